@@ -1,0 +1,147 @@
+"""Every error a user can meet, with its exit code.
+
+    PlifctlError                 70  (never raised itself)
+    ├── UsageError                2  unknown name, bad value or option
+    ├── RegistryError             3  a registry file is invalid
+    ├── ResumeError               3  the run to resume was made with other settings
+    ├── RawDataError              4  raw data missing, foreign or incomplete
+    │   ├── DamagedFileError      4  one raw file cannot be decoded
+    │   └── ChecksumError         4  raw data differ from the published checksum
+    ├── CacheError                5  cache missing, foreign or locked
+    │   └── CorruptCacheError     5  a cache file fails its own checks
+    ├── RunError                  6  training or evaluation failed
+    │   ├── DivergedError         6  the loss is not finite
+    │   ├── OutOfMemoryError      6  the device ran out of memory
+    │   └── CheckpointError       6  a checkpoint is damaged or of another network
+    ├── MachineError              7  disk full, no permission
+    └── Interrupted        130, 143  Ctrl-C or SIGTERM, after a clean stop
+
+A message says what is wrong, where, and what was found against what was expected; ``hint`` is what to type next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class PlifctlError(Exception):
+    """Base of all errors that are the world's or the user's doing, never a bug.
+
+    Args:
+        message: What is wrong, where, found against expected.
+        hint: What to do about it, preferably a command to type.
+    """
+
+    exit_code = 70
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(PlifctlError):
+    """An unknown name, or a value or option that cannot be."""
+
+    exit_code = 2
+
+
+class RegistryError(PlifctlError):
+    """A registry file is invalid."""
+
+    exit_code = 3
+
+
+class ResumeError(PlifctlError):
+    """The run to resume was made with other settings."""
+
+    exit_code = 3
+
+
+class RawDataError(PlifctlError):
+    """Raw data are missing, foreign or incomplete."""
+
+    exit_code = 4
+
+
+class DamagedFileError(RawDataError):
+    """One raw file cannot be decoded."""
+
+
+class ChecksumError(RawDataError):
+    """Raw data differ from the published checksum."""
+
+
+class CacheError(PlifctlError):
+    """A cache is missing, made from something else, or locked by another process."""
+
+    exit_code = 5
+
+
+class CorruptCacheError(CacheError):
+    """A cache file fails its own checks."""
+
+
+class RunError(PlifctlError):
+    """Training or evaluation failed."""
+
+    exit_code = 6
+
+
+class DivergedError(RunError):
+    """The loss is not finite."""
+
+
+class OutOfMemoryError(RunError):
+    """The device ran out of memory."""
+
+
+class CheckpointError(RunError):
+    """A checkpoint is damaged or belongs to another network."""
+
+
+class MachineError(PlifctlError):
+    """The disk is full, or permission is refused."""
+
+    exit_code = 7
+
+
+class Interrupted(PlifctlError):
+    """Stopped by a signal after everything worth keeping was written.
+
+    Args:
+        signum: The signal received.
+        message: What was written before the stop.
+        hint: How to go on.
+    """
+
+    def __init__(self, signum: int, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns a hint that names the nearest of ``known``, or lists them all.
+
+    Example:
+        >>> did_you_mean("gestur", ["gesture", "mnist"])
+        'did you mean gesture?'
+    """
+    choices = sorted(known)
+    near = difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(choices)}"
+
+
+def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:
+    """Turns an operating system's refusal into a :class:`MachineError`; None when it is of another kind."""
+    where = path if path is not None else error.filename
+    place = f"{where}: " if where else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MachineError(f"{place}no space left on the disk", hint="free some space, or choose another folder")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return MachineError(f"{place}permission denied", hint="choose a folder that you may read and write")
+    if error.errno == errno.EROFS:
+        return MachineError(f"{place}the file system is read-only", hint="choose another folder")
+    return None

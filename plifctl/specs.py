@@ -1,0 +1,227 @@
+"""What can be said in a registry file: frozen, strict models, one for each section.
+
+A field that is science (T, tau, surrogate, slicing, loss, seed …) has no default here: the YAML states it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from plifctl.structure import parse_structure
+
+MAX_T = 10_000
+"""The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
+
+
+class Spec(BaseModel):
+    """Base of all specs: immutable, no unknown keys, no silent conversion of types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class SampleCounts(Spec):
+    """Official number of samples in each split."""
+
+    train: int = Field(gt=0)
+    test: int = Field(gt=0)
+
+
+class DatasetSpec(Spec):
+    """One data set: what its samples are, not where they lie.
+
+    ``shape`` is ``[C, H, W]`` of an image, or ``[P, H, W]`` (polarities, sensor height, width) of event frames.
+    ``mean`` and ``std`` normalise images in units of 0…1, one value a channel.
+    """
+
+    name: str
+    title: str
+    kind: Literal["events", "images"]
+    shape: tuple[int, int, int] = Field(strict=False)
+    classes: tuple[str, ...] = Field(strict=False, min_length=2)
+    samples: SampleCounts
+    mean: tuple[float, ...] | None = Field(default=None, strict=False)
+    std: tuple[float, ...] | None = Field(default=None, strict=False)
+
+    @model_validator(mode="after")
+    def _one_mean_a_channel(self) -> DatasetSpec:
+        if self.kind == "images":
+            channels = self.shape[0]
+            if self.mean is None or self.std is None or len(self.mean) != channels or len(self.std) != channels:
+                raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
+        return self
+
+
+class FramesSpec(Spec):
+    """How the events of a recording become T frames (Eq. S1 and its variants).
+
+    Attributes:
+        slicing: ``number`` cuts at ⌊N·j/T⌋ (Eq. S1); ``number-remainder`` at ⌊N/T⌋·j with the rest in the last slice
+            (the published code); ``time`` into T equal spans of time.
+        invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
+        axes: how CIFAR10-DVS addresses become x, y, p; None for the others.
+        training_set: ``all`` recordings, or the ``first-78`` that the published gesture runs used; None for the others.
+    """
+
+    slicing: Literal["number", "number-remainder", "time"]
+    invalid_events: Literal["drop", "keep"] | None = None
+    axes: Literal["published", "spikingjelly"] | None = None
+    training_set: Literal["all", "first-78"] | None = None
+
+
+def _parses(text: str) -> str:
+    parse_structure(text)
+    return text
+
+
+class NetworkSpec(Spec):
+    """A network in the notation of Table S1.
+
+    Attributes:
+        name: The name of its registry entry.
+        structure: E.g. ``{c128k3s1-BN-SN-MPk2s2}*2-DP-FC2048-SN-DP-FC100-SN-APk10s10``, where SN stands for the
+            experiment's spiking neuron.
+        dropout: Probability of dropping in each DP layer.
+        batch_norm: Statistics ``per-step`` (over N, H, W at each t) or ``over-time`` (over T, N, H, W).
+    """
+
+    name: str
+    structure: Annotated[str, AfterValidator(_parses)]
+    dropout: float = Field(ge=0, lt=1)
+    batch_norm: Literal["per-step", "over-time"]
+
+
+class NeuronSpec(Spec):
+    """The spiking neuron of every SN layer (Eq. 2–7).
+
+    ``tau_0`` is the start value of a learnable time constant (plif), ``tau`` a fixed one (lif), both in time steps.
+    """
+
+    kind: Literal["plif", "lif"]
+    tau_0: float | None = Field(default=None, gt=1)
+    tau: float | None = Field(default=None, gt=1)
+    v_threshold: float
+    v_reset: float
+    surrogate: Literal["arctan"]
+    detach_reset: bool
+
+    @model_validator(mode="after")
+    def _the_tau_of_its_kind(self) -> NeuronSpec:
+        wanted, other = ("tau_0", "tau") if self.kind == "plif" else ("tau", "tau_0")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"kind {self.kind} takes {wanted}, not {other}")
+        if self.v_reset >= self.v_threshold:
+            raise ValueError(f"v_reset ({self.v_reset}) must lie below v_threshold ({self.v_threshold})")
+        return self
+
+    @property
+    def start_tau(self) -> float:
+        """The time constant before training, in time steps."""
+        tau = self.tau_0 if self.kind == "plif" else self.tau
+        assert tau is not None  # held by _the_tau_of_its_kind
+        return tau
+
+
+class TrainSpec(Spec):
+    """Training (Sec. 3.7 and supplement F), with each choice on which text and published code differ.
+
+    Attributes:
+        loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate.
+        schedule: ``cosine`` falls for ``cosine_period`` epochs, rises for as many, and so on; ``cosine-restarts``
+            jumps back to the start after each period (SGDR).
+        epochs: Passes over the training set.
+        augmentation: Of training images: ``flip-crop`` (horizontal flip, crop after padding by 4), ``affine``
+            (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
+        normalise: ``per-set`` applies the data set's mean and std; ``none`` feeds raw counts.
+        drop_last: Leave out the last, smaller batch of an epoch.
+        ties: Which of several equally good epochs gives the model kept.
+        subset: Fraction of each class's training and test samples used, in sample order.
+    """
+
+    loss: Literal["mse-per-step", "mse-rate"]
+    optimizer: Literal["adam"]
+    lr: float = Field(gt=0)
+    schedule: Literal["cosine", "cosine-restarts"]
+    cosine_period: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    seed: int = Field(ge=0, lt=2**32)
+    augmentation: Literal["none", "flip-crop", "affine"]
+    normalise: Literal["per-set", "none"]
+    drop_last: bool
+    ties: Literal["earliest", "latest"]
+    subset: float = Field(gt=0, le=1)
+
+
+class ValidationSpec(Spec):
+    """Protocol B (supplement G): choose the model on a part of the training set, test it once.
+
+    Attributes:
+        train_fraction: Share of each class that stays in training.
+        rounding: ``ceil-keep-one`` trains on min(n − 1, ⌈f·n⌉) samples of a class of n; ``ceil`` on ⌈f·n⌉.
+        loader: ``all`` validation samples as they are; ``as-training`` shuffles, augments and drops the last batch.
+        test: ``once``, with the model kept; ``every-epoch``, reported at the model kept.
+        T: Time steps in this protocol, where the published run used others than the experiment; else None.
+    """
+
+    train_fraction: float = Field(gt=0, lt=1)
+    rounding: Literal["ceil-keep-one", "ceil"]
+    loader: Literal["all", "as-training"]
+    test: Literal["once", "every-epoch"]
+    T: int | None = Field(default=None, ge=1, le=MAX_T)
+
+
+class Published(Spec):
+    """What the authors report for an experiment, and where."""
+
+    accuracy_a: float = Field(gt=0, le=100)
+    accuracy_b: float | None = Field(default=None, gt=0, le=100)
+    source: str
+
+
+class ExperimentSpec(Spec):
+    """Everything that decides a run's numbers, resolved: no name left to look up."""
+
+    name: str
+    title: str
+    recipe: Literal["paper", "published"]
+    published: Published | None = None
+    T: int = Field(ge=1, le=MAX_T)
+    dataset: DatasetSpec
+    frames: FramesSpec | None = None
+    network: NetworkSpec
+    neuron: NeuronSpec
+    train: TrainSpec
+    validation: ValidationSpec
+
+    @model_validator(mode="after")
+    def _frames_for_events(self) -> ExperimentSpec:
+        if (self.dataset.kind == "events") != (self.frames is not None):
+            raise ValueError(
+                f"frames: an {self.dataset.kind} data set takes {'' if self.frames is None else 'no '}frames"
+            )
+        return self
+
+    def science(self) -> dict[str, Any]:
+        """The fields that two runs must share to be the same experiment: all but names, epochs and seed."""
+        tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
+        tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
+        return tree
+
+    @property
+    def digest(self) -> str:
+        """sha256 of :meth:`science`, hexadecimal."""
+        return digest_of(self.science())
+
+
+def canonical_json(tree: Any) -> str:
+    """JSON with sorted keys and no spaces: one text for one meaning."""
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(tree: Any) -> str:
+    """sha256 of the canonical JSON of ``tree``, hexadecimal."""
+    return hashlib.sha256(canonical_json(tree).encode()).hexdigest()

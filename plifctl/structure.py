@@ -1,0 +1,144 @@
+"""The notation of Table S1, parsed.
+
+    structure := item ("-" item)*
+    item      := "{" structure "}*" count | layer
+    layer     := c<channels>k<kernel>s<stride>   convolution, padded by kernel // 2
+               | BN | SN | DP                    batch norm, spiking neurons, dropout
+               | MPk<kernel>s<stride>            max pooling
+               | APk<kernel>s<stride>            average pooling; the last layer, after SN: the vote
+               | FC<features>                    fully connected
+
+SN stands where the table prints PLIF: which neuron it is belongs to the experiment.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_LAYERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """2-D convolution without bias."""
+
+    channels: int
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """2-D pooling without padding."""
+
+    mode: Literal["max", "average"]
+    kernel: int
+    stride: int
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Fully connected layer without bias; flattens an image before it."""
+
+    features: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """Averages each class's neurons."""
+
+    voters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A layer without numbers."""
+
+    kind: Literal["batch-norm", "spiking", "dropout"]
+
+
+Layer = Conv | Pool | Linear | Vote | Plain
+
+_PLAIN = {"BN": Plain("batch-norm"), "SN": Plain("spiking"), "DP": Plain("dropout")}
+_LAYER = re.compile(r"c(\d{1,5})k(\d{1,3})s(\d{1,3})|(MP|AP)k(\d{1,3})s(\d{1,3})|FC(\d{1,6})|(BN|SN|DP)")
+_REPEAT = re.compile(r"\}\*(\d{1,3})")
+
+
+def parse_structure(text: str) -> tuple[Layer, ...]:
+    """Returns the layers that ``text`` describes, repetitions written out.
+
+    Raises:
+        ValueError: The text does not follow the notation; the message names the position.
+
+    Source: Table S1.
+
+    Example:
+        >>> parse_structure("{c8k3s1-SN}*2-FC20-SN-APk10s10")[-1]
+        Vote(voters=10)
+    """
+    layers, end = _sequence(text, 0, depth=0)
+    if end != len(text):
+        raise _unexpected(text, end)
+    if not isinstance(layers[-1], Pool) or layers[-1].mode != "average" or layers[-2:-1] != [_PLAIN["SN"]]:
+        raise ValueError("a network ends in spiking neurons and a vote, e.g. …-FC100-SN-APk10s10")
+    if layers[-1].kernel != layers[-1].stride:
+        raise ValueError("the vote (last layer) needs kernel = stride, e.g. APk10s10")
+    layers[-1] = Vote(layers[-1].kernel)
+    _check_order(layers)
+    return tuple(layers)
+
+
+def _sequence(text: str, at: int, depth: int) -> tuple[list[Layer], int]:
+    layers: list[Layer] = []
+    while True:
+        if text.startswith("{", at):
+            if depth >= 8:
+                raise ValueError("more than 8 nested braces")
+            inner, at = _sequence(text, at + 1, depth + 1)
+            repeat = _REPEAT.match(text, at)
+            if repeat is None:
+                raise _unexpected(text, at, "}*<count>")
+            layers += inner * int(repeat[1])
+            at = repeat.end()
+        else:
+            match = _LAYER.match(text, at)
+            if match is None:
+                raise _unexpected(text, at, "a layer")
+            layers.append(_layer(match))
+            at = match.end()
+        if len(layers) > MAX_LAYERS:
+            raise ValueError(f"more than {MAX_LAYERS} layers")
+        if not text.startswith("-", at):
+            return layers, at
+        at += 1
+
+
+def _layer(match: re.Match[str]) -> Layer:
+    channels, conv_kernel, conv_stride, pool, kernel, stride, features, plain = match.groups()
+    if plain:
+        return _PLAIN[plain]
+    numbers = [int(n) for n in match.groups() if n is not None and n.isdigit()]
+    if 0 in numbers:
+        raise ValueError(f"{match[0]}: every number must be at least 1")
+    if channels:
+        return Conv(int(channels), int(conv_kernel), int(conv_stride))
+    if pool:
+        return Pool("max" if pool == "MP" else "average", int(kernel), int(stride))
+    return Linear(int(features))
+
+
+def _check_order(layers: list[Layer]) -> None:
+    flat = False
+    for layer in layers:
+        flat = flat or isinstance(layer, Linear)
+        if flat and (isinstance(layer, Conv | Pool) or layer == _PLAIN["BN"]):
+            raise ValueError(f"{layer} stands after a fully connected layer")
+    if not flat:
+        raise ValueError("a network needs at least one FC layer")
+
+
+def _unexpected(text: str, at: int, wanted: str = "the end or “-”") -> ValueError:
+    found = repr(text[at : at + 12]) if at < len(text) else "the end"
+    return ValueError(f"structure, position {at + 1}: {found} where {wanted} is expected")
