@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from plifctl.structure import parse_structure
+from plifctl.structure import parse_structure, shapes_after
 
 MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
@@ -203,6 +203,14 @@ class ExperimentSpec(Spec):
             raise ValueError(
                 f"frames: an {self.dataset.kind} data set takes {'' if self.frames is None else 'no '}frames"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits(self) -> ExperimentSpec:
+        try:
+            shapes_after(parse_structure(self.network.structure), self.dataset.shape, len(self.dataset.classes))
+        except ValueError as error:
+            raise ValueError(f"network {self.network.name} does not fit {self.dataset.name}: {error}") from None
         return self
 
     def science(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ SN stands where the table prints PLIF: which neuron it is belongs to the experim
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,3 +143,42 @@ def _check_order(layers: list[Layer]) -> None:
 def _unexpected(text: str, at: int, wanted: str = "the end or “-”") -> ValueError:
     found = repr(text[at : at + 12]) if at < len(text) else "the end"
     return ValueError(f"structure, position {at + 1}: {found} where {wanted} is expected")
+
+
+def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
+    """Returns the shape of one sample at one step after each layer.
+
+    Args:
+        layers: As :func:`parse_structure` gives them.
+        shape: ``(C, H, W)`` of the input.
+        classes: Number of classes that the vote must end in.
+
+    Raises:
+        ValueError: The layers leave nothing of the input, or vote on another number of classes.
+
+    Example:
+        >>> shapes_after(parse_structure("c8k3s1-SN-MPk2s2-FC20-SN-APk10s10"), (1, 28, 28), 2)[2:4]
+        [(8, 14, 14), (20,)]
+    """
+    shapes: list[tuple[int, ...]] = []
+    for layer in layers:
+        before = shape
+        match layer:
+            case Conv(channels, size, stride):
+                shape = (channels, *((s + 2 * (size // 2) - size) // stride + 1 for s in shape[1:]))
+            case Pool(_, size, stride):
+                shape = (shape[0], *((s - size) // stride + 1 for s in shape[1:]))
+            case Linear(features):
+                shape = (features,)
+            case Vote(voters):
+                if shape[0] != classes * voters:
+                    raise ValueError(
+                        f"{shape[0]} neurons vote by {voters}; {classes} classes need FC{classes * voters} before it"
+                    )
+                shape = (classes,)
+            case _:
+                pass
+        if min(shape) < 1:
+            raise ValueError(f"{layer} leaves nothing of its input of shape {list(before)}")
+        shapes.append(shape)
+    return shapes

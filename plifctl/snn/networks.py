@@ -45,20 +45,13 @@ class SpikingNetwork(nn.Module):
         super().__init__()
         self.layers = nn.ModuleDict()
         self.voters = 1
+        layers = structure.parse_structure(network.structure)
         shape: tuple[int, ...] = input_shape
-        for layer in structure.parse_structure(network.structure):
+        for layer, after in zip(layers, structure.shapes_after(layers, input_shape, classes), strict=True):
             module, name = self._module(layer, network, neuron, shape, kernel)
-            if module is None:
-                continue
-            self.layers[f"{name}{sum(key.rstrip('0123456789') == name for key in self.layers)}"] = module
-            shape = _shape_after(layer, shape)
-            if min(shape) < 1:
-                raise ValueError(f"network {network.name}: {layer} leaves nothing of an input of {input_shape}")
-        if shape != (classes * self.voters,):
-            raise ValueError(
-                f"network {network.name} ends in {shape[0]} neurons and votes by {self.voters}; "
-                f"{classes} classes need FC{classes * self.voters}"
-            )
+            if module is not None:
+                self.layers[f"{name}{sum(key.rstrip('0123456789') == name for key in self.layers)}"] = module
+            shape = after
 
     def _module(
         self, layer: structure.Layer, network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, ...], kernel: Kernel
@@ -122,15 +115,3 @@ class SpikingNetwork(nn.Module):
     def taus(self) -> list[float]:
         """Returns each spiking layer's time constant, in time steps."""
         return [layer.tau for layer in self.spiking_layers().values()]
-
-
-def _shape_after(layer: structure.Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    match layer:
-        case structure.Conv(channels, size, stride):
-            return (channels, *((s + 2 * (size // 2) - size) // stride + 1 for s in shape[1:]))
-        case structure.Pool(_, size, stride):
-            return (shape[0], *((s - size) // stride + 1 for s in shape[1:]))
-        case structure.Linear(features):
-            return (features,)
-        case _:
-            return shape

@@ -1,0 +1,43 @@
+"""The ATIS format of N-MNIST: 5 bytes an event, no header.
+
+x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is none: it adds
+2^13 µs to the times that follow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plifctl.errors import DamagedFileError
+from plifctl.events.formats import Decoded, events_of, recognised
+
+_EVENT_BYTES = 5
+_OVERFLOW_Y = 240
+_OVERFLOW = 1 << 13
+
+
+def decode_atis(data: bytes, *, where: str) -> Decoded:
+    """Decodes an ATIS file; overflow marks are no events and are not counted as dropped.
+
+    Args:
+        data: The file.
+        where: Its name, for messages.
+
+    Raises:
+        DamagedFileError: The file is empty, foreign or cut off.
+    """
+    if not data or not recognised(data).startswith("a file that begins"):
+        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected ATIS events of {_EVENT_BYTES} bytes")
+    whole, rest = divmod(len(data), _EVENT_BYTES)
+    if rest:
+        raise DamagedFileError(
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT_BYTES}; the file is cut off"
+        )
+    raw = np.frombuffer(data, np.uint8).reshape(whole, _EVENT_BYTES).astype(np.int64)
+    x, y = raw[:, 0], raw[:, 1]
+    t = ((raw[:, 2] & 0x7F) << 16) | (raw[:, 3] << 8) | raw[:, 4]
+    mark = y == _OVERFLOW_Y
+    if mark.any():
+        t = t + np.cumsum(mark) * _OVERFLOW
+    event = ~mark
+    return Decoded(events_of(t[event], x[event], y[event], raw[event, 2] >> 7), 0)

@@ -1,0 +1,351 @@
+"""The registry: YAML files become specs, every value with where it came from.
+
+Layers of an experiment, later wins: data set, network, ``_common.yaml``, the experiments file, the variant (each with
+its part of the recipe on top), ``--set``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from plifctl import paths
+from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, NetworkSpec, Spec
+from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
+
+Recipe = Literal["paper", "published"]
+RECIPES: tuple[Recipe, ...] = ("paper", "published")
+
+_S = TypeVar("_S", bound=Spec)
+
+_FREE = ("train.seed", "train.epochs")  # how far and from which draw, not what
+_DESCRIPTION = ("name", "title", "recipe", "published")
+_FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An experiment with nothing left to look up.
+
+    Attributes:
+        spec: The experiment.
+        origins: Where each value was written, by dotted path.
+        overrides: The ``--set`` texts given.
+    """
+
+    spec: ExperimentSpec
+    origins: dict[str, Origin]
+    overrides: tuple[str, ...]
+
+    @property
+    def modified(self) -> tuple[str, ...]:
+        """The overrides that make this another experiment: all but seed and epochs."""
+        return tuple(text for text in self.overrides if text.split("=")[0].strip() not in _FREE)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One named thing: its mapping, and of an experiment the layers below it."""
+
+    tree: Branch
+    below: tuple[Branch, ...] = ()
+
+
+class Registry:
+    """The entries of some registry folders; files are read when first needed.
+
+    Args:
+        folders: In order; later ones add.
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folders)
+
+    def datasets(self) -> list[str]:
+        """Returns the names of all data sets."""
+        return sorted(self._datasets)
+
+    def networks(self) -> list[str]:
+        """Returns the names of all networks."""
+        return sorted(self._networks)
+
+    def experiments(self) -> list[str]:
+        """Returns the names of all experiments, those of one data set together."""
+        return list(self._experiments)
+
+    def dataset(
+        self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()
+    ) -> tuple[DatasetSpec, FramesSpec | None]:
+        """Returns a data set and the recipe's way to frame it.
+
+        Args:
+            name: Of the data set.
+            recipe: Which choices of the text or of the published code.
+            overrides: Texts ``frames.key=value``.
+
+        Raises:
+            UsageError: No such data set, or an override cannot be.
+            RegistryError: Its file is invalid.
+        """
+        tree = self._dataset_layer(_known("data set", name, self._datasets), recipe)
+        for text in overrides:
+            tree = merged(tree, _override(text, ("frames",)))
+        dataset = _validated(DatasetSpec, tree.branch("dataset"), name)
+        frames = _validated(FramesSpec, tree.branch("frames"), name) if "frames" in tree else None
+        return dataset, frames
+
+    def network(self, name: str) -> NetworkSpec:
+        """Returns a network.
+
+        Raises:
+            UsageError: No such network.
+            RegistryError: Its file is invalid.
+        """
+        return _validated(NetworkSpec, self._network_layer(_known("network", name, self._networks), Origin(name)), name)
+
+    def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Resolved:
+        """Returns an experiment with its layers merged.
+
+        Args:
+            name: Of the experiment.
+            recipe: Which choices of the text or of the published code.
+            overrides: Texts ``key=value``, the key a dotted path.
+
+        Raises:
+            UsageError: No such experiment or key, or a value cannot be.
+            RegistryError: A file is invalid; the message lists every problem.
+        """
+        entry = self._experiments[_known("experiment", name, self._experiments)]
+        layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
+        own = merged(*(layer.without("recipes", "variants", "extends") for layer in layers))
+        changes = [_override(text, tuple(ExperimentSpec.model_fields)) for text in overrides]
+        own = merged(own, *(change for change in changes if isinstance(change.get("network"), Leaf)))
+        here = own.origin
+        dataset, network = own.text("dataset"), own.text("network")
+        if dataset not in self._datasets or network not in self._networks:
+            kind, wrong, known = (
+                ("network", network, self._networks)
+                if dataset in self._datasets
+                else ("dataset", dataset, self._datasets)
+            )
+            raise RegistryError(
+                f"{own.origin_of((kind,))}: unknown {kind} {wrong}", hint=did_you_mean(str(wrong), known)
+            )
+        tree = merged(
+            self._dataset_layer(dataset, recipe),
+            Branch(here, {"network": self._network_layer(network, own.origin_of(("network",)))}),
+            own.without("dataset", "network"),
+            *(change for change in changes if not isinstance(change.get("network"), Leaf)),
+            Branch(here, {"name": Leaf(name, here), "recipe": Leaf(recipe, Origin("--recipe"))}),
+        )
+        spec = _validated(ExperimentSpec, tree, name)
+        return Resolved(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, tuple(overrides))
+
+    def check(self) -> list[str]:
+        """Returns every problem of every file and experiment, each with file, line and column."""
+        problems: list[str] = []
+        for read in (self._read_datasets, self._read_networks, self._read_experiments):
+            for entry in read():
+                if isinstance(entry, str):
+                    problems.append(entry)
+        if problems:
+            return problems
+        resolve: list[Callable[[], object]] = [partial(self.network, name) for name in self.networks()]
+        for recipe in RECIPES:
+            resolve += [partial(self.dataset, name, recipe) for name in self.datasets()]
+            resolve += [partial(self.experiment, name, recipe=recipe) for name in self.experiments()]
+        for attempt in resolve:
+            try:
+                attempt()
+            except RegistryError as error:
+                problems += [line for line in str(error).splitlines() if line not in problems]
+        return problems
+
+    @cached_property
+    def _datasets(self) -> dict[str, _Entry]:
+        return _collected(self._read_datasets())
+
+    @cached_property
+    def _networks(self) -> dict[str, _Entry]:
+        return _collected(self._read_networks())
+
+    @cached_property
+    def _experiments(self) -> dict[str, _Entry]:
+        return _collected(self._read_experiments())
+
+    def _read_datasets(self) -> Iterator[tuple[str, _Entry] | str]:
+        for tree in self._trees("datasets"):
+            if isinstance(tree, str):
+                yield tree
+            else:
+                yield tree.text("name") or "?", _Entry(tree)
+
+    def _read_networks(self) -> Iterator[tuple[str, _Entry] | str]:
+        for tree in self._trees("networks"):
+            if isinstance(tree, str):
+                yield tree
+                continue
+            for name, network in tree.items():
+                yield (
+                    (name, _Entry(network))
+                    if isinstance(network, Branch)
+                    else f"{network.origin}: {name}: not a mapping"
+                )
+
+    def _read_experiments(self) -> Iterator[tuple[str, _Entry] | str]:
+        common: dict[str, Branch] = {}
+        for tree in self._trees("experiments"):
+            if isinstance(tree, str):
+                yield tree
+                continue
+            for key, value in tree.items():
+                if key not in _FILE_KEYS:
+                    yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"
+            stem = Path(tree.origin.source).stem
+            if stem.startswith("_"):
+                common[stem] = tree
+                continue
+            base = tree.text("extends")
+            if base is not None and base not in common:
+                yield f"{tree.origin_of(('extends',))}: extends {base}: there is no {base}.yaml"
+                continue
+            below = (common[base], tree) if base is not None else (tree,)
+            for name, variant in tree.branch("variants").items():
+                if isinstance(variant, Branch):
+                    yield name, _Entry(variant, below)
+                else:
+                    yield f"{variant.origin}: {name}: not a mapping"
+
+    def _trees(self, kind: str) -> Iterator[Branch | str]:
+        """Every file of a kind, or what is wrong with it; ``_common.yaml`` comes first."""
+        for folder in self.folders:
+            if not folder.is_dir():
+                yield f"{folder}: no such registry folder"
+                continue
+            for path in sorted((folder / kind).glob("*.yaml")):
+                try:
+                    yield read_tree(path, str(path))
+                except YamlError as error:
+                    yield str(error)
+                except OSError as error:
+                    yield f"{path}: {error.strerror}"
+
+    def _dataset_layer(self, name: str, recipe: Recipe) -> Branch:
+        tree = self._datasets[name].tree
+        own = Branch(tree.origin, {"dataset": tree.without("recipes")})
+        return merged(own, tree.branch("recipes", recipe))
+
+    def _network_layer(self, name: str, named_in: Origin) -> Branch:
+        tree = self._networks[name].tree
+        return merged(tree, Branch(tree.origin, {"name": Leaf(name, named_in)}))
+
+
+def load_registry(folders: Sequence[Path] | None = None) -> Registry:
+    """Returns the registry of ``folders``, by default the shipped one and the user's own."""
+    return Registry(paths.registry_dirs() if folders is None else folders)
+
+
+def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
+    found: dict[str, _Entry] = {}
+    problems: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            problems.append(entry)
+        elif entry[0] in found:
+            problems.append(f"{entry[1].tree.origin}: {entry[0]} is defined already, {found[entry[0]].tree.origin}")
+        else:
+            found[entry[0]] = entry[1]
+    if problems:
+        raise RegistryError("\n".join(problems), hint="plifctl check lists the problems of all files")
+    return found
+
+
+def _known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
+    if name not in entries:
+        raise UsageError(f"unknown {kind} {name!r}", hint=did_you_mean(name, entries))
+    return name
+
+
+def _override(text: str, sections: tuple[str, ...]) -> Branch:
+    """``train.lr=0.01`` as a tree."""
+    key, equals, value = text.partition("=")
+    key = key.strip()
+    origin = Origin(f"--set {text}")
+    if not equals:
+        raise UsageError(f"--set {text}: expected key=value", hint="e.g. --set train.lr=0.01")
+    known = [path for path in [*_paths_of(ExperimentSpec), "network"] if path.split(".")[0] in sections]
+    if key not in known:
+        raise UsageError(f"--set {text}: unknown key {key}", hint=did_you_mean(key, known))
+    try:
+        tree: Leaf | Branch = Leaf(parse_value(value, origin), origin)
+    except YamlError as error:
+        raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
+    for part in reversed(key.split(".")):
+        tree = Branch(origin, {part: tree})
+    assert isinstance(tree, Branch)
+    return tree
+
+
+def _paths_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every value of a model that may be set."""
+    for name, field in model.model_fields.items():
+        if prefix == "" and name in _DESCRIPTION:
+            continue
+        nested = _model_in(field.annotation)
+        if nested is not None:
+            yield from _paths_of(nested, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    kinds = [annotation, *getattr(annotation, "__args__", ())]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+
+
+def _validated(model: type[_S], tree: Branch, name: str) -> _S:
+    try:
+        return model.model_validate(tree.plain())
+    except ValidationError as error:
+        problems = [_problem(model, tree, name, details) for details in error.errors(include_url=False)]
+    given = [text for text in problems if text.startswith("--set")]
+    if given:
+        raise UsageError("\n".join(given))
+    raise RegistryError("\n".join(problems), hint="plifctl check lists the problems of all files")
+
+
+def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDetails) -> str:
+    path = tuple(part for part in details["loc"] if isinstance(part, str))
+    key = ".".join(path)
+    origin = tree.origin_of(path)
+    match details["type"]:
+        case "extra_forbidden":
+            section: type[BaseModel] | None = model
+            for part in path[:-1]:
+                section = _model_in(section.model_fields[part].annotation) if section else None
+            text = f"unknown key {key}; {did_you_mean(path[-1], section.model_fields if section else ())}"
+        case "missing":
+            text = f"{key} is missing; it has no default, a file must state it"
+        case "value_error":
+            text = f"{key + ': ' if key else ''}{details['ctx']['error']}"
+            # several values contradict each other: blame the one that was set last
+            changed = [leaf.origin for leaf in tree.leaves().values() if leaf.origin.source.startswith("--set")]
+            origin = changed[-1] if changed and not isinstance(details["input"], str) else origin
+        case _:
+            message = details["msg"].replace("Input should", "should")
+            text = f"{key}: found {_shown(details['input'])}, {message}"
+    return f"{origin}: {name}: {text}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str):
+        also = " (a text: write true or false)" if value in ("yes", "no", "on", "off") else " (a text)"
+        return f"{value!r}{also}"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,198 @@
+"""YAML read into trees that know where each value stands.
+
+Narrower than YAML 1.1, so that nothing surprises: only ``true`` and ``false`` are booleans (``no`` is text), ``1e-3``
+is a number, a key given twice is an error, and there are no aliases, anchors or tags.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 2**20
+MAX_DEPTH = 20
+
+_LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_INT = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value was written: a place in a file, or on the command line."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A scalar or a list of scalars, and where its key stands."""
+
+    value: Any
+    origin: Origin
+
+
+class Branch(dict[str, "Leaf | Branch"]):
+    """A mapping, and where its key stands."""
+
+    def __init__(self, origin: Origin, items: dict[str, Leaf | Branch] | None = None) -> None:
+        super().__init__(items or {})
+        self.origin = origin
+
+    def without(self, *keys: str) -> Branch:
+        """Returns a copy that lacks ``keys``."""
+        return Branch(self.origin, {key: value for key, value in self.items() if key not in keys})
+
+    def branch(self, *keys: str) -> Branch:
+        """Returns the mapping below ``keys``; an empty one where there is none."""
+        at: Leaf | Branch = self
+        for key in keys:
+            at = at.get(key, Branch(at.origin)) if isinstance(at, Branch) else Branch(at.origin)
+        return at if isinstance(at, Branch) else Branch(at.origin)
+
+    def text(self, key: str) -> str | None:
+        """Returns the text at ``key``, or None."""
+        leaf = self.get(key)
+        return leaf.value if isinstance(leaf, Leaf) and isinstance(leaf.value, str) else None
+
+    def plain(self) -> dict[str, Any]:
+        """Returns the values alone."""
+        return {key: value.plain() if isinstance(value, Branch) else value.value for key, value in self.items()}
+
+    def leaves(self, prefix: str = "") -> dict[str, Leaf]:
+        """Returns every leaf by its dotted path."""
+        found: dict[str, Leaf] = {}
+        for key, value in self.items():
+            found |= value.leaves(f"{prefix}{key}.") if isinstance(value, Branch) else {f"{prefix}{key}": value}
+        return found
+
+    def origin_of(self, path: tuple[int | str, ...]) -> Origin:
+        """Returns where the value at ``path``, or the nearest mapping around it, stands."""
+        at: Leaf | Branch = self
+        for key in path:
+            if not isinstance(at, Branch) or key not in at:
+                break
+            at = at[str(key)]
+        return at.origin
+
+
+def merged(*layers: Branch) -> Branch:
+    """Returns the layers laid over each other: mappings merge, of anything else the last wins."""
+    result = Branch(layers[0].origin)
+    for layer in layers:
+        for key, value in layer.items():
+            below = result.get(key)
+            result[key] = merged(below, value) if isinstance(below, Branch) and isinstance(value, Branch) else value
+    return result
+
+
+class YamlError(ValueError):
+    """A text is not what this reader takes.
+
+    Args:
+        origin: Where.
+        message: What is wrong.
+    """
+
+    def __init__(self, origin: Origin, message: str) -> None:
+        super().__init__(f"{origin}: {message}")
+
+
+def read_tree(path: Path, name: str) -> Branch:
+    """Reads a file whose top level is a mapping.
+
+    Args:
+        path: The file.
+        name: How to call it in origins and messages.
+
+    Raises:
+        YamlError: The first thing wrong.
+    """
+    start = Origin(name, 1, 1)
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise YamlError(start, f"larger than {MAX_BYTES} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(start, f"byte {error.start} is not UTF-8") from None
+    tree = _value(_compose(text, name), start)
+    if not isinstance(tree, Branch):
+        raise YamlError(start, "the top level must be a mapping, key: value")
+    return tree
+
+
+def parse_value(text: str, origin: Origin) -> Any:
+    """Returns the scalar or list that ``text`` would be in a file.
+
+    Raises:
+        YamlError: It is neither.
+    """
+    found = _value(_compose(text, origin.source), origin)
+    if isinstance(found, Branch):
+        raise YamlError(origin, "a mapping; a scalar or a [list] is expected")
+    return found.value
+
+
+def _compose(text: str, name: str) -> yaml.Node:
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=_LOADER):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise YamlError(
+                    _place(name, event.start_mark), "anchors and aliases are not taken; write the value out"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the composer is recursive
+                raise YamlError(_place(name, event.start_mark), f"nested deeper than {MAX_DEPTH}")
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        raise YamlError(_place(name, error.problem_mark), f"not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise YamlError(Origin(name, 1, 1), f"not YAML: {error}") from None
+    return node if node is not None else yaml.ScalarNode("tag:yaml.org,2002:str", "")
+
+
+def _place(name: str, mark: Any) -> Origin:
+    return Origin(name, mark.line + 1, mark.column + 1) if mark else Origin(name, 1, 1)
+
+
+def _value(node: yaml.Node, origin: Origin) -> Leaf | Branch:
+    if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", None):
+        raise YamlError(_place(origin.source, node.start_mark), f"the tag {node.tag} is not taken")
+    if isinstance(node, yaml.MappingNode):
+        branch = Branch(origin)
+        for key, value in node.value:
+            place = _place(origin.source, key.start_mark)
+            if not isinstance(key, yaml.ScalarNode):
+                raise YamlError(place, "a key must be a word")
+            if key.value in branch:
+                raise YamlError(place, f"the key {key.value} is given twice")
+            branch[key.value] = _value(value, place)
+        return branch
+    if isinstance(node, yaml.SequenceNode):
+        items = [_value(item, origin) for item in node.value]
+        if not all(isinstance(item, Leaf) for item in items):
+            raise YamlError(_place(origin.source, node.start_mark), "a list of mappings is not taken here")
+        return Leaf([item.value for item in items if isinstance(item, Leaf)], origin)
+    assert isinstance(node, yaml.ScalarNode)
+    return Leaf(node.value if node.style else _scalar(node.value), origin)
+
+
+def _scalar(text: str) -> Any:
+    if text in _CONSTANTS:
+        return _CONSTANTS[text]
+    if _INT.fullmatch(text) and len(text) < 1000:
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text
