@@ -52,16 +52,18 @@ class Split:
         return [("train", self.train), ("validation", self.validation), ("test", self.test)]
 
 
-def split_a(labels: np.ndarray, is_test: np.ndarray, subset: float = 1.0) -> Split:
+def split_a(labels: np.ndarray, is_test: np.ndarray, subset: float, classes: Sequence[str]) -> Split:
     """Returns the split of protocol A: the official training and test set, no validation.
 
     Args:
         labels: Class of each row, int64 ``[N]``.
         is_test: Whether a row is of the official test set, bool ``[N]``.
         subset: Fraction of each class of both sets to use, in sample order; at least one sample of each class.
+        classes: The names of the classes, for notes.
     """
     train, test = _official(labels, is_test, subset)
-    return Split(train, _rows([]), test)
+    absent = [name for label, name in enumerate(classes) if label not in labels[train]]
+    return Split(train, _rows([]), test, tuple(map(_absent, absent)))
 
 
 def split_b(
@@ -97,7 +99,7 @@ def split_b(
         members = rows[labels[rows] == label]
         n = len(members)
         if n == 0:
-            notes.append(f"class {name} has no training sample: nothing of it to train on or to validate with")
+            notes.append(_absent(name))
             continue
         kept = _ceil(train_fraction, n)
         if rounding == "ceil-keep-one":
@@ -105,12 +107,16 @@ def split_b(
         if kept in (0, n):
             raise UsageError(
                 f"protocol B: class {name} has {n} training sample{'s' if n > 1 else ''}; {rounding} of "
-                f"{train_fraction} leaves {kept} to train on and {n - kept} to validate with, expected 1 or more of each",
+                f"{train_fraction} leaves {kept} to train on and {n - kept} to validate with; each needs 1",
                 hint="use more samples (--set train.subset=1.0), or protocol A, which needs no validation",
             )
         train.append(members[:kept])
         validation.append(members[kept:])
     return Split(_rows(train), _rows(validation), test, tuple(notes))
+
+
+def _absent(name: str) -> str:
+    return f"class {name} has no training sample"
 
 
 def _official(labels: np.ndarray, is_test: np.ndarray, subset: float) -> tuple[np.ndarray, np.ndarray]:

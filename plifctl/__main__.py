@@ -1,0 +1,6 @@
+"""``python -m plifctl``."""
+
+from plifctl.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,436 @@
+"""Caches: raw data framed once, in one HDF5 file that says what it was made of. The only user of h5py.
+
+A cache is named by the hash of its key: everything that its numbers depend on. It is built beside its name, under a
+lock, and renamed when whole; ``complete`` is the last attribute written. One sample is one chunk, with a checksum that
+HDF5 verifies on every read.
+
+| in the file | events | images |
+|---|---|---|
+| samples | frames ``[N, T, P, H, W]`` uint8 or uint16 | images ``[N, C, H, W]`` uint8 |
+| labels, split | ``[N]`` int64; ``[N]`` bool, true for test | the same |
+| sample_id | ``[N]`` text | the same |
+| n_raw, n_events | ``[N]`` events read, events framed | – |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import filelock
+import h5py
+import hdf5plugin
+import numpy as np
+
+from plifctl import __version__, paths
+from plifctl.errors import CacheError, CorruptCacheError, RawDataError
+from plifctl.events.formats import DECODER_VERSION
+from plifctl.events.frames import INTEGRATOR_VERSION, CountOverflow, integrate_frames
+from plifctl.events.rawset import EventSet, ImageSet
+from plifctl.specs import DatasetSpec, FramesSpec, canonical_json, digest_of
+
+Progress = Callable[[int, int], None]
+"""Is told how many samples are done, of how many."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What a cache's numbers depend on, as JSON values."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256, hexadecimal."""
+        return digest_of(dict(self.fields))
+
+    def path(self, cache_dir: Path) -> Path:
+        """Returns where the cache of this key belongs."""
+        readable = "images" if self.fields["T"] is None else f"T{self.fields['T']}-{self.fields['frames']['slicing']}"
+        return cache_dir / str(self.fields["dataset"]) / f"{readable}-{self.digest[:12]}.h5"
+
+
+def recipe_of(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) -> dict[str, Any]:
+    """Returns the part of a key that is known without the raw data.
+
+    Args:
+        dataset: The data set.
+        T: Number of frames; ignored for images.
+        frames: How events become frames; None for images.
+    """
+    events = dataset.kind == "events"
+    return {
+        "dataset": dataset.name,
+        "shape": list(dataset.shape),
+        "decoder_version": DECODER_VERSION,
+        "integrator_version": INTEGRATOR_VERSION if events else None,
+        "T": T if events else None,
+        "frames": frames.model_dump(mode="json") if frames else None,
+    }
+
+
+def key_of(raw: EventSet | ImageSet, T: int | None) -> CacheKey:
+    """Returns the key of the cache that ``raw`` gives with ``T`` frames."""
+    return CacheKey({**recipe_of(raw.dataset, T, raw.frames), "raw": raw.digest})
+
+
+class Cache:
+    """A finished cache, opened when first read and only for reading.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        labels: Class of each sample, int64 ``[N]``.
+        is_test: Whether a sample is of the official test set, bool ``[N]``.
+        sample_ids: Logical name of each sample.
+        nbytes: Size of all samples in memory.
+
+    Raises:
+        CorruptCacheError: The file is no whole cache.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._guarded():
+            attributes = self._file.attrs
+            if not attributes.get("complete", False):
+                raise CorruptCacheError(f"{path}: not a finished cache", hint=self._repair())
+            self.key = CacheKey(json.loads(attributes["key"]))
+            self.verified = bool(attributes["verified"])
+            self.complete_set = bool(attributes["complete_set"])
+            self.notes: tuple[str, ...] = tuple(json.loads(attributes["notes"]))
+            self.content_digest = str(attributes["content_digest"])
+            self.labels: np.ndarray = self._file["labels"][:]
+            self.is_test: np.ndarray = self._file["split"][:]
+            self.sample_ids: list[str] = self._file["sample_id"].asstr()[:].tolist()
+            samples = self._samples
+            self.nbytes = int(samples.size) * samples.dtype.itemsize
+            if not len(samples) == len(self.labels) == len(self.is_test) == len(self.sample_ids):
+                raise CorruptCacheError(f"{path}: arrays of different length", hint=self._repair())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``[N, T, P, H, W]`` or ``[N, C, H, W]``."""
+        return tuple(self._samples.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8, or uint16 where a pixel saw more than 255 events in a frame."""
+        dtype: np.dtype[Any] = self._samples.dtype
+        return dtype
+
+    def counts(self, name: str) -> np.ndarray:
+        """Returns ``n_raw`` or ``n_events`` of each sample, int64 ``[N]``; of event sets only."""
+        with self._guarded():
+            counts: np.ndarray = self._file[name][:]
+            return counts
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the samples of ``rows``, in that order, repeated where a row is.
+
+        Raises:
+            CorruptCacheError: A chunk fails its checksum; names the sample and the command that repairs it.
+        """
+        samples, row = self._samples, -1
+        try:
+            if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+                run: np.ndarray = samples[int(rows[0]) : int(rows[0]) + len(rows)]
+                return run
+            found = np.empty((len(rows), *samples.shape[1:]), samples.dtype)
+            for place, row in enumerate(rows):
+                samples.read_direct(found[place : place + 1], np.s_[int(row) : int(row) + 1])
+            return found
+        except OSError as error:
+            sample = f"sample {self.sample_ids[row]}" if row >= 0 else f"a sample of rows {rows[0]} to {rows[-1]}"
+            raise CorruptCacheError(
+                f"{self.path}: {sample} fails its checksum: {error}", hint=self._repair()
+            ) from error
+
+    def close(self) -> None:
+        """Closes the file; it opens again when read."""
+        file = self.__dict__.pop("_file", None)
+        if file is not None:
+            file.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_file"}
+
+    @cached_property
+    def _file(self) -> h5py.File:
+        # a finished cache never changes, so no lock is needed, and some file systems have none
+        return h5py.File(self.path, "r", locking=False)
+
+    @property
+    def _samples(self) -> h5py.Dataset:
+        return self._file["frames" if "frames" in self._file else "images"]
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            with paths.machine_errors(self.path):
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise
+            raise CorruptCacheError(f"{self.path}: not a whole cache: {error}", hint=self._repair()) from error
+
+    def _repair(self) -> str:
+        try:
+            command = str(self._file.attrs["made_by"])
+        except (OSError, KeyError, ValueError, RuntimeError):
+            command = f"plifctl prepare {self.path.parent.name} …"
+        return f"build it again: {command} --force"
+
+
+def build_cache(
+    raw: EventSet | ImageSet,
+    T: int | None,
+    cache_dir: Path,
+    *,
+    workers: int = 1,
+    force: bool = False,
+    made_by: str = "",
+    progress: Progress = lambda done, total: None,
+) -> Cache:
+    """Returns the cache of ``raw``, built unless it is there.
+
+    Args:
+        raw: The raw data.
+        T: Number of frames; None for images.
+        cache_dir: Where caches lie.
+        workers: Threads that decode and frame; the content does not depend on them.
+        force: Build even if it is there.
+        made_by: The command that builds it, kept as information and named when the cache turns out damaged.
+        progress: Told after each sample.
+
+    Raises:
+        DamagedFileError: A recording cannot be decoded; nothing is left behind.
+        RawDataError: The raw data changed meanwhile.
+        MachineError: The disk is full or the folder refused; nothing is left behind.
+    """
+    key = key_of(raw, T)
+    path = key.path(cache_dir)
+    paths.make_dir(path.parent)
+    with paths.machine_errors(path), _locked(path.with_name(f".{path.name}.lock")):
+        if path.exists() and not force:
+            return Cache(path)
+        for stale in path.parent.glob(f".{path.name}.*.partial"):
+            stale.unlink(missing_ok=True)  # of a killed build: whoever holds the lock is alone
+        try:
+            _write(raw, key, path, np.uint8, workers, made_by, progress)
+        except CountOverflow as overflow:
+            _log.info("%s: frames need 16 bits, starting again", overflow)
+            try:
+                _write(raw, key, path, np.uint16, workers, made_by, progress)
+            except CountOverflow as error:
+                raise RawDataError(
+                    f"{raw.root}: {error}, more than 16 bits hold", hint="use more time steps"
+                ) from error
+    return Cache(path)
+
+
+def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str) -> Cache:
+    """Returns the cache that fits :func:`recipe_of`, whatever raw data it was made of.
+
+    Several are possible, of a subset and of the whole set; the newest is taken, and said.
+
+    Args:
+        wanted: What :func:`recipe_of` gives.
+        cache_dir: Where caches lie.
+        prepare: The command that would build it.
+
+    Raises:
+        CacheError: There is none; says what comes nearest, and the command.
+    """
+    there = dict(_keys(cache_dir / wanted["dataset"]))
+    fitting = [path for path, fields in there.items() if _differences(wanted, fields) == {}]
+    if not fitting:
+        raise CacheError(f"no cache of {wanted['dataset']}: {nearest(wanted, cache_dir)}", hint=prepare)
+    newest = max(fitting, key=lambda path: path.stat().st_mtime)
+    if len(fitting) > 1:
+        _log.warning("%d caches of %s fit; taking the newest, %s", len(fitting), wanted["dataset"], newest)
+    return Cache(newest)
+
+
+def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
+    """Returns which cache comes nearest to ``wanted`` and where it differs, as a sentence."""
+    there = [(path, _differences(wanted, fields)) for path, fields in _keys(cache_dir / wanted["dataset"])]
+    if not there:
+        return f"none was made in {cache_dir}"
+    path, differences = min(there, key=lambda entry: len(entry[1]))
+    different = ", ".join(f"{name} is {has}, wanted {want}" for name, (has, want) in differences.items())
+    return f"the nearest, {path.name}, differs: {different}"
+
+
+def expected_bytes(raw: EventSet | ImageSet, T: int | None) -> int:
+    """Returns the size of a cache before compression, bytes, if no count needs 16 bits."""
+    return len(raw.samples) * (T if T is not None else 1) * int(np.prod(raw.dataset.shape))
+
+
+def _differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
+    want, has = _flat(wanted), _flat(fields)
+    if "raw" not in want:
+        has.pop("raw", None)
+    return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}
+
+
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    frames = fields.get("frames") or {}
+    return {**{name: value for name, value in fields.items() if name != "frames"}, **frames}
+
+
+def _keys(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every finished cache of a folder with its key; what is no cache is not listed."""
+    for path in sorted(folder.glob("*.h5")):
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                if file.attrs.get("complete", False):
+                    yield path, json.loads(file.attrs["key"])
+        except (OSError, KeyError, ValueError, RuntimeError):
+            _log.warning("%s: not a whole cache; passed over", path)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _log.warning("another process builds this cache; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(
+    raw: EventSet | ImageSet,
+    key: CacheKey,
+    path: Path,
+    dtype: type[np.unsignedinteger],
+    workers: int,
+    made_by: str,
+    progress: Progress,
+) -> None:
+    with paths.written_beside(path) as temporary:
+        with h5py.File(temporary, "w") as file:
+            digests = _write_images(file, raw) if isinstance(raw, ImageSet) else None
+            if digests is None:
+                assert isinstance(raw, EventSet)
+                digests = _write_events(file, raw, int(key.fields["T"]), dtype, workers, progress)
+            file["labels"] = np.array([sample.label for sample in raw.samples], np.int64)
+            file["split"] = np.array([sample.split == "test" for sample in raw.samples])
+            file["sample_id"] = np.array([sample.id for sample in raw.samples], h5py.string_dtype())
+            attributes: dict[str, Any] = {
+                "key": canonical_json(dict(key.fields)),
+                "content_digest": _content_digest(raw, digests),
+                "verified": raw.verified,
+                "complete_set": raw.complete,
+                "notes": json.dumps(raw.notes),
+                "made_by": made_by,
+                "plifctl": __version__,
+                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "complete": True,
+            }
+            for name, value in attributes.items():
+                file.attrs[name] = value
+        with temporary.open("rb") as whole:
+            digest = hashlib.file_digest(whole, "sha256").hexdigest()
+        paths.write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
+    progress(len(raw.samples), len(raw.samples))
+
+
+def _write_images(file: h5py.File, raw: ImageSet) -> list[bytes]:
+    images, _ = raw.images()
+    _create(file, "images", images.shape, images.dtype)[...] = images
+    return [hashlib.sha256(image.tobytes()).digest() for image in images]
+
+
+def _write_events(
+    file: h5py.File, raw: EventSet, T: int, dtype: type[np.unsignedinteger], workers: int, progress: Progress
+) -> list[bytes]:
+    n, (_, height, width) = len(raw.samples), raw.dataset.shape
+    frames = _create(file, "frames", (n, T, *raw.dataset.shape), np.dtype(dtype))
+    assert raw.frames is not None
+    slicing = raw.frames.slicing
+    n_raw, n_events = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    digests: list[bytes] = [b""] * n
+    done = 0
+
+    def framed(member: str, data: bytes) -> list[tuple[int, np.ndarray, int, int]]:
+        return [
+            (
+                row,
+                integrate_frames(events, T, slicing, height, width, dtype=dtype, where=raw.samples[row].id),
+                read,
+                len(events),
+            )
+            for row, events, read in raw.decode(member, data)
+        ]
+
+    for recording in _in_parallel(framed, raw.recordings(), workers):
+        for row, sample, n_raw[row], n_events[row] in recording:
+            if int(sample.sum(dtype=np.int64)) != n_events[row]:
+                raise AssertionError(f"{raw.samples[row].id}: frames do not sum to the number of events")
+            frames[row] = sample
+            digests[row] = hashlib.sha256(sample.tobytes()).digest()
+            done += 1
+            progress(done, n)
+    if done != n:
+        raise RawDataError(
+            f"{raw.root}: {done} samples read, {n} were found before", hint="did the files change meanwhile?"
+        )
+    file["n_raw"], file["n_events"] = n_raw, n_events
+    return digests
+
+
+def _in_parallel(
+    work: Callable[[str, bytes], list[Any]], items: Iterator[tuple[str, bytes]], workers: int
+) -> Iterator[list[Any]]:
+    """Yields the results in order, with no more than a few items in flight, so that memory stays flat."""
+    with ThreadPoolExecutor(workers) as pool:
+        pending: list[Future[list[Any]]] = []
+        try:
+            for item in items:
+                pending.append(pool.submit(work, *item))
+                if len(pending) > 2 * workers:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
+    return file.create_dataset(
+        name,
+        shape,
+        dtype,
+        chunks=(1, *shape[1:]),
+        fletcher32=True,
+        **hdf5plugin.Blosc(cname="lz4", shuffle=hdf5plugin.Blosc.BITSHUFFLE),
+    )
+
+
+def _content_digest(raw: EventSet | ImageSet, digests: list[bytes]) -> str:
+    """sha256 over every sample's id, label, split and content, in order: the same however the file was written."""
+    whole = hashlib.sha256()
+    for sample, digest in zip(raw.samples, digests, strict=True):
+        whole.update(f"{sample.id}\0{sample.label}\0{sample.split}\0".encode() + digest)
+    return whole.hexdigest()

@@ -1,0 +1,8 @@
+"""The command line: parse, call the library, print.
+
+One file for each subcommand; nothing heavy is imported at start.
+"""
+
+from plifctl.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,34 @@
+"""plifctl check: is every registry file valid?"""
+
+from __future__ import annotations
+
+import typer
+
+from plifctl import console
+from plifctl.cli import options
+from plifctl.errors import RegistryError
+from plifctl.registry import RECIPES, load_registry
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the subcommand."""
+    app.command("check")(check)
+
+
+def check(as_json: options.JsonOption = False) -> None:
+    """Check every file of the registry (and of PLIFCTL_REGISTRY), and list all problems at once."""
+    registry = load_registry()
+    problems = registry.check()
+    if as_json:
+        console.emit_json({"problems": problems})
+    elif problems:
+        for problem in problems:
+            console.emit(problem)
+    else:
+        experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
+        console.emit(
+            f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
+        )
+    if problems:
+        count = len(problems)
+        raise RegistryError(f"{count} problem{'s' if count > 1 else ''} in the registry")

@@ -1,0 +1,126 @@
+"""plifctl eval: what a trained network does on the test set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from plifctl import console, paths
+from plifctl.cli import options
+from plifctl.errors import UsageError
+from plifctl.runs import find_run
+
+if TYPE_CHECKING:
+    from plifctl.evaluation import Evaluation
+    from plifctl.specs import ExperimentSpec
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the subcommand."""
+    app.command("eval")(evaluate)
+
+
+def evaluate(
+    run: options.RunName,
+    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Of a run: best or last.")] = "best",
+    device: options.DeviceOption = None,
+    cache_dir: options.CacheDirOption = None,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Test a run or a checkpoint file: accuracy, per class, confusion, firing rate and τ of each layer.
+
+    Example: plifctl eval last
+    """
+    from plifctl.cache import find_cache, recipe_of
+    from plifctl.cli.train import choose_device
+    from plifctl.evaluation import evaluate as evaluate_model
+    from plifctl.runs import load_checkpoint
+    from plifctl.specs import ExperimentSpec
+    from plifctl.splits import split_a
+    from plifctl.training.data import Feeder
+    from plifctl.training.loop import build_model, load_weights
+
+    path = _checkpoint(run, checkpoint, runs_dir or paths.runs_dir())
+    state = load_checkpoint(path)
+    spec = ExperimentSpec.model_validate_json(state["spec"])
+    prepare = f"plifctl prepare {spec.dataset.name}" + (f" --T {spec.T}" if spec.dataset.kind == "events" else "")
+    cache = find_cache(recipe_of(spec.dataset, spec.T, spec.frames), cache_dir or paths.cache_dir(), prepare=prepare)
+    for text in cache.notes:
+        console.warn(text)
+    target = choose_device(device)
+    feeder = Feeder(cache, spec, target)
+    rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
+    model = build_model(spec, target)
+    load_weights(model, state)
+    steps = -(-len(rows) // spec.train.batch_size)
+    with console.bar(f"testing {spec.title}", "batches") as bar:
+
+        def watched() -> Any:
+            for step, batch in enumerate(feeder.plain(rows), 1):
+                yield batch
+                bar.update(step, steps)
+
+        found = evaluate_model(model, watched(), spec.T)
+    tree = _tree(found, spec, path, dict(zip(model.spiking_layers(), model.taus(), strict=True)))
+    if as_json:
+        console.emit_json(tree)
+    else:
+        _print(tree)
+
+
+def _checkpoint(run: str, name: str, runs_dir: Path) -> Path:
+    if run.endswith(".pt"):
+        return Path(run)
+    if name not in ("best", "last"):
+        raise UsageError(f"--checkpoint {name}: expected best or last")
+    which: Literal["best", "last"] = "best" if name == "best" else "last"
+    return find_run(run, runs_dir).checkpoint(which)
+
+
+def _tree(found: Evaluation, spec: ExperimentSpec, path: Path, tau: dict[str, float]) -> dict[str, Any]:
+    confusion = found.confusion(len(spec.dataset.classes))
+    samples = confusion.sum(1)
+    return {
+        "experiment": spec.name,
+        "recipe": spec.recipe,
+        "checkpoint": str(path),
+        "T": spec.T,
+        "samples": len(found.labels),
+        "accuracy": found.accuracy,
+        "classes": [
+            {"name": name, "samples": int(n), "accuracy": int(confusion[i, i]) / int(n) if n else None}
+            for i, (name, n) in enumerate(zip(spec.dataset.classes, samples, strict=True))
+        ],
+        "confusion": confusion.tolist(),
+        "layers": [{"name": name, "tau": tau[name], "firing_rate": rate} for name, rate in found.firing_rate.items()],
+    }
+
+
+def _print(tree: dict[str, Any]) -> None:
+    console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}, {tree['checkpoint']}")
+    console.emit(f"test accuracy: {100 * tree['accuracy']:.2f} % of {tree['samples']} samples\n")
+    numbers = [str(index) for index in range(len(tree["classes"]))]
+    rows = [
+        (
+            index,
+            entry["name"],
+            entry["samples"],
+            "" if entry["accuracy"] is None else f"{100 * entry['accuracy']:.2f}",
+            *counts,
+        )
+        for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
+    ]
+    console.emit_table(
+        ("", "class", "samples", "accuracy %", *numbers), rows, title="Right class in rows, answers in columns"
+    )
+    console.emit("")
+    layers = [(entry["name"], f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}") for entry in tree["layers"]]
+    console.emit_table(("layer", "τ (steps)", "firing rate (spikes per neuron and step)"), layers)
+
+
+def _blank(confusion: list[list[int]]) -> list[list[object]]:
+    """Zeros shown as dots, so that the mistakes stand out."""
+    return [["·" if count == 0 else count for count in row] for row in confusion]
