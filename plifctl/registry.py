@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from plifctl import paths
 from plifctl.errors import RegistryError, UsageError, did_you_mean
-from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, NetworkSpec, Spec
+from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, NetworkSpec, Spec, is_modification
 from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
 
 Recipe = Literal["paper", "published"]
@@ -25,7 +25,6 @@ RECIPES: tuple[Recipe, ...] = ("paper", "published")
 
 _S = TypeVar("_S", bound=Spec)
 
-_FREE = ("train.seed", "train.epochs")  # how far and from which draw, not what
 _DESCRIPTION = ("name", "title", "recipe", "published")
 _FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
 
@@ -47,7 +46,7 @@ class Resolved:
     @property
     def modified(self) -> tuple[str, ...]:
         """The overrides that make this another experiment: all but seed and epochs."""
-        return tuple(text for text in self.overrides if text.split("=")[0].strip() not in _FREE)
+        return tuple(filter(is_modification, self.overrides))
 
 
 @dataclass(frozen=True)

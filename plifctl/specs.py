@@ -225,6 +225,11 @@ class ExperimentSpec(Spec):
         return digest_of(self.science())
 
 
+def is_modification(override: str) -> bool:
+    """Whether ``key=value`` makes another experiment: all keys do but seed and epochs."""
+    return override.split("=")[0].strip() not in ("train.seed", "train.epochs")
+
+
 def canonical_json(tree: Any) -> str:
     """JSON with sorted keys and no spaces: one text for one meaning."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -10,8 +10,6 @@ from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.errors import UsageError, did_you_mean
 
-_FORMATS = ("table", "markdown", "csv", "json", "latex")
-
 
 def register(app: typer.Typer) -> None:
     """Adds the subcommand."""
@@ -32,12 +30,15 @@ def report(
 
     Example: plifctl report --table 4
     """
-    from plifctl.report import TABLES, build_table, render
+    from plifctl.registry import load_registry
+    from plifctl.report import FORMATS, TABLES, build_table, render
     from plifctl.runs import load_records
 
-    if format_ not in _FORMATS:
-        raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, _FORMATS))
+    form = next((known for known in FORMATS if known == format_), None)
+    if form is None:
+        raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
     names = list(TABLES) if table == ["all"] else table
-    records = load_records(runs_dir or paths.runs_dir(), paths.registry_dirs())
-    tables = [build_table(name, records, paths.registry_dirs(), include_modified=include_modified) for name in names]
-    console.emit(render(tables, format_))
+    registry = load_registry()
+    records = load_records(runs_dir or paths.runs_dir(), registry.folders)
+    tables = [build_table(name, records, registry, include_modified=include_modified) for name in names]
+    console.emit(render(tables, form))

@@ -1,0 +1,205 @@
+"""Tables as text: for the terminal, Markdown, LaTeX, CSV and JSON.
+
+Terminal, Markdown and LaTeX show a table as the paper does, ours beside it, notes below; CSV and JSON hold one line for
+each published number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from plifctl.report.tables import Cell, Entry, Number, Table
+
+Format = Literal["table", "markdown", "csv", "json", "latex"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+_WIDTH = 118
+
+
+def render(tables: Sequence[Table], form: Format, *, width: int = _WIDTH) -> str:
+    """Returns the tables as one text.
+
+    Args:
+        tables: At least one.
+        form: CSV and JSON hold all tables in one document.
+        width: Columns of the terminal.
+    """
+    match form:
+        case "csv":
+            return _csv(tables)
+        case "json":
+            return json.dumps([_tree(table) for table in tables], indent=1, ensure_ascii=False)
+        case "markdown":
+            return "\n\n".join(map(_markdown, tables))
+        case "latex":
+            return "\n\n".join(map(_latex, tables))
+        case "table":
+            return "\n\n".join(_terminal(table, width) for table in tables)
+
+
+def _terminal(table: Table, width: int) -> str:
+    drawn = RichTable(title=Text(_title(table)), title_justify="left", title_style="bold", expand=False)
+    for index, head in enumerate(table.columns):
+        drawn.add_column(Text(head), justify="right" if _is_numeric(table, index) else "left", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(_plain(_joined(cell, " ({})"))) for cell in row))
+    output = io.StringIO()
+    console = Console(file=output, width=width, force_terminal=False, highlight=False, soft_wrap=False)
+    console.print(drawn)
+    console.print(Text(_plain(table.source)))
+    for mark, note in table.notes:
+        console.print(Text(f"({mark}) {_plain(note)}"))
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+
+
+def _markdown(table: Table) -> str:
+    def cells(texts: Sequence[str]) -> str:
+        return "| " + " | ".join(_plain(text).replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
+
+    rules = "|" + "|".join("--:" if _is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
+    lines = [f"**{_title(table)}**", "", cells(table.columns), rules]
+    lines += [cells([_joined(cell, " ({})") for cell in row]) for row in table.rows]
+    lines += ["", _plain(table.source)]
+    lines += [f"\n({mark}) {_plain(note).replace('|', chr(92) + '|')}" for mark, note in table.notes]
+    return "\n".join(lines)
+
+
+def _latex(table: Table) -> str:
+    heads = " & ".join(map(_tex, table.columns))
+    align = "".join("r" if _is_numeric(table, index) else "l" for index in range(len(table.columns)))
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_tex(table.caption)} ({_tex(table.source)})}}",
+        r"\small",
+        rf"\begin{{tabular}}{{{align}}}",
+        r"\toprule",
+        heads + r" \\",
+        r"\midrule",
+    ]
+    lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.rows]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\par\footnotesize\textsuperscript{{{mark}}} {_tex(note)}" for mark, note in table.notes]
+    return "\n".join([*lines, r"\end{table}"])
+
+
+def _csv(tables: Sequence[Table]) -> str:
+    output = io.StringIO()
+    fields = [
+        "table",
+        "row",
+        "column",
+        "published",
+        "ours",
+        "T",
+        "epochs",
+        "protocol",
+        "recipe",
+        "seeds",
+        "runs",
+        "note",
+    ]
+    writer = csv.DictWriter(output, fields, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        for entry in table.entries:
+            for line in _lines(entry):
+                flat = {
+                    key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in line.items()
+                }
+                writer.writerow({"table": table.name, **{key: _inert(value) for key, value in flat.items()}})
+    return output.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """Keeps a spreadsheet from taking text for a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@") else value
+
+
+def _tree(table: Table) -> dict[str, Any]:
+    lines = [line for entry in table.entries for line in _lines(entry)]
+    rows = [[cell.published or [number.text for number in cell.numbers] for cell in row] for row in table.rows]
+    return {
+        "table": table.name,
+        "caption": table.caption,
+        "source": table.source,
+        "columns": list(table.columns),
+        "rows": rows,
+        "entries": lines,
+    }
+
+
+def _lines(entry: Entry) -> list[dict[str, Any]]:
+    """An entry in the long form: a line for each recipe that has a number, or one without."""
+    place: dict[str, Any] = {"row": entry.row, "column": entry.column, "published": _number(entry.published)}
+    if not entry.numbers:
+        return [{**place, "ours": None}]
+    return [{**place, **_provenance(number)} for number in entry.numbers]
+
+
+def _provenance(number: Number) -> dict[str, Any]:
+    ours: dict[str, Any] = {"ours": number.text if number.value is None else round(number.value, 4)}
+    if number.records:
+        first = number.records[0]
+        ours |= {"T": first.T, "epochs": first.epochs, "protocol": first.protocol, "recipe": first.recipe}
+        ours |= {
+            "seeds": [r.seed for r in number.records],
+            "runs": [r.run for r in number.records],
+            "note": number.note,
+        }
+    return ours
+
+
+def _number(text: str) -> float | str | None:
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def _title(table: Table) -> str:
+    return f"Table {table.name}. {_plain(table.caption)}"
+
+
+def _is_numeric(table: Table, column: int) -> bool:
+    texts = [_joined(row[column], "") for row in table.rows]
+    return all(re.fullmatch(r"[–\-\d., ±]*", text) for text in texts) and any(texts)
+
+
+def _joined(cell: Cell, mark: str) -> str:
+    if cell.published:
+        return cell.published
+    return ", ".join(number.text + (mark.format(number.mark) if number.mark else "") for number in cell.numbers)
+
+
+def _plain(text: str) -> str:
+    """Without control characters: what a file says must not steer a terminal."""
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+_TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "₀": r"$_0$", "±": r"$\pm$", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$",
+}  # fmt: skip
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in _plain(text))
+
+
+def _tex_cell(cell: Cell) -> str:
+    if cell.published:
+        return _tex(cell.published)
+    return ", ".join(
+        _tex(number.text) + (rf"\textsuperscript{{{number.mark}}}" if number.mark else "") for number in cell.numbers
+    )

@@ -1,0 +1,261 @@
+"""Tables of the paper with our numbers in them.
+
+A file of ``registry/published`` holds what the paper prints, and says of which experiment or network a number is. A
+number of ours is never a guess: without a run the cell is empty, and every number carries a note on how it came about.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.registry import RECIPES, Registry
+from plifctl.runs import ResultRecord
+from plifctl.specs import Spec, is_modification
+from plifctl.structure import Conv, Linear, Plain, Pool, parse_structure
+from plifctl.yamltree import YamlError, read_tree
+
+TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
+
+Measure = Literal["accuracy A", "accuracy B", "T", "structure", "N_conv", "N_down", "N_fc"]
+
+
+class _Row(Spec):
+    """Cells after the first; ``of`` is the experiment or network they are of, or one for each column by its name."""
+
+    cells: tuple[str, ...] = Field(strict=False)
+    of: str | dict[str, str] | None = None
+
+    def subject(self, column: str) -> str | None:
+        return self.of.get(column) if isinstance(self.of, dict) else self.of
+
+
+class _Published(Spec):
+    """A table as printed.
+
+    ``columns`` names each column and what of ours is compared with it; ``rows`` are named by their first cells;
+    ``ours`` is where our numbers stand: in a column beside the published one, or in a row below it.
+    """
+
+    caption: str
+    source: str
+    ours: Literal["columns", "rows"]
+    columns: dict[str, Measure | None]
+    rows: dict[str, _Row]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of ours.
+
+    Attributes:
+        text: As printed.
+        value: As a number, where it is one.
+        records: The runs it was made from; none for what follows from the registry alone.
+        mark: The letter of its note; empty where there is none.
+        note: How it came about.
+    """
+
+    text: str
+    value: float | None
+    records: tuple[ResultRecord, ...] = ()
+    mark: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place: published text, or numbers of ours, one for each recipe that has a run."""
+
+    published: str = ""
+    numbers: tuple[Number, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published number and ours: a line of the long form."""
+
+    row: str
+    column: str
+    published: str
+    numbers: tuple[Number, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed, and as entries.
+
+    Attributes:
+        name: ``1`` to ``5``, ``S1``, ``S2``.
+        caption: What it shows.
+        source: Where it was published.
+        columns: Heads.
+        rows: Cells, as many as columns.
+        entries: Each published number with ours.
+        notes: How each number of ours came about, by letter.
+    """
+
+    name: str
+    caption: str
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    entries: tuple[Entry, ...]
+    notes: tuple[tuple[str, str], ...]
+
+
+def build_table(
+    name: str, records: Sequence[ResultRecord], registry: Registry, *, include_modified: bool = False
+) -> Table:
+    """Returns a table of the paper with our numbers.
+
+    Args:
+        name: One of TABLES.
+        records: Results of finished runs.
+        registry: Whose ``published`` folder holds the tables, and whose experiments the runs are of.
+        include_modified: Use runs with overrides too.
+
+    Raises:
+        UsageError: No such table.
+        RegistryError: Its file is missing or invalid.
+    """
+    if name not in TABLES:
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, TABLES))
+    published = _read(name, registry.folders)
+    ours = _Ours(records, registry, include_modified)
+    columns: list[str] = []
+    for column, measure in published.columns.items():
+        columns.append(column)
+        if published.ours == "columns" and measure:
+            columns.append("ours")
+    rows: list[tuple[Cell, ...]] = []
+    entries: list[Entry] = []
+    for label, row in published.rows.items():
+        cells: list[Cell] = []
+        below: list[Cell] = []
+        for (column, measure), text in zip(published.columns.items(), (label, *row.cells), strict=True):
+            cells.append(Cell(text))
+            subject = row.subject(column)
+            numbers = ours.numbers(subject, measure) if subject and measure else ()
+            if measure:
+                entries.append(Entry(label, column, text, numbers))
+            if published.ours == "columns" and measure:
+                cells.append(Cell(numbers=numbers))
+            below.append(Cell("this project") if not below else Cell(numbers=numbers))
+        rows.append(tuple(cells))
+        if published.ours == "rows" and row.of:
+            rows.append(tuple(below))
+    notes = tuple(ours.notes.items())
+    return Table(name, published.caption, published.source, tuple(columns), tuple(rows), tuple(entries), notes)
+
+
+class _Ours:
+    """Finds our numbers, and gives each a letter and a note."""
+
+    def __init__(self, records: Sequence[ResultRecord], registry: Registry, include_modified: bool) -> None:
+        self.registry = registry
+        self.records = [r for r in records if include_modified or not any(map(is_modification, r.overrides))]
+        self.notes: dict[str, str] = {}
+
+    def numbers(self, subject: str, measure: Measure) -> tuple[Number, ...]:
+        if measure in ("structure", "N_conv", "N_down", "N_fc"):
+            text = self._of_network(subject, measure)
+            return (Number(text, float(text) if text.isdecimal() else None),)
+        protocol = "B" if measure == "accuracy B" else "A"
+        candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
+        by_recipe = [_best([r for r in candidates if r.recipe == recipe]) for recipe in RECIPES]
+        return tuple(self._number(found, measure) for found in by_recipe if found)
+
+    def _number(self, found: list[ResultRecord], measure: Measure) -> Number:
+        note = self._note(found)
+        known = {text: mark for mark, text in self.notes.items()}
+        mark = known.get(note) or _letters(len(self.notes))
+        self.notes[mark] = note
+        if measure == "T":
+            return Number(str(found[0].T), float(found[0].T), tuple(found), mark, note)
+        percent = [100 * record.accuracy for record in found]
+        mean = statistics.fmean(percent)
+        spread = f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else ""
+        return Number(f"{mean:.2f}{spread}", mean, tuple(found), mark, note)
+
+    def _note(self, found: list[ResultRecord]) -> str:
+        first = found[0]
+        planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
+        seeds = ", ".join(str(record.seed) for record in found)
+        parts = [
+            f"{first.experiment}: protocol {first.protocol}, recipe {first.recipe}, T = {first.T}",
+            f"{first.epochs} of {planned} epochs" if first.epochs < planned else f"{first.epochs} epochs",
+            f"seed{'s' if len(found) > 1 else ''} {seeds}",
+            f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
+        ]
+        if not first.data.complete:
+            parts.append(
+                f"SUBSET: {first.data.train + first.data.validation} training and {first.data.test} test samples"
+            )
+        if not first.data.verified:
+            parts.append("source not verified")
+        changes = [text for text in first.overrides if is_modification(text)]
+        if changes:
+            parts.append(f"MODIFIED: {', '.join(changes)}")
+        return "; ".join(parts)
+
+    def _of_network(self, name: str, measure: Measure) -> str:
+        structure = self.registry.network(name).structure
+        if measure == "structure":
+            return structure
+        layers = parse_structure(structure)
+        pools = sum(isinstance(layer, Pool) for layer in layers)
+        counts = {
+            "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
+            "N_down": pools,
+            "N_fc": sum(isinstance(layer, Linear) for layer in layers),
+        }
+        assert layers.count(Plain("spiking")) == counts["N_conv"] * pools + counts["N_fc"]
+        return str(counts[measure])
+
+
+def _best(records: list[ResultRecord]) -> list[ResultRecord]:
+    """Of the runs of one cell those that count: complete data first, then more epochs, then the later; one a seed."""
+    if not records:
+        return []
+    best = max(records, key=lambda r: (r.data.complete, r.epochs, r.data.train, r.finished))
+    alike = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
+    return [alike[seed] for seed in sorted(alike)]
+
+
+def _settings(record: ResultRecord) -> tuple[object, ...]:
+    return record.digest, record.epochs, record.data.cache, record.data.complete
+
+
+def _letters(index: int) -> str:
+    letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
+    return letter if index < 26 else f"{_letters(index // 26 - 1)}{letter}"
+
+
+def _read(name: str, folders: Sequence[Path]) -> _Published:
+    for folder in reversed(folders):
+        path = folder / "published" / f"table-{name}.yaml"
+        if path.is_file():
+            break
+    else:
+        raise RegistryError(f"table-{name}.yaml is in no registry folder's published/")
+    try:
+        tree = read_tree(path, str(path))
+        found = _Published.model_validate(tree.plain())
+    except YamlError as error:
+        raise RegistryError(str(error)) from None
+    except ValidationError as error:
+        problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise RegistryError("\n".join(problems)) from None
+    wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
+    if wrong:
+        raise RegistryError(
+            f"{path}: expected {len(found.columns) - 1} cells in each row, not so in: {', '.join(wrong)}"
+        )
+    return found
