@@ -1,8 +1,13 @@
 """Fixtures that every test may use."""
 
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from making import write_gestures
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -13,3 +18,53 @@ def shared() -> Path:
     if not (_SHARED / "data").is_dir():
         pytest.skip("the real recordings (../shared/data) are not here")
     return _SHARED
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data_cache/ and runs/ of its own, and nothing of the user's environment."""
+    for name in ("RAW_DIR", "REGISTRY", "DEVICE"):
+        monkeypatch.delenv(f"PLIFCTL_{name}", raising=False)
+    monkeypatch.setenv("PLIFCTL_CACHE_DIR", str(tmp_path / "data_cache"))
+    monkeypatch.setenv("PLIFCTL_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass
+class Said:
+    """What a command left on the screen, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def plifctl(
+    places: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Said]]:
+    """Runs the command line in this process."""
+    from plifctl.cli import main
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["plifctl", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        code = end.value.code
+        return Said(code if isinstance(code, int) else int(code is not None), captured.out, captured.err)
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def gestures(tmp_path: Path) -> Path:
+    """A tiny set of gestures: 22 training samples, 11 for testing."""
+    write_gestures(tmp_path / "raw")
+    return tmp_path / "raw"

@@ -16,6 +16,7 @@ app = typer.Typer(
     name="plifctl",
     help="Spiking networks with learnable membrane time constants: from raw recordings to the paper's tables.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",

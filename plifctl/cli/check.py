@@ -7,7 +7,6 @@ import typer
 from plifctl import console
 from plifctl.cli import options
 from plifctl.errors import RegistryError
-from plifctl.registry import RECIPES, load_registry
 
 
 def register(app: typer.Typer) -> None:
@@ -16,8 +15,11 @@ def register(app: typer.Typer) -> None:
 
 
 def check(as_json: options.JsonOption = False) -> None:
-    """Check every file of the registry (and of PLIFCTL_REGISTRY), and list all problems at once."""
-    registry = load_registry()
+    """Check every file of the registry.
+
+    Lists all problems at once, also those of the folder named by PLIFCTL_REGISTRY.
+    """
+    registry = options.registry()
     problems = registry.check()
     if as_json:
         console.emit_json({"problems": problems})
@@ -26,9 +28,7 @@ def check(as_json: options.JsonOption = False) -> None:
             console.emit(problem)
     else:
         experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
-        console.emit(
-            f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
-        )
+        console.emit(f"{experiments} experiments in 2 recipes, {datasets} data sets, {networks} networks: all valid")
     if problems:
         count = len(problems)
         raise RegistryError(f"{count} problem{'s' if count > 1 else ''} in the registry")

@@ -10,7 +10,6 @@ import typer
 from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.errors import UsageError
-from plifctl.runs import find_run
 
 if TYPE_CHECKING:
     from plifctl.evaluation import Evaluation
@@ -30,12 +29,14 @@ def evaluate(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Test a run or a checkpoint file: accuracy, per class, confusion, firing rate and τ of each layer.
+    """Test a run or a checkpoint file.
+
+    Shows accuracy, also per class, the confusion matrix, and firing rate and τ of each layer.
 
     Example: plifctl eval last
     """
     from plifctl.cache import find_cache, recipe_of
-    from plifctl.cli.train import choose_device
+    from plifctl.cli.job import choose_device
     from plifctl.evaluation import evaluate as evaluate_model
     from plifctl.runs import load_checkpoint
     from plifctl.specs import ExperimentSpec
@@ -77,6 +78,8 @@ def _checkpoint(run: str, name: str, runs_dir: Path) -> Path:
     if name not in ("best", "last"):
         raise UsageError(f"--checkpoint {name}: expected best or last")
     which: Literal["best", "last"] = "best" if name == "best" else "last"
+    from plifctl.runs import find_run
+
     return find_run(run, runs_dir).checkpoint(which)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.errors import UsageError, did_you_mean
-from plifctl.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from plifctl.registry import Registry
 
 _KINDS = ("experiments", "datasets", "networks", "runs")
 
@@ -39,7 +41,7 @@ def ls(
     if kind == "runs":
         entries = _runs(runs_dir)
     else:
-        entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](load_registry())
+        entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
     if as_json:
         console.emit_json(entries)
     elif not entries:

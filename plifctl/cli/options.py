@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from plifctl import paths
 from plifctl.errors import UsageError
-from plifctl.registry import RECIPES, Recipe, Resolved, load_registry
+
+if TYPE_CHECKING:
+    from plifctl.registry import Registry, Resolved
+
+
+def registry() -> Registry:
+    """Returns the registry; its modules are not imported at start."""
+    from plifctl.registry import load_registry
+
+    return load_registry()
 
 
 def _experiments(incomplete: str) -> list[str]:
-    return [name for name in load_registry().experiments() if name.startswith(incomplete)]
+    return [name for name in registry().experiments() if name.startswith(incomplete)]
 
 
 def _datasets(incomplete: str) -> list[str]:
-    return [name for name in load_registry().datasets() if name.startswith(incomplete)]
+    return [name for name in registry().datasets() if name.startswith(incomplete)]
 
 
 def _names(incomplete: str) -> list[str]:
@@ -30,8 +39,8 @@ def _runs(incomplete: str) -> list[str]:
 
 
 def _recipe(value: str) -> str:
-    if value not in RECIPES:
-        raise UsageError(f"unknown recipe {value!r}", hint=f"one of: {', '.join(RECIPES)}")
+    if value not in ("paper", "published"):
+        raise UsageError(f"unknown recipe {value!r}", hint="one of: paper, published")
     return value
 
 
@@ -73,7 +82,7 @@ ChecksumOption = Annotated[
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 
 
-def recipe(value: str) -> Recipe:
+def recipe(value: str) -> Literal["paper", "published"]:
     """Returns a checked recipe name as its type."""
     return "published" if value == "published" else "paper"
 

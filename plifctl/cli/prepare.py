@@ -9,8 +9,6 @@ import typer
 from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.errors import UsageError
-from plifctl.registry import load_registry
-from plifctl.specs import MAX_T
 
 if TYPE_CHECKING:
     from plifctl.cache import Cache
@@ -37,17 +35,18 @@ def prepare(
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Frame a data set's raw files once, into a cache that train and eval read.
+    """Frame raw recordings into a cache.
 
-    Event sets need --T. The raw files are looked for in --raw, in PLIFCTL_RAW_DIR, and where systems keep data sets.
+    Train and eval read the cache only. Event sets need --T. The raw files are looked for in --raw, in PLIFCTL_RAW_DIR, and where systems keep data sets.
 
     Example: plifctl prepare gesture --T 20 --raw ~/DvsGesture
     """
     from plifctl import cache
     from plifctl.events.sources import open_raw
+    from plifctl.specs import MAX_T
 
     changes = [*(overrides or []), *(["frames.invalid_events=keep"] if keep_invalid else [])]
-    spec, frames = load_registry().dataset(dataset, options.recipe(recipe), changes)
+    spec, frames = options.registry().dataset(dataset, options.recipe(recipe), changes)
     if spec.kind == "events" and T is None:
         raise UsageError(
             f"{spec.title} is a set of events: into how many frames?", hint=f"plifctl prepare {dataset} --T 20"

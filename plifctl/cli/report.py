@@ -30,7 +30,6 @@ def report(
 
     Example: plifctl report --table 4
     """
-    from plifctl.registry import load_registry
     from plifctl.report import FORMATS, TABLES, build_table, render
     from plifctl.runs import load_records
 
@@ -38,7 +37,7 @@ def report(
     if form is None:
         raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
     names = list(TABLES) if table == ["all"] else table
-    registry = load_registry()
+    registry = options.registry()
     records = load_records(runs_dir or paths.runs_dir(), registry.folders)
     tables = [build_table(name, records, registry, include_modified=include_modified) for name in names]
     console.emit(render(tables, form))

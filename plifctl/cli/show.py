@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from plifctl import console
 from plifctl.cli import options
 from plifctl.errors import UsageError, did_you_mean
-from plifctl.registry import Registry, load_registry
+
+if TYPE_CHECKING:
+    from plifctl.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -24,11 +26,13 @@ def show(
     overrides: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show an experiment, a data set or a network: every value, and where it was written.
+    """Show an entry of the registry, resolved.
+
+    Of an experiment, a data set or a network: every value, and of experiments where each was written.
 
     Example: plifctl show gesture-plif --recipe published
     """
-    registry = load_registry()
+    registry = options.registry()
     tree, origins = _resolve(registry, name, recipe, overrides or [])
     if as_json:
         console.emit_json({"spec": tree, "origins": origins})

@@ -20,7 +20,9 @@ def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write the recordings to; made if missing.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything in them.")] = 2020,
 ) -> None:
-    """Write the embedded data set: gestures of moving shapes, seen by a simulated DVS128, as AEDAT 3.1.
+    """Write the embedded data set.
+
+    Gestures of moving shapes, seen by a simulated DVS128, as AEDAT 3.1 recordings.
 
     Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 16 --raw demo/raw
     """

@@ -1,0 +1,233 @@
+"""The cache contract: key, hit and miss, atomic build, checksums."""
+
+import json
+import pickle
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from making import random_events, write_gestures
+
+from plifctl.cache import Cache, CacheKey, build_cache, expected_bytes, find_cache, key_of, recipe_of
+from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError
+from plifctl.events.frames import integrate_frames
+from plifctl.events.rawset import EventSet
+from plifctl.events.sources import open_raw
+from plifctl.registry import load_registry
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def raw_of(root: Path, *overrides: str) -> EventSet:
+    dataset, frames = load_registry().dataset("synthetic-gesture", "paper", overrides)
+    raw = open_raw(dataset, root, frames=frames)
+    assert isinstance(raw, EventSet)
+    return raw
+
+
+def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    cache = build_cache(raw, 4, tmp_path / "c")
+    assert cache.shape == (33, 4, 2, 128, 128)
+    assert cache.labels.tolist() == list(range(11)) * 3
+    assert cache.is_test.tolist() == [False] * 22 + [True] * 11
+    assert cache.sample_ids[-1] == "user03_lab/10"
+    assert cache.counts("n_events").tolist() == cache.counts("n_raw").tolist() == [400] * 33
+    for member, data in raw.recordings():
+        for row, events, _ in raw.decode(member, data):
+            expected = integrate_frames(events, 4, "number", 128, 128)
+            np.testing.assert_array_equal(cache.read(np.array([row]))[0], expected)
+
+
+def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    rows = np.array([30, 2, 2, 17])
+    np.testing.assert_array_equal(cache.read(rows), cache.read(np.arange(33))[rows])
+    assert cache.read(np.array([], np.int64)).shape == (0, 2, 2, 128, 128)
+
+
+def test_the_key_is_what_it_always_was() -> None:
+    # a changed digest makes every cache of every user a miss: only a raised version may do that
+    dataset, frames = load_registry().dataset("gesture")
+    key = CacheKey({**recipe_of(dataset, 20, frames), "raw": "0" * 64})
+    assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
+    assert json.loads(json.dumps(dict(key.fields))) == {
+        "dataset": "gesture",
+        "shape": [2, 128, 128],
+        "decoder_version": 1,
+        "integrator_version": 1,
+        "T": 20,
+        "frames": {"slicing": "number", "invalid_events": "drop", "axes": None, "training_set": "all"},
+        "raw": "0" * 64,
+    }
+    assert key.digest == "de346a59421145f299a150ef63d94df0fe6dd1e8373d27ee554ba7deae78cbea"
+
+
+def test_every_option_is_in_the_key(gestures: Path) -> None:
+    keys = {key_of(raw_of(gestures, *changes), T).digest for T in (4, 5) for changes in ((), ("frames.slicing=time",))}
+    keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep"), 4).digest)
+    assert len(keys) == 5
+
+
+def test_content_does_not_depend_on_workers(gestures: Path, tmp_path: Path) -> None:
+    one = build_cache(raw_of(gestures), 4, tmp_path / "one", workers=1)
+    four = build_cache(raw_of(gestures), 4, tmp_path / "four", workers=4)
+    assert one.content_digest == four.content_digest
+    assert one.path.name == four.path.name
+
+
+def test_a_hit_builds_nothing_and_force_does(gestures: Path, tmp_path: Path) -> None:
+    raw, told = raw_of(gestures), []
+    first = build_cache(raw, 2, tmp_path / "c")
+    before = first.path.stat().st_mtime_ns
+    build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append((n, of)))
+    assert told == []
+    build_cache(raw, 2, tmp_path / "c", force=True, progress=lambda n, of: told.append((n, of)))
+    assert told[-1] == (33, 33)
+    assert first.path.stat().st_mtime_ns > before
+
+
+def test_many_events_in_a_pixel_make_16_bits(tmp_path: Path) -> None:
+    from plifctl.events.formats.aedat3 import encode_aedat3
+
+    write_gestures(tmp_path / "raw")
+    events = random_events(np.random.default_rng(0), 700)
+    events["x"], events["y"], events["p"] = 3, 4, 1
+    (tmp_path / "raw/user02_lab.aedat").write_bytes(encode_aedat3(events))
+    cache = build_cache(raw_of(tmp_path / "raw"), 1, tmp_path / "c")
+    assert cache.dtype == np.uint16
+    assert cache.read(np.array([11]))[0, 0, 1, 4, 3] == 700
+
+
+def test_a_failed_build_leaves_nothing(gestures: Path, tmp_path: Path) -> None:
+    (gestures / "user02_lab.aedat").write_bytes((gestures / "user02_lab.aedat").read_bytes()[:-3])
+    with pytest.raises(DamagedFileError, match=r"user02_lab.aedat"):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert [path for path in (tmp_path / "c").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+
+
+def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    path = key_of(raw, 2).path(tmp_path / "c")
+    path.parent.mkdir(parents=True)
+    stale = path.with_name(f".{path.name}.xyz.partial")
+    stale.write_bytes(b"half")
+    with pytest.raises(CacheError, match="none was made"):
+        find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
+    build_cache(raw, 2, tmp_path / "c")
+    assert not stale.exists()
+
+
+def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
+    raw, built = raw_of(gestures), []
+    told: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: built.append(build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append(n)))
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 3
+    assert told.count(33) == 2  # of one build: the last sample, and the end
+
+
+def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    build_cache(raw, 3, tmp_path / "c")
+    with pytest.raises(CacheError, match="T is 3, wanted 4") as error:
+        find_cache(recipe_of(raw.dataset, 4, raw.frames), tmp_path / "c", prepare="plifctl prepare x")
+    assert error.value.hint == "plifctl prepare x"
+    assert error.value.exit_code == 5
+    assert find_cache(recipe_of(raw.dataset, 3, raw.frames), tmp_path / "c", prepare="").verified is False
+
+
+def test_of_several_that_fit_the_newest_is_taken_and_said(
+    gestures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = raw_of(gestures)
+    build_cache(raw, 2, tmp_path / "c")
+    write_gestures(gestures, users=4)
+    newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    with caplog.at_level("WARNING", logger="plifctl.cache"):
+        found = find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
+    assert found.path == newer.path
+    assert "2 caches" in caplog.text
+
+
+def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c", made_by="plifctl prepare x --T 2")
+    whole = cache.read(np.arange(33))
+    cache.close()
+    with h5py.File(cache.path) as file:
+        places = [
+            (file["frames"].id.get_chunk_info(k).byte_offset, file["frames"].id.get_chunk_info(k).size)
+            for k in range(33)
+        ]
+    rng = np.random.default_rng(0)
+    original = cache.path.read_bytes()
+    for _ in range(40):
+        offset, size = places[rng.integers(33)]
+        data = bytearray(original)
+        data[offset + int(rng.integers(size))] ^= 1 << int(rng.integers(8))
+        cache.path.write_bytes(data)
+        with pytest.raises(CorruptCacheError, match="checksum") as error:
+            Cache(cache.path).read(np.arange(33))
+        assert error.value.hint == "build it again: plifctl prepare x --T 2 --force"
+    cache.path.write_bytes(original)
+    np.testing.assert_array_equal(Cache(cache.path).read(np.arange(33)), whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+
+
+def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    cache.close()
+    with h5py.File(cache.path, "a") as file:
+        del file.attrs["complete"]
+    with pytest.raises(CorruptCacheError, match="not a finished cache"):
+        Cache(cache.path)
+
+
+def test_a_cache_travels_to_another_process(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    again = pickle.loads(pickle.dumps(cache))
+    np.testing.assert_array_equal(again.read(np.array([5])), cache.read(np.array([5])))
+
+
+def test_the_size_to_come(gestures: Path) -> None:
+    assert expected_bytes(raw_of(gestures), 4) == 33 * 4 * 2 * 128 * 128
+
+
+@pytest.mark.real
+def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    dataset, frames = load_registry().dataset("nmnist")
+    raw = open_raw(dataset, shared / "data/NMNIST", frames=frames, verify=False)
+    cache = build_cache(raw, 10, tmp_path / "c", workers=2)
+    assert len(cache.labels) == 900
+    found = cache.read(np.arange(900))
+    rows = {name: row for row, name in enumerate(cache.sample_ids)}
+    for split in ("Train", "Test"):
+        with zipfile.ZipFile(shared / f"data/NMNIST/{split}.zip") as archive:
+            for name in archive.namelist()[::20]:
+                bytes5 = np.frombuffer(archive.read(name), np.uint8).reshape(-1, 5).astype(int)
+                n = len(bytes5)
+                expected = np.zeros((10, 2, 34, 34), int)
+                edges = [n * j // 10 for j in range(11)]
+                for j in range(10):
+                    part = bytes5[edges[j] : edges[j + 1]]
+                    np.add.at(expected[j], (part[:, 2] >> 7, part[:, 1], part[:, 0]), 1)
+                np.testing.assert_array_equal(found[rows[name.removesuffix(".bin")]], expected)

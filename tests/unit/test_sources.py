@@ -1,0 +1,318 @@
+"""Layouts, checksums, completeness, and that an archive and its folder are one thing."""
+
+import gzip
+import io
+import json
+import pickle
+import shutil
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import write_gestures
+
+from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
+from plifctl.events.rawset import EventSet, ImageSet
+from plifctl.events.sources import open_raw
+from plifctl.registry import Recipe, load_registry
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def opened(name: str, root: Path | None, *, verify: bool = False, recipe: Recipe = "paper") -> EventSet | ImageSet:
+    dataset, frames = load_registry().dataset(name, recipe)
+    return open_raw(dataset, root, frames=frames, verify=verify)
+
+
+def atis(n: int) -> bytes:
+    return b"".join(bytes((k % 34, k % 30, 0x80 * (k % 2), 0, k)) for k in range(n))
+
+
+def write_nmnist(root: Path) -> None:
+    for split, count in (("Train", 3), ("Test", 1)):
+        for digit in range(2):
+            for n in range(count):
+                path = root / split / str(digit) / f"{n:05d}.bin"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(atis(5 + digit + n))
+
+
+def zipped(folder: Path, target: Path, names: list[Path] | None = None) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in names or sorted(folder.rglob("*"), reverse=True):
+            archive.write(path, path.relative_to(folder.parent))
+
+
+def write_idx(root: Path, train: int = 30, test: int = 10, *, packed: bool = True) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for name, n in (("train", train), ("t10k", test)):
+        files = {
+            f"{name}-images-idx3-ubyte": struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + rng.bytes(n * 784),
+            f"{name}-labels-idx1-ubyte": struct.pack(">HBBI", 0, 8, 1, n) + bytes(k % 10 for k in range(n)),
+        }
+        for file, data in files.items():
+            if packed:
+                (root / f"{file}.gz").write_bytes(gzip.compress(data))
+            else:
+                (root / file).write_bytes(data)
+
+
+class TestGesture:
+    def test_samples_and_events(self, gestures: Path) -> None:
+        raw = opened("synthetic-gesture", gestures)
+        assert isinstance(raw, EventSet)
+        assert [sample.id for sample in raw.samples[:2]] == ["user01_lab/00", "user01_lab/01"]
+        assert [sample.split for sample in raw.samples].count("test") == 11
+        assert [sample.label for sample in raw.samples[:11]] == list(range(11))
+        found = {row: events for member, data in raw.recordings() for row, events, _ in raw.decode(member, data)}
+        assert sorted(found) == list(range(33))
+        for row, events in found.items():
+            assert len(events) == 400
+            assert set(events["x"] // 10) == {raw.samples[row].label}
+
+    def test_incomplete_sets_say_so(self, gestures: Path) -> None:
+        raw = opened("synthetic-gesture", gestures)
+        assert not raw.complete
+        assert raw.notes[0].startswith("incomplete: 22 of 330 training and 11 of 110 test samples")
+
+    def test_archive_and_folder_have_one_digest(self, tmp_path: Path) -> None:
+        write_gestures(tmp_path / "DvsGesture")
+        folder = opened("gesture", tmp_path / "DvsGesture")
+        parent = opened("gesture", tmp_path)
+        (tmp_path / "packed").mkdir()
+        with tarfile.open(tmp_path / "packed/DvsGesture.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "DvsGesture", "DvsGesture")
+        packed = opened("gesture", tmp_path / "packed")
+        assert folder.digest == parent.digest == packed.digest
+        assert folder.samples == packed.samples
+        assert isinstance(packed, EventSet)
+        assert len(list(packed.recordings())) == 3
+
+    def test_content_changes_the_digest(self, gestures: Path) -> None:
+        before = opened("synthetic-gesture", gestures).digest
+        table = gestures / "user01_lab_labels.csv"
+        table.write_text(table.read_text().replace("60000", "59999"))
+        assert opened("synthetic-gesture", gestures).digest != before
+
+    def test_windows_are_half_open_and_may_overlap_and_repeat(self, gestures: Path) -> None:
+        (gestures / "user03_lab_labels.csv").write_text(
+            "class,startTime_usec,endTime_usec\n2,0,60000\n1,0,60000\n1,30000,70000\n"
+        )
+        raw = opened("synthetic-gesture", gestures)
+        assert isinstance(raw, EventSet)
+        data = (gestures / "user03_lab.aedat").read_bytes()
+        (_, first, _), (_, second, _), (_, third, _) = raw.decode("user03_lab.aedat", data)
+        np.testing.assert_array_equal(first, second)
+        edge = int(first["t"][200])
+        (gestures / "user03_lab_labels.csv").write_text(
+            f"class,startTime_usec,endTime_usec\n1,0,{edge}\n1,{edge},60000\n"
+        )
+        raw = opened("synthetic-gesture", gestures)
+        assert isinstance(raw, EventSet)
+        (_, before, _), (_, after, _) = raw.decode("user03_lab.aedat", data)
+        assert before["t"].max() < edge == after["t"].min()
+        assert len(before) + len(after) == len(first)
+        assert (third["t"] >= 30_000).all()
+
+    def test_a_listed_recording_must_be_there(self, gestures: Path) -> None:
+        (gestures / "user02_lab.aedat").unlink()
+        with pytest.raises(RawDataError, match=r"user02_lab.aedat is missing, named in trials_to_train.txt"):
+            opened("synthetic-gesture", gestures)
+
+    @pytest.mark.parametrize("row", ["12,0,5", "0,0,5", "1,5,0", "a,b,c", "1,2"])
+    def test_a_bad_label_is_named(self, gestures: Path, row: str) -> None:
+        (gestures / "user01_lab_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n1,0,5\n{row}\n")
+        with pytest.raises(DamagedFileError, match=r"user01_lab_labels.csv, line 3"):
+            opened("synthetic-gesture", gestures)
+
+    def test_a_recording_in_both_splits_is_refused(self, gestures: Path) -> None:
+        (gestures / "trials_to_test.txt").write_text("user01_lab.aedat\n")
+        with pytest.raises(RawDataError, match="in both"):
+            opened("synthetic-gesture", gestures)
+
+    def test_the_published_runs_trained_on_78_recordings(self, tmp_path: Path) -> None:
+        write_gestures(tmp_path / "DvsGesture", users=81, events=1)
+        assert len(opened("gesture", tmp_path).samples) == 81 * 11
+        assert len(opened("gesture", tmp_path, recipe="published").samples) == (78 + 1) * 11
+
+    @pytest.mark.real
+    def test_real_windows_have_the_counted_events(self, shared: Path) -> None:
+        raw = opened("gesture", shared / "data/DvsGesture", verify=True)
+        assert isinstance(raw, EventSet)
+        counts = json.loads((shared / "data/DvsGesture/counts.json").read_text())
+        expected = [n for name in sorted(counts) for n in counts[name]["per_class"]]
+        found = {row: (len(events), n_raw) for m, d in raw.recordings() for row, events, n_raw in raw.decode(m, d)}
+        assert [found[row] for row in range(50)] == [(n, n) for n in expected]
+
+
+class TestNmnist:
+    def test_zip_and_folder_have_one_digest_and_junk_is_no_sample(self, tmp_path: Path) -> None:
+        write_nmnist(tmp_path / "folder")
+        (tmp_path / "folder/Train/.DS_Store").write_bytes(b"junk")
+        folder = opened("nmnist", tmp_path / "folder")
+        (tmp_path / "packed").mkdir()
+        for split in ("Train", "Test"):
+            zipped(tmp_path / "folder" / split, tmp_path / f"packed/{split}.zip")
+        packed = opened("nmnist", tmp_path / "packed")
+        assert folder.digest == packed.digest
+        assert [s.id for s in packed.samples][-3:] == ["Train/1/00002", "Test/0/00000", "Test/1/00000"]
+        assert isinstance(packed, EventSet)
+        assert sum(1 for _ in packed.recordings()) == 8
+
+    def test_a_different_checksum_is_refused_unless_accepted(self, tmp_path: Path) -> None:
+        write_nmnist(tmp_path / "folder")
+        for split in ("Train", "Test"):
+            zipped(tmp_path / "folder" / split, tmp_path / f"{split}.zip")
+        with pytest.raises(ChecksumError, match=r"Train.zip: md5 \w+, the published file has 20959b8e") as error:
+            opened("nmnist", tmp_path, verify=True)
+        assert "--no-checksum" in error.value.hint
+        assert not opened("nmnist", tmp_path, verify=False).verified
+
+    def test_a_changed_file_is_read_again(self, tmp_path: Path) -> None:
+        write_nmnist(tmp_path)
+        before = opened("nmnist", tmp_path)
+        (tmp_path / "Train/0/00000.bin").write_bytes(atis(9))
+        assert opened("nmnist", tmp_path).digest != before.digest
+
+    def test_a_path_that_leads_outside_is_refused(self, tmp_path: Path) -> None:
+        write_nmnist(tmp_path / "folder")
+        zipped(tmp_path / "folder/Test", tmp_path / "Test.zip")
+        with zipfile.ZipFile(tmp_path / "Train.zip", "w") as archive:
+            archive.writestr("../Train/0/00001.bin", atis(3))
+        with pytest.raises(DamagedFileError, match="leads outside"):
+            opened("nmnist", tmp_path)
+
+    @pytest.mark.parametrize(
+        "damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: d[:60] + bytes(20) + d[80:]]
+    )
+    def test_a_damaged_archive_is_named(self, tmp_path: Path, damage: object) -> None:
+        write_nmnist(tmp_path / "folder")
+        for split in ("Train", "Test"):
+            zipped(tmp_path / "folder" / split, tmp_path / f"{split}.zip")
+        assert callable(damage)
+        (tmp_path / "Train.zip").write_bytes(damage((tmp_path / "Train.zip").read_bytes()))
+        with pytest.raises(DamagedFileError, match=r"Train.zip"):
+            opened("nmnist", tmp_path)
+
+
+def test_cifar10dvs_splits_by_file_number(tmp_path: Path) -> None:
+    dataset, _ = load_registry().dataset("cifar10dvs")
+    for name in dataset.classes:
+        for number in (0, 7, 899, 900):
+            path = tmp_path / name / f"cifar10_{name}_{number}.aedat"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(b"#!AER-DAT2.0\r\n" + struct.pack(">II", number << 1 & 0xFE, number))
+    raw = opened("cifar10dvs", tmp_path)
+    assert isinstance(raw, EventSet)
+    assert [s.id for s in raw.samples[:3]] == ["airplane/0000", "airplane/0007", "airplane/0899"]
+    assert [s.id for s in raw.samples if s.split == "test"][:2] == ["airplane/0900", "automobile/0900"]
+    folder = raw.digest
+    (tmp_path / "zips").mkdir()
+    for name in dataset.classes:
+        zipped(tmp_path / name, tmp_path / "zips" / f"{name}.zip")
+    packed = opened("cifar10dvs", tmp_path / "zips")
+    assert packed.digest == folder
+    assert isinstance(packed, EventSet)
+    found = {row: events for m, d in packed.recordings() for row, events, _ in packed.decode(m, d)}
+    assert found[1].tolist() == [(7, 120, 0, 1)]
+
+
+class TestImages:
+    def test_mnist(self, tmp_path: Path) -> None:
+        write_idx(tmp_path / "MNIST/raw", packed=False)
+        raw = opened("mnist", tmp_path)
+        assert isinstance(raw, ImageSet)
+        images, labels = raw.images()
+        assert images.shape == (40, 1, 28, 28)
+        assert labels.tolist() == [k % 10 for k in range(30)] + list(range(10))
+        write_idx(tmp_path / "packed")
+        assert opened("mnist", tmp_path / "packed").digest == raw.digest
+
+    def test_foreign_content_is_refused_unless_accepted(self, tmp_path: Path) -> None:
+        write_idx(tmp_path)
+        with pytest.raises(ChecksumError, match="md5"):
+            opened("fashion-mnist", tmp_path, verify=True)
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        write_idx(tmp_path)
+        (tmp_path / "t10k-labels-idx1-ubyte.gz").unlink()
+        with pytest.raises(RawDataError, match=r"t10k-labels-idx1-ubyte.gz missing"):
+            opened("mnist", tmp_path)
+
+    def test_images_and_labels_must_be_as_many(self, tmp_path: Path) -> None:
+        write_idx(tmp_path)
+        (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, 2) + b"\1\2"))
+        with pytest.raises(DamagedFileError, match="for 2 labels"):
+            opened("mnist", tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"\x1f\x8bgarbage", b"not gzip"])
+    def test_a_damaged_gzip_is_named(self, tmp_path: Path, content: bytes) -> None:
+        write_idx(tmp_path)
+        (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+        with pytest.raises(DamagedFileError, match=r"train-images-idx3-ubyte.gz"):
+            opened("mnist", tmp_path)
+
+    def test_cifar10(self, tmp_path: Path) -> None:
+        folder = tmp_path / "cifar-10-batches-py"
+        folder.mkdir()
+        for index, name in enumerate([*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]):
+            pixels = np.full((2, 3072), index, np.uint8)
+            (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [index, 9]}, protocol=2))
+        raw = opened("cifar10", tmp_path)
+        assert isinstance(raw, ImageSet)
+        images, labels = raw.images()
+        assert images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+        assert [s.split for s in raw.samples].count("test") == 2
+        assert labels[-2:].tolist() == [5, 9]
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+        digest = raw.digest
+        shutil.rmtree(folder)
+        assert opened("cifar10", tmp_path).digest == digest
+
+    @pytest.mark.real
+    def test_real_mnist_is_verified_packed_and_unpacked(self, shared: Path, tmp_path: Path) -> None:
+        packed = opened("mnist", shared / "data/MNIST", verify=True)
+        assert packed.verified
+        assert packed.complete
+        for path in (shared / "data/MNIST").glob("*.gz"):
+            (tmp_path / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        unpacked = opened("mnist", tmp_path, verify=True)
+        assert unpacked.verified
+        assert unpacked.digest == packed.digest
+
+
+class TestFinding:
+    def test_nothing_there_says_where_it_looked_and_what_to_type(self, tmp_path: Path) -> None:
+        with pytest.raises(RawDataError, match=r"looked for DvsGesture.tar.gz") as error:
+            opened("gesture", tmp_path)
+        assert "plifctl prepare gesture --raw DIR" in error.value.hint
+        with pytest.raises(RawDataError, match="no such folder"):
+            opened("gesture", tmp_path / "nowhere")
+
+    def test_the_environment_names_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_gestures(tmp_path / "all/synthetic-gesture")
+        monkeypatch.setenv("PLIFCTL_RAW_DIR", str(tmp_path / "all"))
+        assert len(opened("synthetic-gesture", None).samples) == 33
+
+    def test_more_samples_than_the_data_set_has(self, tmp_path: Path) -> None:
+        write_idx(tmp_path, train=30, test=10_001)
+        with pytest.raises(RawDataError, match="10001 test samples"):
+            opened("mnist", tmp_path)
+
+
+def test_a_tar_with_a_link_in_place_of_a_recording_is_refused(tmp_path: Path) -> None:
+    write_gestures(tmp_path / "raw")
+    with tarfile.open(tmp_path / "DvsGesture.tar.gz", "w:gz") as archive:
+        for path in sorted((tmp_path / "raw").iterdir()):
+            if path.name != "user01_lab.aedat":
+                archive.add(path, f"DvsGesture/{path.name}")
+        link = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link, io.BytesIO())
+    with pytest.raises(DamagedFileError, match="no regular file"):
+        opened("gesture", tmp_path)
