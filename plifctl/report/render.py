@@ -121,8 +121,10 @@ def _csv(tables: Sequence[Table]) -> str:
 
 
 def _inert(value: Any) -> Any:
-    """Keeps a spreadsheet from taking text for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "@") else value
+    """Keeps a spreadsheet from taking text for a formula, and a terminal for a command."""
+    if not isinstance(value, str):
+        return value
+    return f"'{_plain(value)}" if value[:1] in ("=", "+", "@") else _plain(value)
 
 
 def _tree(table: Table) -> dict[str, Any]:

@@ -1,0 +1,336 @@
+"""The command line as a user meets it: the whole way on a tiny data set, every exit code, every error's remedy."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import plifctl as package
+from plifctl.errors import PlifctlError
+
+Plifctl = Callable[..., Any]
+TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--epochs", "2")
+
+
+@pytest.fixture
+def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
+    """The command line with a cache of the tiny gestures, T = 4."""
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+    return plifctl
+
+
+class TestTheWay:
+    def test_prepare_train_validate_eval_report(self, plifctl: Plifctl, gestures: Path, places: Path) -> None:
+        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert said.code == 0
+        assert "22 training and 11 test samples (not verified, incomplete)" in said.out
+        assert "warning: incomplete: 22 of 330" in said.err
+
+        said = plifctl("train", "demo", *TINY)
+        assert said.code == 0
+        assert "best test accuracy:" in said.out
+        assert "epoch 2/2  loss" in said.err
+        assert "incomplete" in said.err
+        (run,) = (places / "runs").iterdir()
+        for name in ("run.json", "config.yaml", "env.json", "split.json", "metrics.jsonl", "result.json"):
+            assert (run / name).is_file()
+        assert list(run.glob("events.out.*"))
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+        said = plifctl("validate", "demo", *TINY, "--json")
+        assert said.code == 6 or json.loads(said.out)["protocol"] == "B"
+
+        said = plifctl("eval", run.name, "--json")
+        tree = json.loads(said.out)
+        record = json.loads((run / "result.json").read_text())
+        assert tree["accuracy"] == record["accuracy"]
+        assert sum(map(sum, tree["confusion"])) == 11
+        assert len(tree["layers"]) == 4
+        assert "test accuracy" in plifctl("eval", run / "checkpoints/last.pt").out
+
+        assert "finished" in plifctl("ls", "runs").out
+        assert plifctl("report", "--table", "4").code == 0
+
+    def test_a_hit_and_a_dry_run(self, prepared: Plifctl, gestures: Path) -> None:
+        assert prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).out.startswith("found:")
+        said = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, "--dry-run")
+        assert said.out.startswith("miss:")
+        assert "T is 4, wanted 5" in said.out
+        assert (
+            json.loads(
+                prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures, "--dry-run", "--json").out
+            )["state"]
+            == "hit"
+        )
+        plan = json.loads(prepared("train", "demo", *TINY, "--dry-run", "--json").out)
+        assert (plan["train"], plan["test"], plan["steps_per_epoch"]) == (22, 11, 2)
+
+    def test_train_prepares_when_asked(self, plifctl: Plifctl, gestures: Path) -> None:
+        said = plifctl("train", "demo", *TINY, "--epochs", 1, "--prepare", "--raw", gestures)
+        assert said.code == 0
+
+    def test_more_epochs_later_and_finished_runs(self, prepared: Plifctl, places: Path) -> None:
+        whole = prepared("train", "demo", *TINY, "--epochs", 3, "--json")
+        assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
+        said = prepared("train", "--resume", "last", "--epochs", 3, "--json")
+        assert said.code == 0
+        longer, straight = json.loads(said.out), json.loads(whole.out)
+        for key in ("accuracy", "best_epoch", "test_accuracy", "tau", "epochs"):
+            assert longer[key] == straight[key]
+        first, last = sorted((places / "runs").iterdir())
+        weights = [torch.load(run / "checkpoints/last.pt", weights_only=True)["model"] for run in (first, last)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        again = prepared("train", "--resume", "last")
+        assert again.code == 0
+        assert "is finished" in again.err
+
+    def test_resume_refuses_other_settings(self, prepared: Plifctl) -> None:
+        assert prepared("train", "demo", *TINY).code == 0
+        said = prepared("train", "--resume", "last", "--set", "train.lr=0.5")
+        assert said.code == 3
+        assert "train.lr: was 0.001, now 0.5" in said.err
+        assert prepared("train", "--resume", "last", "--epochs", 1).code == 3
+        assert prepared("validate", "--resume", "last").code == 3
+        assert prepared("train", "--resume", "nothing").code == 2
+
+    def test_the_registry(self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert "cifar10-plif-avgpool" in plifctl("ls").out
+        assert json.loads(plifctl("ls", "datasets", "--json").out)[0]["name"] == "cifar10"
+        said = plifctl("show", "gesture-plif", "--recipe", "published")
+        assert "number-remainder" in said.out
+        assert "gesture.yaml:" in said.out
+        assert json.loads(plifctl("show", "cifar10dvs", "--json").out)["spec"]["samples"]["train"] == 9000
+        assert "all valid" in plifctl("check").out
+        (places / "mine/networks").mkdir(parents=True)
+        (places / "mine/networks/x.yaml").write_text("x:\n  structure: FC10\n  dropout: 2\n")
+        monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "mine"))
+        said = plifctl("check")
+        assert said.code == 3
+        assert "x.yaml:1:1" in said.out
+        assert "batch_norm is missing" in said.out
+
+    @pytest.mark.parametrize("form", ["table", "markdown", "csv", "json", "latex"])
+    def test_every_format(self, plifctl: Plifctl, form: str) -> None:
+        said = plifctl("report", "--table", "all", "--format", form)
+        assert said.code == 0
+        assert "94.38" in said.out
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message", "hint"),
+        [
+            (("prepare", "imagenet"), 2, "unknown data set", "known:"),
+            (("prepare", "gestur", "--T", 2), 2, "unknown data set", "did you mean gesture?"),
+            (("prepare", "gesture"), 2, "into how many frames?", "--T 20"),
+            (("prepare", "gesture", "--T", 0), 2, "expected 1 to 10000", ""),
+            (("prepare", "gesture", "--T", 10001), 2, "expected 1 to 10000", ""),
+            (("prepare", "gesture", "--T", 2), 4, "no raw data of DVS128 Gesture", "--raw DIR"),
+            (("prepare", "gesture", "--T", 2, "--raw", "nowhere"), 4, "no such folder", "--raw"),
+            (("prepare", "gesture", "--T", 2, "--set", "frames.x=1"), 2, "unknown key frames.x", "frames."),
+            (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "unknown recipe", "published"),
+            (("train",), 2, "train what?", "plifctl train demo"),
+            (("train", "demoo"), 2, "unknown experiment", "demo"),
+            (("train", "demo", "--set", "train.lrr=1"), 2, "unknown key", "train.lr"),
+            (("train", "demo", "--subset", 0), 2, "train.subset", ""),
+            (("train", "demo"), 5, "no cache of synthetic-gesture", "plifctl prepare synthetic-gesture --T 16"),
+            (("train", "gesture-plif", "--recipe", "published"), 5, "no cache", "--T 20 --recipe published"),
+            (("eval", "last"), 2, "no run 'last'", "plifctl ls runs"),
+            (("eval", "x.pt"), 6, "no such checkpoint", ""),
+            (("report", "--table", "7"), 2, "unknown table", "known: 1"),
+            (("report", "--table", "1", "--format", "pdf"), 2, "unknown format", ""),
+            (("ls", "cats"), 2, "unknown kind", ""),
+            (("show", "gesture-pliff"), 2, "unknown name", "gesture-plif"),
+            (("nonsense",), 2, "No such command", ""),
+        ],
+    )
+    def test_it_is_said(
+        self, plifctl: Plifctl, arguments: tuple[object, ...], code: int, message: str, hint: str
+    ) -> None:
+        said = plifctl(*arguments)
+        assert said.code == code
+        assert message in said.err
+        assert hint in said.err
+        assert "Traceback" not in said.err
+        assert said.out == ""
+
+    def test_raw_files_missing_empty_truncated_foreign(self, plifctl: Plifctl, gestures: Path) -> None:
+        recording = gestures / "user02_lab.aedat"
+        whole = recording.read_bytes()
+        for content in (b"", whole[:-5], b"#!AER-DAT2.0\r\n" + bytes(8), b"\x1f\x8b nothing"):
+            recording.write_bytes(content)
+            said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+            assert said.code == 4
+            assert "user02_lab.aedat: byte" in said.err
+        recording.unlink()
+        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert said.code == 4
+        assert "user02_lab.aedat is missing" in said.err
+        assert plifctl("train", "demo", "--set", "T=4").code == 5
+
+    def test_a_different_checksum(self, plifctl: Plifctl, tmp_path: Path) -> None:
+        (tmp_path / "DvsGesture.tar.gz").write_bytes(b"nothing")
+        said = plifctl("prepare", "gesture", "--T", 4, "--raw", tmp_path)
+        assert said.code == 4
+
+    def test_a_cache_made_for_another_T(self, prepared: Plifctl) -> None:
+        said = prepared("train", "demo")
+        assert said.code == 5
+        assert "T is 4, wanted 16" in said.err
+        assert "hint: plifctl prepare synthetic-gesture --T 16" in said.err
+
+    def test_a_damaged_cache_is_never_trained_on(self, prepared: Plifctl, places: Path) -> None:
+        (path,) = (places / "data_cache/synthetic-gesture").glob("*.h5")
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 2000] = bytes(b ^ 0xFF for b in data[middle : middle + 2000])
+        path.write_bytes(data)
+        said = prepared("train", "demo", *TINY)
+        assert said.code == 5
+        assert "--force" in said.err
+        assert not list((places / "runs").glob("*/result.json"))
+
+    def test_a_checkpoint_of_another_network(self, prepared: Plifctl, places: Path) -> None:
+        assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
+        (run,) = (places / "runs").iterdir()
+        path = run / "checkpoints/best.pt"
+        state = torch.load(path, weights_only=True)
+        state["model"]["fc0.weight"] = torch.zeros(3, 3)
+        torch.save(state, path)
+        said = prepared("eval", run.name)
+        assert said.code == 6
+        assert "another network" in said.err
+        path.write_bytes(b"nothing")
+        assert prepared("eval", run.name).code == 6
+
+    def test_a_device_that_is_not_there(self, prepared: Plifctl) -> None:
+        said = prepared("train", "demo", *TINY, "--device", "cuda:77")
+        assert said.code == 2
+        assert "--device cpu" in said.err
+
+    def test_static_images_have_no_T_in_their_cache(self, plifctl: Plifctl, tmp_path: Path) -> None:
+        said = plifctl("prepare", "mnist", "--T", 8, "--raw", tmp_path)
+        assert "cached once for all T" in said.err
+
+    def test_a_full_disk_is_named(self, plifctl: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert said.code == 7
+        assert "no space left" in said.err
+
+
+def every_error(base: type[PlifctlError] = PlifctlError) -> list[type[PlifctlError]]:
+    return [base, *(e for sub in base.__subclasses__() for e in every_error(sub))]
+
+
+def test_exit_codes_are_the_documented_ones() -> None:
+    drawn = (Path(package.__file__).parent / "errors.py").read_text(encoding="utf-8").split('"""')[1]
+    for error in every_error():
+        (line,) = [line for line in drawn.splitlines() if f" {error.__name__} " in line]
+        if error.__name__ != "Interrupted":
+            assert line.split(error.__name__)[1].split()[0] == str(error.exit_code)
+
+
+def start(places: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "plifctl", *arguments]
+    return subprocess.Popen(command, cwd=places, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+class TestSignals:
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_training_stops_with_a_checkpoint_and_goes_on(
+        self, prepared: Plifctl, places: Path, number: signal.Signals, code: int
+    ) -> None:
+        process = start(places, "train", "demo", "--set", "train.batch_size=2", "--set", "T=4", "--epochs", "50")
+        wait_for(
+            lambda: (
+                list((places / "runs").glob("*/metrics.jsonl"))
+                and list((places / "runs").glob("*/checkpoints/last.pt"))
+            )
+        )
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert "hint: go on with: plifctl train --resume" in err
+        assert "stopped" in prepared("ls", "runs").out
+        (run,) = (places / "runs").iterdir()
+        done = torch.load(run / "checkpoints/last.pt", weights_only=True)["progress"]
+        assert done["epoch"] >= 1
+
+    def test_a_killed_training_is_not_finished_and_goes_on(self, prepared: Plifctl, places: Path) -> None:
+        process = start(places, "train", "demo", *TINY, "--epochs", "4")
+        wait_for(lambda: list((places / "runs").glob("*/checkpoints/last.pt")))
+        process.kill()
+        process.communicate()
+        if "finished" not in prepared("ls", "runs").out:
+            assert "killed" in prepared("ls", "runs").out
+        said = prepared("train", "--resume", "last", "--json")
+        assert said.code == 0
+        straight = json.loads(prepared("train", "demo", *TINY, "--epochs", 4, "--json").out)
+        assert json.loads(said.out)["test_accuracy"] == straight["test_accuracy"]
+
+    def test_preparing_stops_clean(self, gestures: Path, places: Path) -> None:
+        process = start(places, "prepare", "synthetic-gesture", "--T", "2000", "--raw", str(gestures))
+        wait_for(lambda: list((places / "data_cache/synthetic-gesture").glob(".*.partial")))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "nothing half-made was left" in err
+        assert not list((places / "data_cache/synthetic-gesture").glob("*.h5"))
+        assert not list((places / "data_cache/synthetic-gesture").glob(".*.partial"))
+
+
+AS_NOBODY = """
+import os, sys
+import plifctl.cli, plifctl.cli.job, plifctl.cache, plifctl.training.loop, plifctl.events.sources, plifctl.splits
+if os.getuid() == 0:  # root is never refused
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+plifctl.cli.main()
+"""
+
+
+def test_refused_permissions_as_an_unprivileged_user(prepared: Plifctl, gestures: Path, places: Path) -> None:
+    closed = places / "closed"
+    closed.mkdir(mode=0o555)
+    for path in (places, *places.parents):  # pytest's own folders are closed to others
+        if path.stat().st_uid == os.getuid() and path.is_relative_to(Path(tempfile.gettempdir())):
+            path.chmod(path.stat().st_mode | 0o055)
+
+    def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", AS_NOBODY, *arguments]
+        return subprocess.run(command, env=os.environ | changes, capture_output=True, text=True, timeout=120)
+
+    said = run("prepare", "synthetic-gesture", "--T", "4", "--raw", str(gestures), PLIFCTL_CACHE_DIR=str(closed))
+    assert said.returncode == 7, said.stderr
+    assert f"{closed}" in said.stderr
+    assert "permission denied" in said.stderr
+    said = run("train", "demo", *TINY, PLIFCTL_RUNS_DIR=str(closed))
+    assert said.returncode == 7, said.stderr
+    assert "permission denied" in said.stderr
+    locked = gestures / "user01_lab.aedat"
+    locked.chmod(0o000)
+    said = run("prepare", "synthetic-gesture", "--T", "5", "--raw", str(gestures), PLIFCTL_CACHE_DIR=str(places / "c"))
+    assert said.returncode == 7, said.stderr
+    assert "permission denied" in said.stderr
+    assert list(closed.iterdir()) == []
