@@ -37,7 +37,8 @@ def prepare(
 ) -> None:
     """Frame raw recordings into a cache.
 
-    Train and eval read the cache only. Event sets need --T. The raw files are looked for in --raw, in PLIFCTL_RAW_DIR, and where systems keep data sets.
+    Train and eval read the cache only. Event sets need --T. The raw files are looked for in --raw, in PLIFCTL_RAW_DIR,
+    and where systems keep data sets.
 
     Example: plifctl prepare gesture --T 20 --raw ~/DvsGesture
     """

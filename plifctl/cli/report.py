@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    table: Annotated[list[str], typer.Option("--table", help="1, 2, 3, 4, 5, S1, S2, or all; several may be given.")],
+    table: Annotated[
+        list[str], typer.Option("--table", help="1, 2, 3, 4, 5, S1, S2, all of them, or demo; several may be given.")
+    ],
     format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
     include_modified: Annotated[
         bool, typer.Option("--include-modified", help="Use runs with overrides, too; they are marked.")

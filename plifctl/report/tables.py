@@ -22,6 +22,7 @@ from plifctl.structure import Conv, Linear, Plain, Pool, parse_structure
 from plifctl.yamltree import YamlError, read_tree
 
 TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
+"""The paper's; a registry folder may hold more, ``published/table-NAME.yaml``."""
 
 Measure = Literal["accuracy A", "accuracy B", "T", "structure", "N_conv", "N_down", "N_fc"]
 
@@ -92,7 +93,7 @@ class Table:
     """A table as it is printed, and as entries.
 
     Attributes:
-        name: ``1`` to ``5``, ``S1``, ``S2``.
+        name: ``1`` to ``5``, ``S1``, ``S2``, or another.
         caption: What it shows.
         source: Where it was published.
         columns: Heads.
@@ -116,18 +117,19 @@ def build_table(
     """Returns a table of the paper with our numbers.
 
     Args:
-        name: One of TABLES.
+        name: One of TABLES, or another that a registry folder holds.
         records: Results of finished runs.
         registry: Whose ``published`` folder holds the tables, and whose experiments the runs are of.
         include_modified: Use runs with overrides too.
 
     Raises:
         UsageError: No such table.
-        RegistryError: Its file is missing or invalid.
+        RegistryError: Its file is invalid.
     """
-    if name not in TABLES:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, TABLES))
-    published = _read(name, registry.folders)
+    files = _files(registry.folders)
+    if name not in files:
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, files))
+    published = _read(files[name])
     ours = _Ours(records, registry, include_modified)
     columns: list[str] = []
     for column, measure in published.columns.items():
@@ -238,13 +240,13 @@ def _letters(index: int) -> str:
     return letter if index < 26 else f"{_letters(index // 26 - 1)}{letter}"
 
 
-def _read(name: str, folders: Sequence[Path]) -> _Published:
-    for folder in reversed(folders):
-        path = folder / "published" / f"table-{name}.yaml"
-        if path.is_file():
-            break
-    else:
-        raise RegistryError(f"table-{name}.yaml is in no registry folder's published/")
+def _files(folders: Sequence[Path]) -> dict[str, Path]:
+    """Every table's file by name; a later folder's replaces an earlier one's."""
+    files = [path for folder in folders for path in sorted((folder / "published").glob("table-*.yaml"))]
+    return {path.stem.removeprefix("table-"): path for path in files}
+
+
+def _read(path: Path) -> _Published:
     try:
         tree = read_tree(path, str(path))
         found = _Published.model_validate(tree.plain())
