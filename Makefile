@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEMO   := demo
+# the same on every machine: what the demo reads and writes lies in one folder
+RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
 
-.PHONY: help demo test lint unit clean
+.PHONY: help demo test lint unit reference clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -12,6 +15,19 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	@touch $@
+
+demo: $(READY)  ## set up .venv, then the whole way on the embedded data set: recordings to report
+	@mkdir -p $(DEMO)
+	$(RUN) synthesize $(DEMO)/raw
+	$(RUN) prepare synthetic-gesture --T 8 --raw $(DEMO)/raw
+	$(RUN) train demo
+	$(RUN) eval last
+	$(RUN) validate demo
+	@echo
+	$(RUN) report --table demo
+	@echo
+	@echo "written:"
+	@ls -d $(DEMO)/raw $(DEMO)/data_cache/*/*.h5 $(DEMO)/runs/*
 
 test: lint unit ## set up .venv, then ruff, mypy --strict and every test
 
@@ -23,5 +39,8 @@ lint: $(READY)  ## ruff and mypy only
 unit: $(READY)  ## pytest only
 	$(BIN)/python -m pytest
 
+reference: $(READY) ## write docs/reference.md from --help
+	$(BIN)/python docs/make_reference.py > docs/reference.md
+
 clean:          ## remove the environment and everything generated
-	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

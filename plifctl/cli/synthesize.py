@@ -24,7 +24,7 @@ def synthesize(
 
     Gestures of moving shapes, seen by a simulated DVS128, as AEDAT 3.1 recordings.
 
-    Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 16 --raw demo/raw
+    Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 8 --raw demo/raw
     """
     from plifctl.events.synthetic import write_synthetic_gesture
 

@@ -33,7 +33,7 @@ class TestTheWay:
         said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
         assert said.code == 0
         assert "22 training and 11 test samples (not verified, incomplete)" in said.out
-        assert "warning: incomplete: 22 of 330" in said.err
+        assert "warning: incomplete: 22 of 440" in said.err
 
         said = plifctl("train", "demo", *TINY)
         assert said.code == 0
@@ -54,7 +54,7 @@ class TestTheWay:
         record = json.loads((run / "result.json").read_text())
         assert tree["accuracy"] == record["accuracy"]
         assert sum(map(sum, tree["confusion"])) == 11
-        assert len(tree["layers"]) == 4
+        assert len(tree["layers"]) == 5
         assert "test accuracy" in plifctl("eval", run / "checkpoints/last.pt").out
 
         assert "finished" in plifctl("ls", "runs").out
@@ -142,7 +142,7 @@ class TestBadInput:
             (("train", "demoo"), 2, "unknown experiment", "demo"),
             (("train", "demo", "--set", "train.lrr=1"), 2, "unknown key", "train.lr"),
             (("train", "demo", "--subset", 0), 2, "train.subset", ""),
-            (("train", "demo"), 5, "no cache of synthetic-gesture", "plifctl prepare synthetic-gesture --T 16"),
+            (("train", "demo"), 5, "no cache of synthetic-gesture", "plifctl prepare synthetic-gesture --T 8"),
             (("train", "gesture-plif", "--recipe", "published"), 5, "no cache", "--T 20 --recipe published"),
             (("eval", "last"), 2, "no run 'last'", "plifctl ls runs"),
             (("eval", "x.pt"), 6, "no such checkpoint", ""),
@@ -185,8 +185,8 @@ class TestBadInput:
     def test_a_cache_made_for_another_T(self, prepared: Plifctl) -> None:
         said = prepared("train", "demo")
         assert said.code == 5
-        assert "T is 4, wanted 16" in said.err
-        assert "hint: plifctl prepare synthetic-gesture --T 16" in said.err
+        assert "T is 4, wanted 8" in said.err
+        assert "hint: plifctl prepare synthetic-gesture --T 8" in said.err
 
     def test_a_damaged_cache_is_never_trained_on(self, prepared: Plifctl, places: Path) -> None:
         (path,) = (places / "data_cache/synthetic-gesture").glob("*.h5")

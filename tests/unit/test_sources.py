@@ -77,7 +77,7 @@ class TestGesture:
     def test_incomplete_sets_say_so(self, gestures: Path) -> None:
         raw = opened("synthetic-gesture", gestures)
         assert not raw.complete
-        assert raw.notes[0].startswith("incomplete: 22 of 330 training and 11 of 110 test samples")
+        assert raw.notes[0].startswith("incomplete: 22 of 440 training and 11 of 110 test samples")
 
     def test_archive_and_folder_have_one_digest(self, tmp_path: Path) -> None:
         write_gestures(tmp_path / "DvsGesture")
