@@ -34,6 +34,7 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
         T: Number of slices.
         slicing: ``number``: edge j is ⌊N·j/T⌋. ``number-remainder``: ⌊N/T⌋·j, the last slice takes the rest.
             ``time``: slice j holds (t − t_first)·T // (t_last − t_first) = j; the last holds t_last too.
+            Events of one single time are all in slice 0.
 
     Returns:
         Edges int64 ``[T + 1]``: slice j is events edges[j] to edges[j + 1]; slices may be empty.
@@ -52,8 +53,9 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
         edges = n // T * j
     else:
         span = int(t[-1] - t[0]) if n else 0
-        # the first time that belongs to slice j, rounded up: t ≥ t_first + span·j/T
-        edges = np.searchsorted(t, t[0] - (-span * j // T)) if span else np.where(j > 0, n, 0)
+        # slice j begins at t_first + ⌈span·j/T⌉; whole and rest apart, as span·j may exceed 63 bits
+        whole, rest = divmod(span, T)
+        edges = np.searchsorted(t, t[0] + whole * j - (-rest * j // T)) if span else np.where(j > 0, n, 0)
     edges[T] = n
     return edges.astype(np.int64)
 

@@ -49,9 +49,13 @@ def events_of(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> np.
     return events
 
 
+def format_of(data: bytes) -> str | None:
+    """Returns the name of the format whose header a file has; None where it has none that is known."""
+    return next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
+
+
 def recognised(data: bytes) -> str:
     """Returns what a file seems to be, for messages: a format's name, or its first bytes."""
-    for magic, name in _MAGIC.items():
-        if data.startswith(magic):
-            return f"a file of format {name}"
+    if name := format_of(data):
+        return f"a file of format {name}"
     return f"a file that begins with {data[:12]!r}" if data else "an empty file"

@@ -32,6 +32,8 @@ def decode_aedat2(data: bytes, *, where: str, axes: Literal["published", "spikin
 
     Raises:
         DamagedFileError: The file is foreign, cut off, or of a camera with more pixels.
+
+    Source: the AEDAT 2.0 specification; the axes of the published code and of SpikingJelly's CIFAR10-DVS loader.
     """
     start = _end_of_header(data, where)
     whole, rest = divmod(len(data) - start, _PAIR.itemsize)

@@ -37,6 +37,8 @@ def decode_aedat3(data: bytes, *, where: str, invalid: Literal["drop", "keep"] =
     Raises:
         DamagedFileError: The file is foreign, cut off, or a packet header contradicts itself.
         RawDataError: Every polarity event is marked invalid, and ``invalid`` is ``drop``.
+
+    Source: the AEDAT 3.1 specification.
     """
     words, overflow = _polarity_words(data, where)
     t = (overflow << 31) | (words["t"] & 0x7FFFFFFF).astype(np.int64)

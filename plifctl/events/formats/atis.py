@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.errors import DamagedFileError
-from plifctl.events.formats import Decoded, events_of, recognised
+from plifctl.events.formats import Decoded, events_of, format_of, recognised
 
 _EVENT_BYTES = 5
 _OVERFLOW_Y = 240
@@ -23,10 +23,15 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
         data: The file.
         where: Its name, for messages.
 
+    Returns:
+        The events; none is ever dropped.
+
     Raises:
-        DamagedFileError: The file is empty, foreign or cut off.
+        DamagedFileError: The file is empty, foreign or cut off within an event (a cut between two cannot be told).
+
+    Source: the reader published with N-MNIST (Orchard et al. 2015).
     """
-    if not data or not recognised(data).startswith("a file that begins"):
+    if not data or format_of(data):  # without a header of its own, all that can be told is whose it is instead
         raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected ATIS events of {_EVENT_BYTES} bytes")
     whole, rest = divmod(len(data), _EVENT_BYTES)
     if rest:
