@@ -97,7 +97,7 @@ class TestTheWay:
         assert prepared("train", "demo", *TINY).code == 0
         said = prepared("train", "--resume", "last", "--set", "train.lr=0.5")
         assert said.code == 3
-        assert "train.lr: was 0.001, now 0.5" in said.err
+        assert "train.lr: was 0.003, now 0.5" in said.err
         assert prepared("train", "--resume", "last", "--epochs", 1).code == 3
         assert prepared("validate", "--resume", "last").code == 3
         assert prepared("train", "--resume", "nothing").code == 2
