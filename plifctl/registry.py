@@ -134,9 +134,9 @@ class Registry:
                 if dataset in self._datasets
                 else ("dataset", dataset, self._datasets)
             )
-            raise RegistryError(
-                f"{own.origin_of((kind,))}: unknown {kind} {wrong}", hint=did_you_mean(str(wrong), known)
-            )
+            origin = own.origin_of((kind,))
+            error = UsageError if str(origin).startswith("--set") else RegistryError
+            raise error(f"{origin}: unknown {kind} {wrong}", hint=did_you_mean(str(wrong), known))
         tree = merged(
             self._dataset_layer(dataset, recipe),
             Branch(here, {"network": self._network_layer(network, own.origin_of(("network",)))}),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import sys
+import traceback
 from types import FrameType
 
 import typer
 
 from plifctl import __version__, console
 from plifctl.cli import check, evaluate, ls, prepare, report, show, synthesize, train
-from plifctl.errors import Interrupted, PlifctlError, from_os_error
+from plifctl.errors import Interrupted, MachineError, PlifctlError, from_os_error
 
 app = typer.Typer(
     name="plifctl",
@@ -61,8 +62,12 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)  # the reader of our output has seen enough
     except OSError as error:
-        refusal = from_os_error(error)
-        if refusal is None:
-            raise
+        refusal = from_os_error(error) or MachineError(
+            f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")
+        )
         console.fail(refusal)
         sys.exit(refusal.exit_code)
+    except Exception:
+        traceback.print_exc()
+        console.note("this is a bug of plifctl, not of yours")
+        sys.exit(PlifctlError.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,9 +65,9 @@ def prepare(
         [
             f"plifctl prepare {dataset}",
             *([f"--T {T}"] if T is not None else []),
-            *(f"{option} {place}" for option, place in places.items() if place is not None),
+            *(f"{option} {shlex.quote(str(place))}" for option, place in places.items() if place is not None),
             *([f"--recipe {recipe}"] if recipe != "paper" else []),
-            *(f"--set {text}" for text in changes),
+            *(f"--set {shlex.quote(text)}" for text in changes),
             *(["--no-checksum"] if no_checksum else []),
         ]
     )

@@ -288,7 +288,7 @@ class _SyntheticGesture(_Gesture):
     """The embedded data set: the same layout, simulated recordings."""
 
     folders: ClassVar[Sequence[str]] = ("synthetic-gesture",)
-    sources = "make demo, which writes it"
+    sources = "plifctl synthesize DIR"
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
 
 
@@ -333,10 +333,11 @@ def open_raw(
             missing = ", ".join(layout.files[part][0] for part in parts if part not in there)
             raise RawDataError(f"{folder}: {missing} missing; the other files of {dataset.title} are there")
     wanted = ", ".join(names[0] for names in layout.files.values())
+    frames_option = " --T 20" if dataset.kind == "events" else ""
     where = ", ".join(dict.fromkeys(str(folder) for folder in searched)) or "no folder: PLIFCTL_RAW_DIR is not set"
     raise RawDataError(
         f"no raw data of {dataset.title}: looked for {wanted} (or extracted) in {where}",
-        hint=f"get it from {layout.sources}, then: plifctl prepare {dataset.name} --raw DIR",
+        hint=f"get it from {layout.sources}, then: plifctl prepare {dataset.name}{frames_option} --raw DIR",
     )
 
 

@@ -290,7 +290,7 @@ class TestFinding:
     def test_nothing_there_says_where_it_looked_and_what_to_type(self, tmp_path: Path) -> None:
         with pytest.raises(RawDataError, match=r"looked for DvsGesture.tar.gz") as error:
             opened("gesture", tmp_path)
-        assert "plifctl prepare gesture --raw DIR" in error.value.hint
+        assert "plifctl prepare gesture --T 20 --raw DIR" in error.value.hint
         with pytest.raises(RawDataError, match="no such folder"):
             opened("gesture", tmp_path / "nowhere")
 
