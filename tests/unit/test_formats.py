@@ -207,6 +207,29 @@ class TestCifar:
         assert not (tmp_path / "touched").exists()
 
     @pytest.mark.parametrize(
+        ("data", "why"),
+        [
+            # pickle's own machine dies of the first: hashing a tuple recurses without a limit
+            (b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.", "a key that is no text"),
+            # and takes 16 GiB for the second: its memo is an array as long as the largest number
+            (b"\x80\x02Nr\xff\xff\xff\x7f.", "NoneType"),
+            (b"\x80\x02" + b"N0" * 600_000 + b".", "the instruction POP"),
+            (b"\x80\x02" + b"N" * 1_100_000 + b".", "instructions"),
+            (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "no whole"),
+        ],
+        ids=["nested-key", "large-memo", "unknown-instruction", "long-program", "declared-size"],
+    )
+    def test_a_pickle_neither_crashes_nor_bloats(self, data: bytes, why: str) -> None:
+        with pytest.raises(DamagedFileError, match=why):
+            decode_cifar_batch(data, where="f")
+
+    @pytest.mark.parametrize("protocol", [2, 3, 4])
+    def test_protocols_of_published_files_and_copies(self, protocol: int) -> None:
+        tree = {b"data": np.arange(3072, dtype=np.uint8).reshape(1, 3072), b"labels": [7]}
+        images, labels = decode_cifar_batch(pickle.dumps(tree, protocol=protocol), where="f")
+        assert (images.ravel()[:2].tolist(), labels.tolist()) == ([0, 1], [7])
+
+    @pytest.mark.parametrize(
         "data",
         [b"", b"nonsense", batch()[:-20], batch(labels=[1]), batch(labels=[1, 10]), batch(data=[1]), pickle.dumps([1])],
     )
