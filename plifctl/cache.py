@@ -2,7 +2,7 @@
 
 A cache is named by the hash of its key: everything that its numbers depend on. It is built beside its name, under a
 lock, and renamed when whole; ``complete`` is the last attribute written. One sample is one chunk, with a checksum that
-HDF5 verifies on every read.
+HDF5 verifies on every read; a seal over all the rest is compared whenever a cache is opened.
 
 | in the file | events | images |
 |---|---|---|
@@ -93,9 +93,15 @@ class Cache:
 
     Attributes:
         path: The file.
+        key: What it was made of.
+        content_digest: sha256 over every sample, hexadecimal: equal for equal content.
+        verified: Every raw file had its published checksum.
+        complete_set: The official numbers of samples are there.
+        notes: What the user must be told about the raw data.
         labels: Class of each sample, int64 ``[N]``.
         is_test: Whether a sample is of the official test set, bool ``[N]``.
         sample_ids: Logical name of each sample.
+        counts: ``n_raw`` and ``n_events`` of each sample, int64 ``[N]``; of event sets only.
         nbytes: Size of all samples in memory.
 
     Raises:
@@ -105,21 +111,23 @@ class Cache:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._guarded():
-            attributes = self._file.attrs
+            attributes, columns, samples = _attributes(self._file), _columns(self._file), self._samples
             if not attributes.get("complete", False):
                 raise CorruptCacheError(f"{path}: not a finished cache", hint=self._repair())
+            if attributes["seal"] != _seal(attributes, columns, samples):
+                raise CorruptCacheError(
+                    f"{path}: attributes, labels or ids are not as they were written", hint=self._repair()
+                )
             self.key = CacheKey(json.loads(attributes["key"]))
-            self.verified = bool(attributes["verified"])
-            self.complete_set = bool(attributes["complete_set"])
+            self.content_digest: str = attributes["content_digest"]
+            self.verified: bool = attributes["verified"]
+            self.complete_set: bool = attributes["complete_set"]
             self.notes: tuple[str, ...] = tuple(json.loads(attributes["notes"]))
-            self.content_digest = str(attributes["content_digest"])
-            self.labels: np.ndarray = self._file["labels"][:]
-            self.is_test: np.ndarray = self._file["split"][:]
-            self.sample_ids: list[str] = self._file["sample_id"].asstr()[:].tolist()
-            samples = self._samples
+            self.labels: np.ndarray = columns["labels"]
+            self.is_test: np.ndarray = columns["split"]
+            self.sample_ids: list[str] = [name.decode() for name in columns["sample_id"].tolist()]
+            self.counts = {name: columns[name] for name in ("n_raw", "n_events") if name in columns}
             self.nbytes = int(samples.size) * samples.dtype.itemsize
-            if not len(samples) == len(self.labels) == len(self.is_test) == len(self.sample_ids):
-                raise CorruptCacheError(f"{path}: arrays of different length", hint=self._repair())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -131,12 +139,6 @@ class Cache:
         """uint8, or uint16 where a pixel saw more than 255 events in a frame."""
         dtype: np.dtype[Any] = self._samples.dtype
         return dtype
-
-    def counts(self, name: str) -> np.ndarray:
-        """Returns ``n_raw`` or ``n_events`` of each sample, int64 ``[N]``; of event sets only."""
-        with self._guarded():
-            counts: np.ndarray = self._file[name][:]
-            return counts
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Returns the samples of ``rows``, in that order, repeated where a row is.
@@ -175,7 +177,7 @@ class Cache:
 
     @property
     def _samples(self) -> h5py.Dataset:
-        return self._file["frames" if "frames" in self._file else "images"]
+        return _samples_of(self._file)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -189,7 +191,7 @@ class Cache:
 
     def _repair(self) -> str:
         try:
-            command = str(self._file.attrs["made_by"])
+            command = _attributes(self._file)["made_by"]
         except (OSError, KeyError, ValueError, RuntimeError):
             command = f"plifctl prepare {self.path.parent.name} …"
         return f"build it again: {command} --force"
@@ -242,32 +244,34 @@ def build_cache(
     return Cache(path)
 
 
-def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str) -> Cache:
+def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
     """Returns the cache that fits :func:`recipe_of`, whatever raw data it was made of.
 
-    Several are possible, of a subset and of the whole set; the newest is taken, and said.
+    Several are possible, of a subset and of the whole set: the one of ``content`` is taken, or the newest, and said.
 
     Args:
         wanted: What :func:`recipe_of` gives.
         cache_dir: Where caches lie.
         prepare: The command that would build it.
+        content: Content digest of the cache preferred: that of an earlier run.
 
     Raises:
         CacheError: There is none; says what comes nearest, and the command.
     """
-    there = dict(_keys(cache_dir / wanted["dataset"]))
-    fitting = [path for path, fields in there.items() if _differences(wanted, fields) == {}]
+    there = list(_finished(cache_dir / wanted["dataset"]))
+    fitting = [(path, digest) for path, fields, digest in there if _differences(wanted, fields) == {}]
     if not fitting:
         raise CacheError(f"no cache of {wanted['dataset']}: {nearest(wanted, cache_dir)}", hint=prepare)
-    newest = max(fitting, key=lambda path: path.stat().st_mtime)
-    if len(fitting) > 1:
+    same = [path for path, digest in fitting if digest == content]
+    newest = max(same or [path for path, _ in fitting], key=lambda path: path.stat().st_mtime)
+    if len(fitting) > 1 and not same:
         _log.warning("%d caches of %s fit; taking the newest, %s", len(fitting), wanted["dataset"], newest)
     return Cache(newest)
 
 
 def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
     """Returns which cache comes nearest to ``wanted`` and where it differs, as a sentence."""
-    there = [(path, _differences(wanted, fields)) for path, fields in _keys(cache_dir / wanted["dataset"])]
+    there = [(path, _differences(wanted, fields)) for path, fields, _ in _finished(cache_dir / wanted["dataset"])]
     if not there:
         return f"none was made in {cache_dir}"
     path, differences = min(there, key=lambda entry: len(entry[1]))
@@ -293,13 +297,14 @@ def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in fields.items() if name != "frames"}, **frames}
 
 
-def _keys(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every finished cache of a folder with its key; what is no cache is not listed."""
+def _finished(folder: Path) -> Iterator[tuple[Path, dict[str, Any], str]]:
+    """Every finished cache of a folder with its key and content digest; what is no cache is not listed."""
     for path in sorted(folder.glob("*.h5")):
         try:
             with h5py.File(path, "r", locking=False) as file:
-                if file.attrs.get("complete", False):
-                    yield path, json.loads(file.attrs["key"])
+                attributes = _attributes(file)
+                if attributes.get("complete", False):
+                    yield path, json.loads(attributes["key"]), attributes["content_digest"]
         except (OSError, KeyError, ValueError, RuntimeError):
             _log.warning("%s: not a whole cache; passed over", path)
 
@@ -328,14 +333,16 @@ def _write(
     progress: Progress,
 ) -> None:
     with paths.written_beside(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        # from 1.10 on HDF5 checks its metadata too: without that, a chunk that a damaged index has lost reads as zeros
+        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
             digests = _write_images(file, raw) if isinstance(raw, ImageSet) else None
             if digests is None:
                 assert isinstance(raw, EventSet)
                 digests = _write_events(file, raw, int(key.fields["T"]), dtype, workers, progress)
+            ids = [sample.id.encode() for sample in raw.samples]
             file["labels"] = np.array([sample.label for sample in raw.samples], np.int64)
             file["split"] = np.array([sample.split == "test" for sample in raw.samples])
-            file["sample_id"] = np.array([sample.id for sample in raw.samples], h5py.string_dtype())
+            file["sample_id"] = np.array(ids, h5py.string_dtype(length=max(map(len, ids))))
             attributes: dict[str, Any] = {
                 "key": canonical_json(dict(key.fields)),
                 "content_digest": _content_digest(raw, digests),
@@ -345,13 +352,15 @@ def _write(
                 "made_by": made_by,
                 "plifctl": __version__,
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-                "complete": True,
             }
-            for name, value in attributes.items():
-                file.attrs[name] = value
+            attributes["seal"] = _seal(attributes, _columns(file), _samples_of(file))
+            for name, value in {**attributes, "complete": True}.items():
+                file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
         with temporary.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
-        paths.write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
+        beside = path.with_name(f"{path.name}.sha256")
+        beside.unlink(missing_ok=True)  # killed between the two renames, a cache has no checksum, never another's
+    paths.write_text(beside, f"{digest}  {path.name}\n")
     progress(len(raw.samples), len(raw.samples))
 
 
@@ -426,6 +435,30 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[
         fletcher32=True,
         **hdf5plugin.Blosc(cname="lz4", shuffle=hdf5plugin.Blosc.BITSHUFFLE),
     )
+
+
+def _samples_of(file: h5py.File) -> h5py.Dataset:
+    return file["frames" if "frames" in file else "images"]
+
+
+def _attributes(file: h5py.File) -> dict[str, Any]:
+    return {name: value.decode() if isinstance(value, bytes) else value.item() for name, value in file.attrs.items()}
+
+
+def _columns(file: h5py.File) -> dict[str, np.ndarray]:
+    """What there is of each sample beside its content, by name."""
+    names = ("labels", "split", "sample_id", "n_raw", "n_events")
+    return {name: file[name][:] for name in names if name in file}
+
+
+def _seal(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], samples: h5py.Dataset) -> str:
+    """sha256 over everything in a cache but the samples, whose chunks have checksums of their own."""
+    whole = hashlib.sha256(f"{samples.name}\0{samples.shape}\0{samples.dtype}\0".encode())
+    for name in sorted(set(attributes) - {"seal", "complete"}):
+        whole.update(f"{name}\0{attributes[name]}\0".encode())
+    for name, column in sorted(columns.items()):
+        whole.update(f"{name}\0{column.shape}\0{column.dtype}\0".encode() + column.tobytes())
+    return whole.hexdigest()
 
 
 def _content_digest(raw: EventSet | ImageSet, digests: list[bytes]) -> str:

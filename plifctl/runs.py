@@ -34,7 +34,7 @@ import yaml
 from pydantic import ValidationError
 
 from plifctl import __version__, paths
-from plifctl.errors import CheckpointError, PlifctlError, ResumeError, RunError, UsageError
+from plifctl.errors import CheckpointError, Interrupted, PlifctlError, ResumeError, RunError, UsageError
 from plifctl.registry import Resolved
 from plifctl.specs import ExperimentSpec, Spec
 
@@ -280,12 +280,14 @@ class RunRecorder:
 
     Args:
         run: The run.
-        spec: The experiment, kept in every checkpoint so that one can be evaluated alone.
+        spec: The experiment; kept in every checkpoint, with the cache's content digest, so that one can be evaluated
+            alone.
         first_epoch: Epochs done before; later lines of ``metrics.jsonl`` are dropped.
     """
 
     def __init__(self, run: Run, spec: ExperimentSpec, *, first_epoch: int = 0) -> None:
         self.run, self.spec = run, spec
+        self._cache = str(run.info()["cache"]["content_digest"])
         self.signum: int | None = None
         self._first_epoch = first_epoch
         self._board: SummaryWriter | None = None
@@ -306,8 +308,8 @@ class RunRecorder:
             self._begin()
             yield
         except BaseException as error:
-            stopped = not isinstance(error, PlifctlError) or error.exit_code >= 128
-            code = error.exit_code if isinstance(error, PlifctlError) else 70
+            stopped = isinstance(error, Interrupted)
+            code = error.exit_code if isinstance(error, PlifctlError) else PlifctlError.exit_code
             self._note(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
             raise
         finally:
@@ -342,7 +344,7 @@ class RunRecorder:
         import torch
 
         with paths.written_beside(self.run.checkpoint(name)) as temporary:
-            torch.save({**state, "spec": self.spec.model_dump_json()}, temporary)
+            torch.save({**state, "spec": self.spec.model_dump_json(), "cache": self._cache}, temporary)
 
     def load_best(self) -> dict[str, Any]:
         """Returns the best checkpoint."""
@@ -404,6 +406,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with paths.machine_errors(path):
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         ExperimentSpec.model_validate_json(state["spec"])
+        str(state["cache"]), dict(state["model"])
     except PlifctlError:
         raise
     except Exception as error:  # torch raises nearly anything on a damaged file

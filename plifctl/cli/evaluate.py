@@ -48,7 +48,10 @@ def evaluate(
     state = load_checkpoint(path)
     spec = ExperimentSpec.model_validate_json(state["spec"])
     prepare = f"plifctl prepare {spec.dataset.name}" + (f" --T {spec.T}" if spec.dataset.kind == "events" else "")
-    cache = find_cache(recipe_of(spec.dataset, spec.T, spec.frames), cache_dir or paths.cache_dir(), prepare=prepare)
+    wanted = recipe_of(spec.dataset, spec.T, spec.frames)
+    cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])
+    if cache.content_digest != state["cache"]:
+        console.warn(f"trained on a cache of content {state['cache'][:12]}; testing on {cache.content_digest[:12]}")
     for text in cache.notes:
         console.warn(text)
     target = choose_device(device)

@@ -161,8 +161,9 @@ class Job:
         spec = self.resolved.spec
         command = options.prepare_command(self.resolved)
         wanted = recipe_of(spec.dataset, spec.T, spec.frames)
+        content = self.resumed.info()["cache"]["content_digest"] if self.resumed is not None else None
         try:
-            return find_cache(wanted, self.cache_dir, prepare=f"{command}  (or --prepare here)")
+            return find_cache(wanted, self.cache_dir, prepare=f"{command}  (or --prepare here)", content=content)
         except CorruptCacheError:
             raise
         except CacheError:

@@ -113,7 +113,7 @@ def _report(built: Cache, state: str, as_json: bool) -> None:
         "key": dict(built.key.fields),
     }
     if built.key.fields["T"] is not None:
-        tree["events"] = {name: int(built.counts(name).sum()) for name in ("n_raw", "n_events")}
+        tree["events"] = {name: int(counts.sum()) for name, counts in built.counts.items()}
     if as_json:
         console.emit_json(tree)
         return
@@ -124,7 +124,7 @@ def _report(built: Cache, state: str, as_json: bool) -> None:
     console.emit(f"{len(built.labels) - test} training and {test} test samples ({trust}), {_megabytes(size)}")
     console.emit(f"{'×'.join(map(str, built.shape[1:]))} {built.dtype} a sample; content {built.content_digest[:12]}")
     if "events" in tree:
-        read, framed = (int(built.counts(name).sum()) for name in ("n_raw", "n_events"))
+        read, framed = (int(built.counts[name].sum()) for name in ("n_raw", "n_events"))
         left_out = f", {read - framed} invalid ones left out" if read != framed else ""
         console.emit(f"{framed} events framed{left_out}")
 

@@ -34,7 +34,7 @@ def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
     assert cache.labels.tolist() == list(range(11)) * 3
     assert cache.is_test.tolist() == [False] * 22 + [True] * 11
     assert cache.sample_ids[-1] == "user03_lab/10"
-    assert cache.counts("n_events").tolist() == cache.counts("n_raw").tolist() == [400] * 33
+    assert cache.counts["n_events"].tolist() == cache.counts["n_raw"].tolist() == [400] * 33
     for member, data in raw.recordings():
         for row, events, _ in raw.decode(member, data):
             expected = integrate_frames(events, 4, "number", 128, 128)
@@ -151,13 +151,18 @@ def test_of_several_that_fit_the_newest_is_taken_and_said(
     gestures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = raw_of(gestures)
-    build_cache(raw, 2, tmp_path / "c")
+    older = build_cache(raw, 2, tmp_path / "c")
     write_gestures(gestures, users=4)
     newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
     with caplog.at_level("WARNING", logger="plifctl.cache"):
         found = find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
-    assert found.path == newer.path
-    assert "2 caches" in caplog.text
+        assert found.path == newer.path
+        assert "2 caches" in caplog.text
+        caplog.clear()
+        wanted = recipe_of(raw.dataset, 2, raw.frames)
+        again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
+    assert again.path == older.path  # the one an earlier run was trained on
+    assert caplog.text == ""
 
 
 def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
@@ -181,6 +186,36 @@ def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Pat
         assert error.value.hint == "build it again: plifctl prepare x --T 2 --force"
     cache.path.write_bytes(original)
     np.testing.assert_array_equal(Cache(cache.path).read(np.arange(33)), whole)
+
+
+def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    whole, labels, ids = cache.read(np.arange(33)), cache.labels, cache.sample_ids
+    cache.close()
+    original = cache.path.read_bytes()
+    with h5py.File(cache.path) as file:
+        chunks = [file["frames"].id.get_chunk_info(k) for k in range(33)]
+        columns = [file[name].id.get_offset() for name in ("labels", "split", "sample_id", "n_raw", "n_events")]
+    frames = np.zeros(len(original), bool)
+    for chunk in chunks:
+        frames[chunk.byte_offset : chunk.byte_offset + chunk.size] = True
+    places = np.flatnonzero(~frames)
+    rng, found = np.random.default_rng(3), 0
+    for place in [*columns, *rng.choice(places, 400, replace=False)]:
+        data = bytearray(original)
+        data[place] ^= 1 << int(rng.integers(8))
+        cache.path.write_bytes(data)
+        try:
+            damaged = Cache(cache.path)
+            read = damaged.read(np.arange(33))
+        except CorruptCacheError:
+            found += 1
+            continue
+        np.testing.assert_array_equal(read, whole)
+        np.testing.assert_array_equal(damaged.labels, labels)
+        assert damaged.sample_ids == ids
+        damaged.close()
+    assert found > len(columns)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89HDF\r\n\x1a\n" + bytes(100)])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plifctl import runs
-from plifctl.errors import CheckpointError, ResumeError, RunError, UsageError
+from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.registry import load_registry
 from plifctl.runs import Run, RunRecorder, create_run, find_run, load_checkpoint, load_records
 
@@ -42,8 +42,11 @@ def test_status_is_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(RunError), recorder.live():
         raise RunError("x")
     assert run.status() == "failed"
-    with pytest.raises(KeyboardInterrupt), recorder.live():
-        raise KeyboardInterrupt
+    with pytest.raises(ZeroDivisionError), recorder.live():
+        raise ZeroDivisionError  # a bug of ours is no stop that somebody asked for
+    assert run.status() == "failed"
+    with pytest.raises(Interrupted), recorder.live():
+        raise Interrupted(2, "x")
     assert run.status() == "stopped"
     (run.path / "result.json").write_text("{}")
     assert run.status() == "finished"
