@@ -13,8 +13,8 @@
     │   ├── DivergedError         6  the loss is not finite
     │   ├── OutOfMemoryError      6  the device ran out of memory
     │   └── CheckpointError       6  a checkpoint is damaged or of another network
-    ├── MachineError              7  disk full, no permission
-    └── Interrupted        130, 143  Ctrl-C or SIGTERM, after a clean stop
+    └── MachineError              7  disk full, no permission
+    Interrupted            130, 143  Ctrl-C or SIGTERM; no error, so that no handler of errors takes it for one
 
 A message says what is wrong, where, and what was found against what was expected; ``hint`` is what to type next.
 """
@@ -108,17 +108,18 @@ class MachineError(PlifctlError):
     exit_code = 7
 
 
-class Interrupted(PlifctlError):
-    """Stopped by a signal after everything worth keeping was written.
+class Interrupted(BaseException):
+    """Stopped by a signal.
 
     Args:
         signum: The signal received.
-        message: What was written before the stop.
+        message: How things were left.
         hint: How to go on.
     """
 
     def __init__(self, signum: int, message: str, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message)
+        self.hint = hint
         self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM
 
 
@@ -129,17 +130,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("gestur", ["gesture", "mnist"])
         'did you mean gesture?'
     """
-    choices = sorted(known)
-    near = difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(choices)}"
+    choices = sorted(set(known))
+    longer = [choice for choice in choices if name and choice.startswith(name)]
+    near = longer[:5] or difflib.get_close_matches(name, choices, n=1)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(choices)}"
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:
-    """Turns an operating system's refusal into a :class:`MachineError`; None when it is of another kind."""
-    where = path if path is not None else error.filename
+    """Turns an operating system's refusal into a :class:`MachineError`; None when it is of another kind.
+
+    Args:
+        error: What the operating system said; the file that it names is the one that matters.
+        path: The file or folder worked on, for errors that name none.
+    """
+    where = error.filename or path
     place = f"{where}: " if where else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(f"{place}no space left on the disk", hint="free some space, or choose another folder")
+    if error.errno == errno.EFBIG:
+        return MachineError(f"{place}larger than files may be here", hint="choose another folder, or raise ulimit -f")
     if error.errno in (errno.EACCES, errno.EPERM):
         return MachineError(f"{place}permission denied", hint="choose a folder that you may read and write")
     if error.errno == errno.EROFS:

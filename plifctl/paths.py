@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +23,22 @@ from typing import Any
 
 import platformdirs
 
+from plifctl import __version__
 from plifctl.errors import from_os_error
 
 PACKAGE = Path(__file__).resolve().parent
+
+
+def code_version() -> str:
+    """The version of the code; of a source checkout with its commit, ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``."""
+    if not (PACKAGE.parent / ".git").exists():
+        return __version__
+    command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return __version__  # no git here, or a checkout of somebody else's
+    return f"{__version__}+{said.stdout.strip()}"
 
 
 def registry_dirs() -> list[Path]:
@@ -42,6 +57,11 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """PLIFCTL_RUNS_DIR, else ``runs/`` of the current folder if it exists, else the platform's user data."""
     return _place("PLIFCTL_RUNS_DIR", Path("runs"), Path(platformdirs.user_data_dir("plifctl")) / "runs")
+
+
+def survey_dir(cache_dir: Path) -> Path:
+    """Where a folder of caches keeps what was found in raw data."""
+    return cache_dir / ".surveys"
 
 
 def raw_dir() -> Path | None:
@@ -66,7 +86,7 @@ def make_dir(path: Path) -> Path:
 
 @contextmanager
 def machine_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a refusal inside the block into a MachineError that names ``path``."""
+    """Turns a full disk or a refusal into a MachineError; ``path`` is named if the error names none."""
     try:
         yield
     except OSError as error:
@@ -83,21 +103,53 @@ def written_beside(path: Path) -> Iterator[Path]:
     The content is on the disk before the rename, so ``path`` is at every moment the old file or the whole new one.
     """
     make_dir(path.parent)
-    with machine_errors(path):
+    try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
+    except OSError as error:
+        error.filename = str(path)  # whoever cannot write there has never heard of the temporary one
+        with machine_errors(path):
+            raise
+    os.close(handle)
     temporary = Path(name)
     try:
         with machine_errors(path):
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide the file from a user's group
+            temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_beside(path: Path) -> Iterator[Path]:
+    """Yields a new folder beside ``path``; puts it in the place of ``path`` if the block succeeds, else removes it."""
+    path = path.resolve()
+    make_dir(path.parent)
+    for stale in path.parent.glob(f".{path.name}.*.partial"):
+        shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        error.filename = str(path)
+        with machine_errors(path):
+            raise
+    try:
+        with machine_errors(path):
+            temporary.chmod(0o777 & ~_umask())
+            yield temporary
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: Path, text: str) -> None:

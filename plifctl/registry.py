@@ -10,22 +10,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from plifctl import paths
 from plifctl.errors import RegistryError, UsageError, did_you_mean
-from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, NetworkSpec, Spec, is_modification
+from plifctl.specs import RECIPES, ExperimentSpec, FramedSpec, NetworkSpec, Protocol, Recipe, Spec, is_modification
 from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
-
-Recipe = Literal["paper", "published"]
-RECIPES: tuple[Recipe, ...] = ("paper", "published")
 
 _S = TypeVar("_S", bound=Spec)
 
-_DESCRIPTION = ("name", "title", "recipe", "published")
+_NOT_SET = ("name", "title", "recipe", "published", "dataset")  # descriptions, and what is more than a value
 _FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
 
 
@@ -47,6 +44,14 @@ class Resolved:
     def modified(self) -> tuple[str, ...]:
         """The overrides that make this another experiment: all but seed and epochs."""
         return tuple(filter(is_modification, self.overrides))
+
+    def under(self, protocol: Protocol) -> Resolved:
+        """Returns the experiment as a protocol runs it; a T given on the command line holds for both."""
+        if any(text.split("=")[0].strip() == "T" for text in self.overrides):
+            return self
+        spec = self.spec.under(protocol)
+        origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
+        return Resolved(spec, origins, self.overrides)
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,7 @@ class Registry:
         """Returns the names of all experiments, those of one data set together."""
         return list(self._experiments)
 
-    def dataset(
-        self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()
-    ) -> tuple[DatasetSpec, FramesSpec | None]:
+    def dataset(self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> FramedSpec:
         """Returns a data set and the recipe's way to frame it.
 
         Args:
@@ -94,11 +97,11 @@ class Registry:
             RegistryError: Its file is invalid.
         """
         tree = self._dataset_layer(_known("data set", name, self._datasets), recipe)
+        if overrides and "frames" not in tree:
+            raise UsageError(f"--set {overrides[0]}: {name} is a set of images, which are not framed")
         for text in overrides:
             tree = merged(tree, _override(text, ("frames",)))
-        dataset = _validated(DatasetSpec, tree.branch("dataset"), name)
-        frames = _validated(FramesSpec, tree.branch("frames"), name) if "frames" in tree else None
-        return dataset, frames
+        return _validated(FramedSpec, tree, name)
 
     def network(self, name: str) -> NetworkSpec:
         """Returns a network.
@@ -126,7 +129,7 @@ class Registry:
         own = merged(*(layer.without("recipes", "variants", "extends") for layer in layers))
         changes = [_override(text, tuple(ExperimentSpec.model_fields)) for text in overrides]
         own = merged(own, *(change for change in changes if isinstance(change.get("network"), Leaf)))
-        here = own.origin
+        here = entry.tree.origin
         dataset, network = own.text("dataset"), own.text("network")
         if dataset not in self._datasets or network not in self._networks:
             kind, wrong, known = (
@@ -150,12 +153,12 @@ class Registry:
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
         problems: list[str] = []
-        for read in (self._read_datasets, self._read_networks, self._read_experiments):
-            for entry in read():
-                if isinstance(entry, str):
-                    problems.append(entry)
-        if problems:
-            return problems
+        readers = (self._read_datasets, self._read_networks, self._read_experiments)
+        for kind, read in zip(("_datasets", "_networks", "_experiments"), readers, strict=True):
+            # what could be read of each kind is what the rest is resolved with
+            self.__dict__[kind], found = _collected(read())
+            problems += [problem for problem in found if problem not in problems]
+        unreadable = bool(problems)
         resolve: list[Callable[[], object]] = [partial(self.network, name) for name in self.networks()]
         for recipe in RECIPES:
             resolve += [partial(self.dataset, name, recipe) for name in self.datasets()]
@@ -164,26 +167,28 @@ class Registry:
             try:
                 attempt()
             except RegistryError as error:
-                problems += [line for line in str(error).splitlines() if line not in problems]
+                lines = [line for line in str(error).splitlines() if line not in problems]
+                problems += [line for line in lines if not (unreadable and ": unknown " in line)]
         return problems
 
     @cached_property
     def _datasets(self) -> dict[str, _Entry]:
-        return _collected(self._read_datasets())
+        return _valid(self._read_datasets())
 
     @cached_property
     def _networks(self) -> dict[str, _Entry]:
-        return _collected(self._read_networks())
+        return _valid(self._read_networks())
 
     @cached_property
     def _experiments(self) -> dict[str, _Entry]:
-        return _collected(self._read_experiments())
+        return _valid(self._read_experiments())
 
     def _read_datasets(self) -> Iterator[tuple[str, _Entry] | str]:
         for tree in self._trees("datasets"):
             if isinstance(tree, str):
                 yield tree
             else:
+                yield from _unknown_recipes(tree)
                 yield tree.text("name") or "?", _Entry(tree)
 
     def _read_networks(self) -> Iterator[tuple[str, _Entry] | str]:
@@ -207,6 +212,7 @@ class Registry:
             for key, value in tree.items():
                 if key not in _FILE_KEYS:
                     yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"
+            yield from _unknown_recipes(tree)
             stem = Path(tree.origin.source).stem
             if stem.startswith("_"):
                 common[stem] = tree
@@ -218,6 +224,10 @@ class Registry:
             below = (common[base], tree) if base is not None else (tree,)
             for name, variant in tree.branch("variants").items():
                 if isinstance(variant, Branch):
+                    for key in ("name", "recipe", "extends", "variants"):
+                        if key in variant:
+                            yield f"{variant[key].origin}: {name}: {key} is not taken in a variant"
+                    yield from _unknown_recipes(variant)
                     yield name, _Entry(variant, below)
                 else:
                     yield f"{variant.origin}: {name}: not a mapping"
@@ -251,7 +261,8 @@ def load_registry(folders: Sequence[Path] | None = None) -> Registry:
     return Registry(paths.registry_dirs() if folders is None else folders)
 
 
-def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
+def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:
+    """The entries by name, and what is wrong with the files."""
     found: dict[str, _Entry] = {}
     problems: list[str] = []
     for entry in entries:
@@ -261,6 +272,17 @@ def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]
             problems.append(f"{entry[1].tree.origin}: {entry[0]} is defined already, {found[entry[0]].tree.origin}")
         else:
             found[entry[0]] = entry[1]
+    return found, problems
+
+
+def _unknown_recipes(tree: Branch) -> Iterator[str]:
+    for name, value in tree.branch("recipes").items():
+        if name not in RECIPES:
+            yield f"{value.origin}: unknown recipe {name}; {did_you_mean(name, RECIPES)}"
+
+
+def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
+    found, problems = _collected(entries)
     if problems:
         raise RegistryError("\n".join(problems), hint="plifctl check lists the problems of all files")
     return found
@@ -295,7 +317,7 @@ def _override(text: str, sections: tuple[str, ...]) -> Branch:
 def _paths_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """The dotted path of every value of a model that may be set."""
     for name, field in model.model_fields.items():
-        if prefix == "" and name in _DESCRIPTION:
+        if name in _NOT_SET:
             continue
         nested = _model_in(field.annotation)
         if nested is not None:

@@ -7,11 +7,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from plifctl.structure import parse_structure, shapes_after
+
+Recipe = Literal["paper", "published"]
+"""Which choices: of the text, or of the authors' code."""
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+
+Protocol = Literal["A", "B"]
+"""How a run comes to its number: accuracy A or B (facts in docs/concepts.md)."""
+
+Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture"]
+"""How the raw files of a data set are named, laid out and encoded: as those of a data set that is known."""
+
+_FRAMES_OF: dict[Layout, set[str]] = {
+    "nmnist": {"slicing"},
+    "cifar10dvs": {"slicing", "axes"},
+    "gesture": {"slicing", "invalid_events", "training_set"},
+    "synthetic-gesture": {"slicing", "invalid_events", "training_set"},
+}
+"""What there is to choose in framing, by layout; images are not framed."""
 
 MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
@@ -20,7 +39,7 @@ MAX_T = 10_000
 class Spec(BaseModel):
     """Base of all specs: immutable, no unknown keys, no silent conversion of types."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SampleCounts(Spec):
@@ -33,12 +52,14 @@ class SampleCounts(Spec):
 class DatasetSpec(Spec):
     """One data set: what its samples are, not where they lie.
 
+    ``layout`` names the data set whose raw files these are like: its own name, or for a data set of one's own another.
     ``shape`` is ``[C, H, W]`` of an image, or ``[P, H, W]`` (polarities, sensor height, width) of event frames.
     ``mean`` and ``std`` normalise images in units of 0…1, one value a channel.
     """
 
     name: str
     title: str
+    layout: Layout
     kind: Literal["events", "images"]
     shape: tuple[int, int, int] = Field(strict=False)
     classes: tuple[str, ...] = Field(strict=False, min_length=2)
@@ -47,11 +68,13 @@ class DatasetSpec(Spec):
     std: tuple[float, ...] | None = Field(default=None, strict=False)
 
     @model_validator(mode="after")
-    def _one_mean_a_channel(self) -> DatasetSpec:
+    def _consistent(self) -> DatasetSpec:
         if self.kind == "images":
             channels = self.shape[0]
             if self.mean is None or self.std is None or len(self.mean) != channels or len(self.std) != channels:
                 raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
+        if (self.kind == "events") != (self.layout in _FRAMES_OF):
+            raise ValueError(f"raw files laid out as {self.layout}'s hold no {self.kind}")
         return self
 
 
@@ -70,6 +93,28 @@ class FramesSpec(Spec):
     invalid_events: Literal["drop", "keep"] | None = None
     axes: Literal["published", "spikingjelly"] | None = None
     training_set: Literal["all", "first-78"] | None = None
+
+
+class FramedSpec(Spec):
+    """A data set and how its events are framed; images are not."""
+
+    dataset: DatasetSpec
+    frames: FramesSpec | None = None
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        _check_frames(self.dataset, self.frames)
+        return self
+
+
+def _check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
+    """Raises ValueError unless exactly what there is to choose for a data set is chosen."""
+    choices = _FRAMES_OF.get(dataset.layout, set())
+    chosen = set(frames.model_dump(exclude_none=True)) if frames else set()
+    if foreign := sorted(chosen - choices):
+        raise ValueError(f"frames.{foreign[0]}: {dataset.title} has no such choice")
+    if missing := sorted(choices - chosen):
+        raise ValueError(f"frames.{missing[0]}: {dataset.title} needs this choice")
 
 
 def _parses(text: str) -> str:
@@ -187,7 +232,7 @@ class ExperimentSpec(Spec):
 
     name: str
     title: str
-    recipe: Literal["paper", "published"]
+    recipe: Recipe
     published: Published | None = None
     T: int = Field(ge=1, le=MAX_T)
     dataset: DatasetSpec
@@ -198,15 +243,16 @@ class ExperimentSpec(Spec):
     validation: ValidationSpec
 
     @model_validator(mode="after")
-    def _frames_for_events(self) -> ExperimentSpec:
-        if (self.dataset.kind == "events") != (self.frames is not None):
-            raise ValueError(
-                f"frames: an {self.dataset.kind} data set takes {'' if self.frames is None else 'no '}frames"
-            )
+    def _choices_fit(self) -> Self:
+        _check_frames(self.dataset, self.frames)
+        if self.dataset.kind == "events":
+            for key in ("normalise", "augmentation"):
+                if getattr(self.train, key) != "none":
+                    raise ValueError(f"train.{key}: {self.dataset.title} is a set of events, this is done to images")
         return self
 
     @model_validator(mode="after")
-    def _network_fits(self) -> ExperimentSpec:
+    def _network_fits(self) -> Self:
         try:
             shapes_after(parse_structure(self.network.structure), self.dataset.shape, len(self.dataset.classes))
         except ValueError as error:
@@ -214,7 +260,7 @@ class ExperimentSpec(Spec):
         return self
 
     def science(self) -> dict[str, Any]:
-        """The fields that two runs must share to be the same experiment: all but names, epochs and seed."""
+        """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
         tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
         tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
         return tree
@@ -224,10 +270,29 @@ class ExperimentSpec(Spec):
         """sha256 of :meth:`science`, hexadecimal."""
         return digest_of(self.science())
 
+    def under(self, protocol: Protocol) -> ExperimentSpec:
+        """Returns the experiment as a protocol runs it: B may have another T."""
+        if protocol == "A" or self.validation.T is None:
+            return self
+        return self.model_copy(update={"T": self.validation.T})
+
 
 def is_modification(override: str) -> bool:
     """Whether ``key=value`` makes another experiment: all keys do but seed and epochs."""
     return override.split("=")[0].strip() not in ("train.seed", "train.epochs")
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested mappings by dotted path.
+
+    Example:
+        >>> flattened({"train": {"lr": 0.1}, "T": 8})
+        {'train.lr': 0.1, 'T': 8}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def canonical_json(tree: Any) -> str:

@@ -7,8 +7,9 @@ import torch
 
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
-from plifctl.registry import RECIPES, Registry, load_registry
+from plifctl.registry import Registry, load_registry
 from plifctl.snn.networks import SpikingNetwork
+from plifctl.specs import RECIPES
 from plifctl.structure import parse_structure, shapes_after
 from plifctl.yamltree import Origin, YamlError, parse_value, read_tree
 
@@ -78,7 +79,9 @@ class TestShipped:
             with torch.device("meta"):
                 network = SpikingNetwork(spec.network, spec.neuron, spec.dataset.shape, len(spec.dataset.classes))
             layers = parse_structure(spec.network.structure)
-            assert len(network.spiking_layers()) == spec.network.structure.count("SN") or "*" in spec.network.structure
+            convolutions = {"mnist": 2, "fashion-mnist": 2, "nmnist": 2, "cifar10": 6, "cifar10dvs": 4, "gesture": 5}
+            if spec.dataset.name in convolutions:  # Table S1: a neuron after each of them and after the two FC
+                assert len(network.spiking_layers()) == convolutions[spec.dataset.name] + 2
             assert shapes_after(layers, spec.dataset.shape, len(spec.dataset.classes))[-1] == (
                 len(spec.dataset.classes),
             )
@@ -289,3 +292,81 @@ class TestOwnFolder:
         registry = own(tmp_path, networks__tiny=TINY.replace("FC20", "FX20"))
         with pytest.raises(RegistryError, match=r"structure, position 1: 'FX20"):
             registry.network("tiny")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "extends: _common\nrecipes: {publishd: {T: 4}}\n",
+            "variants: {x: {recipes: {papper: {T: 4}}}}\n",
+            "variants: {x: {extends: _common}}\n",
+        ],
+    )
+    def test_what_would_be_ignored_is_told(self, tmp_path: Path, text: str) -> None:
+        (problem, *_) = own(tmp_path, **{"experiments/mine": text}).check()
+        assert "mine.yaml:" in problem
+        assert "unknown recipe" in problem or "is not taken in a variant" in problem
+
+    def test_a_typo_in_a_recipe_of_a_data_set_is_told(self, tmp_path: Path) -> None:
+        text = MNIST_LIKE + "recipes: {papre: {frames: {slicing: number}}}\n"
+        assert any("unknown recipe papre" in line for line in own(tmp_path, **{"datasets/mine": text}).check())
+
+    def test_one_broken_file_hides_no_other_problem(self, tmp_path: Path) -> None:
+        files = {"networks/a": "a: [\n", "networks/b": "b:\n  structure: FC10\n  dropout: 2\n"}
+        problems = "\n".join(own(tmp_path, **files).check())
+        assert "a.yaml" in problems
+        assert "b.yaml" in problems
+
+    def test_names_defined_twice_are_problems_not_the_end(self, tmp_path: Path) -> None:
+        twice = 'mnist:\n  structure: "FC10-SN-APk1s1"\n  dropout: 0.5\n  batch_norm: per-step\n'
+        problems = own(tmp_path, **{"networks/a": twice}).check()
+        assert len([line for line in problems if "mnist is defined already" in line]) == 1
+
+    def test_a_data_set_of_ones_own_has_a_known_layout(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, **{"datasets/mine": MNIST_LIKE})
+        assert registry.check() == []
+        assert registry.dataset("mine").dataset.layout == "mnist"
+        wrong = own(tmp_path, **{"datasets/mine": MNIST_LIKE.replace("layout: mnist", "layout: mnits")})
+        assert any("layout: found 'mnits'" in line for line in wrong.check())
+
+
+MNIST_LIKE = """name: mine
+title: mine
+layout: mnist
+kind: images
+shape: [1, 28, 28]
+classes: [a, b]
+samples: {train: 10, test: 10}
+mean: [0.5]
+std: [0.5]
+"""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "override", "message"),
+    [
+        ("nmnist", "frames.axes=published", "has no such choice"),
+        ("nmnist", "frames.invalid_events=keep", "has no such choice"),
+        ("gesture", "frames.training_set=null", "needs this choice"),
+        ("mnist", "frames.slicing=time", "not framed"),
+        ("gesture", "frames.slicing=thyme", "slicing"),
+    ],
+)
+def test_choices_of_framing_belong_to_data_sets(dataset: str, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_registry().dataset(dataset, "paper", [override])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override"),
+    [
+        ("gesture-plif", "train.normalise=per-set"),
+        ("gesture-plif", "train.augmentation=flip-crop"),
+        ("mnist-plif", "train.lr=1e999"),
+        ("mnist-plif", "neuron.v_threshold=1e999"),
+        ("mnist-plif", "dataset.name=cifar10"),
+        ("mnist-plif", "network.name=x"),
+    ],
+)
+def test_what_cannot_be_is_no_bug_of_ours(experiment: str, override: str) -> None:
+    with pytest.raises(UsageError):
+        load_registry().experiment(experiment, overrides=[override])

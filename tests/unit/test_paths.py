@@ -1,0 +1,78 @@
+"""Files that are whole or not there, and where things lie."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plifctl import paths
+from plifctl.errors import MachineError
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    paths.write_text(path, "old")
+
+    def fails() -> None:
+        with paths.written_beside(path) as temporary:
+            temporary.write_text("half")
+            assert path.read_text() == "old"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    with path.open() as reader:
+        paths.write_text(path, "new")
+        assert reader.read() == "old"  # whoever reads has the whole old file
+    assert path.read_text() == "new"
+
+
+def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        paths.write_text(tmp_path / "x", "")
+        with paths.folder_written_beside(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "f"
+    with paths.folder_written_beside(folder) as temporary:
+        (temporary / "a").write_text("old")
+        assert not folder.exists()
+    stale = tmp_path / ".f.killed.partial"
+    stale.mkdir()
+
+    def fails() -> None:
+        with paths.folder_written_beside(folder) as beside:
+            (beside / "b").write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "f"]
+
+
+def test_a_refusal_names_the_file_that_was_refused(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match=r"inner: permission denied"), paths.machine_errors(tmp_path):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "inner"))
+    with pytest.raises(FileNotFoundError), paths.machine_errors(tmp_path):
+        raise FileNotFoundError
+
+
+def test_folders_of_the_project_come_before_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("CACHE", paths.cache_dir), ("RUNS", paths.runs_dir)):
+        monkeypatch.delenv(f"PLIFCTL_{name}_DIR", raising=False)
+        folder = Path("data_cache" if name == "CACHE" else "runs")
+        assert place().is_absolute()
+        folder.mkdir()
+        assert place() == folder
+        monkeypatch.setenv(f"PLIFCTL_{name}_DIR", "elsewhere")
+        assert place() == Path("elsewhere")
