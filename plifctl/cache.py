@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,15 +31,19 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from plifctl import __version__, paths
+from plifctl import paths
 from plifctl.errors import CacheError, CorruptCacheError, RawDataError
 from plifctl.events.formats import DECODER_VERSION
 from plifctl.events.frames import INTEGRATOR_VERSION, CountOverflow, integrate_frames
-from plifctl.events.rawset import EventSet, ImageSet
-from plifctl.specs import DatasetSpec, FramesSpec, canonical_json, digest_of
+from plifctl.events.parallel import in_order
+from plifctl.events.rawset import EventSet, ImageSet, Progress
+from plifctl.specs import DatasetSpec, FramesSpec, canonical_json, digest_of, flattened
 
-Progress = Callable[[int, int], None]
-"""Is told how many samples are done, of how many."""
+_FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""What reading a file that is no cache of ours may raise."""
+
+_METADATA_BYTES = 2**20
+"""More than HDF5 needs beside the samples at any time."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +94,7 @@ class Cache:
 
     Args:
         path: The file.
+        made_by: The command that builds it, named where the file itself cannot say.
 
     Attributes:
         path: The file.
@@ -108,8 +113,8 @@ class Cache:
         CorruptCacheError: The file is no whole cache.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, made_by: str = "") -> None:
+        self.path, self._made_by = path, made_by
         with self._guarded():
             attributes, columns, samples = _attributes(self._file), _columns(self._file), self._samples
             if not attributes.get("complete", False):
@@ -183,17 +188,23 @@ class Cache:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            with paths.machine_errors(self.path):
-                if isinstance(error, OSError) and error.errno is not None:
+        except _FOREIGN as error:
+            if isinstance(error, OSError) and (error.errno is not None or not os.access(self.path, os.R_OK)):
+                with paths.machine_errors(self.path):
+                    self.path.open("rb").close()  # HDF5's own words for a refusal name no file
                     raise
             raise CorruptCacheError(f"{self.path}: not a whole cache: {error}", hint=self._repair()) from error
+        finally:
+            if "nbytes" not in self.__dict__:  # the last that is read of a whole cache
+                self.close()
 
     def _repair(self) -> str:
-        try:
-            command = _attributes(self._file)["made_by"]
-        except (OSError, KeyError, ValueError, RuntimeError):
-            command = f"plifctl prepare {self.path.parent.name} …"
+        command = self._made_by
+        if not command:
+            try:
+                command = _attributes(self._file)["made_by"]
+            except _FOREIGN:
+                command = f"plifctl prepare {self.path.parent.name}"
         return f"build it again: {command} --force"
 
 
@@ -225,10 +236,14 @@ def build_cache(
     """
     key = key_of(raw, T)
     path = key.path(cache_dir)
+    there = None if force else cached(key, cache_dir, made_by=made_by)
+    if there is not None:
+        return there  # also where nothing may be written
     paths.make_dir(path.parent)
     with paths.machine_errors(path), _locked(path.with_name(f".{path.name}.lock")):
-        if path.exists() and not force:
-            return Cache(path)
+        there = None if force else cached(key, cache_dir, made_by=made_by)
+        if there is not None:
+            return there
         for stale in path.parent.glob(f".{path.name}.*.partial"):
             stale.unlink(missing_ok=True)  # of a killed build: whoever holds the lock is alone
         try:
@@ -242,6 +257,22 @@ def build_cache(
                     f"{raw.root}: {error}, more than 16 bits hold", hint="use more time steps"
                 ) from error
     return Cache(path)
+
+
+def cached(key: CacheKey, cache_dir: Path, *, made_by: str = "") -> Cache | None:
+    """Returns the cache of ``key`` where it is there, else None.
+
+    Raises:
+        CorruptCacheError: What has its name is damaged, or made of something else.
+    """
+    path = key.path(cache_dir)
+    if not path.exists():
+        return None
+    cache = Cache(path, made_by=made_by)
+    if dict(cache.key.fields) != dict(key.fields):
+        different = _said(_differences(key.fields, cache.key.fields))
+        raise CorruptCacheError(f"{path}: was renamed, it is another cache: {different}", hint=cache._repair())
+    return cache
 
 
 def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
@@ -275,8 +306,11 @@ def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
     if not there:
         return f"none was made in {cache_dir}"
     path, differences = min(there, key=lambda entry: len(entry[1]))
-    different = ", ".join(f"{name} is {has}, wanted {want}" for name, (has, want) in differences.items())
-    return f"the nearest, {path.name}, differs: {different}"
+    return f"the nearest, {path.name}, differs: {_said(differences)}"
+
+
+def _said(differences: Mapping[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{name} is {has}, wanted {want}" for name, (has, want) in differences.items())
 
 
 def expected_bytes(raw: EventSet | ImageSet, T: int | None) -> int:
@@ -286,15 +320,10 @@ def expected_bytes(raw: EventSet | ImageSet, T: int | None) -> int:
 
 def _differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
-    want, has = _flat(wanted), _flat(fields)
+    want, has = flattened(wanted), flattened(fields)
     if "raw" not in want:
         has.pop("raw", None)
     return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}
-
-
-def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    frames = fields.get("frames") or {}
-    return {**{name: value for name, value in fields.items() if name != "frames"}, **frames}
 
 
 def _finished(folder: Path) -> Iterator[tuple[Path, dict[str, Any], str]]:
@@ -304,8 +333,8 @@ def _finished(folder: Path) -> Iterator[tuple[Path, dict[str, Any], str]]:
             with h5py.File(path, "r", locking=False) as file:
                 attributes = _attributes(file)
                 if attributes.get("complete", False):
-                    yield path, json.loads(attributes["key"]), attributes["content_digest"]
-        except (OSError, KeyError, ValueError, RuntimeError):
+                    yield path, dict(json.loads(attributes["key"])), attributes["content_digest"]
+        except _FOREIGN:
             _log.warning("%s: not a whole cache; passed over", path)
 
 
@@ -333,12 +362,14 @@ def _write(
     progress: Progress,
 ) -> None:
     with paths.written_beside(path) as temporary:
-        # from 1.10 on HDF5 checks its metadata too: without that, a chunk that a damaged index has lost reads as zeros
-        with h5py.File(temporary, "w", libver=("v110", "v110")) as file:
-            digests = _write_images(file, raw) if isinstance(raw, ImageSet) else None
-            if digests is None:
-                assert isinstance(raw, EventSet)
+        # From 1.10 on HDF5 checks its metadata too: without that, a chunk that a damaged index has lost reads as zeros.
+        # A sample is written whole, so there is nothing for HDF5 to keep in memory meanwhile.
+        with h5py.File(temporary, "w", libver=("v110", "v110"), rdcc_nbytes=0) as file:
+            if isinstance(raw, ImageSet):
+                digests = _write_images(file, raw, progress)
+            else:
                 digests = _write_events(file, raw, int(key.fields["T"]), dtype, workers, progress)
+            _reserve(file, 128 * len(raw.samples))
             ids = [sample.id.encode() for sample in raw.samples]
             file["labels"] = np.array([sample.label for sample in raw.samples], np.int64)
             file["split"] = np.array([sample.split == "test" for sample in raw.samples])
@@ -350,23 +381,30 @@ def _write(
                 "complete_set": raw.complete,
                 "notes": json.dumps(raw.notes),
                 "made_by": made_by,
-                "plifctl": __version__,
+                "plifctl": paths.code_version(),
                 "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             }
             attributes["seal"] = _seal(attributes, _columns(file), _samples_of(file))
             for name, value in {**attributes, "complete": True}.items():
                 file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+            file.flush()
+            end = file.id.get_filesize()
+        os.truncate(temporary, end)  # HDF5 knows nothing of the space that was reserved and not needed
         with temporary.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
         beside = path.with_name(f"{path.name}.sha256")
         beside.unlink(missing_ok=True)  # killed between the two renames, a cache has no checksum, never another's
     paths.write_text(beside, f"{digest}  {path.name}\n")
-    progress(len(raw.samples), len(raw.samples))
 
 
-def _write_images(file: h5py.File, raw: ImageSet) -> list[bytes]:
+def _write_images(file: h5py.File, raw: ImageSet, progress: Progress) -> list[bytes]:
     images, _ = raw.images()
-    _create(file, "images", images.shape, images.dtype)[...] = images
+    dataset = _create(file, "images", images.shape, images.dtype)
+    for start in range(0, len(images), 1000):
+        block = images[start : start + 1000]
+        _reserve(file, block.nbytes)
+        dataset[start : start + len(block)] = block
+        progress(start + len(block), len(images))
     return [hashlib.sha256(image.tobytes()).digest() for image in images]
 
 
@@ -392,10 +430,11 @@ def _write_events(
             for row, events, read in raw.decode(member, data)
         ]
 
-    for recording in _in_parallel(framed, raw.recordings(), workers):
+    for recording in in_order(framed, raw.recordings(), workers):
         for row, sample, n_raw[row], n_events[row] in recording:
             if int(sample.sum(dtype=np.int64)) != n_events[row]:
                 raise AssertionError(f"{raw.samples[row].id}: frames do not sum to the number of events")
+            _reserve(file, sample.nbytes)
             frames[row] = sample
             digests[row] = hashlib.sha256(sample.tobytes()).digest()
             done += 1
@@ -408,22 +447,12 @@ def _write_events(
     return digests
 
 
-def _in_parallel(
-    work: Callable[[str, bytes], list[Any]], items: Iterator[tuple[str, bytes]], workers: int
-) -> Iterator[list[Any]]:
-    """Yields the results in order, with no more than a few items in flight, so that memory stays flat."""
-    with ThreadPoolExecutor(workers) as pool:
-        pending: list[Future[list[Any]]] = []
-        try:
-            for item in items:
-                pending.append(pool.submit(work, *item))
-                if len(pending) > 2 * workers:
-                    yield pending.pop(0).result()
-            while pending:
-                yield pending.pop(0).result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _reserve(file: h5py.File, nbytes: int) -> None:
+    """Takes space on the disk for so many bytes more: where there is none, HDF5 would not fail but crash."""
+    if hasattr(os, "posix_fallocate"):
+        end = file.id.get_filesize() + nbytes + _METADATA_BYTES
+        with Path(file.filename).open("r+b") as disk:
+            os.posix_fallocate(disk.fileno(), 0, end)
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:

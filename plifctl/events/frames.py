@@ -98,12 +98,14 @@ def integrate_frames(
             f"{where}: event {index} of {len(events)} is at x={x[index]}, y={y[index]}, polarity {events['p'][index]}, "
             f"outside the sensor of {width}×{height}"
         )
-    sizes = np.diff(slice_edges(events["t"], T, slicing))
-    pixel = (events["p"].astype(np.int64) * height + y) * width + x
-    counts = np.bincount(
-        np.repeat(np.arange(T) * (2 * height * width), sizes) + pixel, minlength=T * 2 * height * width
-    )
-    largest = int(counts.max(initial=0))
-    if largest > np.iinfo(dtype).max:
-        raise CountOverflow(largest)
-    return counts.astype(dtype).reshape(T, 2, height, width)
+    cells = 2 * height * width
+    cell = (events["p"].astype(np.int64) * height + y) * width + x
+    edges = slice_edges(events["t"], T, slicing)
+    frames = np.empty((T, cells), dtype)
+    for j in range(T):
+        counts = np.bincount(cell[edges[j] : edges[j + 1]], minlength=cells)
+        largest = int(counts.max(initial=0))
+        if largest > np.iinfo(dtype).max:
+            raise CountOverflow(largest)
+        frames[j] = counts
+    return frames.reshape(T, 2, height, width)

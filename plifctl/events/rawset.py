@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +16,9 @@ import numpy as np
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 from plifctl.events.storage import Storage
 from plifctl.specs import DatasetSpec, FramesSpec
+
+Progress = Callable[[int, int], None]
+"""Is told how much is done, of how much."""
 
 Recording = tuple[int, np.ndarray, int]
 """Row of a sample, its events (dtype EVENT, sorted by t), and how many there were before invalid ones were left out."""
@@ -38,6 +42,8 @@ class RawSet(ABC):
         parts: Where each part lies.
         frames: Choices of the recipe that concern raw data; None for images.
         verify: Refuse a part whose checksum is not the published one.
+        notes: A folder that remembers surveys, or None.
+        progress: Told how many bytes are surveyed, of how many.
 
     Attributes:
         samples: All samples, training first, each split sorted by id.
@@ -63,11 +69,25 @@ class RawSet(ABC):
     """Where the data set can be had."""
 
     def __init__(
-        self, dataset: DatasetSpec, root: Path, parts: Mapping[str, Path], frames: FramesSpec | None, verify: bool
+        self,
+        dataset: DatasetSpec,
+        root: Path,
+        parts: Mapping[str, Path],
+        frames: FramesSpec | None,
+        verify: bool,
+        notes: Path | None,
+        progress: Progress,
     ) -> None:
-        self.dataset, self.root, self.frames = dataset, root, frames
+        self.dataset, self.root, self.frames, self._remembered = dataset, root, frames, notes
         self.storages = {part: Storage(path, self.pattern) for part, path in parts.items()}
-        self.surveys = {part: storage.survey() for part, storage in self.storages.items()}
+        done, total = 0, sum(storage.nbytes() for storage in self.storages.values())
+
+        def told(count: int) -> None:
+            nonlocal done
+            done += count
+            progress(done, total)
+
+        self.surveys = {part: storage.survey(notes, told) for part, storage in self.storages.items()}
         published = [self._is_published(part, verify) for part in parts]  # of every part: each may be refused
         self.verified = bool(self.md5) and all(published)
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
@@ -75,8 +95,28 @@ class RawSet(ABC):
         found = self._samples()
         self.samples = tuple(sorted(found, key=lambda sample: (sample.split == "test", sample.id)))
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
+        if len(self.rows) < len(self.samples):
+            twice = next(a.id for a, b in pairwise(self.samples) if a.id == b.id)
+            raise RawDataError(f"{root}: sample {twice} is there twice, under two file names")
         self.complete = self._is_complete()
         self.notes = tuple(self._notes())
+
+    def members(self, part: str) -> Iterator[tuple[str, bytes]]:
+        """Yields each member of a part, logical name and content, in the order of storage.
+
+        Raises:
+            RawDataError: A member is not what it was when it was surveyed.
+        """
+        surveyed = self.surveys[part].members
+        for name, content in self.storages[part].read():
+            if hashlib.sha256(content).hexdigest() != surveyed.get(name):
+                if self._remembered is not None:
+                    self.storages[part].forget(self._remembered)
+                raise RawDataError(
+                    f"{self.storages[part].path}: {name} is not what it was when the folder was surveyed",
+                    hint="type the same command again: the data will be surveyed anew",
+                )
+            yield name, content
 
     @abstractmethod
     def _samples(self) -> list[Sample]:
@@ -91,8 +131,7 @@ class RawSet(ABC):
         if verify:
             raise ChecksumError(
                 f"{self.storages[part].path}: md5 {found[0]}, the published file has {known[0]}",
-                hint=f"get the file again, or accept it as it is: plifctl prepare {self.dataset.name} --no-checksum "
-                "(the cache will say that its source was not verified)",
+                hint="get the file again\nor accept it as it is: add --no-checksum; the cache will say so from then on",
             )
         return False
 
@@ -134,8 +173,8 @@ class EventSet(RawSet):
 
     def recordings(self) -> Iterator[tuple[str, bytes]]:
         """Yields each recording once, in the order of storage: logical member name and content."""
-        for storage in self.storages.values():
-            for name, content in storage.read():
+        for part in self.storages:
+            for name, content in self.members(part):
                 if self._holds_samples(name):
                     yield name, content
 

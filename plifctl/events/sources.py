@@ -21,9 +21,9 @@ from plifctl.events.formats.aedat3 import decode_aedat3
 from plifctl.events.formats.atis import decode_atis
 from plifctl.events.formats.cifar import decode_cifar_batch
 from plifctl.events.formats.idx import decode_idx
-from plifctl.events.rawset import EventSet, ImageSet, RawSet, Recording, Sample
+from plifctl.events.rawset import EventSet, ImageSet, Progress, RawSet, Recording, Sample
 from plifctl.events.storage import Survey
-from plifctl.specs import DatasetSpec, FramesSpec
+from plifctl.specs import DatasetSpec, FramesSpec, Layout
 
 
 class _Idx(ImageSet):
@@ -49,7 +49,7 @@ class _Idx(ImageSet):
         return samples
 
     def _array(self, part: str) -> np.ndarray:
-        ((_, content),) = self.storages[part].read()
+        ((_, content),) = self.members(part)
         return decode_idx(content, where=str(self.storages[part].path))
 
     def images(self) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ class _Cifar10(ImageSet):
     def _samples(self) -> list[Sample]:
         names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
         _require(self.storages["batches"].path, names, self.surveys["batches"])
-        batches = dict(self.storages["batches"].read())
+        batches = dict(self.members("batches"))
         where = self.storages["batches"].path
         decoded = [decode_cifar_batch(batches[name], where=f"{where}: {name}") for name in names]
         self._images = np.concatenate([images for images, _ in decoded])
@@ -196,6 +196,9 @@ class _Cifar10Dvs(EventSet):
         return f"{folder}/{int(file.removesuffix('.aedat').rsplit('_', 1)[1]):04d}"
 
 
+_LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
+
+
 class _Gesture(EventSet):
     """DVS128 Gesture: AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split."""
 
@@ -209,7 +212,7 @@ class _Gesture(EventSet):
     sources = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
     pattern = re.compile(r"(?:^|/)(user\d+_[a-z_]+\.aedat|user\d+_[a-z_]+_labels\.csv|trials_to_(?:train|test)\.txt)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
-        "recordings": ("DvsGesture.tar.gz", "DvsGesture", "trials_to_train.txt")
+        "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
     }
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
 
@@ -249,9 +252,12 @@ class _Gesture(EventSet):
         _require(path, [table], survey, named_in=f"trials_to_{split}.txt, as the labels of {trial}")
         samples: list[Sample] = []
         windows = []
-        for number, line in enumerate(csv.reader(io.StringIO(survey.texts[table])), 1):
-            if number == 1 or not line:
-                continue  # the head: class,startTime_usec,endTime_usec
+        head, *lines = csv.reader(io.StringIO(survey.texts[table])) or [[]]
+        if [column.strip() for column in head] != _LABELS_HEAD:
+            raise DamagedFileError(f"{path}: {table}, line 1: {','.join(head)!r}, expected {','.join(_LABELS_HEAD)}")
+        for number, line in enumerate(lines, 2):
+            if not line:
+                continue
             try:
                 label, start, end = (int(value) for value in line)
             except ValueError:
@@ -292,7 +298,7 @@ class _SyntheticGesture(_Gesture):
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
 
 
-_LAYOUTS: dict[str, type[RawSet]] = {
+_LAYOUTS: dict[Layout, type[RawSet]] = {
     "mnist": _Mnist,
     "fashion-mnist": _FashionMnist,
     "cifar10": _Cifar10,
@@ -303,8 +309,18 @@ _LAYOUTS: dict[str, type[RawSet]] = {
 }
 
 
+_MARKS = ("test_batch", "trials_to_train.txt")
+"""Files that mark an extracted folder and stand for it."""
+
+
 def open_raw(
-    dataset: DatasetSpec, root: Path | None, *, frames: FramesSpec | None = None, verify: bool = True
+    dataset: DatasetSpec,
+    root: Path | None,
+    *,
+    frames: FramesSpec | None = None,
+    verify: bool = True,
+    notes: Path | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> EventSet | ImageSet:
     """Finds a data set's raw files and checks what is there.
 
@@ -313,54 +329,70 @@ def open_raw(
         root: The folder of the files, or its parent; None looks in PLIFCTL_RAW_DIR, then where systems keep data sets.
         frames: The recipe's choices for event data; None for images.
         verify: Refuse archives whose md5 is not the published one.
+        notes: A folder that remembers what was found in files that did not change since; None: read all again.
+        progress: Told how many bytes are read, of how many.
 
     Raises:
         RawDataError: Nothing, or not everything, was found; says where it looked and how to get the files.
         ChecksumError: A checksum differs.
         DamagedFileError: A file cannot be read.
     """
-    layout = _LAYOUTS[dataset.name]
-    searched = list(_candidates(layout, root))
+    layout = _LAYOUTS[dataset.layout]
+    searched = list(_candidates(dataset.name, layout, root))
     for folder in searched:
-        parts = {part: _first_there(folder, names) for part, names in layout.files.items()}
+        parts = {part: _first_there(folder, names, root) for part, names in layout.files.items()}
         there = {part: path for part, path in parts.items() if path is not None}
         if len(there) == len(parts):
             with paths.machine_errors(folder):
-                raw = layout(dataset, folder, there, frames, verify)
+                raw = layout(dataset, folder, there, frames, verify, notes, progress)
             assert isinstance(raw, EventSet | ImageSet)
             return raw
         if there:
             missing = ", ".join(layout.files[part][0] for part in parts if part not in there)
-            raise RawDataError(f"{folder}: {missing} missing; the other files of {dataset.title} are there")
+            raise RawDataError(
+                f"{folder}: {missing} missing (or extracted); the other files of {dataset.title} are there",
+                hint=f"get the rest from {layout.sources}",
+            )
     wanted = ", ".join(names[0] for names in layout.files.values())
-    frames_option = " --T 20" if dataset.kind == "events" else ""
     where = ", ".join(dict.fromkeys(str(folder) for folder in searched)) or "no folder: PLIFCTL_RAW_DIR is not set"
     raise RawDataError(
         f"no raw data of {dataset.title}: looked for {wanted} (or extracted) in {where}",
-        hint=f"get it from {layout.sources}, then: plifctl prepare {dataset.name}{frames_option} --raw DIR",
+        hint=f"get it from {layout.sources}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
     )
 
 
-def _candidates(layout: type[RawSet], root: Path | None) -> Iterator[Path]:
+def _candidates(name: str, layout: type[RawSet], root: Path | None) -> Iterator[Path]:
     """Folders to look in, in order."""
     base = root if root is not None else paths.raw_dir()
+    named_by = "--raw" if root is not None else "PLIFCTL_RAW_DIR"
     if base is not None:
         if not base.exists():
-            raise RawDataError(f"{base}: no such folder", hint="name the folder that holds the raw files: --raw DIR")
+            raise RawDataError(
+                f"{named_by} {base}: no such folder", hint="name the folder that holds the raw files: --raw DIR"
+            )
+        base = base.resolve()
         if base.is_file():
+            known = {name for names in layout.files.values() for name in names}
+            if base.name not in known:
+                raise RawDataError(
+                    f"{named_by} {base}: no file of this data set, which are {', '.join(sorted(known))}",
+                    hint="name the folder that holds the raw files: --raw DIR",
+                )
             base = base.parent
-        own = [base / name for name in layout.folders if not Path(name).is_absolute()]
+        own = [base / folder for folder in dict.fromkeys((name, *layout.folders)) if not Path(folder).is_absolute()]
         yield from [base, *own] if root is not None else [*own, base]
     if root is None:
-        yield from (Path(name) for name in layout.folders if Path(name).is_absolute())
+        yield from (Path(folder) for folder in layout.folders if Path(folder).is_absolute())
 
 
-def _first_there(folder: Path, names: Sequence[str]) -> Path | None:
-    for name in names:
+def _first_there(folder: Path, names: Sequence[str], named: Path | None) -> Path | None:
+    """The first of ``names`` that is there; a file that the user named comes before all others."""
+    for name in sorted(names, key=lambda name: named is None or named.name != name):
         path = folder / name
-        if path.exists():
-            # a file that only marks an extracted folder stands for the folder
-            return folder if name in ("test_batch", "trials_to_train.txt") else path
+        # what has no ending is a folder, except for the files that people unpack
+        is_folder = "." not in name and "ubyte" not in name and name not in _MARKS
+        if path.is_dir() if is_folder else path.is_file():
+            return folder if name in _MARKS else path
     return None
 
 

@@ -6,26 +6,43 @@ Nothing is unpacked to disk. A member's logical name is the part of its path tha
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
+import io
 import json
+import lzma
 import os
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from plifctl import paths
-from plifctl.errors import DamagedFileError
+from plifctl.errors import DamagedFileError, MachineError, RawDataError
+
+Told = Callable[[int], None]
+"""Is told how many bytes more were read from the disk."""
 
 MEMBER_LIMIT = 4 * 2**30
 """The largest member read, bytes; no recording of these data sets comes near it."""
 
-_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,  # of an encrypted zip
+    TypeError,  # of some damaged tar headers
+    NotImplementedError,
+)
 _TEXT_LIMIT = 2**16
 
 
@@ -62,104 +79,195 @@ class Storage:
     path: Path
     pattern: re.Pattern[str]
 
-    def read(self) -> Iterator[tuple[str, bytes]]:
+    def read(self, told: Told = lambda count: None) -> Iterator[tuple[str, bytes]]:
         """Yields each member's logical name and content, in the order they are stored.
+
+        Args:
+            told: Told of the bytes read.
 
         Raises:
             DamagedFileError: The archive cannot be read, or holds a path that leads outside it.
+            RawDataError: A file is gone.
         """
-        try:
-            yield from self._members()
-        except _UNREADABLE as error:
-            raise DamagedFileError(
-                f"{self.path}: damaged or not the archive its name says: {error}",
-                hint="get the file again; an interrupted download looks like this",
-            ) from error
-        except gzip.BadGzipFile as error:
-            raise DamagedFileError(f"{self.path}: not a gzip file: {error}", hint="get the file again") from error
+        with self._errors_named():
+            if self.path.is_dir():
+                yield from self._folder(told)
+            elif self.path.suffix == ".zip":
+                yield from self._zip(told)
+            elif _is_tar(self.path):
+                yield from self._tar(told)
+            else:
+                yield self._file(told)
 
-    def survey(self) -> Survey:
-        """Reads everything once; remembered beside the caches until the storage changes."""
-        note = _Note(self)
-        known = note.read()
+    def nbytes(self) -> int:
+        """Returns how many bytes :meth:`survey` reads: an archive twice, once for its checksum."""
+        with self._errors_named():
+            if self.path.is_dir():
+                return sum(path.stat().st_size for _, path in self._files())
+            return 2 * self.path.stat().st_size
+
+    def survey(self, notes: Path | None = None, told: Told = lambda count: None) -> Survey:
+        """Reads everything once.
+
+        Args:
+            notes: A folder that remembers what was found, until the storage changes; None: remember nothing.
+            told: Told of the bytes read.
+
+        Raises:
+            DamagedFileError: As :meth:`read`; two members have one name; a text is too long to be one.
+        """
+        with self._errors_named():
+            note = _Note(self, notes) if notes is not None else None
+            known = note.read() if note is not None else None
         if known is not None:
+            told(self.nbytes())
             return known
         found = Survey()
         if self.path.is_file():
-            found.md5s.append(_md5_of_file(self.path))
-        for name, content in self.read():
+            found.md5s.append(self._md5(told))
+        for name, content in self.read(told):
             if name in found.members:
                 raise DamagedFileError(f"{self.path}: two members are named {name}")
             found.members[name] = hashlib.sha256(content).hexdigest()
             if self.path.suffix == ".gz" and not _is_tar(self.path):
                 found.md5s.append(hashlib.md5(content, usedforsecurity=False).hexdigest())
-            if name.endswith((".csv", ".txt")) and len(content) <= _TEXT_LIMIT:
-                found.texts[name] = content.decode("utf-8", errors="replace")
-        note.write(found)
+            if name.endswith((".csv", ".txt")):
+                if len(content) > _TEXT_LIMIT:
+                    raise DamagedFileError(f"{self.path}: {name}: {len(content)} bytes, no list is so long")
+                found.texts[name] = content.decode("utf-8", errors="replace").removeprefix("\ufeff")
+        if note is not None:
+            with suppress(MachineError):  # where nothing may be written, nothing is remembered
+                note.write(found)
         return found
 
-    def _members(self) -> Iterator[tuple[str, bytes]]:
-        if self.path.is_dir():
-            yield from self._folder()
-        elif self.path.suffix == ".zip":
-            yield from self._zip()
-        elif _is_tar(self.path):
-            yield from self._tar()
-        elif self.path.suffix == ".gz":
-            with gzip.open(self.path) as file:
-                yield self._required(self.path.stem), _bounded(file, self.path)
-        else:
-            yield self._required(self.path.name), self.path.read_bytes()
+    def forget(self, notes: Path) -> None:
+        """Drops what ``notes`` remembers of this storage."""
+        _Note(self, notes).path.unlink(missing_ok=True)
 
-    def _required(self, name: str) -> str:
-        logical = self._logical(name)
-        assert logical is not None, f"{name} was found by its name"
-        return logical
+    def stamp(self) -> str:
+        """Returns sha256 over names, sizes, inodes and times of change of what holds the members."""
+        lines = hashlib.sha256(os.fsencode(self.path.resolve()))
+        for path in [path for _, path in self._files()] if self.path.is_dir() else [self.path]:
+            status = path.stat()
+            # the time of the last change of any kind (ctime): copying tools set the other one as they like
+            values = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            lines.update(os.fsencode(f"{path}\0{values}\n"))
+        return lines.hexdigest()
 
-    def _folder(self) -> Iterator[tuple[str, bytes]]:
-        for path in _walk(self.path):
-            name = self._logical(path.relative_to(self.path.parent).as_posix())
-            if name is not None:
-                yield name, path.read_bytes()
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except _UNREADABLE as error:
+            raise self._damaged(error) from error
+        except FileNotFoundError as error:
+            raise RawDataError(
+                f"{error.filename}: gone, or a link that leads nowhere", hint="is somebody else changing the folder?"
+            ) from error
+        except OSError as error:
+            # gzip and bz2 raise without a number; a zip cut at its beginning makes Python seek before it
+            if error.errno in (None, errno.EINVAL):
+                raise self._damaged(error) from error
+            raise
 
-    def _zip(self) -> Iterator[tuple[str, bytes]]:
+    def _damaged(self, error: Exception) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.path}: damaged or not the archive its name says: {error}",
+            hint="get the file again; an interrupted download looks like this",
+        )
+
+    def _files(self) -> Iterator[tuple[str, Path]]:
+        """The members of a folder in sorted order, whatever order the file system keeps."""
+
+        def refused(error: OSError) -> None:
+            raise error  # or a folder that may not be read would look empty
+
+        for root, folders, files in os.walk(self.path, followlinks=True, onerror=refused):
+            folders.sort()
+            for name in sorted(files):
+                inside = Path(root, name).relative_to(self.path).as_posix()
+                logical = self._logical(inside, of=f"{self.path.name}/")
+                if logical is not None:
+                    yield logical, Path(root, name)
+
+    def _folder(self, told: Told) -> Iterator[tuple[str, bytes]]:
+        for name, path in self._files():
+            content = path.read_bytes()
+            told(len(content))
+            yield name, content
+
+    def _zip(self, told: Told) -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(self.path) as archive:
             for info in archive.infolist():
                 name = self._logical(info.filename)
                 if name is not None and not info.is_dir():
                     if info.file_size > MEMBER_LIMIT:
                         raise DamagedFileError(f"{self.path}: member {info.filename} claims {info.file_size} bytes")
-                    yield name, archive.read(info)
+                    content = archive.read(info)
+                    told(info.compress_size)
+                    yield name, content
 
-    def _tar(self) -> Iterator[tuple[str, bytes]]:
-        with tarfile.open(self.path, "r|*") as archive:
+    def _tar(self, told: Told) -> Iterator[tuple[str, bytes]]:
+        with _Told(self.path, told) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
             for info in archive:
                 name = self._logical(info.name)
                 if name is None:
                     continue
-                file = archive.extractfile(info) if info.isreg() and info.size <= MEMBER_LIMIT else None
-                if file is None:
+                member = archive.extractfile(info) if info.isreg() and info.size <= MEMBER_LIMIT else None
+                if member is None:
                     raise DamagedFileError(f"{self.path}: member {info.name} is no regular file of a sane size")
-                yield name, file.read()
+                yield name, member.read()
 
-    def _logical(self, name: str) -> str | None:
+    def _file(self, told: Told) -> tuple[str, bytes]:
+        packed = self.path.suffix == ".gz"
+        name = self._logical(self.path.stem if packed else self.path.name)
+        assert name is not None, f"{self.path} was found by its name"
+        with gzip.open(self.path) if packed else self.path.open("rb") as file:
+            content = file.read(MEMBER_LIMIT + 1)
+        if len(content) > MEMBER_LIMIT:
+            raise DamagedFileError(f"{self.path}: holds more than {MEMBER_LIMIT} bytes")
+        told(self.path.stat().st_size)
+        return name, content
+
+    def _md5(self, told: Told) -> str:
+        with self._errors_named(), self.path.open("rb") as file:
+            md5 = hashlib.md5(usedforsecurity=False)
+            while block := file.read(2**22):
+                md5.update(block)
+                told(len(block))
+            return md5.hexdigest()
+
+    def _logical(self, name: str, *, of: str = "") -> str | None:
+        """The logical name of a member, None of what is none; ``of`` is the folder that counts as part of it."""
         parts = PurePosixPath(name).parts
         if name.startswith("/") or ".." in parts:
             raise DamagedFileError(f"{self.path}: refused, the member {name!r} leads outside the archive")
         if any(part.startswith(".") or part == "__MACOSX" for part in parts):
             return None  # what file managers leave behind
-        match = self.pattern.search(name)
+        match = self.pattern.search(of + name)
         return match[1] if match else None
 
 
-class _Note:
-    """What was surveyed before, in a file beside the caches; worth nothing once the storage's stamp differs."""
+class _Told(io.FileIO):
+    """A file that says how far it was read."""
 
-    def __init__(self, storage: Storage) -> None:
-        path = storage.path.resolve()
-        key = hashlib.sha256(f"{path}\0{storage.pattern.pattern}".encode()).hexdigest()[:24]
-        self.path = paths.cache_dir() / ".surveys" / f"{key}.json"
-        self.stamp = _stamp(path)
+    def __init__(self, path: Path, told: Told) -> None:
+        super().__init__(path)
+        self._told = told
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        block = super().read(size)
+        self._told(len(block))
+        return block
+
+
+class _Note:
+    """What was surveyed before, in a file; worth nothing once the storage's stamp differs."""
+
+    def __init__(self, storage: Storage, folder: Path) -> None:
+        key = hashlib.sha256(os.fsencode(f"{storage.path.resolve()}\0{storage.pattern.pattern}")).hexdigest()[:24]
+        self.path = folder / f"{key}.json"
+        self.stamp = storage.stamp()
 
     def read(self) -> Survey | None:
         try:
@@ -172,33 +280,5 @@ class _Note:
         paths.write_json(self.path, {"stamp": self.stamp, "survey": asdict(survey)})
 
 
-def _stamp(path: Path) -> str:
-    """sha256 over names, sizes and times of change (ns) of a file, or of every file in a folder."""
-    lines = hashlib.sha256(str(path).encode())
-    for file in _walk(path) if path.is_dir() else [path]:
-        status = file.stat()
-        lines.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-    return lines.hexdigest()
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files in and below ``folder`` in sorted order, whatever order the file system keeps."""
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield from (Path(root, name) for name in sorted(files))
-
-
 def _is_tar(path: Path) -> bool:
     return path.name.endswith((".tar.gz", ".tgz", ".tar"))
-
-
-def _md5_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
-def _bounded(file: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
-    content = file.read(MEMBER_LIMIT + 1)
-    if len(content) > MEMBER_LIMIT:
-        raise DamagedFileError(f"{path}: unpacks to more than {MEMBER_LIMIT} bytes")
-    return content

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from plifctl.errors import UsageError
 from plifctl.events.formats import EVENT
 from plifctl.events.formats.aedat3 import encode_aedat3
-from plifctl.paths import make_dir
+from plifctl.paths import folder_written_beside
 
 CLASSES = (
     "left",
@@ -38,6 +39,9 @@ GESTURE_US = 500_000
 REFRACTORY_US = 500
 """A pixel is blind for so long after an event, µs."""
 
+_MARK = "SIMULATED.txt"
+"""The file by which a folder is known as one that may be written again."""
+
 _LIGHTS = ("fluorescent", "fluorescent_led", "lab", "led", "natural")
 _STEP_US = 2500
 _STEPS = GESTURE_US // _STEP_US
@@ -60,13 +64,25 @@ def write_synthetic_gesture(
     """Writes recordings, labels and trial lists in the original layout of DVS128 Gesture.
 
     Args:
-        root: The folder; made if it is not there.
+        root: The folder: new, empty, or written by this function before. It appears when it is whole.
         train_users: Number of recordings for training; each has one gesture of every class.
         test_users: Number of recordings for testing.
         seed: Decides everything, user by user: more users leave the earlier ones as they are.
         progress: Called after each recording with how many are done, and of how many.
+
+    Raises:
+        UsageError: The folder holds other files.
     """
-    make_dir(root)
+    if root.is_dir() and any(root.iterdir()) and not (root / _MARK).is_file():
+        raise UsageError(f"{root}: holds files that are not of the embedded data set", hint="name an empty folder")
+    with folder_written_beside(root) as beside:
+        _write(beside, train_users, test_users, seed, progress)
+        _write_lines(beside / _MARK, ["Simulated by plifctl synthesize; it may write this folder again."])
+
+
+def _write(
+    root: Path, train_users: int, test_users: int, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
     users, trials = train_users + test_users, []
     for user in range(1, users + 1):
         light = _LIGHTS[user % len(_LIGHTS)]

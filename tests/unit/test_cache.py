@@ -1,5 +1,6 @@
 """The cache contract: key, hit and miss, atomic build, checksums."""
 
+import hashlib
 import json
 import pickle
 import threading
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("places")
 
 
 def raw_of(root: Path, *overrides: str) -> EventSet:
-    dataset, frames = load_registry().dataset("synthetic-gesture", "paper", overrides)
-    raw = open_raw(dataset, root, frames=frames)
+    found = load_registry().dataset("synthetic-gesture", "paper", overrides)
+    raw = open_raw(found.dataset, root, frames=found.frames)
     assert isinstance(raw, EventSet)
     return raw
 
@@ -50,8 +51,8 @@ def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
 
 def test_the_key_is_what_it_always_was() -> None:
     # a changed digest makes every cache of every user a miss: only a raised version may do that
-    dataset, frames = load_registry().dataset("gesture")
-    key = CacheKey({**recipe_of(dataset, 20, frames), "raw": "0" * 64})
+    found = load_registry().dataset("gesture")
+    key = CacheKey({**recipe_of(found.dataset, 20, found.frames), "raw": "0" * 64})
     assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
     assert json.loads(json.dumps(dict(key.fields))) == {
         "dataset": "gesture",
@@ -134,7 +135,7 @@ def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(built) == 3
-    assert told.count(33) == 2  # of one build: the last sample, and the end
+    assert told.count(33) == 1  # of one build: the last sample
 
 
 def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
@@ -249,8 +250,8 @@ def test_the_size_to_come(gestures: Path) -> None:
 def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Path) -> None:
     import zipfile
 
-    dataset, frames = load_registry().dataset("nmnist")
-    raw = open_raw(dataset, shared / "data/NMNIST", frames=frames, verify=False)
+    nmnist = load_registry().dataset("nmnist")
+    raw = open_raw(nmnist.dataset, shared / "data/NMNIST", frames=nmnist.frames, verify=False)
     cache = build_cache(raw, 10, tmp_path / "c", workers=2)
     assert len(cache.labels) == 900
     found = cache.read(np.arange(900))
@@ -266,3 +267,20 @@ def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Pat
                     part = bytes5[edges[j] : edges[j + 1]]
                     np.add.at(expected[j], (part[:, 2] >> 7, part[:, 1], part[:, 0]), 1)
                 np.testing.assert_array_equal(found[rows[name.removesuffix(".bin")]], expected)
+
+
+def test_the_checksum_beside_a_cache_is_its_own(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    said, name = cache.path.with_name(f"{cache.path.name}.sha256").read_text().split()
+    assert name == cache.path.name
+    assert said == hashlib.sha256(cache.path.read_bytes()).hexdigest()
+
+
+def test_frames_that_do_not_sum_to_their_events_are_never_cached(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = integrate_frames(random_events(np.random.default_rng(0), 3), 2, "number", 128, 128)
+    monkeypatch.setattr("plifctl.cache.integrate_frames", lambda *_, **__: wrong)
+    with pytest.raises(AssertionError, match="do not sum"):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert not list((tmp_path / "c").rglob("*.h5"))

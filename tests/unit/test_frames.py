@@ -79,3 +79,14 @@ def test_a_count_never_wraps() -> None:
         integrate_frames(events, 1, "number", 1, 1)
     assert error.value.count == 256
     assert integrate_frames(events, 1, "number", 1, 1, dtype=np.uint16).max() == 256
+
+
+def test_a_byte_holds_255() -> None:
+    for n, fits in ((255, True), (256, False)):
+        events = np.zeros(n, EVENT)
+        if fits:
+            assert integrate_frames(events, 1, "number", 2, 2)[0, 0, 0, 0] == 255
+        else:
+            with pytest.raises(CountOverflow):
+                integrate_frames(events, 1, "number", 2, 2)
+            assert integrate_frames(events, 1, "number", 2, 2, dtype=np.uint16)[0, 0, 0, 0] == 256

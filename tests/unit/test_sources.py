@@ -1,8 +1,10 @@
 """Layouts, checksums, completeness, and that an archive and its folder are one thing."""
 
 import gzip
+import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -17,13 +19,15 @@ from making import write_gestures
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 from plifctl.events.rawset import EventSet, ImageSet
 from plifctl.events.sources import open_raw
-from plifctl.registry import Recipe, load_registry
+from plifctl.registry import load_registry
+from plifctl.specs import Recipe
 
 pytestmark = pytest.mark.usefixtures("places")
 
 
 def opened(name: str, root: Path | None, *, verify: bool = False, recipe: Recipe = "paper") -> EventSet | ImageSet:
-    dataset, frames = load_registry().dataset(name, recipe)
+    found = load_registry().dataset(name, recipe)
+    dataset, frames = found.dataset, found.frames
     return open_raw(dataset, root, frames=frames, verify=verify)
 
 
@@ -200,7 +204,7 @@ class TestNmnist:
 
 
 def test_cifar10dvs_splits_by_file_number(tmp_path: Path) -> None:
-    dataset, _ = load_registry().dataset("cifar10dvs")
+    dataset = load_registry().dataset("cifar10dvs").dataset
     for name in dataset.classes:
         for number in (0, 7, 899, 900):
             path = tmp_path / name / f"cifar10_{name}_{number}.aedat"
@@ -290,7 +294,8 @@ class TestFinding:
     def test_nothing_there_says_where_it_looked_and_what_to_type(self, tmp_path: Path) -> None:
         with pytest.raises(RawDataError, match=r"looked for DvsGesture.tar.gz") as error:
             opened("gesture", tmp_path)
-        assert "plifctl prepare gesture --T 20 --raw DIR" in error.value.hint
+        assert "ibm.ent.box.com" in error.value.hint
+        assert "--raw DIR" in error.value.hint
         with pytest.raises(RawDataError, match="no such folder"):
             opened("gesture", tmp_path / "nowhere")
 
@@ -316,3 +321,159 @@ def test_a_tar_with_a_link_in_place_of_a_recording_is_refused(tmp_path: Path) ->
         archive.addfile(link, io.BytesIO())
     with pytest.raises(DamagedFileError, match="no regular file"):
         opened("gesture", tmp_path)
+
+
+def test_what_was_surveyed_is_what_is_framed(gestures: Path, tmp_path: Path) -> None:
+    """A tool that copies times, too, can change a file without a sign of it: the content itself is compared."""
+    raw = opened("synthetic-gesture", gestures)
+    assert isinstance(raw, EventSet)
+    path = gestures / "user02_lab.aedat"
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(RawDataError, match=r"user02_lab.aedat is not what it was"):
+        list(raw.recordings())
+
+
+def test_notes_are_worth_nothing_once_a_file_changed(gestures: Path, tmp_path: Path) -> None:
+    found = load_registry().dataset("synthetic-gesture")
+
+    def digest() -> str:
+        return open_raw(found.dataset, gestures, frames=found.frames, notes=tmp_path / "notes").digest
+
+    before = digest()
+    assert digest() == before
+    assert list((tmp_path / "notes").glob("*.json"))
+    path = gestures / "user02_lab.aedat"
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert digest() != before
+
+
+def test_progress_ends_at_the_whole(gestures: Path) -> None:
+    found, told = load_registry().dataset("synthetic-gesture"), []
+    open_raw(found.dataset, gestures, frames=found.frames, progress=lambda done, total: told.append((done, total)))
+    assert told[-1][0] == told[-1][1]
+    assert told == sorted(told)
+
+
+@pytest.mark.parametrize("head", ["", "1,0,60000\n", "start,class,end\n"])
+def test_labels_without_their_head_lose_no_gesture_silently(gestures: Path, head: str) -> None:
+    path = gestures / "user01_lab_labels.csv"
+    path.write_text(head + "".join(path.read_text().splitlines(keepends=True)[1:]))
+    with pytest.raises(DamagedFileError, match=r"user01_lab_labels.csv, line 1: .* expected class,startTime_usec"):
+        opened("synthetic-gesture", gestures)
+
+
+def test_labels_with_a_byte_order_mark_are_read(gestures: Path) -> None:
+    path = gestures / "user01_lab_labels.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(opened("synthetic-gesture", gestures).samples) == 33
+
+
+def test_a_list_too_long_to_be_one(gestures: Path) -> None:
+    (gestures / "user01_lab_labels.csv").write_text("class,startTime_usec,endTime_usec\n" + "1,0,1\n" * 20000)
+    with pytest.raises(DamagedFileError, match="no list is so long"):
+        opened("synthetic-gesture", gestures)
+
+
+def test_one_number_under_two_names(tmp_path: Path) -> None:
+    found = load_registry().dataset("cifar10dvs")
+    for name in found.dataset.classes:
+        (tmp_path / name).mkdir()
+        for number in ("0", "900"):
+            (tmp_path / name / f"cifar10_{name}_{number}.aedat").write_bytes(b"#!AER-DAT2.0\r\n")
+    (tmp_path / "cat/cifar10_cat_00.aedat").write_bytes(b"#!AER-DAT2.0\r\n")
+    with pytest.raises(RawDataError, match="cat/0000 is there twice"):
+        open_raw(found.dataset, tmp_path, frames=found.frames)
+
+
+def test_strange_neighbours_do_no_harm(gestures: Path) -> None:
+    (gestures / ".#labels").symlink_to("nowhere")
+    (gestures / "unrelated").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(gestures) + b"/\xe9.txt")).write_text("x")
+    assert len(opened("synthetic-gesture", gestures).samples) == 33
+
+
+def test_a_link_that_leads_nowhere_is_named(gestures: Path) -> None:
+    (gestures / "user01_lab.aedat").unlink()
+    (gestures / "user01_lab.aedat").symlink_to("nowhere")
+    with pytest.raises(RawDataError, match=r"user01_lab.aedat: gone, or a link that leads nowhere"):
+        opened("synthetic-gesture", gestures)
+
+
+def test_a_file_that_was_named_is_the_one_that_is_read(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "a")
+    zipped(tmp_path / "a/Train", tmp_path / "Train.zip")
+    zipped(tmp_path / "a/Test", tmp_path / "Test.zip")
+    assert len(opened("nmnist", tmp_path / "Train.zip").samples) == 8
+    (tmp_path / "other.zip").write_bytes(b"x")
+    with pytest.raises(RawDataError, match=r"other.zip: no file of this data set"):
+        opened("nmnist", tmp_path / "other.zip")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_every_damaged_zip_is_a_damaged_file(tmp_path: Path, kind: int) -> None:
+    write_nmnist(tmp_path / "a")
+    zipped(tmp_path / "a/Test", tmp_path / "Test.zip")
+    with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
+        for path in sorted((tmp_path / "a/Train").rglob("*.bin")):
+            archive.write(path, path.relative_to(tmp_path / "a"))
+    whole, rng = (tmp_path / "Train.zip").read_bytes(), np.random.default_rng(0)
+    damaged = [whole[7:], whole[: len(whole) // 2]]
+    for _ in range(40):
+        data = bytearray(whole)
+        data[int(rng.integers(30, len(data)))] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(data))
+    refused = 0
+    for data in damaged:
+        (tmp_path / "Train.zip").write_bytes(data)
+        try:
+            opened("nmnist", tmp_path)
+        except RawDataError:
+            refused += 1
+    assert refused > 5
+
+
+class TestRecipesOfGestures:
+    @pytest.mark.parametrize(("invalid", "framed"), [("drop", 300), ("keep", 400)])
+    def test_what_happens_to_invalid_events(self, gestures: Path, invalid: str, framed: int) -> None:
+        path = gestures / "user01_lab.aedat"
+        data = bytearray(path.read_bytes())
+        words = np.frombuffer(data, np.uint8).copy()
+        start = data.index(b"#!END-HEADER\r\n") + 14 + 28
+        first = words[start : start + 8 * 400].reshape(400, 8)
+        first[::4, 0] &= 0xFE  # of the first gesture's 400 events every fourth loses its valid bit
+        path.write_bytes(words.tobytes())
+        found = load_registry().dataset("synthetic-gesture", "paper", [f"frames.invalid_events={invalid}"])
+        raw = open_raw(found.dataset, gestures, frames=found.frames)
+        assert isinstance(raw, EventSet)
+        member, content = next(raw.recordings())
+        row, events, n_raw = raw.decode(member, content)[0]
+        assert (raw.samples[row].id, len(events), n_raw) == ("user01_lab/00", framed, 400)
+
+    def test_the_first_78_are_the_first_of_the_list(self, tmp_path: Path) -> None:
+        write_gestures(tmp_path, users=81, events=2)
+        names = (tmp_path / "trials_to_train.txt").read_text().split()
+        (tmp_path / "trials_to_train.txt").write_text("\n".join(reversed(names)) + "\n")
+        raw = opened("gesture", tmp_path, recipe="published")
+        kept = {sample.id.split("/")[0] + ".aedat" for sample in raw.samples if sample.split == "train"}
+        assert kept == set(list(reversed(names))[:78])
+
+
+class TestVerified:
+    def test_every_part_must_be_the_published_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from plifctl.events import sources
+
+        write_nmnist(tmp_path / "a")
+        for part in ("Train", "Test"):
+            zipped(tmp_path / "a" / part, tmp_path / f"{part}.zip")
+        sums = {part: (hashlib.md5((tmp_path / f"{part}.zip").read_bytes()).hexdigest(),) for part in ("Train", "Test")}
+        monkeypatch.setattr(sources._Nmnist, "md5", sums)
+        assert opened("nmnist", tmp_path, verify=True).verified
+        assert not opened("nmnist", tmp_path / "a", verify=True).verified  # folders carry no checksum
+        monkeypatch.setattr(sources._Nmnist, "md5", {**sums, "Test": ("0" * 32,)})
+        assert not opened("nmnist", tmp_path).verified
+        with pytest.raises(ChecksumError, match=r"Test.zip: md5"):
+            opened("nmnist", tmp_path, verify=True)

@@ -51,7 +51,11 @@ def test_layout(root: Path) -> None:
     assert len(test) == TEST
     assert not set(train) & set(test)
     expected = {file.name for file in [*train, *test]} | {f"{file.stem}_labels.csv" for file in [*train, *test]}
-    assert {file.name for file in root.iterdir()} == expected | {"trials_to_train.txt", "trials_to_test.txt"}
+    assert {file.name for file in root.iterdir()} == expected | {
+        "trials_to_train.txt",
+        "trials_to_test.txt",
+        "SIMULATED.txt",
+    }
     assert [file.name[:7] for file in [*train, *test]] == [f"user{n:02}_" for n in range(1, TRAIN + TEST + 1)]
     assert sum(file.stat().st_size for file in root.iterdir()) < 100e6
 
