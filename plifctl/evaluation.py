@@ -11,7 +11,6 @@ from torch import Tensor
 
 from plifctl.snn.functional import predict
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.training.data import Batch
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,12 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: SpikingNetwork, batches: Iterable[Batch], T: int) -> Evaluation:
+def evaluate(model: SpikingNetwork, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Evaluation:
     """Runs the network on ``batches`` in evaluation mode and leaves its mode as it was.
 
     Args:
         model: The network.
-        batches: At least one.
+        batches: At least one; inputs as the network takes them, and labels ``[N]``.
         T: Time steps, for images.
     """
     spikes: dict[str, Tensor] = {}
@@ -60,7 +59,7 @@ def evaluate(model: SpikingNetwork, batches: Iterable[Batch], T: int) -> Evaluat
     was_training = model.training
     model.eval()
     try:
-        answers = [(predict(model(b.x, T, observe=observe)).cpu(), b.labels.cpu()) for b in batches]
+        answers = [(predict(model(x, T, observe=observe)).cpu(), y.cpu()) for x, y in batches]
     finally:
         model.train(was_training)
     predictions, labels = (torch.cat(part).numpy() for part in zip(*answers, strict=True))

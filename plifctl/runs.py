@@ -15,6 +15,7 @@ A run is live while its process holds ``.lock``: a killed run never looks finish
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -26,27 +27,30 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import filelock
 import numpy as np
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
-from plifctl import __version__, paths
+from plifctl import paths
 from plifctl.errors import CheckpointError, Interrupted, PlifctlError, ResumeError, RunError, UsageError
 from plifctl.registry import Resolved
-from plifctl.specs import ExperimentSpec, Spec
+from plifctl.specs import ExperimentSpec, Protocol, Recipe, Spec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from plifctl.training.loop import EpochRow, Outcome
 
-Protocol = Literal["A", "B"]
-Status = Literal["running", "finished", "stopped", "failed", "killed"]
+Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
+_SAID = ("running", "stopped", "failed")
 
 _log = logging.getLogger(__name__)
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RunData(Spec):
@@ -66,7 +70,7 @@ class ResultRecord(Spec):
     schema_version: Literal[1]
     run: str
     experiment: str
-    recipe: Literal["paper", "published"]
+    recipe: Recipe
     protocol: Protocol
     dataset: str
     T: int
@@ -75,10 +79,10 @@ class ResultRecord(Spec):
     digest: str
     overrides: tuple[str, ...]
     data: RunData
-    accuracy: float
+    accuracy: Fraction
     best_epoch: int
-    validation_accuracy: float | None
-    test_accuracy: tuple[float | None, ...]
+    validation_accuracy: Fraction | None
+    test_accuracy: tuple[Fraction | None, ...]
     tau: tuple[tuple[float, ...], ...]
     environment: dict[str, Any]
     finished: str
@@ -89,7 +93,7 @@ class RunConfig:
     """What was asked of a run: enough to ask for it again."""
 
     experiment: str
-    recipe: Literal["paper", "published"]
+    recipe: Recipe
     protocol: Protocol
     overrides: tuple[str, ...]
     spec: ExperimentSpec
@@ -130,9 +134,16 @@ class Run:
             raise RunError(f"{path}: damaged: {error}") from error
 
     def info(self) -> dict[str, Any]:
-        """Returns ``run.json``."""
-        tree: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-        return tree
+        """Returns ``run.json``.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        path = self.path / "run.json"
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged: {error}") from error
 
     def status(self) -> Status:
         """Returns how the run stands, from what is there rather than from what was last said."""
@@ -144,16 +155,23 @@ class Run:
                 pass
         except filelock.Timeout:
             return "running"
-        except OSError:
-            pass  # a folder that may only be read holds no live run of ours
+        except OSError:  # a run of somebody else's: what it said last is all that can be known
+            return self.info()["status"] if self.info().get("status") in _SAID else "unknown"
         said = self.info().get("status")
         return said if said in ("stopped", "failed") else "killed"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the epochs so far, one mapping each."""
+        """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none."""
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                if number < len(lines):
+                    raise RunError(f"{path}:{number}: damaged: {error}") from error
+        return rows
 
     def checkpoint(self, name: Literal["last", "best"]) -> Path:
         """Returns where a checkpoint lies."""
@@ -202,11 +220,6 @@ def create_run(
     return Run(path)
 
 
-def write_config(run: Run, resolved: Resolved, protocol: Protocol) -> None:
-    """Replaces a run's ``config.yaml``: a run that goes on may have more epochs than before."""
-    _write_config(run.path, resolved, protocol)
-
-
 def _write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
     tree = {
         "experiment": resolved.spec.name,
@@ -221,7 +234,7 @@ def _write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
 
 
 def find_run(name: str, runs_dir: Path) -> Run:
-    """Returns a run by its path, its id, the end or beginning of its id, or ``last``.
+    """Returns a run by its path, its id, any part of its id that no other has, or ``last``.
 
     Raises:
         UsageError: None fits, or several do.
@@ -235,13 +248,26 @@ def find_run(name: str, runs_dir: Path) -> Run:
         return (exact or fitting)[0]
     if fitting:
         listed = ", ".join(run.name for run in fitting[-5:])
-        raise UsageError(f"{len(fitting)} runs fit {name!r}: {listed}", hint="give more of the name")
+        latest = "the latest are " if len(fitting) > 5 else ""
+        raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{listed}", hint="give more of the name")
     raise UsageError(f"no run {name!r} in {runs_dir}", hint="plifctl ls runs lists them; a path will do, too")
 
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """Returns every run, oldest first."""
     return [Run(path.parent) for path in sorted(runs_dir.glob("*/config.yaml"))]
+
+
+def check_records(registry_dirs: Sequence[Path]) -> list[str]:
+    """Returns what is wrong with the records committed to a registry's ``results/``."""
+    problems: list[str] = []
+    for folder in registry_dirs:
+        for path in sorted((folder / "results").glob("*.json")):
+            try:
+                _read_record(path)
+            except RunError as error:
+                problems.append(str(error))
+    return problems
 
 
 def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRecord]:
@@ -263,7 +289,7 @@ def describe_machine(device: str, threads: int) -> dict[str, Any]:
     import torch
 
     return {
-        "plifctl": __version__,
+        "plifctl": paths.code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -276,36 +302,33 @@ def describe_machine(device: str, threads: int) -> dict[str, Any]:
 class RunRecorder:
     """Keeps a training in its run directory; the :class:`plifctl.training.loop.Recorder` of the command line.
 
-    Use it as a context: the run is locked, live and its end is noted, whatever it is.
+    Everything happens while the run is :meth:`live`; :meth:`begin` comes first, :meth:`finish` last.
 
     Args:
         run: The run.
         spec: The experiment; kept in every checkpoint, with the cache's content digest, so that one can be evaluated
             alone.
-        first_epoch: Epochs done before; later lines of ``metrics.jsonl`` are dropped.
     """
 
-    def __init__(self, run: Run, spec: ExperimentSpec, *, first_epoch: int = 0) -> None:
+    def __init__(self, run: Run, spec: ExperimentSpec) -> None:
         self.run, self.spec = run, spec
         self._cache = str(run.info()["cache"]["content_digest"])
         self.signum: int | None = None
-        self._first_epoch = first_epoch
         self._board: SummaryWriter | None = None
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Holds the run while the block runs.
+        """Holds the run while the block runs, and notes how it ended.
 
         Raises:
             ResumeError: Another process holds it.
         """
         lock = filelock.FileLock(self.run.path / ".lock")
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=2)  # whoever asks for the status of a run holds it for a moment
         except filelock.Timeout:
             raise ResumeError(f"{self.run.path}: another process is training this run") from None
         try:
-            self._begin()
             yield
         except BaseException as error:
             stopped = isinstance(error, Interrupted)
@@ -316,6 +339,19 @@ class RunRecorder:
             if self._board is not None:
                 self._board.close()
             lock.release()
+
+    def begin(self, resolved: Resolved, epochs_done: int) -> None:
+        """Notes that the run goes on.
+
+        Args:
+            resolved: The experiment, maybe with more epochs than before.
+            epochs_done: Of earlier processes; later lines of ``metrics.jsonl`` are dropped.
+        """
+        rows = [row for row in self.run.metrics() if row["epoch"] <= epochs_done]
+        paths.write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        _write_config(self.run.path, resolved, self.run.config().protocol)
+        self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
+        (self.run.path / "result.json").unlink(missing_ok=True)  # a run that goes on is not finished
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         """Keeps nothing of single steps."""
@@ -344,7 +380,9 @@ class RunRecorder:
         import torch
 
         with paths.written_beside(self.run.checkpoint(name)) as temporary:
-            torch.save({**state, "spec": self.spec.model_dump_json(), "cache": self._cache}, temporary)
+            whole = io.BytesIO()  # torch's own writing of files has no good word for a full disk
+            torch.save({**state, "spec": self.spec.model_dump_json(), "cache": self._cache}, whole)
+            temporary.write_bytes(whole.getbuffer())
 
     def load_best(self) -> dict[str, Any]:
         """Returns the best checkpoint."""
@@ -354,21 +392,28 @@ class RunRecorder:
         """Returns the signal that was received, if one was."""
         return self.signum
 
-    def finish(self, outcome: Outcome, config: RunConfig, data: RunData, environment: dict[str, Any]) -> ResultRecord:
+    def finish(
+        self,
+        outcome: Outcome,
+        resolved: Resolved,
+        protocol: Protocol,
+        data: RunData,
+        environment: dict[str, Any],
+    ) -> ResultRecord:
         """Writes the record, last of all."""
-        spec = config.spec
+        spec = resolved.spec
         record = ResultRecord(
             schema_version=1,
             run=self.run.name,
             experiment=spec.name,
             recipe=spec.recipe,
-            protocol=config.protocol,
+            protocol=protocol,
             dataset=spec.dataset.name,
             T=spec.T,
             seed=spec.train.seed,
             epochs=len(outcome.history),
             digest=spec.digest,
-            overrides=config.overrides,
+            overrides=resolved.overrides,
             data=data,
             accuracy=outcome.accuracy,
             best_epoch=outcome.best_epoch,
@@ -381,12 +426,6 @@ class RunRecorder:
         self._note(status="finished", exit_code=0)
         paths.write_text(self.run.path / "result.json", record.model_dump_json(indent=1) + "\n")
         return record
-
-    def _begin(self) -> None:
-        self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
-        (self.run.path / "result.json").unlink(missing_ok=True)  # a run that goes on is not finished
-        rows = [row for row in self.run.metrics() if row["epoch"] <= self._first_epoch]
-        paths.write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def _note(self, **changes: Any) -> None:
         paths.write_json(self.run.path / "run.json", {**self.run.info(), "updated": _now(), **changes})
@@ -401,7 +440,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
+        raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl ls runs lists the runs there are")
     try:
         with paths.machine_errors(path):
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

@@ -10,9 +10,11 @@ import csv
 import io
 import json
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -23,15 +25,16 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _WIDTH = 118
+_LONGEST_WHOLE_WORD = 14
 
 
-def render(tables: Sequence[Table], form: Format, *, width: int = _WIDTH) -> str:
+def render(tables: Sequence[Table], form: Format, *, width: int | None = None) -> str:
     """Returns the tables as one text.
 
     Args:
         tables: At least one.
         form: CSV and JSON hold all tables in one document.
-        width: Columns of the terminal.
+        width: Columns of the terminal; None where there is none.
     """
     match form:
         case "csv":
@@ -41,24 +44,29 @@ def render(tables: Sequence[Table], form: Format, *, width: int = _WIDTH) -> str
         case "markdown":
             return "\n\n".join(map(_markdown, tables))
         case "latex":
-            return "\n\n".join(map(_latex, tables))
+            return "\n\n".join(["% needs the packages booktabs and graphicx", *map(_latex, tables)])
         case "table":
-            return "\n\n".join(_terminal(table, width) for table in tables)
+            return "\n\n".join(_terminal(table, width or _WIDTH) for table in tables)
 
 
 def _terminal(table: Table, width: int) -> str:
-    drawn = RichTable(title=Text(_title(table)), title_justify="left", title_style="bold", expand=False)
+    drawn = RichTable(
+        title=Text(_title(table)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for index, head in enumerate(table.columns):
-        drawn.add_column(Text(head), justify="right" if _is_numeric(table, index) else "left", overflow="fold")
+        words = " ".join([head, *(_joined(row[index], " ({})") for row in table.rows)]).split()
+        longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
+        justify: Literal["right", "left"] = "right" if _is_numeric(table, index) else "left"
+        drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=longest)
     for row in table.rows:
         drawn.add_row(*(Text(_plain(_joined(cell, " ({})"))) for cell in row))
     output = io.StringIO()
     console = Console(file=output, width=width, force_terminal=False, highlight=False, soft_wrap=False)
     console.print(drawn)
-    console.print(Text(_plain(table.source)))
-    for mark, note in table.notes:
-        console.print(Text(f"({mark}) {_plain(note)}"))
-    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    notes = [_plain(table.source), *(f"({mark}) {_plain(note)}" for mark, note in table.notes)]
+    wrapped = [line for text in notes for line in textwrap.wrap(text, width, break_on_hyphens=False)]
+    return "\n".join([*lines, *wrapped])
 
 
 def _markdown(table: Table) -> str:
@@ -73,6 +81,10 @@ def _markdown(table: Table) -> str:
     return "\n".join(lines)
 
 
+_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Shrinks what follows to the width of the text if it is wider."""
+
+
 def _latex(table: Table) -> str:
     heads = " & ".join(map(_tex, table.columns))
     align = "".join("r" if _is_numeric(table, index) else "l" for index in range(len(table.columns)))
@@ -81,13 +93,14 @@ def _latex(table: Table) -> str:
         r"\centering",
         rf"\caption{{{_tex(table.caption)} ({_tex(table.source)})}}",
         r"\small",
+        _FIT + "{",
         rf"\begin{{tabular}}{{{align}}}",
         r"\toprule",
         heads + r" \\",
         r"\midrule",
     ]
     lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}", "}"]
     lines += [rf"\par\footnotesize\textsuperscript{{{mark}}} {_tex(note)}" for mark, note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
 
@@ -196,7 +209,10 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(character, character) for character in _plain(text))
+    if text.startswith("["):  # after the end of a row it would be taken for an option of it
+        return "{[}" + _tex(text[1:])
+    known = (_TEX.get(character, character) for character in _plain(text))
+    return "".join(part if max(part) < "\u0180" else "?" for part in known)  # beyond it, fonts lack the letters
 
 
 def _tex_cell(cell: Cell) -> str:

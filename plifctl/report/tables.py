@@ -15,10 +15,10 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from plifctl.errors import RegistryError, UsageError, did_you_mean
-from plifctl.registry import RECIPES, Registry
+from plifctl.registry import Registry
 from plifctl.runs import ResultRecord
-from plifctl.specs import Spec, is_modification
-from plifctl.structure import Conv, Linear, Plain, Pool, parse_structure
+from plifctl.specs import RECIPES, Spec, is_modification
+from plifctl.structure import Conv, Linear, Pool, parse_structure
 from plifctl.yamltree import YamlError, read_tree
 
 TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
@@ -162,7 +162,7 @@ class _Ours:
 
     def __init__(self, records: Sequence[ResultRecord], registry: Registry, include_modified: bool) -> None:
         self.registry = registry
-        self.records = [r for r in records if include_modified or not any(map(is_modification, r.overrides))]
+        self.records = [r for r in records if include_modified or not self._changes(r)]
         self.notes: dict[str, str] = {}
 
     def numbers(self, subject: str, measure: Measure) -> tuple[Number, ...]:
@@ -202,10 +202,18 @@ class _Ours:
             )
         if not first.data.verified:
             parts.append("source not verified")
-        changes = [text for text in first.overrides if is_modification(text)]
-        if changes:
+        if changes := self._changes(first):
             parts.append(f"MODIFIED: {', '.join(changes)}")
         return "; ".join(parts)
+
+    def _changes(self, record: ResultRecord) -> list[str]:
+        """What makes a record another experiment than the registry's of its name."""
+        changes = [text for text in record.overrides if is_modification(text)]
+        if not changes and record.experiment in self.registry.experiments():
+            now = self.registry.experiment(record.experiment, recipe=record.recipe).under(record.protocol)
+            if now.spec.digest != record.digest:
+                return ["the experiment was defined otherwise then"]
+        return changes
 
     def _of_network(self, name: str, measure: Measure) -> str:
         structure = self.registry.network(name).structure
@@ -213,12 +221,13 @@ class _Ours:
             return structure
         layers = parse_structure(structure)
         pools = sum(isinstance(layer, Pool) for layer in layers)
+        if pools == 0:
+            raise RegistryError(f"network {name} has no pooling, so that {measure} means nothing")
         counts = {
             "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
             "N_down": pools,
             "N_fc": sum(isinstance(layer, Linear) for layer in layers),
         }
-        assert layers.count(Plain("spiking")) == counts["N_conv"] * pools + counts["N_fc"]
         return str(counts[measure])
 
 
@@ -244,6 +253,17 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
     """Every table's file by name; a later folder's replaces an earlier one's."""
     files = [path for folder in folders for path in sorted((folder / "published").glob("table-*.yaml"))]
     return {path.stem.removeprefix("table-"): path for path in files}
+
+
+def check_published(folders: Sequence[Path]) -> list[str]:
+    """Returns what is wrong with the published tables of some registry folders."""
+    problems: list[str] = []
+    for path in _files(folders).values():
+        try:
+            _read(path)
+        except RegistryError as error:
+            problems += str(error).splitlines()
+    return problems
 
 
 def _read(path: Path) -> _Published:

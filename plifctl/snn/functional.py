@@ -125,9 +125,12 @@ LOSSES = {"mse-per-step": mse_per_step, "mse-rate": mse_rate}
 def predict(rates: Tensor) -> Tensor:
     """Returns the class with the highest mean rate, ``[T, N, C]`` to ``[N]``; of equal rates the lowest class.
 
+    Rates are multiples of 1/voters, so equal ones are frequent; their sums are rounded to 1e-4 before they are
+    compared, or the winner would depend on the order of addition, which changes with the size of the batch.
+
     Source: Sec. 3.7.
     """
-    return rates.mean(0).argmax(-1)
+    return (rates.sum(0, dtype=torch.float64) * 1e4).round().argmax(-1)
 
 
 def hash_keys(*parts: Tensor | int) -> Tensor:

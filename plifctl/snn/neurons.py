@@ -36,8 +36,8 @@ class Spiking(nn.Module):
 
     @property
     def tau(self) -> float:
-        """The membrane time constant in time steps."""
-        return 1.0 / self.decay().item()
+        """The membrane time constant in time steps; infinite where ``a`` is so low that 1/τ is 0."""
+        return float(self.decay().reciprocal().item())
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps inputs ``[T, N, ...]`` to spikes of the same shape, starting from V_reset."""

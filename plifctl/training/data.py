@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.snn.functional import hash_keys, uniform
-from plifctl.specs import ExperimentSpec
+from plifctl.specs import ExperimentSpec, TrainSpec
 
 HOLD_BYTES = 2 * 2**30
 """Samples of a cache up to this size are held in memory."""
@@ -59,6 +59,12 @@ class Batch:
     keys: Tensor
 
 
+def steps_per_epoch(samples: int, train: TrainSpec) -> int:
+    """Returns the number of training batches in an epoch; fewer samples than a batch still make one."""
+    whole, rest = divmod(samples, train.batch_size)
+    return whole if train.drop_last and whole else whole + bool(rest)
+
+
 class Feeder:
     """Makes batches of one experiment's samples.
 
@@ -74,8 +80,7 @@ class Feeder:
 
     def steps(self, rows: np.ndarray) -> int:
         """Number of training batches in an epoch over ``rows``."""
-        whole, rest = divmod(len(rows), self.spec.train.batch_size)
-        return whole if self.spec.train.drop_last and whole else whole + bool(rest)
+        return steps_per_epoch(len(rows), self.spec.train)
 
     def training(self, rows: np.ndarray, epoch: int, *, start: int = 0) -> Iterator[Batch]:
         """Yields shuffled, augmented batches of ``rows`` from step ``start`` of ``epoch`` on."""

@@ -16,21 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError
+from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError, RunError
 from plifctl.evaluation import Evaluation, evaluate
 from plifctl.snn.functional import LOSSES, predict
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.specs import ExperimentSpec, TrainSpec
+from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows of the cache for each purpose; ``validation`` is empty in protocol A."""
-
-    train: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -100,7 +92,7 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
 
     Source: supplement F; the published code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
 
-    Example: with a period of 64 the rate is 0 at epoch 64 and full again at 128.
+    With a period of 64 the rate is 0 at epoch 64 and full again at 128.
     """
     position = epoch % train.cosine_period if train.schedule == "cosine-restarts" else epoch
     return train.lr * (1 + math.cos(math.pi * position / train.cosine_period)) / 2
@@ -118,20 +110,20 @@ class Trainer:
     Args:
         spec: The experiment; its ``T`` is the one trained with.
         feeder: Its samples.
-        rows: Which of them serve for what.
+        split: Which of them serve for what; without validation samples it is protocol A.
         recorder: Is told of progress and keeps states.
         checkpoint_every: Save the state every so many steps too; 0: only after epochs and on signals.
     """
 
     def __init__(
-        self, spec: ExperimentSpec, feeder: Feeder, rows: Rows, recorder: Recorder, *, checkpoint_every: int = 0
+        self, spec: ExperimentSpec, feeder: Feeder, split: Split, recorder: Recorder, *, checkpoint_every: int = 0
     ) -> None:
-        self.spec, self.feeder, self.rows, self.recorder = spec, feeder, rows, recorder
+        self.spec, self.feeder, self.split, self.recorder = spec, feeder, split, recorder
         self.checkpoint_every = checkpoint_every
         self.model = build_model(spec, feeder.device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=spec.train.lr, fused=True)
         self.progress = Progress()
-        self.select_by = "validation" if len(rows.validation) else "test"
+        self.select_by = "validation" if len(split.validation) else "test"
 
     def state(self) -> dict[str, Any]:
         """Everything that decides how the training goes on: state dicts and plain values."""
@@ -146,32 +138,49 @@ class Trainer:
         """Takes up a state that :meth:`state` gave.
 
         Raises:
-            CheckpointError: The state belongs to another network.
+            CheckpointError: The state belongs to another network or experiment, or is none of a training.
         """
         load_weights(self.model, state)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
+        if state.get("digest") != self.spec.digest:
+            raise CheckpointError(
+                f"the checkpoint is of another experiment: {str(state.get('digest'))[:12]}, not {self.spec.digest[:12]}"
+            )
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.progress = Progress(**state["progress"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint holds no state to go on from: {error!r}") from error
 
     def run(self) -> Outcome:
         """Trains to the last epoch and reports by the protocol.
 
         Raises:
             Interrupted: A signal asked for it; the state is saved.
-            DivergedError: The loss is not finite.
+            DivergedError: A number is not finite any more.
             OutOfMemoryError: The device ran out of memory.
+            RunError: Batch normalisation has a single value to normalise.
         """
+        size = self.spec.train.batch_size
         try:
             while self.progress.epoch < self.spec.train.epochs:
                 self._epoch()
+            return self._outcome()
         except _Stop as stop:
             self.recorder.save("last", self.state())
-            where = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
-            raise Interrupted(stop.signum, f"stopped in {where}; the state is saved") from None
-        except torch.OutOfMemoryError as error:
-            size = self.spec.train.batch_size
+            where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
+            raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             hint = f"try --set train.batch_size={max(1, size // 2)}"
             raise OutOfMemoryError(f"out of memory with batches of {size}: {error}", hint=hint) from error
-        return self._outcome()
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise RunError(
+                f"batches of {size}: batch normalisation has one value a channel to normalise",
+                hint="--set train.batch_size=2 or more, or --set network.batch_norm=over-time",
+            ) from error
 
     def _epoch(self) -> None:
         progress, started = self.progress, time.perf_counter()
@@ -188,7 +197,7 @@ class Trainer:
             validation_accuracy=found["validation"].accuracy if "validation" in found else None,
             test_accuracy=found["test"].accuracy if "test" in found else None,
             lr=learning_rate(self.spec.train, progress.epoch),
-            tau=self.model.taus(),
+            tau=self._finite_taus(),
             firing_rate=list(chosen.firing_rate.values()),
             seconds=round(progress.seconds, 3),
             samples_per_second=round(progress.seen / progress.seconds, 1),
@@ -205,7 +214,7 @@ class Trainer:
         self.recorder.save("last", self.state())
 
     def _train_rest_of_epoch(self, started: float, before: float) -> None:
-        progress, rows = self.progress, self.rows.train
+        progress, rows = self.progress, self.split.train
         loss_of = LOSSES[self.spec.train.loss]
         steps = self.feeder.steps(rows)
         for group in self.optimizer.param_groups:
@@ -216,12 +225,10 @@ class Trainer:
             loss = loss_of(rates, batch.labels)
             value = loss.item()
             if not math.isfinite(value):
-                raise DivergedError(
-                    f"the loss is {value} in epoch {progress.epoch + 1}, step {progress.step + 1}",
-                    hint="try a lower rate, e.g. --set train.lr=1e-4",
-                )
+                raise self._diverged(f"the loss is {value}")
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            self._check_gradients()
             self.optimizer.step()
             progress.loss_sum += value * len(batch.labels)
             progress.correct += int((predict(rates) == batch.labels).sum())
@@ -233,26 +240,47 @@ class Trainer:
                 self.recorder.save("last", self.state())
             self._heed_signals()
 
+    def _check_gradients(self) -> None:
+        # Spikes are 0 or 1 whatever the weights are, so the loss stays finite when they do not; gradients show it.
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not torch.nn.utils.get_total_norm(gradients).isfinite():
+            broken = (n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
+            raise self._diverged(f"the gradient of {next(broken, 'all layers together')} is not finite")
+
+    def _finite_taus(self) -> list[float]:
+        taus = self.model.taus()
+        for name, tau in zip(self.model.spiking_layers(), taus, strict=True):
+            if not math.isfinite(tau):
+                raise self._diverged(f"τ of layer {name} is {tau}")
+        return taus
+
+    def _diverged(self, what: str) -> DivergedError:
+        lr = learning_rate(self.spec.train, self.progress.epoch)
+        return DivergedError(
+            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, at a learning rate of {lr:.3g}",
+            hint=f"try a lower one, e.g. --set train.lr={self.spec.train.lr / 10:g}",
+        )
+
     def _evaluations(self) -> dict[str, Evaluation]:
-        validation, test = self.rows.validation, self.rows.test
+        validation, test, epoch = self.split.validation, self.split.test, self.progress.epoch + 1
         if self.select_by == "test":
-            return {"test": self._evaluate(test, "test")}
-        found = {"validation": self._evaluate(validation, "validate")}
+            return {"test": self._evaluate(test, "test", epoch)}
+        found = {"validation": self._evaluate(validation, "validate", epoch)}
         if self.spec.validation.test == "every-epoch":
-            found["test"] = self._evaluate(test, "test")
+            found["test"] = self._evaluate(test, "test", epoch)
         return found
 
-    def _evaluate(self, rows: np.ndarray, part: str) -> Evaluation:
+    def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Evaluation:
         as_training = part == "validate" and self.spec.validation.loader == "as-training"
         batches = self.feeder.training(rows, self.progress.epoch) if as_training else self.feeder.plain(rows)
         steps = self.feeder.steps(rows) if as_training else -(-len(rows) // self.spec.train.batch_size)
-        return evaluate(self.model, self._watched(batches, steps, part), self.spec.T)
+        return evaluate(self.model, self._watched(batches, steps, part, epoch), self.spec.T)
 
-    def _watched(self, batches: Iterator[Batch], steps: int, part: str) -> Iterator[Batch]:
+    def _watched(self, batches: Iterator[Batch], steps: int, part: str, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step, batch in enumerate(batches, 1):
             self._heed_signals()
-            yield batch
-            self.recorder.on_step(self.progress.epoch + 1, step, steps, math.nan, part)
+            yield batch.x, batch.labels
+            self.recorder.on_step(epoch, step, steps, math.nan, part)
 
     def _heed_signals(self) -> None:
         signum = self.recorder.stop_signal()
@@ -269,7 +297,7 @@ class Trainer:
         row = history[best - 1]
         if row.test_accuracy is None:
             load_weights(self.model, self.recorder.load_best())
-            accuracy = self._evaluate(self.rows.test, "test").accuracy
+            accuracy = self._evaluate(self.split.test, "test", best).accuracy
         else:
             accuracy = row.test_accuracy
         return Outcome(accuracy, row.validation_accuracy, best, history)
@@ -280,20 +308,28 @@ class _Stop(Exception):
         self.signum = signum
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory is what ran out: of the CPU's, torch says so in words only."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
 def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:
     """Loads the weights of a saved state into ``model``.
 
     Raises:
         CheckpointError: They belong to another network; the message names the first difference.
     """
-    own, saved = _shapes(model.state_dict()), _shapes(state["model"])
+    weights = state.get("model")
+    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
+        raise CheckpointError("the checkpoint holds no weights")
+    own, saved = _shapes(model.state_dict()), _shapes(weights)
     missing, foreign = sorted(own - saved), sorted(saved - own)
     if missing or foreign:
         raise CheckpointError(
             f"the checkpoint is of another network: it has {_first(foreign)}, wanted is {_first(missing)}",
             hint="evaluate a checkpoint with the experiment it was trained by",
         )
-    model.load_state_dict(state["model"])
+    model.load_state_dict(weights)
 
 
 def _shapes(weights: dict[str, Tensor]) -> set[str]:

@@ -23,8 +23,8 @@ MAY = {
     "cache": {"events"},
     "splits": set(),
     "snn": {"snn"},
-    "training": {"training", "snn", "evaluation"},
-    "evaluation": {"snn", "training"},
+    "training": {"training", "snn", "splits", "evaluation"},
+    "evaluation": {"snn"},
     "runs": {"registry", "training"},
     "report": {"report", "runs", "registry", "yamltree"},
     "console": set(),
@@ -40,7 +40,8 @@ def imports(tree: ast.AST) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import says less than the full name"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 

@@ -31,7 +31,6 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
         "T": 8,
         "seed": 2020,
         "epochs": 2,
-        "digest": "d",
         "overrides": (),
         "accuracy": 0.9046,
         "best_epoch": 2,
@@ -41,7 +40,9 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
         "environment": {},
         "finished": "2026-01-01T00:00:00Z",
     }
-    return ResultRecord(**(values | changes), data=RunData(**data))
+    values |= changes
+    spec = load_registry().experiment(experiment, recipe=values["recipe"]).under(values["protocol"]).spec
+    return ResultRecord(**({"digest": spec.digest} | values), data=RunData(**data))
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
@@ -147,6 +148,14 @@ def test_modified_runs_stay_out_unless_asked() -> None:
     assert ours(table("4", record(overrides=("train.epochs=2", "train.seed=1")))) != {}
 
 
+def test_runs_of_an_experiment_that_was_defined_otherwise_stay_out_unless_asked() -> None:
+    other = record(digest="0" * 64)
+    assert ours(table("4", other)) == {}
+    found = table("4", other, include_modified=True)
+    assert ours(found) != {}
+    assert "MODIFIED: the experiment was defined otherwise" in found.notes[0][1]
+
+
 def test_unknown_table() -> None:
     with pytest.raises(UsageError, match="unknown table '6'"):
         table("6")
@@ -211,11 +220,19 @@ def test_csv_and_json_hold_every_number() -> None:
     assert entry["protocol"] == "A"
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def has_latex() -> bool:
+    """Whether LaTeX is here, with the packages that the tables need."""
+    if shutil.which("pdflatex") is None:
+        return False
+    found = subprocess.run(["kpsewhich", "booktabs.sty", "graphicx.sty"], capture_output=True, text=True, check=False)
+    return len(found.stdout.split()) == 2
+
+
+@pytest.mark.skipif(not has_latex(), reason="no LaTeX with booktabs and graphicx here")
 def test_latex_compiles(tmp_path: Path) -> None:
     body = render([table(name, record(), HOSTILE) for name in TABLES], "latex")
     text = (
-        "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs}\\begin{document}"
+        "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}\\begin{document}"
         + body
         + "\\end{document}"
     )

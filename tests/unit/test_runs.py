@@ -1,11 +1,13 @@
 """Run directories: status from what is there, records, checkpoints."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import plifctl as package
 from plifctl import runs
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.registry import load_registry
@@ -37,6 +39,7 @@ def test_status_is_what_is_there(tmp_path: Path) -> None:
     assert run.status() == "killed"  # nobody holds it, and it did not say how it ended
     recorder = RunRecorder(run, RESOLVED.spec)
     with recorder.live():
+        recorder.begin(RESOLVED, 0)
         assert run.status() == "running"
     assert run.status() == "killed"
     with pytest.raises(RunError), recorder.live():
@@ -62,8 +65,19 @@ def test_a_run_has_one_trainer(tmp_path: Path) -> None:
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     run = make(tmp_path)
     (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n')
-    with RunRecorder(run, RESOLVED.spec, first_epoch=2).live():
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "lo')  # the power failed here
+    recorder = RunRecorder(run, RESOLVED.spec)
+    with recorder.live():
+        recorder.begin(RESOLVED, 2)
         assert run.metrics() == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+    with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
+        run.metrics()
 
 
 def test_finding(tmp_path: Path) -> None:
@@ -111,3 +125,9 @@ def test_damaged_records_are_left_out_and_named(tmp_path: Path, caplog: pytest.L
     assert "result.json: not a result record" in caplog.text
     with pytest.raises(RunError):
         run.record()
+
+
+def test_a_run_says_what_code_it_is_of() -> None:
+    described = runs.describe_machine("cpu", 1)
+    assert re.fullmatch(rf"{re.escape(package.__version__)}(\+\w+(-dirty)?)?", described["plifctl"])
+    assert {"python", "torch", "numpy", "platform", "device", "threads"} <= set(described)

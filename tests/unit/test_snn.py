@@ -195,3 +195,103 @@ def test_losses_by_hand() -> None:
     assert functional.mse_per_step(rates, labels).item() == pytest.approx((0 + 0 + 1 + 0) / 4)
     assert functional.mse_rate(rates, labels).item() == pytest.approx((0.5**2 + 0) / 2)
     assert functional.predict(torch.tensor([[[0.5, 0.5, 0.1]]])).item() == 0
+
+
+class TestLayers:
+    def test_masks_are_held_over_time_and_differ_by_sample_and_layer(self) -> None:
+        from plifctl.snn.layers import Dropout
+
+        layer = Dropout(0.5).train()
+        keys = functional.hash_keys(1, torch.arange(3))
+        found = layer(torch.ones(6, 3, 4, 5), keys)
+        assert set(found.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(found, found[:1].expand_as(found))
+        assert not torch.equal(found[0, 0], found[0, 1])
+        assert torch.equal(layer.eval()(torch.ones(6, 3, 4, 5), keys), torch.ones(6, 3, 4, 5))
+
+    def test_two_dropout_layers_have_two_masks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        seen: list[Tensor] = []
+        monkeypatch.setattr("plifctl.snn.layers.Dropout.forward", lambda _, x, keys: seen.append(keys) or x)
+        net = network("DP-FC20-SN-DP-FC20-SN-APk10s10", (1, 2, 2), 2).train()
+        net(torch.ones(3, 1, 2, 2), 2, keys=torch.arange(3))
+        assert len(seen) == 2
+        assert not torch.equal(seen[0], seen[1])
+
+    def test_pooling_is_that_of_torch(self) -> None:
+        from plifctl.snn.layers import Pool
+
+        x = torch.randn(2, 3, 4, 7, 7)
+        for mode, pool in (("max", torch.nn.functional.max_pool2d), ("average", torch.nn.functional.avg_pool2d)):
+            expected = torch.stack([pool(x_t, 3, 2) for x_t in x])
+            assert torch.equal(Pool(mode, 3, 2)(x), expected)
+
+    def test_a_vote_is_of_neurons_that_stand_together(self) -> None:
+        spikes = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
+        assert functional.vote(spikes, 2).tolist() == [1.0, 0.0, 0.5]
+
+    def test_batch_norm_is_torchs_own_at_each_step(self) -> None:
+        from plifctl.snn.layers import BatchNorm
+
+        ours, theirs = BatchNorm(3, per_step=True), torch.nn.BatchNorm2d(3)
+        x = 1e-3 * torch.randn(4, 2, 3, 5, 5)  # so small that eps matters
+        assert torch.equal(ours(x), torch.stack([theirs(x_t) for x_t in x]))
+        assert torch.equal(ours.running_var, theirs.running_var)
+
+    @pytest.mark.parametrize(
+        "changes", [{"v_threshold": 0.3}, {"v_reset": -0.7}, {"detach_reset": False}, {"tau_0": 5.0}]
+    )
+    def test_a_layer_is_what_its_spec_says(self, changes: dict[str, Any]) -> None:
+        spec = PLIF.model_copy(update=changes)
+        x = 3 * torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+        found = []
+        for layer in (Spiking(spec), Spiking(PLIF)):
+            own = x.clone().requires_grad_()
+            spikes = layer(own)
+            spikes.sum().backward()
+            found.append((spikes.detach(), own.grad))
+        own = x.clone().requires_grad_()
+        expected = scan(
+            own,
+            torch.tensor(1 / spec.start_tau),
+            v_threshold=spec.v_threshold,
+            v_reset=spec.v_reset,
+            detach_reset=spec.detach_reset,
+            kernel="eager",
+        )
+        expected.sum().backward()
+        assert torch.equal(found[0][0], expected.detach())
+        torch.testing.assert_close(found[0][1], own.grad, rtol=1e-5, atol=1e-6)
+        changed = not torch.equal(found[0][0], found[1][0]) or not torch.allclose(found[0][1], found[1][1])  # type: ignore[arg-type]
+        assert changed
+
+    def test_the_fast_kernel_is_the_one_used_on_the_cpu(self) -> None:
+        for dtype in (torch.float32, torch.float64):
+            x = torch.randn(3, 4, dtype=dtype, requires_grad=True)
+            assert "_Scan" in type(Spiking(PLIF).to(dtype)(x).grad_fn).__name__
+
+
+def test_fused_equals_the_definition_in_float32() -> None:
+    x = 2 * torch.randn(16, 33, 257, generator=torch.Generator().manual_seed(1))
+    weight = torch.randn(16, 33, 257, generator=torch.Generator().manual_seed(2))
+    found = []
+    for kernel in KERNELS:
+        own, a = x.clone().requires_grad_(), torch.tensor(0.3, requires_grad=True)
+        spikes = run(own, a.sigmoid(), kernel=kernel)
+        (spikes * weight).sum().backward()
+        found.append((spikes.detach(), own.grad, a.grad))
+    different = (found[0][0] != found[1][0]).flatten(1).any(0)
+    assert different.sum() <= 3  # only where the potential is within rounding of the threshold
+    same = ~different.view(33, 257)
+    torch.testing.assert_close(found[0][1][:, same], found[1][1][:, same], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-4, atol=1e-3)
+
+
+def test_equal_rates_give_the_lowest_class_in_every_batch() -> None:
+    votes = torch.randint(0, 11, (8, 3000, 10), generator=torch.Generator().manual_seed(0))
+    rates = votes.float() / 10
+    counts = votes.sum(0).tolist()
+    expected = [row.index(max(row)) for row in counts]
+    assert functional.predict(rates).tolist() == expected
+    assert [functional.predict(rates[:, n : n + 1]).item() for n in range(200)] == expected[:200]
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
+    assert functional.predict(rates[order]).tolist() == expected

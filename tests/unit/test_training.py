@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from plifctl.errors import CheckpointError, DivergedError, Interrupted
+from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError, RunError
 from plifctl.evaluation import evaluate
 from plifctl.registry import load_registry
 from plifctl.specs import ExperimentSpec
-from plifctl.training.data import Feeder, augment
-from plifctl.training.loop import EpochRow, Rows, Trainer, build_model, learning_rate, load_weights
+from plifctl.splits import Split
+from plifctl.training.data import Batch, Feeder, augment
+from plifctl.training.loop import EpochRow, Trainer, build_model, learning_rate, load_weights
 
 CPU = torch.device("cpu")
 
@@ -68,13 +69,17 @@ def spec_of(*overrides: str, recipe: str = "paper") -> ExperimentSpec:
     return spec.model_copy(update={"network": spec.network.model_copy(update={"structure": structure})})
 
 
-ROWS = Rows(np.arange(16), np.empty(0, np.int64), np.arange(16, 24))
-ROWS_B = Rows(np.arange(12), np.arange(12, 16), np.arange(16, 24))
+ROWS = Split(np.arange(16), np.empty(0, np.int64), np.arange(16, 24))
+ROWS_B = Split(np.arange(12), np.arange(12, 16), np.arange(16, 24))
 
 
-def trainer_of(recorder: Recorder, spec: ExperimentSpec | None = None, rows: Rows = ROWS) -> Trainer:
+def trainer_of(recorder: Recorder, spec: ExperimentSpec | None = None, rows: Split = ROWS) -> Trainer:
     spec = spec or spec_of()
     return Trainer(spec, Feeder(Samples(), spec, CPU), rows, recorder)
+
+
+def pairs(feeder: Feeder, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return ((batch.x, batch.labels) for batch in feeder.plain(rows))
 
 
 def plain(row: EpochRow) -> dict[str, Any]:
@@ -105,7 +110,7 @@ class TestProtocols:
         assert outcome.best_epoch == validation.index(outcome.validation_accuracy) + 1
         model = build_model(trainer.spec, CPU)
         load_weights(model, recorder.saved["best"])
-        assert outcome.accuracy == evaluate(model, trainer.feeder.plain(ROWS_B.test), 2).accuracy
+        assert outcome.accuracy == evaluate(model, pairs(trainer.feeder, ROWS_B.test), 2).accuracy
 
     def test_published_b_tests_every_epoch_and_reports_at_the_choice(self) -> None:
         recorder = Recorder()
@@ -245,10 +250,230 @@ def test_evaluation_counts() -> None:
     spec = spec_of()
     feeder = Feeder(Samples(), spec, CPU)
     model = build_model(spec, CPU)
-    found = evaluate(model, feeder.plain(np.arange(24)), 2)
+    found = evaluate(model, pairs(feeder, np.arange(24)), 2)
     confusion = found.confusion(10)
     assert confusion.sum() == 24
     assert confusion.trace() / 24 == found.accuracy
     assert confusion.sum(1)[:2].tolist() == [12, 12]
     assert all(0 <= rate <= 1 for rate in found.firing_rate.values())
     assert model.training
+
+
+class TestFailures:
+    def test_weights_that_explode_are_an_error(self) -> None:
+        with pytest.raises(DivergedError, match=r"not finite in epoch 1, step 2") as error:
+            trainer_of(Recorder(), spec_of("train.lr=1e38")).run()
+        assert "--set train.lr=1e+37" in error.value.hint
+
+    def test_a_time_constant_without_end_is_an_error(self) -> None:
+        trainer = trainer_of(Recorder())
+        with torch.no_grad():
+            assert trainer.model.spiking_layers()["sn1"].a is not None
+            trainer.model.spiking_layers()["sn1"].a.fill_(-1000.0)  # type: ignore[union-attr]
+        with pytest.raises(DivergedError, match="τ of layer sn1 is inf"):
+            trainer.run()
+
+    def test_the_layer_is_named(self) -> None:
+        trainer = trainer_of(Recorder())
+        with torch.no_grad():
+            trainer.model.layers["fc1"].weight[0, 0] = math.nan
+        with pytest.raises(DivergedError, match=r"the gradient of layers\.\w+"):
+            trainer.run()
+
+    def test_memory_of_the_cpu_runs_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object, **__: object) -> None:
+            torch.empty(2**60)
+
+        trainer = trainer_of(Recorder())
+        monkeypatch.setattr(trainer.model, "forward", fail)
+        with pytest.raises(OutOfMemoryError, match="batches of 5") as error:
+            trainer.run()
+        assert "train.batch_size=2" in error.value.hint
+
+    def test_a_batch_of_one_value_a_channel(self) -> None:
+        spec = spec_of("train.batch_size=1")
+        structure = "APk28s28-c4k1s1-BN-SN-FC20-SN-FC100-SN-APk10s10"
+        spec = spec.model_copy(update={"network": spec.network.model_copy(update={"structure": structure})})
+        with pytest.raises(RunError, match="one value a channel"):
+            trainer_of(Recorder(), spec).run()
+
+    @pytest.mark.parametrize("part", ["train", "validate", "test"])
+    def test_a_stop_in_any_part_is_a_stop(self, part: str) -> None:
+        class Stopping(Recorder):
+            def stop_signal(self) -> int | None:
+                return 15 if part in self.parts else None
+
+        recorder = Stopping()
+        with pytest.raises(Interrupted) as stopped:
+            trainer_of(recorder, rows=ROWS_B).run()
+        assert stopped.value.exit_code == 143
+        again = trainer_of(Recorder(saved=recorder.saved), rows=ROWS_B)
+        again.restore(recorder.saved["last"])
+        assert again.run().accuracy == trainer_of(Recorder(), rows=ROWS_B).run().accuracy
+
+
+class TestForeignStates:
+    def state(self) -> dict[str, Any]:
+        recorder = Recorder()
+        trainer_of(recorder, spec_of("train.epochs=1")).run()
+        return recorder.saved["last"]
+
+    def test_of_another_experiment(self) -> None:
+        with pytest.raises(CheckpointError, match="another experiment"):
+            trainer_of(Recorder()).restore({**self.state(), "digest": "0" * 64})
+
+    @pytest.mark.parametrize("missing", ["optimizer", "progress"])
+    def test_that_are_no_whole_state(self, missing: str) -> None:
+        state = self.state()
+        del state[missing]
+        with pytest.raises(CheckpointError, match="no state to go on from"):
+            trainer_of(Recorder()).restore(state)
+
+    @pytest.mark.parametrize("model", [None, [], {"a": 1}])
+    def test_without_weights(self, model: object) -> None:
+        with pytest.raises(CheckpointError, match="no weights"):
+            trainer_of(Recorder()).restore({**self.state(), "model": model})
+
+
+class Plain:
+    """The experiment of these tests written down again with nothing but torch, for two recipes.
+
+    c4k3s1-BN-SN-MPk4s4-FC20-SN-FC100-SN-APk10s10, batch norm per step, the first conv + BN once; no dropout.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor], spec: ExperimentSpec) -> None:
+        self.spec = spec
+        self.buffers = {k: v.clone() for k, v in weights.items() if "running" in k}
+        learnt = {k: v.clone().requires_grad_() for k, v in weights.items() if v.is_floating_point()}
+        self.weights = {k: v for k, v in learnt.items() if "running" not in k}
+        self.adam = torch.optim.Adam(self.weights.values(), lr=spec.train.lr)
+        self.spikes: list[torch.Tensor] = []
+
+    def neurons(self, x: list[torch.Tensor], a: torch.Tensor) -> list[torch.Tensor]:
+        k, v, spikes = torch.sigmoid(a), torch.zeros_like(x[0]), []
+        for x_t in x:
+            h = v + k * (x_t - v)
+            over = h - 1.0
+            hard = (over >= 0).to(h)
+            soft = torch.atan(math.pi * over) / math.pi + 0.5
+            spike = hard.detach() + (soft - soft.detach())  # exactly 0 or 1 forward, the slope of the arctan backward
+            v = h * (1 - hard)
+            spikes.append(spike)
+        self.spikes.append(torch.stack(spikes).detach())
+        return spikes
+
+    def forward(self, images: torch.Tensor, training: bool) -> torch.Tensor:
+        w, functional = {k.removeprefix("layers."): v for k, v in self.weights.items()}, torch.nn.functional
+        x = functional.conv2d(images, w["conv0.weight"], padding=1)
+        running = (self.buffers["layers.bn0.running_mean"], self.buffers["layers.bn0.running_var"])
+        x = functional.batch_norm(x, *running, w["bn0.weight"], w["bn0.bias"], training, momentum=0.1, eps=1e-5)
+        self.spikes = []
+        steps = self.neurons([x] * self.spec.T, w["sn0.a"])
+        steps = [functional.max_pool2d(s, 4).flatten(1) @ w["fc0.weight"].T for s in steps]
+        steps = [s @ w["fc1.weight"].T for s in self.neurons(steps, w["sn1.a"])]
+        return torch.stack([s.view(len(s), 10, 10).mean(2) for s in self.neurons(steps, w["sn2.a"])])
+
+    def train(self, feeder: Feeder, rows: np.ndarray, epoch: int) -> None:
+        rate = self.spec.train.lr * (1 + math.cos(math.pi * epoch / self.spec.train.cosine_period)) / 2
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        for batch in feeder.training(rows, epoch):
+            rates, target = self.forward(batch.x, True), torch.nn.functional.one_hot(batch.labels, 10)
+            per_step = ((rates - target) ** 2).mean()
+            of_the_rate = ((rates.mean(0) - target) ** 2).mean()
+            self.adam.zero_grad()
+            (per_step if self.spec.recipe == "paper" else of_the_rate).backward()
+            self.adam.step()
+
+    def test(self, feeder: Feeder, batches: Iterator[Any]) -> tuple[float, list[float]]:
+        right, seen, fired, neurons = 0, 0, [0.0] * 3, [0] * 3
+        for batch in batches:
+            with torch.no_grad():
+                votes = (self.forward(batch.x, False).sum(0) * 10).round()
+            for answer, label in zip(votes.tolist(), batch.labels.tolist(), strict=True):
+                right += answer.index(max(answer)) == label
+                seen += 1
+            for layer, s in enumerate(self.spikes):
+                fired[layer] += s.sum().item()
+                neurons[layer] += s.numel()
+        return right / seen, [f / n for f, n in zip(fired, neurons, strict=True)]
+
+
+class Exact(Feeder):
+    """Batches in float64: two ways of adding up then fire the same spikes."""
+
+    def _batch(self, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
+        batch = super()._batch(rows, epoch, augmentation=augmentation)
+        return Batch(batch.x.double(), batch.labels, batch.keys)
+
+
+@pytest.mark.parametrize("recipe", ["paper", "published"])
+@pytest.mark.parametrize("rows", [ROWS, ROWS_B], ids=["A", "B"])
+def test_training_is_what_plain_torch_does(recipe: str, rows: Split) -> None:
+    spec = spec_of("train.lr=0.05", "train.cosine_period=2", "T=3", recipe=recipe)
+    structure = spec.network.structure.replace("DP-", "")
+    spec = spec.model_copy(update={"network": spec.network.model_copy(update={"structure": structure})})
+    recorder = Recorder()
+    feeder = Exact(Samples(), spec, CPU)
+    trainer = Trainer(spec, feeder, rows, recorder)
+    trainer.model.double()
+    plain_one = Plain({k: v.detach().clone() for k, v in trainer.model.state_dict().items()}, spec)
+    trainer.run()
+    for epoch, row in enumerate(recorder.rows):
+        plain_one.train(feeder, rows.train, epoch)
+        if row.validation_accuracy is None:
+            accuracy, fired = plain_one.test(feeder, feeder.plain(rows.test))
+            assert row.test_accuracy == accuracy
+        else:
+            shuffled = recipe == "published"  # with the training's augmentation, too
+            batches = feeder.training(rows.validation, epoch) if shuffled else feeder.plain(rows.validation)
+            accuracy, fired = plain_one.test(feeder, batches)
+            assert row.validation_accuracy == accuracy
+        assert row.firing_rate == pytest.approx(fired, rel=1e-9)
+        assert row.tau == pytest.approx([1 + math.exp(-plain_one.weights[f"layers.sn{i}.a"].item()) for i in range(3)])
+    for name, weight in {**plain_one.weights, **plain_one.buffers}.items():
+        torch.testing.assert_close(recorder.saved["last"]["model"][name], weight.detach(), rtol=1e-7, atol=1e-9)
+
+
+def test_what_makes_another_experiment() -> None:
+    base = spec_of()
+    digests = {base.digest}
+    for change in ("T=3", "neuron.tau_0=3.0", "neuron.detach_reset=false", "train.loss=mse-rate", "train.ties=latest"):
+        digests.add(spec_of(change).digest)
+    assert len(digests) == 6
+    assert spec_of("train.epochs=9", "train.seed=1").digest == base.digest
+    gesture = [
+        load_registry().experiment("gesture-plif", overrides=o).spec.digest for o in ([], ["frames.slicing=time"])
+    ]
+    assert gesture[0] != gesture[1]
+
+
+def test_affine_stays_within_its_bounds() -> None:
+    """The map is read off an image of columns and one of rows, along two arms of its middle."""
+    size, n, arm = 129, 300, 25
+    span = torch.arange(1.0, size + 1)  # 0 is what comes from outside
+    images = torch.stack([span.expand(size, size), span[:, None].expand(size, size)]).expand(n, 2, size, size)
+    found = augment(images, torch.arange(n), "affine")
+    middle = size // 2
+    at = found[:, :, middle, middle]
+    right, down = found[:, :, middle, middle + arm] - at, found[:, :, middle + arm, middle] - at
+    inside = (torch.stack([at, right + at, down + at]) > 0).all(2).all(0)
+    assert inside.sum() > 0.9 * n
+    angle = torch.atan2(right[:, 1], right[:, 0])[inside].rad2deg()
+    scale = arm / torch.hypot(right[:, 0], right[:, 1])[inside]
+    assert -33 < angle.min() < -27
+    assert 27 < angle.max() < 33
+    assert 0.81 < scale.min() < 0.89
+    assert 1.08 < scale.max() < 1.15
+    assert torch.allclose(right[inside].norm(dim=1), down[inside].norm(dim=1), atol=2.0)
+    shift = (at[inside] - (middle + 1)).norm(dim=1).max().item() / size
+    assert 0.12 < shift < 0.15 * math.sqrt(2) / 0.85
+
+
+def test_flip_crop_crops_everywhere() -> None:
+    images = torch.arange(1.0, 65.0).view(1, 1, 8, 8).expand(400, 1, 8, 8)
+    found = augment(images, torch.arange(400), "flip-crop")
+    tops = {int((image[0].sum(1) == 0).nonzero()[0, 0].item()) for image in found if (image[0].sum(1) == 0).any()}
+    assert len(tops) > 3
+    whole = sum(bool((image > 0).all()) for image in found)
+    assert whole < 40  # 1 of 81 stays in place, mirrored or not

@@ -8,6 +8,8 @@ order, so the result does not depend on the number of threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,7 +20,14 @@ BLOCK = 1024
 """Neurons worked on together: T × BLOCK potentials stay in the core's cache."""
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _compiled(function: Callable[..., None]) -> Any:
+    try:
+        return numba.njit(function, parallel=True, error_model="numpy", cache=True)
+    except RuntimeError:  # nowhere to keep compiled code: neither beside this file nor at home
+        return numba.njit(function, parallel=True, error_model="numpy")
+
+
+@_compiled
 def _forward(x, k, v_threshold, v_reset, spikes):  # type: ignore[no-untyped-def]
     steps, neurons = x.shape
     for block in numba.prange((neurons + BLOCK - 1) // BLOCK):
@@ -32,7 +41,7 @@ def _forward(x, k, v_threshold, v_reset, spikes):  # type: ignore[no-untyped-def
                 v[i] = v_reset if fires else h
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@_compiled
 def _backward(x, k, v_threshold, v_reset, detach_reset, grad_s, grad_x, grad_k):  # type: ignore[no-untyped-def]
     steps, neurons = x.shape
     one = x.dtype.type(1.0)
@@ -77,7 +86,7 @@ class _Scan(torch.autograd.Function):
         spikes = torch.empty(x.shape, dtype=x.dtype)
         real = flat.numpy().dtype.type
         ctx.constants = (real(k.item()), real(v_threshold), real(v_reset))
-        _forward(flat.numpy(), *ctx.constants, spikes.view(flat.shape).numpy())  # type: ignore[call-arg]
+        _forward(flat.numpy(), *ctx.constants, spikes.view(flat.shape).numpy())
         ctx.detach_reset = detach_reset
         ctx.save_for_backward(flat)
         ctx.shape = x.shape
@@ -90,7 +99,7 @@ class _Scan(torch.autograd.Function):
         blocks = -(-flat.shape[1] // BLOCK)
         grad_k = np.zeros(blocks, np.float64)
         grad_s = grads[0].reshape(flat.shape).numpy()
-        _backward(flat.numpy(), *ctx.constants, ctx.detach_reset, grad_s, grad_x.numpy(), grad_k)  # type: ignore[call-arg]
+        _backward(flat.numpy(), *ctx.constants, ctx.detach_reset, grad_s, grad_x.numpy(), grad_k)
         return grad_x.view(ctx.shape), torch.tensor(grad_k.sum(), dtype=flat.dtype), None, None, None
 
 
