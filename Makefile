@@ -27,7 +27,8 @@ demo: $(READY)  ## set up .venv, then the whole way on the embedded data set: re
 	$(RUN) report --table demo
 	@echo
 	@echo "written:"
-	@ls -d $(DEMO)/raw $(DEMO)/data_cache/*/*.h5 $(DEMO)/runs/*
+	@ls -1d $(DEMO)/raw $(DEMO)/data_cache/*/*.h5
+	@ls -1td $(DEMO)/runs/* | head -n 2  # of this time: train, validate
 
 test: lint unit ## set up .venv, then ruff, mypy --strict and every test
 

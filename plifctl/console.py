@@ -5,30 +5,45 @@ Colour and live bars need a terminal; without one a plain line is written every 
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import re
+import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from plifctl.errors import PlifctlError
+from plifctl.errors import Interrupted, PlifctlError
 
 PLAIN_LINE_SECONDS = 30.0
 
+_NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
+
 _err = Console(stderr=True, highlight=False)
+_quiet = _verbose = _json = _emitted = False
+_stopped: Interrupted | None = None
 
 
 def emit(text: str) -> None:
-    """Writes data to stdout."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-    sys.stdout.flush()
+    """Writes data to stdout; ends the program in peace where nobody reads on."""
+    global _emitted
+    _emitted = True
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        sys.exit(0)
 
 
 def emit_json(tree: Any) -> None:
@@ -37,20 +52,36 @@ def emit_json(tree: Any) -> None:
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Writes a table to stdout; columns of numbers are set flush right."""
+    """Writes a table to stdout, as wide as the terminal or, elsewhere, as it needs; numbers are set flush right."""
     table = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numbers = bool(rows) and all(isinstance(row[index], int | float) or row[index] == "" for row in rows)
-        table.add_column(escape(column), justify="right" if numbers else "left", overflow="fold")
+        numbers = all(_NUMBER.fullmatch(str(row[index])) for row in rows)
+        # a name broken in two cannot be copied
+        table.add_column(
+            escape(column), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0 and not numbers
+        )
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    width = None if sys.stdout.isatty() else 120
-    Console(highlight=False, width=width).print(table)
+    emit(drawn(table, terminal_width() or 10_000))
+
+
+def drawn(table: Table, width: int) -> str:
+    """Returns a table as text, coloured where stdout is a terminal, without blanks at the ends of lines."""
+    drawing = Console(file=io.StringIO(), highlight=False, width=width, force_terminal=sys.stdout.isatty())
+    with drawing.capture() as capture:
+        drawing.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that stdout is; None where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def note(text: str) -> None:
-    """Says something on stderr."""
-    _err.print(escape(text), soft_wrap=True)
+    """Says something on stderr, unless told to be quiet."""
+    if not _quiet:
+        _err.print(escape(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -58,11 +89,20 @@ def warn(text: str) -> None:
     _err.print(f"[bold yellow]warning:[/] {escape(text)}", soft_wrap=True)
 
 
-def fail(error: PlifctlError) -> None:
-    """Says what went wrong and what to type."""
-    _err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-    if error.hint:
-        _err.print(f"[bold]hint:[/] {escape(error.hint)}", soft_wrap=True)
+def fail(error: PlifctlError | Interrupted) -> None:
+    """Says what went wrong and what to type; as a document, too, if JSON was asked for and none was written."""
+    if _verbose:
+        traceback.print_exception(error)
+    _err.print(f"[bold red]error:[/] {escape(_printable(str(error)))}", soft_wrap=True)
+    for line in error.hint.splitlines():
+        _err.print(f"[bold]hint:[/] {escape(_printable(line))}", soft_wrap=True)
+    if _json and not _emitted:
+        emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
+
+
+def _printable(text: str) -> str:
+    """Without what no terminal can show, such as bytes of a file name that are no UTF-8."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 class Bar:
@@ -76,7 +116,13 @@ class Bar:
         self._first: int | None = None
 
     def update(self, done: int, total: int, *, title: str | None = None, detail: str = "") -> None:
-        """Says how far the job is; ``title`` names its present part."""
+        """Says how far the job is; ``title`` names its present part.
+
+        Raises:
+            Interrupted: A signal came, and what it raised was lost: Python ignores it in the middle of a clean-up.
+        """
+        if _stopped is not None:
+            raise _stopped
         now = time.monotonic()
         if title is not None and title != self.title:
             self.title, self._started, self._first = title, now, None
@@ -97,7 +143,7 @@ class Bar:
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Bar]:
     """Yields a bar that disappears when the job is over."""
-    if not _err.is_terminal:
+    if _quiet or not _err.is_terminal:
         yield Bar(title, unit, None)
         return
     columns = (
@@ -118,8 +164,26 @@ class _Handler(logging.Handler):
         say(record.getMessage())
 
 
-def listen() -> None:
-    """Shows what the library logs."""
+def stop(error: Interrupted) -> NoReturn:
+    """Stops the program, at the next sign of progress if not now."""
+    global _stopped
+    _stopped = error
+    raise error
+
+
+def listen(*, json_wanted: bool) -> None:
+    """Begins: shows what the library logs, and remembers whether errors are wanted as JSON, too."""
+    global _json, _emitted, _stopped
+    _json, _emitted, _stopped = json_wanted, False, None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # τ on a terminal that has none is no reason to fail
     log = logging.getLogger("plifctl")
     log.handlers = [_Handler()]
     log.setLevel(logging.INFO)
+
+
+def set_verbosity(*, quiet: bool, verbose: bool) -> None:
+    """Says less (results, warnings and errors only) or more (where in the program an error comes from)."""
+    global _quiet, _verbose
+    _quiet, _verbose = quiet, verbose

@@ -47,6 +47,7 @@ def plifctl(
     """Runs the command line in this process."""
     from plifctl.cli import main
 
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards, as the handlers are
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: object) -> Said:

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Annotated
 
 import typer
 
@@ -28,15 +29,22 @@ for module in (prepare, train, evaluate, report, ls, show, check, synthesize):
 
 @app.callback()
 def _options(
-    _version: bool = typer.Option(
-        False,
-        "--version",
-        help="Show the version and exit.",
-        is_eager=True,
-        callback=lambda value: _show_version(value),
-    ),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results, warnings and errors only.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Of an error, say also where it was raised.")
+    ] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            help="Show the version and exit.",
+            is_eager=True,
+            callback=lambda value: _show_version(value),
+        ),
+    ] = False,
 ) -> None:
     """Options of every subcommand."""
+    console.set_verbosity(quiet=quiet, verbose=verbose)
 
 
 def _show_version(wanted: bool) -> None:
@@ -46,21 +54,26 @@ def _show_version(wanted: bool) -> None:
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise Interrupted(signum, f"stopped by {signal.Signals(signum).name}; nothing half-made was left")
+    console.stop(Interrupted(signum, f"stopped by {signal.Signals(signum).name}"))
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """What Python cannot raise in a clean-up it prints; a stop asked for is raised again later (console.stop)."""
+    if not isinstance(lost.exc_value, Interrupted):
+        sys.__unraisablehook__(lost)
 
 
 def main() -> None:
     """Runs the command line; every error becomes an exit code (see plifctl.errors)."""
-    console.listen()
+    console.listen(json_wanted="--json" in sys.argv)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
+    sys.unraisablehook = _unraisable
     try:
         app()
-    except PlifctlError as error:
+    except (PlifctlError, Interrupted) as error:
         console.fail(error)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)  # the reader of our output has seen enough
     except OSError as error:
         refusal = from_os_error(error) or MachineError(
             f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")

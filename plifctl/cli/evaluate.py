@@ -9,7 +9,6 @@ import typer
 
 from plifctl import console, paths
 from plifctl.cli import options
-from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
     from plifctl.evaluation import Evaluation
@@ -23,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: options.RunName,
-    checkpoint: Annotated[str, typer.Option("--checkpoint", help="Of a run: best or last.")] = "best",
+    checkpoint: Annotated[Literal["best", "last"], typer.Option("--checkpoint", help="Which of a run's two.")] = "best",
     device: options.DeviceOption = None,
     cache_dir: options.CacheDirOption = None,
     runs_dir: options.RunsDirOption = None,
@@ -44,10 +43,10 @@ def evaluate(
     from plifctl.training.data import Feeder
     from plifctl.training.loop import build_model, load_weights
 
-    path = _checkpoint(run, checkpoint, runs_dir or paths.runs_dir())
+    path = _checkpoint(run, checkpoint, runs_dir)
     state = load_checkpoint(path)
     spec = ExperimentSpec.model_validate_json(state["spec"])
-    prepare = f"plifctl prepare {spec.dataset.name}" + (f" --T {spec.T}" if spec.dataset.kind == "events" else "")
+    prepare = options.prepare_command_of(spec, cache_dir=cache_dir)
     wanted = recipe_of(spec.dataset, spec.T, spec.frames)
     cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])
     if cache.content_digest != state["cache"]:
@@ -64,7 +63,7 @@ def evaluate(
 
         def watched() -> Any:
             for step, batch in enumerate(feeder.plain(rows), 1):
-                yield batch
+                yield batch.x, batch.labels
                 bar.update(step, steps)
 
         found = evaluate_model(model, watched(), spec.T)
@@ -75,15 +74,12 @@ def evaluate(
         _print(tree)
 
 
-def _checkpoint(run: str, name: str, runs_dir: Path) -> Path:
+def _checkpoint(run: str, which: Literal["best", "last"], runs_dir: Path | None) -> Path:
     if run.endswith(".pt"):
         return Path(run)
-    if name not in ("best", "last"):
-        raise UsageError(f"--checkpoint {name}: expected best or last")
-    which: Literal["best", "last"] = "best" if name == "best" else "last"
     from plifctl.runs import find_run
 
-    return find_run(run, runs_dir).checkpoint(which)
+    return find_run(run, options.existing_runs_dir(runs_dir)).checkpoint(which)
 
 
 def _tree(found: Evaluation, spec: ExperimentSpec, path: Path, tau: dict[str, float]) -> dict[str, Any]:

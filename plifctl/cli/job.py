@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,218 +13,248 @@ from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.errors import CacheError, CorruptCacheError, Interrupted, ResumeError, UsageError
 from plifctl.registry import Resolved
-from plifctl.runs import Protocol, ResultRecord, Run, RunConfig, RunData, RunRecorder, find_run
+from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
+from plifctl.specs import Protocol, Recipe, flattened
 
 if TYPE_CHECKING:
     import torch
 
     from plifctl.cache import Cache
+    from plifctl.specs import ExperimentSpec
     from plifctl.splits import Split
-    from plifctl.training.loop import EpochRow
+    from plifctl.training.loop import EpochRow, Trainer
 
 
-class Job:
-    """One training as asked for on the command line: a new run, or one to go on with."""
+@dataclass(frozen=True)
+class Request:
+    """What was typed: a new training, or one to go on with. Fields are the options of train and validate."""
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        experiment: str | None,
-        recipe: str,
-        flags: list[str],
-        resume: str | None,
-        device: str | None,
-        cache_dir: Path | None,
-        runs_dir: Path | None,
-    ) -> None:
-        self.protocol: Protocol = protocol
-        self.verb = "train" if protocol == "A" else "validate"
-        self.device = device
-        self.cache_dir = cache_dir or paths.cache_dir()
-        self.runs_dir = runs_dir or paths.runs_dir()
-        self.resumed = find_run(resume, self.runs_dir) if resume is not None else None
-        if self.resumed is not None:
-            self.resolved = self._as_before(self.resumed.config(), experiment, recipe, flags)
-        elif experiment is not None:
-            self.resolved = self._resolve(experiment, recipe, flags)
-        else:
-            raise UsageError(
-                f"plifctl {self.verb} what?", hint=f"plifctl {self.verb} demo; plifctl ls lists experiments"
-            )
+    protocol: Protocol
+    experiment: str | None
+    resume: str | None
+    recipe: Recipe | None
+    overrides: list[str]
+    device: str | None
+    prepare: bool
+    raw: Path | None
+    no_checksum: bool
+    checkpoint_every: int
+    dry_run: bool
+    cache_dir: Path
+    runs_dir: Path
+    as_json: bool
 
-    def _resolve(self, experiment: str, recipe: str, flags: list[str]) -> Resolved:
-        resolved = options.registry().experiment(experiment, recipe=options.recipe(recipe), overrides=flags)
-        if self.protocol == "B" and resolved.spec.validation.T is not None:
-            spec = resolved.spec.model_copy(update={"T": resolved.spec.validation.T})
-            return Resolved(spec, resolved.origins, resolved.overrides)
-        return resolved
+    @property
+    def verb(self) -> str:
+        return "train" if self.protocol == "A" else "validate"
 
-    def _as_before(self, config: RunConfig, experiment: str | None, recipe: str, flags: list[str]) -> Resolved:
-        """The experiment of a run to go on with; only its number of epochs may be another, and larger."""
-        assert self.resumed is not None
-        name = self.resumed.name
-        if config.protocol != self.protocol:
-            verb = "train" if config.protocol == "A" else "validate"
-            raise ResumeError(f"{name} follows protocol {config.protocol}", hint=f"plifctl {verb} --resume {name}")
-        if experiment is None:
-            changed = {text.split("=")[0].strip() for text in flags}
-            kept = [text for text in config.overrides if text.split("=")[0].strip() not in changed]
-            resolved = self._resolve(config.experiment, config.recipe, [*kept, *flags])
-        else:
-            resolved = self._resolve(experiment, recipe, flags)
-        was, now = config.spec, resolved.spec
-        before, after = (_flat({**s.science(), "name": s.name, "seed": s.train.seed}) for s in (was, now))
-        different = [
-            f"{key}: was {before.get(key)}, now {after.get(key)}"
-            for key in {**before, **after}
-            if before.get(key) != after.get(key)
-        ]
-        if now.train.epochs < was.train.epochs and flags:
-            different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
-        if different:
-            raise ResumeError(
-                f"{name} was made with other settings:\n  " + "\n  ".join(different),
-                hint=f"go on with its own: plifctl {self.verb} --resume {name}",
-            )
-        return resolved
 
-    def run(
-        self, prepare: bool, raw: Path | None, no_checksum: bool, checkpoint_every: int, dry_run: bool, as_json: bool
-    ) -> None:
-        import torch
+def run_job(ask: Request) -> None:
+    """Does what was asked, from the cache to the result on the screen."""
+    import torch
 
-        from plifctl.runs import create_run, describe_machine, load_checkpoint, write_config
-        from plifctl.training.data import Feeder
-        from plifctl.training.loop import Rows, Trainer
+    from plifctl.runs import create_run, describe_machine
 
-        spec = self.resolved.spec
-        cache = self._cache(prepare and not dry_run, raw, no_checksum)
-        split = self._split(cache)
-        for text in (*cache.notes, *split.notes):
-            console.warn(text)
-        if self.resolved.modified:
-            console.note(f"modified: {', '.join(self.resolved.modified)}; the run stays out of the paper's tables")
-        device = choose_device(self.device)
-        feeder = Feeder(cache, spec, device)
-        if dry_run:
-            self._say_plan(cache, split, feeder.steps(split.train), device, as_json)
-            return
-        environment = describe_machine(str(device), torch.get_num_threads())
+    if not ask.prepare and (ask.raw is not None or ask.no_checksum):
+        raise UsageError("--raw and --no-checksum are of use with --prepare only", hint="add --prepare")
+    resumed = find_run(ask.resume, ask.runs_dir) if ask.resume is not None else None
+    resolved = _as_before(ask, resumed) if resumed is not None else _anew(ask)
+    device = choose_device(ask.device)
+    cache = _cache(ask, resolved, resumed)
+    split = _split(ask, resolved, cache)
+    for text in (*cache.notes, *split.notes):
+        console.warn(text)
+    if resolved.modified:
+        console.note(f"modified: {', '.join(resolved.modified)}; the run stays out of the paper's tables")
+    if ask.dry_run:
+        _say_plan(ask, resolved, cache, split, device)
+        return
+    environment = describe_machine(str(device), torch.get_num_threads())
+    if resumed is None:
         used = {"path": str(cache.path), "content_digest": cache.content_digest}
-        if self.resumed is None:
-            parts = {"cache": used, "split": split.to_json(cache.sample_ids), "environment": environment}
-            run = create_run(self.runs_dir, self.resolved, self.protocol, **parts)
-        else:
-            run = self.resumed
-            had = run.info()["cache"]["content_digest"]
-            if had != cache.content_digest:
-                raise ResumeError(
-                    f"{run.name} was trained on a cache of content {had[:12]}; "
-                    f"{cache.path} has {cache.content_digest[:12]}"
-                )
-        config = RunConfig(spec.name, spec.recipe, self.protocol, self.resolved.overrides, spec)
-        if run.status() == "finished" and spec.train.epochs <= run.record().epochs:
+        run = create_run(
+            ask.runs_dir,
+            resolved,
+            ask.protocol,
+            cache=used,
+            split=split.to_json(cache.sample_ids),
+            environment=environment,
+        )
+    else:
+        run = resumed
+        if run.status() == "finished" and resolved.spec.train.epochs <= run.record().epochs:
             console.note(f"{run.name} is finished; --epochs makes it longer")
-            _say_result(run, run.record(), as_json)
+            _say_result(run, run.record(), ask.as_json)
             return
-        state = load_checkpoint(run.checkpoint("last")) if run.checkpoint("last").exists() else None
-        epochs_before = state["progress"]["epoch"] if state is not None else 0
-        with console.bar(spec.title, "batches") as bar:
-            recorder = _Watched(run, self.resolved.spec, bar, first_epoch=epochs_before)
-            with recorder.live(), _signals_noted(recorder):
-                if self.resumed is not None:
-                    write_config(run, self.resolved, self.protocol)
-                rows = Rows(split.train, split.validation, split.test)
-                trainer = Trainer(spec, feeder, rows, recorder, checkpoint_every=checkpoint_every)
-                if state is not None:
-                    trainer.restore(state)
-                _say_start(run, spec.title, trainer, device, epochs_before)
-                try:
-                    outcome = trainer.run()
-                except Interrupted as stopped:
-                    stopped.hint = f"go on with: plifctl {self.verb} --resume {run.name}"
-                    raise
-                data = RunData(
-                    verified=cache.verified,
-                    complete=cache.complete_set,
-                    train=len(split.train),
-                    validation=len(split.validation),
-                    test=len(split.test),
-                    cache=cache.content_digest,
-                )
-                record = recorder.finish(outcome, config, data, environment)
-        _say_result(run, record, as_json)
+    record = _train(ask, run, resolved, cache, split, device, environment)
+    _say_result(run, record, ask.as_json)
 
-    def _cache(self, prepare: bool, raw: Path | None, no_checksum: bool) -> Cache:
-        from plifctl.cache import build_cache, find_cache, recipe_of
-        from plifctl.events.sources import open_raw
 
-        spec = self.resolved.spec
-        command = options.prepare_command(self.resolved)
-        wanted = recipe_of(spec.dataset, spec.T, spec.frames)
-        content = self.resumed.info()["cache"]["content_digest"] if self.resumed is not None else None
-        try:
-            return find_cache(wanted, self.cache_dir, prepare=f"{command}  (or --prepare here)", content=content)
-        except CorruptCacheError:
+def _anew(ask: Request) -> Resolved:
+    if ask.experiment is None:
+        raise UsageError(f"plifctl {ask.verb} what?", hint=f"plifctl {ask.verb} demo; plifctl ls lists experiments")
+    return _resolve(ask.protocol, ask.experiment, ask.recipe or "paper", ask.overrides)
+
+
+def _resolve(protocol: Protocol, experiment: str, recipe: Recipe, overrides: list[str]) -> Resolved:
+    return options.registry().experiment(experiment, recipe=recipe, overrides=overrides).under(protocol)
+
+
+def _as_before(ask: Request, run: Run) -> Resolved:
+    """The experiment of a run to go on with; only its number of epochs may be another, and larger."""
+    config = run.config()
+    if config.protocol != ask.protocol:
+        verb = "train" if config.protocol == "A" else "validate"
+        raise ResumeError(f"{run.name} follows protocol {config.protocol}", hint=f"plifctl {verb} --resume {run.name}")
+    changed = {text.split("=")[0].strip() for text in ask.overrides}
+    kept = [text for text in config.overrides if text.split("=")[0].strip() not in changed]
+    experiment, recipe = ask.experiment or config.experiment, ask.recipe or config.recipe
+    if config.experiment not in options.registry().experiments():
+        raise ResumeError(
+            f"{run.name} is of the experiment {config.experiment}, which is in no registry folder",
+            hint="export PLIFCTL_REGISTRY as it was when the run began",
+        )
+    resolved = _resolve(ask.protocol, experiment, recipe, [*kept, *ask.overrides])
+    was, now = config.spec, resolved.spec
+    before, after = (flattened({**s.science(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
+    different = [
+        f"{key}: was {before.get(key)}, now {after.get(key)}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+    if now.train.epochs < was.train.epochs:
+        different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
+    if different:
+        raise ResumeError(
+            f"{run.name} was made with other settings:\n  " + "\n  ".join(different),
+            hint=f"plifctl {ask.verb} --resume {run.name}",
+        )
+    return resolved
+
+
+def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
+    from plifctl.cache import build_cache, find_cache, recipe_of
+
+    spec = resolved.spec
+    place = ask.cache_dir if ask.cache_dir != paths.cache_dir() else None
+    command = options.prepare_command_of(spec, raw=ask.raw, cache_dir=place, no_checksum=ask.no_checksum)
+    wanted = recipe_of(spec.dataset, spec.T, spec.frames)
+    content = resumed.info()["cache"]["content_digest"] if resumed is not None else None
+    try:
+        cache = find_cache(
+            wanted, ask.cache_dir, prepare=f"{command}\nor add --prepare to this command", content=content
+        )
+    except CorruptCacheError:
+        raise
+    except CacheError:
+        if not ask.prepare or ask.dry_run:
             raise
-        except CacheError:
-            if not prepare:
-                raise
-        source = open_raw(spec.dataset, raw, frames=spec.frames, verify=not no_checksum)
-        T = spec.T if spec.dataset.kind == "events" else None
+        source = options.read_raw(
+            spec.dataset, spec.frames, ask.raw, verify=not ask.no_checksum, cache_dir=ask.cache_dir
+        )
         with console.bar(f"framing {spec.dataset.title}", "samples") as bar:
-            return build_cache(
+            cache = build_cache(
                 source,
-                T,
-                self.cache_dir,
+                spec.T if spec.frames is not None else None,
+                ask.cache_dir,
                 workers=options.DEFAULT_WORKERS,
                 made_by=command,
-                progress=lambda n, of: bar.update(n, of),
+                progress=bar.update,
             )
-
-    def _split(self, cache: Cache) -> Split:
-        from plifctl.splits import split_a, split_b
-
-        spec = self.resolved.spec
-        if self.protocol == "A":
-            return split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes)
-        return split_b(
-            cache.labels,
-            cache.is_test,
-            train_fraction=spec.validation.train_fraction,
-            rounding=spec.validation.rounding,
-            subset=spec.train.subset,
-            classes=spec.dataset.classes,
+    if resumed is not None and content != cache.content_digest:
+        raise ResumeError(
+            f"{resumed.name} was trained on a cache of content {str(content)[:12]}; "
+            f"{cache.path} has {cache.content_digest[:12]}",
+            hint=f"prepare the same raw data again: {command}",
         )
+    return cache
 
-    def _say_plan(self, cache: Cache, split: Split, steps: int, device: torch.device, as_json: bool) -> None:
-        spec = self.resolved.spec
-        plan: dict[str, Any] = {
-            "experiment": spec.name,
-            "recipe": spec.recipe,
-            "protocol": self.protocol,
-            "modified": list(self.resolved.modified),
-            "cache": str(cache.path),
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "test": len(split.test),
-            "T": spec.T,
-            "epochs": spec.train.epochs,
-            "steps_per_epoch": steps,
-            "device": str(device),
-            "runs_dir": str(self.runs_dir),
-        }
-        if as_json:
-            console.emit_json(plan)
-        else:
-            console.emit_table(("", "value"), [(key, _text(value)) for key, value in plan.items()])
+
+def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
+    from plifctl.splits import split_a, split_b
+
+    spec = resolved.spec
+    if ask.protocol == "A":
+        return split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes)
+    return split_b(
+        cache.labels,
+        cache.is_test,
+        train_fraction=spec.validation.train_fraction,
+        rounding=spec.validation.rounding,
+        subset=spec.train.subset,
+        classes=spec.dataset.classes,
+    )
+
+
+def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, device: torch.device) -> None:
+    from plifctl.training.data import steps_per_epoch
+
+    spec = resolved.spec
+    plan: dict[str, Any] = {
+        "experiment": spec.name,
+        "recipe": spec.recipe,
+        "protocol": ask.protocol,
+        "modified": list(resolved.modified),
+        "cache": str(cache.path),
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "T": spec.T,
+        "epochs": spec.train.epochs,
+        "steps_per_epoch": steps_per_epoch(len(split.train), spec.train),
+        "device": str(device),
+        "runs_dir": str(ask.runs_dir),
+    }
+    if ask.as_json:
+        console.emit_json(plan)
+    else:
+        console.emit_table(("", "value"), [(key, _text(value)) for key, value in plan.items()])
+
+
+def _train(
+    ask: Request,
+    run: Run,
+    resolved: Resolved,
+    cache: Cache,
+    split: Split,
+    device: torch.device,
+    environment: dict[str, Any],
+) -> ResultRecord:
+    """Trains the run to its end, from where it stands, and keeps the record."""
+    from plifctl.runs import load_checkpoint
+    from plifctl.training.data import Feeder
+    from plifctl.training.loop import Trainer
+
+    spec = resolved.spec
+    data = RunData(
+        verified=cache.verified,
+        complete=cache.complete_set,
+        train=len(split.train),
+        validation=len(split.validation),
+        test=len(split.test),
+        cache=cache.content_digest,
+    )
+    with console.bar(spec.title, "batches") as bar:
+        recorder = _Watched(run, spec, bar)
+        with recorder.live(), _signals_noted(recorder):
+            trainer = Trainer(spec, Feeder(cache, spec, device), split, recorder, checkpoint_every=ask.checkpoint_every)
+            if run.checkpoint("last").exists():
+                trainer.restore(load_checkpoint(run.checkpoint("last")))
+            recorder.begin(resolved, trainer.progress.epoch)
+            _say_start(run, spec.title, trainer, device)
+            try:
+                outcome = trainer.run()
+            except Interrupted as stopped:
+                stopped.hint = f"go on with: plifctl {ask.verb} --resume {run.name}"
+                raise
+            return recorder.finish(outcome, resolved, ask.protocol, data, environment)
 
 
 class _Watched(RunRecorder):
     """A recorder that also shows what happens: a bar for the epoch, a line after it."""
 
-    def __init__(self, run: Run, spec: Any, bar: console.Bar, *, first_epoch: int) -> None:
-        super().__init__(run, spec, first_epoch=first_epoch)
+    def __init__(self, run: Run, spec: ExperimentSpec, bar: console.Bar) -> None:
+        super().__init__(run, spec)
         self._bar = bar
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
@@ -271,19 +302,19 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # "meta" has tensors, but nothing in them
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(
             f"--device {name}: {str(error).splitlines()[0]}", hint="--device cpu works everywhere"
         ) from None
     return device
 
 
-def _say_start(run: Run, title: str, trainer: Any, device: torch.device, epochs_before: int) -> None:
+def _say_start(run: Run, title: str, trainer: Trainer, device: torch.device) -> None:
     parameters = sum(p.numel() for p in trainer.model.parameters())
     console.note(f"{title}: {parameters:,} parameters on {device}, run {run.path}")
-    if epochs_before or trainer.progress.step:
-        console.note(f"going on after epoch {epochs_before}, step {trainer.progress.step}")
+    if trainer.progress.epoch or trainer.progress.step:
+        console.note(f"going on after epoch {trainer.progress.epoch}, step {trainer.progress.step}")
 
 
 def _say_result(run: Run, record: ResultRecord, as_json: bool) -> None:
@@ -295,13 +326,6 @@ def _say_result(run: Run, record: ResultRecord, as_json: bool) -> None:
     if record.validation_accuracy is not None:
         console.emit(f"its validation accuracy: {100 * record.validation_accuracy:.2f} %")
     console.emit(f"run: {run.path}")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _text(value: object) -> object:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plifctl import console, paths
+from plifctl import console
 from plifctl.cli import options
-from plifctl.errors import UsageError, did_you_mean
+from plifctl.errors import RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from plifctl.registry import Registry
+    from plifctl.runs import Run
 
+_BEST = "best_test_%"
 _KINDS = ("experiments", "datasets", "networks", "runs")
 
 
@@ -32,14 +35,14 @@ def ls(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List experiments, data sets, networks or runs.
+    """List experiments (with the accuracies A and B that are reported), data sets, networks or runs.
 
     Example: plifctl ls runs
     """
     if kind not in _KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=did_you_mean(kind, _KINDS))
     if kind == "runs":
-        entries = _runs(runs_dir)
+        entries = _runs(options.existing_runs_dir(runs_dir))
     else:
         entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
     if as_json:
@@ -59,11 +62,10 @@ def _experiments(registry: Registry) -> list[dict[str, Any]]:
         entries.append(
             {
                 "name": name,
-                "title": spec.title,
                 "T": spec.T,
-                "reported_A": f"{published.accuracy_a:.2f}" if published else None,
-                "reported_B": f"{published.accuracy_b:.2f}" if published and published.accuracy_b else None,
-                "source": published.source if published else None,
+                "A_%": f"{published.accuracy_a:.2f}" if published else None,
+                "B_%": f"{published.accuracy_b:.2f}" if published and published.accuracy_b else None,
+                "title": spec.title,
             }
         )
     return entries
@@ -72,7 +74,7 @@ def _experiments(registry: Registry) -> list[dict[str, Any]]:
 def _datasets(registry: Registry) -> list[dict[str, Any]]:
     entries = []
     for name in registry.datasets():
-        spec, _ = registry.dataset(name)
+        spec = registry.dataset(name).dataset
         entries.append(
             {
                 "name": name,
@@ -91,21 +93,25 @@ def _networks(registry: Registry) -> list[dict[str, Any]]:
     return [{"name": name, "structure": registry.network(name).structure} for name in registry.networks()]
 
 
-def _runs(runs_dir: Any) -> list[dict[str, Any]]:
+def _runs(runs_dir: Path) -> list[dict[str, Any]]:
     from plifctl.runs import all_runs
 
-    entries = []
-    for run in all_runs(runs_dir or paths.runs_dir()):
-        config, metrics = run.config(), run.metrics()
-        tests = [row["test_accuracy"] for row in metrics if row["test_accuracy"] is not None]
-        entries.append(
-            {
-                "run": run.name,
-                "protocol": config.protocol,
-                "recipe": config.recipe,
-                "status": run.status(),
-                "epoch": f"{len(metrics)}/{config.spec.train.epochs}",
-                "best_test_%": f"{100 * max(tests):.2f}" if tests else None,
-            }
-        )
-    return entries
+    return [_run(run) for run in all_runs(runs_dir)]
+
+
+def _run(run: Run) -> dict[str, Any]:
+    """One line; a run that cannot be read has one, too."""
+    try:
+        config, metrics, status = run.config(), run.metrics(), run.status()
+    except RunError as error:
+        console.warn(str(error))
+        return {"run": run.name, "protocol": None, "recipe": None, "status": "damaged", "epoch": None, _BEST: None}
+    tests = [row["test_accuracy"] for row in metrics if row["test_accuracy"] is not None]
+    return {
+        "run": run.name,
+        "protocol": config.protocol,
+        "recipe": config.recipe,
+        "status": status,
+        "epoch": f"{len(metrics)}/{config.spec.train.epochs}",
+        _BEST: f"{100 * max(tests):.2f}" if tests else None,
+    }

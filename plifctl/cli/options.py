@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from plifctl import paths
+from plifctl import console, paths
 from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from plifctl.registry import Registry, Resolved
+    from plifctl.events.rawset import EventSet, ImageSet
+    from plifctl.registry import Registry
+    from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, Recipe
 
 
 def registry() -> Registry:
@@ -34,27 +38,23 @@ def _names(incomplete: str) -> list[str]:
     return [*_datasets(incomplete), *_experiments(incomplete)]
 
 
-def _runs(incomplete: str) -> list[str]:
-    return [path.parent.name for path in sorted(paths.runs_dir().glob(f"{incomplete}*/config.yaml"))]
-
-
-def _recipe(value: str) -> str:
-    if value not in ("paper", "published"):
-        raise UsageError(f"unknown recipe {value!r}", hint="one of: paper, published")
-    return value
+def runs(incomplete: str) -> list[str]:
+    """Completes the name of a run."""
+    names = [path.parent.name for path in sorted(paths.runs_dir().glob("*/config.yaml"))]
+    return [name for name in (*names, "last") if name.startswith(incomplete)]
 
 
 Dataset = Annotated[str, typer.Argument(help="Name of a data set; plifctl ls lists them.", autocompletion=_datasets)]
 Name = Annotated[str, typer.Argument(help="Name of an experiment, data set or network.", autocompletion=_names)]
 RunName = Annotated[
-    str, typer.Argument(help="A run (id, part of it, path, or last), or a checkpoint file.", autocompletion=_runs)
+    str, typer.Argument(help="A run (id, part of it, path, or last), or a checkpoint file.", autocompletion=runs)
 ]
 OptionalExperiment = Annotated[
     str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=_experiments)
 ]
 RecipeOption = Annotated[
-    str,
-    typer.Option("--recipe", help="Choices of the text (paper) or of the authors' code (published).", callback=_recipe),
+    Literal["paper", "published"] | None,
+    typer.Option("--recipe", help="Choices of the text (paper, the default) or of the authors' code (published)."),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value; plifctl show lists the keys.")
@@ -82,18 +82,81 @@ ChecksumOption = Annotated[
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 
 
-def recipe(value: str) -> Literal["paper", "published"]:
-    """Returns a checked recipe name as its type."""
-    return "published" if value == "published" else "paper"
-
-
-def prepare_command(resolved: Resolved) -> str:
-    """Returns what to type to build the cache that an experiment needs."""
-    spec = resolved.spec
-    parts = ["plifctl prepare", spec.dataset.name]
-    if spec.dataset.kind == "events":
-        parts.append(f"--T {spec.T}")
-        if spec.recipe != "paper":
-            parts.append(f"--recipe {spec.recipe}")
-        parts += [f"--set {text}" for text in resolved.overrides if text.startswith("frames.")]
+def prepare_command(
+    dataset: str,
+    *,
+    T: int | None,
+    recipe: Recipe,
+    changes: Sequence[str],
+    raw: Path | None,
+    cache_dir: Path | None,
+    no_checksum: bool,
+) -> str:
+    """Returns the command that prepares a data set in one way; can be pasted into a shell."""
+    parts = ["plifctl prepare", dataset]
+    parts += [f"--T {T}"] if T is not None else []
+    parts += [f"--recipe {recipe}"] if recipe != "paper" else []
+    parts += [f"--set {shlex.quote(text)}" for text in changes]
+    parts += [f"--raw {shlex.quote(str(raw))}"] if raw is not None else []
+    parts += [f"--cache-dir {shlex.quote(str(cache_dir))}"] if cache_dir is not None else []
+    parts += ["--no-checksum"] if no_checksum else []
     return " ".join(parts)
+
+
+def prepare_command_of(
+    spec: ExperimentSpec, *, raw: Path | None = None, cache_dir: Path | None = None, no_checksum: bool = False
+) -> str:
+    """Returns the command that builds the cache which an experiment needs."""
+    changes: list[str] = []
+    if spec.frames is not None:
+        usual = registry().dataset(spec.dataset.name, spec.recipe).frames
+        chosen = spec.frames.model_dump(exclude_none=True)
+        changes = [f"frames.{key}={value}" for key, value in chosen.items() if getattr(usual, key) != value]
+    return prepare_command(
+        spec.dataset.name,
+        T=spec.T if spec.frames is not None else None,
+        recipe=spec.recipe if spec.frames is not None else "paper",
+        changes=changes,
+        raw=raw,
+        cache_dir=cache_dir,
+        no_checksum=no_checksum,
+    )
+
+
+def existing_runs_dir(given: Path | None) -> Path:
+    """Returns the folder of runs; one that was typed must be there, one of the environment may come with the first run.
+
+    Raises:
+        UsageError: It is not.
+    """
+    typed = given is not None and str(given) != os.environ.get("PLIFCTL_RUNS_DIR")
+    if typed and given is not None and not given.is_dir():
+        raise UsageError(f"{given}: no such folder of runs", hint="--runs-dir names the folder that holds them")
+    return given or paths.runs_dir()
+
+
+def read_raw(
+    dataset: DatasetSpec, frames: FramesSpec | None, raw: Path | None, *, verify: bool, cache_dir: Path | None
+) -> EventSet | ImageSet:
+    """Finds and surveys raw data, with a bar.
+
+    Args:
+        dataset: Which.
+        frames: How its events will be framed; None for images.
+        raw: The folder named by the user, or None.
+        verify: Refuse files that are not the published ones.
+        cache_dir: Where to remember what was found; None: write nothing.
+    """
+    from plifctl.events.sources import open_raw
+
+    console.note(f"reading {dataset.title} …")
+    notes = paths.survey_dir(cache_dir) if cache_dir is not None else None
+    with console.bar(f"reading {dataset.title}", "MB") as bar:
+        return open_raw(
+            dataset,
+            raw,
+            frames=frames,
+            verify=verify,
+            notes=notes,
+            progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6)),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +23,7 @@ def prepare(
     dataset: options.Dataset,
     T: Annotated[int | None, typer.Option("--T", help="Frames (time steps) a recording is cut into.")] = None,
     raw: options.RawOption = None,
-    recipe: options.RecipeOption = "paper",
+    recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,
     keep_invalid: Annotated[
         bool, typer.Option("--keep-invalid", help="Keep AEDAT 3.1 events that are marked invalid.")
@@ -44,14 +43,17 @@ def prepare(
     Example: plifctl prepare gesture --T 20 --raw ~/DvsGesture
     """
     from plifctl import cache
-    from plifctl.events.sources import open_raw
     from plifctl.specs import MAX_T
 
     changes = [*(overrides or []), *(["frames.invalid_events=keep"] if keep_invalid else [])]
-    spec, frames = options.registry().dataset(dataset, options.recipe(recipe), changes)
+    registry = options.registry()
+    found = registry.dataset(dataset, recipe or "paper", changes)
+    spec, frames = found.dataset, found.frames
     if spec.kind == "events" and T is None:
+        used = {e.T for e in (registry.experiment(n).spec for n in registry.experiments()) if e.dataset.name == dataset}
         raise UsageError(
-            f"{spec.title} is a set of events: into how many frames?", hint=f"plifctl prepare {dataset} --T 20"
+            f"{spec.title} is a set of events: into how many frames?",
+            hint=f"plifctl prepare {dataset} --T {min(used, default=10)}",
         )
     if T is not None and not 1 <= T <= MAX_T:
         raise UsageError(f"--T {T}: expected 1 to {MAX_T}")
@@ -60,41 +62,46 @@ def prepare(
             f"{spec.title} is cached once for all T: images are shown for T steps in training (T of the experiment)"
         )
         T = None
-    places = {"--raw": raw, "--cache-dir": cache_dir}
-    command = " ".join(
-        [
-            f"plifctl prepare {dataset}",
-            *([f"--T {T}"] if T is not None else []),
-            *(f"{option} {shlex.quote(str(place))}" for option, place in places.items() if place is not None),
-            *([f"--recipe {recipe}"] if recipe != "paper" else []),
-            *(f"--set {shlex.quote(text)}" for text in changes),
-            *(["--no-checksum"] if no_checksum else []),
-        ]
+    command = options.prepare_command(
+        dataset,
+        T=T,
+        recipe=recipe or "paper",
+        changes=changes,
+        raw=raw,
+        cache_dir=cache_dir,
+        no_checksum=no_checksum,
     )
-    console.note(f"reading {spec.title} …")
-    source = open_raw(spec, raw, frames=frames, verify=not no_checksum)
+    folder = cache_dir or paths.cache_dir()
+    source = options.read_raw(spec, frames, raw, verify=not no_checksum, cache_dir=None if dry_run else folder)
     for text in source.notes:
         console.warn(text)
-    folder = cache_dir or paths.cache_dir()
     key = cache.key_of(source, T)
-    path = key.path(folder)
-    hit = path.exists()
+    hit = not force and cache.cached(key, folder, made_by=command) is not None
     if dry_run:
         expected = cache.expected_bytes(source, T)
         state = "hit" if hit else "miss"
+        path = key.path(folder)
         if as_json:
-            console.emit_json({"state": state, "path": str(path), "key": dict(key.fields), "bytes_at_most": expected})
+            plan = {
+                "state": state,
+                "path": str(path),
+                "key": dict(key.fields),
+                "bytes_uncompressed": expected,
+                "verified": source.verified,
+                "complete": source.complete,
+            }
+            console.emit_json(plan)
             return
         console.emit(f"{state}: {path}")
         if not hit:
             console.emit(f"{cache.nearest(key.fields, folder)}")
-            console.emit(f"{len(source.samples)} samples, at most {_megabytes(expected)} before compression")
+            console.emit(f"{len(source.samples)} samples, {_megabytes(expected)} before compression")
         return
     with console.bar(f"framing {spec.title}", "samples") as bar:
         built = cache.build_cache(
             source, T, folder, workers=workers, force=force, made_by=command, progress=lambda n, of: bar.update(n, of)
         )
-    _report(built, "found" if hit and not force else "built", as_json)
+    _report(built, "found" if hit else "built", as_json)
 
 
 def _report(built: Cache, state: str, as_json: bool) -> None:

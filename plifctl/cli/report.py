@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from plifctl import console, paths
+from plifctl import console
 from plifctl.cli import options
 from plifctl.errors import UsageError, did_you_mean
 
@@ -16,11 +16,25 @@ def register(app: typer.Typer) -> None:
     app.command("report")(report)
 
 
+def _tables(incomplete: str) -> list[str]:
+    return [name for name in ("1", "2", "3", "4", "5", "S1", "S2", "all", "demo") if name.startswith(incomplete)]
+
+
+def _formats(incomplete: str) -> list[str]:
+    return [name for name in ("table", "markdown", "csv", "json", "latex") if name.startswith(incomplete)]
+
+
 def report(
     table: Annotated[
-        list[str], typer.Option("--table", help="1, 2, 3, 4, 5, S1, S2, all of them, or demo; several may be given.")
+        list[str],
+        typer.Option(
+            "--table", help="1, 2, 3, 4, 5, S1, S2, all of them, or demo; several may be given.", autocompletion=_tables
+        ),
     ],
-    format_: Annotated[str, typer.Option("--format", help="table, markdown, csv, json or latex.")] = "table",
+    format_: Annotated[
+        str, typer.Option("--format", help="table, markdown, csv, json or latex.", autocompletion=_formats)
+    ] = "table",
+    as_json: options.JsonOption = False,
     include_modified: Annotated[
         bool, typer.Option("--include-modified", help="Use runs with overrides, too; they are marked.")
     ] = False,
@@ -35,11 +49,11 @@ def report(
     from plifctl.report import FORMATS, TABLES, build_table, render
     from plifctl.runs import load_records
 
-    form = next((known for known in FORMATS if known == format_), None)
+    form = "json" if as_json else next((known for known in FORMATS if known == format_), None)
     if form is None:
         raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
-    names = list(TABLES) if table == ["all"] else table
+    names = list(dict.fromkeys(name for wanted in table for name in (TABLES if wanted == "all" else (wanted,))))
     registry = options.registry()
-    records = load_records(runs_dir or paths.runs_dir(), registry.folders)
+    records = load_records(options.existing_runs_dir(runs_dir), registry.folders)
     tables = [build_table(name, records, registry, include_modified=include_modified) for name in names]
-    console.emit(render(tables, form))
+    console.emit(render(tables, form, width=console.terminal_width()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from plifctl.registry import Registry
+    from plifctl.specs import Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -22,8 +23,12 @@ def register(app: typer.Typer) -> None:
 
 def show(
     name: options.Name,
-    recipe: options.RecipeOption = "paper",
+    recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,
+    kind: Annotated[
+        Literal["experiment", "dataset", "network"] | None,
+        typer.Option("--kind", help="Which, where a data set and a network have one name."),
+    ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show an entry of the registry, resolved.
@@ -32,35 +37,32 @@ def show(
 
     Example: plifctl show gesture-plif --recipe published
     """
+    from plifctl.specs import flattened
+
     registry = options.registry()
-    tree, origins = _resolve(registry, name, recipe, overrides or [])
+    tree, origins = _resolve(registry, name, kind, recipe or "paper", overrides or [])
     if as_json:
         console.emit_json({"spec": tree, "origins": origins})
         return
-    rows = [(key, _text(value), _near(origins.get(key, ""))) for key, value in _leaves(tree)]
+    rows = [(key, _text(value), _near(origins.get(key, ""))) for key, value in flattened(tree).items()]
     console.emit_table(("key", "value", "from"), rows)
 
 
-def _resolve(registry: Registry, name: str, recipe: str, overrides: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    if name in registry.experiments():
-        resolved = registry.experiment(name, recipe=options.recipe(recipe), overrides=overrides)
+def _resolve(
+    registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    if kind in (None, "experiment") and name in registry.experiments():
+        resolved = registry.experiment(name, recipe=recipe, overrides=overrides)
         origins = {key: str(origin) for key, origin in resolved.origins.items()}
         return {**resolved.spec.model_dump(mode="json"), "digest": resolved.spec.digest}, origins
-    if name in registry.datasets():
-        dataset, frames = registry.dataset(name, options.recipe(recipe), overrides)
-        tree = dataset.model_dump(mode="json")
-        return {**tree, "frames": frames.model_dump(mode="json")} if frames else tree, {}
-    if name in registry.networks():
+    if kind in (None, "dataset") and name in registry.datasets():
+        found = registry.dataset(name, recipe, overrides)
+        tree = found.dataset.model_dump(mode="json")
+        return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, {}
+    if kind in (None, "network") and name in registry.networks():
         return registry.network(name).model_dump(mode="json"), {}
     known = [*registry.experiments(), *registry.datasets(), *registry.networks()]
-    raise UsageError(f"unknown name {name!r}", hint=did_you_mean(name, known))
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        found += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return found
+    raise UsageError(f"unknown {kind or 'name'} {name!r}", hint=did_you_mean(name, known))
 
 
 def _text(value: Any) -> str:
@@ -72,10 +74,6 @@ def _text(value: Any) -> str:
 
 
 def _near(origin: str) -> str:
-    """The file of an origin as short as it can be."""
+    """An origin without the way to its registry folder: ``experiments/nmnist.yaml:30:3``."""
     path, *place = origin.split(":")
-    try:
-        short = Path(path).relative_to(Path.cwd())
-    except ValueError:
-        short = Path(*Path(path).parts[-3:])
-    return ":".join([str(short), *place]) if place else origin
+    return ":".join(["/".join(Path(path).parts[-2:]), *place]) if place else origin

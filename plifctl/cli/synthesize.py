@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from plifctl import console
-from plifctl.errors import UsageError
+from plifctl.cli import options
 
 
 def register(app: typer.Typer) -> None:
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="Folder to write the recordings to; made if missing.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything in them.")] = 2020,
+    as_json: options.JsonOption = False,
 ) -> None:
     """Write the embedded data set.
 
@@ -28,8 +29,9 @@ def synthesize(
     """
     from plifctl.events.synthetic import write_synthetic_gesture
 
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "trials_to_train.txt").exists():
-        raise UsageError(f"{folder}: holds other files", hint="name an empty folder")
     with console.bar("simulating", "recordings") as bar:
         write_synthetic_gesture(folder, seed=seed, progress=lambda n, of: bar.update(n, of))
-    console.emit(f"written: {folder}")
+    if as_json:
+        console.emit_json({"folder": str(folder), "seed": seed})
+    else:
+        console.emit(f"written: {folder}")

@@ -7,10 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from plifctl import paths
 from plifctl.cli import options
 
 ResumeOption = Annotated[
-    str | None, typer.Option("--resume", metavar="RUN", help="Go on with a run: id, path, or last.")
+    str | None,
+    typer.Option("--resume", metavar="RUN", help="Go on with a run: id, path, or last.", autocompletion=options.runs),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")]
 SubsetOption = Annotated[
@@ -51,7 +53,7 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
     def run(
         experiment: options.OptionalExperiment = None,
         resume: ResumeOption = None,
-        recipe: options.RecipeOption = "paper",
+        recipe: options.RecipeOption = None,
         epochs: EpochsOption = None,
         subset: SubsetOption = None,
         seed: SeedOption = None,
@@ -66,11 +68,26 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
     ) -> None:
-        from plifctl.cli.job import Job
+        from plifctl.cli.job import Request, run_job
 
         values = {"train.epochs": epochs, "train.subset": subset, "train.seed": seed}
-        flags = [*(overrides or []), *(f"{key}={value}" for key, value in values.items() if value is not None)]
-        job = Job(protocol, experiment, recipe, flags, resume, device, cache_dir, runs_dir)
-        job.run(prepare, raw, no_checksum, checkpoint_every, dry_run, as_json)
+        flags = [f"{key}={value}" for key, value in values.items() if value is not None]
+        ask = Request(
+            protocol=protocol,
+            experiment=experiment,
+            resume=resume,
+            recipe=recipe,
+            overrides=[*(overrides or []), *flags],
+            device=device,
+            prepare=prepare,
+            raw=raw,
+            no_checksum=no_checksum,
+            checkpoint_every=checkpoint_every,
+            dry_run=dry_run,
+            cache_dir=cache_dir or paths.cache_dir(),
+            runs_dir=runs_dir or paths.runs_dir(),
+            as_json=as_json,
+        )
+        run_job(ask)
 
     return run
