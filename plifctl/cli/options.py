@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from plifctl import console, paths
-from plifctl.errors import UsageError
+from plifctl.errors import PlifctlError, UsageError
 
 if TYPE_CHECKING:
     from plifctl.events.rawset import EventSet, ImageSet
@@ -109,9 +109,12 @@ def prepare_command_of(
     """Returns the command that builds the cache which an experiment needs."""
     changes: list[str] = []
     if spec.frames is not None:
-        usual = registry().dataset(spec.dataset.name, spec.recipe).frames
+        try:
+            usual = registry().dataset(spec.dataset.name, spec.recipe).frames
+        except PlifctlError:  # a checkpoint may be of a data set that is in no registry here
+            usual = None
         chosen = spec.frames.model_dump(exclude_none=True)
-        changes = [f"frames.{key}={value}" for key, value in chosen.items() if getattr(usual, key) != value]
+        changes = [f"frames.{key}={value}" for key, value in chosen.items() if getattr(usual, key, None) != value]
     return prepare_command(
         spec.dataset.name,
         T=spec.T if spec.frames is not None else None,

@@ -493,3 +493,26 @@ def test_a_dry_run_writes_nothing(plifctl: Plifctl, gestures: Path, places: Path
 def test_networks_that_share_a_name_with_a_data_set_can_be_shown(plifctl: Plifctl) -> None:
     assert "layout" in plifctl("show", "gesture").out
     assert "structure" in plifctl("show", "gesture", "--kind", "network").out
+
+
+def test_a_data_set_of_ones_own_from_raw_files_to_evaluation(
+    plifctl: Plifctl, gestures: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = (Path(package.__file__).parent.parent / "registry/datasets/synthetic-gesture.yaml").read_text()
+    (places / "mine/datasets").mkdir(parents=True)
+    (places / "mine/datasets/mine.yaml").write_text(shipped.replace("name: synthetic-gesture", "name: mine"))
+    (places / "mine/experiments").mkdir()
+    (places / "mine/experiments/mine.yaml").write_text(
+        "extends: _common\ndataset: mine\nnetwork: demo\nT: 4\n"
+        "train: {normalise: none, epochs: 1, batch_size: 11}\n"
+        "variants: {own: {title: own, neuron: {kind: plif, tau_0: 2.0}}}\n"
+    )
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "mine"))
+    assert plifctl("check").code == 0
+    assert plifctl("prepare", "mine", "--T", 4, "--raw", gestures).code == 0
+    assert plifctl("train", "own").code == 0
+    monkeypatch.delenv("PLIFCTL_REGISTRY")
+    assert plifctl("eval", "last").code == 0  # a checkpoint stands alone
+    said = plifctl("train", "--resume", "last", "--epochs", 2)
+    assert said.code == 3
+    assert "PLIFCTL_REGISTRY" in said.err
