@@ -42,9 +42,7 @@ from plifctl.specs import DatasetSpec, FramesSpec, canonical_json, digest_of, fl
 _FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 """What reading a file that is no cache of ours may raise."""
 
-_METADATA_BYTES = 2**20
-"""More than HDF5 needs beside the samples at any time."""
-
+_METADATA_BYTES = 2**20  # more than HDF5 needs beside the samples at any time
 _log = logging.getLogger(__name__)
 
 
@@ -386,7 +384,7 @@ def _write(
             }
             attributes["seal"] = _seal(attributes, _columns(file), _samples_of(file))
             for name, value in {**attributes, "complete": True}.items():
-                file.attrs[name] = np.bytes_(value.encode()) if isinstance(value, str) else value
+                file.attrs[name] = np.bytes_(_bytes(value)) if isinstance(value, str) else value
             file.flush()
             end = file.id.get_filesize()
         os.truncate(temporary, end)  # HDF5 knows nothing of the space that was reserved and not needed
@@ -449,10 +447,7 @@ def _write_events(
 
 def _reserve(file: h5py.File, nbytes: int) -> None:
     """Takes space on the disk for so many bytes more: where there is none, HDF5 would not fail but crash."""
-    if hasattr(os, "posix_fallocate"):
-        end = file.id.get_filesize() + nbytes + _METADATA_BYTES
-        with Path(file.filename).open("r+b") as disk:
-            os.posix_fallocate(disk.fileno(), 0, end)
+    paths.reserve(Path(file.filename), file.id.get_filesize() + nbytes + _METADATA_BYTES)
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> h5py.Dataset:
@@ -471,7 +466,14 @@ def _samples_of(file: h5py.File) -> h5py.Dataset:
 
 
 def _attributes(file: h5py.File) -> dict[str, Any]:
-    return {name: value.decode() if isinstance(value, bytes) else value.item() for name, value in file.attrs.items()}
+    return {
+        name: value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value.item()
+        for name, value in file.attrs.items()
+    }
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # a path in a command may hold bytes that are no UTF-8
 
 
 def _columns(file: h5py.File) -> dict[str, np.ndarray]:
@@ -484,7 +486,7 @@ def _seal(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], samp
     """sha256 over everything in a cache but the samples, whose chunks have checksums of their own."""
     whole = hashlib.sha256(f"{samples.name}\0{samples.shape}\0{samples.dtype}\0".encode())
     for name in sorted(set(attributes) - {"seal", "complete"}):
-        whole.update(f"{name}\0{attributes[name]}\0".encode())
+        whole.update(_bytes(f"{name}\0{attributes[name]}\0"))
     for name, column in sorted(columns.items()):
         whole.update(f"{name}\0{column.shape}\0{column.dtype}\0".encode() + column.tobytes())
     return whole.hexdigest()

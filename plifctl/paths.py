@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -122,6 +123,23 @@ def written_beside(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def reserve(path: Path, nbytes: int) -> None:
+    """Takes space on the disk, so that a file can grow to ``nbytes``; where a file system cannot, does nothing.
+
+    Raises:
+        OSError: There is no room.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            os.posix_fallocate(file.fileno(), size, max(1, nbytes - size))
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
 @contextmanager
 def folder_written_beside(path: Path) -> Iterator[Path]:
     """Yields a new folder beside ``path``; puts it in the place of ``path`` if the block succeeds, else removes it."""
@@ -155,7 +173,8 @@ def _umask() -> int:
 def write_text(path: Path, text: str) -> None:
     """Replaces ``path`` by ``text`` (UTF-8), whole or not at all."""
     with written_beside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # a path may hold bytes that are no UTF-8; JSON reads their escapes back
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, tree: Any) -> None:

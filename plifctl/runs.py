@@ -332,7 +332,7 @@ class RunRecorder:
             yield
         except BaseException as error:
             stopped = isinstance(error, Interrupted)
-            code = error.exit_code if isinstance(error, PlifctlError) else PlifctlError.exit_code
+            code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
             self._note(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
             raise
         finally:

@@ -142,7 +142,10 @@ def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
     content = resumed.info()["cache"]["content_digest"] if resumed is not None else None
     try:
         cache = find_cache(
-            wanted, ask.cache_dir, prepare=f"{command}\nor add --prepare to this command", content=content
+            wanted,
+            ask.cache_dir,
+            prepare=command if ask.prepare else f"{command}\nor add --prepare to this command",
+            content=content,
         )
     except CorruptCacheError:
         raise
@@ -303,7 +306,7 @@ def choose_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has tensors, but nothing in them
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except Exception as error:  # torch has many ways to say that it was built without
         raise UsageError(
             f"--device {name}: {str(error).splitlines()[0]}", hint="--device cpu works everywhere"
         ) from None

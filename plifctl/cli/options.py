@@ -132,8 +132,7 @@ def existing_runs_dir(given: Path | None) -> Path:
     Raises:
         UsageError: It is not.
     """
-    typed = given is not None and str(given) != os.environ.get("PLIFCTL_RUNS_DIR")
-    if typed and given is not None and not given.is_dir():
+    if given is not None and given != Path(os.environ.get("PLIFCTL_RUNS_DIR", "")) and not given.is_dir():
         raise UsageError(f"{given}: no such folder of runs", hint="--runs-dir names the folder that holds them")
     return given or paths.runs_dir()
 

@@ -76,7 +76,7 @@ def prepare(
     for text in source.notes:
         console.warn(text)
     key = cache.key_of(source, T)
-    hit = not force and cache.cached(key, folder, made_by=command) is not None
+    hit = (dry_run or not force) and cache.cached(key, folder, made_by=command) is not None
     if dry_run:
         expected = cache.expected_bytes(source, T)
         state = "hit" if hit else "miss"

@@ -60,6 +60,8 @@ def _resolve(
         tree = found.dataset.model_dump(mode="json")
         return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, {}
     if kind in (None, "network") and name in registry.networks():
+        if overrides:
+            raise UsageError("--set changes experiments and data sets", hint="plifctl show EXPERIMENT --set …")
         return registry.network(name).model_dump(mode="json"), {}
     known = [*registry.experiments(), *registry.datasets(), *registry.networks()]
     raise UsageError(f"unknown {kind or 'name'} {name!r}", hint=did_you_mean(name, known))
