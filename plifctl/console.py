@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -97,7 +97,8 @@ def fail(error: PlifctlError | Interrupted) -> None:
     for line in error.hint.splitlines():
         _err.print(f"[bold]hint:[/] {escape(_printable(line))}", soft_wrap=True)
     if _json and not _emitted:
-        emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
+        with suppress(SystemExit):  # nobody reads on, but the exit code is the error's
+            emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
 
 
 def _printable(text: str) -> str:

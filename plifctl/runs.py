@@ -141,8 +141,10 @@ class Run:
         """
         path = self.path / "run.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError) as error:
+            tree = dict(json.loads(path.read_text(encoding="utf-8")))
+            str(tree["cache"]["content_digest"])
+            return tree
+        except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 
     def status(self) -> Status:
@@ -163,12 +165,14 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        lines = path.read_bytes().splitlines() if path.is_file() else []
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except ValueError as error:
+                row = dict(json.loads(line))
+                int(row["epoch"])
+                rows.append(row)
+            except (ValueError, TypeError, KeyError) as error:
                 if number < len(lines):
                     raise RunError(f"{path}:{number}: damaged: {error}") from error
         return rows

@@ -285,8 +285,10 @@ def _signals_noted(recorder: RunRecorder) -> Iterator[None]:
             signal.signal(number, handler)
         console.note("stopping after this step; once more stops at once")
 
-    previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in previous:
+            signal.signal(number, ask)
         yield
     finally:
         for number, handler in previous.items():
@@ -308,7 +310,8 @@ def choose_device(name: str | None) -> torch.device:
         torch.zeros(1, device=device).item()  # "meta" has tensors, but nothing in them
     except Exception as error:  # torch has many ways to say that it was built without
         raise UsageError(
-            f"--device {name}: {str(error).splitlines()[0]}", hint="--device cpu works everywhere"
+            f"--device {name}: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            hint="--device cpu works everywhere",
         ) from None
     return device
 

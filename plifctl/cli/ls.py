@@ -106,7 +106,7 @@ def _run(run: Run) -> dict[str, Any]:
     except RunError as error:
         console.warn(str(error))
         return {"run": run.name, "protocol": None, "recipe": None, "status": "damaged", "epoch": None, _BEST: None}
-    tests = [row["test_accuracy"] for row in metrics if row["test_accuracy"] is not None]
+    tests = [row["test_accuracy"] for row in metrics if row.get("test_accuracy") is not None]
     return {
         "run": run.name,
         "protocol": config.protocol,

@@ -76,7 +76,7 @@ def prepare(
     for text in source.notes:
         console.warn(text)
     key = cache.key_of(source, T)
-    hit = (dry_run or not force) and cache.cached(key, folder, made_by=command) is not None
+    hit = not force and cache.cached(key, folder, made_by=command) is not None
     if dry_run:
         expected = cache.expected_bytes(source, T)
         state = "hit" if hit else "miss"
@@ -93,8 +93,9 @@ def prepare(
             console.emit_json(plan)
             return
         console.emit(f"{state}: {path}")
-        if not hit:
+        if not hit and not force:
             console.emit(f"{cache.nearest(key.fields, folder)}")
+        if not hit:
             console.emit(f"{len(source.samples)} samples, {_megabytes(expected)} before compression")
         return
     with console.bar(f"framing {spec.title}", "samples") as bar:

@@ -63,7 +63,8 @@ def _resolve(
         if overrides:
             raise UsageError("--set changes experiments and data sets", hint="plifctl show EXPERIMENT --set …")
         return registry.network(name).model_dump(mode="json"), {}
-    known = [*registry.experiments(), *registry.datasets(), *registry.networks()]
+    names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
+    known = names[kind] if kind is not None else [name for some in names.values() for name in some]
     raise UsageError(f"unknown {kind or 'name'} {name!r}", hint=did_you_mean(name, known))
 
 

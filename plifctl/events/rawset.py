@@ -6,6 +6,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -111,7 +112,8 @@ class RawSet(ABC):
         for name, content in self.storages[part].read():
             if hashlib.sha256(content).hexdigest() != surveyed.get(name):
                 if self._remembered is not None:
-                    self.storages[part].forget(self._remembered)
+                    with suppress(OSError):
+                        self.storages[part].forget(self._remembered)
                 raise RawDataError(
                     f"{self.storages[part].path}: {name} is not what it was when the folder was surveyed",
                     hint="type the same command again: the data will be surveyed anew",

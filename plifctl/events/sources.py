@@ -370,7 +370,6 @@ def _candidates(name: str, layout: type[RawSet], root: Path | None) -> Iterator[
             raise RawDataError(
                 f"{named_by} {base}: no such folder", hint="name the folder that holds the raw files: --raw DIR"
             )
-        base = base.resolve()
         if base.is_file():
             known = {name for names in layout.files.values() for name in names}
             if base.name not in known:
@@ -379,6 +378,7 @@ def _candidates(name: str, layout: type[RawSet], root: Path | None) -> Iterator[
                     hint="name the folder that holds the raw files: --raw DIR",
                 )
             base = base.parent
+        base = base.resolve()
         own = [base / folder for folder in dict.fromkeys((name, *layout.folders)) if not Path(folder).is_absolute()]
         yield from [base, *own] if root is not None else [*own, base]
     if root is None:

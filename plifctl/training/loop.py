@@ -166,7 +166,8 @@ class Trainer:
                 self._epoch()
             return self._outcome()
         except _Stop as stop:
-            self.recorder.save("last", self.state())
+            if self.progress.epoch < self.spec.train.epochs:  # else the last epoch saved it, and the model is the best
+                self.recorder.save("last", self.state())
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
             raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -255,9 +256,9 @@ class Trainer:
         return taus
 
     def _diverged(self, what: str) -> DivergedError:
-        lr = learning_rate(self.spec.train, self.progress.epoch)
+        progress, lr = self.progress, learning_rate(self.spec.train, self.progress.epoch)
         return DivergedError(
-            f"{what} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}, at a learning rate of {lr:.3g}",
+            f"{what} in epoch {progress.epoch + 1}, after {progress.step} steps, at a learning rate of {lr:.3g}",
             hint=f"try a lower one, e.g. --set train.lr={self.spec.train.lr / 10:g}",
         )
 

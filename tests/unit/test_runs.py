@@ -78,6 +78,13 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
     with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
         run.metrics()
+    for line in (b"\xff", b"[]", b"{}"):
+        (run.path / "metrics.jsonl").write_bytes(line + b'\n{"epoch": 2}\n')
+        with pytest.raises(RunError, match=r"metrics.jsonl:1: damaged"):
+            run.metrics()
+    (run.path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"run.json: damaged"):
+        run.info()
 
 
 def test_finding(tmp_path: Path) -> None:

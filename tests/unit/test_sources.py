@@ -408,6 +408,11 @@ def test_a_file_that_was_named_is_the_one_that_is_read(tmp_path: Path) -> None:
     zipped(tmp_path / "a/Train", tmp_path / "Train.zip")
     zipped(tmp_path / "a/Test", tmp_path / "Test.zip")
     assert len(opened("nmnist", tmp_path / "Train.zip").samples) == 8
+    (tmp_path / "links").mkdir()
+    for part in ("Train", "Test"):
+        (tmp_path / f"{part}.zip").rename(tmp_path / f"{part}.blob")
+        (tmp_path / f"links/{part}.zip").symlink_to(tmp_path / f"{part}.blob")
+    assert len(opened("nmnist", tmp_path / "links/Train.zip").samples) == 8
     (tmp_path / "other.zip").write_bytes(b"x")
     with pytest.raises(RawDataError, match=r"other.zip: no file of this data set"):
         opened("nmnist", tmp_path / "other.zip")

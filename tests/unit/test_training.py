@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     # spikes stay finite whatever the weights are, so the vote is made to fail
     forward: Callable[..., torch.Tensor] = trainer.model.forward
     trainer.model.forward = lambda *a, **k: forward(*a, **k) * math.nan  # type: ignore[method-assign]
-    with pytest.raises(DivergedError, match="epoch 1, step 1"):
+    with pytest.raises(DivergedError, match="epoch 1, after 0 steps"):
         trainer.run()
 
 
@@ -261,7 +261,7 @@ def test_evaluation_counts() -> None:
 
 class TestFailures:
     def test_weights_that_explode_are_an_error(self) -> None:
-        with pytest.raises(DivergedError, match=r"not finite in epoch 1, step 2") as error:
+        with pytest.raises(DivergedError, match=r"not finite in epoch 1, after 1 steps") as error:
             trainer_of(Recorder(), spec_of("train.lr=1e38")).run()
         assert "--set train.lr=1e+37" in error.value.hint
 
@@ -307,6 +307,10 @@ class TestFailures:
         with pytest.raises(Interrupted) as stopped:
             trainer_of(recorder, rows=ROWS_B).run()
         assert stopped.value.exit_code == 143
+        if part == "test":  # the model tested is the best; the state to go on from stays the last
+            whole = Recorder()
+            trainer_of(whole, rows=ROWS_B).run()
+            assert same(recorder.saved["last"], whole.saved["last"])
         again = trainer_of(Recorder(saved=recorder.saved), rows=ROWS_B)
         again.restore(recorder.saved["last"])
         assert again.run().accuracy == trainer_of(Recorder(), rows=ROWS_B).run().accuracy
