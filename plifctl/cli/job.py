@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from plifctl import console, paths
 from plifctl.cli import options
-from plifctl.errors import CacheError, CorruptCacheError, Interrupted, ResumeError, UsageError
+from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError
 from plifctl.registry import Resolved
 from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
 from plifctl.specs import Protocol, Recipe, flattened
@@ -243,6 +243,10 @@ def _train(
             trainer = Trainer(spec, Feeder(cache, spec, device), split, recorder, checkpoint_every=ask.checkpoint_every)
             if run.checkpoint("last").exists():
                 trainer.restore(load_checkpoint(run.checkpoint("last")))
+            elif run.metrics():
+                raise CheckpointError(
+                    f"{run.checkpoint('last')}: gone, the run cannot go on", hint="begin another: leave --resume out"
+                )
             recorder.begin(resolved, trainer.progress.epoch)
             _say_start(run, spec.title, trainer, device)
             try:

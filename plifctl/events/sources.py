@@ -381,7 +381,7 @@ def _candidates(name: str, layout: type[RawSet], root: Path | None) -> Iterator[
         base = base.resolve()
         own = [base / folder for folder in dict.fromkeys((name, *layout.folders)) if not Path(folder).is_absolute()]
         yield from [base, *own] if root is not None else [*own, base]
-    if root is None:
+    if root is None and name in _LAYOUTS:  # where systems keep the published set, no other is to be found
         yield from (Path(folder) for folder in layout.folders if Path(folder).is_absolute())
 
 

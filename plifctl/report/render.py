@@ -53,15 +53,17 @@ def _terminal(table: Table, width: int) -> str:
     drawn = RichTable(
         title=Text(_title(table)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
+    needed = 8  # columns of text below which rich would cut numbers off
     for index, head in enumerate(table.columns):
         words = " ".join([head, *(_joined(row[index], " ({})") for row in table.rows)]).split()
         longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
         justify: Literal["right", "left"] = "right" if _is_numeric(table, index) else "left"
         drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=longest)
+        needed += longest + 3
     for row in table.rows:
         drawn.add_row(*(Text(_plain(_joined(cell, " ({})"))) for cell in row))
     output = io.StringIO()
-    console = Console(file=output, width=width, force_terminal=False, highlight=False, soft_wrap=False)
+    console = Console(file=output, width=max(width, needed), force_terminal=False, highlight=False, soft_wrap=False)
     console.print(drawn)
     lines = [line.rstrip() for line in output.getvalue().splitlines()]
     notes = [_plain(table.source), *(f"({mark}) {_plain(note)}" for mark, note in table.notes)]
