@@ -39,9 +39,8 @@ _UNREADABLE = (
     lzma.LZMAError,
     struct.error,
     EOFError,
-    RuntimeError,  # of an encrypted zip
+    RuntimeError,  # of an encrypted zip, or one packed in a way that Python does not know
     TypeError,  # of some damaged tar headers
-    NotImplementedError,
 )
 _TEXT_LIMIT = 2**16
 
