@@ -113,24 +113,38 @@ class Cache:
 
     def __init__(self, path: Path, *, made_by: str = "") -> None:
         self.path, self._made_by = path, made_by
-        with self._guarded():
-            attributes, columns, samples = _attributes(self._file), _columns(self._file), self._samples
-            if not attributes.get("complete", False):
-                raise CorruptCacheError(f"{path}: not a finished cache", hint=self._repair())
-            if attributes["seal"] != _seal(attributes, columns, samples):
-                raise CorruptCacheError(
-                    f"{path}: attributes, labels or ids are not as they were written", hint=self._repair()
-                )
-            self.key = CacheKey(json.loads(attributes["key"]))
-            self.content_digest: str = attributes["content_digest"]
-            self.verified: bool = attributes["verified"]
-            self.complete_set: bool = attributes["complete_set"]
-            self.notes: tuple[str, ...] = tuple(json.loads(attributes["notes"]))
-            self.labels: np.ndarray = columns["labels"]
-            self.is_test: np.ndarray = columns["split"]
-            self.sample_ids: list[str] = [name.decode() for name in columns["sample_id"].tolist()]
-            self.counts = {name: columns[name] for name in ("n_raw", "n_events") if name in columns}
-            self.nbytes = int(samples.size) * samples.dtype.itemsize
+        try:
+            self._open()
+        except CorruptCacheError:
+            self.close()
+            raise
+        except _FOREIGN as error:
+            hint = self._repair()
+            self.close()
+            if isinstance(error, OSError) and (error.errno is not None or not os.access(path, os.R_OK)):
+                with paths.machine_errors(path):
+                    path.open("rb").close()  # HDF5's own words for a refusal name no file
+                    raise
+            raise CorruptCacheError(f"{path}: not a whole cache: {error}", hint=hint) from error
+
+    def _open(self) -> None:
+        attributes, columns, samples = _attributes(self._file), _columns(self._file), self._samples
+        if not attributes.get("complete", False):
+            raise CorruptCacheError(f"{self.path}: not a finished cache", hint=self._repair())
+        if attributes["seal"] != _seal(attributes, columns, samples):
+            raise CorruptCacheError(
+                f"{self.path}: attributes, labels or ids are not as they were written", hint=self._repair()
+            )
+        self.key = CacheKey(json.loads(attributes["key"]))
+        self.content_digest: str = attributes["content_digest"]
+        self.verified: bool = attributes["verified"]
+        self.complete_set: bool = attributes["complete_set"]
+        self.notes: tuple[str, ...] = tuple(json.loads(attributes["notes"]))
+        self.labels: np.ndarray = columns["labels"]
+        self.is_test: np.ndarray = columns["split"]
+        self.sample_ids: list[str] = [name.decode() for name in columns["sample_id"].tolist()]
+        self.counts = {name: columns[name] for name in ("n_raw", "n_events") if name in columns}
+        self.nbytes = int(samples.size) * samples.dtype.itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -181,20 +195,6 @@ class Cache:
     @property
     def _samples(self) -> h5py.Dataset:
         return _samples_of(self._file)
-
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except _FOREIGN as error:
-            if isinstance(error, OSError) and (error.errno is not None or not os.access(self.path, os.R_OK)):
-                with paths.machine_errors(self.path):
-                    self.path.open("rb").close()  # HDF5's own words for a refusal name no file
-                    raise
-            raise CorruptCacheError(f"{self.path}: not a whole cache: {error}", hint=self._repair()) from error
-        finally:
-            if "nbytes" not in self.__dict__:  # the last that is read of a whole cache
-                self.close()
 
     def _repair(self) -> str:
         command = self._made_by

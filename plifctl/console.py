@@ -62,10 +62,10 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, titl
         )
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    emit(drawn(table, terminal_width() or 10_000))
+    emit(_drawn(table, terminal_width() or 10_000))
 
 
-def drawn(table: Table, width: int) -> str:
+def _drawn(table: Table, width: int) -> str:
     """Returns a table as text, coloured where stdout is a terminal, without blanks at the ends of lines."""
     drawing = Console(file=io.StringIO(), highlight=False, width=width, force_terminal=sys.stdout.isatty())
     with drawing.capture() as capture:

@@ -396,14 +396,7 @@ class RunRecorder:
         """Returns the signal that was received, if one was."""
         return self.signum
 
-    def finish(
-        self,
-        outcome: Outcome,
-        resolved: Resolved,
-        protocol: Protocol,
-        data: RunData,
-        environment: dict[str, Any],
-    ) -> ResultRecord:
+    def finish(self, outcome: Outcome, resolved: Resolved, data: RunData, environment: dict[str, Any]) -> ResultRecord:
         """Writes the record, last of all."""
         spec = resolved.spec
         record = ResultRecord(
@@ -411,7 +404,7 @@ class RunRecorder:
             run=self.run.name,
             experiment=spec.name,
             recipe=spec.recipe,
-            protocol=protocol,
+            protocol=self.run.config().protocol,
             dataset=spec.dataset.name,
             T=spec.T,
             seed=spec.train.seed,

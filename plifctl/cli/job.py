@@ -254,7 +254,7 @@ def _train(
             except Interrupted as stopped:
                 stopped.hint = f"go on with: plifctl {ask.verb} --resume {run.name}"
                 raise
-            return recorder.finish(outcome, resolved, ask.protocol, data, environment)
+            return recorder.finish(outcome, resolved, data, environment)
 
 
 class _Watched(RunRecorder):
