@@ -168,7 +168,7 @@ class Registry:
                 attempt()
             except RegistryError as error:
                 lines = [line for line in str(error).splitlines() if line not in problems]
-                problems += [line for line in lines if not (unreadable and ": unknown " in line)]
+                problems += [line for line in lines if not (unreadable and _names_what_was_not_read(line))]
         return problems
 
     @cached_property
@@ -273,6 +273,11 @@ def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _
         else:
             found[entry[0]] = entry[1]
     return found, problems
+
+
+def _names_what_was_not_read(problem: str) -> bool:
+    """Whether a problem may be that of a file which could not be read."""
+    return ": unknown dataset " in problem or ": unknown network " in problem
 
 
 def _unknown_recipes(tree: Branch) -> Iterator[str]:

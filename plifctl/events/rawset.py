@@ -166,10 +166,13 @@ class RawSet(ABC):
                 "results on a subset are no results on the data set"
             )
         if self.md5 and not self.verified:
-            archives = any(survey.md5s for survey in self.surveys.values())
-            yield "unverified: " + (
-                "a checksum differs from the published one" if archives else "extracted folders carry no checksum"
-            )
+            if self.dataset.name != self.dataset.layout:
+                why = "a data set of one's own has no published checksum"
+            elif any(survey.md5s for survey in self.surveys.values()):
+                why = "a checksum differs from the published one"
+            else:
+                why = "extracted folders carry no checksum"
+            yield f"unverified: {why}"
 
 
 class EventSet(RawSet):

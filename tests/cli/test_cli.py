@@ -516,3 +516,14 @@ def test_a_data_set_of_ones_own_from_raw_files_to_evaluation(
     said = plifctl("train", "--resume", "last", "--epochs", 2)
     assert said.code == 3
     assert "PLIFCTL_REGISTRY" in said.err
+
+
+def test_a_run_without_its_last_state_is_not_begun_anew(prepared: Plifctl, places: Path) -> None:
+    assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
+    (run,) = (places / "runs").iterdir()
+    (run / "checkpoints/last.pt").unlink()
+    whole = {name: (run / name).read_bytes() for name in ("result.json", "metrics.jsonl", "checkpoints/best.pt")}
+    said = prepared("train", "--resume", "last", "--epochs", 2)
+    assert said.code == 6
+    assert "last.pt: gone" in said.err
+    assert {name: (run / name).read_bytes() for name in whole} == whole

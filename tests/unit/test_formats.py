@@ -215,9 +215,10 @@ class TestCifar:
             (b"\x80\x02Nr\xff\xff\xff\x7f.", "NoneType"),
             (b"\x80\x02" + b"N0" * 600_000 + b".", "the instruction POP"),
             (b"\x80\x02" + b"N" * 1_100_000 + b".", "instructions"),
+            (b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", r"posix\.system"),
             (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "no whole"),
         ],
-        ids=["nested-key", "large-memo", "unknown-instruction", "long-program", "declared-size"],
+        ids=["nested-key", "large-memo", "unknown-instruction", "long-program", "foreign-name", "declared-size"],
     )
     def test_a_pickle_neither_crashes_nor_bloats(self, data: bytes, why: str) -> None:
         with pytest.raises(DamagedFileError, match=why):

@@ -312,7 +312,11 @@ class TestOwnFolder:
 
     def test_one_broken_file_hides_no_other_problem(self, tmp_path: Path) -> None:
         files = {"networks/a": "a: [\n", "networks/b": "b:\n  structure: FC10\n  dropout: 2\n"}
+        files["networks/c"] = (
+            'c:\n  structure: "FC10-SN-APk1s1"\n  dropuot: 0.5\n  dropout: 0.5\n  batch_norm: per-step\n'
+        )
         problems = "\n".join(own(tmp_path, **files).check())
+        assert "unknown key dropuot" in problems
         assert "a.yaml" in problems
         assert "b.yaml" in problems
 

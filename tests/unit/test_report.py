@@ -238,3 +238,13 @@ def test_latex_compiles(tmp_path: Path) -> None:
     )
     (tmp_path / "x.tex").write_text(text, encoding="utf-8")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_a_narrow_terminal_cuts_no_number_off(width: int) -> None:
+    for name in ("2", "4", "5", "S2"):
+        found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif")))
+        words = render([found], "table", width=width).split()
+        numbers = [cell.published for row in found.rows for cell in row if re.fullmatch(r"\d+\.\d+", cell.published)]
+        assert numbers
+        assert all(words.count(number) >= numbers.count(number) for number in numbers)

@@ -482,3 +482,18 @@ class TestVerified:
         assert not opened("nmnist", tmp_path).verified
         with pytest.raises(ChecksumError, match=r"Test.zip: md5"):
             opened("nmnist", tmp_path, verify=True)
+
+
+def test_a_data_set_of_ones_own_is_never_the_published_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plifctl.events import sources
+
+    write_idx(tmp_path / "system")
+    monkeypatch.setattr(sources._FashionMnist, "folders", (str(tmp_path / "system"),))
+    published = load_registry().dataset("fashion-mnist").dataset
+    mine = published.model_copy(update={"name": "mine"})
+    assert len(open_raw(published, None, verify=False).samples) == 40
+    with pytest.raises(RawDataError, match="no raw data"):
+        open_raw(mine, None)
+    found = open_raw(mine, tmp_path / "system")  # without a checksum to differ from
+    assert not found.verified
+    assert any("a data set of one's own" in note for note in found.notes)

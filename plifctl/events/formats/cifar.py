@@ -94,6 +94,7 @@ class _Machine:
     _EMPTY: ClassVar[dict[str, type]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
     _TUPLES: ClassVar[dict[str, int]] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
     _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
+    _NAMES = frozenset({*_RECONSTRUCT, "numpy ndarray", "numpy dtype", "_codecs encode"})
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -137,9 +138,9 @@ class _Machine:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(_Name(argument))
+            stack.append(self._named(argument))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [_Name(b" ".join(stack[-2:]).decode())]
+            stack[-2:] = [self._named(b" ".join(stack[-2:]).decode())]
         elif name == "REDUCE":
             called, arguments = stack[-2:]
             stack[-2:] = [self._call(called.text, arguments)]
@@ -148,6 +149,11 @@ class _Machine:
             self._fill(stack[-1], state)
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise _Refused(f"the instruction {name}")
+
+    def _named(self, text: str) -> _Name:
+        if text not in self._NAMES:  # told at once: a program may join names of any length, any number of times
+            raise _Refused(text.replace(" ", ".")[:80])
+        return _Name(text)
 
     def _since_mark(self) -> list[Any]:
         stack = self._stack
