@@ -7,11 +7,12 @@ from typing import Literal
 import numpy as np
 
 from plifctl.errors import DamagedFileError
+from plifctl.events.formats import Events
 
 INTEGRATOR_VERSION = 1
 """Part of every cache's key: raised when the frames change."""
 
-Slicing = Literal["number", "number-remainder", "time"]
+Slicing = Literal["number", "number-remainder", "time", "duration"]
 
 
 class CountOverflow(ValueError):
@@ -26,7 +27,7 @@ class CountOverflow(ValueError):
         self.count = count
 
 
-def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
+def slice_edges(t: np.ndarray, T: int, slicing: Slicing, *, duration_us: int | None = None) -> np.ndarray:
     """Returns where the T slices begin and end.
 
     Args:
@@ -34,7 +35,9 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
         T: Number of slices.
         slicing: ``number``: edge j is ⌊N·j/T⌋. ``number-remainder``: ⌊N/T⌋·j, the last slice takes the rest.
             ``time``: slice j holds (t − t_first)·T // (t_last − t_first) = j; the last holds t_last too.
-            Events of one single time are all in slice 0.
+            Events of one single time are all in slice 0. ``duration``: slice j holds
+            (t − t_first) // duration_us = j; T has to be :func:`slices_of_duration` at least.
+        duration_us: Length of a slice, µs; of ``duration`` only.
 
     Returns:
         Edges int64 ``[T + 1]``: slice j is events edges[j] to edges[j + 1]; slices may be empty.
@@ -51,6 +54,10 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
         return n * j // T
     if slicing == "number-remainder":
         edges = n // T * j
+    elif slicing == "duration":
+        assert duration_us is not None
+        edges = np.searchsorted(t, t[0] + duration_us * j) if n else j * 0
+        assert edges[T] == n, f"{T} slices of {duration_us} µs do not hold all events"
     else:
         span = int(t[-1] - t[0]) if n else 0
         # slice j begins at t_first + ⌈span·j/T⌉; whole and rest apart, as span·j may exceed 63 bits
@@ -60,29 +67,40 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
     return edges.astype(np.int64)
 
 
+def slices_of_duration(t: np.ndarray, duration_us: int) -> int:
+    """Returns how many slices of ``duration_us`` hold all events, whose times ``t`` (int64 µs) ascend; at least 1."""
+    return int(t[-1] - t[0]) // duration_us + 1 if len(t) else 1
+
+
 def integrate_frames(
-    events: np.ndarray,
+    events: Events | np.ndarray,
     T: int,
     slicing: Slicing,
     height: int,
     width: int,
     *,
+    polarities: int = 2,
+    duration_us: int | None = None,
     dtype: type[np.unsignedinteger] = np.uint8,
+    out: np.ndarray | None = None,
     where: str = "events",
 ) -> np.ndarray:
     """Counts events in each pixel, polarity and slice.
 
     Args:
-        events: dtype EVENT, sorted by t.
+        events: Sorted by t.
         T: Number of frames.
         slicing: See :func:`slice_edges`.
         height: Rows of the sensor.
         width: Columns of the sensor.
+        polarities: 2, or 1 where polarities were merged.
+        duration_us: See :func:`slice_edges`.
         dtype: Of the counts.
+        out: Room for the frames, written over; memory that is used again is faster than new memory.
         where: Name of the recording, for messages.
 
     Returns:
-        Frames ``[T, 2, height, width]``, channel 0 off, 1 on; they sum to the number of events.
+        Frames ``[T, polarities, height, width]``, channel 0 off, 1 on; they sum to the number of events.
 
     Raises:
         CountOverflow: A count does not fit ``dtype``.
@@ -90,22 +108,33 @@ def integrate_frames(
 
     Source: Eq. S1.
     """
-    x, y = events["x"], events["y"]
-    outside = np.flatnonzero((x < 0) | (x >= width) | (y < 0) | (y >= height) | (events["p"] > 1))
-    if len(outside):
-        index = int(outside[0])
+    from plifctl.events.kernels import count_events
+
+    events = Events.of(events)
+    t, x, y, p = events.columns
+    edges = slice_edges(t, T, slicing, duration_us=duration_us)
+    if out is None:
+        out = np.zeros((T, polarities, height, width), dtype)
+    else:
+        out.fill(0)
+    frames = out.reshape(T, -1)
+    outside, counted = count_events(x, y, p, edges, height, width, frames)
+    if outside >= 0:
         raise DamagedFileError(
-            f"{where}: event {index} of {len(events)} is at x={x[index]}, y={y[index]}, polarity {events['p'][index]}, "
-            f"outside the sensor of {width}×{height}"
+            f"{where}: event {outside} of {len(t)} is at x={x[outside]}, y={y[outside]}, polarity {p[outside]}, "
+            f"outside the sensor of {width}×{height}",
+            hint="frames.outside_events=drop leaves such events out and counts them",
         )
-    cells = 2 * height * width
-    cell = (events["p"].astype(np.int64) * height + y) * width + x
-    edges = slice_edges(events["t"], T, slicing)
-    frames = np.empty((T, cells), dtype)
-    for j in range(T):
-        counts = np.bincount(cell[edges[j] : edges[j + 1]], minlength=cells)
-        largest = int(counts.max(initial=0))
-        if largest > np.iinfo(dtype).max:
-            raise CountOverflow(largest)
-        frames[j] = counts
-    return frames.reshape(T, 2, height, width)
+    if counted != len(t):  # a count went round
+        larger = np.zeros(frames.shape, np.uint64)
+        count_events(x, y, p, edges, height, width, larger)
+        if larger.max() <= np.iinfo(dtype).max:
+            raise AssertionError(f"{where}: frames do not sum to the number of events")
+        raise CountOverflow(int(larger.max()))
+    return out
+
+
+def inside(events: Events, polarities: int, height: int, width: int) -> Events:
+    """Returns the events that lie on the sensor."""
+    x, y = events["x"], events["y"]
+    return events[(x >= 0) & (x < width) & (y >= 0) & (y < height) & (events["p"] < polarities)]

@@ -11,14 +11,19 @@ from typing import Literal
 import numpy as np
 
 from plifctl.errors import DamagedFileError
-from plifctl.events.formats import Decoded, events_of, recognised
+from plifctl.events.formats import Decoded, Events, recognised, sorted_events
 
 _MAGIC = b"#!AER-DAT2.0"
-_PAIR = np.dtype([("address", ">u4"), ("t", ">u4")])
-_NOT_DVS = np.uint32(1 << 31)
+_PAIR_BYTES = 8
 
 
-def decode_aedat2(data: bytes, *, where: str, axes: Literal["published", "spikingjelly"]) -> Decoded:
+def decode_aedat2(
+    data: bytes,
+    *,
+    where: str,
+    axes: Literal["published", "spikingjelly"],
+    outside: Literal["refuse", "drop"] = "refuse",
+) -> Decoded:
     """Decodes the DVS128 events of an AEDAT 2.0 file.
 
     Args:
@@ -26,9 +31,10 @@ def decode_aedat2(data: bytes, *, where: str, axes: Literal["published", "spikin
         where: Its name, for messages.
         axes: ``published``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
             y = 127 − bits 1–7. Both: p = 1 − bit 0.
+        outside: What to do with addresses of more than 15 bits, those of cameras with more pixels.
 
     Returns:
-        The events; ``dropped`` counts the words that are no DVS events.
+        The events; ``dropped`` counts the words that are no DVS events, or outside.
 
     Raises:
         DamagedFileError: The file is foreign, cut off, or of a camera with more pixels.
@@ -36,24 +42,28 @@ def decode_aedat2(data: bytes, *, where: str, axes: Literal["published", "spikin
     Source: the AEDAT 2.0 specification; the axes of the published code and of SpikingJelly's CIFAR10-DVS loader.
     """
     start = _end_of_header(data, where)
-    whole, rest = divmod(len(data) - start, _PAIR.itemsize)
+    whole, rest = divmod(len(data) - start, _PAIR_BYTES)
     if rest:
         raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR.itemsize}; the file is cut off"
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
         )
-    pairs = np.frombuffer(data, _PAIR, whole, start)
-    is_event = pairs["address"] & _NOT_DVS == 0
-    address, t = pairs["address"][is_event], pairs["t"][is_event]
-    foreign = np.flatnonzero(address >> 15)
-    if len(foreign):
-        index = int(np.flatnonzero(is_event)[foreign[0]])
-        raise DamagedFileError(
-            f"{where}: byte {start + index * _PAIR.itemsize}: event {index} has the address {address[foreign[0]]:#x}, "
-            "a DVS128 has 15 bits; the file is of another camera"
-        )
-    low, high = (address >> 1) & 0x7F, (address >> 8) & 0x7F
-    x, y = (127 - low, high) if axes == "published" else (127 - high, 127 - low)
-    return Decoded(events_of(t, x, y, 1 - (address & 1)), whole - len(address))
+    from plifctl.events.kernels import decode_pairs
+
+    words = np.frombuffer(data, np.uint32, 2 * whole, start)
+    events = Events.empty(whole)
+    bits, ascending = decode_pairs(words, axes == "spikingjelly", *events.columns)
+    if bits >> 15:  # not all are events of a DVS128
+        address = words[::2].byteswap()
+        foreign = np.flatnonzero((address >> 15 != 0) & (address >> 31 == 0))
+        if len(foreign) and outside == "refuse":
+            index = int(foreign[0])
+            raise DamagedFileError(
+                f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, "
+                "a DVS128 has 15 bits; the file is of another camera",
+                hint="frames.outside_events=drop leaves such events out and counts them",
+            )
+        events = events[address >> 15 == 0]
+    return Decoded(sorted_events(events, ascending=ascending), whole - len(events))
 
 
 def _end_of_header(data: bytes, where: str) -> int:

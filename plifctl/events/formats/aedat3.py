@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from plifctl.errors import DamagedFileError, RawDataError
-from plifctl.events.formats import Decoded, events_of, recognised
+from plifctl.events.formats import Decoded, Events, recognised, sorted_events
 
 _MAGIC = b"#!AER-DAT3.1"
 _END = b"#!END-HEADER"
@@ -40,20 +40,23 @@ def decode_aedat3(data: bytes, *, where: str, invalid: Literal["drop", "keep"] =
 
     Source: the AEDAT 3.1 specification.
     """
-    words, overflow = _polarity_words(data, where)
-    t = (overflow << 31) | (words["t"] & 0x7FFFFFFF).astype(np.int64)
-    word = words["data"]
-    dropped = 0
-    if invalid == "drop":
-        valid = (word & 1).astype(bool)
-        dropped = len(word) - int(valid.sum())
-        if dropped and dropped == len(word):
+    from plifctl.events.kernels import decode_words
+
+    words, packets = _polarity_words(data, where)
+    n = int(packets[:, 1].sum())
+    events = Events.empty(n)
+    all_valid, ascending, positive = decode_words(words, packets, *events.columns)
+    if not positive:
+        raise DamagedFileError(f"{where}: an event before time 0; the file is damaged")
+    if invalid == "drop" and not all_valid:
+        valid = [words[first : first + 2 * count : 2] & 1 for first, count, _ in packets.tolist()]
+        events = events[np.concatenate(valid) == 1]
+        if not len(events):
             raise RawDataError(
-                f"{where}: all {dropped} events are marked invalid (valid bit 0)",
+                f"{where}: all {n} events are marked invalid (valid bit 0)",
                 hint="some recorders never set the bit: --keep-invalid takes such events as they are",
             )
-        word, t = word[valid], t[valid]
-    return Decoded(events_of(t, word >> 17, (word >> 2) & 0x7FFF, (word >> 1) & 1), dropped)
+    return Decoded(sorted_events(events, ascending=ascending), n - len(events))
 
 
 def encode_aedat3(events: np.ndarray) -> bytes:
@@ -76,10 +79,9 @@ def encode_aedat3(events: np.ndarray) -> bytes:
 
 
 def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """All polarity events as stored, and the overflow count of each."""
+    """A view of the file as words; each packet's first word, number of events and overflow count ``[n, 3]``."""
     at = _end_of_header(data, where)
-    words: list[np.ndarray] = [np.empty(0, _WORD)]
-    overflow: list[np.ndarray] = [np.empty(0, np.int64)]
+    packets: list[tuple[int, int, int]] = []
     while at < len(data):
         if len(data) - at < _PACKET.size:
             raise DamagedFileError(
@@ -101,11 +103,18 @@ def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
                 f"{where}: byte {at}: the packet needs {size * capacity} bytes, {len(data) - body} are left; "
                 "the file is cut off"
             )
-        if kind == _POLARITY:
-            words.append(np.frombuffer(data, _WORD, number, body))
-            overflow.append(np.full(number, ts_overflow, np.int64))
+        if kind == _POLARITY and number:
+            packets.append((body, number, ts_overflow))
         at = body + size * capacity
-    return np.concatenate(words), np.concatenate(overflow)
+    table = np.array(packets, np.int64).reshape(-1, 3)
+    shift = int(table[0, 0]) % 4 if packets else 0
+    if (table[:, 0] % 4 != shift).any():  # after a packet of an odd size
+        words = np.concatenate([np.frombuffer(data, np.uint32, 2 * count, start) for start, count, _ in packets])
+        table[:, 0] = np.cumsum(2 * table[:, 1]) - 2 * table[:, 1]
+    else:
+        words = np.frombuffer(data, np.uint32, (len(data) - shift) // 4, shift)
+        table[:, 0] = (table[:, 0] - shift) // 4
+    return words, table
 
 
 def _end_of_header(data: bytes, where: str) -> int:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.errors import DamagedFileError
-from plifctl.events.formats import Decoded, events_of, format_of, recognised
+from plifctl.events.formats import Decoded, Events, format_of, recognised, sorted_events
 
 _EVENT_BYTES = 5
-_OVERFLOW_Y = 240
-_OVERFLOW = 1 << 13
 
 
 def decode_atis(data: bytes, *, where: str) -> Decoded:
@@ -38,11 +36,8 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
         raise DamagedFileError(
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT_BYTES}; the file is cut off"
         )
-    raw = np.frombuffer(data, np.uint8).reshape(whole, _EVENT_BYTES).astype(np.int64)
-    x, y = raw[:, 0], raw[:, 1]
-    t = ((raw[:, 2] & 0x7F) << 16) | (raw[:, 3] << 8) | raw[:, 4]
-    mark = y == _OVERFLOW_Y
-    if mark.any():
-        t = t + np.cumsum(mark) * _OVERFLOW
-    event = ~mark
-    return Decoded(events_of(t[event], x[event], y[event], raw[event, 2] >> 7), 0)
+    from plifctl.events.kernels import decode_atis_events
+
+    events = Events.empty(whole)
+    found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
+    return Decoded(sorted_events(events if found == whole else events[:found], ascending=ascending), 0)

@@ -8,26 +8,19 @@ order, so the result does not depend on the number of threads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from plifctl.compiled import compiled
+
 BLOCK = 1024
 """Neurons worked on together: T × BLOCK potentials stay in the core's cache."""
 
 
-def _compiled(function: Callable[..., None]) -> Any:
-    try:
-        return numba.njit(function, parallel=True, error_model="numpy", cache=True)
-    except RuntimeError:  # nowhere to keep compiled code: neither beside this file nor at home
-        return numba.njit(function, parallel=True, error_model="numpy")
-
-
-@_compiled
+@compiled(parallel=True)
 def _forward(x, k, v_threshold, v_reset, spikes):  # type: ignore[no-untyped-def]
     steps, neurons = x.shape
     for block in numba.prange((neurons + BLOCK - 1) // BLOCK):
@@ -41,7 +34,7 @@ def _forward(x, k, v_threshold, v_reset, spikes):  # type: ignore[no-untyped-def
                 v[i] = v_reset if fires else h
 
 
-@_compiled
+@compiled(parallel=True)
 def _backward(x, k, v_threshold, v_reset, detach_reset, grad_s, grad_x, grad_k):  # type: ignore[no-untyped-def]
     steps, neurons = x.shape
     one = x.dtype.type(1.0)
