@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from plifctl import paths
 from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.specs import RECIPES, ExperimentSpec, FramedSpec, NetworkSpec, Protocol, Recipe, Spec, is_modification
+from plifctl.transformspecs import TRANSFORMS
 from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
 
 _S = TypeVar("_S", bound=Spec)
@@ -248,8 +249,9 @@ class Registry:
 
     def _dataset_layer(self, name: str, recipe: Recipe) -> Branch:
         tree = self._datasets[name].tree
-        own = Branch(tree.origin, {"dataset": tree.without("recipes")})
-        return merged(own, tree.branch("recipes", recipe))
+        own = Branch(tree.origin, {"dataset": tree.without("recipes", "frames")})
+        beside = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})  # of both recipes
+        return merged(own, beside, tree.branch("recipes", recipe))
 
     def _network_layer(self, name: str, named_in: Origin) -> Branch:
         tree = self._networks[name].tree
@@ -348,15 +350,18 @@ def _validated(model: type[_S], tree: Branch, name: str) -> _S:
 
 
 def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDetails) -> str:
-    path = tuple(part for part in details["loc"] if isinstance(part, str))
-    key = ".".join(path)
+    path, section = _place_of(model, details["loc"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     origin = tree.origin_of(path)
     match details["type"]:
         case "extra_forbidden":
-            section: type[BaseModel] | None = model
-            for part in path[:-1]:
-                section = _model_in(section.model_fields[part].annotation) if section else None
-            text = f"unknown key {key}; {did_you_mean(path[-1], section.model_fields if section else ())}"
+            text = f"unknown key {key}; {did_you_mean(str(path[-1]), section.model_fields if section else ())}"
+        case "union_tag_invalid":
+            unknown = details["ctx"]["tag"]
+            origin = tree.origin_of((*path, "name"))
+            text = f"{key}: unknown transform {unknown}; {did_you_mean(unknown, TRANSFORMS)}"
+        case "union_tag_not_found" | "model_attributes_type":
+            text = f"{key}: found {_shown(details['input'])}, expected a transform, e.g. {{name: drop-events, p: 0.1}}"
         case "missing":
             text = f"{key} is missing; it has no default, a file must state it"
         case "value_error":
@@ -368,6 +373,22 @@ def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDeta
             message = details["msg"].replace("Input should", "should")
             text = f"{key}: found {_shown(details['input'])}, {message}"
     return f"{origin}: {name}: {text}"
+
+
+def _place_of(
+    model: type[BaseModel], loc: tuple[int | str, ...]
+) -> tuple[tuple[int | str, ...], type[BaseModel] | None]:
+    """The way to a value as a file has it, and the model that the value's key belongs to.
+
+    pydantic names, after the index in a list of transforms, which transform it is: no key of the file.
+    """
+    if len(loc) > 3 and isinstance(loc[2], int):
+        return (*loc[:3], *loc[4:]), TRANSFORMS.get(str(loc[3]))
+    section: type[BaseModel] | None = model
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part)) if section else None
+        section = _model_in(field.annotation) if field else None
+    return loc, section
 
 
 def _shown(value: Any) -> str:

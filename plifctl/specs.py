@@ -10,9 +10,11 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from plifctl.specbase import Spec as Spec
 from plifctl.structure import parse_structure, shapes_after
+from plifctl.transformspecs import Shape, TransformSpec
 
 Recipe = Literal["paper", "published"]
 """Which choices: of the text, or of the authors' code."""
@@ -21,25 +23,21 @@ RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 Protocol = Literal["A", "B"]
 """How a run comes to its number: accuracy A or B (facts in docs/concepts.md)."""
 
-Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture"]
-"""How the raw files of a data set are named, laid out and encoded: as those of a data set that is known."""
+Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture", "folders"]
+"""How the raw files of a data set are named, laid out and encoded: as those of a data set that is known, or
+``folders``: a folder for each split and class, a recording of any known format for each sample."""
 
 _FRAMES_OF: dict[Layout, set[str]] = {
-    "nmnist": {"slicing"},
-    "cifar10dvs": {"slicing", "axes"},
-    "gesture": {"slicing", "invalid_events", "training_set"},
-    "synthetic-gesture": {"slicing", "invalid_events", "training_set"},
+    "nmnist": {"slicing", "outside_events"},
+    "cifar10dvs": {"slicing", "outside_events", "axes", "test_set"},
+    "gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
+    "synthetic-gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
+    "folders": {"slicing", "outside_events", "invalid_events"},
 }
 """What there is to choose in framing, by layout; images are not framed."""
 
 MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
-
-
-class Spec(BaseModel):
-    """Base of all specs: immutable, no unknown keys, no silent conversion of types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class SampleCounts(Spec):
@@ -83,16 +81,37 @@ class FramesSpec(Spec):
 
     Attributes:
         slicing: ``number`` cuts at ⌊N·j/T⌋ (Eq. S1); ``number-remainder`` at ⌊N/T⌋·j with the rest in the last slice
-            (the published code); ``time`` into T equal spans of time.
+            (the published code); ``time`` into T equal spans of time; ``duration`` into as many spans of duration_us as
+            the sample lasts, padded with empty frames to the longest sample.
+        duration_us: Length of a slice, µs; of slicing ``duration``.
+        outside_events: Events outside the sensor are an error (``refuse``), or left out and counted (``drop``).
         invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
         axes: how CIFAR10-DVS addresses become x, y, p; None for the others.
         training_set: ``all`` recordings, or the ``first-78`` that the published gesture runs used; None for the others.
+        test_set: Of each class of CIFAR10-DVS, the ``last-100`` (file numbers 900–999, the paper's) or the
+            ``first-100`` (0–99, of many later papers); None for the others.
+        transforms: What is done to the events of each sample before they are framed, in this order.
+        transform_seed: Of the random ones among them; None where there are none.
     """
 
-    slicing: Literal["number", "number-remainder", "time"]
+    slicing: Literal["number", "number-remainder", "time", "duration"]
+    duration_us: int | None = Field(default=None, gt=0)
+    outside_events: Literal["refuse", "drop"]
     invalid_events: Literal["drop", "keep"] | None = None
     axes: Literal["published", "spikingjelly"] | None = None
     training_set: Literal["all", "first-78"] | None = None
+    test_set: Literal["last-100", "first-100"] | None = None
+    transforms: tuple[TransformSpec, ...] = Field(default=(), strict=False)
+    transform_seed: int | None = Field(default=None, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _a_seed_where_one_is_needed(self) -> Self:
+        drawing = [transform.name for transform in self.transforms if transform.random]
+        if drawing and self.transform_seed is None:
+            raise ValueError(f"transform_seed is missing: {drawing[0]} draws random numbers")
+        if self.transform_seed is not None and not drawing:
+            raise ValueError("transform_seed: no transform here draws random numbers")
+        return self
 
 
 class FramedSpec(Spec):
@@ -110,11 +129,34 @@ class FramedSpec(Spec):
 def _check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
     """Raises ValueError unless exactly what there is to choose for a data set is chosen."""
     choices = _FRAMES_OF.get(dataset.layout, set())
-    chosen = set(frames.model_dump(exclude_none=True)) if frames else set()
+    if frames is not None and frames.slicing == "duration":
+        choices = choices | {"duration_us"}
+    chosen = set(frames.model_dump(exclude_none=True)) - {"transforms", "transform_seed"} if frames else set()
     if foreign := sorted(chosen - choices):
         raise ValueError(f"frames.{foreign[0]}: {dataset.title} has no such choice")
+    if "duration_us" in choices - chosen:
+        raise ValueError("frames.duration_us is missing: the length of a slice, e.g. frames.duration_us=10000")
     if missing := sorted(choices - chosen):
         raise ValueError(f"frames.{missing[0]}: {dataset.title} needs this choice")
+    frame_shape(dataset, frames)
+
+
+def frame_shape(dataset: DatasetSpec, frames: FramesSpec | None) -> Shape:
+    """Returns the shape of one sample at one step, as a network sees it: after the transforms.
+
+    Returns:
+        ``(P, H, W)`` of event frames, ``(C, H, W)`` of images.
+
+    Raises:
+        ValueError: A transform cannot be done to events of that shape.
+    """
+    shape = dataset.shape
+    for index, transform in enumerate(frames.transforms if frames else ()):
+        try:
+            shape = transform.shape_after(shape)
+        except ValueError as error:
+            raise ValueError(f"frames.transforms[{index}]: {error}") from None
+    return shape
 
 
 def _parses(text: str) -> str:
@@ -254,7 +296,8 @@ class ExperimentSpec(Spec):
     @model_validator(mode="after")
     def _network_fits(self) -> Self:
         try:
-            shapes_after(parse_structure(self.network.structure), self.dataset.shape, len(self.dataset.classes))
+            shape = frame_shape(self.dataset, self.frames)
+            shapes_after(parse_structure(self.network.structure), shape, len(self.dataset.classes))
         except ValueError as error:
             raise ValueError(f"network {self.network.name} does not fit {self.dataset.name}: {error}") from None
         return self
@@ -263,6 +306,8 @@ class ExperimentSpec(Spec):
         """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
         tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
         tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
+        if self.frames is not None:  # a choice that did not exist when a run was made changes nothing for it
+            tree["frames"] = self.frames.model_dump(mode="json", exclude_defaults=True)
         return tree
 
     @property

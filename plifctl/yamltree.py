@@ -36,10 +36,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A scalar or a list of scalars, and where its key stands."""
+    """A scalar or a list, and where its key stands; of a list also where each of its ``items`` does."""
 
     value: Any
     origin: Origin
+    items: tuple[Leaf | Branch, ...] = ()
 
 
 class Branch(dict[str, "Leaf | Branch"]):
@@ -77,12 +78,15 @@ class Branch(dict[str, "Leaf | Branch"]):
         return found
 
     def origin_of(self, path: tuple[int | str, ...]) -> Origin:
-        """Returns where the value at ``path``, or the nearest mapping around it, stands."""
+        """Returns where the value at ``path``, or the nearest mapping or list around it, stands."""
         at: Leaf | Branch = self
         for key in path:
-            if not isinstance(at, Branch) or key not in at:
+            if isinstance(at, Branch) and key in at:
+                at = at[str(key)]
+            elif isinstance(at, Leaf) and isinstance(key, int) and key < len(at.items):
+                at = at.items[key]
+            else:
                 break
-            at = at[str(key)]
         return at.origin
 
 
@@ -182,10 +186,8 @@ def _value(node: yaml.Node, origin: Origin) -> Leaf | Branch:
             branch[key.value] = _value(value, place)
         return branch
     if isinstance(node, yaml.SequenceNode):
-        items = [_value(item, origin) for item in node.value]
-        if not all(isinstance(item, Leaf) for item in items):
-            raise YamlError(_place(origin.source, node.start_mark), "a list of mappings is not taken here")
-        return Leaf([item.value for item in items if isinstance(item, Leaf)], origin)
+        items = tuple(_value(item, _place(origin.source, item.start_mark)) for item in node.value)
+        return Leaf([item.plain() if isinstance(item, Branch) else item.value for item in items], origin, items)
     assert isinstance(node, yaml.ScalarNode)
     return Leaf(node.value if node.style else _scalar(node.value), origin)
 

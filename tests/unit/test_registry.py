@@ -41,7 +41,8 @@ class TestYaml:
             ("a:\t1\n\tb: 2\n", "not YAML"),
             ("- 1\n- 2\n", "top level must be a mapping"),
             ("", "top level must be a mapping"),
-            ("a: [{b: 1}]\n", "list of mappings"),
+            ("a:\n- {b: 1, b: 2}\n", "f.yaml:2:10: the key b is given twice"),
+            ("a: [{b: &x 1}]\n", "anchors and aliases"),
             ("a: " + "[" * 30 + "]" * 30, "nested deeper"),
             (b"a: \xff\n", "byte 3 is not UTF-8"),
             ("a: " + "x" * 2**20, "larger than"),
@@ -50,6 +51,16 @@ class TestYaml:
     def test_what_is_refused(self, tmp_path: Path, text: str | bytes, message: str) -> None:
         with pytest.raises(YamlError, match=message):
             tree_of(tmp_path, text)
+
+    def test_a_list_of_mappings_knows_where_each_stands(self, tmp_path: Path) -> None:
+        path = tmp_path / "f.yaml"
+        path.write_text("a:\n  - {b: 1, c: x}\n  - b: [2, {d: no}]\n  - 3\n")
+        tree = read_tree(path, "f.yaml")
+        assert tree.plain() == {"a": [{"b": 1, "c": "x"}, {"b": [2, {"d": "no"}]}, 3]}
+        places = [("a",), ("a", 0), ("a", 0, "c"), ("a", 1, "b", 1, "d"), ("a", 2), ("a", 3), ("a", 0, "z")]
+        origins = [str(tree.origin_of(place)).removeprefix("f.yaml:") for place in places]
+        assert origins == ["1:1", "2:5", "2:12", "3:13", "4:5", "1:1", "2:5"]
+        assert list(tree.leaves()) == ["a"]
 
     def test_a_million_laughs_are_refused_at_once(self, tmp_path: Path) -> None:
         lines = ["a0: &a0 lol"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
