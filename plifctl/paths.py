@@ -29,6 +29,9 @@ from plifctl.errors import from_os_error
 
 PACKAGE = Path(__file__).resolve().parent
 
+_UMASK = os.umask(0)  # it can only be read by setting it: here, before there are threads
+os.umask(_UMASK)
+
 
 def code_version() -> str:
     """The version of the code; of a source checkout with its commit, ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``."""
@@ -69,6 +72,11 @@ def raw_dir() -> Path | None:
     """PLIFCTL_RAW_DIR, or None."""
     value = os.environ.get("PLIFCTL_RAW_DIR")
     return Path(value) if value else None
+
+
+def download_dir(cache_dir: Path, dataset: str) -> Path:
+    """Where the raw files of a data set are downloaded to unless the user named a folder; beside the caches."""
+    return cache_dir / "raw" / dataset
 
 
 def _place(variable: str, project: Path, user: Path) -> Path:
@@ -117,7 +125,7 @@ def written_beside(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide the file from a user's group
+            temporary.chmod(0o666 & ~_UMASK)  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -155,19 +163,13 @@ def folder_written_beside(path: Path) -> Iterator[Path]:
             raise
     try:
         with machine_errors(path):
-            temporary.chmod(0o777 & ~_umask())
+            temporary.chmod(0o777 & ~_UMASK)
             yield temporary
             if path.exists():
                 shutil.rmtree(path)
             temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def write_text(path: Path, text: str) -> None:

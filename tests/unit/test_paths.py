@@ -1,6 +1,5 @@
 """Files that are whole or not there, and where things lie."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -29,14 +28,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
-def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        paths.write_text(tmp_path / "x", "")
-        with paths.folder_written_beside(tmp_path / "folder"):
-            pass
-    finally:
-        os.umask(before)
+def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "_UMASK", 0o027)
+    paths.write_text(tmp_path / "x", "")
+    with paths.folder_written_beside(tmp_path / "folder"):
+        pass
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 

@@ -72,7 +72,9 @@ class TestGesture:
         assert [sample.id for sample in raw.samples[:2]] == ["user01_lab/00", "user01_lab/01"]
         assert [sample.split for sample in raw.samples].count("test") == 11
         assert [sample.label for sample in raw.samples[:11]] == list(range(11))
-        found = {row: events for member, data in raw.recordings() for row, events, _ in raw.decode(member, data)}
+        found = {
+            row: events for member in raw.recordings() for row, events, _ in raw.decode(member.name, member.load())
+        }
         assert sorted(found) == list(range(33))
         for row, events in found.items():
             assert len(events) == 400
@@ -149,7 +151,9 @@ class TestGesture:
         assert isinstance(raw, EventSet)
         counts = json.loads((shared / "data/DvsGesture/counts.json").read_text())
         expected = [n for name in sorted(counts) for n in counts[name]["per_class"]]
-        found = {row: (len(events), n_raw) for m, d in raw.recordings() for row, events, n_raw in raw.decode(m, d)}
+        found = {
+            row: (len(events), n_raw) for m in raw.recordings() for row, events, n_raw in raw.decode(m.name, m.load())
+        }
         assert [found[row] for row in range(50)] == [(n, n) for n in expected]
 
 
@@ -221,7 +225,7 @@ def test_cifar10dvs_splits_by_file_number(tmp_path: Path) -> None:
     packed = opened("cifar10dvs", tmp_path / "zips")
     assert packed.digest == folder
     assert isinstance(packed, EventSet)
-    found = {row: events for m, d in packed.recordings() for row, events, _ in packed.decode(m, d)}
+    found = {row: events for m in packed.recordings() for row, events, _ in packed.decode(m.name, m.load())}
     assert found[1].tolist() == [(7, 120, 0, 1)]
 
 
@@ -319,7 +323,7 @@ def test_a_tar_with_a_link_in_place_of_a_recording_is_refused(tmp_path: Path) ->
         link = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link, io.BytesIO())
-    with pytest.raises(DamagedFileError, match="no regular file"):
+    with pytest.raises(DamagedFileError, match="no plain file"):
         opened("gesture", tmp_path)
 
 
@@ -332,7 +336,7 @@ def test_what_was_surveyed_is_what_is_framed(gestures: Path, tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(RawDataError, match=r"user02_lab.aedat is not what it was"):
-        list(raw.recordings())
+        [member.load() for member in raw.recordings()]
 
 
 def test_notes_are_worth_nothing_once_a_file_changed(gestures: Path, tmp_path: Path) -> None:
@@ -454,8 +458,8 @@ class TestRecipesOfGestures:
         found = load_registry().dataset("synthetic-gesture", "paper", [f"frames.invalid_events={invalid}"])
         raw = open_raw(found.dataset, gestures, frames=found.frames)
         assert isinstance(raw, EventSet)
-        member, content = next(raw.recordings())
-        row, events, n_raw = raw.decode(member, content)[0]
+        member = next(raw.recordings())
+        row, events, n_raw = raw.decode(member.name, member.load())[0]
         assert (raw.samples[row].id, len(events), n_raw) == ("user01_lab/00", framed, 400)
 
     def test_the_first_78_are_the_first_of_the_list(self, tmp_path: Path) -> None:
@@ -475,10 +479,10 @@ class TestVerified:
         for part in ("Train", "Test"):
             zipped(tmp_path / "a" / part, tmp_path / f"{part}.zip")
         sums = {part: (hashlib.md5((tmp_path / f"{part}.zip").read_bytes()).hexdigest(),) for part in ("Train", "Test")}
-        monkeypatch.setattr(sources._Nmnist, "md5", sums)
+        monkeypatch.setattr(sources.Nmnist, "md5", sums)
         assert opened("nmnist", tmp_path, verify=True).verified
         assert not opened("nmnist", tmp_path / "a", verify=True).verified  # folders carry no checksum
-        monkeypatch.setattr(sources._Nmnist, "md5", {**sums, "Test": ("0" * 32,)})
+        monkeypatch.setattr(sources.Nmnist, "md5", {**sums, "Test": ("0" * 32,)})
         assert not opened("nmnist", tmp_path).verified
         with pytest.raises(ChecksumError, match=r"Test.zip: md5"):
             opened("nmnist", tmp_path, verify=True)
@@ -488,7 +492,7 @@ def test_a_data_set_of_ones_own_is_never_the_published_one(tmp_path: Path, monke
     from plifctl.events import sources
 
     write_idx(tmp_path / "system")
-    monkeypatch.setattr(sources._FashionMnist, "folders", (str(tmp_path / "system"),))
+    monkeypatch.setattr(sources.FashionMnist, "folders", (str(tmp_path / "system"),))
     published = load_registry().dataset("fashion-mnist").dataset
     mine = published.model_copy(update={"name": "mine"})
     assert len(open_raw(published, None, verify=False).samples) == 40
@@ -497,3 +501,129 @@ def test_a_data_set_of_ones_own_is_never_the_published_one(tmp_path: Path, monke
     found = open_raw(mine, tmp_path / "system")  # without a checksum to differ from
     assert not found.verified
     assert any("a data set of one's own" in note for note in found.notes)
+
+
+def test_where_systems_keep_a_set_is_looked_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from plifctl.events import sources
+
+    write_idx(tmp_path / "system")
+    monkeypatch.setattr(sources.FashionMnist, "folders", ("FashionMNIST", str(tmp_path / "system")))
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setenv("PLIFCTL_RAW_DIR", str(tmp_path / "mine"))
+    assert opened("fashion-mnist", None).root == tmp_path / "system"
+    with pytest.raises(RawDataError, match="no raw data"):
+        opened("fashion-mnist", tmp_path / "mine")
+    write_idx(tmp_path / "mine/FashionMNIST")
+    assert opened("fashion-mnist", None).root == tmp_path / "mine/FashionMNIST"
+
+
+class TestZips:
+    """What a zip says of its members is not to be believed."""
+
+    @staticmethod
+    def written(tmp_path: Path, kind: int = zipfile.ZIP_DEFLATED) -> Path:
+        write_nmnist(tmp_path / "a")
+        zipped(tmp_path / "a/Test", tmp_path / "Test.zip")
+        with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
+            archive.writestr("Train/0/00000.bin", atis(20) * 100)
+        return tmp_path / "Train.zip"
+
+    @staticmethod
+    def declared(path: Path, size: int) -> None:
+        """Changes the size that both headers declare, as a forger would."""
+        data = bytearray(path.read_bytes())
+        for mark, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+            start = data.index(mark) + at
+            data[start : start + 4] = struct.pack("<I", size)
+        path.write_bytes(data)
+
+    def test_whole(self, tmp_path: Path) -> None:
+        self.written(tmp_path)
+        assert len(opened("nmnist", tmp_path).samples) == 3
+
+    @pytest.mark.parametrize("size", [9_999, 10_001, 2**20])
+    def test_the_declared_size_must_be_the_actual_one(self, tmp_path: Path, size: int) -> None:
+        self.declared(self.written(tmp_path), size)
+        with pytest.raises(DamagedFileError, match=r"Train\.zip"):
+            opened("nmnist", tmp_path)
+
+    def test_a_bomb_is_refused_unread(self, tmp_path: Path) -> None:
+        self.declared(self.written(tmp_path), 2**29)
+        with pytest.raises(DamagedFileError, match=r"00000\.bin: refused, \d+ bytes claim to unpack to 536870912"):
+            opened("nmnist", tmp_path)
+
+    def test_a_bomb_that_declares_little_takes_no_memory(self, tmp_path: Path) -> None:
+        import tracemalloc
+
+        path = self.written(tmp_path)
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("Train/0/00000.bin", bytes(2**28))
+        self.declared(path, 1000)
+        tracemalloc.start()
+        with pytest.raises(DamagedFileError):
+            opened("nmnist", tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2**24
+
+    def test_a_large_member_of_an_honest_ratio_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from plifctl.events import zips
+
+        monkeypatch.setattr(zips, "_LARGE", 100)
+        self.written(tmp_path)
+        assert len(opened("nmnist", tmp_path).samples) == 3
+        with zipfile.ZipFile(tmp_path / "Train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("Train/0/00000.bin", bytes(10**6))
+        with pytest.raises(DamagedFileError, match="refused"):
+            opened("nmnist", tmp_path)
+
+    @pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_a_packing_whose_memory_cannot_be_bounded(self, tmp_path: Path, kind: int) -> None:
+        self.written(tmp_path, kind)
+        with pytest.raises(DamagedFileError, match=r"packed by method \d+; expected stored"):
+            opened("nmnist", tmp_path)
+
+
+class TestTars:
+    """A tar.gz is as whole as its checksum says, and a tar as its end."""
+
+    @pytest.fixture
+    def packed(self, tmp_path: Path) -> Path:
+        write_gestures(tmp_path / "DvsGesture")
+        (tmp_path / "packed").mkdir()
+        with tarfile.open(tmp_path / "packed/DvsGesture.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "DvsGesture", "DvsGesture")
+        return tmp_path / "packed/DvsGesture.tar.gz"
+
+    def test_every_flipped_byte_is_found(self, packed: Path) -> None:
+        whole = packed.read_bytes()
+        undisturbed = opened("gesture", packed.parent).digest
+        for place in np.random.default_rng(0).integers(10, len(whole), 60):
+            packed.write_bytes(whole[:place] + bytes([whole[place] ^ 0x04]) + whole[place + 1 :])
+            with pytest.raises((DamagedFileError, RawDataError)):
+                opened("gesture", packed.parent)
+        packed.write_bytes(whole)
+        assert opened("gesture", packed.parent).digest == undisturbed
+
+    def test_every_cut_is_found(self, packed: Path) -> None:
+        whole = packed.read_bytes()
+        plain = gzip.decompress(whole)
+        (packed.parent.parent / "plain").mkdir()
+        tar = packed.parent.parent / "plain/DvsGesture.tgz"
+        for end in range(512, len(plain.rstrip(b"\0")), 512 * 7):
+            tar.write_bytes(plain[:end])
+            with pytest.raises((DamagedFileError, RawDataError)):
+                opened("gesture", tar.parent)
+        for cut in (1, 4, 8, 100, len(whole) // 2):
+            packed.write_bytes(whole[:-cut])
+            with pytest.raises((DamagedFileError, RawDataError)):
+                opened("gesture", packed.parent)
+
+    def test_a_bomb_is_refused(self, packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("plifctl.events.zips._LARGE", 2**20)
+        with tarfile.open(packed, "w:gz") as archive:
+            info = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
+            info.size = 2**23
+            archive.addfile(info, io.BytesIO(bytes(info.size)))
+        with pytest.raises(DamagedFileError, match="refused, it unpacks to"):
+            opened("gesture", packed.parent)
