@@ -5,6 +5,7 @@
     ├── RegistryError             3  a registry file is invalid
     ├── ResumeError               3  the run to resume was made with other settings
     ├── RawDataError              4  raw data missing, foreign or incomplete
+    │   ├── MissingRawDataError   4  some or all raw files are not there
     │   ├── DamagedFileError      4  one raw file cannot be decoded
     │   └── ChecksumError         4  raw data differ from the published checksum
     ├── CacheError                5  cache missing, foreign or locked
@@ -66,6 +67,21 @@ class RawDataError(PlifctlError):
     exit_code = 4
 
 
+class MissingRawDataError(RawDataError):
+    """Some or all raw files are not there.
+
+    Args:
+        message: What is missing, and where it was looked for.
+        hint: How to get it.
+        parts: Which parts of the data set are missing.
+        folder: The folder that holds the other parts; None where there are none.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", parts: Iterable[str] = (), folder: Path | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.parts, self.folder = tuple(parts), folder
+
+
 class DamagedFileError(RawDataError):
     """One raw file cannot be decoded."""
 
@@ -123,8 +139,11 @@ class Interrupted(BaseException):
         self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM
 
 
+_LISTED = 60  # names in a hint: more than experiments, fewer than samples
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the nearest of ``known``, or lists them all.
+    """Returns a hint that names the nearest of ``known``, or lists them, if many only the first.
 
     Example:
         >>> did_you_mean("gestur", ["gesture", "mnist"])
@@ -133,7 +152,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     choices = sorted(set(known))
     longer = [choice for choice in choices if name and choice.startswith(name)]
     near = longer[:5] or difflib.get_close_matches(name, choices, n=1)
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(choices)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    more = f" and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
+    return f"known: {', '.join(choices[:_LISTED])}{more}"
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:

@@ -1,0 +1,258 @@
+"""Raw files that are missing, as a user meets it: downloaded where they can be, else exact instructions."""
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import serving
+from serving import Server
+
+from plifctl.events import sources
+
+Plifctl = Callable[..., Any]
+
+
+def idx_files() -> dict[str, bytes]:
+    """Tiny files of MNIST's names: 30 images for training, 10 for testing."""
+    rng, found = random.Random(0), {}
+    for name, n in (("train", 30), ("t10k", 10)):
+        images = struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + rng.randbytes(n * 784)
+        labels = struct.pack(">HBBI", 0, 8, 1, n) + bytes(k % 10 for k in range(n))
+        found[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
+        found[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(labels, mtime=0)
+    return found
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server that holds tiny files in place of MNIST's; its second address of each, /broken/, holds nothing."""
+    layout = sources._LAYOUTS["mnist"][0]
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with serving.serving() as found:
+        files = idx_files()
+        parts = {part: names[0] for part, names in layout.files.items()}
+        found.files = {f"/{name}": content for name, content in files.items()}
+        addresses = {part: (f"{found.url}/broken/{name}", f"{found.url}/{name}") for part, name in parts.items()}
+        md5 = {part: (hashlib.md5(files[name]).hexdigest(),) for part, name in parts.items()}
+        for attribute, value in (("downloads", addresses), ("md5", md5), ("sizes", {})):
+            monkeypatch.setattr(layout, attribute, value)
+        yield found
+
+
+def there(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+class TestDownloading:
+    def test_beside_the_caches_and_only_once(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        said = plifctl("prepare", "mnist")
+        assert said.code == 0
+        assert "30 training and 10 test samples (verified, incomplete)" in said.out
+        folder = places / "data_cache/raw/mnist"
+        assert there(folder) == idx_files()
+        assert f"downloading MNIST to {folder}: 4 files, size not known" in said.err
+        assert f"train-images-idx3-ubyte.gz from {server.url}/broken/train" in said.err
+        assert f"{server.url}/broken/train-images-idx3-ubyte.gz: HTTP 404" in said.err
+        asked = len(server.asked)
+        assert plifctl("prepare", "mnist").out.startswith("found:")
+        assert len(server.asked) == asked
+
+    def test_to_the_folder_named(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        (places / "new/raw").mkdir(parents=True)
+        assert plifctl("prepare", "mnist", "--raw", places / "new/raw").code == 0
+        assert there(places / "new/raw") == idx_files()
+        assert not (places / "data_cache/raw").exists()
+
+    def test_to_the_folder_of_the_environment(
+        self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PLIFCTL_RAW_DIR", str(places / "all"))
+        said = plifctl("prepare", "mnist")
+        assert said.code == 4
+        assert "no such folder" in said.err  # a disk that is not mounted is no reason to fill another one
+        (places / "all").mkdir()
+        assert plifctl("prepare", "mnist").code == 0
+        assert there(places / "all/mnist") == idx_files()
+
+    def test_only_what_is_missing(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        folder = places / "raw/MNIST"
+        folder.mkdir(parents=True)
+        missing = "t10k-labels-idx1-ubyte.gz"
+        for name, content in idx_files().items():
+            if name != missing:
+                (folder / name).write_bytes(content)
+        said = plifctl("prepare", "mnist", "--raw", places / "raw", "--no-download")
+        assert said.code == 4
+        assert f"{missing} missing" in said.err
+        assert plifctl("prepare", "mnist", "--raw", places / "raw").code == 0
+        assert {asked.path for asked in server.asked} == {f"/broken/{missing}", f"/{missing}"}
+        assert there(folder) == idx_files()
+
+    def test_a_whole_set_comes_before_one_begun(
+        self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert plifctl("prepare", "mnist").code == 0
+        asked = len(server.asked)
+        (places / "all").mkdir()
+        (places / "all/t10k-labels-idx1-ubyte.gz").write_bytes(b"")
+        monkeypatch.setenv("PLIFCTL_RAW_DIR", str(places / "all"))
+        assert plifctl("prepare", "mnist").out.startswith("found:")
+        assert len(server.asked) == asked
+
+    def test_a_folder_that_is_not_there_is_not_made(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        said = plifctl("prepare", "mnist", "--raw", places / "new")
+        assert said.code == 4
+        assert f"mkdir -p {places / 'new'}" in said.err
+        assert server.asked == []
+        assert not (places / "new").exists()
+
+    def test_train_downloads_when_asked_to_prepare(
+        self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (places / "own/networks").mkdir(parents=True)
+        (places / "own/networks/small.yaml").write_text(
+            "small:\n  structure: FC100-SN-APk10s10\n  dropout: 0.0\n  batch_norm: over-time\n"
+        )
+        monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
+        options = ("--set", "network=small", "--set", "T=1", "--set", "train.batch_size=10", "--epochs", 1)
+        assert plifctl("train", "mnist-plif", *options).code == 5
+        assert plifctl("train", "mnist-plif", *options, "--prepare", "--no-download").code == 4
+        assert plifctl("train", "mnist-plif", *options, "--no-download").code == 2
+        assert server.asked == []
+        (places / "raw").mkdir()
+        assert plifctl("train", "mnist-plif", *options, "--prepare", "--raw", places / "raw").code == 0
+        assert there(places / "raw") == idx_files()
+        assert list((places / "data_cache/mnist").glob("*.h5"))
+
+    def test_one_document(self, plifctl: Plifctl, server: Server) -> None:
+        assert json.loads(plifctl("prepare", "mnist", "--json").out)["state"] == "built"
+
+
+class TestNotDownloading:
+    def test_a_dry_run_says_what_it_would_do(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        folder = places / "data_cache/raw/mnist"
+        said = plifctl("prepare", "mnist", "--dry-run")
+        assert said.code == 0
+        assert said.out.startswith(f"download: MNIST to {folder}, 4 files")
+        plan = json.loads(plifctl("prepare", "mnist", "--dry-run", "--json").out)
+        assert (plan["state"], plan["folder"], len(plan["files"])) == ("download", str(folder), 4)
+        assert plan["files"][0]["urls"][1] == f"{server.url}/train-images-idx3-ubyte.gz"
+        assert plifctl("prepare", "mnist", "--dry-run", "--no-download").code == 4
+        assert server.asked == []
+        assert not folder.exists()
+
+    def test_forbidden(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        (places / "new").mkdir()
+        said = plifctl("prepare", "mnist", "--raw", places / "new", "--no-download")
+        assert said.code == 4
+        assert "hint: leave --no-download out" in said.err
+        assert f"then type: plifctl prepare mnist --raw {places / 'new'}" in said.err
+        assert not list((places / "new").iterdir())
+        assert server.asked == []
+
+    def test_it_fails(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        server.files["/t10k-images-idx3-ubyte.gz"] = b"another"
+        said = plifctl("prepare", "mnist", "--json")
+        assert said.code == 4
+        error = json.loads(said.out)["error"]
+        assert f"{server.url}/t10k-images-idx3-ubyte.gz: md5" in error["message"]
+        assert f"{server.url}/broken/t10k-images-idx3-ubyte.gz: HTTP 404" in error["message"]
+        assert "by hand" in error["hint"]
+        assert "Traceback" not in said.err
+        server.files["/t10k-images-idx3-ubyte.gz"] = idx_files()["t10k-images-idx3-ubyte.gz"]
+        asked = len(server.asked)
+        assert plifctl("prepare", "mnist").code == 0
+        assert all("t10k" in one.path for one in server.asked[asked:])
+
+    def test_a_set_of_ones_own_is_not_on_the_net(
+        self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (places / "own/datasets").mkdir(parents=True)
+        shipped = Path(__file__).resolve().parents[2] / "registry/datasets/mnist.yaml"
+        (places / "own/datasets/mine.yaml").write_text(shipped.read_text().replace("name: mnist", "name: mine"))
+        monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
+        said = plifctl("prepare", "mine")
+        assert said.code == 4
+        assert "no raw data of MNIST" in said.err
+        assert server.asked == []
+
+
+def test_what_cannot_be_downloaded_says_what_to_do(plifctl: Plifctl, places: Path) -> None:
+    said = plifctl("prepare", "gesture", "--T", 20, "--dry-run")
+    assert said.code == 4
+    folder = places / "data_cache/raw/gesture"
+    for text in (
+        "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794",
+        "DvsGesture.tar.gz (md5 8a5c71fb11e24e5ca5b11866ca6c00a1)",
+        f"mkdir -p {folder} ",
+        "then type: plifctl prepare gesture --T 20",
+    ):
+        assert text in said.err
+    folder.mkdir(parents=True)
+    (folder / "DvsGesture.tar.gz").write_bytes(b"no archive")
+    assert f"{folder}/DvsGesture.tar.gz" in plifctl("prepare", "gesture", "--T", 20).err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_part_and_the_next_command_goes_on(
+    plifctl: Plifctl, server: Server, places: Path, number: signal.Signals, code: int
+) -> None:
+    path = "/train-images-idx3-ubyte.gz"
+
+    def stopped(handler: Any, content: bytes) -> None:
+        serving.right(handler, content, 5000)
+        handler.wfile.flush()
+        part = places / "data_cache/raw/mnist/train-images-idx3-ubyte.gz.part"
+        for _ in range(1000):
+            if part.exists():
+                break
+            handler.served.go_on.wait(0.01)
+        os.kill(os.getpid(), number)
+        handler.served.go_on.wait(20)
+
+    server.ways[path] = [stopped]
+    assert plifctl("prepare", "mnist").code == code
+    folder = places / "data_cache/raw/mnist"
+    (part,) = folder.glob("*.part")
+    assert part.read_bytes() == server.files[path][:5000]
+    assert plifctl("prepare", "mnist").code == 0
+    assert there(folder) == idx_files()
+    assert server.sent(path) == len(server.files[path])
+
+
+def test_every_data_set_names_addresses_that_can_be_asked() -> None:
+    found = {name: layout.published(layout.files) for name, (layout, *_) in sources._LAYOUTS.items()}
+    assert {name: len(files) for name, files in found.items()} == {
+        "mnist": 4,
+        "fashion-mnist": 4,
+        "cifar10": 1,
+        "nmnist": 2,
+        "cifar10dvs": 10,
+        "gesture": 1,
+        "synthetic-gesture": 0,
+        "folders": 0,
+    }
+    assert [file.urls for file in found.pop("gesture")] == [()]
+    for files in found.values():
+        for file in files:
+            assert len(file.md5) == 32
+            assert file.urls
+            assert all(url.startswith(("https://", "http://")) for url in file.urls)
+    urls = [url for files in found.values() for file in files for url in file.urls]
+    assert len(set(urls)) == len(urls)
+    assert [file.name for file in found["nmnist"]] == ["Train.zip", "Test.zip"]
+
+
+def test_the_real_mnist_is_what_is_published(shared: Path) -> None:
+    for file in sources.Mnist.published(sources.Mnist.files):
+        content = (shared / "data/MNIST" / file.name).read_bytes()
+        assert (len(content), hashlib.md5(content).hexdigest()) == (file.nbytes, file.md5)
