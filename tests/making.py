@@ -1,13 +1,25 @@
 """Makes small raw data for tests."""
 
+import struct
 from pathlib import Path
+from typing import Any
 
+import lz4.frame
 import numpy as np
+import zstandard
 
+from plifctl.cache import Building, Cache
 from plifctl.events.formats import EVENT
 from plifctl.events.formats.aedat3 import encode_aedat3
+from plifctl.events.rawset import EventSet, ImageSet
 
 _CLASSES = 11
+
+
+def build_cache(raw: EventSet | ImageSet, T: int | None, cache_dir: Path, **options: Any) -> Cache:
+    """The cache of raw data that were surveyed before."""
+    with Building(raw.dataset, T, raw.frames, cache_dir, **options) as building:
+        return building.finish(raw)
 
 
 def random_events(rng: np.random.Generator, n: int, *, start: int = 0, size: int = 128) -> np.ndarray:
@@ -42,3 +54,52 @@ def write_gestures(root: Path, users: int = 3, events: int = 400) -> dict[str, i
     (root / "trials_to_train.txt").write_text("\n".join(names[:-1]) + "\n")
     (root / "trials_to_test.txt").write_text(names[-1] + "\n")
     return counts
+
+
+AEDAT4_PACKINGS = ("none", "lz4", "lz4-high", "zstd", "zstd-high")
+_XML = """<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">{}</node></dv>"""
+_STREAM = """<node name="{0}" path="/mainloop/Recorder/outInfo/{0}/"><attr key="compression" type="string">NONE</attr>
+<attr key="originalModuleName" type="string">capture</attr><attr key="originalOutputName" type="string">events</attr>
+<attr key="typeDescription" type="string">Array</attr><attr key="typeIdentifier" type="string">{1}</attr>
+<node name="info" path="/mainloop/Recorder/outInfo/{0}/info/"><attr key="sizeX" type="int">128</attr>
+<attr key="sizeY" type="int">128</attr><attr key="source" type="string">DVS</attr></node></node>"""
+
+
+def encode_aedat4(
+    *packets: tuple[int, str, np.ndarray],
+    packing: str = "lz4",
+    table: bool = True,
+    streams: dict[int, str] | None = None,
+) -> bytes:
+    """Returns an AEDAT 4 file, its flatbuffers laid out by hand after the format's schema.
+
+    Args:
+        packets: Stream, kind (EVTS and others), and events (dtype EVENT) of each.
+        packing: One of AEDAT4_PACKINGS.
+        table: End the file with a table, as recorders do that are not killed.
+        streams: Kind of each stream that the header states; those of the packets if None.
+    """
+
+    def packed(content: bytes) -> bytes:
+        if packing == "none":
+            return content
+        return lz4.frame.compress(content) if packing.startswith("lz4") else zstandard.compress(content)
+
+    def header(end: int) -> bytes:
+        stated = {stream: kind for stream, kind, _ in packets} if streams is None else streams
+        xml = _XML.format("".join(_STREAM.format(stream, kind) for stream, kind in stated.items())).encode()
+        vtable = struct.pack("<HHHHHxx", 10, 20, 4, 8, 16)
+        fields = struct.pack("<iiqI", 12, AEDAT4_PACKINGS.index(packing), end, 4)
+        body = struct.pack("<I4s", 20, b"IOHE") + vtable + fields + struct.pack("<I", len(xml)) + xml + b"\0"
+        return b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(body)) + body
+
+    body = b""
+    for stream, kind, events in packets:
+        elements = np.zeros(len(events), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1"), ("", "V3")])
+        for name in ("t", "x", "y", "p"):
+            elements[name] = events[name]
+        content = struct.pack("<I4sHHHxxiII", 16, kind.encode(), 6, 8, 4, 8, 4, len(events)) + elements.tobytes()
+        content = packed(struct.pack("<I", len(content)) + content)
+        body += struct.pack("<iI", stream, len(content)) + content
+    end = len(header(0)) + len(body) if table else -1
+    return header(end) + body + (packed(b"the table") if table else b"")

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from plifctl import __version__, console
-from plifctl.cli import check, evaluate, ls, prepare, report, show, synthesize, train
+from plifctl.cli import cache, check, evaluate, ls, prepare, report, show, show_sample, synthesize, train
 from plifctl.errors import Interrupted, MachineError, PlifctlError, from_os_error
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-for module in (prepare, train, evaluate, report, ls, show, check, synthesize):
+for module in (prepare, cache, train, evaluate, report, ls, show, show_sample, check, synthesize):
     module.register(app)
 
 

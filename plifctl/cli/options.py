@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from plifctl import console, paths
-from plifctl.errors import PlifctlError, UsageError
+from plifctl import paths
+from plifctl.errors import PlifctlError, RegistryError, UsageError
 
 if TYPE_CHECKING:
-    from plifctl.events.rawset import EventSet, ImageSet
+    from pydantic import BaseModel
+
     from plifctl.registry import Registry
-    from plifctl.specs import DatasetSpec, ExperimentSpec, FramesSpec, Recipe
+    from plifctl.specs import ExperimentSpec, Recipe
 
 
 def registry() -> Registry:
@@ -71,14 +74,24 @@ DeviceOption = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1 …; by default a GPU where there is one.", envvar="PLIFCTL_DEVICE"),
 ]
+DataInOption = Annotated[
+    Literal["device", "memory", "disk"] | None,
+    typer.Option(
+        "--data-in",
+        help="Where samples are held: the GPU's memory, the machine's, or disk, batch by batch; by default what fits.",
+    ),
+]
 RawOption = Annotated[
     Path | None,
-    typer.Option("--raw", help="Folder of the raw files, archives or extracted (default: PLIFCTL_RAW_DIR)."),
+    typer.Option(
+        "--raw", help="Folder of the raw files, archives or extracted, or to download to (default: PLIFCTL_RAW_DIR)."
+    ),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Threads that decode and frame.")]
 ChecksumOption = Annotated[
     bool, typer.Option("--no-checksum", help="Accept files that differ from the published ones, such as a subset.")
 ]
+NoDownloadOption = Annotated[bool, typer.Option("--no-download", help="Do not download raw files that are missing.")]
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 
 
@@ -107,23 +120,56 @@ def prepare_command_of(
     spec: ExperimentSpec, *, raw: Path | None = None, cache_dir: Path | None = None, no_checksum: bool = False
 ) -> str:
     """Returns the command that builds the cache which an experiment needs."""
+    from plifctl.specs import FramesSpec
+
     changes: list[str] = []
     if spec.frames is not None:
         try:
             usual = registry().dataset(spec.dataset.name, spec.recipe).frames
         except PlifctlError:  # a checkpoint may be of a data set that is in no registry here
             usual = None
-        chosen = spec.frames.model_dump(exclude_none=True)
-        changes = [f"frames.{key}={value}" for key, value in chosen.items() if getattr(usual, key, None) != value]
+        for key, field in FramesSpec.model_fields.items():
+            value, before = (getattr(frames, key, field.default) for frames in (spec.frames, usual))
+            if value != before:
+                changes.append(f"frames.{key}={_as_typed(value)}")
     return prepare_command(
         spec.dataset.name,
-        T=spec.T if spec.frames is not None else None,
+        T=spec.T if spec.frames is not None and spec.frames.slicing != "duration" else None,
         recipe=spec.recipe if spec.frames is not None else "paper",
         changes=changes,
         raw=raw,
         cache_dir=cache_dir,
         no_checksum=no_checksum,
     )
+
+
+def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
+    """A value of framing as ``--set`` takes it."""
+    if isinstance(value, str):
+        return value
+    return json.dumps([part.model_dump() for part in value] if isinstance(value, tuple) else value)
+
+
+def usual_time_steps(dataset: str) -> int:
+    """Returns the smallest T that experiments on a data set of events use; 10 where there are none."""
+    known = registry()
+    used = []
+    for name in known.experiments():
+        with suppress(RegistryError):  # one that is wrong is another one's business
+            spec = known.experiment(name).spec
+            used += [spec.T] if spec.dataset.name == dataset else []
+    return min(used, default=10)
+
+
+def existing_cache_dir(given: Path | None) -> Path:
+    """Returns the folder of caches; one that was typed must be there, another may come with the first cache.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if given is not None and given != Path(os.environ.get("PLIFCTL_CACHE_DIR", "")) and not given.is_dir():
+        raise UsageError(f"{given}: no such folder of caches", hint="--cache-dir names the folder that holds them")
+    return given or paths.cache_dir()
 
 
 def existing_runs_dir(given: Path | None) -> Path:
@@ -135,30 +181,3 @@ def existing_runs_dir(given: Path | None) -> Path:
     if given is not None and given != Path(os.environ.get("PLIFCTL_RUNS_DIR", "")) and not given.is_dir():
         raise UsageError(f"{given}: no such folder of runs", hint="--runs-dir names the folder that holds them")
     return given or paths.runs_dir()
-
-
-def read_raw(
-    dataset: DatasetSpec, frames: FramesSpec | None, raw: Path | None, *, verify: bool, cache_dir: Path | None
-) -> EventSet | ImageSet:
-    """Finds and surveys raw data, with a bar.
-
-    Args:
-        dataset: Which.
-        frames: How its events will be framed; None for images.
-        raw: The folder named by the user, or None.
-        verify: Refuse files that are not the published ones.
-        cache_dir: Where to remember what was found; None: write nothing.
-    """
-    from plifctl.events.sources import open_raw
-
-    console.note(f"reading {dataset.title} …")
-    notes = paths.survey_dir(cache_dir) if cache_dir is not None else None
-    with console.bar(f"reading {dataset.title}", "MB") as bar:
-        return open_raw(
-            dataset,
-            raw,
-            frames=frames,
-            verify=verify,
-            notes=notes,
-            progress=lambda done, total: bar.update(done // 10**6, max(1, total // 10**6)),
-        )

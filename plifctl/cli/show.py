@@ -72,7 +72,9 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        return ", ".join(map(_text, value))
+    if isinstance(value, dict):  # as a file has it: {name: drop-events, p: 0.1}
+        return "{" + ", ".join(f"{key}: {_text(part)}" for key, part in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

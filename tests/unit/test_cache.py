@@ -3,16 +3,18 @@
 import hashlib
 import json
 import pickle
+import shutil
 import threading
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from making import random_events, write_gestures
+from making import build_cache, random_events, write_gestures
 
-from plifctl.cache import Cache, CacheKey, build_cache, expected_bytes, find_cache, key_of, recipe_of
-from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError
+from plifctl.cache import Building, Cache, CacheKey, expected_bytes, find_cache, key_of, recipe_of
+from plifctl.cache.catalogue import verify_cache
+from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawDataError
 from plifctl.events.frames import integrate_frames
 from plifctl.events.rawset import EventSet
 from plifctl.events.sources import open_raw
@@ -36,8 +38,8 @@ def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
     assert cache.is_test.tolist() == [False] * 22 + [True] * 11
     assert cache.sample_ids[-1] == "user03_lab/10"
     assert cache.counts["n_events"].tolist() == cache.counts["n_raw"].tolist() == [400] * 33
-    for member, data in raw.recordings():
-        for row, events, _ in raw.decode(member, data):
+    for member in raw.recordings():
+        for row, events, _ in raw.decode(member.name, member.load()):
             expected = integrate_frames(events, 4, "number", 128, 128)
             np.testing.assert_array_equal(cache.read(np.array([row]))[0], expected)
 
@@ -56,14 +58,17 @@ def test_the_key_is_what_it_always_was() -> None:
     assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
     assert json.loads(json.dumps(dict(key.fields))) == {
         "dataset": "gesture",
+        "layout": "gesture",
         "shape": [2, 128, 128],
+        "classes": list(found.dataset.classes),
         "decoder_version": 1,
         "integrator_version": 1,
+        "transforms_version": None,
         "T": 20,
-        "frames": {"slicing": "number", "invalid_events": "drop", "axes": None, "training_set": "all"},
+        "frames": {"slicing": "number", "outside_events": "refuse", "invalid_events": "drop", "training_set": "all"},
         "raw": "0" * 64,
     }
-    assert key.digest == "de346a59421145f299a150ef63d94df0fe6dd1e8373d27ee554ba7deae78cbea"
+    assert key.digest == "3a70ee2368e099d9b3032ab1bfe02a408cb9b023d7abf2c90ba4e306c8b48f61"
 
 
 def test_every_option_is_in_the_key(gestures: Path) -> None:
@@ -102,11 +107,22 @@ def test_many_events_in_a_pixel_make_16_bits(tmp_path: Path) -> None:
     assert cache.read(np.array([11]))[0, 0, 1, 4, 3] == 700
 
 
-def test_a_failed_build_leaves_nothing(gestures: Path, tmp_path: Path) -> None:
-    (gestures / "user02_lab.aedat").write_bytes((gestures / "user02_lab.aedat").read_bytes()[:-3])
-    with pytest.raises(DamagedFileError, match=r"user02_lab.aedat"):
+def test_a_failed_build_leaves_no_cache_and_goes_on(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plifctl.events.parallel._TASK_BYTES", 1)  # or one task would do, and lose, all of it
+    caplog.set_level("INFO")
+    path = gestures / "user03_lab.aedat"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(DamagedFileError, match=r"user03_lab.aedat"):
         build_cache(raw_of(gestures), 2, tmp_path / "c")
-    assert [path for path in (tmp_path / "c").rglob("*") if path.is_file() and path.suffix != ".lock"] == []
+    assert not [*(tmp_path / "c").rglob("*.h5"), *(tmp_path / "c").rglob("*.partial")]
+    path.write_bytes(whole)
+    found = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert "going on: 22 of 33 samples were framed before" in caplog.text
+    assert found.content_digest == build_cache(raw_of(gestures), 2, tmp_path / "fresh").content_digest
+    assert not list((tmp_path / "c").rglob("*.journal"))
 
 
 def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Path) -> None:
@@ -279,8 +295,95 @@ def test_the_checksum_beside_a_cache_is_its_own(gestures: Path, tmp_path: Path) 
 def test_frames_that_do_not_sum_to_their_events_are_never_cached(
     gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = integrate_frames(random_events(np.random.default_rng(0), 3), 2, "number", 128, 128)
-    monkeypatch.setattr("plifctl.cache.integrate_frames", lambda *_, **__: wrong)
+    monkeypatch.setattr("plifctl.events.kernels.count_events", lambda *_: (-1, 399))
     with pytest.raises(AssertionError, match="do not sum"):
         build_cache(raw_of(gestures), 2, tmp_path / "c")
     assert not list((tmp_path / "c").rglob("*.h5"))
+
+
+class TestGoingOn:
+    """What a build that was stopped just before its end leaves to the next one, of the same or of other raw data."""
+
+    @staticmethod
+    def raw(root: Path, recordings: dict[str, list[int]], *changes: str) -> EventSet:
+        """N-MNIST of few recordings: name to the times of events, all in one pixel."""
+        shutil.rmtree(root, ignore_errors=True)
+        for name, times in recordings.items():
+            path = root / f"{name}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(bytes((3, 4, 0x80 | t >> 16, t >> 8 & 255, t & 255)) for t in times))
+        found = load_registry().dataset("nmnist", "paper", changes)
+        raw = open_raw(found.dataset, root, frames=found.frames)
+        assert isinstance(raw, EventSet)
+        return raw
+
+    @staticmethod
+    def stopped(raw: EventSet, T: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("plifctl.cache.build.write_cache", stop)
+            with pytest.raises(KeyboardInterrupt):
+                build_cache(raw, T, folder)
+        assert list(folder.rglob(".*.journal"))
+
+    @pytest.mark.parametrize(
+        ("T", "changes", "first", "then"),
+        [
+            (None, ("frames.slicing=duration", "frames.duration_us=10"), [0, 80], [0, 500]),  # fewer frames
+            (None, ("frames.slicing=duration", "frames.duration_us=10"), [0, 500], [0, 80]),  # more
+            (1, (), [5] * 300, [5] * 20),  # 16 bits, where 8 do
+            (1, (), [5] * 20, [5] * 300),  # 8, where 16 are needed
+            (2, (), [1, 2, 3], [1, 2, 4]),  # other content under the same name
+        ],
+    )
+    def test_of_other_raw_data(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        T: int | None,
+        changes: tuple[str, ...],
+        first: list[int],
+        then: list[int],
+    ) -> None:
+        same = {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]}
+        self.stopped(
+            self.raw(tmp_path / "raw", {**same, "Train/0/00002": first}, *changes), T, tmp_path / "c", monkeypatch
+        )
+        raw = self.raw(tmp_path / "raw", {**same, "Train/0/00002": then}, *changes)
+        found, undisturbed = (build_cache(raw, T, tmp_path / place) for place in ("c", "fresh"))
+        assert found.content_digest == undisturbed.content_digest
+        assert (found.shape, found.dtype) == (undisturbed.shape, undisturbed.dtype)
+        assert verify_cache(found.path) == []
+        assert not list(tmp_path.rglob(".*.journal"))
+
+    def test_of_the_same(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]})
+        self.stopped(raw, 2, tmp_path / "c", monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setattr("plifctl.cache.build.integrate_frames", None)  # not needed again
+            found = build_cache(raw, 2, tmp_path / "c")
+        assert found.content_digest == build_cache(raw, 2, tmp_path / "fresh").content_digest
+
+    def test_more_than_16_bits_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1] * 70_000, "Test/1/00001": [1] * 300})
+        for _ in range(2):
+            with pytest.raises(RawDataError, match="70000 events in one pixel of one frame, more than 16 bits"):
+                build_cache(raw, 1, tmp_path / "c")
+        assert not list(tmp_path.rglob("*.h5"))
+
+    @pytest.mark.parametrize("changes", [(), ("frames.slicing=duration", "frames.duration_us=10")])
+    def test_framed_while_it_is_read(self, tmp_path: Path, changes: tuple[str, ...]) -> None:
+        raw = self.raw(
+            tmp_path / "raw",
+            {f"{s}/{k}/00001": [5] * (k * 40) for s in ("Train", "Test") for k in range(1, 9)},
+            *changes,
+        )
+        T = None if changes else 1
+        with Building(raw.dataset, T, raw.frames, tmp_path / "c", workers=2) as building:
+            again = open_raw(raw.dataset, tmp_path / "raw", frames=raw.frames, workers=2, visit=building.visitor)
+            found = building.finish(again)
+        assert found.dtype == np.uint16  # 320 events in a pixel
+        assert found.content_digest == build_cache(raw, T, tmp_path / "fresh").content_digest
+        assert verify_cache(found.path) == []

@@ -1,0 +1,438 @@
+"""A cache as files that other tools read: SpikingJelly's folders of frames, tonic's cache on disk, or plain ``.npz``.
+
+| to | files | read by |
+|---|---|---|
+| spikingjelly | ``frames_number_{T}_split_by_number/{split}/{class}/{name}.npz`` | its data sets, SpikingJelly 2.0.0 |
+| tonic | ``{split}/{n}_0.hdf5`` | ``DiskCachedDataset``, tonic 1.7.0 |
+| npz | ``{split}/{class}/{id}.npz`` | ``numpy.load`` |
+
+Beside them lie ``samples.csv`` (which file is which sample), ``exported.json`` (what the cache was made of) and
+``EXPORTED.txt`` (how to load it).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+import unicodedata
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import h5py
+import numpy as np
+
+from plifctl import paths
+from plifctl.cache.file import Cache
+from plifctl.cache.key import readable
+from plifctl.errors import UsageError
+from plifctl.events.parallel import in_order
+from plifctl.events.rawset import Progress
+
+Target = Literal["spikingjelly", "tonic", "npz"]
+"""What a cache can be exported to."""
+TARGETS: tuple[Target, ...] = get_args(Target)
+
+_BLOCK_BYTES = 2**22  # read at a time
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        samples: Number of samples, each a file.
+        nbytes: Size of their files.
+        loading: How to load them, in words and Python; ``EXPORTED.txt`` says the same.
+    """
+
+    folder: Path
+    samples: int
+    nbytes: int
+    loading: str
+
+
+def export_cache(
+    cache: Cache, to: Target, out: Path, *, progress: Progress = lambda done, total: None, workers: int = 1
+) -> Exported:
+    """Writes the samples of a cache as files for another tool; the whole folder appears at once, or nothing.
+
+    Numbers stay whole ones of the cache's type. A sample cut into slices of a fixed duration has the frames of its own
+    length, without the padding of the cache.
+
+    Args:
+        cache: The cache.
+        to: The tool, see the table above.
+        out: The new folder; an empty one may be there.
+        progress: Told how many samples are written, of how many.
+        workers: Threads that compress; the files do not depend on them.
+
+    Raises:
+        UsageError: ``out`` is there and not empty, or the tool has no such data sets.
+        CorruptCacheError: A sample fails its checksum.
+        MachineError: The disk is full or the folder refused.
+    """
+    _require_empty(out)
+    plan = {"spikingjelly": _spikingjelly, "tonic": _tonic, "npz": _npz}[to](cache, repr(str(out)))
+    lengths, total, done, nbytes = _lengths(cache), len(cache.labels), 0, 0
+    with paths.folder_written_beside(out) as folder:
+        for name in {*plan.folders, *(file.rpartition("/")[0] for file in plan.files)}:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+
+        def write(block: _Block) -> tuple[int, int]:
+            written = 0
+            for row, sample in enumerate(block.samples, block.start):
+                packed = plan.pack(sample[: lengths[row]], int(cache.labels[row]), cache.sample_ids[row])
+                written += (folder / plan.files[row]).write_bytes(packed)
+            return len(block.samples), written
+
+        # closed before the folder is removed: no thread still writes into it then
+        with closing(in_order(write, _blocks(cache), workers)) as blocks:
+            for samples, written in blocks:
+                done, nbytes = done + samples, nbytes + written
+                progress(done, total)
+        _describe(cache, to, plan, folder)
+        _require_empty(out)  # what came there meanwhile is not ours to replace
+    return Exported(out, total, nbytes, plan.loading)
+
+
+def _require_empty(out: Path) -> None:
+    with paths.machine_errors(out):
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return
+    what = "a folder that is not empty" if out.is_dir() else "a file"
+    raise UsageError(
+        f"{out}: there is {what}, an export makes a new folder",
+        hint=f"export to another folder: --out {shlex.quote(f'{out}-2')}\nor remove it: rm -r {shlex.quote(str(out))}",
+    )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Samples of the rows from ``start`` on, as an item of work."""
+
+    start: int
+    samples: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        return self.samples.nbytes
+
+
+def _blocks(cache: Cache) -> Iterator[_Block]:
+    n = len(cache.labels)
+    step = max(1, _BLOCK_BYTES * n // cache.nbytes)
+    for start in range(0, n, step):
+        yield _Block(start, cache.read(np.arange(start, min(start + step, n))))
+
+
+def _lengths(cache: Cache) -> list[int]:
+    """How much of each sample's first axis is no padding."""
+    if (_frames_of(cache) or {}).get("slicing") != "duration":
+        return [cache.shape[1]] * len(cache.labels)
+    return [max(1, int(n)) for n in cache.counts["n_frames"]]
+
+
+def _frames_of(cache: Cache) -> dict[str, Any] | None:
+    """How events became frames; None of images."""
+    frames: dict[str, Any] | None = cache.key.fields["frames"]
+    return frames
+
+
+def _splits(cache: Cache) -> list[str]:
+    return ["test" if tests else "train" for tests in cache.is_test]
+
+
+def _describe(cache: Cache, to: Target, plan: _Plan, folder: Path) -> None:
+    """Writes which file is which sample, what they were made of, and how to load them."""
+    classes = cache.key.fields["classes"]
+    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("file", "split", "label", "class", "id"))
+        for name, split, label, sample in zip(plan.files, _splits(cache), cache.labels, cache.sample_ids, strict=True):
+            table.writerow((name, split, int(label), classes[label], sample))
+    made_of = {
+        "exported_to": to,
+        "dataset": cache.key.fields["dataset"],
+        "cache": cache.path.name,
+        "content_digest": cache.content_digest,
+        "key_digest": cache.key.digest,
+        "key": dict(cache.key.fields),
+        "made_by": cache.made_by,
+        "verified": cache.verified,
+        "complete_set": cache.complete_set,
+        "notes": list(cache.notes),
+        "plifctl": paths.code_version(),
+    }
+    paths.write_json(folder / "exported.json", made_of)
+    notes = "".join(f"{note}\n" for note in cache.notes)
+    paths.write_text(
+        folder / "EXPORTED.txt",
+        f"""{len(plan.files)} samples of {cache.key.fields["dataset"]}, exported by plifctl for {to}.
+
+Cache: {cache.path.name}
+Content digest: {cache.content_digest}
+{notes}
+{plan.loading}
+samples.csv says which file is which sample, exported.json what the cache was made of.
+""",
+    )
+
+
+# ---- what each tool wants
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How a cache looks to another tool.
+
+    Attributes:
+        files: The file of each sample.
+        pack: Returns a file's content: of a sample, its label and its id.
+        loading: See :class:`Exported`.
+        folders: Folders that have to be there though no sample may be in them.
+    """
+
+    files: Sequence[str]
+    pack: Callable[[np.ndarray, int, str], bytes]
+    loading: str
+    folders: Sequence[str] = ()
+
+
+def _npz(cache: Cache, root: str) -> _Plan:
+    what, classes = _what(cache), _placed(cache.key.fields["classes"])
+    places = [f"{split}/{classes[label]}" for split, label in zip(_splits(cache), cache.labels, strict=True)]
+    return _Plan(
+        _placed(cache.sample_ids, places, ".npz"),
+        lambda sample, label, name: _npz_of({what: sample, "label": np.int64(label), "id": np.array(name)}),
+        f"""A file holds {what} ({_described(cache)}), label (a whole number) and id (text):
+
+    from pathlib import Path
+    import numpy as np
+
+    for path in sorted(Path({root}, "train").glob("*/*.npz")):
+        with np.load(path) as sample:
+            {what}, label = sample["{what}"], int(sample["label"])
+""",
+        ("train", "test"),
+    )
+
+
+def _tonic(cache: Cache, root: str) -> _Plan:
+    numbers = {"train": count(), "test": count()}
+    return _Plan(
+        [f"{split}/{next(numbers[split])}_0.hdf5" for split in _splits(cache)],
+        lambda sample, label, name: _hdf5_of(sample, label),
+        f"""tonic's DiskCachedDataset reads a split without the data set that it would cache. A sample is
+{_what(cache)} ({_described(cache)}) and label:
+
+    from tonic import DiskCachedDataset
+
+    train = DiskCachedDataset(None, cache_path={root} + "/train")
+    test = DiskCachedDataset(None, cache_path={root} + "/test")
+    {_what(cache)}, label = train[0]
+""",
+        ("train", "test"),
+    )
+
+
+def _what(cache: Cache) -> str:
+    return "frames" if _frames_of(cache) else "image"
+
+
+def _described(cache: Cache) -> str:
+    return f"{cache.dtype}, {'[T, P, H, W], polarity 0 off, 1 on' if _frames_of(cache) else '[C, H, W]'}"
+
+
+_SPIKINGJELLY = {
+    "gesture": "DVS128Gesture",
+    "synthetic-gesture": "DVS128Gesture",
+    "nmnist": "NMNIST",
+    "cifar10dvs": "CIFAR10DVS",
+}
+"""SpikingJelly's data set of each layout; for others torchvision's reader of folders does."""
+
+
+def _spikingjelly(cache: Cache, root: str) -> _Plan:
+    """Its data sets convert nothing where ``events_np`` and the folder named after the framing are there.
+
+    Source: NeuromorphicDatasetFolder and its builders in spikingjelly/datasets/base.py, 2.0.0.
+    """
+    fields, frames = cache.key.fields, _frames_of(cache)
+    if frames is None:
+        raise UsageError(
+            f"{cache.path}: {fields['dataset']} is a set of images, SpikingJelly's folders are of event frames",
+            hint="export it for another tool: --to npz\nor: --to tonic",
+        )
+    peer = _SPIKINGJELLY.get(fields["layout"])
+    difference = _unlike_spikingjelly(cache, frames)
+    folder, arguments = _framing(cache, frames, own=not difference)
+    names = _class_folders(cache, peer)
+    splits = ("", "") if peer == "CIFAR10DVS" else ("/train", "/test")
+    places = [
+        f"{folder}{splits[tests]}/{names[label]}"
+        for tests, label in zip(cache.is_test.astype(int), cache.labels, strict=True)
+    ]
+    folders = [f"{folder}{split}/{name}" for split in splits for name in names]
+    remarks = [""]
+    if peer:
+        remarks.append("events_np is empty: no other frames can be made from this folder.")
+    if peer and difference:
+        remarks.append(f"The frames are not under SpikingJelly's own name, for its own would differ: {difference}.")
+    if splits[0] == "":
+        remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv has the one of the cache.")
+    if sorted(names) != names:
+        remarks.append(
+            f"SpikingJelly numbers classes as their folders sort as text: {', '.join(sorted(names))}.\n"
+            "The label in the cache is int(train.classes[label])."
+        )
+    if empty := sorted(set(folders) - set(places)):
+        remarks.append(
+            f"No sample is in {', '.join(empty)}: torchvision, by which SpikingJelly reads folders, may refuse that."
+        )
+    return _Plan(
+        _placed(_sample_names(cache, peer), places, ".npz"),
+        lambda sample, label, name: _npz_of({"frames": sample}),
+        _loading_in_spikingjelly(peer, root, folder, arguments) + "\n".join(remarks) + "\n",
+        [*(["events_np"] if peer else []), *folders],
+    )
+
+
+def _unlike_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
+    """Why SpikingJelly would make other frames of the same recordings; empty if it would make the same."""
+    slicing = frames["slicing"]
+    if slicing == "number":
+        return "the cache is cut at ⌊N·j/T⌋ events, SpikingJelly cuts at ⌊N/T⌋·j (frames.slicing=number-remainder)"
+    if slicing == "time":
+        return "SpikingJelly rounds the spans of time down to whole µs, and the last frame takes the rest"
+    if slicing == "duration" and (n := int((cache.counts["duration_us"] % frames["duration_us"] == 0).sum())):
+        return f"the last event of {n} samples begins a slice, which SpikingJelly does not make"
+    if frames.get("transforms"):
+        return "the events were transformed"
+    if frames.get("axes") == "published":
+        return "SpikingJelly reads other axes (frames.axes=spikingjelly)"
+    if n := int((cache.counts["n_events"] != cache.counts["n_raw"]).sum()):
+        return f"events of {n} samples were left out, SpikingJelly keeps all"
+    return ""
+
+
+def _framing(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, str]:
+    """Returns the folder that SpikingJelly looks for, and the arguments that make it look there."""
+    T, duration = cache.key.fields["T"], frames.get("duration_us")
+    if not own:
+        folder = f"plifctl_{readable(cache.key.fields)}"
+        return folder, f'custom_integrate_function=print, custom_integrated_frames_dir_name="{folder}"'
+    if T is None:
+        return f"duration_{duration}", f"duration={duration}"
+    return f"frames_number_{T}_split_by_number", f'frames_number={T}, split_by="number"'
+
+
+def _class_folders(cache: Cache, peer: str | None) -> list[str]:
+    """As SpikingJelly calls the folders of classes; where it has no names, so that they sort as the labels do."""
+    classes: list[str] = cache.key.fields["classes"]
+    if peer == "CIFAR10DVS":
+        return _placed(classes)
+    if peer:
+        return [str(label) for label in range(len(classes))]
+    width = len(str(len(classes) - 1))
+    return _placed([f"{label:0{width}d} {name}" for label, name in enumerate(classes)])
+
+
+def _sample_names(cache: Cache, peer: str | None) -> list[str]:
+    """As SpikingJelly calls the files of samples, without the ending."""
+    classes, names = cache.key.fields["classes"], []
+    seen: Counter[tuple[str, int]] = Counter()
+    for sample, label, length in zip(cache.sample_ids, cache.labels.tolist(), _lengths(cache), strict=True):
+        folder, _, name = sample.rpartition("/")
+        if peer == "DVS128Gesture":  # the recording, and how many of its class came before
+            name = f"{folder}_{seen[folder, label]}"
+            seen[folder, label] += 1
+        elif peer == "CIFAR10DVS":
+            name = f"cifar10_{classes[label]}_{int(name)}"
+        elif peer is None:
+            name = sample
+        names.append(name if cache.key.fields["T"] is not None else f"{name}_{length}")
+    return names
+
+
+def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments: str) -> str:
+    if peer is None:
+        return f"""SpikingJelly has no data set of this layout; torchvision reads the folders, labels are the cache's:
+
+    from pathlib import Path
+    from spikingjelly.datasets.utils import load_npz_frames
+    from torchvision.datasets import DatasetFolder
+
+    train = DatasetFolder(Path({root}, "{folder}", "train"), load_npz_frames, (".npz",))
+    test = DatasetFolder(Path({root}, "{folder}", "test"), load_npz_frames, (".npz",))
+"""
+    splits = {"": "data"} if peer == "CIFAR10DVS" else {"train=True, ": "train", "train=False, ": "test"}
+    called = "".join(
+        f'    {name} = {peer}({root}, {split}data_type="frame", {arguments})\n' for split, name in splits.items()
+    )
+    never = "print stands for a function that is never called: the frames are there.\n"
+    return f"""SpikingJelly finds the frames and converts nothing (float32, [T, P, H, W]):
+
+    from spikingjelly.datasets import {peer}
+
+{called}
+{never if "print" in arguments else ""}"""
+
+
+# ---- files
+
+
+_NAME_BYTES = 200  # of the 255 that file systems allow
+
+
+def _placed(names: Sequence[str], places: Sequence[str] = (), ending: str = "") -> list[str]:
+    """Returns names that any system takes as names of files, each once in its place.
+
+    Example:
+        >>> _placed(["a/b", "a_b", "..", "A?B"])
+        ['a_b', 'a_b-2', '_', 'A_B-3']
+    """
+    taken: set[tuple[str, str]] = set()
+    numbers: Counter[tuple[str, str]] = Counter()
+    found = []
+    for name, place in zip(names, places or [""] * len(names), strict=True):
+        safe = _safe(name)
+        unique, first = safe, (place, safe.casefold())
+        while (place, unique.casefold()) in taken:  # some systems know no difference of case
+            numbers[first] += 1
+            unique = f"{safe}-{numbers[first] + 1}"
+        taken.add((place, unique.casefold()))
+        found.append(f"{place}/{unique}{ending}" if place else f"{unique}{ending}")
+    return found
+
+
+def _safe(name: str) -> str:
+    normal = unicodedata.normalize("NFC", name)
+    plain = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in normal)
+    return plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "_"
+
+
+def _npz_of(arrays: dict[str, np.ndarray | np.generic]) -> bytes:
+    """Returns what numpy.savez_compressed writes, at the level that takes a quarter of its time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _hdf5_of(sample: np.ndarray, label: int) -> bytes:
+    """Returns what tonic's save_to_disk_cache writes."""
+    buffer = io.BytesIO()  # a disk that is full is told of in words that name the file only outside HDF5
+    with h5py.File(buffer, "w") as file:
+        file.create_dataset("data/0", data=sample, compression="lzf")
+        file.create_dataset("target/0", data=label)
+    return buffer.getvalue()

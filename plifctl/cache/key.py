@@ -1,0 +1,88 @@
+"""What a cache's numbers depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl.events.formats import DECODER_VERSION
+from plifctl.events.frames import INTEGRATOR_VERSION
+from plifctl.events.rawset import EventSet, ImageSet
+from plifctl.events.transforms import transforms_version
+from plifctl.specs import DatasetSpec, FramesSpec, digest_of, flattened
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What a cache's numbers depend on, as JSON values. Not workers, compression, host or time."""
+
+    fields: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """sha256, hexadecimal."""
+        return digest_of(dict(self.fields))
+
+    def path(self, cache_dir: Path) -> Path:
+        """Returns where the cache of this key belongs."""
+        return cache_dir / str(self.fields["dataset"]) / f"{readable(self.fields)}-{self.digest[:12]}.h5"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The part that is known without the raw data: what :func:`recipe_of` gives."""
+        return {name: value for name, value in self.fields.items() if name != "raw"}
+
+
+def readable(fields: Mapping[str, Any]) -> str:
+    """Returns how the recordings of a key, or of a recipe, are cut, in a word; ``images`` of images."""
+    frames, T = fields["frames"], fields["T"]
+    if frames is None:
+        return "images"
+    return f"{frames['duration_us']}us" if T is None else f"T{T}-{frames['slicing']}"
+
+
+def recipe_of(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) -> dict[str, Any]:
+    """Returns the part of a key that is known without the raw data.
+
+    Args:
+        dataset: The data set.
+        T: Number of frames; ignored for images, and where slices have a fixed duration.
+        frames: How events become frames; None for images.
+    """
+    counted = frames is not None and frames.slicing != "duration"
+    return {
+        "dataset": dataset.name,
+        "layout": dataset.layout,
+        "shape": list(dataset.shape),
+        "classes": list(dataset.classes),
+        "decoder_version": DECODER_VERSION,
+        "integrator_version": INTEGRATOR_VERSION if frames else None,
+        "transforms_version": transforms_version(frames.transforms) if frames else None,
+        "T": T if counted else None,
+        # only what was chosen: a choice that did not exist when a cache was built changes nothing for it
+        "frames": frames.model_dump(mode="json", exclude_defaults=True) if frames else None,
+    }
+
+
+def key_of(raw: EventSet | ImageSet, T: int | None) -> CacheKey:
+    """Returns the key of the cache that ``raw`` gives with ``T`` frames."""
+    return CacheKey({**recipe_of(raw.dataset, T, raw.frames), "raw": raw.digest})
+
+
+def differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
+    want, has = flattened(wanted), flattened(fields)
+    if "raw" not in want:
+        has.pop("raw", None)
+    return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}
+
+
+def said(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Returns :func:`differences` as a sentence."""
+    return ", ".join(f"{name} is {_shown(has)}, wanted {_shown(want)}" for name, (has, want) in found.items())
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else str(value)

@@ -1,0 +1,244 @@
+"""plifctl cache: what it says of whole, damaged, unfinished and foreign files, and what it removes."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from plifctl.cache import CacheKey
+from plifctl.cache.build import BuildPlaces, build_lock
+
+Plifctl = Callable[..., Any]
+
+
+@pytest.fixture
+def two(plifctl: Plifctl, gestures: Path) -> Plifctl:
+    """Two caches of the same recordings, sliced by number and by time."""
+    for slicing in ("number", "time"):
+        said = plifctl(
+            "prepare", "synthetic-gesture", "--T", 3, "--raw", gestures, "--set", f"frames.slicing={slicing}"
+        )
+        assert said.code == 0
+    return plifctl
+
+
+def files(places: Path) -> list[str]:
+    return sorted(path.name for path in (places / "data_cache/synthetic-gesture").iterdir())
+
+
+def test_list(two: Plifctl, places: Path) -> None:
+    entries = json.loads(two("cache", "ls", "--json").out)
+    assert [entry["state"] for entry in entries] == ["whole", "whole"]
+    assert [entry["shape"] for entry in entries] == [[33, 3, 2, 128, 128]] * 2
+    assert all(Path(entry["path"]).stat().st_size == entry["bytes"] for entry in entries)
+    said = two("cache", "ls").out
+    assert said.count("33") >= 2
+    assert "INCOMPLETE" in said
+    assert "3×2×128×128" in said
+
+
+def test_nothing_yet(plifctl: Plifctl) -> None:
+    assert json.loads(plifctl("cache", "ls", "--json").out) == []
+    assert "plifctl prepare makes one" in plifctl("cache", "ls").err
+    assert plifctl("cache", "verify").code == 0
+
+
+def test_show(two: Plifctl) -> None:
+    tree = json.loads(two("cache", "show", "T3-time", "--json").out)
+    assert tree["key"]["frames"]["slicing"] == "time"
+    assert tree["statistics"]["events"]["framed"] == 33 * 400
+    said = two("cache", "show", "T3-time")
+    assert "events per sample" in said.out
+    assert "frames.slicing" in said.out
+
+
+def test_names_must_mean_one(two: Plifctl) -> None:
+    said = two("cache", "show", "T3")
+    assert said.code == 2
+    assert "may be 2 caches" in said.err
+    assert two("cache", "rm", "").code == 2
+    assert two("cache", "rm", "3-time").code == 2  # not the beginning of anything
+    said = two("cache", "show", "T4-number")
+    assert said.code == 2
+    assert "no cache T4-number" in said.err
+
+
+def test_histograms_as_a_picture(two: Plifctl, places: Path) -> None:
+    assert two("cache", "show", "T3-time", "--out", "h.png").code == 0
+    assert (places / "h.png").read_bytes().startswith(b"\x89PNG")
+    assert two("cache", "show", "T3-time", "--out", "h.pdf").code == 2
+
+
+def test_verify_finds_each_flipped_byte(two: Plifctl, places: Path) -> None:
+    assert two("cache", "verify").code == 0
+    (path,) = (places / "data_cache/synthetic-gesture").glob("T3-time-*.h5")
+    whole = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(whole), 40):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        said = two("cache", "verify", "T3-time", "--json")
+        assert said.code == 1, f"byte {place}"
+        ((name, problems),) = json.loads(said.out).items()
+        assert "T3-time" in name
+        assert problems
+    path.write_bytes(whole)
+    assert two("cache", "verify", "T3-time").code == 0
+
+
+def test_verify_names_the_sample(two: Plifctl, places: Path) -> None:
+    (path,) = (places / "data_cache/synthetic-gesture").glob("T3-time-*.h5")
+    with h5py.File(path) as file:
+        info = file["frames"].id.get_chunk_info(7)
+    data = bytearray(path.read_bytes())
+    data[info.byte_offset + 20] ^= 1
+    path.write_bytes(data)
+    said = two("cache", "verify", "T3-time")
+    assert said.code == 1
+    assert "sample user01_lab/07 fails its checksum" in said.out
+    assert "T3-number" not in said.out
+
+
+def test_verify_does_not_believe_the_name_or_the_columns(two: Plifctl, places: Path) -> None:
+    folder = places / "data_cache/synthetic-gesture"
+    (path,) = folder.glob("T3-time-*.h5")
+    renamed = path.rename(path.with_name("T3-time-0123456789ab.h5"))
+    path.with_name(f"{path.name}.sha256").rename(folder / f"{renamed.name}.sha256")
+    assert "its name is another cache's" in two("cache", "verify", "T3-time").out
+    (folder / f"{renamed.name}.sha256").unlink()
+    assert "no T3-time-0123456789ab.h5.sha256 beside it" in two("cache", "verify", "T3-time").err
+
+
+def test_verify_against_the_raw_data(two: Plifctl, gestures: Path) -> None:
+    assert two("cache", "verify", "T3-time", "--raw", gestures).code == 0
+    table = gestures / "user01_lab_labels.csv"
+    before = table.stat()
+    table.write_text(table.read_text().replace("60000", "59999"))
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    said = two("cache", "verify", "T3-time", "--raw", gestures)
+    assert said.code == 1
+    assert "gives another cache: raw is" in said.out
+
+
+def test_diff(two: Plifctl) -> None:
+    said = two("cache", "diff", "T3-number", "T3-time")
+    assert said.code == 1
+    assert "frames.slicing: number | time" in said.out
+    assert "33 of 33 common samples differ" in said.out
+    said = two("cache", "diff", "T3-time", "T3-time", "--json")
+    assert said.code == 0
+    assert json.loads(said.out) == {
+        "key": {}, "only_in_first": [], "only_in_second": [], "different": [], "same_content": True
+    }  # fmt: skip
+
+
+def test_diff_of_a_subset(two: Plifctl, gestures: Path, places: Path) -> None:
+    (gestures / "trials_to_train.txt").write_text("user01_lab.aedat\n")
+    assert two("prepare", "synthetic-gesture", "--T", 3, "--raw", gestures).code == 0
+    names = [entry["name"] for entry in json.loads(two("cache", "ls", "--json").out) if "number" in entry["name"]]
+    found = json.loads(two("cache", "diff", *sorted(names), "--json").out)
+    assert sorted([found["only_in_first"], found["only_in_second"]])[1] == [f"user02_lab/{k:02d}" for k in range(11)]
+    assert found["different"] == []
+    assert list(found["key"]) == ["raw"]
+
+
+def test_remove(two: Plifctl, places: Path) -> None:
+    said = two("cache", "rm", "T3-time", "--dry-run")
+    assert said.code == 0
+    assert "would be removed" in said.out
+    assert len([name for name in files(places) if "time" in name and "lock" not in name]) == 2
+    assert two("cache", "rm", "T3-time").code == 0
+    assert [name for name in files(places) if "time" in name and not name.endswith(".lock")] == []
+    assert [name for name in files(places) if "T3-number" in name and name.endswith("h5")] != []
+
+
+def test_what_is_being_built_is_not_removed(two: Plifctl, places: Path) -> None:
+    entry = json.loads(two("cache", "ls", "--json").out)[0]
+    with build_lock(BuildPlaces.of(places / "data_cache", CacheKey(entry["key"]).recipe)):
+        said = two("cache", "rm", entry["name"])
+    assert said.code == 5
+    assert "another process builds it" in said.err
+    assert Path(entry["path"]).exists()
+
+
+def test_prune(two: Plifctl, places: Path) -> None:
+    folder = places / "data_cache/synthetic-gesture"
+    (folder / "thesis.h5").write_bytes(b"nothing of ours")
+    (folder / "T9-time-0123456789ab.h5").write_bytes(b"named as ours")
+    (folder / ".T9-number-0123456789ab-uint8.journal").write_bytes(b"half")
+    states = {entry["name"]: entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)}
+    assert sorted(states.values()) == ["foreign", "unfinished", "unreadable", "whole", "whole"]
+    said = two("cache", "prune", "--json")
+    assert said.code == 0
+    assert {entry["why"] for entry in json.loads(said.out)["removed"]} == {"unfinished", "unreadable"}
+    assert len(list(folder.glob("T3-*.h5"))) == 2
+    assert [path.name for path in folder.glob("*.h5") if not path.name.startswith("T3")] == ["thesis.h5"]
+    assert not list(folder.glob(".*.journal"))
+    (old,) = folder.glob("T3-time-*.h5")
+    os.utime(old, (time.time() - 10 * 86_400,) * 2)
+    assert "built 10 days ago" in two("cache", "prune", "--older-than", 9).out
+    assert not old.exists()
+
+
+def test_a_cache_of_another_version_is_outdated(two: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("plifctl.cache.catalogue", fromlist=["x"])._VERSIONS, "decoder_version", 99)
+    assert {entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)} == {"outdated"}
+    said = two("cache", "verify")
+    assert said.code == 0
+    assert said.err.count("outdated, passed over") == 2
+    assert len(json.loads(two("cache", "prune", "--json").out)["removed"]) == 2
+
+
+def test_compression_changes_the_file_not_the_content(plifctl: Plifctl, gestures: Path, places: Path) -> None:
+    made = {}
+    for how in ("zstd", "gzip", "none"):
+        said = plifctl(
+            "prepare", "synthetic-gesture", "--T", 3, "--raw", gestures, "--compression", how, "--force", "--json"
+        )
+        tree = json.loads(said.out)
+        made[how] = (tree["bytes"], tree["content_digest"], tree["path"])
+        assert plifctl("cache", "verify").code == 0
+    assert len({content for _, content, _ in made.values()}) == 1
+    assert len({path for *_, path in made.values()}) == 1
+    assert made["zstd"][0] < made["gzip"][0] < made["none"][0]
+
+
+def test_what_else_may_lie_there(two: Plifctl, places: Path) -> None:
+    folder = places / "data_cache/synthetic-gesture"
+    (folder / "folder.h5").mkdir()
+    (folder / "nowhere.h5").symlink_to(folder / "gone")
+    os.mkfifo(folder / "pipe.h5")
+    with h5py.File(folder / "T3-number-00000000aaaa.h5", "w") as file:
+        file.attrs["complete"] = True
+        file.attrs["format"] = 2
+        file.attrs["key"] = json.dumps({"dataset": "../../elsewhere", "frames": 3, "T": [], "decoder_version": {}})
+        file["frames"] = 1
+    with h5py.File(folder / "T3-number-00000000bbbb.h5", "w") as file:
+        for name in ("labels", "split", "sample_id", "digest"):
+            file.create_dataset(name, (2**40,), "i8", chunks=True)
+        file.attrs["complete"] = True
+        file["frames"] = np.zeros((2, 3, 2, 4, 4), np.uint8)
+    states = {entry["name"].partition("/")[2]: entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)}
+    assert list(states.values()).count("whole") == 2
+    assert states["T3-number-00000000aaaa"] == states["T3-number-00000000bbbb"] == "unreadable"
+    said = two("cache", "verify")
+    assert said.code == 1
+    assert said.out.count("DAMAGED") == 2
+    assert two("cache", "show", "T3-number-00000000b").code == 5
+    assert two("train", "demo", "--set", "T=3", "--dry-run").code == 0
+    assert two("cache", "prune").code == 0
+    assert not (places / "elsewhere").exists()
+    assert len(list(folder.glob("T3-*.h5"))) == 2
+
+
+def test_what_a_kill_left_while_writing(two: Plifctl, places: Path) -> None:
+    left = places / "data_cache/synthetic-gesture/.T3-time-0123456789ab.h5.x1.partial"
+    left.write_bytes(b"half")
+    assert two("cache", "prune").out.startswith("0 removed")  # a build may be at it
+    os.utime(left, (time.time() - 3600,) * 2)
+    assert two("cache", "prune").code == 0
+    assert not left.exists()

@@ -1,0 +1,83 @@
+"""The journal of a build: whatever it is cut to, what it gives is what was written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plifctl.cache.journal import Journal, Record
+
+
+def records(n: int) -> list[Record]:
+    rng = np.random.default_rng(n)
+    return [Record(f"a/{k}é", rng.bytes(32), k, k + 1, k + 2, k + 3, rng.bytes(32), rng.bytes(k * 7)) for k in range(n)]
+
+
+def written(path: Path, n: int) -> list[Record]:
+    journal = Journal(path, "x")
+    journal.append(records(n)[:2])
+    journal.append(records(n)[2:])
+    journal.close(keep=True)
+    return records(n)
+
+
+def test_what_was_added_is_there_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "x")
+    journal.append(records(5))
+    assert list(journal.records()) == records(5)
+    journal.close(keep=True)
+    again = Journal(tmp_path / "j", "x")
+    assert list(again.records()) == records(5)
+    assert again.sources == {record.name: record.source for record in records(5)}
+    assert again.nbytes == (tmp_path / "j").stat().st_size
+    again.close(keep=False)
+    assert not (tmp_path / "j").exists()
+
+
+def test_cut_anywhere_it_goes_on_from_the_last_whole_record(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    all_of_them = written(path, 5)
+    whole = path.read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        journal = Journal(path, "x")
+        there = list(journal.records())
+        assert there == all_of_them[: len(there)]
+        journal.append(all_of_them[len(there) :])
+        assert list(journal.records()) == all_of_them
+        journal.close(keep=True)
+        assert path.read_bytes() == whole
+
+
+def test_a_flipped_byte_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    all_of_them = written(path, 5)
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+        journal = Journal(path, "x")
+        there = list(journal.records())
+        assert there == all_of_them[: len(there)]
+        assert len(there) < 5
+        journal.close(keep=True)
+
+
+@pytest.mark.parametrize("other", ["y", "xx", ""])
+def test_records_of_anything_else_are_dropped(tmp_path: Path, other: str) -> None:
+    written(tmp_path / "j", 3)
+    journal = Journal(tmp_path / "j", other)
+    assert list(journal.records()) == []
+    journal.append(records(2))
+    journal.close(keep=True)
+    again = Journal(tmp_path / "j", other)
+    assert list(again.records()) == records(2)
+    again.close(keep=False)
+
+
+def test_of_several_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j", "x")
+    first, second = records(1)[0], records(1)[0]._replace(source=b"\1" * 32)
+    journal.append([first])
+    journal.append([second])
+    assert journal.sources == {first.name: second.source}
+    journal.close(keep=False)
