@@ -24,6 +24,10 @@ def evaluate(
     run: options.RunName,
     checkpoint: Annotated[Literal["best", "last"], typer.Option("--checkpoint", help="Which of a run's two.")] = "best",
     device: options.DeviceOption = None,
+    data_in: Annotated[
+        Literal["device", "memory", "disk"],
+        typer.Option("--data-in", help="Where samples are held; each is needed once, so by default on disk."),
+    ] = "disk",
     cache_dir: options.CacheDirOption = None,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
@@ -35,13 +39,14 @@ def evaluate(
     Example: plifctl eval last
     """
     from plifctl.cache import find_cache, recipe_of
-    from plifctl.cli.job import choose_device
+    from plifctl.cli.job import check_frames, choose_device
     from plifctl.evaluation import evaluate as evaluate_model
     from plifctl.runs import load_checkpoint
     from plifctl.specs import ExperimentSpec
     from plifctl.splits import split_a
     from plifctl.training.data import Feeder
     from plifctl.training.loop import build_model, load_weights
+    from plifctl.training.samples import choose_place
 
     path = _checkpoint(run, checkpoint, runs_dir)
     state = load_checkpoint(path)
@@ -51,10 +56,13 @@ def evaluate(
     cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])
     if cache.content_digest != state["cache"]:
         console.warn(f"trained on a cache of content {state['cache'][:12]}; testing on {cache.content_digest[:12]}")
+    check_frames(cache, spec)
     for text in cache.notes:
         console.warn(text)
     target = choose_device(device)
-    feeder = Feeder(cache, spec, target)
+    place, why = choose_place(cache.nbytes, target, data_in)
+    console.note(why)
+    feeder = Feeder(cache, spec, target, data_in=place)
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
     model = build_model(spec, target)
     load_weights(model, state)

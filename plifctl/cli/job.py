@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from plifctl.specs import ExperimentSpec
     from plifctl.splits import Split
     from plifctl.training.loop import EpochRow, Trainer
+    from plifctl.training.samples import Place
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Request:
     recipe: Recipe | None
     overrides: list[str]
     device: str | None
+    data_in: Place | None
     prepare: bool
     raw: Path | None
     no_checksum: bool
+    no_download: bool
     checkpoint_every: int
     dry_run: bool
     cache_dir: Path
@@ -54,20 +57,23 @@ def run_job(ask: Request) -> None:
     import torch
 
     from plifctl.runs import create_run, describe_machine
+    from plifctl.training.samples import choose_place
 
-    if not ask.prepare and (ask.raw is not None or ask.no_checksum):
-        raise UsageError("--raw and --no-checksum are of use with --prepare only", hint="add --prepare")
+    if not ask.prepare and (ask.raw is not None or ask.no_checksum or ask.no_download):
+        raise UsageError("--raw, --no-checksum and --no-download are of use with --prepare only", hint="add --prepare")
     resumed = find_run(ask.resume, ask.runs_dir) if ask.resume is not None else None
     resolved = _as_before(ask, resumed) if resumed is not None else _anew(ask)
     device = choose_device(ask.device)
     cache = _cache(ask, resolved, resumed)
+    check_frames(cache, resolved.spec)
+    place, why = choose_place(cache.nbytes, device, ask.data_in)
     split = _split(ask, resolved, cache)
     for text in (*cache.notes, *split.notes):
         console.warn(text)
     if resolved.modified:
         console.note(f"modified: {', '.join(resolved.modified)}; the run stays out of the paper's tables")
     if ask.dry_run:
-        _say_plan(ask, resolved, cache, split, device)
+        _say_plan(ask, resolved, cache, split, device, place)
         return
     environment = describe_machine(str(device), torch.get_num_threads())
     if resumed is None:
@@ -86,7 +92,8 @@ def run_job(ask: Request) -> None:
             console.note(f"{run.name} is finished; --epochs makes it longer")
             _say_result(run, run.record(), ask.as_json)
             return
-    record = _train(ask, run, resolved, cache, split, device, environment)
+    console.note(why)
+    record = _train(ask, run, resolved, cache, split, device, place, environment)
     _say_result(run, record, ask.as_json)
 
 
@@ -133,7 +140,8 @@ def _as_before(ask: Request, run: Run) -> Resolved:
 
 
 def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
-    from plifctl.cache import build_cache, find_cache, recipe_of
+    from plifctl.cache import find_cache, recipe_of
+    from plifctl.cli.making import make_cache
 
     spec = resolved.spec
     place = ask.cache_dir if ask.cache_dir != paths.cache_dir() else None
@@ -152,18 +160,17 @@ def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
     except CacheError:
         if not ask.prepare or ask.dry_run:
             raise
-        source = options.read_raw(
-            spec.dataset, spec.frames, ask.raw, verify=not ask.no_checksum, cache_dir=ask.cache_dir
+        cache, _ = make_cache(
+            spec.dataset,
+            wanted["T"],
+            spec.frames,
+            ask.raw,
+            cache_dir=ask.cache_dir,
+            verify=not ask.no_checksum,
+            download=not ask.no_download,
+            command=command,
+            workers=options.DEFAULT_WORKERS,
         )
-        with console.bar(f"framing {spec.dataset.title}", "samples") as bar:
-            cache = build_cache(
-                source,
-                spec.T if spec.frames is not None else None,
-                ask.cache_dir,
-                workers=options.DEFAULT_WORKERS,
-                made_by=command,
-                progress=bar.update,
-            )
     if resumed is not None and content != cache.content_digest:
         raise ResumeError(
             f"{resumed.name} was trained on a cache of content {str(content)[:12]}; "
@@ -189,7 +196,7 @@ def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
     )
 
 
-def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, device: torch.device) -> None:
+def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, device: torch.device, place: Place) -> None:
     from plifctl.training.data import steps_per_epoch
 
     spec = resolved.spec
@@ -206,6 +213,7 @@ def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, devi
         "epochs": spec.train.epochs,
         "steps_per_epoch": steps_per_epoch(len(split.train), spec.train),
         "device": str(device),
+        "data_in": place,
         "runs_dir": str(ask.runs_dir),
     }
     if ask.as_json:
@@ -221,6 +229,7 @@ def _train(
     cache: Cache,
     split: Split,
     device: torch.device,
+    place: Place,
     environment: dict[str, Any],
 ) -> ResultRecord:
     """Trains the run to its end, from where it stands, and keeps the record."""
@@ -240,7 +249,8 @@ def _train(
     with console.bar(spec.title, "batches") as bar:
         recorder = _Watched(run, spec, bar)
         with recorder.live(), _signals_noted(recorder):
-            trainer = Trainer(spec, Feeder(cache, spec, device), split, recorder, checkpoint_every=ask.checkpoint_every)
+            feeder = Feeder(cache, spec, device, data_in=place)
+            trainer = Trainer(spec, feeder, split, recorder, checkpoint_every=ask.checkpoint_every)
             if run.checkpoint("last").exists():
                 trainer.restore(load_checkpoint(run.checkpoint("last")))
             elif run.metrics():
@@ -297,6 +307,21 @@ def _signals_noted(recorder: RunRecorder) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def check_frames(cache: Cache, spec: ExperimentSpec) -> None:
+    """Refuses samples of another number of frames than there are time steps.
+
+    Slices of a fixed duration are as many as the longest recording fills, whatever T is.
+
+    Raises:
+        UsageError: They differ; says what T must be.
+    """
+    if spec.frames is not None and cache.shape[1] != spec.T:
+        raise UsageError(
+            f"{cache.path}: its samples have {cache.shape[1]} frames, the experiment has T = {spec.T}",
+            hint=f"train with --set T={cache.shape[1]}",
+        )
 
 
 def choose_device(name: str | None) -> torch.device:

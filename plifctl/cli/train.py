@@ -20,7 +20,10 @@ SubsetOption = Annotated[
     typer.Option("--subset", help="Fraction of each class to train and test on; marks the run as modified."),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order, dropout and augmentation.")]
-PrepareOption = Annotated[bool, typer.Option("--prepare", help="Build the cache if it is missing.")]
+PrepareOption = Annotated[
+    bool,
+    typer.Option("--prepare", help="Build the cache if it is missing; see plifctl prepare."),
+]
 EveryOption = Annotated[
     int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every so many steps, not only after epochs.")
 ]
@@ -59,9 +62,11 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
         seed: SeedOption = None,
         overrides: options.SetOption = None,
         device: options.DeviceOption = None,
+        data_in: options.DataInOption = None,
         prepare: PrepareOption = False,
         raw: options.RawOption = None,
         no_checksum: options.ChecksumOption = False,
+        no_download: options.NoDownloadOption = False,
         checkpoint_every: EveryOption = 0,
         dry_run: options.DryRunOption = False,
         cache_dir: options.CacheDirOption = None,
@@ -79,9 +84,11 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
             recipe=recipe,
             overrides=[*(overrides or []), *flags],
             device=device,
+            data_in=data_in,
             prepare=prepare,
             raw=raw,
             no_checksum=no_checksum,
+            no_download=no_download,
             checkpoint_every=checkpoint_every,
             dry_run=dry_run,
             cache_dir=cache_dir or paths.cache_dir(),

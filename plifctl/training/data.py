@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,34 +14,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.snn.functional import hash_keys, uniform
 from plifctl.specs import ExperimentSpec, TrainSpec
-
-HOLD_BYTES = 2 * 2**30
-"""Samples of a cache up to this size are held in memory."""
+from plifctl.training.samples import Buffers, Place, Samples, open_source
 
 _ORDER, _DROPOUT, _AUGMENT = 1, 2, 3  # what a random number is for: part of its key
-
-
-class Samples(Protocol):
-    """What training needs of a cache."""
-
-    labels: np.ndarray
-    nbytes: int
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the samples of ``rows``, unsigned integers ``[n, ...]``."""
-        ...
-
-
-class _Held:
-    """Samples kept in memory, read once."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.labels, self.nbytes = samples.labels, samples.nbytes
-        self._all: np.ndarray = samples.read(np.arange(len(samples.labels)))
-
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        held: np.ndarray = self._all[rows]
-        return held
 
 
 @dataclass(frozen=True)
@@ -66,17 +41,31 @@ def steps_per_epoch(samples: int, train: TrainSpec) -> int:
 
 
 class Feeder:
-    """Makes batches of one experiment's samples.
+    """Makes batches of one experiment's samples. A batch stays as it is for as long as anybody has it.
 
     Args:
         samples: The cache.
         spec: The experiment: batch size, seed, augmentation, normalisation.
         device: Where batches go.
+        data_in: Where the samples are held meanwhile; batches are the same, bit for bit.
+
+    Raises:
+        OutOfMemoryError: They do not fit there.
     """
 
-    def __init__(self, samples: Samples, spec: ExperimentSpec, device: torch.device) -> None:
-        self.samples = _Held(samples) if samples.nbytes <= HOLD_BYTES else samples
+    def __init__(
+        self, samples: Samples, spec: ExperimentSpec, device: torch.device, *, data_in: Place = "disk"
+    ) -> None:
         self.spec, self.device = spec, device
+        self._labels = samples.labels
+        self._source = open_source(samples, device, data_in)
+        self._buffers = Buffers()
+        self._normalise: tuple[Tensor, Tensor] | None = None
+        if spec.train.normalise == "per-set":
+            assert spec.dataset.mean is not None
+            assert spec.dataset.std is not None
+            mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (spec.dataset.mean, spec.dataset.std))
+            self._normalise = mean, std
 
     def steps(self, rows: np.ndarray) -> int:
         """Number of training batches in an epoch over ``rows``."""
@@ -86,30 +75,36 @@ class Feeder:
         """Yields shuffled, augmented batches of ``rows`` from step ``start`` of ``epoch`` on."""
         train = self.spec.train
         order = np.random.default_rng([train.seed, epoch, _ORDER]).permutation(rows)
-        for step in range(start, self.steps(rows)):
-            chosen = order[step * train.batch_size : (step + 1) * train.batch_size]
-            yield self._batch(chosen, epoch, augmentation=train.augmentation)
+        steps = range(start, self.steps(rows))
+        chosen = [order[step * train.batch_size : (step + 1) * train.batch_size] for step in steps]
+        return self._batches(chosen, epoch, augmentation=train.augmentation)
 
     def plain(self, rows: np.ndarray) -> Iterator[Batch]:
         """Yields batches of ``rows`` in order, as they are."""
-        for start in range(0, len(rows), self.spec.train.batch_size):
-            yield self._batch(rows[start : start + self.spec.train.batch_size], 0, augmentation="none")
+        size = self.spec.train.batch_size
+        return self._batches([rows[i : i + size] for i in range(0, len(rows), size)], 0, augmentation="none")
 
-    def _batch(self, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
-        raw = np.ascontiguousarray(self.samples.read(rows))
-        x = torch.from_numpy(raw).to(self.device).to(torch.float32)
+    def _batches(self, chosen: Sequence[np.ndarray], epoch: int, *, augmentation: str) -> Iterator[Batch]:
+        with closing(self._source.stream(chosen)) as stream:
+            for rows, raw in zip(chosen, stream, strict=True):
+                yield self._batch(raw, rows, epoch, augmentation=augmentation)
+
+    def _batch(self, raw: Tensor, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
+        x = self._float(raw)
         identity = torch.from_numpy(rows).to(self.device)
         seed = self.spec.train.seed
         if self.spec.dataset.kind == "images":
-            x = augment(x / 255, hash_keys(seed, epoch, identity, _AUGMENT), augmentation)
-        if self.spec.train.normalise == "per-set":
-            assert self.spec.dataset.mean is not None
-            assert self.spec.dataset.std is not None
-            channels = (-1, 1, 1)
-            mean = torch.tensor(self.spec.dataset.mean, device=self.device).view(channels)
-            x = (x - mean) / torch.tensor(self.spec.dataset.std, device=self.device).view(channels)
-        labels = torch.from_numpy(self.samples.labels[rows]).to(self.device)
+            x = augment(x.div_(255), hash_keys(seed, epoch, identity, _AUGMENT), augmentation)
+        if self._normalise is not None:
+            mean, std = self._normalise
+            x = x.sub_(mean).div_(std)
+        labels = torch.from_numpy(self._labels[rows]).to(self.device)
         return Batch(x, labels, hash_keys(seed, epoch, identity, _DROPOUT))
+
+    def _float(self, raw: Tensor) -> Tensor:
+        if raw.device.type == "cpu":
+            return self._buffers.take(tuple(raw.shape), np.dtype(np.float32)).copy_(raw)
+        return raw.to(torch.float32)
 
 
 def augment(images: Tensor, keys: Tensor, kind: str) -> Tensor:

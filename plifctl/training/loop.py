@@ -20,7 +20,7 @@ from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMem
 from plifctl.evaluation import Evaluation, evaluate
 from plifctl.snn.functional import LOSSES, predict
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.specs import ExperimentSpec, TrainSpec
+from plifctl.specs import ExperimentSpec, TrainSpec, frame_shape
 from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
 
@@ -101,7 +101,8 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
 def build_model(spec: ExperimentSpec, device: torch.device) -> SpikingNetwork:
     """Returns the experiment's network with weights drawn by its seed."""
     torch.manual_seed(spec.train.seed)
-    return SpikingNetwork(spec.network, spec.neuron, spec.dataset.shape, len(spec.dataset.classes)).to(device)
+    shape = frame_shape(spec.dataset, spec.frames)
+    return SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes)).to(device)
 
 
 class Trainer:

@@ -28,10 +28,10 @@ class Samples:
         self.labels = np.arange(n) % 2
         rng = np.random.default_rng(0)
         self.images = (rng.integers(0, 60, (n, 1, 28, 28)) + 150 * self.labels[:, None, None, None]).astype(np.uint8)
-        self.nbytes = self.images.nbytes
+        self.nbytes, self.shape, self.dtype = self.images.nbytes, self.images.shape, self.images.dtype
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self.images[rows]
+    def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.take(self.images, rows, 0, out)
 
 
 @dataclass
@@ -406,8 +406,8 @@ class Plain:
 class Exact(Feeder):
     """Batches in float64: two ways of adding up then fire the same spikes."""
 
-    def _batch(self, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
-        batch = super()._batch(rows, epoch, augmentation=augmentation)
+    def _batch(self, raw: torch.Tensor, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
+        batch = super()._batch(raw, rows, epoch, augmentation=augmentation)
         return Batch(batch.x.double(), batch.labels, batch.keys)
 
 
