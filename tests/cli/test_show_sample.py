@@ -1,0 +1,139 @@
+"""plifctl show-sample as a user meets it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Plifctl = Callable[..., Any]
+
+
+@pytest.fixture
+def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
+    """The command line with a cache of the tiny gestures, T = 4: classes 0 to 10 of users 1, 2 (training) and 3."""
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+
+    def show(*arguments: object) -> Any:
+        return plifctl("show-sample", "synthetic-gesture", "--T", 4, *arguments)
+
+    return show
+
+
+class TestWhatIsDrawn:
+    def test_the_first_sample_by_default(self, prepared: Plifctl, places: Path) -> None:
+        said = prepared()
+        assert said.code == 0
+        assert said.out.splitlines()[-1] == "written: synthetic-gesture-user01_lab-00.png"
+        assert "user01_lab/00" in said.out
+        assert "400 events" in said.out
+        with Image.open(places / "synthetic-gesture-user01_lab-00.png") as picture:
+            assert picture.format == "PNG"
+
+    @pytest.mark.parametrize(
+        ("arguments", "ids"),
+        [
+            (("--sample", "user02_lab/07"), ["user02_lab/07"]),
+            (("--sample", 12), ["user02_lab/01"]),
+            (("--split", "test"), ["user03_lab/00"]),
+            (("--label", 3), ["user01_lab/03"]),
+            (("--label", 3, "--split", "test"), ["user03_lab/03"]),
+            (("--label", 3, "--count", 2), ["user01_lab/03", "user02_lab/03"]),
+            (("--count", 3), ["user01_lab/00", "user01_lab/01", "user01_lab/02"]),
+            (("--each-class", "--split", "test"), [f"user03_lab/{label:02}" for label in range(11)]),
+        ],
+    )
+    def test_which(self, prepared: Plifctl, arguments: tuple[object, ...], ids: list[str]) -> None:
+        tree = json.loads(prepared(*arguments, "--json").out)
+        assert [entry["id"] for entry in tree["samples"]] == ids
+        assert all(entry["n_events"] == 400 for entry in tree["samples"])
+        with Image.open(tree["out"]) as picture:
+            assert picture.format == "PNG"
+
+    def test_several_of_each_class(self, prepared: Plifctl) -> None:
+        tree = json.loads(prepared("--each-class", "--count", 2, "--json").out)
+        assert [entry["label"] for entry in tree["samples"]] == [label for label in range(11) for _ in (1, 2)]
+        assert tree["out"] == "synthetic-gesture-each-class.png"
+
+    def test_a_name_of_a_class(self, prepared: Plifctl) -> None:
+        name = json.loads(prepared("--sample", 5, "--json").out)["samples"][0]["class"]
+        assert json.loads(prepared("--label", name, "--json").out)["samples"][0]["label"] == 5
+
+    def test_the_events_are_in_the_columns_where_they_were(self, prepared: Plifctl, places: Path) -> None:
+        # class 5 of the tiny gestures lies in columns 50 to 57 of 128; 2 pixels for one in the 4 frames, side by side
+        prepared("--sample", "user01_lab/05", "--out", "a.gif")
+        with Image.open(places / "a.gif") as file:
+            assert file.n_frames == 4
+            pixels = np.asarray(file.convert("RGB")).astype(int)
+        height = 5 * 128
+        panel = pixels[-20 - 1 - height : -20 - 1, 21 : 21 + height]
+        inked = np.unique(np.flatnonzero((panel != 255).any((0, 2))) // 5)
+        assert inked.tolist() == list(range(50, 58))
+
+    def test_an_animation_and_a_file_that_was_there(self, prepared: Plifctl, places: Path) -> None:
+        (places / "a.gif").write_text("older")
+        assert prepared("--out", "a.gif").code == 0
+        with Image.open(places / "a.gif") as file:
+            assert (file.format, file.n_frames) == ("GIF", 4)
+        assert prepared("--out", "new/folder/b.PNG").code == 0
+        assert (places / "new/folder/b.PNG").is_file()
+
+    def test_images(self, plifctl: Plifctl, places: Path, shared: Path) -> None:
+        raw = shared / "data/CIFAR10"
+        assert plifctl("prepare", "cifar10", "--raw", raw, "--no-checksum").code == 0
+        said = plifctl("show-sample", "cifar10", "--label", "ship", "--count", 4)
+        assert said.code == 0
+        assert said.out.count("ship (class 8)") == 4
+        assert (places / "cifar10-4-samples.png").is_file()
+        said = plifctl("show-sample", "cifar10", "--out", "a.gif")
+        assert said.code == 2
+        assert "do not move" in said.err
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message", "hint"),
+        [
+            (("--out", "a.jpg"), 2, "pictures are .png, or .gif", "--out a.png"),
+            (("--out", "a"), 2, "pictures are .png, or .gif", "--out a.png"),
+            (("--sample", "user02_lab/77"), 2, "no sample 'user02_lab/77'", "did you mean user02_lab/0"),
+            (("--sample", 33), 2, "33 samples, rows 0 to 32", ""),
+            (("--sample", 3, "--split", "test"), 2, "names one sample", ""),
+            (("--sample", 3, "--count", 2), 2, "names one sample", ""),
+            (("--label", "shrnk"), 2, "unknown class 'shrnk'", "did you mean shrink?"),
+            (("--label", 11), 2, "unknown class '11'", "known:"),
+            (("--count", 2, "--out", "a.gif"), 2, "one sample, not 2", "--out NAME.png"),
+            (
+                ("--set", "frames.slicing=time"),
+                5,
+                "slicing is number, wanted time",
+                "plifctl prepare synthetic-",
+            ),
+            (("--recipe", "published"), 5, "no cache of", "--recipe published"),
+            (("--set", "frames.slicng=time"), 2, "slicng", "did you mean"),
+            (("--T", 5), 5, "T is 4, wanted 5", "plifctl prepare synthetic-gesture --T 5"),
+        ],
+    )
+    def test_says_what_to_type(
+        self, prepared: Plifctl, places: Path, arguments: tuple[object, ...], code: int, message: str, hint: str
+    ) -> None:
+        said = prepared(*arguments)
+        assert said.code == code
+        assert message in said.err
+        assert hint in said.err
+        assert not [*places.glob("*.png"), *places.glob("*.gif")]
+
+    def test_no_cache_and_no_data_set(self, plifctl: Plifctl) -> None:
+        said = plifctl("show-sample", "gesture")
+        assert said.code == 5
+        assert "hint: plifctl prepare gesture --T 20" in said.err
+        assert plifctl("show-sample", "gestur").code == 2
+
+    def test_a_folder_in_the_way(self, prepared: Plifctl, places: Path) -> None:
+        (places / "a.png").mkdir()
+        said = prepared("--out", "a.png")
+        assert said.code == 2
+        assert "this is a folder" in said.err
