@@ -2,11 +2,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH  := .bench-venv
+SHARED ?= ../shared/data
 DEMO   := demo
 # the same on every machine: what the demo reads and writes lies in one folder
 RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
 
-.PHONY: help demo test lint unit reference clean
+.PHONY: help demo test lint unit reference bench-env bench-prepare bench-loader clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -43,5 +45,22 @@ unit: $(READY)  ## pytest only
 reference: $(READY) ## write docs/reference.md from --help
 	$(BIN)/python docs/make_reference.py > docs/reference.md
 
+# Peers have an environment of their own: SpikingJelly asks for torchvision, torchaudio and SciencePlots, none of which
+# its functions measured here need, so it is installed without what it asks for; loguru and matplotlib it does need.
+$(BENCH)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
+		tonic==1.7.0 loguru matplotlib
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0
+	@touch $@
+
+bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it is measured beside
+
+bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, beside SpikingJelly and tonic
+	$(BENCH)/bin/python -m benchmarks.prepare --shared $(SHARED)
+
+bench-loader: $(BENCH)/.ready ## batches from the cache, beside SpikingJelly and tonic
+	$(BENCH)/bin/python -m benchmarks.loader --shared $(SHARED)
+
 clean:          ## remove the environment and everything generated
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

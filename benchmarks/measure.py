@@ -1,0 +1,271 @@
+"""What every benchmark shares: interleaved pairs, medians and quartiles, bars, the table and the JSON document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from plifctl import paths
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository: where child processes run, so that they import this checkout."""
+
+_LEAST_SECONDS = 0.05  # what is shorter is repeated until it takes this long: the clock's grain is far below
+_SIGNS = {">=": "≥", "<=": "≤", "<": "<"}
+_PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin", "torch", "spikingjelly", "tonic")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a benchmark may use.
+
+    Attributes:
+        shared: The folder of real recordings.
+        work: An empty folder on disk, removed at the end.
+        quick: Measure less.
+    """
+
+    shared: Path
+    work: Path
+    quick: bool
+
+    @property
+    def pairs(self) -> int:
+        """How often ours and the peer take turns."""
+        return 3 if self.quick else 7
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """An empty folder, removed when left."""
+        with tempfile.TemporaryDirectory(dir=self.work) as name:
+            yield Path(name)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure and the bar it is held against.
+
+    Attributes:
+        name: What was measured.
+        unit: Of ``ours`` and ``peer``.
+        ours: Every measurement of ours.
+        peer: Every measurement of the peer, each taken beside ours; empty where there is none.
+        peer_name: Who the peer is.
+        ratios: What is held against the bar, one for each pair: see :attr:`relation`; without a peer, ours itself.
+        relation: What the ratio says, e.g. ``peer/ours``.
+        bar: E.g. ``(">=", 100)``; None: the figure is only for information.
+        note: What a reader must know to judge it.
+    """
+
+    name: str
+    unit: str
+    ours: Sequence[float]
+    peer: Sequence[float]
+    peer_name: str
+    ratios: Sequence[float]
+    relation: str
+    bar: tuple[Literal[">=", "<=", "<"], float] | None
+    note: str
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the median ratio meets the bar; None without one."""
+        if self.bar is None:
+            return None
+        relation, value = self.bar
+        median = float(np.median(self.ratios))
+        return {">=": median >= value, "<=": median <= value, "<": median < value}[relation]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the figure as JSON values."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "ours": _spread(self.ours),
+            "peer": _spread(self.peer) if self.peer else None,
+            "peer_name": self.peer_name or None,
+            "ratio": _spread(self.ratios) if self.peer else None,
+            "ratio_is": self.relation or None,
+            "bar": f"{self.bar[0]} {self.bar[1]:g}" if self.bar else None,
+            "passed": self.passed,
+            "note": self.note or None,
+        }
+
+
+Benchmark = Callable[[Setting], Iterator[Figure]]
+
+
+def faster(
+    name: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float | None, note: str = ""
+) -> Figure:
+    """Returns a figure of seconds: the peer's time over ours is to reach ``bar``."""
+    ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
+    return Figure(name, "s", ours, peer, peer_name, ratios, "peer/ours", None if bar is None else (">=", bar), note)
+
+
+def within(
+    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float, note: str = ""
+) -> Figure:
+    """Returns a figure of ours over the peer's, which is to stay at or below ``bar``."""
+    ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
+    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", ("<=", bar), note)
+
+
+def rate(
+    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float, note: str = ""
+) -> Figure:
+    """Returns a figure of work a second: ours over the peer's is to reach ``bar``."""
+    ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
+    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", (">=", bar), note)
+
+
+def below(name: str, unit: str, ours: Sequence[float], bar: float | None, note: str = "") -> Figure:
+    """Returns a figure without a peer: ours is to stay below ``bar``, or is only told."""
+    return Figure(name, unit, ours, (), "", ours, "", None if bar is None else ("<", bar), note)
+
+
+def interleaved(ours: Callable[[], object], peer: Callable[[], object], pairs: int) -> tuple[list[float], list[float]]:
+    """Times two functions in turn, each first as often as the other, after one call of each that is not counted.
+
+    Returns:
+        Seconds a call, of ours and of the peer's.
+    """
+    loops = [_loops(ours), _loops(peer)]
+    seconds: tuple[list[float], list[float]] = [], []
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            seconds[which].append(_seconds((ours, peer)[which], loops[which]))
+    return seconds
+
+
+def _loops(work: Callable[[], object]) -> int:
+    work()
+    return max(1, round(_LEAST_SECONDS / _seconds(work, 1)))
+
+
+def _seconds(work: Callable[[], object], loops: int) -> float:
+    start = time.perf_counter()
+    for _ in range(loops):
+        work()
+    return (time.perf_counter() - start) / loops
+
+
+def run(description: str, benchmarks: Mapping[str, Benchmark]) -> None:
+    """The command line of a benchmark script: measures what is asked for, prints it, and exits 1 if a bar is missed.
+
+    Args:
+        description: What the script measures.
+        benchmarks: By the name that ``--only`` takes.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--only", metavar="NAME", choices=list(benchmarks), help=f"one of {', '.join(benchmarks)}")
+    parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer pairs")
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of the table")
+    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", help="the real recordings")
+    parser.add_argument("--work", type=Path, help="a folder on the disk to measure on; default: the temporary folder")
+    options = parser.parse_args()
+    if not (options.shared / "DvsGesture").is_dir() or not (options.shared / "NMNIST").is_dir():
+        sys.exit(f"{options.shared}: no DvsGesture and NMNIST here; name the folder of real recordings: --shared DIR")
+    if metadata_of("spikingjelly") is None or metadata_of("tonic") is None:
+        sys.exit("the peers are not installed: make bench-env, then run with .bench-venv/bin/python")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="plifctl-bench-", dir=options.work) as work:
+        for name in [options.only] if options.only else benchmarks:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            figures += benchmarks[name](Setting(options.shared, Path(work), options.quick))
+    if options.json:
+        document = {
+            "benchmark": description,
+            "quick": options.quick,
+            "hardware": hardware(),
+            "versions": versions(),
+            "figures": [figure.to_json() for figure in figures],
+        }
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+    else:
+        _print_table(description, figures)
+    sys.exit(any(figure.passed is False for figure in figures))
+
+
+def hardware() -> dict[str, Any]:
+    """Returns the machine: processor, cores that this process may use, memory."""
+    cpuinfo = Path("/proc/cpuinfo")
+    model = platform.processor() or platform.machine()
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": model, "cores": os.cpu_count(), "memory_GiB": round(memory, 1), "system": platform.platform()}
+
+
+def versions() -> dict[str, str | None]:
+    """Returns the versions of everything that was measured."""
+    ours = {"python": platform.python_version(), "plifctl": paths.code_version()}
+    return {**ours, **{name: metadata_of(name) for name in _PACKAGES}}
+
+
+def metadata_of(package: str) -> str | None:
+    """Returns the version of an installed package, None where there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    q1, median, q3 = np.percentile(values, (25, 50, 75))
+    return {"median": float(median), "q1": float(q1), "q3": float(q3), "n": len(values)}
+
+
+def _print_table(description: str, figures: Sequence[Figure]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=description, title_justify="left")
+    table.add_column("figure", overflow="fold")
+    for column in ("ours", "peer", "ratio", "bar"):
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column("")
+    for figure in figures:
+        table.add_row(
+            figure.name + (f"\nagainst {figure.peer_name}" if figure.peer else ""),
+            _shown(figure.ours, figure.unit),
+            _shown(figure.peer, figure.unit) if figure.peer else "–",
+            _shown(figure.ratios, figure.relation) if figure.peer else "–",
+            f"{_SIGNS[figure.bar[0]]} {figure.bar[1]:g}" if figure.bar else "–",
+            {True: "met", False: "MISSED", None: ""}[figure.passed],
+        )
+    console.print(table)
+    for figure in figures:
+        if figure.note:
+            console.print(f"{figure.name}: {figure.note}", highlight=False)
+    machine, software = hardware(), versions()
+    console.print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_GiB']} GiB", highlight=False)
+    console.print(", ".join(f"{name} {version}" for name, version in software.items() if version), highlight=False)
+    console.print("median (quartiles) of interleaved pairs", highlight=False)
+
+
+def _shown(values: Sequence[float], unit: str) -> str:
+    """The median with its unit, and below it the quartiles."""
+    median, q1, q3 = (_spread(values)[name] for name in ("median", "q1", "q3"))
+    scale = 1.0
+    if unit == "s" and median < 1:
+        scale, unit = (1e3, "ms") if median >= 1e-3 else (1e6, "µs")
+    number, low, high = (
+        f"{value * scale:.3g}" if value * scale < 1000 else f"{value * scale:,.0f}" for value in (median, q1, q3)
+    )
+    return f"{number} {unit}" + (f"\n({low}–{high})" if len(values) > 1 else "")
