@@ -9,9 +9,11 @@ from plifctl.cli.app import app
 def reference() -> str:
     """Returns the page."""
     run = CliRunner(env={"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"})
-    names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    names: list[list[str]] = []
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        names += [[name], *([name, inner] for inner in getattr(command, "commands", ()))]
     parts = ["# Reference\n\nWritten by `make reference` from `--help`.\n"]
-    for arguments in ([], *([name] for name in names)):
+    for arguments in ([], *names):
         text = run.invoke(app, [*arguments, "--help"], prog_name="plifctl").output.rstrip()
         lines = "\n".join(line.rstrip() for line in text.splitlines())
         parts.append(f"## plifctl {' '.join(arguments)}".rstrip() + f"\n\n```\n{lines}\n```\n")
