@@ -54,7 +54,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
         console.note(f"none in {folder}; plifctl prepare makes one")
     else:
         rows = [_row(entry) for entry in entries]
-        console.emit_table(("cache", "samples", "of each", "choices", "size MB", "age", "source", "state"), rows)
+        console.emit_table(("cache", "samples", "MB", "age", "frames, choices, source"), rows)
         console.emit(f"\n{sum(entry.nbytes for entry in entries) / 1e6:,.1f} MB in {folder}")
 
 
@@ -306,24 +306,19 @@ def _against_raw(entry: Entry, raw: Path) -> list[str]:
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
-    trust = ("verified" if entry.verified else "unverified") + ("" if entry.complete else ", INCOMPLETE")
-    known = entry.fields is not None
-    return (
-        entry.name,
-        entry.shape[0] if known else "",
-        "×".join(map(str, entry.shape[1:])),
-        _choices((entry.fields or {}).get("frames") or {}),
-        f"{entry.nbytes / 1e6:,.1f}",
-        _age(time.time() - entry.built),
-        trust if known else "",
-        entry.state,
-    )
+    about: list[str] = [] if entry.state == "whole" else [entry.state]
+    if entry.fields is not None:
+        about += ["×".join(map(str, entry.shape[1:])), _choices(entry.fields["frames"] or {})]
+        about += ["verified" if entry.verified else "unverified", "" if entry.complete else "INCOMPLETE"]
+    samples = entry.shape[0] if entry.fields is not None else ""
+    age = _age(time.time() - entry.built)
+    return entry.name, samples, f"{entry.nbytes / 1e6:,.1f}", age, ", ".join(filter(None, about))
 
 
 def _choices(frames: Mapping[str, Any]) -> str:
     """What was chosen in framing, but for what the cache's name says."""
     named = ("slicing", "duration_us", "transforms")
-    parts = [str(value) for name, value in frames.items() if name not in named and value != "refuse"]
+    parts = [str(value) for name, value in frames.items() if name not in named and value not in (None, "refuse")]
     return ", ".join([*parts, *(transform["name"] for transform in frames.get("transforms", ()))])
 
 
