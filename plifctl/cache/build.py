@@ -222,8 +222,8 @@ class Building:
     def _missing(self, raw: EventSet | ImageSet, done: frozenset[int]) -> Iterator[list[Record]]:
         """The records of all samples that are not ``done``."""
         if isinstance(raw, EventSet):
-            todo = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
-            yield from in_order(partial(self._of_recording, raw, done), todo, self.workers)
+            lacking = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
+            yield from in_order(partial(self._of_recording, raw, done), lacking, self.workers)
             return
         images, _ = raw.images()
         edges = [*range(0, len(images), 256), len(images)]
