@@ -90,9 +90,10 @@ def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, cont
     Raises:
         CacheError: There is none; says what comes nearest, and the command.
     """
-    fitting = [entry for entry in _whole(cache_dir, wanted) if differences(wanted, entry.fields or {}) == {}]
+    there = _whole(cache_dir, wanted)
+    fitting = [entry for entry in there if differences(wanted, entry.fields or {}) == {}]
     if not fitting:
-        raise CacheError(f"no cache of {wanted['dataset']}: {nearest(wanted, cache_dir)}", hint=prepare)
+        raise CacheError(f"no cache of {wanted['dataset']}: {_nearest_of(there, wanted, cache_dir)}", hint=prepare)
     same = [entry for entry in fitting if entry.content == content]
     newest = max(same or fitting, key=lambda entry: entry.built)
     if len(fitting) > 1 and not same:
@@ -102,10 +103,14 @@ def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, cont
 
 def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
     """Returns which cache comes nearest to ``wanted`` and where it differs, as a sentence."""
-    there = [(entry, differences(wanted, entry.fields or {})) for entry in _whole(cache_dir, wanted)]
+    return _nearest_of(_whole(cache_dir, wanted), wanted, cache_dir)
+
+
+def _nearest_of(there: Sequence[Entry], wanted: Mapping[str, Any], cache_dir: Path) -> str:
     if not there:
         return f"none was made in {cache_dir}"
-    entry, found = min(there, key=lambda pair: len(pair[1]))
+    compared = ((entry, differences(wanted, entry.fields or {})) for entry in there)
+    entry, found = min(compared, key=lambda pair: len(pair[1]))
     return f"the nearest, {entry.path.name}, differs: {said(found)}"
 
 
@@ -113,19 +118,20 @@ def _whole(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
     """The caches of a data set."""
     entries = [_entry(path) for path in sorted((cache_dir / wanted["dataset"]).glob("*.h5")) if path.is_file()]
     for entry in entries:
-        if entry.state == "unreadable":
-            _log.warning("%s: not a whole cache; passed over", entry.path)
+        if entry.state in ("unreadable", "refused"):
+            why = "not a whole cache" if entry.state == "unreadable" else "may not be read"
+            _log.warning("%s: %s; passed over", entry.path, why)
     return [entry for entry in entries if entry.state == "whole"]
 
 
 def list_caches(cache_dir: Path) -> list[Entry]:
     """Returns what there is in a folder of caches: whole caches, unfinished builds, and what is neither; by path."""
-    unfinished = [*cache_dir.glob("*/.*-uint8.journal"), *cache_dir.glob("*/.*-uint16.journal")]
-    # what a kill leaves while the file is written; a build that runs has touched it just now
-    unfinished += [path for path in cache_dir.glob("*/.*.partial") if time.time() - path.stat().st_mtime > _RUNNING_S]
+    patterns = ("*/*.h5", "*/.*-uint8.journal", "*/.*-uint16.journal", "*/.*.partial")
     found = []
-    for path in [*sorted(cache_dir.glob("*/*.h5")), *sorted(unfinished)]:
+    for path in (path for pattern in patterns for path in sorted(cache_dir.glob(pattern))):
         with suppress(FileNotFoundError):  # another process may remove it meanwhile
+            if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _RUNNING_S:
+                continue  # a build that runs is writing it; what a kill leaves grows old
             if path.is_file():
                 found.append(_entry(path) if path.suffix == ".h5" else _unfinished(path))
     return found
