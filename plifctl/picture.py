@@ -180,9 +180,11 @@ def draw_histograms(title: str, details: str, stats: Statistics, classes: Sequen
     """
     charts: list[tuple[str, Distribution, int]] = []
     if stats.events is not None:
-        charts = [("events in a sample", stats.events.per_sample, 1), ("events in a frame", stats.events.per_slice, 1)]
-        if stats.events.duration_us is not None:
-            charts.append(("duration of a sample, ms", stats.events.duration_us, 1000))
+        charts = [
+            ("events in a sample", stats.events.per_sample, 1),
+            ("events in a frame", stats.events.per_slice, 1),
+            ("duration of a sample, ms", stats.events.duration_us, 1000),
+        ]
     head = [(title, _TITLE, _BLACK), (details, _TEXT, _GREY)]
     inks = ((OFF, "training samples of a class"), (ON, "test samples"))
     legend = [(np.array([ink] * _LEVELS, np.uint8), text) for ink, text in inks]

@@ -50,7 +50,7 @@ class EventStatistics:
     Attributes:
         per_sample: Events in a sample.
         per_slice: Events in a frame.
-        duration_us: From a sample's first to its last event, µs; None where the cache does not say.
+        duration_us: From a sample's first to its last event, µs.
         framed: Events in all frames.
         left_out: Events that were read and not framed: invalid, outside the sensor, or taken out by transforms.
         on_share: Share of ON events; None without events, or where polarities were merged.
@@ -63,7 +63,7 @@ class EventStatistics:
 
     per_sample: Distribution
     per_slice: Distribution
-    duration_us: Distribution | None
+    duration_us: Distribution
     framed: int
     left_out: int
     on_share: float | None
@@ -163,9 +163,9 @@ def _blocks(cache: Cache, progress: Callable[[int, int], None]) -> Iterator[tupl
 
 
 def _events(cache: Cache, progress: Callable[[int, int], None]) -> EventStatistics:
-    N, T, P, H, W = cache.shape
-    columns = {str(name): column for name, column in cache.counts.items()}
-    filled = columns.get("n_frames", np.full(N, T))
+    _, T, P, H, W = cache.shape
+    columns = cache.counts
+    filled = columns["n_frames"]
     wide = np.uint32 if H * W * np.iinfo(cache.dtype).max < 2**32 else np.uint64  # summing in 32 bits is twice as fast
     per_slice, per_sample, by_polarity = _Tally(), _Tally(), np.zeros(P, np.int64)
     nonzero = largest = 0
@@ -178,11 +178,10 @@ def _events(cache: Cache, progress: Callable[[int, int], None]) -> EventStatisti
         nonzero += int(np.count_nonzero(frames))
         largest = max(largest, int(frames.max(initial=0)))
     framed, slices = int(by_polarity.sum()), int(filled.sum())
-    durations = columns.get("duration_us")
     return EventStatistics(
         per_sample=per_sample.distribution(),
         per_slice=per_slice.distribution(),
-        duration_us=None if durations is None else _Tally(durations).distribution(),
+        duration_us=_Tally(columns["duration_us"]).distribution(),
         framed=framed,
         left_out=int((columns["n_raw"] - columns["n_events"]).sum()),
         on_share=int(by_polarity[1]) / framed if P == 2 and framed else None,

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401 - makes HDF5 read chunks packed by zstd
 import numpy as np
 
 from plifctl import paths

@@ -197,7 +197,7 @@ def _drawable(cache: Cache, entry: dict[str, Any]) -> Sample:
         name=entry["id"],
         label=f"class {number}" if name == str(number) else f"{name} (class {number})",
         detail=" · ".join(details),
-        content=content[: entry.get("n_frames", len(content))] if "n_events" in entry else content,
+        content=content[: entry["n_frames"]] if "n_frames" in entry else content,
     )
 
 

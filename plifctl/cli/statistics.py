@@ -40,9 +40,11 @@ def _print_channels(splits: Mapping[str, Sequence[Channel]]) -> None:
 
 
 def _print_events(events: EventStatistics) -> None:
-    rows = [("events per sample", *_numbers(events.per_sample)), ("events per frame", *_numbers(events.per_slice))]
-    if events.duration_us is not None:
-        rows.append(("duration (ms)", *_numbers(events.duration_us, unit=1000)))
+    rows = [
+        ("events per sample", *_numbers(events.per_sample)),
+        ("events per frame", *_numbers(events.per_slice)),
+        ("duration (ms)", *_numbers(events.duration_us, unit=1000)),
+    ]
     columns = ("", "min", "quartile 1", "median", "quartile 3", "max", "mean", "histogram, min to max")
     console.emit_table(columns, rows)
     console.emit("")

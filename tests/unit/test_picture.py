@@ -253,6 +253,6 @@ class TestHistograms:
 
     def test_of_nothing(self) -> None:
         none = Distribution(0, 0, 0.0, 0.0, 0.0, 0, 0.0, (0, 1), (0,))
-        events = EventStatistics(none, none, None, 0, 0, None, 0, 0, 0, 0.0, 0)
+        events = EventStatistics(none, none, none, 0, 0, None, 0, 0, 0, 0.0, 0)
         stats = Statistics({"train": 0, "test": 0}, {"train": (0,), "test": (0,)}, events, None)
         assert draw_histograms("a set", "a cache", stats).height > 150

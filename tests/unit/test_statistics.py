@@ -45,7 +45,13 @@ def frames_of(
     frames = rng.poisson(rate * rng.random((N, T, 1, 1, 1)) ** 4, (N, T, P, H, W)).astype(dtype)
     frames[::7] = 0
     n = frames.sum((1, 2, 3, 4), dtype=np.int64)
-    counts = {"n_raw": n + rng.integers(0, 3, N), "n_events": n, **more}
+    counts = {
+        "n_raw": n + rng.integers(0, 3, N),
+        "n_events": n,
+        "n_frames": np.full(N, T),
+        "duration_us": rng.integers(0, 10**6, N),
+        **more,
+    }
     return InMemory(frames, rng.integers(0, 4, N), rng.random(N) < 0.3, counts)
 
 
@@ -95,7 +101,7 @@ class TestEvents:
             assert events.on_share is None
         else:
             assert events.on_share == pytest.approx(frames[:, :, 1].sum() / frames.sum(), rel=1e-12)
-        assert events.duration_us is None
+        assert_describes(events.duration_us, cache.counts["duration_us"])
         assert told[-1] == (len(frames), len(frames))
         assert told == sorted(told)
 
@@ -112,7 +118,6 @@ class TestEvents:
         durations = np.random.default_rng(1).integers(0, 10_000_000, 37)
         events = statistics_of(frames_of(duration_us=durations)).events  # type: ignore[arg-type]
         assert events is not None
-        assert events.duration_us is not None
         assert_describes(events.duration_us, durations)
 
     def test_frames_that_fill_up_are_no_slices(self) -> None:
@@ -136,7 +141,12 @@ class TestEvents:
     def test_sums_beyond_32_bits(self) -> None:
         frames = np.full((1, 1, 2, 256, 257), 65535, np.uint16)
         n = np.array([frames.sum(dtype=np.int64)])
-        cache = InMemory(frames, np.zeros(1, np.int64), np.zeros(1, bool), {"n_raw": n, "n_events": n})
+        cache = InMemory(
+            frames,
+            np.zeros(1, np.int64),
+            np.zeros(1, bool),
+            {"n_raw": n, "n_events": n, "n_frames": n * 0 + len(frames[0]), "duration_us": n * 0},
+        )
         events = statistics_of(cache).events  # type: ignore[arg-type]
         assert events is not None
         assert events.framed == 2 * 256 * 257 * 65535
