@@ -141,13 +141,13 @@ def verify(
         try:
             with console.bar(f"verifying {entry.name}", "samples") as bar:
                 problems = verify_cache(entry.path, bar.update)
-                if raw is not None and not problems:
-                    problems = _against_raw(entry, raw)
         except FileNotFoundError:
             if entry.path.exists():
                 raise
             console.note(f"{entry.name}: removed meanwhile")
             continue
+        if raw is not None and not problems:
+            problems = _against_raw(entry, raw, folder)
         found[entry.name] = problems
         if not as_json:
             console.emit(f"{entry.name}: {'whole' if not problems else 'DAMAGED'}")
@@ -289,19 +289,27 @@ def _opened(name: str, cache_dir: Path | None) -> Cache:
     return Cache(entry.path)
 
 
-def _against_raw(entry: Entry, raw: Path) -> list[str]:
-    """Surveys raw data anew, whatever is remembered of them, and compares the key they give."""
+def _against_raw(entry: Entry, raw: Path, cache_dir: Path) -> list[str]:
+    """Reads raw data in full, whatever is remembered of them, and compares the key they give."""
     from plifctl.cache import Cache, key_of
     from plifctl.cache.key import differences, said
-    from plifctl.events.sources import open_raw
+    from plifctl.cli.making import read_raw
     from plifctl.specs import FramesSpec
 
     cache = Cache(entry.path)
     fields = cache.key.fields
-    dataset = options.registry().dataset(fields["dataset"]).dataset
-    frames = FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None
-    source = open_raw(dataset, raw, frames=frames, verify=False, workers=options.DEFAULT_WORKERS)
-    found = differences(cache.key.fields, key_of(source, fields["T"]).fields)
+    source = read_raw(
+        options.registry().dataset(fields["dataset"]).dataset,
+        FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
+        raw,
+        verify=False,
+        cache_dir=cache_dir,
+        download=False,
+        command=cache.made_by,
+        workers=options.DEFAULT_WORKERS,
+        remember=False,
+    )
+    found = differences(fields, key_of(source, fields["T"]).fields)
     return [f"{raw} gives another cache: {said(found)}"] if found else []
 
 
