@@ -2,7 +2,8 @@
 
     structure := item ("-" item)*
     item      := "{" structure "}*" count | layer
-    layer     := c<channels>k<kernel>s<stride>   convolution, padded by kernel // 2
+    layer     := c<channels>k<kernel>s<stride>   convolution, padded by kernel // 2, without bias
+               | c<channels>k<kernel>s<stride>b  the same with a bias, as folding a batch norm into it leaves it
                | BN | SN | DP                    batch norm, spiking neurons, dropout
                | MPk<kernel>s<stride>            max pooling
                | APk<kernel>s<stride>            average pooling; the last layer, after SN: the vote
@@ -14,6 +15,7 @@ SN stands where the table prints PLIF: which neuron it is belongs to the experim
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -23,11 +25,12 @@ MAX_LAYERS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """2-D convolution without bias."""
+    """2-D convolution; the networks of Table S1 have no bias."""
 
     channels: int
     kernel: int
     stride: int
+    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,16 @@ class Plain:
 Layer = Conv | Pool | Linear | Vote | Plain
 
 _PLAIN = {"BN": Plain("batch-norm"), "SN": Plain("spiking"), "DP": Plain("dropout")}
-_LAYER = re.compile(r"c(\d{1,5})k(\d{1,3})s(\d{1,3})|(MP|AP)k(\d{1,3})s(\d{1,3})|FC(\d{1,6})|(BN|SN|DP)")
+_NAMES: dict[object, str] = {
+    Conv: "conv",
+    Pool: "pool",
+    Linear: "fc",
+    Vote: "vote",
+    "batch-norm": "bn",
+    "spiking": "sn",
+    "dropout": "dropout",
+}
+_LAYER = re.compile(r"c(\d{1,5})k(\d{1,3})s(\d{1,3})(b?)|(MP|AP)k(\d{1,3})s(\d{1,3})|FC(\d{1,6})|(BN|SN|DP)")
 _REPEAT = re.compile(r"\}\*(\d{1,3})")
 
 
@@ -106,7 +118,7 @@ def _sequence(text: str, at: int, depth: int) -> tuple[list[Layer], int]:
         else:
             match = _LAYER.match(text, at)
             if match is None:
-                raise _unexpected(text, at, "a layer")
+                raise _unexpected(text, at, "a layer (c128k3s1, BN, SN, DP, MPk2s2, APk2s2 or FC100)")
             layers.append(_layer(match))
             at = match.end()
         if len(layers) > MAX_LAYERS:
@@ -117,17 +129,58 @@ def _sequence(text: str, at: int, depth: int) -> tuple[list[Layer], int]:
 
 
 def _layer(match: re.Match[str]) -> Layer:
-    channels, conv_kernel, conv_stride, pool, kernel, stride, features, plain = match.groups()
+    channels, conv_kernel, conv_stride, bias, pool, kernel, stride, features, plain = match.groups()
     if plain:
         return _PLAIN[plain]
     numbers = [int(n) for n in match.groups() if n is not None and n.isdigit()]
     if 0 in numbers:
         raise ValueError(f"{match[0]}: every number must be at least 1")
     if channels:
-        return Conv(int(channels), int(conv_kernel), int(conv_stride))
+        return Conv(int(channels), int(conv_kernel), int(conv_stride), bias=bool(bias))
     if pool:
         return Pool("max" if pool == "MP" else "average", int(kernel), int(stride))
     return Linear(int(features))
+
+
+def structure_of(layers: Sequence[Layer]) -> str:
+    """Returns the text that :func:`parse_structure` reads as ``layers``, nothing abbreviated.
+
+    Example:
+        >>> structure_of(parse_structure("{c8k3s1-SN}*2-FC20-SN-APk10s10"))
+        'c8k3s1-SN-c8k3s1-SN-FC20-SN-APk10s10'
+    """
+    return "-".join(map(notation, layers))
+
+
+def notation(layer: Layer) -> str:
+    """Returns one layer as Table S1 writes it."""
+    match layer:
+        case Conv(channels, kernel, stride, bias):
+            return f"c{channels}k{kernel}s{stride}{'b' * bias}"
+        case Pool(mode, kernel, stride):
+            return f"{'MP' if mode == 'max' else 'AP'}k{kernel}s{stride}"
+        case Linear(features):
+            return f"FC{features}"
+        case Vote(voters):
+            return f"APk{voters}s{voters}"
+        case Plain():
+            return next(text for text, plain in _PLAIN.items() if plain == layer)
+
+
+def layer_names(layers: Sequence[Layer]) -> list[str]:
+    """Returns the name of each layer, as state dicts, metrics and tables have it: its kind and its number among them.
+
+    Example:
+        >>> layer_names(parse_structure("{c8k3s1-BN-SN}*2-FC20-SN-APk10s10"))
+        ['conv0', 'bn0', 'sn0', 'conv1', 'bn1', 'sn1', 'fc0', 'sn2', 'vote']
+    """
+    count: Counter[str] = Counter()
+    names: list[str] = []
+    for layer in layers:
+        kind = _NAMES[layer.kind if isinstance(layer, Plain) else type(layer)]
+        names.append(kind if isinstance(layer, Vote) else f"{kind}{count[kind]}")  # there is one vote
+        count[kind] += 1
+    return names
 
 
 def _check_order(layers: list[Layer]) -> None:
@@ -135,14 +188,14 @@ def _check_order(layers: list[Layer]) -> None:
     for layer in layers:
         flat = flat or isinstance(layer, Linear)
         if flat and (isinstance(layer, Conv | Pool) or layer == _PLAIN["BN"]):
-            raise ValueError(f"{layer} stands after a fully connected layer")
+            raise ValueError(f"{notation(layer)} stands after a fully connected layer and has no image")
     if not flat:
         raise ValueError("a network needs at least one FC layer")
 
 
 def _unexpected(text: str, at: int, wanted: str = "the end or “-”") -> ValueError:
     found = repr(text[at : at + 12]) if at < len(text) else "the end"
-    return ValueError(f"structure, position {at + 1}: {found} where {wanted} is expected")
+    return ValueError(f"position {at + 1}: {found} where {wanted} is expected")
 
 
 def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
@@ -164,7 +217,7 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
     for layer in layers:
         before = shape
         match layer:
-            case Conv(channels, size, stride):
+            case Conv(channels, size, stride, _):
                 shape = (channels, *((s + 2 * (size // 2) - size) // stride + 1 for s in shape[1:]))
             case Pool(_, size, stride):
                 shape = (shape[0], *((s - size) // stride + 1 for s in shape[1:]))
@@ -179,6 +232,6 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
             case _:
                 pass
         if min(shape) < 1:
-            raise ValueError(f"{layer} leaves nothing of its input of shape {list(before)}")
+            raise ValueError(f"{notation(layer)} leaves nothing of its input of shape {list(before)}")
         shapes.append(shape)
     return shapes

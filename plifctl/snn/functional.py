@@ -6,9 +6,34 @@ Time is the first dimension of every sequence; the membrane potential is passed 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from plifctl.specs import Surrogate
+
+
+class Dynamics(NamedTuple):
+    """What a layer of neurons does from one step to the next.
+
+    Attributes:
+        k: 1/τ: a scalar, ``[C, 1, 1]`` or ``[C, H, W]`` of maps, ``[F]`` of features.
+        v_threshold: Firing threshold, a scalar.
+        v_reset: Reset potential.
+        soft: Subtract the threshold after a spike, instead of going to v_reset.
+        detach_reset: Leave the spike of the reset out of the gradient.
+        surrogate: See :func:`surrogate_derivative`.
+        width: Of the surrogate, a scalar.
+    """
+
+    k: Tensor
+    v_threshold: Tensor
+    v_reset: float
+    soft: bool
+    detach_reset: bool
+    surrogate: Surrogate
+    width: Tensor
 
 
 def tau_to_a(tau: float) -> float:
@@ -40,50 +65,82 @@ def charge(x: Tensor, v: Tensor, k: Tensor | float, v_reset: float) -> Tensor:
     return v + k * (x - (v - v_reset))
 
 
-class _ArctanSpike(torch.autograd.Function):
-    """Heaviside step forward (Θ(0) = 1), derivative of arctan(πx)/π + 1/2 backward."""
+def surrogate_derivative(x: Tensor, surrogate: Surrogate, width: Tensor | float = 1.0) -> Tensor:
+    """Returns what stands for the derivative of the step function, g(x/w)/w.
+
+    Args:
+        x: Distance to the threshold, H − V_th.
+        surrogate: ``arctan`` g(u) = 1/(1 + (πu)²); ``sigmoid`` g(u) = s(u)(1 − s(u)), s the logistic function;
+            ``rectangular`` g(u) = 1 where |u| < 1/2, else 0; ``triangular`` g(u) = max(0, 1 − |u|).
+        width: w; the integral over x is 1 whatever it is.
+
+    Source: supplement F (arctan, w = 1).
+    """
+    u = x / width
+    match surrogate:
+        case "arctan":
+            g = 1.0 / (1.0 + (math.pi * u).square())
+        case "sigmoid":
+            g = u.sigmoid() * (-u).sigmoid()
+        case "rectangular":
+            g = (u.abs() < 0.5).to(u)
+        case "triangular":
+            g = (1.0 - u.abs()).clamp_min(0.0)
+    return g / width
+
+
+class _Spike(torch.autograd.Function):
+    """Heaviside step forward (Θ(0) = 1), the derivative of a smooth step σ(x/w) backward, for x and for w."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x)
+    def forward(ctx, x: Tensor, width: Tensor, surrogate: Surrogate) -> Tensor:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(x, width)
+        ctx.surrogate = surrogate
         return (x >= 0).to(x)
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        (x,) = ctx.saved_tensors
-        return grads[0] * arctan_derivative(x)
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[no-untyped-def]
+        x, width = ctx.saved_tensors
+        grad_x = grads[0] * surrogate_derivative(x, ctx.surrogate, width)
+        grad_width = -(grad_x * x / width).sum() if ctx.needs_input_grad[1] else None
+        return grad_x, grad_width, None
 
 
-def arctan_derivative(x: Tensor) -> Tensor:
-    """Returns σ'(x) = 1/(1 + (πx)²).
+def fire(
+    h: Tensor, v_threshold: Tensor | float, surrogate: Surrogate = "arctan", width: Tensor | float = 1.0
+) -> Tensor:
+    """Returns the spikes S_t = Θ(H_t − V_th), 0 or 1, with the surrogate as derivative.
 
-    Source: supplement F.
-    """
-    return 1.0 / (1.0 + (math.pi * x).square())
-
-
-def fire(h: Tensor, v_threshold: float) -> Tensor:
-    """Returns the spikes S_t = Θ(H_t − V_th), 0 or 1, with the arctan surrogate as derivative.
+    Args:
+        h: Potential before firing.
+        v_threshold: A scalar or broadcastable to ``h``.
+        surrogate: See :func:`surrogate_derivative`.
+        width: w, a scalar; one that is learnt has the gradient that σ(x/w) would have, −x/w · g(x/w)/w.
 
     Source: Eq. 3 and 13, supplement F.
     """
-    spikes: Tensor = _ArctanSpike.apply(h - v_threshold)  # type: ignore[no-untyped-call]
+    width = torch.as_tensor(width, dtype=h.dtype, device=h.device)
+    spikes: Tensor = _Spike.apply(h - v_threshold, width, surrogate)  # type: ignore[no-untyped-call]
     return spikes
 
 
-def reset(h: Tensor, spike: Tensor, v_reset: float, *, detach: bool) -> Tensor:
-    """Returns the potential after firing, V_t = H_t · (1 − S_t) + V_reset · S_t.
+def reset(
+    h: Tensor, spike: Tensor, v_threshold: Tensor | float, v_reset: float, *, soft: bool = False, detach: bool
+) -> Tensor:
+    """Returns the potential after firing, hard V_t = H_t · (1 − S_t) + V_reset · S_t, or soft V_t = H_t − V_th · S_t.
 
     Args:
         h: Potential before firing.
         spike: Spikes, shape of ``h``.
+        v_threshold: Firing threshold.
         v_reset: Reset potential.
+        soft: Which of the two.
         detach: Ignore S_t of this equation in the gradient (supplement F).
 
     Source: Eq. 4.
     """
     s = spike.detach() if detach else spike
-    return h * (1.0 - s) + v_reset * s
+    return h - v_threshold * s if soft else h * (1.0 - s) + v_reset * s
 
 
 def vote(spikes: Tensor, voters: int) -> Tensor:
@@ -91,35 +148,7 @@ def vote(spikes: Tensor, voters: int) -> Tensor:
 
     Source: Sec. 4.1, the voting layer APk10s10.
     """
-    return spikes.view(*spikes.shape[:-1], -1, voters).mean(-1)
-
-
-def mse_per_step(rates: Tensor, labels: Tensor) -> Tensor:
-    """Returns the MSE to the one-hot target at each step, averaged over steps.
-
-    Args:
-        rates: Output of the voting layer, ``[T, N, C]``.
-        labels: Class indices ``[N]``.
-
-    Source: Sec. 3.7.
-    """
-    return (rates - _one_hot(rates, labels)).square().mean()
-
-
-def mse_rate(rates: Tensor, labels: Tensor) -> Tensor:
-    """Returns the MSE of the mean rate over T to the one-hot target; arguments as :func:`mse_per_step`.
-
-    Source: the published training scripts.
-    """
-    return (rates.mean(0) - _one_hot(rates, labels)).square().mean()
-
-
-def _one_hot(rates: Tensor, labels: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(labels, rates.shape[-1]).to(rates)
-
-
-LOSSES = {"mse-per-step": mse_per_step, "mse-rate": mse_rate}
-"""The losses that ``train.loss`` names."""
+    return spikes.view(*spikes.shape[:-1], spikes.shape[-1] // voters, voters).mean(-1)
 
 
 def predict(rates: Tensor) -> Tensor:
@@ -143,9 +172,8 @@ def hash_keys(*parts: Tensor | int) -> Tensor:
         int64 tensor of the broadcast shape.
     """
     key = torch.zeros((), dtype=torch.int64)
-    for part in parts:
-        value = torch.as_tensor(part, dtype=torch.int64)
-        key = _mix(key.to(value.device) + value - 7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
+    for part in parts:  # a number goes to wherever the key is, never the other way round: nothing waits for a GPU
+        key = _mix(key + part - 7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
     return key
 
 
@@ -171,12 +199,13 @@ def held_dropout_mask(keys: Tensor, features: int, p: float) -> Tensor:
     Args:
         keys: int64 ``[N]``, one key a sample; equal keys give equal masks, on any device and in any batch.
         features: Number of features masked.
-        p: Probability of dropping.
+        p: Probability of dropping, to the next multiple of 2⁻¹⁶.
 
     Returns:
         float32 ``[N, features]``.
 
     Source: the published code draws one mask a sample and keeps it over T.
     """
-    units = torch.arange(features, dtype=torch.int64, device=keys.device)
-    return (uniform(hash_keys(keys[:, None], units)) >= p).to(torch.float32) / (1.0 - p)
+    words = torch.arange(-(-features // 4), dtype=torch.int64, device=keys.device)
+    parts = hash_keys(keys[:, None], words).view(torch.int16)[:, :features]  # four numbers to a word
+    return (parts >= round(p * 2**16) - 2**15).to(torch.float32) / (1.0 - p)

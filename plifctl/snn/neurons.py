@@ -1,51 +1,58 @@
-"""Spiking neurons as modules: a thin shell that holds the time constant."""
+"""Spiking neurons as modules: a thin shell that holds what may be learnt of them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from plifctl.snn.functional import tau_to_a
-from plifctl.snn.kernels import Kernel, scan
+from plifctl.snn.functional import Dynamics, tau_to_a
 from plifctl.specs import NeuronSpec
 
 
 class Spiking(nn.Module):
-    """A layer of PLIF or LIF neurons that share one time constant.
+    """A layer of PLIF or LIF neurons.
 
-    PLIF holds the parameter ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6); LIF the constant ``k`` = 1/τ (Eq. 5).
+    Parameters are what is learnt and nothing else: of PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and if the spec
+    says so ``v_threshold`` and ``log_width``, the logarithm of the surrogate's width, which keeps it above 0.
+
+    Args:
+        spec: The neuron.
+        shape: Of the layer, ``(C, H, W)`` or ``(F,)``.
     """
 
     a: Tensor | None
-    k: Tensor | None
+    v_threshold: Tensor | None
+    log_width: Tensor | None
 
-    def __init__(self, spec: NeuronSpec, kernel: Kernel = "auto") -> None:
+    def __init__(self, spec: NeuronSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.spec = spec
-        self.kernel: Kernel = kernel
-        learnable = spec.kind == "plif"
-        self.register_parameter("a", nn.Parameter(torch.tensor(tau_to_a(spec.start_tau))) if learnable else None)
-        self.register_buffer("k", None if learnable else torch.tensor(1.0 / spec.start_tau))
+        many = {"layer": (), "channel": (shape[0], *(1 for _ in shape[1:])), "neuron": shape}[spec.tau_per]
+        self._learn("a", torch.full(many, tau_to_a(spec.start_tau)) if spec.kind == "plif" else None)
+        self._learn("v_threshold", torch.tensor(spec.v_threshold) if spec.learn_threshold else None)
+        self._learn("log_width", torch.tensor(spec.surrogate_width).log() if spec.learn_surrogate_width else None)
 
-    def decay(self) -> Tensor:
-        """Returns k = 1/τ, a scalar."""
-        if self.a is not None:
-            return self.a.sigmoid()
-        assert self.k is not None
-        return self.k
+    def _learn(self, name: str, start: Tensor | None) -> None:
+        self.register_parameter(name, None if start is None else nn.Parameter(start))
+
+    def dynamics(self, x: Tensor) -> Dynamics:
+        """Returns what the kernels need, on the device and in the type (float32 at least) of the input ``x``."""
+        spec = self.spec
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return Dynamics(
+            x.new_tensor(1.0 / spec.start_tau, dtype=dtype) if self.a is None else self.a.sigmoid(),
+            x.new_tensor(spec.v_threshold, dtype=dtype) if self.v_threshold is None else self.v_threshold,
+            spec.v_reset,
+            spec.reset == "soft",
+            spec.detach_reset,
+            spec.surrogate,
+            x.new_tensor(spec.surrogate_width, dtype=dtype) if self.log_width is None else self.log_width.exp(),
+        )
 
     @property
     def tau(self) -> float:
-        """The membrane time constant in time steps; infinite where ``a`` is so low that 1/τ is 0."""
-        return float(self.decay().reciprocal().item())
+        """The membrane time constant in time steps, the mean where there are several; infinite where 1/τ is 0."""
+        return self.spec.start_tau if self.a is None else float(self.a.sigmoid().reciprocal().mean().item())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps inputs ``[T, N, ...]`` to spikes of the same shape, starting from V_reset."""
-        return scan(
-            x,
-            self.decay(),
-            v_threshold=self.spec.v_threshold,
-            v_reset=self.spec.v_reset,
-            detach_reset=self.spec.detach_reset,
-            kernel=self.kernel,
-        )
+    def extra_repr(self) -> str:
+        return f"{self.spec.kind}, tau={self.tau:.4g}, per {self.spec.tau_per}, {self.spec.surrogate}"

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from plifctl.snn import functional
-from plifctl.snn.kernels import scan
+from plifctl.snn import functional, losses
+from plifctl.snn.functional import Dynamics
+from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import Spiking
 from plifctl.specs import NetworkSpec, NeuronSpec
@@ -18,8 +19,11 @@ LIF = PLIF.model_copy(update={"kind": "lif", "tau_0": None, "tau": 2.0})
 KERNELS = ["eager", "fused"]
 
 
-def run(x: Tensor, k: Tensor, **options: Any) -> Tensor:
-    return scan(x, k, **({"v_threshold": 1.0, "v_reset": 0.0, "detach_reset": True} | options))
+def run(x: Tensor, k: Tensor, *, kernel: Any, v_reset: float = 0.0, detach_reset: bool = True) -> Tensor:
+    """The spikes of inputs of any shape, as one sample's features."""
+    dynamics = Dynamics(k, x.new_tensor(1.0), v_reset, False, detach_reset, "arctan", x.new_tensor(1.0))
+    features = x.reshape(len(x), 1, math.prod(x.shape[1:]))
+    return spiking_stage(features, len(x), dynamics, kernel=kernel).pooled.view(x.shape)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -56,9 +60,10 @@ def test_fused_equals_the_definition(shape: tuple[int, ...], detach: bool, v_res
 
 
 def test_fused_takes_an_input_that_is_the_same_at_every_step() -> None:
-    image = torch.randn(3, 4, requires_grad=True)
+    image = torch.randn(1, 3, 4, requires_grad=True)
+    dynamics = Spiking(LIF, (4,)).dynamics(image)
     for kernel in KERNELS:
-        run(image.expand(6, 3, 4), torch.tensor(0.4), kernel=kernel).sum().backward()
+        spiking_stage(image, 6, dynamics, kernel=kernel).pooled.sum().backward()  # type: ignore[arg-type]
         gradient, image.grad = image.grad, None
         if kernel == "eager":
             expected = gradient
@@ -111,8 +116,8 @@ def test_gradients_follow_the_papers_equations(kernel: str, detach: bool) -> Non
 
 def test_tau_starts_where_it_is_told() -> None:
     for tau in (1.5, 2.0, 16.0):
-        assert Spiking(PLIF.model_copy(update={"tau_0": tau})).tau == pytest.approx(tau, rel=1e-6)
-    lif = Spiking(LIF.model_copy(update={"tau": 16.0}))
+        assert Spiking(PLIF.model_copy(update={"tau_0": tau}), (3,)).tau == pytest.approx(tau, rel=1e-6)
+    lif = Spiking(LIF.model_copy(update={"tau": 16.0}), (3,))
     assert lif.tau == 16.0
     assert list(lif.parameters()) == []
 
@@ -191,9 +196,15 @@ def test_wrong_number_of_classes_is_told() -> None:
 
 def test_losses_by_hand() -> None:
     rates = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])  # T = 2, one sample, two classes
-    labels = torch.tensor([0])
-    assert functional.mse_per_step(rates, labels).item() == pytest.approx((0 + 0 + 1 + 0) / 4)
-    assert functional.mse_rate(rates, labels).item() == pytest.approx((0.5**2 + 0) / 2)
+    targets = torch.tensor([[1.0, 0.0]])
+    assert losses.mse_per_step(rates, targets).item() == pytest.approx((0 + 0 + 1 + 0) / 4)
+    assert losses.mse_rate(rates, targets).item() == pytest.approx((0.5**2 + 0) / 2)
+    per_step = (math.log(1 + math.exp(-1.0)) + math.log(2)) / 2
+    assert losses.ce_rate(rates, targets).item() == pytest.approx(math.log(1 + math.exp(-0.5)))
+    assert losses.tet(rates, targets, 0.0).item() == pytest.approx(per_step)
+    assert losses.tet(rates, targets, 0.25).item() == pytest.approx(0.75 * per_step + 0.25 * 3 / 4)
+    mixed = torch.tensor([[0.75, 0.25]])
+    assert losses.mse_rate(rates, mixed).item() == pytest.approx((0.25**2 + 0.25**2) / 2)
     assert functional.predict(torch.tensor([[[0.5, 0.5, 0.1]]])).item() == 0
 
 
@@ -232,32 +243,42 @@ class TestLayers:
     def test_batch_norm_is_torchs_own_at_each_step(self) -> None:
         from plifctl.snn.layers import BatchNorm
 
-        ours, theirs = BatchNorm(3, per_step=True), torch.nn.BatchNorm2d(3)
-        x = 1e-3 * torch.randn(4, 2, 3, 5, 5)  # so small that eps matters
-        assert torch.equal(ours(x), torch.stack([theirs(x_t) for x_t in x]))
-        assert torch.equal(ours.running_var, theirs.running_var)
+        ours, theirs = BatchNorm(3, per_step=True).double(), torch.nn.BatchNorm2d(3).double()
+        x = 1e-3 * torch.randn(4, 2, 3, 5, 5, dtype=torch.float64)  # so small that eps matters
+        torch.testing.assert_close(ours(x), torch.stack([theirs(x_t) for x_t in x]), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-12, atol=0)
+        assert ours.num_batches_tracked == 4
+
+    @pytest.mark.parametrize("samples", [1, 2])
+    def test_gradients_of_channels_last_images_by_both_kernels(self, samples: int) -> None:
+        """torch's own batch norm gets those of a single image wrong."""
+        found = []
+        for kernel in KERNELS:
+            torch.manual_seed(0)
+            net = network("c4k3s1-BN-SN-MPk2s2-c5k3s1-BN-SN-FC20-SN-APk10s10", (2, 6, 6), 2).double()
+            net.kernel = kernel  # type: ignore[assignment]
+            x = torch.randn(samples, 3, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+            (net(x, keys=torch.arange(samples)) - 1).square().sum().backward()
+            found.append([parameter.grad for parameter in net.parameters()])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
     @pytest.mark.parametrize(
         "changes", [{"v_threshold": 0.3}, {"v_reset": -0.7}, {"detach_reset": False}, {"tau_0": 5.0}]
     )
     def test_a_layer_is_what_its_spec_says(self, changes: dict[str, Any]) -> None:
         spec = PLIF.model_copy(update=changes)
-        x = 3 * torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+        x = 3 * torch.randn(5, 1, 40, generator=torch.Generator().manual_seed(0))
         found = []
-        for layer in (Spiking(spec), Spiking(PLIF)):
+        for layer in (Spiking(spec, (40,)), Spiking(PLIF, (40,))):
             own = x.clone().requires_grad_()
-            spikes = layer(own)
+            spikes = spiking_stage(own, 5, layer.dynamics(own)).pooled
             spikes.sum().backward()
             found.append((spikes.detach(), own.grad))
         own = x.clone().requires_grad_()
-        expected = scan(
-            own,
-            torch.tensor(1 / spec.start_tau),
-            v_threshold=spec.v_threshold,
-            v_reset=spec.v_reset,
-            detach_reset=spec.detach_reset,
-            kernel="eager",
-        )
+        constants = (torch.tensor(1 / spec.start_tau), torch.tensor(spec.v_threshold), spec.v_reset)
+        dynamics = Dynamics(*constants, False, spec.detach_reset, "arctan", torch.tensor(1.0))
+        expected = spiking_stage(own, 5, dynamics, kernel="eager").pooled
         expected.sum().backward()
         assert torch.equal(found[0][0], expected.detach())
         torch.testing.assert_close(found[0][1], own.grad, rtol=1e-5, atol=1e-6)
@@ -266,8 +287,10 @@ class TestLayers:
 
     def test_the_fast_kernel_is_the_one_used_on_the_cpu(self) -> None:
         for dtype in (torch.float32, torch.float64):
-            x = torch.randn(3, 4, dtype=dtype, requires_grad=True)
-            assert "_Scan" in type(Spiking(PLIF).to(dtype)(x).grad_fn).__name__
+            x = torch.randn(3, 2, 4, dtype=dtype, requires_grad=True)
+            spikes = spiking_stage(x, 3, Spiking(PLIF, (4,)).to(dtype).dynamics(x)).pooled
+            names = {type(node).__name__ for node in _graph(spikes.grad_fn)}
+            assert any("_Stage" in name for name in names)
 
 
 def test_fused_equals_the_definition_in_float32() -> None:
@@ -295,3 +318,7 @@ def test_equal_rates_give_the_lowest_class_in_every_batch() -> None:
     assert [functional.predict(rates[:, n : n + 1]).item() for n in range(200)] == expected[:200]
     order = torch.randperm(8, generator=torch.Generator().manual_seed(1))
     assert functional.predict(rates[order]).tolist() == expected
+
+
+def _graph(node: Any) -> list[Any]:
+    return [] if node is None else [node, *(one for after, _ in node.next_functions for one in _graph(after))]

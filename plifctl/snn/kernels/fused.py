@@ -1,102 +1,249 @@
-"""The scan in one compiled pass over memory, on the CPU.
+"""Batch norm, scan and pooling on the CPU, each pass over memory compiled (:mod:`plifctl.snn.kernels.loops`).
 
-Forward reads X and writes S. Backward keeps nothing but X: it computes the potentials of a block of neurons again,
-in cache, then walks back through time (Eq. 8–16). Sums over neurons are taken per block in float64 and in a fixed
-order, so the result does not depend on the number of threads.
+Forward reads X twice, for the statistics and for everything else, and writes pooled spikes. Backward keeps nothing but
+X: it computes the potentials again, in cache, walks back through time (Eq. 8–16), and goes through batch norm in place.
 """
 
 from __future__ import annotations
 
-import math
+from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from plifctl.compiled import compiled
+from plifctl.snn.functional import Dynamics
+from plifctl.snn.kernels import loops
+from plifctl.snn.kernels.eager import stage_eager
+from plifctl.snn.layers import BatchNorm, Pool, pooled_moments
+from plifctl.snn.ranks import summed
 
-BLOCK = 1024
-"""Neurons worked on together: T × BLOCK potentials stay in the core's cache."""
+ITEMS = 16
+"""Into so many pieces, at least, work is cut where it can be; more would be more sums to add up."""
 
-
-@compiled(parallel=True)
-def _forward(x, k, v_threshold, v_reset, spikes):  # type: ignore[no-untyped-def]
-    steps, neurons = x.shape
-    for block in numba.prange((neurons + BLOCK - 1) // BLOCK):
-        start, stop = block * BLOCK, min(neurons, (block + 1) * BLOCK)
-        v = np.full(stop - start, v_reset, x.dtype)
-        for t in range(steps):
-            for i in range(stop - start):
-                h = v[i] + k * (x[t, start + i] - (v[i] - v_reset))
-                fires = h >= v_threshold
-                spikes[t, start + i] = 1.0 if fires else 0.0
-                v[i] = v_reset if fires else h
+LANES = 256
+"""Features of a fully connected layer that are worked on together, at most."""
 
 
-@compiled(parallel=True)
-def _backward(x, k, v_threshold, v_reset, detach_reset, grad_s, grad_x, grad_k):  # type: ignore[no-untyped-def]
-    steps, neurons = x.shape
-    one = x.dtype.type(1.0)
-    pi_squared = x.dtype.type(np.pi * np.pi)
-    for block in numba.prange((neurons + BLOCK - 1) // BLOCK):
-        start, stop = block * BLOCK, min(neurons, (block + 1) * BLOCK)
-        width = stop - start
-        h = np.empty((steps, width), x.dtype)
-        v = np.full(width, v_reset, x.dtype)
-        for t in range(steps):
-            for i in range(width):
-                h[t, i] = v[i] + k * (x[t, start + i] - (v[i] - v_reset))
-                v[i] = v_reset if h[t, i] >= v_threshold else h[t, i]
-        grad_v = np.zeros(width, x.dtype)
-        sums = np.zeros(width, np.float64)
-        for t in range(steps - 1, -1, -1):
-            for i in range(width):
-                over = h[t, i] - v_threshold
-                slope = one / (one + pi_squared * over * over)
-                kept = grad_v[i] if over < 0 else one * 0
-                if not detach_reset:
-                    kept += grad_v[i] * (v_reset - h[t, i]) * slope
-                grad_h = grad_s[t, start + i] * slope + kept
-                grad_x[t, start + i] = grad_h * k
-                before = v_reset
-                if t > 0 and h[t - 1, i] < v_threshold:
-                    before = h[t - 1, i]
-                sums[i] += grad_h * (x[t, start + i] - (before - v_reset))
-                grad_v[i] = grad_h * (one - k)
-        total = 0.0
-        for i in range(width):
-            total += sums[i]
-        grad_k[block] = total
+def stage_fused(
+    x: Tensor, T: int, dynamics: Dynamics, norm: BatchNorm | None, pooling: Pool | None
+) -> tuple[Tensor, Tensor]:
+    """As :func:`plifctl.snn.kernels.spiking_stage`, for float32 and float64 tensors on the CPU.
+
+    Windows of pooling must not overlap.
+    """
+    if not x.numel() and (norm is None or not norm.training):  # else other processes wait for this one's sums
+        return stage_eager(x, T, dynamics, norm, pooling)
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    maps = x.dim() == 5
+    rows = _rows_of_maps(x) if maps else _rows_of_features(x)
+    k = _rates(dynamics.k, rows.shape[3:], maps=maps)
+    v_threshold = dynamics.v_threshold.expand(rows.shape[4])
+    choices = _Choices(
+        T,
+        dynamics.v_reset,
+        dynamics.soft,
+        dynamics.detach_reset,
+        loops.SURROGATES[dynamics.surrogate],
+        1 if pooling is None else pooling.kernel,
+        pooling is not None and pooling.mode == "average",
+    )
+    moments = None if norm is None else _moments(rows, norm)
+    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    pooled, count = _Stage.apply(rows, weight, bias, k, v_threshold, dynamics.width, moments, choices)  # type: ignore[no-untyped-call]
+    return (pooled.permute(0, 1, 4, 2, 3) if maps else pooled.flatten(2)), count
 
 
-class _Scan(torch.autograd.Function):
+class _Choices(NamedTuple):
+    T: int
+    v_reset: float
+    soft: bool
+    detach: bool
+    surrogate: int
+    window: int
+    average: bool
+
+
+class _Moments(NamedTuple):
+    """What batch norm normalises by, float64 ``[T or 1, C]``.
+
+    Attributes:
+        mean: Of each channel.
+        scale: 1/√(variance + ε).
+        values: Of how many values, over all processes; 0: they are the running ones, which no input moves.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    values: float
+
+
+def _rows_of_maps(x: Tensor) -> Tensor:
+    return x.permute(0, 1, 3, 4, 2).contiguous()
+
+
+def _rows_of_features(x: Tensor) -> Tensor:
+    """``[T, N, F]`` as ``[T, N, 1, F/C, C]`` with the largest C that divides F."""
+    features = x.shape[2]
+    lanes = next(n for n in range(min(LANES, features), 0, -1) if features % n == 0)
+    return x.reshape(*x.shape[:2], 1, features // lanes, lanes)
+
+
+def _rates(k: Tensor, place: torch.Size, *, maps: bool) -> Tensor:
+    """1/τ as ``[1 or H·W, C]``."""
+    width, channels = place
+    if k.numel() == 1:
+        return k.reshape(1, 1).expand(1, channels)
+    if not maps:
+        return k.reshape(width, channels)
+    return k.permute(1, 2, 0).reshape(-1, channels)
+
+
+def _moments(rows: Tensor, norm: BatchNorm) -> _Moments:
+    if not norm.training:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean, variance, values = (
+            norm.running_mean[None].to(torch.float64, copy=True),
+            norm.running_var[None].double(),
+            0.0,
+        )
+    else:
+        mean, variance, values = _batch_statistics(rows.detach(), per_step=norm.per_step)
+        norm.track(mean, variance, values)
+    return _Moments(mean, (variance + norm.eps).rsqrt(), values)
+
+
+def _batch_statistics(rows: Tensor, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
+    """Mean and variance of each channel over all processes, float64 ``[T or 1, C]``, and of how many values."""
+    values = rows[0, ..., 0].numel()
+    if not values:  # a small batch may not reach all processes
+        nothing = torch.zeros(len(rows), rows.shape[4], dtype=torch.float64)
+        return pooled_moments(nothing, nothing, 0, per_step=per_step)
+    pivot = rows[:, 0, 0, 0]  # any value near the others: squares of small differences lose little
+    sums = np.zeros((rows.shape[2], len(rows), 2, rows.shape[4]))
+    loops.statistics(rows.numpy(), pivot.numpy(), sums)
+    shift, square = torch.from_numpy(sums.sum(0)).unbind(1)
+    step_mean, step_square = pivot + shift / values, square - shift * shift / values
+    return pooled_moments(step_mean, step_square, values, per_step=per_step)
+
+
+class _Stage(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x: Tensor, k: Tensor, v_threshold: float, v_reset: float, detach_reset: bool
-    ) -> Tensor:
-        flat = x.detach().reshape(len(x), math.prod(x.shape[1:]))
-        spikes = torch.empty(x.shape, dtype=x.dtype)
-        real = flat.numpy().dtype.type
-        ctx.constants = (real(k.item()), real(v_threshold), real(v_reset))
-        _forward(flat.numpy(), *ctx.constants, spikes.view(flat.shape).numpy())
-        ctx.detach_reset = detach_reset
-        ctx.save_for_backward(flat)
-        ctx.shape = x.shape
-        return spikes
+        ctx,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        k: Tensor,
+        v_threshold: Tensor,
+        width: Tensor,
+        moments: _Moments | None,
+        choices: _Choices,
+    ) -> tuple[Tensor, Tensor]:
+        _, samples, height, columns, channels = x.shape
+        if moments is None:
+            scale, shift = x.new_ones(1, channels), x.new_zeros(1, channels)
+        else:
+            assert weight is not None
+            assert bias is not None
+            scale = moments.scale * weight
+            shift = (bias - moments.mean * scale).to(x.dtype)
+            scale = scale.to(x.dtype)
+        k, v_threshold = k.contiguous(), v_threshold.contiguous()
+        window = choices.window
+        out = x.new_empty(choices.T, samples, height // window, columns // window, channels)
+        span, items = _cut(height, columns, window)
+        counts = np.zeros(items)
+        real = x.numpy().dtype.type
+        loops.forward(
+            *_arrays(x, scale, shift, k, v_threshold),
+            real(choices.v_reset),
+            choices.soft,
+            choices.T,
+            window,
+            choices.average,
+            span,
+            out.numpy(),
+            counts,
+        )
+        ctx.save_for_backward(x, weight, scale, shift, k, v_threshold, width)
+        ctx.moments, ctx.choices = moments, choices
+        count = torch.tensor(counts.sum(), dtype=torch.float64)
+        ctx.mark_non_differentiable(count)
+        return out, count
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[no-untyped-def]
-        (flat,) = ctx.saved_tensors
-        grad_x = torch.empty(flat.shape, dtype=flat.dtype)
-        blocks = -(-flat.shape[1] // BLOCK)
-        grad_k = np.zeros(blocks, np.float64)
-        grad_s = grads[0].reshape(flat.shape).numpy()
-        _backward(flat.numpy(), *ctx.constants, ctx.detach_reset, grad_s, grad_x.numpy(), grad_k)
-        return grad_x.view(ctx.shape), torch.tensor(grad_k.sum(), dtype=flat.dtype), None, None, None
+    @once_differentiable
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        x, weight, scale, shift, k, v_threshold, width = ctx.saved_tensors
+        moments, choices = ctx.moments, ctx.choices
+        _, _, height, columns, channels = x.shape
+        span, items = _cut(height, columns, choices.window)
+        real = x.numpy().dtype.type
+        mean = x.new_zeros(1, channels) if moments is None else moments.mean.to(x.dtype)
+        shape_too = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
+        grad_x = torch.empty_like(x)
+        by_k = np.zeros((items if len(k) == 1 else len(k), channels))
+        by_threshold, by_width = np.zeros((2, items, channels))
+        sums = np.zeros((items, 0 if moments is None else len(mean), 2, channels))
+        loops.backward(
+            *_arrays(x, scale, shift, mean, k, v_threshold),
+            real(choices.v_reset),
+            choices.soft,
+            choices.detach,
+            choices.surrogate,
+            real(width.item()),
+            shape_too,
+            choices.window,
+            choices.average,
+            span,
+            grads[0].contiguous().numpy(),
+            grad_x.numpy(),
+            by_k,
+            by_threshold,
+            by_width,
+            sums,
+        )
+        grad_weight = grad_bias = None
+        if moments is not None:
+            total, product = torch.from_numpy(sums.sum(0)).unbind(1)
+            grad_bias, grad_weight = total.sum(0).to(x.dtype), (product * moments.scale).sum(0).to(x.dtype)
+            _through_norm(grad_x, x, weight, moments, total, product)
+        grad_k = torch.from_numpy(by_k if len(k) > 1 else by_k.sum(0, keepdims=True)).to(x.dtype)
+        grad_threshold = torch.from_numpy(by_threshold.sum(0)).to(x.dtype) if shape_too else None
+        grad_width = torch.tensor(by_width.sum(), dtype=x.dtype) if shape_too else None
+        return grad_x, grad_weight, grad_bias, grad_k, grad_threshold, grad_width, None, None
 
 
-def scan_fused(x: Tensor, k: Tensor, v_threshold: float, v_reset: float, detach_reset: bool) -> Tensor:
-    """As :func:`plifctl.snn.kernels.scan`, for float32 and float64 tensors on the CPU."""
-    spikes: Tensor = _Scan.apply(x, k, v_threshold, v_reset, detach_reset)  # type: ignore[no-untyped-call]
-    return spikes
+def _through_norm(grad: Tensor, x: Tensor, weight: Tensor, moments: _Moments, total: Tensor, product: Tensor) -> None:
+    """Makes the gradient of batch norm's output that of its input, in place.
+
+    Args:
+        grad: ``[T, N, H, W, C]``.
+        x: The input.
+        weight: γ.
+        moments: What it was normalised by.
+        total: Sum of ``grad`` in this process ``[T or 1, C]``.
+        product: Sum of ``grad`` · (x − mean).
+    """
+    by_grad = moments.scale * weight
+    by_x = constant = torch.zeros_like(by_grad)
+    if moments.values:
+        total, product = summed(torch.stack([total, product])) / moments.values
+        by_x = -by_grad * moments.scale.square() * product
+        constant = -by_grad * total - by_x * moments.mean
+    loops.combine(grad.numpy(), x.numpy(), *_arrays(*(part.to(x.dtype) for part in (by_grad, by_x, constant))))
+
+
+def _cut(height: int, width: int, window: int) -> tuple[int, int]:
+    """How many windows an item takes, and how many items there are; of the shape alone, not of the number of cores."""
+    rows, across = -(-height // window), -(-width // window)
+    span = -(-across // -(-ITEMS // rows))
+    return span, rows * -(-across // span)
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.detach().numpy() for tensor in tensors)
