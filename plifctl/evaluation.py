@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from plifctl.snn.functional import predict
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
 
 
 @dataclass(frozen=True)
@@ -39,28 +40,29 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: SpikingNetwork, batches: Iterable[tuple[Tensor, Tensor]], T: int) -> Evaluation:
+def evaluate(
+    model: SpikingNetwork,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    T: int,
+    gather: Callable[[Any], list[Any]] = lambda own: [own],
+) -> Evaluation:
     """Runs the network on ``batches`` in evaluation mode and leaves its mode as it was.
 
     Args:
         model: The network.
-        batches: At least one; inputs as the network takes them, and labels ``[N]``.
+        batches: At least one; inputs as the network takes them, and labels ``[N]``. One of a process may be empty.
         T: Time steps, for images.
+        gather: Where several processes evaluate a share of each batch: returns what each of them hands to it, in the
+            order of their shares. All of them get the answers to all samples.
     """
-    spikes: dict[str, Tensor] = {}
-    neurons: dict[str, int] = {}
-
-    def observe(name: str, s: Tensor) -> None:
-        spikes[name] = spikes.get(name, torch.zeros((), dtype=torch.float64, device=s.device)) + s.sum(
-            dtype=torch.float64
-        )
-        neurons[name] = neurons.get(name, 0) + s.numel()
-
+    firing = FiringRates()
     was_training = model.training
     model.eval()
     try:
-        answers = [(predict(model(x, T, observe=observe)).cpu(), y.cpu()) for x, y in batches]
+        answers = [(predict(model(x, T, firing=firing)).cpu(), y.cpu()) for x, y in batches]
     finally:
         model.train(was_training)
-    predictions, labels = (torch.cat(part).numpy() for part in zip(*answers, strict=True))
-    return Evaluation(predictions, labels, {name: float(s) / neurons[name] for name, s in spikes.items()})
+    found = gather((answers, firing.counts()))
+    in_order = [share for batch in zip(*(shares for shares, _ in found), strict=True) for share in batch]
+    predictions, labels = (torch.cat(part).numpy() for part in zip(*in_order, strict=True))
+    return Evaluation(predictions, labels, rates_of(counts for _, counts in found))

@@ -6,7 +6,7 @@ its part of the recipe on top), ``--set``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from plifctl import paths
+from plifctl.augmentspecs import EVENT_AUGMENTATIONS
 from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.specbase import Misfit
 from plifctl.specs import RECIPES, ExperimentSpec, FramedSpec, NetworkSpec, Protocol, Recipe, Spec, is_modification
 from plifctl.transformspecs import TRANSFORMS
 from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
@@ -24,6 +26,11 @@ from plifctl.yamltree import Branch, Leaf, Origin, YamlError, merged, parse_valu
 _S = TypeVar("_S", bound=Spec)
 
 _NOT_SET = ("name", "title", "recipe", "published", "dataset")  # descriptions, and what is more than a value
+_LISTS: dict[str, tuple[str, Mapping[str, type[Spec]], str]] = {
+    "transforms": ("a transform", TRANSFORMS, "{name: drop-events, p: 0.1}"),
+    "event_augmentation": ("an augmentation", EVENT_AUGMENTATIONS, "{name: flip, p: 0.5}"),
+}
+"""The lists of a section whose items are told apart by name: what one is, by name, an example."""
 _FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
 
 
@@ -297,8 +304,15 @@ def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
 
 def _known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
     if name not in entries:
-        raise UsageError(f"unknown {kind} {name!r}", hint=did_you_mean(name, entries))
+        raise unknown(kind, name, entries)
     return name
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Returns the error of a name that no registry folder has; where none is near, it may be in a folder not named."""
+    hint = did_you_mean(name, known)
+    own = "\none of your own: export PLIFCTL_REGISTRY=FOLDER" if hint.startswith("known: ") else ""
+    return UsageError(f"unknown {kind} {name!r}", hint=hint + own)
 
 
 def _override(text: str, sections: tuple[str, ...]) -> Branch:
@@ -309,10 +323,10 @@ def _override(text: str, sections: tuple[str, ...]) -> Branch:
     if not equals:
         raise UsageError(f"--set {text}: expected key=value", hint="e.g. --set train.lr=0.01")
     known = [path for path in [*_paths_of(ExperimentSpec), "network"] if path.split(".")[0] in sections]
-    if key not in known:
+    if key not in known and not any(key.startswith(f"{path}.") for path in known if path.endswith("_options")):
         raise UsageError(f"--set {text}: unknown key {key}", hint=did_you_mean(key, known))
     try:
-        tree: Leaf | Branch = Leaf(parse_value(value, origin), origin)
+        tree = parse_value(value, origin, mapping=key.endswith("_options"))
     except YamlError as error:
         raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
     for part in reversed(key.split(".")):
@@ -359,18 +373,25 @@ def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDeta
         case "union_tag_invalid":
             unknown = details["ctx"]["tag"]
             origin = tree.origin_of((*path, "name"))
-            text = f"{key}: unknown transform {unknown}; {did_you_mean(unknown, TRANSFORMS)}"
+            word, kinds, _ = _LISTS[str(path[1])]
+            text = f"{key}: unknown {word.split()[1]} {unknown}; {did_you_mean(unknown, kinds)}"
         case "union_tag_not_found" | "model_attributes_type":
-            text = f"{key}: found {_shown(details['input'])}, expected a transform, e.g. {{name: drop-events, p: 0.1}}"
+            word, _, example = _LISTS[str(path[1])]
+            text = f"{key}: found {_shown(details['input'])}, expected {word}, e.g. {example}"
         case "missing":
-            text = f"{key} is missing; it has no default, a file must state it"
+            text = f"{key} is missing; it has no default, it must be stated"
         case "value_error":
-            text = f"{key + ': ' if key else ''}{details['ctx']['error']}"
+            error = details["ctx"]["error"]
+            text = f"{key + ': ' if key else ''}{error}"
+            origin = tree.origin_of(error.blame) if isinstance(error, Misfit) else origin
             # several values contradict each other: blame the one that was set last
-            changed = [leaf.origin for leaf in tree.leaves().values() if leaf.origin.source.startswith("--set")]
-            origin = changed[-1] if changed and not isinstance(details["input"], str) else origin
+            changed = {where: leaf.origin for where, leaf in tree.leaves().items()}
+            changed = {where: one for where, one in changed.items() if one.source.startswith("--set")}
+            here = {where: one for where, one in changed.items() if where.startswith(key)}  # of this section, if any
+            if changed and not isinstance(details["input"], str):
+                origin = list((here or changed).values())[-1]
         case _:
-            message = details["msg"].replace("Input should", "should")
+            message = details["msg"].replace("Input should", "should").replace("tuple", "list")
             text = f"{key}: found {_shown(details['input'])}, {message}"
     return f"{origin}: {name}: {text}"
 
@@ -380,10 +401,10 @@ def _place_of(
 ) -> tuple[tuple[int | str, ...], type[BaseModel] | None]:
     """The way to a value as a file has it, and the model that the value's key belongs to.
 
-    pydantic names, after the index in a list of transforms, which transform it is: no key of the file.
+    pydantic names, after the index in a list of :data:`_LISTS`, which of its kinds it is: no key of the file.
     """
     if len(loc) > 3 and isinstance(loc[2], int):
-        return (*loc[:3], *loc[4:]), TRANSFORMS.get(str(loc[3]))
+        return (*loc[:3], *loc[4:]), _LISTS[str(loc[1])][1].get(str(loc[3]))
     section: type[BaseModel] | None = model
     for part in loc[:-1]:
         field = section.model_fields.get(str(part)) if section else None

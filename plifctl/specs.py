@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from plifctl.augmentspecs import EventAugmentation
+from plifctl.specbase import Misfit
 from plifctl.specbase import Spec as Spec
 from plifctl.structure import parse_structure, shapes_after
 from plifctl.transformspecs import Shape, TransformSpec
@@ -22,6 +24,20 @@ RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
 Protocol = Literal["A", "B"]
 """How a run comes to its number: accuracy A or B (facts in docs/concepts.md)."""
+
+Surrogate = Literal["arctan", "sigmoid", "rectangular", "triangular"]
+"""What stands for the derivative of the step function in training."""
+
+
+def _plain(value: Any) -> Any:
+    numbers = isinstance(value, list) and all(isinstance(part, int | float) for part in value)
+    if not numbers and not isinstance(value, bool | int | float | str):
+        raise ValueError(f"found {value}, expected a number, a text, true, false, or a [list] of numbers")
+    return value
+
+
+Option = Annotated[Any, AfterValidator(_plain)]
+"""A value of an optimiser's or a schedule's own options."""
 
 Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture", "folders"]
 """How the raw files of a data set are named, laid out and encoded: as those of a data set that is known, or
@@ -185,14 +201,33 @@ class NeuronSpec(Spec):
     """The spiking neuron of every SN layer (Eq. 2–7).
 
     ``tau_0`` is the start value of a learnable time constant (plif), ``tau`` a fixed one (lif), both in time steps.
+
+    Attributes:
+        tau_per: What has a learnable time constant of its own: each ``layer`` (the paper's), each ``channel`` (feature
+            of a fully connected layer), or each ``neuron``.
+        v_threshold: Firing threshold.
+        learn_threshold: Learn it, one for each layer; v_threshold is where it starts.
+        v_reset: The potential at rest, to which a ``hard`` reset goes.
+        reset: After a spike V = v_reset (``hard``, Eq. 4), or V = H − v_threshold (``soft``).
+        surrogate: What stands for the derivative of the step, g(x/w)/w with w = surrogate_width and an integral of 1:
+            ``arctan`` g(u) = 1/(1 + (πu)²) (supplement F), ``sigmoid`` the logistic function's derivative,
+            ``rectangular`` 1 for |u| < 1/2, ``triangular`` max(0, 1 − |u|).
+        surrogate_width: w.
+        learn_surrogate_width: Learn it, one for each layer; surrogate_width is where it starts.
+        detach_reset: Leave the spike of the reset out of the gradient.
     """
 
     kind: Literal["plif", "lif"]
     tau_0: float | None = Field(default=None, gt=1)
     tau: float | None = Field(default=None, gt=1)
+    tau_per: Literal["layer", "channel", "neuron"] = "layer"
     v_threshold: float
+    learn_threshold: bool = False
     v_reset: float
-    surrogate: Literal["arctan"]
+    reset: Literal["hard", "soft"] = "hard"
+    surrogate: Surrogate
+    surrogate_width: float = Field(default=1.0, gt=0)
+    learn_surrogate_width: bool = False
     detach_reset: bool
 
     @model_validator(mode="after")
@@ -200,6 +235,8 @@ class NeuronSpec(Spec):
         wanted, other = ("tau_0", "tau") if self.kind == "plif" else ("tau", "tau_0")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             raise ValueError(f"kind {self.kind} takes {wanted}, not {other}")
+        if self.kind == "lif" and self.tau_per != "layer":
+            raise ValueError(f"tau_per {self.tau_per}: a fixed τ is the same for all neurons; kind plif learns several")
         if self.v_reset >= self.v_threshold:
             raise ValueError(f"v_reset ({self.v_reset}) must lie below v_threshold ({self.v_threshold})")
         return self
@@ -216,22 +253,36 @@ class TrainSpec(Spec):
     """Training (Sec. 3.7 and supplement F), with each choice on which text and published code differ.
 
     Attributes:
-        loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate.
+        loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate;
+            ``ce-rate`` the cross-entropy of the mean rate; ``tet`` temporal efficient training (Deng et al. 2022).
+        tet_weight: λ of the loss ``tet``; None for the others.
+        optimizer: One of torch's, by name; ``optimizer_options`` are its own, but for lr.
         schedule: ``cosine`` falls for ``cosine_period`` epochs, rises for as many, and so on; ``cosine-restarts``
-            jumps back to the start after each period (SGDR).
+            jumps back to the start after each period (SGDR); ``constant``; others are torch's, by name, an epoch a
+            step, with ``schedule_options``.
         epochs: Passes over the training set.
         augmentation: Of training images: ``flip-crop`` (horizontal flip, crop after padding by 4), ``affine``
             (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
+        event_augmentation: Of the event frames of training samples, in this order: see :mod:`plifctl.augmentspecs`.
         normalise: ``per-set`` applies the data set's mean and std; ``none`` feeds raw counts.
         drop_last: Leave out the last, smaller batch of an epoch.
         ties: Which of several equally good epochs gives the model kept.
         subset: Fraction of each class's training and test samples used, in sample order.
+        accumulate: Batches whose mean gradient makes one step of the optimiser; their batch norms stay apart.
+        clip_norm: The norm that all gradients together have at most; None: any.
+        precision: Of convolutions and matrix products; ``fp16`` scales the loss.
+        early_stop: End after so many epochs without a better accuracy of what chooses the model; None: never.
     """
 
-    loss: Literal["mse-per-step", "mse-rate"]
-    optimizer: Literal["adam"]
+    loss: Literal["mse-per-step", "mse-rate", "ce-rate", "tet"]
+    tet_weight: float | None = Field(default=None, ge=0, le=1)
+    optimizer: Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd"]
+    optimizer_options: dict[str, Option] = Field(default_factory=dict)
     lr: float = Field(gt=0)
-    schedule: Literal["cosine", "cosine-restarts"]
+    schedule: Literal[
+        "cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"
+    ]
+    schedule_options: dict[str, Option] = Field(default_factory=dict)
     cosine_period: int = Field(gt=0)
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
@@ -241,6 +292,24 @@ class TrainSpec(Spec):
     drop_last: bool
     ties: Literal["earliest", "latest"]
     subset: float = Field(gt=0, le=1)
+    event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
+    accumulate: int = Field(default=1, ge=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    early_stop: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> Self:
+        if [one.name for one in self.event_augmentation].count("cut-mix") > 1:
+            raise ValueError("event_augmentation has cut-mix twice: a sample is mixed with one other")
+        return self
+
+    @model_validator(mode="after")
+    def _a_weight_for_tet(self) -> Self:
+        if (self.loss == "tet") != (self.tet_weight is not None):
+            needs = "needs train.tet_weight, e.g. 0.05" if self.loss == "tet" else "takes no train.tet_weight"
+            raise ValueError(f"loss {self.loss} {needs}")
+        return self
 
 
 class ValidationSpec(Spec):
@@ -269,6 +338,16 @@ class Published(Spec):
     source: str
 
 
+_LATER = {
+    "neuron": ("tau_per", "learn_threshold", "reset", "surrogate_width", "learn_surrogate_width"),
+    "train": (
+        *("tet_weight", "optimizer_options", "schedule_options"),
+        *("accumulate", "clip_norm", "precision", "early_stop", "event_augmentation"),
+    ),
+}
+"""Choices that came after the first runs: where they have their defaults, they leave the digest as it was."""
+
+
 class ExperimentSpec(Spec):
     """Everything that decides a run's numbers, resolved: no name left to look up."""
 
@@ -291,6 +370,10 @@ class ExperimentSpec(Spec):
             for key in ("normalise", "augmentation"):
                 if getattr(self.train, key) != "none":
                     raise ValueError(f"train.{key}: {self.dataset.title} is a set of events, this is done to images")
+        elif self.train.event_augmentation:
+            raise ValueError(
+                f"train.event_augmentation: {self.dataset.title} is a set of images; see train.augmentation"
+            )
         return self
 
     @model_validator(mode="after")
@@ -299,15 +382,22 @@ class ExperimentSpec(Spec):
             shape = frame_shape(self.dataset, self.frames)
             shapes_after(parse_structure(self.network.structure), shape, len(self.dataset.classes))
         except ValueError as error:
-            raise ValueError(f"network {self.network.name} does not fit {self.dataset.name}: {error}") from None
+            text = f"network {self.network.name} does not fit {self.dataset.name}: {error}"
+            raise Misfit(text, ("network", "structure")) from None
         return self
 
     def science(self) -> dict[str, Any]:
         """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
         tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
         tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
-        if self.frames is not None:  # a choice that did not exist when a run was made changes nothing for it
+        # a choice that did not exist when a run was made changes nothing for it
+        if self.frames is not None:
             tree["frames"] = self.frames.model_dump(mode="json", exclude_defaults=True)
+        for section, names in _LATER.items():
+            spec = getattr(self, section)
+            for name in names:
+                if getattr(spec, name) == type(spec).model_fields[name].get_default(call_default_factory=True):
+                    del tree[section][name]
         return tree
 
     @property
@@ -336,7 +426,8 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= flattened(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        inner = isinstance(value, Mapping) and value  # an empty mapping is a value
+        flat |= flattened(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 

@@ -137,16 +137,26 @@ def read_tree(path: Path, name: str) -> Branch:
     return tree
 
 
-def parse_value(text: str, origin: Origin) -> Any:
-    """Returns the scalar or list that ``text`` would be in a file.
+def parse_value(text: str, origin: Origin, *, mapping: bool = False) -> Leaf | Branch:
+    """Returns what ``text`` would be in a file; all of it stands at ``origin``.
+
+    Args:
+        text: A scalar or a list, or a mapping where there may be one.
+        origin: Where the text was written.
+        mapping: Whether there may be one.
 
     Raises:
-        YamlError: It is neither.
+        YamlError: It is nothing of the kind.
     """
     found = _value(_compose(text, origin.source), origin)
-    if isinstance(found, Branch):
+    if not isinstance(found, Branch):
+        return Leaf(found.value, origin)
+    if not mapping:
         raise YamlError(origin, "a mapping; a scalar or a [list] is expected")
-    return found.value
+    return Branch(
+        origin,
+        {key: Leaf(part.plain() if isinstance(part, Branch) else part.value, origin) for key, part in found.items()},
+    )
 
 
 def _compose(text: str, name: str) -> yaml.Node:

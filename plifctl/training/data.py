@@ -1,9 +1,12 @@
-"""Batches: which samples, in which order, augmented how. All of it follows from (seed, epoch, row)."""
+"""Batches: which samples, in which order, augmented how.
+
+The order follows from (seed, epoch, rows), what is drawn for a sample from (seed, epoch, sample id).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from plifctl.snn.functional import hash_keys, uniform
+from plifctl.augmentspecs import CutMix, EventAugmentation
+from plifctl.snn.functional import hash_keys
 from plifctl.specs import ExperimentSpec, TrainSpec
+from plifctl.training.augment import augment_events, augment_images
+from plifctl.training.ranks import Ranks
 from plifctl.training.samples import Buffers, Place, Samples, open_source
 
 _ORDER, _DROPOUT, _AUGMENT = 1, 2, 3  # what a random number is for: part of its key
@@ -26,18 +32,30 @@ class Batch:
     Attributes:
         x: float32, event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
         labels: int64 ``[N]``.
+        targets: float32 ``[N, classes]``, what the loss compares with: 1 for the right class, or cut-mix's two.
         keys: int64 ``[N]``, what the samples' dropout masks are drawn from.
+        whole: Number of samples of the batch that this is a rank's share of; N where there is one rank.
     """
 
     x: Tensor
     labels: Tensor
+    targets: Tensor
     keys: Tensor
+    whole: int
 
 
 def steps_per_epoch(samples: int, train: TrainSpec) -> int:
     """Returns the number of training batches in an epoch; fewer samples than a batch still make one."""
     whole, rest = divmod(samples, train.batch_size)
     return whole if train.drop_last and whole else whole + bool(rest)
+
+
+def identities(sample_ids: Sequence[str]) -> np.ndarray:
+    """Returns a number for each sample that follows from its id alone, int64 ``[N]``: the first 64 bits of BLAKE2b."""
+    names = (name.encode("utf-8", "surrogateescape") for name in sample_ids)
+    return np.frombuffer(b"".join(hashlib.blake2b(name, digest_size=8).digest() for name in names), "<i8").astype(
+        np.int64
+    )
 
 
 class Feeder:
@@ -48,16 +66,24 @@ class Feeder:
         spec: The experiment: batch size, seed, augmentation, normalisation.
         device: Where batches go.
         data_in: Where the samples are held meanwhile; batches are the same, bit for bit.
+        ranks: The processes that share each batch; N is this one's share.
 
     Raises:
         OutOfMemoryError: They do not fit there.
     """
 
     def __init__(
-        self, samples: Samples, spec: ExperimentSpec, device: torch.device, *, data_in: Place = "disk"
+        self,
+        samples: Samples,
+        spec: ExperimentSpec,
+        device: torch.device,
+        *,
+        data_in: Place = "disk",
+        ranks: Ranks | None = None,
     ) -> None:
-        self.spec, self.device = spec, device
+        self.spec, self.device, self.ranks = spec, device, ranks or Ranks()
         self._labels = samples.labels
+        self._identities = identities(samples.sample_ids)
         self._source = open_source(samples, device, data_in)
         self._buffers = Buffers()
         self._normalise: tuple[Tensor, Tensor] | None = None
@@ -71,78 +97,75 @@ class Feeder:
         """Number of training batches in an epoch over ``rows``."""
         return steps_per_epoch(len(rows), self.spec.train)
 
-    def training(self, rows: np.ndarray, epoch: int, *, start: int = 0) -> Iterator[Batch]:
-        """Yields shuffled, augmented batches of ``rows`` from step ``start`` of ``epoch`` on."""
+    def samples_in(self, rows: np.ndarray, begin: int, end: int) -> int:
+        """Number of samples in the training batches ``begin`` to ``end`` (without it) of an epoch over ``rows``."""
+        return min(len(rows), end * self.spec.train.batch_size) - begin * self.spec.train.batch_size
+
+    def training(
+        self, rows: np.ndarray, epoch: int, *, start: int = 0, mixed: bool = True
+    ) -> Generator[Batch, None, None]:
+        """Yields shuffled, augmented batches of ``rows`` from step ``start`` of ``epoch`` on.
+
+        Args:
+            rows: Of the cache.
+            epoch: Counted from 0.
+            start: The first step.
+            mixed: With cut-mix where the experiment has it; what is to be told right or wrong is one sample.
+        """
         train = self.spec.train
         order = np.random.default_rng([train.seed, epoch, _ORDER]).permutation(rows)
         steps = range(start, self.steps(rows))
         chosen = [order[step * train.batch_size : (step + 1) * train.batch_size] for step in steps]
-        return self._batches(chosen, epoch, augmentation=train.augmentation)
+        return self._batches(chosen, epoch, mixed=mixed)
 
-    def plain(self, rows: np.ndarray) -> Iterator[Batch]:
+    def plain(self, rows: np.ndarray) -> Generator[Batch, None, None]:
         """Yields batches of ``rows`` in order, as they are."""
         size = self.spec.train.batch_size
-        return self._batches([rows[i : i + size] for i in range(0, len(rows), size)], 0, augmentation="none")
+        return self._batches([rows[i : i + size] for i in range(0, len(rows), size)], None)
 
-    def _batches(self, chosen: Sequence[np.ndarray], epoch: int, *, augmentation: str) -> Iterator[Batch]:
-        with closing(self._source.stream(chosen)) as stream:
-            for rows, raw in zip(chosen, stream, strict=True):
-                yield self._batch(raw, rows, epoch, augmentation=augmentation)
+    def _batches(
+        self, chosen: Sequence[np.ndarray], epoch: int | None, *, mixed: bool = False
+    ) -> Generator[Batch, None, None]:
+        """Yields this rank's share of each of ``chosen``, augmented as in ``epoch``; None: as they are."""
+        shares = [self.ranks.share(rows) for rows in chosen]
+        events = [one for one in self.spec.train.event_augmentation if mixed or not isinstance(one, CutMix)]
+        if epoch is not None and any(isinstance(one, CutMix) for one in events):
+            # each sample's partner is the next of the whole batch, so the last one's may be another rank's
+            partners = [self.ranks.share(np.roll(rows, -1)) for rows in chosen]
+            shares = [np.append(rows, partner[-1:]) for rows, partner in zip(shares, partners, strict=True)]
+        with closing(self._source.stream(shares)) as stream:
+            for whole, rows, raw in zip(chosen, shares, stream, strict=True):
+                yield self._batch(raw, rows, epoch, events, whole=len(whole))
 
-    def _batch(self, raw: Tensor, rows: np.ndarray, epoch: int, *, augmentation: str) -> Batch:
+    def _batch(
+        self, raw: Tensor, rows: np.ndarray, epoch: int | None, events: Sequence[EventAugmentation], *, whole: int
+    ) -> Batch:
+        train = self.spec.train
         x = self._float(raw)
-        identity = torch.from_numpy(rows).to(self.device)
-        seed = self.spec.train.seed
+        labels = self._sent(self._labels[rows])
+        targets = F.one_hot(labels, len(self.spec.dataset.classes)).to(torch.float32)
+        identity = self._sent(self._identities[rows])
         if self.spec.dataset.kind == "images":
-            x = augment(x.div_(255), hash_keys(seed, epoch, identity, _AUGMENT), augmentation)
+            x = x.div_(255)
+        if epoch is not None:
+            keys = hash_keys(train.seed, epoch, identity, _AUGMENT)
+            if self.spec.dataset.kind == "images":
+                x = augment_images(x, keys, train.augmentation)
+            else:
+                x, targets = augment_events(x, targets, keys, events)
         if self._normalise is not None:
             mean, std = self._normalise
             x = x.sub_(mean).div_(std)
-        labels = torch.from_numpy(self._labels[rows]).to(self.device)
-        return Batch(x, labels, hash_keys(seed, epoch, identity, _DROPOUT))
+        n = len(x)  # without the last one's partner
+        return Batch(x, labels[:n], targets, hash_keys(train.seed, epoch or 0, identity[:n], _DROPOUT), whole)
+
+    def _sent(self, values: np.ndarray) -> Tensor:
+        there = torch.from_numpy(values)
+        if self.device.type == "cuda":  # from pinned memory, or the CPU waits for all that the GPU has still to do
+            there = there.pin_memory()
+        return there.to(self.device, non_blocking=True)
 
     def _float(self, raw: Tensor) -> Tensor:
         if raw.device.type == "cpu":
             return self._buffers.take(tuple(raw.shape), np.dtype(np.float32)).copy_(raw)
         return raw.to(torch.float32)
-
-
-def augment(images: Tensor, keys: Tensor, kind: str) -> Tensor:
-    """Augments images, each by its own key.
-
-    Args:
-        images: ``[N, C, H, W]``; what moves in from outside is 0.
-        keys: int64 ``[N]``.
-        kind: A choice of ``train.augmentation``.
-
-    Source: supplement E (``flip-crop``), the published MNIST script (``affine``).
-    """
-    if kind == "none" or not len(images):
-        return images
-    u = uniform(hash_keys(keys[:, None], torch.arange(5, device=keys.device)))
-    return _flip_crop(images, u) if kind == "flip-crop" else _affine(images, u)
-
-
-def _flip_crop(images: Tensor, u: Tensor, padding: int = 4) -> Tensor:
-    """Flips horizontally with probability 1/2, then crops back to size after padding."""
-    flipped = torch.where(u[:, 0, None, None, None] < 0.5, images.flip(-1), images)
-    padded = F.pad(flipped, (padding,) * 4)
-    height, width = images.shape[-2:]
-    top, left = (u[:, 1:3] * (2 * padding + 1)).to(torch.int64).unbind(1)
-    rows = top[:, None] + torch.arange(height, device=images.device)
-    columns = left[:, None] + torch.arange(width, device=images.device)
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    cropped: Tensor = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2).contiguous()
-
-
-def _affine(images: Tensor, u: Tensor) -> Tensor:
-    """Rotates by ±30°, shifts by ±15 % of the size, scales by 0.85 to 1.11; nearest neighbour."""
-    angle = (2 * u[:, 0] - 1) * math.radians(30)
-    shift = 2 * (2 * u[:, 1:3] - 1) * 0.15  # the grid runs from −1 to 1
-    scale = 0.85 + u[:, 3] * (1.11 - 0.85)
-    cos, sin = angle.cos() / scale, angle.sin() / scale
-    inverse = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
-    theta = torch.cat([inverse, -inverse @ shift[:, :, None]], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images, grid, mode="nearest", align_corners=False)

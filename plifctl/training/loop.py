@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,91 +20,28 @@ from torch import Tensor
 
 from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError, RunError
 from plifctl.evaluation import Evaluation, evaluate
-from plifctl.snn.functional import LOSSES, predict
+from plifctl.snn.functional import predict
+from plifctl.snn.kernels import Kernel
+from plifctl.snn.losses import loss_of
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.specs import ExperimentSpec, TrainSpec, frame_shape
 from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
+from plifctl.training.diagnosis import what_broke
+from plifctl.training.optimise import Optimisation, autocast, learning_rate
+from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
+from plifctl.training.randomness import random_state, set_random_state
+from plifctl.training.vitals import Vitals
+
+LOOK_EVERY = 16
+"""Batches after which loss and gradients on a GPU are looked at; in between nothing waits for it."""
 
 
-@dataclass(frozen=True)
-class EpochRow:
-    """One epoch's metrics: accuracies are fractions, rates spikes per neuron and step, τ in time steps."""
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    validation_accuracy: float | None
-    test_accuracy: float | None
-    lr: float
-    tau: list[float]
-    firing_rate: list[float]
-    seconds: float
-    samples_per_second: float
-
-
-class Recorder(Protocol):
-    """Who is told of a training's progress. All methods are called in the training's thread."""
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """After each batch; ``part`` is ``train``, ``validate`` or ``test``."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """After each epoch, evaluation included."""
-
-    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
-        """Keeps a state: tensors and plain values only."""
-
-    def load_best(self) -> dict[str, Any]:
-        """Returns the state last saved as ``best``."""
-        ...
-
-    def stop_signal(self) -> int | None:
-        """The signal that asks for a stop, or None."""
-        ...
-
-
-@dataclass
-class Progress:
-    """Where a training stands; ``epoch`` is the number of whole epochs done."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    seen: int = 0
-    seconds: float = 0.0
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a training came to; ``accuracy`` is the test accuracy that its protocol reports."""
-
-    accuracy: float
-    validation_accuracy: float | None
-    best_epoch: int
-    history: list[EpochRow]
-
-
-def learning_rate(train: TrainSpec, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 0.
-
-    Source: supplement F; the published code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
-
-    With a period of 64 the rate is 0 at epoch 64 and full again at 128.
-    """
-    position = epoch % train.cosine_period if train.schedule == "cosine-restarts" else epoch
-    return train.lr * (1 + math.cos(math.pi * position / train.cosine_period)) / 2
-
-
-def build_model(spec: ExperimentSpec, device: torch.device) -> SpikingNetwork:
+def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
     """Returns the experiment's network with weights drawn by its seed."""
     torch.manual_seed(spec.train.seed)
     shape = frame_shape(spec.dataset, spec.frames)
-    return SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes)).to(device)
+    return SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel).to(device)
 
 
 class Trainer:
@@ -110,19 +49,34 @@ class Trainer:
 
     Args:
         spec: The experiment; its ``T`` is the one trained with.
-        feeder: Its samples.
+        feeder: Its samples, and the processes that share them.
         split: Which of them serve for what; without validation samples it is protocol A.
         recorder: Is told of progress and keeps states.
         checkpoint_every: Save the state every so many steps too; 0: only after epochs and on signals.
+        kernel: Of the spiking layers.
+
+    Raises:
+        UsageError: Options that the optimiser or the schedule does not have.
     """
 
     def __init__(
-        self, spec: ExperimentSpec, feeder: Feeder, split: Split, recorder: Recorder, *, checkpoint_every: int = 0
+        self,
+        spec: ExperimentSpec,
+        feeder: Feeder,
+        split: Split,
+        recorder: Recorder,
+        *,
+        checkpoint_every: int = 0,
+        kernel: Kernel = "auto",
     ) -> None:
+        self.ranks = feeder.ranks
         self.spec, self.feeder, self.split, self.recorder = spec, feeder, split, recorder
         self.checkpoint_every = checkpoint_every
-        self.model = build_model(spec, feeder.device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=spec.train.lr, fused=True)
+        self.model = build_model(spec, feeder.device, kernel)
+        self.ranks.equalise(self.model)
+        self.optimisation = Optimisation(self.model, spec.train, feeder.device)
+        self.look_every = 1 if feeder.device.type == "cpu" else LOOK_EVERY
+        self.vitals = Vitals(self.model)
         self.progress = Progress()
         self.select_by = "validation" if len(split.validation) else "test"
 
@@ -131,8 +85,10 @@ class Trainer:
         return {
             "digest": self.spec.digest,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimisation": self.optimisation.state(),
             "progress": asdict(self.progress),
+            "vitals": self.vitals.state(),
+            "random": random_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -147,8 +103,10 @@ class Trainer:
                 f"the checkpoint is of another experiment: {str(state.get('digest'))[:12]}, not {self.spec.digest[:12]}"
             )
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimisation.restore(state["optimisation"])
             self.progress = Progress(**state["progress"])
+            self.vitals.restore(state["vitals"])
+            set_random_state(state["random"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint holds no state to go on from: {error!r}") from error
 
@@ -163,19 +121,20 @@ class Trainer:
         """
         size = self.spec.train.batch_size
         try:
-            while self.progress.epoch < self.spec.train.epochs:
+            while self._goes_on():
                 self._epoch()
             return self._outcome()
         except _Stop as stop:
-            if self.progress.epoch < self.spec.train.epochs:  # else the last epoch saved it, and the model is the best
+            if self._goes_on():  # else the last epoch saved it, and the model is the best
                 self.recorder.save("last", self.state())
+            self.ranks.meet()  # whoever leaves earlier makes torchrun end the one that saves
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
             raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            hint = f"try --set train.batch_size={max(1, size // 2)}"
-            raise OutOfMemoryError(f"out of memory with batches of {size}: {error}", hint=hint) from error
+            said = f"out of memory with batches of {size}: {error}"
+            raise OutOfMemoryError(said, hint=_smaller(self.spec.train)) from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -184,6 +143,11 @@ class Trainer:
                 hint="--set train.batch_size=2 or more, or --set network.batch_norm=over-time",
             ) from error
 
+    def _goes_on(self) -> bool:
+        progress, patience = self.progress, self.spec.train.early_stop
+        patient = patience is None or progress.epoch - progress.best_epoch < patience
+        return progress.epoch < self.spec.train.epochs and patient
+
     def _epoch(self) -> None:
         progress, started = self.progress, time.perf_counter()
         before = progress.seconds
@@ -191,6 +155,7 @@ class Trainer:
         found = self._evaluations()
         chosen = found[self.select_by]
         kept = self._is_best(chosen.accuracy)
+        vitals = self.vitals.row()
         progress.seconds = before + time.perf_counter() - started
         row = EpochRow(
             epoch=progress.epoch + 1,
@@ -203,6 +168,7 @@ class Trainer:
             firing_rate=list(chosen.firing_rate.values()),
             seconds=round(progress.seconds, 3),
             samples_per_second=round(progress.seen / progress.seconds, 1),
+            **vitals,
         )
         self.progress = Progress(
             epoch=row.epoch,
@@ -216,50 +182,97 @@ class Trainer:
         self.recorder.save("last", self.state())
 
     def _train_rest_of_epoch(self, started: float, before: float) -> None:
-        progress, rows = self.progress, self.split.train
-        loss_of = LOSSES[self.spec.train.loss]
-        steps = self.feeder.steps(rows)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.spec.train, progress.epoch)
+        progress, rows, every = self.progress, self.split.train, self.checkpoint_every
+        steps, sums, shown = self.feeder.steps(rows), _Sums(self.feeder.device), math.nan
+        self.optimisation.begin_epoch(progress.epoch)
         self.model.train()
-        for batch in self.feeder.training(rows, progress.epoch, start=progress.step):
-            rates = self.model(batch.x, self.spec.T, keys=batch.keys)
-            loss = loss_of(rates, batch.labels)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise self._diverged(f"the loss is {value}")
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._check_gradients()
-            self.optimizer.step()
-            progress.loss_sum += value * len(batch.labels)
-            progress.correct += int((predict(rates) == batch.labels).sum())
-            progress.seen += len(batch.labels)
-            progress.step += 1
-            progress.seconds = before + time.perf_counter() - started
-            self.recorder.on_step(progress.epoch + 1, progress.step, steps, value, "train")
-            if self.checkpoint_every and progress.step % self.checkpoint_every == 0:
-                self.recorder.save("last", self.state())
-            self._heed_signals()
+        with closing(self.feeder.training(rows, progress.epoch, start=progress.step)) as batches:
+            for batch in batches:
+                begin, end = self._step_around(progress.step)
+                rates, loss = self._backward(batch, self.feeder.samples_in(rows, begin, end))
+                sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
+                progress.step += 1
+                if progress.step == end:
+                    self._optimise()
+                    if sums.batches >= self.look_every or end == steps:
+                        shown = self._look(sums)
+                progress.seconds = before + time.perf_counter() - started
+                self.recorder.on_step(progress.epoch + 1, progress.step, steps, shown, "train")
+                if progress.step < end:
+                    continue  # gradients that wait for others are in no state
+                signum, due = self._stop_signal(), every > 0 and progress.step // every > begin // every
+                if (due or signum is not None) and sums.batches:
+                    self._look(sums)
+                if due:
+                    self.recorder.save("last", self.state())
+                if signum is not None:
+                    raise _Stop(signum)
 
-    def _check_gradients(self) -> None:
-        # Spikes are 0 or 1 whatever the weights are, so the loss stays finite when they do not; gradients show it.
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not torch.nn.utils.get_total_norm(gradients).isfinite():
-            broken = (n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all())
-            raise self._diverged(f"the gradient of {next(broken, 'all layers together')} is not finite")
+    def _step_around(self, batch: int) -> tuple[int, int]:
+        """The batches that make one step of the optimiser together with this one: the first, and the next's first."""
+        size = self.spec.train.accumulate
+        begin = batch - batch % size
+        return begin, min(begin + size, self.feeder.steps(self.split.train))
+
+    def _backward(self, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
+        """Adds a batch's part to the gradient of the mean loss of ``samples``; returns its votes, and its mean loss."""
+        train = self.spec.train
+        with autocast(train, self.feeder.device):
+            rates = self.model(batch.x, self.spec.T, keys=batch.keys)
+        loss = self.ranks.weighted(loss_of(train), rates, batch.targets, batch.whole)
+        self.optimisation.backward(loss * (batch.whole / samples))
+        return rates.detach(), loss.detach()
+
+    def _optimise(self) -> None:
+        self.ranks.sum_gradients(self.model.parameters())
+        self.optimisation.unscale()
+        self.optimisation.step(self.vitals.add_gradients())
+
+    def _look(self, sums: _Sums) -> float:
+        """Waits for the device, moves what was summed up into the progress, and returns the mean loss since last time.
+
+        Spikes are 0 or 1 whatever the weights are, so the loss stays finite when they do not; gradients show it.
+        """
+        progress = self.progress
+        loss_sum, correct, seen, batches = sums.take()
+        loss_sum, correct = self.ranks.sums(loss_sum, correct)
+        failed = self.optimisation.failed_step()
+        if failed is None and not math.isfinite(loss_sum):
+            failed = 0
+        if failed is not None:
+            begin, end = self._step_around(progress.step - batches + failed * self.spec.train.accumulate)
+            alone = f"the loss is {loss_sum / seen}, or the norm of all gradients together infinite"
+            raise self._diverged(self._second_look(begin, end) or alone, end)
+        progress.loss_sum += loss_sum
+        progress.correct += int(correct)
+        progress.seen += seen
+        return loss_sum / seen
+
+    def _second_look(self, begin: int, end: int) -> str | None:
+        """Runs the batches of a step once more, with the weights it had, and says which layer broke."""
+
+        def again() -> None:
+            self.optimisation.forget_gradients()
+            batches = self.feeder.training(self.split.train, self.progress.epoch, start=begin)
+            with closing(batches):
+                for batch in islice(batches, end - begin):
+                    self._backward(batch, self.feeder.samples_in(self.split.train, begin, end))
+            self.ranks.sum_gradients(self.model.parameters())
+
+        return what_broke(self.model, again)
 
     def _finite_taus(self) -> list[float]:
         taus = self.model.taus()
         for name, tau in zip(self.model.spiking_layers(), taus, strict=True):
             if not math.isfinite(tau):
-                raise self._diverged(f"τ of layer {name} is {tau}")
+                raise self._diverged(f"τ of layer {name} is {tau}", self.progress.step)
         return taus
 
-    def _diverged(self, what: str) -> DivergedError:
-        progress, lr = self.progress, learning_rate(self.spec.train, self.progress.epoch)
+    def _diverged(self, what: str, step: int) -> DivergedError:
+        epoch = self.progress.epoch
+        rate = learning_rate(self.spec.train, epoch)
         return DivergedError(
-            f"{what} in epoch {progress.epoch + 1}, after {progress.step} steps, at a learning rate of {lr:.3g}",
+            f"epoch {epoch + 1}, step {step}, at a learning rate of {rate:.3g}: {what}",
             hint=f"try a lower one, e.g. --set train.lr={self.spec.train.lr / 10:g}",
         )
 
@@ -274,20 +287,25 @@ class Trainer:
 
     def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Evaluation:
         as_training = part == "validate" and self.spec.validation.loader == "as-training"
-        batches = self.feeder.training(rows, self.progress.epoch) if as_training else self.feeder.plain(rows)
+        batches = (
+            self.feeder.training(rows, self.progress.epoch, mixed=False) if as_training else self.feeder.plain(rows)
+        )
         steps = self.feeder.steps(rows) if as_training else -(-len(rows) // self.spec.train.batch_size)
-        return evaluate(self.model, self._watched(batches, steps, part, epoch), self.spec.T)
+        with autocast(self.spec.train, self.feeder.device):
+            return evaluate(self.model, self._watched(batches, steps, part, epoch), self.spec.T, self.ranks.gather)
 
-    def _watched(self, batches: Iterator[Batch], steps: int, part: str, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for step, batch in enumerate(batches, 1):
-            self._heed_signals()
-            yield batch.x, batch.labels
-            self.recorder.on_step(epoch, step, steps, math.nan, part)
+    def _watched(
+        self, batches: Generator[Batch, None, None], steps: int, part: str, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        with closing(batches):
+            for step, batch in enumerate(batches, 1):
+                if (signum := self._stop_signal()) is not None:
+                    raise _Stop(signum)
+                yield batch.x, batch.labels
+                self.recorder.on_step(epoch, step, steps, math.nan, part)
 
-    def _heed_signals(self) -> None:
-        signum = self.recorder.stop_signal()
-        if signum is not None:
-            raise _Stop(signum)
+    def _stop_signal(self) -> int | None:
+        return self.ranks.agree(self.recorder.stop_signal())
 
     def _is_best(self, accuracy: float) -> bool:
         best = self.progress.best_accuracy
@@ -298,11 +316,31 @@ class Trainer:
         best = self.progress.best_epoch
         row = history[best - 1]
         if row.test_accuracy is None:
-            load_weights(self.model, self.recorder.load_best())
+            load_weights(self.model, self.ranks.from_first(self.recorder.load_best))
             accuracy = self._evaluate(self.split.test, "test", best).accuracy
         else:
             accuracy = row.test_accuracy
-        return Outcome(accuracy, row.validation_accuracy, best, history)
+        return Outcome(accuracy, row.validation_accuracy, best, history, len(history) < self.spec.train.epochs)
+
+
+class _Sums:
+    """Sums over batches that stay on the device until they are taken."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self.seen = self.batches = 0
+
+    def add(self, loss_sum: Tensor, right: Tensor, seen: int) -> None:
+        self._sums += torch.stack([loss_sum.double(), right.sum(dtype=torch.float64)])
+        self.seen += seen
+        self.batches += 1
+
+    def take(self) -> tuple[float, float, int, int]:
+        """Returns the sums of losses and right answers, and of how many samples and batches; begins anew."""
+        (loss_sum, correct), seen, batches = self._sums.tolist(), self.seen, self.batches
+        self._sums.zero_()
+        self.seen = self.batches = 0
+        return loss_sum, correct, seen, batches
 
 
 class _Stop(Exception):
@@ -311,8 +349,19 @@ class _Stop(Exception):
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory is what ran out: of the CPU's, torch says so in words only."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    """Whether memory is what ran out: of the CPU's, and of some devices', torch says so in words only."""
+    words = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
+def _smaller(train: TrainSpec) -> str:
+    """What to try with less memory."""
+    size = train.batch_size
+    if size == 1:
+        return "it is one sample at a time already: fewer time steps (--set T=…), a smaller network, another device"
+    accumulate = f"--set train.accumulate={2 * train.accumulate}"
+    return f"try --set train.batch_size={size // 2}; with {accumulate} the steps stay as large"
 
 
 def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:

@@ -39,12 +39,14 @@ class Samples(Protocol):
 
     Attributes:
         labels: Class of each, ``[N]``.
+        sample_ids: Name of each, which no other has.
         shape: ``[N, ...]``.
         dtype: uint8 or uint16.
         nbytes: Size of all.
     """
 
     labels: np.ndarray
+    sample_ids: list[str]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     nbytes: int
@@ -62,18 +64,21 @@ class Source(Protocol):
         ...
 
 
-def choose_place(nbytes: int, device: torch.device, wanted: Place | None = None) -> tuple[Place, str]:
+def choose_place(
+    nbytes: int, device: torch.device, wanted: Place | None = None, *, processes: int = 1
+) -> tuple[Place, str]:
     """Returns where to hold samples, and why in a sentence.
 
     Args:
         nbytes: Size of all of them.
         device: What they are used on.
         wanted: The place asked for; None: the nearest to the device that has room.
+        processes: How many on this machine hold all samples each; its memory is divided among them.
 
     Raises:
         UsageError: There is no room where they are wanted.
     """
-    free: dict[Place, int] = {"memory": free_memory()}
+    free: dict[Place, int] = {"memory": free_memory() // processes}
     if device.type == "cuda":
         free = {"device": torch.cuda.mem_get_info(device)[0], **free}
     names = {"device": f"on {device}", "memory": "in memory", "disk": "on disk"}

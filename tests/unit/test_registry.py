@@ -9,9 +9,9 @@ from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.registry import Registry, load_registry
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.specs import RECIPES
+from plifctl.specs import RECIPES, flattened
 from plifctl.structure import parse_structure, shapes_after
-from plifctl.yamltree import Origin, YamlError, parse_value, read_tree
+from plifctl.yamltree import Branch, Leaf, Origin, YamlError, parse_value, read_tree
 
 SETS = ("mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture")
 VARIANTS = ("plif", "plif-tau16", "lif", "lif-tau16", "plif-avgpool")
@@ -68,10 +68,13 @@ class TestYaml:
             tree_of(tmp_path, "\n".join(lines))
 
     def test_values_of_the_command_line(self) -> None:
-        assert parse_value("1e-4", Origin("--set")) == 1e-4
-        assert parse_value("[1, 2]", Origin("--set")) == [1, 2]
+        assert parse_value("1e-4", Origin("--set")) == Leaf(1e-4, Origin("--set"))
+        assert parse_value("[1, 2]", Origin("--set")) == Leaf([1, 2], Origin("--set"))
         with pytest.raises(YamlError):
             parse_value("{a: 1}", Origin("--set"))
+        found = parse_value("{a: 1, b: [2]}", Origin("--set"), mapping=True)
+        assert isinstance(found, Branch)
+        assert found.leaves("x.") == {"x.a": Leaf(1, Origin("--set")), "x.b": Leaf([2], Origin("--set"))}
 
 
 class TestShipped:
@@ -158,6 +161,15 @@ class TestShipped:
         )
         assert of("cifar10dvs-plif", "paper")["axes"] == of("cifar10dvs-plif", "published")["axes"] == "published"
 
+    @pytest.mark.parametrize(
+        ("recipe", "overrides", "steps"),
+        [("paper", [], (10, 10)), ("published", [], (10, 20)), ("published", ["T=4"], (4, 4))],
+    )
+    def test_time_steps_of_both_protocols(self, recipe: str, overrides: list[str], steps: tuple[int, int]) -> None:
+        resolved = load_registry().experiment("nmnist-plif", recipe=recipe, overrides=overrides)  # type: ignore[arg-type]
+        found = [resolved.under("A").spec.T, resolved.under("B").spec.T]
+        assert found == list(steps)
+
     def test_what_all_share(self) -> None:
         registry = load_registry()
         for name in registry.experiments():
@@ -227,6 +239,22 @@ class TestLayers:
         with pytest.raises(UsageError, match=message) as error:
             load_registry().experiment("gesture-plif", overrides=[override])
         assert hint in error.value.hint
+
+    def test_options_are_a_mapping_or_dotted_and_add_up(self) -> None:
+        registry = load_registry()
+        both = ["train.optimizer_options={betas: [0.9, 0.95]}", "train.optimizer_options.eps=1e-6"]
+        resolved = registry.experiment("gesture-plif", overrides=both)
+        assert resolved.spec.train.optimizer_options == {"betas": [0.9, 0.95], "eps": 1e-6}
+        assert str(resolved.origins["train.optimizer_options.betas"]) == f"--set {both[0]}"
+        plain = registry.experiment("gesture-plif").spec
+        assert flattened(plain.model_dump())["train.optimizer_options"] == {}
+        assert plain.digest == registry.experiment("gesture-plif", overrides=["train.optimizer_options={}"]).spec.digest
+
+    @pytest.mark.parametrize("value", ["{a: {b: 1}}", "{a: ~}", "{a: [x]}"])
+    def test_a_bad_option_is_one_error(self, value: str) -> None:
+        with pytest.raises(UsageError, match=r"train.optimizer_options.a: found .*, expected a number") as error:
+            load_registry().experiment("gesture-plif", overrides=[f"train.optimizer_options={value}"])
+        assert len(str(error.value).splitlines()) == 1
 
     def test_unknown_names(self) -> None:
         with pytest.raises(UsageError, match="unknown experiment") as error:
@@ -301,7 +329,7 @@ class TestOwnFolder:
 
     def test_a_bad_structure_is_named_with_its_position(self, tmp_path: Path) -> None:
         registry = own(tmp_path, networks__tiny=TINY.replace("FC20", "FX20"))
-        with pytest.raises(RegistryError, match=r"structure, position 1: 'FX20"):
+        with pytest.raises(RegistryError, match=r"structure: position 1: 'FX20"):
             registry.network("tiny")
 
     @pytest.mark.parametrize(

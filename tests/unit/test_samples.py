@@ -63,6 +63,7 @@ class Made:
 
     def __init__(self, content: np.ndarray) -> None:
         self.content, self.labels = content, np.arange(len(content)) % 10
+        self.sample_ids = [str(row) for row in range(len(content))]
         self.shape, self.dtype, self.nbytes = content.shape, content.dtype, content.nbytes
         self._busy = threading.Lock()
 

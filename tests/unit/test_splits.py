@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plifctl.errors import UsageError
 from plifctl.splits import split_a, split_b
 
-CLASSES = tuple("abcdefghij")
+CLASSES = tuple("abcdefghijk")
 
 
 def official(train: list[int], test: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -62,6 +62,7 @@ def test_sizes_by_hand(n: int, rounding: str, kept: int) -> None:
         ([6000] * 10, (51000, 9000)),
         ([5000] * 10, (42500, 7500)),
         ([900] * 10, (7650, 1350)),
+        ([78] * 10 + [156], (803, 133)),  # DVS128 Gesture, of the first 78 recordings
     ],
 )
 def test_published_sizes(per_class: list[int], sizes: tuple[int, int]) -> None:

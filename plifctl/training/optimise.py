@@ -1,0 +1,206 @@
+"""From a loss to new weights: optimiser and schedule by name, precision, accumulation, clipping."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import lr_scheduler
+
+from plifctl.errors import UsageError, did_you_mean
+from plifctl.specs import TrainSpec
+
+_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+    "adadelta": torch.optim.Adadelta,
+    "adagrad": torch.optim.Adagrad,
+    "adam": torch.optim.Adam,
+    "adamax": torch.optim.Adamax,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "sgd": torch.optim.SGD,
+}
+_SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
+    "exponential": lr_scheduler.ExponentialLR,
+    "linear": lr_scheduler.LinearLR,
+    "multi-step": lr_scheduler.MultiStepLR,
+    "polynomial": lr_scheduler.PolynomialLR,
+    "step": lr_scheduler.StepLR,
+}
+_NOT_OPTIONS = {"params", "optimizer", "lr", "last_epoch", "fused", "foreach", "capturable", "differentiable"}
+_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def learning_rate(train: TrainSpec, epoch: int) -> float:
+    """Returns the learning rate of an epoch, counted from 0: of the spec alone, so resuming needs no state.
+
+    With a cosine of period 64 the rate is 0 at epoch 64 and full again at 128.
+
+    Raises:
+        UsageError: Torch's scheduler does not take ``train.schedule_options``.
+
+    Source: supplement F; the published code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
+    """
+    if train.schedule in _SCHEDULES:
+        return _torch_rates(train.schedule, json.dumps(train.schedule_options), train.lr, max(epoch, train.epochs))[
+            epoch
+        ]
+    if train.schedule == "constant":
+        return train.lr
+    position = epoch % train.cosine_period if train.schedule == "cosine-restarts" else epoch
+    return train.lr * (1 + math.cos(math.pi * position / train.cosine_period)) / 2
+
+
+@functools.lru_cache(maxsize=8)
+def _torch_rates(schedule: str, options: str, lr: float, last: int) -> list[float]:
+    """The rates of epochs 0 to ``last`` by torch's own scheduler."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+    scheduler = _made("schedule", schedule, _SCHEDULES[schedule], optimizer, json.loads(options))
+    rates = []
+    for _ in range(last + 1):
+        rates.append(float(optimizer.param_groups[0]["lr"]))
+        optimizer.step()  # schedulers warn without it
+        scheduler.step()
+    return rates
+
+
+def check_options(train: TrainSpec) -> None:
+    """Checks that optimiser and schedule have the options given, before anything is begun; not whether values may be.
+
+    Raises:
+        UsageError: One of them does not have one.
+    """
+    _known("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
+    if train.schedule in _SCHEDULES:
+        _known("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
+    elif train.schedule_options:
+        raise UsageError(f"train.schedule_options: {train.schedule} has none", hint="leave them out")
+
+
+def _known(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> list[str]:
+    """Returns the options that an optimiser or scheduler of torch has; ``options`` must be among them, and suffice."""
+    signature = inspect.signature(kind).parameters
+    known = [key for key in signature if key not in _NOT_OPTIONS]
+    for key in options:
+        if key not in known:
+            raise UsageError(f"train.{field}_options.{key}: {name} has no such option", hint=did_you_mean(key, known))
+    for key in known:
+        if signature[key].default is inspect.Parameter.empty and key not in options:
+            hint = f"--set train.{field}_options.{key}=…"
+            raise UsageError(f"train.{field}_options.{key} is missing: {name} needs it", hint=hint)
+    return known
+
+
+def _made(field: str, name: str, kind: type[Any], first: Any, options: dict[str, Any], **more: Any) -> Any:
+    """Makes an optimiser or scheduler of torch."""
+    known = _known(field, name, kind, options)
+    try:
+        return kind(first, **options, **more)
+    except Exception as error:  # torch checks little, and what is wrong shows where it is used
+        said = f"train.{field}_options: {name} cannot be made with {options}: {error}"
+        raise UsageError(said, hint=f"{name} takes {', '.join(known)}") from None
+
+
+def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[None]:
+    """Returns the context in which convolutions and matrix products have the precision ``train.precision``.
+
+    Neurons, batch norm's statistics and losses have float32 whatever it is.
+    """
+    dtype = _PRECISIONS.get(train.precision)
+    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+class Optimisation:
+    """Takes gradients to new weights.
+
+    Args:
+        model: What is trained.
+        train: How.
+        device: Where.
+
+    Raises:
+        UsageError: Options that the optimiser or the schedule does not have.
+    """
+
+    def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device) -> None:
+        self.train = train
+        self._parameters = list(model.parameters())
+        kind = _OPTIMIZERS[train.optimizer]
+        self._fused = "fused" in inspect.signature(kind).parameters
+        fused = {"fused": True} if self._fused else {}
+        self._optimizer: torch.optim.Optimizer = _made(
+            "optimizer", train.optimizer, kind, self._parameters, dict(train.optimizer_options), lr=train.lr, **fused
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
+        self._failed = torch.zeros((), device=device)  # 1 from the first step on whose gradients were not finite
+        self._whole = torch.zeros((), dtype=torch.int64, device=device)  # steps before it, and since last asked
+        if self._fused and not self._scaler.is_enabled():
+            self._optimizer.found_inf = self._failed  # as torch's own scaler tells it
+        check_options(train)
+        learning_rate(train, 0)  # values that the schedule does not take are told now, not after an epoch
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Sets the learning rate of an epoch, counted from 0."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(self.train, epoch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradients of a loss to those that are there."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self) -> None:
+        """Makes gradients what they are in float32; before anybody looks at them."""
+        self._scaler.unscale_(self._optimizer)
+
+    def step(self, norm: Tensor) -> None:
+        """Clips the gradients, makes a step and forgets them; after a step that failed weights stay as they were.
+
+        A step fails if its gradients are not finite. Fused optimisers leave it out on the device itself, and nothing
+        waits; the others wait. In fp16 the scaler leaves it out and halves the scale, and the next one counts again.
+
+        Args:
+            norm: Of all gradients together.
+        """
+        if self.train.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self.train.clip_norm, norm)
+        if self._scaler.is_enabled():
+            self._whole += 1
+        else:
+            self._failed.copy_(torch.maximum(self._failed, (~norm.isfinite()).to(self._failed)))
+            self._whole += self._failed == 0
+        if self._fused or self._scaler.is_enabled() or not self._failed:
+            self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Begins a step anew."""
+        self._optimizer.zero_grad()
+
+    def failed_step(self) -> int | None:
+        """Waits for the device; returns which step failed, counted from 0 since this was last asked, or None.
+
+        In fp16 it is the last one, if the scale has fallen below 1: no scale helps then.
+        """
+        if self._scaler.is_enabled():
+            failed = int(self._whole) - 1 if self._scaler.get_scale() < 1.0 else None
+        else:
+            failed = int(self._whole) if self._failed else None
+        self._whole.zero_()
+        return failed
+
+    def state(self) -> dict[str, Any]:
+        """Returns what decides about the next steps, when no gradients wait."""
+        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up a state that :meth:`state` gave."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._scaler.load_state_dict(state["scaler"])
