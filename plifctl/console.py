@@ -14,11 +14,12 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,11 +27,13 @@ from rich.table import Table
 from plifctl.errors import Interrupted, PlifctlError
 
 PLAIN_LINE_SECONDS = 30.0
+_DRAW_SECONDS = 0.25
 
 _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 
 _err = Console(stderr=True, highlight=False)
 _quiet = _verbose = _json = _emitted = False
+_muted = False
 _stopped: Interrupted | None = None
 
 
@@ -38,6 +41,8 @@ def emit(text: str) -> None:
     """Writes data to stdout; ends the program in peace where nobody reads on."""
     global _emitted
     _emitted = True
+    if _muted:
+        return
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
@@ -91,7 +96,7 @@ def warn(text: str) -> None:
 
 def fail(error: PlifctlError | Interrupted) -> None:
     """Says what went wrong and what to type; as a document, too, if JSON was asked for and none was written."""
-    if _verbose:
+    if _verbose and not _muted:
         traceback.print_exception(error)
     _err.print(f"[bold red]error:[/] {escape(_printable(str(error)))}", soft_wrap=True)
     for line in error.hint.splitlines():
@@ -122,8 +127,7 @@ class Bar:
         Raises:
             Interrupted: A signal came, and what it raised was lost: Python ignores it in the middle of a clean-up.
         """
-        if _stopped is not None:
-            raise _stopped
+        _heed_a_stop()
         now = time.monotonic()
         if title is not None and title != self.title:
             self.title, self._started, self._first = title, now, None
@@ -159,6 +163,49 @@ def bar(title: str, unit: str) -> Iterator[Bar]:
         yield Bar(title, unit, progress)
 
 
+def can_draw() -> bool:
+    """Whether stderr is a terminal on which lines can be drawn again, and anything is wanted there."""
+    return _err.is_terminal and not _err.is_dumb_terminal and not _quiet
+
+
+@contextmanager
+def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
+    """Keeps something drawn at the foot of the terminal while the block runs, and leaves it there.
+
+    Yields what draws it again, which may be called as often as one likes: it draws a few times a second.
+    """
+    drawn = 0.0
+
+    def draw() -> None:
+        nonlocal drawn
+        _heed_a_stop()
+        if time.monotonic() - drawn >= _DRAW_SECONDS:
+            drawn = time.monotonic()
+            lively.refresh()
+
+    # no thread of its own: it would draw in the middle of a change, and take time from the training
+    with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as lively:
+        yield draw
+
+
+def _heed_a_stop() -> None:
+    if _stopped is not None:
+        raise _stopped
+
+
+def age(seconds: float) -> str:
+    """Says how long ago something was, in its largest unit.
+
+    Example:
+        >>> age(200), age(7300), age(450_000)
+        ('3 min', '2 h', '5 d')
+    """
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say = warn if record.levelno >= logging.WARNING else note
@@ -176,12 +223,19 @@ def listen(*, json_wanted: bool) -> None:
     """Begins: shows what the library logs, and remembers whether errors are wanted as JSON, too."""
     global _json, _emitted, _stopped
     _json, _emitted, _stopped = json_wanted, False, None
+    mute(False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # τ on a terminal that has none is no reason to fail
     log = logging.getLogger("plifctl")
     log.handlers = [_Handler()]
     log.setLevel(logging.INFO)
+
+
+def mute(wanted: bool = True) -> None:
+    """Says nothing any more, errors included: of several processes that train together the first one speaks."""
+    global _muted
+    _muted = _err.quiet = wanted
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:

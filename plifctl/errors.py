@@ -13,6 +13,7 @@
     ├── RunError                  6  training or evaluation failed
     │   ├── DivergedError         6  the loss is not finite
     │   ├── OutOfMemoryError      6  the device ran out of memory
+    │   ├── RankError             6  a process of several that train together died or failed
     │   └── CheckpointError       6  a checkpoint is damaged or of another network
     └── MachineError              7  disk full, no permission
     Interrupted            130, 143  Ctrl-C or SIGTERM; no error, so that no handler of errors takes it for one
@@ -112,6 +113,10 @@ class DivergedError(RunError):
 
 class OutOfMemoryError(RunError):
     """The device ran out of memory."""
+
+
+class RankError(RunError):
+    """Another process of several that train together died, or failed; then the exit code is that of its error."""
 
 
 class CheckpointError(RunError):

@@ -103,3 +103,31 @@ def encode_aedat4(
         body += struct.pack("<iI", stream, len(content)) + content
     end = len(header(0)) + len(body) if table else -1
     return header(end) + body + (packed(b"the table") if table else b"")
+
+
+def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = True, protocol: Any = "A") -> Any:
+    """A run of the demo, without its training: each epoch is a little better than the one before."""
+    from plifctl.registry import load_registry
+    from plifctl.runs import RunData, RunRecorder, create_run
+    from plifctl.training.progress import EpochRow, Outcome
+
+    resolved = load_registry().experiment("demo", overrides=[f"train.epochs={epochs}", *overrides]).under(protocol)
+    split = {"digest": "d", "notes": [], "train": ["a", "b"], "validation": [], "test": ["c"]}
+    used = {"path": "x.h5", "content_digest": "c" * 64}
+    run = create_run(runs_dir, resolved, protocol, cache=used, split=split, environment={"torch": "2"})
+    recorder = RunRecorder(run, resolved.spec)
+    with recorder.live():
+        recorder.begin(resolved, 0)
+        rows = []
+        for epoch in range(1, epochs + 1):
+            accuracy = epoch / (epochs + 1)
+            validation, test = (None, accuracy) if protocol == "A" else (accuracy, None)
+            layers: dict[str, Any] = {"layers": ["sn0"], "a": [0.0], "gradient_norm": {"fc0": 0.5, "sn0": 0.1}}
+            rows.append(EpochRow(epoch, 0.1, 0.5, validation, test, 1e-3, [2.0 + epoch], [0.1], 1.0, 9.0, **layers))
+            recorder.on_epoch(rows[-1])
+            recorder.save("best", {"model": {}})
+        recorder.on_step(epochs, 1, 2, 0.5, "train")
+        if finished:
+            data = RunData(verified=True, complete=True, train=2, validation=0, test=1, cache="c" * 64)
+            recorder.finish(Outcome(accuracy, validation, epochs, rows, False), resolved, data, {"torch": "2"})
+    return run

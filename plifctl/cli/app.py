@@ -11,7 +11,21 @@ from typing import Annotated
 import typer
 
 from plifctl import __version__, console
-from plifctl.cli import cache, check, evaluate, ls, prepare, report, show, show_sample, synthesize, train
+from plifctl.cli import (
+    cache,
+    check,
+    evaluate,
+    export,
+    ls,
+    prepare,
+    report,
+    runs,
+    show,
+    show_sample,
+    synthesize,
+    train,
+    watch,
+)
 from plifctl.errors import Interrupted, MachineError, PlifctlError, from_os_error
 
 app = typer.Typer(
@@ -23,7 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-for module in (prepare, cache, train, evaluate, report, ls, show, show_sample, check, synthesize):
+for module in (prepare, cache, train, watch, runs, evaluate, export, report, ls, show, show_sample, check, synthesize):
     module.register(app)
 
 

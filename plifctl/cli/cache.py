@@ -319,7 +319,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
         about += ["×".join(map(str, entry.shape[1:])), _choices(entry.fields["frames"] or {})]
         about += ["verified" if entry.verified else "unverified", "" if entry.complete else "INCOMPLETE"]
     samples = entry.shape[0] if entry.fields is not None else ""
-    age = _age(time.time() - entry.built)
+    age = console.age(time.time() - entry.built)
     return entry.name, samples, f"{entry.nbytes / 1e6:,.1f}", age, ", ".join(filter(None, about))
 
 
@@ -343,13 +343,6 @@ def _tree(entry: Entry) -> dict[str, Any]:
         "content_digest": entry.content,
         "key": dict(entry.fields) if entry.fields is not None else None,
     }
-
-
-def _age(seconds: float) -> str:
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 def _some(names: list[str]) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from plifctl import console, paths
-from plifctl.cli import options
+from plifctl.cli import models, options
 
 if TYPE_CHECKING:
     from plifctl.evaluation import Evaluation
-    from plifctl.specs import ExperimentSpec
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     run: options.RunName,
-    checkpoint: Annotated[Literal["best", "last"], typer.Option("--checkpoint", help="Which of a run's two.")] = "best",
+    checkpoint: models.CheckpointOption = "best",
+    fold_bn: models.FoldOption = False,
+    kernel: options.KernelOption = "auto",
     device: options.DeviceOption = None,
     data_in: Annotated[
         Literal["device", "memory", "disk"],
@@ -32,7 +32,7 @@ def evaluate(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Test a run or a checkpoint file.
+    """Test a run, a checkpoint or an exported file.
 
     Shows accuracy, also per class, the confusion matrix, and firing rate and τ of each layer.
 
@@ -41,16 +41,18 @@ def evaluate(
     from plifctl.cache import find_cache, recipe_of
     from plifctl.cli.job import check_frames, choose_device
     from plifctl.evaluation import evaluate as evaluate_model
-    from plifctl.runs import load_checkpoint
-    from plifctl.specs import ExperimentSpec
     from plifctl.splits import split_a
     from plifctl.training.data import Feeder
-    from plifctl.training.loop import build_model, load_weights
+    from plifctl.training.memory import keep_freed_memory
+    from plifctl.training.optimise import autocast
     from plifctl.training.samples import choose_place
 
-    path = _checkpoint(run, checkpoint, runs_dir)
-    state = load_checkpoint(path)
-    spec = ExperimentSpec.model_validate_json(state["spec"])
+    target = choose_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
+    trained = models.load_trained(models.checkpoint_of(run, checkpoint, runs_dir), target, fold=fold_bn)
+    spec, state, model = trained.spec, trained.state, trained.model
+    model.kernel = kernel
     prepare = options.prepare_command_of(spec, cache_dir=cache_dir)
     wanted = recipe_of(spec.dataset, spec.T, spec.frames)
     cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])
@@ -59,13 +61,10 @@ def evaluate(
     check_frames(cache, spec)
     for text in cache.notes:
         console.warn(text)
-    target = choose_device(device)
     place, why = choose_place(cache.nbytes, target, data_in)
     console.note(why)
     feeder = Feeder(cache, spec, target, data_in=place)
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
-    model = build_model(spec, target)
-    load_weights(model, state)
     steps = -(-len(rows) // spec.train.batch_size)
     with console.bar(f"testing {spec.title}", "batches") as bar:
 
@@ -74,29 +73,24 @@ def evaluate(
                 yield batch.x, batch.labels
                 bar.update(step, steps)
 
-        found = evaluate_model(model, watched(), spec.T)
-    tree = _tree(found, spec, path, dict(zip(model.spiking_layers(), model.taus(), strict=True)))
+        with autocast(spec.train, target):
+            found = evaluate_model(model, watched(), spec.T)
+    tree = _tree(found, trained, dict(zip(model.spiking_layers(), model.taus(), strict=True)))
     if as_json:
         console.emit_json(tree)
     else:
         _print(tree)
 
 
-def _checkpoint(run: str, which: Literal["best", "last"], runs_dir: Path | None) -> Path:
-    if run.endswith(".pt"):
-        return Path(run)
-    from plifctl.runs import find_run
-
-    return find_run(run, options.existing_runs_dir(runs_dir)).checkpoint(which)
-
-
-def _tree(found: Evaluation, spec: ExperimentSpec, path: Path, tau: dict[str, float]) -> dict[str, Any]:
+def _tree(found: Evaluation, trained: models.Trained, tau: dict[str, float]) -> dict[str, Any]:
+    spec = trained.spec
     confusion = found.confusion(len(spec.dataset.classes))
     samples = confusion.sum(1)
     return {
         "experiment": spec.name,
         "recipe": spec.recipe,
-        "checkpoint": str(path),
+        "checkpoint": str(trained.path),
+        "folded": trained.folded,
         "T": spec.T,
         "samples": len(found.labels),
         "accuracy": found.accuracy,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from plifctl import console, paths
 from plifctl.cli import options
+from plifctl.cli.following import Screen, screen
 from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError
 from plifctl.registry import Resolved
 from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from plifctl.cache import Cache
+    from plifctl.snn.kernels import Kernel
     from plifctl.specs import ExperimentSpec
     from plifctl.splits import Split
-    from plifctl.training.loop import EpochRow, Trainer
+    from plifctl.training.loop import Trainer
+    from plifctl.training.progress import EpochRow, Recorder
+    from plifctl.training.ranks import Ranks
     from plifctl.training.samples import Place
 
 
@@ -42,6 +46,9 @@ class Request:
     no_checksum: bool
     no_download: bool
     checkpoint_every: int
+    kernel: Kernel
+    deterministic: bool
+    rank_timeout: float
     dry_run: bool
     cache_dir: Path
     runs_dir: Path
@@ -52,30 +59,106 @@ class Request:
         return "train" if self.protocol == "A" else "validate"
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What all ranks train with."""
+
+    ask: Request
+    resolved: Resolved
+    cache: Cache
+    split: Split
+    device: torch.device
+    place: Place
+    ranks: Ranks
+
+    def trainer(self, recorder: Recorder) -> Trainer:
+        """Returns the training, at its beginning."""
+        from plifctl.training.data import Feeder
+        from plifctl.training.loop import Trainer
+
+        ask, spec = self.ask, self.resolved.spec
+        feeder = Feeder(self.cache, spec, self.device, data_in=self.place, ranks=self.ranks)
+        return Trainer(spec, feeder, self.split, recorder, checkpoint_every=ask.checkpoint_every, kernel=ask.kernel)
+
+
 def run_job(ask: Request) -> None:
-    """Does what was asked, from the cache to the result on the screen."""
+    """Does what was asked, from the cache to the result on the screen, in one process or as one of several."""
+    from plifctl.training.ranks import Group, Ranks, device_of, joined, place_of
+
+    place = place_of()
+    if place is None:
+        _run_job(ask, Ranks())
+        return
+    group: Group | None = None
+    console.mute(place.rank > 0)
+    try:
+        with joined(place, ask.rank_timeout) as group:
+            _run_job(replace(ask, device=device_of(place, ask.device)), group)
+    except (Exception, Interrupted):
+        console.mute(group is not None and group.first_is_through)
+        raise
+
+
+def _run_job(ask: Request, ranks: Ranks) -> None:
     import torch
 
     from plifctl.runs import create_run, describe_machine
+    from plifctl.training.memory import keep_freed_memory
+    from plifctl.training.optimise import check_options
+    from plifctl.training.randomness import be_deterministic
+    from plifctl.training.ranks import compare_ranks
     from plifctl.training.samples import choose_place
 
     if not ask.prepare and (ask.raw is not None or ask.no_checksum or ask.no_download):
         raise UsageError("--raw, --no-checksum and --no-download are of use with --prepare only", hint="add --prepare")
     resumed = find_run(ask.resume, ask.runs_dir) if ask.resume is not None else None
     resolved = _as_before(ask, resumed) if resumed is not None else _anew(ask)
+    check_options(resolved.spec.train)
     device = choose_device(ask.device)
-    cache = _cache(ask, resolved, resumed)
+    if device.type == "cpu":
+        keep_freed_memory()
+    if ask.deterministic:
+        be_deterministic()
+    with ranks.first_alone():
+        cache = _cache(ask if ranks.rank == 0 else replace(ask, prepare=False), resolved, resumed)
     check_frames(cache, resolved.spec)
-    place, why = choose_place(cache.nbytes, device, ask.data_in)
+    compare_ranks(
+        ranks,
+        {
+            "experiment": resolved.spec.digest[:12],
+            "train.seed": resolved.spec.train.seed,
+            "train.epochs": resolved.spec.train.epochs,
+            "cache": cache.content_digest[:12],
+            "run to resume": resumed and resumed.name,
+            "--checkpoint-every": ask.checkpoint_every,
+            "kind of device": device.type,
+            "plifctl": paths.code_version(),
+            "torch": torch.__version__,
+        },
+    )
+    place, why = choose_place(cache.nbytes, device, ask.data_in, processes=ranks.on_this_machine())
     split = _split(ask, resolved, cache)
     for text in (*cache.notes, *split.notes):
         console.warn(text)
     if resolved.modified:
         console.note(f"modified: {', '.join(resolved.modified)}; the run stays out of the paper's tables")
+    work = _Work(ask, resolved, cache, split, device, place, ranks)
     if ask.dry_run:
-        _say_plan(ask, resolved, cache, split, device, place)
+        _say_plan(work)
         return
-    environment = describe_machine(str(device), torch.get_num_threads())
+    if resumed is not None and ranks.from_first(lambda: _is_done(resumed, resolved)):
+        longer = "stopped early" if resumed.record().stopped_early else "--epochs makes it longer"
+        console.note(f"{resumed.name} is finished; {longer}")
+        _say_result(resumed, resumed.record(), ask.as_json)
+        return
+    if ranks.rank > 0:
+        _take_part(work)
+        return
+    environment = {
+        **describe_machine(str(device), torch.get_num_threads(), ranks.size),
+        "kernel": ask.kernel,
+        "deterministic": ask.deterministic,
+    }
     if resumed is None:
         used = {"path": str(cache.path), "content_digest": cache.content_digest}
         run = create_run(
@@ -88,13 +171,16 @@ def run_job(ask: Request) -> None:
         )
     else:
         run = resumed
-        if run.status() == "finished" and resolved.spec.train.epochs <= run.record().epochs:
-            console.note(f"{run.name} is finished; --epochs makes it longer")
-            _say_result(run, run.record(), ask.as_json)
-            return
     console.note(why)
-    record = _train(ask, run, resolved, cache, split, device, place, environment)
+    record = _train(work, run, environment)
     _say_result(run, record, ask.as_json)
+
+
+def _is_done(run: Run, resolved: Resolved) -> bool:
+    if run.status() != "finished":
+        return False
+    record = run.record()
+    return record.stopped_early or resolved.spec.train.epochs <= record.epochs
 
 
 def _anew(ask: Request) -> Resolved:
@@ -196,24 +282,24 @@ def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
     )
 
 
-def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, device: torch.device, place: Place) -> None:
+def _say_plan(work: _Work) -> None:
     from plifctl.training.data import steps_per_epoch
 
-    spec = resolved.spec
+    ask, split, spec = work.ask, work.split, work.resolved.spec
     plan: dict[str, Any] = {
         "experiment": spec.name,
         "recipe": spec.recipe,
         "protocol": ask.protocol,
-        "modified": list(resolved.modified),
-        "cache": str(cache.path),
+        "modified": list(work.resolved.modified),
+        "cache": str(work.cache.path),
         "train": len(split.train),
         "validation": len(split.validation),
         "test": len(split.test),
         "T": spec.T,
         "epochs": spec.train.epochs,
         "steps_per_epoch": steps_per_epoch(len(split.train), spec.train),
-        "device": str(device),
-        "data_in": place,
+        "device": str(work.device),
+        "data_in": work.place,
         "runs_dir": str(ask.runs_dir),
     }
     if ask.as_json:
@@ -222,22 +308,9 @@ def _say_plan(ask: Request, resolved: Resolved, cache: Cache, split: Split, devi
         console.emit_table(("", "value"), [(key, _text(value)) for key, value in plan.items()])
 
 
-def _train(
-    ask: Request,
-    run: Run,
-    resolved: Resolved,
-    cache: Cache,
-    split: Split,
-    device: torch.device,
-    place: Place,
-    environment: dict[str, Any],
-) -> ResultRecord:
+def _train(work: _Work, run: Run, environment: dict[str, Any]) -> ResultRecord:
     """Trains the run to its end, from where it stands, and keeps the record."""
-    from plifctl.runs import load_checkpoint
-    from plifctl.training.data import Feeder
-    from plifctl.training.loop import Trainer
-
-    spec = resolved.spec
+    cache, split, spec, ranks = work.cache, work.split, work.resolved.spec, work.ranks
     data = RunData(
         verified=cache.verified,
         complete=cache.complete_set,
@@ -246,51 +319,88 @@ def _train(
         test=len(split.test),
         cache=cache.content_digest,
     )
-    with console.bar(spec.title, "batches") as bar:
-        recorder = _Watched(run, spec, bar)
-        with recorder.live(), _signals_noted(recorder):
-            feeder = Feeder(cache, spec, device, data_in=place)
-            trainer = Trainer(spec, feeder, split, recorder, checkpoint_every=ask.checkpoint_every)
-            if run.checkpoint("last").exists():
-                trainer.restore(load_checkpoint(run.checkpoint("last")))
-            elif run.metrics():
-                raise CheckpointError(
-                    f"{run.checkpoint('last')}: gone, the run cannot go on", hint="begin another: leave --resume out"
-                )
-            recorder.begin(resolved, trainer.progress.epoch)
-            _say_start(run, spec.title, trainer, device)
+    recorder = _Shown(run, spec)
+    with recorder.live(), _signals_noted(recorder), ranks.as_one():
+        trainer = work.trainer(recorder)
+        state = ranks.from_first(lambda: _state_of(run))
+        if state is not None:
+            trainer.restore(state)
+        recorder.begin(work.resolved, trainer.progress.epoch)
+        _say_start(run, spec.title, trainer, work.device)
+        with screen(run, spec, run.metrics()) as recorder.screen:
             try:
                 outcome = trainer.run()
             except Interrupted as stopped:
-                stopped.hint = f"go on with: plifctl {ask.verb} --resume {run.name}"
+                stopped.hint = f"go on with: plifctl {work.ask.verb} --resume {run.name}"
                 raise
-            return recorder.finish(outcome, resolved, data, environment)
+        return recorder.finish(outcome, work.resolved, data, environment)
 
 
-class _Watched(RunRecorder):
-    """A recorder that also shows what happens: a bar for the epoch, a line after it."""
+def _state_of(run: Run) -> dict[str, Any] | None:
+    """What the run goes on from; None at its beginning."""
+    from plifctl.runs import load_checkpoint
 
-    def __init__(self, run: Run, spec: ExperimentSpec, bar: console.Bar) -> None:
-        super().__init__(run, spec)
-        self._bar = bar
+    if run.checkpoint("last").exists():
+        return load_checkpoint(run.checkpoint("last"))
+    if run.metrics():
+        raise CheckpointError(
+            f"{run.checkpoint('last')}: gone, the run cannot go on", hint="begin another: leave --resume out"
+        )
+    return None
+
+
+def _take_part(work: _Work) -> None:
+    """Trains along with the first rank, step by step, and keeps and says nothing."""
+    recorder = _Silent()
+    with _signals_noted(recorder), work.ranks.as_one():
+        trainer = work.trainer(recorder)
+        state = work.ranks.from_first(lambda: None)
+        if state is not None:
+            trainer.restore(state)
+        trainer.run()
+
+
+class _Silent:
+    """The recorder of all ranks but the first."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        detail = f"loss {loss:.4f}" if part == "train" else ""
-        self._bar.update(step, steps, title=f"epoch {epoch}/{self.spec.train.epochs} {part}", detail=detail)
+        """Nothing."""
+
+    def on_epoch(self, row: EpochRow) -> None:
+        """Nothing."""
+
+    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def load_best(self) -> dict[str, Any]:
+        """Is asked of the first rank only."""
+        raise AssertionError
+
+    def stop_signal(self) -> int | None:
+        """Returns the signal that this rank received."""
+        return self.signum
+
+
+class _Shown(RunRecorder):
+    """A recorder that also shows what happens."""
+
+    screen: Screen
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        super().on_step(epoch, step, steps, loss, part)
+        assert self.beat is not None
+        self.screen.step(self.beat)
 
     def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)
-        accuracies = {"train": row.train_accuracy, "val": row.validation_accuracy, "test": row.test_accuracy}
-        parts = [f"epoch {row.epoch}/{self.spec.train.epochs}", f"loss {row.loss:.4f}"]
-        parts += [f"{name} {100 * value:.2f} %" for name, value in accuracies.items() if value is not None]
-        parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row.tau))
-        parts.append("rate " + " ".join(f"{rate:.3f}" for rate in row.firing_rate))
-        parts.append(f"{row.seconds:.1f} s")
-        console.note("  ".join(parts))
+        self.screen.epoch(asdict(row))
 
 
 @contextmanager
-def _signals_noted(recorder: RunRecorder) -> Iterator[None]:
+def _signals_noted(recorder: RunRecorder | _Silent) -> Iterator[None]:
     """The first signal asks the training to stop at the next step; the second one does not wait."""
 
     def ask(signum: int, frame: object) -> None:
@@ -358,6 +468,8 @@ def _say_result(run: Run, record: ResultRecord, as_json: bool) -> None:
         return
     what = "best test accuracy" if record.protocol == "A" else "test accuracy of the model chosen by validation"
     console.emit(f"{what}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")
+    if record.stopped_early:
+        console.emit(f"stopped early: no better epoch came in the {record.epochs - record.best_epoch} after it")
     if record.validation_accuracy is not None:
         console.emit(f"its validation accuracy: {100 * record.validation_accuracy:.2f} %")
     console.emit(f"run: {run.path}")

@@ -29,7 +29,8 @@ def registry() -> Registry:
     return load_registry()
 
 
-def _experiments(incomplete: str) -> list[str]:
+def experiments(incomplete: str) -> list[str]:
+    """Completes the name of an experiment."""
     return [name for name in registry().experiments() if name.startswith(incomplete)]
 
 
@@ -38,7 +39,7 @@ def _datasets(incomplete: str) -> list[str]:
 
 
 def _names(incomplete: str) -> list[str]:
-    return [*_datasets(incomplete), *_experiments(incomplete)]
+    return [*_datasets(incomplete), *experiments(incomplete)]
 
 
 def runs(incomplete: str) -> list[str]:
@@ -52,8 +53,16 @@ Name = Annotated[str, typer.Argument(help="Name of an experiment, data set or ne
 RunName = Annotated[
     str, typer.Argument(help="A run (id, part of it, path, or last), or a checkpoint file.", autocompletion=runs)
 ]
+RunId = Annotated[str, typer.Argument(help="A run: its id, part of it, its path, or last.", autocompletion=runs)]
+RunIds = Annotated[
+    list[str], typer.Argument(help="Runs: their ids, parts of them, paths, or last.", autocompletion=runs)
+]
+OptionalRunIds = Annotated[
+    list[str] | None, typer.Argument(help="Runs: their ids, parts of them, paths, or last.", autocompletion=runs)
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OptionalExperiment = Annotated[
-    str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=_experiments)
+    str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=experiments)
 ]
 RecipeOption = Annotated[
     Literal["paper", "published"] | None,
@@ -80,6 +89,10 @@ DataInOption = Annotated[
         "--data-in",
         help="Where samples are held: the GPU's memory, the machine's, or disk, batch by batch; by default what fits.",
     ),
+]
+KernelOption = Annotated[
+    Literal["auto", "eager", "fused"],
+    typer.Option("--kernel", help="Of spiking layers: eager is the definition, fused one compiled pass on the CPU."),
 ]
 RawOption = Annotated[
     Path | None,

@@ -9,11 +9,11 @@ import typer
 
 from plifctl import console
 from plifctl.cli import options
-from plifctl.errors import UsageError, did_you_mean
+from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
     from plifctl.registry import Registry
-    from plifctl.specs import Recipe
+    from plifctl.specs import ExperimentSpec, Recipe
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +29,10 @@ def show(
         Literal["experiment", "dataset", "network"] | None,
         typer.Option("--kind", help="Which, where a data set and a network have one name."),
     ] = None,
+    params: Annotated[
+        bool,
+        typer.Option("--params", help="Of an experiment: its network's layers, shapes, parameters and operations."),
+    ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Show an entry of the registry, resolved.
@@ -40,6 +44,9 @@ def show(
     from plifctl.specs import flattened
 
     registry = options.registry()
+    if params:
+        _show_layers(_experiment(registry, name, kind, recipe or "paper", overrides or []), as_json)
+        return
     tree, origins = _resolve(registry, name, kind, recipe or "paper", overrides or [])
     if as_json:
         console.emit_json({"spec": tree, "origins": origins})
@@ -48,9 +55,82 @@ def show(
     console.emit_table(("key", "value", "from"), rows)
 
 
+def _experiment(
+    registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
+) -> ExperimentSpec:
+    """The experiment whose layers are asked for: of a network alone neither input, classes nor neuron are known."""
+    from plifctl.registry import unknown
+
+    if kind in (None, "experiment") and name in registry.experiments():
+        return registry.experiment(name, recipe=recipe, overrides=overrides).spec
+    if kind != "experiment" and (name in registry.networks() or name in registry.datasets()):
+        specs = [registry.experiment(other).spec for other in registry.experiments()]
+        using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
+        raise UsageError(
+            f"--params needs an experiment, which gives a network its input, classes and neuron; {name} is none",
+            hint=f"plifctl show {using[0]} --params"
+            if using
+            else f"plifctl show EXPERIMENT --params --set network={name}",
+        )
+    raise unknown("experiment", name, registry.experiments())
+
+
+def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from plifctl.anatomy import anatomy, totals
+    from plifctl.specs import frame_shape
+
+    shape = frame_shape(spec.dataset, spec.frames)
+    static = spec.dataset.kind == "images"
+    layers = anatomy(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    parameters = sum(layer.parameters for layer in layers)
+    operations = totals(layers)
+    if as_json:
+        console.emit_json(
+            {
+                "experiment": spec.name,
+                "recipe": spec.recipe,
+                "network": spec.network.name,
+                "T": spec.T,
+                "input": list(shape),
+                "layers": [asdict(layer) for layer in layers],
+                "parameters": parameters,
+                "operations": {
+                    kind: {"per_step": step, "per_sample": sample} for kind, (step, sample) in operations.items()
+                },
+            }
+        )
+        return
+    size = "×".join(map(str, shape))
+    console.emit(f"{spec.name} ({spec.recipe} recipe): network {spec.network.name}, input {size}, T = {spec.T}\n")
+    rows = [
+        (
+            layer.name,
+            layer.what,
+            "×".join(map(str, layer.shape)),
+            f"{layer.parameters:,}" if layer.parameters else "",
+            f"{layer.operations:,}" if layer.operations else "",
+            layer.kind if layer.operations else "",
+            layer.runs,
+        )
+        for layer in layers
+    ]
+    columns = ("layer", "is", "output", "parameters", "operations", "of", "steps")
+    console.emit_table(columns, rows, title="Of one sample, at one step")
+    console.emit(f"\n{parameters:,} parameters, {4 * parameters / 1e6:,.2f} MB as float32\n")
+    sums = [(kind, f"{step:,}", f"{sample:,}") for kind, (step, sample) in operations.items()]
+    console.emit_table(("operations", "a step", f"a sample (T = {spec.T})"), sums)
+    console.emit("\nMACs are dense: zeros are multiplied, too. Spikes are sparse: plifctl eval shows how sparse.")
+    if static:
+        console.emit("An image is the same at each step: layers before the first neuron run once a sample.")
+
+
 def _resolve(
     registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
+    from plifctl.registry import unknown
+
     if kind in (None, "experiment") and name in registry.experiments():
         resolved = registry.experiment(name, recipe=recipe, overrides=overrides)
         origins = {key: str(origin) for key, origin in resolved.origins.items()}
@@ -65,7 +145,7 @@ def _resolve(
         return registry.network(name).model_dump(mode="json"), {}
     names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
     known = names[kind] if kind is not None else [name for some in names.values() for name in some]
-    raise UsageError(f"unknown {kind or 'name'} {name!r}", hint=did_you_mean(name, known))
+    raise unknown(kind or "name", name, known)
 
 
 def _text(value: Any) -> str:

@@ -27,7 +27,20 @@ PrepareOption = Annotated[
 EveryOption = Annotated[
     int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every so many steps, not only after epochs.")
 ]
+RankTimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--rank-timeout",
+        min=1,
+        metavar="SECONDS",
+        help="With several processes: how long one that does not answer is waited for.",
+    ),
+]
 
+DeterministicOption = Annotated[
+    bool,
+    typer.Option("--deterministic", help="The same bits every time on a GPU, too, or an error where that cannot be."),
+]
 
 _TRAIN = """Train, and test after each epoch (accuracy A).
 
@@ -68,6 +81,9 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
         no_checksum: options.ChecksumOption = False,
         no_download: options.NoDownloadOption = False,
         checkpoint_every: EveryOption = 0,
+        kernel: options.KernelOption = "auto",
+        deterministic: DeterministicOption = False,
+        rank_timeout: RankTimeoutOption = 120.0,
         dry_run: options.DryRunOption = False,
         cache_dir: options.CacheDirOption = None,
         runs_dir: options.RunsDirOption = None,
@@ -90,6 +106,9 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
             no_checksum=no_checksum,
             no_download=no_download,
             checkpoint_every=checkpoint_every,
+            kernel=kernel,
+            deterministic=deterministic,
+            rank_timeout=rank_timeout,
             dry_run=dry_run,
             cache_dir=cache_dir or paths.cache_dir(),
             runs_dir=runs_dir or paths.runs_dir(),

@@ -196,6 +196,8 @@ class _Ours:
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
             f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
         ]
+        if any(record.stopped_early for record in found):
+            parts.append("stopped early")
         if not first.data.complete:
             parts.append(
                 f"SUBSET: {first.data.train + first.data.validation} training and {first.data.test} test samples"

@@ -1,9 +1,17 @@
 """Documents that follow from the code are what the code says."""
 
+import re
 import runpy
+import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
+
+from plifctl.paths import registry_dirs
+from plifctl.registry import Registry, load_registry
+from plifctl.training.optimise import Optimisation
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -17,9 +25,37 @@ def test_the_reference_is_up_to_date() -> None:
     "page", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/concepts.md", "registry/README.md"]
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
-    import re
-
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [("docs/guide.md", {"nmnist-sgd", "mine"}), ("registry/README.md", {"fashion-small"})],
+)
+def test_examples_of_the_registry_are_valid_and_can_be_trained(page: str, expected: set[str], tmp_path: Path) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, block in re.findall(r"```yaml\n# mine/(\S+)\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    registry = Registry([*registry_dirs(), tmp_path])
+    assert registry.check() == []
+    examples = set(registry.experiments()) - set(load_registry().experiments())
+    assert examples == expected
+    for name in examples:
+        Optimisation(torch.nn.Linear(1, 1), registry.experiment(name).spec.train, torch.device("cpu"))
+
+
+def test_examples_of_settings_are_valid() -> None:
+    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in text.splitlines() if line.startswith("plifctl train ")]
+    seen = 0
+    for _, _, name, *options in commands:
+        overrides = [value for key, value in pairwise(options) if key == "--set"]
+        if overrides:
+            spec = load_registry().experiment(name, overrides=overrides).spec
+            Optimisation(torch.nn.Linear(1, 1), spec.train, torch.device("cpu"))
+            seen += 1
+    assert seen >= 4

@@ -1,17 +1,32 @@
 """Run directories: status from what is there, records, checkpoints."""
 
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from making import make_run
 
 import plifctl as package
 from plifctl import runs
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.registry import load_registry
-from plifctl.runs import Run, RunRecorder, create_run, find_run, load_checkpoint, load_records
+from plifctl.runs import (
+    Beat,
+    Run,
+    RunRecorder,
+    best_row,
+    create_run,
+    find_run,
+    load_checkpoint,
+    load_records,
+    remove_run,
+    verify_run,
+)
+from plifctl.runs.pulse import write_beat
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
 
@@ -135,6 +150,83 @@ def test_damaged_records_are_left_out_and_named(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_run_says_what_code_it_is_of() -> None:
-    described = runs.describe_machine("cpu", 1)
+    described = runs.describe_machine("cpu", 1, 1)
     assert re.fullmatch(rf"{re.escape(package.__version__)}(\+\w+(-dirty)?)?", described["plifctl"])
     assert {"python", "torch", "numpy", "platform", "device", "threads"} <= set(described)
+
+
+class TestManifest:
+    def test_of_a_whole_run(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        manifest = json.loads((run.path / "manifest.json").read_text())["files"]
+        there = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+        assert there - set(manifest) == {"manifest.json", ".lock"}
+        assert set(manifest) <= there
+        (run.path / "notes.txt").write_text("of my own")
+        assert verify_run(run) == []
+
+    @pytest.mark.parametrize("name", ["result.json", "run.json", "metrics.jsonl", "checkpoints/best.pt"])
+    def test_damage_is_named(self, tmp_path: Path, name: str) -> None:
+        run = make_run(tmp_path)
+        path = run.path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]]))
+        assert verify_run(run) == [f"{name}: its content is not what was written"]
+        path.write_bytes(whole[:-1])
+        assert verify_run(run) == [f"{name}: {len(whole) - 1:,} bytes, expected {len(whole):,}"]
+        path.unlink()
+        assert verify_run(run) == [f"{name}: missing"]
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"files": []}', '{"files": {"x": {}}}'])
+    def test_a_manifest_that_is_none(self, tmp_path: Path, text: str) -> None:
+        run = make_run(tmp_path)
+        (run.path / "manifest.json").write_text(text)
+        (problem,) = verify_run(run)
+        assert problem.startswith("manifest.json: damaged")
+
+    def test_a_run_that_goes_on_has_none(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        recorder = RunRecorder(run, RESOLVED.spec)
+        with recorder.live():
+            recorder.begin(RESOLVED, 1)
+        assert not (run.path / "manifest.json").exists()
+        assert run.status() == "killed"
+
+
+def test_lookers_on_see_the_step(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert run.beat() is None
+    recorder = RunRecorder(run, RESOLVED.spec)
+    with recorder.live():
+        recorder.on_step(1, 1, 9, 0.5, "train")
+        recorder.on_step(1, 2, 9, 0.4, "train")  # within a second: not written
+        beat = run.beat()
+        assert beat is not None
+        assert (beat.epoch, beat.part, beat.step, beat.steps, beat.loss) == (1, "train", 1, 9, 0.5)
+        recorder.on_step(1, 1, 3, math.nan, "test")
+        assert recorder.beat is not None
+        assert (recorder.beat.loss, recorder.beat.rate) == (None, 0.0)
+        (run.path / "progress.json").write_text("{")
+        assert run.beat() is None
+    assert not (run.path / "progress.json").exists()
+
+
+def test_nobody_to_look_on_is_no_reason_to_fail(tmp_path: Path) -> None:
+    write_beat(tmp_path / "gone" / "progress.json", Beat(1, "train", 1, 1, None, 0.0, 0.0))
+
+
+def test_the_best_epoch_is_chosen_by_validation() -> None:
+    rows = [{"epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.1}]
+    rows += [{"epoch": number, "test_accuracy": 0.5, "validation_accuracy": 0.2} for number in (2, 3)]
+    assert best_row(rows) is rows[1]
+    assert best_row([{**row, "validation_accuracy": None} for row in rows]) == {**rows[0], "validation_accuracy": None}
+    assert best_row([]) is None
+
+
+def test_removing(tmp_path: Path) -> None:
+    run, other = make(tmp_path), make(tmp_path)
+    with RunRecorder(run, RESOLVED.spec).live(), pytest.raises(UsageError, match="being trained"):
+        remove_run(run)
+    assert run.config()
+    remove_run(run)
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]

@@ -598,7 +598,8 @@ class TestTars:
     def test_every_flipped_byte_is_found(self, packed: Path) -> None:
         whole = packed.read_bytes()
         undisturbed = opened("gesture", packed.parent).digest
-        for place in np.random.default_rng(0).integers(10, len(whole), 60):
+        data = whole.index(0, 10) + 1 if whole[3] & 8 else 10  # gzip's header may hold a name, which nothing depends on
+        for place in np.random.default_rng(0).integers(data, len(whole), 60):
             packed.write_bytes(whole[:place] + bytes([whole[place] ^ 0x04]) + whole[place + 1 :])
             with pytest.raises((DamagedFileError, RawDataError)):
                 opened("gesture", packed.parent)

@@ -1,0 +1,76 @@
+"""A training on the screen: the panel on a terminal, a line an epoch elsewhere; for train, validate and watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from plifctl import console
+
+if TYPE_CHECKING:
+    from plifctl.panel import Panel
+    from plifctl.runs import Beat, Run
+    from plifctl.specs import ExperimentSpec
+
+
+class Screen(Protocol):
+    """Who shows a training."""
+
+    def step(self, beat: Beat) -> None:
+        """Shows where it is."""
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """Shows an epoch that is done, as ``metrics.jsonl`` has it."""
+
+
+class _Drawn:
+    def __init__(self, panel: Panel, draw: Callable[[], None]) -> None:
+        self._panel, self._draw = panel, draw
+
+    def step(self, beat: Beat) -> None:
+        self._panel.beat = beat
+        self._draw()
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        self._panel.rows.append(row)
+        if row["epoch"] >= self._panel.epochs:
+            self._panel.beat = None
+        self._draw()
+
+
+class _Written:
+    def __init__(self, bar: console.Bar, epochs: int, say: Callable[[str], None]) -> None:
+        self._bar, self._epochs, self._say = bar, epochs, say
+
+    def step(self, beat: Beat) -> None:
+        detail = f"loss {beat.loss:.4f}" if beat.loss is not None else ""
+        self._bar.update(beat.step, beat.steps, title=f"epoch {beat.epoch}/{self._epochs} {beat.part}", detail=detail)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        from plifctl.panel import epoch_line
+
+        self._say(epoch_line(row, self._epochs))
+
+
+@contextmanager
+def screen(
+    run: Run, spec: ExperimentSpec, rows: Sequence[dict[str, Any]], *, say: Callable[[str], None] = console.note
+) -> Iterator[Screen]:
+    """Yields what shows a training while the block runs.
+
+    Args:
+        run: The run.
+        spec: Its experiment, with as many epochs as there will be.
+        rows: The epochs so far; without a terminal they are not shown again.
+        say: Writes a line where there is no terminal.
+    """
+    if console.can_draw():
+        from plifctl.panel import Panel
+
+        panel = Panel(spec.title, run.name, spec.train.epochs, spec.train.batch_size, rows)
+        with console.live(panel) as draw:
+            yield _Drawn(panel, draw)
+    else:
+        with console.bar(spec.title, "batches") as bar:
+            yield _Written(bar, spec.train.epochs, say)

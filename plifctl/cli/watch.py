@@ -1,0 +1,91 @@
+"""plifctl watch: follow a run from another terminal."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from plifctl import console
+from plifctl.cli import options
+from plifctl.cli.following import Screen, screen
+from plifctl.errors import Interrupted, RunError
+
+if TYPE_CHECKING:
+    from plifctl.runs import Run
+
+_LOOK_SECONDS = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the subcommand."""
+    app.command("watch")(watch)
+
+
+def watch(
+    run: options.RunId = "last", runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
+) -> None:
+    """Follow a run that is trained elsewhere on this machine, until it ends.
+
+    Shows what train shows; without a terminal a line for each epoch. Ctrl-C ends the watching, not the run.
+    Exit code: 0 of a finished run, else the one that the training ended with, 6 where it was killed.
+
+    Example: plifctl watch last
+    """
+    from plifctl.runs import find_run
+
+    watched = find_run(run, options.existing_runs_dir(runs_dir))
+    spec = watched.config().spec
+    try:
+        with screen(watched, spec, [], say=console.note if as_json else console.emit) as shown:
+            _follow(watched, shown)
+    except Interrupted as stop:
+        raise Interrupted(stop.exit_code - 128, f"not watching any more; {watched.name} goes on") from None
+    _say_end(watched, as_json)
+
+
+def _follow(run: Run, shown: Screen) -> None:
+    """Shows what there is and what comes, until nobody trains the run."""
+    seen, ended = 0, False
+    while True:
+        running = run.status() == "running"
+        try:
+            rows = run.metrics()
+        except RunError:  # a line that is being written
+            if not running:
+                raise
+            rows = []
+        for row in rows[seen:]:
+            shown.epoch(row)
+        seen = max(seen, len(rows))
+        beat = run.beat()
+        if beat is not None and running:
+            shown.step(beat)
+        if not running and ended:  # seen twice: one that is just beginning holds no lock yet
+            return
+        ended = not running
+        time.sleep(_LOOK_SECONDS)
+
+
+def _say_end(run: Run, as_json: bool) -> None:
+    from plifctl.runs import best_row
+
+    status, info, best = run.status(), run.info(), best_row(run.metrics())
+    code = 0 if status == "finished" else int(info.get("exit_code") or 0) or RunError.exit_code
+    tree: dict[str, Any] = {
+        "run": run.name,
+        "status": status,
+        "exit_code": code,
+        "epoch": len(run.metrics()),
+        "best_epoch": best["epoch"] if best else None,
+        "test_accuracy": run.record().accuracy if status == "finished" else None,
+    }
+    if as_json:
+        console.emit_json(tree)
+    elif status == "finished":
+        console.note(f"{run.name}: finished, test accuracy {100 * tree['test_accuracy']:.2f} %")
+    else:
+        console.warn(f"{run.name}: {info.get('error') or status}" if status != "killed" else f"{run.name}: killed")
+    if code:
+        raise typer.Exit(code)

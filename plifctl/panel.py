@@ -1,0 +1,194 @@
+"""What a training looks like while it goes on: the live panel of train, validate and watch, and its plain line.
+
+The panel is told of steps and epochs, and draws itself by rich as wide as the terminal is; columns that do not fit are
+left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from plifctl.runs import Beat, best_row
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
+
+
+def sparkline(values: Iterable[float | None], width: int) -> str:
+    """Draws numbers as a line of at most ``width`` blocks, from their least to their greatest.
+
+    Of more numbers than blocks, each block shows the last of its share; what is no number is a blank.
+
+    Example:
+        >>> sparkline([1.0, 2.0, None, 3.0], 8), sparkline(range(100), 4), sparkline([2.0, 2.0], 8)
+        ('▁▅ █', '▁▃▆█', '▁▁')
+    """
+    known = [math.nan if value is None else value for value in values]
+    if len(known) > width:
+        known = [known[-(-len(known) * (block + 1) // width) - 1] for block in range(width)]
+    finite = [value for value in known if math.isfinite(value)]
+    if not finite:
+        return " " * len(known)
+    least, span = min(finite), max(finite) - min(finite)
+    heights = [(value - least) / span * (len(_BLOCKS) - 1) if span > 0 else 0 for value in known]
+    return "".join(_BLOCKS[int(height + 0.5)] if math.isfinite(height) else " " for height in heights)
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """One epoch in a line, for where there is no terminal."""
+    parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}"]
+    parts += [f"{name} {100 * row[key]:.2f} %" for name, key in _ACCURACIES if row[key] is not None]
+    parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row["tau"]))
+    parts.append("rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
+    parts.append(f"{row['seconds']:.1f} s")
+    return "  ".join(parts)
+
+
+def layer_names(row: dict[str, Any]) -> list[str]:
+    """The spiking layers of an epoch's row; rows of earlier versions name none."""
+    return row.get("layers") or [f"sn{index}" for index in range(len(row["tau"]))]
+
+
+class Panel:
+    """A training at a glance; drawn by rich.
+
+    Args:
+        title: What is trained.
+        run: The run's id.
+        epochs: How many there will be.
+        batch_size: Samples in a batch.
+        rows: The epochs so far, as ``metrics.jsonl`` has them.
+    """
+
+    def __init__(self, title: str, run: str, epochs: int, batch_size: int, rows: Sequence[dict[str, Any]]) -> None:
+        self.title, self.run, self.epochs, self.batch_size = title, run, epochs, batch_size
+        self.rows = list(rows)
+        self.beat: Beat | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.max_width, options.height or console.size.height
+        parts: list[RenderableType] = [_line(f"{self.title}  {self.run}", "bold"), *self._now(width)]
+        if self.rows:
+            layers = self._layers(width, most=max(3, height - 10))
+            room = height - len(parts) - layers.row_count - 6  # heads, blank lines, best, and the shell's line
+            parts += ["", layers, "", self._epochs(max(1, min(5, room)))]
+            parts += [_line(f"best: {self._best()}", "bold")]
+        yield Group(*parts)
+
+    def _now(self, width: int) -> list[RenderableType]:
+        beat = self.beat
+        if beat is None:
+            return [_line(f"{len(self.rows)} of {self.epochs} epochs done")]
+        head, tail = f"epoch {beat.epoch}/{self.epochs} {beat.part}", f"{beat.step:,}/{beat.steps:,}"
+        bar = ProgressBar(total=beat.steps, completed=beat.step, width=max(4, min(60, width - len(head + tail) - 2)))
+        line = Table.grid(padding=(0, 1, 0, 0))
+        line.add_row(_line(head), bar, _line(tail))
+        loss = f"loss {beat.loss:.4f}, " if beat.loss is not None else ""
+        left = ", ".join(f"{what} {duration(seconds)}" for what, seconds in self._left(beat).items())
+        speed = f"{beat.rate * self.batch_size:,.1f} samples/s"
+        return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
+
+    def _left(self, beat: Beat) -> dict[str, float]:
+        """Seconds to the ends of epoch and run: earlier epochs tell, before the first one is over its steps' speed."""
+        if beat.rate <= 0:
+            return {}
+        part = (beat.steps - beat.step) / beat.rate
+        known = sorted(row["seconds"] for row in self.rows[-5:])
+        whole = known[len(known) // 2] if known else beat.elapsed + part
+        epoch = max(part, whole - beat.elapsed)
+        return {"epoch": epoch, "run": epoch + (self.epochs - beat.epoch) * whole}
+
+    def _layers(self, width: int, most: int) -> Table:
+        last, before = self.rows[-1], self.rows[-2] if len(self.rows) > 1 else None
+        names = layer_names(last)
+        longest = max(len("layer"), *map(len, names))
+        # τ 7, Δτ 7, rate 6, two norms of 7, two blanks between two
+        wide = width >= longest + 46 + 8
+        history = max(4, min(24, width - longest - (46 if wide else 37)))
+        norms = _feeding_norms(last.get("gradient_norm", {}))
+        head = "τ over epochs" if history >= len("τ over epochs") else "τ so far"
+        table = _table(("layer", "τ", "Δτ", head, "rate", "‖∇W‖"), text_columns=(0, 3))
+        if wide:
+            table.add_column("‖∇a‖", justify="right", no_wrap=True)
+        for index, name in enumerate(names[:most]):
+            taus = [row["tau"][index] for row in self.rows]
+            change = f"{taus[-1] - taus[-2]:+.3f}" if before is not None else ""
+            weights, own = norms.get(name, (None, None))
+            cells = [name, f"{taus[-1]:.3f}", change, sparkline(taus, history), f"{last['firing_rate'][index]:.4f}"]
+            cells += [_short(weights), _short(own)] if wide else [_short(weights)]
+            table.add_row(*cells)
+        if len(names) > most:
+            table.add_row(f"… {len(names) - most} more")
+        return table
+
+    def _epochs(self, most: int) -> Table:
+        shown = self.rows[-most:]
+        accuracies = [(name, key) for name, key in _ACCURACIES if any(row[key] is not None for row in shown)]
+        table = _table(("epoch", "loss", *(f"{name} %" for name, _ in accuracies), "samples/s", "s"), text_columns=())
+        for row in shown:
+            cells = [_percent(row[key]) for _, key in accuracies]
+            speeds = (f"{row['samples_per_second']:,.1f}", f"{row['seconds']:,.1f}")
+            table.add_row(str(row["epoch"]), f"{row['loss']:.4f}", *cells, *speeds)
+        return table
+
+    def _best(self) -> str:
+        best = best_row(self.rows)
+        if best is None:
+            return "none yet"
+        known = [f"{name} {_percent(best[key])} %" for name, key in _ACCURACIES[1:] if best[key] is not None]
+        return f"{', '.join(known)}, epoch {best['epoch']}"
+
+
+def duration(seconds: float) -> str:
+    """A time to come, in its two largest units.
+
+    Example:
+        >>> duration(42), duration(200), duration(7500), duration(200_000)
+        ('42 s', '3 min', '2 h 5 min', '2 d 7 h')
+    """
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _feeding_norms(norms: dict[str, float | None]) -> dict[str, tuple[float | None, float | None]]:
+    """Of each spiking layer the gradient's norm of the weights that feed it, and of its own parameters."""
+    found: dict[str, tuple[float | None, float | None]] = {}
+    weights: float | None = None
+    for name, norm in norms.items():  # in the network's order
+        kind = name.rstrip("0123456789")
+        if kind == "sn":
+            found[name] = weights, norm
+        elif kind != "bn":
+            weights = norm
+    return found
+
+
+def _line(text: str, style: str = "") -> Text:
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _table(columns: Sequence[str], *, text_columns: Sequence[int]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index in text_columns else "right", no_wrap=True)
+    return table
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.1e}"

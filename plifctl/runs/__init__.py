@@ -1,0 +1,53 @@
+"""Run directories: everything a training leaves behind, and the small record that reports are made from.
+
+    runs/<UTC>-<experiment>-<spec12>-s<seed>/
+        run.json         when, by which process, on which cache; how it ended
+        config.yaml      the resolved experiment and where each value came from
+        env.json         versions and machine
+        split.json       the ids trained on, validated on, tested on
+        metrics.jsonl    one line an epoch
+        progress.json    the step it is at; while it runs only
+        events.out.…     the metrics for TensorBoard
+        checkpoints/     last.pt, best.pt
+        manifest.json    sha256 of every file; of finished runs only
+        result.json      the record; written last, by finished runs only
+
+A run is live while its process holds ``.lock``: a killed run never looks finished or running.
+"""
+
+from plifctl.runs.checkpoints import load_checkpoint
+from plifctl.runs.directory import (
+    Run,
+    RunConfig,
+    Status,
+    all_runs,
+    best_row,
+    create_run,
+    describe_machine,
+    find_run,
+    remove_run,
+)
+from plifctl.runs.manifest import verify_run
+from plifctl.runs.pulse import Beat
+from plifctl.runs.recorder import RunRecorder
+from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
+
+__all__ = [
+    "Beat",
+    "ResultRecord",
+    "Run",
+    "RunConfig",
+    "RunData",
+    "RunRecorder",
+    "Status",
+    "all_runs",
+    "best_row",
+    "check_records",
+    "create_run",
+    "describe_machine",
+    "find_run",
+    "load_checkpoint",
+    "load_records",
+    "remove_run",
+    "verify_run",
+]

@@ -1,0 +1,48 @@
+"""The state of a training as a file: tensors and plain values, read without executing anything."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+from plifctl import paths
+from plifctl.errors import CheckpointError, PlifctlError
+from plifctl.specs import ExperimentSpec
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Replaces a checkpoint, whole or not at all."""
+    import torch
+
+    with paths.written_beside(path) as temporary:
+        whole = io.BytesIO()  # torch's own writing of files has no good word for a full disk
+        torch.save(state, whole)
+        temporary.write_bytes(whole.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, executing nothing.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists the runs there are")
+    try:
+        with paths.machine_errors(path):
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        ExperimentSpec.model_validate_json(state["spec"])
+        str(state["cache"]), dict(state["model"])
+    except PlifctlError:
+        raise
+    except Exception as error:  # torch raises nearly anything on a damaged file
+        raise CheckpointError(f"{path}: damaged, or no checkpoint of plifctl: {_first_line(error)}") from error
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,280 @@
+"""A run's directory: how it is made, found, read and removed."""
+
+from __future__ import annotations
+
+import calendar
+import json
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+import numpy as np
+import yaml
+
+from plifctl import paths
+from plifctl.errors import RunError, UsageError
+from plifctl.registry import Resolved
+from plifctl.runs.pulse import Beat, read_beat
+from plifctl.runs.records import ResultRecord, read_record
+from plifctl.specs import ExperimentSpec, Protocol, Recipe
+
+Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
+_SAID = ("running", "stopped", "failed")
+_STAMP = "%Y%m%dT%H%M%SZ"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What was asked of a run: enough to ask for it again."""
+
+    experiment: str
+    recipe: Recipe
+    protocol: Protocol
+    overrides: tuple[str, ...]
+    spec: ExperimentSpec
+    origins: dict[str, str]
+
+
+class Run:
+    """A run directory.
+
+    Args:
+        path: The directory.
+
+    Raises:
+        UsageError: There is no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / "config.yaml").is_file():
+            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists them")
+
+    @property
+    def name(self) -> str:
+        """The directory's name, the run's id."""
+        return self.path.name
+
+    @property
+    def begun(self) -> float:
+        """When the run was made, in seconds since 1970: its name says it, else its folder."""
+        try:
+            return float(calendar.timegm(time.strptime(self.name.split("-")[0], _STAMP)))
+        except ValueError:  # a folder that somebody named
+            return (self.path / "config.yaml").stat().st_mtime
+
+    def config(self) -> RunConfig:
+        """Returns what was asked of the run.
+
+        Raises:
+            RunError: ``config.yaml`` is damaged.
+        """
+        path = self.path / "config.yaml"
+        try:
+            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            spec = ExperimentSpec.model_validate(tree["spec"])
+            overrides, origins = tuple(tree["overrides"]), dict(tree["origins"])
+            return RunConfig(tree["experiment"], tree["recipe"], tree["protocol"], overrides, spec, origins)
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise RunError(f"{path}: damaged: {error}") from error
+
+    def info(self) -> dict[str, Any]:
+        """Returns ``run.json``.
+
+        Raises:
+            RunError: It is damaged.
+        """
+        tree = self._json("run.json")
+        try:
+            str(tree["cache"]["content_digest"])
+        except (TypeError, KeyError) as error:
+            raise RunError(f"{self.path / 'run.json'}: damaged: {error}") from error
+        return tree
+
+    def environment(self) -> dict[str, Any]:
+        """Returns ``env.json``, as :func:`describe_machine` gave it."""
+        return self._json("env.json")
+
+    def split(self) -> dict[str, Any]:
+        """Returns ``split.json``, as :meth:`plifctl.splits.Split.to_json` gave it."""
+        return self._json("split.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (FileNotFoundError, ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged: {error}") from error
+
+    def status(self) -> Status:
+        """Returns how the run stands, from what is there rather than from what was last said."""
+        if (self.path / "result.json").is_file():
+            return "finished"
+        lock = self.lock()
+        try:
+            with lock.acquire(timeout=0):
+                pass
+        except filelock.Timeout:
+            return "running"
+        except OSError:  # a run of somebody else's: what it said last is all that can be known
+            return self.info()["status"] if self.info().get("status") in _SAID else "unknown"
+        said = self.info().get("status")
+        return said if said in ("stopped", "failed") else "killed"
+
+    def lock(self) -> filelock.BaseFileLock:
+        """Returns what a process holds for as long as it trains the run."""
+        return filelock.FileLock(self.path / ".lock")
+
+    def beat(self) -> Beat | None:
+        """Returns where a run that is live was a moment ago; None where nothing is known."""
+        return read_beat(self.path / "progress.json")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none."""
+        path = self.path / "metrics.jsonl"
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = dict(json.loads(line))
+                int(row["epoch"])
+                rows.append(row)
+            except (ValueError, TypeError, KeyError) as error:
+                if number < len(lines):
+                    raise RunError(f"{path}:{number}: damaged: {error}") from error
+        return rows
+
+    def checkpoint(self, name: Literal["last", "best"]) -> Path:
+        """Returns where a checkpoint lies."""
+        return self.path / "checkpoints" / f"{name}.pt"
+
+    def record(self) -> ResultRecord:
+        """Returns the result of a finished run."""
+        return read_record(self.path / "result.json")
+
+
+def create_run(
+    runs_dir: Path,
+    resolved: Resolved,
+    protocol: Protocol,
+    *,
+    cache: dict[str, Any],
+    split: dict[str, Any],
+    environment: dict[str, Any],
+) -> Run:
+    """Makes the directory of a new run and everything in it that is known before the first step.
+
+    Args:
+        runs_dir: Where runs lie.
+        resolved: The experiment.
+        protocol: A or B.
+        cache: Path and content digest of the cache.
+        split: As :meth:`plifctl.splits.Split.to_json` gives it.
+        environment: As :func:`describe_machine` gives it.
+    """
+    spec = resolved.spec
+    stamp = time.strftime(_STAMP, time.gmtime())
+    name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
+    path = runs_dir / name
+    for number in range(2, 1000):  # two runs may start within a second
+        paths.make_dir(runs_dir)
+        try:
+            with paths.machine_errors(path):
+                path.mkdir()
+            break
+        except FileExistsError:
+            path = runs_dir / f"{name}-{number}"
+    paths.write_json(path / "run.json", {"status": "created", "cache": cache})
+    paths.write_json(path / "env.json", environment)
+    paths.write_json(path / "split.json", split)
+    write_config(path, resolved, protocol)
+    return Run(path)
+
+
+def write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
+    """Writes the ``config.yaml`` of the run in the folder ``path``."""
+    tree = {
+        "experiment": resolved.spec.name,
+        "recipe": resolved.spec.recipe,
+        "protocol": protocol,
+        "overrides": list(resolved.overrides),
+        "digest": resolved.spec.digest,
+        "spec": resolved.spec.model_dump(mode="json"),
+        "origins": {key: str(origin) for key, origin in resolved.origins.items()},
+    }
+    paths.write_text(path / "config.yaml", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+
+
+def find_run(name: str, runs_dir: Path) -> Run:
+    """Returns a run by its path, its id, any part of its id that no other has, or ``last``.
+
+    Raises:
+        UsageError: None fits, or several do.
+    """
+    if (Path(name) / "config.yaml").is_file():
+        return Run(Path(name))
+    there = all_runs(runs_dir)
+    fitting = there[-1:] if name == "last" else [run for run in there if name in run.name]
+    exact = [run for run in fitting if run.name == name]
+    if len(exact or fitting) == 1:
+        return (exact or fitting)[0]
+    if fitting:
+        listed = ", ".join(run.name for run in fitting[-5:])
+        latest = "the latest are " if len(fitting) > 5 else ""
+        raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{listed}", hint="give more of the name")
+    raise UsageError(f"no run {name!r} in {runs_dir}", hint="plifctl runs lists them; a path will do, too")
+
+
+def all_runs(runs_dir: Path) -> list[Run]:
+    """Returns every run, oldest first."""
+    return [Run(path.parent) for path in sorted(runs_dir.glob("*/config.yaml"))]
+
+
+def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Returns the epoch with the highest accuracy by which epochs are chosen: validation's where there is one.
+
+    Args:
+        rows: As :meth:`Run.metrics` gives them; of equal ones the earliest counts.
+    """
+    for name in ("validation_accuracy", "test_accuracy"):
+        known = [row for row in rows if row.get(name) is not None]
+        if known:
+            return max(known, key=lambda row: float(row[name]))
+    return None
+
+
+def remove_run(run: Run) -> None:
+    """Removes a run and everything in its folder.
+
+    Raises:
+        UsageError: It is being trained.
+    """
+    try:
+        with paths.machine_errors(run.path), run.lock().acquire(timeout=0):
+            (run.path / "config.yaml").unlink(missing_ok=True)  # what is half removed is no run any more
+            shutil.rmtree(run.path)
+    except filelock.Timeout:
+        raise UsageError(
+            f"{run.path}: being trained, not removed", hint="stop it first: Ctrl-C where it runs"
+        ) from None
+
+
+def describe_machine(device: str, threads: int, ranks: int) -> dict[str, Any]:
+    """Returns versions and machine, what a number may depend on beyond the experiment; of several ranks the first's."""
+    import torch
+
+    return {
+        "plifctl": paths.code_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "threads": threads,
+        "ranks": ranks,
+    }

@@ -1,0 +1,199 @@
+"""Keeps a training in its run directory while it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import filelock
+
+from plifctl import paths
+from plifctl.errors import Interrupted, PlifctlError, ResumeError
+from plifctl.registry import Resolved
+from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
+from plifctl.runs.directory import Run, write_config
+from plifctl.runs.manifest import write_manifest
+from plifctl.runs.pulse import EVERY_SECONDS, Beat, Pulse, write_beat
+from plifctl.runs.records import ResultRecord, RunData
+from plifctl.specs import ExperimentSpec
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from plifctl.training.progress import EpochRow, Outcome
+
+
+class RunRecorder:
+    """Keeps a training in its run directory; the :class:`plifctl.training.progress.Recorder` of the command line.
+
+    Everything happens while the run is :meth:`live`; :meth:`begin` comes first, :meth:`finish` last.
+
+    Args:
+        run: The run.
+        spec: The experiment; kept in every checkpoint, with the cache's content digest, so that one can be evaluated
+            alone.
+    """
+
+    def __init__(self, run: Run, spec: ExperimentSpec) -> None:
+        self.run, self.spec = run, spec
+        self._cache = str(run.info()["cache"]["content_digest"])
+        self.signum: int | None = None
+        self.beat: Beat | None = None  # of the last step
+        self._pulse, self._beaten = Pulse(), 0.0
+        self._board: SummaryWriter | None = None
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Holds the run while the block runs, and notes how it ended.
+
+        Raises:
+            ResumeError: Another process holds it.
+        """
+        lock = self.run.lock()
+        try:
+            lock.acquire(timeout=2)  # whoever asks for the status of a run holds it for a moment
+        except filelock.Timeout:
+            raise ResumeError(f"{self.run.path}: another process is training this run") from None
+        try:
+            yield
+        except BaseException as error:
+            stopped = isinstance(error, Interrupted)
+            code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
+            self._note(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
+            raise
+        finally:
+            self._close_board()
+            (self.run.path / "progress.json").unlink(missing_ok=True)
+            lock.release()
+
+    def begin(self, resolved: Resolved, epochs_done: int) -> None:
+        """Notes that the run goes on.
+
+        Args:
+            resolved: The experiment, maybe with more epochs than before.
+            epochs_done: Of earlier processes; later lines of ``metrics.jsonl`` are dropped.
+        """
+        for name in ("result.json", "manifest.json"):  # a run that goes on is not finished
+            (self.run.path / name).unlink(missing_ok=True)
+        rows = [row for row in self.run.metrics() if row["epoch"] <= epochs_done]
+        paths.write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_config(self.run.path, resolved, self.run.config().protocol)
+        self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        """Notes the step for lookers-on, at most once a second."""
+        self.beat = self._pulse.beat(epoch, step, steps, loss, part)
+        if time.monotonic() - self._beaten >= EVERY_SECONDS:
+            self._beaten = time.monotonic()
+            write_beat(self.run.path / "progress.json", self.beat)
+
+    def on_epoch(self, row: EpochRow) -> None:
+        """Appends a line, and the same for TensorBoard."""
+        with paths.machine_errors(self.run.path), (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(row)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.run.path), purge_step=row.epoch)
+        for name, value in _scalars(row).items():
+            if value is not None:
+                self._board.add_scalar(name, value, row.epoch)
+        for layer, found in row.w_over_tau.items():
+            _add_histogram(self._board, f"w_over_tau/{layer}", found, row.epoch)
+        self._board.flush()
+
+    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+        """Replaces a checkpoint."""
+        whole = {**state, "spec": self.spec.model_dump_json(), "cache": self._cache}
+        save_checkpoint(self.run.checkpoint(name), whole)
+
+    def load_best(self) -> dict[str, Any]:
+        """Returns the best checkpoint."""
+        return load_checkpoint(self.run.checkpoint("best"))
+
+    def stop_signal(self) -> int | None:
+        """Returns the signal that was received, if one was."""
+        return self.signum
+
+    def finish(self, outcome: Outcome, resolved: Resolved, data: RunData, environment: dict[str, Any]) -> ResultRecord:
+        """Writes what a finished run has: the manifest of all files, then the record, last of all."""
+        spec = resolved.spec
+        record = ResultRecord(
+            schema_version=1,
+            run=self.run.name,
+            experiment=spec.name,
+            recipe=spec.recipe,
+            protocol=self.run.config().protocol,
+            dataset=spec.dataset.name,
+            T=spec.T,
+            seed=spec.train.seed,
+            epochs=len(outcome.history),
+            stopped_early=outcome.stopped_early,
+            digest=spec.digest,
+            overrides=resolved.overrides,
+            data=data,
+            accuracy=outcome.accuracy,
+            best_epoch=outcome.best_epoch,
+            validation_accuracy=outcome.validation_accuracy,
+            test_accuracy=tuple(row.test_accuracy for row in outcome.history),
+            tau=tuple(tuple(row.tau) for row in outcome.history),
+            environment=environment,
+            finished=_now(),
+        )
+        self._note(status="finished", exit_code=0)
+        self._close_board()  # from here on its file stays as it is
+        text = record.model_dump_json(indent=1) + "\n"
+        write_manifest(self.run.path, {"result.json": text.encode("utf-8")})
+        paths.write_text(self.run.path / "result.json", text)
+        return record
+
+    def _close_board(self) -> None:
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _note(self, **changes: Any) -> None:
+        paths.write_json(self.run.path / "run.json", {**self.run.info(), "updated": _now(), **changes})
+
+
+def _scalars(row: EpochRow) -> dict[str, float | None]:
+    """The curves of TensorBoard: of the whole, and of each layer by its name."""
+    whole = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "samples_per_second")
+    found = {name: getattr(row, name) for name in (*whole, "peak_rss_bytes", "peak_gpu_bytes")}
+    for name, values in (("tau", row.tau), ("a", row.a), ("firing_rate", row.firing_rate)):
+        found |= {f"{name}/{layer}": value for layer, value in zip(row.layers, values, strict=True)}
+    for layer, (least, *_, most) in row.tau_quantiles.items():
+        found |= {f"tau_min/{layer}": least, f"tau_max/{layer}": most}
+    return found | {f"gradient_norm/{layer}": norm for layer, norm in row.gradient_norm.items()}
+
+
+def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step: int) -> None:
+    """Adds a distribution, as :func:`plifctl.training.vitals.distribution` gives it."""
+    from plifctl.training.vitals import EDGES
+
+    least, most = found["quantiles"][0], found["quantiles"][-1]
+    n = sum(found["counts"])
+    board.add_histogram_raw(
+        name,
+        min=least,
+        max=most,
+        num=n,
+        sum=n * found["mean"],
+        sum_squares=n * (found["std"] ** 2 + found["mean"] ** 2),
+        bucket_limits=[*EDGES, max(most, 2 * EDGES[-1])],  # the right end of each
+        bucket_counts=found["counts"],
+        global_step=step,
+    )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

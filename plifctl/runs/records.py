@@ -1,0 +1,90 @@
+"""The small records of finished runs that reports are made from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from plifctl.errors import RunError
+from plifctl.specs import Protocol, Recipe, Spec
+
+_log = logging.getLogger(__name__)
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class RunData(Spec):
+    """What a run was trained and tested on: numbers of samples, and the content digest of the cache."""
+
+    verified: bool
+    complete: bool
+    train: int
+    validation: int
+    test: int
+    cache: str
+
+
+class ResultRecord(Spec):
+    """The small record of a finished run that reports are made from. Accuracies are fractions, epochs count from 1.
+
+    ``epochs`` are those trained; ``stopped_early`` by ``train.early_stop``, else as many as were asked for.
+    """
+
+    schema_version: Literal[1]
+    run: str
+    experiment: str
+    recipe: Recipe
+    protocol: Protocol
+    dataset: str
+    T: int
+    seed: int
+    epochs: int
+    stopped_early: bool = False
+    digest: str
+    overrides: tuple[str, ...]
+    data: RunData
+    accuracy: Fraction
+    best_epoch: int
+    validation_accuracy: Fraction | None
+    test_accuracy: tuple[Fraction | None, ...]
+    tau: tuple[tuple[float, ...], ...]
+    environment: dict[str, Any]
+    finished: str
+
+
+def check_records(registry_dirs: Sequence[Path]) -> list[str]:
+    """Returns what is wrong with the records committed to a registry's ``results/``."""
+    problems: list[str] = []
+    for folder in registry_dirs:
+        for path in sorted((folder / "results").glob("*.json")):
+            try:
+                read_record(path)
+            except RunError as error:
+                problems.append(str(error))
+    return problems
+
+
+def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRecord]:
+    """Returns the records of finished runs and those committed to a registry's ``results/``, each run once."""
+    found: dict[str, ResultRecord] = {}
+    files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
+    for path in [*files, *sorted(runs_dir.glob("*/result.json"))]:
+        try:
+            record = read_record(path)
+        except RunError as error:
+            _log.warning("%s; left out", error)
+            continue
+        found[record.run] = record
+    return list(found.values())
+
+
+def read_record(path: Path) -> ResultRecord:
+    """Reads one record; raises RunError where it is none."""
+    try:
+        return ResultRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError, ValueError) as error:
+        raise RunError(f"{path}: not a result record: {str(error).splitlines()[0]}") from error
