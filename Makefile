@@ -8,7 +8,7 @@ DEMO   := demo
 # the same on every machine: what the demo reads and writes lies in one folder
 RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
 
-.PHONY: help demo test lint unit reference bench-env bench-prepare bench-loader clean
+.PHONY: help demo test lint unit reference bench-env bench-prepare bench-loader bench-train golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -61,6 +61,12 @@ bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, beside Spiki
 
 bench-loader: $(BENCH)/.ready ## batches from the cache, beside SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.loader --shared $(SHARED)
+
+golden: $(BENCH)/.ready ## write what tests/golden compares with, by SpikingJelly, anew
+	PYTHONPATH=tests $(BENCH)/bin/python -m golden.make_spikingjelly
+
+bench-train: $(BENCH)/.ready ## training and inference on the CPU, beside SpikingJelly and the bare products
+	$(BENCH)/bin/python -m benchmarks.train_cpu
 
 clean:          ## remove the environment and everything generated
 	rm -rf $(VENV) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

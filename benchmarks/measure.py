@@ -33,14 +33,20 @@ class Setting:
     """What a benchmark may use.
 
     Attributes:
-        shared: The folder of real recordings.
+        recordings: The folder of real recordings; None in a script that asks for none.
         work: An empty folder on disk, removed at the end.
         quick: Measure less.
     """
 
-    shared: Path
+    recordings: Path | None
     work: Path
     quick: bool
+
+    @property
+    def shared(self) -> Path:
+        """The folder of real recordings."""
+        assert self.recordings is not None, "run() was told that no recordings are needed"
+        return self.recordings
 
     @property
     def pairs(self) -> int:
@@ -144,48 +150,52 @@ def interleaved(ours: Callable[[], object], peer: Callable[[], object], pairs: i
         Seconds a call, of ours and of the peer's.
     """
     loops = [_loops(ours), _loops(peer)]
-    seconds: tuple[list[float], list[float]] = [], []
+    found: tuple[list[float], list[float]] = [], []
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
-            seconds[which].append(_seconds((ours, peer)[which], loops[which]))
-    return seconds
+            found[which].append(seconds((ours, peer)[which], loops[which]))
+    return found
 
 
 def _loops(work: Callable[[], object]) -> int:
     work()
-    return max(1, round(_LEAST_SECONDS / _seconds(work, 1)))
+    return max(1, round(_LEAST_SECONDS / seconds(work)))
 
 
-def _seconds(work: Callable[[], object], loops: int) -> float:
+def seconds(work: Callable[[], object], loops: int = 1) -> float:
+    """Returns the seconds a call takes."""
     start = time.perf_counter()
     for _ in range(loops):
         work()
     return (time.perf_counter() - start) / loops
 
 
-def run(description: str, benchmarks: Mapping[str, Benchmark]) -> None:
+def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bool = True) -> None:
     """The command line of a benchmark script: measures what is asked for, prints it, and exits 1 if a bar is missed.
 
     Args:
         description: What the script measures.
         benchmarks: By the name that ``--only`` takes.
+        recordings: Whether they need the folder of real recordings.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", metavar="NAME", choices=list(benchmarks), help=f"one of {', '.join(benchmarks)}")
     parser.add_argument("--quick", action="store_true", help="smaller inputs, fewer pairs")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout instead of the table")
-    parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", help="the real recordings")
+    if recordings:
+        parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", help="the real recordings")
     parser.add_argument("--work", type=Path, help="a folder on the disk to measure on; default: the temporary folder")
     options = parser.parse_args()
-    if not (options.shared / "DvsGesture").is_dir() or not (options.shared / "NMNIST").is_dir():
-        sys.exit(f"{options.shared}: no DvsGesture and NMNIST here; name the folder of real recordings: --shared DIR")
+    shared: Path | None = options.shared if recordings else None
+    if shared is not None and not ((shared / "DvsGesture").is_dir() and (shared / "NMNIST").is_dir()):
+        sys.exit(f"{shared}: no DvsGesture and NMNIST here; name the folder of real recordings: --shared DIR")
     if metadata_of("spikingjelly") is None or metadata_of("tonic") is None:
         sys.exit("the peers are not installed: make bench-env, then run with .bench-venv/bin/python")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="plifctl-bench-", dir=options.work) as work:
         for name in [options.only] if options.only else benchmarks:
             print(f"measuring {name} …", file=sys.stderr, flush=True)
-            figures += benchmarks[name](Setting(options.shared, Path(work), options.quick))
+            figures += benchmarks[name](Setting(shared, Path(work), options.quick))
     if options.json:
         document = {
             "benchmark": description,

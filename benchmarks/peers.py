@@ -1,4 +1,4 @@
-"""The peers' own code: SpikingJelly's and tonic's functions and data sets, as a user would call them.
+"""The peers' own code: SpikingJelly's and tonic's functions, data sets and layers, as a user would call them.
 
 SpikingJelly's data set modules import torchvision and torchaudio, which do not load beside torch's CPU build. The
 little that is called of them stands here; nothing of what is measured does.
@@ -15,7 +15,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
+
+from plifctl.snn.layers import Dropout, Pool
+from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.neurons import Spiking
 
 
 class _DatasetFolder(Dataset[tuple[Any, int]]):
@@ -122,3 +128,79 @@ def as_tonic(events: np.ndarray) -> np.ndarray:
 
     made: np.ndarray = make_structured_array(events["x"], events["y"], events["t"], events["p"])
     return made
+
+
+def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
+    """Returns SpikingJelly's network of the same layers with the same weights, in training mode.
+
+    As its own ``model.parametric_lif_net``, but without biases in the linear layers, as published.
+
+    Args:
+        ours: PLIF neurons with τ₀ = 2 at first, the arctan surrogate, threshold 1, reset to 0.
+        step_mode: ``m``: a layer is called once with the whole sequence, and batch norm takes its statistics over time;
+            ``s``: once a time step.
+    """
+    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+    net = nn.Sequential()
+    for name, module in ours.layers.items():
+        match module:
+            case nn.Conv2d():
+                made = layer.Conv2d(
+                    module.in_channels,
+                    module.out_channels,
+                    module.kernel_size,
+                    stride=module.stride,
+                    padding=module.padding,
+                    bias=False,
+                )
+            case nn.BatchNorm2d():
+                made = layer.BatchNorm2d(module.num_features)
+            case Spiking():
+                made = neuron.ParametricLIFNode(
+                    init_tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=module.spec.detach_reset
+                )
+            case Pool():
+                pools = {"max": layer.MaxPool2d, "average": layer.AvgPool2d}
+                made = pools[module.mode](module.kernel, module.stride)
+            case Dropout():
+                made = layer.Dropout(module.p)
+            case nn.Linear():
+                if not any(isinstance(before, nn.Linear) for before in net):
+                    net.add_module("flatten", layer.Flatten())
+                made = layer.Linear(module.in_features, module.out_features, bias=False)
+            case _:
+                sys.exit(f"{name}: SpikingJelly's counterpart of {module} is not known")
+        net.add_module(name, made)
+    net.add_module("vote", layer.VotingLayer(ours.voters))
+    functional.set_step_mode(net, step_mode)
+    # its parameter w is a of ours
+    names = {name: name.removeprefix("layers.").replace(".a", ".w") for name in ours.state_dict()}
+    net.load_state_dict({names[name]: value.detach().clone() for name, value in ours.state_dict().items()})
+    return net.train()
+
+
+def spikingjelly_rates(net: nn.Sequential, x: Tensor, T: int, *, once: bool) -> Tensor:
+    """Returns the votes ``[T, N, classes]`` of :func:`spikingjelly_network`, and resets it.
+
+    Args:
+        net: The network.
+        x: Frames ``[N, T, C, H, W]`` or images ``[N, C, H, W]``.
+        T: Number of time steps.
+        once: Images go through the layers before the first neuron once, as in the published code; else T times, as in
+            SpikingJelly's example ``conv_fashion_mnist`` of ``step_mode`` m.
+    """
+    from spikingjelly.activation_based import functional, neuron
+
+    whole = net[0].step_mode == "m"
+    first = 0  # of the layers that see every step
+    if x.dim() == 5:
+        x_seq = x.transpose(0, 1)
+    else:
+        if once:
+            first = next(i for i, module in enumerate(net) if isinstance(module, neuron.ParametricLIFNode))
+            x = net[:first](x[None])[0] if whole else net[:first](x)
+        x_seq = x.expand(T, *x.shape)
+    rates: Tensor = net[first:](x_seq) if whole else torch.stack([net[first:](x_t) for x_t in x_seq])
+    functional.reset_net(net)
+    return rates
