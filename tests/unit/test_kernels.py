@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.networks import FiringRates, SpikingNetwork
@@ -155,10 +154,12 @@ def test_single_precision() -> None:
             found[name].double(), exact[name], rtol=1e-2, atol=1e-2 * exact[name].abs().max().item()
         )
     one = stage("eager", shape, 8, {}, dtype=torch.float32)
-    same = torch.equal(one["spikes"], found["spikes"])
-    if same:
-        scale = one["grad"].abs().max()
-        assert (one["grad"] - found["grad"]).abs().max() < 1e-5 * scale
+    same = (
+        (one["spikes"] == found["spikes"]).transpose(2, 0).flatten(1).all(1)
+    )  # channels have nothing to do with others
+    assert same.float().mean() > 0.9
+    scale = one["grad"].abs().max()
+    assert (one["grad"] - found["grad"])[:, :, same].abs().max() < 1e-5 * scale
 
 
 def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,8 +216,7 @@ def test_firing_rates_count_spikes_before_pooling() -> None:
 def test_dynamics_come_from_the_spec() -> None:
     spec = PLIF.model_copy(update={"tau_0": 4.0, "v_threshold": 0.3, "surrogate_width": 0.7, "reset": "soft"})
     found = Spiking(spec, (3,)).double().dynamics(torch.zeros(1, dtype=torch.float64))
-    expected = Dynamics(found.k, found.v_threshold, 0.0, True, True, "arctan", found.width)
-    assert found == expected
+    assert found[2:6] == (0.0, True, True, "arctan")
     assert (found.v_threshold.item(), found.width.item()) == (0.3, 0.7)  # not rounded to float32 on the way
     assert found.k.item() == pytest.approx(0.25)
 
