@@ -28,6 +28,7 @@ from plifctl.specs import ExperimentSpec, TrainSpec, frame_shape
 from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
 from plifctl.training.diagnosis import what_broke
+from plifctl.training.memory import is_out_of_memory
 from plifctl.training.optimise import Optimisation, autocast, learning_rate
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
 from plifctl.training.randomness import random_state, set_random_state
@@ -131,7 +132,7 @@ class Trainer:
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
             raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             said = f"out of memory with batches of {size}: {error}"
             raise OutOfMemoryError(said, hint=_smaller(self.spec.train)) from error
@@ -346,13 +347,6 @@ class _Sums:
 class _Stop(Exception):
     def __init__(self, signum: int) -> None:
         self.signum = signum
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory is what ran out: of the CPU's, and of some devices', torch says so in words only."""
-    words = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
 
 
 def _smaller(train: TrainSpec) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from plifctl.errors import OutOfMemoryError, UsageError
+from plifctl.training.memory import is_out_of_memory
 
 Place = Literal["device", "memory", "disk"]
 """Where all samples are held while training; on ``disk`` they stay in the cache and are read batch by batch."""
@@ -112,7 +113,7 @@ def open_source(samples: Samples, device: torch.device, place: Place) -> Source:
     try:
         return _Held(samples, device, device if place == "device" else torch.device("cpu"))
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(f"no room for {_size(samples.nbytes)} of samples", hint="--data-in disk") from error
 
