@@ -154,9 +154,7 @@ def test_single_precision() -> None:
             found[name].double(), exact[name], rtol=1e-2, atol=1e-2 * exact[name].abs().max().item()
         )
     one = stage("eager", shape, 8, {}, dtype=torch.float32)
-    same = (
-        (one["spikes"] == found["spikes"]).transpose(2, 0).flatten(1).all(1)
-    )  # channels have nothing to do with others
+    same = (one["spikes"] == found["spikes"]).transpose(2, 0).flatten(1).all(1)  # channels know nothing of others
     assert same.float().mean() > 0.9
     scale = one["grad"].abs().max()
     assert (one["grad"] - found["grad"])[:, :, same].abs().max() < 1e-5 * scale

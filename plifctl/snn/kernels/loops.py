@@ -21,19 +21,18 @@ CACHED = 2**17
 
 
 @inlined
-def _charge(x, scale, shift, k, v_before, v_reset, h):  # type: ignore[no-untyped-def]
+def _step(x, scale, shift, k, v_threshold, v_reset, soft, v, h):  # type: ignore[no-untyped-def]
     for c in range(len(h)):
         y = x[c] * scale[c] + shift[c]
-        h[c] = v_before[c] + k[c] * (y - (v_before[c] - v_reset))
+        h[c] = v[c] + k[c] * (y - (v[c] - v_reset))
+        v[c] = ((h[c] - v_threshold[c]) if soft else v_reset) if h[c] >= v_threshold[c] else h[c]
 
 
 @inlined
-def _fire(h, v_threshold, v_reset, soft, v, spikes):  # type: ignore[no-untyped-def]
+def _fire(h, v_threshold, spikes):  # type: ignore[no-untyped-def]
     zero, one = h.dtype.type(0), h.dtype.type(1)
     for c in range(len(h)):
-        fires = h[c] >= v_threshold[c]
-        spikes[c] = one if fires else zero
-        v[c] = ((h[c] - v_threshold[c]) if soft else v_reset) if fires else h[c]
+        spikes[c] = one if h[c] >= v_threshold[c] else zero
 
 
 @inlined
@@ -99,8 +98,8 @@ def forward(x, scale, shift, k, v_threshold, v_reset, soft, T, window, average, 
                         place = y * width + z if len(k) > 1 else 0
                         if t + 1 < T and steps > 1:
                             prefetch(x[t + 1, n, y, z])
-                        _charge(x[tx, n, y, z], scale[ts], shift[ts], k[place], v[j], v_reset, h)
-                        _fire(h, v_threshold, v_reset, soft, v[j], spikes)
+                        _step(x[tx, n, y, z], scale[ts], shift[ts], k[place], v_threshold, v_reset, soft, v[j], h)
+                        _fire(h, v_threshold, spikes)
                         _add(spikes, total)
                         if whole and average:
                             _add(spikes, out[t, n, row, column])
@@ -110,14 +109,6 @@ def forward(x, scale, shift, k, v_threshold, v_reset, soft, T, window, average, 
                         _scaled(out[t, n, row, column], share)
             fired += total.sum()
         counts[item] = fired
-
-
-@inlined
-def _step(x, scale, shift, k, v_threshold, v_reset, soft, v, h):  # type: ignore[no-untyped-def]
-    for c in range(len(h)):
-        y = x[c] * scale[c] + shift[c]
-        h[c] = v[c] + k[c] * (y - (v[c] - v_reset))
-        v[c] = ((h[c] - v_threshold[c]) if soft else v_reset) if h[c] >= v_threshold[c] else h[c]
 
 
 @inlined
