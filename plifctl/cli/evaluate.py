@@ -50,9 +50,8 @@ def evaluate(
     target = choose_device(device)
     if target.type == "cpu":
         keep_freed_memory()
-    trained = models.load_trained(models.checkpoint_of(run, checkpoint, runs_dir), target, fold=fold_bn)
+    trained = models.load_trained(models.checkpoint_of(run, checkpoint, runs_dir), target, fold=fold_bn, kernel=kernel)
     spec, state, model = trained.spec, trained.state, trained.model
-    model.kernel = kernel
     prepare = options.prepare_command_of(spec, cache_dir=cache_dir)
     wanted = recipe_of(spec.dataset, spec.T, spec.frames)
     cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])

@@ -15,6 +15,7 @@ from plifctl.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from plifctl.snn.kernels import Kernel
     from plifctl.snn.networks import SpikingNetwork
     from plifctl.specs import ExperimentSpec, NetworkSpec
 
@@ -59,7 +60,7 @@ def checkpoint_of(run: str, which: Checkpoint, runs_dir: Path | None) -> Path:
     return find_run(run, options.existing_runs_dir(runs_dir)).checkpoint(which)
 
 
-def load_trained(path: Path, device: torch.device, *, fold: bool) -> Trained:
+def load_trained(path: Path, device: torch.device, *, fold: bool, kernel: Kernel = "auto") -> Trained:
     """Returns the network of a checkpoint or exported file.
 
     Raises:
@@ -72,7 +73,7 @@ def load_trained(path: Path, device: torch.device, *, fold: bool) -> Trained:
 
     state = load_checkpoint(path)
     spec = ExperimentSpec.model_validate_json(state["spec"])
-    model = build_model(spec, device)
+    model = build_model(spec, device, kernel)
     load_weights(model, state)
     if not fold:
         return Trained(path, state, spec, model, {})

@@ -1,4 +1,4 @@
-"""Stateless layers over sequences ``[T, N, ...]``."""
+"""Layers over sequences ``[T, N, ...]``; only batch norm keeps anything of a batch, its running statistics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class BatchNorm(nn.BatchNorm2d):
             return per_image(super().forward, x)
         step_mean = x.mean((1, 3, 4)).nan_to_num()  # of no sample: a small batch may not reach all processes
         step_square = (x - step_mean[:, None, :, None, None]).square().sum((1, 3, 4))
-        mean, variance, values = pooled_moments(step_mean, step_square, x[0, :, 0].numel(), per_step=self.per_step)
+        mean, variance, values = combined_moments(step_mean, step_square, x[0, :, 0].numel(), per_step=self.per_step)
         self.track(mean, variance, values)
         scale = (variance + self.eps).rsqrt() * self.weight
         shift = self.bias - mean * scale
@@ -78,7 +78,7 @@ class BatchNorm(nn.BatchNorm2d):
         self.num_batches_tracked += steps
 
 
-def pooled_moments(mean: Tensor, square: Tensor, values: int, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
+def combined_moments(mean: Tensor, square: Tensor, values: int, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
     """Returns mean and variance over all processes, and over time or not; and of how many values they are.
 
     Args:

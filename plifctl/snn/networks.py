@@ -35,13 +35,9 @@ class FiringRates:
         """Returns of each layer the spikes, and how many there could have been."""
         return {name: (float(count), self._neurons[name]) for name, count in self._spikes.items()}
 
-    def rates(self) -> dict[str, float]:
-        """Returns the spikes per neuron and step of each layer, 0…1."""
-        return rates_of([self.counts()])
-
 
 def rates_of(counts: Iterable[dict[str, tuple[float, int]]]) -> dict[str, float]:
-    """Returns the spikes per neuron and step of each layer, 0…1, where several processes counted a part each."""
+    """Returns the spikes per neuron and step of each layer, 0…1, of what one process or several counted."""
     parts = list(counts)
     return {name: sum(part[name][0] for part in parts) / sum(part[name][1] for part in parts) for name in parts[0]}
 

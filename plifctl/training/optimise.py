@@ -49,9 +49,8 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
     Source: supplement F; the published code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
     """
     if train.schedule in _SCHEDULES:
-        return _torch_rates(train.schedule, json.dumps(train.schedule_options), train.lr, max(epoch, train.epochs))[
-            epoch
-        ]
+        options = json.dumps(train.schedule_options)
+        return _torch_rates(train.schedule, options, train.lr, max(epoch, train.epochs))[epoch]
     if train.schedule == "constant":
         return train.lr
     position = epoch % train.cosine_period if train.schedule == "cosine-restarts" else epoch
@@ -77,35 +76,37 @@ def check_options(train: TrainSpec) -> None:
     Raises:
         UsageError: One of them does not have one.
     """
-    _known("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
+    _check("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
     if train.schedule in _SCHEDULES:
-        _known("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
+        _check("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
     elif train.schedule_options:
         raise UsageError(f"train.schedule_options: {train.schedule} has none", hint="leave them out")
 
 
-def _known(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> list[str]:
-    """Returns the options that an optimiser or scheduler of torch has; ``options`` must be among them, and suffice."""
+def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
+    """The options that an optimiser or scheduler of torch has, by name."""
     signature = inspect.signature(kind).parameters
-    known = [key for key in signature if key not in _NOT_OPTIONS]
+    return {key: parameter for key, parameter in signature.items() if key not in _NOT_OPTIONS}
+
+
+def _check(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> None:
+    known = _options_of(kind)
     for key in options:
         if key not in known:
             raise UsageError(f"train.{field}_options.{key}: {name} has no such option", hint=did_you_mean(key, known))
-    for key in known:
-        if signature[key].default is inspect.Parameter.empty and key not in options:
+    for key, parameter in known.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
             hint = f"--set train.{field}_options.{key}=…"
             raise UsageError(f"train.{field}_options.{key} is missing: {name} needs it", hint=hint)
-    return known
 
 
 def _made(field: str, name: str, kind: type[Any], first: Any, options: dict[str, Any], **more: Any) -> Any:
-    """Makes an optimiser or scheduler of torch."""
-    known = _known(field, name, kind, options)
+    """Makes an optimiser or scheduler of torch, of options that :func:`check_options` let pass."""
     try:
         return kind(first, **options, **more)
     except Exception as error:  # torch checks little, and what is wrong shows where it is used
         said = f"train.{field}_options: {name} cannot be made with {options}: {error}"
-        raise UsageError(said, hint=f"{name} takes {', '.join(known)}") from None
+        raise UsageError(said, hint=f"{name} takes {', '.join(_options_of(kind))}") from None
 
 
 def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[None]:
@@ -130,6 +131,7 @@ class Optimisation:
     """
 
     def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device) -> None:
+        check_options(train)
         self.train = train
         self._parameters = list(model.parameters())
         kind = _OPTIMIZERS[train.optimizer]
@@ -143,7 +145,6 @@ class Optimisation:
         self._whole = torch.zeros((), dtype=torch.int64, device=device)  # steps before it, and since last asked
         if self._fused and not self._scaler.is_enabled():
             self._optimizer.found_inf = self._failed  # as torch's own scaler tells it
-        check_options(train)
         learning_rate(train, 0)  # values that the schedule does not take are told now, not after an epoch
 
     def begin_epoch(self, epoch: int) -> None:

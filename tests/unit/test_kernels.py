@@ -8,7 +8,7 @@ from torch import Tensor
 
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
-from plifctl.snn.networks import FiringRates, SpikingNetwork
+from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
 from plifctl.snn.neurons import Spiking
 from plifctl.specs import NetworkSpec, NeuronSpec
 
@@ -187,7 +187,7 @@ def test_a_network_is_the_same_by_both() -> None:
         with torch.no_grad():
             net.eval()(x, observe=seen.__setitem__)
         grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-        found.append((votes.detach(), firing.rates(), seen, grads, net.state_dict()))
+        found.append((votes.detach(), rates_of([firing.counts()]), seen, grads, net.state_dict()))
     (votes, rates, seen, grads, state), other = found
     assert torch.equal(votes, other[0])
     assert votes.any()
@@ -208,7 +208,7 @@ def test_firing_rates_count_spikes_before_pooling() -> None:
     for _ in range(2):
         net(x, 6, firing=firing)
     net(x, 6, observe=lambda name, spikes: counts.__setitem__(name, spikes.mean().item()))
-    assert firing.rates() == pytest.approx(counts)
+    assert rates_of([firing.counts()]) == pytest.approx(counts)
 
 
 def test_dynamics_come_from_the_spec() -> None:

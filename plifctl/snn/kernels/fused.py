@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import loops
 from plifctl.snn.kernels.eager import stage_eager
-from plifctl.snn.layers import BatchNorm, Pool, pooled_moments
+from plifctl.snn.layers import BatchNorm, Pool, combined_moments
 from plifctl.snn.ranks import summed
 
 ITEMS = 16
@@ -121,13 +121,13 @@ def _batch_statistics(rows: Tensor, *, per_step: bool) -> tuple[Tensor, Tensor, 
     values = rows[0, ..., 0].numel()
     if not values:  # a small batch may not reach all processes
         nothing = torch.zeros(len(rows), rows.shape[4], dtype=torch.float64)
-        return pooled_moments(nothing, nothing, 0, per_step=per_step)
+        return combined_moments(nothing, nothing, 0, per_step=per_step)
     pivot = rows[:, 0, 0, 0]  # any value near the others: squares of small differences lose little
     sums = np.zeros((rows.shape[2], len(rows), 2, rows.shape[4]))
     loops.statistics(rows.numpy(), pivot.numpy(), sums)
     shift, square = torch.from_numpy(sums.sum(0)).unbind(1)
     step_mean, step_square = pivot + shift / values, square - shift * shift / values
-    return pooled_moments(step_mean, step_square, values, per_step=per_step)
+    return combined_moments(step_mean, step_square, values, per_step=per_step)
 
 
 class _Stage(torch.autograd.Function):
