@@ -51,6 +51,13 @@ def emit(text: str) -> None:
         sys.exit(0)
 
 
+def emit_verdict(name: str, problems: Sequence[str]) -> None:
+    """Writes whether something that was verified is whole, and if not, everything that is wrong with it."""
+    emit(f"{name}: {'DAMAGED' if problems else 'whole'}")
+    for problem in problems:
+        emit(f"  {problem}")
+
+
 def emit_json(tree: Any) -> None:
     """Writes one JSON document to stdout."""
     emit(json.dumps(tree, indent=1, ensure_ascii=False))

@@ -8,7 +8,7 @@ import torch
 from unit.test_training import CPU, ROWS, ROWS_B, Exact, Recorder, Samples, spec_of
 
 from plifctl.training.loop import Trainer
-from plifctl.training.ranks import Ranks, joined, place_of
+from plifctl.training.ranks import Ranks, joined, seat_of
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
 
@@ -36,9 +36,9 @@ def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    place = place_of()
-    assert place is not None
-    with joined(place, 60.0) as group:
+    seat = seat_of()
+    assert seat is not None
+    with joined(seat, 60.0) as group:
         found = {protocol: train(group, protocol) for protocol in "AB"}
         every = group.gather(found["A"]["predictions"])
         assert every[0] == every[1]

@@ -150,9 +150,7 @@ def verify(
             problems = _against_raw(entry, raw, folder)
         found[entry.name] = problems
         if not as_json:
-            console.emit(f"{entry.name}: {'whole' if not problems else 'DAMAGED'}")
-            for problem in problems:
-                console.emit(f"  {problem}")
+            console.emit_verdict(entry.name, problems)
     if as_json:
         console.emit_json(found)
     elif not found:

@@ -83,17 +83,17 @@ class _Work:
 
 def run_job(ask: Request) -> None:
     """Does what was asked, from the cache to the result on the screen, in one process or as one of several."""
-    from plifctl.training.ranks import Group, Ranks, device_of, joined, place_of
+    from plifctl.training.ranks import Group, Ranks, device_of, joined, seat_of
 
-    place = place_of()
-    if place is None:
+    seat = seat_of()
+    if seat is None:
         _run_job(ask, Ranks())
         return
     group: Group | None = None
-    console.mute(place.rank > 0)
+    console.mute(seat.rank > 0)
     try:
-        with joined(place, ask.rank_timeout) as group:
-            _run_job(replace(ask, device=device_of(place, ask.device)), group)
+        with joined(seat, ask.rank_timeout) as group:
+            _run_job(replace(ask, device=device_of(seat, ask.device)), group)
     except (Exception, Interrupted):
         console.mute(group is not None and group.first_is_through)
         raise

@@ -182,9 +182,7 @@ def verify(
         with console.bar(f"verifying {run.name}", "files") as bar:
             found[run.name] = verify_run(run, bar.update)
         if not as_json:
-            console.emit(f"{run.name}: {'DAMAGED' if found[run.name] else 'whole'}")
-            for problem in found[run.name]:
-                console.emit(f"  {problem}")
+            console.emit_verdict(run.name, found[run.name])
     if as_json:
         console.emit_json(found)
     elif not found:

@@ -100,7 +100,7 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Place:
+class Seat:
     """Where a process stands among those it was started with.
 
     Attributes:
@@ -118,8 +118,8 @@ class Place:
     port: int
 
 
-def place_of(environment: Mapping[str, str] = os.environ) -> Place | None:
-    """Returns the place that torchrun or SLURM's srun gave this process; None: it is alone.
+def seat_of(environment: Mapping[str, str] = os.environ) -> Seat | None:
+    """Returns the seat that torchrun or SLURM's srun gave this process; None: it is alone.
 
     Raises:
         UsageError: The environment is not what either would set.
@@ -142,7 +142,7 @@ def place_of(environment: Mapping[str, str] = os.environ) -> Place | None:
             f"the environment names a rank, but not wholly: {error}",
             hint="start with torchrun or srun, or unset RANK and WORLD_SIZE",
         ) from None
-    return Place(*numbers, host, port) if numbers[1] > 1 else None
+    return Seat(*numbers, host, port) if numbers[1] > 1 else None
 
 
 def first_host(nodes: str) -> str:
@@ -159,7 +159,7 @@ class Group(Ranks):
     """Several processes that train as one.
 
     Args:
-        place: This one's.
+        seat: This one's.
         store: What all of them read and write.
         timeout: Seconds after which a rank that does not answer counts as dead.
 
@@ -167,8 +167,8 @@ class Group(Ranks):
         first_is_through: The first rank keeps and says nothing more; what made all of them end is said.
     """
 
-    def __init__(self, place: Place, store: Store, timeout: float) -> None:
-        self.rank, self.size = place.rank, place.size
+    def __init__(self, seat: Seat, store: Store, timeout: float) -> None:
+        self.rank, self.size = seat.rank, seat.size
         self._store, self._timeout = store, timeout
         self._turns = 0
         self.first_is_through = False
@@ -296,36 +296,36 @@ class Group(Ranks):
 
 
 @contextmanager
-def joined(place: Place, timeout: float) -> Iterator[Group]:
+def joined(seat: Seat, timeout: float) -> Iterator[Group]:
     """Meets the other processes and trains as one with them; on all of them the block ends the same way.
 
     Args:
-        place: Where this process stands.
+        seat: Where this process stands.
         timeout: Seconds to wait for another.
 
     Raises:
         RankError: They do not come, or one of them fails or dies.
     """
-    os.environ.update(MASTER_ADDR=place.host, MASTER_PORT=str(place.port))
+    os.environ.update(MASTER_ADDR=seat.host, MASTER_PORT=str(seat.port))
     wait = timedelta(seconds=timeout)
     try:
-        store, _, _ = next(iter(rendezvous("env://", place.rank, place.size, timeout=wait)))
+        store, _, _ = next(iter(rendezvous("env://", seat.rank, seat.size, timeout=wait)))
         # control goes over the CPU always; what is on a GPU is summed there
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and distributed.is_nccl_available() else "gloo"
         distributed.init_process_group(
             backend,
             store=PrefixStore("group", store),
-            rank=place.rank,
-            world_size=place.size,
+            rank=seat.rank,
+            world_size=seat.size,
             timeout=wait,
         )
     except (RuntimeError, OSError) as error:
         raise RankError(
-            f"rank {place.rank} of {place.size} does not meet the others at {place.host}:{place.port} "
+            f"rank {seat.rank} of {seat.size} does not meet the others at {seat.host}:{seat.port} "
             f"within {timeout:g} s: {(str(error).splitlines() or [type(error).__name__])[0]}",
             hint="MASTER_ADDR and MASTER_PORT name a machine and a free port that all of them reach",
         ) from error
-    group = Group(place, PrefixStore("plifctl", store), timeout)
+    group = Group(seat, PrefixStore("plifctl", store), timeout)
     try:
         with group.as_one():
             yield group
@@ -340,27 +340,27 @@ def joined(place: Place, timeout: float) -> Iterator[Group]:
         _close()
 
 
-def device_of(place: Place | None, name: str | None) -> str | None:
+def device_of(seat: Seat | None, name: str | None) -> str | None:
     """Returns the name of the device that a rank works on, of the one that was asked for.
 
     Args:
-        place: The rank's; None: alone.
+        seat: The rank's; None: alone.
         name: ``--device``; of ``cuda`` each rank on a machine gets its own.
 
     Raises:
         UsageError: There are fewer GPUs than ranks.
     """
-    if place is None or name not in (None, "cuda") or not torch.cuda.is_available():
+    if seat is None or name not in (None, "cuda") or not torch.cuda.is_available():
         return name
     here = torch.cuda.device_count()
     if here == 1 and "SLURM_PROCID" in os.environ:  # srun --gpus-per-task shows each task its own as the only one
         return "cuda:0"
-    if place.local >= here:
+    if seat.local >= here:
         raise UsageError(
-            f"rank {place.rank} is number {place.local} of its machine, which has {here} GPUs",
+            f"rank {seat.rank} is number {seat.local} of its machine, which has {here} GPUs",
             hint=f"torchrun --nproc-per-node {here}, or --device cpu",
         )
-    return f"cuda:{place.local}"
+    return f"cuda:{seat.local}"
 
 
 def compare_ranks(ranks: Ranks, facts: Mapping[str, Any]) -> None:
