@@ -198,11 +198,9 @@ class _Ours:
         ]
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
-        if not first.data.complete:
-            parts.append(
-                f"SUBSET: {first.data.train + first.data.validation} training and {first.data.test} test samples"
-            )
-        if not first.data.verified:
+        if (data := first.data) is not None and not data.complete:
+            parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
+        if data is not None and not data.verified:
             parts.append("source not verified")
         if changes := self._changes(first):
             parts.append(f"MODIFIED: {', '.join(changes)}")
@@ -237,13 +235,15 @@ def _best(records: list[ResultRecord]) -> list[ResultRecord]:
     """Of the runs of one cell those that count: complete data first, then more epochs, then the later; one a seed."""
     if not records:
         return []
-    best = max(records, key=lambda r: (r.data.complete, r.epochs, r.data.train, r.finished))
+    best = max(
+        records, key=lambda r: (r.data is None or r.data.complete, r.epochs, r.data.train if r.data else 0, r.finished)
+    )
     alike = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
     return [alike[seed] for seed in sorted(alike)]
 
 
 def _settings(record: ResultRecord) -> tuple[object, ...]:
-    return record.digest, record.epochs, record.data.cache, record.data.complete
+    return record.digest, record.epochs, record.data and (record.data.cache, record.data.complete)
 
 
 def _letters(index: int) -> str:

@@ -9,6 +9,7 @@
         progress.json    the step it is at; while it runs only
         events.out.…     the metrics for TensorBoard
         checkpoints/     last.pt, best.pt
+        spikes.npz       of chosen samples; where eval was asked to record them
         manifest.json    sha256 of every file; of finished runs only
         result.json      the record; written last, by finished runs only
 
@@ -16,6 +17,7 @@ A run is live while its process holds ``.lock``: a killed run never looks finish
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
+from plifctl.runs.curves import Curve, find_curve, load_curves
 from plifctl.runs.directory import (
     Run,
     RunConfig,
@@ -31,23 +33,30 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.pulse import Beat
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
+from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
     "Beat",
+    "Curve",
     "ResultRecord",
     "Run",
     "RunConfig",
     "RunData",
     "RunRecorder",
+    "SpikeRecording",
     "Status",
     "all_runs",
     "best_row",
     "check_records",
     "create_run",
     "describe_machine",
+    "find_curve",
     "find_run",
     "load_checkpoint",
+    "load_curves",
     "load_records",
+    "load_spikes",
     "remove_run",
+    "save_spikes",
     "verify_run",
 ]

@@ -31,10 +31,18 @@ class RunData(Spec):
 class ResultRecord(Spec):
     """The small record of a finished run that reports are made from. Accuracies are fractions, epochs count from 1.
 
-    ``epochs`` are those trained; ``stopped_early`` by ``train.early_stop``, else as many as were asked for.
+    Attributes:
+        origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
+        epochs: Those trained.
+        stopped_early: By ``train.early_stop``, else as many as were asked for.
+        digest: Of the experiment; None where other code ran it.
+        data: None where nothing is known of it.
+        test_accuracy: Of each epoch; None where it was not tested, or not logged.
+        tau: Of each epoch and spiking layer; empty for an epoch that was not logged.
     """
 
     schema_version: Literal[1]
+    origin: Literal["trained", "imported"] = "trained"
     run: str
     experiment: str
     recipe: Recipe
@@ -44,9 +52,9 @@ class ResultRecord(Spec):
     seed: int
     epochs: int
     stopped_early: bool = False
-    digest: str
+    digest: str | None
     overrides: tuple[str, ...]
-    data: RunData
+    data: RunData | None
     accuracy: Fraction
     best_epoch: int
     validation_accuracy: Fraction | None

@@ -1,0 +1,146 @@
+"""A training epoch by epoch: what figures and the page are drawn from, whoever trained it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.runs.directory import Run, all_runs
+from plifctl.runs.records import ResultRecord, load_records
+from plifctl.specs import Protocol, Recipe
+
+SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds")
+"""Of an epoch as a whole; accuracies are fractions."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One training, epoch by epoch. All sequences of values are as long as ``epochs``.
+
+    Attributes:
+        name: The run's.
+        origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
+        experiment: Of the registry; None where it is none of them.
+        recipe: None where it is not known, as the following.
+        protocol: A or B.
+        T: Time steps.
+        seed: Of the training.
+        epochs: Those that were logged, ascending from 1; gaps are left out.
+        series: By name (:data:`SERIES`, or a tag of a log of other code); None where an epoch has no value.
+        layers: Names of the spiking layers.
+        tau: Of each spiking layer, in time steps; None where an epoch has no value.
+        w_over_tau: Of each fully connected layer before a spiking one, the distribution of W_fc/τ in each epoch as
+            :func:`plifctl.training.vitals.distribution` gives it; nothing where it was not kept.
+    """
+
+    name: str
+    origin: Literal["trained", "imported"]
+    experiment: str | None
+    recipe: Recipe | None
+    protocol: Protocol | None
+    T: int | None
+    seed: int | None
+    epochs: tuple[int, ...]
+    series: Mapping[str, tuple[float | None, ...]]
+    layers: tuple[str, ...] = ()
+    tau: tuple[tuple[float | None, ...], ...] = ()
+    w_over_tau: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = field(default_factory=dict)
+
+
+def curve_of_run(run: Run) -> Curve:
+    """Returns the curve of a run as far as it has come.
+
+    Raises:
+        RunError: A file of it is damaged.
+    """
+    config, rows = run.config(), run.metrics()
+    layers = max((tuple(row.get("layers") or _numbered(len(row["tau"]))) for row in rows), key=len, default=())
+    fully_connected = {name: None for row in rows for name in row.get("w_over_tau", {})}
+    return Curve(
+        run.name,
+        "trained",
+        config.experiment,
+        config.recipe,
+        config.protocol,
+        config.spec.T,
+        config.spec.train.seed,
+        tuple(row["epoch"] for row in rows),
+        _known({name: tuple(row.get(name) for row in rows) for name in SERIES}),
+        layers,
+        tuple(tuple(row["tau"][index] for row in rows) for index in range(len(layers))),
+        {name: tuple(row.get("w_over_tau", {}).get(name) for row in rows) for name in fully_connected},
+    )
+
+
+def curve_of_record(record: ResultRecord) -> Curve:
+    """Returns the curve that a record holds: test accuracy and τ."""
+    width = max(map(len, record.tau), default=0)
+    logged = [
+        index
+        for index in range(record.epochs)
+        if _at(record.test_accuracy, index) is not None or _at(record.tau, index)
+    ]
+    return Curve(
+        record.run,
+        record.origin,
+        record.experiment,
+        record.recipe,
+        record.protocol,
+        record.T,
+        record.seed,
+        tuple(index + 1 for index in logged),
+        _known({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
+        _numbered(width),
+        tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
+    )
+
+
+def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
+    """Returns the curve of every run in ``runs_dir``, and of every record that is not of one of them.
+
+    Runs whose files are damaged are left out.
+    """
+    found: dict[str, Curve] = {}
+    for run in all_runs(runs_dir):
+        try:
+            found[run.name] = curve_of_run(run)
+        except RunError:
+            continue
+    for record in load_records(runs_dir, registry_dirs):
+        found.setdefault(record.run, curve_of_record(record))
+    return list(found.values())
+
+
+def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curve:
+    """Returns the curve of a run, by its path, its name, any part of its name that no other has, or ``last``.
+
+    Raises:
+        UsageError: None fits, or several do.
+        RunError: A file of it is damaged.
+    """
+    if (Path(name) / "config.yaml").is_file():
+        return curve_of_run(Run(Path(name)))
+    if name == "last" and (there := all_runs(runs_dir)):
+        return curve_of_run(there[-1])
+    curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}
+    fitting = [name] if name in curves else [known for known in curves if name in known]
+    if len(fitting) == 1:
+        return curves[fitting[0]]
+    if fitting:
+        raise UsageError(f"{len(fitting)} runs fit {name!r}: {', '.join(fitting[-5:])}", hint="give more of the name")
+    raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
+
+
+def _numbered(layers: int) -> tuple[str, ...]:
+    return tuple(f"sn{index}" for index in range(layers))
+
+
+def _at(values: Sequence[Any], index: int) -> Any:
+    return values[index] if index < len(values) else None
+
+
+def _known(series: dict[str, tuple[float | None, ...]]) -> dict[str, tuple[float | None, ...]]:
+    return {name: values for name, values in series.items() if any(value is not None for value in values)}

@@ -1,0 +1,82 @@
+"""Spikes of chosen samples, kept in a run for figures and the page."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plifctl import paths
+from plifctl.errors import RunError
+
+_META = ("sample_ids", "labels", "votes", "classes", "inputs")
+
+
+@dataclass(frozen=True)
+class SpikeRecording:
+    """What went into a network and which neurons fired, for N samples.
+
+    Attributes:
+        sample_ids: Of the samples, as the cache names them ``[N]``.
+        labels: Right classes ``[N]``.
+        classes: Names of the classes.
+        inputs: As the cache holds them, before normalisation: ``[N, T, C, H, W]``, or ``[N, 1, C, H, W]`` where an
+            image is shown at every step.
+        votes: Output of the voting layer at each step ``[N, T, classes]``, 0…1.
+        spikes: Of each recorded spiking layer by name, before pooling: bool ``[N, T, C, H, W]`` or ``[N, T, F]``.
+    """
+
+    sample_ids: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    inputs: np.ndarray
+    votes: np.ndarray
+    spikes: dict[str, np.ndarray]
+
+
+def save_spikes(path: Path, recording: SpikeRecording) -> None:
+    """Writes a recording as a compressed ``.npz``, a bit for each spike; whole or not at all."""
+    arrays: dict[str, np.ndarray] = {
+        "sample_ids": np.array(recording.sample_ids),
+        "labels": recording.labels,
+        "classes": np.array(recording.classes),
+        "inputs": recording.inputs,
+        "votes": recording.votes,
+    }
+    for name, spikes in recording.spikes.items():
+        arrays[f"shape/{name}"] = np.array(spikes.shape)
+        arrays[f"bits/{name}"] = np.packbits(spikes)
+    with paths.written_beside(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_spikes(path: Path) -> SpikeRecording:
+    """Reads what :func:`save_spikes` wrote, executing nothing.
+
+    Raises:
+        RunError: There is none, or it is damaged.
+    """
+    try:
+        whole = io.BytesIO(path.read_bytes())  # numpy leaves a damaged file open
+        with np.load(whole, allow_pickle=False) as arrays:
+            meta = {name: arrays[name] for name in _META}
+            names = [name.removeprefix("bits/") for name in arrays.files if name.startswith("bits/")]
+            shapes = {name: tuple(int(n) for n in arrays[f"shape/{name}"]) for name in names}
+            spikes = {
+                name: np.unpackbits(arrays[f"bits/{name}"], count=int(np.prod(shape))).reshape(shape).astype(bool)
+                for name, shape in shapes.items()
+            }
+    except FileNotFoundError:
+        raise RunError(
+            f"{path}: no recorded spikes", hint=f"plifctl eval {path.parent.name} --record-spikes 10"
+        ) from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunError(
+            f"{path}: damaged: {error}", hint="plifctl eval RUN --record-spikes 10 writes it anew"
+        ) from error
+    ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
+    return SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
