@@ -29,8 +29,8 @@ from plifctl.errors import from_os_error
 
 PACKAGE = Path(__file__).resolve().parent
 
-_UMASK = os.umask(0)  # it can only be read by setting it: here, before there are threads
-os.umask(_UMASK)
+UMASK = os.umask(0)  # it can only be read by setting it: here, before there are threads
+os.umask(UMASK)
 
 
 def code_version() -> str:
@@ -125,7 +125,7 @@ def written_beside(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_UMASK)  # mkstemp's 0600 would hide the file from a user's group
+            temporary.chmod(0o666 & ~UMASK)  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -163,7 +163,7 @@ def folder_written_beside(path: Path) -> Iterator[Path]:
             raise
     try:
         with machine_errors(path):
-            temporary.chmod(0o777 & ~_UMASK)
+            temporary.chmod(0o777 & ~UMASK)
             yield temporary
             if path.exists():
                 shutil.rmtree(path)

@@ -9,6 +9,13 @@ from pathlib import Path
 import pytest
 from making import write_gestures
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the batteries of faults; pytest knows those of the outermost conftest only."""
+    parser.addoption("--full", action="store_true", help="Faults: the whole batteries, hours rather than seconds.")
+    parser.addoption("--seed", default="0", help="Faults: of the random numbers.")
+
+
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -124,6 +124,7 @@ class Building:
         path = key.path(self.cache_dir)
         there = None if self.force else cached(key, self.cache_dir, made_by=self.made_by)
         if there is not None:
+            self._tidy(path)
             return there  # also where nothing may be written
         with paths.machine_errors(path):
             self._lock()
@@ -151,6 +152,17 @@ class Building:
             self.built = True
         self.places.journal(np.uint16).unlink(missing_ok=True)  # of a build of other raw data that needed it
         return Cache(path)
+
+    def _tidy(self, path: Path) -> None:
+        """Removes what a build left that was killed when its cache was there, but not its journal gone."""
+        left = [self.places.journal(dtype) for dtype in (np.uint8, np.uint16)]
+        written = path.stat().st_mtime_ns
+        stale = [file for file in left if file.exists() and file.stat().st_mtime_ns <= written]
+        stale += path.parent.glob(f".{path.name}.*.partial")
+        if stale:
+            with suppress(filelock.Timeout, OSError), build_lock(self.places, wait=False):
+                for file in stale:
+                    file.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------ the journal
 

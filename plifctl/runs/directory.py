@@ -6,8 +6,10 @@ import calendar
 import json
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +28,8 @@ from plifctl.specs import ExperimentSpec, Protocol, Recipe
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 _SAID = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
+_MAKING_S = 600
+"""So long, at most, a process needs to make a run's directory."""
 
 
 @dataclass(frozen=True)
@@ -180,20 +184,34 @@ def create_run(
     spec = resolved.spec
     stamp = time.strftime(_STAMP, time.gmtime())
     name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
-    path = runs_dir / name
-    for number in range(2, 1000):  # two runs may start within a second
-        paths.make_dir(runs_dir)
-        try:
-            with paths.machine_errors(path):
-                path.mkdir()
-            break
-        except FileExistsError:
-            path = runs_dir / f"{name}-{number}"
-    paths.write_json(path / "run.json", {"status": "created", "cache": cache})
-    paths.write_json(path / "env.json", environment)
-    paths.write_json(path / "split.json", split)
-    write_config(path, resolved, protocol)
+    _remove_half_made(paths.make_dir(runs_dir))
+    with paths.machine_errors(runs_dir / name):
+        half_made = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
+        half_made.chmod(0o777 & ~paths.UMASK)
+    try:
+        paths.write_json(half_made / "run.json", {"status": "created", "cache": cache})
+        paths.write_json(half_made / "env.json", environment)
+        paths.write_json(half_made / "split.json", split)
+        write_config(half_made, resolved, protocol)
+        for number in range(1, 1000):  # two runs may start within a second
+            path = runs_dir / (name if number == 1 else f"{name}-{number}")
+            try:
+                half_made.rename(path)
+                break
+            except OSError:
+                if not path.exists():
+                    raise
+    finally:
+        shutil.rmtree(half_made, ignore_errors=True)
     return Run(path)
+
+
+def _remove_half_made(runs_dir: Path) -> None:
+    """Removes what processes left that were killed while they made a run."""
+    for path in runs_dir.glob(".*.partial"):
+        with suppress(OSError):  # another process was faster
+            if time.time() - path.stat().st_mtime > _MAKING_S:
+                shutil.rmtree(path)
 
 
 def write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
@@ -232,7 +250,7 @@ def find_run(name: str, runs_dir: Path) -> Run:
 
 def all_runs(runs_dir: Path) -> list[Run]:
     """Returns every run, oldest first."""
-    return [Run(path.parent) for path in sorted(runs_dir.glob("*/config.yaml"))]
+    return [Run(path.parent) for path in sorted(runs_dir.glob("[!.]*/config.yaml"))]
 
 
 def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

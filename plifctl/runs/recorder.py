@@ -61,6 +61,8 @@ class RunRecorder:
             lock.acquire(timeout=2)  # whoever asks for the status of a run holds it for a moment
         except filelock.Timeout:
             raise ResumeError(f"{self.run.path}: another process is training this run") from None
+        for stale in self.run.path.rglob(".*.partial"):
+            stale.unlink(missing_ok=True)  # of a killed process: whoever holds the run is alone
         try:
             yield
         except BaseException as error:

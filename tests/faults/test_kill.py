@@ -1,0 +1,153 @@
+"""Killed at any moment, and the same command again: nothing is lost, nothing half done is taken for whole."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.world import Ended, World, document, pick, what_was_learnt
+
+PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
+TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 3, "--checkpoint-every", 1, "--json")
+Times = Callable[[int, int], int]
+Told = Callable[[str], None]
+
+
+def prepared(world: World) -> dict[str, Any]:
+    tree = document(world.run(*PREPARE))
+    assert world.run("cache", "verify").code == 0
+    assert world.leftovers() == []
+    return tree
+
+
+def test_prepare(world: World, generator: random.Random, times: Times, told: Told) -> None:
+    changes = world.changes(*PREPARE)
+    (cache,) = world.caches.rglob("*.h5")
+    whole = cache.read_bytes()
+    begun = time.monotonic()
+    wanted = document(world.run(*PREPARE, "--force"))["content_digest"]
+    took = time.monotonic() - begun
+    assert world.leftovers() == []
+    killed = 0
+    for at in pick(generator, changes, times(4, 40)):
+        world.clear()
+        killed += world.killed_at(at, *PREPARE).struck
+        assert prepared(world)["content_digest"] == wanted
+    for _ in range(times(2, 40)):
+        world.clear()
+        for _ in range(2):  # the second goes on where the first was
+            killed += world.stopped_after(generator.uniform(0, took), signal.SIGKILL, *PREPARE).struck
+        assert prepared(world)["content_digest"] == wanted
+    assert len(cache.read_bytes()) == len(whole)
+    told(f"{killed} kills, {changes} changes of the folder each could strike")
+    assert killed
+
+
+def test_prepare_again_over_what_is_there(world: World, generator: random.Random, times: Times, told: Told) -> None:
+    """``--force`` replaces a cache: until the new one is whole the old one is there."""
+    wanted = prepared(world)["content_digest"]
+    changes = world.changes(*PREPARE, "--force")
+    killed = 0
+    for at in pick(generator, changes, times(3, 30)):
+        killed += world.killed_at(at, *PREPARE, "--force").struck
+        there = documents(world.run("cache", "ls", "--json"))
+        assert [entry["content_digest"] for entry in there if entry["state"] == "whole"] == [wanted]
+        assert world.run("cache", "verify").code == 0
+    assert prepared(world)["content_digest"] == wanted
+    told(f"{killed} kills")
+
+
+def carry_on(world: World, verb: str, strike: Callable[[World, tuple[object, ...]], Ended], most: int) -> int:
+    """Strikes a training again and again, each time going on from where it was; then lets it end."""
+    struck = 0
+    for number in range(most + 1):
+        runs = [path.parent for path in world.runs.glob("*/config.yaml")]
+        assert len(runs) <= 1, "a killed command left two runs"
+        command: tuple[object, ...] = (verb, "--resume", "last", "--json") if runs else (verb, "demo", *TINY)
+        ended = strike(world, command) if number < most else world.run(*command)
+        if not ended.struck:
+            assert ended.code == 0, ended.err
+            break
+        struck += 1
+        world.age()
+        for entry in documents(world.run("runs", "ls", "--json")):
+            finished = (world.runs / entry["run"] / "result.json").is_file()
+            assert entry["status"] == ("finished" if finished else "killed"), entry
+    assert world.run("runs", "verify").code == 0
+    assert world.leftovers() == []
+    return struck
+
+
+def documents(ended: Ended) -> list[dict[str, Any]]:
+    assert ended.code == 0, ended.err
+    found: list[dict[str, Any]] = json.loads(ended.out)
+    return found
+
+
+def undisturbed(world: World, verb: str) -> tuple[dict[str, Any], int, float]:
+    """What a training comes to that nobody disturbs; its changes of the folder; seconds."""
+    prepared(world)
+    begun = time.monotonic()
+    changes = world.changes(verb, "demo", *TINY)
+    took = time.monotonic() - begun
+    return what_was_learnt(the_run(world)), changes, took
+
+
+def the_run(world: World) -> Path:
+    (run,) = (path.parent for path in world.runs.glob("*/config.yaml"))
+    return run
+
+
+def forget(world: World) -> None:
+    shutil.rmtree(world.runs)
+
+
+@pytest.mark.parametrize("verb", ["train", "validate"])
+def test_train(verb: str, world: World, generator: random.Random, times: Times, told: Told) -> None:
+    wanted, changes, took = undisturbed(world, verb)
+    killed = 0
+    for at in pick(generator, changes, times(2, 40)):
+        forget(world)
+        killed += carry_on(world, verb, lambda world, command, at=at: world.killed_at(at, *command), 1)
+        assert what_was_learnt(the_run(world)) == wanted, f"killed at change {at}"
+    for _ in range(times(1, 10)):
+        forget(world)
+        killed += carry_on(
+            world,
+            verb,
+            lambda world, command: world.stopped_after(generator.uniform(0, took), signal.SIGKILL, *command),
+            3,
+        )
+        assert what_was_learnt(the_run(world)) == wanted
+    told(f"{killed} kills, {changes} changes of the folder each could strike")
+    assert killed
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(signum: signal.Signals, world: World, generator: random.Random, times: Times, told: Told) -> None:
+    """Asked to stop, a training writes a checkpoint first, and says how to go on."""
+    wanted, _, took = undisturbed(world, "train")
+    stopped = 0
+    for _ in range(times(1, 10)):
+        forget(world)
+        for _ in range(3):
+            runs = list(world.runs.glob("*/config.yaml"))
+            command: tuple[object, ...] = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
+            ended = world.stopped_after(generator.uniform(0.3 * took, took), signum, *command)
+            assert ended.code in (0, 128 + signum, -signum), ended.err  # the last: before Python was ready for it
+            stopped += ended.code != 0
+            if list(world.runs.glob("*/result.json")):
+                break
+        if not list(world.runs.glob("*/result.json")):
+            runs = list(world.runs.glob("*/config.yaml"))
+            command = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
+            assert world.run(*command).code == 0
+        assert what_was_learnt(the_run(world)) == wanted
+    told(f"{stopped} stops")
