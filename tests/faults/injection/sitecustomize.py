@@ -4,7 +4,7 @@
 |---|---|
 | FAULTS_FOLDER | what happens outside of it does not count |
 | FAULTS_AT | at which time, from 1; 0: never |
-| FAULTS_HOW | ``kill``, or the name of an error that this change and all later ones have, such as ``ENOSPC`` |
+| FAULTS_HOW | ``kill``; ``wait``, or the name of an error such as ``ENOSPC``: so do this change and all later ones |
 | FAULTS_COUNT | a file that gets the number of changes when the process ends by itself |
 """
 
@@ -13,6 +13,7 @@ import errno
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 _FOLDER, _AT = os.environ.get("FAULTS_FOLDER", ""), int(os.environ.get("FAULTS_AT", "0"))
@@ -39,6 +40,9 @@ def _strike(event: str, arguments: tuple[object, ...]) -> None:
         return
     if _HOW == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if _HOW == "wait":
+        time.sleep(0.05)
+        return
     if event not in ("os.remove", "os.rmdir"):  # a full disk takes things away
         number = getattr(errno, _HOW)
         raise OSError(number, os.strerror(number), os.fspath(path))

@@ -1,0 +1,110 @@
+"""Many processes on one cache and one run: nothing corrupt, nobody waits for ever, every message true."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+from faults.world import World, document, what_was_learnt
+
+PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
+TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
+Times = Callable[[int, int], int]
+Told = Callable[[str], None]
+
+
+def ends(processes: list[subprocess.Popen[str]], seconds: float = 180) -> list[tuple[int, str, str]]:
+    """Waits for all; who is not done by then hangs."""
+    last = time.monotonic() + seconds
+    found = []
+    for process in processes:
+        try:
+            out, err = process.communicate(timeout=max(1, last - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            for other in processes:
+                other.kill()
+            raise AssertionError(f"{process.args} hangs") from None
+        found.append((process.returncode, out, err))
+    return found
+
+
+def test_eight_prepare_at_once(world: World, times: Times) -> None:
+    wanted = document(world.run(*PREPARE))["content_digest"]
+    for _ in range(times(1, 10)):
+        world.clear()
+        for code, out, err in ends([world.start(PREPARE) for _ in range(times(3, 8))]):
+            assert code == 0, err
+            assert json.loads(out)["content_digest"] == wanted
+        assert world.run("cache", "verify").code == 0
+        assert world.leftovers() == []
+
+
+def test_prepared_trained_from_and_removed_at_once(
+    world: World, generator: random.Random, times: Times, told: Told
+) -> None:
+    wanted = document(world.run(*PREPARE))["content_digest"]
+    document(world.run(*TRAIN))
+    (run,) = world.runs.iterdir()
+    learnt = what_was_learnt(run)
+    codes: dict[str, int] = {}
+    for _ in range(times(1, 12)):
+        commands: list[tuple[object, ...]] = [
+            PREPARE,
+            (*PREPARE, "--force"),
+            TRAIN,
+            TRAIN,
+            ("cache", "rm", "--yes", wanted[:12]),
+            ("cache", "verify"),
+            ("cache", "ls", "--json"),
+            ("eval", "last", "--json"),
+        ]
+        generator.shuffle(commands)
+        processes = []
+        for command in commands[: times(5, 8)]:
+            processes.append(world.start(command))
+            time.sleep(generator.uniform(0, 0.3))
+        for process, (code, _, err) in zip(processes, ends(processes), strict=True):
+            assert code in (0, 2, 5), (process.args, code, err)  # 2, 5: it was gone when it was looked for
+            assert "Traceback" not in err, err
+            codes[str(code)] = codes.get(str(code), 0) + 1
+        assert document(world.run(*PREPARE))["content_digest"] == wanted
+        assert world.run("cache", "verify").code == 0
+    for finished in (path.parent for path in world.runs.glob("*/result.json")):
+        assert what_was_learnt(finished) == learnt
+    told(f"exit codes {codes}")
+
+
+def test_two_train_one_run(world: World, times: Times, told: Told) -> None:
+    document(world.run(*PREPARE))
+    document(world.run(*TRAIN))
+    resume = ("train", "--resume", "last", "--epochs", 3, "--json")
+    refused = 0
+    for number in range(times(1, 10)):
+        if number:
+            (run,) = world.runs.iterdir()
+            resume = ("train", "--resume", "last", "--epochs", 3 + 2 * number, "--json")
+        found = ends([world.start(resume), world.start(resume)])
+        assert sorted(code for code, _, _ in found) in ([0, 0], [0, 3])  # 0 twice: one came when the other had ended
+        refused += sum("another process is training this run" in err for code, _, err in found if code == 3)
+        (run,) = world.runs.iterdir()
+        rows = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert rows == list(range(1, 4 + 2 * number))
+        assert world.run("runs", "verify").code == 0
+    told(f"{refused} refused")
+
+
+def test_locks_of_the_dead(world: World) -> None:
+    """A lock is held by a process, not by a file: that of a dead one stops nobody."""
+    wanted = document(world.run(*PREPARE))["content_digest"]
+    world.clear()
+    process = world.start((*PREPARE, "--force"))
+    while process.poll() is None and not list(world.caches.rglob(".*.lock")):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert document(world.run(*PREPARE))["content_digest"] == wanted  # and waits for nobody
