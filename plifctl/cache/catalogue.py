@@ -20,7 +20,16 @@ import numpy as np
 
 from plifctl import paths
 from plifctl.cache.build import BuildPlaces, build_lock
-from plifctl.cache.file import FOREIGN, FORMAT, Cache, attributes_of, checksum_beside, content_digest, samples_of
+from plifctl.cache.file import (
+    FOREIGN,
+    FORMAT,
+    Cache,
+    attributes_of,
+    checksum_beside,
+    checksum_line,
+    content_digest,
+    samples_of,
+)
 from plifctl.cache.key import CacheKey, differences, readable, said
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
 from plifctl.events.formats import DECODER_VERSION
@@ -177,7 +186,7 @@ def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> l
     else:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if beside.read_text(encoding="utf-8", errors="replace").split()[:1] != [found]:
+        if beside.read_text(encoding="utf-8", errors="replace") != checksum_line(path, found):
             problems.append(f"the file is not the one that {beside.name} is of")
     try:
         cache = Cache(path)

@@ -257,12 +257,17 @@ def write_cache(
         with temporary.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
         checksum_beside(path).unlink(missing_ok=True)  # killed between two renames, a cache has none, never another's
-    paths.write_text(checksum_beside(path), f"{digest}  {path.name}\n")
+    paths.write_text(checksum_beside(path), checksum_line(path, digest))
 
 
 def checksum_beside(path: Path) -> Path:
     """Returns where the sha256 of a cache lies, in the form that ``sha256sum -c`` reads."""
     return path.with_name(f"{path.name}.sha256")
+
+
+def checksum_line(path: Path, digest: str) -> str:
+    """Returns what stands in it."""
+    return f"{digest}  {path.name}\n"
 
 
 def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists the runs there are")
     try:
         with paths.machine_errors(path):
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            whole = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(whole) as archive:
+            if damaged := archive.testzip():  # torch has checksums written, and does not look at them
+                raise ValueError(f"{damaged} is not what was written")
+        whole.seek(0)
+        state: dict[str, Any] = torch.load(whole, map_location="cpu", weights_only=True)
         ExperimentSpec.model_validate_json(state["spec"])
         str(state["cache"]), dict(state["model"])
     except PlifctlError:

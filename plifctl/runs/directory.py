@@ -23,6 +23,7 @@ from plifctl.errors import RunError, UsageError
 from plifctl.registry import Resolved
 from plifctl.runs.pulse import Beat, read_beat
 from plifctl.runs.records import ResultRecord, read_record
+from plifctl.runs.seals import sealed, unsealed
 from plifctl.specs import ExperimentSpec, Protocol, Recipe
 
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
@@ -80,7 +81,7 @@ class Run:
         """
         path = self.path / "config.yaml"
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+            tree = unsealed(yaml.safe_load(path.read_text(encoding="utf-8")))
             spec = ExperimentSpec.model_validate(tree["spec"])
             overrides, origins = tuple(tree["overrides"]), dict(tree["origins"])
             return RunConfig(tree["experiment"], tree["recipe"], tree["protocol"], overrides, spec, origins)
@@ -111,7 +112,7 @@ class Run:
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return unsealed(json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 
@@ -139,17 +140,21 @@ class Run:
         return read_beat(self.path / "progress.json")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none."""
+        """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none.
+
+        Raises:
+            RunError: A line is damaged.
+        """
         path = self.path / "metrics.jsonl"
-        lines = path.read_bytes().splitlines() if path.is_file() else []
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
             try:
-                row = dict(json.loads(line))
+                row = unsealed(json.loads(line))
                 int(row["epoch"])
                 rows.append(row)
             except (ValueError, TypeError, KeyError) as error:
-                if number < len(lines):
+                if line.endswith(b"\n"):
                     raise RunError(f"{path}:{number}: damaged: {error}") from error
         return rows
 
@@ -189,9 +194,9 @@ def create_run(
         half_made = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
         half_made.chmod(0o777 & ~paths.UMASK)
     try:
-        paths.write_json(half_made / "run.json", {"status": "created", "cache": cache})
-        paths.write_json(half_made / "env.json", environment)
-        paths.write_json(half_made / "split.json", split)
+        paths.write_json(half_made / "run.json", sealed({"status": "created", "cache": cache}))
+        paths.write_json(half_made / "env.json", sealed(environment))
+        paths.write_json(half_made / "split.json", sealed(split))
         write_config(half_made, resolved, protocol)
         for number in range(1, 1000):  # two runs may start within a second
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
@@ -225,7 +230,7 @@ def write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
         "spec": resolved.spec.model_dump(mode="json"),
         "origins": {key: str(origin) for key, origin in resolved.origins.items()},
     }
-    paths.write_text(path / "config.yaml", yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120))
+    paths.write_text(path / "config.yaml", yaml.safe_dump(sealed(tree), sort_keys=False, allow_unicode=True, width=120))
 
 
 def find_run(name: str, runs_dir: Path) -> Run:

@@ -32,7 +32,7 @@ def write_manifest(folder: Path, coming: dict[str, bytes]) -> None:
     files = {name: _facts(path) for name, path in there.items() if name not in left_out}
     for name, content in coming.items():
         files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    paths.write_json(folder / _NAME, {"schema_version": 1, "files": files})
+    paths.write_text(folder / _NAME, _text(files))
 
 
 def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> list[str]:
@@ -46,7 +46,10 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
     """
     path = run.path / _NAME
     try:
-        files: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["files"]
+        text = path.read_text(encoding="utf-8")
+        files: dict[str, dict[str, Any]] = json.loads(text)["files"]
+        if text != _text(files):
+            return [f"{_NAME}: damaged: not as it was written"]
         wanted = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
     except FileNotFoundError:
         return [f"{_NAME}: missing"]
@@ -64,6 +67,10 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
         if progress is not None:
             progress(number, len(wanted))
     return problems
+
+
+def _text(files: dict[str, dict[str, Any]]) -> str:
+    return json.dumps({"schema_version": 1, "files": files}, indent=1, ensure_ascii=False) + "\n"
 
 
 def _facts(path: Path) -> dict[str, Any]:

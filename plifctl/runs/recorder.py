@@ -21,7 +21,8 @@ from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
 from plifctl.runs.directory import Run, write_config
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.pulse import EVERY_SECONDS, Beat, Pulse, write_beat
-from plifctl.runs.records import ResultRecord, RunData
+from plifctl.runs.records import ResultRecord, RunData, record_text
+from plifctl.runs.seals import sealed
 from plifctl.specs import ExperimentSpec
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class RunRecorder:
         for name in ("result.json", "manifest.json"):  # a run that goes on is not finished
             (self.run.path / name).unlink(missing_ok=True)
         rows = [row for row in self.run.metrics() if row["epoch"] <= epochs_done]
-        paths.write_text(self.run.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        paths.write_text(self.run.path / "metrics.jsonl", "".join(map(_line, rows)))
         write_config(self.run.path, resolved, self.run.config().protocol)
         self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
 
@@ -99,7 +100,7 @@ class RunRecorder:
     def on_epoch(self, row: EpochRow) -> None:
         """Appends a line, and the same for TensorBoard."""
         with paths.machine_errors(self.run.path), (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(row)) + "\n")
+            file.write(_line(asdict(row)))
             file.flush()
             os.fsync(file.fileno())
         if self._board is None:
@@ -153,7 +154,7 @@ class RunRecorder:
         )
         self._note(status="finished", exit_code=0)
         self._close_board()  # from here on its file stays as it is
-        text = record.model_dump_json(indent=1) + "\n"
+        text = record_text(record)
         write_manifest(self.run.path, {"result.json": text.encode("utf-8")})
         paths.write_text(self.run.path / "result.json", text)
         return record
@@ -164,7 +165,11 @@ class RunRecorder:
             self._board = None
 
     def _note(self, **changes: Any) -> None:
-        paths.write_json(self.run.path / "run.json", {**self.run.info(), "updated": _now(), **changes})
+        paths.write_json(self.run.path / "run.json", sealed({**self.run.info(), "updated": _now(), **changes}))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(sealed(row)) + "\n"
 
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from plifctl.errors import RunError
+from plifctl.runs.seals import sealed, unsealed
 from plifctl.specs import Protocol, Recipe, Spec
 
 _log = logging.getLogger(__name__)
@@ -93,6 +95,11 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
 def read_record(path: Path) -> ResultRecord:
     """Reads one record; raises RunError where it is none."""
     try:
-        return ResultRecord.model_validate_json(path.read_text(encoding="utf-8"))
+        return ResultRecord.model_validate_json(json.dumps(unsealed(json.loads(path.read_text(encoding="utf-8")))))
     except (OSError, ValidationError, ValueError) as error:
         raise RunError(f"{path}: not a result record: {str(error).splitlines()[0]}") from error
+
+
+def record_text(record: ResultRecord) -> str:
+    """Returns what is written of a record."""
+    return json.dumps(sealed(record.model_dump(mode="json")), indent=1, ensure_ascii=False) + "\n"

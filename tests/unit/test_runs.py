@@ -27,6 +27,7 @@ from plifctl.runs import (
     verify_run,
 )
 from plifctl.runs.pulse import write_beat
+from plifctl.runs.seals import sealed
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
 
@@ -79,7 +80,7 @@ def test_a_run_has_one_trainer(tmp_path: Path) -> None:
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     run = make(tmp_path)
-    (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n')
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(sealed({"epoch": n})) + "\n" for n in (1, 2, 3)))
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')  # the power failed here
     recorder = RunRecorder(run, RESOLVED.spec)
@@ -90,11 +91,12 @@ def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     run = make(tmp_path)
-    (run.path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo\n{"epoch": 3}\n')
+    first = json.dumps(sealed({"epoch": 1}))
+    (run.path / "metrics.jsonl").write_text(f'{first}\n{{"epo\n{first}\n')
     with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
         run.metrics()
-    for line in (b"\xff", b"[]", b"{}"):
-        (run.path / "metrics.jsonl").write_bytes(line + b'\n{"epoch": 2}\n')
+    for line in (b"\xff", b"[]", b"{}", first.replace("1", "2", 1).encode(), json.dumps(sealed({})).encode()):
+        (run.path / "metrics.jsonl").write_bytes(line + b"\n" + first.encode() + b"\n")
         with pytest.raises(RunError, match=r"metrics.jsonl:1: damaged"):
             run.metrics()
     (run.path / "run.json").write_text("{}")
