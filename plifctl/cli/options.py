@@ -44,7 +44,8 @@ def _names(incomplete: str) -> list[str]:
 
 def runs(incomplete: str) -> list[str]:
     """Completes the name of a run."""
-    names = [path.parent.name for path in sorted(paths.runs_dir().glob("*/config.yaml"))]
+    there = (path for name in ("config.yaml", "imported.json") for path in paths.runs_dir().glob(f"[!.]*/{name}"))
+    names = sorted(path.parent.name for path in there)
     return [name for name in (*names, "last") if name.startswith(incomplete)]
 
 

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import imports, options
 from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,9 +32,11 @@ class _ListsByDefault(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Adds the subcommands."""
-    group = typer.Typer(cls=_ListsByDefault, help="List, show, compare, verify and remove runs.", rich_markup_mode=None)
+    about = "List, show, compare, verify, remove and import runs."
+    group = typer.Typer(cls=_ListsByDefault, help=about, rich_markup_mode=None)
     for command in (ls, show, compare, verify, rm):
         group.command(command.__name__)(command)
+    group.command("import")(imports.import_runs)
     app.add_typer(group, name="runs")
 
 
@@ -43,13 +45,13 @@ def ls(
         str | None, typer.Option("--experiment", help="Only its runs.", autocompletion=options.experiments)
     ] = None,
     status: Annotated[
-        Literal["running", "finished", "stopped", "failed", "killed", "unknown", "damaged"] | None,
+        Literal["running", "finished", "stopped", "failed", "killed", "unknown", "damaged", "imported"] | None,
         typer.Option("--status", help="Only runs that stand so."),
     ] = None,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List runs, oldest first; plifctl runs alone does, too.
+    """List runs, imported ones first, then oldest first; plifctl runs alone does, too.
 
     "best %" is the test accuracy of finished runs and of protocol A, else the best of validation so far ("val").
 
@@ -58,7 +60,7 @@ def ls(
     from plifctl.runs import all_runs
 
     folder = options.existing_runs_dir(runs_dir)
-    entries = [_entry(run) for run in all_runs(folder)]
+    entries = [*imports.imported_entries(folder), *(_entry(run) for run in all_runs(folder))]
     if experiment is not None:
         known = {str(entry["experiment"]) for entry in entries}
         if experiment not in known and experiment not in options.registry().experiments():
@@ -80,14 +82,18 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
     Example: plifctl runs show last
     """
-    from plifctl.runs import find_run
+    from plifctl.runs import find_run, load_imported
 
-    found = find_run(run, options.existing_runs_dir(runs_dir))
+    folder = options.existing_runs_dir(runs_dir)
+    width = max(10, (console.terminal_width() or 80) - 30)
+    if (path := imports.find_imported(run, folder)) is not None:
+        imports.show_imported(load_imported(path), width, as_json=as_json)
+        return
+    found = find_run(run, folder)
     tree = _tree(found)
     if as_json:
         console.emit_json(tree)
         return
-    width = max(10, (console.terminal_width() or 80) - 30)
     split, best = tree["samples"], tree["best"]
     facts = [
         ("run", tree["path"]),

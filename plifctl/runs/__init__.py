@@ -13,6 +13,8 @@
         manifest.json    sha256 of every file; of finished runs only
         result.json      the record; written last, by finished runs only
 
+An imported run of other code has two files: ``imported.json``, and ``result.json`` where its experiment is known.
+
 A run is live while its process holds ``.lock``: a killed run never looks finished or running.
 """
 
@@ -29,6 +31,16 @@ from plifctl.runs.directory import (
     find_run,
     remove_run,
 )
+from plifctl.runs.imported import (
+    TAGS,
+    ImportedRun,
+    describe,
+    imported_folders,
+    load_imported,
+    remove_imported,
+    save_imported,
+)
+from plifctl.runs.logs import find_logs
 from plifctl.runs.manifest import verify_run
 from plifctl.runs.pulse import Beat
 from plifctl.runs.recorder import RunRecorder
@@ -36,8 +48,10 @@ from plifctl.runs.records import ResultRecord, RunData, check_records, load_reco
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
+    "TAGS",
     "Beat",
     "Curve",
+    "ImportedRun",
     "ResultRecord",
     "Run",
     "RunConfig",
@@ -49,14 +63,20 @@ __all__ = [
     "best_row",
     "check_records",
     "create_run",
+    "describe",
     "describe_machine",
     "find_curve",
+    "find_logs",
     "find_run",
+    "imported_folders",
     "load_checkpoint",
     "load_curves",
+    "load_imported",
     "load_records",
     "load_spikes",
+    "remove_imported",
     "remove_run",
+    "save_imported",
     "save_spikes",
     "verify_run",
 ]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs.directory import Run, all_runs
+from plifctl.runs.imported import ImportedRun, imported_folders, load_imported
 from plifctl.runs.records import ResultRecord, load_records
 from plifctl.specs import Protocol, Recipe
 
@@ -98,8 +99,28 @@ def curve_of_record(record: ResultRecord) -> Curve:
     )
 
 
+def curve_of_imported(run: ImportedRun) -> Curve:
+    """Returns the curve of an imported run: of its series those that have a value for an epoch."""
+    epochs, by_name = run.logged, run.epochs
+    known = {name: tuple(values.get(epoch) for epoch in epochs) for name, values in by_name.items()}
+    settings = run.settings
+    return Curve(
+        run.name,
+        "imported",
+        settings.get("experiment"),
+        "published" if settings.get("experiment") else None,
+        settings.get("protocol"),
+        settings.get("T"),
+        settings.get("seed"),
+        tuple(epochs),
+        {name: values for name, values in known.items() if not name.startswith("tau/")},
+        tuple(run.layers),
+        tuple(known[f"tau/{layer}"] for layer in run.layers),
+    )
+
+
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
-    """Returns the curve of every run in ``runs_dir``, and of every record that is not of one of them.
+    """Returns the curve of every run in ``runs_dir``, imported ones too, and of every other record.
 
     Runs whose files are damaged are left out.
     """
@@ -107,6 +128,11 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
     for run in all_runs(runs_dir):
         try:
             found[run.name] = curve_of_run(run)
+        except RunError:
+            continue
+    for path in imported_folders(runs_dir):
+        try:
+            found[path.name] = curve_of_imported(load_imported(path))
         except RunError:
             continue
     for record in load_records(runs_dir, registry_dirs):
@@ -123,6 +149,8 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
     """
     if (Path(name) / "config.yaml").is_file():
         return curve_of_run(Run(Path(name)))
+    if (Path(name) / "imported.json").is_file():
+        return curve_of_imported(load_imported(Path(name)))
     if name == "last" and (there := all_runs(runs_dir)):
         return curve_of_run(there[-1])
     curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}

@@ -1,0 +1,313 @@
+"""Runs of other code, made of its logs.
+
+The names of the authors' folders and files say what was trained, so that their runs are known as experiments of the
+registry; other logs bring their scalars, and are told apart by name.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import math
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from plifctl import paths
+from plifctl.errors import DamagedFileError, RunError, UsageError
+from plifctl.runs.logs import Log, Series
+from plifctl.runs.records import ResultRecord, record_text
+from plifctl.runs.seals import sealed, unsealed
+from plifctl.specs import Protocol
+
+_FILE = "imported.json"
+_AUTHORS_SEED = 2020
+
+ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
+TAGS: dict[str, tuple[str, ...]] = {
+    "test_accuracy": ("test_accuracy", "test_acc", "test/accuracy", "test/acc", "acc/test", "accuracy/test"),
+    "validation_accuracy": ("validation_accuracy", "val_accuracy", "val_acc", "val/accuracy", "val/acc", "acc/val"),
+    "train_accuracy": ("train_accuracy", "train_acc", "train/accuracy", "train/acc", "acc/train"),
+    "loss": ("loss", "train_loss", "train/loss", "loss/train"),
+}
+"""The tags under which a series is looked for, the likeliest first: the authors', SpikingJelly's, Lightning's, ours."""
+
+_AUTHORS = re.compile(
+    r"(?:val_(?P<validation>[\d.]+)_)?(?P<dataset>[A-Za-z0-9]+)_init_tau_(?P<tau>[\d.]+)_use_plif_(?P<plif>True|False)"
+    r"_use_max_pool_(?P<max_pool>True|False)_T_(?P<T>\d+)(?:_c_\d+_n_\d+_split_by_[a-z]+_normalization_\w+?)?"
+    r"_detach_reset_(?P<detach>True|False)"
+)
+_DATASETS = {
+    "MNIST": "mnist",
+    "FashionMNIST": "fashion-mnist",
+    "CIFAR10": "cifar10",
+    "NMNIST": "nmnist",
+    "CIFAR10DVS": "cifar10dvs",
+    "DVS128Gesture": "gesture",
+}
+_W = re.compile(r"w(\d+)")
+_TAU = re.compile(r"tau/(.+)")
+
+
+@dataclass(frozen=True)
+class ImportedRun:
+    """A run of other code, as it lies in the folder of runs.
+
+    Attributes:
+        name: Of the folder.
+        source: Where the logs lay.
+        files: By name, their size in bytes and sha256.
+        settings: What is known of it; ``experiment``, ``protocol``, ``T``, ``seed`` and others.
+        tags: Which tag is which series (:data:`TAGS`); of layers ``tau/NAME``.
+        percent: Accuracies are in percent.
+        finished: When the last value was written.
+        series: By tag.
+        imported: When, seconds since 1970.
+    """
+
+    name: str
+    source: str
+    files: dict[str, dict[str, Any]]
+    settings: dict[str, Any]
+    tags: dict[str, str]
+    percent: bool
+    finished: str
+    series: dict[str, Series]
+    imported: float = field(default=0.0, compare=False)
+
+    @cached_property
+    def epochs(self) -> dict[str, dict[int, float]]:
+        """Each series of :attr:`tags` by epoch, from 1; accuracies are fractions, τ in time steps."""
+        found = {name: dict(self._by_epoch(name, self.series[tag])) for name, tag in self.tags.items()}
+        return {name: dict(sorted(values.items())) for name, values in found.items()}
+
+    @property
+    def logged(self) -> list[int]:
+        """The epochs that have a value, ascending."""
+        return sorted(set().union(*self.epochs.values()))
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """By epoch, of the test; where there is none, of the validation or the training."""
+        return next(self.epochs[name] for name in ACCURACIES if name in self.tags)
+
+    @property
+    def layers(self) -> list[str]:
+        """The spiking layers whose τ was logged."""
+        return [name.removeprefix("tau/") for name in self.tags if name.startswith("tau/")]
+
+    def _by_epoch(self, name: str, series: Series) -> Iterator[tuple[int, float]]:
+        """The values of a series with the epoch of each, in the order of writing."""
+        axis = self._axis
+        from_zero = min(axis.steps) == 0
+        if max(series.steps) <= max(axis.steps):
+            epochs = [step + from_zero for step in series.steps]
+        else:
+            epochs = list(_epochs_of(series, axis, from_zero))
+        factor = 0.01 if self.percent and name in ACCURACIES else 1.0
+        for epoch, value in zip(epochs, series.values, strict=True):
+            yield epoch, 1 + math.exp(-value) if _W.fullmatch(self.tags[name]) else factor * value
+
+    @property
+    def _axis(self) -> Series:
+        return next(self.series[self.tags[name]] for name in ACCURACIES if name in self.tags)
+
+    def record(self) -> ResultRecord | None:
+        """Returns the record of a run whose experiment is known, else None.
+
+        Accuracy A is the maximum over the test epochs. Accuracy B is the test accuracy where the accuracy on validation
+        samples is highest, of equal ones the latest, as the authors' code has it.
+        """
+        experiment = self.settings.get("experiment")
+        test, validation = self.epochs.get("test_accuracy"), self.epochs.get("validation_accuracy")
+        if experiment is None or not test:
+            return None
+        chosen_by = test if self.settings["protocol"] == "A" else validation or {}
+        known = [epoch for epoch in chosen_by if epoch in test]
+        if not known:
+            return None
+        best = max(known, key=lambda epoch: (chosen_by[epoch], epoch))
+        last = self.logged[-1]
+        tau = [tuple(self.epochs[f"tau/{name}"].get(epoch) for name in self.layers) for epoch in range(1, last + 1)]
+        return ResultRecord(
+            schema_version=1,
+            origin="imported",
+            run=self.name,
+            experiment=experiment,
+            recipe="published",
+            protocol=self.settings["protocol"],
+            dataset=self.settings["dataset"],
+            T=self.settings["T"],
+            seed=self.settings["seed"],
+            epochs=last,
+            digest=None,
+            overrides=(),
+            data=None,
+            accuracy=test[best],
+            best_epoch=best,
+            validation_accuracy=None if self.settings["protocol"] == "A" else chosen_by[best],
+            test_accuracy=tuple(test.get(epoch) for epoch in range(1, last + 1)),
+            tau=tuple(tuple(value for value in row if value is not None) if None not in row else () for row in tau),
+            environment={},
+            finished=self.finished,
+        )
+
+
+def describe(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Sequence[str]) -> ImportedRun:
+    """Returns what a log is of.
+
+    Args:
+        log: The log.
+        folder: Where it was looked for.
+        tags: Which tag is which series, where that is not to be guessed.
+        experiments: Of the registry.
+
+    Raises:
+        UsageError: No series is an accuracy, or a tag is not there.
+        DamagedFileError: An accuracy is none.
+    """
+    settings = _settings(log.name, experiments)
+    found = _tags(log, tags)
+    greatest = max(max(log.series[tag].values) for name, tag in found.items() if name in ACCURACIES)
+    least = min(min(log.series[tag].values) for name, tag in found.items() if name in ACCURACIES)
+    if not 0 <= least <= greatest <= 100:
+        raise DamagedFileError(
+            f"{log.files[0]}: accuracies from {least:g} to {greatest:g}, expected 0 to 1, or percent"
+        )
+    validated = settings.get("protocol") == "B"
+    if settings.get("dataset"):
+        name = f"published-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
+    else:
+        name = f"imported-{_slug(log.name)}"
+    files = {str(path.relative_to(folder)): _facts(path) for path in log.files}
+    finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.finished))
+    return ImportedRun(name, str(folder), files, settings, found, greatest > 1, finished, dict(log.series))
+
+
+def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
+    """Puts an imported run into the folder of runs, in place of an earlier import of the same name.
+
+    Raises:
+        UsageError: Something else has that name.
+    """
+    path = runs_dir / run.name
+    if path.exists() and not (path / _FILE).is_file():
+        raise UsageError(f"{path}: there, and no imported run", hint="give it another name: --name NAME")
+    with paths.folder_written_beside(path) as temporary:
+        tree = {"schema_version": 1, **asdict(run)}
+        del tree["imported"]
+        paths.write_text(temporary / _FILE, json.dumps(sealed(json.loads(json.dumps(tree))), ensure_ascii=False) + "\n")
+        record = run.record()
+        if record is not None:
+            paths.write_text(temporary / "result.json", record_text(record))
+    return path
+
+
+def load_imported(path: Path) -> ImportedRun:
+    """Reads an imported run from its folder.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    file = path / _FILE
+    try:
+        tree = unsealed(json.loads(file.read_text(encoding="utf-8")))
+        if tree.pop("schema_version") != 1:
+            raise ValueError("written by another version of plifctl")
+        series = {tag: Series(**{key: tuple(s[key]) for key in s}) for tag, s in tree.pop("series").items()}
+        return ImportedRun(**{**tree, "name": path.name}, series=series, imported=file.stat().st_mtime)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{file}: damaged: {error}", hint="plifctl runs import writes it anew") from error
+
+
+def imported_folders(runs_dir: Path) -> list[Path]:
+    """Returns the folders of imported runs, by name."""
+    return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}"))]
+
+
+def remove_imported(path: Path) -> None:
+    """Removes an imported run."""
+    with paths.machine_errors(path):
+        (path / _FILE).unlink(missing_ok=True)  # what is half removed is no run any more
+        shutil.rmtree(path)
+
+
+def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:
+    match = _AUTHORS.search(name)
+    if match is None or match["dataset"] not in _DATASETS:
+        return {}
+    dataset, tau_0 = _DATASETS[match["dataset"]], float(match["tau"])
+    neuron = "plif" if match["plif"] == "True" else "lif"
+    parts = [dataset, neuron, *([] if tau_0 == 2 else [f"tau{tau_0:g}"])]
+    experiment = "-".join(parts if match["max_pool"] == "True" else [*parts, "avgpool"])
+    protocol: Protocol = "A" if match["validation"] is None else "B"
+    return {
+        "experiment": experiment if experiment in experiments else None,
+        "dataset": dataset,
+        "neuron": neuron,
+        "tau_0": tau_0,
+        "pooling": "max" if match["max_pool"] == "True" else "average",
+        "T": int(match["T"]),
+        "detach_reset": match["detach"] == "True",
+        "protocol": protocol,
+        "seed": _AUTHORS_SEED,
+    }
+
+
+def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
+    for name, tag in chosen.items():
+        if tag not in log.series:
+            raise UsageError(f"{log.name}: no scalar {tag!r}", hint=f"there are: {', '.join(sorted(log.series))}")
+        if name not in TAGS:
+            raise UsageError(f"no series {name!r}", hint=f"known: {', '.join(TAGS)}")
+    found = dict(chosen)
+    for name, tags in TAGS.items():
+        for tag in tags:
+            if tag in log.series:
+                found.setdefault(name, tag)  # the likeliest comes first
+    if not set(found) & set(ACCURACIES):
+        raise UsageError(
+            f"{log.name}: none of its scalars is known as an accuracy: {', '.join(sorted(log.series))}",
+            hint="say which is: --tag test_accuracy=TAG",
+        )
+    axis = next(log.series[found[name]] for name in ACCURACIES if name in found)
+    found = {  # a loss or an accuracy of every so many steps has no epoch
+        name: tag for name, tag in found.items() if max(log.series[tag].steps) <= max(axis.steps)
+    }
+    layers = {f"tau/sn{match[1]}": tag for tag in log.series if (match := _W.fullmatch(tag))}
+    layers = dict(sorted(layers.items(), key=lambda item: int(item[0].removeprefix("tau/sn"))))
+    layers |= {tag: tag for tag in log.series if _TAU.fullmatch(tag)}
+    return found | layers
+
+
+def _epochs_of(series: Series, axis: Series, from_zero: bool) -> Iterator[int]:
+    """The epoch of each value that was written by training step, once an epoch.
+
+    Steps of epochs that a resumed training repeated count twice. So the accuracy that was written nearest in time says
+    which epoch it was, and the steps between say how many epochs' accuracies the log lacks.
+    """
+    every = math.gcd(*series.steps)
+    for step, when in zip(series.steps, series.times, strict=True):
+        accuracy = _nearest(axis.times, when)
+        beside = _nearest(series.times, axis.times[accuracy])
+        yield axis.steps[accuracy] + from_zero + (step - series.steps[beside]) // every
+
+
+def _nearest(times: tuple[float, ...], when: float) -> int:
+    after = bisect.bisect_left(times, when)
+    return min((index for index in (after - 1, after) if 0 <= index < len(times)), key=lambda i: abs(times[i] - when))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "run"
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
