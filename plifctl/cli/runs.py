@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -16,7 +17,7 @@ from plifctl.cli import imports, options
 from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from plifctl.runs import Run
+    from plifctl.runs import Curve, Run
 
 _MOST_ROWS = 20
 _TABLE = ("run", "status", "A/B", "best %", "epoch", "age", "recipe")
@@ -116,49 +117,49 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
     """Compare runs: first the settings that differ, then accuracy and τ at the same epochs.
 
-    Accuracy is that by which the run chooses its model: on test samples (protocol A) or on validation samples (B).
+    Takes imported runs, and records of the registry, too. Accuracy is that by which the run chooses its model: on test
+    samples (protocol A) or on validation samples (B).
 
-    Example: plifctl runs compare last demo-a1b2
+    Example: plifctl runs compare last published-fashion-mnist-plif
     """
-    from plifctl.panel import layer_names
-    from plifctl.runs import find_run
+    from plifctl.runs import find_curve
 
     folder = options.existing_runs_dir(runs_dir)
-    found = list({run.path: run for run in (find_run(name, folder) for name in runs)}.values())
-    if len(found) < 2:
+    curves = [find_curve(name, folder, options.registry().folders) for name in runs]
+    curves = list({curve.name: curve for curve in curves}.values())
+    if len(curves) < 2:
         raise UsageError("two runs at least can be compared", hint="plifctl runs ls lists them")
-    different = _differences(found)
-    curves = [{row["epoch"]: row for row in run.metrics()} for run in found]
-    epochs = sorted(set().union(*curves))
+    different = _differences(curves, folder)
+    epochs = sorted(set().union(*(curve.epochs for curve in curves)))
     if as_json:
         tree = [
             {
                 "epoch": epoch,
-                "accuracy": [_chosen(c.get(epoch)) for c in curves],
-                "tau": [_taus(c, epoch) for c in curves],
+                "accuracy": [_chosen(curve).get(epoch) for curve in curves],
+                "tau": [[_tau_of(curve, layer).get(epoch) for layer in range(len(curve.tau))] for curve in curves],
             }
             for epoch in epochs
         ]
-        console.emit_json({"runs": [run.name for run in found], "settings": different, "epochs": tree})
+        console.emit_json({"runs": [curve.name for curve in curves], "settings": different, "epochs": tree})
         return
-    letters = [chr(ord("A") + index) if index < 26 else str(index) for index in range(len(found))]
-    for letter, run in zip(letters, found, strict=True):
-        console.emit(f"{letter}: {run.name}")
+    letters = [chr(ord("A") + index) if index < 26 else str(index) for index in range(len(curves))]
+    for letter, curve in zip(letters, curves, strict=True):
+        console.emit(f"{letter}: {curve.name}")
     console.emit("")
     if different:
         console.emit_table(("setting", *letters), [(key, *map(_text, values)) for key, values in different.items()])
     else:
         console.emit("the same settings")
-    shown = epochs[:: -(-len(epochs) // _MOST_ROWS)] if epochs else []
-    if epochs and shown[-1] != epochs[-1]:
-        shown.append(epochs[-1])
-    rows = [(epoch, *(_percent(_chosen(curve.get(epoch))) for curve in curves)) for epoch in shown]
+    shared = [epoch for epoch in epochs if all(epoch in curve.epochs for curve in curves)]
+    shown = sorted({*_thinned(shared), *_thinned(epochs)})
+    rows = [(epoch, *(_percent(_chosen(curve).get(epoch)) for curve in curves)) for epoch in shown]
     if rows:
         console.emit("")
         console.emit_table(("epoch", *letters), rows, title="accuracy, %")
-    layers = max((layer_names(next(iter(curve.values()))) for curve in curves if curve), key=len, default=[])
-    for index, name in enumerate(layers):
-        rows = [(epoch, *(_tau(_taus(curve, epoch), index) for curve in curves)) for epoch in shown]
+    layers = max((curve.layers for curve in curves), key=len)
+    for layer, name in enumerate(layers):
+        known = [_tau_of(curve, layer) for curve in curves]
+        rows = [(epoch, *(_tau(taus.get(epoch)) for taus in known)) for epoch in shown]
         console.emit("")
         console.emit_table(("epoch", *letters), rows, title=f"τ of {name}")
     if len(shown) < len(epochs):
@@ -208,22 +209,27 @@ def rm(
 
     Example: plifctl runs rm demo-a1b2 --dry-run
     """
-    from plifctl.runs import find_run, remove_run
+    from plifctl.runs import find_run, remove_imported, remove_run
 
     folder = options.existing_runs_dir(runs_dir)
-    chosen = list({run.path: run for run in (find_run(name, folder) for name in runs)}.values())
+    imported = {path.name: path for name in runs if (path := imports.find_imported(name, folder)) is not None}
+    ours = (find_run(name, folder) for name in runs if imports.find_imported(name, folder) is None)
+    chosen = list({run.path: run for run in ours}.values())
     live = [run.name for run in chosen if run.status() == "running"]
     if live:
         raise UsageError(f"being trained: {', '.join(live)}; nothing is removed", hint="Ctrl-C where it runs stops it")
-    sizes = {run.name: sum(_files(run).values()) for run in chosen}
+    folders = [*imported.values(), *(run.path for run in chosen)]
+    sizes = {path.name: sum(_files(path).values()) for path in folders}
     if not dry_run and not yes:
         _ask(sizes)
-    for run in chosen:
-        if not dry_run:
+    if not dry_run:
+        for path in imported.values():
+            remove_imported(path)
+        for run in chosen:
             remove_run(run)
-        if not as_json:
-            size = f"{sizes[run.name] / 1e6:,.1f} MB"
-            console.emit(f"{'would be removed' if dry_run else 'removed'}: {run.name} ({size})")
+    if not as_json:
+        for name, size in sizes.items():
+            console.emit(f"{'would be removed' if dry_run else 'removed'}: {name} ({size / 1e6:,.1f} MB)")
     if as_json:
         removed = [{"run": name, "bytes": size} for name, size in sizes.items()]
         console.emit_json({"removed": removed, "bytes": sum(sizes.values()), "dry_run": dry_run})
@@ -309,15 +315,15 @@ def _tree(run: Run) -> dict[str, Any]:
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
         "environment": run.environment(),
         "cache": run.info()["cache"],
-        "files": _files(run),
+        "files": _files(run.path),
         "resume": None if status == "finished" else f"plifctl {verb} --resume {shlex.quote(run.name)}",
     }
 
 
-def _files(run: Run) -> dict[str, int]:
-    """The run's files with their sizes in bytes."""
-    there = (path for path in sorted(run.path.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(run.path)): path.stat().st_size for path in there}
+def _files(folder: Path) -> dict[str, int]:
+    """The files of a run with their sizes in bytes."""
+    there = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in there}
 
 
 def _changes(run: Run) -> list[dict[str, Any]] | None:
@@ -381,36 +387,46 @@ def _print_layers(run: Run, width: int) -> None:
     console.emit_table(("layer", "τ (steps)", "τ over epochs", "firing rate"), table)
 
 
-def _differences(runs: list[Run]) -> dict[str, list[Any]]:
+def _differences(curves: list[Curve], runs_dir: Path) -> dict[str, list[Any]]:
     """The settings in which runs differ, with the value in each; the data and the machine among them."""
+    from plifctl.runs import Run
     from plifctl.specs import flattened
 
     settings = []
-    for run in runs:
-        config = run.config()
-        tree = {"experiment": config.experiment, "protocol": config.protocol, **config.spec.science()}
-        train = {"train.epochs": config.spec.train.epochs, "train.seed": config.spec.train.seed}
-        about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
-        settings.append({**flattened(tree), **train, **flattened(about)})
-    keys = {key: None for setting in settings for key in setting}
-    values = {key: [setting.get(key) for setting in settings] for key in keys if key != "name"}
-    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+    for curve in curves:
+        known: dict[str, Any] = {
+            name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
+        }
+        known["train.seed"] = curve.seed
+        if (runs_dir / curve.name / "config.yaml").is_file():
+            run = Run(runs_dir / curve.name)
+            spec = run.config().spec
+            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
+            known |= {"train.epochs": spec.train.epochs, **flattened(spec.science()), **flattened(about)}
+        settings.append(known)
+    # what is not known of a run is no difference
+    keys = {key: None for setting in settings for key in setting if key != "name"}
+    values = {key: [setting.get(key) for setting in settings] for key in keys}
+    return {key: found for key, found in values.items() if len({repr(v) for v in found if v is not None}) > 1}
 
 
-def _chosen(row: dict[str, Any] | None) -> float | None:
-    """The accuracy of an epoch that counts for the choice of the model."""
-    if row is None:
-        return None
-    validation, test = row.get("validation_accuracy"), row.get("test_accuracy")
-    return test if validation is None else validation
+def _thinned(epochs: list[int]) -> list[int]:
+    """About as many as fit on a screen, the first and the last among them."""
+    return [*epochs[:: -(-len(epochs) // _MOST_ROWS)], epochs[-1]] if epochs else []
 
 
-def _taus(curve: dict[int, dict[str, Any]], epoch: int) -> list[float]:
-    return list(curve[epoch]["tau"]) if epoch in curve else []
+def _chosen(curve: Curve) -> dict[int, float | None]:
+    """By epoch, the accuracy that counts for the choice of the model."""
+    name = "validation_accuracy" if "validation_accuracy" in curve.series else "test_accuracy"
+    return dict(zip(curve.epochs, curve.series.get(name, ()), strict=False))
 
 
-def _tau(taus: list[float], index: int) -> str:
-    return f"{taus[index]:.3f}" if index < len(taus) else ""
+def _tau_of(curve: Curve, layer: int) -> dict[int, float | None]:
+    return dict(zip(curve.epochs, curve.tau[layer], strict=True)) if layer < len(curve.tau) else {}
+
+
+def _tau(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _percent(fraction: float | None) -> str:
