@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from plifctl import console
 from plifctl.cli import options
 from plifctl.errors import UsageError, did_you_mean
+
+_PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")
+_OTHERS = ("optimism", "context", "demo")
 
 
 def register(app: typer.Typer) -> None:
@@ -17,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _tables(incomplete: str) -> list[str]:
-    return [name for name in ("1", "2", "3", "4", "5", "S1", "S2", "all", "demo") if name.startswith(incomplete)]
+    return [name for name in (*_PAPERS, "all", *_OTHERS) if name.startswith(incomplete)]
 
 
 def _formats(incomplete: str) -> list[str]:
@@ -28,13 +31,20 @@ def report(
     table: Annotated[
         list[str],
         typer.Option(
-            "--table", help="1, 2, 3, 4, 5, S1, S2, all of them, or demo; several may be given.", autocompletion=_tables
+            "--table",
+            help="1, 2, 3, 4, 5, S1, S2, all of them, optimism, context or demo; several may be given.",
+            autocompletion=_tables,
         ),
     ],
     format_: Annotated[
         str, typer.Option("--format", help="table, markdown, csv, json or latex.", autocompletion=_formats)
     ] = "table",
     as_json: options.JsonOption = False,
+    source: Annotated[
+        Literal["ours", "published"],
+        typer.Option("--source", help="Whose runs fill the tables: ours, or those imported from the published logs."),
+    ] = "ours",
+    context: Annotated[bool, typer.Option("--context", help="Later work's accuracies, too.")] = False,
     include_modified: Annotated[
         bool, typer.Option("--include-modified", help="Use runs with overrides, too; they are marked.")
     ] = False,
@@ -42,18 +52,26 @@ def report(
 ) -> None:
     """Print a table of the paper with what our runs gave.
 
-    Numbers come from finished runs and from the records committed in the registry; a missing run is an empty cell.
+    Numbers come from finished runs and from the records committed in the registry; a missing run is an empty cell. Δ is
+    ours less the published, in points. Table optimism tells what else each run could have reported: its best test
+    epoch, its last, the mean of its last 64.
 
     Example: plifctl report --table 4
     """
-    from plifctl.report import FORMATS, TABLES, build_table, render
+    from plifctl.report import FORMATS, TABLES, build_optimism, build_table, render
     from plifctl.runs import load_records
 
     form = "json" if as_json else next((known for known in FORMATS if known == format_), None)
     if form is None:
         raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
-    names = list(dict.fromkeys(name for wanted in table for name in (TABLES if wanted == "all" else (wanted,))))
+    wanted = [*table, "context"] if context else table
+    names = list(dict.fromkeys(name for text in wanted for name in (TABLES if text == "all" else (text,))))
     registry = options.registry()
     records = load_records(options.existing_runs_dir(runs_dir), registry.folders)
-    tables = [build_table(name, records, registry, include_modified=include_modified) for name in names]
+    tables = [
+        build_optimism(records, include_modified=include_modified)
+        if name == "optimism"
+        else build_table(name, records, registry, source=source, include_modified=include_modified)
+        for name in names
+    ]
     console.emit(render(tables, form, width=console.terminal_width()))

@@ -25,7 +25,7 @@ Format = Literal["table", "markdown", "csv", "json", "latex"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _WIDTH = 118
-_LONGEST_WHOLE_WORD = 14
+_LONGEST_WHOLE_WORD = 24
 
 
 def render(tables: Sequence[Table], form: Format, *, width: int | None = None) -> str:
@@ -53,22 +53,30 @@ def _terminal(table: Table, width: int) -> str:
     drawn = RichTable(
         title=Text(_title(table)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
     )
-    needed = 8  # columns of text below which rich would cut numbers off
+    narrowest = 0
     for index, head in enumerate(table.columns):
         words = " ".join([head, *(_joined(row[index], " ({})") for row in table.rows)]).split()
         longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
         justify: Literal["right", "left"] = "right" if _is_numeric(table, index) else "left"
         drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=longest)
-        needed += longest + 3
+        narrowest += longest + 3
     for row in table.rows:
         drawn.add_row(*(Text(_plain(_joined(cell, " ({})"))) for cell in row))
-    output = io.StringIO()
-    console = Console(file=output, width=max(width, needed), force_terminal=False, highlight=False, soft_wrap=False)
-    console.print(drawn)
-    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    # asked for a width, rich may draw wider than that, and then less than all of it
+    for asked in range(width, 0, -1):
+        lines = _drawn(drawn, asked)
+        if max(map(len, lines)) <= width or asked <= narrowest:
+            break
     notes = [_plain(table.source), *(f"({mark}) {_plain(note)}" for mark, note in table.notes)]
     wrapped = [line for text in notes for line in textwrap.wrap(text, width, break_on_hyphens=False)]
     return "\n".join([*lines, *wrapped])
+
+
+def _drawn(table: RichTable, width: int) -> list[str]:
+    output = io.StringIO()
+    console = Console(file=output, width=width, force_terminal=False, highlight=False)
+    console.print(table, crop=False)
+    return [line.rstrip() for line in output.getvalue().splitlines()]
 
 
 def _markdown(table: Table) -> str:
@@ -103,7 +111,9 @@ def _latex(table: Table) -> str:
     ]
     lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.rows]
     lines += [r"\bottomrule", r"\end{tabular}", "}"]
-    lines += [rf"\par\footnotesize\textsuperscript{{{mark}}} {_tex(note)}" for mark, note in table.notes]
+    if table.notes:
+        lines += [r"\par\smallskip\raggedright\footnotesize"]
+        lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for mark, note in table.notes]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -115,6 +125,7 @@ def _csv(tables: Sequence[Table]) -> str:
         "column",
         "published",
         "ours",
+        "difference",
         "T",
         "epochs",
         "protocol",
@@ -165,6 +176,8 @@ def _lines(entry: Entry) -> list[dict[str, Any]]:
 
 def _provenance(number: Number) -> dict[str, Any]:
     ours: dict[str, Any] = {"ours": number.text if number.value is None else round(number.value, 4)}
+    if number.difference is not None:
+        ours["difference"] = round(number.difference, 2)
     if number.records:
         first = number.records[0]
         ours |= {"T": first.T, "epochs": first.epochs, "protocol": first.protocol, "recipe": first.recipe}
@@ -189,13 +202,20 @@ def _title(table: Table) -> str:
 
 def _is_numeric(table: Table, column: int) -> bool:
     texts = [_joined(row[column], "") for row in table.rows]
-    return all(re.fullmatch(r"[–\-\d., ±]*", text) for text in texts) and any(texts)
+    return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and any(texts)
 
 
 def _joined(cell: Cell, mark: str) -> str:
     if cell.published:
         return cell.published
-    return ", ".join(number.text + (mark.format(number.mark) if number.mark else "") for number in cell.numbers)
+    return ", ".join(_shown(number) + (mark.format(number.mark) if number.mark else "") for number in cell.numbers)
+
+
+def _shown(number: Number) -> str:
+    """A number of ours and, of an accuracy, how it differs from the published one."""
+    if number.difference is None:
+        return number.text
+    return f"{number.text} {number.difference:+.2f}".replace("-", "−")
 
 
 def _plain(text: str) -> str:
@@ -206,6 +226,7 @@ def _plain(text: str) -> str:
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "₀": r"$_0$", "±": r"$\pm$", "–": "--",
+    "−": "$-$", "Δ": r"$\Delta$",
     "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$",
 }  # fmt: skip
 
@@ -221,5 +242,5 @@ def _tex_cell(cell: Cell) -> str:
     if cell.published:
         return _tex(cell.published)
     return ", ".join(
-        _tex(number.text) + (rf"\textsuperscript{{{number.mark}}}" if number.mark else "") for number in cell.numbers
+        _tex(_shown(number)) + (rf"\textsuperscript{{{number.mark}}}" if number.mark else "") for number in cell.numbers
     )

@@ -1,4 +1,4 @@
-"""Tables of the paper with our numbers in them.
+"""Tables of the paper with our numbers in them, or with those of the published logs.
 
 A file of ``registry/published`` holds what the paper prints, and says of which experiment or network a number is. A
 number of ours is never a guess: without a run the cell is empty, and every number carries a note on how it came about.
@@ -6,6 +6,7 @@ number of ours is never a guess: without a run the cell is empty, and every numb
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from plifctl.yamltree import YamlError, read_tree
 TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
 """The paper's; a registry folder may hold more, ``published/table-NAME.yaml``."""
 
+Source = Literal["ours", "published"]
+"""Whose runs fill the tables: those of plifctl, or those imported from the published logs."""
+
+_ACCURACIES = ("accuracy A", "accuracy B")
 Measure = Literal["accuracy A", "accuracy B", "T", "structure", "N_conv", "N_down", "N_fc"]
 
 
@@ -59,12 +64,14 @@ class Number:
         text: As printed.
         value: As a number, where it is one.
         records: The runs it was made from; none for what follows from the registry alone.
+        difference: Of an accuracy, ours less the published one, in points.
         mark: The letter of its note; empty where there is none.
         note: How it came about.
     """
 
     text: str
     value: float | None
+    difference: float | None = None
     records: tuple[ResultRecord, ...] = ()
     mark: str = ""
     note: str = ""
@@ -112,7 +119,12 @@ class Table:
 
 
 def build_table(
-    name: str, records: Sequence[ResultRecord], registry: Registry, *, include_modified: bool = False
+    name: str,
+    records: Sequence[ResultRecord],
+    registry: Registry,
+    *,
+    source: Source = "ours",
+    include_modified: bool = False,
 ) -> Table:
     """Returns a table of the paper with our numbers.
 
@@ -120,6 +132,7 @@ def build_table(
         name: One of TABLES, or another that a registry folder holds.
         records: Results of finished runs.
         registry: Whose ``published`` folder holds the tables, and whose experiments the runs are of.
+        source: Whose runs fill it.
         include_modified: Use runs with overrides too.
 
     Raises:
@@ -130,28 +143,33 @@ def build_table(
     if name not in files:
         raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, files))
     published = _read(files[name])
-    ours = _Ours(records, registry, include_modified)
+    origin = "trained" if source == "ours" else "imported"
+    ours = _Ours([r for r in records if r.origin == origin], registry, include_modified)
+    head, label_below = ("ours", "this project, Δ") if source == "ours" else ("logs", "published logs, Δ")
+    beside = published.ours == "columns"
     columns: list[str] = []
     for column, measure in published.columns.items():
         columns.append(column)
-        if published.ours == "columns" and measure:
-            columns.append("ours")
+        if beside and measure:
+            columns.append(f"{head}, Δ" if measure in _ACCURACIES else head)
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in published.rows.items():
         cells: list[Cell] = []
-        below: list[Cell] = []
-        for (column, measure), text in zip(published.columns.items(), (label, *row.cells), strict=True):
-            cells.append(Cell(text))
+        below = [Cell(label_below)]
+        for index, (column, measure) in enumerate(published.columns.items()):
+            text = (label, *row.cells)[index]
             subject = row.subject(column)
-            numbers = ours.numbers(subject, measure) if subject and measure else ()
+            numbers = ours.numbers(subject, measure, text) if subject and measure else ()
+            cells.append(Cell(text))
             if measure:
                 entries.append(Entry(label, column, text, numbers))
-            if published.ours == "columns" and measure:
+            if beside and measure:
                 cells.append(Cell(numbers=numbers))
-            below.append(Cell("this project") if not below else Cell(numbers=numbers))
+            if index:
+                below.append(Cell(numbers=numbers))
         rows.append(tuple(cells))
-        if published.ours == "rows" and row.of:
+        if not beside and row.of:
             rows.append(tuple(below))
     notes = tuple(ours.notes.items())
     return Table(name, published.caption, published.source, tuple(columns), tuple(rows), tuple(entries), notes)
@@ -165,37 +183,42 @@ class _Ours:
         self.records = [r for r in records if include_modified or not self._changes(r)]
         self.notes: dict[str, str] = {}
 
-    def numbers(self, subject: str, measure: Measure) -> tuple[Number, ...]:
+    def numbers(self, subject: str, measure: Measure, published: str) -> tuple[Number, ...]:
+        """Our numbers of an experiment or a network, one for each recipe that has a run."""
         if measure in ("structure", "N_conv", "N_down", "N_fc"):
             text = self._of_network(subject, measure)
             return (Number(text, float(text) if text.isdecimal() else None),)
         protocol = "B" if measure == "accuracy B" else "A"
         candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
         by_recipe = [_best([r for r in candidates if r.recipe == recipe]) for recipe in RECIPES]
-        return tuple(self._number(found, measure) for found in by_recipe if found)
+        return tuple(self._number(found, measure, published) for found in by_recipe if found)
 
-    def _number(self, found: list[ResultRecord], measure: Measure) -> Number:
+    def _number(self, found: list[ResultRecord], measure: Measure, published: str) -> Number:
         note = self._note(found)
         known = {text: mark for mark, text in self.notes.items()}
         mark = known.get(note) or _letters(len(self.notes))
         self.notes[mark] = note
         if measure == "T":
-            return Number(str(found[0].T), float(found[0].T), tuple(found), mark, note)
+            return Number(str(found[0].T), float(found[0].T), None, tuple(found), mark, note)
         percent = [100 * record.accuracy for record in found]
         mean = statistics.fmean(percent)
         spread = f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else ""
-        return Number(f"{mean:.2f}{spread}", mean, tuple(found), mark, note)
+        difference = round(mean, 2) - float(published) if _is_number(published) else None
+        return Number(f"{mean:.2f}{spread}", mean, difference, tuple(found), mark, note)
 
     def _note(self, found: list[ResultRecord]) -> str:
         first = found[0]
         planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
         seeds = ", ".join(str(record.seed) for record in found)
+        logged = sum(value is not None for value in first.test_accuracy)
         parts = [
             f"{first.experiment}: protocol {first.protocol}, recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < planned else f"{first.epochs} epochs",
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
             f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
         ]
+        if first.origin == "imported":
+            parts.append(f"imported, {logged} epochs logged, chosen: epoch {first.best_epoch}")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         if (data := first.data) is not None and not data.complete:
@@ -209,7 +232,7 @@ class _Ours:
     def _changes(self, record: ResultRecord) -> list[str]:
         """What makes a record another experiment than the registry's of its name."""
         changes = [text for text in record.overrides if is_modification(text)]
-        if not changes and record.experiment in self.registry.experiments():
+        if not changes and record.digest is not None and record.experiment in self.registry.experiments():
             now = self.registry.experiment(record.experiment, recipe=record.recipe).under(record.protocol)
             if now.spec.digest != record.digest:
                 return ["the experiment was defined otherwise then"]
@@ -235,15 +258,22 @@ def _best(records: list[ResultRecord]) -> list[ResultRecord]:
     """Of the runs of one cell those that count: complete data first, then more epochs, then the later; one a seed."""
     if not records:
         return []
-    best = max(
-        records, key=lambda r: (r.data is None or r.data.complete, r.epochs, r.data.train if r.data else 0, r.finished)
-    )
+
+    def worth(record: ResultRecord) -> tuple[bool, int, int, str]:
+        data = record.data
+        return data is None or data.complete, record.epochs, data.train if data else 0, record.finished
+
+    best = max(records, key=worth)
     alike = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
     return [alike[seed] for seed in sorted(alike)]
 
 
 def _settings(record: ResultRecord) -> tuple[object, ...]:
     return record.digest, record.epochs, record.data and (record.data.cache, record.data.complete)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+\.\d+|\d+", text) is not None
 
 
 def _letters(index: int) -> str:

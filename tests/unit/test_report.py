@@ -14,8 +14,8 @@ import pytest
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.registry import Registry, load_registry
-from plifctl.report import FORMATS, TABLES, Table, build_table, render
-from plifctl.runs import ResultRecord, RunData
+from plifctl.report import FORMATS, TABLES, Table, build_optimism, build_table, render
+from plifctl.runs import ResultRecord, RunData, describe, find_logs, load_records, save_imported
 
 
 def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultRecord:
@@ -120,6 +120,64 @@ def test_a_note_says_how_a_number_came_about() -> None:
     assert "not verified" in note
 
 
+def test_how_far_ours_is_from_the_published() -> None:
+    runs = [record(), record(protocol="B", accuracy=0.95, run="b")]
+    differences = {e.column: n.difference for e in table("S2", *runs).entries for n in e.numbers}
+    assert differences == {"without validation": pytest.approx(-3.92), "15 % validation": pytest.approx(1.15)}
+    assert [n.difference for e in table("3", *runs).entries for n in e.numbers] == [None]
+    (row,) = [r for r in csv.DictReader(io.StringIO(render([table("4", *runs)], "csv"))) if r["ours"]]
+    assert row["difference"] == "-3.92"
+
+
+def imported(**changes: Any) -> ResultRecord:
+    found = record(origin="imported", recipe="published", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
+    return found.model_copy(update={"data": None, "digest": None})
+
+
+def test_imported_runs_do_not_count_as_ours() -> None:
+    log = imported(accuracy=0.5, best_epoch=1)
+    assert ours(table("4", log)) == {}
+    assert ours(table("4", record(), log, source="published")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
+    ((_, note),) = table("4", log, source="published").notes
+    assert "imported, 2 epochs logged, chosen: epoch 1" in note
+
+
+def test_what_else_a_run_could_have_reported() -> None:
+    tests = (0.5, 0.9, *(0.8,) * 70, None, 0.6)
+    long = record(epochs=74, test_accuracy=tests, accuracy=0.9, tau=())
+    chosen = record(protocol="B", accuracy=0.7, test_accuracy=(0.7, 0.75), run="b")
+    modified = record(overrides=("train.lr=0.1",), run="m")
+    once = record(protocol="B", test_accuracy=(None, 0.9), run="once")
+    found = build_optimism([long, chosen, modified, once, imported()])
+    values = {(e.row, e.column): e.numbers[0].value for e in found.entries}
+    assert {row for row, _ in values} == {long.run, "b"} | {imported().run}
+    last = [0.8] * 62 + [0.6]
+    assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
+    assert values[(long.run, "best − last")] == pytest.approx(30)
+    assert values[("b", "best − reported")] == pytest.approx(5)
+    assert "In 2 runs of protocol A a maximum over test epochs lies 25.0 to 30.0 points" in found.source
+    assert "In the one run of protocol B the best test epoch lies 5.0 points" in found.source
+    assert len(build_optimism([modified], include_modified=True).rows) == 1
+
+
+@pytest.mark.real
+def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_path: Path) -> None:
+    registry = load_registry()
+    folder = shared / "data/published-logs"
+    for log in find_logs(folder):
+        save_imported(describe(log, folder, tags={}, experiments=registry.experiments()), tmp_path)
+    records = load_records(tmp_path, registry.folders)
+    cells = {"2": 6, "4": 16, "5": 8, "S2": 8}
+    for name, wanted in cells.items():
+        filled = [e for e in build_table(name, records, registry, source="published").entries if e.numbers]
+        assert len(filled) == wanted
+        for entry in filled:
+            assert [number.text for number in entry.numbers] == [f"{float(entry.published):.2f}"]
+    source = build_optimism([r for r in records if r.origin == "imported"]).source
+    assert "In 30 runs of protocol A a maximum over test epochs lies 0.1 to 26.7 points" in source
+    assert "In 2 runs of protocol B the best test epoch lies 0.7 to 1.8 points" in source
+
+
 def test_recipes_stand_side_by_side() -> None:
     found = table("4", record(), record(recipe="published", accuracy=0.91, run="p"))
     assert ours(found)[("PLIF (τ₀ = 2)", "Fashion-MNIST")] == ["90.46", "91.00"]
@@ -190,8 +248,8 @@ def test_what_a_run_is_called_does_no_harm(form: str) -> None:
 
 
 def test_terminal() -> None:
-    text = render([table("4", record())], "table", width=100)
-    assert "90.46 (a)" in text
+    text = render([table("S2", record())], "table", width=100)
+    assert "90.46 −3.92 (a)" in text
     assert max(map(len, text.splitlines())) <= 118
 
 
@@ -230,7 +288,8 @@ def has_latex() -> bool:
 
 @pytest.mark.skipif(not has_latex(), reason="no LaTeX with booktabs and graphicx here")
 def test_latex_compiles(tmp_path: Path) -> None:
-    body = render([table(name, record(), HOSTILE) for name in TABLES], "latex")
+    tables = [table(name, record(), HOSTILE) for name in (*TABLES, "context")]
+    body = render([*tables, build_optimism([record()])], "latex")
     text = (
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}\\begin{document}"
         + body
@@ -240,11 +299,15 @@ def test_latex_compiles(tmp_path: Path) -> None:
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True)
 
 
-@pytest.mark.parametrize("width", [20, 60, 80])
+@pytest.mark.parametrize("width", [20, 60, 80, 118])
 def test_a_narrow_terminal_cuts_no_number_off(width: int) -> None:
     for name in ("2", "4", "5", "S2"):
-        found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif")))
+        found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")))
         words = render([found], "table", width=width).split()
         numbers = [cell.published for row in found.rows for cell in row if re.fullmatch(r"\d+\.\d+", cell.published)]
-        assert numbers
+        ours = [
+            number for row in found.rows for cell in row for number in cell.numbers if number.difference is not None
+        ]
+        assert ours
+        numbers += [f"{number.difference:+.2f}".replace("-", "−") for number in ours]
         assert all(words.count(number) >= numbers.count(number) for number in numbers)
