@@ -1,13 +1,14 @@
-"""plifctl report: the paper's tables with our numbers beside them."""
+"""plifctl report: the paper's tables with our numbers beside them, and its figures."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import figures, options
 from plifctl.errors import UsageError, did_you_mean
 
 _PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")
@@ -27,15 +28,39 @@ def _formats(incomplete: str) -> list[str]:
     return [name for name in ("table", "markdown", "csv", "json", "latex") if name.startswith(incomplete)]
 
 
+def _figures(incomplete: str) -> list[str]:
+    return [name for name in (*figures.NAMES, "all") if name.startswith(incomplete)]
+
+
 def report(
     table: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--table",
             help="1, 2, 3, 4, 5, S1, S2, all of them, optimism, context or demo; several may be given.",
             autocompletion=_tables,
         ),
-    ],
+    ] = None,
+    figure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--figure", help="1b, 2, 6, 7, S1 to S5, J, or all of them; several may be given.", autocompletion=_figures
+        ),
+    ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run", metavar="RUN", help="Draw figures from it; several may be given.", autocompletion=options.runs
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="File of a figure (.pdf, .svg, .png), or folder of several.", show_default=False),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch of figures.")] = None,
+    channel: Annotated[
+        list[int] | None, typer.Option("--channel", min=0, help="Of Figures S2 to S5; several may be given.")
+    ] = None,
     format_: Annotated[
         str, typer.Option("--format", help="table, markdown, csv, json or latex.", autocompletion=_formats)
     ] = "table",
@@ -50,21 +75,39 @@ def report(
     ] = False,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
-    """Print a table of the paper with what our runs gave.
+    """Print a table of the paper with what our runs gave, or draw a figure.
 
     Numbers come from finished runs and from the records committed in the registry; a missing run is an empty cell. Δ is
     ours less the published, in points. Table optimism tells what else each run could have reported: its best test
     epoch, its last, the mean of its last 64.
 
+    Figures are drawn from the runs that are named, over the published curves of their experiments where these were
+    imported; without names from published curves, else from our longest runs.
+
     Example: plifctl report --table 4
     """
+    if figure:
+        if table:
+            raise UsageError("--table and --figure are asked for one at a time")
+        figures.draw(
+            figure,
+            run or (),
+            out,
+            epochs=epochs,
+            channels=channel or (),
+            runs_dir=options.existing_runs_dir(runs_dir),
+            as_json=as_json,
+        )
+        return
+    if not table and not context:
+        raise UsageError("nothing to report", hint="plifctl report --table 4, or --table all, or --figure 6")
     from plifctl.report import FORMATS, TABLES, build_optimism, build_table, render
     from plifctl.runs import load_records
 
     form = "json" if as_json else next((known for known in FORMATS if known == format_), None)
     if form is None:
         raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
-    wanted = [*table, "context"] if context else table
+    wanted = [*(table or ()), *(["context"] if context else [])]
     names = list(dict.fromkeys(name for text in wanted for name in (TABLES if text == "all" else (text,))))
     registry = options.registry()
     records = load_records(options.existing_runs_dir(runs_dir), registry.folders)

@@ -1,0 +1,88 @@
+"""The paper's figures: from closed forms and simulation, from curves of runs, from recorded spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from matplotlib.figure import Figure
+
+from plifctl.report.figures import neuron, spikes, training
+from plifctl.report.figures.style import FORMATS, save_figure, styled
+from plifctl.report.figures.training import Line, line_of
+
+__all__ = ["FIGURES", "FORMATS", "FigureKind", "Line", "line_of", "save_figure", "styled"]
+
+
+@dataclass(frozen=True)
+class FigureKind:
+    """One of the paper's figures.
+
+    Attributes:
+        caption: What it shows.
+        needs: What it is drawn from.
+        draw: Draws it, of curves: lines and the last epoch, or None; of spikes: a recording and channels, maybe none.
+    """
+
+    caption: str
+    needs: Literal["nothing", "curves", "spikes"]
+    draw: Callable[..., Figure]
+
+
+FIGURES = {
+    "1b": FigureKind(
+        "Membrane potential V of an LIF neuron with constant input. Changing τ stretches v = f(t) along t, changing w "
+        "along V. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, a step a millisecond.",
+        "nothing",
+        neuron.draw_constant_input,
+    ),
+    "2": FigureKind(
+        "Membrane potential V of an LIF neuron that receives spikes at t = 5, 80, 85, 90 ms. Smaller τ: charged and "
+        "decayed faster. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, ten steps a millisecond.",
+        "nothing",
+        neuron.draw_spike_response,
+    ),
+    "6": FigureKind(
+        "Test accuracy of PLIF and LIF neurons during training. Pale: as logged; lines: mean of the 64 epochs that end "
+        "there, of fewer at the start. Curves of at most 64 epochs are drawn as they are.",
+        "curves",
+        training.draw_accuracy,
+    ),
+    "7": FigureKind(
+        "Time constant τ(i) of the i-th layer of PLIF neurons during training, from two starts.",
+        "curves",
+        training.draw_tau,
+    ),
+    "S1": FigureKind(
+        "Distribution of W_fc/τ of each fully connected layer during training: quantiles of the weights.",
+        "curves",
+        training.draw_distribution,
+    ),
+    "S2": FigureKind(
+        "Samples (first row) and the firing rates of channels of the first layer of neurons (rows below).",
+        "spikes",
+        spikes.draw_static,
+    ),
+    "S3": FigureKind(
+        "One sample: (a) spikes of all channels of the first layer of neurons at t = 0, (b) their firing rates.",
+        "spikes",
+        spikes.draw_channels,
+    ),
+    "S4": FigureKind(
+        "One sample: (a) input and spikes of two channels at each time step, (b) mean input and firing rates up to it.",
+        "spikes",
+        spikes.draw_over_time,
+    ),
+    "S5": FigureKind(
+        "Three samples: input, and spikes of one channel of the first layer of neurons, at each time step.",
+        "spikes",
+        spikes.draw_samples,
+    ),
+    "J": FigureKind(
+        "The learnable encoder, a 1×1 convolution (w = 1) before neurons without leak (V_th = 1), beside Poisson and "
+        "latency encoding of the same pixels (supplement J): (a) spikes in T steps, (b) first spike, (c) an image.",
+        "nothing",
+        neuron.draw_encoders,
+    ),
+}

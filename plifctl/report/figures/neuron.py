@@ -1,0 +1,240 @@
+"""Figures of one neuron: its potential in closed form and as simulated (1b, 2), and as an encoder (J)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plifctl.report.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GREEN,
+    ORANGE,
+    PINK,
+    RED,
+    SINGLE,
+    letter,
+    new_figure,
+    stacked,
+)
+from plifctl.snn.functional import charge, fire, reset
+
+TAU, WEIGHT = 20.0, 1.0
+"""Of the middle curve: ms, and a weight that an input of 1 makes the potential of."""
+
+SPIKES = (5.0, 80.0, 85.0, 90.0)
+"""Of Figure 2, ms."""
+
+T = 20
+"""Time steps of Figure J."""
+
+
+def constant_input(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
+    """Returns V(t) of an LIF neuron whose input is constant, X = w · 1, V(0) = 0 and no threshold.
+
+    Args:
+        t: ms.
+        tau: ms.
+        weight: w.
+
+    Source: Eq. 1, solved: V(t) = w (1 − exp(−t/τ)).
+    """
+    return weight * (1.0 - np.exp(-t / tau))
+
+
+def spike_response(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
+    """Returns V(t) of an LIF neuron whose input are the spikes of :data:`SPIKES`, X(t) = w Σ δ(t − t_i).
+
+    Source: Eq. 1, solved: V(t) = Σ w/τ · exp(−(t − t_i)/τ) over the spikes before t.
+    """
+    after = t[:, None] - np.array(SPIKES)
+    each: np.ndarray = weight / tau * np.where(after >= 0, np.exp(-np.maximum(after, 0.0) / tau), 0.0)
+    return np.asarray(each.sum(1))
+
+
+def simulated(x: np.ndarray, tau: float, dt: float) -> np.ndarray:
+    """Returns the potential after each step of the discrete neuron, Eq. 5 with τ/dt steps and no threshold.
+
+    Args:
+        x: Input of each step.
+        tau: ms.
+        dt: A step, ms.
+    """
+    v, found = torch.zeros((), dtype=torch.float64), []
+    for step in torch.from_numpy(x):
+        v = charge(step, v, dt / tau, 0.0)
+        found.append(float(v))
+    return np.array(found)
+
+
+def draw_constant_input() -> Figure:
+    """Figure 1(b)."""
+    figure = new_figure(SINGLE, 2.2)
+    axes = figure.subplots()
+    t, dt = np.linspace(0, 100, 401), 1.0
+    for label, tau, weight, colour, style in (
+        ("$w+$", TAU, 1.5 * WEIGHT, RED, (0, (5, 1))),
+        (r"$\tau-$", TAU / 2, WEIGHT, GREEN, (0, (1, 1))),
+        (r"$w,\ \tau$", TAU, WEIGHT, BLUE, "-"),
+        (r"$\tau+$", 2 * TAU, WEIGHT, ORANGE, (0, (3, 1, 1, 1))),
+        ("$w-$", TAU, WEIGHT / 2, PINK, (0, (6, 2, 1, 2))),
+    ):
+        axes.plot(t, constant_input(t, tau, weight), color=colour, linestyle=style, label=label)
+        steps = simulated(np.full(100, weight), tau, dt)
+        axes.plot(dt * np.arange(5, 101, 10), steps[4::10], ".", color=colour, markersize=3)
+    axes.set(xlabel="$t$ (ms)", ylabel="$V$", xlim=(0, 100), ylim=(0, None))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return figure
+
+
+def draw_spike_response() -> Figure:
+    """Figure 2."""
+    figure = new_figure(SINGLE, 2.2)
+    axes = figure.subplots()
+    t, dt = np.arange(0, 150, 0.1), 0.1
+    x = np.zeros(len(t))
+    x[np.rint(np.array(SPIKES) / dt).astype(int)] = 1.0 / dt
+    for label, tau, weight, colour, style in (
+        (r"$w,\ \tau$", TAU, WEIGHT, BLUE, "-"),
+        (r"$\tau-$", TAU / 2, WEIGHT, GREEN, (0, (4, 1))),
+        ("$w-$", TAU, WEIGHT / 2, PINK, (0, (6, 2, 1, 2))),
+    ):
+        axes.plot(t, spike_response(t, tau, weight), color=colour, linestyle=style, label=label)
+        axes.plot(t[::60], simulated(weight * x, tau, dt)[::60], ".", color=colour, markersize=3)
+    axes.plot(SPIKES, np.full(len(SPIKES), -0.006), "|", color=BLACK, markersize=5, clip_on=False)
+    axes.set(xlabel="$t$ (ms)", ylabel="$V$", xlim=(0, 150))
+    axes.legend(loc="upper left")
+    return figure
+
+
+def spike_count(pixel: int, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> int:
+    """Returns how often the encoder's neuron fires in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with p = pixel/255.
+
+    Source: supplement J.
+    """
+    return 0 if pixel == 0 else T // math.ceil(255 * v_threshold / (weight * pixel))
+
+
+def encoder_spikes(pixels: np.ndarray, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> np.ndarray:
+    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons that have no leak.
+
+    Args:
+        pixels: 0…255, any shape.
+        T: Time steps.
+        weight: w.
+        v_threshold: V_th.
+
+    Source: supplement J.
+    """
+    x = torch.from_numpy(pixels.astype(np.float64)) * weight  # in 255ths, so that sums are exact
+    v, found = torch.zeros_like(x), []
+    for _ in range(T):
+        h = v + x  # k → 0 with X/τ kept: no leak
+        spike = fire(h, 255 * v_threshold)
+        v = reset(h, spike, 255 * v_threshold, 0.0, detach=True)
+        found.append(spike)
+    spikes: np.ndarray = torch.stack(found).numpy()
+    return spikes
+
+
+def poisson_spikes(pixels: np.ndarray, T: int, seed: int = 0) -> np.ndarray:
+    """Returns spikes ``[T, …]`` that each fire with probability pixel/255."""
+    uniform = np.random.default_rng(seed).random((T, *pixels.shape))
+    return (uniform < pixels / 255).astype(np.float64)
+
+
+def latency_spikes(pixels: np.ndarray, T: int) -> np.ndarray:
+    """Returns spikes ``[T, …]``, one for each pixel at ⌊(T − 1)(1 − p)⌋; none where the pixel is 0."""
+    at = np.floor((T - 1) * (1 - pixels / 255) + 1e-9).astype(int)
+    steps = np.arange(T).reshape(-1, *(1,) * pixels.ndim)
+    fires: np.ndarray = (steps == at) & (pixels > 0)
+    return fires.astype(np.float64)
+
+
+def example_image(size: int = 24) -> np.ndarray:
+    """Returns a small picture that is drawn here: a bright ring on a gradient, uint8 ``[size, size]``."""
+    y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
+    ring = np.exp(-(((np.hypot(x, y) - 0.3) / 0.08) ** 2))
+    return np.array(np.clip(255 * (0.25 * (x + 0.5) + 0.9 * ring), 0, 255), np.uint8)
+
+
+def draw_encoders() -> Figure:
+    """Figure J."""
+    figure = new_figure(DOUBLE, 3.9)
+    above, below = stacked(figure, 1.15, 1.0)
+    counts, firsts = above.subplots(1, 2)
+    pixels = np.arange(256)
+    spikes = encoder_spikes(pixels, T)
+    counts.plot(pixels / 255, T * pixels / 255, color=BLACK, label="Poisson, expected: $pT$")
+    counts.plot(
+        pixels / 255, poisson_spikes(pixels, T).sum(0), ".", color=PINK, markersize=2.5, label="Poisson, one draw"
+    )
+    closed = [spike_count(int(pixel), T) for pixel in pixels]
+    counts.step(
+        pixels / 255,
+        closed,
+        where="post",
+        color=BLUE,
+        label=r"encoder: $\lfloor T / \lceil V_{th} / (wp) \rceil \rfloor$",
+    )
+    counts.plot(pixels[::6] / 255, spikes.sum(0)[::6], ".", color=BLUE, markersize=3.5, label="encoder, simulated")
+    counts.set(xlabel="pixel $p$", ylabel=f"spikes in $T = {T}$ steps", xlim=(0, 1), ylim=(0, None))
+    counts.legend(loc="upper left")
+    letter(counts, 0, "how often")
+    fired = spikes.any(0)
+    firsts.plot(pixels[fired] / 255, spikes.argmax(0)[fired], color=BLUE, drawstyle="steps-post", label="encoder")
+    latency = latency_spikes(pixels, T)
+    firsts.plot(
+        pixels[1:] / 255,
+        latency.argmax(0)[1:],
+        color=ORANGE,
+        linestyle=(0, (4, 1)),
+        drawstyle="steps-post",
+        label=r"latency: $\lfloor (T - 1)(1 - p) \rfloor$",
+    )
+    firsts.set(xlabel="pixel $p$", ylabel="step of the first spike", xlim=(0, 1), ylim=(-0.5, T))
+    firsts.legend(loc="upper right")
+    letter(firsts, 1, "how soon")
+    _draw_images(below.subplots(3, 11, gridspec_kw={"hspace": 0.05, "wspace": 0.05}))
+    return figure
+
+
+def _draw_images(axes: np.ndarray) -> None:
+    """The example image, its spikes at nine steps, and their mean, in a row for each encoder."""
+    image = example_image()
+    rows = {
+        "encoder": encoder_spikes(image, T),
+        "Poisson": poisson_spikes(image, T),
+        "latency": latency_spikes(image, T),
+    }
+    shown: Sequence[int] = (0, 1, 2, 3, 5, 7, 10, 14, 19)
+    for row, (name, spikes) in enumerate(rows.items()):
+        pictures = [image / 255, *(spikes[t] for t in shown), spikes.mean(0)]
+        heads = ["(c) image", *(f"$t = {t}$" for t in shown), "rate"]
+        for column, (picture, head) in enumerate(zip(pictures, heads, strict=True)):
+            axis: Axes = axes[row, column]
+            show_picture(axis, picture, title=head if row == 0 else "")
+        axes[row, 0].set_ylabel(name)
+
+
+def show_picture(axis: Axes, picture: np.ndarray, *, title: str = "", most: float | None = 1.0) -> None:
+    """Shows a grey picture ``[H, W]``, white the most.
+
+    Args:
+        axis: Where.
+        picture: From 0.
+        title: Above it.
+        most: What is white; None: the greatest value.
+    """
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=most if most is not None else max(float(picture.max()), 1e-12))
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    if title:
+        axis.set_title(title, fontsize=6, pad=2)
