@@ -50,8 +50,9 @@ reference: $(READY) ## write docs/reference.md from --help
 $(BENCH)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
-		tonic==1.7.0 loguru matplotlib
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0
+		tonic==1.7.0 loguru matplotlib pandas fvcore tqdm
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 \
+		neurobench==2.3.0 snntorch==1.0.0
 	@touch $@
 
 bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it is measured beside
@@ -62,8 +63,9 @@ bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, beside Spiki
 bench-loader: $(BENCH)/.ready ## batches from the cache, beside SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.loader --shared $(SHARED)
 
-golden: $(BENCH)/.ready ## write what tests/golden compares with, by SpikingJelly, anew
+golden: $(BENCH)/.ready ## write what tests/golden compares with, by SpikingJelly and NeuroBench, anew
 	PYTHONPATH=tests $(BENCH)/bin/python -m golden.make_spikingjelly
+	PYTHONPATH=tests $(BENCH)/bin/python -m golden.make_neurobench
 
 bench-train: $(BENCH)/.ready ## training and inference on the CPU, beside SpikingJelly and the bare products
 	$(BENCH)/bin/python -m benchmarks.train_cpu

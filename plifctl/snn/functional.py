@@ -159,7 +159,16 @@ def predict(rates: Tensor) -> Tensor:
 
     Source: Sec. 3.7.
     """
-    return (rates.sum(0, dtype=torch.float64) * 1e4).round().argmax(-1)
+    return _highest(rates.sum(0, dtype=torch.float64))
+
+
+def predict_over_time(rates: Tensor) -> Tensor:
+    """Returns what :func:`predict` would if the network stopped after each step, ``[T, N, C]`` to ``[T, N]``."""
+    return _highest(rates.cumsum(0, dtype=torch.float64))
+
+
+def _highest(sums: Tensor) -> Tensor:
+    return (sums * 1e4).round().argmax(-1)
 
 
 def hash_keys(*parts: Tensor | int) -> Tensor:

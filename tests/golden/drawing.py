@@ -204,3 +204,34 @@ NETWORKS = {
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A network whose operations are counted: ``c6k3s1-SN-{MP|AP}k2s2-c5k3s1-SN-FC8-SN`` on frames of 2×7×5."""
+
+    pooling: str
+    tau: float
+    T: int
+    samples: int
+    seed: int
+
+    def input(self) -> np.ndarray:
+        """Frames ``[N, T, 2, 7, 5]``: counts of events, half of them 0."""
+        drawn = uniform(self.seed, (self.samples, self.T, 2, 7, 5), -6, 6)
+        return np.maximum(np.floor(drawn), 0.0)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Of each layer; a tenth of them is 0."""
+        shapes = {"conv0": (6, 2, 3, 3), "conv1": (5, 6, 3, 3), "fc0": (8, 5 * 3 * 2)}
+        found = {}
+        for index, (name, shape) in enumerate(shapes.items(), 1):
+            weights = uniform(self.seed + index, shape, -1, 1.4)
+            found[name] = np.where(uniform(self.seed + 10 + index, shape, 0, 1) < 0.1, 0.0, weights)
+        return found
+
+
+OPERATIONS = {
+    f"{pooling}-T{T}": Counted(pooling, 2.0, T, samples, 7000 + 100 * T)
+    for pooling, T, samples in (("max", 5, 3), ("max", 1, 2), ("average", 4, 3))
+}

@@ -1,0 +1,76 @@
+"""plifctl eval in depth, recorded spikes, and the figures that are drawn from them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plifctl.runs import load_spikes
+
+Plifctl = Callable[..., Any]
+TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1)
+
+
+@pytest.fixture
+def trained(plifctl: Plifctl, gestures: Path) -> Plifctl:
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+    assert plifctl("train", "demo", *TINY).code == 0
+    return plifctl
+
+
+def test_in_depth(trained: Plifctl) -> None:
+    tree = json.loads(trained("eval", "last", "--json").out)
+    assert tree["accuracy_after_steps"][-1] == tree["accuracy"]
+    assert len(tree["accuracy_after_steps"]) == tree["T"] == 4
+    operations = tree["operations"]
+    assert operations["samples"] == 11
+    assert 0 < operations["total"]["effective_macs"] < operations["total"]["dense"]
+    assert "45 nm" in operations["assumptions"]
+    latency = tree["latency"]
+    assert latency["wrong_at_the_end"] == round(11 * (1 - tree["accuracy"]))
+    assert "spikes" not in tree
+    assert json.loads(trained("eval", "last", "--operations", 0, "--json").out)["operations"] is None
+    said = trained("eval", "last").out
+    for text in (
+        "If the network stopped",
+        "first right answer",
+        "effective ACs",
+        "energy, an estimate",
+        "assumed: 4.6 pJ",
+    ):
+        assert text in said
+
+
+def test_spikes_are_kept_and_drawn(trained: Plifctl, places: Path) -> None:
+    said = trained("eval", "last", "--record-spikes", 4, "--json")
+    tree = json.loads(said.out)["spikes"]
+    recording = load_spikes(Path(tree["path"]))
+    assert recording.labels.tolist() == [0, 1, 2, 3]  # of each class first one
+    assert recording.inputs.shape[:3] == (4, 4, 2)
+    assert list(recording.spikes) == ["sn0"]
+    for name in ("S2", "S3", "S4", "S5"):
+        assert trained("report", "--figure", name, "--out", places / f"{name}.png").code == 0
+        assert (places / f"{name}.png").stat().st_size > 1000
+    assert trained("runs", "verify").code == 0
+    chosen = recording.sample_ids[2]
+    tree = json.loads(trained("eval", "last", "--sample", chosen, "--record-layers", "all", "--json").out)["spikes"]
+    one = load_spikes(Path(tree["path"]))
+    assert one.sample_ids == (chosen,)
+    assert len(one.spikes) > 1
+    np.testing.assert_array_equal(one.spikes["sn0"][0], recording.spikes["sn0"][2])
+
+
+def test_what_cannot_be_kept(trained: Plifctl, places: Path) -> None:
+    said = trained("eval", "last", "--sample", "nobody")
+    assert said.code == 2
+    assert "no sample 'nobody'" in said.err
+    assert trained("export", "last", places / "model.pt").code == 0
+    said = trained("eval", places / "model.pt", "--record-spikes", 2)
+    assert said.code == 2
+    assert "lies in no run" in said.err
+    said = trained("report", "--figure", "S2")
+    assert said.code == 2
+    assert "--record-spikes" in said.err

@@ -1,0 +1,40 @@
+"""Our counts of operations beside NeuroBench's: see make_neurobench.py for what the file holds."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from golden.drawing import OPERATIONS
+
+from plifctl.operations import count_operations
+from plifctl.snn.networks import SpikingNetwork
+from plifctl.specs import NetworkSpec, NeuronSpec
+
+GOLDEN = json.loads((Path(__file__).parent / "operations.json").read_text())["cases"]
+
+
+@pytest.mark.parametrize("name", list(OPERATIONS))
+@pytest.mark.parametrize("batch", [1, 8])
+def test_operations(name: str, batch: int) -> None:
+    case = OPERATIONS[name]
+    pool = "MP" if case.pooling == "max" else "AP"
+    structure = f"c6k3s1-SN-{pool}k2s2-c5k3s1-SN-FC8-SN-APk1s1"
+    neuron = NeuronSpec(kind="lif", tau=case.tau, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
+    spec = NetworkSpec(name="counted", structure=structure, dropout=0.5, batch_norm="per-step")
+    model = SpikingNetwork(spec, neuron, (2, 7, 5), 8).double()
+    with torch.no_grad():
+        for layer, values in case.weights().items():
+            model.layers[layer].weight.copy_(torch.from_numpy(values))
+    found = count_operations(model, torch.from_numpy(case.input()).split(batch), case.T)
+    assert found.samples == case.samples
+    assert model.training
+    for layer in found.layers:
+        wanted = GOLDEN[name][layer.name]
+        if "updates" in wanted:
+            assert layer.updates == pytest.approx(wanted["updates"])
+            continue
+        assert layer.dense == pytest.approx(wanted["Dense"])
+        assert layer.effective_macs == pytest.approx(wanted["Effective_MACs"])
+        assert layer.effective_acs == pytest.approx(wanted["Effective_ACs"])
+        assert 0 < layer.effective_macs + layer.effective_acs < layer.dense
