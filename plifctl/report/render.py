@@ -57,11 +57,11 @@ def _terminal(table: Table, width: int) -> str:
     for index, head in enumerate(table.columns):
         words = " ".join([head, *(_joined(row[index], " ({})") for row in table.rows)]).split()
         longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
-        justify: Literal["right", "left"] = "right" if _is_numeric(table, index) else "left"
+        justify: Literal["right", "left"] = "right" if is_numeric(table, index) else "left"
         drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=longest)
         narrowest += longest + 3
     for row in table.rows:
-        drawn.add_row(*(Text(_plain(_joined(cell, " ({})"))) for cell in row))
+        drawn.add_row(*(Text(_joined(cell, " ({})")) for cell in row))
     # asked for a width, rich may draw wider than that, and then less than all of it
     for asked in range(width, 0, -1):
         lines = _drawn(drawn, asked)
@@ -83,7 +83,7 @@ def _markdown(table: Table) -> str:
     def cells(texts: Sequence[str]) -> str:
         return "| " + " | ".join(_plain(text).replace("\\", "\\\\").replace("|", "\\|") for text in texts) + " |"
 
-    rules = "|" + "|".join("--:" if _is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
+    rules = "|" + "|".join("--:" if is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
     lines = [f"**{_title(table)}**", "", cells(table.columns), rules]
     lines += [cells([_joined(cell, " ({})") for cell in row]) for row in table.rows]
     lines += ["", _plain(table.source)]
@@ -97,7 +97,7 @@ _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 def _latex(table: Table) -> str:
     heads = " & ".join(map(_tex, table.columns))
-    align = "".join("r" if _is_numeric(table, index) else "l" for index in range(len(table.columns)))
+    align = "".join("r" if is_numeric(table, index) else "l" for index in range(len(table.columns)))
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -200,15 +200,21 @@ def _title(table: Table) -> str:
     return f"Table {table.name}. {_plain(table.caption)}"
 
 
-def _is_numeric(table: Table, column: int) -> bool:
+def is_numeric(table: Table, column: int) -> bool:
+    """Whether a column holds numbers only, and is set flush right."""
     texts = [_joined(row[column], "") for row in table.rows]
     return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and any(texts)
 
 
-def _joined(cell: Cell, mark: str) -> str:
+def parts_of(cell: Cell) -> list[tuple[str, str]]:
+    """Returns what a cell shows: texts, each with the letter of its note or none."""
     if cell.published:
-        return cell.published
-    return ", ".join(_shown(number) + (mark.format(number.mark) if number.mark else "") for number in cell.numbers)
+        return [(_plain(cell.published), "")]
+    return [(_plain(_shown(number)), number.mark) for number in cell.numbers]
+
+
+def _joined(cell: Cell, mark: str) -> str:
+    return ", ".join(text + (mark.format(letter) if letter else "") for text, letter in parts_of(cell))
 
 
 def _shown(number: Number) -> str:
@@ -239,8 +245,6 @@ def _tex(text: str) -> str:
 
 
 def _tex_cell(cell: Cell) -> str:
-    if cell.published:
-        return _tex(cell.published)
     return ", ".join(
-        _tex(_shown(number)) + (rf"\textsuperscript{{{number.mark}}}" if number.mark else "") for number in cell.numbers
+        _tex(text) + (rf"\textsuperscript{{{letter}}}" if letter else "") for text, letter in parts_of(cell)
     )

@@ -159,7 +159,10 @@ def test_time_constants_by_layer_and_start() -> None:
     assert [drawn.get_linestyle() for drawn in axes.lines] == ["-", "-", "--", "--"]
     assert all(drawn.get_xdata().max() == 50 for drawn in axes.lines)
     np.testing.assert_allclose(axes.lines[1].get_ydata(), lines[0].curve.tau[1][:50])
-    assert axes.get_yscale() == "log"
+    assert axes.get_yscale() == "linear"
+    far = curve("cifar10-plif", range(1, 101), tau=((1.5,) * 100, (50.0,) * 100))
+    with styled():
+        assert FIGURES["7"].draw([line(far)], None).axes[0].get_yscale() == "log"
     with pytest.raises(UsageError, match="time constants"):
         FIGURES["7"].draw(lines[2:], None)
 

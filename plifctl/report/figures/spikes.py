@@ -42,15 +42,20 @@ def draw_channels(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     """Figure S3: of the first sample (a) the spikes at t = 0 and (b) the firing rates, all channels in a grid."""
     maps = _first_maps(recording)[0]
     chosen = _channels(maps[None], channels, range(min(GRID_CHANNELS, maps.shape[1])))
-    figure = new_figure(DOUBLE, 0.5 * DOUBLE + 0.3)
-    columns = int(np.ceil(np.sqrt(len(chosen))))
-    for axes, pictures, title in zip(
+    square = int(np.ceil(np.sqrt(len(chosen))))
+    columns = next((n for n in range(square, 2 * square) if len(chosen) % n == 0), square)  # no gap at the end
+    height, width = maps.shape[2:]
+    aspect = -(-len(chosen) // columns) * height / (columns * width)
+    figure = new_figure(DOUBLE, 0.5 * DOUBLE * aspect + 0.25)
+    rates = f"(b) firing rates, $T_s = {len(maps) - 1}$, white: the highest"
+    for axes, pictures, title, most in zip(
         figure.subplots(1, 2),
         (maps[0][chosen], maps[:, chosen].mean(0)),
-        (r"(a) spikes at $t = 0$", rf"(b) firing rates, $T_s = {len(maps) - 1}$"),
+        ("(a) spikes at $t = 0$", rates),
+        (1.0, None),
         strict=True,
     ):
-        show_picture(axes, _tiled(pictures, columns))
+        show_picture(axes, _tiled(pictures.astype(np.float64), columns), most=most)
         axes.set_title(title, loc="left", fontsize=7)
     return figure
 
@@ -149,7 +154,7 @@ def _tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
     """Pictures ``[C, H, W]`` in rows of ``columns``, a grey line between them."""
     count, height, width = pictures.shape
     rows = -(-count // columns)
-    whole = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), 0.35)
+    whole = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), 0.35 * float(pictures.max(initial=0.0)))
     for index, picture in enumerate(pictures):
         y, x = index // columns * (height + 1), index % columns * (width + 1)
         whole[y : y + height, x : x + width] = picture

@@ -32,6 +32,9 @@ from plifctl.specs import ExperimentSpec
 WINDOW = 64
 """Epochs of the moving average."""
 
+_FAR = 6.0
+"""Time constants that differ more are drawn on a logarithmic scale."""
+
 _DASHES = (0, (4.0, 1.5))
 _PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 
@@ -172,10 +175,12 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
         taus = sorted({line.tau or 0.0 for line in members})
         for line in members:
             _draw_tau(axes, line, last, dashed=(line.tau or 0.0) != taus[0])
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-        axes.tick_params(axis="y", which="minor", labelsize=6)
+        drawn = np.concatenate([np.asarray(plotted.get_ydata()) for plotted in axes.lines])
+        if drawn.max() > _FAR * drawn.min():
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+            axes.tick_params(axis="y", which="minor", labelsize=6)
         letter(axes, index, title)
         axes.set(xlabel="epoch", ylabel=r"$\tau$ (time steps)")
         _whole_epochs(axes)
