@@ -8,7 +8,7 @@ DEMO   := demo
 # the same on every machine: what the demo reads and writes lies in one folder
 RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
 
-.PHONY: help demo test lint unit reference bench-env bench-prepare bench-loader bench-train golden clean
+.PHONY: help demo test lint unit test-browser faults reference bench-env bench-prepare bench-loader bench-train golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -41,6 +41,13 @@ lint: $(READY)  ## ruff and mypy only
 
 unit: $(READY)  ## pytest only
 	$(BIN)/python -m pytest
+
+test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, Chromium comes from the system (Debian: chromium)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/python -m pytest tests/browser
+
+faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped bits, many processes; takes long
+	$(BIN)/python -m pytest tests/faults --full
 
 reference: $(READY) ## write docs/reference.md from --help
 	$(BIN)/python docs/make_reference.py > docs/reference.md

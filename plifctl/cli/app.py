@@ -17,6 +17,7 @@ from plifctl.cli import (
     evaluate,
     export,
     ls,
+    pages,
     prepare,
     report,
     runs,
@@ -37,7 +38,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-for module in (prepare, cache, train, watch, runs, evaluate, export, report, ls, show, show_sample, check, synthesize):
+_TO_LOOK = (runs, watch, evaluate, export, report, pages, ls, show, show_sample, check)
+for module in (prepare, cache, train, *_TO_LOOK, synthesize):
     module.register(app)
 
 

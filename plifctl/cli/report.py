@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from plifctl import console
-from plifctl.cli import figures, options
+from plifctl.cli import figures, options, pages
 from plifctl.errors import UsageError, did_you_mean
 
 _PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")
@@ -57,6 +57,9 @@ def report(
         Path | None,
         typer.Option("--out", help="File of a figure (.pdf, .svg, .png), or folder of several.", show_default=False),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="DIR", help="Write everything as a web page that needs no network.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch of figures.")] = None,
     channel: Annotated[
         list[int] | None, typer.Option("--channel", min=0, help="Of Figures S2 to S5; several may be given.")
@@ -75,7 +78,7 @@ def report(
     ] = False,
     runs_dir: options.RunsDirOption = None,
 ) -> None:
-    """Print a table of the paper with what our runs gave, or draw a figure.
+    """Print a table of the paper with what our runs gave, draw a figure, or write all of it as a web page.
 
     Numbers come from finished runs and from the records committed in the registry; a missing run is an empty cell. Δ is
     ours less the published, in points. Table optimism tells what else each run could have reported: its best test
@@ -86,9 +89,12 @@ def report(
 
     Example: plifctl report --table 4
     """
+    if sum(map(bool, (table, figure, html))) > 1:
+        raise UsageError("--table, --figure and --html are asked for one at a time")
+    if html is not None:
+        _write_page(html, options.existing_runs_dir(runs_dir), include_modified=include_modified, as_json=as_json)
+        return
     if figure:
-        if table:
-            raise UsageError("--table and --figure are asked for one at a time")
         figures.draw(
             figure,
             run or (),
@@ -100,7 +106,9 @@ def report(
         )
         return
     if not table and not context:
-        raise UsageError("nothing to report", hint="plifctl report --table 4, or --table all, or --figure 6")
+        raise UsageError(
+            "nothing to report", hint="plifctl report --table 4, --table all, --figure 6, or --html report"
+        )
     from plifctl.report import FORMATS, TABLES, build_optimism, build_table, render
     from plifctl.runs import load_records
 
@@ -118,3 +126,13 @@ def report(
         for name in names
     ]
     console.emit(render(tables, form, width=console.terminal_width()))
+
+
+def _write_page(folder: Path, runs_dir: Path, *, include_modified: bool, as_json: bool) -> None:
+    from plifctl.report.page import write_page
+
+    path = write_page(folder, pages.data_of(runs_dir, options.registry(), include_modified=include_modified))
+    if as_json:
+        console.emit_json({"path": str(path), "bytes": path.stat().st_size})
+    else:
+        console.emit(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -1,0 +1,150 @@
+"""What the page shows, as one JSON document."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from plifctl.report.render import is_numeric, parts_of
+from plifctl.report.tables import Table
+from plifctl.runs import Curve, SpikeRecording
+
+MOST_SAMPLES, MOST_CHANNELS = 10, 16
+"""Of each recording so much is put into the page, which is to stay small."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as the page shows it.
+
+    Attributes:
+        curve: Epoch by epoch; None where its files are damaged.
+        name: Of the run.
+        status: How it stands.
+        title: Of its experiment; empty where it is not known.
+        settings: Of each key its value and where that comes from.
+        environment: Versions and machine.
+        spikes: What eval recorded.
+    """
+
+    curve: Curve | None
+    name: str
+    status: str
+    title: str = ""
+    settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    spikes: SpikeRecording | None = None
+
+
+def page_data(tables: Sequence[Table], runs: Sequence[RunFacts], version: str) -> dict[str, Any]:
+    """Returns the document that the page is drawn from.
+
+    Args:
+        tables: As :func:`plifctl.report.build_table` gives them.
+        runs: In the order they are listed.
+        version: Of plifctl.
+    """
+    return {
+        "version": version,
+        "tables": [_table(table) for table in tables],
+        "runs": [_run(run) for run in runs],
+        "samples": [_samples(run.name, run.spikes) for run in runs if run.spikes is not None],
+    }
+
+
+def _table(table: Table) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "caption": table.caption,
+        "source": table.source,
+        "columns": list(table.columns),
+        "numeric": [is_numeric(table, index) for index in range(len(table.columns))],
+        "rows": [[parts_of(cell) for cell in row] for row in table.rows],
+        "notes": [list(note) for note in table.notes],
+    }
+
+
+def _run(run: RunFacts) -> dict[str, Any]:
+    tree: dict[str, Any] = {
+        "name": run.name,
+        "status": run.status,
+        "title": run.title,
+        "settings": [[key, _text(value), origin] for key, (value, origin) in run.settings.items()],
+        "environment": [[key, _text(value)] for key, value in run.environment.items()],
+    }
+    curve = run.curve
+    if curve is None:
+        return {**tree, "origin": "trained", "epochs": [], "series": {}, "layers": [], "tau": [], "distribution": {}}
+    return {
+        **tree,
+        "origin": curve.origin,
+        "experiment": curve.experiment,
+        "recipe": curve.recipe,
+        "protocol": curve.protocol,
+        "T": curve.T,
+        "seed": curve.seed,
+        "epochs": list(curve.epochs),
+        "series": {name: _short(values) for name, values in curve.series.items()},
+        "layers": list(curve.layers),
+        "tau": [_short(values) for values in curve.tau],
+        "distribution": {
+            layer: [None if row is None else _short(row["quantiles"]) for row in rows]
+            for layer, rows in curve.w_over_tau.items()
+        },
+    }
+
+
+def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
+    count = min(len(recording.sample_ids), MOST_SAMPLES)
+    layers = {layer: spikes[:count] for layer, spikes in recording.spikes.items()}
+    return {
+        "run": name,
+        "classes": list(recording.classes),
+        "ids": list(recording.sample_ids[:count]),
+        "labels": recording.labels[:count].tolist(),
+        "left_out": len(recording.sample_ids) - count,
+        "T": int(recording.votes.shape[1]),
+        "votes": np.round(recording.votes[:count].astype(np.float64), 2).tolist(),
+        "input": _frames(recording.inputs[:count]),
+        "layers": [_layer(layer, spikes) for layer, spikes in layers.items()],
+    }
+
+
+def _frames(inputs: np.ndarray) -> dict[str, Any]:
+    """Grey pictures, a byte a pixel: of events how many there were, of both polarities, up to 255."""
+    grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
+    most = max(int(grey.max(initial=0)), 1)
+    pixels = np.round(grey * (255 / most)).astype(np.uint8)
+    return {"shape": list(pixels.shape), "bytes": base64.b64encode(pixels.tobytes()).decode()}
+
+
+def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
+    """Spikes of the channels that fire most, a bit each; of a fully connected layer as one picture of all neurons."""
+    if spikes.ndim == 3:
+        width = next(n for n in range(int(np.sqrt(spikes.shape[2])), 0, -1) if spikes.shape[2] % n == 0)
+        spikes = spikes.reshape(*spikes.shape[:2], 1, width, -1)
+    busiest = np.argsort(-spikes.mean((0, 1, 3, 4)), kind="stable")[:MOST_CHANNELS]
+    channels = np.sort(busiest)
+    kept = spikes[:, :, channels]
+    return {
+        "name": name,
+        "channels": channels.tolist(),
+        "of": int(spikes.shape[2]),
+        "shape": list(kept.shape),
+        "bits": base64.b64encode(np.packbits(kept).tobytes()).decode(),
+    }
+
+
+def _short(values: Sequence[float | None]) -> list[float | None]:
+    """Five digits are more than a screen shows; what is no number is none."""
+    return [None if value is None or not np.isfinite(value) else float(f"{value:.5g}") for value in values]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

@@ -1,0 +1,104 @@
+// The viewer of samples: what went in, which neurons fired, how the votes stood.
+
+const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+const viewer = { recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
+
+function drawViewer() {
+  stop();
+  const box = byId("viewer");
+  if (!data.samples.length) {
+    box.replaceChildren(el("p", { class: "empty" }, "No spikes are recorded: plifctl eval RUN --record-spikes 10 keeps some."));
+    return;
+  }
+  const clamp = (name, count) => { viewer[name] = Math.min(viewer[name], count - 1); };
+  clamp("recording", data.samples.length);
+  const recording = data.samples[viewer.recording];
+  clamp("sample", recording.ids.length);
+  clamp("layer", recording.layers.length);
+  clamp("t", recording.T);
+  const layer = recording.layers[viewer.layer];
+  clamp("channel", layer?.channels.length ?? 1);
+  const choice = (label, name, texts) => el("label", {}, `${label} `, el("select", { "data-choice": name, onchange: (event) => {
+    viewer[name] = event.target.selectedIndex;
+    drawViewer();
+    byId("viewer").querySelector(`[data-choice="${name}"]`).focus();
+  } }, texts.map((text, i) => el("option", { selected: i === viewer[name] }, text))));
+  const slider = el("input", { id: "time", type: "range", min: 0, max: recording.T - 1, value: viewer.t, oninput: (event) => show(Number(event.target.value)) });
+  box.replaceChildren(
+    el("div", { class: "controls viewer-controls" },
+      choice("Run", "recording", data.samples.map((entry) => entry.run)),
+      choice("Sample", "sample", recording.ids.map((id, i) => `${recording.classes[recording.labels[i]]} (${id})`)),
+      layer ? choice("Layer", "layer", recording.layers.map((entry) => entry.name)) : null,
+      layer ? choice("Channel", "channel", layer.channels.map(String)) : null),
+    el("div", { class: "controls viewer-controls" },
+      el("button", { type: "button", id: "play", onclick: play }, "Play"),
+      el("button", { type: "button", id: "back", "aria-label": "One step back", onclick: () => show(viewer.t - 1) }, "◀"),
+      el("button", { type: "button", id: "forward", "aria-label": "One step on", onclick: () => show(viewer.t + 1) }, "▶"),
+      el("label", {}, "t ", slider, " ", el("output", { id: "now" }))),
+    el("div", { class: "pictures" },
+      pictureOf("input", "Input"), layer ? pictureOf("spikes", "Spikes") : null, layer ? pictureOf("rates", "Firing rate so far") : null,
+      el("div", {}, el("h3", {}, "Votes so far"), el("table", { id: "votes" }))),
+    el("p", { class: "source" }, recording.left_out ? `${recording.left_out} more samples are in the run. ` : "",
+      layer && layer.of > layer.channels.length ? `Of ${layer.of} channels the ${layer.channels.length} that fire most are here.` : ""));
+  show(viewer.t);
+}
+
+function pictureOf(id, title) {
+  return el("figure", {}, el("h3", {}, title), el("canvas", { id, role: "img", "aria-label": title }));
+}
+
+function show(t) {
+  const recording = data.samples[viewer.recording];
+  viewer.t = ((t % recording.T) + recording.T) % recording.T;
+  byId("time").value = viewer.t;
+  byId("now").textContent = `${viewer.t} of ${recording.T - 1}`;
+  const [, steps, height, width] = recording.input.shape;
+  recording.pixels ??= bytesOf(recording.input.bytes);
+  const frame = (viewer.sample * steps + Math.min(viewer.t, steps - 1)) * height * width;
+  paint("input", width, height, (i) => recording.pixels[frame + i]);
+  const layer = recording.layers[viewer.layer];
+  if (layer) showSpikes(layer);
+  const votes = recording.votes[viewer.sample].slice(0, viewer.t + 1);
+  const sums = recording.classes.map((_, c) => votes.reduce((sum, row) => sum + row[c], 0) / votes.length);
+  const highest = sums.indexOf(Math.max(...sums));
+  byId("votes").replaceChildren(el("tbody", {}, recording.classes.map((name, c) => el("tr", {},
+    el("th", { scope: "row" }, name, c === recording.labels[viewer.sample] ? " (right)" : "", c === highest ? " ←" : ""),
+    el("td", {}, el("meter", { min: 0, max: 1, value: sums[c], "aria-label": name })),
+    el("td", { class: "number" }, sums[c].toFixed(2))))));
+}
+
+function showSpikes(layer) {
+  layer.packed ??= bytesOf(layer.bits);
+  const [, steps, channels, height, width] = layer.shape;
+  const bit = (t, i) => {
+    const at = (((viewer.sample * steps + t) * channels + viewer.channel) * height * width) + i;
+    return (layer.packed[at >> 3] >> (7 - (at & 7))) & 1;
+  };
+  paint("spikes", width, height, (i) => 255 * bit(viewer.t, i));
+  paint("rates", width, height, (i) => {
+    let count = 0;
+    for (let t = 0; t <= viewer.t; t += 1) count += bit(t, i);
+    return Math.round((255 * count) / (viewer.t + 1));
+  });
+}
+
+function paint(id, width, height, grey) {
+  const canvas = byId(id);
+  canvas.width = width;
+  canvas.height = height;
+  const image = new ImageData(width, height);
+  for (let i = 0; i < width * height; i += 1) image.data.set([grey(i), grey(i), grey(i), 255], 4 * i);
+  canvas.getContext("2d", { willReadFrequently: true }).putImageData(image, 0, 0);
+}
+
+function play() {
+  if (viewer.timer !== null) return stop();
+  byId("play").textContent = "Pause";
+  viewer.timer = setInterval(() => show(viewer.t + 1), 300);
+}
+
+function stop() {
+  clearInterval(viewer.timer);
+  viewer.timer = null;
+  if (byId("play")) byId("play").textContent = "Play";
+}

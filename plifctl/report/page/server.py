@@ -1,0 +1,122 @@
+"""The page live, on this machine only."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from plifctl.errors import MachineError, UsageError
+from plifctl.report.page.build import embedded, page_of
+
+HOST = "127.0.0.1"
+EVERY_MS = 2000
+_FRESH_S = 1.0
+
+
+class Page:
+    """The page and its data, made anew at most once a second.
+
+    Args:
+        data: Gives the data as they are now.
+    """
+
+    def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
+        self._data, self._lock = data, threading.Lock()
+        self._made = -_FRESH_S
+        self._current: dict[str, Any] = {}
+
+    def answer(self, path: str) -> tuple[str, bytes] | None:
+        """Returns the type and content of what lies at a path; there are two, and nothing else is looked for."""
+        if path == "/":
+            return "text/html; charset=utf-8", page_of(self._now(), live_ms=EVERY_MS).encode()
+        if path == "/data.json":
+            return "application/json", embedded(self._now()).encode()
+        return None
+
+    def _now(self) -> dict[str, Any]:
+        with self._lock:
+            if time.monotonic() - self._made >= _FRESH_S:
+                self._current = self._data()
+                self._made = time.monotonic()
+            return self._current
+
+
+def serve(data: Callable[[], dict[str, Any]], port: int) -> ThreadingHTTPServer:
+    """Returns a server of the page, bound to this machine only; ``serve_forever`` runs it.
+
+    Args:
+        data: Gives the data as they are now.
+        port: 0: any that is free.
+
+    Raises:
+        UsageError: The port is taken.
+        MachineError: It may not be used.
+    """
+    page = Page(data)
+
+    class Handler(_Handler):
+        answer = staticmethod(page.answer)
+
+    try:
+        server = ThreadingHTTPServer((HOST, port), Handler)
+    except PermissionError as error:
+        raise MachineError(f"port {port}: permission denied", hint="choose one from 1024 on: --port 8765") from error
+    except OSError as error:
+        raise UsageError(f"port {port}: {error.strerror}", hint=f"choose another: --port {port + 1}") from error
+    server.daemon_threads = True
+    return server
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: ThreadingHTTPServer
+    answer: Callable[[str], tuple[str, bytes] | None]
+    server_version, sys_version = "plifctl", ""
+    timeout = 30
+
+    def do_GET(self) -> None:
+        self._reply(with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._reply(with_body=False)
+
+    def _reply(self, *, with_body: bool) -> None:
+        if not self._from_here():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine only\n", with_body)
+            return
+        found = self.answer(self.path.partition("?")[0])
+        if found is None:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is / only\n", with_body)
+            return
+        kind, body = found
+        tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+        if self.headers.get("If-None-Match") == tag:
+            self._send(HTTPStatus.NOT_MODIFIED, kind, b"", with_body, tag)
+        else:
+            self._send(HTTPStatus.OK, kind, body, with_body, tag)
+
+    def _from_here(self) -> bool:
+        """Whether the page was asked for by this machine's name: a foreign name may lead here, too."""
+        port = self.server.server_port
+        return self.headers.get("Host", "") in (f"{HOST}:{port}", f"localhost:{port}")
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes, with_body: bool, tag: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-cache")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        if tag:
+            self.send_header("ETag", tag)
+        self.end_headers()
+        if with_body and body:
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing of each request."""
