@@ -55,7 +55,7 @@ def data_of(runs_dir: Path, registry: Registry, *, include_modified: bool = Fals
     records = load_records(runs_dir, registry.folders)
     tables = [build_table(name, records, registry, include_modified=include_modified) for name in TABLES]
     tables.append(build_optimism(records, include_modified=include_modified))
-    tables.append(build_table("context", records, registry))
+    tables += [build_table(name, records, registry) for name in ("early", "context")]
     return page_data(tables, _facts(runs_dir, registry), __version__)
 
 

@@ -12,7 +12,7 @@ from plifctl.cli import figures, options, pages
 from plifctl.errors import UsageError, did_you_mean
 
 _PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")
-_OTHERS = ("optimism", "context", "demo")
+_OTHERS = ("optimism", "early", "context", "demo")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def report(
         list[str] | None,
         typer.Option(
             "--table",
-            help="1, 2, 3, 4, 5, S1, S2, all of them, optimism, context or demo; several may be given.",
+            help="1, 2, 3, 4, 5, S1, S2, all of them, optimism, early, context or demo; several may be given.",
             autocompletion=_tables,
         ),
     ] = None,

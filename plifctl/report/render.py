@@ -177,7 +177,7 @@ def _lines(entry: Entry) -> list[dict[str, Any]]:
 def _provenance(number: Number) -> dict[str, Any]:
     ours: dict[str, Any] = {"ours": number.text if number.value is None else round(number.value, 4)}
     if number.difference is not None:
-        ours["difference"] = round(number.difference, 2)
+        ours["difference"] = round(number.difference, 3)
     if number.records:
         first = number.records[0]
         ours |= {"T": first.T, "epochs": first.epochs, "protocol": first.protocol, "recipe": first.recipe}
@@ -221,7 +221,8 @@ def _shown(number: Number) -> str:
     """A number of ours and, of an accuracy, how it differs from the published one."""
     if number.difference is None:
         return number.text
-    return f"{number.text} {number.difference:+.2f}".replace("-", "−")
+    digits = len(number.text.partition(" ")[0].partition(".")[2])
+    return f"{number.text} {number.difference:+.{digits}f}".replace("-", "−")
 
 
 def _plain(text: str) -> str:

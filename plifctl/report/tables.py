@@ -28,15 +28,34 @@ TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
 Source = Literal["ours", "published"]
 """Whose runs fill the tables: those of plifctl, or those imported from the published logs."""
 
-_ACCURACIES = ("accuracy A", "accuracy B")
-Measure = Literal["accuracy A", "accuracy B", "T", "structure", "N_conv", "N_down", "N_fc"]
+_OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
+Measure = Literal[
+    "accuracy A",
+    "accuracy B",
+    "T",
+    "structure",
+    "N_conv",
+    "N_down",
+    "N_fc",
+    "test accuracy",
+    "tau 0",
+    "tau 1",
+    "tau 2",
+    "tau 3",
+]
+"""What of ours is compared with a column; ``test accuracy`` and ``tau`` of a layer are of one epoch."""
 
 
 class _Row(Spec):
-    """Cells after the first; ``of`` is the experiment or network they are of, or one for each column by its name."""
+    """Cells after the first.
+
+    ``of`` is the experiment or network they are of, or one for each column by its name; ``epoch`` is for what is measured
+    after each.
+    """
 
     cells: tuple[str, ...] = Field(strict=False)
     of: str | dict[str, str] | None = None
+    epoch: int | None = None
 
     def subject(self, column: str) -> str | None:
         return self.of.get(column) if isinstance(self.of, dict) else self.of
@@ -151,7 +170,7 @@ def build_table(
     for column, measure in published.columns.items():
         columns.append(column)
         if beside and measure:
-            columns.append(f"{head}, Δ" if measure in _ACCURACIES else head)
+            columns.append(head if measure in _OF_NETWORKS or measure == "T" else f"{head}, Δ")
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in published.rows.items():
@@ -160,7 +179,7 @@ def build_table(
         for index, (column, measure) in enumerate(published.columns.items()):
             text = (label, *row.cells)[index]
             subject = row.subject(column)
-            numbers = ours.numbers(subject, measure, text) if subject and measure else ()
+            numbers = ours.numbers(subject, measure, text, row.epoch) if subject and measure else ()
             cells.append(Cell(text))
             if measure:
                 entries.append(Entry(label, column, text, numbers))
@@ -183,28 +202,32 @@ class _Ours:
         self.records = [r for r in records if include_modified or not self._changes(r)]
         self.notes: dict[str, str] = {}
 
-    def numbers(self, subject: str, measure: Measure, published: str) -> tuple[Number, ...]:
+    def numbers(self, subject: str, measure: Measure, published: str, epoch: int | None) -> tuple[Number, ...]:
         """Our numbers of an experiment or a network, one for each recipe that has a run."""
-        if measure in ("structure", "N_conv", "N_down", "N_fc"):
+        if measure in _OF_NETWORKS:
             text = self._of_network(subject, measure)
             return (Number(text, float(text) if text.isdecimal() else None),)
         protocol = "B" if measure == "accuracy B" else "A"
         candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
         by_recipe = [_best([r for r in candidates if r.recipe == recipe]) for recipe in RECIPES]
-        return tuple(self._number(found, measure, published) for found in by_recipe if found)
+        numbers = (self._number(found, measure, published, epoch) for found in by_recipe if found)
+        return tuple(number for number in numbers if number is not None)
 
-    def _number(self, found: list[ResultRecord], measure: Measure, published: str) -> Number:
+    def _number(self, found: list[ResultRecord], measure: Measure, published: str, epoch: int | None) -> Number | None:
+        values = [value for record in found if (value := _value(record, measure, epoch)) is not None]
+        if not values:
+            return None
         note = self._note(found)
         known = {text: mark for mark, text in self.notes.items()}
         mark = known.get(note) or _letters(len(self.notes))
         self.notes[mark] = note
         if measure == "T":
             return Number(str(found[0].T), float(found[0].T), None, tuple(found), mark, note)
-        percent = [100 * record.accuracy for record in found]
-        mean = statistics.fmean(percent)
-        spread = f" ± {statistics.stdev(percent):.2f}" if len(percent) > 1 else ""
-        difference = round(mean, 2) - float(published) if _is_number(published) else None
-        return Number(f"{mean:.2f}{spread}", mean, difference, tuple(found), mark, note)
+        digits = 3 if measure.startswith("tau") else 2
+        mean = statistics.fmean(values)
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        difference = round(mean, digits) - float(published) if _is_number(published) else None
+        return Number(f"{mean:.{digits}f}{spread}", mean, difference, tuple(found), mark, note)
 
     def _note(self, found: list[ResultRecord]) -> str:
         first = found[0]
@@ -252,6 +275,23 @@ class _Ours:
             "N_fc": sum(isinstance(layer, Linear) for layer in layers),
         }
         return str(counts[measure])
+
+
+def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float | None:
+    """A number of a run: accuracies in percent, τ in steps; None where it has none at that epoch."""
+    match measure:
+        case "T":
+            return float(record.T)
+        case "accuracy A" | "accuracy B":
+            return 100 * record.accuracy
+    assert epoch is not None
+    if epoch > record.epochs:
+        return None
+    if measure == "test accuracy":
+        accuracy = record.test_accuracy[epoch - 1]
+        return None if accuracy is None else 100 * accuracy
+    tau, layer = record.tau[epoch - 1], int(measure.removeprefix("tau "))
+    return tau[layer] if layer < len(tau) else None
 
 
 def _best(records: list[ResultRecord]) -> list[ResultRecord]:

@@ -127,7 +127,8 @@ def test_the_page(plifctl: Plifctl, places: Path) -> None:
     status = {entry["name"]: entry["status"] for entry in data["runs"]}
     assert status[run.name] == "finished"
     assert status[broken.parent.name].startswith("damaged: ")
-    assert [table["name"] for table in data["tables"]] == ["1", "2", "3", "4", "5", "S1", "S2", "optimism", "context"]
+    names = [table["name"] for table in data["tables"]]
+    assert names == ["1", "2", "3", "4", "5", "S1", "S2", "optimism", "early", "context"]
     assert broken.exists()
 
 

@@ -129,6 +129,18 @@ def test_how_far_ours_is_from_the_published() -> None:
     assert row["difference"] == "-3.92"
 
 
+def test_numbers_of_one_epoch() -> None:
+    run = record(recipe="published", epochs=2, test_accuracy=(0.88, None), tau=((1.5, 1.9, 2.0, 2.5), ()))
+    found = {(e.row, e.column): [(n.text, n.difference) for n in e.numbers] for e in table("early", run).entries}
+    first = "PLIF (τ₀ = 2), 1"
+    assert found[(first, "accuracy")] == [("88.00", pytest.approx(-0.96))]
+    assert found[(first, "τ(0)")] == [("1.500", pytest.approx(-0.26))]
+    assert found[(first, "τ(3)")] == [("2.500", pytest.approx(0.231))]
+    assert all(not numbers for (row, _), numbers in found.items() if row != first)
+    text = render([table("early", run)], "markdown")
+    assert "1.500 −0.260 (a)" in text
+
+
 def imported(**changes: Any) -> ResultRecord:
     found = record(origin="imported", recipe="published", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
     return found.model_copy(update={"data": None, "digest": None})
@@ -167,7 +179,7 @@ def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_p
     for log in find_logs(folder):
         save_imported(describe(log, folder, tags={}, experiments=registry.experiments()), tmp_path)
     records = load_records(tmp_path, registry.folders)
-    cells = {"2": 6, "4": 16, "5": 8, "S2": 8}
+    cells = {"2": 6, "4": 16, "5": 8, "S2": 8, "early": 10}
     for name, wanted in cells.items():
         filled = [e for e in build_table(name, records, registry, source="published").entries if e.numbers]
         assert len(filled) == wanted
