@@ -49,8 +49,8 @@ Measure = Literal[
 class _Row(Spec):
     """Cells after the first.
 
-    ``of`` is the experiment or network they are of, or one for each column by its name; ``epoch`` is for what each epoch
-    has.
+    ``of`` is the experiment or network they are of, or one for each column by its name; ``epoch`` says which epoch's
+    numbers they are.
     """
 
     cells: tuple[str, ...] = Field(strict=False)

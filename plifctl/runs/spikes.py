@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,23 +59,41 @@ def load_spikes(path: Path) -> SpikeRecording:
     Raises:
         RunError: There is none, or it is damaged.
     """
+    again = f"plifctl eval {path.parent.name} --record-spikes 10 writes it anew"
+    if not path.is_file():
+        raise RunError(f"{path}: no recorded spikes", hint=again)
     try:
-        whole = io.BytesIO(path.read_bytes())  # numpy leaves a damaged file open
-        with np.load(whole, allow_pickle=False) as arrays:
+        content = io.BytesIO(path.read_bytes())  # numpy leaves a damaged file open
+        with np.load(content, allow_pickle=False) as arrays:
             meta = {name: arrays[name] for name in _META}
             names = [name.removeprefix("bits/") for name in arrays.files if name.startswith("bits/")]
-            shapes = {name: tuple(int(n) for n in arrays[f"shape/{name}"]) for name in names}
-            spikes = {
-                name: np.unpackbits(arrays[f"bits/{name}"], count=int(np.prod(shape))).reshape(shape).astype(bool)
-                for name, shape in shapes.items()
-            }
-    except FileNotFoundError:
-        raise RunError(
-            f"{path}: no recorded spikes", hint=f"plifctl eval {path.parent.name} --record-spikes 10"
-        ) from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise RunError(
-            f"{path}: damaged: {error}", hint="plifctl eval RUN --record-spikes 10 writes it anew"
-        ) from error
-    ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
-    return SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
+            spikes = {name: _unpacked(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
+        ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
+        found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
+        _check(found)
+    except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+        raise RunError(f"{path}: damaged: {error}", hint=again) from error
+    return found
+
+
+def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    sizes = tuple(int(size) for size in shape)
+    count = math.prod(sizes)
+    if min(sizes) < 0 or bits.size != -(-count // 8):
+        raise ValueError(f"{bits.size} bytes of spikes, expected those of {sizes}")
+    spikes: np.ndarray = np.unpackbits(bits, count=count).reshape(sizes).astype(bool)
+    return spikes
+
+
+def _check(found: SpikeRecording) -> None:
+    samples, steps, classes = found.votes.shape
+    fits = (
+        found.labels.shape == (samples,) == (len(found.sample_ids),)
+        and classes == len(found.classes)
+        and bool(((found.labels >= 0) & (found.labels < classes)).all())
+        and found.inputs.ndim == 5
+        and found.inputs.shape[:2] in ((samples, steps), (samples, 1))
+        and all(spikes.shape[:2] == (samples, steps) and spikes.ndim in (3, 5) for spikes in found.spikes.values())
+    )
+    if not fits:
+        raise ValueError("its parts do not fit each other")

@@ -1,0 +1,228 @@
+"""Every format that plifctl reads: a whole file of it, and how it is read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from making import encode_aedat4, make_run, random_events, write_gestures
+
+from plifctl.errors import PlifctlError, RunError
+from plifctl.events.formats.aedat2 import decode_aedat2
+from plifctl.events.formats.aedat3 import decode_aedat3, encode_aedat3
+from plifctl.events.formats.aedat4 import decode_aedat4
+from plifctl.events.formats.anything import decode_any
+from plifctl.events.formats.arrays import decode_npy, decode_npz
+from plifctl.events.formats.atis import decode_atis
+from plifctl.events.formats.cifar import decode_cifar_batch
+from plifctl.events.formats.dat import decode_dat
+from plifctl.events.formats.idx import decode_idx
+from plifctl.yamltree import YamlError
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files.
+
+    Attributes:
+        whole: One file.
+        read: Reads a file's content; what is wrong with it is an error of :attr:`documented`.
+        documented: Those that may come.
+    """
+
+    whole: bytes
+    read: Callable[[bytes], object]
+    documented: tuple[type[Exception], ...] = (PlifctlError,)
+
+
+def saved(write: Callable[[Any], None]) -> bytes:
+    """What a function writes into a file."""
+    file = io.BytesIO()
+    write(file)
+    return file.getvalue()
+
+
+def as_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
+    """Reads a content as the file of a name, in a folder of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="plifctl-faults-"))
+
+    def read_content(content: bytes) -> object:
+        path = folder / name
+        path.write_bytes(content)
+        return read(path)
+
+    return read_content
+
+
+def recordings() -> dict[str, Format]:
+    """Formats of events and images."""
+    events = random_events(np.random.default_rng(0), 60)
+    columns = np.stack([events["x"], events["y"], events["p"], events["t"]], 1).astype(np.int64)
+    pairs = [(127 - int(e["x"])) << 1 | int(e["y"]) << 8 | (1 - int(e["p"])) for e in events]
+    aedat2 = b"#!AER-DAT2.0\r\n# a camera\r\n" + b"".join(
+        struct.pack(">II", address, int(e["t"])) for address, e in zip(pairs, events, strict=True)
+    )
+    atis = b"".join(
+        bytes([int(e["x"]), int(e["y"])]) + (int(e["p"]) << 23 | int(e["t"])).to_bytes(3, "big") for e in events
+    )
+    dat = (
+        b"% Data file\n% Version 2\n"
+        + bytes([0, 8])
+        + b"".join(struct.pack("<II", int(e["t"]), int(e["x"]) | int(e["y"]) << 14 | int(e["p"]) << 28) for e in events)
+    )
+    archive = saved(lambda file: np.savez(file, **{name: events[name] for name in "txyp"}))
+    batch = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0, 1, 2, 3]}
+    idx = b"\0\0\x08\x03" + struct.pack(">III", 2, 5, 7) + bytes(70)
+    lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("lz4", "zstd"))
+
+    def any_format(data: bytes) -> object:
+        return decode_any(data, where="f", axes="published", invalid="drop")
+
+    return {
+        "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="published")),
+        "aedat3": Format(encode_aedat3(events), lambda data: decode_aedat3(data, where="f")),
+        "aedat4-lz4": Format(lz4, lambda data: decode_aedat4(data, where="f")),
+        "aedat4-zstd": Format(zstd, any_format),
+        "atis": Format(atis, lambda data: decode_atis(data, where="f")),
+        "dat": Format(dat, lambda data: decode_dat(data, where="f")),
+        "npy": Format(saved(lambda file: np.save(file, columns)), lambda data: decode_npy(data, where="f")),
+        "npz": Format(archive, lambda data: decode_npz(data, where="f")),
+        "idx": Format(idx, lambda data: decode_idx(data, where="f")),
+        "cifar": Format(pickle.dumps(batch, 2), lambda data: decode_cifar_batch(data, where="f")),
+    }
+
+
+def archives(place: Path) -> dict[str, Format]:
+    """Raw data sets in archives, read as ``prepare`` reads them."""
+    from plifctl.events.sources import open_raw
+    from plifctl.registry import load_registry
+
+    write_gestures(place / "DvsGesture", users=2, events=20)
+    packed = saved(lambda file: _tar(file, place / "DvsGesture"))
+
+    def digits(split: str) -> bytes:
+        return saved(lambda file: _zip(file, {f"{split}/{n}/{n}.bin": bytes([3, 4, 128, 0, n]) * 5 for n in range(10)}))
+
+    framed = load_registry().dataset("synthetic-gesture", "paper", [])
+    numbers = load_registry().dataset("nmnist", "paper", [])
+
+    def gestures(path: Path) -> object:
+        return open_raw(framed.dataset, path.parent, frames=framed.frames, verify=False)
+
+    def nmnist(path: Path) -> object:
+        path.with_name("Test.zip").write_bytes(digits("Test"))
+        return open_raw(numbers.dataset, path.parent, frames=numbers.frames, verify=False)
+
+    return {
+        "tar.gz": Format(gzip.compress(packed, 1), as_file("DvsGesture.tar.gz", gestures)),
+        "zip": Format(digits("Train"), as_file("Train.zip", nmnist)),
+    }
+
+
+def _tar(file: Any, folder: Path) -> None:
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        archive.add(folder, folder.name)
+
+
+def _zip(file: Any, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def documents(place: Path) -> dict[str, Format]:
+    """What plifctl itself writes, and what its users write."""
+    from plifctl.registry import Registry
+    from plifctl.runs import Run, SpikeRecording, find_logs, load_checkpoint, load_spikes, save_spikes, verify_run
+    from plifctl.runs.records import read_record
+    from plifctl.yamltree import read_tree
+
+    run = make_run(place / "runs")
+    files = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    board = next(content for name, content in files.items() if name.startswith("events.out"))
+    state = {"model": {"w": torch.arange(40.0)}, "spec": run.config().spec.model_dump_json(), "cache": "c"}
+    spikes = SpikeRecording(
+        ("a",), np.zeros(1, int), ("x",), np.zeros((1, 2, 2, 3, 3), np.uint8), np.zeros((1, 2, 1)),
+        {"sn0": np.ones((1, 2, 4, 3, 3), bool)},
+    )  # fmt: skip
+    save_spikes(place / "spikes.npz", spikes)
+    logs = b"Wall time,Step,Value\n" + b"".join(f"{n}.5,{n},0.{n}\n".encode() for n in range(9))
+    registry = Registry([Path(folder) for folder in _shipped()])
+    experiments = registry.folders[0] / "experiments" / "demo.yaml"
+
+    def of_a_run(name: str, read: Callable[[Run], object]) -> Callable[[bytes], object]:
+        def read_content(content: bytes) -> object:
+            path = run.path / name
+            path.write_bytes(content)
+            try:
+                return read(Run(run.path))
+            finally:
+                path.write_bytes(files[name])
+
+        return read_content
+
+    def verified(run: Run) -> None:
+        if problems := verify_run(run):
+            raise RunError("; ".join(problems))
+
+    return {
+        "checkpoint": Format(saved(lambda file: torch.save(state, file)), as_file("last.pt", load_checkpoint)),
+        "spikes": Format((place / "spikes.npz").read_bytes(), as_file("spikes.npz", load_spikes)),
+        "record": Format(files["result.json"], as_file("result.json", read_record)),
+        "config": Format(files["config.yaml"], of_a_run("config.yaml", Run.config)),
+        "metrics": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", Run.metrics)),
+        "run": Format(files["run.json"], of_a_run("run.json", Run.info)),
+        "manifest": Format(files["manifest.json"], of_a_run("manifest.json", verified)),
+        "yaml": Format(experiments.read_bytes(), as_file("a.yaml", lambda path: read_tree(path, "a")), (YamlError,)),
+        "csv": Format(logs, as_file("run-a-tag-test_acc.csv", lambda path: find_logs(path.parent))),
+        "board": Format(board, as_file("events.out.tfevents.1.host", lambda path: find_logs(path.parent))),
+    }
+
+
+def _shipped() -> list[Path]:
+    from plifctl.paths import registry_dirs
+
+    return registry_dirs()
+
+
+def caches(place: Path) -> dict[str, Format]:
+    """A cache, opened and read to its end."""
+    from making import build_cache
+
+    from plifctl.cache import Cache
+    from plifctl.events.sources import open_raw
+    from plifctl.registry import load_registry
+
+    write_gestures(place / "raw", users=2, events=20)
+    framed = load_registry().dataset("synthetic-gesture", "paper", [])
+    raw = open_raw(framed.dataset, place / "raw", frames=framed.frames, verify=False)
+    path = build_cache(raw, 2, place / "cache").path
+
+    def read(path: Path) -> object:
+        cache = Cache(path)
+        try:
+            return cache.read(np.arange(len(cache.labels)))
+        finally:
+            cache.close()
+
+    return {"cache": Format(path.read_bytes(), as_file("c.h5", read))}
+
+
+def all_formats(place: Path) -> dict[str, Format]:
+    """Every format by its name.
+
+    Args:
+        place: An empty folder for what files are made from.
+    """
+    return {**recordings(), **archives(place), **documents(place), **caches(place)}
