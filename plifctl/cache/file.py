@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,9 @@ FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeErro
 
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
 """Columns of event sets."""
+
+MOST_SAMPLE_BYTES = 2**31
+"""Of one sample; what declares more is no cache."""
 
 FORMAT = 2
 """Version of all this; caches of another are built again."""
@@ -279,8 +283,22 @@ def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:
 
 
 def samples_of(file: h5py.File) -> h5py.Dataset:
-    """Returns the dataset of samples of an open cache."""
-    return file["frames" if "frames" in file else "images"]
+    """Returns the dataset of samples of an open cache.
+
+    Raises:
+        ValueError: It lies in another file, or declares more than a file of this size can hold.
+    """
+    name = "frames" if "frames" in file else "images"
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name} are a link")
+    found = file[name]
+    if found.is_virtual or found.external or found.chunks != (1, *found.shape[1:]):
+        raise ValueError(f"{name} are not stored as a cache's: a chunk for each sample, in the file itself")
+    if math.prod(found.chunks) * found.dtype.itemsize > MOST_SAMPLE_BYTES:
+        raise ValueError(f"{name} of {found.shape[1:]}: larger than any sample")
+    if len(found) > max(file.id.get_filesize(), 1):
+        raise ValueError(f"{len(found):,} samples in a file of {file.id.get_filesize():,} bytes")
+    return found
 
 
 def attributes_of(file: h5py.File) -> dict[str, Any]:

@@ -243,6 +243,35 @@ def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
         Cache(path)
 
 
+@pytest.mark.parametrize("trick", ["external link", "soft link", "external storage", "virtual", "huge", "many"])
+def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
+    """Its seal is in order: anybody can make one."""
+    path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
+    elsewhere = path.with_name("elsewhere.h5")
+    shutil.copyfile(path, elsewhere)
+    with h5py.File(path, "r+") as file:
+        shape = file["frames"].shape
+        del file["frames"]
+        if trick == "external link":
+            file["frames"] = h5py.ExternalLink(elsewhere.name, "frames")
+        elif trick == "soft link":
+            file.create_dataset("other", shape, "u1", chunks=(1, *shape[1:]))
+            file["frames"] = h5py.SoftLink("/other")
+        elif trick == "external storage":
+            file.create_dataset("frames", shape, "u1", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+        elif trick == "virtual":
+            layout = h5py.VirtualLayout(shape, "u1")
+            layout[:] = h5py.VirtualSource(elsewhere.name, "frames", shape)
+            file.create_virtual_dataset("frames", layout)
+        elif trick == "huge":
+            file.create_dataset("frames", (33, 2**20, 2, 128, 128), "u1", chunks=(1, 2**16, 2, 128, 128))
+        else:
+            file.create_dataset("frames", (2**40, 1, 2, 2, 2), "u1", chunks=(1, 1, 2, 2, 2))
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+    assert verify_cache(path)
+
+
 def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     cache.close()
