@@ -1,0 +1,115 @@
+"""Numbers at the edge of sense: an error that is documented, or the right answer."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from making import write_gestures
+
+from plifctl.cache import Cache
+
+Plifctl = Callable[..., Any]
+TINY = ("--set", "T=4", "--epochs", 1)
+
+
+def prepared(plifctl: Plifctl, raw: Path, T: int = 4) -> Cache:
+    said = plifctl("prepare", "synthetic-gesture", "--T", T, "--raw", raw, "--json")
+    assert said.code == 0, said.err
+    return Cache(Path(json.loads(said.out)["path"]))
+
+
+def without_class(raw: Path, label: int) -> None:
+    """Takes a class out of every recording's table."""
+    for path in raw.glob("*_labels.csv"):
+        head, *rows = path.read_text().splitlines()
+        path.write_text("\n".join([head, *(row for row in rows if not row.startswith(f"{label},"))]) + "\n")
+
+
+def test_a_step_that_explodes_names_where(plifctl: Plifctl, gestures: Path) -> None:
+    prepared(plifctl, gestures)
+    said = plifctl("train", "demo", *TINY, "--set", "train.lr=1e38")
+    assert said.code == 6
+    assert "learning rate of 1e+38: conv0 has an infinite number in its weight" in said.err
+    assert "killed" not in plifctl("runs").out
+
+
+def test_a_batch_of_one(plifctl: Plifctl, gestures: Path) -> None:
+    prepared(plifctl, gestures)
+    said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=1", "--json")
+    assert said.code == 0, said.err
+    assert 0 <= json.loads(said.out)["accuracy"] <= 1
+
+
+def test_one_sample_of_each_class(plifctl: Plifctl, tmp_path: Path) -> None:
+    write_gestures(tmp_path / "raw", users=2)
+    prepared(plifctl, tmp_path / "raw")
+    assert plifctl("train", "demo", *TINY, "--set", "train.batch_size=8").code == 0
+    said = plifctl("validate", "demo", *TINY)
+    assert said.code == 2  # nothing could be left for validation
+    assert "class left has 1 training sample" in said.err
+
+
+def test_a_class_without_a_sample(plifctl: Plifctl, gestures: Path) -> None:
+    without_class(gestures, 11)
+    prepared(plifctl, gestures)
+    said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=8")
+    assert said.code == 0
+    assert "random walk" in said.err  # the class that is absent
+    tree = json.loads(plifctl("eval", "last", "--json").out)
+    assert [entry["accuracy"] is None for entry in tree["classes"]] == [False] * 10 + [True]
+    assert np.sum(tree["confusion"]) == tree["samples"] == 10
+
+
+def test_classes_of_unequal_size(plifctl: Plifctl, tmp_path: Path) -> None:
+    write_gestures(tmp_path / "raw", users=6)
+    for user in (1, 2, 3):
+        path = tmp_path / f"raw/user{user:02}_lab_labels.csv"
+        path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("4,")) + "\n")
+    prepared(plifctl, tmp_path / "raw")
+    said = plifctl("validate", "demo", *TINY, "--set", "train.batch_size=8", "--json")
+    assert said.code == 0, said.err
+    (run,) = (tmp_path / "runs").iterdir()
+    split = json.loads((run / "split.json").read_text())
+    assert (len(split["train"]), len(split["validation"]), len(split["test"])) == (10 * 4 + 1, 10 + 1, 11)
+
+
+@pytest.mark.parametrize("T", [1, 399, 400, 401, 1000])
+def test_more_steps_than_events(plifctl: Plifctl, tmp_path: Path, T: int) -> None:
+    write_gestures(tmp_path / "raw", users=2, events=400 if T < 1000 else 3)
+    cache = prepared(plifctl, tmp_path / "raw", T)
+    samples = cache.read(np.arange(len(cache.labels)))
+    np.testing.assert_array_equal(samples.sum((1, 2, 3, 4)), cache.counts["n_events"])
+
+
+def images(folder: Path, labels: list[int]) -> Path:
+    """The four files of MNIST, with these labels in both sets."""
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        pictures = b"\0\0\x08\x03" + struct.pack(">III", len(labels), 28, 28) + bytes(784 * len(labels))
+        named = b"\0\0\x08\x01" + struct.pack(">I", len(labels)) + bytes(labels)
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(pictures))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(named))
+    return folder
+
+
+@pytest.mark.parametrize("label", [10, 255])
+def test_a_label_out_of_range(plifctl: Plifctl, tmp_path: Path, label: int) -> None:
+    raw = images(tmp_path / "raw", [0, 1, label])
+    said = plifctl("prepare", "mnist", "--raw", raw, "--no-checksum")
+    assert said.code == 4
+    assert str(label) in said.err
+
+
+def test_one_image(plifctl: Plifctl, tmp_path: Path) -> None:
+    raw = images(tmp_path / "raw", [3])
+    assert plifctl("prepare", "mnist", "--raw", raw, "--no-checksum").code == 0
+    said = plifctl("train", "mnist-plif", "--epochs", 1, "--set", "T=1")
+    assert said.code in (0, 6)  # a black image has no variance: a channel of one value each may be refused
+    assert "Traceback" not in said.err
