@@ -29,6 +29,9 @@ from plifctl.specs import Protocol
 _FILE = "imported.json"
 _AUTHORS_SEED = 2020
 
+MOST_EPOCHS = 100_000
+"""No training is longer; what has more was written by another measure than epochs."""
+
 ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
 TAGS: dict[str, tuple[str, ...]] = {
     "test_accuracy": ("test_accuracy", "test_acc", "test/accuracy", "test/acc", "acc/test", "accuracy/test"),
@@ -179,6 +182,11 @@ def describe(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Se
     if not 0 <= least <= greatest <= 100:
         raise DamagedFileError(
             f"{log.files[0]}: accuracies from {least:g} to {greatest:g}, expected 0 to 1, or percent"
+        )
+    last = max(max(log.series[tag].steps) for name, tag in found.items() if name in ACCURACIES)
+    if last > MOST_EPOCHS:
+        raise DamagedFileError(
+            f"{log.files[0]}: accuracies up to step {last:,}, expected epochs, at most {MOST_EPOCHS:,}"
         )
     validated = settings.get("protocol") == "B"
     if settings.get("dataset"):

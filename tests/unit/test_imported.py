@@ -131,6 +131,11 @@ class TestTensorBoard:
         with pytest.raises(DamagedFileError, match=r"accuracies from 0\.4 to 512"):
             imported(tmp_path)
 
+    def test_steps_that_are_no_epochs_are_refused_before_room_is_made_for_them(self, tmp_path: Path) -> None:
+        export(tmp_path / "run-a-tag-test_acc.csv", (1.0, 0, 0.5), (2.0, 10**12, 0.6))
+        with pytest.raises(DamagedFileError, match="up to step 1,000,000,000,000, expected epochs"):
+            imported(tmp_path)
+
     def test_validated_runs_are_chosen_as_the_authors_code_chose(self, tmp_path: Path) -> None:
         folder = tmp_path / f"val_0.15_{FASHION.format('2.0', True, True)}"
         board(folder, val_accuracy=[0.5, 0.75, 0.75, 0.5], test_accuracy=[0.9, 0.25, 0.5, 0.9])
