@@ -1,0 +1,114 @@
+"""Machines that lack something: a home, a terminal, UTF-8, the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+from faults.world import World, document
+from making import write_gestures
+
+import plifctl as package
+
+ROOT = Path(package.__file__).parents[1]
+PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--json")
+TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
+
+
+def test_no_home(world: World) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "USER", "LOGNAME"):
+        world.environment.pop(name, None)
+    document(world.run(*PREPARE, "--raw", "raw", HOME="/nonexistent"))
+    document(world.run(*TRAIN, HOME="/nonexistent"))
+    del world.environment["PLIFCTL_CACHE_DIR"]
+    del world.environment["PLIFCTL_RUNS_DIR"]  # else beside the project, as these folders are there
+    assert world.run("runs", "--json", HOME="/nonexistent").code == 0
+
+
+@pytest.mark.parametrize(
+    "settings", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"}]
+)
+def test_no_utf_8(world: World, settings: dict[str, str]) -> None:
+    document(world.run(*PREPARE, "--raw", "raw", **settings))
+    document(world.run(*TRAIN, **settings))
+    for command in (("show", "demo"), ("report", "--table", "4"), ("eval", "last"), ("runs", "show", "last"), ("ls",)):
+        ended = world.run(*command, **settings)
+        assert ended.code == 0, ended.err
+        assert "Traceback" not in ended.err
+
+
+def test_no_terminal_and_no_colour(world: World) -> None:
+    document(world.run(*PREPARE, "--raw", "raw"))
+    ended = world.run(*TRAIN[:-1], NO_COLOR="1", TERM="dumb", FORCE_COLOR="0")
+    assert ended.code == 0, ended.err
+    assert "\x1b" not in ended.out + ended.err
+    assert "epoch 1/1" in ended.out + ended.err
+
+
+NAMES = ("with spaces", "quo'te\"s", "новый день", "a;b&c|d $HOME `x`", "#%{}", "line\nbreak", "x" * 200)
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+def test_names_of_folders(tmp_path: Path, name: str) -> None:
+    write_gestures(tmp_path / name / "raw", events=60)
+    world = World(tmp_path / name)
+    document(world.run(*PREPARE, "--raw", world.folder / "raw"))
+    document(world.run(*TRAIN))
+    for command in (("eval", "last", "--json"), ("cache", "verify"), ("runs", "verify"), ("report", "--html", "page")):
+        ended = world.run(*command)
+        assert ended.code == 0, ended.err
+    ended = world.run("train", "demo", "--set", "T=5")
+    assert ended.code == 5
+    assert "hint: " in ended.err
+
+
+def test_a_current_folder_that_may_not_be_written(world: World) -> None:
+    document(world.run(*PREPARE, "--raw", "raw"))
+    document(world.run(*TRAIN))
+    refusing = {"FAULTS_FOLDER": world.folder, "FAULTS_AT": 1, "FAULTS_HOW": "EACCES"}
+    for command in (("report", "--figure", "1b"), ("report", "--html", "page"), ("export", "last", "model.pt")):
+        ended = world.run(*command, **refusing)
+        assert ended.code == 7, ended.err
+        assert "permission denied" in ended.err
+        assert "Traceback" not in ended.err
+
+
+def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
+    """A wheel and an sdist carry the registry and the page; both are built as a packager builds them."""
+    if not full:
+        pytest.skip("part of make faults: it installs packages")
+    build = tmp_path / "build"
+    venv.create(build, with_pip=True)
+    python = build / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True)
+    subprocess.run([python, "-m", "build", "--outdir", tmp_path / "dist", ROOT], check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
+    wanted = {"experiments/demo.yaml", "published/table-4.yaml", "datasets/gesture.yaml"}
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"plifctl/_registry/{name}" for name in wanted} <= inside
+    assert {f"plifctl/report/page/{name}" for name in ("app.js", "samples.js", "style.css", "template.html")} <= inside
+    with tarfile.open(sdist) as archive:
+        names = {re.sub(r"^[^/]+/", "", name) for name in archive.getnames()}
+    assert {f"registry/{name}" for name in wanted} <= names
+    clean = tmp_path / "clean"
+    venv.create(clean, with_pip=True)
+    python = clean / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel], check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for command in (("ls",), ("check",), ("report", "--table", "all"), ("report", "--html", "page")):
+        said = subprocess.run(
+            [clean / "bin" / "plifctl", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert said.returncode == 0, said.stderr

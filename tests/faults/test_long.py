@@ -1,0 +1,103 @@
+"""Long and large: memory, files and open handles stay as they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from faults.world import World, document
+
+NETWORK = """\
+tiny:
+  structure: "APk32s32-FC110-SN-APk10s10"
+  dropout: 0.5
+  batch_norm: per-step
+"""
+EXPERIMENT = """\
+extends: _common
+dataset: synthetic-gesture
+network: tiny
+T: 2
+train: {normalise: none, batch_size: 22, epochs: 12, lr: 3e-3, cosine_period: 12}
+variants:
+  tiny:
+    title: a tiny network
+    neuron: {kind: plif, tau_0: 2.0}
+"""
+Times = Callable[[int, int], int]
+Told = Callable[[str], None]
+
+
+def peak_of(pid: int) -> tuple[int, int]:
+    """The most memory that a process has held, bytes, and its open files now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(peak.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
+    """Memory does not grow with the number of samples beyond what their ids and labels take."""
+    peaks = []
+    for count in (times(500, 10_000), times(2_000, 100_000)):
+        world = World(tmp_path / str(count))
+        generator = np.random.default_rng(0)
+        for number in range(count):
+            split = "Train" if number % 10 else "Test"
+            path = world.folder / "raw" / split / str(number // 10 % 10) / f"{number:06}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            events = generator.integers(0, 34, (6, 5)).astype(np.uint8)
+            events[:, 2] = 0
+            path.write_bytes(events.tobytes())
+        process = world.start(("prepare", "nmnist", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
+        peak = 0
+        while process.poll() is None:
+            try:
+                peak = max(peak, peak_of(process.pid)[0])
+            except (OSError, StopIteration):  # it has just ended
+                break
+            time.sleep(0.05)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert json.loads(out)["samples"]["train"] + json.loads(out)["samples"]["test"] == count
+        assert world.leftovers() == []
+        assert world.run("cache", "verify").code == 0
+        peaks.append((count, peak))
+    (few, before), (many, after) = peaks
+    told(f"{few:,} samples in {before / 1e6:.0f} MB, {many:,} in {after / 1e6:.0f} MB")
+    assert after - before < 4000 * (many - few) + 50e6  # an id, a source, a digest, a row of a column: 4 kB is ample
+
+
+def test_many_epochs(world: World, times: Times, told: Told) -> None:
+    own = world.folder / "mine"
+    for name, text in (("networks/tiny.yaml", NETWORK), ("experiments/tiny.yaml", EXPERIMENT)):
+        (own / name).parent.mkdir(parents=True)
+        (own / name).write_text(text)
+    world.environment["PLIFCTL_REGISTRY"] = str(own)
+    document(world.run("prepare", "synthetic-gesture", "--T", 2, "--raw", "raw", "--json"))
+    epochs = times(40, 1000)
+    process = world.start(("train", "tiny", "--epochs", epochs, "--checkpoint-every", 1, "--json"))
+    handles: list[int] = []
+    files: set[str] = set()
+    while process.poll() is None:
+        try:
+            if list(world.runs.glob("*/checkpoints/best.pt")):
+                handles.append(peak_of(process.pid)[1])
+                files |= {path.name for path in world.runs.rglob("*") if not path.name.endswith(".partial")}
+        except (OSError, StopIteration):
+            break
+        time.sleep(0.05)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    (run,) = world.runs.iterdir()
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+    early, late = rows[epochs // 4]["peak_rss_bytes"], rows[-1]["peak_rss_bytes"]
+    told(f"{epochs} epochs: {early / 1e6:.0f} MB after a quarter, {late / 1e6:.0f} at the end, {max(handles)} handles")
+    assert late - early < 20e6
+    assert max(handles[len(handles) // 2 :]) <= max(handles[: len(handles) // 2]) + 2
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert len([name for name in files if name.startswith("events.out")]) == 1
+    assert world.leftovers() == []
