@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -13,6 +13,7 @@ from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from plifctl.cache import Cache
     from plifctl.evaluation import Evaluation, Latency
@@ -34,7 +35,7 @@ def evaluate(
     kernel: options.KernelOption = "auto",
     operations: Annotated[
         int, typer.Option("--operations", min=0, help="Count operations on so many test samples; 0: do not.")
-    ] = 100,
+    ] = 20,
     record_spikes: Annotated[
         int | None,
         typer.Option(
@@ -109,7 +110,7 @@ def evaluate(
     counted = None
     if operations:
         some = _spread(rows, operations)
-        counted = count_operations(model, (batch.x for batch in feeder.plain(some)), spec.T)
+        counted = count_operations(model, _few(feeder, some), spec.T)
     tree = _tree(found, trained, dict(zip(model.spiking_layers(), model.taus(), strict=True)), counted)
     if chosen is not None:
         tree["spikes"] = _record(trained, feeder, cache, chosen, record_layers)
@@ -125,6 +126,13 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
 
     spread: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
     return spread
+
+
+def _few(feeder: Feeder, rows: np.ndarray) -> Iterator[Tensor]:
+    """Inputs of samples, two at a time: whole spikes of all steps are in memory at once."""
+    for batch in feeder.plain(rows):
+        for at in range(0, len(batch.x), 2):
+            yield batch.x[at : at + 2]
 
 
 def _rows(cache: Cache, rows: np.ndarray, count: int | None, samples: Sequence[str]) -> np.ndarray:
@@ -157,7 +165,7 @@ def _record(
     spec, model = trained.spec, trained.model
     layers = list(model.spiking_layers())
     kept = layers[:1] if which == "first" else layers
-    votes, spikes = record_spikes(model, (batch.x for batch in feeder.plain(rows)), spec.T, kept)
+    votes, spikes = record_spikes(model, _few(feeder, rows), spec.T, kept)
     inputs = cache.read(rows)
     path = trained.path.parent.parent / "spikes.npz"
     recording = SpikeRecording(

@@ -128,6 +128,8 @@ def _lines(name: str, runs: Sequence[str], runs_dir: Path, registry: Registry) -
     lines = [line_of(curve, experiment) for curve in chosen]
     # the paper draws max pooling, and four data sets
     lines = [line for line in lines if not (line.curve.experiment or "").endswith("-avgpool")]
+    if name == "7":
+        lines = [line for line in lines if line.curve.tau and line.neuron != "lif"]
     return [line for line in lines if line.panel in _ACCURACY_OF] or lines
 
 

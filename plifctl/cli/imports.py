@@ -126,19 +126,23 @@ def show_imported(run: ImportedRun, width: int, *, as_json: bool) -> None:
 
 
 def find_imported(name: str, runs_dir: Path) -> Path | None:
-    """Returns the folder of the imported run that a name means, by its path, its name, or a part that only it has.
+    """Returns the folder of the imported run that a name means: its path, its name, or a part that no other run has.
 
-    None where no imported run is called so.
+    None where no imported run is called so, or one of ours is.
     """
-    from plifctl.runs import imported_folders
+    from plifctl.runs import all_runs, imported_folders
 
     there = {path.name: path for path in imported_folders(runs_dir)}
     if (Path(name) / "imported.json").is_file():
         return Path(name)
-    fitting = [name] if name in there else [known for known in there if name in known]
+    if name in there:
+        return there[name]
+    fitting = [known for known in there if name in known]
+    if not fitting or name == "last" or any(name in run.name for run in all_runs(runs_dir)):
+        return None
     if len(fitting) > 1:
         raise UsageError(f"{len(fitting)} imported runs fit {name!r}: {', '.join(fitting[:5])}", hint="give more of it")
-    return there[fitting[0]] if fitting else None
+    return there[fitting[0]]
 
 
 def imported_entries(runs_dir: Path) -> list[dict[str, Any]]:

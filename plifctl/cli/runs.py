@@ -171,15 +171,25 @@ def verify(
 ) -> None:
     """Read every file of finished runs and compare it with the run's manifest: all of them, or those named.
 
-    Exit code 1 where anything is not as it was written.
+    Of imported runs the seal is compared. Exit code 1 where anything is not as it was written.
 
     Example: plifctl runs verify last
     """
-    from plifctl.runs import all_runs, find_run, verify_run
+    from plifctl.runs import all_runs, find_run, imported_folders, load_imported, verify_run
 
     folder = options.existing_runs_dir(runs_dir)
-    chosen = [find_run(name, folder) for name in runs] if runs else all_runs(folder)
+    named = {name: imports.find_imported(name, folder) for name in runs or ()}
+    imported = [path for path in named.values() if path is not None] if runs else imported_folders(folder)
+    chosen = [find_run(name, folder) for name, path in named.items() if path is None] if runs else all_runs(folder)
     found: dict[str, list[str]] = {}
+    for path in imported:
+        try:
+            load_imported(path)
+            found[path.name] = []
+        except RunError as error:
+            found[path.name] = [str(error)]
+        if not as_json:
+            console.emit_verdict(path.name, found[path.name])
     for run in chosen:
         status = run.status()
         if status != "finished":

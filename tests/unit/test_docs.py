@@ -11,6 +11,8 @@ import torch
 
 from plifctl.paths import registry_dirs
 from plifctl.registry import Registry, load_registry
+from plifctl.report import build_table, render
+from plifctl.runs import load_records
 from plifctl.training.optimise import Optimisation
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,13 +24,24 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/concepts.md", "registry/README.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/concepts.md", "docs/results.md", "registry/README.md"],
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if "://" not in target:
             assert ((ROOT / page).parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    ("page", "name"), [("README.md", "S2"), ("docs/results.md", "early"), ("docs/results.md", "4")]
+)
+def test_tables_are_those_that_report_prints(page: str, name: str, tmp_path: Path) -> None:
+    registry = load_registry()
+    table = build_table(name, load_records(tmp_path, registry.folders), registry)
+    command = f"plifctl report --table {name} --format markdown"
+    assert render([table], "markdown") in (ROOT / page).read_text(encoding="utf-8"), f"{command} prints another"
 
 
 @pytest.mark.parametrize(
