@@ -33,7 +33,7 @@ def import_runs(
 
     The authors' published logs become runs of the experiments that they are of: report --source published makes the
     tables from them. Other logs need a scalar that is an accuracy by epoch; --tag test_accuracy=TAG says which.
-    Importing again replaces what was imported under the same name.
+    Importing the same logs again replaces the run; other logs of its name are refused: --name tells them apart.
 
     Example: plifctl runs import published-logs
     """

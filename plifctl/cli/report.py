@@ -119,6 +119,8 @@ def report(
     names = list(dict.fromkeys(name for text in wanted for name in (TABLES if text == "all" else (text,))))
     registry = options.registry()
     records = load_records(options.existing_runs_dir(runs_dir), registry.folders)
+    if source == "published" and not any(record.origin == "imported" for record in records):
+        console.warn("no published logs are imported: plifctl runs import DIR")
     tables = [
         build_optimism(records, include_modified=include_modified)
         if name == "optimism"

@@ -35,17 +35,18 @@ def build_optimism(records: Sequence[ResultRecord], *, include_modified: bool = 
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
-    bonus: dict[str, list[float]] = {"A": [], "B": []}
+    bonus: dict[tuple[str, str], list[float]] = {}
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in enumerate(record.test_accuracy, 1) if value is not None}
         modified = any(is_modification(text) for text in record.overrides)
         if len(tests) < 2 or (modified and not include_modified):
             continue
-        best = max(tests, key=lambda epoch: (tests[epoch], -epoch))
+        best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
         last = max(tests)
         late = [value for epoch, value in tests.items() if epoch > last - LAST]
         reported, mean = 100 * record.accuracy, statistics.fmean(late)
-        bonus[record.protocol].append(tests[best] - (tests[last] if record.protocol == "A" else reported))
+        gained = tests[best] - (tests[last] if record.protocol == "A" else reported)
+        bonus.setdefault((record.origin, record.protocol), []).append(gained)
         better = [tests[best] - other for other in (reported, tests[last], mean)]
         values = [reported, tests[best], tests[last], mean, *better]
         counted = ("", f" ({best})", f" ({last})", f" ({len(late)})", "", "", "")
@@ -73,15 +74,15 @@ def _run(record: ResultRecord) -> str:
     return f"ours, {record.recipe}, seed {record.seed}{subset}"
 
 
-def _summary(bonus: dict[str, list[float]]) -> list[str]:
+def _summary(bonus: dict[tuple[str, str], list[float]]) -> list[str]:
     said = {
         "A": "a maximum over test epochs lies {} points above the last epoch of the same run",
         "B": "the best test epoch lies {} points above the test accuracy of the model that validation chose",
     }
     found: list[str] = []
-    for protocol, values in bonus.items():
-        if values:
-            span = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-            runs = f"{len(values)} runs" if len(values) > 1 else "the one run"
-            found.append(f"In {runs} of protocol {protocol} {said[protocol].format(span)}.")
+    for (origin, protocol), values in sorted(bonus.items()):
+        span = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+        whose = "published logs" if origin == "imported" else "runs of ours"
+        runs = f"{len(values)} {whose}" if len(values) > 1 else f"one of the {whose}"
+        found.append(f"In {runs}, protocol {protocol}, {said[protocol].format(span)}.")
     return found

@@ -50,33 +50,67 @@ def render(tables: Sequence[Table], form: Format, *, width: int | None = None) -
 
 
 def _terminal(table: Table, width: int) -> str:
-    drawn = RichTable(
-        title=Text(_title(table)), title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
-    narrowest = 0
-    for index, head in enumerate(table.columns):
-        words = " ".join([head, *(_joined(row[index], " ({})") for row in table.rows)]).split()
-        longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
-        justify: Literal["right", "left"] = "right" if is_numeric(table, index) else "left"
-        drawn.add_column(Text(head), justify=justify, overflow="fold", min_width=longest)
-        narrowest += longest + 3
-    for row in table.rows:
-        drawn.add_row(*(Text(_joined(cell, " ({})")) for cell in row))
-    # asked for a width, rich may draw wider than that, and then less than all of it
-    for asked in range(width, 0, -1):
-        lines = _drawn(drawn, asked)
-        if max(map(len, lines)) <= width or asked <= narrowest:
-            break
     notes = [_plain(table.source), *(f"({mark}) {_plain(note)}" for mark, note in table.notes)]
     wrapped = [line for text in notes for line in textwrap.wrap(text, width, break_on_hyphens=False)]
-    return "\n".join([*lines, *wrapped])
+    return "\n".join([_title(table), "", *_grid(table, width), "", *wrapped])
+
+
+def _grid(table: Table, width: int) -> list[str]:
+    """The cells of a table; where it is too wide, some columns below the others, beside the first column again."""
+    whole = _fitting(table, list(range(len(table.columns))), width)
+    if _widest(whole) <= width:
+        return whole
+    groups: list[list[int]] = []
+    for index, head in enumerate(table.columns[1:], 1):
+        if groups and head.startswith(("ours", "logs")):  # stays beside the published column
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    lines: list[str] = []
+    piece: list[int] = []
+    for group in groups:
+        if piece and _widest(_fitting(table, [0, *piece, *group], width)) > width:
+            lines += [*_fitting(table, [0, *piece], width), ""]
+            piece = []
+        piece += group
+    return [*lines, *_fitting(table, [0, *piece], width)]
+
+
+def _widest(lines: Sequence[str]) -> int:
+    return max(map(len, lines), default=0)
+
+
+def _fitting(table: Table, columns: Sequence[int], width: int) -> list[str]:
+    """Some columns of a table, no wider than asked for if no word longer than usual need be broken for it."""
+    drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    narrowest = 0
+    for index in columns:
+        words = " ".join([table.columns[index], *(_joined(row[index], " ({})") for row in table.rows)]).split()
+        longest = min(_LONGEST_WHOLE_WORD, max(map(len, words), default=1))
+        justify: Literal["right", "left"] = "right" if is_numeric(table, index) else "left"
+        drawn.add_column(Text(table.columns[index]), justify=justify, overflow="fold", min_width=longest)
+        narrowest += longest + 2
+    for row in table.rows:
+        drawn.add_row(*(Text(_joined(row[index], " ({})")) for index in columns))
+    # asked for a width, rich may draw wider than that, and then less than all of it
+    lines = _drawn(drawn, width)
+    for asked in range(width - 2, width // 2, -2):
+        if _widest(lines) <= width or width < narrowest:
+            break
+        lines = _drawn(drawn, asked)
+    return lines
 
 
 def _drawn(table: RichTable, width: int) -> list[str]:
     output = io.StringIO()
     console = Console(file=output, width=width, force_terminal=False, highlight=False)
     console.print(table, crop=False)
-    return [line.rstrip() for line in output.getvalue().splitlines()]
+    lines = [line.rstrip() for line in output.getvalue().splitlines()]
+    while lines and not lines[0]:
+        del lines[0]
+    while lines and not lines[-1]:
+        del lines[-1]
+    return lines
 
 
 def _markdown(table: Table) -> str:

@@ -166,6 +166,7 @@ def build_table(
     ours = _Ours([r for r in records if r.origin == origin], registry, include_modified)
     head, label_below = ("ours", "this project, Δ") if source == "ours" else ("logs", "published logs, Δ")
     beside = published.ours == "columns"
+    compared = any(published.columns.values())
     columns: list[str] = []
     for column, measure in published.columns.items():
         columns.append(column)
@@ -181,7 +182,7 @@ def build_table(
             subject = row.subject(column)
             numbers = ours.numbers(subject, measure, text, row.epoch) if subject and measure else ()
             cells.append(Cell(text))
-            if measure:
+            if measure or (index and not compared):
                 entries.append(Entry(label, column, text, numbers))
             if beside and measure:
                 cells.append(Cell(numbers=numbers))

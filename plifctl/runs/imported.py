@@ -29,9 +29,6 @@ from plifctl.specs import Protocol
 _FILE = "imported.json"
 _AUTHORS_SEED = 2020
 
-MOST_EPOCHS = 100_000
-"""No training is longer; what has more was written by another measure than epochs."""
-
 ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
 TAGS: dict[str, tuple[str, ...]] = {
     "test_accuracy": ("test_accuracy", "test_acc", "test/accuracy", "test/acc", "acc/test", "accuracy/test"),
@@ -42,8 +39,9 @@ TAGS: dict[str, tuple[str, ...]] = {
 """The tags under which a series is looked for, the likeliest first: the authors', SpikingJelly's, Lightning's, ours."""
 
 _AUTHORS = re.compile(
-    r"(?:val_(?P<validation>[\d.]+)_)?(?P<dataset>[A-Za-z0-9]+)_init_tau_(?P<tau>[\d.]+)_use_plif_(?P<plif>True|False)"
-    r"_use_max_pool_(?P<max_pool>True|False)_T_(?P<T>\d+)(?:_c_\d+_n_\d+_split_by_[a-z]+_normalization_\w+?)?"
+    r"(?:val_(?P<validation>\d+(?:\.\d+)?)_)?(?P<dataset>[A-Za-z0-9]+)_init_tau_(?P<tau>\d+(?:\.\d+)?)_use_plif_(?P<plif>True|False)"
+    r"_use_max_pool_(?P<max_pool>True|False)_T_(?P<T>\d+)"
+    r"(?:_c_(?P<channels>\d+)_n_(?P<convs>\d+)_split_by_(?P<slicing>[a-z]+)_normalization_(?P<normalization>\w+?))?"
     r"_detach_reset_(?P<detach>True|False)"
 )
 _DATASETS = {
@@ -54,6 +52,14 @@ _DATASETS = {
     "CIFAR10DVS": "cifar10dvs",
     "DVS128Gesture": "gesture",
 }
+_CONVS = {"nmnist": 2, "cifar10dvs": 4, "gesture": 5}
+"""Of the published networks for events; the authors also ran deeper and shallower ones, and frames cut by time."""
+
+_PERCENT = 1.001
+"""What is above is in percent; a mean of float32 may come out above 1 by some of its last digits."""
+
+_MOST_EPOCHS = 1_000_000
+_LEAST_W = -50.0
 _W = re.compile(r"w(\d+)")
 _TAU = re.compile(r"tau/(.+)")
 
@@ -68,7 +74,7 @@ class ImportedRun:
         files: By name, their size in bytes and sha256.
         settings: What is known of it; ``experiment``, ``protocol``, ``T``, ``seed`` and others.
         tags: Which tag is which series (:data:`TAGS`); of layers ``tau/NAME``.
-        percent: Accuracies are in percent.
+        percent: The accuracies that are in percent.
         finished: When the last value was written.
         series: By tag.
         imported: When, seconds since 1970.
@@ -79,7 +85,7 @@ class ImportedRun:
     files: dict[str, dict[str, Any]]
     settings: dict[str, Any]
     tags: dict[str, str]
-    percent: bool
+    percent: tuple[str, ...]
     finished: str
     series: dict[str, Series]
     imported: float = field(default=0.0, compare=False)
@@ -113,9 +119,11 @@ class ImportedRun:
             epochs = [step + from_zero for step in series.steps]
         else:
             epochs = list(_epochs_of(series, axis, from_zero))
-        factor = 0.01 if self.percent and name in ACCURACIES else 1.0
         for epoch, value in zip(epochs, series.values, strict=True):
-            yield epoch, 1 + math.exp(-value) if _W.fullmatch(self.tags[name]) else factor * value
+            if name in ACCURACIES:
+                yield epoch, min(1.0, value / 100 if name in self.percent else value)
+            else:
+                yield epoch, 1 + math.exp(-value) if _W.fullmatch(self.tags[name]) else value
 
     @property
     def _axis(self) -> Series:
@@ -177,25 +185,27 @@ def describe(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Se
     """
     settings = _settings(log.name, experiments)
     found = _tags(log, tags)
-    greatest = max(max(log.series[tag].values) for name, tag in found.items() if name in ACCURACIES)
-    least = min(min(log.series[tag].values) for name, tag in found.items() if name in ACCURACIES)
-    if not 0 <= least <= greatest <= 100:
+    greatest = {name: max(log.series[tag].values) for name, tag in found.items() if name in ACCURACIES}
+    least = min(min(log.series[found[name]].values) for name in greatest)
+    if not (least >= 0 and max(greatest.values()) <= 100):
         raise DamagedFileError(
-            f"{log.files[0]}: accuracies from {least:g} to {greatest:g}, expected 0 to 1, or percent"
+            f"{log.files[0]}: accuracies from {least:g} to {max(greatest.values()):g}, expected 0 to 1, or percent"
         )
-    last = max(max(log.series[tag].steps) for name, tag in found.items() if name in ACCURACIES)
-    if last > MOST_EPOCHS:
-        raise DamagedFileError(
-            f"{log.files[0]}: accuracies up to step {last:,}, expected epochs, at most {MOST_EPOCHS:,}"
-        )
+    for name, tag in found.items():
+        steps, values = log.series[tag].steps, log.series[tag].values
+        if name in ACCURACIES and max(steps) >= _MOST_EPOCHS:
+            raise DamagedFileError(f"{log.files[0]}: {tag} at step {max(steps)}, expected epochs")
+        if _W.fullmatch(tag) and min(values) < _LEAST_W:
+            raise DamagedFileError(f"{log.files[0]}: {tag} is {min(values):g}, τ = 1 + exp(−w) has no such w")
     validated = settings.get("protocol") == "B"
     if settings.get("dataset"):
         name = f"published-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
     else:
         name = f"imported-{_slug(log.name)}"
     files = {str(path.relative_to(folder)): _facts(path) for path in log.files}
+    percent = tuple(name for name, value in greatest.items() if value > _PERCENT)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.finished))
-    return ImportedRun(name, str(folder), files, settings, found, greatest > 1, finished, dict(log.series))
+    return ImportedRun(name, str(folder.resolve()), files, settings, found, percent, finished, dict(log.series))
 
 
 def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
@@ -205,8 +215,10 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         UsageError: Something else has that name.
     """
     path = runs_dir / run.name
-    if path.exists() and not (path / _FILE).is_file():
-        raise UsageError(f"{path}: there, and no imported run", hint="give it another name: --name NAME")
+    if path.exists():
+        if not (path / _FILE).is_file():
+            raise UsageError(f"{path}: there, and no imported run", hint="give it another name: --name NAME")
+        _refuse_another(run, path)
     with paths.folder_written_beside(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
@@ -215,6 +227,20 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         if record is not None:
             paths.write_text(temporary / "result.json", record_text(record))
     return path
+
+
+def _refuse_another(run: ImportedRun, path: Path) -> None:
+    """Raises UsageError where a folder holds the import of other logs than those of ``run``."""
+    try:
+        there = load_imported(path)
+    except RunError:
+        return  # a damaged one is replaced
+    known = {facts["sha256"] for facts in there.files.values()}
+    if there.source != run.source and known.isdisjoint(facts["sha256"] for facts in run.files.values()):
+        raise UsageError(
+            f"{run.name}: imported already, from other logs: {there.source}",
+            hint=f"give it another name: --name NAME; or plifctl runs rm {run.name}",
+        )
 
 
 def load_imported(path: Path) -> ImportedRun:
@@ -229,7 +255,8 @@ def load_imported(path: Path) -> ImportedRun:
         if tree.pop("schema_version") != 1:
             raise ValueError("written by another version of plifctl")
         series = {tag: Series(**{key: tuple(s[key]) for key in s}) for tag, s in tree.pop("series").items()}
-        return ImportedRun(**{**tree, "name": path.name}, series=series, imported=file.stat().st_mtime)
+        tree |= {"name": path.name, "percent": tuple(tree["percent"])}
+        return ImportedRun(**tree, series=series, imported=file.stat().st_mtime)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{file}: damaged: {error}", hint="plifctl runs import writes it anew") from error
 
@@ -247,16 +274,17 @@ def remove_imported(path: Path) -> None:
 
 
 def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:
-    match = _AUTHORS.search(name)
+    match = _AUTHORS.fullmatch(name)
     if match is None or match["dataset"] not in _DATASETS:
         return {}
     dataset, tau_0 = _DATASETS[match["dataset"]], float(match["tau"])
     neuron = "plif" if match["plif"] == "True" else "lif"
     parts = [dataset, neuron, *([] if tau_0 == 2 else [f"tau{tau_0:g}"])]
     experiment = "-".join(parts if match["max_pool"] == "True" else [*parts, "avgpool"])
-    protocol: Protocol = "A" if match["validation"] is None else "B"
-    return {
-        "experiment": experiment if experiment in experiments else None,
+    validation = None if match["validation"] is None else float(match["validation"])
+    protocol: Protocol = "A" if validation is None else "B"
+    settings = {
+        "experiment": None,
         "dataset": dataset,
         "neuron": neuron,
         "tau_0": tau_0,
@@ -266,6 +294,29 @@ def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:
         "protocol": protocol,
         "seed": _AUTHORS_SEED,
     }
+    others = {
+        "validation": validation,
+        "channels": match["channels"] and int(match["channels"]),
+        "convolutions": match["convs"] and int(match["convs"]),
+        "slicing": match["slicing"],
+        "normalization": match["normalization"],
+    }
+    settings |= {key: value for key, value in others.items() if value is not None}
+    if experiment in experiments and _as_published(settings):
+        settings["experiment"] = experiment
+    return settings
+
+
+def _as_published(settings: Mapping[str, Any]) -> bool:
+    """Whether settings that an experiment's name does not tell are those that the paper reports."""
+    dataset, protocol = settings["dataset"], settings["protocol"]
+    steps = {"nmnist": 20 if protocol == "B" else 10, "cifar10dvs": 20, "gesture": 20}.get(dataset, 8)
+    wanted: dict[str, Any] = {"T": steps, "detach_reset": True}
+    if protocol == "B":
+        wanted["validation"] = 0.15
+    if dataset in _CONVS:
+        wanted |= {"channels": 128, "convolutions": _CONVS[dataset], "slicing": "number", "normalization": "None"}
+    return all(settings.get(key) == value for key, value in wanted.items())
 
 
 def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
@@ -274,11 +325,11 @@ def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
             raise UsageError(f"{log.name}: no scalar {tag!r}", hint=f"there are: {', '.join(sorted(log.series))}")
         if name not in TAGS:
             raise UsageError(f"no series {name!r}", hint=f"known: {', '.join(TAGS)}")
-    found = dict(chosen)
+    found, lower = dict(chosen), {tag.lower(): tag for tag in log.series}
     for name, tags in TAGS.items():
         for tag in tags:
-            if tag in log.series:
-                found.setdefault(name, tag)  # the likeliest comes first
+            if tag in lower:
+                found.setdefault(name, lower[tag])  # the likeliest comes first
     if not set(found) & set(ACCURACIES):
         raise UsageError(
             f"{log.name}: none of its scalars is known as an accuracy: {', '.join(sorted(log.series))}",
@@ -313,7 +364,7 @@ def _nearest(times: tuple[float, ...], when: float) -> int:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80] or "run"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:160] or "run"
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +13,9 @@ from typing import NamedTuple
 
 from plifctl.errors import DamagedFileError, MissingRawDataError
 
+_log = logging.getLogger(__name__)
+
+_END_OF_TIME = 1e11  # seconds since 1970; clocks of some systems end there
 _CSV = re.compile(r"run-(?P<run>.+)-tag-(?P<tag>.+)\.csv")
 
 
@@ -67,7 +71,7 @@ def find_logs(folder: Path) -> list[Log]:
         raise MissingRawDataError(f"{folder}: no such folder", hint="name the folder that the logs lie in")
     exported: dict[str, list[tuple[str, Path]]] = {}
     for path in sorted(folder.rglob("*.csv")):
-        if match := _CSV.fullmatch(path.name):
+        if path.is_file() and (match := _CSV.fullmatch(path.name)):
             exported.setdefault(match["run"], []).append((match["tag"], path))
     logs = [_exported(name, files) for name, files in exported.items()]
     folders = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
@@ -80,21 +84,29 @@ def find_logs(folder: Path) -> list[Log]:
 
 
 def _exported(name: str, files: list[tuple[str, Path]]) -> Log:
-    return Log(name, tuple(path for _, path in files), {tag: _ordered(_points(path)) for tag, path in files})
+    by_tag: dict[str, Path] = {}
+    for tag, path in files:
+        if (other := by_tag.setdefault(tag, path)) != path and other.read_bytes() != path.read_bytes():
+            raise DamagedFileError(f"{path}: and {other} say otherwise of the same run", hint="import them one by one")
+    return Log(name, tuple(by_tag.values()), {tag: _ordered(_points(path)) for tag, path in by_tag.items()})
 
 
 def _points(path: Path) -> list[_Point]:
     """The points of an exported file in its order."""
     points = []
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
         try:
             if [cell.strip().lower() for cell in next(rows, [])] != ["wall time", "step", "value"]:
                 raise ValueError("expected the columns Wall time, Step, Value")
             for row in rows:
+                if not row:
+                    continue  # an empty line
+                if len(row) != 3:
+                    raise ValueError(f"expected 3 values, found {len(row)}")
                 time, step, value = (float(cell) for cell in row)
-                if not (step.is_integer() and step >= 0 and math.isfinite(value) and math.isfinite(time)):
-                    raise ValueError("expected a whole step and a finite value")
+                if not (step.is_integer() and step >= 0 and math.isfinite(value) and 0 <= time < _END_OF_TIME):
+                    raise ValueError("expected seconds since 1970, a whole step, and a finite value")
                 points.append(_Point(int(step), value, time))
             if not points:
                 raise ValueError("no values")
@@ -106,7 +118,10 @@ def _points(path: Path) -> list[_Point]:
 def _events(folder: Path) -> Log | None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    files = tuple(sorted(folder.glob("events.out.tfevents.*")))
     series = {}
+    for path in files:
+        _check_records(path)
     try:
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
@@ -117,7 +132,37 @@ def _events(folder: Path) -> Log | None:
                 series[tag] = _ordered(points)
     except Exception as error:  # protobuf and TensorBoard raise nearly anything
         raise DamagedFileError(f"{folder}: TensorBoard cannot read it: {error}") from error
-    return Log(folder.name, tuple(sorted(folder.glob("events.out.tfevents.*"))), series) if series else None
+    return Log(folder.name, files, _by_epoch(series)) if series else None
+
+
+def _check_records(path: Path) -> None:
+    """Raises where a record is damaged: TensorBoard itself stops there in silence, and the rest would be missing."""
+    from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
+
+    reader, count = pywrap_tensorflow.PyRecordReader_New(str(path)), 0
+    try:
+        while True:
+            reader.GetNext()
+            count += 1
+    except errors.OutOfRangeError:
+        return
+    except errors.DataLossError as error:
+        if "truncated" not in str(error) or not count:
+            raise DamagedFileError(f"{path}: record {count + 1} is damaged, or this is no event file") from error
+        _log.warning("%s: ends within record %d, which a training that was killed may leave", path, count + 1)
+
+
+def _by_epoch(series: dict[str, Series]) -> dict[str, Series]:
+    """Puts epochs in place of training steps where the log says which epoch each step was, as Lightning's do."""
+    if "epoch" not in series:
+        return series
+    epochs = {step: int(value) for step, value in zip(series["epoch"].steps, series["epoch"].values, strict=True)}
+    return {
+        tag: Series(tuple(epochs[step] for step in one.steps), one.values, one.times)
+        if tag != "epoch" and epochs.keys() >= set(one.steps)
+        else one
+        for tag, one in series.items()
+    }
 
 
 def _ordered(points: list[_Point]) -> Series:

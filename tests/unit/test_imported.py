@@ -21,6 +21,10 @@ from plifctl.runs import (
 )
 
 EXPERIMENTS = load_registry().experiments()
+EVENTS = (
+    "CIFAR10DVS_init_tau_2.0_use_plif_True_use_max_pool_True_T_20_c_128_n_{}_split_by_{}_normalization_{}"
+    "_detach_reset_True"
+)
 FASHION = "FashionMNIST_init_tau_{}_use_plif_{}_use_max_pool_{}_T_8_detach_reset_True"
 
 
@@ -60,6 +64,60 @@ class TestExports:
         assert (record.origin, record.recipe, record.protocol, record.T) == ("imported", "published", "A", 8)
         assert (record.accuracy, record.best_epoch, record.epochs) == (0.54, 2, 2)
 
+    @pytest.mark.parametrize(
+        "name",
+        [
+            FASHION.format("4.0", True, True),
+            FASHION.format("2.0", True, True).replace("T_8", "T_16"),
+            FASHION.format("2.0", True, True).replace("reset_True", "reset_False"),
+            FASHION.format("2.0.1", True, True),
+            f"val_0.2_{FASHION.format('2.0', True, True)}",
+            f"{FASHION.format('2.0', True, True)}_lr_0.1",
+            EVENTS.format(4, "time", "None"),
+            EVENTS.format(3, "number", "None"),
+            EVENTS.format(4, "number", "max"),
+        ],
+    )
+    def test_what_the_paper_does_not_report_is_no_experiment(self, name: str, tmp_path: Path) -> None:
+        export(tmp_path / f"run-{name}-tag-test_accuracy.csv", (1.0, 0, 0.5), (2.0, 1, 0.6))
+        (run,) = imported(tmp_path)
+        assert run.settings.get("experiment") is None
+        assert run.record() is None
+
+    def test_the_authors_other_runs_lie_beside_those_of_the_paper(self, tmp_path: Path) -> None:
+        for setting in ((4, "number", "None"), (4, "time", "None"), (3, "number", "None"), (5, "number", "None")):
+            export(tmp_path / f"run-{EVENTS.format(*setting)}-tag-test_accuracy.csv", (1.0, 0, 0.5))
+        runs = imported(tmp_path)
+        assert len({run.name for run in runs}) == 4
+        assert [run.name for run in runs if run.record()] == ["published-cifar10dvs-plif"]
+
+    def test_two_files_of_one_name(self, tmp_path: Path) -> None:
+        name = f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
+        for folder in ("a", "b"):
+            export(tmp_path / folder / name, (1.0, 0, 0.5))
+        assert len(imported(tmp_path)) == 1  # a copy
+        export(tmp_path / "b" / name, (1.0, 0, 0.75))
+        with pytest.raises(DamagedFileError, match="say otherwise"):
+            imported(tmp_path)
+
+    def test_spreadsheets_leave_a_mark_and_empty_lines(self, tmp_path: Path) -> None:
+        path = tmp_path / f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
+        path.write_bytes(b"\xef\xbb\xbfWall time,Step,Value\r\n1,0,0.5\r\n\r\n")
+        assert imported(tmp_path)[0].epochs["test_accuracy"] == {1: 0.5}
+
+    def test_steps_of_training_are_no_epochs(self, tmp_path: Path) -> None:
+        path = tmp_path / f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
+        export(path, (1.0, 0, 0.5), (2.0, 10**9, 0.6))
+        with pytest.raises(DamagedFileError, match="at step 1000000000, expected epochs"):
+            imported(tmp_path)
+
+    def test_a_w_that_has_no_time_constant(self, tmp_path: Path) -> None:
+        name = f"run-{FASHION.format('2.0', True, True)}-tag-"
+        export(tmp_path / f"{name}test_accuracy.csv", (1.0, 0, 0.5))
+        export(tmp_path / f"{name}w0.csv", (1.0, 10, -800.0))
+        with pytest.raises(DamagedFileError, match="w0 is -800"):
+            imported(tmp_path)
+
     def test_steps_that_repeat_or_are_missing(self, tmp_path: Path) -> None:
         name = FASHION.format("2.0", True, True)
         points = [(1.0, 0, 0.1), (2.0, 1, 0.2), (3.0, 2, 0.3), (4.0, 1, 0.25), (5.0, 2, 0.35), (8.0, 5, 0.6)]
@@ -87,6 +145,7 @@ class TestExports:
             ("Wall time,Step,Value\n1,-1,0.5\n", 2),
             ("Wall time,Step,Value\n1,0.5,0.5\n", 2),
             ("Wall time,Step,Value\n1,1,nan\n", 2),
+            ("Wall time,Step,Value\n1e300,1,0.5\n", 2),
         ],
     )
     def test_damage_is_named_by_line(self, content: str, line: int, tmp_path: Path) -> None:
@@ -110,10 +169,25 @@ class TestTensorBoard:
             tmp_path / "mine", train_acc=[50.0, 60.0], test_acc=[40.0, 55.0], train_loss=[0.3, 0.2], tau__sn0=[2.0, 2.5]
         )
         (run,) = imported(tmp_path)
-        assert (run.name, run.percent, run.record()) == ("imported-mine", True, None)
+        assert (run.name, run.record()) == ("imported-mine", None)
+        assert run.percent == ("test_accuracy", "train_accuracy")
         assert run.epochs["test_accuracy"] == pytest.approx({1: 0.4, 2: 0.55})
         assert run.epochs["loss"] == pytest.approx({1: 0.3, 2: 0.2})
         assert run.epochs["tau/sn0"] == {1: 2.0, 2: 2.5}
+
+    def test_fractions_beside_percent(self, tmp_path: Path) -> None:
+        board(tmp_path / "mine", train_accuracy=[0.5, 1.0000001], Accuracy__test=[40.0, 55.0])
+        (run,) = imported(tmp_path)
+        assert run.epochs["train_accuracy"] == {1: 0.5, 2: 1.0}
+        assert run.epochs["test_accuracy"] == pytest.approx({1: 0.4, 2: 0.55})
+
+    def test_training_steps_of_which_the_log_says_the_epoch(self, tmp_path: Path) -> None:
+        with SummaryWriter(str(tmp_path / "version_0")) as writer:
+            for epoch in range(3):
+                for tag, value in (("val_acc", 0.5 + epoch / 10), ("epoch", epoch)):
+                    writer.add_scalar(tag, value, 100 * epoch + 99)
+        (run,) = imported(tmp_path)
+        assert run.epochs["validation_accuracy"] == pytest.approx({1: 0.5, 2: 0.6, 3: 0.7})
 
     def test_a_tag_can_be_named(self, tmp_path: Path) -> None:
         board(tmp_path / "mine", top1=[0.4, 0.5])
@@ -133,7 +207,7 @@ class TestTensorBoard:
 
     def test_steps_that_are_no_epochs_are_refused_before_room_is_made_for_them(self, tmp_path: Path) -> None:
         export(tmp_path / "run-a-tag-test_acc.csv", (1.0, 0, 0.5), (2.0, 10**12, 0.6))
-        with pytest.raises(DamagedFileError, match="up to step 1,000,000,000,000, expected epochs"):
+        with pytest.raises(DamagedFileError, match="at step 1000000000000, expected epochs"):
             imported(tmp_path)
 
     def test_validated_runs_are_chosen_as_the_authors_code_chose(self, tmp_path: Path) -> None:
@@ -146,8 +220,21 @@ class TestTensorBoard:
 
     def test_foreign_bytes(self, tmp_path: Path) -> None:
         (tmp_path / "events.out.tfevents.1.host").write_bytes(b"no such thing" * 100)
-        with pytest.raises((DamagedFileError, MissingRawDataError)):
+        with pytest.raises(DamagedFileError, match=r"record 1 is damaged"):
             find_logs(tmp_path)
+
+    def test_a_damaged_record_does_not_end_the_log_unnoticed(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        board(tmp_path / "mine", test_acc=[0.4, 0.5, 0.6])
+        (path,) = (tmp_path / "mine").iterdir()
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-5])  # what a training that was killed may leave
+        assert imported(tmp_path)[0].epochs["test_accuracy"] == pytest.approx({1: 0.4, 2: 0.5})
+        assert "ends within record" in caplog.text
+        path.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
+        with pytest.raises(DamagedFileError, match="is damaged"):
+            imported(tmp_path)
 
 
 class TestAmongOurs:
@@ -161,6 +248,15 @@ class TestAmongOurs:
         (curve,) = (c for c in load_curves(tmp_path / "runs", registry_dirs()) if c.origin == "imported")
         assert curve.series == {"test_accuracy": pytest.approx((0.4, 0.5))}
         assert find_curve("imported-mine", tmp_path / "runs", registry_dirs()) == curve
+
+    def test_other_logs_of_the_same_name_are_not_replaced(self, tmp_path: Path) -> None:
+        for folder, value in (("a", 0.4), ("b", 0.5)):
+            board(tmp_path / folder / "logs", test_acc=[value])
+        save_imported(imported(tmp_path / "a")[0], tmp_path / "runs")
+        with pytest.raises(UsageError, match="from other logs"):
+            save_imported(imported(tmp_path / "b")[0], tmp_path / "runs")
+        (tmp_path / "a").rename(tmp_path / "moved")
+        save_imported(imported(tmp_path / "moved")[0], tmp_path / "runs")
 
     def test_nothing_else_is_replaced(self, tmp_path: Path) -> None:
         board(tmp_path / "logs" / "mine", test_acc=[0.4, 0.5])

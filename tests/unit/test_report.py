@@ -167,9 +167,13 @@ def test_what_else_a_run_could_have_reported() -> None:
     assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
     assert values[(long.run, "best − last")] == pytest.approx(30)
     assert values[("b", "best − reported")] == pytest.approx(5)
-    assert "In 2 runs of protocol A a maximum over test epochs lies 25.0 to 30.0 points" in found.source
-    assert "In the one run of protocol B the best test epoch lies 5.0 points" in found.source
+    assert "In one of the published logs, protocol A, a maximum over test epochs lies 25.0 points" in found.source
+    assert "In one of the runs of ours, protocol A, a maximum over test epochs lies 30.0 points" in found.source
+    assert "In one of the runs of ours, protocol B, the best test epoch lies 5.0 points" in found.source
     assert len(build_optimism([modified], include_modified=True).rows) == 1
+    tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
+    ((*_, best, _last, _mean, _1, _2, _3),) = build_optimism([tied]).rows
+    assert best.published == "90.00 (2)"  # the epoch that the run itself names
 
 
 @pytest.mark.real
@@ -186,8 +190,8 @@ def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_p
         for entry in filled:
             assert [number.text for number in entry.numbers] == [f"{float(entry.published):.2f}"]
     source = build_optimism([r for r in records if r.origin == "imported"]).source
-    assert "In 30 runs of protocol A a maximum over test epochs lies 0.1 to 26.7 points" in source
-    assert "In 2 runs of protocol B the best test epoch lies 0.7 to 1.8 points" in source
+    assert "In 30 published logs, protocol A, a maximum over test epochs lies 0.1 to 26.7 points" in source
+    assert "In 2 published logs, protocol B, the best test epoch lies 0.7 to 1.8 points" in source
 
 
 def test_recipes_stand_side_by_side() -> None:
@@ -309,6 +313,23 @@ def test_latex_compiles(tmp_path: Path) -> None:
     )
     (tmp_path / "x.tex").write_text(text, encoding="utf-8")
     subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True)
+
+
+@pytest.mark.parametrize("width", [60, 80, 118])
+def test_a_table_is_no_wider_than_the_terminal(width: int) -> None:
+    runs = [record(name) for name in ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")]
+    drawn = [table(name, *runs) for name in ("2", "4", "5", "S2")]
+    drawn.append(build_optimism([one.model_copy(update={"test_accuracy": (0.5, one.accuracy)}) for one in runs]))
+    for found in drawn:
+        text = render([found], "table", width=width)
+        assert max(map(len, text.splitlines())) <= width
+        assert all(text.count(head.split()[0]) for head in found.columns)
+
+
+def test_a_table_without_ours_has_its_cells_in_every_form() -> None:
+    found = table("context")
+    lines = list(csv.DictReader(io.StringIO(render([found], "csv"))))
+    assert ("PSN", "CIFAR-10", "95.32 (4)") in {(line["row"], line["column"], line["published"]) for line in lines}
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 118])
