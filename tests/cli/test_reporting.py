@@ -42,7 +42,9 @@ class TestImport:
         said = plifctl("runs", "show", "published-fashion-mnist-plif")
         assert said.code == 0
         assert "94.38 % (epoch 71)" in said.out
-        assert json.loads(plifctl("runs", "show", "plif-tau16", "--json").out)["best_epoch"] == 71
+        assert (
+            json.loads(plifctl("runs", "show", "published-fashion-mnist-plif-tau16", "--json").out)["best_epoch"] == 71
+        )
         make_run(places / "runs", epochs=2)
         said = plifctl("runs", "compare", "published-fashion-mnist-plif", "last")
         assert said.code == 0
@@ -98,9 +100,10 @@ class TestFigures:
     def test_ours_beside_the_published(self, plifctl: Plifctl, logs: Path, places: Path) -> None:
         assert plifctl("runs", "import", logs).code == 0
         run = make_run(places / "runs", epochs=2)
-        said = plifctl("report", "--figure", "6", "--run", run.name, "--run", "plif-tau16", "--out", "a.svg", "--json")
+        published = "published-fashion-mnist-plif-tau16"
+        said = plifctl("report", "--figure", "6", "--run", run.name, "--run", published, "--out", "a.svg", "--json")
         assert said.code == 0
-        assert json.loads(said.out)[0]["runs"] == ["published-fashion-mnist-plif-tau16", run.name]
+        assert json.loads(said.out)[0]["runs"] == [published, run.name]
 
     @pytest.mark.parametrize(
         ("arguments", "text"),

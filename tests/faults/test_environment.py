@@ -54,8 +54,11 @@ def test_no_terminal_and_no_colour(world: World) -> None:
 NAMES = ("with spaces", "quo'te\"s", "новый день", "a;b&c|d $HOME `x`", "#%{}", "line\nbreak", "x" * 200)
 
 
-@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_names_of_folders(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("number", range(len(NAMES)))
+def test_names_of_folders(tmp_path: Path, number: int, full: bool) -> None:
+    name = NAMES[number]
+    if not full and number not in (1, 2):
+        pytest.skip("part of make faults: other names")
     write_gestures(tmp_path / name / "raw", events=60)
     world = World(tmp_path / name)
     document(world.run(*PREPARE, "--raw", world.folder / "raw"))

@@ -36,11 +36,11 @@ def test_prepare(world: World, generator: random.Random, times: Times, told: Tol
     took = time.monotonic() - begun
     assert world.leftovers() == []
     killed = 0
-    for at in pick(generator, changes, times(4, 40)):
+    for at in pick(generator, changes, times(3, 40)):
         world.clear()
         killed += world.killed_at(at, *PREPARE).struck
         assert prepared(world)["content_digest"] == wanted
-    for _ in range(times(2, 40)):
+    for _ in range(times(1, 40)):
         world.clear()
         for _ in range(2):  # the second goes on where the first was
             killed += world.stopped_after(generator.uniform(0, took), signal.SIGKILL, *PREPARE).struck
@@ -55,7 +55,7 @@ def test_prepare_again_over_what_is_there(world: World, generator: random.Random
     wanted = prepared(world)["content_digest"]
     changes = world.changes(*PREPARE, "--force")
     killed = 0
-    for at in pick(generator, changes, times(3, 30)):
+    for at in pick(generator, changes, times(2, 30)):
         killed += world.killed_at(at, *PREPARE, "--force").struck
         there = documents(world.run("cache", "ls", "--json"))
         assert [entry["content_digest"] for entry in there if entry["state"] == "whole"] == [wanted]
@@ -113,7 +113,7 @@ def forget(world: World) -> None:
 def test_train(verb: str, world: World, generator: random.Random, times: Times, told: Told) -> None:
     wanted, changes, took = undisturbed(world, verb)
     killed = 0
-    for at in pick(generator, changes, times(2, 40)):
+    for at in pick(generator, changes, times(1, 40)):
         forget(world)
         killed += carry_on(world, verb, lambda world, command, at=at: world.killed_at(at, *command), 1)
         assert what_was_learnt(the_run(world)) == wanted, f"killed at change {at}"

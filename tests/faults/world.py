@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 INJECTION = Path(__file__).parent / "injection"
-CHANGING = ("seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes")
+CHANGING = ("seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes", "seal")
 """Of an epoch's row: what no two runs have alike."""
 
 
@@ -138,7 +138,7 @@ def what_was_learnt(run: Path) -> dict[str, Any]:
         {key: value for key, value in json.loads(line).items() if key not in CHANGING} for line in lines
     ]
     record = json.loads((run / "result.json").read_text())
-    found["record"] = {key: value for key, value in record.items() if key not in ("run", "finished")}
+    found["record"] = {key: value for key, value in record.items() if key not in ("run", "finished", "seal")}
     return found
 
 

@@ -29,7 +29,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "_UMASK", 0o027)
+    monkeypatch.setattr(paths, "UMASK", 0o027)
     paths.write_text(tmp_path / "x", "")
     with paths.folder_written_beside(tmp_path / "folder"):
         pass
