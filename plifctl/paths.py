@@ -12,13 +12,15 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,9 @@ import platformdirs
 
 from plifctl import __version__
 from plifctl.errors import from_os_error
+
+WRITING_S = 600
+"""A temporary file that was not touched for so many seconds is nobody's any more."""
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -110,8 +115,13 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; renames it over ``path`` if the block succeeds, else removes it.
 
     The content is on the disk before the rename, so ``path`` is at every moment the old file or the whole new one.
+    What killed processes left beside it is removed once it is old.
     """
     make_dir(path.parent)
+    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):  # somebody else was faster
+            if time.time() - stale.stat().st_mtime > WRITING_S:
+                stale.unlink()
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:

@@ -29,8 +29,6 @@ from plifctl.specs import ExperimentSpec, Protocol, Recipe
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 _SAID = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
-_MAKING_S = 600
-"""So long, at most, a process needs to make a run's directory."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +213,7 @@ def _remove_half_made(runs_dir: Path) -> None:
     """Removes what processes left that were killed while they made a run."""
     for path in runs_dir.glob(".*.partial"):
         with suppress(OSError):  # another process was faster
-            if time.time() - path.stat().st_mtime > _MAKING_S:
+            if time.time() - path.stat().st_mtime > paths.WRITING_S:
                 shutil.rmtree(path)
 
 

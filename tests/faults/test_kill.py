@@ -21,6 +21,7 @@ Told = Callable[[str], None]
 
 
 def prepared(world: World) -> dict[str, Any]:
+    world.age()
     tree = document(world.run(*PREPARE))
     assert world.run("cache", "verify").code == 0
     assert world.leftovers() == []
