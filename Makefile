@@ -47,7 +47,8 @@ test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, 
 	$(BIN)/python -m pytest tests/browser
 
 faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped bits, many processes; takes long
-	$(BIN)/python -m pytest tests/faults --full
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[faults]"
+	$(BIN)/python -m pytest tests/faults --full --timeout 7200
 
 reference: $(READY) ## write docs/reference.md from --help
 	$(BIN)/python docs/make_reference.py > docs/reference.md

@@ -84,7 +84,7 @@ def recordings() -> dict[str, Format]:
     archive = saved(lambda file: np.savez(file, **{name: events[name] for name in "txyp"}))
     batch = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0, 1, 2, 3]}
     idx = b"\0\0\x08\x03" + struct.pack(">III", 2, 5, 7) + bytes(70)
-    lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("lz4", "zstd"))
+    none, lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("none", "lz4", "zstd"))
 
     def any_format(data: bytes) -> object:
         return decode_any(data, where="f", axes="published", invalid="drop")
@@ -92,6 +92,7 @@ def recordings() -> dict[str, Format]:
     return {
         "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="published")),
         "aedat3": Format(encode_aedat3(events), lambda data: decode_aedat3(data, where="f")),
+        "aedat4": Format(none, lambda data: decode_aedat4(data, where="f")),
         "aedat4-lz4": Format(lz4, lambda data: decode_aedat4(data, where="f")),
         "aedat4-zstd": Format(zstd, any_format),
         "atis": Format(atis, lambda data: decode_atis(data, where="f")),
@@ -105,8 +106,10 @@ def recordings() -> dict[str, Format]:
 
 def archives(place: Path) -> dict[str, Format]:
     """Raw data sets in archives, read as ``prepare`` reads them."""
+    from plifctl.events.rawset import EventSet
     from plifctl.events.sources import open_raw
     from plifctl.registry import load_registry
+    from plifctl.specs import FramedSpec
 
     write_gestures(place / "DvsGesture", users=2, events=20)
     packed = saved(lambda file: _tar(file, place / "DvsGesture"))
@@ -117,12 +120,17 @@ def archives(place: Path) -> dict[str, Format]:
     framed = load_registry().dataset("synthetic-gesture", "paper", [])
     numbers = load_registry().dataset("nmnist", "paper", [])
 
+    def decoded(data: FramedSpec, folder: Path) -> object:
+        raw = open_raw(data.dataset, folder, frames=data.frames, verify=False)
+        assert isinstance(raw, EventSet)
+        return [raw.decode(file.name, file.load()) for file in raw.recordings()]
+
     def gestures(path: Path) -> object:
-        return open_raw(framed.dataset, path.parent, frames=framed.frames, verify=False)
+        return decoded(framed, path.parent)
 
     def nmnist(path: Path) -> object:
         path.with_name("Test.zip").write_bytes(digits("Test"))
-        return open_raw(numbers.dataset, path.parent, frames=numbers.frames, verify=False)
+        return decoded(numbers, path.parent)
 
     return {
         "tar.gz": Format(gzip.compress(packed, 1), as_file("DvsGesture.tar.gz", gestures)),

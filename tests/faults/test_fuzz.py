@@ -1,0 +1,40 @@
+"""Mutated files that follow what the code does: each that reaches new code is mutated again."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from faults.test_hostile import NAMES
+
+pytestmark = pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: make faults does that")
+
+QUICK = ("aedat4", "npz, beneath")
+"""Of a short run."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """All formats in a whole battery."""
+    metafunc.parametrize("name", NAMES if metafunc.config.getoption("--full") else QUICK)
+
+
+def test_coverage_guided(
+    name: str, full: bool, told: Callable[[str], None], pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    runs, seed = 100_000 if full else 500, 1 + int(pytestconfig.getoption("--seed"))
+    command = [sys.executable, "-m", "faults.fuzz", name, "--runs", runs, "--seed", seed, "--place", tmp_path / "place"]
+    tests = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run(
+        list(map(str, command)), env=os.environ | tests, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    done = re.search(r"DONE\s+cov: (\d+) .*corp: (\d+)/", ended.stderr)
+    assert done is not None, ended.stderr[-3000:]
+    assert f"Done {runs} runs" in ended.stderr
+    told(f"{runs} files, {done[1]} branches reached, {done[2]} files that reached new ones")
