@@ -289,15 +289,21 @@ def samples_of(file: h5py.File) -> h5py.Dataset:
         ValueError: It lies in another file, or declares more than a file of this size can hold.
     """
     name = "frames" if "frames" in file else "images"
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise ValueError(f"{name} are a link")
-    found = file[name]
-    if found.is_virtual or found.external or found.chunks != (1, *found.shape[1:]):
-        raise ValueError(f"{name} are not stored as a cache's: a chunk for each sample, in the file itself")
+    found = _stored(file, name)
+    if found.chunks != (1, *found.shape[1:]):
+        raise ValueError(f"{name} are not stored as a cache's: a chunk for each sample")
     if math.prod(found.chunks) * found.dtype.itemsize > MOST_SAMPLE_BYTES:
         raise ValueError(f"{name} of {found.shape[1:]}: larger than any sample")
     if len(found) > max(file.id.get_filesize(), 1):
         raise ValueError(f"{len(found):,} samples in a file of {file.id.get_filesize():,} bytes")
+    return found
+
+
+def _stored(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset whose content is in the file itself."""
+    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.hasobject:
+        raise ValueError(f"{name} are not stored in the file itself")
     return found
 
 
@@ -315,7 +321,7 @@ def _bytes(text: str) -> bytes:
 
 def _columns(file: h5py.File) -> dict[str, np.ndarray]:
     """What there is of each sample beside its content, by name."""
-    found = {name: file[name] for name in ("labels", "split", "sample_id", "digest", *COUNTS) if name in file}
+    found = {name: _stored(file, name) for name in ("labels", "split", "sample_id", "digest", *COUNTS) if name in file}
     if sum(column.nbytes for column in found.values()) > file.id.get_filesize():
         raise ValueError("columns claim to be larger than the file")
     return {name: column[:] for name, column in found.items()}

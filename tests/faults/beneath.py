@@ -19,10 +19,10 @@ from typing import Any
 import h5py
 import numpy as np
 import yaml
+from faults.formats import Format
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from faults.formats import Format
 from plifctl.cache import file as cache_file
 from plifctl.runs.seals import sealed
 

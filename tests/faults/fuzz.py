@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m faults.fuzz aedat4 --runs 100000 --seed 1
 
-The process ends with 0 when nothing but documented errors came, within 2 s each; else what was read lies in ``--place``.
+The process ends with 0 when nothing but documented errors came, within 2 s each; else the file lies in ``--place``.
 """
 
 from __future__ import annotations

@@ -272,6 +272,32 @@ def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Pa
     assert verify_cache(path)
 
 
+@pytest.mark.parametrize("trick", ["external link", "external storage", "virtual", "objects", "huge"])
+def test_columns_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
+    path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
+    elsewhere = path.with_name("elsewhere.h5")
+    shutil.copyfile(path, elsewhere)  # its labels are the right ones, so the seal would be in order
+    with h5py.File(path, "r+") as file:
+        shape = file["labels"].shape
+        del file["labels"]
+        match trick:
+            case "external link":
+                file["labels"] = h5py.ExternalLink(elsewhere.name, "labels")
+            case "external storage":
+                file.create_dataset("labels", shape, "i8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+            case "virtual":
+                layout = h5py.VirtualLayout(shape, "i8")
+                layout[:] = h5py.VirtualSource(elsewhere.name, "labels", shape)
+                file.create_virtual_dataset("labels", layout)
+            case "objects":
+                file.create_dataset("labels", shape, h5py.string_dtype())
+            case _:
+                file.create_dataset("labels", (2**40,), "i8", chunks=(2**16,))
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+    assert verify_cache(path)
+
+
 def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     cache.close()
