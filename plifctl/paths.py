@@ -118,10 +118,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     What killed processes left beside it is removed once it is old.
     """
     make_dir(path.parent)
-    for stale in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with suppress(OSError):  # somebody else was faster
-            if time.time() - stale.stat().st_mtime > WRITING_S:
-                stale.unlink()
+    _remove_left_behind(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
@@ -160,26 +157,44 @@ def reserve(path: Path, nbytes: int) -> None:
 
 @contextmanager
 def folder_written_beside(path: Path) -> Iterator[Path]:
-    """Yields a new folder beside ``path``; puts it in the place of ``path`` if the block succeeds, else removes it."""
+    """Yields a new folder beside ``path``; puts it in the place of ``path`` if the block succeeds, else removes it.
+
+    An old folder is put aside before and removed afterwards: killed in between, a process has removed neither of them.
+    """
     path = path.resolve()
     make_dir(path.parent)
-    for stale in path.parent.glob(f".{path.name}.*.partial"):
-        shutil.rmtree(stale, ignore_errors=True)  # of a process that was killed
+    _remove_left_behind(path)
     try:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
         error.filename = str(path)
         with machine_errors(path):
             raise
+    aside = temporary.with_suffix(".old.partial")
     try:
         with machine_errors(path):
             temporary.chmod(0o777 & ~UMASK)
             yield temporary
             if path.exists():
-                shutil.rmtree(path)
+                path.replace(aside)
             temporary.replace(path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if aside.exists() and not path.exists():
+            aside.replace(path)
+        for left in (temporary, aside):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Removes what processes that were killed left beside ``path`` while they wrote it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):  # somebody else was faster
+            if time.time() - max(part.stat().st_mtime for part in (left, *left.rglob("*"))) <= WRITING_S:
+                continue  # perhaps somebody writes it now
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:

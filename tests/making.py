@@ -1,5 +1,7 @@
 """Makes small raw data for tests."""
 
+import gzip
+import random
 import struct
 from pathlib import Path
 from typing import Any
@@ -131,3 +133,14 @@ def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = 
             data = RunData(verified=True, complete=True, train=2, validation=0, test=1, cache="c" * 64)
             recorder.finish(Outcome(accuracy, validation, epochs, rows, False), resolved, data, {"torch": "2"})
     return run
+
+
+def idx_files() -> dict[str, bytes]:
+    """Tiny files of MNIST's names: 30 images for training, 10 for testing."""
+    rng, found = random.Random(0), {}
+    for name, n in (("train", 30), ("t10k", 10)):
+        images = struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + rng.randbytes(n * 784)
+        labels = struct.pack(">HBBI", 0, 8, 1, n) + bytes(k % 10 for k in range(n))
+        found[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
+        found[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(labels, mtime=0)
+    return found

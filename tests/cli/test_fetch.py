@@ -1,12 +1,9 @@
 """Raw files that are missing, as a user meets it: downloaded where they can be, else exact instructions."""
 
-import gzip
 import hashlib
 import json
 import os
-import random
 import signal
-import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,22 +11,12 @@ from typing import Any
 
 import pytest
 import serving
+from making import idx_files
 from serving import Server
 
 from plifctl.events import sources
 
 Plifctl = Callable[..., Any]
-
-
-def idx_files() -> dict[str, bytes]:
-    """Tiny files of MNIST's names: 30 images for training, 10 for testing."""
-    rng, found = random.Random(0), {}
-    for name, n in (("train", 30), ("t10k", 10)):
-        images = struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + rng.randbytes(n * 784)
-        labels = struct.pack(">HBBI", 0, 8, 1, n) + bytes(k % 10 for k in range(n))
-        found[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
-        found[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(labels, mtime=0)
-    return found
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import shutil
@@ -12,10 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import serving
 from faults.world import Ended, World, document, pick, what_was_learnt
+from making import idx_files
+
+from plifctl.events.sources.idx import Mnist
 
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
 TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 3, "--checkpoint-every", 1, "--json")
+LOG = "run-FashionMNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True-tag-test_accuracy.csv"
 Times = Callable[[int, int], int]
 Told = Callable[[str], None]
 
@@ -69,7 +75,7 @@ def carry_on(world: World, verb: str, strike: Callable[[World, tuple[object, ...
     """Strikes a training again and again, each time going on from where it was; then lets it end."""
     struck = 0
     for number in range(most + 1):
-        runs = [path.parent for path in world.runs.glob("*/config.yaml")]
+        runs = world.begun()
         assert len(runs) <= 1, "a killed command left two runs"
         command: tuple[object, ...] = (verb, "--resume", "last", "--json") if runs else (verb, "demo", *TINY)
         ended = strike(world, command) if number < most else world.run(*command)
@@ -102,7 +108,7 @@ def undisturbed(world: World, verb: str) -> tuple[dict[str, Any], int, float]:
 
 
 def the_run(world: World) -> Path:
-    (run,) = (path.parent for path in world.runs.glob("*/config.yaml"))
+    (run,) = world.begun()
     return run
 
 
@@ -139,7 +145,7 @@ def test_a_signal(signum: signal.Signals, world: World, generator: random.Random
     for _ in range(times(1, 10)):
         forget(world)
         for _ in range(3):
-            runs = list(world.runs.glob("*/config.yaml"))
+            runs = world.begun()
             command: tuple[object, ...] = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
             ended = world.stopped_after(generator.uniform(0.3 * took, took), signum, *command)
             assert ended.code in (0, 128 + signum, -signum), ended.err  # the last: before Python was ready for it
@@ -147,8 +153,85 @@ def test_a_signal(signum: signal.Signals, world: World, generator: random.Random
             if list(world.runs.glob("*/result.json")):
                 break
         if not list(world.runs.glob("*/result.json")):
-            runs = list(world.runs.glob("*/config.yaml"))
+            runs = world.begun()
             command = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
             assert world.run(*command).code == 0
         assert what_was_learnt(the_run(world)) == wanted
     told(f"{stopped} stops")
+
+
+def test_a_download(world: World, generator: random.Random, times: Times, told: Told) -> None:
+    """What is there of a file is kept and gone on with; in the end each is whole, or the cache is not made."""
+    files = {f"/{name}": content for name, content in idx_files().items()}
+    (world.folder / "mnist").mkdir()
+    command = ("prepare", "mnist", "--raw", "mnist", "--json")
+    world.program = [str(Path(__file__).with_name("mirrored.py"))]
+    with serving.serving() as server:
+        server.files = files
+        names = {part: f"/{names[0]}" for part, names in Mnist.files.items()}
+        mirror = {part: [[server.url + name], [hashlib.md5(files[name]).hexdigest()]] for part, name in names.items()}
+        world.environment |= {"FAULTS_MIRROR": json.dumps(mirror), "no_proxy": "127.0.0.1"}
+
+        def anew() -> None:
+            world.clear()
+            for path in (world.folder / "mnist").iterdir():
+                path.unlink()
+
+        changes = world.changes(*command)
+        begun = time.monotonic()
+        wanted = document(world.run(*command, "--force"))["content_digest"]
+        took, killed = time.monotonic() - begun, 0
+        strikes = [lambda at=at: world.killed_at(at, *command) for at in pick(generator, changes, times(2, 30))]
+        strikes += [lambda: world.stopped_after(generator.uniform(0.2 * took, took), signal.SIGKILL, *command)] * times(
+            1, 20
+        )
+        for strike in strikes:
+            anew()
+            for name in names.values():  # now and then a server that falls silent within a file
+                server.ways[name] = [serving.drop(generator.randrange(5000))] * generator.randrange(2)
+            killed += strike().struck
+            server.ways.clear()
+            world.age()
+            assert document(world.run(*command))["content_digest"] == wanted
+            found = {f"/{path.name}": path.read_bytes() for path in (world.folder / "mnist").iterdir()}
+            assert {name: found[name] for name in files} == files
+            assert world.run("cache", "verify").code == 0
+            assert world.leftovers() == []
+    told(f"{killed} kills, {changes} changes of the folder each could strike")
+    assert killed
+
+
+def test_report_and_import(world: World, generator: random.Random, times: Times, told: Told) -> None:
+    """Pages, figures, imported runs: each is the old one or the new one, and the same command makes the new one."""
+    world.runs.mkdir()
+    logs = world.folder / "logs"
+    logs.mkdir()
+    rows = "".join(f"{number}.5,{number},0.{90 + number}\n" for number in range(9))
+    (logs / LOG).write_text(f"Wall time,Step,Value\n{rows}")
+    commands: tuple[tuple[object, ...], ...] = (
+        ("runs", "import", "logs"),
+        ("report", "--html", "page"),
+        ("report", "--figure", "1b", "--out", "figure.svg"),
+    )
+    killed = 0
+    for command in commands:
+        changes = world.changes(*command)
+        before = written(world)
+        assert before
+        for at in pick(generator, changes, times(1, 10)):
+            killed += world.killed_at(at, *command).struck
+            assert {name for name in written(world) if ".partial" not in name} == set(before)
+            world.age()
+            ended = world.run(*command)
+            assert ended.code == 0, ended.err
+            assert set(written(world)) == set(before)
+            assert world.leftovers() == []
+        assert world.run("runs", "verify").code == 0
+    told(f"{killed} kills")
+    assert killed
+
+
+def written(world: World) -> dict[str, bytes]:
+    """Every file of the folder, but locks."""
+    files = (path for path in world.folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
+    return {str(path.relative_to(world.folder)): path.read_bytes() for path in files}

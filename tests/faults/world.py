@@ -42,7 +42,7 @@ class World:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.program = folder, ["-m", "plifctl"]
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLIFCTL_", "FAULTS_"))}
         self.environment = {
@@ -64,7 +64,7 @@ class World:
     def start(self, arguments: Sequence[object], **environment: object) -> subprocess.Popen[str]:
         """Starts ``plifctl`` with arguments."""
         return subprocess.Popen(
-            [sys.executable, "-m", "plifctl", *map(str, arguments)],
+            [sys.executable, *self.program, *map(str, arguments)],
             cwd=self.folder,
             env=self.environment | {name: str(value) for name, value in environment.items()},
             stdout=subprocess.PIPE,
@@ -104,15 +104,20 @@ class World:
         out, err = process.communicate(timeout=120)
         return Ended(process.returncode, out, err)
 
+    def begun(self) -> list[Path]:
+        """Folders of runs; one that was being made when its process was killed is none."""
+        return [path.parent for path in self.runs.glob("*/config.yaml") if path.parent.suffix != ".partial"]
+
     def leftovers(self) -> list[str]:
         """Files and folders that no finished command leaves behind."""
-        stray = (".partial", ".journal")
+        stray = (".partial", ".part", ".journal")
         return [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.name.endswith(stray)]
 
     def age(self) -> None:
         """Makes what was left behind an hour older, so that it is nobody's any more."""
         for path in self.folder.rglob("*.partial"):
-            os.utime(path, (time.time() - 3600,) * 2)
+            for part in (*path.rglob("*"), path):
+                os.utime(part, (time.time() - 3600,) * 2)
 
     def clear(self) -> None:
         """Removes caches and runs."""

@@ -1,5 +1,6 @@
 """Files that are whole or not there, and where things lie."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,12 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     with paths.folder_written_beside(folder) as temporary:
         (temporary / "a").write_text("old")
         assert not folder.exists()
-    stale = tmp_path / ".f.killed.partial"
+    stale, fresh = tmp_path / ".f.killed.partial", tmp_path / ".f.written.partial"
     stale.mkdir()
+    os.utime(stale, (0, 0))
+    fresh.mkdir()  # somebody else's, who is at it
+    os.utime(fresh, (0, 0))
+    (fresh / "c").write_text("now")
 
     def fails() -> None:
         with paths.folder_written_beside(folder) as beside:
@@ -52,7 +57,44 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         fails()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "f"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".f.written.partial", "a", "c", "f"]
+
+
+def test_an_old_folder_is_gone_only_when_the_new_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    there = []
+    rename = Path.replace
+
+    def watched(path: Path, target: Path) -> Path:
+        there.append(sorted(str(file.relative_to(tmp_path)).rpartition("/")[2] for file in tmp_path.rglob("[ab]")))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with paths.folder_written_beside(folder) as temporary:
+        (temporary / "b").write_text("new")
+    assert there == [["a", "b"], ["a", "b"]]
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "b"]
+
+
+def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "a").write_text("old")
+    rename = Path.replace
+
+    def refused(path: Path, target: Path) -> Path:
+        if (path / "b").exists():
+            raise PermissionError(13, "Permission denied", str(target))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(MachineError), paths.folder_written_beside(folder) as temporary:
+        (temporary / "b").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["f", "a"]
 
 
 def test_a_refusal_names_the_file_that_was_refused(tmp_path: Path) -> None:

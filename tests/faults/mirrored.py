@@ -1,0 +1,15 @@
+"""``plifctl`` whose MNIST lies at other addresses: FAULTS_MIRROR is JSON of ``{part: [[address, …], [md5, …]]}``."""
+
+import json
+import os
+
+from plifctl.cli import main
+from plifctl.events import sources
+
+if __name__ == "__main__":
+    layout = sources._LAYOUTS["mnist"][0]
+    parts = json.loads(os.environ["FAULTS_MIRROR"])
+    layout.downloads = {part: tuple(addresses) for part, (addresses, _) in parts.items()}
+    layout.md5 = {part: tuple(sums) for part, (_, sums) in parts.items()}
+    layout.sizes = {}
+    main()
