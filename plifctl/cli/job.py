@@ -56,7 +56,7 @@ class Request:
 
     @property
     def verb(self) -> str:
-        return "train" if self.protocol == "A" else "validate"
+        return options.verb_of(self.protocol)
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _as_before(ask: Request, run: Run) -> Resolved:
     """The experiment of a run to go on with; only its number of epochs may be another, and larger."""
     config = run.config()
     if config.protocol != ask.protocol:
-        verb = "train" if config.protocol == "A" else "validate"
+        verb = options.verb_of(config.protocol)
         raise ResumeError(f"{run.name} follows protocol {config.protocol}", hint=f"plifctl {verb} --resume {run.name}")
     changed = {text.split("=")[0].strip() for text in ask.overrides}
     kept = [text for text in config.overrides if text.split("=")[0].strip() not in changed]

@@ -10,7 +10,7 @@ import typer
 
 from plifctl import console
 from plifctl.cli import options
-from plifctl.errors import UsageError
+from plifctl.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,7 @@ def checkpoint_of(run: str, which: Checkpoint, runs_dir: Path | None) -> Path:
 
     Raises:
         UsageError: There is no such run.
+        CheckpointError: It has none so far.
     """
     from plifctl.runs import find_run
 
@@ -57,7 +58,15 @@ def checkpoint_of(run: str, which: Checkpoint, runs_dir: Path | None) -> Path:
         raise UsageError(f"{run}: arrays for other programs", hint="plifctl export RUN FILE.pt makes what eval reads")
     if run.endswith(".pt"):
         return Path(run)
-    return find_run(run, options.existing_runs_dir(runs_dir)).checkpoint(which)
+    found = find_run(run, options.existing_runs_dir(runs_dir))
+    path = found.checkpoint(which)
+    if path.exists() or (status := found.status()) == "finished":
+        return path  # the checkpoint of a finished run is never wanting, unless somebody took it away
+    verb = options.verb_of(found.config().protocol)
+    raise CheckpointError(
+        f"{found.name} ({status}) has no {which} checkpoint so far; the first epoch's end brings one",
+        hint=f"plifctl watch {found.name}" if status == "running" else f"plifctl {verb} --resume {found.name}",
+    )
 
 
 def load_trained(path: Path, device: torch.device, *, fold: bool, kernel: Kernel = "auto") -> Trained:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from plifctl.registry import Registry
-    from plifctl.specs import ExperimentSpec, Recipe
+    from plifctl.specs import ExperimentSpec, Protocol, Recipe
 
 
 def registry() -> Registry:
@@ -173,6 +173,11 @@ def usual_time_steps(dataset: str) -> int:
             spec = known.experiment(name).spec
             used += [spec.T] if spec.dataset.name == dataset else []
     return min(used, default=10)
+
+
+def verb_of(protocol: Protocol) -> str:
+    """Returns the subcommand that makes runs of a protocol, and goes on with them."""
+    return "train" if protocol == "A" else "validate"
 
 
 def existing_cache_dir(given: Path | None) -> Path:

@@ -313,7 +313,7 @@ def _tree(run: Run) -> dict[str, Any]:
     from plifctl.runs import best_row
 
     config, rows, status, split = run.config(), run.metrics(), run.status(), run.split()
-    verb = "train" if config.protocol == "A" else "validate"
+    verb = options.verb_of(config.protocol)
     return {
         "path": str(run.path),
         **{key: value for key, value in _entry(run).items() if key not in ("best_test", "best_validation")},

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import make_run
 
 from plifctl.runs import load_spikes
 
@@ -74,3 +75,14 @@ def test_what_cannot_be_kept(trained: Plifctl, places: Path) -> None:
     said = trained("report", "--figure", "S2")
     assert said.code == 2
     assert "--record-spikes" in said.err
+
+
+def test_a_run_in_its_first_epoch(plifctl: Plifctl, places: Path) -> None:
+    run = make_run(places / "runs", finished=False)
+    run.checkpoint("best").unlink()
+    said = plifctl("eval", "last")
+    assert said.code == 6
+    assert f"{run.name} (killed) has no best checkpoint so far" in said.err
+    assert f"hint: plifctl train --resume {run.name}" in said.err
+    with run.lock():
+        assert f"hint: plifctl watch {run.name}" in plifctl("eval", "last").err

@@ -69,7 +69,8 @@ def test_prepared_trained_from_and_removed_at_once(
             processes.append(world.start(command))
             time.sleep(generator.uniform(0, 0.3))
         for process, (code, _, err) in zip(processes, ends(processes), strict=True):
-            assert code in (0, 2, 5), (process.args, code, err)  # 2, 5: it was gone when it was looked for
+            # 2, 5: it was gone when it was looked for; 6: a run that has just begun is evaluated
+            assert code in (0, 2, 5) or "no best checkpoint so far" in err, (process.args, code, err)
             assert "Traceback" not in err, err
             codes[str(code)] = codes.get(str(code), 0) + 1
         assert document(world.run(*PREPARE))["content_digest"] == wanted
