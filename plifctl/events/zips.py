@@ -50,10 +50,12 @@ class ZipReader:
             self._members = directory.infolist()
         self._bytes: Callable[[int, int], bytes]  # count, start
         if isinstance(archive, bytes):
+            self._size = len(archive)
             self._bytes = lambda count, start: archive[start : start + count]
         else:
             file = os.open(archive, os.O_RDONLY)
             weakref.finalize(self, os.close, file)
+            self._size = os.fstat(file).st_size
             self._bytes = partial(_read_at, file)
 
     def infolist(self) -> list[zipfile.ZipInfo]:
@@ -61,7 +63,7 @@ class ZipReader:
         return self._members
 
     def read(self, info: zipfile.ZipInfo) -> bytes:
-        """Returns the content of a member; memory is bounded by the size that the archive declares.
+        """Returns the content of a member; memory is bounded by the archive's size and the one it declares.
 
         Raises:
             DamagedFileError: The declared size or checksum is not the content's, or not to be believed; the member is
@@ -74,6 +76,8 @@ class ZipReader:
                 f"encrypted, or packed by method {info.compress_type}; expected stored (0) or deflated (8)",
                 hint="pack it again with an ordinary zip, or extract it",
             )
+        if packed > self._size:  # to read so many, they would be allocated first
+            raise self._error(info, f"{packed} bytes in an archive of {self._size}; it is damaged")
         if size > MEMBER_LIMIT or implausible(size, packed):
             raise self._error(info, f"refused, {packed} bytes claim to unpack to {size}")
         head = self._bytes(_LOCAL.size, info.header_offset)
