@@ -608,7 +608,7 @@ class TestTars:
             archive.add(tmp_path / "DvsGesture", "DvsGesture")
         return tmp_path / "packed/DvsGesture.tar.gz"
 
-    def test_every_flipped_byte_is_found(self, packed: Path) -> None:
+    def test_no_flipped_byte_changes_what_is_read(self, packed: Path) -> None:
         whole = packed.read_bytes()
         undisturbed = opened("gesture", packed.parent).digest
         data = whole.index(0, 10) + 1 if whole[3] & 8 else 10  # gzip's header may hold a name, which nothing depends on
@@ -618,8 +618,7 @@ class TestTars:
                 found = opened("gesture", packed.parent)
             except (DamagedFileError, RawDataError):
                 continue
-            assert place == len(whole) - 9, place  # of the last byte before the checksum some bits may mean nothing
-            assert found.digest == undisturbed
+            assert found.digest == undisturbed  # a distance within a run of equal bytes may be another one
         packed.write_bytes(whole)
         assert opened("gesture", packed.parent).digest == undisturbed
 
