@@ -8,7 +8,9 @@ DEMO   := demo
 # the same on every machine: what the demo reads and writes lies in one folder
 RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
 
-.PHONY: help demo test lint unit test-browser faults reference bench-env bench-prepare bench-loader bench-train golden clean
+MATRIX ?= 3.12 3.13
+
+.PHONY: help demo test lint unit test-browser test-matrix faults reference bench-env bench-prepare bench-loader bench-train golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -46,6 +48,19 @@ test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(BIN)/python -m pytest tests/browser
 
+# where pip is not offered torch's CPU build for such a Python, it takes the one with CUDA: gigabytes
+test-matrix: $(MATRIX:%=test-python-%) ## every test under other Pythons, each in its own environment: MATRIX="3.12 3.13"
+
+test-python-%: .venv-%/.ready
+	.venv-$*/bin/python -m pytest
+
+.venv-%/.ready: pyproject.toml constraints.txt
+	python$* -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+.PRECIOUS: .venv-%/.ready
+
 faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped bits, many processes; takes long
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[faults]"
 	$(BIN)/python -m pytest tests/faults --full --timeout 7200
@@ -79,4 +94,4 @@ bench-train: $(BENCH)/.ready ## training and inference on the CPU, beside Spikin
 	$(BENCH)/bin/python -m benchmarks.train_cpu
 
 clean:          ## remove the environment and everything generated
-	rm -rf $(VENV) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
