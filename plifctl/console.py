@@ -31,14 +31,26 @@ _DRAW_SECONDS = 0.25
 
 _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys rather than shows: control characters, changes of direction; and bytes that are no UTF-8."""
+
 _err = Console(stderr=True, highlight=False)
 _quiet = _verbose = _json = _emitted = False
 _muted = False
 _stopped: Interrupted | None = None
 
 
+def printable(text: str) -> str:
+    """Returns a text that shows what no terminal may obey: file names and YAML come from anywhere."""
+    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def emit(text: str) -> None:
     """Writes data to stdout; ends the program in peace where nobody reads on."""
+    _write(printable(text))
+
+
+def _write(text: str) -> None:
     global _emitted
     _emitted = True
     if _muted:
@@ -60,21 +72,22 @@ def emit_verdict(name: str, problems: Sequence[str]) -> None:
 
 def emit_json(tree: Any) -> None:
     """Writes one JSON document to stdout."""
-    emit(json.dumps(tree, indent=1, ensure_ascii=False))
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    _write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Writes a table to stdout, as wide as the terminal or, elsewhere, as it needs; numbers are set flush right."""
-    table = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=_shown(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numbers = all(_NUMBER.fullmatch(str(row[index])) for row in rows)
         # a name broken in two cannot be copied
         table.add_column(
-            escape(column), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0 and not numbers
+            _shown(column), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0 and not numbers
         )
     for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    emit(_drawn(table, terminal_width() or 10_000))
+        table.add_row(*(_shown(str(cell)) for cell in row))
+    _write(_drawn(table, terminal_width() or 10_000))
 
 
 def _drawn(table: Table, width: int) -> str:
@@ -93,29 +106,29 @@ def terminal_width() -> int | None:
 def note(text: str) -> None:
     """Says something on stderr, unless told to be quiet."""
     if not _quiet:
-        _err.print(escape(text), soft_wrap=True)
+        _err.print(_shown(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Says something on stderr that must not be missed."""
-    _err.print(f"[bold yellow]warning:[/] {escape(text)}", soft_wrap=True)
+    _err.print(f"[bold yellow]warning:[/] {_shown(text)}", soft_wrap=True)
 
 
 def fail(error: PlifctlError | Interrupted) -> None:
     """Says what went wrong and what to type; as a document, too, if JSON was asked for and none was written."""
     if _verbose and not _muted:
         traceback.print_exception(error)
-    _err.print(f"[bold red]error:[/] {escape(_printable(str(error)))}", soft_wrap=True)
-    for line in error.hint.splitlines():
-        _err.print(f"[bold]hint:[/] {escape(_printable(line))}", soft_wrap=True)
+    _err.print(f"[bold red]error:[/] {_shown(str(error))}", soft_wrap=True)
+    for line in filter(None, error.hint.split("\n")):
+        _err.print(f"[bold]hint:[/] {_shown(line)}", soft_wrap=True)
     if _json and not _emitted:
         with suppress(SystemExit):  # nobody reads on, but the exit code is the error's
             emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
 
 
-def _printable(text: str) -> str:
-    """Without what no terminal can show, such as bytes of a file name that are no UTF-8."""
-    return text.encode("utf-8", errors="backslashreplace").decode()
+def _shown(text: str) -> str:
+    """A text that rich shows as it is."""
+    return escape(printable(text))
 
 
 class Bar:
@@ -145,7 +158,7 @@ class Bar:
         if self._progress is not None:
             if self._task is None:
                 self._task = self._progress.add_task(self.title, total=total, text=text)
-            self._progress.update(self._task, completed=done, total=total, description=escape(self.title), text=text)
+            self._progress.update(self._task, completed=done, total=total, description=_shown(self.title), text=text)
         elif now - self._said >= PLAIN_LINE_SECONDS:
             self._said = now
             left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""

@@ -6,6 +6,7 @@ its part of the recipe on top), ``--set``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -31,6 +32,10 @@ _LISTS: dict[str, tuple[str, Mapping[str, type[Spec]], str]] = {
     "event_augmentation": ("an augmentation", EVENT_AUGMENTATIONS, "{name: flip, p: 0.5}"),
 }
 """The lists of a section whose items are told apart by name: what one is, by name, an example."""
+_NAME = re.compile(r"\w[\w.+-]*")
+_NAME_BYTES = 80
+"""Names become parts of file names, which may have 255 bytes."""
+
 _FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
 
 
@@ -197,7 +202,8 @@ class Registry:
                 yield tree
             else:
                 yield from _unknown_recipes(tree)
-                yield tree.text("name") or "?", _Entry(tree)
+                name = tree.text("name")
+                yield f"{tree.origin}: name: a data set needs one" if name is None else (name, _Entry(tree))
 
     def _read_networks(self) -> Iterator[tuple[str, _Entry] | str]:
         for tree in self._trees("networks"):
@@ -277,6 +283,11 @@ def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _
     for entry in entries:
         if isinstance(entry, str):
             problems.append(entry)
+        elif not _NAME.fullmatch(entry[0]) or len(entry[0].encode()) > _NAME_BYTES:
+            problems.append(
+                f"{entry[1].tree.origin}: {entry[0]!r} cannot be a name: letters, digits and . _ + - only, no more than "
+                f"{_NAME_BYTES} bytes of them, a letter or digit first"
+            )
         elif entry[0] in found:
             problems.append(f"{entry[1].tree.origin}: {entry[0]} is defined already, {found[entry[0]].tree.origin}")
         else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import random
+import resource
 import sys
 import warnings
 from pathlib import Path
@@ -73,8 +74,8 @@ def main() -> None:
 
 
 def _resident_mb() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
+    """The most that libFuzzer believes was resident so far; a process begins with what its parent once had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 if __name__ == "__main__":

@@ -413,3 +413,28 @@ def test_choices_of_framing_belong_to_data_sets(dataset: str, override: str, mes
 def test_what_cannot_be_is_no_bug_of_ours(experiment: str, override: str) -> None:
     with pytest.raises(UsageError):
         load_registry().experiment(experiment, overrides=[override])
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "../up", "a\\nb", "x\\0y", "l" * 81, " a", "a b", "<b>", "\\e[31m", "-a", ".", "", "ÿ" * 41]
+)
+@pytest.mark.parametrize("kind", ["datasets", "networks", "experiments"])
+def test_names_that_no_file_may_have(tmp_path: Path, kind: str, name: str) -> None:
+    """Names become parts of file names, and are shown."""
+    text = {
+        "datasets": f'name: "{name}"\n',
+        "networks": f'"{name}": {{structure: "APk10s10", dropout: 0.5, batch_norm: per-step}}\n',
+        "experiments": f'variants: {{"{name}": {{title: x}}}}\n',
+    }[kind]
+    (tmp_path / kind).mkdir()
+    (tmp_path / kind / "f.yaml").write_text(text, encoding="utf-8")
+    (problem, *_) = Registry([tmp_path]).check()
+    assert "cannot be a name: letters, digits and" in problem
+    assert problem.isprintable()
+
+
+def test_a_name_may_have_letters_of_any_script(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/f.yaml").write_text("variants: {опыт-1.b_c+d: {title: x}}\n", encoding="utf-8")
+    assert "cannot be a name" not in "".join(Registry([tmp_path]).check())
+    assert Registry([tmp_path]).experiments() == ["опыт-1.b_c+d"]

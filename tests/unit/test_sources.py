@@ -371,6 +371,13 @@ def test_labels_without_their_head_lose_no_gesture_silently(gestures: Path, head
         opened("synthetic-gesture", gestures)
 
 
+@pytest.mark.parametrize("text", ["", "class,startTime_usec,endTime_usec\n1,0\r5,9\n", '"' + "x" * 200_000])
+def test_labels_that_are_no_table(gestures: Path, text: str) -> None:
+    (gestures / "user01_lab_labels.csv").write_bytes(text.encode())
+    with pytest.raises(DamagedFileError, match=r"user01_lab_labels\.csv"):
+        opened("synthetic-gesture", gestures)
+
+
 def test_labels_with_a_byte_order_mark_are_read(gestures: Path) -> None:
     path = gestures / "user01_lab_labels.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

@@ -75,7 +75,10 @@ class Gesture(EventSet):
         table = f"{stem}_labels.csv"
         self._require("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
         where = f"{self.storages['recordings'].path}: {table}"
-        head, *lines = csv.reader(io.StringIO(self.surveys["recordings"].texts[table])) or [[]]
+        try:
+            head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
+        except csv.Error as error:
+            raise DamagedFileError(f"{where}: {error}", hint="get the file again") from error
         if [column.strip() for column in head] != _LABELS_HEAD:
             raise DamagedFileError(f"{where}, line 1: {','.join(head)!r}, expected {','.join(_LABELS_HEAD)}")
         windows: list[_Window] = []
