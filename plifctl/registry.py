@@ -285,7 +285,7 @@ def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _
             problems.append(entry)
         elif not _NAME.fullmatch(entry[0]) or len(entry[0].encode()) > _NAME_BYTES:
             problems.append(
-                f"{entry[1].tree.origin}: {entry[0]!r} cannot be a name: letters, digits and . _ + - only, no more than "
+                f"{entry[1].tree.origin}: {entry[0]!r} cannot be a name: letters, digits and . _ + - only, at most "
                 f"{_NAME_BYTES} bytes of them, a letter or digit first"
             )
         elif entry[0] in found:
