@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from faults.world import World, document
+from faults.world import Ended, World, document
 
 NETWORK = """\
 tiny:
@@ -27,8 +30,30 @@ variants:
     title: a tiny network
     neuron: {kind: plif, tau_0: 2.0}
 """
+MANY = """\
+name: many
+title: very many recordings
+layout: nmnist
+kind: events
+shape: [2, 34, 34]
+classes: ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
+samples: {train: 90000, test: 10000}
+frames: {slicing: number, outside_events: refuse}
+"""
 Times = Callable[[int, int], int]
 Told = Callable[[str], None]
+
+
+def watched(process: subprocess.Popen[str], look: Callable[[int], None]) -> Ended:
+    """Lets a process run to its end, whatever it says, and looks at it all the time."""
+    with ThreadPoolExecutor(1) as reader:
+        said = reader.submit(process.communicate)
+        while process.poll() is None:
+            with suppress(OSError, StopIteration):  # it has just ended
+                look(process.pid)
+            time.sleep(0.05)
+        out, err = said.result()
+    return Ended(process.returncode, out, err)
 
 
 def peak_of(pid: int) -> tuple[int, int]:
@@ -51,17 +76,12 @@ def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
             events = generator.integers(0, 34, (6, 5)).astype(np.uint8)
             events[:, 2] = 0
             path.write_bytes(events.tobytes())
-        process = world.start(("prepare", "nmnist", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
-        peak = 0
-        while process.poll() is None:
-            try:
-                peak = max(peak, peak_of(process.pid)[0])
-            except (OSError, StopIteration):  # it has just ended
-                break
-            time.sleep(0.05)
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
-        assert json.loads(out)["samples"]["train"] + json.loads(out)["samples"]["test"] == count
+        world.register(datasets_many=MANY)
+        seen = [0]
+        process = world.start(("prepare", "many", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
+        samples = document(watched(process, lambda pid, seen=seen: seen.append(peak_of(pid)[0])))["samples"]
+        peak = max(seen)
+        assert samples["train"] + samples["test"] == count
         assert world.leftovers() == []
         assert world.run("cache", "verify").code == 0
         peaks.append((count, peak))
@@ -71,26 +91,19 @@ def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
 
 
 def test_many_epochs(world: World, times: Times, told: Told) -> None:
-    own = world.folder / "mine"
-    for name, text in (("networks/tiny.yaml", NETWORK), ("experiments/tiny.yaml", EXPERIMENT)):
-        (own / name).parent.mkdir(parents=True)
-        (own / name).write_text(text)
-    world.environment["PLIFCTL_REGISTRY"] = str(own)
+    world.register(networks_tiny=NETWORK, experiments_tiny=EXPERIMENT)
     document(world.run("prepare", "synthetic-gesture", "--T", 2, "--raw", "raw", "--json"))
     epochs = times(40, 1000)
     process = world.start(("train", "tiny", "--epochs", epochs, "--checkpoint-every", 1, "--json"))
     handles: list[int] = []
     files: set[str] = set()
-    while process.poll() is None:
-        try:
-            if list(world.runs.glob("*/checkpoints/best.pt")):
-                handles.append(peak_of(process.pid)[1])
-                files |= {path.name for path in world.runs.rglob("*") if not path.name.endswith(".partial")}
-        except (OSError, StopIteration):
-            break
-        time.sleep(0.05)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+
+    def look(pid: int) -> None:
+        if list(world.runs.glob("*/checkpoints/best.pt")):
+            handles.append(peak_of(pid)[1])
+            files.update(path.name for path in world.runs.rglob("*") if not path.name.endswith(".partial"))
+
+    document(watched(process, look))
     (run,) = world.runs.iterdir()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))

@@ -61,6 +61,15 @@ class World:
     def runs(self) -> Path:
         return self.folder / "runs"
 
+    def register(self, **files: str) -> None:
+        """Writes files of a registry folder of the user's own, by kind and name: ``networks_tiny`` is networks/tiny."""
+        own = self.folder / "registry"
+        for name, text in files.items():
+            path = own / f"{name.replace('_', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.environment["PLIFCTL_REGISTRY"] = str(own)
+
     def start(self, arguments: Sequence[object], **environment: object) -> subprocess.Popen[str]:
         """Starts ``plifctl`` with arguments."""
         return subprocess.Popen(
