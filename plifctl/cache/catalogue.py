@@ -117,7 +117,7 @@ def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
 
 def _nearest_of(there: Sequence[Entry], wanted: Mapping[str, Any], cache_dir: Path) -> str:
     if not there:
-        return f"none was made in {cache_dir}"
+        return f"there is none to use in {cache_dir}"
     compared = ((entry, differences(wanted, entry.fields or {})) for entry in there)
     entry, found = min(compared, key=lambda pair: len(pair[1]))
     return f"the nearest, {entry.path.name}, differs: {said(found)}"

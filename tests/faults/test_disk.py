@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import shutil
 import subprocess
@@ -139,3 +140,56 @@ def test_a_slow_disk(world: World) -> None:
     assert document(world.run(*PREPARE, **slow))["content_digest"] == wanted
     document(world.run(*TRAIN, **slow))
     assert world.run("runs", "verify").code == 0
+
+
+@pytest.fixture
+def unprivileged(world: World) -> World:
+    """Commands that are refused what a user is refused; root, as CI often is, would not be."""
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv, which takes root's rights away, is not here")
+        world.under = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    return world
+
+
+def test_folders_that_are_read_only(unprivileged: World) -> None:
+    """A folder of somebody else's can be read from; what wants to write into it names it."""
+    world = unprivileged
+    wanted = document(world.run(*PREPARE))["content_digest"]
+    document(world.run(*TRAIN))
+    (cache,) = world.caches.rglob("*.h5")
+    (run,) = world.begun()
+    closed = [world.folder, *(path for path in world.folder.rglob("*") if path.is_dir())]
+    before = snapshot(world.folder)
+    for folder in closed:
+        folder.chmod(0o555)
+    try:
+        assert document(world.run(*PREPARE))["content_digest"] == wanted  # it is there
+        for command in (
+            ("cache", "verify"),
+            ("cache", "ls"),
+            ("runs", "verify"),
+            ("runs", "show", "last"),
+            ("eval", "last"),
+            ("report", "--table", "demo"),
+        ):
+            ended = world.run(*command)
+            assert ended.code == 0, (command, ended.err)
+        for command in (
+            (*PREPARE, "--force"),
+            ("prepare", "synthetic-gesture", "--T", 5, "--raw", "raw"),
+            TRAIN,
+            ("train", "--resume", "last", "--epochs", 2),
+            ("cache", "rm", "synthetic-gesture"),
+            ("runs", "rm", "--yes", run.name),
+            ("report", "--html", world.folder / "page"),
+        ):
+            refused(world.run(*command), world.folder)
+        cache.chmod(0)
+        ended = world.run("eval", "last")
+        assert (ended.code, f"{cache}: may not be read" in ended.err) == (5, True)
+    finally:
+        cache.chmod(0o644)
+        for folder in closed:
+            folder.chmod(0o755)
+    assert snapshot(world.folder) == before

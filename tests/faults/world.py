@@ -42,7 +42,7 @@ class World:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.program = folder, ["-m", "plifctl"]
+        self.folder, self.program, self.under = folder, ["-m", "plifctl"], list[str]()
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLIFCTL_", "FAULTS_"))}
         self.environment = {
@@ -73,7 +73,7 @@ class World:
     def start(self, arguments: Sequence[object], **environment: object) -> subprocess.Popen[str]:
         """Starts ``plifctl`` with arguments."""
         return subprocess.Popen(
-            [sys.executable, *self.program, *map(str, arguments)],
+            [*self.under, sys.executable, *self.program, *map(str, arguments)],
             cwd=self.folder,
             env=self.environment | {name: str(value) for name, value in environment.items()},
             stdout=subprocess.PIPE,
