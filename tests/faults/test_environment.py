@@ -16,6 +16,7 @@ from making import write_gestures
 
 import plifctl as package
 
+ONLINE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # tests themselves are offline
 ROOT = Path(package.__file__).parents[1]
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
@@ -89,8 +90,9 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
     build = tmp_path / "build"
     venv.create(build, with_pip=True)
     python = build / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True)
-    subprocess.run([python, "-m", "build", "--outdir", tmp_path / "dist", ROOT], check=True, capture_output=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "build"], check=True, env=ONLINE)
+    built = [python, "-m", "build", "--outdir", tmp_path / "dist", ROOT]
+    subprocess.run(built, check=True, capture_output=True, env=ONLINE)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
     wanted = {"experiments/demo.yaml", "published/table-4.yaml", "datasets/gesture.yaml"}
@@ -103,13 +105,13 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
     clean = tmp_path / "clean"
     venv.create(clean, with_pip=True)
     python = clean / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel], check=True)
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel]
+    subprocess.run(install, check=True, env=ONLINE)
     for command in (("ls",), ("check",), ("report", "--table", "all"), ("report", "--html", "page")):
         said = subprocess.run(
             [clean / "bin" / "plifctl", *command],
             cwd=tmp_path,
-            env=environment,
+            env=ONLINE,
             capture_output=True,
             text=True,
             check=False,
