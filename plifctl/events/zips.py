@@ -46,8 +46,11 @@ class ZipReader:
 
     def __init__(self, archive: Path | bytes, *, where: str) -> None:
         self._where = where
-        with zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive) as directory:
-            self._members = directory.infolist()
+        try:
+            with zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive) as directory:
+                self._members = directory.infolist()
+        except (ValueError, NotImplementedError) as error:  # a name that is no UTF-8, a version from the future
+            raise zipfile.BadZipFile(str(error)) from error
         self._bytes: Callable[[int, int], bytes]  # count, start
         if isinstance(archive, bytes):
             self._size = len(archive)

@@ -572,6 +572,16 @@ class TestZips:
         tracemalloc.stop()
         assert peak < 2**24
 
+    def test_a_name_that_is_not_what_the_directory_says(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path)
+        data = bytearray(path.read_bytes())
+        at = data.index(b"PK\x01\x02")
+        data[at + 9] |= 8  # names are UTF-8
+        data[at + 46] = 0xFF
+        path.write_bytes(data)
+        with pytest.raises(DamagedFileError, match=r"Train\.zip: damaged .* can't decode byte 0xff"):
+            opened("nmnist", tmp_path)
+
     @pytest.mark.parametrize("packed", [1000, 2**30])
     def test_more_packed_bytes_than_the_archive_has_are_not_even_allocated(self, tmp_path: Path, packed: int) -> None:
         path = self.written(tmp_path)
