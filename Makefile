@@ -10,7 +10,7 @@ RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(B
 
 MATRIX ?= 3.12 3.13
 
-.PHONY: help demo test lint unit test-browser test-matrix faults reference bench-env bench-prepare bench-loader bench-train golden clean
+.PHONY: help demo test lint unit test-browser test-gpu test-matrix faults reference bench-env bench-prepare bench-loader bench-train golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -47,6 +47,9 @@ unit: $(READY)  ## pytest only
 test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, Chromium comes from the system (Debian: chromium)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(BIN)/python -m pytest tests/browser
+
+test-gpu: $(READY) ## the kernels on a GPU, against the definition; .venv needs torch's build with CUDA
+	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
 
 # where pip is not offered torch's CPU build for such a Python, it takes the one with CUDA: gigabytes
 test-matrix: $(MATRIX:%=test-python-%) ## every test under other Pythons, each in its own environment: MATRIX="3.12 3.13"

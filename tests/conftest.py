@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from making import write_gestures
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported; make test-gpu says 0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -75,7 +75,7 @@ def evaluate(
     from plifctl.training.optimise import autocast
     from plifctl.training.samples import choose_place
 
-    target = choose_device(device)
+    target = choose_device(device, kernel)
     if target.type == "cpu":
         keep_freed_memory()
     path = models.checkpoint_of(run, checkpoint, runs_dir)

@@ -114,7 +114,7 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
     resumed = find_run(ask.resume, ask.runs_dir) if ask.resume is not None else None
     resolved = _as_before(ask, resumed) if resumed is not None else _anew(ask)
     check_options(resolved.spec.train)
-    device = choose_device(ask.device)
+    device = choose_device(ask.device, ask.kernel)
     if device.type == "cpu":
         keep_freed_memory()
     if ask.deterministic:
@@ -434,16 +434,25 @@ def check_frames(cache: Cache, spec: ExperimentSpec) -> None:
         )
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
     """Returns the torch device of that name, or the best there is.
 
     Raises:
-        UsageError: There is no such device here.
+        UsageError: There is no such device here, or the kernel does not serve it.
     """
     import torch
 
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    from plifctl.snn.kernels import why_not
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else _named_device(name)
+    if (why := why_not(kernel, device)) is not None:
+        raise UsageError(f"--kernel {kernel}: {why}", hint="leave --kernel out, or choose with --device")
+    return device
+
+
+def _named_device(name: str) -> torch.device:
+    import torch
+
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # "meta" has tensors, but nothing in them

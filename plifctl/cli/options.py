@@ -92,8 +92,11 @@ DataInOption = Annotated[
     ),
 ]
 KernelOption = Annotated[
-    Literal["auto", "eager", "fused"],
-    typer.Option("--kernel", help="Of spiking layers: eager is the definition, fused one compiled pass on the CPU."),
+    Literal["auto", "eager", "fused", "triton"],
+    typer.Option(
+        "--kernel",
+        help="Of spiking layers: eager is the definition; fused, on the CPU, and triton, on a GPU, do it in one pass.",
+    ),
 ]
 RawOption = Annotated[
     Path | None,

@@ -148,7 +148,8 @@ def vote(spikes: Tensor, voters: int) -> Tensor:
 
     Source: Sec. 4.1, the voting layer APk10s10.
     """
-    return spikes.view(*spikes.shape[:-1], spikes.shape[-1] // voters, voters).mean(-1)
+    dtype = torch.promote_types(spikes.dtype, torch.float32)  # tenths are no numbers of half precision
+    return spikes.view(*spikes.shape[:-1], spikes.shape[-1] // voters, voters).mean(-1, dtype=dtype)
 
 
 def predict(rates: Tensor) -> Tensor:

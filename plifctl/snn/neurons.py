@@ -40,13 +40,13 @@ class Spiking(nn.Module):
         spec = self.spec
         dtype = torch.promote_types(x.dtype, torch.float32)
         return Dynamics(
-            x.new_tensor(1.0 / spec.start_tau, dtype=dtype) if self.a is None else self.a.sigmoid(),
-            x.new_tensor(spec.v_threshold, dtype=dtype) if self.v_threshold is None else self.v_threshold,
+            x.new_full((), 1.0 / spec.start_tau, dtype=dtype) if self.a is None else self.a.sigmoid(),
+            x.new_full((), spec.v_threshold, dtype=dtype) if self.v_threshold is None else self.v_threshold,
             spec.v_reset,
             spec.reset == "soft",
             spec.detach_reset,
             spec.surrogate,
-            x.new_tensor(spec.surrogate_width, dtype=dtype) if self.log_width is None else self.log_width.exp(),
+            x.new_full((), spec.surrogate_width, dtype=dtype) if self.log_width is None else self.log_width.exp(),
         )
 
     @property

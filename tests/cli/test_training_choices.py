@@ -88,3 +88,20 @@ def test_what_cannot_be(prepared: Plifctl, places: Path, setting: str, code: int
     if code == 2:  # no run was begun
         assert not (places / "runs").exists()
         assert prepared(*command, "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("command", [("train", "demo"), ("eval", "x.pt")], ids=str)
+def test_a_kernel_that_does_not_serve_the_device(
+    command: tuple[str, str], plifctl: Plifctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    said = plifctl(*command, "--kernel", "triton", "--device", "cpu")
+    assert said.code == 2
+    assert ("for GPUs, not for cpu" in said.err) or ("Triton is not installed" in said.err)
+    assert "hint: leave --kernel out" in said.err
+    monkeypatch.setattr("plifctl.snn.kernels.find_spec", lambda name: None)
+    assert "--kernel triton: Triton is not installed" in plifctl(*command, "--kernel", "triton").err
+    from plifctl.snn.kernels import why_not
+
+    assert why_not("fused", torch.device("cuda", 1)) == "it is for the CPU, not for cuda:1"
+    assert why_not("auto", torch.device("cuda")) is None

@@ -1,81 +1,36 @@
-"""The fused kernel against the definition: values, gradients, statistics, of whole stages and networks."""
+"""The fast kernels against the definition: values, gradients, statistics, of whole stages and networks.
+
+Triton's run in its interpreter here, on tiles so small that there are many; ``tests/gpu`` has them on a GPU.
+"""
 
 from typing import Any
 
 import pytest
 import torch
+from stages import NEURONS, PLIF, Result, stage
 from torch import Tensor
 
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
 from plifctl.snn.neurons import Spiking
-from plifctl.specs import NetworkSpec, NeuronSpec
-
-PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
-KERNELS: tuple[Kernel, ...] = ("eager", "fused")
-
-NEURONS: list[dict[str, Any]] = [
-    {},
-    {"kind": "lif", "tau_0": None, "tau": 3.0},
-    {"v_reset": -0.5, "v_threshold": 0.7},
-    {"detach_reset": False, "v_reset": -0.5},
-    {"reset": "soft"},
-    {"reset": "soft", "detach_reset": False, "v_threshold": 0.7},
-    {"surrogate": "sigmoid", "surrogate_width": 0.25},
-    {"surrogate": "rectangular"},
-    {"surrogate": "triangular", "surrogate_width": 0.7},
-    {"tau_per": "channel"},
-    {"tau_per": "neuron"},
-    {"learn_threshold": True},
-    {"learn_threshold": True, "reset": "soft", "detach_reset": False, "learn_surrogate_width": True},
-    {"learn_surrogate_width": True, "surrogate": "sigmoid", "tau_per": "neuron"},
-    {"learn_surrogate_width": True, "surrogate": "triangular"},
-]
-
-Result = dict[str, Tensor]
+from plifctl.specs import NetworkSpec
 
 
-def stage(
-    kernel: Kernel,
-    shape: tuple[int, ...],
-    T: int,
-    neuron: dict[str, Any],
-    dtype: torch.dtype = torch.float64,
-    norm: str | None = "per-step",
-    pool: tuple[str, int] | None = ("max", 2),
-    training: bool = True,
-) -> Result:
-    """Everything that a stage gives and leaves behind, for inputs ``shape`` of [T or 1, N, …] drawn by a seed."""
-    generator = torch.Generator().manual_seed(7)
+@pytest.fixture(params=["fused", "triton"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """Each fast kernel."""
+    if request.param == "triton":
+        pytest.importorskip("triton", reason="Triton is not installed")
+        from plifctl.snn.kernels import triton
 
-    def drawn(*size: int) -> Tensor:
-        return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype)
-
-    x = (1.5 * drawn(*shape) + 0.5).requires_grad_()
-    spiking = Spiking(PLIF.model_copy(update=neuron), shape[2:]).to(dtype)
-    if spiking.a is not None:
-        spiking.a.data += 0.5 * drawn(*spiking.a.shape)
-    found: Result = {}
-    layer = None
-    if norm is not None:
-        layer = BatchNorm(shape[2], per_step=norm == "per-step").to(dtype).train(training)
-        layer.weight.data = 1.5 + 0.3 * drawn(shape[2])
-        layer.bias.data = 0.3 * drawn(shape[2])
-        layer.running_var += 0.5
-    pooling = Pool(*pool, pool[1]) if pool is not None else None
-    spikes = spiking_stage(x, T, spiking.dynamics(x), layer, pooling, kernel)
-    (spikes.pooled * drawn(*spikes.pooled.shape)).sum().backward()
-    found |= {"spikes": spikes.pooled.detach(), "fired": spikes.fired, "grad": x.grad if x.grad is not None else x}
-    modules: dict[str, torch.nn.Module] = {"sn": spiking} | ({"bn": layer} if layer is not None else {})
-    for name, module in modules.items():
-        found |= {f"{name}.{key}": p.grad for key, p in module.named_parameters() if p.grad is not None}
-        found |= {f"{name}.{key}": b.clone() for key, b in module.named_buffers()}
-    return found
+        monkeypatch.setattr(triton, "TILE", 512)
+    kernel: Kernel = request.param
+    return kernel
 
 
-def compare(*arguments: Any, **options: Any) -> Result:
-    expected, found = (stage(kernel, *arguments, **options) for kernel in KERNELS)
+def compare(fast: Kernel, *arguments: Any, **options: Any) -> Result:
+    expected, found = (stage(kernel, *arguments, **options) for kernel in ("eager", fast))
     assert expected.keys() == found.keys()
     assert torch.equal(expected["spikes"], found["spikes"])
     assert expected["fired"] == found["fired"]
@@ -85,8 +40,8 @@ def compare(*arguments: Any, **options: Any) -> Result:
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-def test_every_neuron_on_maps(neuron: dict[str, Any]) -> None:
-    found = compare((5, 3, 6, 7, 9), 5, neuron)
+def test_every_neuron_on_maps(fast: Kernel, neuron: dict[str, Any]) -> None:
+    found = compare(fast, (5, 3, 6, 7, 9), 5, neuron)
     assert 0.005 < found["fired"] / (5 * 3 * 6 * 7 * 9) < 0.9
     learnt = {"a"} - ({"a"} if neuron.get("kind") == "lif" else set())
     learnt |= {"v_threshold"} if neuron.get("learn_threshold") else set()
@@ -95,32 +50,34 @@ def test_every_neuron_on_maps(neuron: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-def test_every_neuron_on_features(neuron: dict[str, Any]) -> None:
-    compare((4, 3, 521), 4, neuron, norm=None, pool=None)
+def test_every_neuron_on_features(fast: Kernel, neuron: dict[str, Any]) -> None:
+    compare(fast, (4, 3, 521), 4, neuron, norm=None, pool=None)
 
 
 @pytest.mark.parametrize("pool", [None, ("max", 2), ("max", 3), ("average", 2), ("average", 5)])
 @pytest.mark.parametrize("size", [(1, 1), (6, 6), (7, 9), (5, 20)])
 @pytest.mark.parametrize("steps", [(1, 1), (1, 6), (6, 6)], ids=str)
-def test_sizes_and_pooling(pool: tuple[str, int] | None, size: tuple[int, int], steps: tuple[int, int]) -> None:
+def test_sizes_and_pooling(
+    fast: Kernel, pool: tuple[str, int] | None, size: tuple[int, int], steps: tuple[int, int]
+) -> None:
     if pool is not None and pool[1] > min(size):
         return
-    compare((steps[0], 2, 3, *size), steps[1], {}, pool=pool)
+    compare(fast, (steps[0], 2, 3, *size), steps[1], {}, pool=pool)
 
 
 @pytest.mark.parametrize("norm", [None, "per-step", "over-time"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_batch_norm(norm: str | None, training: bool, steps: int) -> None:
-    compare((steps, 2, 130, 4, 6), 4, {"tau_per": "neuron"}, norm=norm, training=training)
+def test_batch_norm(fast: Kernel, norm: str | None, training: bool, steps: int) -> None:
+    compare(fast, (steps, 2, 130, 4, 6), 4, {"tau_per": "neuron"}, norm=norm, training=training)
 
 
-def test_statistics_far_from_zero() -> None:
+def test_statistics_far_from_zero(fast: Kernel) -> None:
     """The mean is 10⁴ deviations away: sums of squares would have lost everything."""
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-3)):
         x = 1e4 + torch.randn(3, 2, 5, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        norms = [BatchNorm(5, per_step=True).to(dtype) for _ in KERNELS]
-        for norm, kernel in zip(norms, KERNELS, strict=True):
+        norms = [BatchNorm(5, per_step=True).to(dtype) for _ in range(2)]
+        for norm, kernel in zip(norms, ("eager", fast), strict=True):
             spiking = Spiking(PLIF, (5, 8, 8)).to(dtype)
             spiking_stage(x.to(dtype), 3, spiking.dynamics(x.to(dtype)), norm, kernel=kernel)
         torch.testing.assert_close(norms[1].running_mean, norms[0].running_mean, rtol=1e-6, atol=0)
@@ -128,24 +85,24 @@ def test_statistics_far_from_zero() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4, 4), (3, 0, 3, 4, 4), (0, 2, 5), (3, 0, 5)])
-def test_nothing_gives_nothing(shape: tuple[int, ...]) -> None:
+def test_nothing_gives_nothing(fast: Kernel, shape: tuple[int, ...]) -> None:
     maps = len(shape) == 5
-    found = stage("fused", shape, shape[0], {}, norm=None, pool=("max", 2) if maps else None)
+    found = stage(fast, shape, shape[0], {}, norm=None, pool=("max", 2) if maps else None)
     assert found["spikes"].shape == ((*shape[:3], 2, 2) if maps else shape)
     assert found["fired"] == 0
 
 
-def test_one_value_a_channel_has_no_statistics() -> None:
-    for kernel in KERNELS:
+def test_one_value_a_channel_has_no_statistics(fast: Kernel) -> None:
+    for kernel in ("eager", fast):
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             stage(kernel, (2, 1, 3, 1, 1), 2, {}, pool=None)
 
 
-def test_single_precision() -> None:
+def test_single_precision(fast: Kernel) -> None:
     """Spikes differ only where a potential is within rounding of the threshold; gradients agree where spikes do."""
     shape = (8, 4, 32, 14, 14)
     exact = stage("eager", shape, 8, {})
-    found = stage("fused", shape, 8, {}, dtype=torch.float32)
+    found = stage(fast, shape, 8, {}, dtype=torch.float32)
     assert found["spikes"].dtype == torch.float32
     different = (found["spikes"] != exact["spikes"]).flatten(3).any(3).any(0)
     assert different.float().mean() < 0.05
@@ -171,10 +128,10 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 STRUCTURE = "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-MPk2s2-SN-MPk2s1-DP-FC16-SN-DP-FC20-SN-APk10s10"
 
 
-def test_a_network_is_the_same_by_both() -> None:
+def test_a_network_is_the_same_by_both(fast: Kernel) -> None:
     spec = NetworkSpec(name="test", structure=STRUCTURE, dropout=0.5, batch_norm="per-step")
     found = []
-    for kernel in KERNELS:
+    for kernel in ("eager", fast):
         torch.manual_seed(0)
         net = SpikingNetwork(spec, PLIF, (2, 19, 22), 2, kernel).double()
         for parameter in net.parameters():
@@ -219,29 +176,61 @@ def test_dynamics_come_from_the_spec() -> None:
     assert found.k.item() == pytest.approx(0.25)
 
 
-def test_half_precision_is_computed_in_single() -> None:
-    x = torch.randn(3, 2, 5).bfloat16()
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_single(fast: Kernel, kind: torch.dtype) -> None:
+    """Spikes are numbers that half precision has; on a GPU they stay in it, which halves what is written."""
+    x = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0)).to(kind)
     dynamics = Spiking(PLIF, (5,)).dynamics(x)
-    for kernel in KERNELS:
+    assert dynamics.k.dtype == torch.float32
+    expected = spiking_stage(x.float(), 3, dynamics, kernel="eager").pooled
+    for kernel, dtype in (("eager", torch.float32), (fast, kind if fast == "triton" else torch.float32)):
         found = spiking_stage(x, 3, dynamics, kernel=kernel).pooled
-        assert torch.equal(found, spiking_stage(x.float(), 3, dynamics, kernel=kernel).pooled)
-        assert found.dtype == torch.float32
+        assert found.dtype == dtype
+        assert torch.equal(found.float(), expected)
 
 
-def test_there_is_no_second_derivative() -> None:
+def test_gradients_in_half_precision_are_those_of_single_rounded_once(fast: Kernel) -> None:
+    def gradients(kernel: Kernel, dtype: torch.dtype) -> list[Tensor]:
+        x = torch.randn(9, 2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).bfloat16().to(dtype).requires_grad_()
+        spiking, norm = Spiking(PLIF, (3, 6, 7)), BatchNorm(3, per_step=True)
+        spikes = spiking_stage(x, 9, spiking.dynamics(x), norm, Pool("max", 2, 2), kernel).pooled
+        weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+        (spikes.float() * weights).sum().backward()
+        found = [x.grad, spiking.a.grad if spiking.a is not None else None, norm.weight.grad, norm.bias.grad]
+        return [grad for grad in found if grad is not None]
+
+    (own, *others), (exact, *expected) = gradients(fast, torch.bfloat16), gradients("eager", torch.float32)
+    assert own.dtype == torch.bfloat16
+    torch.testing.assert_close(own.float(), exact, rtol=2**-7, atol=1e-6)  # Triton's interpreter does not round
+    for other, wanted in zip(others, expected, strict=True):
+        torch.testing.assert_close(other, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("T", [1, 2, 7, 8, 9, 17, 32])
+def test_any_number_of_steps(fast: Kernel, T: int) -> None:
+    compare(fast, (T, 2, 3, 5, 4), T, {"detach_reset": False, "tau_per": "channel"})
+    compare(fast, (T, 2, 30), T, {"reset": "soft"}, norm=None, pool=None)
+
+
+def test_the_same_each_time(fast: Kernel) -> None:
+    one, other = (stage(fast, (4, 3, 5, 9, 8), 4, {"learn_threshold": True}, dtype=torch.float32) for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_there_is_no_second_derivative(fast: Kernel) -> None:
     x = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
-    spikes = spiking_stage(x, 3, Spiking(PLIF, (5,)).double().dynamics(x), kernel="fused").pooled
+    spikes = spiking_stage(x, 3, Spiking(PLIF, (5,)).double().dynamics(x), kernel=fast).pooled
     (gradient,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient.sum().backward()
 
 
-def test_running_statistics_that_move_between_forward_and_backward_change_nothing() -> None:
+def test_running_statistics_that_move_between_forward_and_backward_change_nothing(fast: Kernel) -> None:
     x = torch.randn(3, 2, 5, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = []
     for moved in (0.0, 1.0):
         norm = BatchNorm(5, per_step=True).double().eval()
-        spikes = spiking_stage(x, 3, Spiking(PLIF, (5, 4, 4)).double().dynamics(x), norm, kernel="fused").pooled
+        spikes = spiking_stage(x, 3, Spiking(PLIF, (5, 4, 4)).double().dynamics(x), norm, kernel=fast).pooled
         assert norm.running_mean is not None
         norm.running_mean += moved
         found.append(torch.autograd.grad(spikes.sum(), (norm.weight, x)))

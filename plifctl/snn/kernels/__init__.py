@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import math
+import os
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels.eager import stage_eager
 from plifctl.snn.layers import BatchNorm, Pool
 
-Kernel = Literal["auto", "eager", "fused"]
+Kernel = Literal["auto", "eager", "fused", "triton"]
+
+
+def why_not(kernel: Kernel, device: torch.device) -> str | None:
+    """Returns why a kernel does not serve a device; None where it does."""
+    if kernel == "fused" and device.type != "cpu":
+        return f"it is for the CPU, not for {device}"
+    if kernel == "triton" and find_spec("triton") is None:
+        return "Triton is not installed"
+    if kernel == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it is for GPUs, not for {device}"
+    return None
 
 
 class Spikes(NamedTuple):
     """What a spiking layer gives.
 
     Attributes:
-        pooled: Spikes after pooling ``[T, N, ...]``, float32 or float64.
+        pooled: Spikes after pooling ``[T, N, ...]``.
         fired: Number of spikes before pooling, a float64 scalar.
         neurons: Number of neurons times steps times samples.
     """
@@ -39,17 +53,21 @@ def spiking_stage(
     """Runs batch norm, a layer of leaky integrate-and-fire neurons from V_{−1} = V_reset on, and pooling.
 
     Args:
-        x: Input ``[T, N, C, H, W]`` or ``[T, N, F]``; with 1 for T it is the same at every step. What has half
-            precision (convolutions under autocast give it) is computed in float32: potentials add up small changes.
+        x: Input ``[T, N, C, H, W]`` or ``[T, N, F]``; with 1 for T it is the same at every step. Of half precision
+            (convolutions under autocast give it) all is computed in float32: potentials add up small changes.
         T: Number of time steps.
         dynamics: The neurons.
         norm: Batch norm before them.
         pooling: Pooling of their spikes, in windows that do not overlap.
-        kernel: ``eager`` is the definition, step by step; ``fused`` one compiled pass on the CPU; ``auto`` the fastest
-            that serves ``x``.
+        kernel: ``eager`` is the definition, step by step; ``fused`` one compiled pass on the CPU; ``triton`` the same
+            on a GPU, where spikes have the precision of ``x``; ``auto`` is fused on a CPU and eager elsewhere.
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    if kernel == "triton":
+        from plifctl.snn.kernels.triton import stage_triton
+
+        return Spikes(*stage_triton(x, T, dynamics, norm, pooling), T * math.prod(x.shape[1:]))
     x = x.float() if x.dtype.itemsize < 4 else x
     if kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
         from plifctl.snn.kernels.fused import stage_fused  # numba takes half a second to import

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import loops
 from plifctl.snn.kernels.eager import stage_eager
-from plifctl.snn.layers import BatchNorm, Pool, combined_moments
-from plifctl.snn.ranks import summed
+from plifctl.snn.kernels.rows import Moments, affine, moments_of, rates, rows_of_maps, through_norm
+from plifctl.snn.layers import BatchNorm, Pool
 
 ITEMS = 16
 """Into so many pieces, at least, work is cut where it can be; more would be more sums to add up."""
@@ -38,8 +38,8 @@ def stage_fused(
         return stage_eager(x, T, dynamics, norm, pooling)
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     maps = x.dim() == 5
-    rows = _rows_of_maps(x) if maps else _rows_of_features(x)
-    k = _rates(dynamics.k, rows.shape[3:], maps=maps)
+    rows = rows_of_maps(x) if maps else _rows_of_features(x)
+    k = rates(dynamics.k, rows.shape[3:], maps=maps)
     v_threshold = dynamics.v_threshold.expand(rows.shape[4])
     choices = _Choices(
         T,
@@ -50,7 +50,7 @@ def stage_fused(
         1 if pooling is None else pooling.kernel,
         pooling is not None and pooling.mode == "average",
     )
-    moments = None if norm is None else _moments(rows, norm)
+    moments = None if norm is None else moments_of(rows, norm, _sums)
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     pooled, count = _Stage.apply(rows, weight, bias, k, v_threshold, dynamics.width, moments, choices)  # type: ignore[no-untyped-call]
     return (pooled.permute(0, 1, 4, 2, 3) if maps else pooled.flatten(2)), count
@@ -66,24 +66,6 @@ class _Choices(NamedTuple):
     average: bool
 
 
-class _Moments(NamedTuple):
-    """What batch norm normalises by, float64 ``[T or 1, C]``.
-
-    Attributes:
-        mean: Of each channel.
-        scale: 1/√(variance + ε).
-        values: Of how many values, over all processes; 0: they are the running ones, which no input moves.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    values: float
-
-
-def _rows_of_maps(x: Tensor) -> Tensor:
-    return x.permute(0, 1, 3, 4, 2).contiguous()
-
-
 def _rows_of_features(x: Tensor) -> Tensor:
     """``[T, N, F]`` as ``[T, N, 1, F/C, C]`` with the largest C that divides F."""
     features = x.shape[2]
@@ -91,43 +73,10 @@ def _rows_of_features(x: Tensor) -> Tensor:
     return x.reshape(*x.shape[:2], 1, features // lanes, lanes)
 
 
-def _rates(k: Tensor, place: torch.Size, *, maps: bool) -> Tensor:
-    """1/τ as ``[1 or H·W, C]``."""
-    width, channels = place
-    if k.numel() == 1:
-        return k.reshape(1, 1).expand(1, channels)
-    if not maps:
-        return k.reshape(width, channels)
-    return k.permute(1, 2, 0).reshape(-1, channels)
-
-
-def _moments(rows: Tensor, norm: BatchNorm) -> _Moments:
-    if not norm.training:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        mean, variance, values = (
-            norm.running_mean[None].to(torch.float64, copy=True),
-            norm.running_var[None].double(),
-            0.0,
-        )
-    else:
-        mean, variance, values = _batch_statistics(rows.detach(), per_step=norm.per_step)
-        norm.track(mean, variance, values)
-    return _Moments(mean, (variance + norm.eps).rsqrt(), values)
-
-
-def _batch_statistics(rows: Tensor, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
-    """Mean and variance of each channel over all processes, float64 ``[T or 1, C]``, and of how many values."""
-    values = rows[0, ..., 0].numel()
-    if not values:  # a small batch may not reach all processes
-        nothing = torch.zeros(len(rows), rows.shape[4], dtype=torch.float64)
-        return combined_moments(nothing, nothing, 0, per_step=per_step)
-    pivot = rows[:, 0, 0, 0]  # any value near the others: squares of small differences lose little
+def _sums(rows: Tensor, pivot: Tensor) -> Tensor:
     sums = np.zeros((rows.shape[2], len(rows), 2, rows.shape[4]))
     loops.statistics(rows.numpy(), pivot.numpy(), sums)
-    shift, square = torch.from_numpy(sums.sum(0)).unbind(1)
-    step_mean, step_square = pivot + shift / values, square - shift * shift / values
-    return combined_moments(step_mean, step_square, values, per_step=per_step)
+    return torch.from_numpy(sums.sum(0))
 
 
 class _Stage(torch.autograd.Function):
@@ -140,18 +89,11 @@ class _Stage(torch.autograd.Function):
         k: Tensor,
         v_threshold: Tensor,
         width: Tensor,
-        moments: _Moments | None,
+        moments: Moments | None,
         choices: _Choices,
     ) -> tuple[Tensor, Tensor]:
         _, samples, height, columns, channels = x.shape
-        if moments is None:
-            scale, shift = x.new_ones(1, channels), x.new_zeros(1, channels)
-        else:
-            assert weight is not None
-            assert bias is not None
-            scale = moments.scale * weight
-            shift = (bias - moments.mean * scale).to(x.dtype)
-            scale = scale.to(x.dtype)
+        scale, shift = affine(weight, bias, moments, v_threshold)
         k, v_threshold = k.contiguous(), v_threshold.contiguous()
         window = choices.window
         out = x.new_empty(choices.T, samples, height // window, columns // window, channels)
@@ -211,31 +153,12 @@ class _Stage(torch.autograd.Function):
         if moments is not None:
             total, product = torch.from_numpy(sums.sum(0)).unbind(1)
             grad_bias, grad_weight = total.sum(0).to(x.dtype), (product * moments.scale).sum(0).to(x.dtype)
-            _through_norm(grad_x, x, weight, moments, total, product)
+            through = through_norm(weight, moments, total, product)
+            loops.combine(grad_x.numpy(), x.numpy(), *_arrays(*(part.to(x.dtype) for part in through)))
         grad_k = torch.from_numpy(by_k if len(k) > 1 else by_k.sum(0, keepdims=True)).to(x.dtype)
         grad_threshold = torch.from_numpy(by_threshold.sum(0)).to(x.dtype) if shape_too else None
         grad_width = torch.tensor(by_width.sum(), dtype=x.dtype) if shape_too else None
         return grad_x, grad_weight, grad_bias, grad_k, grad_threshold, grad_width, None, None
-
-
-def _through_norm(grad: Tensor, x: Tensor, weight: Tensor, moments: _Moments, total: Tensor, product: Tensor) -> None:
-    """Makes the gradient of batch norm's output that of its input, in place.
-
-    Args:
-        grad: ``[T, N, H, W, C]``.
-        x: The input.
-        weight: γ.
-        moments: What it was normalised by.
-        total: Sum of ``grad`` in this process ``[T or 1, C]``.
-        product: Sum of ``grad`` · (x − mean).
-    """
-    by_grad = moments.scale * weight
-    by_x = constant = torch.zeros_like(by_grad)
-    if moments.values:
-        total, product = summed(torch.stack([total, product])) / moments.values
-        by_x = -by_grad * moments.scale.square() * product
-        constant = -by_grad * total - by_x * moments.mean
-    loops.combine(grad.numpy(), x.numpy(), *_arrays(*(part.to(x.dtype) for part in (by_grad, by_x, constant))))
 
 
 def _cut(height: int, width: int, window: int) -> tuple[int, int]:
