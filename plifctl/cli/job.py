@@ -342,7 +342,7 @@ def _state_of(run: Run) -> dict[str, Any] | None:
 
     if run.checkpoint("last").exists():
         return load_checkpoint(run.checkpoint("last"))
-    if run.metrics():
+    if len(run.metrics()) > 1:  # of one, it may have been killed before the state after it was saved
         raise CheckpointError(
             f"{run.checkpoint('last')}: gone, the run cannot go on", hint="begin another: leave --resume out"
         )

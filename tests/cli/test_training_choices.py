@@ -105,3 +105,22 @@ def test_a_kernel_that_does_not_serve_the_device(
 
     assert why_not("fused", torch.device("cuda", 1)) == "it is for the CPU, not for cuda:1"
     assert why_not("auto", torch.device("cuda")) is None
+
+
+def test_killed_before_the_state_after_the_first_epoch_was_saved(prepared: Plifctl, places: Path) -> None:
+    """Its row is there, its state is not: the run begins anew, in the same folder, and ends as it would have."""
+    assert prepared("train", "demo", *TINY).code == 0
+    (run,) = (places / "runs").iterdir()
+    record = json.loads((run / "result.json").read_text())
+    for name in ("result.json", "manifest.json", "checkpoints/last.pt"):
+        (run / name).unlink()
+    said = prepared("train", "--resume", "last", "--json")
+    assert said.code == 0, said.err
+    again = json.loads(said.out)
+    assert (again["accuracy"], again["tau"], again["run"]) == (record["accuracy"], record["tau"], record["run"])
+    assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1]
+    assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
+    (run / "checkpoints/last.pt").unlink()
+    said = prepared("train", "--resume", "last", "--epochs", 3)
+    assert said.code == 6
+    assert "last.pt: gone, the run cannot go on" in said.err
