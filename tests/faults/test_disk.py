@@ -67,7 +67,8 @@ def test_nothing_can_be_written_from_some_moment_on(
         strikes += 1
         assert not list(world.runs.glob("*/result.json")) or ended.code == 0
         world.age()
-        assert world.run("train", "--resume", "last").code == 0 if world.begun() else world.run(*TRAIN).code == 0
+        ended = world.run(*(("train", "--resume", "last") if world.begun() else TRAIN))
+        assert ended.code == 0, ended.err
         assert world.run("runs", "verify").code == 0
     assert snapshot(cache.parent) == before
     told(f"{strikes} disks failed")
