@@ -270,7 +270,8 @@ class TrainSpec(Spec):
         subset: Fraction of each class's training and test samples used, in sample order.
         accumulate: Batches whose mean gradient makes one step of the optimiser; their batch norms stay apart.
         clip_norm: The norm that all gradients together have at most; None: any.
-        precision: Of convolutions and matrix products; ``fp16`` scales the loss.
+        precision: Of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of 10 bits, ``fp16``
+            scales the loss.
         early_stop: End after so many epochs without a better accuracy of what chooses the model; None: never.
     """
 
@@ -295,7 +296,7 @@ class TrainSpec(Spec):
     event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
     accumulate: int = Field(default=1, ge=1)
     clip_norm: float | None = Field(default=None, gt=0)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     early_stop: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

@@ -48,6 +48,7 @@ class Request:
     checkpoint_every: int
     kernel: Kernel
     deterministic: bool
+    graph: bool
     rank_timeout: float
     dry_run: bool
     cache_dir: Path
@@ -78,7 +79,8 @@ class _Work:
 
         ask, spec = self.ask, self.resolved.spec
         feeder = Feeder(self.cache, spec, self.device, data_in=self.place, ranks=self.ranks)
-        return Trainer(spec, feeder, self.split, recorder, checkpoint_every=ask.checkpoint_every, kernel=ask.kernel)
+        every = ask.checkpoint_every
+        return Trainer(spec, feeder, self.split, recorder, checkpoint_every=every, kernel=ask.kernel, graph=ask.graph)
 
 
 def run_job(ask: Request) -> None:
@@ -104,7 +106,7 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
 
     from plifctl.runs import create_run, describe_machine
     from plifctl.training.memory import keep_freed_memory
-    from plifctl.training.optimise import check_options
+    from plifctl.training.optimise import check_options, why_no_graph
     from plifctl.training.randomness import be_deterministic
     from plifctl.training.ranks import compare_ranks
     from plifctl.training.samples import choose_place
@@ -115,6 +117,8 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
     resolved = _as_before(ask, resumed) if resumed is not None else _anew(ask)
     check_options(resolved.spec.train)
     device = choose_device(ask.device, ask.kernel)
+    if ask.graph and (why := why_no_graph(resolved.spec.train, device, ranks.size)) is not None:
+        raise UsageError(f"--graph: {why}", hint="leave --graph out")
     if device.type == "cpu":
         keep_freed_memory()
     if ask.deterministic:
@@ -158,6 +162,7 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
         **describe_machine(str(device), torch.get_num_threads(), ranks.size),
         "kernel": ask.kernel,
         "deterministic": ask.deterministic,
+        "graph": ask.graph,
     }
     if resumed is None:
         used = {"path": str(cache.path), "content_digest": cache.content_digest}

@@ -42,6 +42,11 @@ DeterministicOption = Annotated[
     typer.Option("--deterministic", help="The same bits every time on a GPU, too, or an error where that cannot be."),
 ]
 
+GraphOption = Annotated[
+    bool,
+    typer.Option("--graph", help="On a GPU: record a training step once as a CUDA graph, and replay it."),
+]
+
 _TRAIN = """Train, and test after each epoch (accuracy A).
 
 Uses the whole training set and reports the maximum, which is optimistic; validate reports accuracy B.
@@ -83,6 +88,7 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
         checkpoint_every: EveryOption = 0,
         kernel: options.KernelOption = "auto",
         deterministic: DeterministicOption = False,
+        graph: GraphOption = False,
         rank_timeout: RankTimeoutOption = 120.0,
         dry_run: options.DryRunOption = False,
         cache_dir: options.CacheDirOption = None,
@@ -108,6 +114,7 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
             checkpoint_every=checkpoint_every,
             kernel=kernel,
             deterministic=deterministic,
+            graph=graph,
             rank_timeout=rank_timeout,
             dry_run=dry_run,
             cache_dir=cache_dir or paths.cache_dir(),

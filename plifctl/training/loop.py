@@ -28,6 +28,7 @@ from plifctl.specs import ExperimentSpec, TrainSpec, frame_shape
 from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
 from plifctl.training.diagnosis import what_broke
+from plifctl.training.graphs import Recorded
 from plifctl.training.memory import is_out_of_memory
 from plifctl.training.optimise import Optimisation, autocast, learning_rate
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
@@ -55,6 +56,7 @@ class Trainer:
         recorder: Is told of progress and keeps states.
         checkpoint_every: Save the state every so many steps too; 0: only after epochs and on signals.
         kernel: Of the spiking layers.
+        graph: Record a step of a whole batch as a CUDA graph; see :func:`~plifctl.training.optimise.why_no_graph`.
 
     Raises:
         UsageError: Options that the optimiser or the schedule does not have.
@@ -69,13 +71,15 @@ class Trainer:
         *,
         checkpoint_every: int = 0,
         kernel: Kernel = "auto",
+        graph: bool = False,
     ) -> None:
         self.ranks = feeder.ranks
         self.spec, self.feeder, self.split, self.recorder = spec, feeder, split, recorder
         self.checkpoint_every = checkpoint_every
         self.model = build_model(spec, feeder.device, kernel)
         self.ranks.equalise(self.model)
-        self.optimisation = Optimisation(self.model, spec.train, feeder.device)
+        self.optimisation = Optimisation(self.model, spec.train, feeder.device, graph=graph)
+        self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
         self.look_every = 1 if feeder.device.type == "cpu" else LOOK_EVERY
         self.vitals = Vitals(self.model)
         self.progress = Progress()
@@ -190,11 +194,16 @@ class Trainer:
         with closing(self.feeder.training(rows, progress.epoch, start=progress.step)) as batches:
             for batch in batches:
                 begin, end = self._step_around(progress.step)
-                rates, loss = self._backward(batch, self.feeder.samples_in(rows, begin, end))
+                recorded = self._recorded if batch.whole == self.spec.train.batch_size else None
+                if recorded is not None:
+                    rates, loss = recorded(batch.x, batch.targets, batch.keys)
+                else:
+                    rates, loss = self._backward(batch, self.feeder.samples_in(rows, begin, end))
                 sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
                 progress.step += 1
                 if progress.step == end:
-                    self._optimise()
+                    if recorded is None:
+                        self._optimise()
                     if sums.batches >= self.look_every or end == steps:
                         shown = self._look(sums)
                 progress.seconds = before + time.perf_counter() - started
@@ -217,12 +226,22 @@ class Trainer:
 
     def _backward(self, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
         """Adds a batch's part to the gradient of the mean loss of ``samples``; returns its votes, and its mean loss."""
+        return self._gradients(batch.x, batch.targets, batch.keys, batch.whole, samples)
+
+    def _gradients(self, x: Tensor, targets: Tensor, keys: Tensor, whole: int, samples: int) -> tuple[Tensor, Tensor]:
         train = self.spec.train
         with autocast(train, self.feeder.device):
-            rates = self.model(batch.x, self.spec.T, keys=batch.keys)
-        loss = self.ranks.weighted(loss_of(train), rates, batch.targets, batch.whole)
-        self.optimisation.backward(loss * (batch.whole / samples))
+            rates = self.model(x, self.spec.T, keys=keys)
+        loss = self.ranks.weighted(loss_of(train), rates, targets, whole)
+        self.optimisation.backward(loss * (whole / samples))
         return rates.detach(), loss.detach()
+
+    def _whole_step(self, x: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """A step of one whole batch, from samples to weights; changes tensors only, so it can be recorded."""
+        size = self.spec.train.batch_size
+        found = self._gradients(x, targets, keys, size, size)
+        self._optimise()
+        return found
 
     def _optimise(self) -> None:
         self.ranks.sum_gradients(self.model.parameters())

@@ -112,10 +112,30 @@ def _made(field: str, name: str, kind: type[Any], first: Any, options: dict[str,
 def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[None]:
     """Returns the context in which convolutions and matrix products have the precision ``train.precision``.
 
-    Neurons, batch norm's statistics and losses have float32 whatever it is.
+    Neurons, batch norm's statistics and losses have float32 whatever it is. Whether a GPU may use TF32 is set for the
+    whole process: backward runs outside of the context. torch's own default would use it in convolutions, not elsewhere.
     """
+    if device.type == "cuda":
+        products = "tf32" if train.precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = products
+        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
     dtype = _PRECISIONS.get(train.precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def why_no_graph(train: TrainSpec, device: torch.device, processes: int) -> str | None:
+    """Returns why a training step cannot be recorded as a CUDA graph; None where it can."""
+    if device.type != "cuda":
+        return f"CUDA graphs are for GPUs, not for {device}"
+    if processes > 1:
+        return "several processes exchange gradients within a step"
+    if train.accumulate > 1:
+        return "a step has several batches (train.accumulate)"
+    if train.precision == "fp16":
+        return "fp16 looks at every step whether it overflowed; bf16 does not"
+    if not {"fused", "capturable"} <= inspect.signature(_OPTIMIZERS[train.optimizer]).parameters.keys():
+        return f"{train.optimizer} of torch is not made for it; adam is"
+    return None
 
 
 class Optimisation:
@@ -125,13 +145,15 @@ class Optimisation:
         model: What is trained.
         train: How.
         device: Where.
+        graph: Make steps that a CUDA graph can hold: the learning rate is a tensor on the GPU.
 
     Raises:
         UsageError: Options that the optimiser or the schedule does not have.
     """
 
-    def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device, *, graph: bool = False) -> None:
         check_options(train)
+        self._capturable = graph and device.type == "cuda"
         self.train = train
         self._parameters = list(model.parameters())
         kind = _OPTIMIZERS[train.optimizer]
@@ -140,6 +162,8 @@ class Optimisation:
         self._optimizer: torch.optim.Optimizer = _made(
             "optimizer", train.optimizer, kind, self._parameters, dict(train.optimizer_options), lr=train.lr, **fused
         )
+        for group in self._optimizer.param_groups if self._capturable else ():
+            group.update(capturable=True, lr=torch.tensor(train.lr, device=device))
         self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self._failed = torch.zeros((), device=device)  # 1 from the first step on whose gradients were not finite
         self._whole = torch.zeros((), dtype=torch.int64, device=device)  # steps before it, and since last asked
@@ -150,7 +174,10 @@ class Optimisation:
     def begin_epoch(self, epoch: int) -> None:
         """Sets the learning rate of an epoch, counted from 0."""
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(self.train, epoch)
+            if self._capturable:
+                group["lr"].fill_(learning_rate(self.train, epoch))
+            else:
+                group["lr"] = learning_rate(self.train, epoch)
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss to those that are there."""
@@ -198,10 +225,17 @@ class Optimisation:
         return failed
 
     def state(self) -> dict[str, Any]:
-        """Returns what decides about the next steps, when no gradients wait."""
-        return {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
+        """Returns what decides about the next steps, when no gradients wait; the same with a graph and without."""
+        optimizer = self._optimizer.state_dict()
+        if self._capturable:
+            groups = optimizer["param_groups"]
+            optimizer["param_groups"] = [{**group, "capturable": False, "lr": float(group["lr"])} for group in groups]
+        return {"optimizer": optimizer, "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Takes up a state that :meth:`state` gave."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True) if self._capturable else ():
+            group.update(capturable=True, lr=rate)  # begin_epoch fills it
         self._scaler.load_state_dict(state["scaler"])

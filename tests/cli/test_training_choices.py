@@ -124,3 +124,10 @@ def test_killed_before_the_state_after_the_first_epoch_was_saved(prepared: Plifc
     said = prepared("train", "--resume", "last", "--epochs", 3)
     assert said.code == 6
     assert "last.pt: gone, the run cannot go on" in said.err
+
+
+def test_a_graph_needs_a_gpu(prepared: Plifctl, places: Path) -> None:
+    said = prepared("train", "demo", *TINY, "--graph", "--device", "cpu")
+    assert said.code == 2
+    assert "--graph: CUDA graphs are for GPUs, not for cpu" in said.err
+    assert not (places / "runs").exists()

@@ -17,7 +17,7 @@ from plifctl.specs import ExperimentSpec
 from plifctl.splits import Split
 from plifctl.training.data import Batch, Feeder
 from plifctl.training.loop import Trainer, build_model, load_weights
-from plifctl.training.optimise import learning_rate
+from plifctl.training.optimise import Optimisation, learning_rate, why_no_graph
 from plifctl.training.progress import EpochRow
 
 CPU = torch.device("cpu")
@@ -76,9 +76,11 @@ ROWS = Split(np.arange(16), np.empty(0, np.int64), np.arange(16, 24))
 ROWS_B = Split(np.arange(12), np.arange(12, 16), np.arange(16, 24))
 
 
-def trainer_of(recorder: Recorder, spec: ExperimentSpec | None = None, rows: Split = ROWS) -> Trainer:
+def trainer_of(
+    recorder: Recorder, spec: ExperimentSpec | None = None, rows: Split = ROWS, *, graph: bool = False
+) -> Trainer:
     spec = spec or spec_of()
-    return Trainer(spec, Feeder(Samples(), spec, CPU), rows, recorder)
+    return Trainer(spec, Feeder(Samples(), spec, CPU), rows, recorder, graph=graph)
 
 
 def pairs(feeder: Feeder, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -423,3 +425,75 @@ def test_what_makes_another_experiment() -> None:
         load_registry().experiment("gesture-plif", overrides=o).spec.digest for o in ([], ["frames.slicing=time"])
     ]
     assert gesture[0] != gesture[1]
+
+
+class TestSteps:
+    """Steps that a CUDA graph could hold are the others, bit for bit; on a CPU nothing is recorded."""
+
+    @pytest.mark.parametrize(
+        "settings", [(), ("train.clip_norm=0.1", "train.augmentation=flip-crop"), ("train.batch_size=4",)], ids=str
+    )
+    def test_of_a_graph(self, settings: tuple[str, ...]) -> None:
+        one, other = Recorder(), Recorder()
+        trainer_of(one, spec_of(*settings)).run()
+        trainer = trainer_of(other, spec_of(*settings), graph=True)
+        calls: list[list[int]] = []
+        whole_step = trainer._whole_step
+
+        def watched(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            calls.append([part.data_ptr() for part in inputs])
+            return whole_step(*inputs)
+
+        assert trainer._recorded is not None
+        trainer._recorded._work = watched
+        trainer.run()
+        assert [plain(row) for row in one.rows] == [plain(row) for row in other.rows]
+        assert same(one.saved["last"], other.saved["last"])
+        size = trainer.spec.train.batch_size
+        assert len(calls) == 3 * (16 // size)  # a part of a batch goes the other way
+        assert all(call == calls[0] for call in calls)  # and inputs always lie in the same place
+
+    def test_of_a_graph_go_on_where_they_were(self) -> None:
+        undisturbed, stopped, again = Recorder(), Recorder(stop_after=6), Recorder()
+        trainer_of(undisturbed).run()
+        with pytest.raises(Interrupted):
+            trainer_of(stopped, graph=True).run()
+        trainer = trainer_of(again, graph=True)
+        trainer.restore(stopped.saved["last"])
+        trainer.run()
+        assert same(undisturbed.saved["last"], again.saved["last"])
+
+    @pytest.mark.parametrize(
+        ("device", "processes", "settings", "why"),
+        [
+            ("cpu", 1, (), "CUDA graphs are for GPUs, not for cpu"),
+            ("cuda", 2, (), "several processes exchange gradients"),
+            ("cuda", 1, ("train.accumulate=2",), "several batches"),
+            ("cuda", 1, ("train.precision=fp16",), "bf16 does not"),
+            ("cuda", 1, ("train.optimizer=sgd",), "sgd of torch is not made for it"),
+            ("cuda", 1, ("train.precision=bf16",), None),
+        ],
+    )
+    def test_when_there_is_none(self, device: str, processes: int, settings: tuple[str, ...], why: str | None) -> None:
+        found = why_no_graph(spec_of(*settings).train, torch.device(device), processes)
+        assert (found is None) == (why is None)
+        assert (why or "") in (found or "")
+
+    def test_states_are_the_same_with_a_graph(self) -> None:
+        """A checkpoint of a GPU's can be taken up on a CPU."""
+        model = torch.nn.Linear(3, 2)
+        own, other = (Optimisation(model, spec_of().train, CPU) for _ in range(2))
+        own._capturable = True  # as on a GPU, whose Adam could not run here
+        for group in own._optimizer.param_groups:
+            group.update(capturable=True, lr=torch.tensor(1e-3))
+        own.begin_epoch(1)
+        (group,) = own._optimizer.param_groups
+        assert group["lr"].item() == pytest.approx(learning_rate(spec_of().train, 1))
+        saved = own.state()
+        assert saved["optimizer"]["param_groups"][0]["capturable"] is False
+        assert isinstance(saved["optimizer"]["param_groups"][0]["lr"], float)
+        other.restore(saved)
+        own.restore(other.state())
+        (group,) = own._optimizer.param_groups
+        assert group["capturable"] is True
+        assert isinstance(group["lr"], torch.Tensor)

@@ -1,0 +1,81 @@
+"""Training on a GPU: a recorded step is the step, nothing waits, and the same seed gives the same bits."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from plifctl.registry import load_registry
+from plifctl.splits import Split
+from plifctl.training.data import Feeder
+from plifctl.training.loop import Trainer
+from plifctl.training.progress import EpochRow
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+class Samples:
+    """Images of two shades; the class is the shade."""
+
+    labels = np.arange(90) % 2
+    sample_ids = list(map(str, range(90)))  # noqa: RUF012 - nobody changes it
+    images = (np.random.default_rng(0).integers(0, 60, (90, 1, 28, 28)) + 150 * labels[:, None, None, None]).astype(
+        "u1"
+    )
+    nbytes, shape, dtype = images.nbytes, images.shape, images.dtype
+
+    def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        return np.take(self.images, rows, 0, out)
+
+
+class Recorder:
+    """Keeps rows; lets nothing wait for the GPU between two looks of the loop."""
+
+    def __init__(self) -> None:
+        self.rows: list[EpochRow] = []
+        self.saved: dict[str, Any] = {}
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        waits = part != "train" or step % 16 in (15, 0) or step >= steps - 1
+        torch.cuda.set_sync_debug_mode("default" if waits or epoch == 1 else "error")
+
+    def on_epoch(self, row: EpochRow) -> None:
+        self.rows.append(row)
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        self.saved[name] = state
+
+    def load_best(self) -> dict[str, Any]:
+        return dict(self.saved["best"])
+
+    def stop_signal(self) -> int | None:
+        return None
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel: Any) -> Trainer:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        settings = ("T=4", "train.batch_size=4", "train.epochs=3", *settings)
+        spec = load_registry().experiment("fashion-mnist-plif", overrides=settings).spec
+        feeder = Feeder(Samples(), spec, torch.device("cuda"), data_in="device")
+        split = Split(np.arange(70), np.empty(0, np.int64), np.arange(70, 90))
+        trainer = Trainer(spec, feeder, split, Recorder(), graph=graph, kernel=kernel)
+        trainer.run()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.cuda.set_sync_debug_mode("default")
+    return trainer
+
+
+@pytest.mark.parametrize("kernel", ["eager", "triton"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_recorded_step_is_the_step(kernel: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = f"train.precision={precision}"
+    plain, recorded, again = (trained(monkeypatch, choice, graph=graph, kernel=kernel) for graph in (False, True, True))
+    for other in (recorded, again):
+        losses = [[row.loss for row in trainer.recorder.rows] for trainer in (plain, other)]  # type: ignore[attr-defined]
+        assert losses[0] == losses[1]
+        weights = [trainer.model.state_dict() for trainer in (plain, other)]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
