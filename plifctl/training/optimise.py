@@ -113,7 +113,7 @@ def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[N
     """Returns the context in which convolutions and matrix products have the precision ``train.precision``.
 
     Neurons, batch norm's statistics and losses have float32 whatever it is. Whether a GPU may use TF32 is set for the
-    whole process: backward runs outside of the context. torch's own default would use it in convolutions, not elsewhere.
+    whole process, as backward runs outside of the context. torch's own default has it in convolutions, not elsewhere.
     """
     if device.type == "cuda":
         products = "tf32" if train.precision == "tf32" else "ieee"
