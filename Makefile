@@ -10,7 +10,7 @@ RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(B
 
 MATRIX ?= 3.12 3.13
 
-.PHONY: help demo test lint unit test-browser test-gpu test-matrix faults reference bench-env bench-prepare bench-loader bench-train golden clean
+.PHONY: help demo test lint unit test-browser test-gpu test-matrix faults reference bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -95,6 +95,9 @@ golden: $(BENCH)/.ready ## write what tests/golden compares with, by SpikingJell
 
 bench-train: $(BENCH)/.ready ## training and inference on the CPU, beside SpikingJelly and the bare products
 	$(BENCH)/bin/python -m benchmarks.train_cpu
+
+bench-gpu: $(BENCH)/.ready ## training on a GPU, beside SpikingJelly; without one it only shows that it runs
+	$(BENCH)/bin/python -m benchmarks.train_gpu
 
 clean:          ## remove the environment and everything generated
 	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache

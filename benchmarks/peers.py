@@ -180,6 +180,37 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
     return net.train()
 
 
+class NoBackend(Exception):
+    """A backend that is not here."""
+
+
+def choose_backend(device: torch.device, backend: str) -> None:
+    """Makes SpikingJelly's PLIF neurons use one of its backends from now on.
+
+    It asks for that with the variable SJ_PLIF_CUDA_IMPLEMENTATION when it is imported; what it then keeps is set here,
+    so that one process measures all of them.
+
+    Args:
+        device: Where they are.
+        backend: ``cuda``, ``triton`` or ``torch``.
+
+    Raises:
+        NoBackend: It cannot be had; says why.
+    """
+    from spikingjelly._ops.plif import _selection
+
+    if device.type != "cuda":
+        if backend != "torch":
+            raise NoBackend("for GPUs only")
+        return
+    _selection._requested = backend
+    _selection._selections.clear()
+    try:
+        _selection.get_cuda_forward(device)
+    except RuntimeError as error:
+        raise NoBackend(str(error)) from error
+
+
 def spikingjelly_rates(net: nn.Sequential, x: Tensor, T: int, *, once: bool) -> Tensor:
     """Returns the votes ``[T, N, classes]`` of :func:`spikingjelly_network`, and resets it.
 

@@ -1,0 +1,325 @@
+"""Training steps on one GPU, beside SpikingJelly with each of its backends: ``make bench-gpu``.
+
+Weights and batches are the same on both sides, and that both compute the same is checked before they are timed. Without
+a GPU the script runs on the CPU at tiny sizes, which shows that it works, and says so: its figures are then of nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import peers, steps
+from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, within
+from plifctl import anatomy
+from plifctl.errors import CacheError
+from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.losses import loss_of
+from plifctl.specs import ExperimentSpec, frame_shape
+from plifctl.training.graphs import Recorded
+from plifctl.training.memory import is_out_of_memory
+from plifctl.training.optimise import Optimisation, autocast
+from plifctl.training.vitals import Vitals
+
+GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if GPU else "cpu")
+KERNEL: Kernel = "triton" if GPU else "auto"
+NETWORKS = (
+    *("mnist-plif", "fashion-mnist-plif", "cifar10-plif", "nmnist-plif", "cifar10dvs-plif", "gesture-plif"),
+) if GPU else ("mnist-plif",)  # fmt: skip
+SIZES = ((16, 1 / 3), (128, 1 / 1.7)) if GPU else ((2, 1 / 3),)
+"""Of batches, and the bar for each beside SpikingJelly's best backend."""
+BACKENDS = ("cuda", "triton", "torch")
+STEPS = 10 if GPU else 1
+"""Timed at once; between them nothing waits for the GPU."""
+NOTHING = "" if GPU else "NO FIGURE OF A GPU: run on the CPU, to see that the script works"
+
+
+class Ours:
+    """Training as ``plifctl train --kernel triton --graph`` does it."""
+
+    def __init__(self, spec: ExperimentSpec) -> None:
+        self.spec = spec
+        self.model = steps.network(spec).to(DEVICE)
+        self.model.kernel = KERNEL
+        self.optimisation = Optimisation(self.model, spec.train, DEVICE, graph=True)
+        self.optimisation.begin_epoch(0)
+        self.vitals = Vitals(self.model)
+        self._loss = loss_of(spec.train)
+        self._recorded = Recorded(self._step, DEVICE)
+
+    def step(self, batch: steps.Batch, targets: Tensor) -> None:
+        """One step, which waits for nothing."""
+        self._recorded(batch.x, targets, batch.keys)
+
+    def _step(self, x: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor]:
+        with autocast(self.spec.train, DEVICE):
+            rates = self.model(x, self.spec.T, keys=keys)
+        loss = self._loss(rates, targets)
+        self.optimisation.backward(loss)
+        self.optimisation.step(self.vitals.add_gradients())
+        return (loss.detach(),)
+
+
+class Theirs:
+    """Training as SpikingJelly's examples do it, with one of its backends."""
+
+    def __init__(self, spec: ExperimentSpec, step_mode: steps.StepMode, backend: str) -> None:
+        self.spec = spec
+        self._peer = steps.SpikingJelly(steps.network(spec), spec, step_mode, once=False)
+        self._peer.model.to(DEVICE)
+        peers.choose_backend(DEVICE, backend)
+
+    def step(self, batch: steps.Batch, targets: Tensor) -> None:
+        """One step, which waits for nothing, though its examples look at the loss."""
+        self._peer.optimizer.zero_grad()
+        with autocast(self.spec.train, DEVICE):
+            rates = self._peer.rates(batch)
+        loss = self._peer.loss(rates.float(), batch.labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._peer.optimizer.step()
+
+
+def steps_in(precision: str) -> Callable[[Setting], Iterator[Figure]]:
+    """The six networks' training steps in a precision."""
+
+    def measured(setting: Setting) -> Iterator[Figure]:
+        for name in NETWORKS[:2] if setting.quick else NETWORKS:
+            steps.must_agree(name, "m", once=False)
+            spec = _spec(name, precision)
+            for size, bar in SIZES:
+                yield from _beside(setting, spec, size, bar)
+
+    return measured
+
+
+def _spec(name: str, precision: str) -> ExperimentSpec:
+    spec = steps.experiment(name)
+    return spec.model_copy(update={"train": spec.train.model_copy(update={"precision": precision})})
+
+
+def _beside(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> Iterator[Figure]:
+    """A step of ours beside SpikingJelly's best backend and beside single steps; memory of each; the floor."""
+    while size:
+        try:
+            yield from _of_size(setting, spec, size, bar)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if GPU:
+            torch.cuda.empty_cache()
+        size //= 2  # of both sides
+
+
+def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> Iterator[Figure]:
+    made = steps.batch_of(spec, size)
+    batch = steps.Batch(made.x.to(DEVICE), made.labels.to(DEVICE), made.keys.to(DEVICE), made.T)
+    targets = steps.one_hot(batch.labels, len(spec.dataset.classes))
+    title = f"training step, {spec.name}, {spec.train.precision}, T={spec.T}, batch {size}"
+    ours = Ours(spec)
+    mine, memory = _timed(ours, batch, targets), _peak(lambda: ours.step(batch, targets))
+    found: dict[str, tuple[list[float], list[float]]] = {}
+    peaks: dict[str, float] = {}
+    missing = []
+    for backend in BACKENDS:
+        try:
+            found[backend], peaks[backend] = _peer(Theirs(spec, "m", backend), mine, batch, targets, setting.pairs)
+        except peers.NoBackend as error:
+            missing.append(f"{backend}: {error}")
+    best = min(found, key=lambda backend: float(np.median(found[backend][1])))
+    note = "; ".join(missing)
+    own, other = ([value / STEPS for value in values] for values in found[best])
+    yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", bar, note)
+    if size == SIZES[0][0]:
+        pair, _ = _peer(Theirs(spec, "s", "torch"), mine, batch, targets, 3)
+        yield within(
+            title, "s", *([v / STEPS for v in values] for values in pair), "SpikingJelly, step_mode s", 0.1, note
+        )
+    least = min(peaks.values())
+    yield within(f"memory, {title}", "MiB", [memory], [least], "SpikingJelly's least", 1 / 3)
+    spent = [float(np.median(own))]
+    yield within(f"floor, {title}", "s", spent, [_floor(spec, size)], "its bytes or its flops alone", 2.5)
+
+
+def _peer(
+    theirs: Theirs, mine: Callable[[], None], batch: steps.Batch, targets: Tensor, pairs: int
+) -> tuple[tuple[list[float], list[float]], float]:
+    """Times of ours and of a peer's, and the memory of its step."""
+    times = interleaved(mine, _timed(theirs, batch, targets), pairs)
+    return times, _peak(lambda: theirs.step(batch, targets))
+
+
+def _timed(side: Ours | Theirs, batch: steps.Batch, targets: Tensor) -> Callable[[], None]:
+    def work() -> None:
+        for _ in range(STEPS):
+            side.step(batch, targets)
+        _wait()
+
+    return work
+
+
+def _wait() -> None:
+    if GPU:
+        torch.cuda.synchronize()
+
+
+def _peak(work: Callable[[], object]) -> float:
+    """MiB of the GPU held at most during a call, what was there before included."""
+    if not GPU:
+        work()
+        return 1.0
+    _wait()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    _wait()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _bandwidth() -> float:
+    """Bytes a second that a copy reads and writes together."""
+    source = torch.empty(2**28 if GPU else 2**22, dtype=torch.uint8, device=DEVICE)
+    target = torch.empty_like(source)
+    seconds = interleaved(_often(lambda: target.copy_(source)), lambda: None, 5)[0]
+    return 2 * STEPS * source.numel() / float(np.median(seconds))
+
+
+def _flops(precision: str) -> float:
+    """Operations a second of a large matrix product."""
+    size = 8192 if GPU else 256
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    one, other = (torch.randn(size, size, device=DEVICE, dtype=kind) for _ in range(2))
+    seconds = interleaved(_often(lambda: one @ other), lambda: None, 5)[0]
+    return 2.0 * STEPS * size**3 / float(np.median(seconds))
+
+
+def _often(work: Callable[[], object]) -> Callable[[], None]:
+    def repeated() -> None:
+        for _ in range(STEPS):
+            work()
+        _wait()
+
+    return repeated
+
+
+def _floor(spec: ExperimentSpec, size: int) -> float:
+    """Seconds that a step cannot do without: its bytes at the speed of a copy, or its flops at that of a product."""
+    shape = frame_shape(spec.dataset, spec.frames)
+    static = spec.dataset.kind == "images"
+    layers = anatomy.anatomy(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    values, flops, first = 0, 0, True
+    before = math.prod(shape) * (1 if static else spec.T)
+    for number, layer in enumerate(layers):
+        after = math.prod(layer.shape) * layer.runs
+        if layer.name.startswith(("conv", "fc")):
+            passes = 2 if first else 3  # nothing wants the gradient of the input
+            values += passes * (before + after)
+            flops += passes * 2 * layer.operations * layer.runs
+            first = False
+        elif layer.name.startswith("sn"):
+            pooled = after
+            with suppress(IndexError):
+                if layers[number + 1].name.startswith("pool"):
+                    pooled = math.prod(layers[number + 1].shape) * layers[number + 1].runs
+            norm = layers[number - 1].name.startswith("bn")
+            values += 5 * before + 3 * pooled if norm else 3 * before + 2 * pooled  # docs/concepts.md, kernels
+        before = after
+    width = 2 if spec.train.precision == "bf16" else 4
+    return max(size * values * width / _bandwidth(), size * flops / _flops(spec.train.precision))
+
+
+def scan(setting: Setting) -> Iterator[Figure]:
+    """The scan alone, forward and backward, as a share of the speed of a copy."""
+    shape = (8, 16, 128, 56, 56) if GPU else (2, 2, 8, 8, 8)
+    layer = next(iter(steps.network(steps.experiment("fashion-mnist-plif")).spiking_layers().values())).to(DEVICE)
+    for kind in (torch.float32, torch.bfloat16) if GPU else (torch.float32,):
+        x = torch.randn(shape, device=DEVICE).to(kind, memory_format=torch.preserve_format)
+        x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3).requires_grad_()
+        grad = torch.ones_like(x)
+
+        def work(x: Tensor = x, grad: Tensor = grad) -> None:
+            spikes = spiking_stage(x, len(x), layer.dynamics(x), kernel=KERNEL).pooled
+            torch.autograd.grad(spikes, x, grad)
+
+        copied = _bandwidth()
+        found = [
+            STEPS * 5 * x.numel() * x.itemsize / s / 1e9
+            for s in interleaved(_often(work), lambda: None, setting.pairs)[0]
+        ]
+        title = f"scan alone, forward and backward, {kind}, {'×'.join(map(str, shape))}"
+        note = "bytes: X, spikes; X, their gradient, X's"
+        yield rate(title, "GB/s", found, [copied / 1e9] * len(found), "a copy", 0.8, note)
+
+
+def epoch(setting: Setting) -> Iterator[Figure]:
+    """An epoch of Fashion-MNIST in full, test included, from its cache."""
+    from plifctl import paths
+    from plifctl.cache import find_cache, recipe_of
+    from plifctl.splits import split_a
+    from plifctl.training.data import Feeder
+    from plifctl.training.loop import Trainer
+
+    for precision in ("tf32", "bf16"):
+        spec = _spec("fashion-mnist-plif", precision)
+        title = f"epoch of Fashion-MNIST, batch 16, {precision}"
+        try:
+            cache = find_cache(recipe_of(spec.dataset, spec.T, spec.frames), paths.cache_dir(), prepare="")
+        except CacheError as error:
+            yield below(title, "s", [math.nan], None, f"left out, {error}: plifctl prepare fashion-mnist")
+            return
+        train = spec.train.model_copy(update={"epochs": 3, **({} if GPU else {"subset": 0.001})})
+        spec = spec.model_copy(update={"train": train})
+        split = split_a(cache.labels, cache.is_test, train.subset, spec.dataset.classes)
+        feeder = Feeder(cache, spec, DEVICE, data_in="device" if GPU else "memory")
+        told = _Told()
+        Trainer(spec, feeder, split, told, kernel=KERNEL, graph=True).run()
+        _wait()
+        ended = [*told.ended, time.perf_counter()]
+        yield below(title, "s", [ended[2] - ended[1]], 8, "the third epoch")
+
+
+class _Told:
+    """A recorder that keeps when epochs ended."""
+
+    def __init__(self) -> None:
+        self.ended: list[float] = []
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        """Nothing."""
+
+    def on_epoch(self, row: object) -> None:
+        """Keeps the time."""
+        self.ended.append(time.perf_counter())
+
+    def save(self, name: str, state: object) -> None:
+        """Nothing."""
+
+    def load_best(self) -> dict[str, object]:
+        """Is not asked where every epoch is tested."""
+        raise AssertionError
+
+    def stop_signal(self) -> None:
+        """Nobody stops it."""
+
+
+def _judged(part: Benchmark) -> Benchmark:
+    """A benchmark whose bars hold on a GPU only."""
+
+    def measured(setting: Setting) -> Iterator[Figure]:
+        for figure in part(setting):
+            yield figure if GPU else replace(figure, bar=None, note=f"{NOTHING}; {figure.note}".rstrip("; "))
+
+    return measured
+
+
+if __name__ == "__main__":
+    device = torch.cuda.get_device_name() if GPU else "no GPU: tiny sizes on the CPU, figures of nothing"
+    parts = {"steps-bf16": steps_in("bf16"), "steps-tf32": steps_in("tf32"), "scan": scan, "epoch": epoch}
+    run(f"training on {device}", {name: _judged(part) for name, part in parts.items()}, recordings=False)
