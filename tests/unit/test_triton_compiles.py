@@ -45,6 +45,12 @@ for average in (False, True):
     for sums in (False, True):
         choices = {"DETACH": sums, "SURROGATE": "sigmoid" if average else "arctan", "AVERAGE": average, "SUMS": sums}
         compiled(programs.backward, **neuron, **choices, STATIC=average, OWN_RATES=average, **tile)
+ones = {"height": 1, "width": 1, "window": 1, "steps": 1, "size": 1}  # Triton makes constants of them: features, T = 1
+compiled(programs.forward, **neuron, AVERAGE=False, K=1, P=16, CB=64, **ones)
+for sums in (False, True):
+    choices = {"DETACH": False, "SURROGATE": "arctan", "AVERAGE": False, "STATIC": False, "OWN_RATES": False}
+    compiled(programs.backward, **neuron, **choices, SUMS=sums, K=1, P=16, CB=64, **ones)
+compiled(programs.statistics, P=16, CB=1, rows=1, channels=1)
 for surrogate in ("rectangular", "triangular"):
     choices = {"DETACH": False, "SURROGATE": surrogate, "AVERAGE": False, "SUMS": False}
     compiled(programs.backward, RESET=0.0, SOFT=True, **choices, STATIC=False, OWN_RATES=False, K=1, P=16, CB=64)
@@ -57,4 +63,4 @@ def test_for_a_gpu(kind: str, capability: int, monkeypatch: pytest.MonkeyPatch) 
     command = [sys.executable, "-c", COMPILE, kind, str(capability)]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr[-3000:]
-    assert said.stdout.split().count("backward") == 6
+    assert said.stdout.split().count("backward") == 8
