@@ -347,7 +347,8 @@ def _state_of(run: Run) -> dict[str, Any] | None:
 
     if run.checkpoint("last").exists():
         return load_checkpoint(run.checkpoint("last"))
-    if len(run.metrics()) > 1:  # of one, it may have been killed before the state after it was saved
+    # the state is saved after an epoch's row: killed in between in the first epoch, a run has a row and no state
+    if len(run.metrics()) > 1 or run.status() == "finished":
         raise CheckpointError(
             f"{run.checkpoint('last')}: gone, the run cannot go on", hint="begin another: leave --resume out"
         )

@@ -121,7 +121,7 @@ class Storage:
         """Returns how many bytes :meth:`survey` reads."""
         with self._errors_named():
             if self.path.is_dir():
-                return sum(file.status.st_size for file in self._files)
+                return sum(file.nbytes for file in self._files)
             return self.path.stat().st_size
 
     def survey(
@@ -199,11 +199,8 @@ class Storage:
 
     def stamp(self) -> str:
         """Returns sha256 over names, sizes, inodes and times of change of what holds the members."""
-        here = [_File("", str(self.path), self.path.stat())] if self.path.is_file() else self._files
-        lines = [f"{self.path.resolve()}\n"]
-        for _, path, status in here:
-            # the time of the last change of any kind (ctime): copying tools set the other one as they like
-            lines.append(f"{path}\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}\n")
+        here = [_File.of("", str(self.path), self.path.stat())] if self.path.is_file() else self._files
+        lines = [f"{self.path.resolve()}\n", *(f"{file.path}\0{file.state}\n" for file in here)]
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
     @contextmanager
@@ -243,11 +240,11 @@ class Storage:
                 if entry.is_dir():
                     self._list(entry.path, f"{inside}{entry.name}/", found, depth + 1)
                 elif (logical := self._logical(f"{inside}{entry.name}")) is not None:
-                    found.append(_File(logical, entry.path, entry.stat()))
+                    found.append(_File.of(logical, entry.path, entry.stat()))
 
     def _folder(self) -> Iterator[Member]:
         for file in self._files:
-            yield Member(file.name, file.status.st_size, partial(self._read, file.path))
+            yield Member(file.name, file.nbytes, partial(self._read, file.path))
 
     def _read(self, path: str) -> bytes:
         with self._errors_named(), open(path, "rb") as file:  # noqa: PTH123 - Path costs more than small files do
@@ -354,7 +351,15 @@ class _File(NamedTuple):
 
     name: str
     path: str
-    status: os.stat_result
+    nbytes: int
+    state: str
+
+    @classmethod
+    def of(cls, name: str, path: str, status: os.stat_result) -> _File:
+        """Keeps of a file's status what its stamp is made of: the rest of it would be half of all memory."""
+        # the time of the last change of any kind (ctime): copying tools set the other one as they like
+        state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        return cls(name, path, status.st_size, state)
 
 
 class _Note:
