@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import re
+import stat
 import struct
 import tarfile
 import threading
@@ -240,7 +241,10 @@ class Storage:
                 if entry.is_dir():
                     self._list(entry.path, f"{inside}{entry.name}/", found, depth + 1)
                 elif (logical := self._logical(f"{inside}{entry.name}")) is not None:
-                    found.append(_File.of(logical, entry.path, entry.stat()))
+                    status = entry.stat()
+                    if not stat.S_ISREG(status.st_mode):  # to read a pipe might take for ever
+                        raise DamagedFileError(f"{entry.path}: no file, but a pipe, a socket or a device")
+                    found.append(_File.of(logical, entry.path, status))
 
     def _folder(self) -> Iterator[Member]:
         for file in self._files:

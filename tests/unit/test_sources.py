@@ -315,17 +315,27 @@ class TestFinding:
             opened("mnist", tmp_path)
 
 
-def test_a_tar_with_a_link_in_place_of_a_recording_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_a_tar_with_something_else_in_place_of_a_recording_is_refused(tmp_path: Path, kind: bytes) -> None:
     write_gestures(tmp_path / "raw")
     with tarfile.open(tmp_path / "DvsGesture.tar.gz", "w:gz") as archive:
         for path in sorted((tmp_path / "raw").iterdir()):
             if path.name != "user01_lab.aedat":
                 archive.add(path, f"DvsGesture/{path.name}")
         link = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        link.type, link.linkname = kind, "/etc/passwd"
         archive.addfile(link, io.BytesIO())
     with pytest.raises(DamagedFileError, match="no plain file"):
         opened("gesture", tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["user01_lab.aedat", "user01_lab_labels.csv", "trials_to_test.txt"])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(gestures: Path, name: str) -> None:
+    (gestures / name).unlink()
+    os.mkfifo(gestures / name)
+    with pytest.raises(DamagedFileError, match=f"{name}: no file, but a pipe"):
+        opened("synthetic-gesture", gestures)
 
 
 def test_what_was_surveyed_is_what_is_framed(gestures: Path, tmp_path: Path) -> None:
