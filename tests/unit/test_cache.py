@@ -131,7 +131,7 @@ def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Pat
     path.parent.mkdir(parents=True)
     stale = path.with_name(f".{path.name}.xyz.partial")
     stale.write_bytes(b"half")
-    with pytest.raises(CacheError, match="none was made"):
+    with pytest.raises(CacheError, match="there is none to use"):
         find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
     build_cache(raw, 2, tmp_path / "c")
     assert not stale.exists()
