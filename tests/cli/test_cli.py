@@ -333,8 +333,12 @@ class TestSignals:
 
 
 AS_NOBODY = """
-import os, sys
+import importlib, os, pkgutil, sys
+import typer
 import plifctl.cli, plifctl.cli.job, plifctl.cache, plifctl.training.loop, plifctl.events.sources, plifctl.splits
+for module in pkgutil.walk_packages(typer.__path__, "typer."):  # it imports late, when its files may be closed
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
 if os.getuid() == 0:  # root is never refused
     os.setgroups([])
     os.setgid(65534)
