@@ -194,3 +194,13 @@ def test_folders_that_are_read_only(unprivileged: World) -> None:
         for folder in closed:
             folder.chmod(0o755)
     assert snapshot(world.folder) == before
+
+
+def test_a_recording_that_may_not_be_read(unprivileged: World) -> None:
+    world = unprivileged
+    locked = world.folder / "raw/user01_lab.aedat"
+    locked.chmod(0)
+    refused(world.run(*PREPARE), locked)
+    assert not list(world.caches.rglob("*.h5"))
+    locked.chmod(0o644)
+    document(world.run(*PREPARE))
