@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from itertools import product
 
 import pytest
 
@@ -57,7 +56,7 @@ for surrogate in ("rectangular", "triangular"):
 """
 
 
-@pytest.mark.parametrize(("kind", "capability"), [*product(("fp32", "bf16"), (80, 90)), ("fp64", 90), ("fp16", 75)])
+@pytest.mark.parametrize(("kind", "capability"), [("fp32", 90), ("bf16", 80), ("fp64", 90), ("fp16", 75)])
 def test_for_a_gpu(kind: str, capability: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     command = [sys.executable, "-c", COMPILE, kind, str(capability)]
