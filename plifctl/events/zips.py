@@ -49,7 +49,7 @@ class ZipReader:
         try:
             with zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive) as directory:
                 self._members = directory.infolist()
-        except (ValueError, NotImplementedError) as error:  # a name that is no UTF-8, a version from the future
+        except (ValueError, RuntimeError) as error:  # a name that is no UTF-8, a version that zipfile does not know
             raise zipfile.BadZipFile(str(error)) from error
         self._bytes: Callable[[int, int], bytes]  # count, start
         if isinstance(archive, bytes):

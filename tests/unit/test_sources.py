@@ -592,6 +592,14 @@ class TestZips:
         with pytest.raises(DamagedFileError, match=r"Train\.zip: damaged .* can't decode byte 0xff"):
             opened("nmnist", tmp_path)
 
+    def test_a_version_that_is_not_known(self, tmp_path: Path) -> None:
+        path = self.written(tmp_path)
+        data = bytearray(path.read_bytes())
+        data[data.index(b"PK\x01\x02") + 6] = 99
+        path.write_bytes(data)
+        with pytest.raises(DamagedFileError, match=r"Train\.zip: damaged .* version 9\.9"):
+            opened("nmnist", tmp_path)
+
     @pytest.mark.parametrize("packed", [1000, 2**30])
     def test_more_packed_bytes_than_the_archive_has_are_not_even_allocated(self, tmp_path: Path, packed: int) -> None:
         path = self.written(tmp_path)
