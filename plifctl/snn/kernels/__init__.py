@@ -12,6 +12,7 @@ from torch import Tensor
 
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels.eager import stage_eager
+from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.layers import BatchNorm, Pool
 
 Kernel = Literal["auto", "eager", "fused", "triton"]
@@ -65,14 +66,17 @@ def spiking_stage(
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
     if kernel == "triton":
-        from plifctl.snn.kernels.triton import stage_triton
+        from plifctl.snn.kernels import triton
 
-        return Spikes(*stage_triton(x, T, dynamics, norm, pooling), T * math.prod(x.shape[1:]))
-    x = x.float() if x.dtype.itemsize < 4 else x
-    if kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
-        from plifctl.snn.kernels.fused import stage_fused  # numba takes half a second to import
+        pooled, count = run_stage(x, T, dynamics, norm, pooling, triton)
+    elif kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
+        from plifctl.snn.kernels import fused  # numba takes half a second to import
 
-        pooled, count = stage_fused(x, T, dynamics, norm, pooling)
+        pooled, count = run_stage(_in_single(x), T, dynamics, norm, pooling, fused)
     else:
-        pooled, count = stage_eager(x, T, dynamics, norm, pooling)
+        pooled, count = stage_eager(_in_single(x), T, dynamics, norm, pooling)
     return Spikes(pooled, count, T * math.prod(x.shape[1:]))
+
+
+def _in_single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype.itemsize < 4 else x
