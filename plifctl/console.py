@@ -40,14 +40,14 @@ _muted = False
 _stopped: Interrupted | None = None
 
 
-def printable(text: str) -> str:
-    """Returns a text that shows what no terminal may obey: file names and YAML come from anywhere."""
+def _printable(text: str) -> str:
+    """A text that shows what no terminal may obey: file names and YAML come from anywhere."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def emit(text: str) -> None:
     """Writes data to stdout; ends the program in peace where nobody reads on."""
-    _write(printable(text))
+    _write(_printable(text))
 
 
 def _write(text: str) -> None:
@@ -128,7 +128,7 @@ def fail(error: PlifctlError | Interrupted) -> None:
 
 def _shown(text: str) -> str:
     """A text that rich shows as it is."""
-    return escape(printable(text))
+    return escape(_printable(text))
 
 
 class Bar:

@@ -360,7 +360,7 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, path: str, status: os.stat_result) -> _File:
-        """Keeps of a file's status what its stamp is made of: the rest of it would be half of all memory."""
+        """Keeps of a file's status what its stamp is made of: the rest of it is hundreds of bytes for each file."""
         # the time of the last change of any kind (ctime): copying tools set the other one as they like
         state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         return cls(name, path, status.st_size, state)

@@ -194,16 +194,15 @@ class Trainer:
         with closing(self.feeder.training(rows, progress.epoch, start=progress.step)) as batches:
             for batch in batches:
                 begin, end = self._step_around(progress.step)
-                recorded = self._recorded if batch.whole == self.spec.train.batch_size else None
-                if recorded is not None:
-                    rates, loss = recorded(batch.x, batch.targets, batch.keys)
+                if self._recorded is not None and batch.whole == self.spec.train.batch_size:
+                    rates, loss = self._recorded(batch.x, batch.labels, batch.targets, batch.keys)
                 else:
                     rates, loss = self._backward(batch, self.feeder.samples_in(rows, begin, end))
+                    if progress.step + 1 == end:
+                        self._optimise()
                 sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
                 progress.step += 1
                 if progress.step == end:
-                    if recorded is None:
-                        self._optimise()
                     if sums.batches >= self.look_every or end == steps:
                         shown = self._look(sums)
                 progress.seconds = before + time.perf_counter() - started
@@ -226,20 +225,17 @@ class Trainer:
 
     def _backward(self, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
         """Adds a batch's part to the gradient of the mean loss of ``samples``; returns its votes, and its mean loss."""
-        return self._gradients(batch.x, batch.targets, batch.keys, batch.whole, samples)
-
-    def _gradients(self, x: Tensor, targets: Tensor, keys: Tensor, whole: int, samples: int) -> tuple[Tensor, Tensor]:
         train = self.spec.train
         with autocast(train, self.feeder.device):
-            rates = self.model(x, self.spec.T, keys=keys)
-        loss = self.ranks.weighted(loss_of(train), rates, targets, whole)
-        self.optimisation.backward(loss * (whole / samples))
+            rates = self.model(batch.x, self.spec.T, keys=batch.keys)
+        loss = self.ranks.weighted(loss_of(train), rates, batch.targets, batch.whole)
+        self.optimisation.backward(loss * (batch.whole / samples))
         return rates.detach(), loss.detach()
 
-    def _whole_step(self, x: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def _whole_step(self, x: Tensor, labels: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """A step of one whole batch, from samples to weights; changes tensors only, so it can be recorded."""
         size = self.spec.train.batch_size
-        found = self._gradients(x, targets, keys, size, size)
+        found = self._backward(Batch(x, labels, targets, keys, size), size)
         self._optimise()
         return found
 
