@@ -7,6 +7,7 @@ a GPU the script runs on the CPU at tiny sizes, which shows that it works, and s
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -271,7 +272,7 @@ def epoch(setting: Setting) -> Iterator[Figure]:
         try:
             cache = find_cache(recipe_of(spec.dataset, spec.T, spec.frames), paths.cache_dir(), prepare="")
         except CacheError as error:
-            yield below(title, "s", [math.nan], None, f"left out, {error}: plifctl prepare fashion-mnist")
+            print(f"left out: {title}: {error}; plifctl prepare fashion-mnist", file=sys.stderr)
             return
         train = spec.train.model_copy(update={"epochs": 3, **({} if GPU else {"subset": 0.001})})
         spec = spec.model_copy(update={"train": train})

@@ -202,9 +202,8 @@ class Trainer:
                         self._optimise()
                 sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
                 progress.step += 1
-                if progress.step == end:
-                    if sums.batches >= self.look_every or end == steps:
-                        shown = self._look(sums)
+                if progress.step == end and (sums.batches >= self.look_every or end == steps):
+                    shown = self._look(sums)
                 progress.seconds = before + time.perf_counter() - started
                 self.recorder.on_step(progress.epoch + 1, progress.step, steps, shown, "train")
                 if progress.step < end:
