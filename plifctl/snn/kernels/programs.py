@@ -121,7 +121,7 @@ def backward(
     STATIC: tl.constexpr, OWN_RATES: tl.constexpr, SUMS: tl.constexpr,
     K: tl.constexpr, P: tl.constexpr, CB: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
-    """Computes the potentials again, keeps them in ``scratch``, which is small enough for the cache, and walks back.
+    """Computes the potentials again, keeps them in ``scratch``, which other tiles use again, and walks back.
 
     With SUMS it only sums the gradient g of batch norm's output, and g · (x − mean), into ``sums [programs, T, 2, C]``
     (with one row where batch norm has one); without, it writes the gradient of X, ``by_grad · g + by_x · x +

@@ -2,7 +2,7 @@
 
 Forward reads X twice, for the statistics and for everything else, and writes pooled spikes, in X's own precision; it
 keeps nothing but X. Backward computes the potentials again: once to sum up what batch norm's gradient needs, once more
-to write the gradient of X. So neither normalised input nor potentials nor the gradient before the norm reach memory.
+to write the gradient of X. Neither the normalised input nor the gradient before the norm is written.
 """
 
 from __future__ import annotations
