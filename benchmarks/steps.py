@@ -122,7 +122,7 @@ class Ours:
         self.optimisation.backward(loss)
         right = (predict(rates) == batch.labels).sum()
         self.optimisation.step(self.vitals.add_gradients())
-        if self.optimisation.failed_step() is not None or not math.isfinite(loss.item()):
+        if self.optimisation.failure()[0] or not math.isfinite(loss.item()):
             sys.exit("a gradient or the loss is not finite")
         return int(right)
 

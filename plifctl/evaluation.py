@@ -92,10 +92,10 @@ def evaluate(
     was_training = model.training
     model.eval()
     try:
-        answers = [(answer(model(x, T, firing=firing)).cpu(), y.cpu()) for x, y in batches]
+        answers = [(answer(model(x, T, firing=firing)), y) for x, y in batches]  # no batch waits for the one before
     finally:
         model.train(was_training)
-    found = gather((answers, firing.counts()))
+    found = gather(([(a.cpu(), y.cpu()) for a, y in answers], firing.counts()))
     in_order = [share for batch in zip(*(shares for shares, _ in found), strict=True) for share in batch]
     predictions, labels = (torch.cat(part, -1).numpy() for part in zip(*in_order, strict=True))
     rates = rates_of(counts for _, counts in found)

@@ -20,7 +20,7 @@ from plifctl.snn.functional import hash_keys
 from plifctl.specs import ExperimentSpec, TrainSpec
 from plifctl.training.augment import augment_events, augment_images
 from plifctl.training.ranks import Ranks
-from plifctl.training.samples import Buffers, Place, Samples, open_source
+from plifctl.training.samples import Buffers, Place, Samples, open_source, sent
 
 _ORDER, _DROPOUT, _AUGMENT = 1, 2, 3  # what a random number is for: part of its key
 
@@ -142,9 +142,9 @@ class Feeder:
     ) -> Batch:
         train = self.spec.train
         x = self._float(raw)
-        labels = self._sent(self._labels[rows])
+        labels = sent(self._labels[rows], self.device)
         targets = F.one_hot(labels, len(self.spec.dataset.classes)).to(torch.float32)
-        identity = self._sent(self._identities[rows])
+        identity = sent(self._identities[rows], self.device)
         if self.spec.dataset.kind == "images":
             x = x.div_(255)
         if epoch is not None:
@@ -158,12 +158,6 @@ class Feeder:
             x = x.sub_(mean).div_(std)
         n = len(x)  # without the last one's partner
         return Batch(x, labels[:n], targets, hash_keys(train.seed, epoch or 0, identity[:n], _DROPOUT), whole)
-
-    def _sent(self, values: np.ndarray) -> Tensor:
-        there = torch.from_numpy(values)
-        if self.device.type == "cuda":  # from pinned memory, or the CPU waits for all that the GPU has still to do
-            there = there.pin_memory()
-        return there.to(self.device, non_blocking=True)
 
     def _float(self, raw: Tensor) -> Tensor:
         if raw.device.type == "cpu":

@@ -25,6 +25,7 @@ class Recorded:
         self._work, self._device = work, device
         self._inputs: tuple[Tensor, ...] = ()
         self._outputs: tuple[Tensor, ...] = ()
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._calls = 0
 
@@ -35,20 +36,21 @@ class Recorded:
         for held, given in zip(self._inputs, inputs, strict=True):
             held.copy_(given)
         self._calls += 1
-        if self._device.type != "cuda":
+        if self._side is None:
             return self._work(*self._inputs)
-        if self._calls <= _WARM_UP:
-            return self._beside()
-        if self._graph is None:
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):  # nothing runs while it is recorded
-                self._outputs = self._work(*self._inputs)
-        self._graph.replay()
+        with torch.cuda.device(self._device):  # streams and recordings are the current device's
+            if self._calls <= _WARM_UP:
+                return self._beside(self._side)
+            if self._graph is None:
+                self._graph = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(self._graph, stream=self._side):  # nothing runs while it is recorded
+                    self._outputs = self._work(*self._inputs)
+            self._graph.replay()
         return self._outputs
 
-    def _beside(self) -> tuple[Tensor, ...]:
+    def _beside(self, side: torch.cuda.Stream) -> tuple[Tensor, ...]:
         """Does the work in another stream than the usual one, as it will be recorded."""
-        usual, side = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        usual = torch.cuda.current_stream(self._device)
         side.wait_stream(usual)
         with torch.cuda.stream(side):
             found = self._work(*self._inputs)

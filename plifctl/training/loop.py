@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -36,7 +37,7 @@ from plifctl.training.randomness import random_state, set_random_state
 from plifctl.training.vitals import Vitals
 
 LOOK_EVERY = 16
-"""Batches after which loss and gradients on a GPU are looked at; in between nothing waits for it."""
+"""Batches after which a GPU is asked for losses and gradients, and those that it was asked for before are looked at."""
 
 
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
@@ -80,7 +81,8 @@ class Trainer:
         self.ranks.equalise(self.model)
         self.optimisation = Optimisation(self.model, spec.train, feeder.device, graph=graph)
         self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
-        self.look_every = 1 if feeder.device.type == "cpu" else LOOK_EVERY
+        self.look_late = feeder.device.type == "cuda"
+        self.look_every = LOOK_EVERY if self.look_late else 1
         self.vitals = Vitals(self.model)
         self.progress = Progress()
         self.select_by = "validation" if len(split.validation) else "test"
@@ -203,14 +205,14 @@ class Trainer:
                 sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
                 progress.step += 1
                 if progress.step == end and (sums.batches >= self.look_every or end == steps):
-                    shown = self._look(sums)
+                    shown = self._look(sums, all_of_them=end == steps)
                 progress.seconds = before + time.perf_counter() - started
                 self.recorder.on_step(progress.epoch + 1, progress.step, steps, shown, "train")
                 if progress.step < end:
                     continue  # gradients that wait for others are in no state
                 signum, due = self._stop_signal(), every > 0 and progress.step // every > begin // every
-                if (due or signum is not None) and sums.batches:
-                    self._look(sums)
+                if due or signum is not None:
+                    self._look(sums, all_of_them=True)
                 if due:
                     self.recorder.save("last", self.state())
                 if signum is not None:
@@ -243,25 +245,29 @@ class Trainer:
         self.optimisation.unscale()
         self.optimisation.step(self.vitals.add_gradients())
 
-    def _look(self, sums: _Sums) -> float:
-        """Waits for the device, moves what was summed up into the progress, and returns the mean loss since last time.
+    def _look(self, sums: _Sums, *, all_of_them: bool) -> float:
+        """Moves what was summed up into the progress, and returns the mean loss of the batches looked at last.
 
-        Spikes are 0 or 1 whatever the weights are, so the loss stays finite when they do not; gradients show it.
+        A GPU is asked, and what it was asked before is looked at, which has come by now; it is waited for only where
+        ``all_of_them`` are wanted. Spikes are 0 or 1 whatever the weights are, so the loss stays finite when they do
+        not; gradients show it.
         """
-        progress = self.progress
-        loss_sum, correct, seen, batches = sums.take()
-        loss_sum, correct = self.ranks.sums(loss_sum, correct)
-        failed = self.optimisation.failed_step()
-        if failed is None and not math.isfinite(loss_sum):
-            failed = 0
-        if failed is not None:
-            begin, end = self._step_around(progress.step - batches + failed * self.spec.train.accumulate)
-            alone = f"the loss is {loss_sum / seen}, or the norm of all gradients together infinite"
-            raise self._diverged(self._second_look(begin, end) or alone, end)
-        progress.loss_sum += loss_sum
-        progress.correct += int(correct)
-        progress.seen += seen
-        return loss_sum / seen
+        progress, shown = self.progress, math.nan
+        sums.ask(progress.step, self.optimisation.failure())
+        for part in sums.take(latest=all_of_them or not self.look_late):
+            loss_sum, correct, failed = part.told()
+            loss_sum, correct = self.ranks.sums(loss_sum, correct)
+            if failed is None and not math.isfinite(loss_sum):
+                failed = 0
+            if failed is not None:
+                begin, end = self._step_around(part.step - part.batches + failed * self.spec.train.accumulate)
+                alone = f"the loss is {loss_sum / part.seen}, or the norm of all gradients together infinite"
+                raise self._diverged(self._second_look(begin, end) or alone, end)
+            progress.loss_sum += loss_sum
+            progress.correct += int(correct)
+            progress.seen += part.seen
+            shown = loss_sum / part.seen
+        return shown
 
     def _second_look(self, begin: int, end: int) -> str | None:
         """Runs the batches of a step once more, with the weights it had, and says which layer broke."""
@@ -338,11 +344,38 @@ class Trainer:
         return Outcome(accuracy, row.validation_accuracy, best, history, len(history) < self.spec.train.epochs)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What came of some batches, on its way to the CPU.
+
+    Attributes:
+        step: Of the epoch, after the last of them.
+        batches: How many.
+        seen: Samples of all ranks.
+        numbers: ``[4]``: sums of losses and right answers over this rank's samples; whether a step failed, and which.
+        there: Once they are; None: now.
+    """
+
+    step: int
+    batches: int
+    seen: int
+    numbers: Tensor
+    there: torch.cuda.Event | None
+
+    def told(self) -> tuple[float, float, int | None]:
+        """Waits; returns both sums, and which step failed, counted from 0."""
+        if self.there is not None:
+            self.there.synchronize()
+        loss_sum, correct, failed, which = self.numbers.tolist()
+        return loss_sum, correct, int(which) if failed else None
+
+
 class _Sums:
-    """Sums over batches that stay on the device until they are taken."""
+    """Sums over batches that stay on the device until they are asked for, and are told when they have come."""
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
+        self._asked: deque[_Part] = deque()
         self.seen = self.batches = 0
 
     def add(self, loss_sum: Tensor, right: Tensor, seen: int) -> None:
@@ -350,12 +383,23 @@ class _Sums:
         self.seen += seen
         self.batches += 1
 
-    def take(self) -> tuple[float, float, int, int]:
-        """Returns the sums of losses and right answers, and of how many samples and batches; begins anew."""
-        (loss_sum, correct), seen, batches = self._sums.tolist(), self.seen, self.batches
+    def ask(self, step: int, failure: Tensor) -> None:
+        """Sends for the sums, if there are any, and for what the optimiser says of the steps; begins anew."""
+        if not self.batches:
+            return
+        numbers, there = torch.cat([self._sums, failure]), None
+        if numbers.is_cuda:
+            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            numbers = numbers.to("cpu", non_blocking=True)
+            there.record(torch.cuda.current_stream(self._sums.device))
+        self._asked.append(_Part(step, self.batches, self.seen, numbers, there))
         self._sums.zero_()
         self.seen = self.batches = 0
-        return loss_sum, correct, seen, batches
+
+    def take(self, *, latest: bool) -> Iterator[_Part]:
+        """Yields what was asked for, in order; the last of it only if the ``latest`` is wanted."""
+        while len(self._asked) > (not latest):
+            yield self._asked.popleft()
 
 
 class _Stop(Exception):

@@ -212,17 +212,18 @@ class Optimisation:
         """Begins a step anew."""
         self._optimizer.zero_grad()
 
-    def failed_step(self) -> int | None:
-        """Waits for the device; returns which step failed, counted from 0 since this was last asked, or None.
+    def failure(self) -> Tensor:
+        """Returns whether a step failed, and which one, counted from 0 since this was last asked: float64 ``[2]``.
 
-        In fp16 it is the last one, if the scale has fallen below 1: no scale helps then.
+        Nothing waits for the device, but in fp16, where every step does. There it is the last one, if the scale has
+        fallen below 1: no scale helps then.
         """
+        failed, which = self._failed, self._whole
         if self._scaler.is_enabled():
-            failed = int(self._whole) - 1 if self._scaler.get_scale() < 1.0 else None
-        else:
-            failed = int(self._whole) if self._failed else None
+            failed, which = torch.full_like(failed, self._scaler.get_scale() < 1.0), which - 1
+        found = torch.stack([failed.double(), which.double()])
         self._whole.zero_()
-        return failed
+        return found
 
     def state(self) -> dict[str, Any]:
         """Returns what decides about the next steps, when no gradients wait; the same with a graph and without."""

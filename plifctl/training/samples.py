@@ -200,8 +200,16 @@ class _Held:
                 found = self._buffers.take(shape, self._dtype)
             else:
                 found = torch.empty(shape, dtype=self._all.dtype, device=here)
-            torch.index_select(words, 0, torch.from_numpy(rows).to(here), out=found.view(words.dtype))
+            torch.index_select(words, 0, sent(rows, here), out=found.view(words.dtype))
             yield found.to(self._device, non_blocking=True)
+
+
+def sent(values: np.ndarray, device: torch.device) -> Tensor:
+    """Returns ``values`` on a device, without waiting for what it has still to do."""
+    there = torch.from_numpy(values)
+    if device.type == "cuda":  # only from pinned memory nothing waits
+        there = there.pin_memory()
+    return there.to(device, non_blocking=True)
 
 
 def torch_type(dtype: np.dtype[Any]) -> torch.dtype:
