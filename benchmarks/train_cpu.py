@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import steps
+from benchmarks.compiled import compiled
 from benchmarks.measure import ROOT, Figure, Setting, below, interleaved, run, seconds, within
 from benchmarks.worker import Job, Worker
 from plifctl.training.memory import keep_freed_memory
@@ -261,6 +263,7 @@ if __name__ == "__main__":
             "norms": norms,
             "start": start,
             "breakdown": breakdown,
+            "compiled": compiled(torch.device("cpu"), "fused"),
         },
         recordings=False,
     )

@@ -6,6 +6,7 @@ a GPU the script runs on the CPU at tiny sizes, which shows that it works, and s
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 import time
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers, steps
+from benchmarks.compiled import compiled
 from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, within
 from plifctl import anatomy
 from plifctl.errors import CacheError
@@ -125,37 +127,44 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> I
     batch = steps.Batch(made.x.to(DEVICE), made.labels.to(DEVICE), made.keys.to(DEVICE), made.T)
     targets = steps.one_hot(batch.labels, len(spec.dataset.classes))
     title = f"training step, {spec.name}, {spec.train.precision}, T={spec.T}, batch {size}"
-    ours = Ours(spec)
-    mine, memory = _timed(ours, batch, targets), _peak(lambda: ours.step(batch, targets))
-    found: dict[str, tuple[list[float], list[float]]] = {}
-    peaks: dict[str, float] = {}
-    missing = []
-    for backend in BACKENDS:
+    kinds: dict[str, Callable[[], Theirs]] = {
+        backend: lambda backend=backend: Theirs(spec, "m", backend) for backend in BACKENDS
+    }
+    memory, peaks, missing = _memory(lambda: Ours(spec), batch, targets), {}, []
+    for backend, make in kinds.items():
         try:
-            found[backend], peaks[backend] = _peer(Theirs(spec, "m", backend), mine, batch, targets, setting.pairs)
+            peaks[backend] = _memory(make, batch, targets)
         except peers.NoBackend as error:
             missing.append(f"{backend}: {error}")
-    best = min(found, key=lambda backend: float(np.median(found[backend][1])))
     note = "; ".join(missing)
+    mine = _timed(Ours(spec), batch, targets)
+    found = {name: interleaved(mine, _timed(kinds[name](), batch, targets), setting.pairs) for name in peaks}
+    best = min(found, key=lambda backend: float(np.median(found[backend][1])))
     own, other = ([value / STEPS for value in values] for values in found[best])
     yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", bar, note)
     if size == SIZES[0][0]:
-        pair, _ = _peer(Theirs(spec, "s", "torch"), mine, batch, targets, 3)
-        yield within(
-            title, "s", *([v / STEPS for v in values] for values in pair), "SpikingJelly, step_mode s", 0.1, note
-        )
+        single = interleaved(mine, _timed(Theirs(spec, "s", "torch"), batch, targets), 3)
+        yield within(title, "s", *([v / STEPS for v in values] for values in single), "SpikingJelly, step_mode s", 0.1)
     if GPU:
-        yield within(f"memory, {title}", "MiB", [memory], [min(peaks.values())], "SpikingJelly's least", 1 / 3)
+        note = "what a side and its second step hold at most, the batch not counted"
+        yield within(f"memory, {title}", "MiB", [memory], [min(peaks.values())], "SpikingJelly's least", 1 / 3, note)
     spent = [float(np.median(own))]
     yield within(f"floor, {title}", "s", spent, [_floor(spec, size)], "its bytes or its flops alone", 2.5)
 
 
-def _peer(
-    theirs: Theirs, mine: Callable[[], None], batch: steps.Batch, targets: Tensor, pairs: int
-) -> tuple[tuple[list[float], list[float]], float]:
-    """Times of ours and of a peer's, and the memory of its step."""
-    times = interleaved(mine, _timed(theirs, batch, targets), pairs)
-    return times, _peak(lambda: theirs.step(batch, targets))
+def _memory(make: Callable[[], Ours | Theirs], batch: steps.Batch, targets: Tensor) -> float:
+    """MiB of the GPU that a side and a step of it hold at most, alone; a step that is replayed would not show it."""
+    gc.collect()  # what another side held goes now, not meanwhile
+    before = torch.cuda.memory_allocated() if GPU else 0
+    side = make()
+    side.step(batch, targets)  # the optimiser has a state only then
+    _wait()
+    if not GPU:
+        return math.nan
+    torch.cuda.reset_peak_memory_stats()
+    side.step(batch, targets)
+    _wait()
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
 def _timed(side: Ours | Theirs, batch: steps.Batch, targets: Tensor) -> Callable[[], None]:
@@ -170,17 +179,6 @@ def _timed(side: Ours | Theirs, batch: steps.Batch, targets: Tensor) -> Callable
 def _wait() -> None:
     if GPU:
         torch.cuda.synchronize()
-
-
-def _peak(work: Callable[[], object]) -> float:
-    """MiB of the GPU held at most during a call, what was there before included."""
-    if not GPU:
-        return math.nan
-    _wait()
-    torch.cuda.reset_peak_memory_stats()
-    work()
-    _wait()
-    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def _bandwidth() -> float:
@@ -322,4 +320,5 @@ def _judged(part: Benchmark) -> Benchmark:
 if __name__ == "__main__":
     device = torch.cuda.get_device_name() if GPU else "no GPU: tiny sizes on the CPU, figures of nothing"
     parts = {"steps-bf16": steps_in("bf16"), "steps-tf32": steps_in("tf32"), "scan": scan, "epoch": epoch}
+    parts["compiled"] = compiled(DEVICE, KERNEL, (torch.float32, torch.bfloat16) if GPU else (torch.float32,))
     run(f"training on {device}", {name: _judged(part) for name, part in parts.items()}, recordings=False)
