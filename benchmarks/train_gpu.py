@@ -62,13 +62,12 @@ class Ours:
         """One step, which waits for nothing."""
         self._recorded(batch.x, targets, batch.keys)
 
-    def _step(self, x: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor]:
+    def _step(self, x: Tensor, targets: Tensor, keys: Tensor) -> None:
         with autocast(self.spec.train, DEVICE):
             rates = self.model(x, self.spec.T, keys=keys)
         loss = self._loss(rates, targets)
         self.optimisation.backward(loss)
         self.optimisation.step(self.vitals.add_gradients())
-        return (loss.detach(),)
 
 
 class Theirs:

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.augmentspecs import CutMix, EventAugmentation
 from plifctl.snn.functional import hash_keys
@@ -85,6 +84,7 @@ class Feeder:
         self._labels = samples.labels
         self._identities = identities(samples.sample_ids)
         self._source = open_source(samples, device, data_in)
+        self._targets = torch.eye(len(spec.dataset.classes), device=device)  # of each class
         self._buffers = Buffers()
         self._normalise: tuple[Tensor, Tensor] | None = None
         if spec.train.normalise == "per-set":
@@ -133,33 +133,35 @@ class Feeder:
             # each sample's partner is the next of the whole batch, so the last one's may be another rank's
             partners = [self.ranks.share(np.roll(rows, -1)) for rows in chosen]
             shares = [np.append(rows, partner[-1:]) for rows, partner in zip(shares, partners, strict=True)]
+        everyone = np.concatenate([*shares, np.empty(0, np.int64)])
+        labels, identity = (sent(values[everyone], self.device) for values in (self._labels, self._identities))
+        dropout = hash_keys(self.spec.train.seed, epoch or 0, identity, _DROPOUT)
+        augment = dropout if epoch is None else hash_keys(self.spec.train.seed, epoch, identity, _AUGMENT)
+        # of all batches at once: on a GPU a small operation costs as much as a large one
+        sizes = [len(rows) for rows in shares]
+        parts = [torch.split(of_all, sizes) for of_all in (labels, dropout, augment)]
         with closing(self._source.stream(shares)) as stream:
-            for whole, rows, raw in zip(chosen, shares, stream, strict=True):
-                yield self._batch(raw, rows, epoch, events, whole=len(whole))
+            for whole, raw, own, keys, drawn in zip(chosen, stream, *parts, strict=True):
+                x, targets = self._float(raw), self._targets[own]
+                if epoch is not None:
+                    x, targets = self._augmented(x, targets, drawn, events)
+                if self._normalise is not None:
+                    mean, std = self._normalise
+                    x = x.sub_(mean).div_(std)
+                n = len(x)  # without the last one's partner
+                yield Batch(x, own[:n], targets, keys[:n], len(whole))
 
-    def _batch(
-        self, raw: Tensor, rows: np.ndarray, epoch: int | None, events: Sequence[EventAugmentation], *, whole: int
-    ) -> Batch:
-        train = self.spec.train
-        x = self._float(raw)
-        labels = sent(self._labels[rows], self.device)
-        targets = F.one_hot(labels, len(self.spec.dataset.classes)).to(torch.float32)
-        identity = sent(self._identities[rows], self.device)
+    def _augmented(
+        self, x: Tensor, targets: Tensor, keys: Tensor, events: Sequence[EventAugmentation]
+    ) -> tuple[Tensor, Tensor]:
         if self.spec.dataset.kind == "images":
-            x = x.div_(255)
-        if epoch is not None:
-            keys = hash_keys(train.seed, epoch, identity, _AUGMENT)
-            if self.spec.dataset.kind == "images":
-                x = augment_images(x, keys, train.augmentation)
-            else:
-                x, targets = augment_events(x, targets, keys, events)
-        if self._normalise is not None:
-            mean, std = self._normalise
-            x = x.sub_(mean).div_(std)
-        n = len(x)  # without the last one's partner
-        return Batch(x, labels[:n], targets, hash_keys(train.seed, epoch or 0, identity[:n], _DROPOUT), whole)
+            return augment_images(x, keys, self.spec.train.augmentation), targets
+        return augment_events(x, targets, keys, events)
 
     def _float(self, raw: Tensor) -> Tensor:
+        """Event counts as they are, pixels from 0 to 1."""
         if raw.device.type == "cpu":
-            return self._buffers.take(tuple(raw.shape), np.dtype(np.float32)).copy_(raw)
-        return raw.to(torch.float32)
+            x = self._buffers.take(tuple(raw.shape), np.dtype(np.float32)).copy_(raw)
+        else:
+            x = raw.to(torch.float32)
+        return x.div_(255) if self.spec.dataset.kind == "images" else x

@@ -14,22 +14,21 @@ _WARM_UP = 3
 class Recorded:
     """Work on tensors of fixed shapes that is recorded on a GPU; elsewhere it is called, with the same held inputs.
 
-    Every call does the work once, whether it warms up, records or replays. What it returns holds until the next call.
+    Every call does the work once, whether it warms up, records or replays.
 
     Args:
-        work: Takes and returns tensors. It may change others in place, and nothing else; it never waits for the GPU.
+        work: Takes tensors and changes others in place, and nothing else; it never waits for the GPU.
         device: Where all of them are.
     """
 
-    def __init__(self, work: Callable[..., tuple[Tensor, ...]], device: torch.device) -> None:
+    def __init__(self, work: Callable[..., None], device: torch.device) -> None:
         self._work, self._device = work, device
         self._inputs: tuple[Tensor, ...] = ()
-        self._outputs: tuple[Tensor, ...] = ()
         self._side = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._calls = 0
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor) -> None:
         """Does the work on ``inputs``, each of the shape and type it had the first time."""
         if not self._inputs:
             self._inputs = tuple(torch.empty_like(given) for given in inputs)
@@ -37,22 +36,22 @@ class Recorded:
             held.copy_(given)
         self._calls += 1
         if self._side is None:
-            return self._work(*self._inputs)
+            self._work(*self._inputs)
+            return
         with torch.cuda.device(self._device):  # streams and recordings are the current device's
             if self._calls <= _WARM_UP:
-                return self._beside(self._side)
+                self._beside(self._side)
+                return
             if self._graph is None:
                 self._graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(self._graph, stream=self._side):  # nothing runs while it is recorded
-                    self._outputs = self._work(*self._inputs)
+                    self._work(*self._inputs)
             self._graph.replay()
-        return self._outputs
 
-    def _beside(self, side: torch.cuda.Stream) -> tuple[Tensor, ...]:
+    def _beside(self, side: torch.cuda.Stream) -> None:
         """Does the work in another stream than the usual one, as it will be recorded."""
         usual = torch.cuda.current_stream(self._device)
         side.wait_stream(usual)
         with torch.cuda.stream(side):
-            found = self._work(*self._inputs)
+            self._work(*self._inputs)
         usual.wait_stream(side)
-        return found

@@ -81,6 +81,7 @@ class Trainer:
         self.ranks.equalise(self.model)
         self.optimisation = Optimisation(self.model, spec.train, feeder.device, graph=graph)
         self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
+        self._sums = _Sums(feeder.device)
         self.look_late = feeder.device.type == "cuda"
         self.look_every = LOOK_EVERY if self.look_late else 1
         self.vitals = Vitals(self.model)
@@ -190,29 +191,29 @@ class Trainer:
 
     def _train_rest_of_epoch(self, started: float, before: float) -> None:
         progress, rows, every = self.progress, self.split.train, self.checkpoint_every
-        steps, sums, shown = self.feeder.steps(rows), _Sums(self.feeder.device), math.nan
+        steps, sums, shown = self.feeder.steps(rows), self._sums, math.nan
         self.optimisation.begin_epoch(progress.epoch)
         self.model.train()
         with closing(self.feeder.training(rows, progress.epoch, start=progress.step)) as batches:
             for batch in batches:
                 begin, end = self._step_around(progress.step)
                 if self._recorded is not None and batch.whole == self.spec.train.batch_size:
-                    rates, loss = self._recorded(batch.x, batch.labels, batch.targets, batch.keys)
+                    self._recorded(batch.x, batch.labels, batch.targets, batch.keys)
                 else:
-                    rates, loss = self._backward(batch, self.feeder.samples_in(rows, begin, end))
+                    self._backward(batch, self.feeder.samples_in(rows, begin, end))
                     if progress.step + 1 == end:
                         self._optimise()
-                sums.add(loss * batch.whole, predict(rates) == batch.labels, batch.whole)
+                sums.count(batch.whole)
                 progress.step += 1
                 if progress.step == end and (sums.batches >= self.look_every or end == steps):
-                    shown = self._look(sums, all_of_them=end == steps)
+                    shown = self._look(all_of_them=end == steps)
                 progress.seconds = before + time.perf_counter() - started
                 self.recorder.on_step(progress.epoch + 1, progress.step, steps, shown, "train")
                 if progress.step < end:
                     continue  # gradients that wait for others are in no state
                 signum, due = self._stop_signal(), every > 0 and progress.step // every > begin // every
                 if due or signum is not None:
-                    self._look(sums, all_of_them=True)
+                    self._look(all_of_them=True)
                 if due:
                     self.recorder.save("last", self.state())
                 if signum is not None:
@@ -224,28 +225,27 @@ class Trainer:
         begin = batch - batch % size
         return begin, min(begin + size, self.feeder.steps(self.split.train))
 
-    def _backward(self, batch: Batch, samples: int) -> tuple[Tensor, Tensor]:
-        """Adds a batch's part to the gradient of the mean loss of ``samples``; returns its votes, and its mean loss."""
+    def _backward(self, batch: Batch, samples: int) -> None:
+        """Adds a batch's part to the gradient of the mean loss of ``samples``, and to what the epoch is told by."""
         train = self.spec.train
         with autocast(train, self.feeder.device):
             rates = self.model(batch.x, self.spec.T, keys=batch.keys)
         loss = self.ranks.weighted(loss_of(train), rates, batch.targets, batch.whole)
         self.optimisation.backward(loss * (batch.whole / samples))
-        return rates.detach(), loss.detach()
+        self._sums.add(loss.detach() * batch.whole, predict(rates.detach()) == batch.labels)
 
-    def _whole_step(self, x: Tensor, labels: Tensor, targets: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def _whole_step(self, x: Tensor, labels: Tensor, targets: Tensor, keys: Tensor) -> None:
         """A step of one whole batch, from samples to weights; changes tensors only, so it can be recorded."""
         size = self.spec.train.batch_size
-        found = self._backward(Batch(x, labels, targets, keys, size), size)
+        self._backward(Batch(x, labels, targets, keys, size), size)
         self._optimise()
-        return found
 
     def _optimise(self) -> None:
         self.ranks.sum_gradients(self.model.parameters())
         self.optimisation.unscale()
         self.optimisation.step(self.vitals.add_gradients())
 
-    def _look(self, sums: _Sums, *, all_of_them: bool) -> float:
+    def _look(self, *, all_of_them: bool) -> float:
         """Moves what was summed up into the progress, and returns the mean loss of the batches looked at last.
 
         A GPU is asked, and what it was asked before is looked at, which has come by now; it is waited for only where
@@ -253,8 +253,8 @@ class Trainer:
         not; gradients show it.
         """
         progress, shown = self.progress, math.nan
-        sums.ask(progress.step, self.optimisation.failure())
-        for part in sums.take(latest=all_of_them or not self.look_late):
+        self._sums.ask(progress.step, self.optimisation.failure())
+        for part in self._sums.take(latest=all_of_them or not self.look_late):
             loss_sum, correct, failed = part.told()
             loss_sum, correct = self.ranks.sums(loss_sum, correct)
             if failed is None and not math.isfinite(loss_sum):
@@ -378,8 +378,11 @@ class _Sums:
         self._asked: deque[_Part] = deque()
         self.seen = self.batches = 0
 
-    def add(self, loss_sum: Tensor, right: Tensor, seen: int) -> None:
+    def add(self, loss_sum: Tensor, right: Tensor) -> None:
+        """Adds a batch's loss and right answers, on the device alone; whoever has it done counts the batch as well."""
         self._sums += torch.stack([loss_sum.double(), right.sum(dtype=torch.float64)])
+
+    def count(self, seen: int) -> None:
         self.seen += seen
         self.batches += 1
 

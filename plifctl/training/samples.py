@@ -193,14 +193,15 @@ class _Held:
 
     def stream(self, batches: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
         words = self._all.view(torch.int16) if self._dtype == np.uint16 else self._all  # torch cannot index uint16
-        here = self._all.device
-        for rows in batches:
+        here, wanted = self._all.device, list(batches)
+        everyone = sent(np.concatenate([*wanted, np.empty(0, np.int64)]), here)
+        for rows in torch.split(everyone, [len(rows) for rows in wanted]):
             shape = (len(rows), *self._all.shape[1:])
             if here.type == "cpu":
                 found = self._buffers.take(shape, self._dtype)
             else:
                 found = torch.empty(shape, dtype=self._all.dtype, device=here)
-            torch.index_select(words, 0, sent(rows, here), out=found.view(words.dtype))
+            torch.index_select(words, 0, rows, out=found.view(words.dtype))
             yield found.to(self._device, non_blocking=True)
 
 

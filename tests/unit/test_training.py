@@ -381,9 +381,9 @@ class Plain:
 class Exact(Feeder):
     """Batches in float64: two ways of adding up then fire the same spikes."""
 
-    def _batch(self, *arguments: Any, **options: Any) -> Batch:
-        batch = super()._batch(*arguments, **options)
-        return replace(batch, x=batch.x.double())
+    def _batches(self, *arguments: Any, **options: Any) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super()._batches(*arguments, **options):
+            yield replace(batch, x=batch.x.double())
 
 
 @pytest.mark.parametrize("recipe", ["paper", "published"])

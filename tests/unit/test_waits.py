@@ -1,15 +1,17 @@
-"""Nothing in a training step asks for a number: on a GPU that would wait for all that it has still to do.
+"""A training step neither waits for a GPU nor keeps it waiting.
 
-The device ``meta`` has tensors, but no numbers in them, so whatever asks for one fails; so does what mixes it with
-another device.
+Whatever asks for a number waits for all that the GPU has still to do. The device ``meta`` has tensors, but no numbers
+in them, so that fails there; so does what mixes it with another device.
 """
 
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from unit.test_training import Recorder, Samples, spec_of
+from torch.utils._python_dispatch import TorchDispatchMode
+from unit.test_training import CPU, Recorder, Samples, spec_of
 
 from plifctl.splits import Split
 from plifctl.training import loop
@@ -42,3 +44,23 @@ def test_no_step_asks_for_a_number(settings: tuple[str, ...], monkeypatch: pytes
     with pytest.raises(RuntimeError, match="meta"):  # at the epoch's end it is asked for
         trainer.run()
     assert recorder.steps == STEPS - 1
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_further_batch_takes_few_operations() -> None:
+    """On a GPU each of them is a launch, which takes as long for one small batch as for all of them at once."""
+    spec = spec_of("train.batch_size=2", "train.augmentation=none", "train.normalise=per-set")
+    batches = Feeder(Samples(), spec, CPU, data_in="memory").training(np.arange(24), epoch=0)
+    next(batches)
+    with Operations() as operations:
+        next(batches)
+    assert 0 < operations.count <= 20
