@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from plifctl.snn.functional import held_dropout_mask
 from plifctl.snn.ranks import summed, world_size
 
 
@@ -128,18 +127,11 @@ class Pool(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask is drawn once a sample and held over all time steps."""
+    """Dropout whose mask is drawn once a sample and held over all time steps: ``kernels.held_dropout`` does it."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-
-    def forward(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Drops features of ``[T, N, ...]`` by the sample keys ``[N]`` (int64); does nothing in evaluation."""
-        if not self.training or self.p == 0:
-            return x
-        mask = held_dropout_mask(keys, x.shape[2:].numel(), self.p).view(x.shape[1:])
-        return x * mask.to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from plifctl import structure
-from plifctl.snn.functional import hash_keys, vote
-from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.functional import vote
+from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Pool
 from plifctl.snn.neurons import Spiking
 from plifctl.specs import NetworkSpec, NeuronSpec
@@ -161,7 +161,7 @@ class SpikingNetwork(nn.Module):
         while number < len(layers):
             layer = layers[number][1]
             if isinstance(layer, Dropout):
-                x = layer(x, hash_keys(keys, number)) if keys is not None else x
+                x = held_dropout(x, keys, number, layer.p, self.kernel) if self.training and keys is not None else x
             elif isinstance(layer, nn.Linear):
                 x = layer(x.flatten(2))
             elif (stage := _stage_at(layers, number, whole=observe is not None)) is not None:

@@ -155,7 +155,7 @@ def network_of(case: Network, kernel: str, monkeypatch: pytest.MonkeyPatch) -> S
         assert (len(keys), p) == (case.N, case.p)
         return torch.from_numpy(case.mask(len(calls) - 1, features))
 
-    monkeypatch.setattr("plifctl.snn.layers.held_dropout_mask", mask)
+    monkeypatch.setattr("plifctl.snn.kernels.held_dropout_mask", mask)
     return net
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from stages import NEURONS, PLIF, stage
 
-from plifctl.snn.kernels import spiking_stage
+from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import Spiking
 
@@ -39,6 +39,16 @@ def test_sizes(pool: tuple[str, int] | None, norm: str | None, steps: tuple[int,
 @pytest.mark.parametrize("T", [1, 7, 8, 9, 17, 32])
 def test_any_number_of_steps(T: int) -> None:
     compare((T, 3, 40, 9, 9), T, {})
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 3, 11), (2, 4, 5000)], ids=str)
+def test_dropout_is_what_it_is_on_the_cpu(shape: tuple[int, ...]) -> None:
+    x, keys = torch.ones(shape), torch.arange(shape[1]) * 3**39 - 2**62
+    for layer in (0, 1, 16):
+        expected = held_dropout(x, keys, layer, 0.3, "eager")
+        for kernel in ("eager", "triton"):
+            found = held_dropout(x.cuda(), keys.cuda(), layer, 0.3, kernel)  # type: ignore[arg-type]
+            torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])

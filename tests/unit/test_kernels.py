@@ -10,7 +10,7 @@ import torch
 from stages import NEURONS, PLIF, Result, stage
 from torch import Tensor
 
-from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
 from plifctl.snn.neurons import Spiking
@@ -235,3 +235,17 @@ def test_running_statistics_that_move_between_forward_and_backward_change_nothin
         norm.running_mean += moved
         found.append(torch.autograd.grad(spikes.sum(), (norm.weight, x)))
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(3, 2, 5, 3, 7), (1, 4, 1500), (2, 0, 6), (2, 3, 0)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_dropout_of_triton_is_the_definitions(shape: tuple[int, ...], p: float, dtype: torch.dtype) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    keys = torch.arange(shape[1]) * 3**39 - 2**62
+    for layer in (0, 1, 16, 2**31 - 1):
+        x = torch.randn(shape).to(dtype).requires_grad_()
+        expected, found = (held_dropout(x, keys, layer, p, kernel) for kernel in ("eager", "triton"))  # type: ignore[arg-type]
+        assert torch.equal(expected, found)
+        by_expected, by_found = (torch.autograd.grad(y.sum(), x)[0] for y in (expected, found))
+        assert torch.equal(by_expected, by_found)

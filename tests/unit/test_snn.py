@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from plifctl.snn import functional, losses
+from plifctl.snn import functional, losses, networks
 from plifctl.snn.functional import Dynamics
-from plifctl.snn.kernels import spiking_stage
+from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import Spiking
 from plifctl.specs import NetworkSpec, NeuronSpec
@@ -210,23 +210,22 @@ def test_losses_by_hand() -> None:
 
 class TestLayers:
     def test_masks_are_held_over_time_and_differ_by_sample_and_layer(self) -> None:
-        from plifctl.snn.layers import Dropout
-
-        layer = Dropout(0.5).train()
         keys = functional.hash_keys(1, torch.arange(3))
-        found = layer(torch.ones(6, 3, 4, 5), keys)
+        ones = torch.ones(6, 3, 4, 5)
+        found, other = (held_dropout(ones, keys, layer, 0.5) for layer in (1, 2))
         assert set(found.unique().tolist()) == {0.0, 2.0}
         assert torch.equal(found, found[:1].expand_as(found))
         assert not torch.equal(found[0, 0], found[0, 1])
-        assert torch.equal(layer.eval()(torch.ones(6, 3, 4, 5), keys), torch.ones(6, 3, 4, 5))
+        assert not torch.equal(found, other)
 
-    def test_two_dropout_layers_have_two_masks(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        seen: list[Tensor] = []
-        monkeypatch.setattr("plifctl.snn.layers.Dropout.forward", lambda _, x, keys: seen.append(keys) or x)
+    def test_dropout_is_in_training_only_and_each_layers_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        layers: list[int] = []
+        monkeypatch.setattr(networks, "held_dropout", lambda x, keys, layer, p, kernel: layers.append(layer) or x)
         net = network("DP-FC20-SN-DP-FC20-SN-APk10s10", (1, 2, 2), 2).train()
         net(torch.ones(3, 1, 2, 2), 2, keys=torch.arange(3))
-        assert len(seen) == 2
-        assert not torch.equal(seen[0], seen[1])
+        assert len(set(layers)) == 2
+        net.eval()(torch.ones(3, 1, 2, 2), 2, keys=torch.arange(3))
+        assert len(layers) == 2
 
     def test_pooling_is_that_of_torch(self) -> None:
         from plifctl.snn.layers import Pool

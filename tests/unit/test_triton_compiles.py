@@ -19,15 +19,17 @@ kind, capability = sys.argv[1], int(sys.argv[2])
 real, pointer = (tl.float64, "*fp64") if kind == "fp64" else (tl.float32, "*fp32")
 WIDE = {"stride_t", "stride_out", "last_t", "last_out"}
 SAME = {"x", "out", "grad", "grad_x", "pivot"}
+LONG = {"keys": "*i64", "mask": "*fp32", "layer": "i32", "features": "i32", "limit": "i32", "kept": "fp32"}
 WHOLE = {"steps", "size", "height", "width", "channels", "window", "stride_m", "stride_k", "last_m", "rows"}
 
 def compiled(program, **constants):
-    constants["REAL"] = real
+    if "REAL" in program.arg_names:
+        constants["REAL"] = real
     types = {}
     for name in program.arg_names:
         types[name] = (
             "constexpr" if name in constants else "i64" if name in WIDE else "i32" if name in WHOLE
-            else f"*{kind}" if name in SAME else pointer
+            else f"*{kind}" if name in SAME else LONG.get(name, pointer)
         )
     places = {(program.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(program, signature=types, constexprs=places)
@@ -50,6 +52,8 @@ for sums in (False, True):
     choices = {"DETACH": False, "SURROGATE": "arctan", "AVERAGE": False, "STATIC": False, "OWN_RATES": False}
     compiled(programs.backward, **neuron, **choices, SUMS=sums, K=1, P=16, CB=64, **ones)
 compiled(programs.statistics, P=16, CB=1, rows=1, channels=1)
+compiled(programs.dropout, BLOCK=1024)
+compiled(programs.dropout, BLOCK=1024, layer=1)
 for surrogate in ("rectangular", "triangular"):
     choices = {"DETACH": False, "SURROGATE": surrogate, "AVERAGE": False, "SUMS": False}
     compiled(programs.backward, RESET=0.0, SOFT=True, **choices, STATIC=False, OWN_RATES=False, K=1, P=16, CB=64)
@@ -63,3 +67,4 @@ def test_for_a_gpu(kind: str, capability: int, monkeypatch: pytest.MonkeyPatch) 
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr[-3000:]
     assert said.stdout.split().count("backward") == 8
+    assert said.stdout.split().count("dropout") == 2

@@ -1,4 +1,4 @@
-"""Batch norm, scan over time and pooling of a spiking layer: one definition, and what is faster, chosen by device."""
+"""Spiking layers with batch norm and pooling, and dropout: one definition, and what is faster, chosen by device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from plifctl.snn.functional import Dynamics
+from plifctl.snn.functional import Dynamics, hash_keys, held_dropout_mask
 from plifctl.snn.kernels.eager import stage_eager
 from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.layers import BatchNorm, Pool
@@ -76,6 +76,30 @@ def spiking_stage(
     else:
         pooled, count = stage_eager(_in_single(x), T, dynamics, norm, pooling)
     return Spikes(pooled, count, T * math.prod(x.shape[1:]))
+
+
+def held_dropout(x: Tensor, keys: Tensor, layer: int, p: float, kernel: Kernel = "auto") -> Tensor:
+    """Drops features, of each sample the same at all time steps.
+
+    Args:
+        x: ``[T, N, ...]``.
+        keys: int64 ``[N]``, one of each sample, for all layers.
+        layer: Number of this one, whose masks are its own.
+        p: Probability of dropping.
+        kernel: ``triton`` draws a mask in one launch, else it is the definition.
+
+    Source: see :func:`~plifctl.snn.functional.held_dropout_mask`.
+    """
+    if p == 0:
+        return x
+    features = x.shape[2:].numel()
+    if kernel == "triton":
+        from plifctl.snn.kernels import triton
+
+        mask = triton.dropout_mask(keys, layer, features, p)
+    else:
+        mask = held_dropout_mask(hash_keys(keys, layer), features, p)
+    return x * mask.view(x.shape[1:]).to(x.dtype)
 
 
 def _in_single(x: Tensor) -> Tensor:

@@ -222,3 +222,24 @@ def backward(
         tl.store(target, by_rate, mask=channel < channels)
         tl.store(target + channels, by_limit, mask=channel < channels)
         tl.store(target + 2 * channels, by_width, mask=channel < channels)
+
+
+@triton.jit
+def _key(parts):
+    """``hash_keys`` of one part, int64."""
+    z = parts - 7046029254386353131
+    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
+    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+
+
+@triton.jit
+def dropout(keys, mask, layer, features, limit, kept, BLOCK: tl.constexpr):
+    """Draws ``held_dropout_mask(hash_keys(keys, layer), features, p)``: ``mask [N, features]``, 0 or ``kept``."""
+    feature = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    sample = tl.program_id(1) + tl.zeros([BLOCK], tl.int64)
+    of_layer = _key(_key(tl.load(keys + sample)) + layer)
+    word = _key(_key(of_layer) + feature // 4)  # four numbers to a word
+    number = (word >> (feature % 4 * 16).to(tl.int64)) & 0xFFFF
+    drawn = tl.where((number ^ 0x8000) >= limit, kept, 0.0)
+    tl.store(mask + sample * features + feature, drawn, mask=feature < features)

@@ -124,6 +124,18 @@ def backward(
     )
 
 
+def dropout_mask(keys: Tensor, layer: int, features: int, p: float) -> Tensor:
+    """Returns what the definition draws from ``hash_keys(keys, layer)``, of which every operation would be a launch."""
+    mask = torch.empty(len(keys), features, device=keys.device)
+    kept = (torch.ones(()) / (1.0 - p)).item()  # as the definition rounds it
+    if mask.numel():
+        with _on(keys):
+            programs.dropout[(triton.cdiv(features, TILE), len(keys))](
+                keys, mask, layer, features, round(p * 2**16), kept, BLOCK=TILE
+            )
+    return mask
+
+
 class _Tiles(NamedTuple):
     """How rows are cut.
 
