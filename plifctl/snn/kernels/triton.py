@@ -110,7 +110,7 @@ def backward(
                 **_constants(layer, choices, tiles),
             )
 
-    parts: tuple[Tensor, ...] = (torch.ones_like(scale), torch.zeros_like(scale), torch.zeros_like(scale))
+    parts: tuple[Tensor, ...] = (scale, shift, shift)  # without batch norm 1, 0 and 0; with it, summing reads none
     if through is not None:
         run(parts, summing=True)
         parts = tuple(part.to(real) for part in through(*found.sum(0, dtype=torch.float64).unbind(1)))
