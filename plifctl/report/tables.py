@@ -160,7 +160,7 @@ def build_table(
     """
     files = _files(registry.folders)
     if name not in files:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, files))
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, "optimism"]))
     published = _read(files[name])
     origin = "trained" if source == "ours" else "imported"
     ours = _Ours([r for r in records if r.origin == origin], registry, include_modified)

@@ -148,7 +148,7 @@ class TestBadInput:
             (("train", "demo", "--subset", 0), 2, "train.subset", ""),
             (("train", "demo"), 5, "no cache of synthetic-gesture", "plifctl prepare synthetic-gesture --T 8"),
             (("train", "gesture-plif", "--recipe", "published"), 5, "no cache", "--T 20 --recipe published"),
-            (("eval", "last"), 2, "no run 'last'", "plifctl runs lists them"),
+            (("eval", "last"), 2, "no run 'last'", "plifctl train demo makes one"),
             (("eval", "x.pt"), 6, "no such checkpoint", ""),
             (("report", "--table", "7"), 2, "unknown table", "known: 1"),
             (("report", "--table", "1", "--format", "pdf"), 2, "unknown format", ""),
