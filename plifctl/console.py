@@ -34,6 +34,9 @@ _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys rather than shows: control characters, changes of direction; and bytes that are no UTF-8."""
 
+_FOREIGN_LINE = re.compile(r"\n(?!  )")
+"""A line in a sentence that is not one of ours, which are indented: it would pass for another sentence."""
+
 _err = Console(stderr=True, highlight=False)
 _quiet = _verbose = _json = _emitted = False
 _muted = False
@@ -106,19 +109,19 @@ def terminal_width() -> int | None:
 def note(text: str) -> None:
     """Says something on stderr, unless told to be quiet."""
     if not _quiet:
-        _err.print(_shown(text), soft_wrap=True)
+        _err.print(_sentence(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """Says something on stderr that must not be missed."""
-    _err.print(f"[bold yellow]warning:[/] {_shown(text)}", soft_wrap=True)
+    _err.print(f"[bold yellow]warning:[/] {_sentence(text)}", soft_wrap=True)
 
 
 def fail(error: PlifctlError | Interrupted) -> None:
     """Says what went wrong and what to type; as a document, too, if JSON was asked for and none was written."""
     if _verbose and not _muted:
         traceback.print_exception(error)
-    _err.print(f"[bold red]error:[/] {_shown(str(error))}", soft_wrap=True)
+    _err.print(f"[bold red]error:[/] {_sentence(str(error))}", soft_wrap=True)
     for line in filter(None, error.hint.split("\n")):
         _err.print(f"[bold]hint:[/] {_shown(line)}", soft_wrap=True)
     if _json and not _emitted:
@@ -129,6 +132,10 @@ def fail(error: PlifctlError | Interrupted) -> None:
 def _shown(text: str) -> str:
     """A text that rich shows as it is."""
     return escape(_printable(text))
+
+
+def _sentence(text: str) -> str:
+    return _shown(_FOREIGN_LINE.sub(r"\\n", text))
 
 
 class Bar:

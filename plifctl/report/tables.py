@@ -335,7 +335,7 @@ def check_published(folders: Sequence[Path]) -> list[str]:
         try:
             _read(path)
         except RegistryError as error:
-            problems += str(error).splitlines()
+            problems += map(str.strip, str(error).splitlines())
     return problems
 
 
@@ -347,7 +347,7 @@ def _read(path: Path) -> _Published:
         raise RegistryError(str(error)) from None
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise RegistryError("\n".join(problems)) from None
+        raise RegistryError("\n  ".join(problems)) from None
     wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
     if wrong:
         raise RegistryError(

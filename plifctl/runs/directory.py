@@ -248,7 +248,7 @@ def find_run(name: str, runs_dir: Path) -> Run:
         listed = ", ".join(run.name for run in fitting[-5:])
         latest = "the latest are " if len(fitting) > 5 else ""
         raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{listed}", hint="give more of the name")
-    hint = "plifctl runs lists them; a path will do, too" if there else "there is none yet; plifctl train demo makes one"
+    hint = "plifctl runs lists them; a path will do, too" if there else "there is none; plifctl train demo makes one"
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 
 

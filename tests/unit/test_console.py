@@ -22,9 +22,15 @@ def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     console.warn(HOSTILE)
     console.fail(RawDataError(HOSTILE, hint=HOSTILE))
     said = capsys.readouterr().err
-    lines = SHOWN.expandtabs().splitlines()
+    first, second = SHOWN.split("\t")[0].splitlines()
     assert not set("\x1b\x9b\u202e\r") & set(said)
-    assert said.count(lines[0]) == 4
+    assert said.count(f"{first}\\n{second}") == 3  # one line each
+    assert f"hint: {first}\nhint: {second}" in said
+
+
+def test_our_own_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.warn("two things:\n  one\n  a\nb")
+    assert capsys.readouterr().err == "warning: two things:\n  one\n  a\\nb\n"
 
 
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
