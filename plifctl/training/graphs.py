@@ -44,7 +44,8 @@ class Recorded:
                 return
             if self._graph is None:
                 self._graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(self._graph, stream=self._side):  # nothing runs while it is recorded
+                # nothing of it runs while it is recorded; another thread may read samples meanwhile
+                with torch.cuda.graph(self._graph, stream=self._side, capture_error_mode="thread_local"):
                     self._work(*self._inputs)
             self._graph.replay()
 

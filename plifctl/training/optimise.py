@@ -153,7 +153,8 @@ class Optimisation:
 
     def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device, *, graph: bool = False) -> None:
         check_options(train)
-        self._capturable = graph and device.type == "cuda"
+        self._on_gpu = device.type == "cuda"
+        self._capturable = graph and self._on_gpu
         self.train = train
         self._parameters = list(model.parameters())
         kind = _OPTIMIZERS[train.optimizer]
@@ -163,7 +164,7 @@ class Optimisation:
             "optimizer", train.optimizer, kind, self._parameters, dict(train.optimizer_options), lr=train.lr, **fused
         )
         for group in self._optimizer.param_groups if self._capturable else ():
-            group.update(capturable=True, lr=torch.tensor(train.lr, device=device))
+            group.update(capturable=True, lr=torch.tensor(train.lr, dtype=torch.float32, device=device))
         self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
         self._failed = torch.zeros((), device=device)  # 1 from the first step on whose gradients were not finite
         self._whole = torch.zeros((), dtype=torch.int64, device=device)  # steps before it, and since last asked
@@ -173,11 +174,12 @@ class Optimisation:
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the learning rate of an epoch, counted from 0."""
+        rate = learning_rate(self.train, epoch)
         for group in self._optimizer.param_groups:
             if self._capturable:
-                group["lr"].fill_(learning_rate(self.train, epoch))
-            else:
-                group["lr"] = learning_rate(self.train, epoch)
+                group["lr"].fill_(rate)
+            else:  # on a GPU as it is in a recorded step, whose rates are float32
+                group["lr"] = torch.tensor(rate, dtype=torch.float32).item() if self._on_gpu else rate
 
     def backward(self, loss: Tensor) -> None:
         """Adds the gradients of a loss to those that are there."""

@@ -11,6 +11,7 @@ from plifctl.splits import Split
 from plifctl.training.data import Feeder
 from plifctl.training.loop import Trainer
 from plifctl.training.progress import EpochRow
+from plifctl.training.samples import Place
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -53,13 +54,15 @@ class Recorder:
         return None
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel: Any) -> Trainer:
+def trained(
+    monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel: Any, data_in: Place = "device"
+) -> Trainer:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         settings = ("T=4", "train.batch_size=4", "train.epochs=3", *settings)
         spec = load_registry().experiment("fashion-mnist-plif", overrides=settings).spec
-        feeder = Feeder(Samples(), spec, torch.device("cuda"), data_in="device")
+        feeder = Feeder(Samples(), spec, torch.device("cuda"), data_in=data_in)
         split = Split(np.arange(70), np.empty(0, np.int64), np.arange(70, 90))
         trainer = Trainer(spec, feeder, split, Recorder(), graph=graph, kernel=kernel)
         trainer.run()
@@ -74,7 +77,8 @@ def trained(monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel
 def test_a_recorded_step_is_the_step(kernel: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     choice = f"train.precision={precision}"
     plain, recorded, again = (trained(monkeypatch, choice, graph=graph, kernel=kernel) for graph in (False, True, True))
-    for other in (recorded, again):
+    read = trained(monkeypatch, choice, graph=True, kernel=kernel, data_in="disk")  # by a thread, while it is recorded
+    for other in (recorded, again, read):
         losses = [[row.loss for row in trainer.recorder.rows] for trainer in (plain, other)]  # type: ignore[attr-defined]
         assert losses[0] == losses[1]
         weights = [trainer.model.state_dict() for trainer in (plain, other)]
