@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -34,6 +33,7 @@ from plifctl.training.memory import is_out_of_memory
 from plifctl.training.optimise import Optimisation, autocast, learning_rate
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
 from plifctl.training.randomness import random_state, set_random_state
+from plifctl.training.sums import Sums
 from plifctl.training.vitals import Vitals
 
 LOOK_EVERY = 16
@@ -81,7 +81,7 @@ class Trainer:
         self.ranks.equalise(self.model)
         self.optimisation = Optimisation(self.model, spec.train, feeder.device, graph=graph)
         self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
-        self._sums = _Sums(feeder.device)
+        self._sums = Sums(feeder.device)
         self.look_late = feeder.device.type == "cuda"
         self.look_every = LOOK_EVERY if self.look_late else 1
         self.vitals = Vitals(self.model)
@@ -342,67 +342,6 @@ class Trainer:
         else:
             accuracy = row.test_accuracy
         return Outcome(accuracy, row.validation_accuracy, best, history, len(history) < self.spec.train.epochs)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What came of some batches, on its way to the CPU.
-
-    Attributes:
-        step: Of the epoch, after the last of them.
-        batches: How many.
-        seen: Samples of all ranks.
-        numbers: ``[4]``: sums of losses and right answers over this rank's samples; whether a step failed, and which.
-        there: Once they are; None: now.
-    """
-
-    step: int
-    batches: int
-    seen: int
-    numbers: Tensor
-    there: torch.cuda.Event | None
-
-    def told(self) -> tuple[float, float, int | None]:
-        """Waits; returns both sums, and which step failed, counted from 0."""
-        if self.there is not None:
-            self.there.synchronize()
-        loss_sum, correct, failed, which = self.numbers.tolist()
-        return loss_sum, correct, int(which) if failed else None
-
-
-class _Sums:
-    """Sums over batches that stay on the device until they are asked for, and are told when they have come."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._asked: deque[_Part] = deque()
-        self.seen = self.batches = 0
-
-    def add(self, loss_sum: Tensor, right: Tensor) -> None:
-        """Adds a batch's loss and right answers, on the device alone; whoever has it done counts the batch as well."""
-        self._sums += torch.stack([loss_sum.double(), right.sum(dtype=torch.float64)])
-
-    def count(self, seen: int) -> None:
-        self.seen += seen
-        self.batches += 1
-
-    def ask(self, step: int, failure: Tensor) -> None:
-        """Sends for the sums, if there are any, and for what the optimiser says of the steps; begins anew."""
-        if not self.batches:
-            return
-        numbers, there = torch.cat([self._sums, failure]), None
-        if numbers.is_cuda:
-            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            numbers = numbers.to("cpu", non_blocking=True)
-            there.record(torch.cuda.current_stream(self._sums.device))
-        self._asked.append(_Part(step, self.batches, self.seen, numbers, there))
-        self._sums.zero_()
-        self.seen = self.batches = 0
-
-    def take(self, *, latest: bool) -> Iterator[_Part]:
-        """Yields what was asked for, in order; the last of it only if the ``latest`` is wanted."""
-        while len(self._asked) > (not latest):
-            yield self._asked.popleft()
 
 
 class _Stop(Exception):
