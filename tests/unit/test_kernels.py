@@ -24,7 +24,7 @@ def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ker
         pytest.importorskip("triton", reason="Triton is not installed")
         from plifctl.snn.kernels import triton
 
-        monkeypatch.setattr(triton, "TILE", 512)
+        monkeypatch.setattr(triton, "TILE", 256)
     kernel: Kernel = request.param
     return kernel
 

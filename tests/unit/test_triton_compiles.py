@@ -1,14 +1,16 @@
 """Triton's programs become code of NVIDIA GPUs, which needs no GPU, and which the interpreter does not show."""
 
+import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
 COMPILE = """
-import sys
+import json, re, subprocess, sys, tempfile
 import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
@@ -17,54 +19,85 @@ from plifctl.snn.kernels import programs
 
 kind, capability = sys.argv[1], int(sys.argv[2])
 real, pointer = (tl.float64, "*fp64") if kind == "fp64" else (tl.float32, "*fp32")
-WIDE = {"stride_t", "stride_out", "last_t", "last_out"}
-SAME = {"x", "out", "grad", "grad_x", "pivot"}
-LONG = {"keys": "*i64", "mask": "*fp32", "layer": "i32", "features": "i32", "limit": "i32", "kept": "fp32"}
-WHOLE = {"steps", "size", "height", "width", "channels", "window", "stride_m", "stride_k", "last_m", "rows"}
+TYPES = {"keys": "*i64", "mask": "*fp32", "layer": "i32", "features": "i32", "limit": "i32", "kept": "fp32"}
+TYPES |= dict.fromkeys(("stride_t", "stride_out", "last_t", "last_out"), "i64")
+TYPES |= dict.fromkeys(("x", "out", "grad", "grad_x", "pivot"), f"*{kind}")
+whole = ("steps", "size", "height", "width", "channels", "window", "stride_m", "stride_k", "last_m", "rows")
+TYPES |= dict.fromkeys(whole, "i32")
+DIVISIBLE = {"channels", "stride_t", "stride_out", "stride_m", "last_t", "last_out", "last_m"}  # by 16, as Triton sees
 
 def compiled(program, **constants):
     if "REAL" in program.arg_names:
         constants["REAL"] = real
-    types = {}
-    for name in program.arg_names:
-        types[name] = (
-            "constexpr" if name in constants else "i64" if name in WIDE else "i32" if name in WHOLE
-            else f"*{kind}" if name in SAME else LONG.get(name, pointer)
-        )
-    places = {(program.arg_names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(program, signature=types, constexprs=places)
+    names = program.arg_names
+    types = {name: "constexpr" if name in constants else TYPES.get(name, pointer) for name in names}
+    aligned = [name for name in names if name not in constants and (types[name][0] == "*" or name in DIVISIBLE)]
+    source = ASTSource(
+        program,
+        signature=types,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
     options = {"num_warps": 4, "enable_fp_fusion": False}
     found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    assert found.asm["cubin"]
-    print(program.__name__)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(found.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    registers, stack = (int(re.search(rf"{what}:(\\d+)", usage)[1]) for what in ("REG", "STACK"))
+    wide = re.search(r"ld\\.global\\S*\\.v[24]|cp\\.async.*, 0x(8|10)\\b", found.asm["ptx"])  # 8 bytes or more
+    told = {"name": program.__name__, "registers": registers, "stack": stack, "wide": wide is not None}
+    print(json.dumps({**told, "constants": {name: str(value) for name, value in constants.items()}}))
 
-neuron = {"RESET": -0.5, "SOFT": False}
-tile = {"K": 4, "P": 4, "CB": 64}
-compiled(programs.statistics, P=16, CB=64)
-for average in (False, True):
-    compiled(programs.forward, **neuron, AVERAGE=average, **tile)
+hard = {"RESET": -0.5, "SOFT": False, "CB": 32}
+plain = {**hard, "DETACH": True, "SURROGATE": "arctan", "AVERAGE": False, "STATIC": False, "OWN_RATES": False}
+plain["SHAPE"] = False
+tiles = ({"K": 4, "P": 4}, {"K": 1, "P": 16})
+compiled(programs.statistics, P=16, CB=32)
+for tile in tiles:
     for sums in (False, True):
-        choices = {"DETACH": sums, "SURROGATE": "sigmoid" if average else "arctan", "AVERAGE": average, "SUMS": sums}
-        compiled(programs.backward, **neuron, **choices, STATIC=average, OWN_RATES=average, **tile)
-ones = {"height": 1, "width": 1, "window": 1, "steps": 1, "size": 1}  # Triton makes constants of them: features, T = 1
-compiled(programs.forward, **neuron, AVERAGE=False, K=1, P=16, CB=64, **ones)
-for sums in (False, True):
-    choices = {"DETACH": False, "SURROGATE": "arctan", "AVERAGE": False, "STATIC": False, "OWN_RATES": False}
-    compiled(programs.backward, **neuron, **choices, SUMS=sums, K=1, P=16, CB=64, **ones)
-compiled(programs.statistics, P=16, CB=1, rows=1, channels=1)
-compiled(programs.dropout, BLOCK=1024)
-compiled(programs.dropout, BLOCK=1024, layer=1)
-for surrogate in ("rectangular", "triangular"):
-    choices = {"DETACH": False, "SURROGATE": surrogate, "AVERAGE": False, "SUMS": False}
-    compiled(programs.backward, RESET=0.0, SOFT=True, **choices, STATIC=False, OWN_RATES=False, K=1, P=16, CB=64)
+        compiled(programs.backward, **plain, **tile, SUMS=sums)
+    compiled(programs.forward, **hard, **tile, AVERAGE=False)
+if sys.argv[3] == "all":
+    compiled(programs.dropout, BLOCK=512)
+    compiled(programs.dropout, BLOCK=512, layer=1)  # Triton makes constants of ones
+    compiled(programs.statistics, P=16, CB=1, rows=1, channels=1)
+    ones = {"height": 1, "width": 1, "window": 1, "steps": 1, "size": 1}  # features, T = 1
+    compiled(programs.forward, **hard, **tiles[1], AVERAGE=False, **ones)
+    compiled(programs.forward, **hard, **tiles[0], AVERAGE=True)
+    for sums in (False, True):
+        compiled(programs.backward, **plain, **tiles[1], SUMS=sums, **ones)
+        choices = {"DETACH": False, "SURROGATE": "sigmoid", "AVERAGE": True, "STATIC": True, "OWN_RATES": True}
+        compiled(programs.backward, **{**plain, **choices, "SHAPE": True}, **tiles[0], SUMS=sums)
+    for surrogate in ("rectangular", "triangular"):
+        choices = {"SOFT": True, "DETACH": False, "SURROGATE": surrogate, "SHAPE": True}
+        compiled(programs.backward, **{**plain, **choices}, **tiles[1], SUMS=False)
 """
+
+
+def compiled(kind: str, capability: int, which: str, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What each program needs of a GPU."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    command = [sys.executable, "-c", COMPILE, kind, str(capability), which]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr[-3000:]
+    return [json.loads(line) for line in said.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(("kind", "capability"), [("fp32", 90), ("bf16", 80), ("fp64", 90), ("fp16", 75)])
 def test_for_a_gpu(kind: str, capability: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
-    command = [sys.executable, "-c", COMPILE, kind, str(capability)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stderr[-3000:]
-    assert said.stdout.split().count("backward") == 8
-    assert said.stdout.split().count("dropout") == 2
+    found = compiled(kind, capability, "all", monkeypatch)
+    assert {one["name"] for one in found} == {"statistics", "forward", "backward", "dropout"}
+    assert sum(one["name"] == "backward" for one in found) == 10
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_as_many_as_are_launched_fit_and_read_wide(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is waited for in turns: with few programs at once, or values read one by one, mostly nothing is read."""
+    from plifctl.snn.kernels.triton import PROGRAMS
+
+    for one in compiled(kind, 90, "usual", monkeypatch):
+        assert one["registers"] * 128 * PROGRAMS <= 65536, one  # what a multiprocessor has
+        assert one["stack"] <= 16, one  # bytes of a thread: nothing that is worked on
+        assert one["wide"], one

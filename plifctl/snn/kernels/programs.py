@@ -1,6 +1,6 @@
 """What :mod:`plifctl.snn.kernels.triton` runs on a GPU: statistics, forward and backward of norm, scan and pooling.
 
-A tile is ``[K, P, CB]``: K neurons of a pooling window (a power of two of them, those too many masked), P windows, CB
+A tile is ``[P, K, CB]``: P windows, K neurons of a pooling window (a power of two of them, those too many masked), CB
 channels, which lie side by side in memory. Windows at the edge may be cut off: their neurons fire, nothing is pooled.
 Sums are kept per program, never added atomically, so that they come out the same each time.
 """
@@ -40,9 +40,9 @@ def _tile(block, size, height, width, channels, window, K: tl.constexpr, P: tl.c
     sample, rest = one // (rows * columns), one % (rows * columns)
     top, left = rest // columns * window, rest % columns * window
     part = tl.arange(0, K)
-    y, x = top[None, :] + (part // window)[:, None], left[None, :] + (part % window)[:, None]
-    exists = (part < window * window)[:, None] & (one < size * rows * columns)[None, :] & (y < height) & (x < width)
-    neuron = (sample.to(tl.int64)[None, :] * height + y) * width + x
+    y, x = top[:, None] + (part // window)[None, :], left[:, None] + (part % window)[None, :]
+    exists = (part < window * window)[None, :] & (one < size * rows * columns)[:, None] & (y < height) & (x < width)
+    neuron = (sample.to(tl.int64)[:, None] * height + y) * width + x
     inside = exists[:, :, None] & (channel < channels)[None, None, :]
     place = neuron[:, :, None] * channels + channel[None, None, :]
     whole = (one < size * rows * columns) & (top + window <= height) & (left + window <= width)
@@ -77,19 +77,19 @@ def forward(
     known = channel < channels
     rate = tl.load(k + position[:, :, None] * stride_k + channel[None, None, :], mask=inside, other=1).to(REAL)
     limit = tl.load(threshold).to(REAL)
-    v = tl.full([K, P, CB], RESET, REAL)
-    fired = tl.zeros([K, P, CB], REAL)
+    v = tl.full([P, K, CB], RESET, REAL)
+    fired = tl.zeros([P, K, CB], REAL)
     source, target = x + place, out + pooled
     scale += channel
     shift += channel
-    for _ in range(steps):
+    for _ in tl.range(steps, num_stages=3):  # two steps' inputs are on their way: little else hides how long they take
         factor = tl.load(scale, mask=known, other=0).to(REAL)
         offset = tl.load(shift, mask=known, other=0).to(REAL)
         _, h = _charged(tl.load(source, mask=inside, other=0).to(REAL), factor, offset, v, rate, RESET)
         spike = tl.where(inside & (h - limit >= 0), 1.0, 0.0).to(REAL)
         v = _reset(h, spike, limit, RESET, SOFT)
         fired += spike
-        found = tl.sum(spike, 0) / (window * window) if AVERAGE else tl.max(spike, 0)
+        found = tl.sum(spike, 1) / (window * window) if AVERAGE else tl.max(spike, 1)
         tl.store(target, found, mask=there)
         source += stride_t
         target += stride_out
@@ -118,7 +118,7 @@ def backward(
     by_grad, by_x, constant, grad_x, grad_k, partial, sums,
     steps, size, height, width, channels, window, stride_t, stride_m, stride_k, stride_out, last_t, last_m, last_out,
     RESET: tl.constexpr, SOFT: tl.constexpr, DETACH: tl.constexpr, SURROGATE: tl.constexpr, AVERAGE: tl.constexpr,
-    STATIC: tl.constexpr, OWN_RATES: tl.constexpr, SUMS: tl.constexpr,
+    STATIC: tl.constexpr, OWN_RATES: tl.constexpr, SHAPE: tl.constexpr, SUMS: tl.constexpr,
     K: tl.constexpr, P: tl.constexpr, CB: tl.constexpr, REAL: tl.constexpr,
 ):  # fmt: skip
     """Computes the potentials again, keeps them in ``scratch``, which other tiles use again, and walks back.
@@ -132,8 +132,8 @@ def backward(
     """
     program = tl.program_id(0)
     blocks = tl.cdiv(size * tl.cdiv(height, window) * tl.cdiv(width, window), P)
-    own = (program * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * steps * K
-    slots = scratch + ((own + tl.arange(0, K))[:, None] * P + tl.arange(0, P)[None, :])[:, :, None] * CB
+    own = (program * tl.num_programs(1) + tl.program_id(1)).to(tl.int64) * steps * P
+    slots = scratch + ((own + tl.arange(0, P))[:, None] * K + tl.arange(0, K)[None, :])[:, :, None] * CB
     slots += tl.arange(0, CB)[None, None, :]
     limit, narrow = tl.load(threshold).to(REAL), tl.load(surrogate_width).to(REAL)
     by_rate, by_limit, by_width = tl.zeros([CB], REAL), tl.zeros([CB], REAL), tl.zeros([CB], REAL)
@@ -141,7 +141,7 @@ def backward(
         channel, place, inside, pooled, there, position = _tile(block, size, height, width, channels, window, K, P, CB)
         known = channel < channels
         rate = tl.load(k + position[:, :, None] * stride_k + channel[None, None, :], mask=inside, other=1).to(REAL)
-        v = tl.full([K, P, CB], RESET, REAL)
+        v = tl.full([P, K, CB], RESET, REAL)
         source, slot, row = x + place, slots, channel
         for _ in range(steps):
             tl.store(slot, v)
@@ -155,8 +155,8 @@ def backward(
         tl.debug_barrier()
         source, row, arriving = x + place + last_t, channel + last_m, grad + pooled + last_out
         target = grad_x + place + last_t
-        by_v, by_k, still = tl.zeros([K, P, CB], REAL), tl.zeros([K, P, CB], REAL), tl.zeros([K, P, CB], REAL)
-        to_limit, to_width = tl.zeros([K, P, CB], REAL), tl.zeros([K, P, CB], REAL)
+        by_v, by_k, still = tl.zeros([P, K, CB], REAL), tl.zeros([P, K, CB], REAL), tl.zeros([P, K, CB], REAL)
+        to_limit, to_width = tl.zeros([P, K, CB], REAL), tl.zeros([P, K, CB], REAL)
         for _ in range(steps):
             slot -= K * P * CB
             v = tl.load(slot)
@@ -167,18 +167,19 @@ def backward(
             u = (h - limit) / narrow
             spike = tl.where(h - limit >= 0, 1.0, 0.0).to(REAL)
             slope = _surrogate(u, SURROGATE) / narrow
-            found = tl.load(arriving, mask=there, other=0).to(REAL)[None, :, :]
+            found = tl.load(arriving, mask=there, other=0).to(REAL)[:, None, :]
             if AVERAGE:
                 by_spike = tl.where(inside, found / (window * window), 0)
             else:  # to the first of the largest, as max_pool2d does
-                first = tl.argmax(tl.where(inside, spike, -1), 0)
-                by_spike = tl.where(inside & (tl.arange(0, K)[:, None, None] == first[None, :, :]), found, 0)
+                first = tl.argmax(tl.where(inside, spike, -1), 1)
+                by_spike = tl.where(inside & (tl.arange(0, K)[None, :, None] == first[:, None, :]), found, 0)
             if not DETACH:
                 by_spike += by_v * (-limit if SOFT else RESET - h)
             through = by_spike * slope
             by_h = through + (by_v if SOFT else by_v * (1 - spike))
-            to_limit -= through + by_v * spike if SOFT else through
-            to_width -= through * u
+            if SHAPE:
+                to_limit -= through + by_v * spike if SOFT else through
+                to_width -= through * u
             by_k += by_h * (y - (v - RESET))
             by_y = by_h * rate
             by_v = by_h * (1 - rate)

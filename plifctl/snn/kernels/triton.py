@@ -18,17 +18,18 @@ from torch import Tensor
 from plifctl.snn.kernels import programs
 from plifctl.snn.kernels.stage import Choices, Gradients, Layer, Through
 
-TILE = 1024
-"""Neurons that a program works on at once: 8 for each of its 128 threads."""
+TILE = 512
+"""Neurons that a program works on at once: 4 for each of its 128 threads, 16 bytes of float32. With more of them
+potentials in float32 and inputs in half precision lie differently in the threads, and are exchanged at every step."""
 
-CHANNELS = 64
-"""Of a tile, at most: side by side in memory they fill the lines that are read."""
+CHANNELS = 32
+"""Of a tile, at most: side by side in memory, and so few that the threads of one warp have a whole pooling window."""
 
 LARGEST_WINDOW = 4
 """Larger pooling windows are pooled by torch: a tile would be one window."""
 
-PROGRAMS = 8
-"""Of a persistent kernel, on each multiprocessor."""
+PROGRAMS = 6
+"""Of a persistent kernel, on each multiprocessor: as many as its registers hold at once."""
 
 ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added to, as the definition's are; the time is memory's, not arithmetic's."""
@@ -43,7 +44,7 @@ def sums(rows: Tensor, pivot: Tensor) -> Tensor:
     """See :class:`~plifctl.snn.kernels.stage.Passes`, as of all here."""
     T, channels = len(rows), rows.shape[4]
     tiles = _tiles(rows, 1)
-    _, high, wide = tiles.shape
+    high, _, wide = tiles.shape
     real, real_there = _real(rows.dtype)
     partial = rows.new_empty(tiles.persistent, T, 2, channels, dtype=real)
     with _on(rows):
@@ -106,6 +107,7 @@ def backward(
                 SURROGATE=choices.surrogate,
                 STATIC=len(x) < choices.T,
                 OWN_RATES=own_rates,
+                SHAPE=shape,
                 SUMS=summing,
                 **_constants(layer, choices, tiles),
             )
@@ -140,7 +142,7 @@ class _Tiles(NamedTuple):
     """How rows are cut.
 
     Attributes:
-        shape: Of a tile, ``(K, P, CB)``.
+        shape: Of a tile, ``(P, K, CB)``.
         across: Number of blocks of channels.
         blocks: Number of blocks of windows.
         persistent: Number of programs that share them where each has memory of its own.
@@ -159,7 +161,7 @@ def _tiles(rows: Tensor, window: int) -> _Tiles:
     blocks = triton.cdiv(samples * triton.cdiv(height, window) * triton.cdiv(width, window), windows)
     across = triton.cdiv(channels, wide)
     here = torch.cuda.get_device_properties(rows.device).multi_processor_count if rows.is_cuda else 1
-    return _Tiles((parts, windows, wide), across, blocks, min(blocks, max(2, PROGRAMS * here // across)))
+    return _Tiles((windows, parts, wide), across, blocks, min(blocks, max(2, PROGRAMS * here // across)))
 
 
 def _on(x: Tensor) -> AbstractContextManager[object]:
@@ -174,7 +176,7 @@ def _real(dtype: torch.dtype) -> tuple[torch.dtype, tl.dtype]:
 
 def _constants(layer: Layer, choices: Choices, tiles: _Tiles) -> dict[str, Any]:
     """What both kernels are compiled for."""
-    parts, windows, wide = tiles.shape
+    windows, parts, wide = tiles.shape
     _, real = _real(layer.x.dtype)
     return {
         "RESET": choices.v_reset,
