@@ -16,6 +16,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from plifctl.snn.kernels import programs
+from plifctl.snn.kernels.triton import REGISTERS
 
 kind, capability = sys.argv[1], int(sys.argv[2])
 real, pointer = (tl.float64, "*fp64") if kind == "fp64" else (tl.float32, "*fp32")
@@ -39,6 +40,8 @@ def compiled(program, **constants):
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     options = {"num_warps": 4, "enable_fp_fusion": False}
+    if program is programs.backward and kind != "fp64":
+        options["maxnreg"] = REGISTERS
     found = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(found.asm["cubin"])

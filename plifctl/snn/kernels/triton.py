@@ -28,8 +28,8 @@ CHANNELS = 32
 LARGEST_WINDOW = 4
 """Larger pooling windows are pooled by torch: a tile would be one window."""
 
-PROGRAMS = 6
-"""Of a persistent kernel, on each multiprocessor: as many as its registers hold at once."""
+PROGRAMS, REGISTERS = 5, 96
+"""Of a persistent kernel on each multiprocessor, and of each of their threads: all of them are there at once."""
 
 ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added to, as the definition's are; the time is memory's, not arithmetic's."""
@@ -109,6 +109,7 @@ def backward(
                 OWN_RATES=own_rates,
                 SHAPE=shape,
                 SUMS=summing,
+                **({"maxnreg": REGISTERS} if real == torch.float32 else {}),
                 **_constants(layer, choices, tiles),
             )
 
