@@ -71,22 +71,33 @@ class Ours:
 
 
 class Theirs:
-    """Training as SpikingJelly's examples do it, with one of its backends."""
+    """Training as SpikingJelly's examples do it, with one of its backends.
 
-    def __init__(self, spec: ExperimentSpec, step_mode: steps.StepMode, backend: str) -> None:
+    Args:
+        spec: The experiment.
+        step_mode: ``m`` or ``s``.
+        backend: One of :data:`BACKENDS`.
+        graph: Forward and backward in a CUDA graph, as its ``train_classify`` has them on demand.
+    """
+
+    def __init__(self, spec: ExperimentSpec, step_mode: steps.StepMode, backend: str, *, graph: bool = False) -> None:
         self.spec = spec
         self._peer = steps.SpikingJelly(steps.network(spec), spec, step_mode, once=False)
         self._peer.model.to(DEVICE)
+        self._graph = graph
+        self._work = Recorded(self._both_ways, DEVICE) if graph else self._both_ways
         peers.choose_backend(DEVICE, backend)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
         """One step, which waits for nothing, though its examples look at the loss."""
-        self._peer.optimizer.zero_grad()
-        with autocast(self.spec.train, DEVICE):
-            rates = self._peer.rates(batch)
-        loss = self._peer.loss(rates.float(), batch.labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        self._peer.optimizer.zero_grad(set_to_none=not self._graph)
+        self._work(batch.x, batch.labels, batch.keys)
         self._peer.optimizer.step()
+
+    def _both_ways(self, x: Tensor, labels: Tensor, keys: Tensor) -> None:
+        with autocast(self.spec.train, DEVICE):
+            rates = self._peer.rates(steps.Batch(x, labels, keys, self.spec.T))
+        self._peer.loss(rates.float(), labels).backward()  # type: ignore[no-untyped-call]
 
 
 def steps_in(precision: str) -> Callable[[Setting], Iterator[Figure]]:
@@ -139,16 +150,30 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> I
     mine = _timed(Ours(spec), batch, targets)
     found = {name: interleaved(mine, _timed(kinds[name](), batch, targets), setting.pairs) for name in peaks}
     best = min(found, key=lambda backend: float(np.median(found[backend][1])))
-    own, other = ([value / STEPS for value in values] for values in found[best])
+    own, other = _each(found[best])
     yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", bar, note)
+    try:
+        graph = interleaved(mine, _timed(Theirs(spec, "m", best, graph=True), batch, targets), setting.pairs)
+        captured = f"SpikingJelly, step_mode m, backend {best}, forward and backward in a CUDA graph"
+        yield replace(within(title, "s", *_each(graph), captured, 1.0), bar=None)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        print(f"left out: {title}, SpikingJelly in a CUDA graph: {error}", file=sys.stderr)
     if size == SIZES[0][0]:
         single = interleaved(mine, _timed(Theirs(spec, "s", "torch"), batch, targets), 3)
-        yield within(title, "s", *([v / STEPS for v in values] for values in single), "SpikingJelly, step_mode s", 0.1)
+        yield within(title, "s", *_each(single), "SpikingJelly, step_mode s", 0.1)
     if GPU:
         note = "what a side and its second step hold at most, the batch not counted"
         yield within(f"memory, {title}", "MiB", [memory], [min(peaks.values())], "SpikingJelly's least", 1 / 3, note)
     spent = [float(np.median(own))]
     yield within(f"floor, {title}", "s", spent, [_floor(spec, size)], "its bytes or its flops alone", 2.5)
+
+
+def _each(pair: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
+    """Seconds of one step."""
+    own, other = pair
+    return [value / STEPS for value in own], [value / STEPS for value in other]
 
 
 def _memory(make: Callable[[], Ours | Theirs], batch: steps.Batch, targets: Tensor) -> float:
