@@ -83,22 +83,27 @@ def test_prepared_trained_from_and_removed_at_once(
 
 
 def test_two_train_one_run(world: World, times: Times, told: Told) -> None:
+    """Of two that begin at once one is refused, and the other goes on; neither ends by itself."""
     document(world.run(*PREPARE))
     document(world.run(*TRAIN))
-    resume = ("train", "--resume", "last", "--epochs", 3, "--json")
-    refused = 0
-    for number in range(times(1, 10)):
-        if number:
-            (run,) = world.runs.iterdir()
-            resume = ("train", "--resume", "last", "--epochs", 3 + 2 * number, "--json")
-        found = ends([world.start(resume), world.start(resume)])
-        assert sorted(code for code, _, _ in found) in ([0, 0], [0, 3])  # 0 twice: one came when the other had ended
-        refused += sum("another process is training this run" in err for code, _, err in found if code == 3)
-        (run,) = world.runs.iterdir()
-        rows = [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert rows == list(range(1, 4 + 2 * number))
+    (run,) = world.runs.iterdir()
+    metrics, pairs = run / "metrics.jsonl", times(1, 10)
+    for _ in range(pairs):
+        before = metrics.stat().st_size
+        pair = [world.start(("train", "--resume", "last", "--epochs", 100_000, "--json")) for _ in range(2)]
+        until = time.monotonic() + 120
+        while all(process.poll() is None for process in pair) or metrics.stat().st_size == before:
+            assert time.monotonic() < until, "nobody is refused, or nobody trains"
+            time.sleep(0.02)
+        (alive,) = (process for process in pair if process.poll() is None)
+        alive.send_signal(signal.SIGINT)
+        ended = sorted(ends(pair))
+        assert [code for code, _, _ in ended] == [3, 130]
+        assert "another process is training this run" in ended[0][2]
+        epochs = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
+        assert epochs == list(range(1, len(epochs) + 1))
         assert world.run("runs", "verify").code == 0
-    told(f"{refused} refused")
+    told(f"of each of {pairs} pairs one refused")
 
 
 def test_locks_of_the_dead(world: World) -> None:
