@@ -44,6 +44,11 @@ class PlifctlError(Exception):
         self.hint = hint
 
 
+def listed(problems: Iterable[str]) -> str:
+    """Returns several problems as one message, a line each; those after the first are indented, as in every message."""
+    return "\n  ".join(problems)
+
+
 class UsageError(PlifctlError):
     """An unknown name, or a value or option that cannot be."""
 
@@ -54,6 +59,11 @@ class RegistryError(PlifctlError):
     """A registry file is invalid."""
 
     exit_code = 3
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, each by itself; :func:`listed` put them together."""
+        return [line.strip() for line in str(self).splitlines()]
 
 
 class ResumeError(PlifctlError):

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from plifctl import paths
 from plifctl.augmentspecs import EVENT_AUGMENTATIONS
-from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.errors import RegistryError, UsageError, did_you_mean, listed
 from plifctl.specbase import Misfit
 from plifctl.specs import RECIPES, ExperimentSpec, FramedSpec, NetworkSpec, Protocol, Recipe, Spec, is_modification
 from plifctl.transformspecs import TRANSFORMS
@@ -180,7 +180,7 @@ class Registry:
             try:
                 attempt()
             except RegistryError as error:
-                lines = [line for line in map(str.strip, str(error).splitlines()) if line not in problems]
+                lines = [line for line in error.problems if line not in problems]
                 problems += [line for line in lines if not (unreadable and _names_what_was_not_read(line))]
         return problems
 
@@ -309,7 +309,7 @@ def _unknown_recipes(tree: Branch) -> Iterator[str]:
 def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
     found, problems = _collected(entries)
     if problems:
-        raise RegistryError("\n  ".join(problems), hint="plifctl check lists the problems of all files")
+        raise RegistryError(listed(problems), hint="plifctl check lists the problems of all files")
     return found
 
 
@@ -370,8 +370,8 @@ def _validated(model: type[_S], tree: Branch, name: str) -> _S:
         problems = [_problem(model, tree, name, details) for details in error.errors(include_url=False)]
     given = [text for text in problems if text.startswith("--set")]
     if given:
-        raise UsageError("\n  ".join(given))
-    raise RegistryError("\n  ".join(problems), hint="plifctl check lists the problems of all files")
+        raise UsageError(listed(given))
+    raise RegistryError(listed(problems), hint="plifctl check lists the problems of all files")
 
 
 def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDetails) -> str:

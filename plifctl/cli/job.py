@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from plifctl import console, paths
 from plifctl.cli import options
 from plifctl.cli.following import Screen, screen
-from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError
+from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError, listed
 from plifctl.registry import Resolved
 from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
 from plifctl.specs import Protocol, Recipe, flattened
@@ -224,7 +224,7 @@ def _as_before(ask: Request, run: Run) -> Resolved:
         different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
     if different:
         raise ResumeError(
-            f"{run.name} was made with other settings:\n  " + "\n  ".join(different),
+            listed([f"{run.name} was made with other settings:", *different]),
             hint=f"plifctl {ask.verb} --resume {run.name}",
         )
     return resolved

@@ -63,13 +63,13 @@ def data_of(
         include_modified: Use runs with overrides too.
         known: Of each run what was read, and of which state of its files; kept from one call to the next.
     """
-    from plifctl.report import TABLES, build_optimism, build_table
+    from plifctl.report import TABLES, build_table
     from plifctl.report.page import page_data
     from plifctl.runs import load_records
 
     records = load_records(runs_dir, registry.folders)
-    tables = [build_table(name, records, registry, include_modified=include_modified) for name in TABLES]
-    tables.append(build_optimism(records, include_modified=include_modified))
+    wanted = (*TABLES, "optimism")
+    tables = [build_table(name, records, registry, include_modified=include_modified) for name in wanted]
     tables += [build_table(name, records, registry) for name in ("early", "context")]
     return page_data(tables, _facts(runs_dir, registry, {} if known is None else known), __version__)
 

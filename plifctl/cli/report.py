@@ -109,7 +109,7 @@ def report(
         raise UsageError(
             "nothing to report", hint="plifctl report --table 4, --table all, --figure 6, or --html report"
         )
-    from plifctl.report import FORMATS, TABLES, build_optimism, build_table, render
+    from plifctl.report import FORMATS, TABLES, build_table, render
     from plifctl.runs import load_records
 
     form = "json" if as_json else next((known for known in FORMATS if known == format_), None)
@@ -121,12 +121,7 @@ def report(
     records = load_records(options.existing_runs_dir(runs_dir), registry.folders)
     if source == "published" and not any(record.origin == "imported" for record in records):
         console.warn("no published logs are imported: plifctl runs import DIR")
-    tables = [
-        build_optimism(records, include_modified=include_modified)
-        if name == "optimism"
-        else build_table(name, records, registry, source=source, include_modified=include_modified)
-        for name in names
-    ]
+    tables = [build_table(name, records, registry, source=source, include_modified=include_modified) for name in names]
     console.emit(render(tables, form, width=console.terminal_width()))
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from plifctl.report.tables import Cell, Entry, Number, Table
+from plifctl.report.cells import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
 from plifctl.specs import is_modification
+
+OPTIMISM = "optimism"
+"""The table's name."""
 
 LAST = 64
 """Epochs whose mean is taken: half a period of the published learning rate."""
@@ -57,7 +60,7 @@ def build_optimism(records: Sequence[ResultRecord], *, include_modified: bool = 
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
         ]
     return Table(
-        "optimism",
+        OPTIMISM,
         "Accuracies (%) that one run could report",
         " ".join(["Of each run that was tested after every epoch.", *_summary(bonus)]),
         _COLUMNS,

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.errors import RegistryError, UsageError, did_you_mean, listed
 from plifctl.registry import Registry
+from plifctl.report.cells import Cell, Entry, Number, Table
+from plifctl.report.optimism import OPTIMISM, build_optimism
 from plifctl.runs import ResultRecord
 from plifctl.specs import RECIPES, Spec, is_modification
 from plifctl.structure import Conv, Linear, Pool, parse_structure
@@ -75,68 +76,6 @@ class _Published(Spec):
     rows: dict[str, _Row]
 
 
-@dataclass(frozen=True)
-class Number:
-    """One number of ours.
-
-    Attributes:
-        text: As printed.
-        value: As a number, where it is one.
-        records: The runs it was made from; none for what follows from the registry alone.
-        difference: Of an accuracy, ours less the published one, in points.
-        mark: The letter of its note; empty where there is none.
-        note: How it came about.
-    """
-
-    text: str
-    value: float | None
-    difference: float | None = None
-    records: tuple[ResultRecord, ...] = ()
-    mark: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What stands in one place: published text, or numbers of ours, one for each recipe that has a run."""
-
-    published: str = ""
-    numbers: tuple[Number, ...] = ()
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One published number and ours: a line of the long form."""
-
-    row: str
-    column: str
-    published: str
-    numbers: tuple[Number, ...]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as it is printed, and as entries.
-
-    Attributes:
-        name: ``1`` to ``5``, ``S1``, ``S2``, or another.
-        caption: What it shows.
-        source: Where it was published.
-        columns: Heads.
-        rows: Cells, as many as columns.
-        entries: Each published number with ours.
-        notes: How each number of ours came about, by letter.
-    """
-
-    name: str
-    caption: str
-    source: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    entries: tuple[Entry, ...]
-    notes: tuple[tuple[str, str], ...]
-
-
 def build_table(
     name: str,
     records: Sequence[ResultRecord],
@@ -148,7 +87,7 @@ def build_table(
     """Returns a table of the paper with our numbers.
 
     Args:
-        name: One of TABLES, or another that a registry folder holds.
+        name: One of TABLES, another that a registry folder holds, or OPTIMISM, which is of runs of every source.
         records: Results of finished runs.
         registry: Whose ``published`` folder holds the tables, and whose experiments the runs are of.
         source: Whose runs fill it.
@@ -158,9 +97,11 @@ def build_table(
         UsageError: No such table.
         RegistryError: Its file is invalid.
     """
+    if name == OPTIMISM:
+        return build_optimism(records, include_modified=include_modified)
     files = _files(registry.folders)
     if name not in files:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, "optimism"]))
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, OPTIMISM]))
     published = _read(files[name])
     origin = "trained" if source == "ours" else "imported"
     ours = _Ours([r for r in records if r.origin == origin], registry, include_modified)
@@ -335,7 +276,7 @@ def check_published(folders: Sequence[Path]) -> list[str]:
         try:
             _read(path)
         except RegistryError as error:
-            problems += map(str.strip, str(error).splitlines())
+            problems += error.problems
     return problems
 
 
@@ -347,7 +288,7 @@ def _read(path: Path) -> _Published:
         raise RegistryError(str(error)) from None
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise RegistryError("\n  ".join(problems)) from None
+        raise RegistryError(listed(problems)) from None
     wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
     if wrong:
         raise RegistryError(

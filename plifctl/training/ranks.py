@@ -25,7 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError
+from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, listed
 
 V = TypeVar("V")
 
@@ -382,7 +382,7 @@ def compare_ranks(ranks: Ranks, facts: Mapping[str, Any]) -> None:
     ]
     if different:
         raise UsageError(
-            "ranks were started with different things:\n  " + "\n  ".join(different),
+            listed(["ranks were started with different things:", *different]),
             hint="start all with the same command, code, registry and caches",
         )
 

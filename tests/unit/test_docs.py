@@ -11,7 +11,7 @@ import torch
 
 from plifctl.paths import registry_dirs
 from plifctl.registry import Registry, load_registry
-from plifctl.report import build_optimism, build_table, render
+from plifctl.report import build_table, render
 from plifctl.runs import load_records
 from plifctl.training.optimise import Optimisation
 
@@ -40,7 +40,7 @@ def test_links_between_pages_lead_somewhere(page: str) -> None:
 def test_tables_are_those_that_report_prints(page: str, name: str, tmp_path: Path) -> None:
     registry = load_registry()
     records = load_records(tmp_path, registry.folders)
-    table = build_optimism(records) if name == "optimism" else build_table(name, records, registry)
+    table = build_table(name, records, registry)
     command = f"plifctl report --table {name} --format markdown"
     assert render([table], "markdown") in (ROOT / page).read_text(encoding="utf-8"), f"{command} prints another"
 

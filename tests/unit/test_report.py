@@ -14,7 +14,8 @@ import pytest
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.registry import Registry, load_registry
-from plifctl.report import FORMATS, TABLES, Table, build_optimism, build_table, render
+from plifctl.report import FORMATS, TABLES, Table, build_table, render
+from plifctl.report.optimism import build_optimism
 from plifctl.runs import ResultRecord, RunData, describe, find_logs, load_records, save_imported
 
 
