@@ -123,11 +123,18 @@ def faster(
 
 
 def within(
-    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float, note: str = ""
+    name: str,
+    unit: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    peer_name: str,
+    bar: float | None,
+    note: str = "",
 ) -> Figure:
-    """Returns a figure of ours over the peer's, which is to stay at or below ``bar``."""
+    """Returns a figure of ours over the peer's, which is to stay at or below ``bar``, or is only told."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", ("<=", bar), note)
+    limit: tuple[Literal["<="], float] | None = None if bar is None else ("<=", bar)
+    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
 
 
 def rate(

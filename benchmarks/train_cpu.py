@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def memory(setting: Setting) -> Iterator[Figure]:
         (more, their_more), (whole, their_whole) = ([[one[i] for one in who] for who in found] for i in (0, 1))
         note = "the most held in three steps, less what is held when all is imported and made"
         yield within(f"memory of a training step, {title}", "MiB", more, their_more, REPEATED, 0.5, note)
-        yield _told(f"memory of the whole process, {title}", "MiB", whole, their_whole, REPEATED)
+        yield within(f"memory of the whole process, {title}", "MiB", whole, their_whole, REPEATED, None)
 
 
 def inference(setting: Setting) -> Iterator[Figure]:
@@ -205,17 +205,7 @@ def _beside(
     with Worker(peer) as theirs:
         mine, other = interleaved(ours, theirs, setting.pairs)
         note = theirs.note or note
-    if bar is None:
-        return _told(title, "s", mine, other, peer_name, note)
     return within(title, "s", mine, other, peer_name, bar, note)
-
-
-def _told(
-    title: str, unit: str, mine: Sequence[float], theirs: Sequence[float], peer_name: str, note: str = ""
-) -> Figure:
-    """A figure beside a peer's that no bar is set for."""
-    ratios = [own / other for own, other in zip(mine, theirs, strict=True)]
-    return Figure(title, unit, mine, theirs, peer_name, ratios, "ours/peer", None, note)
 
 
 def _held(job: Job) -> tuple[float, float]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -137,10 +138,8 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> I
     batch = steps.Batch(made.x.to(DEVICE), made.labels.to(DEVICE), made.keys.to(DEVICE), made.T)
     targets = steps.one_hot(batch.labels, len(spec.dataset.classes))
     title = f"training step, {spec.name}, {spec.train.precision}, T={spec.T}, batch {size}"
-    kinds: dict[str, Callable[[], Theirs]] = {
-        backend: lambda backend=backend: Theirs(spec, "m", backend) for backend in BACKENDS
-    }
-    memory, peaks, missing = _memory(lambda: Ours(spec), batch, targets), {}, []
+    kinds = {backend: partial(Theirs, spec, "m", backend) for backend in BACKENDS}
+    memory, peaks, missing = _memory(partial(Ours, spec), batch, targets), {}, []
     for backend, make in kinds.items():
         try:
             peaks[backend] = _memory(make, batch, targets)
@@ -155,7 +154,7 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> I
     try:
         graph = interleaved(mine, _timed(Theirs(spec, "m", best, graph=True), batch, targets), setting.pairs)
         captured = f"SpikingJelly, step_mode m, backend {best}, forward and backward in a CUDA graph"
-        yield replace(within(title, "s", *_each(graph), captured, 1.0), bar=None)
+        yield within(title, "s", *_each(graph), captured, None)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise

@@ -16,7 +16,7 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from plifctl.snn.kernels import programs
-from plifctl.snn.kernels.triton import REGISTERS
+from plifctl.snn.kernels.triton import CHANNELS, REGISTERS, TILE
 
 kind, capability = sys.argv[1], int(sys.argv[2])
 real, pointer = (tl.float64, "*fp64") if kind == "fp64" else (tl.float32, "*fp32")
@@ -53,18 +53,18 @@ def compiled(program, **constants):
     told = {"name": program.__name__, "registers": registers, "stack": stack, "wide": wide is not None}
     print(json.dumps({**told, "constants": {name: str(value) for name, value in constants.items()}}))
 
-hard = {"RESET": -0.5, "SOFT": False, "CB": 32}
+hard = {"RESET": -0.5, "SOFT": False, "CB": CHANNELS}
 plain = {**hard, "DETACH": True, "SURROGATE": "arctan", "AVERAGE": False, "STATIC": False, "OWN_RATES": False}
 plain["SHAPE"] = False
-tiles = ({"K": 4, "P": 4}, {"K": 1, "P": 16})
-compiled(programs.statistics, P=16, CB=32)
+tiles = [{"K": part, "P": TILE // (part * CHANNELS)} for part in (4, 1)]  # pooled by 2 × 2, not pooled
+compiled(programs.statistics, P=TILE // CHANNELS, CB=CHANNELS)
 for tile in tiles:
     for sums in (False, True):
         compiled(programs.backward, **plain, **tile, SUMS=sums)
     compiled(programs.forward, **hard, **tile, AVERAGE=False)
 if sys.argv[3] == "all":
-    compiled(programs.dropout, BLOCK=512)
-    compiled(programs.dropout, BLOCK=512, layer=1)  # Triton makes constants of ones
+    compiled(programs.dropout, BLOCK=TILE)
+    compiled(programs.dropout, BLOCK=TILE, layer=1)  # Triton makes constants of ones
     compiled(programs.statistics, P=16, CB=1, rows=1, channels=1)
     ones = {"height": 1, "width": 1, "window": 1, "steps": 1, "size": 1}  # features, T = 1
     compiled(programs.forward, **hard, **tiles[1], AVERAGE=False, **ones)
