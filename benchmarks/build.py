@@ -31,7 +31,7 @@ def _ours(name: str, raw: Path, out: Path, T: int, counts: tuple[int, int], work
     from benchmarks.material import sized
     from plifctl.cache import Building
     from plifctl.cache.build import load_loops
-    from plifctl.events.sources import open_raw
+    from plifctl.data.datasets import open_raw
 
     load_loops()  # an import that comes late: numba, and the machine code that it keeps on disk
     dataset, frames = sized(name, counts, "number-remainder")

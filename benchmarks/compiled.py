@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Benchmark, Figure, Setting, faster, interleaved
-from plifctl.registry import load_registry
+from plifctl.config.registry import load_registry
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import Spiking

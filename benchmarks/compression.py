@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks.material import sized
 from benchmarks.measure import ROOT, hardware
 from plifctl.cache import Building
-from plifctl.events.sources import open_raw
+from plifctl.data.datasets import open_raw
 
 FILTERS: Mapping[str, Mapping[str, Any]] = {
     "none": {},

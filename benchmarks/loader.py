@@ -20,10 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import material, peers
 from benchmarks.measure import Figure, Setting, below, rate, run
 from plifctl.cache import Building, Cache
-from plifctl.events.rawset import EventSet
-from plifctl.events.sources import open_raw
-from plifctl.registry import load_registry
-from plifctl.training.data import Feeder
+from plifctl.config.registry import load_registry
+from plifctl.data.datasets import open_raw
+from plifctl.data.datasets.base import EventSet
+from plifctl.training.batches import Feeder
 
 BATCH = 16
 

@@ -8,8 +8,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from plifctl.registry import load_registry
-from plifctl.specs import DatasetSpec, FramesSpec, SampleCounts
+from plifctl.config.dataset import DatasetSpec, FramesSpec, SampleCounts
+from plifctl.config.registry import load_registry
 
 EVENT_BYTES = 5
 """Of an N-MNIST event in its file."""

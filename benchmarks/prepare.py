@@ -25,7 +25,7 @@ WORKERS = 2
 
 def decode(setting: Setting) -> Iterator[Figure]:
     """AEDAT 3.1 from the file to events, on one core."""
-    from plifctl.events.formats.aedat3 import decode_aedat3
+    from plifctl.data.formats.aedat3 import decode_aedat3
 
     recordings = sorted((setting.shared / "DvsGesture").glob("*.aedat"))
     contents = [path.read_bytes() for path in recordings]
@@ -60,8 +60,8 @@ def frames(setting: Setting) -> Iterator[Figure]:
     """Events to T frames, on one core, with frames compared bit for bit."""
     from tonic.transforms import ToFrame
 
-    from plifctl.events.formats.aedat3 import decode_aedat3, encode_aedat3
-    from plifctl.events.frames import integrate_frames
+    from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
+    from plifctl.data.frames import integrate_frames
 
     theirs = peers.spikingjelly()
     for n, side, T in ((4_000, 34, 10), (200_000, 128, 20)):
@@ -125,7 +125,7 @@ def hit(setting: Setting) -> Iterator[Figure]:
 
 def moving_edge(n: int, side: int) -> np.ndarray:
     """Returns n events of a blurred edge that sways over a square sensor, dtype EVENT, sorted by t."""
-    from plifctl.events.formats import EVENT
+    from plifctl.data.formats import EVENT
 
     rng = np.random.default_rng(2020)
     events = np.empty(n, EVENT)

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from benchmarks import peers
-from plifctl import structure
-from plifctl.registry import load_registry
+from plifctl.config import structure
+from plifctl.config.dataset import frame_shape
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import load_registry
 from plifctl.snn.functional import hash_keys, predict
 from plifctl.snn.losses import loss_of
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.specs import ExperimentSpec, frame_shape
-from plifctl.training.loop import build_model
-from plifctl.training.optimise import Optimisation
-from plifctl.training.vitals import Vitals
+from plifctl.training.layer_metrics import Vitals
+from plifctl.training.optimizer import Optimisation
+from plifctl.training.trainer import build_model
 
 THREADS = 2
 
@@ -101,7 +102,7 @@ def one_hot(labels: Tensor, classes: int) -> Tensor:
 
 
 class Ours:
-    """Training as :class:`plifctl.training.loop.Trainer` does it.
+    """Training as :class:`plifctl.training.trainer.Trainer` does it.
 
     Args:
         spec: The experiment.
@@ -201,7 +202,7 @@ def must_agree(name: str, step_mode: StepMode, *, once: bool) -> None:
 
 def must_evaluate_alike(name: str) -> None:
     """Ends the benchmark unless ours, folded, and SpikingJelly vote the same in evaluation, in float64."""
-    from plifctl.snn.fold import fold_batch_norm
+    from plifctl.snn.bn_folding import fold_batch_norm
 
     spec = experiment(name)
     trained = settled(spec)

@@ -22,15 +22,16 @@ from torch import Tensor
 from benchmarks import peers, steps
 from benchmarks.compiled import compiled
 from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, within
-from plifctl import anatomy
+from plifctl.config.dataset import frame_shape
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CacheError
+from plifctl.evaluation import summary as anatomy
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.losses import loss_of
-from plifctl.specs import ExperimentSpec, frame_shape
-from plifctl.training.graphs import Recorded
+from plifctl.training.cuda_graph import Recorded
+from plifctl.training.layer_metrics import Vitals
 from plifctl.training.memory import is_out_of_memory
-from plifctl.training.optimise import Optimisation, autocast
-from plifctl.training.vitals import Vitals
+from plifctl.training.optimizer import Optimisation, autocast
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -283,9 +284,9 @@ def epoch(setting: Setting) -> Iterator[Figure]:
     """An epoch of Fashion-MNIST in full, test included, from its cache."""
     from plifctl import paths
     from plifctl.cache import find_cache, recipe_of
-    from plifctl.splits import split_a
-    from plifctl.training.data import Feeder
-    from plifctl.training.loop import Trainer
+    from plifctl.training.batches import Feeder
+    from plifctl.training.splits import split_a
+    from plifctl.training.trainer import Trainer
 
     for precision in ("tf32", "bf16"):
         spec = _spec("fashion-mnist-plif", precision)

@@ -20,8 +20,8 @@ import torch
 
 from benchmarks import steps
 from benchmarks.measure import ROOT, seconds
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn.functional import predict
-from plifctl.specs import ExperimentSpec
 from plifctl.training.memory import keep_freed_memory
 
 
@@ -128,7 +128,7 @@ def _prepared(job: Job) -> tuple[Callable[[], object], str]:
 
 
 def _inference(job: Job, batch: steps.Batch) -> Callable[[], object]:
-    from plifctl.snn.fold import fold_batch_norm
+    from plifctl.snn.bn_folding import fold_batch_norm
 
     spec = steps.experiment(job.experiment)
     settled = steps.settled(spec)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from making import write_gestures
+from factories import write_gestures
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported; make test-gpu says 0
 
@@ -50,7 +50,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @dataclass
-class Said:
+class CommandResult:
     """What a command left on the screen, and its exit code."""
 
     code: int
@@ -61,21 +61,21 @@ class Said:
 @pytest.fixture
 def plifctl(
     places: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Said]]:
+) -> Iterator[Callable[..., CommandResult]]:
     """Runs the command line in this process."""
     from plifctl.cli import main
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards, as the handlers are
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def run(*arguments: object) -> Said:
+    def run(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["plifctl", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             main()
         captured = capsys.readouterr()
         code = end.value.code
-        return Said(code if isinstance(code, int) else int(code is not None), captured.out, captured.err)
+        return CommandResult(code if isinstance(code, int) else int(code is not None), captured.out, captured.err)
 
     yield run
     for number, handler in handlers.items():

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from unit.test_training import CPU, ROWS, ROWS_B, Exact, Recorder, Samples, spec_of
 
-from plifctl.training.loop import Trainer
-from plifctl.training.ranks import Ranks, joined, seat_of
+from plifctl.training.distributed import Ranks, joined, seat_of
+from plifctl.training.trainer import Trainer
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
 

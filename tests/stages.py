@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plifctl.config.network import NeuronSpec
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import Spiking
-from plifctl.specs import NeuronSpec
 
 PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
 

@@ -19,18 +19,19 @@ from typing import Self
 import filelock
 import numpy as np
 
-from plifctl import paths
+from plifctl import files
 from plifctl.cache.chunks import Compression, encode
 from plifctl.cache.file import Cache, write_cache
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, differences, key_of, readable, recipe_of, said
+from plifctl.config.base import canonical_json, digest_of
+from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, frame_shape
+from plifctl.data.datasets.base import EventSet, ImageSet, Progress, RecordingFile, Sample, Visit
+from plifctl.data.formats import Events
+from plifctl.data.frames import CountOverflow, inside, integrate_frames, slices_of_duration
+from plifctl.data.thread_map import in_order
+from plifctl.data.transforms import apply_transforms
 from plifctl.errors import CorruptCacheError, RawDataError
-from plifctl.events.formats import Events
-from plifctl.events.frames import CountOverflow, inside, integrate_frames, slices_of_duration
-from plifctl.events.parallel import in_order
-from plifctl.events.rawset import EventSet, ImageSet, Progress, RecordingFile, Sample, Visit
-from plifctl.events.transforms import apply_transforms
-from plifctl.specs import MAX_T, DatasetSpec, FramesSpec, canonical_json, digest_of, frame_shape
 
 _log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Building:
         if there is not None:
             self._tidy(path)
             return there  # also where nothing may be written
-        with paths.machine_errors(path):
+        with files.machine_errors(path):
             self._lock()
             there = None if self.force else cached(key, self.cache_dir, made_by=self.made_by)
             if there is not None:
@@ -169,8 +170,8 @@ class Building:
     def _lock(self) -> None:
         """Takes the lock, unless that is done."""
         if not self._locked:
-            with paths.machine_errors(self.places.folder):
-                paths.make_dir(self.places.folder)
+            with files.machine_errors(self.places.folder):
+                files.make_dir(self.places.folder)
                 self._held.enter_context(build_lock(self.places))
             self._locked = True
             self._held.enter_context(ThreadPoolExecutor(1)).submit(load_loops)
@@ -181,7 +182,7 @@ class Building:
             return
         # T is more than the recipe says where slices have a fixed duration: what is kept must have as many frames
         made = {**self.recipe, "T": self.T, "compression": self.compression}
-        with paths.machine_errors(self.places.folder):
+        with files.machine_errors(self.places.folder):
             self._journal = Journal(self.places.journal(dtype), canonical_json(made))
         self.dtype, self._overflow = dtype, None
 
@@ -192,7 +193,7 @@ class Building:
 
     def _add(self, records: list[Record]) -> None:
         assert self._journal is not None
-        with self._writing, paths.machine_errors(self.places.folder):
+        with self._writing, files.machine_errors(self.places.folder):
             self._journal.append(records)
 
     # ------------------------------------------------------------------------------------------ framing
@@ -362,7 +363,7 @@ class Building:
 def load_loops() -> None:
     """Loads the compiled loops, while the first files are read."""
     from plifctl.cache.kernels import fletcher32
-    from plifctl.events.kernels import load
+    from plifctl.data.loops import load
 
     load()
     fletcher32(np.empty(0, np.uint8))

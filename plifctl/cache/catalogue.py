@@ -18,7 +18,7 @@ import filelock
 import h5py
 import numpy as np
 
-from plifctl import paths
+from plifctl import files
 from plifctl.cache.build import BuildPlaces, build_lock
 from plifctl.cache.file import (
     FOREIGN,
@@ -31,10 +31,10 @@ from plifctl.cache.file import (
     samples_of,
 )
 from plifctl.cache.key import CacheKey, differences, readable, said
+from plifctl.data.datasets.base import Progress, Sample
+from plifctl.data.formats import DECODER_VERSION
+from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
-from plifctl.events.formats import DECODER_VERSION
-from plifctl.events.frames import INTEGRATOR_VERSION
-from plifctl.events.rawset import Progress, Sample
 
 _VERSIONS = {"decoder_version": DECODER_VERSION, "integrator_version": INTEGRATOR_VERSION}
 _RUNNING_S = 600
@@ -227,7 +227,7 @@ def remove_cache(entry: Entry) -> None:
     Raises:
         CacheError: It is being built.
     """
-    with paths.machine_errors(entry.path), _nobody_builds(entry):
+    with files.machine_errors(entry.path), _nobody_builds(entry):
         for path in (checksum_beside(entry.path), entry.path):
             path.unlink(missing_ok=True)
 

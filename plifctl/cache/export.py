@@ -28,12 +28,12 @@ from typing import Any, Literal, get_args
 import h5py
 import numpy as np
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.cache.file import Cache
 from plifctl.cache.key import readable
+from plifctl.data.datasets.base import Progress
+from plifctl.data.thread_map import in_order
 from plifctl.errors import UsageError
-from plifctl.events.parallel import in_order
-from plifctl.events.rawset import Progress
 
 Target = Literal["spikingjelly", "tonic", "npz"]
 """What a cache can be exported to."""
@@ -82,7 +82,7 @@ def export_cache(
     _require_empty(out)
     plan = {"spikingjelly": _spikingjelly, "tonic": _tonic, "npz": _npz}[to](cache, repr(str(out)))
     lengths, total, done, nbytes = _lengths(cache), len(cache.labels), 0, 0
-    with paths.folder_written_beside(out) as folder:
+    with files.atomic_folder(out) as folder:
         for name in {*plan.folders, *(file.rpartition("/")[0] for file in plan.files)}:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -104,7 +104,7 @@ def export_cache(
 
 
 def _require_empty(out: Path) -> None:
-    with paths.machine_errors(out):
+    with files.machine_errors(out):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return
     what = "a folder that is not empty" if out.is_dir() else "a file"
@@ -171,9 +171,9 @@ def _describe(cache: Cache, to: Target, plan: _Plan, folder: Path) -> None:
         "notes": list(cache.notes),
         "plifctl": paths.code_version(),
     }
-    paths.write_json(folder / "exported.json", made_of)
+    files.write_json(folder / "exported.json", made_of)
     notes = "".join(f"{note}\n" for note in cache.notes)
-    paths.write_text(
+    files.write_text(
         folder / "EXPORTED.txt",
         f"""{len(plan.files)} samples of {cache.key.fields["dataset"]}, exported by plifctl for {to}.
 

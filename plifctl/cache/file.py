@@ -30,13 +30,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.cache.chunks import Compression, create, decode
 from plifctl.cache.journal import Record
 from plifctl.cache.key import CacheKey
+from plifctl.config.base import canonical_json
+from plifctl.data.datasets.base import Sample
 from plifctl.errors import CorruptCacheError
-from plifctl.events.rawset import Sample
-from plifctl.specs import canonical_json
 
 FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 """What reading a file that is no cache of ours may raise."""
@@ -92,7 +92,7 @@ class Cache:
             hint = self.repair()
             self.close()
             if isinstance(error, OSError) and (error.errno is not None or not os.access(path, os.R_OK)):
-                with paths.machine_errors(path):
+                with files.machine_errors(path):
                     path.open("rb").close()  # HDF5's own words for a refusal name no file
                     raise
             raise CorruptCacheError(f"{path}: not a whole cache: {error}", hint=hint) from error
@@ -221,12 +221,12 @@ def write_cache(
         "digest": np.zeros((n, 32), np.uint8),
         **{name: np.zeros(n, np.int64) for name in (COUNTS if events else ())},
     }
-    with paths.written_beside(path) as temporary:
+    with files.atomic_write(path) as temporary:
         # From 1.10 on HDF5 checks its metadata too: without that, a chunk that a damaged index has lost reads as zeros.
         # Chunks are written whole, so there is nothing for HDF5 to keep in memory meanwhile.
         with h5py.File(temporary, "w", libver=("v110", "v110"), rdcc_nbytes=0) as file:
             # space is taken first: where there is none, HDF5 would not fail but crash
-            paths.reserve(temporary, room + sum(column.nbytes for column in columns.values()) + 64 * n + 2**20)
+            files.reserve_bytes(temporary, room + sum(column.nbytes for column in columns.values()) + 64 * n + 2**20)
             dataset = create(file, "frames" if events else "images", shape, dtype, compression)
             rest = (0,) * (len(shape) - 1)
             there = np.zeros(n, bool)
@@ -261,7 +261,7 @@ def write_cache(
         with temporary.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
         checksum_beside(path).unlink(missing_ok=True)  # killed between two renames, a cache has none, never another's
-    paths.write_text(checksum_beside(path), checksum_line(path, digest))
+    files.write_text(checksum_beside(path), checksum_line(path, digest))
 
 
 def checksum_beside(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.compiled import compiled
+from plifctl.jit import compiled
 
 
 @compiled()

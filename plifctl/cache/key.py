@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plifctl.events.formats import DECODER_VERSION
-from plifctl.events.frames import INTEGRATOR_VERSION
-from plifctl.events.rawset import EventSet, ImageSet
-from plifctl.events.transforms import transforms_version
-from plifctl.specs import DatasetSpec, FramesSpec, digest_of, flattened
+from plifctl.config.base import digest_of, flattened
+from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.data.datasets.base import EventSet, ImageSet
+from plifctl.data.formats import DECODER_VERSION
+from plifctl.data.frames import INTEGRATOR_VERSION
+from plifctl.data.transforms import transforms_version
 
 
 @dataclass(frozen=True)

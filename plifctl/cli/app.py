@@ -10,10 +10,11 @@ from typing import Annotated
 
 import typer
 
-from plifctl import __version__, console
+from plifctl import __version__
 from plifctl.cli import (
     cache,
     check,
+    console,
     evaluate,
     export,
     ls,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plifctl import console, paths
-from plifctl.cli import options
+from plifctl import paths
+from plifctl.cli import console, options
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def show(
 
     Example: plifctl cache show gesture/T20
     """
+    from plifctl.cache.statistics import statistics_of
     from plifctl.cli.statistics import print_statistics
-    from plifctl.specs import flattened
-    from plifctl.statistics import statistics_of
+    from plifctl.config.base import flattened
 
     if out is not None and out.suffix != ".png":
         raise UsageError(f"--out {out}: histograms are drawn as .png")
@@ -81,7 +81,7 @@ def show(
         stats = statistics_of(cache, bar.update)
     classes = cache.key.fields["classes"]
     if out is not None:
-        from plifctl import picture
+        from plifctl.report import pictures as picture
 
         title = f"{cache.path.parent.name}/{cache.path.stem}"
         picture.save(picture.draw_histograms(title, f"content {cache.content_digest[:12]}", stats, classes), out)
@@ -292,7 +292,7 @@ def _against_raw(entry: Entry, raw: Path, cache_dir: Path) -> list[str]:
     from plifctl.cache import Cache, key_of
     from plifctl.cache.key import differences, said
     from plifctl.cli.making import read_raw
-    from plifctl.specs import FramesSpec
+    from plifctl.config.dataset import FramesSpec
 
     cache = Cache(entry.path)
     fields = cache.key.fields

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 from plifctl.errors import RegistryError
 
 

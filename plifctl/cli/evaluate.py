@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plifctl import console, paths
-from plifctl.cli import models, options
+from plifctl import paths
+from plifctl.cli import console, models, options
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from plifctl.cache import Cache
-    from plifctl.evaluation import Evaluation, Latency
-    from plifctl.operations import Operations
-    from plifctl.training.data import Feeder
+    from plifctl.evaluation.accuracy import Evaluation, Latency
+    from plifctl.evaluation.operations import Operations
+    from plifctl.training.batches import Feeder
 
 _MOST_STEPS = 20
 
@@ -67,13 +67,13 @@ def evaluate(
     """
     from plifctl.cache import find_cache, recipe_of
     from plifctl.cli.job import check_frames, choose_device
-    from plifctl.evaluation import evaluate as evaluate_model
-    from plifctl.operations import count_operations
-    from plifctl.splits import split_a
-    from plifctl.training.data import Feeder
+    from plifctl.evaluation.accuracy import evaluate as evaluate_model
+    from plifctl.evaluation.operations import count_operations
+    from plifctl.training.batches import Feeder
     from plifctl.training.memory import keep_freed_memory
-    from plifctl.training.optimise import autocast
-    from plifctl.training.samples import choose_place
+    from plifctl.training.optimizer import autocast
+    from plifctl.training.sample_store import choose_place
+    from plifctl.training.splits import split_a
 
     target = choose_device(device, kernel)
     if target.type == "cpu":
@@ -159,7 +159,7 @@ def _record(
     trained: models.Trained, feeder: Feeder, cache: Cache, rows: np.ndarray, which: Literal["first", "all"]
 ) -> dict[str, Any]:
     """Writes the spikes of some samples into the run, and says what was written."""
-    from plifctl.evaluation import record_spikes
+    from plifctl.evaluation.accuracy import record_spikes
     from plifctl.runs import SpikeRecording, save_spikes
 
     spec, model = trained.spec, trained.model
@@ -230,7 +230,7 @@ def _latency(latency: Latency) -> dict[str, Any]:
 
 
 def _operations(counted: Operations) -> dict[str, Any]:
-    from plifctl.operations import PICOJOULES
+    from plifctl.evaluation.operations import PICOJOULES
 
     names = ("dense", "effective_macs", "effective_acs", "updates")
     return {

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plifctl import console
-from plifctl.cli import models, options
+from plifctl.cli import console, models, options
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +31,7 @@ def export(
     """
     import torch
 
-    from plifctl.modelfile import check_destination, write_model
+    from plifctl.exchange.arrays import check_destination, write_model
 
     check_destination(file)
     found = models.load_trained(models.checkpoint_of(run, checkpoint, runs_dir), torch.device("cpu"), fold=fold_bn)

@@ -6,11 +6,12 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from plifctl import console, paths
+from plifctl import paths
+from plifctl.cli import console
+from plifctl.config.dataset import DatasetSpec
+from plifctl.data.datasets import published_files
+from plifctl.data.remote import RemoteFile
 from plifctl.errors import MissingRawDataError
-from plifctl.events.remote import RemoteFile
-from plifctl.events.sources import published_files
-from plifctl.specs import DatasetSpec
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def plan_of(dataset: DatasetSpec, missing: MissingRawDataError, raw: Path | None
 
 def fetch(plan: Plan) -> None:
     """Downloads what is missing, with a bar."""
-    from plifctl.events.download import download
+    from plifctl.data.download import download
 
     console.note(f"downloading {plan.title} to {plan.folder}: {plan.amount}")
     for file in plan.files:

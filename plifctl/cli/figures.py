@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 from plifctl.errors import RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from plifctl.registry import Registry
+    from plifctl.config.experiment import ExperimentSpec
+    from plifctl.config.registry import Registry
     from plifctl.report.figures import FigureKind, Line
     from plifctl.runs import Curve, SpikeRecording
-    from plifctl.specs import ExperimentSpec
 
 NAMES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from plifctl import console
+from plifctl.cli import console
 
 if TYPE_CHECKING:
-    from plifctl.panel import Panel
+    from plifctl.cli.panel import Panel
+    from plifctl.config.experiment import ExperimentSpec
     from plifctl.runs import Beat, Run
-    from plifctl.specs import ExperimentSpec
 
 
 class Screen(Protocol):
@@ -48,7 +48,7 @@ class _Written:
         self._bar.update(beat.step, beat.steps, title=f"epoch {beat.epoch}/{self._epochs} {beat.part}", detail=detail)
 
     def epoch(self, row: dict[str, Any]) -> None:
-        from plifctl.panel import epoch_line
+        from plifctl.cli.panel import epoch_line
 
         self._say(epoch_line(row, self._epochs))
 
@@ -66,7 +66,7 @@ def screen(
         say: Writes a line where there is no terminal.
     """
     if console.can_draw():
-        from plifctl.panel import Panel
+        from plifctl.cli.panel import Panel
 
         panel = Panel(spec.title, run.name, spec.train.epochs, spec.train.batch_size, rows)
         with console.live(panel) as draw:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plifctl import console, paths
-from plifctl.cli import options
+from plifctl import paths
+from plifctl.cli import console, options
 from plifctl.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def entry_of(run: ImportedRun) -> dict[str, Any]:
 
 def show_imported(run: ImportedRun, width: int, *, as_json: bool) -> None:
     """Prints what is known of an imported run."""
-    from plifctl.panel import sparkline
+    from plifctl.cli.panel import sparkline
 
     record = run.record()
     entry = entry_of(run)

@@ -9,25 +9,26 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from plifctl import console, paths
-from plifctl.cli import options
+from plifctl import paths
+from plifctl.cli import console, options
 from plifctl.cli.following import Screen, screen
+from plifctl.config.base import flattened
+from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.registry import Resolved
 from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError, listed
-from plifctl.registry import Resolved
 from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
-from plifctl.specs import Protocol, Recipe, flattened
 
 if TYPE_CHECKING:
     import torch
 
     from plifctl.cache import Cache
+    from plifctl.config.experiment import ExperimentSpec
     from plifctl.snn.kernels import Kernel
-    from plifctl.specs import ExperimentSpec
-    from plifctl.splits import Split
-    from plifctl.training.loop import Trainer
+    from plifctl.training.distributed import Ranks
     from plifctl.training.progress import EpochRow, Recorder
-    from plifctl.training.ranks import Ranks
-    from plifctl.training.samples import Place
+    from plifctl.training.sample_store import Place
+    from plifctl.training.splits import Split
+    from plifctl.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class _Work:
 
     def trainer(self, recorder: Recorder) -> Trainer:
         """Returns the training, at its beginning."""
-        from plifctl.training.data import Feeder
-        from plifctl.training.loop import Trainer
+        from plifctl.training.batches import Feeder
+        from plifctl.training.trainer import Trainer
 
         ask, spec = self.ask, self.resolved.spec
         feeder = Feeder(self.cache, spec, self.device, data_in=self.place, ranks=self.ranks)
@@ -85,7 +86,7 @@ class _Work:
 
 def run_job(ask: Request) -> None:
     """Does what was asked, from the cache to the result on the screen, in one process or as one of several."""
-    from plifctl.training.ranks import Group, Ranks, device_of, joined, seat_of
+    from plifctl.training.distributed import Group, Ranks, device_of, joined, seat_of
 
     seat = seat_of()
     if seat is None:
@@ -105,11 +106,11 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
     import torch
 
     from plifctl.runs import create_run, describe_machine
+    from plifctl.training.distributed import compare_ranks
     from plifctl.training.memory import keep_freed_memory
-    from plifctl.training.optimise import check_options, why_no_graph
+    from plifctl.training.optimizer import check_options, why_no_graph
     from plifctl.training.randomness import be_deterministic
-    from plifctl.training.ranks import compare_ranks
-    from plifctl.training.samples import choose_place
+    from plifctl.training.sample_store import choose_place
 
     if not ask.prepare and (ask.raw is not None or ask.no_checksum or ask.no_download):
         raise UsageError("--raw, --no-checksum and --no-download are of use with --prepare only", hint="add --prepare")
@@ -272,7 +273,7 @@ def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
 
 
 def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
-    from plifctl.splits import split_a, split_b
+    from plifctl.training.splits import split_a, split_b
 
     spec = resolved.spec
     if ask.protocol == "A":
@@ -288,7 +289,7 @@ def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
 
 
 def _say_plan(work: _Work) -> None:
-    from plifctl.training.data import steps_per_epoch
+    from plifctl.training.batches import steps_per_epoch
 
     ask, split, spec = work.ask, work.split, work.resolved.spec
     plan: dict[str, Any] = {

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options, runs
+from plifctl.cli import console, options, runs
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
-    from plifctl.registry import Registry
+    from plifctl.config.registry import Registry
 
 _KINDS = ("experiments", "datasets", "networks", "runs")
 

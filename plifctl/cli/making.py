@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from plifctl import console, paths
+from plifctl import paths
 from plifctl.cache import Building, Cache
 from plifctl.cache.chunks import Compression
+from plifctl.cli import console
 from plifctl.cli.fetch import fetch, how_to_get, plan_of
+from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.data.datasets import open_raw
+from plifctl.data.datasets.base import EventSet, ImageSet, Visit
 from plifctl.errors import MissingRawDataError
-from plifctl.events.rawset import EventSet, ImageSet, Visit
-from plifctl.events.sources import open_raw
-from plifctl.specs import DatasetSpec, FramesSpec
 
 
 def make_cache(

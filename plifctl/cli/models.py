@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 from plifctl.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
+    from plifctl.config.experiment import ExperimentSpec
+    from plifctl.config.network import NetworkSpec
     from plifctl.snn.kernels import Kernel
     from plifctl.snn.networks import SpikingNetwork
-    from plifctl.specs import ExperimentSpec, NetworkSpec
 
 Checkpoint = Literal["best", "last"]
 CheckpointOption = Annotated[Checkpoint, typer.Option("--checkpoint", help="Which of a run's two.")]
@@ -75,10 +75,10 @@ def load_trained(path: Path, device: torch.device, *, fold: bool, kernel: Kernel
     Raises:
         CheckpointError: There is no such file, or it is damaged or foreign.
     """
+    from plifctl.config.experiment import ExperimentSpec
     from plifctl.runs import load_checkpoint
-    from plifctl.snn.fold import convolutions_before, fold_batch_norm
-    from plifctl.specs import ExperimentSpec
-    from plifctl.training.loop import build_model, load_weights
+    from plifctl.snn.bn_folding import convolutions_before, fold_batch_norm
+    from plifctl.training.trainer import build_model, load_weights
 
     state = load_checkpoint(path)
     spec = ExperimentSpec.model_validate_json(state["spec"])

@@ -18,13 +18,14 @@ from plifctl.errors import PlifctlError, RegistryError, UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from plifctl.registry import Registry
-    from plifctl.specs import ExperimentSpec, Protocol, Recipe
+    from plifctl.config.choices import Protocol, Recipe
+    from plifctl.config.experiment import ExperimentSpec
+    from plifctl.config.registry import Registry
 
 
 def registry() -> Registry:
     """Returns the registry; its modules are not imported at start."""
-    from plifctl.registry import load_registry
+    from plifctl.config.registry import load_registry
 
     return load_registry()
 
@@ -137,7 +138,7 @@ def prepare_command_of(
     spec: ExperimentSpec, *, raw: Path | None = None, cache_dir: Path | None = None, no_checksum: bool = False
 ) -> str:
     """Returns the command that builds the cache which an experiment needs."""
-    from plifctl.specs import FramesSpec
+    from plifctl.config.dataset import FramesSpec
 
     changes: list[str] = []
     if spec.frames is not None:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plifctl import __version__, console
-from plifctl.cli import options
+from plifctl import __version__
+from plifctl.cli import console, options
 from plifctl.errors import PlifctlError, RunError
 
 if TYPE_CHECKING:
-    from plifctl.registry import Registry
+    from plifctl.config.registry import Registry
     from plifctl.report.page import RunFacts
     from plifctl.runs import Run
 
@@ -112,10 +112,10 @@ def _remembered(run: Run, known: dict[Path, tuple[Any, RunFacts]]) -> RunFacts:
 
 
 def _of_run(run: Run) -> RunFacts:
+    from plifctl.config.base import flattened
     from plifctl.report.page import RunFacts
     from plifctl.runs import load_spikes
     from plifctl.runs.curves import curve_of_run
-    from plifctl.specs import flattened
 
     try:
         config = run.config()

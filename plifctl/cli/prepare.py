@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from plifctl import console, paths
-from plifctl.cli import options
+from plifctl import paths
+from plifctl.cli import console, options
 from plifctl.errors import MissingRawDataError, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def prepare(
     from plifctl import cache
     from plifctl.cli.fetch import plan_of, say_plan
     from plifctl.cli.making import make_cache, read_raw
-    from plifctl.specs import MAX_T
+    from plifctl.config.dataset import MAX_T
 
     changes = [*(overrides or []), *(["frames.invalid_events=keep"] if keep_invalid else [])]
     found = options.registry().dataset(dataset, recipe or "paper", changes)

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from plifctl import console
-from plifctl.cli import figures, options, pages
+from plifctl.cli import console, figures, options, pages
 from plifctl.errors import UsageError, did_you_mean
 
 _PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from plifctl import console
-from plifctl.cli import imports, options
+from plifctl.cli import console, imports, options
 from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -338,7 +337,7 @@ def _files(folder: Path) -> dict[str, int]:
 
 def _changes(run: Run) -> list[dict[str, Any]] | None:
     """The settings that the registry has otherwise, with where they came from; None where it has no such experiment."""
-    from plifctl.specs import flattened
+    from plifctl.config.base import flattened
 
     config = run.config()
     try:
@@ -365,7 +364,7 @@ def _print_changes(changes: list[dict[str, Any]] | None) -> None:
 
 def _curves(run: Run, width: int) -> list[tuple[str, str, str, str]]:
     """Name, line, best and last of each accuracy that there is."""
-    from plifctl.panel import sparkline
+    from plifctl.cli.panel import sparkline
 
     found = []
     for name in ("train", "validation", "test"):
@@ -378,7 +377,7 @@ def _curves(run: Run, width: int) -> list[tuple[str, str, str, str]]:
 
 
 def _print_layers(run: Run, width: int) -> None:
-    from plifctl.panel import layer_names, sparkline
+    from plifctl.cli.panel import layer_names, sparkline
 
     rows = run.metrics()
     if not rows:
@@ -399,8 +398,8 @@ def _print_layers(run: Run, width: int) -> None:
 
 def _differences(curves: list[Curve], runs_dir: Path) -> dict[str, list[Any]]:
     """The settings in which runs differ, with the value in each; the data and the machine among them."""
+    from plifctl.config.base import flattened
     from plifctl.runs import Run
-    from plifctl.specs import flattened
 
     settings = []
     for curve in curves:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from plifctl.registry import Registry
-    from plifctl.specs import ExperimentSpec, Recipe
+    from plifctl.config.choices import Recipe
+    from plifctl.config.experiment import ExperimentSpec
+    from plifctl.config.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def show(
 
     Example: plifctl show gesture-plif --recipe published
     """
-    from plifctl.specs import flattened
+    from plifctl.config.base import flattened
 
     registry = options.registry()
     if params:
@@ -59,7 +59,7 @@ def _experiment(
     registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
 ) -> ExperimentSpec:
     """The experiment whose layers are asked for: of a network alone neither input, classes nor neuron are known."""
-    from plifctl.registry import unknown
+    from plifctl.config.registry import unknown
 
     if kind in (None, "experiment") and name in registry.experiments():
         return registry.experiment(name, recipe=recipe, overrides=overrides).spec
@@ -78,8 +78,8 @@ def _experiment(
 def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from plifctl.anatomy import anatomy, totals
-    from plifctl.specs import frame_shape
+    from plifctl.config.dataset import frame_shape
+    from plifctl.evaluation.summary import anatomy, totals
 
     shape = frame_shape(spec.dataset, spec.frames)
     static = spec.dataset.kind == "images"
@@ -129,7 +129,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
 def _resolve(
     registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    from plifctl.registry import unknown
+    from plifctl.config.registry import unknown
 
     if kind in (None, "experiment") and name in registry.experiments():
         resolved = registry.experiment(name, recipe=recipe, overrides=overrides)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from plifctl import console, paths
-from plifctl.cli import options
+from plifctl import paths
+from plifctl.cli import console, options
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from plifctl.cache import Cache
-    from plifctl.picture import Sample
-    from plifctl.specs import DatasetSpec, FramedSpec, Recipe
+    from plifctl.config.choices import Recipe
+    from plifctl.config.dataset import DatasetSpec, FramedSpec
+    from plifctl.report.pictures import Sample
 
 _SLICING = {
     "number": "cut into equal numbers of events",
@@ -58,7 +59,7 @@ def show_sample(
 
     Example: plifctl show-sample gesture --T 20 --label "air drums" --out drums.gif
     """
-    from plifctl import picture
+    from plifctl.report import pictures as picture
 
     if out is not None and out.suffix.lower() not in (".png", ".gif"):
         raise UsageError(f"--out {out}: pictures are .png, or .gif for an animation", hint=f"--out {out.stem}.png")
@@ -187,7 +188,7 @@ def _entry(cache: Cache, spec: DatasetSpec, row: int) -> dict[str, Any]:
 def _drawable(cache: Cache, entry: dict[str, Any]) -> Sample:
     import numpy as np
 
-    from plifctl.picture import Sample
+    from plifctl.report.pictures import Sample
 
     content = cache.read(np.array([entry["row"]]))[0]
     number, name = entry["label"], entry["class"]

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from plifctl import console
+from plifctl.cli import console
 
 if TYPE_CHECKING:
-    from plifctl.statistics import Channel, Distribution, EventStatistics, Statistics
+    from plifctl.cache.statistics import Channel, Distribution, EventStatistics, Statistics
 
 _BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*%#"  # nothing to most, in nine steps
 _BAR = 30  # columns of the longest bar

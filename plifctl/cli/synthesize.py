@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +26,7 @@ def synthesize(
 
     Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 8 --raw demo/raw
     """
-    from plifctl.events.synthetic import write_synthetic_gesture
+    from plifctl.data.synthetic import write_synthetic_gesture
 
     with console.bar("simulating", "recordings") as bar:
         write_synthetic_gesture(folder, seed=seed, progress=lambda n, of: bar.update(n, of))

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from plifctl import console
-from plifctl.cli import options
+from plifctl.cli import console, options
 from plifctl.cli.following import Screen, screen
 from plifctl.errors import Interrupted, RunError
 

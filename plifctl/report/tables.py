@@ -14,14 +14,16 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
+from plifctl.config.base import Spec
+from plifctl.config.choices import RECIPES
+from plifctl.config.experiment import is_modification
+from plifctl.config.registry import Registry
+from plifctl.config.structure import Conv, Linear, Pool, parse_structure
+from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, listed
-from plifctl.registry import Registry
-from plifctl.report.cells import Cell, Entry, Number, Table
-from plifctl.report.optimism import OPTIMISM, build_optimism
+from plifctl.report.selection import OPTIMISM, build_optimism
+from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
-from plifctl.specs import RECIPES, Spec, is_modification
-from plifctl.structure import Conv, Linear, Pool, parse_structure
-from plifctl.yamltree import YamlError, read_tree
 
 TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
 """The paper's; a registry folder may hold more, ``published/table-NAME.yaml``."""

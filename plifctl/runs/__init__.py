@@ -31,6 +31,7 @@ from plifctl.runs.directory import (
     find_run,
     remove_run,
 )
+from plifctl.runs.event_logs import find_logs
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
@@ -40,9 +41,8 @@ from plifctl.runs.imported import (
     remove_imported,
     save_imported,
 )
-from plifctl.runs.logs import find_logs
 from plifctl.runs.manifest import verify_run
-from plifctl.runs.pulse import Beat
+from plifctl.runs.progress_file import Beat
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes

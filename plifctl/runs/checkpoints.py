@@ -7,16 +7,16 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from plifctl import paths
+from plifctl import files
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, PlifctlError
-from plifctl.specs import ExperimentSpec
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Replaces a checkpoint, whole or not at all."""
     import torch
 
-    with paths.written_beside(path) as temporary:
+    with files.atomic_write(path) as temporary:
         whole = io.BytesIO()  # torch's own writing of files has no good word for a full disk
         torch.save(state, whole)
         temporary.write_bytes(whole.getbuffer())
@@ -33,7 +33,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists the runs there are")
     try:
-        with paths.machine_errors(path):
+        with files.machine_errors(path):
             whole = io.BytesIO(path.read_bytes())
         with zipfile.ZipFile(whole) as archive:
             if damaged := archive.testzip():  # torch has checksums written, and does not look at them

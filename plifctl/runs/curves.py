@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs.directory import Run, all_runs
 from plifctl.runs.imported import ImportedRun, imported_folders, load_imported
 from plifctl.runs.records import ResultRecord, load_records
-from plifctl.specs import Protocol, Recipe
 
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds")
 """Of an epoch as a whole; accuracies are fractions."""
@@ -34,7 +34,7 @@ class Curve:
         layers: Names of the spiking layers.
         tau: Of each spiking layer, in time steps; None where an epoch has no value.
         w_over_tau: Of each fully connected layer before a spiking one, the distribution of W_fc/τ in each epoch as
-            :func:`plifctl.training.vitals.distribution` gives it; nothing where it was not kept.
+            :func:`plifctl.training.layer_metrics.distribution` gives it; nothing where it was not kept.
     """
 
     name: str

@@ -18,13 +18,14 @@ import filelock
 import numpy as np
 import yaml
 
-from plifctl import paths
+from plifctl import files, paths
+from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import Resolved
 from plifctl.errors import RunError, UsageError
-from plifctl.registry import Resolved
-from plifctl.runs.pulse import Beat, read_beat
+from plifctl.runs.checksums import sealed, unsealed
+from plifctl.runs.progress_file import Beat, read_beat
 from plifctl.runs.records import ResultRecord, read_record
-from plifctl.runs.seals import sealed, unsealed
-from plifctl.specs import ExperimentSpec, Protocol, Recipe
 
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 _SAID = ("running", "stopped", "failed")
@@ -104,7 +105,7 @@ class Run:
         return self._json("env.json")
 
     def split(self) -> dict[str, Any]:
-        """Returns ``split.json``, as :meth:`plifctl.splits.Split.to_json` gave it."""
+        """Returns ``split.json``, as :meth:`plifctl.training.splits.Split.to_json` gave it."""
         return self._json("split.json")
 
     def _json(self, name: str) -> dict[str, Any]:
@@ -181,20 +182,20 @@ def create_run(
         resolved: The experiment.
         protocol: A or B.
         cache: Path and content digest of the cache.
-        split: As :meth:`plifctl.splits.Split.to_json` gives it.
+        split: As :meth:`plifctl.training.splits.Split.to_json` gives it.
         environment: As :func:`describe_machine` gives it.
     """
     spec = resolved.spec
     stamp = time.strftime(_STAMP, time.gmtime())
     name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
-    _remove_half_made(paths.make_dir(runs_dir))
-    with paths.machine_errors(runs_dir / name):
+    _remove_half_made(files.make_dir(runs_dir))
+    with files.machine_errors(runs_dir / name):
         half_made = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
-        half_made.chmod(0o777 & ~paths.UMASK)
+        half_made.chmod(0o777 & ~files.UMASK)
     try:
-        paths.write_json(half_made / "run.json", sealed({"status": "created", "cache": cache}))
-        paths.write_json(half_made / "env.json", sealed(environment))
-        paths.write_json(half_made / "split.json", sealed(split))
+        files.write_json(half_made / "run.json", sealed({"status": "created", "cache": cache}))
+        files.write_json(half_made / "env.json", sealed(environment))
+        files.write_json(half_made / "split.json", sealed(split))
         write_config(half_made, resolved, protocol)
         for number in range(1, 1000):  # two runs may start within a second
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
@@ -213,7 +214,7 @@ def _remove_half_made(runs_dir: Path) -> None:
     """Removes what processes left that were killed while they made a run."""
     for path in runs_dir.glob(".*.partial"):
         with suppress(OSError):  # another process was faster
-            if time.time() - path.stat().st_mtime > paths.WRITING_S:
+            if time.time() - path.stat().st_mtime > files.STALE_AFTER_S:
                 shutil.rmtree(path)
 
 
@@ -228,7 +229,7 @@ def write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
         "spec": resolved.spec.model_dump(mode="json"),
         "origins": {key: str(origin) for key, origin in resolved.origins.items()},
     }
-    paths.write_text(path / "config.yaml", yaml.safe_dump(sealed(tree), sort_keys=False, allow_unicode=True, width=120))
+    files.write_text(path / "config.yaml", yaml.safe_dump(sealed(tree), sort_keys=False, allow_unicode=True, width=120))
 
 
 def find_run(name: str, runs_dir: Path) -> Run:
@@ -277,7 +278,7 @@ def remove_run(run: Run) -> None:
         UsageError: It is being trained.
     """
     try:
-        with paths.machine_errors(run.path), run.lock().acquire(timeout=0):
+        with files.machine_errors(run.path), run.lock().acquire(timeout=0):
             (run.path / "config.yaml").unlink(missing_ok=True)  # what is half removed is no run any more
             shutil.rmtree(run.path)
     except filelock.Timeout:

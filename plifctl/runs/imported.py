@@ -19,12 +19,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from plifctl import paths
+from plifctl import files
+from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
-from plifctl.runs.logs import Log, Series
+from plifctl.runs.checksums import sealed, unsealed
+from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
-from plifctl.runs.seals import sealed, unsealed
-from plifctl.specs import Protocol
 
 _FILE = "imported.json"
 _AUTHORS_SEED = 2020
@@ -219,13 +219,13 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         if not (path / _FILE).is_file():
             raise UsageError(f"{path}: there, and no imported run", hint="give it another name: --name NAME")
         _refuse_another(run, path)
-    with paths.folder_written_beside(path) as temporary:
+    with files.atomic_folder(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
-        paths.write_text(temporary / _FILE, json.dumps(sealed(json.loads(json.dumps(tree))), ensure_ascii=False) + "\n")
+        files.write_text(temporary / _FILE, json.dumps(sealed(json.loads(json.dumps(tree))), ensure_ascii=False) + "\n")
         record = run.record()
         if record is not None:
-            paths.write_text(temporary / "result.json", record_text(record))
+            files.write_text(temporary / "result.json", record_text(record))
     return path
 
 
@@ -268,7 +268,7 @@ def imported_folders(runs_dir: Path) -> list[Path]:
 
 def remove_imported(path: Path) -> None:
     """Removes an imported run."""
-    with paths.machine_errors(path):
+    with files.machine_errors(path):
         (path / _FILE).unlink(missing_ok=True)  # what is half removed is no run any more
         shutil.rmtree(path)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from plifctl import paths
+from plifctl import files
 from plifctl.runs.directory import Run
 
 _NAME = "manifest.json"
@@ -29,10 +29,10 @@ def write_manifest(folder: Path, coming: dict[str, bytes]) -> None:
     """
     there = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
     left_out = {_NAME, *_PASSING, *coming}
-    files = {name: _facts(path) for name, path in there.items() if name not in left_out}
+    facts = {name: _facts(path) for name, path in there.items() if name not in left_out}
     for name, content in coming.items():
-        files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    paths.write_text(folder / _NAME, _text(files))
+        facts[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    files.write_text(folder / _NAME, _text(facts))
 
 
 def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> list[str]:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
 
-from plifctl import paths
+from plifctl import files
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import Resolved
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
-from plifctl.registry import Resolved
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
+from plifctl.runs.checksums import sealed
 from plifctl.runs.directory import Run, write_config
 from plifctl.runs.manifest import write_manifest
-from plifctl.runs.pulse import EVERY_SECONDS, Beat, Pulse, write_beat
+from plifctl.runs.progress_file import EVERY_SECONDS, Beat, Pulse, write_beat
 from plifctl.runs.records import ResultRecord, RunData, record_text
-from plifctl.runs.seals import sealed
-from plifctl.specs import ExperimentSpec
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -86,7 +86,7 @@ class RunRecorder:
         for name in ("result.json", "manifest.json"):  # a run that goes on is not finished
             (self.run.path / name).unlink(missing_ok=True)
         rows = [row for row in self.run.metrics() if row["epoch"] <= epochs_done]
-        paths.write_text(self.run.path / "metrics.jsonl", "".join(map(_line, rows)))
+        files.write_text(self.run.path / "metrics.jsonl", "".join(map(_line, rows)))
         write_config(self.run.path, resolved, self.run.config().protocol)
         self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
 
@@ -99,7 +99,7 @@ class RunRecorder:
 
     def on_epoch(self, row: EpochRow) -> None:
         """Appends a line, and the same for TensorBoard."""
-        with paths.machine_errors(self.run.path), (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with files.machine_errors(self.run.path), (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(asdict(row)))
             file.flush()
             os.fsync(file.fileno())
@@ -156,7 +156,7 @@ class RunRecorder:
         self._close_board()  # from here on its file stays as it is
         text = record_text(record)
         write_manifest(self.run.path, {"result.json": text.encode("utf-8")})
-        paths.write_text(self.run.path / "result.json", text)
+        files.write_text(self.run.path / "result.json", text)
         return record
 
     def _close_board(self) -> None:
@@ -165,7 +165,7 @@ class RunRecorder:
             self._board = None
 
     def _note(self, **changes: Any) -> None:
-        paths.write_json(self.run.path / "run.json", sealed({**self.run.info(), "updated": _now(), **changes}))
+        files.write_json(self.run.path / "run.json", sealed({**self.run.info(), "updated": _now(), **changes}))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -184,8 +184,8 @@ def _scalars(row: EpochRow) -> dict[str, float | None]:
 
 
 def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step: int) -> None:
-    """Adds a distribution, as :func:`plifctl.training.vitals.distribution` gives it."""
-    from plifctl.training.vitals import EDGES
+    """Adds a distribution, as :func:`plifctl.training.layer_metrics.distribution` gives it."""
+    from plifctl.training.layer_metrics import EDGES
 
     least, most = found["quantiles"][0], found["quantiles"][-1]
     n = sum(found["counts"])

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from plifctl.config.base import Spec
+from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError
-from plifctl.runs.seals import sealed, unsealed
-from plifctl.specs import Protocol, Recipe, Spec
+from plifctl.runs.checksums import sealed, unsealed
 
 _log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plifctl import paths
+from plifctl import files
 from plifctl.errors import RunError
 
 _META = ("sample_ids", "labels", "votes", "classes", "inputs")
@@ -49,7 +49,7 @@ def save_spikes(path: Path, recording: SpikeRecording) -> None:
     for name, spikes in recording.spikes.items():
         arrays[f"shape/{name}"] = np.array(spikes.shape)
         arrays[f"bits/{name}"] = np.packbits(spikes)
-    with paths.written_beside(path) as temporary, temporary.open("wb") as file:
+    with files.atomic_write(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plifctl.specs import Surrogate
+from plifctl.config.choices import Surrogate
 
 
 class Dynamics(NamedTuple):

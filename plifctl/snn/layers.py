@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from plifctl.snn.ranks import summed, world_size
+from plifctl.snn.collectives import summed, world_size
 
 
 def per_image(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

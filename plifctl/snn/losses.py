@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from plifctl.specs import TrainSpec
+from plifctl.config.training import TrainSpec
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from plifctl import structure
+from plifctl.config import structure
+from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Pool
 from plifctl.snn.neurons import Spiking
-from plifctl.specs import NetworkSpec, NeuronSpec
 
 Observer = Callable[[str, Tensor], None]
 """Is handed the name of each spiking layer and its spikes ``[T, N, ...]``."""

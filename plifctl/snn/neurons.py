@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from plifctl.config.network import NeuronSpec
 from plifctl.snn.functional import Dynamics, tau_to_a
-from plifctl.specs import NeuronSpec
 
 
 class Spiking(nn.Module):

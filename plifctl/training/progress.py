@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 class EpochRow:
     """One epoch's metrics: accuracies are fractions, rates spikes per neuron and step, τ in time steps.
 
-    Rows of earlier versions lack the fields that have a default. :mod:`plifctl.training.vitals` gathers these.
+    Rows of earlier versions lack the fields that have a default. :mod:`plifctl.training.layer_metrics` gathers these.
 
     Attributes:
         tau: Of each spiking layer; the mean where it has several.
@@ -22,7 +22,7 @@ class EpochRow:
         gradient_norm: The mean over the epoch's steps of the norm of each layer's gradient; None of neurons that
             learn nothing.
         w_over_tau: The distribution of W_fc/τ of each fully connected layer that feeds neurons (Fig. S1), as
-            :func:`~plifctl.training.vitals.distribution` gives it.
+            :func:`~plifctl.training.layer_metrics.distribution` gives it.
         peak_rss_bytes: The most memory that the process has held so far.
         peak_gpu_bytes: The same of the GPU's memory; None on the CPU.
     """

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import make_run
+from factories import make_run
 
+from plifctl.config.registry import Registry, load_registry
 from plifctl.paths import registry_dirs
-from plifctl.registry import Registry, load_registry
 from plifctl.runs import SpikeRecording, save_spikes
-from plifctl.runs.seals import sealed
+from plifctl.runs.checksums import sealed
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright here: make test-browser")
 CHROMIUM = next(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from making import write_gestures
+from factories import write_gestures
 
 import plifctl as package
 from plifctl.errors import PlifctlError

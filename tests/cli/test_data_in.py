@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from plifctl.training import samples
+from plifctl.training import sample_store as samples
 
 Plifctl = Callable[..., Any]
 TINY = ("--set", "train.batch_size=11", "--epochs", "2")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import make_run
+from factories import make_run
 
 from plifctl.runs import load_spikes
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import serving
-from making import idx_files
+from factories import idx_files
 from serving import Server
 
-from plifctl.events import sources
+from plifctl.data import datasets as sources
 
 Plifctl = Callable[..., Any]
 

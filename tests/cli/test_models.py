@@ -105,8 +105,8 @@ def test_the_guide_can_be_followed(own: Plifctl, gestures: Path, places: Path) -
 
 
 def test_normalisation_goes_with_the_model(tmp_path: Path) -> None:
-    from plifctl.modelfile import write_model
-    from plifctl.registry import load_registry
+    from plifctl.config.registry import load_registry
+    from plifctl.exchange.arrays import write_model
     from plifctl.snn.networks import SpikingNetwork
 
     changes = ["network.structure=c2k3s1-BN-SN-FC100-SN-APk10s10"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import make_run
+from factories import make_run
 
 from plifctl.report.figures import FIGURES
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import make_run
+from factories import make_run
 
 from plifctl.cli.runs import _fitting
+from plifctl.config.registry import load_registry
 from plifctl.errors import Interrupted, RunError
-from plifctl.registry import load_registry
 from plifctl.runs import Run, RunRecorder
 
 Plifctl = Callable[..., Any]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from plifctl.cache import Cache
+from plifctl.cache.statistics import Channel, Statistics, statistics_of
 from plifctl.cli.statistics import print_statistics, sparkline
-from plifctl.statistics import Channel, Statistics, statistics_of
 
 
 @pytest.fixture

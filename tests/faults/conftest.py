@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from faults.world import World
-from making import write_gestures
+from factories import write_gestures
+from faults.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +43,7 @@ def told(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def sandbox(tmp_path: Path) -> Sandbox:
     """A folder with raw gestures in it: 22 training samples, 11 for testing."""
-    write_gestures(tmp_path / "world" / "raw")
-    return World(tmp_path / "world")
+    write_gestures(tmp_path / "sandbox" / "raw")
+    return Sandbox(tmp_path / "sandbox")

@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from making import encode_aedat4, make_run, random_events, write_gestures
+from factories import encode_aedat4, make_run, random_events, write_gestures
 
+from plifctl.config.yaml_tree import YamlError
+from plifctl.data.formats.aedat2 import decode_aedat2
+from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
+from plifctl.data.formats.aedat4 import decode_aedat4
+from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.data.formats.atis import decode_atis
+from plifctl.data.formats.cifar import decode_cifar_batch
+from plifctl.data.formats.dat import decode_dat
+from plifctl.data.formats.detect import decode_any
+from plifctl.data.formats.idx import decode_idx
 from plifctl.errors import PlifctlError, RunError
-from plifctl.events.formats.aedat2 import decode_aedat2
-from plifctl.events.formats.aedat3 import decode_aedat3, encode_aedat3
-from plifctl.events.formats.aedat4 import decode_aedat4
-from plifctl.events.formats.anything import decode_any
-from plifctl.events.formats.arrays import decode_npy, decode_npz
-from plifctl.events.formats.atis import decode_atis
-from plifctl.events.formats.cifar import decode_cifar_batch
-from plifctl.events.formats.dat import decode_dat
-from plifctl.events.formats.idx import decode_idx
-from plifctl.yamltree import YamlError
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,10 @@ def recordings() -> dict[str, Format]:
 
 def archives(place: Path) -> dict[str, Format]:
     """Raw data sets in archives, read as ``prepare`` reads them."""
-    from plifctl.events.rawset import EventSet
-    from plifctl.events.sources import open_raw
-    from plifctl.registry import load_registry
-    from plifctl.specs import FramedSpec
+    from plifctl.config.dataset import FramedSpec
+    from plifctl.config.registry import load_registry
+    from plifctl.data.datasets import open_raw
+    from plifctl.data.datasets.base import EventSet
 
     write_gestures(place / "DvsGesture", users=2, events=20)
     packed = saved(lambda file: _tar(file, place / "DvsGesture"))
@@ -151,10 +151,10 @@ def _zip(file: Any, members: dict[str, bytes]) -> None:
 
 def documents(place: Path) -> dict[str, Format]:
     """What plifctl itself writes, and what its users write."""
-    from plifctl.registry import Registry
+    from plifctl.config.registry import Registry
+    from plifctl.config.yaml_tree import read_tree
     from plifctl.runs import Run, SpikeRecording, find_logs, load_checkpoint, load_spikes, save_spikes, verify_run
     from plifctl.runs.records import read_record
-    from plifctl.yamltree import read_tree
 
     run = make_run(place / "runs")
     files = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
@@ -206,11 +206,11 @@ def _shipped() -> list[Path]:
 
 def caches(place: Path) -> dict[str, Format]:
     """A cache, opened and read to its end."""
-    from making import build_cache
+    from factories import build_cache
 
     from plifctl.cache import Cache
-    from plifctl.events.sources import open_raw
-    from plifctl.registry import load_registry
+    from plifctl.config.registry import load_registry
+    from plifctl.data.datasets import open_raw
 
     write_gestures(place / "raw", users=2, events=20)
     framed = load_registry().dataset("synthetic-gesture", "paper", [])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults.mutation import SECONDS, mutated
 
-COMPILED = ["plifctl.events.kernels", "plifctl.cache.kernels", "plifctl.snn.kernels"]
+COMPILED = ["plifctl.data.loops", "plifctl.cache.kernels", "plifctl.snn.kernels"]
 """By numba, which knows no calls that count branches."""
 
 GROWTH_MB = 256
@@ -41,7 +41,7 @@ def main() -> None:
     corpus.mkdir(parents=True)
     (asked.place / "files").mkdir()
     with atheris.instrument_imports(include=["plifctl"], exclude=COMPILED):
-        from faults.beneath import every_format
+        from faults.checksummed_formats import every_format
 
         found = every_format(asked.place / "files")[asked.format]
         found.read(found.whole)  # what is imported late is imported here

@@ -4,7 +4,7 @@ import json
 import os
 
 from plifctl.cli import main
-from plifctl.events import sources
+from plifctl.data import datasets as sources
 
 if __name__ == "__main__":
     layout = sources._LAYOUTS["mnist"][0]

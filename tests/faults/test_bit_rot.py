@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from faults.world import World, document
+from faults.sandbox import Sandbox, document
 
 from plifctl.cache import Cache
 from plifctl.cache.catalogue import verify_cache
@@ -57,9 +57,9 @@ def found_when_read(read: Callable[[], Any], wanted: Any, name: str, what: str) 
     return False
 
 
-def test_caches(world: World, generator: random.Random, times: Times, told: Told) -> None:
-    document(world.run(*PREPARE))
-    (path,) = world.caches.rglob("*.h5")
+def test_caches(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+    document(sandbox.run(*PREPARE))
+    (path,) = sandbox.caches.rglob("*.h5")
     whole, beside = path.read_bytes(), path.with_name(f"{path.name}.sha256")
     summed = beside.read_bytes()
 
@@ -94,11 +94,11 @@ def readings(run: Run) -> dict[str, Callable[[], Any]]:
     }
 
 
-def test_runs(world: World, generator: random.Random, times: Times, told: Told) -> None:
-    document(world.run(*PREPARE))
-    document(world.run(*TRAIN))
-    (path,) = world.runs.iterdir()
-    kept = world.folder / "kept"
+def test_runs(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+    document(sandbox.run(*PREPARE))
+    document(sandbox.run(*TRAIN))
+    (path,) = sandbox.runs.iterdir()
+    kept = sandbox.folder / "kept"
     shutil.copytree(path, kept)
     run = Run(path)
     wanted = {name: read() for name, read in readings(run).items()}

@@ -10,7 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable
 
-from faults.world import World, document, what_was_learnt
+from faults.sandbox import Sandbox, document, what_was_learnt
 
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
@@ -33,23 +33,23 @@ def ends(processes: list[subprocess.Popen[str]], seconds: float = 180) -> list[t
     return found
 
 
-def test_eight_prepare_at_once(world: World, times: Times) -> None:
-    wanted = document(world.run(*PREPARE))["content_digest"]
+def test_eight_prepare_at_once(sandbox: Sandbox, times: Times) -> None:
+    wanted = document(sandbox.run(*PREPARE))["content_digest"]
     for _ in range(times(1, 10)):
-        world.clear()
-        for code, out, err in ends([world.start(PREPARE) for _ in range(times(3, 8))]):
+        sandbox.clear()
+        for code, out, err in ends([sandbox.start(PREPARE) for _ in range(times(3, 8))]):
             assert code == 0, err
             assert json.loads(out)["content_digest"] == wanted
-        assert world.run("cache", "verify").code == 0
-        assert world.leftovers() == []
+        assert sandbox.run("cache", "verify").code == 0
+        assert sandbox.leftovers() == []
 
 
 def test_prepared_trained_from_and_removed_at_once(
-    world: World, generator: random.Random, times: Times, told: Told
+    sandbox: Sandbox, generator: random.Random, times: Times, told: Told
 ) -> None:
-    wanted = document(world.run(*PREPARE))["content_digest"]
-    document(world.run(*TRAIN))
-    (run,) = world.runs.iterdir()
+    wanted = document(sandbox.run(*PREPARE))["content_digest"]
+    document(sandbox.run(*TRAIN))
+    (run,) = sandbox.runs.iterdir()
     learnt = what_was_learnt(run)
     codes: dict[str, int] = {}
     removed = 0
@@ -67,7 +67,7 @@ def test_prepared_trained_from_and_removed_at_once(
         generator.shuffle(commands)
         processes = []
         for command in commands[: times(5, 8)]:
-            processes.append(world.start(command))
+            processes.append(sandbox.start(command))
             time.sleep(generator.uniform(0, 0.3))
         for process, (code, _, err) in zip(processes, ends(processes), strict=True):
             # 2, 5: it was gone when it was looked for; 6: a run that has just begun is evaluated
@@ -75,22 +75,22 @@ def test_prepared_trained_from_and_removed_at_once(
             assert "Traceback" not in err, err
             codes[str(code)] = codes.get(str(code), 0) + 1
             removed += code == 0 and "rm" in process.args
-        assert document(world.run(*PREPARE))["content_digest"] == wanted
-        assert world.run("cache", "verify").code == 0
-    for finished in (path.parent for path in world.runs.glob("*/result.json")):
+        assert document(sandbox.run(*PREPARE))["content_digest"] == wanted
+        assert sandbox.run("cache", "verify").code == 0
+    for finished in (path.parent for path in sandbox.runs.glob("*/result.json")):
         assert what_was_learnt(finished) == learnt
     told(f"exit codes {codes}, {removed} times removed")
 
 
-def test_two_train_one_run(world: World, times: Times, told: Told) -> None:
+def test_two_train_one_run(sandbox: Sandbox, times: Times, told: Told) -> None:
     """Of two that begin at once one is refused, and the other goes on; neither ends by itself."""
-    document(world.run(*PREPARE))
-    document(world.run(*TRAIN))
-    (run,) = world.runs.iterdir()
+    document(sandbox.run(*PREPARE))
+    document(sandbox.run(*TRAIN))
+    (run,) = sandbox.runs.iterdir()
     metrics, pairs = run / "metrics.jsonl", times(1, 10)
     for _ in range(pairs):
         before = metrics.stat().st_size
-        pair = [world.start(("train", "--resume", "last", "--epochs", 100_000, "--json")) for _ in range(2)]
+        pair = [sandbox.start(("train", "--resume", "last", "--epochs", 100_000, "--json")) for _ in range(2)]
         until = time.monotonic() + 120
         while all(process.poll() is None for process in pair) or metrics.stat().st_size == before:
             assert time.monotonic() < until, "nobody is refused, or nobody trains"
@@ -102,17 +102,17 @@ def test_two_train_one_run(world: World, times: Times, told: Told) -> None:
         assert "another process is training this run" in ended[0][2]
         epochs = [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()]
         assert epochs == list(range(1, len(epochs) + 1))
-        assert world.run("runs", "verify").code == 0
+        assert sandbox.run("runs", "verify").code == 0
     told(f"of each of {pairs} pairs one refused")
 
 
-def test_locks_of_the_dead(world: World) -> None:
+def test_locks_of_the_dead(sandbox: Sandbox) -> None:
     """A lock is held by a process, not by a file: that of a dead one stops nobody."""
-    wanted = document(world.run(*PREPARE))["content_digest"]
-    world.clear()
-    process = world.start((*PREPARE, "--force"))
-    while process.poll() is None and not list(world.caches.rglob(".*.lock")):
+    wanted = document(sandbox.run(*PREPARE))["content_digest"]
+    sandbox.clear()
+    process = sandbox.start((*PREPARE, "--force"))
+    while process.poll() is None and not list(sandbox.caches.rglob(".*.lock")):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    assert document(world.run(*PREPARE))["content_digest"] == wanted  # and waits for nobody
+    assert document(sandbox.run(*PREPARE))["content_digest"] == wanted  # and waits for nobody

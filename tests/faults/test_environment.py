@@ -11,8 +11,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from faults.world import World, document
-from making import write_gestures
+from factories import write_gestures
+from faults.sandbox import Sandbox, document
 
 import plifctl as package
 
@@ -22,31 +22,31 @@ PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
 
 
-def test_no_home(world: World) -> None:
+def test_no_home(sandbox: Sandbox) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "USER", "LOGNAME"):
-        world.environment.pop(name, None)
-    document(world.run(*PREPARE, "--raw", "raw", HOME="/nonexistent"))
-    document(world.run(*TRAIN, HOME="/nonexistent"))
-    del world.environment["PLIFCTL_CACHE_DIR"]
-    del world.environment["PLIFCTL_RUNS_DIR"]  # else beside the project, as these folders are there
-    assert world.run("runs", "--json", HOME="/nonexistent").code == 0
+        sandbox.environment.pop(name, None)
+    document(sandbox.run(*PREPARE, "--raw", "raw", HOME="/nonexistent"))
+    document(sandbox.run(*TRAIN, HOME="/nonexistent"))
+    del sandbox.environment["PLIFCTL_CACHE_DIR"]
+    del sandbox.environment["PLIFCTL_RUNS_DIR"]  # else beside the project, as these folders are there
+    assert sandbox.run("runs", "--json", HOME="/nonexistent").code == 0
 
 
 @pytest.mark.parametrize(
     "settings", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"}]
 )
-def test_no_utf_8(world: World, settings: dict[str, str]) -> None:
-    document(world.run(*PREPARE, "--raw", "raw", **settings))
-    document(world.run(*TRAIN, **settings))
+def test_no_utf_8(sandbox: Sandbox, settings: dict[str, str]) -> None:
+    document(sandbox.run(*PREPARE, "--raw", "raw", **settings))
+    document(sandbox.run(*TRAIN, **settings))
     for command in (("show", "demo"), ("report", "--table", "4"), ("eval", "last"), ("runs", "show", "last"), ("ls",)):
-        ended = world.run(*command, **settings)
+        ended = sandbox.run(*command, **settings)
         assert ended.code == 0, ended.err
         assert "Traceback" not in ended.err
 
 
-def test_no_terminal_and_no_colour(world: World) -> None:
-    document(world.run(*PREPARE, "--raw", "raw"))
-    ended = world.run(*TRAIN[:-1], NO_COLOR="1", TERM="dumb", FORCE_COLOR="0")
+def test_no_terminal_and_no_colour(sandbox: Sandbox) -> None:
+    document(sandbox.run(*PREPARE, "--raw", "raw"))
+    ended = sandbox.run(*TRAIN[:-1], NO_COLOR="1", TERM="dumb", FORCE_COLOR="0")
     assert ended.code == 0, ended.err
     assert "\x1b" not in ended.out + ended.err
     assert "epoch 1/1" in ended.out + ended.err
@@ -61,23 +61,23 @@ def test_names_of_folders(tmp_path: Path, number: int, full: bool) -> None:
     if not full and number not in (1, 2):
         pytest.skip("part of make faults: other names")
     write_gestures(tmp_path / name / "raw", events=60)
-    world = World(tmp_path / name)
-    document(world.run(*PREPARE, "--raw", world.folder / "raw"))
-    document(world.run(*TRAIN))
+    sandbox = Sandbox(tmp_path / name)
+    document(sandbox.run(*PREPARE, "--raw", sandbox.folder / "raw"))
+    document(sandbox.run(*TRAIN))
     for command in (("eval", "last", "--json"), ("cache", "verify"), ("runs", "verify"), ("report", "--html", "page")):
-        ended = world.run(*command)
+        ended = sandbox.run(*command)
         assert ended.code == 0, ended.err
-    ended = world.run("train", "demo", "--set", "T=5")
+    ended = sandbox.run("train", "demo", "--set", "T=5")
     assert ended.code == 5
     assert "hint: " in ended.err
 
 
-def test_a_current_folder_that_may_not_be_written(world: World) -> None:
-    document(world.run(*PREPARE, "--raw", "raw"))
-    document(world.run(*TRAIN))
-    refusing = {"FAULTS_FOLDER": world.folder, "FAULTS_AT": 1, "FAULTS_HOW": "EACCES"}
+def test_a_current_folder_that_may_not_be_written(sandbox: Sandbox) -> None:
+    document(sandbox.run(*PREPARE, "--raw", "raw"))
+    document(sandbox.run(*TRAIN))
+    refusing = {"FAULTS_FOLDER": sandbox.folder, "FAULTS_AT": 1, "FAULTS_HOW": "EACCES"}
     for command in (("report", "--figure", "1b"), ("report", "--html", "page"), ("export", "last", "model.pt")):
-        ended = world.run(*command, **refusing)
+        ended = sandbox.run(*command, **refusing)
         assert ended.code == 7, ended.err
         assert "permission denied" in ended.err
         assert "Traceback" not in ended.err

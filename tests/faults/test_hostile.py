@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from faults.beneath import every_format
+from faults.checksummed_formats import every_format
 from faults.formats import Format
 from faults.mutation import MEMORY, SECONDS, mutated
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from faults.world import Ended, World, document
+from faults.sandbox import Ended, Sandbox, document
 
 NETWORK = """\
 tiny:
@@ -67,44 +67,44 @@ def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
     """Memory does not grow with the number of samples beyond what their ids and labels take."""
     peaks = []
     for count in (times(500, 10_000), times(2_000, 100_000)):
-        world = World(tmp_path / str(count))
+        sandbox = Sandbox(tmp_path / str(count))
         generator = np.random.default_rng(0)
         for number in range(count):
             split = "Train" if number % 10 else "Test"
-            path = world.folder / "raw" / split / str(number // 10 % 10) / f"{number:06}.bin"
+            path = sandbox.folder / "raw" / split / str(number // 10 % 10) / f"{number:06}.bin"
             path.parent.mkdir(parents=True, exist_ok=True)
             events = generator.integers(0, 34, (6, 5)).astype(np.uint8)
             events[:, 2] = 0
             path.write_bytes(events.tobytes())
-        world.register(datasets_many=MANY)
+        sandbox.register(datasets_many=MANY)
         seen = [0]
-        process = world.start(("prepare", "many", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
+        process = sandbox.start(("prepare", "many", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
         samples = document(watched(process, lambda pid, seen=seen: seen.append(peak_of(pid)[0])))["samples"]
         peak = max(seen)
         assert samples["train"] + samples["test"] == count
-        assert world.leftovers() == []
-        assert world.run("cache", "verify").code == 0
+        assert sandbox.leftovers() == []
+        assert sandbox.run("cache", "verify").code == 0
         peaks.append((count, peak))
     (few, before), (many, after) = peaks
     told(f"{few:,} samples in {before / 1e6:.0f} MB, {many:,} in {after / 1e6:.0f} MB")
     assert after - before < 4000 * (many - few) + 50e6  # an id, a source, a digest, a row of a column: 4 kB is ample
 
 
-def test_many_epochs(world: World, times: Times, told: Told) -> None:
-    world.register(networks_tiny=NETWORK, experiments_tiny=EXPERIMENT)
-    document(world.run("prepare", "synthetic-gesture", "--T", 2, "--raw", "raw", "--json"))
+def test_many_epochs(sandbox: Sandbox, times: Times, told: Told) -> None:
+    sandbox.register(networks_tiny=NETWORK, experiments_tiny=EXPERIMENT)
+    document(sandbox.run("prepare", "synthetic-gesture", "--T", 2, "--raw", "raw", "--json"))
     epochs = times(40, 1000)
-    process = world.start(("train", "tiny", "--epochs", epochs, "--checkpoint-every", 1, "--json"))
+    process = sandbox.start(("train", "tiny", "--epochs", epochs, "--checkpoint-every", 1, "--json"))
     handles: list[int] = []
     files: set[str] = set()
 
     def look(pid: int) -> None:
-        if list(world.runs.glob("*/checkpoints/best.pt")):
+        if list(sandbox.runs.glob("*/checkpoints/best.pt")):
             handles.append(peak_of(pid)[1])
-            files.update(path.name for path in world.runs.rglob("*") if not path.name.endswith(".partial"))
+            files.update(path.name for path in sandbox.runs.rglob("*") if not path.name.endswith(".partial"))
 
     document(watched(process, look))
-    (run,) = world.runs.iterdir()
+    (run,) = sandbox.runs.iterdir()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
     early, late = rows[epochs // 4]["peak_rss_bytes"], rows[-1]["peak_rss_bytes"]
@@ -113,4 +113,4 @@ def test_many_epochs(world: World, times: Times, told: Told) -> None:
     assert max(handles[len(handles) // 2 :]) <= max(handles[: len(handles) // 2]) + 2
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
     assert len([name for name in files if name.startswith("events.out")]) == 1
-    assert world.leftovers() == []
+    assert sandbox.leftovers() == []

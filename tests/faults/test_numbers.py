@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import write_gestures
+from factories import write_gestures
 
 from plifctl.cache import Cache
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from golden.drawing import OPERATIONS
 
-from plifctl.operations import count_operations
+from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.evaluation.operations import count_operations
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.specs import NetworkSpec, NeuronSpec
 
 GOLDEN = json.loads((Path(__file__).parent / "operations.json").read_text())["cases"]
 

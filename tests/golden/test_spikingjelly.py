@@ -10,11 +10,11 @@ import torch
 from golden.drawing import NETWORKS, NEURONS, Network, Neurons, digest, sampled
 from torch import Tensor
 
+from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn import functional, losses
 from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import Spiking
-from plifctl.specs import NetworkSpec, NeuronSpec
 
 HERE = Path(__file__).parent
 KERNELS = ("eager", "fused")

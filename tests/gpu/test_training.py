@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from plifctl.registry import load_registry
-from plifctl.splits import Split
-from plifctl.training.data import Feeder
-from plifctl.training.loop import Trainer
+from plifctl.config.registry import load_registry
+from plifctl.training.batches import Feeder
 from plifctl.training.progress import EpochRow
-from plifctl.training.samples import Place
+from plifctl.training.sample_store import Place
+from plifctl.training.splits import Split
+from plifctl.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

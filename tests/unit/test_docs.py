@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from plifctl.config.registry import Registry, load_registry
 from plifctl.paths import registry_dirs
-from plifctl.registry import Registry, load_registry
 from plifctl.report import build_table, render
 from plifctl.runs import load_records
-from plifctl.training.optimise import Optimisation
+from plifctl.training.optimizer import Optimisation
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.errors import MachineError
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    paths.write_text(path, "old")
+    files.write_text(path, "old")
 
     def fails() -> None:
-        with paths.written_beside(path) as temporary:
+        with files.atomic_write(path) as temporary:
             temporary.write_text("half")
             assert path.read_text() == "old"
             raise KeyError
@@ -24,15 +24,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
     with path.open() as reader:
-        paths.write_text(path, "new")
+        files.write_text(path, "new")
         assert reader.read() == "old"  # whoever reads has the whole old file
     assert path.read_text() == "new"
 
 
 def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paths, "UMASK", 0o027)
-    paths.write_text(tmp_path / "x", "")
-    with paths.folder_written_beside(tmp_path / "folder"):
+    monkeypatch.setattr(files, "UMASK", 0o027)
+    files.write_text(tmp_path / "x", "")
+    with files.atomic_folder(tmp_path / "folder"):
         pass
     assert (tmp_path / "x").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
@@ -40,7 +40,7 @@ def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monk
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "f"
-    with paths.folder_written_beside(folder) as temporary:
+    with files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("old")
         assert not folder.exists()
     stale, fresh = tmp_path / ".f.killed.partial", tmp_path / ".f.written.partial"
@@ -51,7 +51,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     (fresh / "c").write_text("now")
 
     def fails() -> None:
-        with paths.folder_written_beside(folder) as beside:
+        with files.atomic_folder(folder) as beside:
             (beside / "b").write_text("half")
             raise KeyError
 
@@ -72,7 +72,7 @@ def test_an_old_folder_is_gone_only_when_the_new_one_is_there(tmp_path: Path, mo
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", watched)
-    with paths.folder_written_beside(folder) as temporary:
+    with files.atomic_folder(folder) as temporary:
         (temporary / "b").write_text("new")
     assert there == [["a", "b"], ["a", "b"]]
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "b"]
@@ -92,15 +92,15 @@ def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "replace", refused)
-    with pytest.raises(MachineError), paths.folder_written_beside(folder) as temporary:
+    with pytest.raises(MachineError), files.atomic_folder(folder) as temporary:
         (temporary / "b").write_text("new")
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "a"]
 
 
 def test_a_refusal_names_the_file_that_was_refused(tmp_path: Path) -> None:
-    with pytest.raises(MachineError, match=r"inner: permission denied"), paths.machine_errors(tmp_path):
+    with pytest.raises(MachineError, match=r"inner: permission denied"), files.machine_errors(tmp_path):
         raise PermissionError(13, "Permission denied", str(tmp_path / "inner"))
-    with pytest.raises(FileNotFoundError), paths.machine_errors(tmp_path):
+    with pytest.raises(FileNotFoundError), files.machine_errors(tmp_path):
         raise FileNotFoundError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from plifctl import paths
+from plifctl import files
 from plifctl.errors import UsageError
 
 FORMATS = ("png", "svg", "pdf")
@@ -103,5 +103,5 @@ def save_figure(figure: Figure, path: Path, caption: str) -> None:
     told = {"png": "Description", "svg": "Description", "pdf": "Subject"}[form]
     whole = io.BytesIO()
     figure.savefig(whole, format=form, metadata={**nobody[form], told: caption})
-    with paths.written_beside(path) as temporary:
+    with files.atomic_write(path) as temporary:
         temporary.write_bytes(whole.getbuffer())

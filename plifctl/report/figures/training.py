@@ -13,21 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import UsageError
-from plifctl.report.figures.style import (
-    BLACK,
-    BLUE,
-    COLOURS,
-    DOUBLE,
-    GREEN,
-    ORANGE,
-    RED,
-    SINGLE,
-    letter,
-    new_figure,
-)
+from plifctl.report.figures.style import BLACK, BLUE, COLOURS, DOUBLE, GREEN, ORANGE, RED, SINGLE, letter, new_figure
 from plifctl.runs import Curve
-from plifctl.specs import ExperimentSpec
 
 WINDOW = 64
 """Epochs of the moving average."""
@@ -225,7 +214,7 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
     Raises:
         UsageError: No run kept them.
     """
-    from plifctl.training.vitals import QUANTILES
+    from plifctl.training.layer_metrics import QUANTILES
 
     known = [line for line in lines if line.curve.w_over_tau]
     if not known:

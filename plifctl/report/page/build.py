@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import importlib.resources
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from plifctl import paths
+from plifctl import files
 from plifctl.errors import UsageError
 
 _NAME = "index.html"
@@ -59,7 +59,7 @@ def write_page(folder: Path, data: dict[str, Any]) -> Path:
         raise UsageError(f"{folder}: a file; the page needs a folder", hint="--html report")
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
         raise UsageError(f"{path}: not a page of plifctl, left as it is", hint="choose another folder: --html report")
-    paths.write_text(path, page_of(data))
+    files.write_text(path, page_of(data))
     return path
 
 
@@ -72,7 +72,7 @@ def embedded(data: Any) -> str:
 
 
 def _part(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

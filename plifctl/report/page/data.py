@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from plifctl.report.cells import Table
 from plifctl.report.render import is_numeric, parts_of
+from plifctl.report.table import Table
 from plifctl.runs import Curve, SpikeRecording
 
 MOST_SAMPLES, MOST_CHANNELS = 10, 16

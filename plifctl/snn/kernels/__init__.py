@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from plifctl.snn.functional import Dynamics, hash_keys, held_dropout_mask
-from plifctl.snn.kernels.eager import stage_eager
+from plifctl.snn.kernels.reference import stage_eager
 from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.layers import BatchNorm, Pool
 
@@ -70,7 +70,7 @@ def spiking_stage(
 
         pooled, count = run_stage(x, T, dynamics, norm, pooling, triton)
     elif kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
-        from plifctl.snn.kernels import fused  # numba takes half a second to import
+        from plifctl.snn.kernels import cpu as fused  # numba takes half a second to import
 
         pooled, count = run_stage(_in_single(x), T, dynamics, norm, pooling, fused)
     else:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from plifctl.config.choices import Surrogate
+from plifctl.snn.collectives import summed
 from plifctl.snn.functional import Dynamics
-from plifctl.snn.kernels.eager import stage_eager
+from plifctl.snn.kernels.reference import stage_eager
 from plifctl.snn.layers import BatchNorm, Pool, combined_moments
-from plifctl.snn.ranks import summed
-from plifctl.specs import Surrogate
 
 
 class Choices(NamedTuple):

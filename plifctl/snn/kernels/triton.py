@@ -1,4 +1,4 @@
-"""Batch norm, scan and pooling on a GPU, in as few passes over memory as can be (:mod:`~plifctl.snn.kernels.programs`).
+"""Batch norm, scan and pooling on a GPU in few passes over memory (:mod:`~plifctl.snn.kernels.triton_kernels`).
 
 Forward reads X twice, for the statistics and for everything else, and writes pooled spikes, in X's own precision; it
 keeps nothing but X. Backward computes the potentials again: once to sum up what batch norm's gradient needs, once more
@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from plifctl.snn.kernels import programs
+from plifctl.snn.kernels import triton_kernels as programs
 from plifctl.snn.kernels.stage import Choices, Gradients, Layer, Through
 
 TILE = 512

@@ -1,0 +1,142 @@
+"""Schema of a data set and of how its events are framed."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from plifctl.config.base import Spec
+from plifctl.config.choices import Layout
+from plifctl.config.transforms import Shape, TransformSpec
+
+_FRAMES_OF: dict[Layout, set[str]] = {
+    "nmnist": {"slicing", "outside_events"},
+    "cifar10dvs": {"slicing", "outside_events", "axes", "test_set"},
+    "gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
+    "synthetic-gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
+    "folders": {"slicing", "outside_events", "invalid_events"},
+}
+"""What there is to choose in framing, by layout; images are not framed."""
+
+MAX_T = 10_000
+"""The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
+
+
+class SampleCounts(Spec):
+    """Official number of samples in each split."""
+
+    train: int = Field(gt=0)
+    test: int = Field(gt=0)
+
+
+class DatasetSpec(Spec):
+    """One data set: what its samples are, not where they lie.
+
+    ``layout`` names the data set whose raw files these are like: its own name, or for a data set of one's own another.
+    ``shape`` is ``[C, H, W]`` of an image, or ``[P, H, W]`` (polarities, sensor height, width) of event frames.
+    ``mean`` and ``std`` normalise images in units of 0…1, one value a channel.
+    """
+
+    name: str
+    title: str
+    layout: Layout
+    kind: Literal["events", "images"]
+    shape: tuple[int, int, int] = Field(strict=False)
+    classes: tuple[str, ...] = Field(strict=False, min_length=2)
+    samples: SampleCounts
+    mean: tuple[float, ...] | None = Field(default=None, strict=False)
+    std: tuple[float, ...] | None = Field(default=None, strict=False)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetSpec:
+        if self.kind == "images":
+            channels = self.shape[0]
+            if self.mean is None or self.std is None or len(self.mean) != channels or len(self.std) != channels:
+                raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
+        if (self.kind == "events") != (self.layout in _FRAMES_OF):
+            raise ValueError(f"raw files laid out as {self.layout}'s hold no {self.kind}")
+        return self
+
+
+class FramesSpec(Spec):
+    """How the events of a recording become T frames (Eq. S1 and its variants).
+
+    Attributes:
+        slicing: ``number`` cuts at ⌊N·j/T⌋ (Eq. S1); ``number-remainder`` at ⌊N/T⌋·j with the rest in the last slice
+            (the published code); ``time`` into T equal spans of time; ``duration`` into as many spans of duration_us as
+            the sample lasts, padded with empty frames to the longest sample.
+        duration_us: Length of a slice, µs; of slicing ``duration``.
+        outside_events: Events outside the sensor are an error (``refuse``), or left out and counted (``drop``).
+        invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
+        axes: how CIFAR10-DVS addresses become x, y, p; None for the others.
+        training_set: ``all`` recordings, or the ``first-78`` that the published gesture runs used; None for the others.
+        test_set: Of each class of CIFAR10-DVS, the ``last-100`` (file numbers 900–999, the paper's) or the
+            ``first-100`` (0–99, of many later papers); None for the others.
+        transforms: What is done to the events of each sample before they are framed, in this order.
+        transform_seed: Of the random ones among them; None where there are none.
+    """
+
+    slicing: Literal["number", "number-remainder", "time", "duration"]
+    duration_us: int | None = Field(default=None, gt=0)
+    outside_events: Literal["refuse", "drop"]
+    invalid_events: Literal["drop", "keep"] | None = None
+    axes: Literal["published", "spikingjelly"] | None = None
+    training_set: Literal["all", "first-78"] | None = None
+    test_set: Literal["last-100", "first-100"] | None = None
+    transforms: tuple[TransformSpec, ...] = Field(default=(), strict=False)
+    transform_seed: int | None = Field(default=None, ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _a_seed_where_one_is_needed(self) -> Self:
+        drawing = [transform.name for transform in self.transforms if transform.random]
+        if drawing and self.transform_seed is None:
+            raise ValueError(f"transform_seed is missing: {drawing[0]} draws random numbers")
+        if self.transform_seed is not None and not drawing:
+            raise ValueError("transform_seed: no transform here draws random numbers")
+        return self
+
+
+class FramedSpec(Spec):
+    """A data set and how its events are framed; images are not."""
+
+    dataset: DatasetSpec
+    frames: FramesSpec | None = None
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        check_frames(self.dataset, self.frames)
+        return self
+
+
+def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
+    """Raises ValueError unless exactly what there is to choose for a data set is chosen."""
+    choices = _FRAMES_OF.get(dataset.layout, set())
+    if frames is not None and frames.slicing == "duration":
+        choices = choices | {"duration_us"}
+    chosen = set(frames.model_dump(exclude_none=True)) - {"transforms", "transform_seed"} if frames else set()
+    if foreign := sorted(chosen - choices):
+        raise ValueError(f"frames.{foreign[0]}: {dataset.title} has no such choice")
+    if "duration_us" in choices - chosen:
+        raise ValueError("frames.duration_us is missing: the length of a slice, e.g. frames.duration_us=10000")
+    if missing := sorted(choices - chosen):
+        raise ValueError(f"frames.{missing[0]}: {dataset.title} needs this choice")
+    frame_shape(dataset, frames)
+
+
+def frame_shape(dataset: DatasetSpec, frames: FramesSpec | None) -> Shape:
+    """Returns the shape of one sample at one step, as a network sees it: after the transforms.
+
+    Returns:
+        ``(P, H, W)`` of event frames, ``(C, H, W)`` of images.
+
+    Raises:
+        ValueError: A transform cannot be done to events of that shape.
+    """
+    shape = dataset.shape
+    for index, transform in enumerate(frames.transforms if frames else ()):
+        try:
+            shape = transform.shape_after(shape)
+        except ValueError as error:
+            raise ValueError(f"frames.transforms[{index}]: {error}") from None
+    return shape

@@ -1,0 +1,85 @@
+"""Schema of a network and of its neuron."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from plifctl.config.base import Spec
+from plifctl.config.choices import Surrogate
+from plifctl.config.structure import parse_structure
+
+
+def _parses(text: str) -> str:
+    parse_structure(text)
+    return text
+
+
+class NetworkSpec(Spec):
+    """A network in the notation of Table S1.
+
+    Attributes:
+        name: The name of its registry entry.
+        structure: E.g. ``{c128k3s1-BN-SN-MPk2s2}*2-DP-FC2048-SN-DP-FC100-SN-APk10s10``, where SN stands for the
+            experiment's spiking neuron.
+        dropout: Probability of dropping in each DP layer.
+        batch_norm: Statistics ``per-step`` (over N, H, W at each t) or ``over-time`` (over T, N, H, W).
+    """
+
+    name: str
+    structure: Annotated[str, AfterValidator(_parses)]
+    dropout: float = Field(ge=0, lt=1)
+    batch_norm: Literal["per-step", "over-time"]
+
+
+class NeuronSpec(Spec):
+    """The spiking neuron of every SN layer (Eq. 2–7).
+
+    ``tau_0`` is the start value of a learnable time constant (plif), ``tau`` a fixed one (lif), both in time steps.
+
+    Attributes:
+        tau_per: What has a learnable time constant of its own: each ``layer`` (the paper's), each ``channel`` (feature
+            of a fully connected layer), or each ``neuron``.
+        v_threshold: Firing threshold.
+        learn_threshold: Learn it, one for each layer; v_threshold is where it starts.
+        v_reset: The potential at rest, to which a ``hard`` reset goes.
+        reset: After a spike V = v_reset (``hard``, Eq. 4), or V = H − v_threshold (``soft``).
+        surrogate: What stands for the derivative of the step, g(x/w)/w with w = surrogate_width and an integral of 1:
+            ``arctan`` g(u) = 1/(1 + (πu)²) (supplement F), ``sigmoid`` the logistic function's derivative,
+            ``rectangular`` 1 for |u| < 1/2, ``triangular`` max(0, 1 − |u|).
+        surrogate_width: w.
+        learn_surrogate_width: Learn it, one for each layer; surrogate_width is where it starts.
+        detach_reset: Leave the spike of the reset out of the gradient.
+    """
+
+    kind: Literal["plif", "lif"]
+    tau_0: float | None = Field(default=None, gt=1)
+    tau: float | None = Field(default=None, gt=1)
+    tau_per: Literal["layer", "channel", "neuron"] = "layer"
+    v_threshold: float
+    learn_threshold: bool = False
+    v_reset: float
+    reset: Literal["hard", "soft"] = "hard"
+    surrogate: Surrogate
+    surrogate_width: float = Field(default=1.0, gt=0)
+    learn_surrogate_width: bool = False
+    detach_reset: bool
+
+    @model_validator(mode="after")
+    def _the_tau_of_its_kind(self) -> NeuronSpec:
+        wanted, other = ("tau_0", "tau") if self.kind == "plif" else ("tau", "tau_0")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise ValueError(f"kind {self.kind} takes {wanted}, not {other}")
+        if self.kind == "lif" and self.tau_per != "layer":
+            raise ValueError(f"tau_per {self.tau_per}: a fixed τ is the same for all neurons; kind plif learns several")
+        if self.v_reset >= self.v_threshold:
+            raise ValueError(f"v_reset ({self.v_reset}) must lie below v_threshold ({self.v_threshold})")
+        return self
+
+    @property
+    def start_tau(self) -> float:
+        """The time constant before training, in time steps."""
+        tau = self.tau_0 if self.kind == "plif" else self.tau
+        assert tau is not None  # held by _the_tau_of_its_kind
+        return tau

@@ -1,0 +1,94 @@
+"""Schema of training and of protocol B."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from plifctl.config.augmentation import EventAugmentation
+from plifctl.config.base import Option, Spec
+from plifctl.config.dataset import MAX_T
+
+
+class TrainSpec(Spec):
+    """Training (Sec. 3.7 and supplement F), with each choice on which text and published code differ.
+
+    Attributes:
+        loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate;
+            ``ce-rate`` the cross-entropy of the mean rate; ``tet`` temporal efficient training (Deng et al. 2022).
+        tet_weight: λ of the loss ``tet``; None for the others.
+        optimizer: One of torch's, by name; ``optimizer_options`` are its own, but for lr.
+        schedule: ``cosine`` falls for ``cosine_period`` epochs, rises for as many, and so on; ``cosine-restarts``
+            jumps back to the start after each period (SGDR); ``constant``; others are torch's, by name, an epoch a
+            step, with ``schedule_options``.
+        epochs: Passes over the training set.
+        augmentation: Of training images: ``flip-crop`` (horizontal flip, crop after padding by 4), ``affine``
+            (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
+        event_augmentation: Of the event frames of training samples, in this order: see
+            :mod:`plifctl.config.augmentation`.
+        normalise: ``per-set`` applies the data set's mean and std; ``none`` feeds raw counts.
+        drop_last: Leave out the last, smaller batch of an epoch.
+        ties: Which of several equally good epochs gives the model kept.
+        subset: Fraction of each class's training and test samples used, in sample order.
+        accumulate: Batches whose mean gradient makes one step of the optimiser; their batch norms stay apart.
+        clip_norm: The norm that all gradients together have at most; None: any.
+        precision: Of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of 10 bits, ``fp16``
+            scales the loss.
+        early_stop: End after so many epochs without a better accuracy of what chooses the model; None: never.
+    """
+
+    loss: Literal["mse-per-step", "mse-rate", "ce-rate", "tet"]
+    tet_weight: float | None = Field(default=None, ge=0, le=1)
+    optimizer: Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd"]
+    optimizer_options: dict[str, Option] = Field(default_factory=dict)
+    lr: float = Field(gt=0)
+    schedule: Literal[
+        "cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"
+    ]
+    schedule_options: dict[str, Option] = Field(default_factory=dict)
+    cosine_period: int = Field(gt=0)
+    epochs: int = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    seed: int = Field(ge=0, lt=2**32)
+    augmentation: Literal["none", "flip-crop", "affine"]
+    normalise: Literal["per-set", "none"]
+    drop_last: bool
+    ties: Literal["earliest", "latest"]
+    subset: float = Field(gt=0, le=1)
+    event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
+    accumulate: int = Field(default=1, ge=1)
+    clip_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    early_stop: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _mixed_once(self) -> Self:
+        if [one.name for one in self.event_augmentation].count("cut-mix") > 1:
+            raise ValueError("event_augmentation has cut-mix twice: a sample is mixed with one other")
+        return self
+
+    @model_validator(mode="after")
+    def _a_weight_for_tet(self) -> Self:
+        if (self.loss == "tet") != (self.tet_weight is not None):
+            needs = "needs train.tet_weight, e.g. 0.05" if self.loss == "tet" else "takes no train.tet_weight"
+            raise ValueError(f"loss {self.loss} {needs}")
+        return self
+
+
+class ValidationSpec(Spec):
+    """Protocol B (supplement G): choose the model on a part of the training set, test it once.
+
+    Attributes:
+        train_fraction: Share of each class that stays in training.
+        rounding: ``ceil-keep-one`` trains on min(n − 1, ⌈f·n⌉) samples of a class of n; ``ceil`` on ⌈f·n⌉.
+        loader: ``all`` validation samples as they are; ``as-training`` shuffles, augments and drops the last batch.
+        test: ``once``, with the model kept; ``every-epoch``, reported at the model kept.
+        T: Time steps in this protocol, where the published run used others than the experiment; else None.
+    """
+
+    train_fraction: float = Field(gt=0, lt=1)
+    rounding: Literal["ceil-keep-one", "ceil"]
+    loader: Literal["all", "as-training"]
+    test: Literal["once", "every-epoch"]
+    T: int | None = Field(default=None, ge=1, le=MAX_T)

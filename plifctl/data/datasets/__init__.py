@@ -1,0 +1,197 @@
+"""The data sets in the layouts that people keep them in: which files, which samples and labels, which official split.
+
+A file for each data set, a class for each layout; :func:`open_raw` finds the files and returns the one that fits.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from plifctl import files, paths
+from plifctl.config.choices import Layout
+from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.data.datasets.base import EventSet, ImageSet, Progress, RawSet, Visit
+from plifctl.data.datasets.cifar10 import Cifar10
+from plifctl.data.datasets.cifar10dvs import Cifar10Dvs
+from plifctl.data.datasets.folders import Folders
+from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, SyntheticGesture, TonicGesture
+from plifctl.data.datasets.idx import FashionMnist, Mnist
+from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
+from plifctl.data.remote import RemoteFile
+from plifctl.errors import MissingRawDataError, RawDataError
+
+_LAYOUTS: dict[Layout, tuple[type[RawSet], ...]] = {
+    "mnist": (Mnist,),
+    "fashion-mnist": (FashionMnist,),
+    "cifar10": (Cifar10,),
+    "nmnist": (Nmnist, SpikingJellyNmnist),
+    "cifar10dvs": (Cifar10Dvs,),
+    "gesture": (Gesture, SpikingJellyGesture, TonicGesture),
+    "synthetic-gesture": (SyntheticGesture,),
+    "folders": (Folders,),
+}
+"""The classes that read a layout, the original first."""
+
+_CONVERTED = "events_np"
+"""SpikingJelly's folder of recordings that it converted."""
+
+
+def open_raw(
+    dataset: DatasetSpec,
+    root: Path | None,
+    *,
+    frames: FramesSpec | None = None,
+    verify: bool = True,
+    notes: Path | None = None,
+    downloads: Path | None = None,
+    progress: Progress = lambda done, total: None,
+    workers: int = 1,
+    visit: Callable[[], Visit | None] = lambda: None,
+) -> EventSet | ImageSet:
+    """Finds a data set's raw files and checks what is there.
+
+    Originals come before what other programs made of them, and of each archives, which have checksums, before folders.
+
+    Args:
+        dataset: Which.
+        root: The folder of the files, or its parent; None looks in PLIFCTL_RAW_DIR, then where systems keep data sets.
+        frames: The recipe's choices for event data; None for images.
+        verify: Refuse archives whose md5 is not the published one.
+        notes: A folder that remembers what was found in files that did not change since; None: read all again.
+        downloads: Where downloaded files would lie; looked in last, unless ``root`` is given.
+        progress: Told how many bytes are read, of how many.
+        workers: Threads that read.
+        visit: Asked, once files are found and about to be read, for what is shown their samples meanwhile, if anything.
+
+    Raises:
+        MissingRawDataError: Nothing, or not everything, was found; says where it looked and how to get the files.
+        RawDataError: What was found is no such data set.
+        ChecksumError: A checksum differs.
+        DamagedFileError: A file cannot be read.
+    """
+    layouts = _LAYOUTS[dataset.layout]
+    base, named = _base(root)
+    if named is not None:
+        layouts = _that_know(layouts, named)
+    searched: list[Path] = []
+    partial: MissingRawDataError | None = None
+    for layout in layouts:
+        places = list(_places(dataset, layout, base, only=named is not None, first=root is not None))
+        places += [downloads] if root is None and downloads is not None else []
+        searched += places
+        found = [(folder, layout.find(folder, dataset.name, named)) for folder in _folders(layout, places)]
+        whole = [(folder, parts) for folder, parts in found if all(parts.values())]
+        if whole:
+            folder, parts = min(
+                whole, key=lambda one: sum(path is None or not path.is_file() for path in one[1].values())
+            )
+            _check_finished(folder)
+            there = {part: path for part, path in parts.items() if path is not None}
+            with files.machine_errors(folder), _rarely_collecting():
+                raw = layout(dataset, folder, there, frames, verify, notes, progress, workers, visit())
+            assert isinstance(raw, EventSet | ImageSet)
+            return raw
+        started = ((folder, parts) for folder, parts in found if any(parts.values()))
+        if partial is None and (one := next(started, None)):
+            partial = _missing(dataset, layout, *one)
+    if partial is not None:
+        raise partial
+    original = layouts[0]
+    wanted = ", ".join(names[0] for names in original.files.values()) or "train/ and test/"
+    where = ", ".join(dict.fromkeys(map(str, searched))) or "no folder: PLIFCTL_RAW_DIR is not set"
+    raise MissingRawDataError(
+        f"no raw data of {dataset.title}: looked for {wanted} (or extracted) in {where}",
+        hint=f"get it from {original.sources}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
+        parts=original.files,
+    )
+
+
+@contextmanager
+def _rarely_collecting() -> Iterator[None]:
+    """Lists of 60,000 files live long: to look through them for garbage every 700 objects takes a fifth of the time."""
+    before = gc.get_threshold()
+    gc.set_threshold(200_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
+def published_files(dataset: DatasetSpec, parts: Iterable[str]) -> list[RemoteFile]:
+    """Returns the published archives of some parts of a data set; none of a set of one's own."""
+    return _LAYOUTS[dataset.layout][0].published(parts) if dataset.name == dataset.layout else []
+
+
+def _folders(layout: type[RawSet], places: Sequence[Path]) -> Iterator[Path]:
+    """The places, and what may be inside them; a place that is such an inside has none of its own."""
+    for place in places:
+        yield from [place] if place.name in layout.inside else [place / name for name in layout.inside]
+
+
+def _missing(
+    dataset: DatasetSpec, layout: type[RawSet], folder: Path, parts: Mapping[str, Path | None]
+) -> MissingRawDataError:
+    missing = [part for part, path in parts.items() if path is None]
+    names = ", ".join(layout.files[part][0] for part in missing)
+    return MissingRawDataError(
+        f"{folder}: {names} missing (or extracted); the other files of {dataset.title} are there",
+        hint=f"get the rest from {layout.sources}",
+        parts=missing,
+        folder=folder,
+    )
+
+
+def _check_finished(folder: Path) -> None:
+    mark = folder.with_name(f"{folder.name}.building")
+    if folder.name == _CONVERTED and mark.exists():
+        raise RawDataError(
+            f"{folder}: SpikingJelly did not finish it, as {mark.name} beside it says",
+            hint="remove both and convert again, or name the folder of the original files: --raw DIR",
+        )
+
+
+def _base(root: Path | None) -> tuple[Path | None, str | None]:
+    """The folder that the user or the environment names, and the file in it, where a file was named."""
+    base, named_by = (root, "--raw") if root is not None else (paths.raw_dir(), "PLIFCTL_RAW_DIR")
+    if base is None:
+        return None, None
+    if not base.exists():
+        raise RawDataError(  # not to be made: it may be mistyped, or its disk not mounted
+            f"{named_by} {base}: no such folder",
+            hint=f"name the folder that holds the raw files; to download into a new one: mkdir -p {base}",
+        )
+    return (base.parent.resolve(), base.name) if base.is_file() else (base.resolve(), None)
+
+
+def _that_know(layouts: Sequence[type[RawSet]], named: str) -> tuple[type[RawSet], ...]:
+    knowing = tuple(layout for layout in layouts if layout.knows(named))
+    if not knowing:
+        known = sorted({name for layout in layouts for names in layout.files.values() for name in names})
+        raise RawDataError(
+            f"{named}: no file of this data set, which are {', '.join(known) or 'archives'}",
+            hint="name the folder that holds the raw files: --raw DIR",
+        )
+    return knowing
+
+
+def _places(
+    dataset: DatasetSpec, layout: type[RawSet], base: Path | None, *, only: bool, first: bool
+) -> Iterator[Path]:
+    """Where a data set may lie, in order.
+
+    Args:
+        dataset: Which.
+        layout: How.
+        base: The folder that was named.
+        only: Look nowhere else.
+        first: Look there before the folders in it, and not where systems keep data sets.
+    """
+    names = dict.fromkeys((dataset.name, *layout.folders))
+    if base is not None:
+        own = [base / name for name in names if not Path(name).is_absolute() and not only]
+        yield from [base, *own] if first else [*own, base]
+    if not first and dataset.name in _LAYOUTS:  # where systems keep the published set, no other is to be found
+        yield from (Path(name) for name in names if Path(name).is_absolute())

@@ -1,0 +1,76 @@
+"""A data set of one's own: a folder for each split, in it a folder for each class, in it a file for each sample."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from plifctl.data.datasets.base import FilePerSample, Sample
+from plifctl.data.formats import Decoded, format_of, recognised
+from plifctl.data.formats.detect import decode_any
+from plifctl.errors import DamagedFileError, RawDataError
+
+_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
+_SPLIT = r"(?:[^/]+_)?(?:[Tt]rain|[Tt]est)"
+
+
+class Folders(FilePerSample):
+    """``train/<class>/<file>`` and ``test/<class>/<file>``, in a folder or an archive.
+
+    A split's folder may be called ``train``, ``Train`` or ``…_train``. Every file in a class is a recording, of
+    whatever format its header says; its path without the ending is the sample's id.
+    """
+
+    inside: ClassVar[tuple[str, ...]] = ("",)
+    pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/.+)$")
+    sources = "wherever you keep it: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
+
+    @classmethod
+    def find(cls, folder: Path, name: str, named: str | None) -> dict[str, Path | None]:
+        archives = [folder / file for file in ([named] if named else [name + ending for ending in _ARCHIVES])]
+        splits = {path.name.lower()[-4:] for path in folder.glob("*") if re.fullmatch(_SPLIT, path.name)}
+        is_there = {"rain", "test"} <= splits
+        return {"recordings": next((path for path in archives if path.is_file()), folder if is_there else None)}
+
+    @classmethod
+    def knows(cls, file: str) -> bool:
+        return file.endswith(_ARCHIVES)
+
+    def _samples(self) -> list[Sample]:
+        members = [name.split("/") for name in self.surveys["recordings"].members]
+        for split in ("train", "test"):
+            named = sorted({name for name, *_ in members if name.lower().endswith(split)})
+            if len(named) > 1:
+                raise RawDataError(f"{self.root}: {named[0]} and {named[1]}, expected one folder for {split}")
+        found, stated = {name for _, name, *_ in members}, set(self.dataset.classes)
+        if found and found != stated:
+            raise RawDataError(
+                f"{self.root}: the folders of classes are {_listed(found - stated, found)}, "
+                f"the data set states {_listed(stated - found, stated)}",
+                hint="name folders and classes: alike, in the files or in the data set's YAML",
+            )
+        return super()._samples()
+
+    def _sample(self, part: str, member: str) -> Sample | None:
+        split, name, _ = member.split("/", 2)
+        if name not in self.dataset.classes:
+            return None
+        label = self.dataset.classes.index(name)
+        return Sample(str(PurePosixPath(member).with_suffix("")), label, "train" if split[-4:] == "rain" else "test")
+
+    def _decode(self, data: bytes, where: str) -> Decoded:
+        assert self.frames is not None
+        assert self.frames.invalid_events is not None
+        if format_of(data) is None and not where.endswith(".bin"):
+            raise DamagedFileError(
+                f"{where}: {recognised(data)}, no recording of a known format",
+                hint="move it elsewhere; recordings without a header, which are ATIS, are named .bin",
+            )
+        return decode_any(data, where=where, axes="published", invalid=self.frames.invalid_events)
+
+
+def _listed(different: set[str], names: set[str]) -> str:
+    """The names, those that are on one side only first, no more than a dozen."""
+    ordered = sorted(different) + sorted(names - different)
+    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

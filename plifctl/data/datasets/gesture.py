@@ -1,0 +1,211 @@
+"""DVS128 Gesture: the original recordings, what SpikingJelly cuts them into, and tonic's set, cut by others."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from plifctl.config.dataset import SampleCounts
+from plifctl.data.datasets.base import EventSet, FilePerSample, Recording, Sample
+from plifctl.data.formats import Decoded
+from plifctl.data.formats.aedat3 import decode_aedat3
+from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.errors import DamagedFileError, RawDataError
+
+_LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
+_FIRST = 78
+"""Recordings of the training list that the published runs used."""
+
+_Window = tuple[Sample, int, int]
+"""A sample of a recording: events with start ≤ t < end, µs."""
+
+
+class Gesture(EventSet):
+    """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split."""
+
+    folders: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
+    sources = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
+    pattern = re.compile(r"(?:^|/)(user\d+_[a-z_]+\.aedat|user\d+_[a-z_]+_labels\.csv|trials_to_(?:train|test)\.txt)$")
+    files: ClassVar[Mapping[str, Sequence[str]]] = {
+        "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
+    }
+    md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
+
+    def _samples(self) -> list[Sample]:
+        twice = set(self._trials("train")) & set(self._trials("test"))
+        if twice:
+            raise RawDataError(f"{self.root}: {min(twice)} is in both trials_to_train.txt and trials_to_test.txt")
+        return [sample for trial in self._used for sample, _, _ in self._windows[trial]]
+
+    def _found_counts(self) -> tuple[int, int]:
+        # whether the set is complete has nothing to do with how much of it a recipe trains on
+        train, test = (sum(len(self._windows[trial]) for trial in self._trials(split)) for split in ("train", "test"))
+        return train, test
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """The recordings that the recipe takes."""
+        assert self.frames is not None
+        train = self._trials("train")
+        return frozenset((train[:_FIRST] if self.frames.training_set == "first-78" else train) + self._trials("test"))
+
+    @cached_property
+    def _windows(self) -> dict[str, list[_Window]]:
+        """The samples of every recording that is listed."""
+        splits: tuple[Literal["train"], Literal["test"]] = ("train", "test")
+        return {trial: self._cut(trial, split) for split in splits for trial in self._trials(split)}
+
+    def _trials(self, split: str) -> list[str]:
+        name = f"trials_to_{split}.txt"
+        self._require("recordings", [name])
+        lines = self.surveys["recordings"].texts[name].splitlines()
+        trials = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+        self._require("recordings", trials, named_in=name)
+        return trials
+
+    def _cut(self, trial: str, split: Literal["train", "test"]) -> list[_Window]:
+        stem = trial.removesuffix(".aedat")
+        table = f"{stem}_labels.csv"
+        self._require("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
+        where = f"{self.storages['recordings'].path}: {table}"
+        try:
+            head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
+        except csv.Error as error:
+            raise DamagedFileError(f"{where}: {error}", hint="get the file again") from error
+        if [column.strip() for column in head] != _LABELS_HEAD:
+            raise DamagedFileError(f"{where}, line 1: {','.join(head)!r}, expected {','.join(_LABELS_HEAD)}")
+        windows: list[_Window] = []
+        for number, line in enumerate(lines, 2):
+            if not line:
+                continue
+            try:
+                label, start, end = (int(value) for value in line)
+            except ValueError:
+                label, start, end = 0, 0, 0
+            if not (1 <= label <= len(self.dataset.classes) and start <= end):
+                raise DamagedFileError(
+                    f"{where}, line {number}: {','.join(line)!r}, expected class (1 to "
+                    f"{len(self.dataset.classes)}), start and end in µs"
+                )
+            windows.append((Sample(f"{stem}/{len(windows):02d}", label - 1, split), start, end))
+        return windows
+
+    def source(self, row: int) -> bytes:
+        return self._sources[self.samples[row].id]
+
+    @cached_property
+    def _sources(self) -> dict[str, bytes]:
+        members = self.surveys["recordings"].members
+        return {
+            sample.id: hashlib.sha256(f"{members[trial]}\0{start}\0{end}".encode()).digest()
+            for trial, windows in self._windows.items()
+            for sample, start, end in windows
+        }
+
+    def rows_of(self, part: str, member: str) -> Sequence[int]:
+        if member not in self._used:
+            return ()
+        return [self.rows[sample.id] for sample, _, _ in self._windows[member]]
+
+    def decode(self, member: str, data: bytes) -> list[Recording]:
+        assert self.frames is not None
+        assert self.frames.invalid_events is not None
+        where = self._where(member)
+        decoded = decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
+        every = decoded.events if not decoded.dropped else decode_aedat3(data, where=where, invalid="keep").events
+        bounds = np.array([(start, end) for _, start, end in self._windows[member]], np.int64).reshape(-1, 2)
+        cuts = np.searchsorted(decoded.events["t"], bounds).tolist()
+        n_raw = np.diff(np.searchsorted(every["t"], bounds))[:, 0].tolist()
+        return [
+            (self.rows[sample.id], decoded.events[first:last], count)
+            for (sample, _, _), (first, last), count in zip(self._windows[member], cuts, n_raw, strict=True)
+        ]
+
+
+class SyntheticGesture(Gesture):
+    """The embedded data set: the same layout, simulated recordings."""
+
+    folders: ClassVar[Sequence[str]] = ("synthetic-gesture",)
+    sources = "plifctl synthesize DIR"
+    md5: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+
+_CONVERTED_CANNOT = {
+    ("training_set", "first-78"): (
+        "needs trials_to_train.txt, which converted recordings come without",
+        "take the original DvsGesture.tar.gz\nor train on all recordings: add --set frames.training_set=all",
+    ),
+    ("invalid_events", "drop"): (
+        "needs the valid bits, which converted recordings no longer have",
+        "take the original DvsGesture.tar.gz\nor the events as they are: add --set frames.invalid_events=keep",
+    ),
+}
+
+
+class SpikingJellyGesture(FilePerSample):
+    """SpikingJelly's arrays: ``events_np/train/<label>/<recording>_<k>.npz``, k counting a label's windows.
+
+    Within a class the samples have the order of the original's, so splits by class are the same.
+    """
+
+    folders = Gesture.folders
+    inside: ClassVar[Sequence[str]] = ("events_np",)
+    sources = Gesture.sources
+    pattern = re.compile(r"(?:^|/)((?:train|test)/\d+/user\d+_[a-z_]+_\d+\.npz)$")
+    files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
+    impossible = _CONVERTED_CANNOT
+    remarks: ClassVar[Mapping[str, str]] = {
+        "zip": "converted: read from SpikingJelly's events_np, not the original files"
+    }
+
+    def _sample(self, part: str, member: str) -> Sample | None:
+        split, label, file = member.split("/")
+        recording, _, k = file.removesuffix(".npz").rpartition("_")
+        if split != part or int(label) >= len(self.dataset.classes):
+            return None
+        return Sample(f"{recording}/{int(label):02d}-{int(k):02d}", int(label), "train" if split == "train" else "test")
+
+    def _decode(self, data: bytes, where: str) -> Decoded:
+        return decode_npz(data, where=where)
+
+
+class TonicGesture(FilePerSample):
+    """tonic's set: ``ibmGestureTrain/<recording>/<label>.npy``, one sample a gesture and recording, times in ms."""
+
+    folders: ClassVar[Sequence[str]] = (*Gesture.folders, "DVSGesture")
+    sources = "tonic.datasets.DVSGesture"
+    pattern = re.compile(r"(?:^|/)(ibmGesture(?:Train|Test)/user\d+_[a-z_]+/\d+\.npy)$")
+    files: ClassVar[Mapping[str, Sequence[str]]] = {
+        part: (f"ibmGesture{part}.tar.gz", f"ibmGesture{part}") for part in ("Train", "Test")
+    }
+    md5: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Train": ("3a8f0d4120a166bac7591f77409cb105",),
+        "Test": ("56070e45dadaa85fff82e0fbfbc06de5",),
+    }
+    impossible = _CONVERTED_CANNOT
+    remarks: ClassVar[Mapping[str, str]] = {
+        "numpy": "converted: tonic's set, cut otherwise than the original (1077 + 264 samples instead of 1176 + 288, "
+        "times in ms); results on it are no results on the original"
+    }
+
+    def _official_counts(self) -> SampleCounts:
+        if self.dataset.name != self.dataset.layout:
+            return super()._official_counts()
+        return SampleCounts(train=1077, test=264)
+
+    def _sample(self, part: str, member: str) -> Sample | None:
+        folder, recording, file = member.split("/")
+        label = int(file.removesuffix(".npy"))
+        if folder != f"ibmGesture{part}" or label >= len(self.dataset.classes):
+            return None
+        return Sample(f"{recording}/{label:02d}", label, "train" if part == "Train" else "test")
+
+    def _decode(self, data: bytes, where: str) -> Decoded:
+        return decode_npy(data, where=where)

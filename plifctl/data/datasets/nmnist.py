@@ -1,0 +1,61 @@
+"""N-MNIST."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from plifctl.data.datasets.base import FilePerSample, Sample
+from plifctl.data.formats import Decoded
+from plifctl.data.formats.arrays import decode_npz
+from plifctl.data.formats.atis import decode_atis
+
+
+class Nmnist(FilePerSample):
+    """One ATIS file for each sample."""
+
+    folders: ClassVar[Sequence[str]] = ("nmnist", "NMNIST", "N-MNIST")
+    sources = "https://www.garrickorchard.com/datasets/n-mnist"
+    pattern = re.compile(r"(?:^|/)((?:Train|Test)/\d/\d+\.bin)$")
+    files: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Train": ("Train.zip", "train.zip", "Train"),
+        "Test": ("Test.zip", "test.zip", "Test"),
+    }
+    md5: ClassVar[Mapping[str, Sequence[str]]] = {
+        "Train": ("20959b8e626244a1b502305a9e6e2031",),
+        "Test": ("69ca8762b2fe404d9b9bad1103e97832",),
+    }
+    # the page of the authors leads here; the addresses name no Train.zip and no Test.zip
+    downloads: ClassVar[Mapping[str, Sequence[str]]] = {
+        part: (f"https://data.mendeley.com/public-files/datasets/468j46mzdv/files/{file}/file_downloaded",)
+        for part, file in (
+            ("Train", "39c25547-014b-4137-a934-9d29fa53c7a0"),
+            ("Test", "05a4d654-7e03-4c15-bdfa-9bb2bcbea494"),
+        )
+    }
+
+    def _sample(self, part: str, member: str) -> Sample | None:
+        split, digit, file = member.split("/")
+        if split != part:  # nothing stops a Train.zip from holding Test/
+            return None
+        name = f"{part.capitalize()}/{digit}/{file.partition('.')[0]}"
+        return Sample(name, int(digit), "train" if part.lower() == "train" else "test")
+
+    def _decode(self, data: bytes, where: str) -> Decoded:
+        return decode_atis(data, where=where)
+
+
+class SpikingJellyNmnist(Nmnist):
+    """SpikingJelly's arrays: ``events_np/train/<digit>/<n>.npz``."""
+
+    inside: ClassVar[Sequence[str]] = ("events_np",)
+    pattern = re.compile(r"(?:^|/)((?:train|test)/\d/\d+\.npz)$")
+    files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
+    md5: ClassVar[Mapping[str, Sequence[str]]] = {}
+    remarks: ClassVar[Mapping[str, str]] = {
+        "zip": "converted: read from SpikingJelly's events_np, not the original files"
+    }
+
+    def _decode(self, data: bytes, where: str) -> Decoded:
+        return decode_npz(data, where=where)

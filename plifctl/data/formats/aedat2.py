@@ -1,0 +1,79 @@
+"""AEDAT 2.0, the container of CIFAR10-DVS.
+
+Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. A DVS128 address has the
+polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks what is no DVS event.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from plifctl.data.formats import Decoded, Events, recognised, sorted_events
+from plifctl.errors import DamagedFileError
+
+_MAGIC = b"#!AER-DAT2.0"
+_PAIR_BYTES = 8
+
+
+def decode_aedat2(
+    data: bytes,
+    *,
+    where: str,
+    axes: Literal["published", "spikingjelly"],
+    outside: Literal["refuse", "drop"] = "refuse",
+) -> Decoded:
+    """Decodes the DVS128 events of an AEDAT 2.0 file.
+
+    Args:
+        data: The file.
+        where: Its name, for messages.
+        axes: ``published``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
+            y = 127 − bits 1–7. Both: p = 1 − bit 0.
+        outside: What to do with addresses of more than 15 bits, those of cameras with more pixels.
+
+    Returns:
+        The events; ``dropped`` counts the words that are no DVS events, or outside.
+
+    Raises:
+        DamagedFileError: The file is foreign, cut off, or of a camera with more pixels.
+
+    Source: the AEDAT 2.0 specification; the axes of the published code and of SpikingJelly's CIFAR10-DVS loader.
+    """
+    start = _end_of_header(data, where)
+    whole, rest = divmod(len(data) - start, _PAIR_BYTES)
+    if rest:
+        raise DamagedFileError(
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
+        )
+    from plifctl.data.loops import decode_pairs
+
+    words = np.frombuffer(data, np.uint32, 2 * whole, start)
+    events = Events.empty(whole)
+    bits, ascending = decode_pairs(words, axes == "spikingjelly", *events.columns)
+    if bits >> 15:  # not all are events of a DVS128
+        address = words[::2].byteswap()
+        foreign = np.flatnonzero((address >> 15 != 0) & (address >> 31 == 0))
+        if len(foreign) and outside == "refuse":
+            index = int(foreign[0])
+            raise DamagedFileError(
+                f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, "
+                "a DVS128 has 15 bits; the file is of another camera",
+                hint="frames.outside_events=drop leaves such events out and counts them",
+            )
+        events = events[address >> 15 == 0]
+    return Decoded(sorted_events(events, ascending=ascending), whole - len(events))
+
+
+def _end_of_header(data: bytes, where: str) -> int:
+    if not data.startswith(_MAGIC):
+        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected AEDAT 2.0 ({_MAGIC.decode()})")
+    at = 0
+    # no event can be taken for a header line: an address that begins with the byte of "#" has bits above the 15th
+    while data[at : at + 1] == b"#":
+        end = data.find(b"\n", at)
+        if end < 0:
+            raise DamagedFileError(f"{where}: byte {at}: a header line without an end; the file is cut off")
+        at = end + 1
+    return at

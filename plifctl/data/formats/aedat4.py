@@ -1,0 +1,217 @@
+"""AEDAT 4, the container of iniVation's DV, and of tonic's copy of CIFAR10-DVS.
+
+``#!AER-DAT4.0`` and a line's end, a header (compression, place of the table at the end, description of the streams as
+XML), packets (stream, size, content), the table. Header and content are flatbuffers; the content and the table are
+packed by LZ4 or Zstandard, or not. An event is 16 bytes: int64 time in µs, int16 x, int16 y, polarity, 3 bytes unused.
+
+Of several streams of events the first is read, as other readers do; streams of other kinds are passed over. The format
+marks nothing as invalid, so nothing is ever dropped. A recording may be empty. Times may repeat and run backwards, and
+are sorted; they have 63 bits and do not overflow. Bytes after the table mean a damaged file; a recorder that was killed
+wrote no table, and its packets end with the file.
+
+LZ4 and Zstandard are libraries, the containers around them are read here: the readers of whole files that there are
+(the one that tonic uses among them) end the process when a file is damaged.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from plifctl.data.formats import Decoded, events_of, recognised
+from plifctl.errors import DamagedFileError
+
+_MAGIC = b"#!AER-DAT4.0\r\n"
+_PACKET = struct.Struct("<iI")  # stream, size
+_ELEMENT = np.dtype(
+    {
+        "names": ["t", "x", "y", "p"],
+        "formats": ["<i8", "<i2", "<i2", "u1"],
+        "offsets": [0, 8, 10, 12],
+        "itemsize": 16,
+    }
+)
+_EVENTS = b"EVTS"
+_UNPACKED_LIMIT = 2**30
+"""The most that the packets of one file may unpack to, bytes: 67 million events."""
+
+_PIECE = 2**10  # bytes: Zstandard makes at most 32 MiB of them
+
+_Unpack = Callable[[bytes, int], bytes]
+"""Unpacks, to no more than so many bytes and one; raises ValueError of what is no whole frame."""
+
+
+def decode_aedat4(data: bytes, *, where: str) -> Decoded:
+    """Decodes the polarity events of an AEDAT 4 file.
+
+    Args:
+        data: The file.
+        where: Its name, for messages.
+
+    Returns:
+        The events, x and y as the file states them; none is ever dropped.
+
+    Raises:
+        DamagedFileError: The file is foreign, cut off, has no stream of events, or does not unpack.
+
+    Source: the AEDAT 4 specification.
+    """
+    at, end, unpack = _header(data, where)
+    description = data[:at]
+    if end < len(data):
+        _unpacked(data[end:], unpack, _UNPACKED_LIMIT, f"{where}: byte {end}: the table at the end")
+    left = _UNPACKED_LIMIT
+    for packets in _streams(data, at, end, where):
+        parts = []
+        for start, size in packets:
+            place = f"{where}: byte {start}"
+            content = _unpacked(data[start : start + size], unpack, left, place)
+            left -= len(content)
+            if content[8:12] == _EVENTS:
+                parts.append(_elements(content, place))
+            elif parts:
+                raise DamagedFileError(f"{place}: a packet of another kind in the stream of events")
+            else:
+                break  # a stream holds packets of one kind: this is another camera output
+        if parts:
+            return _decoded(np.concatenate(parts), where)
+    if _EVENTS not in description:
+        raise DamagedFileError(f"{where}: the file has no stream of events")
+    return _decoded(np.empty(0, _ELEMENT), where)
+
+
+def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int, int]]]:
+    """Place and size of every packet's content, stream by stream."""
+    streams: dict[int, list[tuple[int, int]]] = {}
+    while at < end:
+        if end - at < _PACKET.size:
+            raise DamagedFileError(
+                f"{where}: byte {at}: {end - at} bytes left, a packet header has {_PACKET.size}; the file is cut off"
+            )
+        stream, size = _PACKET.unpack_from(data, at)
+        body = at + _PACKET.size
+        if size > end - body:
+            raise DamagedFileError(
+                f"{where}: byte {at}: the packet needs {size} bytes, {end - body} are left; the file is cut off"
+            )
+        streams.setdefault(stream, []).append((body, size))
+        at = body + size
+    return [packets for _, packets in sorted(streams.items())]
+
+
+def _decoded(events: np.ndarray, where: str) -> Decoded:
+    bad = np.flatnonzero((events["t"] < 0) | (events["p"] > 1))
+    if len(bad):
+        event = events[bad[0]]
+        raise DamagedFileError(
+            f"{where}: event {bad[0]} of {len(events)} has the time {event['t']} and the polarity {event['p']}"
+        )
+    return Decoded(events_of(events["t"], events["x"], events["y"], events["p"]), 0)
+
+
+def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:
+    """Where the packets begin and end, and how they are packed."""
+    if not data.startswith(_MAGIC):
+        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected AEDAT 4 (a line #!AER-DAT4.0)")
+    start = len(_MAGIC)
+    try:
+        (size,) = struct.unpack_from("<I", data, start)
+        table = data[start : start + 4 + size]
+        if len(table) < 4 + size or table[8:12] != b"IOHE":
+            raise ValueError("it is cut off or none")
+        at = _field(table, 0)
+        compression = struct.unpack_from("<i", table, at)[0] if at else 0
+        at = _field(table, 1)
+        end = struct.unpack_from("<q", table, at)[0] if at else -1
+    except (struct.error, ValueError) as error:
+        raise DamagedFileError(f"{where}: byte {start}: the header cannot be read: {error}") from error
+    start += len(table)
+    if compression not in _UNPACK:
+        raise DamagedFileError(f"{where}: the header states the compression {compression}, expected 0 to 4")
+    if end == -1:
+        end = len(data)
+    elif not start <= end < len(data):
+        raise DamagedFileError(
+            f"{where}: the header states a table at byte {end}, the file has {len(data)}; the file is cut off"
+        )
+    return start, end, _UNPACK[compression]
+
+
+def _elements(buffer: bytes, where: str) -> np.ndarray:
+    """The events of an unpacked packet, as stored."""
+    try:
+        at = _field(buffer, 0)
+        if not at:
+            return np.empty(0, _ELEMENT)
+        at = _follow(buffer, at)
+        (count,) = struct.unpack_from("<I", buffer, at)
+        return np.frombuffer(buffer, _ELEMENT, count, at + 4)
+    except (struct.error, ValueError) as error:
+        raise DamagedFileError(f"{where}: no packet of events: {error}") from error
+
+
+def _field(buffer: bytes, index: int) -> int:
+    """Where a field of the root table of a size-prefixed flatbuffer lies; 0 where it is left at its default."""
+    root = _follow(buffer, 4)
+    vtable = root - struct.unpack_from("<i", buffer, root)[0]
+    if vtable < 0:  # which Python would count from the end
+        raise ValueError("a table outside the buffer")
+    (size,) = struct.unpack_from("<H", buffer, vtable)
+    if size < 6 + 2 * index:
+        return 0
+    (offset,) = struct.unpack_from("<H", buffer, vtable + 4 + 2 * index)
+    return root + offset if offset else 0
+
+
+def _follow(buffer: bytes, at: int) -> int:
+    return at + int(struct.unpack_from("<I", buffer, at)[0])
+
+
+def _unpacked(packed: bytes, unpack: _Unpack, limit: int, where: str) -> bytes:
+    try:
+        content = unpack(packed, limit)
+    except ValueError as error:
+        raise DamagedFileError(f"{where}: {len(packed)} bytes do not unpack: {error}") from error
+    if len(content) > limit:
+        raise DamagedFileError(f"{where}: refused, the file unpacks to more than {_UNPACKED_LIMIT} bytes")
+    return content
+
+
+def _plain(packed: bytes, limit: int) -> bytes:
+    return packed
+
+
+def _lz4(packed: bytes, limit: int) -> bytes:
+    from lz4.frame import LZ4FrameDecompressor
+
+    return _frame(LZ4FrameDecompressor(), RuntimeError, packed, limit)
+
+
+def _zstd(packed: bytes, limit: int) -> bytes:
+    import zstandard
+
+    machine = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+    return _frame(machine, zstandard.ZstdError, packed, limit)
+
+
+def _frame(machine: Any, refusal: type[Exception], packed: bytes, limit: int) -> bytes:
+    """Unpacks one whole frame, handed over in pieces that cannot unpack to much more than the limit."""
+    content = bytearray()
+    try:
+        for at in range(0, len(packed), _PIECE):
+            content += machine.decompress(packed[at : at + _PIECE])
+            if len(content) > limit:
+                return bytes(content[: limit + 1])
+            if machine.eof and (machine.unused_data or at + _PIECE < len(packed)):
+                raise ValueError("bytes follow the frame")
+    except refusal as error:
+        raise ValueError(error) from error
+    if not machine.eof:
+        raise ValueError("the frame is cut off")
+    return bytes(content)
+
+
+_UNPACK: dict[int, _Unpack] = {0: _plain, 1: _lz4, 2: _lz4, 3: _zstd, 4: _zstd}

@@ -1,0 +1,43 @@
+"""The ATIS format of N-MNIST: 5 bytes an event, no header.
+
+x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is none: it adds
+2^13 µs to the times that follow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plifctl.data.formats import Decoded, Events, format_of, recognised, sorted_events
+from plifctl.errors import DamagedFileError
+
+_EVENT_BYTES = 5
+
+
+def decode_atis(data: bytes, *, where: str) -> Decoded:
+    """Decodes an ATIS file; overflow marks are no events and are not counted as dropped.
+
+    Args:
+        data: The file.
+        where: Its name, for messages.
+
+    Returns:
+        The events; none is ever dropped.
+
+    Raises:
+        DamagedFileError: The file is empty, foreign or cut off within an event (a cut between two cannot be told).
+
+    Source: the reader published with N-MNIST (Orchard et al. 2015).
+    """
+    if not data or format_of(data):  # without a header of its own, all that can be told is whose it is instead
+        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected ATIS events of {_EVENT_BYTES} bytes")
+    whole, rest = divmod(len(data), _EVENT_BYTES)
+    if rest:
+        raise DamagedFileError(
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT_BYTES}; the file is cut off"
+        )
+    from plifctl.data.loops import decode_atis_events
+
+    events = Events.empty(whole)
+    found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
+    return Decoded(sorted_events(events if found == whole else events[:found], ascending=ascending), 0)

@@ -1,0 +1,259 @@
+"""The embedded data set: a simulated DVS128 watches a shape move, and what it sees is written as DVS128 Gesture is.
+
+Every gesture is one bright shape of random form, size, contrast and place on a field without edges; the class is in its
+motion alone. A motion starts anywhere, and a pixel that a shape passes sees it come and go, so that the sum of the
+events tells little: where their polarities lie to each other does, from moment to moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from plifctl.data.formats import EVENT
+from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.errors import UsageError
+from plifctl.files import atomic_folder
+
+CLASSES = (
+    "left",
+    "right",
+    "up",
+    "down",
+    "orbit_clockwise",
+    "orbit_counter_clockwise",
+    "grow",
+    "shrink",
+    "shake_horizontal",
+    "shake_vertical",
+    "random_walk",
+)
+"""Names of the labels 0 to 10; y points down, as in the sensor, and clockwise is what a viewer sees."""
+
+SENSOR = 128
+"""Rows and columns of the sensor."""
+GESTURE_US = 500_000
+"""Duration of a gesture, µs."""
+REFRACTORY_US = 500
+"""A pixel is blind for so long after an event, µs."""
+
+_MARK = "SIMULATED.txt"
+"""The file by which a folder is known as one that may be written again."""
+
+_LIGHTS = ("fluorescent", "fluorescent_led", "lab", "led", "natural")
+_STEP_US = 2500
+_STEPS = GESTURE_US // _STEP_US
+_GAP_US = (150_000, 350_000)
+_THRESHOLD = 0.25  # change of log intensity that makes an event
+_MISMATCH = 0.03  # standard deviation of a pixel's threshold, relative
+_NOISE_HZ = 0.1  # background events of a pixel
+_EDGE_PX = 2.0  # width of a shape's blurred edge
+_FORMS = 6
+
+
+def write_synthetic_gesture(
+    root: Path,
+    *,
+    train_users: int = 40,
+    test_users: int = 10,
+    seed: int = 2020,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes recordings, labels and trial lists in the original layout of DVS128 Gesture.
+
+    Args:
+        root: The folder: new, empty, or written by this function before. It appears when it is whole.
+        train_users: Number of recordings for training; each has one gesture of every class.
+        test_users: Number of recordings for testing.
+        seed: Decides everything, user by user: more users leave the earlier ones as they are.
+        progress: Called after each recording with how many are done, and of how many.
+
+    Raises:
+        UsageError: The folder holds other files.
+    """
+    if root.is_dir() and any(root.iterdir()) and not (root / _MARK).is_file():
+        raise UsageError(f"{root}: holds files that are not of the embedded data set", hint="name an empty folder")
+    with atomic_folder(root) as beside:
+        _write(beside, train_users, test_users, seed, progress)
+        _write_lines(beside / _MARK, ["Simulated by plifctl synthesize; it may write this folder again."])
+
+
+def _write(
+    root: Path, train_users: int, test_users: int, seed: int, progress: Callable[[int, int], None] | None
+) -> None:
+    users, trials = train_users + test_users, []
+    for user in range(1, users + 1):
+        light = _LIGHTS[user % len(_LIGHTS)]
+        events, labels = _recording(np.random.default_rng([seed, user]))
+        rows = ["class,startTime_usec,endTime_usec", *(f"{number},{start},{end}" for number, start, end in labels)]
+        (root / f"user{user:02}_{light}.aedat").write_bytes(encode_aedat3(events))
+        _write_lines(root / f"user{user:02}_{light}_labels.csv", rows)
+        trials.append(f"user{user:02}_{light}.aedat")
+        if progress is not None:
+            progress(user, users)
+    _write_lines(root / "trials_to_train.txt", trials[:train_users])
+    _write_lines(root / "trials_to_test.txt", trials[train_users:])
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\n")
+
+
+def _recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """One user: every gesture once, in random order, with gaps in which there is only noise."""
+    labels, parts, now = [], [], int(rng.integers(*_GAP_US))
+    for label in rng.permutation(len(CLASSES)).tolist():
+        gesture = _gesture(CLASSES[label], rng)
+        gesture["t"] += now
+        parts.append(gesture)
+        labels.append((label + 1, now, now + GESTURE_US))
+        now += GESTURE_US + int(rng.integers(*_GAP_US))
+    events = np.concatenate([*parts, _noise(now, rng)])
+    return _blind_while_refractory(events[np.argsort(events["t"], kind="stable")]), labels
+
+
+def _noise(duration_us: int, rng: np.random.Generator) -> np.ndarray:
+    events = np.empty(rng.poisson(_NOISE_HZ * SENSOR**2 * duration_us * 1e-6), EVENT)
+    for name, end in (("t", duration_us), ("x", SENSOR), ("y", SENSOR), ("p", 2)):
+        events[name] = rng.integers(0, end, len(events))
+    return events
+
+
+def _blind_while_refractory(events: np.ndarray) -> np.ndarray:
+    """Leaves out what follows another event of its pixel too soon; ``events`` are sorted by t."""
+    pixel = events["y"].astype(np.int64) * SENSOR + events["x"]
+    order = np.argsort(pixel, kind="stable")
+    soon = (np.diff(pixel[order]) == 0) & (np.diff(events["t"][order]) < REFRACTORY_US)
+    keep = np.ones(len(events), bool)
+    keep[order[1:][soon]] = False
+    return events[keep]
+
+
+def _gesture(name: str, rng: np.random.Generator) -> np.ndarray:
+    """The events of one gesture, t from 0, without noise and refractory time, not sorted."""
+    form = int(rng.integers(_FORMS))
+    size = rng.uniform(6, 9)
+    contrast = np.float32(rng.uniform(0.55, 0.95))
+    angle = rng.uniform(0, 2 * np.pi)
+    path = _path(name, size, rng)
+    path[:, :2] += rng.uniform(0, SENSOR, 2)
+    # Rounded, because the last digit of a sine differs between machines, and a data set must not.
+    path = (np.round(path * 256) / 256).astype(np.float32)
+    cos, sin = (np.round(np.array([np.cos(angle), np.sin(angle)]) * 4096) / 4096).astype(np.float32)
+
+    pixels, parts = _Pixels(rng), []
+    for step, (x, y, extent) in enumerate(path):
+        dx, columns = _around(x, extent)
+        dy, rows = _around(y, extent)
+        distance = _distance(form, dx * cos + dy[:, None] * sin, dy[:, None] * cos - dx * sin, extent)
+        level = np.clip(np.float32(0.5) - distance / np.float32(_EDGE_PX), 0, 1) * contrast
+        parts.append(pixels.see((rows[:, None] * SENSOR + columns).ravel(), level.ravel(), step))
+    return np.concatenate(parts)
+
+
+def _around(centre: np.float32, extent: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets from a shape's middle to the pixels that it can reach, and their coordinates on a field without edges."""
+    reach = min(int(1.5 * extent) + 4, SENSOR // 2 - 1)
+    pixels = np.arange(int(centre) - reach, int(centre) + reach + 2)
+    return (pixels - centre).astype(np.float32), pixels % SENSOR
+
+
+class _Pixels:
+    """A sensor's pixels, numbered row by row, that make events of changes; step 0 shows what they start from."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        mismatch = _MISMATCH * rng.standard_normal(SENSOR**2)
+        self.threshold = (_THRESHOLD * (1 + mismatch)).astype(np.float32)
+        self.level = np.zeros(SENSOR**2, np.float32)  # log intensity, against that of the background
+        self.reference = np.zeros(SENSOR**2, np.float32)  # what it was at the pixel's last event
+
+    def see(self, pixel: np.ndarray, level: np.ndarray, step: int) -> np.ndarray:
+        """Sets the levels of some pixels; returns the events on the straight line from the step before."""
+        before, self.level[pixel] = self.level[pixel], level
+        if step == 0:
+            self.reference[pixel] = level
+            return np.empty(0, EVENT)
+        crossed = np.trunc((level - self.reference[pixel]) / self.threshold[pixel])
+        hit = np.flatnonzero(crossed)
+        pixel, crossed, before, level = pixel[hit], crossed[hit], before[hit], level[hit]
+        number = np.abs(crossed).astype(np.int64)
+        each = np.repeat(np.arange(len(hit)), number)
+        nth = np.arange(len(each)) - np.repeat(np.cumsum(number) - number, number) + 1
+        unit = self.threshold[pixel] * np.sign(crossed)
+        share = ((self.reference[pixel] - before)[each] + nth * unit[each]) / (level - before)[each]
+        self.reference[pixel] += crossed * self.threshold[pixel]
+        events = np.empty(len(each), EVENT)
+        events["t"] = (step - 1 + np.clip(share, 0, 1 - 1e-6)) * _STEP_US
+        events["y"], events["x"] = np.divmod(pixel[each], SENSOR)
+        events["p"] = unit[each] > 0
+        return events
+
+
+def _path(name: str, size: float, rng: np.random.Generator) -> np.ndarray:
+    """Returns x, y relative to some place and the shape's size, px, at each step ``[steps + 1, 3]``."""
+    length = rng.uniform(80, 110)  # of every path, px: no class makes more events than another
+    s = np.linspace(0, 1, _STEPS + 1)
+    path = np.zeros((_STEPS + 1, 3))
+    path[:, 2] = size
+    kind, _, way = name.partition("_")
+    if kind in _HEADINGS:
+        path[:, :2] = length * (s - 0.5)[:, None] * _unit(_HEADINGS[kind] + rng.uniform(-0.2, 0.2))
+    elif kind == "orbit":
+        turns = rng.uniform(1.0, 1.2)
+        sense = 1 if way == "clockwise" else -1
+        path[:, :2] = length / (2 * np.pi * turns) * _unit(rng.uniform(0, 2 * np.pi) + sense * 2 * np.pi * turns * s)
+    elif kind in ("grow", "shrink"):
+        small = rng.uniform(3, 5)
+        large = np.sqrt(small**2 + 0.85 * 4 * size * length / np.pi)
+        path[:, 2] = small + (large - small) * (s if kind == "grow" else 1 - s)
+    elif kind == "shake":
+        periods = rng.uniform(2.5, 3.5)
+        swing = np.abs((periods * s + rng.uniform(0, 1)) % 1 * 4 - 2) - 1
+        heading = (0 if way == "horizontal" else np.pi / 2) + rng.uniform(-0.2, 0.2)
+        path[:, :2] = length / (4 * periods) * swing[:, None] * _unit(heading)
+    else:
+        path[:, :2] = _random_walk(length, rng)
+    return path
+
+
+_HEADINGS = {"left": np.pi, "right": 0.0, "up": -np.pi / 2, "down": np.pi / 2}
+
+
+def _unit(angle: float | np.ndarray) -> np.ndarray:
+    return np.stack([np.cos(angle), np.sin(angle)], -1)
+
+
+def _random_walk(length: float, rng: np.random.Generator, legs: int = 25) -> np.ndarray:
+    """Straight legs with sharp turns between, never three turns the same way: that would be an orbit."""
+    turns = rng.uniform(np.radians(70), np.radians(130), legs) * rng.choice([-1, 1], legs)
+    for leg in range(2, legs):
+        if turns[leg - 2] * turns[leg - 1] > 0 and turns[leg - 1] * turns[leg] > 0:
+            turns[leg] *= -1
+    heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
+    leg_of_step = np.arange(_STEPS) * legs // _STEPS
+    path = np.zeros((_STEPS + 1, 2))
+    path[1:] = np.cumsum(_unit(heading)[leg_of_step], axis=0) * length / _STEPS
+    return path
+
+
+def _distance(form: int, u: np.ndarray, v: np.ndarray, size: np.float32) -> np.ndarray:
+    """Signed distance to the outline, px, negative inside: disc, square, triangle, bar, cross, ring."""
+    a, b, radius = np.abs(u), np.abs(v), np.sqrt(u * u + v * v)
+    distance: np.ndarray
+    match form:
+        case 0:
+            distance = radius - size
+        case 1:
+            distance = np.maximum(a, b) - 0.9 * size
+        case 2:
+            distance = np.maximum(0.866 * a + 0.5 * v, -v) - 0.65 * size
+        case 3:
+            distance = np.maximum(a - 1.4 * size, b - 0.5 * size)
+        case 4:
+            lying, standing = np.maximum(a - 1.2 * size, b - 0.4 * size), np.maximum(b - 1.2 * size, a - 0.4 * size)
+            distance = np.minimum(lying, standing)
+        case _:
+            distance = np.abs(radius - 0.85 * size) - 0.3 * size
+    return distance

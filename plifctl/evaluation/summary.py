@@ -1,0 +1,174 @@
+"""What a network consists of, from its structure alone: shapes, parameters and operations of each layer. No torch.
+
+Operations are those of evaluation, for one sample at one time step, by kind:
+
+| kind | of | counted |
+|---|---|---|
+| MACs | convolutions, fully connected layers | dense: zeros count, a padded border and a bias do not |
+| updates | spiking layers | one for each neuron: charge, fire and reset together |
+| multiply-adds | batch norm | one for each value: scale and shift |
+| comparisons | max pooling | k² − 1 for each value that comes out |
+| adds | average pooling and the vote | n − 1 for each mean of n |
+
+Source: dense MACs as NeuroBench's synaptic operations count them: all weights and inputs 1, outputs summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.config.structure import (
+    Conv,
+    Layer,
+    Linear,
+    Plain,
+    Pool,
+    Vote,
+    layer_names,
+    notation,
+    parse_structure,
+    shapes_after,
+)
+
+Kind = Literal["MACs", "updates", "multiply-adds", "comparisons", "adds"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAnatomy:
+    """One layer.
+
+    Attributes:
+        name: As in the state dict; ``vote`` has no entry there.
+        notation: As in the structure, e.g. ``c128k3s1``.
+        what: The same in words.
+        shape: Of one sample at one time step, after the layer.
+        parameters: Number of learnable values.
+        operations: For one sample at one time step.
+        kind: Which operations; None where there are none.
+        runs: How often the layer runs for one sample: T times, or once where its input is the same at each step.
+    """
+
+    name: str
+    notation: str
+    what: str
+    shape: tuple[int, ...]
+    parameters: int
+    operations: int
+    kind: Kind | None
+    runs: int
+
+
+def anatomy(
+    network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, T: int, *, static: bool
+) -> list[LayerAnatomy]:
+    """Returns what each layer of a network is, has and does.
+
+    Args:
+        network: Its structure.
+        neuron: The neuron of every SN layer.
+        shape: ``(C, H, W)`` of the input.
+        classes: Number of classes.
+        T: Time steps.
+        static: The input is an image, the same at each step: what stands before the first neuron runs once.
+
+    Raises:
+        ValueError: The structure does not fit the input or the classes.
+    """
+    layers = parse_structure(network.structure)
+    found: list[LayerAnatomy] = []
+    before: tuple[int, ...] = shape
+    once = static
+    for name, layer, after in zip(layer_names(layers), layers, shapes_after(layers, shape, classes), strict=True):
+        once = once and layer != Plain("spiking")
+        operations, kind = _operations(layer, before, after)
+        found.append(
+            LayerAnatomy(
+                name=name,
+                notation=notation(layer),
+                what=_in_words(layer, neuron),
+                shape=after,
+                parameters=_parameters(layer, neuron, before),
+                operations=operations,
+                kind=kind,
+                runs=1 if once else T,
+            )
+        )
+        before = after
+    return found
+
+
+def totals(layers: Iterable[LayerAnatomy]) -> dict[Kind, tuple[int, int]]:
+    """Returns the operations of each kind in all layers: for one time step, and for a whole sample."""
+    sums: dict[Kind, tuple[int, int]] = {}
+    for layer in layers:
+        if layer.kind is not None:
+            step, sample = sums.get(layer.kind, (0, 0))
+            sums[layer.kind] = step + layer.operations, sample + layer.operations * layer.runs
+    return sums
+
+
+def _in_words(layer: Layer, neuron: NeuronSpec) -> str:
+    match layer:
+        case Conv(_, kernel, stride, bias):
+            return f"convolution {kernel}×{kernel}" + f", stride {stride}" * (stride > 1) + ", bias" * bias
+        case Pool(mode, kernel, stride):
+            return f"{mode} pooling {kernel}×{kernel}" + f", stride {stride}" * (stride != kernel)
+        case Linear():
+            return "fully connected"
+        case Vote(voters):
+            return f"vote of {voters} a class"
+        case Plain("spiking"):
+            return f"{neuron.kind.upper()} neurons" + f", τ per {neuron.tau_per}" * (neuron.tau_per != "layer")
+        case Plain(kind):
+            return kind.replace("-", " ")
+
+
+def _parameters(layer: Layer, neuron: NeuronSpec, before: tuple[int, ...]) -> int:
+    match layer:
+        case Conv(channels, kernel, _, bias):
+            return channels * (before[0] * kernel**2 + bias)
+        case Linear(features):
+            return prod(before) * features
+        case Plain("batch-norm"):
+            return 2 * before[0]  # γ and β; the running statistics are not learnt
+        case Plain("spiking"):
+            # of a fully connected layer before[0] is the number of its features
+            own = {"layer": 1, "channel": before[0], "neuron": prod(before)}[neuron.tau_per]
+            return own * (neuron.kind == "plif") + neuron.learn_threshold + neuron.learn_surrogate_width
+        case _:
+            return 0
+
+
+def _operations(layer: Layer, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[int, Kind | None]:
+    match layer:
+        case Conv(channels, kernel, stride, _):
+            taps = [_taps(size, kernel, stride) for size in before[1:]]
+            return channels * before[0] * prod(taps), "MACs"
+        case Linear(features):
+            return prod(before) * features, "MACs"
+        case Plain("spiking"):
+            return prod(after), "updates"
+        case Plain("batch-norm"):
+            return prod(after), "multiply-adds"
+        case Pool(mode, kernel, _):
+            return prod(after) * (kernel**2 - 1), "comparisons" if mode == "max" else "adds"
+        case Vote(voters):
+            return prod(after) * (voters - 1), "adds"
+        case _:
+            return 0, None  # dropout does nothing in evaluation
+
+
+def _taps(size: int, kernel: int, stride: int) -> int:
+    """How many products a convolution takes along one axis in all places, the border of zeros left out.
+
+    Example:
+        >>> _taps(4, 3, 1)  # 2 + 3 + 3 + 2
+        10
+    """
+    padding = kernel // 2
+    starts = range(-padding, size + padding - kernel + 1, stride)
+    return sum(min(start + kernel, size) - max(start, 0) for start in starts)

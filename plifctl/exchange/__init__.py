@@ -1,0 +1,1 @@
+"""Formats in which networks travel, one file each."""

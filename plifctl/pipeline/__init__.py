@@ -1,0 +1,1 @@
+"""What each verb does: takes values, returns values, prints nothing."""

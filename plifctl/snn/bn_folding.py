@@ -1,0 +1,109 @@
+"""Batch normalisation folded into the convolutions before it: the same network with fewer layers, for evaluation.
+
+With its running statistics, batch norm is an affine map of each channel, and so is part of the convolution it follows:
+
+    γ (w ∗ x + b − μ) / √(σ² + ε) + β  =  (w s) ∗ x + ((b − μ) s + β),   s = γ / √(σ² + ε)
+
+Source: Sec. 4.1, which removes batch norm for inference in this way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from plifctl.config.network import NetworkSpec
+from plifctl.config.structure import Conv, Layer, Plain, layer_names, parse_structure, structure_of
+from plifctl.snn.layers import BatchNorm
+from plifctl.snn.networks import SpikingNetwork
+
+_BATCH_NORM = Plain("batch-norm")
+
+
+@torch.no_grad()
+def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
+    """Returns the network that ``model`` is in evaluation, without the batch norms that follow a convolution.
+
+    Several in a row are folded one after the other. One that follows something else is kept, also one before a
+    convolution: its shift does not reach the zeros of the border. :func:`convolutions_before` tells them apart.
+
+    Args:
+        model: It is not changed, and shares no weights with what is returned.
+
+    Returns:
+        A network in evaluation mode, of ``model``'s type and device; in its structure the convolutions that have taken
+        up a batch norm are ``c…b``. In float64 its potentials are those of ``model`` to 1e-9; in float32 a spike
+        differs only where the potential is within rounding of the threshold.
+
+    Example:
+        >>> from plifctl.config.network import NetworkSpec, NeuronSpec
+        >>> small = NetworkSpec(name="s", structure="c4k3s1-BN-SN-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
+        >>> lif = NeuronSpec(
+        ...     kind="lif", tau=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True
+        ... )
+        >>> fold_batch_norm(SpikingNetwork(small, lif, (1, 8, 8), classes=2)).network.structure
+        'c4k3s1b-SN-FC20-SN-APk10s10'
+    """
+    weights = model.state_dict()
+    into = convolutions_before(model.network)
+    kept: list[Layer] = []
+    taken: list[dict[str, Tensor]] = []  # the weights of each layer kept, by their name in it
+    layers = parse_structure(model.network.structure)
+    for layer, name in zip(layers, layer_names(layers), strict=True):
+        prefix = f"layers.{name}."
+        own = {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
+        if into.get(name) is not None:
+            norm, before = model.layers[name], kept[-1]
+            assert isinstance(norm, BatchNorm)
+            assert isinstance(before, Conv)
+            taken[-1] = _folded(taken[-1], own, norm.eps)
+            kept[-1] = replace(before, bias=True)
+        else:
+            kept.append(layer)
+            taken.append(own)
+    network = model.network.model_copy(update={"structure": structure_of(kept)})
+    folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
+    like = next(weight for weight in weights.values() if weight.is_floating_point())
+    folded.to(like.device, like.dtype)
+    folded.load_state_dict(
+        {
+            f"layers.{name}.{key}": weight
+            for name, own in zip(layer_names(kept), taken, strict=True)
+            for key, weight in own.items()
+        }
+    )
+    return folded.eval()
+
+
+def convolutions_before(network: NetworkSpec) -> dict[str, str | None]:
+    """Returns of each batch norm of a network the convolution that it is folded into; None where it cannot be.
+
+    Example:
+        >>> convolutions_before(
+        ...     NetworkSpec(name="s", structure="BN-c4k3s1-BN-BN-SN-FC20-SN-APk10s10", dropout=0, batch_norm="per-step")
+        ... )
+        {'bn0': None, 'bn1': 'conv0', 'bn2': 'conv0'}
+    """
+    layers = parse_structure(network.structure)
+    found: dict[str, str | None] = {}
+    conv: str | None = None  # the one that everything since is part of
+    for name, layer in zip(layer_names(layers), layers, strict=True):
+        if layer == _BATCH_NORM:
+            found[name] = conv
+        else:
+            conv = name if isinstance(layer, Conv) else None
+    return found
+
+
+def _folded(conv: dict[str, Tensor], norm: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
+    """The weights of one convolution that does what it and a batch norm do; taken in float64, rounded once."""
+    weight = conv["weight"].double()
+    mean, bias = norm["running_mean"].double(), conv.get("bias")
+    scale = norm["weight"].double() * (norm["running_var"].double() + eps).rsqrt()
+    shifted = (bias.double() - mean if bias is not None else -mean) * scale + norm["bias"].double()
+    return {
+        "weight": (weight * scale[:, None, None, None]).to(conv["weight"]),
+        "bias": shifted.to(conv["weight"]),
+    }

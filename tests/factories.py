@@ -1,0 +1,146 @@
+"""Makes small raw data for tests."""
+
+import gzip
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import lz4.frame
+import numpy as np
+import zstandard
+
+from plifctl.cache import Building, Cache
+from plifctl.data.datasets.base import EventSet, ImageSet
+from plifctl.data.formats import EVENT
+from plifctl.data.formats.aedat3 import encode_aedat3
+
+_CLASSES = 11
+
+
+def build_cache(raw: EventSet | ImageSet, T: int | None, cache_dir: Path, **options: Any) -> Cache:
+    """The cache of raw data that were surveyed before."""
+    with Building(raw.dataset, T, raw.frames, cache_dir, **options) as building:
+        return building.finish(raw)
+
+
+def random_events(rng: np.random.Generator, n: int, *, start: int = 0, size: int = 128) -> np.ndarray:
+    """Events anywhere on a square sensor, sorted by time."""
+    events = np.empty(n, EVENT)
+    events["t"] = np.sort(start + rng.integers(0, 50_000, n))
+    for name, end in (("x", size), ("y", size), ("p", 2)):
+        events[name] = rng.integers(0, end, n)
+    return events
+
+
+def write_gestures(root: Path, users: int = 3, events: int = 400) -> dict[str, int]:
+    """Writes recordings in the layout of DVS128 Gesture; class k has its events in column 10·k, so it can be learnt.
+
+    Returns:
+        The number of events of each sample.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    counts = {}
+    for user in range(1, users + 1):
+        rng = np.random.default_rng(user)
+        parts, rows = [], ["class,startTime_usec,endTime_usec"]
+        for label in range(_CLASSES):
+            part = random_events(rng, events, start=100_000 * label)
+            part["x"] = 10 * label + part["x"] % 8
+            parts.append(part)
+            rows.append(f"{label + 1},{100_000 * label},{100_000 * label + 60_000}")
+            counts[f"user{user:02}_lab/{label:02}"] = events
+        (root / f"user{user:02}_lab.aedat").write_bytes(encode_aedat3(np.concatenate(parts)))
+        (root / f"user{user:02}_lab_labels.csv").write_text("\n".join(rows) + "\n")
+    names = [f"user{user:02}_lab.aedat" for user in range(1, users + 1)]
+    (root / "trials_to_train.txt").write_text("\n".join(names[:-1]) + "\n")
+    (root / "trials_to_test.txt").write_text(names[-1] + "\n")
+    return counts
+
+
+AEDAT4_PACKINGS = ("none", "lz4", "lz4-high", "zstd", "zstd-high")
+_XML = """<dv version="2.0"><node name="outInfo" path="/mainloop/Recorder/outInfo/">{}</node></dv>"""
+_STREAM = """<node name="{0}" path="/mainloop/Recorder/outInfo/{0}/"><attr key="compression" type="string">NONE</attr>
+<attr key="originalModuleName" type="string">capture</attr><attr key="originalOutputName" type="string">events</attr>
+<attr key="typeDescription" type="string">Array</attr><attr key="typeIdentifier" type="string">{1}</attr>
+<node name="info" path="/mainloop/Recorder/outInfo/{0}/info/"><attr key="sizeX" type="int">128</attr>
+<attr key="sizeY" type="int">128</attr><attr key="source" type="string">DVS</attr></node></node>"""
+
+
+def encode_aedat4(
+    *packets: tuple[int, str, np.ndarray],
+    packing: str = "lz4",
+    table: bool = True,
+    streams: dict[int, str] | None = None,
+) -> bytes:
+    """Returns an AEDAT 4 file, its flatbuffers laid out by hand after the format's schema.
+
+    Args:
+        packets: Stream, kind (EVTS and others), and events (dtype EVENT) of each.
+        packing: One of AEDAT4_PACKINGS.
+        table: End the file with a table, as recorders do that are not killed.
+        streams: Kind of each stream that the header states; those of the packets if None.
+    """
+
+    def packed(content: bytes) -> bytes:
+        if packing == "none":
+            return content
+        return lz4.frame.compress(content) if packing.startswith("lz4") else zstandard.compress(content)
+
+    def header(end: int) -> bytes:
+        stated = {stream: kind for stream, kind, _ in packets} if streams is None else streams
+        xml = _XML.format("".join(_STREAM.format(stream, kind) for stream, kind in stated.items())).encode()
+        vtable = struct.pack("<HHHHHxx", 10, 20, 4, 8, 16)
+        fields = struct.pack("<iiqI", 12, AEDAT4_PACKINGS.index(packing), end, 4)
+        body = struct.pack("<I4s", 20, b"IOHE") + vtable + fields + struct.pack("<I", len(xml)) + xml + b"\0"
+        return b"#!AER-DAT4.0\r\n" + struct.pack("<I", len(body)) + body
+
+    body = b""
+    for stream, kind, events in packets:
+        elements = np.zeros(len(events), [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1"), ("", "V3")])
+        for name in ("t", "x", "y", "p"):
+            elements[name] = events[name]
+        content = struct.pack("<I4sHHHxxiII", 16, kind.encode(), 6, 8, 4, 8, 4, len(events)) + elements.tobytes()
+        content = packed(struct.pack("<I", len(content)) + content)
+        body += struct.pack("<iI", stream, len(content)) + content
+    end = len(header(0)) + len(body) if table else -1
+    return header(end) + body + (packed(b"the table") if table else b"")
+
+
+def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = True, protocol: Any = "A") -> Any:
+    """A run of the demo, without its training: each epoch is a little better than the one before."""
+    from plifctl.config.registry import load_registry
+    from plifctl.runs import RunData, RunRecorder, create_run
+    from plifctl.training.progress import EpochRow, Outcome
+
+    resolved = load_registry().experiment("demo", overrides=[f"train.epochs={epochs}", *overrides]).under(protocol)
+    split = {"digest": "d", "notes": [], "train": ["a", "b"], "validation": [], "test": ["c"]}
+    used = {"path": "x.h5", "content_digest": "c" * 64}
+    run = create_run(runs_dir, resolved, protocol, cache=used, split=split, environment={"torch": "2"})
+    recorder = RunRecorder(run, resolved.spec)
+    with recorder.live():
+        recorder.begin(resolved, 0)
+        rows = []
+        for epoch in range(1, epochs + 1):
+            accuracy = epoch / (epochs + 1)
+            validation, test = (None, accuracy) if protocol == "A" else (accuracy, None)
+            layers: dict[str, Any] = {"layers": ["sn0"], "a": [0.0], "gradient_norm": {"fc0": 0.5, "sn0": 0.1}}
+            rows.append(EpochRow(epoch, 0.1, 0.5, validation, test, 1e-3, [2.0 + epoch], [0.1], 1.0, 9.0, **layers))
+            recorder.on_epoch(rows[-1])
+            recorder.save("best", {"model": {}})
+        recorder.on_step(epochs, 1, 2, 0.5, "train")
+        if finished:
+            data = RunData(verified=True, complete=True, train=2, validation=0, test=1, cache="c" * 64)
+            recorder.finish(Outcome(accuracy, validation, epochs, rows, False), resolved, data, {"torch": "2"})
+    return run
+
+
+def idx_files() -> dict[str, bytes]:
+    """Tiny files of MNIST's names: 30 images for training, 10 for testing."""
+    rng, found = random.Random(0), {}
+    for name, n in (("train", 30), ("t10k", 10)):
+        images = struct.pack(">HBBIII", 0, 8, 3, n, 28, 28) + rng.randbytes(n * 784)
+        labels = struct.pack(">HBBI", 0, 8, 1, n) + bytes(k % 10 for k in range(n))
+        found[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
+        found[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(labels, mtime=0)
+    return found

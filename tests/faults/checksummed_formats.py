@@ -1,0 +1,170 @@
+"""Formats with checksums, struck beneath them: a content is mutated, then packed as somebody who means harm would.
+
+Mutated files of :mod:`faults.formats` fail their checksums, nearly all; these do not, and reach what reads the content.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from faults.formats import Format
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from plifctl.cache import file as cache_file
+from plifctl.runs.checksums import sealed
+
+_BETWEEN = b"\0=====\0"  # parts of a content
+
+
+def _of_zip(archive: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(archive)) as members:
+        return _BETWEEN.join(name.encode() + b"\n" + members.read(name) for name in members.namelist())
+
+
+def _zipped(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as members, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # names may come twice
+        for part in content.split(_BETWEEN):
+            name, _, data = part.partition(b"\n")
+            member = zipfile.ZipInfo("x")
+            member.filename = name.decode("utf-8", "replace")[:20_000]  # its own constructor would end it at a NUL
+            members.writestr(member, data)
+    return file.getvalue()
+
+
+def _tarred(content: bytes) -> bytes:
+    """Packs a tar after its headers' checksums were put right."""
+    data = bytearray(content)
+    for at in range(0, len(data) - 511, tarfile.BLOCKSIZE):
+        if data[at + 257 : at + 262] == b"ustar":
+            data[at + 148 : at + 156] = b" " * 8
+            data[at + 148 : at + 156] = b"%06o\0 " % sum(data[at : at + 512])
+    return gzip.compress(bytes(data), 1)
+
+
+def _of_json(text: bytes) -> bytes:
+    lines = [{key: value for key, value in json.loads(line).items() if key != "seal"} for line in _documents(text)]
+    return b"\n".join(json.dumps(line).encode() for line in lines)
+
+
+def _documents(text: bytes) -> list[bytes]:
+    """The lines of a table, or the one document."""
+    lines = text.splitlines()
+    return lines if all(line.startswith(b"{") and line.endswith(b"}") for line in lines) else [text]
+
+
+def _sealed_json(content: bytes) -> bytes:
+    return b"".join(_resealed(line, json.loads, json.dumps) + b"\n" for line in content.split(b"\n"))
+
+
+def _of_yaml(text: bytes) -> bytes:
+    tree = yaml.safe_load(text)
+    del tree["seal"]
+    return yaml.safe_dump(tree, sort_keys=False).encode()
+
+
+def _sealed_yaml(content: bytes) -> bytes:
+    return _resealed(content, yaml.safe_load, yaml.safe_dump)
+
+
+def _resealed(text: bytes, load: Callable[[bytes], Any], dump: Callable[[Any], str]) -> bytes:
+    """A document under a new seal; what cannot be sealed stays as it is."""
+    try:
+        return dump(sealed(load(text))).encode()
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError):
+        return text
+
+
+def _of_board(board: bytes) -> bytes:
+    found, at = [], 0
+    while at < len(board):
+        length = int.from_bytes(board[at : at + 8], "little")
+        found.append(board[at + 12 : at + 12 + length])
+        at += 16 + length
+    assert all(Event.FromString(part) for part in found)
+    return _BETWEEN.join(found)
+
+
+def _board(content: bytes) -> bytes:
+    file = io.BytesIO()
+    writer = RecordWriter(file)
+    for part in content.split(_BETWEEN):
+        writer.write(part)
+    return file.getvalue()
+
+
+def _of_cache(cache: bytes) -> bytes:
+    with h5py.File(io.BytesIO(cache)) as file:
+        return json.dumps(cache_file.attributes_of(file)).encode()
+
+
+def _cache_like(whole: bytes) -> Callable[[bytes], bytes]:
+    """Gives a cache other attributes, sealed."""
+
+    def packed(content: bytes) -> bytes:
+        try:
+            attributes = json.loads(content)
+        except (ValueError, RecursionError):
+            return content
+        copy = io.BytesIO(whole)
+        with h5py.File(copy, "r+", libver=("v110", "v110")) as file:
+            for name, value in attributes.items() if isinstance(attributes, dict) else ():
+                text = value if isinstance(value, str) else json.dumps(value)
+                try:
+                    file.attrs[name] = value if isinstance(value, bool | int | float) else np.bytes_(text.encode())
+                except (ValueError, OSError, OverflowError, TypeError, UnicodeError, RuntimeError):
+                    continue  # HDF5 has no such name or number
+            columns = cache_file._columns(file)
+            try:
+                seal = cache_file._seal(cache_file.attributes_of(file), columns, cache_file.samples_of(file))
+            except UnicodeError:
+                seal = ""
+            file.attrs["seal"] = np.bytes_(seal.encode())
+        return copy.getvalue()
+
+    return packed
+
+
+def beneath_checksums(formats: Mapping[str, Format]) -> dict[str, Format]:
+    """The formats among these that have checksums or are packed, by a name of their own."""
+    packing: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+        **dict.fromkeys(("npz", "zip", "checkpoint", "spikes"), (_of_zip, _zipped)),
+        **dict.fromkeys(("record", "metrics", "run"), (_of_json, _sealed_json)),
+        "tar.gz": (gzip.decompress, _tarred),
+        "config": (_of_yaml, _sealed_yaml),
+        "board": (_of_board, _board),
+        "cache": (_of_cache, _cache_like(formats["cache"].whole)),
+    }
+
+    def within(name: str) -> Format:
+        unpacked, packed = packing[name]
+        outer = formats[name]
+        return replace(outer, whole=unpacked(outer.whole), read=lambda content: outer.read(packed(content)))
+
+    return {f"{name}, beneath": within(name) for name in packing}
+
+
+def every_format(place: Path) -> dict[str, Format]:
+    """All formats, and those again that can be struck beneath their checksums.
+
+    Args:
+        place: An empty folder for what files are made from.
+    """
+    from faults.formats import all_formats
+
+    found = all_formats(place)
+    return {**found, **beneath_checksums(found)}

@@ -1,0 +1,161 @@
+"""A folder in which commands run as processes of their own, and are struck."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+INJECTION = Path(__file__).parent / "injection"
+CHANGING = ("seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes", "seal")
+"""Of an epoch's row: what no two runs have alike."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended; ``code`` is negative where a signal ended it."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def struck(self) -> bool:
+        return self.code < 0
+
+
+class Sandbox:
+    """Commands that know of one folder only.
+
+    Args:
+        folder: Made where it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.program, self.under = folder, ["-m", "plifctl"], list[str]()
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PLIFCTL_", "FAULTS_"))}
+        self.environment = {
+            **kept,
+            "PYTHONPATH": os.pathsep.join([str(INJECTION), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PLIFCTL_CACHE_DIR": str(self.caches),
+            "PLIFCTL_RUNS_DIR": str(self.runs),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def caches(self) -> Path:
+        return self.folder / "data_cache"
+
+    @property
+    def runs(self) -> Path:
+        return self.folder / "runs"
+
+    def register(self, **files: str) -> None:
+        """Writes files of a registry folder of the user's own, by kind and name: ``networks_tiny`` is networks/tiny."""
+        own = self.folder / "registry"
+        for name, text in files.items():
+            path = own / f"{name.replace('_', '/')}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.environment["PLIFCTL_REGISTRY"] = str(own)
+
+    def start(self, arguments: Sequence[object], **environment: object) -> subprocess.Popen[str]:
+        """Starts ``plifctl`` with arguments."""
+        return subprocess.Popen(
+            [*self.under, sys.executable, *self.program, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment | {name: str(value) for name, value in environment.items()},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, *arguments: object, seconds: float = 120, **environment: object) -> Ended:
+        """Runs a command to its end."""
+        process = self.start(arguments, **environment)
+        try:
+            out, err = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(f"{arguments} hangs: {err[-1000:]}") from None
+        return Ended(process.returncode, out, err)
+
+    def changes(self, *arguments: object) -> int:
+        """Runs a command undisturbed, and returns how often it changed the folder."""
+        counted = self.folder.with_name(f"{self.folder.name}.changes")
+        ended = self.run(*arguments, FAULTS_FOLDER=self.folder, FAULTS_COUNT=counted)
+        assert ended.code == 0, ended.err
+        return int(counted.read_text())
+
+    def killed_at(self, change: int, *arguments: object) -> Ended:
+        """Runs a command that is killed at its n-th change of the folder, if it comes so far."""
+        return self.run(*arguments, FAULTS_FOLDER=self.folder, FAULTS_AT=change)
+
+    def stopped_after(self, seconds: float, signum: int, *arguments: object) -> Ended:
+        """Runs a command that gets a signal after a time, if it takes so long."""
+        process = self.start(arguments)
+        begun = time.monotonic()
+        while process.poll() is None and time.monotonic() - begun < seconds:
+            time.sleep(0.005)
+        process.send_signal(signum)
+        out, err = process.communicate(timeout=120)
+        return Ended(process.returncode, out, err)
+
+    def begun(self) -> list[Path]:
+        """Folders of runs; one that was being made when its process was killed is none."""
+        return [path.parent for path in self.runs.glob("*/config.yaml") if path.parent.suffix != ".partial"]
+
+    def leftovers(self) -> list[str]:
+        """Files and folders that no finished command leaves behind."""
+        stray = (".partial", ".part", ".journal")
+        return [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.name.endswith(stray)]
+
+    def age(self) -> None:
+        """Makes what was left behind an hour older, so that it is nobody's any more."""
+        for path in self.folder.rglob("*.partial"):
+            for part in (*path.rglob("*"), path):
+                os.utime(part, (time.time() - 3600,) * 2)
+
+    def clear(self) -> None:
+        """Removes caches and runs."""
+        for folder in (self.caches, self.runs):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def document(ended: Ended) -> dict[str, Any]:
+    """The JSON document that a command printed."""
+    assert ended.code == 0, ended.err
+    tree: dict[str, Any] = json.loads(ended.out)
+    return tree
+
+
+def what_was_learnt(run: Path) -> dict[str, Any]:
+    """Of a finished run all that must not depend on how often it was struck: weights, metrics, and its record."""
+    found: dict[str, Any] = {}
+    for name in ("last", "best"):
+        state = torch.load(run / f"checkpoints/{name}.pt", weights_only=True)
+        found[name] = {key: value.numpy().tobytes() for key, value in state["model"].items()}
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    found["metrics"] = [
+        {key: value for key, value in json.loads(line).items() if key not in CHANGING} for line in lines
+    ]
+    record = json.loads((run / "result.json").read_text())
+    found["record"] = {key: value for key, value in record.items() if key not in ("run", "finished", "seal")}
+    return found
+
+
+def pick(generator: random.Random, most: int, count: int) -> list[int]:
+    """``count`` numbers from 1 to ``most``, spread over all of them."""
+    return [1 + int((index + generator.random()) * most / count) for index in range(count)]

@@ -1,0 +1,444 @@
+"""The cache contract: key, hit and miss, atomic build, checksums."""
+
+import hashlib
+import json
+import pickle
+import shutil
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from factories import build_cache, random_events, write_gestures
+
+from plifctl.cache import Building, Cache, CacheKey, expected_bytes, find_cache, key_of, recipe_of
+from plifctl.cache.catalogue import verify_cache
+from plifctl.config.registry import load_registry
+from plifctl.data.datasets import open_raw
+from plifctl.data.datasets.base import EventSet
+from plifctl.data.frames import integrate_frames
+from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawDataError
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def raw_of(root: Path, *overrides: str) -> EventSet:
+    found = load_registry().dataset("synthetic-gesture", "paper", overrides)
+    raw = open_raw(found.dataset, root, frames=found.frames)
+    assert isinstance(raw, EventSet)
+    return raw
+
+
+def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    cache = build_cache(raw, 4, tmp_path / "c")
+    assert cache.shape == (33, 4, 2, 128, 128)
+    assert cache.labels.tolist() == list(range(11)) * 3
+    assert cache.is_test.tolist() == [False] * 22 + [True] * 11
+    assert cache.sample_ids[-1] == "user03_lab/10"
+    assert cache.counts["n_events"].tolist() == cache.counts["n_raw"].tolist() == [400] * 33
+    for member in raw.recordings():
+        for row, events, _ in raw.decode(member.name, member.load()):
+            expected = integrate_frames(events, 4, "number", 128, 128)
+            np.testing.assert_array_equal(cache.read(np.array([row]))[0], expected)
+
+
+def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    rows = np.array([30, 2, 2, 17])
+    np.testing.assert_array_equal(cache.read(rows), cache.read(np.arange(33))[rows])
+    assert cache.read(np.array([], np.int64)).shape == (0, 2, 2, 128, 128)
+
+
+def test_the_key_is_what_it_always_was() -> None:
+    # a changed digest makes every cache of every user a miss: only a raised version may do that
+    found = load_registry().dataset("gesture")
+    key = CacheKey({**recipe_of(found.dataset, 20, found.frames), "raw": "0" * 64})
+    assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
+    assert json.loads(json.dumps(dict(key.fields))) == {
+        "dataset": "gesture",
+        "layout": "gesture",
+        "shape": [2, 128, 128],
+        "classes": list(found.dataset.classes),
+        "decoder_version": 1,
+        "integrator_version": 1,
+        "transforms_version": None,
+        "T": 20,
+        "frames": {"slicing": "number", "outside_events": "refuse", "invalid_events": "drop", "training_set": "all"},
+        "raw": "0" * 64,
+    }
+    assert key.digest == "3a70ee2368e099d9b3032ab1bfe02a408cb9b023d7abf2c90ba4e306c8b48f61"
+
+
+def test_every_option_is_in_the_key(gestures: Path) -> None:
+    keys = {key_of(raw_of(gestures, *changes), T).digest for T in (4, 5) for changes in ((), ("frames.slicing=time",))}
+    keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep"), 4).digest)
+    assert len(keys) == 5
+
+
+def test_content_does_not_depend_on_workers(gestures: Path, tmp_path: Path) -> None:
+    one = build_cache(raw_of(gestures), 4, tmp_path / "one", workers=1)
+    four = build_cache(raw_of(gestures), 4, tmp_path / "four", workers=4)
+    assert one.content_digest == four.content_digest
+    assert one.path.name == four.path.name
+
+
+def test_a_hit_builds_nothing_and_force_does(gestures: Path, tmp_path: Path) -> None:
+    raw, told = raw_of(gestures), []
+    first = build_cache(raw, 2, tmp_path / "c")
+    before = first.path.stat().st_mtime_ns
+    build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append((n, of)))
+    assert told == []
+    build_cache(raw, 2, tmp_path / "c", force=True, progress=lambda n, of: told.append((n, of)))
+    assert told[-1] == (33, 33)
+    assert first.path.stat().st_mtime_ns > before
+
+
+def test_many_events_in_a_pixel_make_16_bits(tmp_path: Path) -> None:
+    from plifctl.data.formats.aedat3 import encode_aedat3
+
+    write_gestures(tmp_path / "raw")
+    events = random_events(np.random.default_rng(0), 700)
+    events["x"], events["y"], events["p"] = 3, 4, 1
+    (tmp_path / "raw/user02_lab.aedat").write_bytes(encode_aedat3(events))
+    cache = build_cache(raw_of(tmp_path / "raw"), 1, tmp_path / "c")
+    assert cache.dtype == np.uint16
+    assert cache.read(np.array([11]))[0, 0, 1, 4, 3] == 700
+
+
+def test_a_failed_build_leaves_no_cache_and_goes_on(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("plifctl.data.thread_map._TASK_BYTES", 1)  # or one task would do, and lose, all of it
+    caplog.set_level("INFO")
+    path = gestures / "user03_lab.aedat"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with pytest.raises(DamagedFileError, match=r"user03_lab.aedat"):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert not [*(tmp_path / "c").rglob("*.h5"), *(tmp_path / "c").rglob("*.partial")]
+    path.write_bytes(whole)
+    found = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert "going on: 22 of 33 samples were framed before" in caplog.text
+    assert found.content_digest == build_cache(raw_of(gestures), 2, tmp_path / "fresh").content_digest
+    assert not list((tmp_path / "c").rglob("*.journal"))
+
+
+def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    path = key_of(raw, 2).path(tmp_path / "c")
+    path.parent.mkdir(parents=True)
+    stale = path.with_name(f".{path.name}.xyz.partial")
+    stale.write_bytes(b"half")
+    with pytest.raises(CacheError, match="there is none to use"):
+        find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
+    build_cache(raw, 2, tmp_path / "c")
+    assert not stale.exists()
+
+
+def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
+    raw, built = raw_of(gestures), []
+    told: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda: built.append(build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append(n)))
+        )
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(built) == 3
+    assert told.count(33) == 1  # of one build: the last sample
+
+
+def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
+    raw = raw_of(gestures)
+    build_cache(raw, 3, tmp_path / "c")
+    with pytest.raises(CacheError, match="T is 3, wanted 4") as error:
+        find_cache(recipe_of(raw.dataset, 4, raw.frames), tmp_path / "c", prepare="plifctl prepare x")
+    assert error.value.hint == "plifctl prepare x"
+    assert error.value.exit_code == 5
+    assert find_cache(recipe_of(raw.dataset, 3, raw.frames), tmp_path / "c", prepare="").verified is False
+
+
+def test_of_several_that_fit_the_newest_is_taken_and_said(
+    gestures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    raw = raw_of(gestures)
+    older = build_cache(raw, 2, tmp_path / "c")
+    write_gestures(gestures, users=4)
+    newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    with caplog.at_level("WARNING", logger="plifctl.cache"):
+        found = find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
+        assert found.path == newer.path
+        assert "2 caches" in caplog.text
+        caplog.clear()
+        wanted = recipe_of(raw.dataset, 2, raw.frames)
+        again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
+    assert again.path == older.path  # the one an earlier run was trained on
+    assert caplog.text == ""
+
+
+def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c", made_by="plifctl prepare x --T 2")
+    whole = cache.read(np.arange(33))
+    cache.close()
+    with h5py.File(cache.path) as file:
+        places = [
+            (file["frames"].id.get_chunk_info(k).byte_offset, file["frames"].id.get_chunk_info(k).size)
+            for k in range(33)
+        ]
+    rng = np.random.default_rng(0)
+    original = cache.path.read_bytes()
+    for _ in range(40):
+        offset, size = places[rng.integers(33)]
+        data = bytearray(original)
+        data[offset + int(rng.integers(size))] ^= 1 << int(rng.integers(8))
+        cache.path.write_bytes(data)
+        with pytest.raises(CorruptCacheError, match="checksum") as error:
+            Cache(cache.path).read(np.arange(33))
+        assert error.value.hint == "build it again: plifctl prepare x --T 2 --force"
+    cache.path.write_bytes(original)
+    np.testing.assert_array_equal(Cache(cache.path).read(np.arange(33)), whole)
+
+
+def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    whole, labels, ids = cache.read(np.arange(33)), cache.labels, cache.sample_ids
+    cache.close()
+    original = cache.path.read_bytes()
+    with h5py.File(cache.path) as file:
+        chunks = [file["frames"].id.get_chunk_info(k) for k in range(33)]
+        columns = [file[name].id.get_offset() for name in ("labels", "split", "sample_id", "n_raw", "n_events")]
+    frames = np.zeros(len(original), bool)
+    for chunk in chunks:
+        frames[chunk.byte_offset : chunk.byte_offset + chunk.size] = True
+    places = np.flatnonzero(~frames)
+    rng, found = np.random.default_rng(3), 0
+    for place in [*columns, *rng.choice(places, 400, replace=False)]:
+        data = bytearray(original)
+        data[place] ^= 1 << int(rng.integers(8))
+        cache.path.write_bytes(data)
+        try:
+            damaged = Cache(cache.path)
+            read = damaged.read(np.arange(33))
+        except CorruptCacheError:
+            found += 1
+            continue
+        np.testing.assert_array_equal(read, whole)
+        np.testing.assert_array_equal(damaged.labels, labels)
+        assert damaged.sample_ids == ids
+        damaged.close()
+    assert found > len(columns)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+
+
+@pytest.mark.parametrize("trick", ["external link", "soft link", "external storage", "virtual", "huge", "many"])
+def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
+    """Its seal is in order: anybody can make one."""
+    path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
+    elsewhere = path.with_name("elsewhere.h5")
+    shutil.copyfile(path, elsewhere)
+    with h5py.File(path, "r+") as file:
+        shape = file["frames"].shape
+        del file["frames"]
+        if trick == "external link":
+            file["frames"] = h5py.ExternalLink(elsewhere.name, "frames")
+        elif trick == "soft link":
+            file.create_dataset("other", shape, "u1", chunks=(1, *shape[1:]))
+            file["frames"] = h5py.SoftLink("/other")
+        elif trick == "external storage":
+            file.create_dataset("frames", shape, "u1", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+        elif trick == "virtual":
+            layout = h5py.VirtualLayout(shape, "u1")
+            layout[:] = h5py.VirtualSource(elsewhere.name, "frames", shape)
+            file.create_virtual_dataset("frames", layout)
+        elif trick == "huge":
+            file.create_dataset("frames", (33, 2**20, 2, 128, 128), "u1", chunks=(1, 2**16, 2, 128, 128))
+        else:
+            file.create_dataset("frames", (2**40, 1, 2, 2, 2), "u1", chunks=(1, 1, 2, 2, 2))
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+    assert verify_cache(path)
+
+
+@pytest.mark.parametrize("trick", ["external link", "external storage", "virtual", "objects", "huge"])
+def test_columns_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
+    path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
+    elsewhere = path.with_name("elsewhere.h5")
+    shutil.copyfile(path, elsewhere)  # its labels are the right ones, so the seal would be in order
+    with h5py.File(path, "r+") as file:
+        shape = file["labels"].shape
+        del file["labels"]
+        match trick:
+            case "external link":
+                file["labels"] = h5py.ExternalLink(elsewhere.name, "labels")
+            case "external storage":
+                file.create_dataset("labels", shape, "i8", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+            case "virtual":
+                layout = h5py.VirtualLayout(shape, "i8")
+                layout[:] = h5py.VirtualSource(elsewhere.name, "labels", shape)
+                file.create_virtual_dataset("labels", layout)
+            case "objects":
+                file.create_dataset("labels", shape, h5py.string_dtype())
+            case _:
+                file.create_dataset("labels", (2**40,), "i8", chunks=(2**16,))
+    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+        Cache(path)
+    assert verify_cache(path)
+
+
+def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    cache.close()
+    with h5py.File(cache.path, "a") as file:
+        del file.attrs["complete"]
+    with pytest.raises(CorruptCacheError, match="not a finished cache"):
+        Cache(cache.path)
+
+
+def test_a_cache_travels_to_another_process(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    again = pickle.loads(pickle.dumps(cache))
+    np.testing.assert_array_equal(again.read(np.array([5])), cache.read(np.array([5])))
+
+
+def test_the_size_to_come(gestures: Path) -> None:
+    assert expected_bytes(raw_of(gestures), 4) == 33 * 4 * 2 * 128 * 128
+
+
+@pytest.mark.real
+def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    nmnist = load_registry().dataset("nmnist")
+    raw = open_raw(nmnist.dataset, shared / "data/NMNIST", frames=nmnist.frames, verify=False)
+    cache = build_cache(raw, 10, tmp_path / "c", workers=2)
+    assert len(cache.labels) == 900
+    found = cache.read(np.arange(900))
+    rows = {name: row for row, name in enumerate(cache.sample_ids)}
+    for split in ("Train", "Test"):
+        with zipfile.ZipFile(shared / f"data/NMNIST/{split}.zip") as archive:
+            for name in archive.namelist():
+                bytes5 = np.frombuffer(archive.read(name), np.uint8).reshape(-1, 5).astype(int)
+                n = len(bytes5)
+                expected = np.zeros((10, 2, 34, 34), int)
+                edges = [n * j // 10 for j in range(11)]
+                for j in range(10):
+                    part = bytes5[edges[j] : edges[j + 1]]
+                    np.add.at(expected[j], (part[:, 2] >> 7, part[:, 1], part[:, 0]), 1)
+                np.testing.assert_array_equal(found[rows[name.removesuffix(".bin")]], expected)
+
+
+def test_the_checksum_beside_a_cache_is_its_own(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    said, name = cache.path.with_name(f"{cache.path.name}.sha256").read_text().split()
+    assert name == cache.path.name
+    assert said == hashlib.sha256(cache.path.read_bytes()).hexdigest()
+
+
+def test_frames_that_do_not_sum_to_their_events_are_never_cached(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plifctl.data.loops.count_events", lambda *_: (-1, 399))
+    with pytest.raises(AssertionError, match="do not sum"):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert not list((tmp_path / "c").rglob("*.h5"))
+
+
+class TestGoingOn:
+    """What a build that was stopped just before its end leaves to the next one, of the same or of other raw data."""
+
+    @staticmethod
+    def raw(root: Path, recordings: dict[str, list[int]], *changes: str) -> EventSet:
+        """N-MNIST of few recordings: name to the times of events, all in one pixel."""
+        shutil.rmtree(root, ignore_errors=True)
+        for name, times in recordings.items():
+            path = root / f"{name}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(bytes((3, 4, 0x80 | t >> 16, t >> 8 & 255, t & 255)) for t in times))
+        found = load_registry().dataset("nmnist", "paper", changes)
+        raw = open_raw(found.dataset, root, frames=found.frames)
+        assert isinstance(raw, EventSet)
+        return raw
+
+    @staticmethod
+    def stopped(raw: EventSet, T: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def stop(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("plifctl.cache.build.write_cache", stop)
+            with pytest.raises(KeyboardInterrupt):
+                build_cache(raw, T, folder)
+        assert list(folder.rglob(".*.journal"))
+
+    @pytest.mark.parametrize(
+        ("T", "changes", "first", "then"),
+        [
+            (None, ("frames.slicing=duration", "frames.duration_us=10"), [0, 80], [0, 500]),  # fewer frames
+            (None, ("frames.slicing=duration", "frames.duration_us=10"), [0, 500], [0, 80]),  # more
+            (1, (), [5] * 300, [5] * 20),  # 16 bits, where 8 do
+            (1, (), [5] * 20, [5] * 300),  # 8, where 16 are needed
+            (2, (), [1, 2, 3], [1, 2, 4]),  # other content under the same name
+        ],
+    )
+    def test_of_other_raw_data(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        T: int | None,
+        changes: tuple[str, ...],
+        first: list[int],
+        then: list[int],
+    ) -> None:
+        same = {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]}
+        self.stopped(
+            self.raw(tmp_path / "raw", {**same, "Train/0/00002": first}, *changes), T, tmp_path / "c", monkeypatch
+        )
+        raw = self.raw(tmp_path / "raw", {**same, "Train/0/00002": then}, *changes)
+        found, undisturbed = (build_cache(raw, T, tmp_path / place) for place in ("c", "fresh"))
+        assert found.content_digest == undisturbed.content_digest
+        assert (found.shape, found.dtype) == (undisturbed.shape, undisturbed.dtype)
+        assert verify_cache(found.path) == []
+        assert not list(tmp_path.rglob(".*.journal"))
+
+    def test_of_the_same(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]})
+        self.stopped(raw, 2, tmp_path / "c", monkeypatch)
+        with monkeypatch.context() as patch:
+            patch.setattr("plifctl.cache.build.integrate_frames", None)  # not needed again
+            found = build_cache(raw, 2, tmp_path / "c")
+        assert found.content_digest == build_cache(raw, 2, tmp_path / "fresh").content_digest
+
+    def test_more_than_16_bits_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1] * 70_000, "Test/1/00001": [1] * 300})
+        for _ in range(2):
+            with pytest.raises(RawDataError, match="70000 events in one pixel of one frame, more than 16 bits"):
+                build_cache(raw, 1, tmp_path / "c")
+        assert not list(tmp_path.rglob("*.h5"))
+
+    @pytest.mark.parametrize("changes", [(), ("frames.slicing=duration", "frames.duration_us=10")])
+    def test_framed_while_it_is_read(self, tmp_path: Path, changes: tuple[str, ...]) -> None:
+        raw = self.raw(
+            tmp_path / "raw",
+            {f"{s}/{k}/00001": [5] * (k * 40) for s in ("Train", "Test") for k in range(1, 9)},
+            *changes,
+        )
+        T = None if changes else 1
+        with Building(raw.dataset, T, raw.frames, tmp_path / "c", workers=2) as building:
+            again = open_raw(raw.dataset, tmp_path / "raw", frames=raw.frames, workers=2, visit=building.visitor)
+            found = building.finish(again)
+        assert found.dtype == np.uint16  # 320 events in a pixel
+        assert found.content_digest == build_cache(raw, T, tmp_path / "fresh").content_digest
+        assert verify_cache(found.path) == []

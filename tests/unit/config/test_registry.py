@@ -1,0 +1,441 @@
+"""YAML that surprises nobody, layers in their order, every error with its place, and what the shipped files say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from plifctl.config.base import flattened
+from plifctl.config.choices import RECIPES
+from plifctl.config.registry import Registry, load_registry
+from plifctl.config.structure import parse_structure, shapes_after
+from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value, read_tree
+from plifctl.errors import RegistryError, UsageError
+from plifctl.paths import registry_dirs
+from plifctl.snn.networks import SpikingNetwork
+
+SETS = ("mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture")
+VARIANTS = ("plif", "plif-tau16", "lif", "lif-tau16", "plif-avgpool")
+
+
+def tree_of(tmp_path: Path, text: str | bytes) -> dict[str, object]:
+    path = tmp_path / "f.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_tree(path, "f.yaml").plain()
+
+
+class TestYaml:
+    def test_scalars(self, tmp_path: Path) -> None:
+        text = 'a: 1e-3\nb: no\nc: "1"\nd: true\ne: ~\nf: [1, 2.5, x]\ng: -7\nh: .5\ni: 010\nj: 1_000\nk: 12:30'
+        assert tree_of(tmp_path, text) == {
+            "a": 0.001, "b": "no", "c": "1", "d": True, "e": None, "f": [1, 2.5, "x"], "g": -7, "h": 0.5,
+            "i": 10, "j": "1_000", "k": "12:30",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("a: 1\nb:\n  c: 1\n  c: 2\n", "f.yaml:4:3: the key c is given twice"),
+            ("a: &x 1\nb: *x\n", "anchors and aliases"),
+            ("a: !!python/object:os.system ls\n", "tag .* is not taken"),
+            ("a: [1\n", "not YAML"),
+            ("a:\t1\n\tb: 2\n", "not YAML"),
+            ("- 1\n- 2\n", "top level must be a mapping"),
+            ("", "top level must be a mapping"),
+            ("a:\n- {b: 1, b: 2}\n", "f.yaml:2:10: the key b is given twice"),
+            ("a: [{b: &x 1}]\n", "anchors and aliases"),
+            ("a: " + "[" * 30 + "]" * 30, "nested deeper"),
+            (b"a: \xff\n", "byte 3 is not UTF-8"),
+            ("a: " + "x" * 2**20, "larger than"),
+        ],
+    )
+    def test_what_is_refused(self, tmp_path: Path, text: str | bytes, message: str) -> None:
+        with pytest.raises(YamlError, match=message):
+            tree_of(tmp_path, text)
+
+    def test_a_list_of_mappings_knows_where_each_stands(self, tmp_path: Path) -> None:
+        path = tmp_path / "f.yaml"
+        path.write_text("a:\n  - {b: 1, c: x}\n  - b: [2, {d: no}]\n  - 3\n")
+        tree = read_tree(path, "f.yaml")
+        assert tree.plain() == {"a": [{"b": 1, "c": "x"}, {"b": [2, {"d": "no"}]}, 3]}
+        places = [("a",), ("a", 0), ("a", 0, "c"), ("a", 1, "b", 1, "d"), ("a", 2), ("a", 3), ("a", 0, "z")]
+        origins = [str(tree.origin_of(place)).removeprefix("f.yaml:") for place in places]
+        assert origins == ["1:1", "2:5", "2:12", "3:13", "4:5", "1:1", "2:5"]
+        assert list(tree.leaves()) == ["a"]
+
+    def test_a_million_laughs_are_refused_at_once(self, tmp_path: Path) -> None:
+        lines = ["a0: &a0 lol"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+        with pytest.raises(YamlError, match="aliases"):
+            tree_of(tmp_path, "\n".join(lines))
+
+    def test_values_of_the_command_line(self) -> None:
+        assert parse_value("1e-4", Origin("--set")) == Leaf(1e-4, Origin("--set"))
+        assert parse_value("[1, 2]", Origin("--set")) == Leaf([1, 2], Origin("--set"))
+        with pytest.raises(YamlError):
+            parse_value("{a: 1}", Origin("--set"))
+        found = parse_value("{a: 1, b: [2]}", Origin("--set"), mapping=True)
+        assert isinstance(found, Branch)
+        assert found.leaves("x.") == {"x.a": Leaf(1, Origin("--set")), "x.b": Leaf([2], Origin("--set"))}
+
+
+class TestShipped:
+    def test_all_files_are_valid(self) -> None:
+        assert load_registry().check() == []
+
+    def test_names(self) -> None:
+        expected = {f"{name}-{variant}" for name in SETS for variant in VARIANTS} | {"demo"}
+        assert set(load_registry().experiments()) == expected
+
+    @pytest.mark.parametrize("recipe", RECIPES)
+    def test_every_experiment_builds_and_runs(self, recipe: str) -> None:
+        registry = load_registry()
+        for name in registry.experiments():
+            spec = registry.experiment(name, recipe=recipe).spec  # type: ignore[arg-type]
+            with torch.device("meta"):
+                network = SpikingNetwork(spec.network, spec.neuron, spec.dataset.shape, len(spec.dataset.classes))
+            layers = parse_structure(spec.network.structure)
+            convolutions = {"mnist": 2, "fashion-mnist": 2, "nmnist": 2, "cifar10": 6, "cifar10dvs": 4, "gesture": 5}
+            if spec.dataset.name in convolutions:  # Table S1: a neuron after each of them and after the two FC
+                assert len(network.spiking_layers()) == convolutions[spec.dataset.name] + 2
+            assert shapes_after(layers, spec.dataset.shape, len(spec.dataset.classes))[-1] == (
+                len(spec.dataset.classes),
+            )
+
+    @pytest.mark.parametrize(
+        ("name", "shapes", "parameters"),
+        [
+            # features into the first FC layer: 6272, 16384, 8192, 8192, 2048
+            ("fashion-mnist-plif", 6272, 13_198_980),
+            ("cifar10-plif", 16384, None),
+            ("nmnist-plif", 8192, None),
+            ("cifar10dvs-plif", 8192, None),
+            ("gesture-plif", 2048, 1_698_311),
+        ],
+    )
+    def test_networks_of_table_s1(self, name: str, shapes: int, parameters: int | None) -> None:
+        spec = load_registry().experiment(name).spec
+        with torch.device("meta"):
+            network = SpikingNetwork(spec.network, spec.neuron, spec.dataset.shape, len(spec.dataset.classes))
+        assert network.layers["fc0"].in_features == shapes
+        if parameters is not None:
+            assert sum(p.numel() for p in network.parameters()) == parameters
+
+    def test_where_the_recipes_differ(self) -> None:
+        registry = load_registry()
+
+        def of(name: str, recipe: str) -> dict[str, object]:
+            spec = registry.experiment(name, recipe=recipe).spec  # type: ignore[arg-type]
+            t, v = spec.train, spec.validation
+            frames = spec.frames.model_dump() if spec.frames else {}
+            return {
+                "loss": t.loss, "ties": t.ties, "augmentation": t.augmentation, "rounding": v.rounding,
+                "loader": v.loader, "test": v.test, "T": v.T, "network": spec.network.structure, **frames,
+            }  # fmt: skip
+
+        def differences(name: str) -> dict[str, tuple[object, object]]:
+            paper, published = of(name, "paper"), of(name, "published")
+            return {key: (paper[key], published[key]) for key in paper if paper[key] != published[key]}
+
+        everywhere = {
+            "loss": ("mse-per-step", "mse-rate"),
+            "ties": ("earliest", "latest"),
+            "rounding": ("ceil-keep-one", "ceil"),
+            "loader": ("all", "as-training"),
+            "test": ("once", "every-epoch"),
+        }
+        events = {"slicing": ("number", "number-remainder")}
+        assert differences("fashion-mnist-plif") == everywhere
+        assert differences("mnist-plif") == everywhere | {"augmentation": ("flip-crop", "affine")}
+        assert differences("nmnist-plif") == everywhere | events | {"T": (None, 20)}
+        assert differences("gesture-plif") == everywhere | events | {
+            "invalid_events": ("drop", "keep"),
+            "training_set": ("all", "first-78"),
+        }
+        assert set(differences("cifar10-plif")) == {*everywhere, "network"}
+        assert set(differences("cifar10dvs-plif-avgpool")) == {*everywhere, *events, "network"}
+        assert "FC2048" in str(of("cifar10dvs-plif", "published")["network"])
+        assert "FC2048-SN-FC100" in str(of("cifar10-plif", "published")["network"])
+        assert (
+            of("cifar10-plif", "paper")["augmentation"]
+            == of("cifar10-plif", "published")["augmentation"]
+            == "flip-crop"
+        )
+        assert of("cifar10dvs-plif", "paper")["axes"] == of("cifar10dvs-plif", "published")["axes"] == "published"
+
+    @pytest.mark.parametrize(
+        ("recipe", "overrides", "steps"),
+        [("paper", [], (10, 10)), ("published", [], (10, 20)), ("published", ["T=4"], (4, 4))],
+    )
+    def test_time_steps_of_both_protocols(self, recipe: str, overrides: list[str], steps: tuple[int, int]) -> None:
+        resolved = load_registry().experiment("nmnist-plif", recipe=recipe, overrides=overrides)  # type: ignore[arg-type]
+        found = [resolved.under("A").spec.T, resolved.under("B").spec.T]
+        assert found == list(steps)
+
+    def test_what_all_share(self) -> None:
+        registry = load_registry()
+        for name in registry.experiments():
+            spec = registry.experiment(name).spec
+            assert (spec.neuron.v_threshold, spec.neuron.v_reset, spec.neuron.detach_reset) == (1.0, 0.0, True)
+            if name != "demo":
+                assert (spec.train.lr, spec.train.batch_size, spec.train.seed) == (1e-3, 16, 2020)
+                assert (spec.train.epochs, spec.train.cosine_period) == (1024, 64)
+
+    def test_headers_say_what_to_expect(self) -> None:
+        folder = registry_dirs()[0] / "experiments"
+        for name in SETS:
+            head = (folder / f"{name}.yaml").read_text(encoding="utf-8").split("\nextends:")[0]
+            published = load_registry().experiment(f"{name}-plif").spec.published
+            assert published is not None
+            assert f"{published.accuracy_a:.2f}" in head
+            assert f"{published.accuracy_b:.2f}" in head
+            assert f"plifctl train {name}-plif" in head
+
+
+class TestLayers:
+    def test_origins(self) -> None:
+        resolved = load_registry().experiment("gesture-plif", recipe="published", overrides=["train.lr=0.01"])
+        assert str(resolved.origins["train.lr"]) == "--set train.lr=0.01"
+        for key, end in {
+            "frames.slicing": "datasets/gesture.yaml",
+            "network.structure": "networks/gesture.yaml",
+            "train.loss": "experiments/_common.yaml",
+            "T": "experiments/gesture.yaml",
+        }.items():
+            origin = resolved.origins[key]
+            assert origin.source.endswith(end)
+            line = Path(origin.source).read_text(encoding="utf-8").splitlines()[origin.line - 1]
+            assert line[origin.column - 1 :].startswith(key.split(".")[-1])
+
+    def test_overrides(self) -> None:
+        registry = load_registry()
+        resolved = registry.experiment(
+            "gesture-plif", overrides=["train.epochs=3", "train.seed=1", "T=10", "train.lr=1"]
+        )
+        assert resolved.spec.train.lr == 1.0
+        assert resolved.modified == ("T=10", "train.lr=1")
+        plain = registry.experiment("gesture-plif")
+        assert registry.experiment("gesture-plif", overrides=["train.epochs=3"]).spec.digest == plain.spec.digest
+        assert resolved.spec.digest != plain.spec.digest
+        assert (
+            registry.experiment("gesture-plif", overrides=["network=gesture-avgpool"]).spec.network.name
+            == "gesture-avgpool"
+        )
+
+    @pytest.mark.parametrize(
+        ("override", "message", "hint"),
+        [
+            ("train.lrr=1", "unknown key train.lrr", "train.lr"),
+            ("train.lr", "expected key=value", "--set"),
+            ("train.lr=fast", "train.lr: found 'fast'", ""),
+            ("train.drop_last=no", "write true or false", ""),
+            ("T=0", "T: found 0", ""),
+            ("T=10001", "T: found 10001", ""),
+            ("neuron.kind=lif", "kind lif takes tau", ""),
+            ("network=mnist", "does not fit", ""),
+            ("name=x", "unknown key name", ""),
+            ("T={a: 1}", "a mapping", ""),
+        ],
+    )
+    def test_a_bad_override_is_the_users(self, override: str, message: str, hint: str) -> None:
+        with pytest.raises(UsageError, match=message) as error:
+            load_registry().experiment("gesture-plif", overrides=[override])
+        assert hint in error.value.hint
+
+    def test_options_are_a_mapping_or_dotted_and_add_up(self) -> None:
+        registry = load_registry()
+        both = ["train.optimizer_options={betas: [0.9, 0.95]}", "train.optimizer_options.eps=1e-6"]
+        resolved = registry.experiment("gesture-plif", overrides=both)
+        assert resolved.spec.train.optimizer_options == {"betas": [0.9, 0.95], "eps": 1e-6}
+        assert str(resolved.origins["train.optimizer_options.betas"]) == f"--set {both[0]}"
+        plain = registry.experiment("gesture-plif").spec
+        assert flattened(plain.model_dump())["train.optimizer_options"] == {}
+        assert plain.digest == registry.experiment("gesture-plif", overrides=["train.optimizer_options={}"]).spec.digest
+
+    @pytest.mark.parametrize("value", ["{a: {b: 1}}", "{a: ~}", "{a: [x]}"])
+    def test_a_bad_option_is_one_error(self, value: str) -> None:
+        with pytest.raises(UsageError, match=r"train.optimizer_options.a: found .*, expected a number") as error:
+            load_registry().experiment("gesture-plif", overrides=[f"train.optimizer_options={value}"])
+        assert len(str(error.value).splitlines()) == 1
+
+    def test_unknown_names(self) -> None:
+        with pytest.raises(UsageError, match="unknown experiment") as error:
+            load_registry().experiment("gestur-plif")
+        assert error.value.hint == "did you mean gesture-plif?"
+        with pytest.raises(UsageError, match="unknown data set"):
+            load_registry().dataset("imagenet")
+
+
+def own(tmp_path: Path, **files: str) -> Registry:
+    for name, text in files.items():
+        path = tmp_path / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return Registry([*registry_dirs(), tmp_path])
+
+
+MINE = """\
+extends: _common
+dataset: mnist
+network: tiny
+T: 4
+train: {normalise: per-set}
+variants:
+  mine:
+    title: mine
+    neuron: {kind: plif, tau_0: 3.0}
+"""
+TINY = 'tiny:\n  structure: "FC20-SN-APk2s2"\n  dropout: 0.0\n  batch_norm: per-step\n'
+
+
+class TestOwnFolder:
+    def test_it_adds(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, experiments__mine=MINE, networks__tiny=TINY)
+        assert registry.check() == []
+        assert registry.experiment("mine").spec.neuron.tau_0 == 3.0
+        assert "gesture-plif" in registry.experiments()
+
+    def test_a_name_is_defined_once(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, networks__x=TINY.replace("tiny", "mnist"))
+        with pytest.raises(RegistryError, match="mnist is defined already"):
+            registry.network("mnist")
+
+    def test_all_problems_of_a_file_at_once_with_their_places(self, tmp_path: Path) -> None:
+        text = MINE.replace("T: 4", "T: four").replace("normalise: per-set", "normalise: yes, lrr: 1")
+        registry = own(tmp_path, experiments__mine=text, networks__tiny=TINY)
+        with pytest.raises(RegistryError) as error:
+            registry.experiment("mine")
+        lines = str(error.value).splitlines()
+        assert len(lines) == 3
+        assert any("mine.yaml:4:1: mine: T: found 'four' (a text)" in line for line in lines)
+        assert any("mine.yaml:5:25: mine: unknown key train.lrr; did you mean lr?" in line for line in lines)
+
+    def test_check_lists_the_problems_of_all_files(self, tmp_path: Path) -> None:
+        registry = own(
+            tmp_path, experiments__mine=MINE.replace("T: 4", "T: 0"), networks__tiny=TINY.replace("FC20", "FC30")
+        )
+        problems = registry.check()
+        assert any("T: found 0" in problem for problem in problems)
+        broken = own(tmp_path, experiments__a="x: 1\n", networks__b="tiny2: 3\n")
+        assert any("unknown key x" in problem for problem in broken.check())
+        assert any("tiny2: not a mapping" in problem for problem in broken.check())
+
+    def test_a_missing_field_of_science_has_no_default(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, experiments__mine=MINE.replace("extends: _common\n", ""), networks__tiny=TINY)
+        with pytest.raises(RegistryError, match=r"neuron.v_threshold is missing; it has no default"):
+            registry.experiment("mine")
+
+    def test_an_unknown_network_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(RegistryError, match=r"mine.yaml:3:1: unknown network tiny"):
+            own(tmp_path, experiments__mine=MINE).experiment("mine")
+
+    def test_a_bad_structure_is_named_with_its_position(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, networks__tiny=TINY.replace("FC20", "FX20"))
+        with pytest.raises(RegistryError, match=r"structure: position 1: 'FX20"):
+            registry.network("tiny")
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "extends: _common\nrecipes: {publishd: {T: 4}}\n",
+            "variants: {x: {recipes: {papper: {T: 4}}}}\n",
+            "variants: {x: {extends: _common}}\n",
+        ],
+    )
+    def test_what_would_be_ignored_is_told(self, tmp_path: Path, text: str) -> None:
+        (problem, *_) = own(tmp_path, **{"experiments/mine": text}).check()
+        assert "mine.yaml:" in problem
+        assert "unknown recipe" in problem or "is not taken in a variant" in problem
+
+    def test_a_typo_in_a_recipe_of_a_data_set_is_told(self, tmp_path: Path) -> None:
+        text = MNIST_LIKE + "recipes: {papre: {frames: {slicing: number}}}\n"
+        assert any("unknown recipe papre" in line for line in own(tmp_path, **{"datasets/mine": text}).check())
+
+    def test_one_broken_file_hides_no_other_problem(self, tmp_path: Path) -> None:
+        files = {"networks/a": "a: [\n", "networks/b": "b:\n  structure: FC10\n  dropout: 2\n"}
+        files["networks/c"] = (
+            'c:\n  structure: "FC10-SN-APk1s1"\n  dropuot: 0.5\n  dropout: 0.5\n  batch_norm: per-step\n'
+        )
+        problems = "\n".join(own(tmp_path, **files).check())
+        assert "unknown key dropuot" in problems
+        assert "a.yaml" in problems
+        assert "b.yaml" in problems
+
+    def test_names_defined_twice_are_problems_not_the_end(self, tmp_path: Path) -> None:
+        twice = 'mnist:\n  structure: "FC10-SN-APk1s1"\n  dropout: 0.5\n  batch_norm: per-step\n'
+        problems = own(tmp_path, **{"networks/a": twice}).check()
+        assert len([line for line in problems if "mnist is defined already" in line]) == 1
+
+    def test_a_data_set_of_ones_own_has_a_known_layout(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, **{"datasets/mine": MNIST_LIKE})
+        assert registry.check() == []
+        assert registry.dataset("mine").dataset.layout == "mnist"
+        wrong = own(tmp_path, **{"datasets/mine": MNIST_LIKE.replace("layout: mnist", "layout: mnits")})
+        assert any("layout: found 'mnits'" in line for line in wrong.check())
+
+
+MNIST_LIKE = """name: mine
+title: mine
+layout: mnist
+kind: images
+shape: [1, 28, 28]
+classes: [a, b]
+samples: {train: 10, test: 10}
+mean: [0.5]
+std: [0.5]
+"""
+
+
+@pytest.mark.parametrize(
+    ("dataset", "override", "message"),
+    [
+        ("nmnist", "frames.axes=published", "has no such choice"),
+        ("nmnist", "frames.invalid_events=keep", "has no such choice"),
+        ("gesture", "frames.training_set=null", "needs this choice"),
+        ("mnist", "frames.slicing=time", "not framed"),
+        ("gesture", "frames.slicing=thyme", "slicing"),
+    ],
+)
+def test_choices_of_framing_belong_to_data_sets(dataset: str, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_registry().dataset(dataset, "paper", [override])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "override"),
+    [
+        ("gesture-plif", "train.normalise=per-set"),
+        ("gesture-plif", "train.augmentation=flip-crop"),
+        ("mnist-plif", "train.lr=1e999"),
+        ("mnist-plif", "neuron.v_threshold=1e999"),
+        ("mnist-plif", "dataset.name=cifar10"),
+        ("mnist-plif", "network.name=x"),
+    ],
+)
+def test_what_cannot_be_is_no_bug_of_ours(experiment: str, override: str) -> None:
+    with pytest.raises(UsageError):
+        load_registry().experiment(experiment, overrides=[override])
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "../up", "a\\nb", "x\\0y", "l" * 81, " a", "a b", "<b>", "\\e[31m", "-a", ".", "", "ÿ" * 41]
+)
+@pytest.mark.parametrize("kind", ["datasets", "networks", "experiments"])
+def test_names_that_no_file_may_have(tmp_path: Path, kind: str, name: str) -> None:
+    """Names become parts of file names, and are shown."""
+    text = {
+        "datasets": f'name: "{name}"\n',
+        "networks": f'"{name}": {{structure: "APk10s10", dropout: 0.5, batch_norm: per-step}}\n',
+        "experiments": f'variants: {{"{name}": {{title: x}}}}\n',
+    }[kind]
+    (tmp_path / kind).mkdir()
+    (tmp_path / kind / "f.yaml").write_text(text, encoding="utf-8")
+    (problem, *_) = Registry([tmp_path]).check()
+    assert "cannot be a name: letters, digits and" in problem
+    assert problem.isprintable()
+
+
+def test_a_name_may_have_letters_of_any_script(tmp_path: Path) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments/f.yaml").write_text("variants: {опыт-1.b_c+d: {title: x}}\n", encoding="utf-8")
+    assert "cannot be a name" not in "".join(Registry([tmp_path]).check())
+    assert Registry([tmp_path]).experiments() == ["опыт-1.b_c+d"]

@@ -1,0 +1,174 @@
+"""The embedded data set: its files, the sensor it simulates, and that a class is in its motion alone."""
+
+import csv
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plifctl.data.formats.aedat3 import decode_aedat3
+from plifctl.data.synthetic import CLASSES, GESTURE_US, REFRACTORY_US, SENSOR, write_synthetic_gesture
+
+TRAIN, TEST = 40, 10
+
+
+def events_of(file: Path) -> np.ndarray:
+    return decode_aedat3(file.read_bytes(), where=file.name).events
+
+
+def windows_of(file: Path) -> list[tuple[int, int, int]]:
+    with file.with_name(f"{file.stem}_labels.csv").open(newline="") as lines:
+        rows = csv.DictReader(lines)
+        return [(int(row["class"]) - 1, int(row["startTime_usec"]), int(row["endTime_usec"])) for row in rows]
+
+
+def trials(root: Path, split: str) -> list[Path]:
+    return [root / line for line in (root / f"trials_to_{split}.txt").read_text().splitlines()]
+
+
+def gestures(file: Path) -> list[tuple[int, np.ndarray]]:
+    events = events_of(file)
+    cuts = [(label, np.searchsorted(events["t"], [start, end])) for label, start, end in windows_of(file)]
+    return [(label, events[first:last]) for label, (first, last) in cuts]
+
+
+def counts_of(events: np.ndarray) -> np.ndarray:
+    place = (events["p"].astype(np.int64) * SENSOR + events["y"]) * SENSOR + events["x"]
+    return np.bincount(place, minlength=2 * SENSOR**2).reshape(2, SENSOR, SENSOR)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("synthetic") / "DvsGesture"
+    write_synthetic_gesture(root, train_users=TRAIN, test_users=TEST)
+    return root
+
+
+def test_layout(root: Path) -> None:
+    train, test = trials(root, "train"), trials(root, "test")
+    assert len(train) == TRAIN
+    assert len(test) == TEST
+    assert not set(train) & set(test)
+    expected = {file.name for file in [*train, *test]} | {f"{file.stem}_labels.csv" for file in [*train, *test]}
+    assert {file.name for file in root.iterdir()} == expected | {
+        "trials_to_train.txt",
+        "trials_to_test.txt",
+        "SIMULATED.txt",
+    }
+    assert [file.name[:7] for file in [*train, *test]] == [f"user{n:02}_" for n in range(1, TRAIN + TEST + 1)]
+    assert sum(file.stat().st_size for file in root.iterdir()) < 100e6
+
+
+def test_each_user_makes_each_gesture_once_in_an_order_of_his_own(root: Path) -> None:
+    orders = []
+    for file in [*trials(root, "train"), *trials(root, "test")]:
+        windows = windows_of(file)
+        assert sorted(label for label, _, _ in windows) == list(range(len(CLASSES)))
+        assert all(end - start == GESTURE_US for _, start, end in windows)
+        assert all(after > end for (_, _, end), (_, after, _) in itertools.pairwise(windows))
+        orders.append([label for label, _, _ in windows])
+    assert len({tuple(order) for order in orders}) == len(orders)
+
+
+def test_events_are_a_sensor_s(root: Path) -> None:
+    file = trials(root, "test")[0]
+    events = events_of(file)
+    assert (np.diff(events["t"]) >= 0).all()
+    assert events["t"][0] >= 0
+    for name in ("x", "y"):
+        assert (np.unique(events[name]) == np.arange(SENSOR)).all()
+    assert (np.unique(events["p"]) == [0, 1]).all()
+    quiet = np.ones(len(events), bool)
+    for _, start, end in windows_of(file):
+        within = (events["t"] >= start) & (events["t"] < end)
+        assert within.sum() > 2000
+        quiet &= ~within
+    assert 100 < quiet.sum() < 0.2 * len(events)
+
+
+def test_pixels_are_blind_while_refractory(root: Path) -> None:
+    events = events_of(trials(root, "train")[0])
+    pixel = events["y"].astype(np.int64) * SENSOR + events["x"]
+    order = np.lexsort((events["t"], pixel))
+    wait = np.diff(events["t"][order])[np.diff(pixel[order]) == 0]
+    assert wait.min() >= REFRACTORY_US
+    assert wait.min() < 2 * REFRACTORY_US
+
+
+def test_times_lie_within_steps(root: Path) -> None:
+    events = gestures(trials(root, "train")[0])[0][1]
+    assert len(np.unique(events["t"])) > len(events) / 2
+
+
+def test_seed_and_user_decide_a_recording(tmp_path: Path) -> None:
+    def written(name: str, users: int, seed: int) -> dict[str, bytes]:
+        write_synthetic_gesture(tmp_path / name, train_users=users, test_users=1, seed=seed)
+        return {file.name: file.read_bytes() for file in (tmp_path / name).glob("user*")}
+
+    first, more, other = written("first", 1, 7), written("more", 2, 7), written("other", 1, 8)
+    assert written("again", 1, 7) == first
+    assert {name: more[name] for name in first} == first
+    assert first.keys() == other.keys()
+    assert all(first[name] != other[name] for name in first)
+
+
+def test_progress(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    write_synthetic_gesture(tmp_path, train_users=1, test_users=1, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def tracked(events: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where the shape is in each of some parts ``[parts, 2]``, and how wide; the field has no edges: circular means."""
+    at = np.stack([events["x"], events["y"]], 1) * (2j * np.pi / SENSOR)
+    means = np.array([np.exp(part).mean(0) for part in np.array_split(at, parts)])
+    return np.unwrap(np.angle(means), axis=0) * SENSOR / (2 * np.pi), 1 - np.abs(means).mean(1)
+
+
+def test_motion_is_what_the_label_says(root: Path) -> None:
+    drift: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
+    growth: dict[str, list[float]] = {name: [] for name in CLASSES}
+    sense: dict[str, list[float]] = {name: [] for name in CLASSES}
+    for file in trials(root, "test"):
+        for label, events in gestures(file):
+            place, width = tracked(events, 10)
+            step = np.diff(place, axis=0)
+            drift[CLASSES[label]].append(place[-1] - place[0])
+            growth[CLASSES[label]].append(float(width[-1] - width[0]))
+            sense[CLASSES[label]].append(float((step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]).sum()))
+    assert max(moved[0] for moved in drift["left"]) < -20 < 20 < min(moved[0] for moved in drift["right"])
+    assert max(moved[1] for moved in drift["up"]) < -20 < 20 < min(moved[1] for moved in drift["down"])
+    assert np.mean(growth["shrink"]) < -0.05 < 0.05 < np.mean(growth["grow"])
+    assert max(sense["orbit_counter_clockwise"]) < 0 < min(sense["orbit_clockwise"])
+
+
+def test_the_number_of_events_tells_little(root: Path) -> None:
+    number: dict[int, list[int]] = {label: [] for label in range(len(CLASSES))}
+    for file in trials(root, "train"):
+        for label, events in gestures(file):
+            number[label].append(len(events))
+    means = [np.mean(numbers) for numbers in number.values()]
+    assert max(means) < 1.7 * min(means)
+
+
+@pytest.mark.parametrize("pooled", [1, 4, 16])
+@pytest.mark.parametrize("polarities", ["both", "summed"])
+def test_a_linear_classifier_of_summed_frames_fails(root: Path, pooled: int, polarities: str) -> None:
+    def summed(split: str) -> tuple[np.ndarray, np.ndarray]:
+        cut = [gesture for file in trials(root, split) for gesture in gestures(file)]
+        x = np.array([counts_of(events) for _, events in cut], float)
+        x = x.reshape(len(x), 2, SENSOR // pooled, pooled, SENSOR // pooled, pooled).sum((3, 5))
+        x = x.sum(1) if polarities == "summed" else x
+        return x.reshape(len(x), -1), np.array([label for label, _ in cut])
+
+    train, labels = summed("train")
+    test, right = summed("test")
+    middle = train.mean(0)
+    train, test = train - middle, test - middle
+    values, vectors = np.linalg.eigh(train @ train.T)
+    targets = np.eye(len(CLASSES))[labels] - 1 / len(CLASSES)
+    for ridge in 10.0 ** np.arange(-3, 2):
+        dual = vectors @ (vectors.T @ targets / (np.maximum(values, 0) + ridge * values.mean())[:, None])
+        accuracy = ((test @ (train.T @ dual)).argmax(1) == right).mean()
+        assert accuracy < 0.4

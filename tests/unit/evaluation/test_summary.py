@@ -1,0 +1,132 @@
+"""What is said of a network without building it, against the network built."""
+
+from math import prod
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plifctl.config.dataset import frame_shape
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.config.registry import load_registry
+from plifctl.config.structure import layer_names, notation, parse_structure, structure_of
+from plifctl.evaluation.summary import LayerAnatomy, anatomy, totals
+from plifctl.snn.layers import Conv, Pool
+from plifctl.snn.networks import SpikingNetwork
+
+PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
+
+
+def every_network() -> dict[str, ExperimentSpec]:
+    """One experiment for each network of the registry and input that it is shown."""
+    registry, found = load_registry(), {}
+    for recipe in ("paper", "published"):
+        for name in registry.experiments():
+            spec = registry.experiment(name, recipe=recipe).spec
+            found[f"{spec.network.name} of {spec.dataset.name}"] = spec
+    assert {spec.network.name for spec in found.values()} == set(registry.networks())
+    return found
+
+
+NETWORKS = every_network()
+
+
+def macs(layer: nn.Module, before: tuple[int, ...]) -> int:
+    """As NeuroBench counts them: weights and inputs 1, outputs summed; one pair of channels stands for all."""
+    if isinstance(layer, Conv):
+        ones = torch.ones(1, 1, *before[1:], dtype=torch.float64)
+        kernel = torch.ones(1, 1, *layer.kernel_size, dtype=torch.float64)
+        out = F.conv2d(ones, kernel, stride=layer.stride, padding=layer.padding)
+        return int(out.sum()) * layer.in_channels * layer.out_channels
+    assert isinstance(layer, nn.Linear)
+    return layer.weight.numel()
+
+
+def check_layer(said: LayerAnatomy, layer: nn.Module, before: tuple[int, ...]) -> None:
+    assert said.parameters == sum(p.numel() for p in layer.parameters())
+    if said.kind == "MACs":
+        assert said.operations == macs(layer, before)
+    elif isinstance(layer, Pool):
+        assert said.operations == prod(said.shape) * (layer.kernel**2 - 1)
+        assert said.kind == ("comparisons" if layer.mode == "max" else "adds")
+    elif said.kind is not None:
+        assert said.operations == prod(before)
+
+
+def check(network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, *, static: bool) -> None:
+    T = 3
+    said = anatomy(network, neuron, shape, classes, T, static=static)
+    with torch.device("meta"):
+        model = SpikingNetwork(network, neuron, shape, classes, kernel="eager").eval()
+        x = torch.zeros(1, *shape) if static else torch.zeros(1, T, *shape)
+    assert [layer.name for layer in said] == [*model.layers, "vote"]
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def hook(name: str) -> None:
+        def note(_module: nn.Module, _args: object, out: Tensor) -> None:
+            seen[name] = tuple(out.shape)
+
+        model.layers[name].register_forward_hook(note)
+
+    for name in model.layers:
+        hook(name)
+    rates = model(x, T, observe=lambda name, spikes: seen.update({name: tuple(spikes.shape)}))
+    assert {"conv", "fc", "sn"} & {name.rstrip("0123456789") for name in seen}
+    before: tuple[int, ...] = shape
+    for layer in said[:-1]:
+        check_layer(layer, model.layers[layer.name], before)
+        if layer.name in seen:
+            assert seen[layer.name][2:] == layer.shape, layer.name
+            assert seen[layer.name][0] == layer.runs, layer.name
+        before = layer.shape
+    assert tuple(rates.shape[2:]) == said[-1].shape
+    assert sum(layer.parameters for layer in said) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_of_the_registry(name: str) -> None:
+    spec = NETWORKS[name]
+    shape, static = frame_shape(spec.dataset, spec.frames), spec.dataset.kind == "images"
+    check(spec.network, spec.neuron, shape, len(spec.dataset.classes), static=static)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tau_per": "channel"},
+        {"tau_per": "neuron", "learn_threshold": True},
+        {"learn_threshold": True, "learn_surrogate_width": True},
+        {"kind": "lif", "tau_0": None, "tau": 2.0, "learn_surrogate_width": True},
+    ],
+)
+@pytest.mark.parametrize("static", [True, False])
+def test_neurons_that_learn_more_and_layers_of_odd_sizes(changes: dict[str, object], static: bool) -> None:
+    neuron = NeuronSpec.model_validate({**PLIF.model_dump(), **changes})
+    structure = "BN-c3k5s2b-BN-BN-SN-APk3s2-c4k2s1-SN-MPk2s1-DP-FC12-SN-FC20-SN-APk10s10"
+    network = NetworkSpec(name="odd", structure=structure, dropout=0.1, batch_norm="over-time")
+    check(network, neuron, (2, 17, 14), 2, static=static)
+
+
+def test_operations_by_hand() -> None:
+    network = NetworkSpec(name="s", structure="c2k3s1-SN-MPk2s2-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
+    said = anatomy(network, PLIF, (1, 4, 4), 2, 5, static=True)
+    # 3 × 3 around each of 4 × 4 pixels, the border left out: (2 + 3 + 3 + 2)² products, for 2 channels
+    assert totals(said) == {
+        "MACs": (200 + 8 * 20, 200 + 5 * 8 * 20),
+        "updates": (32 + 20, 5 * (32 + 20)),
+        "comparisons": (3 * 8, 5 * 3 * 8),
+        "adds": (9 * 2, 5 * 9 * 2),
+    }
+    assert [layer.runs for layer in said] == [1, 5, 5, 5, 5, 5]
+
+
+def test_names_are_those_of_the_state_dict_and_structures_can_be_written_again() -> None:
+    for spec in NETWORKS.values():
+        layers = parse_structure(spec.network.structure)
+        assert parse_structure(structure_of(layers)) == layers
+        assert len(set(layer_names(layers))) == len(layers)
+    text = "c3k5s2b-BN-SN-APk3s2-DP-FC20-SN-APk10s10"
+    assert [notation(layer) for layer in parse_structure(text)] == text.split("-")

@@ -1,0 +1,234 @@
+"""Run directories: status from what is there, records, checkpoints."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from factories import make_run
+
+import plifctl as package
+from plifctl import runs
+from plifctl.config.registry import load_registry
+from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
+from plifctl.runs import (
+    Beat,
+    Run,
+    RunRecorder,
+    best_row,
+    create_run,
+    find_run,
+    load_checkpoint,
+    load_records,
+    remove_run,
+    verify_run,
+)
+from plifctl.runs.checksums import sealed
+from plifctl.runs.progress_file import write_beat
+
+RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
+
+
+def make(folder: Path) -> Run:
+    parts: dict[str, Any] = {"cache": {"content_digest": "c"}, "split": {"train": ["a"]}, "environment": {"torch": "2"}}
+    return create_run(folder, RESOLVED, "A", **parts)
+
+
+def test_a_new_run_can_be_read_back(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    config = run.config()
+    assert config.spec == RESOLVED.spec
+    assert (config.experiment, config.protocol, config.overrides) == ("demo", "A", ("train.epochs=2",))
+    assert run.name.endswith(f"-demo-{RESOLVED.spec.digest[:12]}-s2020")
+    assert "origins:" in (run.path / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_runs_of_one_second_do_not_meet(tmp_path: Path) -> None:
+    assert len({make(tmp_path).name for _ in range(3)}) == 3
+
+
+def test_status_is_what_is_there(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert run.status() == "killed"  # nobody holds it, and it did not say how it ended
+    recorder = RunRecorder(run, RESOLVED.spec)
+    with recorder.live():
+        recorder.begin(RESOLVED, 0)
+        assert run.status() == "running"
+    assert run.status() == "killed"
+    with pytest.raises(RunError), recorder.live():
+        raise RunError("x")
+    assert run.status() == "failed"
+    with pytest.raises(ZeroDivisionError), recorder.live():
+        raise ZeroDivisionError  # a bug of ours is no stop that somebody asked for
+    assert run.status() == "failed"
+    with pytest.raises(Interrupted), recorder.live():
+        raise Interrupted(2, "x")
+    assert run.status() == "stopped"
+    (run.path / "result.json").write_text("{}")
+    assert run.status() == "finished"
+
+
+def test_a_run_has_one_trainer(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    second = RunRecorder(run, RESOLVED.spec).live()
+    with RunRecorder(run, RESOLVED.spec).live(), pytest.raises(ResumeError, match="another process"):
+        second.__enter__()
+
+
+def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(sealed({"epoch": n})) + "\n" for n in (1, 2, 3)))
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "lo')  # the power failed here
+    recorder = RunRecorder(run, RESOLVED.spec)
+    with recorder.live():
+        recorder.begin(RESOLVED, 2)
+        assert run.metrics() == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    first = json.dumps(sealed({"epoch": 1}))
+    (run.path / "metrics.jsonl").write_text(f'{first}\n{{"epo\n{first}\n')
+    with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
+        run.metrics()
+    for line in (b"\xff", b"[]", b"{}", first.replace("1", "2", 1).encode(), json.dumps(sealed({})).encode()):
+        (run.path / "metrics.jsonl").write_bytes(line + b"\n" + first.encode() + b"\n")
+        with pytest.raises(RunError, match=r"metrics.jsonl:1: damaged"):
+            run.metrics()
+    (run.path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match=r"run.json: damaged"):
+        run.info()
+
+
+def test_finding(tmp_path: Path) -> None:
+    first, last = make(tmp_path), make(tmp_path)
+    assert find_run("last", tmp_path).name == last.name
+    assert find_run(str(first.path), tmp_path / "elsewhere").name == first.name
+    assert find_run(first.name, tmp_path).name == first.name
+    with pytest.raises(UsageError, match="2 runs fit"):
+        find_run("demo", tmp_path)
+    with pytest.raises(UsageError, match="no run 'x'"):
+        find_run("x", tmp_path)
+
+
+def test_checkpoints(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    recorder = RunRecorder(run, RESOLVED.spec)
+    recorder.save("best", {"model": {"w": torch.ones(2)}})
+    assert recorder.load_best()["model"]["w"].tolist() == [1, 1]
+    path = run.checkpoint("best")
+    whole = path.read_bytes()
+    for content in (b"", b"nonsense", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"best.pt: damaged"):
+            load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="no such"):
+        load_checkpoint(run.checkpoint("last"))
+
+
+def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return Path.touch, (tmp_path / "touched",)
+
+    torch.save({"spec": Evil()}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError):
+        load_checkpoint(tmp_path / "x.pt")
+    assert not (tmp_path / "touched").exists()
+
+
+def test_damaged_records_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = make(tmp_path)
+    (run.path / "result.json").write_text("{")
+    with caplog.at_level("WARNING", logger=runs.__name__):
+        assert load_records(tmp_path, []) == []
+    assert "result.json: not a result record" in caplog.text
+    with pytest.raises(RunError):
+        run.record()
+
+
+def test_a_run_says_what_code_it_is_of() -> None:
+    described = runs.describe_machine("cpu", 1, 1)
+    assert re.fullmatch(rf"{re.escape(package.__version__)}(\+\w+(-dirty)?)?", described["plifctl"])
+    assert {"python", "torch", "numpy", "platform", "device", "threads"} <= set(described)
+
+
+class TestManifest:
+    def test_of_a_whole_run(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        manifest = json.loads((run.path / "manifest.json").read_text())["files"]
+        there = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
+        assert there - set(manifest) == {"manifest.json", ".lock"}
+        assert set(manifest) <= there
+        (run.path / "notes.txt").write_text("of my own")
+        assert verify_run(run) == []
+
+    @pytest.mark.parametrize("name", ["result.json", "run.json", "metrics.jsonl", "checkpoints/best.pt"])
+    def test_damage_is_named(self, tmp_path: Path, name: str) -> None:
+        run = make_run(tmp_path)
+        path = run.path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]]))
+        assert verify_run(run) == [f"{name}: its content is not what was written"]
+        path.write_bytes(whole[:-1])
+        assert verify_run(run) == [f"{name}: {len(whole) - 1:,} bytes, expected {len(whole):,}"]
+        path.unlink()
+        assert verify_run(run) == [f"{name}: missing"]
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"files": []}', '{"files": {"x": {}}}'])
+    def test_a_manifest_that_is_none(self, tmp_path: Path, text: str) -> None:
+        run = make_run(tmp_path)
+        (run.path / "manifest.json").write_text(text)
+        (problem,) = verify_run(run)
+        assert problem.startswith("manifest.json: damaged")
+
+    def test_a_run_that_goes_on_has_none(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        recorder = RunRecorder(run, RESOLVED.spec)
+        with recorder.live():
+            recorder.begin(RESOLVED, 1)
+        assert not (run.path / "manifest.json").exists()
+        assert run.status() == "killed"
+
+
+def test_lookers_on_see_the_step(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    assert run.beat() is None
+    recorder = RunRecorder(run, RESOLVED.spec)
+    with recorder.live():
+        recorder.on_step(1, 1, 9, 0.5, "train")
+        recorder.on_step(1, 2, 9, 0.4, "train")  # within a second: not written
+        beat = run.beat()
+        assert beat is not None
+        assert (beat.epoch, beat.part, beat.step, beat.steps, beat.loss) == (1, "train", 1, 9, 0.5)
+        recorder.on_step(1, 1, 3, math.nan, "test")
+        assert recorder.beat is not None
+        assert (recorder.beat.loss, recorder.beat.rate) == (None, 0.0)
+        (run.path / "progress.json").write_text("{")
+        assert run.beat() is None
+    assert not (run.path / "progress.json").exists()
+
+
+def test_nobody_to_look_on_is_no_reason_to_fail(tmp_path: Path) -> None:
+    write_beat(tmp_path / "gone" / "progress.json", Beat(1, "train", 1, 1, None, 0.0, 0.0))
+
+
+def test_the_best_epoch_is_chosen_by_validation() -> None:
+    rows = [{"epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.1}]
+    rows += [{"epoch": number, "test_accuracy": 0.5, "validation_accuracy": 0.2} for number in (2, 3)]
+    assert best_row(rows) is rows[1]
+    assert best_row([{**row, "validation_accuracy": None} for row in rows]) == {**rows[0], "validation_accuracy": None}
+    assert best_row([]) is None
+
+
+def test_removing(tmp_path: Path) -> None:
+    run, other = make(tmp_path), make(tmp_path)
+    with RunRecorder(run, RESOLVED.spec).live(), pytest.raises(UsageError, match="being trained"):
+        remove_run(run)
+    assert run.config()
+    remove_run(run)
+    assert [path.name for path in tmp_path.iterdir()] == [other.name]

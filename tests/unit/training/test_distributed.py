@@ -1,0 +1,144 @@
+"""Several processes train as one would; what is not about the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rank_worker import train
+
+from plifctl.errors import RankError, RunError, UsageError
+from plifctl.training.distributed import Ranks, Seat, compare_ranks, device_of, first_host, joined, seat_of
+
+TESTS = Path(__file__).resolve().parents[2]
+
+
+class Rank(Ranks):
+    """One of several, for what needs no exchange."""
+
+    def __init__(self, rank: int, size: int, others: Any = None) -> None:
+        self.rank, self.size, self.others = rank, size, others
+
+    def gather(self, own: Any) -> list[Any]:
+        return [own, *self.others]
+
+
+def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
+    """Shares of 2, 3 and no samples; augmentation, dropout, both protocols; in float64, so that no spike flips."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+    said = subprocess.run(
+        [*command, str(TESTS / "rank_worker.py"), str(tmp_path / "two.pt")],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert said.returncode == 0, said.stderr
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    for protocol in "AB":
+        one = train(Ranks(), protocol)
+        assert two[protocol]["predictions"] == one["predictions"]
+        assert two[protocol]["labels"] == one["labels"]
+        assert two[protocol]["accuracy"] == one["accuracy"]
+        for row, other in zip(two[protocol]["metrics"], one["metrics"], strict=True):
+            assert row.keys() == other.keys()
+            for key, value in other.items():
+                alike(row[key], value)
+        for name, weight in one["model"].items():
+            torch.testing.assert_close(two[protocol]["model"][name], weight, rtol=1e-7, atol=1e-9)
+
+
+def alike(found: Any, expected: Any) -> None:
+    """Numbers to 1e-9, whatever they lie in."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            alike(found[key], value)
+    elif isinstance(expected, list):
+        for own, value in zip(found, expected, strict=True):
+            alike(own, value)
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize(("samples", "size"), [(16, 1), (16, 2), (5, 2), (7, 3), (1, 4), (0, 2)])
+def test_shares_are_the_whole_batch_in_order(samples: int, size: int) -> None:
+    rows = np.arange(100, 100 + samples)
+    shares = [Rank(rank, size).share(rows) for rank in range(size)]
+    assert np.concatenate(shares).tolist() == rows.tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+class TestPlaces:
+    def test_alone(self) -> None:
+        assert seat_of({}) is None
+        assert seat_of({"RANK": "0", "WORLD_SIZE": "1"}) is None
+        batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
+        assert seat_of(batch_script) is None
+
+    def test_torchrun(self) -> None:
+        environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1234"}
+        slurm = {"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}
+        assert seat_of(environment | slurm) == Seat(3, 4, 1, "a", 1234)
+
+    def test_slurm(self) -> None:
+        step = {
+            "SLURM_PROCID": "5",
+            "SLURM_NTASKS": "8",
+            "SLURM_LOCALID": "1",
+            "SLURM_JOB_ID": "123",
+            "SLURM_STEP_ID": "2",
+            "SLURM_STEP_NODELIST": "gpu[07-10],cpu1",
+        }
+        assert seat_of(step) == Seat(5, 8, 1, "gpu07", 20_325)
+        assert seat_of({**step, "MASTER_ADDR": "b", "MASTER_PORT": "9"}) == Seat(5, 8, 1, "b", 9)
+
+    def test_half_an_environment(self) -> None:
+        with pytest.raises(UsageError, match="not wholly"):
+            seat_of({"RANK": "x", "WORLD_SIZE": "2"})
+
+    @pytest.mark.parametrize(
+        ("nodes", "first"),
+        [("a", "a"), ("a,b", "a"), ("n[3]", "n3"), ("r[1-2]n[04,06]", "r1n04"), ("n[1-2]-x,b", "n1-x")],
+    )
+    def test_first_of_a_list_of_machines(self, nodes: str, first: str) -> None:
+        assert first_host(nodes) == first
+
+
+def test_the_gpu_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Seat(3, 4, 1, "a", 1)
+    assert device_of(None, "cuda:1") == "cuda:1"
+    assert device_of(place, "cpu") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device_of(place, None) == "cuda:1"
+    assert device_of(place, "cuda") == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match="1 GPU"):
+        device_of(place, None)
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert device_of(place, None) == "cuda:0"
+
+
+def test_ranks_of_different_things_are_refused() -> None:
+    facts = {"cache": "a", "plifctl": "1"}
+    compare_ranks(Rank(0, 2, [facts]), facts)
+    with pytest.raises(UsageError, match=r"cache: rank 0 has a, rank 1 b\n  plifctl: rank 0 has 1, rank 2 2"):
+        compare_ranks(Rank(0, 3, [{**facts, "cache": "b"}, {**facts, "plifctl": "2"}]), facts)
+
+
+def test_nobody_comes() -> None:
+    with (
+        pytest.raises(RankError, match="rank 1 of 2 does not meet") as error,
+        joined(Seat(1, 2, 1, "127.0.0.1", 9), 1),
+    ):
+        pass
+    assert isinstance(error.value, RunError)
+    assert error.value.exit_code == 6
