@@ -29,14 +29,14 @@ def _peak() -> int:
 
 def _ours(name: str, raw: Path, out: Path, T: int, counts: tuple[int, int], workers: int) -> tuple[float, int]:
     from benchmarks.material import sized
-    from plifctl.cache import Building
+    from plifctl.cache import CacheBuilder
     from plifctl.cache.build import load_loops
     from plifctl.data.datasets import open_raw
 
     load_loops()  # an import that comes late: numba, and the machine code that it keeps on disk
     dataset, frames = sized(name, counts, "number-remainder")
     start = time.perf_counter()
-    with Building(dataset, T, frames, out, workers=workers) as building:  # as plifctl prepare does
+    with CacheBuilder(dataset, T, frames, out, workers=workers) as building:  # as plifctl prepare does
         source = open_raw(dataset, raw, frames=frames, verify=False, workers=workers, visit=building.visitor)
         cache = building.finish(source)
     seconds = time.perf_counter() - start

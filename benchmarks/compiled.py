@@ -12,7 +12,7 @@ from benchmarks.measure import Benchmark, Figure, Setting, faster, interleaved
 from plifctl.config.registry import load_registry
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 SHAPE = (8, 16, 128, 14, 14)
 """T, N, C, H, W: what the second convolution of Fashion-MNIST gives."""
@@ -27,7 +27,7 @@ def compiled(device: torch.device, kernel: Kernel, kinds: tuple[torch.dtype, ...
         for kind in kinds:
             x = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)).to(device, kind)
             x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3).requires_grad_()
-            spiking = Spiking(load_registry().experiment("fashion-mnist-plif").spec.neuron, (channels, *image)).to(
+            spiking = SpikingLayer(load_registry().experiment("fashion-mnist-plif").spec.neuron, (channels, *image)).to(
                 device
             )
             for title, parts in (("norm, scan and pooling", (norm, Pool("max", 2, 2))), ("scan alone", (None, None))):
@@ -46,7 +46,7 @@ def compiled(device: torch.device, kernel: Kernel, kinds: tuple[torch.dtype, ...
 
 
 def _both_ways(
-    kernel: Kernel, x: Tensor, spiking: Spiking, norm: BatchNorm | None, pool: Pool | None
+    kernel: Kernel, x: Tensor, spiking: SpikingLayer, norm: BatchNorm | None, pool: Pool | None
 ) -> Callable[[], list[Tensor]]:
     """A function that returns spikes and gradients."""
     wanted = [x, *spiking.parameters(), *(() if norm is None else norm.parameters())]

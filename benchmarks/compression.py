@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.material import sized
 from benchmarks.measure import ROOT, hardware
-from plifctl.cache import Building
+from plifctl.cache import CacheBuilder
 from plifctl.data.datasets import open_raw
 
 FILTERS: Mapping[str, Mapping[str, Any]] = {
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _frames(name: str, root: Path, T: int, counts: tuple[int, int], work: Path) -> np.ndarray:
     dataset, chosen = sized(name, counts, "number")
-    with Building(dataset, T, chosen, work) as building:
+    with CacheBuilder(dataset, T, chosen, work) as building:
         cache = building.finish(open_raw(dataset, root, frames=chosen, verify=False))
     return cache.read(np.arange(sum(counts)))
 

@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import material, peers
 from benchmarks.measure import Figure, Setting, below, rate, run
-from plifctl.cache import Building, Cache
+from plifctl.cache import Cache, CacheBuilder
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet
-from plifctl.training.batches import Feeder
+from plifctl.data.datasets.base import EventDataset
+from plifctl.training.batches import BatchLoader
 
 BATCH = 16
 
@@ -47,8 +47,8 @@ def _loaders(setting: Setting, name: str, T: int, recordings: int) -> Iterator[F
         counts = make(setting.shared, folder / "raw", recordings)
         dataset, frames = material.sized(name, counts, "number-remainder")
         raw = open_raw(dataset, folder / "raw", frames=frames, verify=False)
-        assert isinstance(raw, EventSet)
-        with Building(raw.dataset, T, raw.frames, folder / "cache") as building:
+        assert isinstance(raw, EventDataset)
+        with CacheBuilder(raw.dataset, T, raw.frames, folder / "cache") as building:
             cache = building.finish(raw)
         spikingjelly = _spikingjelly(name, folder, T)
         tonic = _tonic(raw, folder, T)
@@ -73,7 +73,7 @@ def _loaders(setting: Setting, name: str, T: int, recordings: int) -> Iterator[F
 def _ours(cache: Cache, name: str, rows: np.ndarray, *, held: bool) -> Epoch:
     spec = load_registry().experiment(f"{name}-plif").spec
     assert spec.train.batch_size == BATCH
-    feeder = Feeder(cache, spec, torch.device("cpu"), data_in="memory" if held else "disk")
+    feeder = BatchLoader(cache, spec, torch.device("cpu"), data_in="memory" if held else "disk")
     return lambda epoch: (batch.x for batch in feeder.training(rows, epoch))
 
 
@@ -85,7 +85,7 @@ def _spikingjelly(name: str, folder: Path, T: int) -> Epoch:
     return lambda epoch: (x for x, _ in loader)
 
 
-def _tonic(raw: EventSet, folder: Path, T: int) -> Epoch:
+def _tonic(raw: EventDataset, folder: Path, T: int) -> Epoch:
     from tonic import DiskCachedDataset
     from tonic.transforms import ToFrame
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from plifctl.snn.layers import Dropout, Pool
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 
 class _DatasetFolder(Dataset[tuple[Any, int]]):
@@ -156,7 +156,7 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
                 )
             case nn.BatchNorm2d():
                 made = layer.BatchNorm2d(module.num_features)
-            case Spiking():
+            case SpikingLayer():
                 made = neuron.ParametricLIFNode(
                     init_tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=module.spec.detach_reset
                 )

@@ -21,8 +21,8 @@ from plifctl.config.registry import load_registry
 from plifctl.snn.functional import hash_keys, predict
 from plifctl.snn.losses import loss_of
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.training.layer_metrics import Vitals
-from plifctl.training.optimizer import Optimisation
+from plifctl.training.layer_metrics import LayerMetrics
+from plifctl.training.optimizer import Optimizer
 from plifctl.training.trainer import build_model
 
 THREADS = 2
@@ -111,8 +111,8 @@ class Ours:
     def __init__(self, spec: ExperimentSpec) -> None:
         self.spec = spec
         self.model = network(spec)
-        self.optimisation = Optimisation(self.model, spec.train, torch.device("cpu"))
-        self.vitals = Vitals(self.model)
+        self.optimisation = Optimizer(self.model, spec.train, torch.device("cpu"))
+        self.vitals = LayerMetrics(self.model)
         self._loss = loss_of(spec.train)
         self._classes = len(spec.dataset.classes)
 

@@ -29,9 +29,9 @@ from plifctl.evaluation import summary as anatomy
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.losses import loss_of
 from plifctl.training.cuda_graph import Recorded
-from plifctl.training.layer_metrics import Vitals
+from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.memory import is_out_of_memory
-from plifctl.training.optimizer import Optimisation, autocast
+from plifctl.training.optimizer import Optimizer, autocast
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -54,9 +54,9 @@ class Ours:
         self.spec = spec
         self.model = steps.network(spec).to(DEVICE)
         self.model.kernel = KERNEL
-        self.optimisation = Optimisation(self.model, spec.train, DEVICE, graph=True)
+        self.optimisation = Optimizer(self.model, spec.train, DEVICE, graph=True)
         self.optimisation.begin_epoch(0)
-        self.vitals = Vitals(self.model)
+        self.vitals = LayerMetrics(self.model)
         self._loss = loss_of(spec.train)
         self._recorded = Recorded(self._step, DEVICE)
 
@@ -283,8 +283,8 @@ def scan(setting: Setting) -> Iterator[Figure]:
 def epoch(setting: Setting) -> Iterator[Figure]:
     """An epoch of Fashion-MNIST in full, test included, from its cache."""
     from plifctl import paths
-    from plifctl.cache import find_cache, recipe_of
-    from plifctl.training.batches import Feeder
+    from plifctl.cache import find_cache, raw_independent_key
+    from plifctl.training.batches import BatchLoader
     from plifctl.training.splits import split_a
     from plifctl.training.trainer import Trainer
 
@@ -292,14 +292,14 @@ def epoch(setting: Setting) -> Iterator[Figure]:
         spec = _spec("fashion-mnist-plif", precision)
         title = f"epoch of Fashion-MNIST, batch 16, {precision}"
         try:
-            cache = find_cache(recipe_of(spec.dataset, spec.T, spec.frames), paths.cache_dir(), prepare="")
+            cache = find_cache(raw_independent_key(spec.dataset, spec.T, spec.frames), paths.cache_dir(), prepare="")
         except CacheError as error:
             print(f"left out: {title}: {error}; plifctl prepare fashion-mnist", file=sys.stderr)
             return
         train = spec.train.model_copy(update={"epochs": 3, **({} if GPU else {"subset": 0.001})})
         spec = spec.model_copy(update={"train": train})
         split = split_a(cache.labels, cache.is_test, train.subset, spec.dataset.classes)
-        feeder = Feeder(cache, spec, DEVICE, data_in="device" if GPU else "memory")
+        feeder = BatchLoader(cache, spec, DEVICE, data_in="device" if GPU else "memory")
         told = _Told()
         Trainer(spec, feeder, split, told, kernel=KERNEL, graph=True).run()
         _wait()

@@ -44,7 +44,7 @@ class PlifctlError(Exception):
         self.hint = hint
 
 
-def listed(problems: Iterable[str]) -> str:
+def join_problems(problems: Iterable[str]) -> str:
     """Returns several problems as one message, a line each; those after the first are indented, as in every message."""
     return "\n  ".join(problems)
 
@@ -62,7 +62,7 @@ class RegistryError(PlifctlError):
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, each by itself; :func:`listed` put them together."""
+        """What is wrong, each by itself; :func:`join_problems` put them together."""
         return [line.strip() for line in str(self).splitlines()]
 
 

@@ -10,17 +10,17 @@ import lz4.frame
 import numpy as np
 import zstandard
 
-from plifctl.cache import Building, Cache
-from plifctl.data.datasets.base import EventSet, ImageSet
+from plifctl.cache import Cache, CacheBuilder
+from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 
 _CLASSES = 11
 
 
-def build_cache(raw: EventSet | ImageSet, T: int | None, cache_dir: Path, **options: Any) -> Cache:
+def build_cache(raw: EventDataset | ImageDataset, T: int | None, cache_dir: Path, **options: Any) -> Cache:
     """The cache of raw data that were surveyed before."""
-    with Building(raw.dataset, T, raw.frames, cache_dir, **options) as building:
+    with CacheBuilder(raw.dataset, T, raw.frames, cache_dir, **options) as building:
         return building.finish(raw)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from unit.test_training import CPU, ROWS, ROWS_B, Exact, Recorder, Samples, spec_of
 
-from plifctl.training.distributed import Ranks, joined, seat_of
+from plifctl.training.distributed import Ranks, joined, rank_info
 from plifctl.training.trainer import Trainer
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
@@ -36,7 +36,7 @@ def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    seat = seat_of()
+    seat = rank_info()
     assert seat is not None
     with joined(seat, 60.0) as group:
         found = {protocol: train(group, protocol) for protocol in "AB"}

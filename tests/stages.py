@@ -8,7 +8,7 @@ from torch import Tensor
 from plifctl.config.network import NeuronSpec
 from plifctl.snn.kernels import Kernel, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
 
@@ -51,7 +51,7 @@ def stage(
         return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
 
     x = (1.5 * drawn(*shape) + 0.5).requires_grad_()
-    spiking = Spiking(PLIF.model_copy(update=neuron), shape[2:]).to(device, dtype)
+    spiking = SpikingLayer(PLIF.model_copy(update=neuron), shape[2:]).to(device, dtype)
     if spiking.a is not None:
         spiking.a.data += 0.5 * drawn(*spiking.a.shape)
     found: Result = {}

@@ -6,19 +6,19 @@ journal that survives a kill (:mod:`~plifctl.cache.build`, :mod:`~plifctl.cache.
 others (:mod:`~plifctl.cache.catalogue`), and given to other tools (:mod:`~plifctl.cache.export`).
 """
 
-from plifctl.cache.build import Building, cached, expected_bytes
+from plifctl.cache.build import CacheBuilder, cached, expected_bytes
 from plifctl.cache.catalogue import find_cache, nearest
 from plifctl.cache.file import Cache
-from plifctl.cache.key import CacheKey, key_of, recipe_of
+from plifctl.cache.key import CacheKey, key_of, raw_independent_key
 
 __all__ = [
-    "Building",
     "Cache",
+    "CacheBuilder",
     "CacheKey",
     "cached",
     "expected_bytes",
     "find_cache",
     "key_of",
     "nearest",
-    "recipe_of",
+    "raw_independent_key",
 ]

@@ -23,10 +23,10 @@ from plifctl import files
 from plifctl.cache.chunks import Compression, encode
 from plifctl.cache.file import Cache, write_cache
 from plifctl.cache.journal import Journal, Record
-from plifctl.cache.key import CacheKey, differences, key_of, readable, recipe_of, said
+from plifctl.cache.key import CacheKey, differences, key_of, raw_independent_key, readable, said
 from plifctl.config.base import canonical_json, digest_of
 from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, frame_shape
-from plifctl.data.datasets.base import EventSet, ImageSet, Progress, RecordingFile, Sample, Visit
+from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RecordingFile, Sample, Visit
 from plifctl.data.formats import Events
 from plifctl.data.frames import CountOverflow, inside, integrate_frames, slices_of_duration
 from plifctl.data.thread_map import in_order
@@ -36,7 +36,7 @@ from plifctl.errors import CorruptCacheError, RawDataError
 _log = logging.getLogger(__name__)
 
 
-class Building:
+class CacheBuilder:
     """One build of one cache, as a context: nobody else builds the like meanwhile.
 
     Where no cache of the recipe is there, samples can be framed while raw data are read for the first time
@@ -58,7 +58,7 @@ class Building:
         built: Whether :meth:`finish` built the cache; if not, it was there.
 
     Example:
-        with Building(dataset, 20, frames, cache_dir) as building:
+        with CacheBuilder(dataset, 20, frames, cache_dir) as building:
             cache = building.finish(open_raw(dataset, root, frames=frames, visit=building.visitor))
     """
 
@@ -79,7 +79,7 @@ class Building:
         self.sensor = dataset.shape
         self.workers, self.force, self.compression = workers, force, compression
         self.made_by, self.progress = made_by, progress
-        self.recipe = recipe_of(dataset, T, frames)
+        self.recipe = raw_independent_key(dataset, T, frames)
         self.places = BuildPlaces.of(cache_dir, self.recipe)
         self._held = ExitStack()
         self._locked = False
@@ -113,7 +113,7 @@ class Building:
     def _likely_there(self) -> bool:
         return not self.force and any(self.places.folder.glob(f"{readable(self.recipe)}-*.h5"))
 
-    def finish(self, raw: EventSet | ImageSet) -> Cache:
+    def finish(self, raw: EventDataset | ImageDataset) -> Cache:
         """Returns the cache of ``raw``, built unless it is there.
 
         Raises:
@@ -134,7 +134,7 @@ class Building:
                 return there  # another process built it meanwhile
             for stale in path.parent.glob(f".{path.name}.*.partial"):
                 stale.unlink(missing_ok=True)  # of a killed build: whoever holds the lock is alone
-            if self.T is None and isinstance(raw, EventSet):
+            if self.T is None and isinstance(raw, EventDataset):
                 self.T = self._longest(raw)
             self._open()
             try:
@@ -208,7 +208,7 @@ class Building:
         except CountOverflow as overflow:
             self._overflow = overflow  # finish does it all again
 
-    def _fill(self, raw: EventSet | ImageSet) -> None:
+    def _fill(self, raw: EventDataset | ImageDataset) -> None:
         """Frames what the journal lacks.
 
         Raises:
@@ -232,9 +232,9 @@ class Building:
                 f"{raw.root}: {count} samples read, {n} were found before", hint="did the files change meanwhile?"
             )
 
-    def _missing(self, raw: EventSet | ImageSet, done: frozenset[int]) -> Iterator[list[Record]]:
+    def _missing(self, raw: EventDataset | ImageDataset, done: frozenset[int]) -> Iterator[list[Record]]:
         """The records of all samples that are not ``done``."""
-        if isinstance(raw, EventSet):
+        if isinstance(raw, EventDataset):
             lacking = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
             yield from in_order(partial(self._of_recording, raw, done), lacking, self.workers)
             return
@@ -250,7 +250,7 @@ class Building:
 
         yield from in_order(records, blocks, self.workers)
 
-    def _of_recording(self, raw: EventSet, done: frozenset[int], recording: RecordingFile) -> list[Record]:
+    def _of_recording(self, raw: EventDataset, done: frozenset[int], recording: RecordingFile) -> list[Record]:
         return [
             self._framed(raw.samples[row], raw.source(row), events, n_raw)
             for row, events, n_raw in raw.decode(recording.name, recording.load())
@@ -307,7 +307,7 @@ class Building:
         digest = hashlib.sha256(content.data).digest()
         return Record(name, source, n_raw, n_events, used, duration, digest, encode(content, self.compression))
 
-    def _longest(self, raw: EventSet) -> int:
+    def _longest(self, raw: EventDataset) -> int:
         """The number of slices that hold the longest sample."""
         assert self.frames is not None
         duration_us = self.frames.duration_us
@@ -331,7 +331,7 @@ class Building:
 
     # ------------------------------------------------------------------------------------------ the file
 
-    def _write(self, raw: EventSet | ImageSet, key: CacheKey, path: Path) -> None:
+    def _write(self, raw: EventDataset | ImageDataset, key: CacheKey, path: Path) -> None:
         journal = self._journal
         assert journal is not None
         shape = (self.T, *self.shape) if self.T is not None else self.shape
@@ -394,7 +394,7 @@ def cached(key: CacheKey, cache_dir: Path, *, made_by: str = "") -> Cache | None
     return cache
 
 
-def expected_bytes(raw: EventSet | ImageSet, T: int | None) -> int:
+def expected_bytes(raw: EventDataset | ImageDataset, T: int | None) -> int:
     """Returns the size of a cache before compression, bytes, if no count needs 16 bits; with T None of one frame."""
     return len(raw.samples) * (T if T is not None else 1) * int(np.prod(frame_shape(raw.dataset, raw.frames)))
 
@@ -413,7 +413,7 @@ class BuildPlaces:
 
     @classmethod
     def of(cls, cache_dir: Path, recipe: dict[str, object]) -> BuildPlaces:
-        """Returns those of a :func:`recipe_of`."""
+        """Returns those of a :func:`raw_independent_key`."""
         return cls(cache_dir / str(recipe["dataset"]), f"{readable(recipe)}-{digest_of(recipe)[:12]}")
 
     @property

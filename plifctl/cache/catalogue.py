@@ -25,8 +25,8 @@ from plifctl.cache.file import (
     FORMAT,
     Cache,
     attributes_of,
-    checksum_beside,
     checksum_line,
+    checksum_path,
     content_digest,
     samples_of,
 )
@@ -86,12 +86,12 @@ class Entry:
 
 
 def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
-    """Returns the cache that fits :func:`recipe_of`, whatever raw data it was made of.
+    """Returns the cache that fits :func:`raw_independent_key`, whatever raw data it was made of.
 
     Several are possible, of a subset and of the whole set: the one of ``content`` is taken, or the newest, and said.
 
     Args:
-        wanted: What :func:`recipe_of` gives.
+        wanted: What :func:`raw_independent_key` gives.
         cache_dir: Where caches lie.
         prepare: The command that would build it.
         content: Content digest of the cache preferred: that of an earlier run.
@@ -180,7 +180,7 @@ def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> l
         progress: Told how many samples are read, of how many.
     """
     problems = []
-    beside = checksum_beside(path)
+    beside = checksum_path(path)
     if not beside.exists():  # a build killed after the last rename: all that matters is compared below
         _log.warning("%s: no %s beside it; unused bytes are not compared", path, beside.name)
     else:
@@ -228,7 +228,7 @@ def remove_cache(entry: Entry) -> None:
         CacheError: It is being built.
     """
     with files.machine_errors(entry.path), _nobody_builds(entry):
-        for path in (checksum_beside(entry.path), entry.path):
+        for path in (checksum_path(entry.path), entry.path):
             path.unlink(missing_ok=True)
 
 

@@ -44,7 +44,7 @@ FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeErro
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
 """Columns of event sets."""
 
-MOST_SAMPLE_BYTES = 2**31
+MAX_SAMPLE_BYTES = 2**31
 """Of one sample; what declares more is no cache."""
 
 FORMAT = 2
@@ -260,11 +260,11 @@ def write_cache(
         os.truncate(temporary, end)  # HDF5 knows nothing of the space that was reserved and not needed
         with temporary.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
-        checksum_beside(path).unlink(missing_ok=True)  # killed between two renames, a cache has none, never another's
-    files.write_text(checksum_beside(path), checksum_line(path, digest))
+        checksum_path(path).unlink(missing_ok=True)  # killed between two renames, a cache has none, never another's
+    files.write_text(checksum_path(path), checksum_line(path, digest))
 
 
-def checksum_beside(path: Path) -> Path:
+def checksum_path(path: Path) -> Path:
     """Returns where the sha256 of a cache lies, in the form that ``sha256sum -c`` reads."""
     return path.with_name(f"{path.name}.sha256")
 
@@ -292,7 +292,7 @@ def samples_of(file: h5py.File) -> h5py.Dataset:
     found = _stored(file, name)
     if found.chunks != (1, *found.shape[1:]):
         raise ValueError(f"{name} are not stored as a cache's: a chunk for each sample")
-    if math.prod(found.chunks) * found.dtype.itemsize > MOST_SAMPLE_BYTES:
+    if math.prod(found.chunks) * found.dtype.itemsize > MAX_SAMPLE_BYTES:
         raise ValueError(f"{name} of {found.shape[1:]}: larger than any sample")
     if len(found) > max(file.id.get_filesize(), 1):
         raise ValueError(f"{len(found):,} samples in a file of {file.id.get_filesize():,} bytes")

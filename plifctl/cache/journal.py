@@ -24,7 +24,7 @@ class Record(NamedTuple):
 
     Attributes:
         name: The sample's id.
-        source: What it was framed from: :meth:`plifctl.data.datasets.base.RawSet.source`.
+        source: What it was framed from: :meth:`plifctl.data.datasets.base.RawDataset.source`.
         n_raw: Events read.
         n_events: Events framed.
         n_frames: Frames that hold events or lie before one that does; the rest is padding.

@@ -9,7 +9,7 @@ from typing import Any
 
 from plifctl.config.base import digest_of, flattened
 from plifctl.config.dataset import DatasetSpec, FramesSpec
-from plifctl.data.datasets.base import EventSet, ImageSet
+from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats import DECODER_VERSION
 from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.data.transforms import transforms_version
@@ -32,7 +32,7 @@ class CacheKey:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The part that is known without the raw data: what :func:`recipe_of` gives."""
+        """The part that is known without the raw data: what :func:`raw_independent_key` gives."""
         return {name: value for name, value in self.fields.items() if name != "raw"}
 
 
@@ -44,7 +44,7 @@ def readable(fields: Mapping[str, Any]) -> str:
     return f"{frames['duration_us']}us" if T is None else f"T{T}-{frames['slicing']}"
 
 
-def recipe_of(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) -> dict[str, Any]:
+def raw_independent_key(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) -> dict[str, Any]:
     """Returns the part of a key that is known without the raw data.
 
     Args:
@@ -67,9 +67,9 @@ def recipe_of(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) ->
     }
 
 
-def key_of(raw: EventSet | ImageSet, T: int | None) -> CacheKey:
+def key_of(raw: EventDataset | ImageDataset, T: int | None) -> CacheKey:
     """Returns the key of the cache that ``raw`` gives with ``T`` frames."""
-    return CacheKey({**recipe_of(raw.dataset, T, raw.frames), "raw": raw.digest})
+    return CacheKey({**raw_independent_key(raw.dataset, T, raw.frames), "raw": raw.digest})
 
 
 def differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -31,7 +31,7 @@ _DRAW_SECONDS = 0.25
 
 _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CONTROL_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """What a terminal obeys rather than shows: control characters, changes of direction; and bytes that are no UTF-8."""
 
 _FOREIGN_LINE = re.compile(r"\n(?!  )")
@@ -45,7 +45,7 @@ _stopped: Interrupted | None = None
 
 def _printable(text: str) -> str:
     """A text that shows what no terminal may obey: file names and YAML come from anywhere."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL_CHARS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def emit(text: str) -> None:
@@ -76,7 +76,7 @@ def emit_verdict(name: str, problems: Sequence[str]) -> None:
 def emit_json(tree: Any) -> None:
     """Writes one JSON document to stdout."""
     text = json.dumps(tree, indent=1, ensure_ascii=False)
-    _write(_STEERING.sub(lambda found: json.dumps(found[0])[1:-1], text))
+    _write(_CONTROL_CHARS.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
@@ -154,7 +154,7 @@ class Bar:
         Raises:
             Interrupted: A signal came, and what it raised was lost: Python ignores it in the middle of a clean-up.
         """
-        _heed_a_stop()
+        _raise_if_stopped()
         now = time.monotonic()
         if title is not None and title != self.title:
             self.title, self._started, self._first = title, now, None
@@ -205,7 +205,7 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
 
     def draw() -> None:
         nonlocal drawn
-        _heed_a_stop()
+        _raise_if_stopped()
         if time.monotonic() - drawn >= _DRAW_SECONDS:
             drawn = time.monotonic()
             lively.refresh()
@@ -215,7 +215,7 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
         yield draw
 
 
-def _heed_a_stop() -> None:
+def _raise_if_stopped() -> None:
     if _stopped is not None:
         raise _stopped
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from plifctl.cache import Cache
     from plifctl.evaluation.accuracy import Evaluation, Latency
     from plifctl.evaluation.operations import Operations
-    from plifctl.training.batches import Feeder
+    from plifctl.training.batches import BatchLoader
 
 _MOST_STEPS = 20
 
@@ -65,11 +65,11 @@ def evaluate(
 
     Example: plifctl eval last --record-spikes 10
     """
-    from plifctl.cache import find_cache, recipe_of
+    from plifctl.cache import find_cache, raw_independent_key
     from plifctl.cli.job import check_frames, choose_device
     from plifctl.evaluation.accuracy import evaluate as evaluate_model
     from plifctl.evaluation.operations import count_operations
-    from plifctl.training.batches import Feeder
+    from plifctl.training.batches import BatchLoader
     from plifctl.training.memory import keep_freed_memory
     from plifctl.training.optimizer import autocast
     from plifctl.training.sample_store import choose_place
@@ -85,7 +85,7 @@ def evaluate(
     trained = models.load_trained(path, target, fold=fold_bn, kernel=kernel)
     spec, state, model = trained.spec, trained.state, trained.model
     prepare = options.prepare_command_of(spec, cache_dir=cache_dir)
-    wanted = recipe_of(spec.dataset, spec.T, spec.frames)
+    wanted = raw_independent_key(spec.dataset, spec.T, spec.frames)
     cache = find_cache(wanted, cache_dir or paths.cache_dir(), prepare=prepare, content=state["cache"])
     if cache.content_digest != state["cache"]:
         console.warn(f"trained on a cache of content {state['cache'][:12]}; testing on {cache.content_digest[:12]}")
@@ -94,7 +94,7 @@ def evaluate(
         console.warn(text)
     place, why = choose_place(cache.nbytes, target, data_in)
     console.note(why)
-    feeder = Feeder(cache, spec, target, data_in=place)
+    feeder = BatchLoader(cache, spec, target, data_in=place)
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
     chosen = _rows(cache, rows, record_spikes, sample or ()) if recording else None
     steps = -(-len(rows) // spec.train.batch_size)
@@ -128,7 +128,7 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
     return spread
 
 
-def _few(feeder: Feeder, rows: np.ndarray) -> Iterator[Tensor]:
+def _few(feeder: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
     """Inputs of samples, two at a time: whole spikes of all steps are in memory at once."""
     for batch in feeder.plain(rows):
         for at in range(0, len(batch.x), 2):
@@ -156,7 +156,7 @@ def _rows(cache: Cache, rows: np.ndarray, count: int | None, samples: Sequence[s
 
 
 def _record(
-    trained: models.Trained, feeder: Feeder, cache: Cache, rows: np.ndarray, which: Literal["first", "all"]
+    trained: models.Trained, feeder: BatchLoader, cache: Cache, rows: np.ndarray, which: Literal["first", "all"]
 ) -> dict[str, Any]:
     """Writes the spikes of some samples into the run, and says what was written."""
     from plifctl.evaluation.accuracy import record_spikes

@@ -11,13 +11,13 @@ from plifctl.cli import console
 if TYPE_CHECKING:
     from plifctl.cli.panel import Panel
     from plifctl.config.experiment import ExperimentSpec
-    from plifctl.runs import Beat, Run
+    from plifctl.runs import Run, StepProgress
 
 
 class Screen(Protocol):
     """Who shows a training."""
 
-    def step(self, beat: Beat) -> None:
+    def step(self, beat: StepProgress) -> None:
         """Shows where it is."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ class _Drawn:
     def __init__(self, panel: Panel, draw: Callable[[], None]) -> None:
         self._panel, self._draw = panel, draw
 
-    def step(self, beat: Beat) -> None:
+    def step(self, beat: StepProgress) -> None:
         self._panel.beat = beat
         self._draw()
 
@@ -43,7 +43,7 @@ class _Written:
     def __init__(self, bar: console.Bar, epochs: int, say: Callable[[str], None]) -> None:
         self._bar, self._epochs, self._say = bar, epochs, say
 
-    def step(self, beat: Beat) -> None:
+    def step(self, beat: StepProgress) -> None:
         detail = f"loss {beat.loss:.4f}" if beat.loss is not None else ""
         self._bar.update(beat.step, beat.steps, title=f"epoch {beat.epoch}/{self._epochs} {beat.part}", detail=detail)
 

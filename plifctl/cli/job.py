@@ -14,8 +14,16 @@ from plifctl.cli import console, options
 from plifctl.cli.following import Screen, screen
 from plifctl.config.base import flattened
 from plifctl.config.choices import Protocol, Recipe
-from plifctl.config.registry import Resolved
-from plifctl.errors import CacheError, CheckpointError, CorruptCacheError, Interrupted, ResumeError, UsageError, listed
+from plifctl.config.registry import Experiment
+from plifctl.errors import (
+    CacheError,
+    CheckpointError,
+    CorruptCacheError,
+    Interrupted,
+    ResumeError,
+    UsageError,
+    join_problems,
+)
 from plifctl.runs import ResultRecord, Run, RunData, RunRecorder, find_run
 
 if TYPE_CHECKING:
@@ -66,7 +74,7 @@ class _Work:
     """What all ranks train with."""
 
     ask: Request
-    resolved: Resolved
+    resolved: Experiment
     cache: Cache
     split: Split
     device: torch.device
@@ -75,20 +83,20 @@ class _Work:
 
     def trainer(self, recorder: Recorder) -> Trainer:
         """Returns the training, at its beginning."""
-        from plifctl.training.batches import Feeder
+        from plifctl.training.batches import BatchLoader
         from plifctl.training.trainer import Trainer
 
         ask, spec = self.ask, self.resolved.spec
-        feeder = Feeder(self.cache, spec, self.device, data_in=self.place, ranks=self.ranks)
+        feeder = BatchLoader(self.cache, spec, self.device, data_in=self.place, ranks=self.ranks)
         every = ask.checkpoint_every
         return Trainer(spec, feeder, self.split, recorder, checkpoint_every=every, kernel=ask.kernel, graph=ask.graph)
 
 
 def run_job(ask: Request) -> None:
     """Does what was asked, from the cache to the result on the screen, in one process or as one of several."""
-    from plifctl.training.distributed import Group, Ranks, device_of, joined, seat_of
+    from plifctl.training.distributed import Group, Ranks, device_of, joined, rank_info
 
-    seat = seat_of()
+    seat = rank_info()
     if seat is None:
         _run_job(ask, Ranks())
         return
@@ -182,24 +190,24 @@ def _run_job(ask: Request, ranks: Ranks) -> None:
     _say_result(run, record, ask.as_json)
 
 
-def _is_done(run: Run, resolved: Resolved) -> bool:
+def _is_done(run: Run, resolved: Experiment) -> bool:
     if run.status() != "finished":
         return False
     record = run.record()
     return record.stopped_early or resolved.spec.train.epochs <= record.epochs
 
 
-def _anew(ask: Request) -> Resolved:
+def _anew(ask: Request) -> Experiment:
     if ask.experiment is None:
         raise UsageError(f"plifctl {ask.verb} what?", hint=f"plifctl {ask.verb} demo; plifctl ls lists experiments")
     return _resolve(ask.protocol, ask.experiment, ask.recipe or "paper", ask.overrides)
 
 
-def _resolve(protocol: Protocol, experiment: str, recipe: Recipe, overrides: list[str]) -> Resolved:
+def _resolve(protocol: Protocol, experiment: str, recipe: Recipe, overrides: list[str]) -> Experiment:
     return options.registry().experiment(experiment, recipe=recipe, overrides=overrides).under(protocol)
 
 
-def _as_before(ask: Request, run: Run) -> Resolved:
+def _as_before(ask: Request, run: Run) -> Experiment:
     """The experiment of a run to go on with; only its number of epochs may be another, and larger."""
     config = run.config()
     if config.protocol != ask.protocol:
@@ -215,7 +223,7 @@ def _as_before(ask: Request, run: Run) -> Resolved:
         )
     resolved = _resolve(ask.protocol, experiment, recipe, [*kept, *ask.overrides])
     was, now = config.spec, resolved.spec
-    before, after = (flattened({**s.science(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
+    before, after = (flattened({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
     different = [
         f"{key}: was {before.get(key)}, now {after.get(key)}"
         for key in {**before, **after}
@@ -225,20 +233,20 @@ def _as_before(ask: Request, run: Run) -> Resolved:
         different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
     if different:
         raise ResumeError(
-            listed([f"{run.name} was made with other settings:", *different]),
+            join_problems([f"{run.name} was made with other settings:", *different]),
             hint=f"plifctl {ask.verb} --resume {run.name}",
         )
     return resolved
 
 
-def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
-    from plifctl.cache import find_cache, recipe_of
+def _cache(ask: Request, resolved: Experiment, resumed: Run | None) -> Cache:
+    from plifctl.cache import find_cache, raw_independent_key
     from plifctl.cli.making import make_cache
 
     spec = resolved.spec
     place = ask.cache_dir if ask.cache_dir != paths.cache_dir() else None
     command = options.prepare_command_of(spec, raw=ask.raw, cache_dir=place, no_checksum=ask.no_checksum)
-    wanted = recipe_of(spec.dataset, spec.T, spec.frames)
+    wanted = raw_independent_key(spec.dataset, spec.T, spec.frames)
     content = resumed.info()["cache"]["content_digest"] if resumed is not None else None
     try:
         cache = find_cache(
@@ -272,7 +280,7 @@ def _cache(ask: Request, resolved: Resolved, resumed: Run | None) -> Cache:
     return cache
 
 
-def _split(ask: Request, resolved: Resolved, cache: Cache) -> Split:
+def _split(ask: Request, resolved: Experiment, cache: Cache) -> Split:
     from plifctl.training.splits import split_a, split_b
 
     spec = resolved.spec

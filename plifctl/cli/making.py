@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from plifctl import paths
-from plifctl.cache import Building, Cache
+from plifctl.cache import Cache, CacheBuilder
 from plifctl.cache.chunks import Compression
 from plifctl.cli import console
 from plifctl.cli.fetch import fetch, how_to_get, plan_of
 from plifctl.config.dataset import DatasetSpec, FramesSpec
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet, ImageSet, Visit
+from plifctl.data.datasets.base import EventDataset, ImageDataset, Visit
 from plifctl.errors import MissingRawDataError
 
 
@@ -48,7 +48,7 @@ def make_cache(
     Raises:
         MissingRawDataError: As :func:`read_raw`.
     """
-    with Building(
+    with CacheBuilder(
         dataset,
         T,
         frames,
@@ -89,7 +89,7 @@ def read_raw(
     workers: int,
     visit: Callable[[], Visit | None] = lambda: None,
     remember: bool = True,
-) -> EventSet | ImageSet:
+) -> EventDataset | ImageDataset:
     """Finds and surveys raw data, with a bar; downloads what is missing.
 
     Args:
@@ -108,7 +108,7 @@ def read_raw(
         MissingRawDataError: Files are missing that cannot or must not be downloaded; says how to get them.
     """
 
-    def read() -> EventSet | ImageSet:
+    def read() -> EventDataset | ImageDataset:
         console.note(f"reading {dataset.title} …")
         with console.bar(f"reading {dataset.title}", "MB") as bar:
             return open_raw(

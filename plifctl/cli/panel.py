@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from plifctl.runs import Beat, best_row
+from plifctl.runs import StepProgress, best_row
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
@@ -70,7 +70,7 @@ class Panel:
     def __init__(self, title: str, run: str, epochs: int, batch_size: int, rows: Sequence[dict[str, Any]]) -> None:
         self.title, self.run, self.epochs, self.batch_size = title, run, epochs, batch_size
         self.rows = list(rows)
-        self.beat: Beat | None = None
+        self.beat: StepProgress | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.size.height
@@ -95,7 +95,7 @@ class Panel:
         speed = f"{beat.rate * self.batch_size:,.1f} samples/s"
         return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
 
-    def _left(self, beat: Beat) -> dict[str, float]:
+    def _left(self, beat: StepProgress) -> dict[str, float]:
         """Seconds to the ends of epoch and run: earlier epochs tell, before the first one is over its steps' speed."""
         if beat.rate <= 0:
             return {}

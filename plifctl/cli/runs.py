@@ -411,7 +411,7 @@ def _differences(curves: list[Curve], runs_dir: Path) -> dict[str, list[Any]]:
             run = Run(runs_dir / curve.name)
             spec = run.config().spec
             about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
-            known |= {"train.epochs": spec.train.epochs, **flattened(spec.science()), **flattened(about)}
+            known |= {"train.epochs": spec.train.epochs, **flattened(spec.identity()), **flattened(about)}
         settings.append(known)
     # what is not known of a run is no difference
     keys = {key: None for setting in settings for key in setting if key != "name"}

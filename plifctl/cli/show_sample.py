@@ -14,7 +14,7 @@ from plifctl.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from plifctl.cache import Cache
     from plifctl.config.choices import Recipe
-    from plifctl.config.dataset import DatasetSpec, FramedSpec
+    from plifctl.config.dataset import DatasetSpec, Framing
     from plifctl.report.pictures import Sample
 
 _SLICING = {
@@ -112,9 +112,9 @@ def show_sample(
 
 
 def _cache(
-    framed: FramedSpec, T: int | None, recipe: Recipe | None, overrides: list[str], cache_dir: Path | None
+    framed: Framing, T: int | None, recipe: Recipe | None, overrides: list[str], cache_dir: Path | None
 ) -> Cache:
-    from plifctl.cache import find_cache, recipe_of
+    from plifctl.cache import find_cache, raw_independent_key
 
     events = framed.frames is not None
     prepare = options.prepare_command(
@@ -126,7 +126,9 @@ def _cache(
         cache_dir=cache_dir,
         no_checksum=False,
     )
-    return find_cache(recipe_of(framed.dataset, T, framed.frames), cache_dir or paths.cache_dir(), prepare=prepare)
+    return find_cache(
+        raw_independent_key(framed.dataset, T, framed.frames), cache_dir or paths.cache_dir(), prepare=prepare
+    )
 
 
 def _chosen(

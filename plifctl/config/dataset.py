@@ -97,7 +97,7 @@ class FramesSpec(Spec):
         return self
 
 
-class FramedSpec(Spec):
+class Framing(Spec):
     """A data set and how its events are framed; images are not."""
 
     dataset: DatasetSpec

@@ -14,7 +14,7 @@ from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
 
 
-class Published(Spec):
+class Reported(Spec):
     """What the authors report for an experiment, and where."""
 
     accuracy_a: float = Field(gt=0, le=100)
@@ -38,7 +38,7 @@ class ExperimentSpec(Spec):
     name: str
     title: str
     recipe: Recipe
-    published: Published | None = None
+    published: Reported | None = None
     T: int = Field(ge=1, le=MAX_T)
     dataset: DatasetSpec
     frames: FramesSpec | None = None
@@ -70,7 +70,7 @@ class ExperimentSpec(Spec):
             raise Misfit(text, ("network", "structure")) from None
         return self
 
-    def science(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
         tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
         tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
@@ -86,8 +86,8 @@ class ExperimentSpec(Spec):
 
     @property
     def digest(self) -> str:
-        """sha256 of :meth:`science`, hexadecimal."""
-        return digest_of(self.science())
+        """sha256 of :meth:`identity`, hexadecimal."""
+        return digest_of(self.identity())
 
     def under(self, protocol: Protocol) -> ExperimentSpec:
         """Returns the experiment as a protocol runs it: B may have another T."""

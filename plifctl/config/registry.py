@@ -20,12 +20,12 @@ from plifctl import paths
 from plifctl.config.augmentation import EVENT_AUGMENTATIONS
 from plifctl.config.base import Misfit, Spec
 from plifctl.config.choices import RECIPES, Protocol, Recipe
-from plifctl.config.dataset import FramedSpec
+from plifctl.config.dataset import Framing
 from plifctl.config.experiment import ExperimentSpec, is_modification
 from plifctl.config.network import NetworkSpec
 from plifctl.config.transforms import TRANSFORMS
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
-from plifctl.errors import RegistryError, UsageError, did_you_mean, listed
+from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 
 _S = TypeVar("_S", bound=Spec)
 
@@ -43,7 +43,7 @@ _FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - 
 
 
 @dataclass(frozen=True)
-class Resolved:
+class Experiment:
     """An experiment with nothing left to look up.
 
     Attributes:
@@ -61,13 +61,13 @@ class Resolved:
         """The overrides that make this another experiment: all but seed and epochs."""
         return tuple(filter(is_modification, self.overrides))
 
-    def under(self, protocol: Protocol) -> Resolved:
+    def under(self, protocol: Protocol) -> Experiment:
         """Returns the experiment as a protocol runs it; a T given on the command line holds for both."""
         if any(text.split("=")[0].strip() == "T" for text in self.overrides):
             return self
         spec = self.spec.under(protocol)
         origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
-        return Resolved(spec, origins, self.overrides)
+        return Experiment(spec, origins, self.overrides)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Registry:
         """Returns the names of all experiments, those of one data set together."""
         return list(self._experiments)
 
-    def dataset(self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> FramedSpec:
+    def dataset(self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Framing:
         """Returns a data set and the recipe's way to frame it.
 
         Args:
@@ -117,7 +117,7 @@ class Registry:
             raise UsageError(f"--set {overrides[0]}: {name} is a set of images, which are not framed")
         for text in overrides:
             tree = merged(tree, _override(text, ("frames",)))
-        return _validated(FramedSpec, tree, name)
+        return _validated(Framing, tree, name)
 
     def network(self, name: str) -> NetworkSpec:
         """Returns a network.
@@ -128,7 +128,7 @@ class Registry:
         """
         return _validated(NetworkSpec, self._network_layer(_known("network", name, self._networks), Origin(name)), name)
 
-    def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Resolved:
+    def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Experiment:
         """Returns an experiment with its layers merged.
 
         Args:
@@ -164,7 +164,7 @@ class Registry:
             Branch(here, {"name": Leaf(name, here), "recipe": Leaf(recipe, Origin("--recipe"))}),
         )
         spec = _validated(ExperimentSpec, tree, name)
-        return Resolved(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, tuple(overrides))
+        return Experiment(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, tuple(overrides))
 
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
@@ -312,7 +312,7 @@ def _unknown_recipes(tree: Branch) -> Iterator[str]:
 def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
     found, problems = _collected(entries)
     if problems:
-        raise RegistryError(listed(problems), hint="plifctl check lists the problems of all files")
+        raise RegistryError(join_problems(problems), hint="plifctl check lists the problems of all files")
     return found
 
 
@@ -373,8 +373,8 @@ def _validated(model: type[_S], tree: Branch, name: str) -> _S:
         problems = [_problem(model, tree, name, details) for details in error.errors(include_url=False)]
     given = [text for text in problems if text.startswith("--set")]
     if given:
-        raise UsageError(listed(given))
-    raise RegistryError(listed(problems), hint="plifctl check lists the problems of all files")
+        raise UsageError(join_problems(given))
+    raise RegistryError(join_problems(problems), hint="plifctl check lists the problems of all files")
 
 
 def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDetails) -> str:

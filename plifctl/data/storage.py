@@ -151,7 +151,7 @@ class Storage:
             told(self.nbytes())
             return known
         found = Survey()
-        with self._md5_meanwhile() as md5s:
+        with self._md5_in_background() as md5s:
             self._read_all(found, told, workers, visit)
         found.md5s[:0] = md5s
         if note is not None:
@@ -318,7 +318,7 @@ class Storage:
         return content
 
     @contextmanager
-    def _md5_meanwhile(self) -> Iterator[list[str]]:
+    def _md5_in_background(self) -> Iterator[list[str]]:
         """Yields a list that holds the md5 of an archive's file afterwards: a thread reads it beside the others."""
         found: list[str] = []
         if not self.path.is_file():

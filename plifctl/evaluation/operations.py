@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from plifctl.snn.functional import charge, fire, reset
 from plifctl.snn.layers import Conv, Dropout, Pool
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 PICOJOULES = {"MAC": 4.6, "AC": 0.9}
 """Of a 32-bit floating-point multiplication with addition, and of an addition alone, in 45 nm CMOS (Horowitz 2014)."""
@@ -92,7 +92,7 @@ def count_operations(model: SpikingNetwork, batches: Iterable[Tensor], T: int) -
     found = {
         name: LayerOperations(name)
         for name, layer in model.layers.items()
-        if isinstance(layer, Conv | nn.Linear | Spiking)
+        if isinstance(layer, Conv | nn.Linear | SpikingLayer)
     }
     samples = 0
     try:
@@ -120,7 +120,7 @@ def _count(model: SpikingNetwork, batch: Tensor, T: int, found: dict[str, LayerO
             else:
                 found[name].effective_macs += products
             x = layer(x)
-        elif isinstance(layer, Spiking):
+        elif isinstance(layer, SpikingLayer):
             x, updates = _fired(layer, x if len(x) > 1 or batch.dim() == 5 else x.expand(T, *x.shape[1:]))
             found[name].updates += updates
             binary = True
@@ -138,7 +138,7 @@ def _products(layer: Conv | nn.Linear, x: Tensor, weight: Tensor) -> float:
     return float(F.conv2d(flat, weight, stride=stride, padding=padding).sum(dtype=torch.float64))
 
 
-def _fired(layer: Spiking, x: Tensor) -> tuple[Tensor, float]:
+def _fired(layer: SpikingLayer, x: Tensor) -> tuple[Tensor, float]:
     """The spikes of ``[T, N, ...]``, and how many potentials were changed."""
     k, v_threshold, v_reset, soft, _, surrogate, width = layer.dynamics(x)
     v = torch.full_like(x[0], v_reset)

@@ -20,7 +20,7 @@ from plifctl.config.experiment import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.config.yaml_tree import YamlError, read_tree
-from plifctl.errors import RegistryError, UsageError, did_you_mean, listed
+from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 from plifctl.report.selection import OPTIMISM, build_optimism
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
@@ -290,7 +290,7 @@ def _read(path: Path) -> _Published:
         raise RegistryError(str(error)) from None
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        raise RegistryError(listed(problems)) from None
+        raise RegistryError(join_problems(problems)) from None
     wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
     if wrong:
         raise RegistryError(

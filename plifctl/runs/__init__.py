@@ -42,14 +42,13 @@ from plifctl.runs.imported import (
     save_imported,
 )
 from plifctl.runs.manifest import verify_run
-from plifctl.runs.progress_file import Beat
+from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
     "TAGS",
-    "Beat",
     "Curve",
     "ImportedRun",
     "ResultRecord",
@@ -59,6 +58,7 @@ __all__ = [
     "RunRecorder",
     "SpikeRecording",
     "Status",
+    "StepProgress",
     "all_runs",
     "best_row",
     "check_records",

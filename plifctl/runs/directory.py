@@ -21,10 +21,10 @@ import yaml
 from plifctl import files, paths
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import Resolved
+from plifctl.config.registry import Experiment
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.checksums import sealed, unsealed
-from plifctl.runs.progress_file import Beat, read_beat
+from plifctl.runs.progress_file import StepProgress, read_beat
 from plifctl.runs.records import ResultRecord, read_record
 
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
@@ -134,7 +134,7 @@ class Run:
         """Returns what a process holds for as long as it trains the run."""
         return filelock.FileLock(self.path / ".lock")
 
-    def beat(self) -> Beat | None:
+    def beat(self) -> StepProgress | None:
         """Returns where a run that is live was a moment ago; None where nothing is known."""
         return read_beat(self.path / "progress.json")
 
@@ -168,7 +168,7 @@ class Run:
 
 def create_run(
     runs_dir: Path,
-    resolved: Resolved,
+    resolved: Experiment,
     protocol: Protocol,
     *,
     cache: dict[str, Any],
@@ -218,7 +218,7 @@ def _remove_half_made(runs_dir: Path) -> None:
                 shutil.rmtree(path)
 
 
-def write_config(path: Path, resolved: Resolved, protocol: Protocol) -> None:
+def write_config(path: Path, resolved: Experiment, protocol: Protocol) -> None:
     """Writes the ``config.yaml`` of the run in the folder ``path``."""
     tree = {
         "experiment": resolved.spec.name,
@@ -246,9 +246,9 @@ def find_run(name: str, runs_dir: Path) -> Run:
     if len(exact or fitting) == 1:
         return (exact or fitting)[0]
     if fitting:
-        listed = ", ".join(run.name for run in fitting[-5:])
+        names = ", ".join(run.name for run in fitting[-5:])
         latest = "the latest are " if len(fitting) > 5 else ""
-        raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{listed}", hint="give more of the name")
+        raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{names}", hint="give more of the name")
     hint = "plifctl runs lists them; a path will do, too" if there else "there is none; plifctl train demo makes one"
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 

@@ -13,7 +13,7 @@ EVERY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Beat:
+class StepProgress:
     """Where a training is.
 
     Attributes:
@@ -35,7 +35,7 @@ class Beat:
     elapsed: float
 
 
-class Pulse:
+class ProgressTracker:
     """Makes beats of steps, with the speed they come at."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Pulse:
         self._epoch_began = self._part_began = time.monotonic()
         self._first = 0
 
-    def beat(self, epoch: int, step: int, steps: int, loss: float, part: str) -> Beat:
+    def beat(self, epoch: int, step: int, steps: int, loss: float, part: str) -> StepProgress:
         """Returns the beat of a step that is just done; arguments as of ``Recorder.on_step``."""
         now = time.monotonic()
         if self._part is None or self._part[0] != epoch:
@@ -53,10 +53,10 @@ class Pulse:
         took = now - self._part_began
         rate = (step - self._first) / took if took > 0 else 0.0
         known = None if math.isnan(loss) else loss
-        return Beat(epoch, part, step, steps, known, round(rate, 3), round(now - self._epoch_began, 1))
+        return StepProgress(epoch, part, step, steps, known, round(rate, 3), round(now - self._epoch_began, 1))
 
 
-def write_beat(path: Path, beat: Beat) -> None:
+def write_beat(path: Path, beat: StepProgress) -> None:
     """Replaces ``path``, whole or not at all. A training does not fail because nobody can look on."""
     temporary = path.with_name(f".{path.name}.partial")
     with suppress(OSError):
@@ -64,9 +64,9 @@ def write_beat(path: Path, beat: Beat) -> None:
         temporary.replace(path)
 
 
-def read_beat(path: Path) -> Beat | None:
+def read_beat(path: Path) -> StepProgress | None:
     """Returns the last beat; None where there is none that can be read."""
     try:
-        return Beat(**json.loads(path.read_text(encoding="utf-8")))
+        return StepProgress(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

@@ -16,13 +16,13 @@ import filelock
 
 from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import Resolved
+from plifctl.config.registry import Experiment
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
 from plifctl.runs.checksums import sealed
 from plifctl.runs.directory import Run, write_config
 from plifctl.runs.manifest import write_manifest
-from plifctl.runs.progress_file import EVERY_SECONDS, Beat, Pulse, write_beat
+from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_beat
 from plifctl.runs.records import ResultRecord, RunData, record_text
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ class RunRecorder:
         self.run, self.spec = run, spec
         self._cache = str(run.info()["cache"]["content_digest"])
         self.signum: int | None = None
-        self.beat: Beat | None = None  # of the last step
-        self._pulse, self._beaten = Pulse(), 0.0
+        self.beat: StepProgress | None = None  # of the last step
+        self._pulse, self._beaten = ProgressTracker(), 0.0
         self._board: SummaryWriter | None = None
 
     @contextmanager
@@ -76,7 +76,7 @@ class RunRecorder:
             (self.run.path / "progress.json").unlink(missing_ok=True)
             lock.release()
 
-    def begin(self, resolved: Resolved, epochs_done: int) -> None:
+    def begin(self, resolved: Experiment, epochs_done: int) -> None:
         """Notes that the run goes on.
 
         Args:
@@ -127,7 +127,9 @@ class RunRecorder:
         """Returns the signal that was received, if one was."""
         return self.signum
 
-    def finish(self, outcome: Outcome, resolved: Resolved, data: RunData, environment: dict[str, Any]) -> ResultRecord:
+    def finish(
+        self, outcome: Outcome, resolved: Experiment, data: RunData, environment: dict[str, Any]
+    ) -> ResultRecord:
         """Writes what a finished run has: the manifest of all files, then the record, last of all."""
         spec = resolved.spec
         record = ResultRecord(

@@ -13,7 +13,7 @@ from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Pool
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 Observer = Callable[[str, Tensor], None]
 """Is handed the name of each spiking layer and its spikes ``[T, N, ...]``."""
@@ -47,7 +47,7 @@ class _Stage(NamedTuple):
 
     name: str
     norm: BatchNorm | None
-    spiking: Spiking
+    spiking: SpikingLayer
     pool: Pool | None
     layers: int
 
@@ -57,7 +57,7 @@ def _stage_at(layers: list[tuple[str, nn.Module]], number: int, *, whole: bool) 
     norm = layers[number][1]
     at = number + isinstance(norm, BatchNorm)
     name, spiking = layers[at] if at < len(layers) else ("", None)
-    if not isinstance(spiking, Spiking):
+    if not isinstance(spiking, SpikingLayer):
         return None
     pool = layers[at + 1][1] if at + 1 < len(layers) else None
     inside = isinstance(pool, Pool) and pool.kernel == pool.stride and not whole
@@ -123,7 +123,7 @@ class SpikingNetwork(nn.Module):
             case structure.Plain("batch-norm"):
                 return BatchNorm(shape[0], per_step=self.network.batch_norm == "per-step")
             case structure.Plain("spiking"):
-                return Spiking(self.neuron, shape)
+                return SpikingLayer(self.neuron, shape)
             case _:
                 return Dropout(self.network.dropout)
 
@@ -177,9 +177,9 @@ class SpikingNetwork(nn.Module):
             number += 1
         return vote(x, self.voters)
 
-    def spiking_layers(self) -> dict[str, Spiking]:
+    def spiking_layers(self) -> dict[str, SpikingLayer]:
         """Returns the spiking layers by name, in order."""
-        return {name: layer for name, layer in self.layers.items() if isinstance(layer, Spiking)}
+        return {name: layer for name, layer in self.layers.items() if isinstance(layer, SpikingLayer)}
 
     def taus(self) -> list[float]:
         """Returns each spiking layer's time constant, in time steps."""

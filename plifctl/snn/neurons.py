@@ -9,7 +9,7 @@ from plifctl.config.network import NeuronSpec
 from plifctl.snn.functional import Dynamics, tau_to_a
 
 
-class Spiking(nn.Module):
+class SpikingLayer(nn.Module):
     """A layer of PLIF or LIF neurons.
 
     Parameters are what is learnt and nothing else: of PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and if the spec

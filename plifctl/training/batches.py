@@ -58,7 +58,7 @@ def identities(sample_ids: Sequence[str]) -> np.ndarray:
     )
 
 
-class Feeder:
+class BatchLoader:
     """Makes batches of one experiment's samples. A batch stays as it is for as long as anybody has it.
 
     Args:

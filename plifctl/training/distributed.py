@@ -25,7 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, listed
+from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, join_problems
 
 V = TypeVar("V")
 
@@ -100,7 +100,7 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Seat:
+class RankInfo:
     """Where a process stands among those it was started with.
 
     Attributes:
@@ -118,7 +118,7 @@ class Seat:
     port: int
 
 
-def seat_of(environment: Mapping[str, str] = os.environ) -> Seat | None:
+def rank_info(environment: Mapping[str, str] = os.environ) -> RankInfo | None:
     """Returns the seat that torchrun or SLURM's srun gave this process; None: it is alone.
 
     Raises:
@@ -142,7 +142,7 @@ def seat_of(environment: Mapping[str, str] = os.environ) -> Seat | None:
             f"the environment names a rank, but not wholly: {error}",
             hint="start with torchrun or srun, or unset RANK and WORLD_SIZE",
         ) from None
-    return Seat(*numbers, host, port) if numbers[1] > 1 else None
+    return RankInfo(*numbers, host, port) if numbers[1] > 1 else None
 
 
 def first_host(nodes: str) -> str:
@@ -167,7 +167,7 @@ class Group(Ranks):
         first_is_through: The first rank keeps and says nothing more; what made all of them end is said.
     """
 
-    def __init__(self, seat: Seat, store: Store, timeout: float) -> None:
+    def __init__(self, seat: RankInfo, store: Store, timeout: float) -> None:
         self.rank, self.size = seat.rank, seat.size
         self._store, self._timeout = store, timeout
         self._turns = 0
@@ -222,7 +222,7 @@ class Group(Ranks):
             return
         while not self._store.check([f"turn/{self._turns}"]):
             if self._store.check(["error"]):
-                raise self._news()
+                raise self._peer_error()
             time.sleep(_ASK_SECONDS)
         yield
 
@@ -233,12 +233,12 @@ class Group(Ranks):
         except RankError:
             raise
         except (Exception, Interrupted) as error:
-            if _is_silence(error):
-                raise self._news(error) from error
+            if _is_comm_error(error):
+                raise self._peer_error(error) from error
             self._tell(error)
             raise
 
-    def take_leave(self, *, failed: bool) -> None:
+    def shutdown_barrier(self, *, failed: bool) -> None:
         """Waits until the first rank is through with what it keeps and says, and notes whether it is.
 
         Args:
@@ -278,7 +278,7 @@ class Group(Ranks):
             self._store.compare_set("error", "", json.dumps(said))
         _close()
 
-    def _news(self, silence: BaseException | None = None) -> RankError:
+    def _peer_error(self, silence: BaseException | None = None) -> RankError:
         """Returns what is known of the rank that does not answer any more."""
         with suppress(RuntimeError):
             self._store.set(f"here/{self.rank}", "yes")
@@ -296,7 +296,7 @@ class Group(Ranks):
 
 
 @contextmanager
-def joined(seat: Seat, timeout: float) -> Iterator[Group]:
+def joined(seat: RankInfo, timeout: float) -> Iterator[Group]:
     """Meets the other processes and trains as one with them; on all of them the block ends the same way.
 
     Args:
@@ -332,15 +332,15 @@ def joined(seat: Seat, timeout: float) -> Iterator[Group]:
     except (Exception, Interrupted):
         for signum in (signal.SIGINT, signal.SIGTERM):  # from torchrun, which ends the others when one has ended
             signal.signal(signum, signal.SIG_IGN)
-        group.take_leave(failed=True)
+        group.shutdown_barrier(failed=True)
         raise
     else:
-        group.take_leave(failed=False)
+        group.shutdown_barrier(failed=False)
     finally:
         _close()
 
 
-def device_of(seat: Seat | None, name: str | None) -> str | None:
+def device_of(seat: RankInfo | None, name: str | None) -> str | None:
     """Returns the name of the device that a rank works on, of the one that was asked for.
 
     Args:
@@ -382,12 +382,12 @@ def compare_ranks(ranks: Ranks, facts: Mapping[str, Any]) -> None:
     ]
     if different:
         raise UsageError(
-            listed(["ranks were started with different things:", *different]),
+            join_problems(["ranks were started with different things:", *different]),
             hint="start all with the same command, code, registry and caches",
         )
 
 
-def _is_silence(error: BaseException) -> bool:
+def _is_comm_error(error: BaseException) -> bool:
     """Whether an exchange with other ranks failed: torch has no one type for it, so its words are looked at."""
     text = str(error)
     return isinstance(error, RuntimeError) and (

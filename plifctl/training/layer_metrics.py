@@ -1,7 +1,7 @@
-"""What an epoch is told by beside loss and accuracy: time constants, gradients, memory.
+"""Per-layer metrics of an epoch: time constants, gradients, memory.
 
-:class:`Vitals` watches one network. It adds up the gradients' norms on the device, without waiting for it, and looks at
-everything else once an epoch.
+:class:`LayerMetrics` watches one network. It adds up the gradients' norms on the device, without waiting for it, and
+looks at everything else once an epoch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 _ABOVE_ZERO = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -29,7 +29,7 @@ TAU_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Of the time constants of a layer that has several: minimum, quartiles, maximum."""
 
 
-class Vitals:
+class LayerMetrics:
     """Watches a network through its epochs.
 
     Args:
@@ -39,7 +39,7 @@ class Vitals:
     def __init__(self, model: SpikingNetwork) -> None:
         self.model = model
         layers = model.layers.items()
-        self._names = [name for name, layer in layers if isinstance(layer, Spiking) or list(layer.parameters())]
+        self._names = [name for name, layer in layers if isinstance(layer, SpikingLayer) or list(layer.parameters())]
         self._parameters = [(i, p) for i, name in enumerate(self._names) for p in model.layers[name].parameters()]
         device = next(model.parameters()).device
         self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
@@ -99,7 +99,7 @@ class Vitals:
         found: dict[str, dict[str, Any]] = {}
         before: tuple[str, nn.Module] | None = None
         for name, layer in self.model.layers.items():
-            if isinstance(layer, Spiking) and before is not None and isinstance(before[1], nn.Linear):
+            if isinstance(layer, SpikingLayer) and before is not None and isinstance(before[1], nn.Linear):
                 weight = before[1].weight.detach()
                 k = layer.dynamics(weight).k.detach()  # one, or one for each feature
                 found[before[0]] = distribution(weight * k.reshape(-1, 1))

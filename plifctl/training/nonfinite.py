@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from plifctl.snn.networks import SpikingNetwork
 
 
-def what_broke(model: SpikingNetwork, again: Callable[[], object]) -> str | None:
+def find_nonfinite_layer(model: SpikingNetwork, again: Callable[[], object]) -> str | None:
     """Says where the first number is that is not finite: in weights, going forward, or going back; None: in no layer.
 
     Args:

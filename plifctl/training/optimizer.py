@@ -138,7 +138,7 @@ def why_no_graph(train: TrainSpec, device: torch.device, processes: int) -> str 
     return None
 
 
-class Optimisation:
+class Optimizer:
     """Takes gradients to new weights.
 
     Args:

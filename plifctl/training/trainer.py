@@ -27,13 +27,13 @@ from plifctl.snn.functional import predict
 from plifctl.snn.kernels import Kernel
 from plifctl.snn.losses import loss_of
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.training.batches import Batch, Feeder
+from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.cuda_graph import Recorded
 from plifctl.training.device_sums import Sums
-from plifctl.training.layer_metrics import Vitals
+from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.memory import is_out_of_memory
-from plifctl.training.nonfinite import what_broke
-from plifctl.training.optimizer import Optimisation, autocast, learning_rate
+from plifctl.training.nonfinite import find_nonfinite_layer
+from plifctl.training.optimizer import Optimizer, autocast, learning_rate
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
 from plifctl.training.randomness import random_state, set_random_state
 from plifctl.training.splits import Split
@@ -68,7 +68,7 @@ class Trainer:
     def __init__(
         self,
         spec: ExperimentSpec,
-        feeder: Feeder,
+        feeder: BatchLoader,
         split: Split,
         recorder: Recorder,
         *,
@@ -81,12 +81,12 @@ class Trainer:
         self.checkpoint_every = checkpoint_every
         self.model = build_model(spec, feeder.device, kernel)
         self.ranks.equalise(self.model)
-        self.optimisation = Optimisation(self.model, spec.train, feeder.device, graph=graph)
+        self.optimisation = Optimizer(self.model, spec.train, feeder.device, graph=graph)
         self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
         self._sums = Sums(feeder.device)
         self.look_late = feeder.device.type == "cuda"
         self.look_every = LOOK_EVERY if self.look_late else 1
-        self.vitals = Vitals(self.model)
+        self.vitals = LayerMetrics(self.model)
         self.progress = Progress()
         self.select_by = "validation" if len(split.validation) else "test"
 
@@ -131,11 +131,11 @@ class Trainer:
         """
         size = self.spec.train.batch_size
         try:
-            while self._goes_on():
+            while self._should_continue():
                 self._epoch()
             return self._outcome()
         except _Stop as stop:
-            if self._goes_on():  # else the last epoch saved it, and the model is the best
+            if self._should_continue():  # else the last epoch saved it, and the model is the best
                 self.recorder.save("last", self.state())
             self.ranks.meet()  # whoever leaves earlier makes torchrun end the one that saves
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
@@ -153,7 +153,7 @@ class Trainer:
                 hint="--set train.batch_size=2 or more, or --set network.batch_norm=over-time",
             ) from error
 
-    def _goes_on(self) -> bool:
+    def _should_continue(self) -> bool:
         progress, patience = self.progress, self.spec.train.early_stop
         patient = patience is None or progress.epoch - progress.best_epoch < patience
         return progress.epoch < self.spec.train.epochs and patient
@@ -264,14 +264,14 @@ class Trainer:
             if failed is not None:
                 begin, end = self._step_around(part.step - part.batches + failed * self.spec.train.accumulate)
                 alone = f"the loss is {loss_sum / part.seen}, or the norm of all gradients together infinite"
-                raise self._diverged(self._second_look(begin, end) or alone, end)
+                raise self._diverged(self._replay_failed_step(begin, end) or alone, end)
             progress.loss_sum += loss_sum
             progress.correct += int(correct)
             progress.seen += part.seen
             shown = loss_sum / part.seen
         return shown
 
-    def _second_look(self, begin: int, end: int) -> str | None:
+    def _replay_failed_step(self, begin: int, end: int) -> str | None:
         """Runs the batches of a step once more, with the weights it had, and says which layer broke."""
 
         def again() -> None:
@@ -282,7 +282,7 @@ class Trainer:
                     self._backward(batch, self.feeder.samples_in(self.split.train, begin, end))
             self.ranks.sum_gradients(self.model.parameters())
 
-        return what_broke(self.model, again)
+        return find_nonfinite_layer(self.model, again)
 
     def _finite_taus(self) -> list[float]:
         taus = self.model.taus()

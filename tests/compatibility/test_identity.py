@@ -17,7 +17,7 @@ _PROTOCOLS: tuple[Any, ...] = ("A", "B")
 
 
 def _registry() -> Any:
-    from plifctl.registry import load_registry
+    from plifctl.config.registry import load_registry
 
     return load_registry()
 
@@ -34,16 +34,16 @@ def _digest(spec: Any) -> str:
 
 def _science(spec: Any) -> dict[str, Any]:
     """Returns what is hashed for the digest."""
-    tree: dict[str, Any] = spec.science()
+    tree: dict[str, Any] = spec.identity()
     return tree
 
 
 def _key(dataset: str, recipe: str, T: int | None, overrides: list[str]) -> Any:
     """Returns the cache key, with ``fields``, ``digest`` and ``path``, of a data set of raw data that nobody has."""
-    from plifctl.cache.key import CacheKey, recipe_of
+    from plifctl.cache.key import CacheKey, raw_independent_key
 
     found = _registry().dataset(dataset, _recipe(recipe), overrides)
-    return CacheKey({**recipe_of(found.dataset, T, found.frames), "raw": IDENTITY["raw"]})
+    return CacheKey({**raw_independent_key(found.dataset, T, found.frames), "raw": IDENTITY["raw"]})
 
 
 def _recipe(name: str) -> Any:

@@ -106,10 +106,10 @@ def recordings() -> dict[str, Format]:
 
 def archives(place: Path) -> dict[str, Format]:
     """Raw data sets in archives, read as ``prepare`` reads them."""
-    from plifctl.config.dataset import FramedSpec
+    from plifctl.config.dataset import Framing
     from plifctl.config.registry import load_registry
     from plifctl.data.datasets import open_raw
-    from plifctl.data.datasets.base import EventSet
+    from plifctl.data.datasets.base import EventDataset
 
     write_gestures(place / "DvsGesture", users=2, events=20)
     packed = saved(lambda file: _tar(file, place / "DvsGesture"))
@@ -120,9 +120,9 @@ def archives(place: Path) -> dict[str, Format]:
     framed = load_registry().dataset("synthetic-gesture", "paper", [])
     numbers = load_registry().dataset("nmnist", "paper", [])
 
-    def decoded(data: FramedSpec, folder: Path) -> object:
+    def decoded(data: Framing, folder: Path) -> object:
         raw = open_raw(data.dataset, folder, frames=data.frames, verify=False)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         return [raw.decode(file.name, file.load()) for file in raw.recordings()]
 
     def gestures(path: Path) -> object:

@@ -14,7 +14,7 @@ from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn import functional, losses
 from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 HERE = Path(__file__).parent
 KERNELS = ("eager", "fused")
@@ -59,9 +59,9 @@ def _loss(case: Network, votes: Tensor) -> Tensor:
     return loss(votes, torch.nn.functional.one_hot(labels, votes.shape[-1]).to(votes))
 
 
-def layer_of(case: Neurons, kernel: str) -> tuple[Spiking, Callable[[Tensor], Tensor]]:
+def layer_of(case: Neurons, kernel: str) -> tuple[SpikingLayer, Callable[[Tensor], Tensor]]:
     """The layer, and what gives its spikes."""
-    layer = Spiking(spec_of(case), case.shape[1:])
+    layer = SpikingLayer(spec_of(case), case.shape[1:])
     return layer, lambda x: spiking_stage(x, case.T, layer.dynamics(x), kernel=kernel).pooled
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plifctl.config.registry import load_registry
-from plifctl.training.batches import Feeder
+from plifctl.training.batches import BatchLoader
 from plifctl.training.progress import EpochRow
 from plifctl.training.sample_store import Place
 from plifctl.training.splits import Split
@@ -62,7 +62,7 @@ def trained(
     try:
         settings = ("T=4", "train.batch_size=4", "train.epochs=3", *settings)
         spec = load_registry().experiment("fashion-mnist-plif", overrides=settings).spec
-        feeder = Feeder(Samples(), spec, torch.device("cuda"), data_in=data_in)
+        feeder = BatchLoader(Samples(), spec, torch.device("cuda"), data_in=data_in)
         split = Split(np.arange(70), np.empty(0, np.int64), np.arange(70, 90))
         trainer = Trainer(spec, feeder, split, Recorder(), graph=graph, kernel=kernel)
         trainer.run()

@@ -8,7 +8,7 @@ from stages import NEURONS, PLIF, stage
 
 from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 SHAPE = (6, 5, 70, 19, 22)
@@ -56,7 +56,7 @@ def test_the_same_each_time(kind: torch.dtype) -> None:
     def once() -> tuple[torch.Tensor, ...]:
         generator = torch.Generator("cuda").manual_seed(0)
         x = torch.randn(8, 16, 128, 28, 28, device="cuda", generator=generator).to(kind).requires_grad_()
-        spiking, norm = Spiking(PLIF, (128, 28, 28)).cuda(), BatchNorm(128, per_step=True).cuda()
+        spiking, norm = SpikingLayer(PLIF, (128, 28, 28)).cuda(), BatchNorm(128, per_step=True).cuda()
         spikes = spiking_stage(x, 8, spiking.dynamics(x), norm, Pool("max", 2, 2), "triton").pooled
         spikes.float().square().sum().backward()
         return spikes, *(grad for grad in (x.grad, spiking.a.grad, norm.weight.grad, norm.bias.grad))  # type: ignore[union-attr]
@@ -66,7 +66,7 @@ def test_the_same_each_time(kind: torch.dtype) -> None:
 
 def test_nothing_waits_for_the_gpu_and_all_can_be_captured() -> None:
     x = torch.randn(4, 2, 16, 8, 8, device="cuda", requires_grad=True)
-    spiking, norm = Spiking(PLIF, (16, 8, 8)).cuda(), BatchNorm(16, per_step=True).cuda()
+    spiking, norm = SpikingLayer(PLIF, (16, 8, 8)).cuda(), BatchNorm(16, per_step=True).cuda()
 
     def step() -> torch.Tensor:
         spikes = spiking_stage(x, 4, spiking.dynamics(x), norm, Pool("max", 2, 2), "triton").pooled

@@ -13,7 +13,7 @@ from plifctl.config.registry import Registry, load_registry
 from plifctl.paths import registry_dirs
 from plifctl.report import build_table, render
 from plifctl.runs import load_records
-from plifctl.training.optimizer import Optimisation
+from plifctl.training.optimizer import Optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +59,7 @@ def test_examples_of_the_registry_are_valid_and_can_be_trained(page: str, expect
     examples = set(registry.experiments()) - set(load_registry().experiments())
     assert examples == expected
     for name in examples:
-        Optimisation(torch.nn.Linear(1, 1), registry.experiment(name).spec.train, torch.device("cpu"))
+        Optimizer(torch.nn.Linear(1, 1), registry.experiment(name).spec.train, torch.device("cpu"))
 
 
 def test_examples_of_settings_are_valid() -> None:
@@ -70,6 +70,6 @@ def test_examples_of_settings_are_valid() -> None:
         overrides = [value for key, value in pairwise(options) if key == "--set"]
         if overrides:
             spec = load_registry().experiment(name, overrides=overrides).spec
-            Optimisation(torch.nn.Linear(1, 1), spec.train, torch.device("cpu"))
+            Optimizer(torch.nn.Linear(1, 1), spec.train, torch.device("cpu"))
             seen += 1
     assert seen >= 4

@@ -13,7 +13,7 @@ from pathlib import Path
 from plifctl import files, paths
 from plifctl.config.choices import Layout
 from plifctl.config.dataset import DatasetSpec, FramesSpec
-from plifctl.data.datasets.base import EventSet, ImageSet, Progress, RawSet, Visit
+from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, Visit
 from plifctl.data.datasets.cifar10 import Cifar10
 from plifctl.data.datasets.cifar10dvs import Cifar10Dvs
 from plifctl.data.datasets.folders import Folders
@@ -23,7 +23,7 @@ from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.remote import RemoteFile
 from plifctl.errors import MissingRawDataError, RawDataError
 
-_LAYOUTS: dict[Layout, tuple[type[RawSet], ...]] = {
+_LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "mnist": (Mnist,),
     "fashion-mnist": (FashionMnist,),
     "cifar10": (Cifar10,),
@@ -50,7 +50,7 @@ def open_raw(
     progress: Progress = lambda done, total: None,
     workers: int = 1,
     visit: Callable[[], Visit | None] = lambda: None,
-) -> EventSet | ImageSet:
+) -> EventDataset | ImageDataset:
     """Finds a data set's raw files and checks what is there.
 
     Originals come before what other programs made of them, and of each archives, which have checksums, before folders.
@@ -90,9 +90,9 @@ def open_raw(
             )
             _check_finished(folder)
             there = {part: path for part, path in parts.items() if path is not None}
-            with files.machine_errors(folder), _rarely_collecting():
+            with files.machine_errors(folder), _gc_relaxed():
                 raw = layout(dataset, folder, there, frames, verify, notes, progress, workers, visit())
-            assert isinstance(raw, EventSet | ImageSet)
+            assert isinstance(raw, EventDataset | ImageDataset)
             return raw
         started = ((folder, parts) for folder, parts in found if any(parts.values()))
         if partial is None and (one := next(started, None)):
@@ -110,7 +110,7 @@ def open_raw(
 
 
 @contextmanager
-def _rarely_collecting() -> Iterator[None]:
+def _gc_relaxed() -> Iterator[None]:
     """Lists of 60,000 files live long: to look through them for garbage every 700 objects takes a fifth of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, *before[1:])
@@ -125,14 +125,14 @@ def published_files(dataset: DatasetSpec, parts: Iterable[str]) -> list[RemoteFi
     return _LAYOUTS[dataset.layout][0].published(parts) if dataset.name == dataset.layout else []
 
 
-def _folders(layout: type[RawSet], places: Sequence[Path]) -> Iterator[Path]:
+def _folders(layout: type[RawDataset], places: Sequence[Path]) -> Iterator[Path]:
     """The places, and what may be inside them; a place that is such an inside has none of its own."""
     for place in places:
         yield from [place] if place.name in layout.inside else [place / name for name in layout.inside]
 
 
 def _missing(
-    dataset: DatasetSpec, layout: type[RawSet], folder: Path, parts: Mapping[str, Path | None]
+    dataset: DatasetSpec, layout: type[RawDataset], folder: Path, parts: Mapping[str, Path | None]
 ) -> MissingRawDataError:
     missing = [part for part, path in parts.items() if path is None]
     names = ", ".join(layout.files[part][0] for part in missing)
@@ -166,7 +166,7 @@ def _base(root: Path | None) -> tuple[Path | None, str | None]:
     return (base.parent.resolve(), base.name) if base.is_file() else (base.resolve(), None)
 
 
-def _that_know(layouts: Sequence[type[RawSet]], named: str) -> tuple[type[RawSet], ...]:
+def _that_know(layouts: Sequence[type[RawDataset]], named: str) -> tuple[type[RawDataset], ...]:
     knowing = tuple(layout for layout in layouts if layout.knows(named))
     if not knowing:
         known = sorted({name for layout in layouts for names in layout.files.values() for name in names})
@@ -178,7 +178,7 @@ def _that_know(layouts: Sequence[type[RawSet]], named: str) -> tuple[type[RawSet
 
 
 def _places(
-    dataset: DatasetSpec, layout: type[RawSet], base: Path | None, *, only: bool, first: bool
+    dataset: DatasetSpec, layout: type[RawDataset], base: Path | None, *, only: bool, first: bool
 ) -> Iterator[Path]:
     """Where a data set may lie, in order.
 

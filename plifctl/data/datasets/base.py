@@ -56,10 +56,10 @@ class RecordingFile:
 
 Visit = Callable[[Sample, bytes, Callable[[], tuple[Events, int]]], None]
 """Is shown a sample while the raw data are read for the first time, in a thread: the sample, its source (see
-:meth:`RawSet.source`), and what returns its events and the number of events read."""
+:meth:`RawDataset.source`), and what returns its events and the number of events read."""
 
 
-class RawSet(ABC):
+class RawDataset(ABC):
     """The raw data of one data set, found and surveyed.
 
     Args:
@@ -94,7 +94,7 @@ class RawSet(ABC):
     files: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names of each part's archive (preferred: it has a checksum), file or folder."""
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Published checksums of each part, that of its archive first."""
+    """Reported checksums of each part, that of its archive first."""
     sources: ClassVar[str] = ""
     """Where a person can get the data set."""
     downloads: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -284,7 +284,7 @@ class RawSet(ABC):
         return "extracted folders carry no checksum"
 
 
-class EventSet(RawSet):
+class EventDataset(RawDataset):
     """A data set of recordings."""
 
     def recordings(self) -> Iterator[RecordingFile]:
@@ -315,7 +315,7 @@ class EventSet(RawSet):
         return member
 
 
-class FilePerSample(EventSet):
+class FilePerSample(EventDataset):
     """A data set of recordings that hold one sample each."""
 
     def decode(self, member: str, data: bytes) -> list[Recording]:
@@ -366,7 +366,7 @@ class FilePerSample(EventSet):
         return () if sample is None else (self.rows[sample.id],)
 
 
-class ImageSet(RawSet):
+class ImageDataset(RawDataset):
     """A data set of static images."""
 
     @abstractmethod

@@ -9,11 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from plifctl.data.datasets.base import ImageSet, Sample
+from plifctl.data.datasets.base import ImageDataset, Sample
 from plifctl.data.formats.cifar import decode_cifar_batch
 
 
-class Cifar10(ImageSet):
+class Cifar10(ImageDataset):
     """CIFAR-10: five training batches and a test batch, as python pickles."""
 
     folders: ClassVar[Sequence[str]] = (

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from plifctl.config.dataset import SampleCounts
-from plifctl.data.datasets.base import EventSet, FilePerSample, Recording, Sample
+from plifctl.data.datasets.base import EventDataset, FilePerSample, Recording, Sample
 from plifctl.data.formats import Decoded
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
@@ -27,7 +27,7 @@ _Window = tuple[Sample, int, int]
 """A sample of a recording: events with start ≤ t < end, µs."""
 
 
-class Gesture(EventSet):
+class Gesture(EventDataset):
     """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split."""
 
     folders: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")

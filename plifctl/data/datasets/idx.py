@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from plifctl.data.datasets.base import ImageSet, Sample
+from plifctl.data.datasets.base import ImageDataset, Sample
 from plifctl.data.formats.idx import decode_idx
 from plifctl.errors import DamagedFileError
 
 
-class Idx(ImageSet):
+class Idx(ImageDataset):
     """MNIST and Fashion-MNIST: four IDX files, plain or ``.gz``."""
 
     pattern = re.compile(r"(?:^|/)((?:train|t10k)[-](?:images|labels)[-.]idx\d-ubyte)$")

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from factories import build_cache, random_events, write_gestures
 
-from plifctl.cache import Building, Cache, CacheKey, expected_bytes, find_cache, key_of, recipe_of
+from plifctl.cache import Cache, CacheBuilder, CacheKey, expected_bytes, find_cache, key_of, raw_independent_key
 from plifctl.cache.catalogue import verify_cache
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet
+from plifctl.data.datasets.base import EventDataset
 from plifctl.data.frames import integrate_frames
 from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
 
 
-def raw_of(root: Path, *overrides: str) -> EventSet:
+def raw_of(root: Path, *overrides: str) -> EventDataset:
     found = load_registry().dataset("synthetic-gesture", "paper", overrides)
     raw = open_raw(found.dataset, root, frames=found.frames)
-    assert isinstance(raw, EventSet)
+    assert isinstance(raw, EventDataset)
     return raw
 
 
@@ -54,7 +54,7 @@ def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
 def test_the_key_is_what_it_always_was() -> None:
     # a changed digest makes every cache of every user a miss: only a raised version may do that
     found = load_registry().dataset("gesture")
-    key = CacheKey({**recipe_of(found.dataset, 20, found.frames), "raw": "0" * 64})
+    key = CacheKey({**raw_independent_key(found.dataset, 20, found.frames), "raw": "0" * 64})
     assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
     assert json.loads(json.dumps(dict(key.fields))) == {
         "dataset": "gesture",
@@ -132,7 +132,7 @@ def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Pat
     stale = path.with_name(f".{path.name}.xyz.partial")
     stale.write_bytes(b"half")
     with pytest.raises(CacheError, match="there is none to use"):
-        find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
+        find_cache(raw_independent_key(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
     build_cache(raw, 2, tmp_path / "c")
     assert not stale.exists()
 
@@ -158,10 +158,10 @@ def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) 
     raw = raw_of(gestures)
     build_cache(raw, 3, tmp_path / "c")
     with pytest.raises(CacheError, match="T is 3, wanted 4") as error:
-        find_cache(recipe_of(raw.dataset, 4, raw.frames), tmp_path / "c", prepare="plifctl prepare x")
+        find_cache(raw_independent_key(raw.dataset, 4, raw.frames), tmp_path / "c", prepare="plifctl prepare x")
     assert error.value.hint == "plifctl prepare x"
     assert error.value.exit_code == 5
-    assert find_cache(recipe_of(raw.dataset, 3, raw.frames), tmp_path / "c", prepare="").verified is False
+    assert find_cache(raw_independent_key(raw.dataset, 3, raw.frames), tmp_path / "c", prepare="").verified is False
 
 
 def test_of_several_that_fit_the_newest_is_taken_and_said(
@@ -172,11 +172,11 @@ def test_of_several_that_fit_the_newest_is_taken_and_said(
     write_gestures(gestures, users=4)
     newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
     with caplog.at_level("WARNING", logger="plifctl.cache"):
-        found = find_cache(recipe_of(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
+        found = find_cache(raw_independent_key(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
         assert found.path == newer.path
         assert "2 caches" in caplog.text
         caplog.clear()
-        wanted = recipe_of(raw.dataset, 2, raw.frames)
+        wanted = raw_independent_key(raw.dataset, 2, raw.frames)
         again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
     assert again.path == older.path  # the one an earlier run was trained on
     assert caplog.text == ""
@@ -360,7 +360,7 @@ class TestGoingOn:
     """What a build that was stopped just before its end leaves to the next one, of the same or of other raw data."""
 
     @staticmethod
-    def raw(root: Path, recordings: dict[str, list[int]], *changes: str) -> EventSet:
+    def raw(root: Path, recordings: dict[str, list[int]], *changes: str) -> EventDataset:
         """N-MNIST of few recordings: name to the times of events, all in one pixel."""
         shutil.rmtree(root, ignore_errors=True)
         for name, times in recordings.items():
@@ -369,11 +369,11 @@ class TestGoingOn:
             path.write_bytes(b"".join(bytes((3, 4, 0x80 | t >> 16, t >> 8 & 255, t & 255)) for t in times))
         found = load_registry().dataset("nmnist", "paper", changes)
         raw = open_raw(found.dataset, root, frames=found.frames)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         return raw
 
     @staticmethod
-    def stopped(raw: EventSet, T: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(raw: EventDataset, T: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt
 
@@ -436,7 +436,7 @@ class TestGoingOn:
             *changes,
         )
         T = None if changes else 1
-        with Building(raw.dataset, T, raw.frames, tmp_path / "c", workers=2) as building:
+        with CacheBuilder(raw.dataset, T, raw.frames, tmp_path / "c", workers=2) as building:
             again = open_raw(raw.dataset, tmp_path / "raw", frames=raw.frames, workers=2, visit=building.visitor)
             found = building.finish(again)
         assert found.dtype == np.uint16  # 320 events in a pixel

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from plifctl.cli.panel import Panel, epoch_line, sparkline
-from plifctl.runs import Beat
+from plifctl.runs import StepProgress
 
 NAMES = [f"sn{index}" for index in range(8)]
 
@@ -26,13 +26,13 @@ def drawn(panel: Panel, width: int, height: int = 30, *, colour: bool = False) -
     return file.getvalue().splitlines()
 
 
-def panel_of(rows: list[dict[str, Any]], beat: Beat | None = None) -> Panel:
+def panel_of(rows: list[dict[str, Any]], beat: StepProgress | None = None) -> Panel:
     panel = Panel("CIFAR-10, PLIF, τ₀ = 2", "20261125T025445Z-cifar10-plif-6b839d57fc8c-s2020", 64, 16, rows)
     panel.beat = beat
     return panel
 
 
-BEAT = Beat(epoch=13, part="train", step=500, steps=3125, loss=0.0876, rate=50.0, elapsed=10.0)
+BEAT = StepProgress(epoch=13, part="train", step=500, steps=3125, loss=0.0876, rate=50.0, elapsed=10.0)
 
 
 @pytest.mark.parametrize("width", [50, 60, 80, 120])
@@ -64,9 +64,9 @@ def test_a_low_terminal_and_many_layers() -> None:
 def test_what_is_left() -> None:
     panel = panel_of([row(epoch + 1) for epoch in range(12)], BEAT)  # an epoch takes 100 s, 10 of them are over
     assert "left: epoch 2 min, run 1 h 26 min" in "\n".join(drawn(panel, 80))  # 90 s, and 51 · 100 s
-    first = panel_of([], Beat(1, "train", 100, 3125, 0.1, 50.0, 2.0))
+    first = panel_of([], StepProgress(1, "train", 100, 3125, 0.1, 50.0, 2.0))
     assert "left: epoch 60 s, run 1 h 7 min" in "\n".join(drawn(first, 80))  # 60.5 s, and 63 · 62.5 s
-    assert "left" not in "\n".join(drawn(panel_of([], Beat(1, "train", 1, 3125, 0.1, 0.0, 0.0)), 80))
+    assert "left" not in "\n".join(drawn(panel_of([], StepProgress(1, "train", 1, 3125, 0.1, 0.0, 0.0)), 80))
 
 
 def test_rows_of_earlier_versions() -> None:

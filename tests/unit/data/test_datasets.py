@@ -20,13 +20,15 @@ from factories import write_gestures
 from plifctl.config.choices import Recipe
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet, ImageSet
+from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
 
 
-def opened(name: str, root: Path | None, *, verify: bool = False, recipe: Recipe = "paper") -> EventSet | ImageSet:
+def opened(
+    name: str, root: Path | None, *, verify: bool = False, recipe: Recipe = "paper"
+) -> EventDataset | ImageDataset:
     found = load_registry().dataset(name, recipe)
     dataset, frames = found.dataset, found.frames
     return open_raw(dataset, root, frames=frames, verify=verify)
@@ -69,7 +71,7 @@ def write_idx(root: Path, train: int = 30, test: int = 10, *, packed: bool = Tru
 class TestGesture:
     def test_samples_and_events(self, gestures: Path) -> None:
         raw = opened("synthetic-gesture", gestures)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         assert [sample.id for sample in raw.samples[:2]] == ["user01_lab/00", "user01_lab/01"]
         assert [sample.split for sample in raw.samples].count("test") == 11
         assert [sample.label for sample in raw.samples[:11]] == list(range(11))
@@ -96,7 +98,7 @@ class TestGesture:
         packed = opened("gesture", tmp_path / "packed")
         assert folder.digest == parent.digest == packed.digest
         assert folder.samples == packed.samples
-        assert isinstance(packed, EventSet)
+        assert isinstance(packed, EventDataset)
         assert len(list(packed.recordings())) == 3
 
     def test_content_changes_the_digest(self, gestures: Path) -> None:
@@ -110,7 +112,7 @@ class TestGesture:
             "class,startTime_usec,endTime_usec\n2,0,60000\n1,0,60000\n1,30000,70000\n"
         )
         raw = opened("synthetic-gesture", gestures)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         data = (gestures / "user03_lab.aedat").read_bytes()
         (_, first, _), (_, second, _), (_, third, _) = raw.decode("user03_lab.aedat", data)
         np.testing.assert_array_equal(first, second)
@@ -119,7 +121,7 @@ class TestGesture:
             f"class,startTime_usec,endTime_usec\n1,0,{edge}\n1,{edge},60000\n"
         )
         raw = opened("synthetic-gesture", gestures)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         (_, before, _), (_, after, _) = raw.decode("user03_lab.aedat", data)
         assert before["t"].max() < edge == after["t"].min()
         assert len(before) + len(after) == len(first)
@@ -149,7 +151,7 @@ class TestGesture:
     @pytest.mark.real
     def test_real_windows_have_the_counted_events(self, shared: Path) -> None:
         raw = opened("gesture", shared / "data/DvsGesture", verify=True)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         counts = json.loads((shared / "data/DvsGesture/counts.json").read_text())
         expected = [n for name in sorted(counts) for n in counts[name]["per_class"]]
         found = {
@@ -169,7 +171,7 @@ class TestNmnist:
         packed = opened("nmnist", tmp_path / "packed")
         assert folder.digest == packed.digest
         assert [s.id for s in packed.samples][-3:] == ["Train/1/00002", "Test/0/00000", "Test/1/00000"]
-        assert isinstance(packed, EventSet)
+        assert isinstance(packed, EventDataset)
         assert sum(1 for _ in packed.recordings()) == 8
 
     def test_a_different_checksum_is_refused_unless_accepted(self, tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_cifar10dvs_splits_by_file_number(tmp_path: Path) -> None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(b"#!AER-DAT2.0\r\n" + struct.pack(">II", number << 1 & 0xFE, number))
     raw = opened("cifar10dvs", tmp_path)
-    assert isinstance(raw, EventSet)
+    assert isinstance(raw, EventDataset)
     assert [s.id for s in raw.samples[:3]] == ["airplane/0000", "airplane/0007", "airplane/0899"]
     assert [s.id for s in raw.samples if s.split == "test"][:2] == ["airplane/0900", "automobile/0900"]
     folder = raw.digest
@@ -225,7 +227,7 @@ def test_cifar10dvs_splits_by_file_number(tmp_path: Path) -> None:
         zipped(tmp_path / name, tmp_path / "zips" / f"{name}.zip")
     packed = opened("cifar10dvs", tmp_path / "zips")
     assert packed.digest == folder
-    assert isinstance(packed, EventSet)
+    assert isinstance(packed, EventDataset)
     found = {row: events for m in packed.recordings() for row, events, _ in packed.decode(m.name, m.load())}
     assert found[1].tolist() == [(7, 120, 0, 1)]
 
@@ -234,7 +236,7 @@ class TestImages:
     def test_mnist(self, tmp_path: Path) -> None:
         write_idx(tmp_path / "MNIST/raw", packed=False)
         raw = opened("mnist", tmp_path)
-        assert isinstance(raw, ImageSet)
+        assert isinstance(raw, ImageDataset)
         images, labels = raw.images()
         assert images.shape == (40, 1, 28, 28)
         assert labels.tolist() == [k % 10 for k in range(30)] + list(range(10))
@@ -272,7 +274,7 @@ class TestImages:
             pixels = np.full((2, 3072), index, np.uint8)
             (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [index, 9]}, protocol=2))
         raw = opened("cifar10", tmp_path)
-        assert isinstance(raw, ImageSet)
+        assert isinstance(raw, ImageDataset)
         images, labels = raw.images()
         assert images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
         assert [s.split for s in raw.samples].count("test") == 2
@@ -341,7 +343,7 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(gestures: Path, name: str) 
 def test_what_was_surveyed_is_what_is_framed(gestures: Path, tmp_path: Path) -> None:
     """A tool that copies times, too, can change a file without a sign of it: the content itself is compared."""
     raw = opened("synthetic-gesture", gestures)
-    assert isinstance(raw, EventSet)
+    assert isinstance(raw, EventDataset)
     path = gestures / "user02_lab.aedat"
     status = path.stat()
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
@@ -475,7 +477,7 @@ class TestRecipesOfGestures:
         path.write_bytes(words.tobytes())
         found = load_registry().dataset("synthetic-gesture", "paper", [f"frames.invalid_events={invalid}"])
         raw = open_raw(found.dataset, gestures, frames=found.frames)
-        assert isinstance(raw, EventSet)
+        assert isinstance(raw, EventDataset)
         member = next(raw.recordings())
         row, events, n_raw = raw.decode(member.name, member.load())[0]
         assert (raw.samples[row].id, len(events), n_raw) == ("user01_lab/00", framed, 400)

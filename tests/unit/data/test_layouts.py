@@ -12,7 +12,7 @@ from factories import encode_aedat4, random_events, write_gestures
 
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet
+from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats import EVENT, Events
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import encode_aedat3
@@ -21,14 +21,14 @@ from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, UsageE
 pytestmark = pytest.mark.usefixtures("places")
 
 
-def opened(name: str, root: Path | None, *changes: str, verify: bool = False) -> EventSet:
+def opened(name: str, root: Path | None, *changes: str, verify: bool = False) -> EventDataset:
     found = load_registry().dataset(name, "paper", list(changes))
     raw = open_raw(found.dataset, root, frames=found.frames, verify=verify)
-    assert isinstance(raw, EventSet)
+    assert isinstance(raw, EventDataset)
     return raw
 
 
-def events_by_id(raw: EventSet) -> dict[str, list[tuple[int, ...]]]:
+def events_by_id(raw: EventDataset) -> dict[str, list[tuple[int, ...]]]:
     found = {}
     for member in raw.recordings():
         for row, events, _ in raw.decode(member.name, member.load()):

@@ -15,9 +15,9 @@ from plifctl import runs
 from plifctl.config.registry import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.runs import (
-    Beat,
     Run,
     RunRecorder,
+    StepProgress,
     best_row,
     create_run,
     find_run,
@@ -214,7 +214,7 @@ def test_lookers_on_see_the_step(tmp_path: Path) -> None:
 
 
 def test_nobody_to_look_on_is_no_reason_to_fail(tmp_path: Path) -> None:
-    write_beat(tmp_path / "gone" / "progress.json", Beat(1, "train", 1, 1, None, 0.0, 0.0))
+    write_beat(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
 
 
 def test_the_best_epoch_is_chosen_by_validation() -> None:

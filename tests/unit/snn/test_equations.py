@@ -16,7 +16,7 @@ import torch
 from plifctl.config.network import NeuronSpec
 from plifctl.snn.functional import tau_to_a
 from plifctl.snn.kernels import spiking_stage
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 T, N, INPUTS, NEURONS = 12, 3, 5, 40
 V_TH, V_RESET = 0.8, -0.25
@@ -80,7 +80,7 @@ def by_autograd(
     spec: NeuronSpec, kernel: Any, inputs: np.ndarray, weight: np.ndarray, upstream: np.ndarray
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor | None]]:
     """Spikes, and gradients of the weight, of X, and of a."""
-    layer = Spiking(spec, (NEURONS,)).double()
+    layer = SpikingLayer(spec, (NEURONS,)).double()
     if layer.a is not None:
         torch.nn.init.constant_(layer.a, tau_to_a(spec.start_tau))  # to float64's last digit
     w = torch.from_numpy(weight).requires_grad_()
@@ -158,5 +158,5 @@ def test_a_printed_eq_15_without_brackets_is_another_gradient() -> None:
 @pytest.mark.parametrize("tau", [1.0001, 1.5, 2.0, 3.7, 16.0, 1e4])
 def test_tau_to_a_and_back(tau: float) -> None:
     assert 1 + math.exp(-tau_to_a(tau)) == pytest.approx(tau, rel=1e-12)
-    assert Spiking(neuron(tau_0=tau), (4,)).double().tau == pytest.approx(tau, rel=1e-6)  # a starts as float32
-    assert Spiking(neuron(kind="lif", tau=tau), (4,)).tau == tau
+    assert SpikingLayer(neuron(tau_0=tau), (4,)).double().tau == pytest.approx(tau, rel=1e-6)  # a starts as float32
+    assert SpikingLayer(neuron(kind="lif", tau=tau), (4,)).tau == tau

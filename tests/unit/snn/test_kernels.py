@@ -14,7 +14,7 @@ from plifctl.config.network import NetworkSpec
 from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 
 @pytest.fixture(params=["fused", "triton"])
@@ -78,7 +78,7 @@ def test_statistics_far_from_zero(fast: Kernel) -> None:
         x = 1e4 + torch.randn(3, 2, 5, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         norms = [BatchNorm(5, per_step=True).to(dtype) for _ in range(2)]
         for norm, kernel in zip(norms, ("eager", fast), strict=True):
-            spiking = Spiking(PLIF, (5, 8, 8)).to(dtype)
+            spiking = SpikingLayer(PLIF, (5, 8, 8)).to(dtype)
             spiking_stage(x.to(dtype), 3, spiking.dynamics(x.to(dtype)), norm, kernel=kernel)
         torch.testing.assert_close(norms[1].running_mean, norms[0].running_mean, rtol=1e-6, atol=0)
         torch.testing.assert_close(norms[1].running_var, norms[0].running_var, rtol=tolerance, atol=0)
@@ -170,7 +170,7 @@ def test_firing_rates_count_spikes_before_pooling() -> None:
 
 def test_dynamics_come_from_the_spec() -> None:
     spec = PLIF.model_copy(update={"tau_0": 4.0, "v_threshold": 0.3, "surrogate_width": 0.7, "reset": "soft"})
-    found = Spiking(spec, (3,)).double().dynamics(torch.zeros(1, dtype=torch.float64))
+    found = SpikingLayer(spec, (3,)).double().dynamics(torch.zeros(1, dtype=torch.float64))
     assert found[2:6] == (0.0, True, True, "arctan")
     assert (found.v_threshold.item(), found.width.item()) == (0.3, 0.7)  # not rounded to float32 on the way
     assert found.k.item() == pytest.approx(0.25)
@@ -180,7 +180,7 @@ def test_dynamics_come_from_the_spec() -> None:
 def test_half_precision_is_computed_in_single(fast: Kernel, kind: torch.dtype) -> None:
     """Spikes are numbers that half precision has; on a GPU they stay in it, which halves what is written."""
     x = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0)).to(kind)
-    dynamics = Spiking(PLIF, (5,)).dynamics(x)
+    dynamics = SpikingLayer(PLIF, (5,)).dynamics(x)
     assert dynamics.k.dtype == torch.float32
     expected = spiking_stage(x.float(), 3, dynamics, kernel="eager").pooled
     for kernel, dtype in (("eager", torch.float32), (fast, kind if fast == "triton" else torch.float32)):
@@ -192,7 +192,7 @@ def test_half_precision_is_computed_in_single(fast: Kernel, kind: torch.dtype) -
 def test_gradients_in_half_precision_are_those_of_single_rounded_once(fast: Kernel) -> None:
     def gradients(kernel: Kernel, dtype: torch.dtype) -> list[Tensor]:
         x = torch.randn(9, 2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).bfloat16().to(dtype).requires_grad_()
-        spiking, norm = Spiking(PLIF, (3, 6, 7)), BatchNorm(3, per_step=True)
+        spiking, norm = SpikingLayer(PLIF, (3, 6, 7)), BatchNorm(3, per_step=True)
         spikes = spiking_stage(x, 9, spiking.dynamics(x), norm, Pool("max", 2, 2), kernel).pooled
         weights = torch.randn(spikes.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
         (spikes.float() * weights).sum().backward()
@@ -219,7 +219,7 @@ def test_the_same_each_time(fast: Kernel) -> None:
 
 def test_there_is_no_second_derivative(fast: Kernel) -> None:
     x = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
-    spikes = spiking_stage(x, 3, Spiking(PLIF, (5,)).double().dynamics(x), kernel=fast).pooled
+    spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (5,)).double().dynamics(x), kernel=fast).pooled
     (gradient,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient.sum().backward()
@@ -230,7 +230,7 @@ def test_running_statistics_that_move_between_forward_and_backward_change_nothin
     found = []
     for moved in (0.0, 1.0):
         norm = BatchNorm(5, per_step=True).double().eval()
-        spikes = spiking_stage(x, 3, Spiking(PLIF, (5, 4, 4)).double().dynamics(x), norm, kernel=fast).pooled
+        spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (5, 4, 4)).double().dynamics(x), norm, kernel=fast).pooled
         assert norm.running_mean is not None
         norm.running_mean += moved
         found.append(torch.autograd.grad(spikes.sum(), (norm.weight, x)))

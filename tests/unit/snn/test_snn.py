@@ -12,7 +12,7 @@ from plifctl.snn import functional, losses, networks
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.snn.neurons import Spiking
+from plifctl.snn.neurons import SpikingLayer
 
 PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
 LIF = PLIF.model_copy(update={"kind": "lif", "tau_0": None, "tau": 2.0})
@@ -61,7 +61,7 @@ def test_fused_equals_the_definition(shape: tuple[int, ...], detach: bool, v_res
 
 def test_fused_takes_an_input_that_is_the_same_at_every_step() -> None:
     image = torch.randn(1, 3, 4, requires_grad=True)
-    dynamics = Spiking(LIF, (4,)).dynamics(image)
+    dynamics = SpikingLayer(LIF, (4,)).dynamics(image)
     for kernel in KERNELS:
         spiking_stage(image, 6, dynamics, kernel=kernel).pooled.sum().backward()  # type: ignore[arg-type]
         gradient, image.grad = image.grad, None
@@ -116,8 +116,8 @@ def test_gradients_follow_the_papers_equations(kernel: str, detach: bool) -> Non
 
 def test_tau_starts_where_it_is_told() -> None:
     for tau in (1.5, 2.0, 16.0):
-        assert Spiking(PLIF.model_copy(update={"tau_0": tau}), (3,)).tau == pytest.approx(tau, rel=1e-6)
-    lif = Spiking(LIF.model_copy(update={"tau": 16.0}), (3,))
+        assert SpikingLayer(PLIF.model_copy(update={"tau_0": tau}), (3,)).tau == pytest.approx(tau, rel=1e-6)
+    lif = SpikingLayer(LIF.model_copy(update={"tau": 16.0}), (3,))
     assert lif.tau == 16.0
     assert list(lif.parameters()) == []
 
@@ -269,7 +269,7 @@ class TestLayers:
         spec = PLIF.model_copy(update=changes)
         x = 3 * torch.randn(5, 1, 40, generator=torch.Generator().manual_seed(0))
         found = []
-        for layer in (Spiking(spec, (40,)), Spiking(PLIF, (40,))):
+        for layer in (SpikingLayer(spec, (40,)), SpikingLayer(PLIF, (40,))):
             own = x.clone().requires_grad_()
             spikes = spiking_stage(own, 5, layer.dynamics(own)).pooled
             spikes.sum().backward()
@@ -287,7 +287,7 @@ class TestLayers:
     def test_the_fast_kernel_is_the_one_used_on_the_cpu(self) -> None:
         for dtype in (torch.float32, torch.float64):
             x = torch.randn(3, 2, 4, dtype=dtype, requires_grad=True)
-            spikes = spiking_stage(x, 3, Spiking(PLIF, (4,)).to(dtype).dynamics(x)).pooled
+            spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (4,)).to(dtype).dynamics(x)).pooled
             names = {type(node).__name__ for node in _graph(spikes.grad_fn)}
             assert any("_Stage" in name for name in names)
 

@@ -16,7 +16,7 @@ from plifctl.errors import RegistryError, UsageError
 from plifctl.snn.functional import hash_keys
 from plifctl.training import augmentation as module
 from plifctl.training.augmentation import augment_events, augment_images
-from plifctl.training.batches import Batch, Feeder, identities
+from plifctl.training.batches import Batch, BatchLoader, identities
 from plifctl.training.distributed import Ranks
 
 CPU = torch.device("cpu")
@@ -304,7 +304,7 @@ class TestFeeder:
         other = Made(images.content[order])
         other.sample_ids = [images.sample_ids[row] for row in order]
         spec = spec_of(experiment="cifar10-plif")
-        one, two = (joined(list(Feeder(made, spec, CPU).training(np.arange(20), 3))) for made in (images, other))
+        one, two = (joined(list(BatchLoader(made, spec, CPU).training(np.arange(20), 3))) for made in (images, other))
         assert set(one["keys"].tolist()) == set(two["keys"].tolist())
         by_key = dict(zip(two["keys"].tolist(), two["x"], strict=True))
         assert all(torch.equal(by_key[key], x) for key, x in zip(one["keys"].tolist(), one["x"], strict=True))
@@ -323,18 +323,18 @@ class TestFeeder:
     @pytest.mark.parametrize("overrides", [(), (ALL,)])
     def test_several_ranks_make_the_batches_of_one(self, overrides: tuple[str, ...]) -> None:
         spec, rows = spec_of(*overrides), np.arange(11)
-        whole = list(Feeder(events(), spec, CPU).training(rows, 2))
+        whole = list(BatchLoader(events(), spec, CPU).training(rows, 2))
         assert [len(b.x) for b in whole] == [4, 4, 3]
-        shares = [list(Feeder(events(), spec, CPU, ranks=Share(r, 3)).training(rows, 2)) for r in range(3)]
+        shares = [list(BatchLoader(events(), spec, CPU, ranks=Share(r, 3)).training(rows, 2)) for r in range(3)]
         for step, batch in enumerate(whole):
             together = joined([share[step] for share in shares])
             assert all(torch.equal(value, getattr(batch, key)) for key, value in together.items())
             assert batch.whole == len(batch.x) == shares[0][step].whole
 
     def test_targets(self) -> None:
-        plain = list(Feeder(events(), spec_of(), CPU).training(np.arange(11), 0))
+        plain = list(BatchLoader(events(), spec_of(), CPU).training(np.arange(11), 0))
         assert all(torch.equal(b.targets.argmax(1), b.labels) and (b.targets.max(1).values == 1).all() for b in plain)
-        mixed = joined(list(Feeder(events(), spec_of(ALL), CPU).training(np.arange(11), 0)))
+        mixed = joined(list(BatchLoader(events(), spec_of(ALL), CPU).training(np.arange(11), 0)))
         torch.testing.assert_close(mixed["targets"].sum(1), torch.ones(11))
         assert ((mixed["targets"] > 0).sum(1) == 2).any()
         assert torch.equal(mixed["labels"], joined(plain)["labels"])
@@ -343,19 +343,19 @@ class TestFeeder:
         number = np.broadcast_to(np.arange(1, 5, dtype=np.uint8).reshape(4, 1, 1, 1, 1), (4, 2, 2, 8, 8)).copy()
         spec = spec_of("train.event_augmentation=[{name: cut-mix, p: 1, alpha: 1.0}]")
         for epoch in range(5):
-            (batch,) = Feeder(Made(number), spec, CPU).training(np.arange(4), epoch)
+            (batch,) = BatchLoader(Made(number), spec, CPU).training(np.arange(4), epoch)
             own = (batch.labels + 1).tolist()
             for i, x in enumerate(batch.x):
                 assert set(x.unique().tolist()) <= {own[i], own[(i + 1) % 4]}
 
     def test_only_training_batches(self) -> None:
-        feeder, made = Feeder(events(), spec_of(ALL), CPU), events()
+        feeder, made = BatchLoader(events(), spec_of(ALL), CPU), events()
         found = torch.cat([batch.x for batch in feeder.plain(np.arange(11))])
         np.testing.assert_array_equal(found.numpy(), made.content.astype(np.float32))
 
     def test_epochs_and_seeds_differ(self) -> None:
         def one(epoch: int, seed: int) -> torch.Tensor:
-            feeder = Feeder(events(), spec_of(ALL, f"train.seed={seed}"), CPU)
+            feeder = BatchLoader(events(), spec_of(ALL, f"train.seed={seed}"), CPU)
             return next(feeder.training(np.array([3]), epoch)).x
 
         assert torch.equal(one(1, 1), one(1, 1))

@@ -12,7 +12,7 @@ import torch
 from rank_worker import train
 
 from plifctl.errors import RankError, RunError, UsageError
-from plifctl.training.distributed import Ranks, Seat, compare_ranks, device_of, first_host, joined, seat_of
+from plifctl.training.distributed import RankInfo, Ranks, compare_ranks, device_of, first_host, joined, rank_info
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -78,15 +78,15 @@ def test_shares_are_the_whole_batch_in_order(samples: int, size: int) -> None:
 
 class TestPlaces:
     def test_alone(self) -> None:
-        assert seat_of({}) is None
-        assert seat_of({"RANK": "0", "WORLD_SIZE": "1"}) is None
+        assert rank_info({}) is None
+        assert rank_info({"RANK": "0", "WORLD_SIZE": "1"}) is None
         batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
-        assert seat_of(batch_script) is None
+        assert rank_info(batch_script) is None
 
     def test_torchrun(self) -> None:
         environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1234"}
         slurm = {"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}
-        assert seat_of(environment | slurm) == Seat(3, 4, 1, "a", 1234)
+        assert rank_info(environment | slurm) == RankInfo(3, 4, 1, "a", 1234)
 
     def test_slurm(self) -> None:
         step = {
@@ -97,12 +97,12 @@ class TestPlaces:
             "SLURM_STEP_ID": "2",
             "SLURM_STEP_NODELIST": "gpu[07-10],cpu1",
         }
-        assert seat_of(step) == Seat(5, 8, 1, "gpu07", 20_325)
-        assert seat_of({**step, "MASTER_ADDR": "b", "MASTER_PORT": "9"}) == Seat(5, 8, 1, "b", 9)
+        assert rank_info(step) == RankInfo(5, 8, 1, "gpu07", 20_325)
+        assert rank_info({**step, "MASTER_ADDR": "b", "MASTER_PORT": "9"}) == RankInfo(5, 8, 1, "b", 9)
 
     def test_half_an_environment(self) -> None:
         with pytest.raises(UsageError, match="not wholly"):
-            seat_of({"RANK": "x", "WORLD_SIZE": "2"})
+            rank_info({"RANK": "x", "WORLD_SIZE": "2"})
 
     @pytest.mark.parametrize(
         ("nodes", "first"),
@@ -113,7 +113,7 @@ class TestPlaces:
 
 
 def test_the_gpu_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Seat(3, 4, 1, "a", 1)
+    place = RankInfo(3, 4, 1, "a", 1)
     assert device_of(None, "cuda:1") == "cuda:1"
     assert device_of(place, "cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -137,7 +137,7 @@ def test_ranks_of_different_things_are_refused() -> None:
 def test_nobody_comes() -> None:
     with (
         pytest.raises(RankError, match="rank 1 of 2 does not meet") as error,
-        joined(Seat(1, 2, 1, "127.0.0.1", 9), 1),
+        joined(RankInfo(1, 2, 1, "127.0.0.1", 9), 1),
     ):
         pass
     assert isinstance(error.value, RunError)

@@ -14,7 +14,7 @@ import torch
 from plifctl.config.registry import load_registry
 from plifctl.runs import RunRecorder, create_run
 from plifctl.snn.networks import SpikingNetwork
-from plifctl.training.layer_metrics import EDGES, QUANTILES, TAU_QUANTILES, Vitals, distribution
+from plifctl.training.layer_metrics import EDGES, QUANTILES, TAU_QUANTILES, LayerMetrics, distribution
 from plifctl.training.progress import EpochRow, Progress
 
 
@@ -56,7 +56,7 @@ def test_weights_over_tau_and_the_spread_of_tau(tau_per: str) -> None:
         for layer in model.spiking_layers().values():
             assert layer.a is not None
             layer.a.add_(torch.rand(layer.a.shape))
-    row = Vitals(model).row()
+    row = LayerMetrics(model).row()
     assert list(row["w_over_tau"]) == ["fc0", "fc1"]
     sn1, fc0 = model.spiking_layers()["sn1"], model.layers["fc0"]
     assert sn1.a is not None
@@ -74,7 +74,7 @@ def test_weights_over_tau_and_the_spread_of_tau(tau_per: str) -> None:
 
 def test_gradient_norms_are_means_over_steps_and_survive_a_stop() -> None:
     model = network()
-    whole, first = Vitals(model), Vitals(model)
+    whole, first = LayerMetrics(model), LayerMetrics(model)
     wanted: dict[str, list[float]] = {}
     for seed in range(3):
         backward(model, seed)
@@ -85,20 +85,20 @@ def test_gradient_norms_are_means_over_steps_and_survive_a_stop() -> None:
             squares = [p.grad.double().square().sum() for p in layer.parameters() if p.grad is not None]
             if squares:
                 wanted.setdefault(name, []).append(float(sum(squares)) ** 0.5)
-    second = Vitals(model)
+    second = LayerMetrics(model)
     second.restore(json.loads(json.dumps(first.state())))
     second.add_gradients()
     found = whole.row()["gradient_norm"]
     assert found == second.row()["gradient_norm"]
     assert found == {name: pytest.approx(np.mean(norms), rel=1e-6) for name, norms in wanted.items()}
     assert set(found) == {"conv0", "bn0", "sn0", "fc0", "sn1", "fc1", "sn2"}
-    assert whole.state() == Vitals(model).state()  # the next epoch begins anew
+    assert whole.state() == LayerMetrics(model).state()  # the next epoch begins anew
 
 
 def test_a_gradient_that_is_not_finite_shows() -> None:
     model = network()
     backward(model, 0)
-    vitals = Vitals(model)
+    vitals = LayerMetrics(model)
     assert vitals.add_gradients().isfinite().all()
     weight = model.layers["fc0"].weight
     assert isinstance(weight, torch.Tensor)
@@ -110,7 +110,7 @@ def test_a_gradient_that_is_not_finite_shows() -> None:
 def test_neurons_that_learn_nothing() -> None:
     model = network(kind="lif", tau_0=None, tau=2.0)
     backward(model, 0)
-    vitals = Vitals(model)
+    vitals = LayerMetrics(model)
     vitals.add_gradients()
     row = vitals.row()
     assert row["a"] == [None, None, None]
@@ -128,7 +128,7 @@ def test_rows_of_earlier_versions_load() -> None:
 
 def test_gradients_that_are_not_finite_do_not_count() -> None:
     model = network()
-    vitals, expected = Vitals(model), Vitals(model)
+    vitals, expected = LayerMetrics(model), LayerMetrics(model)
     for seed in (0, 1, 2):
         backward(model, seed)
         if seed == 1:
@@ -147,7 +147,7 @@ def test_tensorboard_has_them(tmp_path: Path) -> None:
     run = create_run(tmp_path, resolved, "A", cache={"content_digest": "c"}, split={}, environment={})
     model = network(tau_per="channel")
     backward(model, 0)
-    vitals = Vitals(model)
+    vitals = LayerMetrics(model)
     vitals.add_gradients()
     row = EpochRow(1, 0.1, 0.5, None, 0.5, 1e-3, model.taus(), [0.1] * 3, 1.0, 9.0, **vitals.row())
     recorder = RunRecorder(run, resolved.spec)

@@ -12,9 +12,9 @@ from unit.test_training import CPU, ROWS, Recorder, Samples, same, spec_of, trai
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import DivergedError, Interrupted, OutOfMemoryError, UsageError
-from plifctl.training.batches import Feeder
-from plifctl.training.nonfinite import what_broke
-from plifctl.training.optimizer import Optimisation, learning_rate
+from plifctl.training.batches import BatchLoader
+from plifctl.training.nonfinite import find_nonfinite_layer
+from plifctl.training.optimizer import Optimizer, learning_rate
 from plifctl.training.randomness import random_state, set_random_state
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
@@ -28,7 +28,7 @@ def test_every_optimiser_is_torchs(name: str) -> None:
     train = spec_of(f"train.optimizer={name}", "train.optimizer_options.weight_decay=0.01", "train.lr=0.05").train
     ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    optimisation = Optimisation(ours, train, CPU)
+    optimisation = Optimizer(ours, train, CPU)
     optimisation.begin_epoch(0)
     reference = classes[name](theirs.parameters(), lr=0.05, weight_decay=0.01)
     for x in torch.randn(3, 4, 3):
@@ -76,7 +76,7 @@ def test_every_schedule_is_torchs(name: str, options: dict[str, Any], torchs: An
 )
 def test_options_that_there_are_not(setting: str, said: str, hint: str) -> None:
     with pytest.raises(UsageError, match=said) as error:
-        Optimisation(torch.nn.Linear(1, 1), spec_of(f"train.{setting}").train, CPU)
+        Optimizer(torch.nn.Linear(1, 1), spec_of(f"train.{setting}").train, CPU)
     assert hint in error.value.hint
 
 
@@ -121,7 +121,7 @@ def test_clipping_bounds_the_norm() -> None:
     train = spec_of("train.clip_norm=0.5", "train.optimizer=sgd", "train.lr=1.0").train
     model = torch.nn.Linear(2, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    optimisation = Optimisation(model, train, CPU)
+    optimisation = Optimizer(model, train, CPU)
     optimisation.begin_epoch(0)
     for gradient, expected in (([3.0, 4.0], [-0.3, -0.4]), ([0.03, 0.04], [-0.33, -0.44])):
         model.weight.grad = torch.tensor([gradient])
@@ -139,11 +139,11 @@ def test_early_stop(patience: int) -> None:
 
     spec = spec_of(f"train.early_stop={patience}", "train.epochs=9")
     recorder = Recorder()
-    outcome = Stuck(spec, Feeder(Samples(), spec, CPU), ROWS, recorder).run()
+    outcome = Stuck(spec, BatchLoader(Samples(), spec, CPU), ROWS, recorder).run()
     assert outcome.best_epoch == 2
     assert len(outcome.history) == 2 + patience
     assert outcome.stopped_early
-    again = Stuck(spec, Feeder(Samples(), spec, CPU), ROWS, recorder)
+    again = Stuck(spec, BatchLoader(Samples(), spec, CPU), ROWS, recorder)
     again.restore(recorder.saved["last"])
     assert again.run() == outcome  # nothing more to do
 
@@ -171,7 +171,7 @@ def test_half_precision_learns_and_resumes(precision: str) -> None:
 
 def test_half_precision_forgives_overflow_and_halves_the_scale() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    optimisation = Optimisation(model, spec_of("train.precision=fp16").train, CPU)
+    optimisation = Optimizer(model, spec_of("train.precision=fp16").train, CPU)
     before = model.weight.clone()
     for halved in range(1, 17):
         optimisation.backward(model(torch.ones(1, 1)).sum() * torch.inf)
@@ -189,7 +189,7 @@ def test_half_precision_forgives_overflow_and_halves_the_scale() -> None:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_step_that_fails_leaves_the_weights_as_they_were_and_is_known_later(name: str) -> None:
     model = torch.nn.Linear(2, 1, bias=False)
-    optimisation = Optimisation(model, spec_of(f"train.optimizer={name}").train, CPU)
+    optimisation = Optimizer(model, spec_of(f"train.optimizer={name}").train, CPU)
     for step, gradient in enumerate([1.0, 2.0, torch.nan, 3.0]):
         model.weight.grad = torch.full((1, 2), gradient)
         optimisation.step(model.weight.grad.norm())
@@ -199,7 +199,7 @@ def test_a_step_that_fails_leaves_the_weights_as_they_were_and_is_known_later(na
     assert optimisation.failure().tolist() == [1, 2]
 
 
-class Poisoned(Feeder):
+class Poisoned(BatchLoader):
     """Has targets that are no numbers in one batch."""
 
     def training(self, rows: np.ndarray, epoch: int, *, start: int = 0, mixed: bool = True) -> Any:
@@ -296,18 +296,20 @@ class TestDiagnosis:
     def test_an_output(self) -> None:
         model = self.network()
         model.layers["conv0"].weight.data.fill_(3e38)
-        assert what_broke(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) == "conv0 gives an infinite number"
+        assert (
+            find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) == "conv0 gives an infinite number"
+        )
 
     def test_a_gradient_the_last_layers_first(self) -> None:
         model = self.network()
         for name in ("fc0", "fc1"):
             model.layers[name].weight.grad = torch.full_like(model.layers[name].weight, torch.nan)
-        found = what_broke(model, lambda: model(torch.ones(2, 1, 28, 28), 2))
+        found = find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2))
         assert found == "fc1 has NaN in the gradient of its weight"
 
     def test_nothing(self) -> None:
         model = self.network()
-        assert what_broke(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) is None
+        assert find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) is None
         assert not any(layer._forward_hooks for layer in model.layers.values())
 
 

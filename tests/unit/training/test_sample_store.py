@@ -19,10 +19,10 @@ from plifctl.cache.kernels import fletcher32
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventSet
+from plifctl.data.datasets.base import EventDataset
 from plifctl.errors import CorruptCacheError, Interrupted, OutOfMemoryError, UsageError
 from plifctl.training import sample_store as module
-from plifctl.training.batches import Batch, Feeder
+from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.sample_store import PLACES, Buffers, Place, choose_place, free_memory, open_source
 
 CPU = torch.device("cpu")  # stands in for the GPU, too: "device" holds samples where batches go
@@ -34,7 +34,7 @@ def build(folder: Path, **options: Any) -> Cache:
     write_gestures(folder / "raw")
     found = load_registry().dataset("synthetic-gesture")
     raw = open_raw(found.dataset, folder / "raw", frames=found.frames)
-    assert isinstance(raw, EventSet)
+    assert isinstance(raw, EventDataset)
     return build_cache(raw, T, folder / "cache", made_by="plifctl prepare synthetic-gesture --T 3", **options)
 
 
@@ -85,7 +85,7 @@ def expected(cache: Cache, rows: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("place", PLACES)
 class TestWhereverTheyAre:
     def test_the_order_follows_from_seed_and_epoch(self, cache: Cache, place: Place) -> None:
-        feeder = Feeder(cache, spec_of("demo", "train.seed=7"), CPU, data_in=place)
+        feeder = BatchLoader(cache, spec_of("demo", "train.seed=7"), CPU, data_in=place)
         for epoch in (0, 5):
             order = np.random.default_rng([7, epoch, 1]).permutation(ROWS)  # as it was from the first version on
             batches = list(feeder.training(ROWS, epoch))
@@ -98,9 +98,9 @@ class TestWhereverTheyAre:
 
     @pytest.mark.parametrize("step", [0, 3, 6, 7])
     def test_from_any_step_on(self, cache: Cache, place: Place, step: int) -> None:
-        feeder = Feeder(cache, spec_of(), CPU, data_in=place)
+        feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         whole = list(feeder.training(ROWS, 2))
-        rest = list(Feeder(cache, spec_of(), CPU, data_in=place).training(ROWS, 2, start=step))
+        rest = list(BatchLoader(cache, spec_of(), CPU, data_in=place).training(ROWS, 2, start=step))
         assert len(rest) == 7 - step
         assert all(same(one, other) for one, other in zip(whole[step:], rest, strict=True))
 
@@ -109,22 +109,24 @@ class TestWhereverTheyAre:
         spec = spec_of("cifar10-plif")
         assert (spec.train.augmentation, spec.train.normalise) == ("flip-crop", "per-set")
         before = images.content.copy()
-        found, again = (list(Feeder(images, spec, CPU, data_in=p).training(np.arange(20), 1)) for p in (place, "disk"))
+        found, again = (
+            list(BatchLoader(images, spec, CPU, data_in=p).training(np.arange(20), 1)) for p in (place, "disk")
+        )
         assert all(same(one, other) for one, other in zip(found, again, strict=True))
         np.testing.assert_array_equal(images.content, before)
         rows = np.array([3, 17])
-        (batch,) = Feeder(images, spec, CPU, data_in=place).plain(rows)
+        (batch,) = BatchLoader(images, spec, CPU, data_in=place).plain(rows)
         mean, std = (np.reshape(v, (3, 1, 1)) for v in (spec.dataset.mean, spec.dataset.std))
         np.testing.assert_allclose(batch.x.numpy(), (before[rows] / 255 - mean) / std, rtol=1e-5, atol=1e-5)
 
     def test_16_bits(self, place: Place) -> None:
         content = np.random.default_rng(0).integers(0, 2**16, (9, T, 2, 128, 128), np.uint16)
-        feeder = Feeder(Made(content), spec_of(), CPU, data_in=place)
+        feeder = BatchLoader(Made(content), spec_of(), CPU, data_in=place)
         found = torch.cat([batch.x for batch in feeder.plain(np.arange(9)[::-1].copy())])
         np.testing.assert_array_equal(found.numpy(), content[::-1].astype(np.float32))
 
     def test_a_batch_never_changes_while_it_is_held(self, cache: Cache, place: Place) -> None:
-        feeder = Feeder(cache, spec_of(), CPU, data_in=place)
+        feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         batches = list(feeder.plain(ROWS))
         last_step = batches[0].x[1, -1].numpy()  # a look into it, which survives it
         kept = last_step.copy()
@@ -137,19 +139,19 @@ class TestWhereverTheyAre:
         assert torch.equal(torch.cat([b.x for b in feeder.plain(ROWS)]), expected(cache, ROWS))
 
     def test_memory_is_used_again(self, cache: Cache, place: Place) -> None:
-        feeder = Feeder(cache, spec_of(), CPU, data_in=place)
+        feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         assert len({batch.x.data_ptr() for epoch in range(3) for batch in feeder.training(ROWS, epoch)}) <= 2
 
     def test_two_at_once(self, place: Place) -> None:
         images = Made(np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), np.uint8))
-        feeder = Feeder(images, spec_of("mnist-plif"), CPU, data_in=place)
+        feeder = BatchLoader(images, spec_of("mnist-plif"), CPU, data_in=place)
         rows = np.arange(40)
         pairs = list(zip(feeder.training(rows, 0), feeder.plain(rows), strict=True))
         for found, alone in zip(zip(*pairs, strict=True), (feeder.training(rows, 0), feeder.plain(rows)), strict=True):
             assert all(same(one, other) for one, other in zip(found, alone, strict=True))
 
     def test_nothing_to_do(self, cache: Cache, place: Place) -> None:
-        feeder = Feeder(cache, spec_of(), CPU, data_in=place)
+        feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         assert list(feeder.plain(ROWS[:0])) == []
         assert list(feeder.training(ROWS[:0], 0)) == []
 
@@ -172,7 +174,7 @@ class TestReadingAhead:
             return read(self, rows, out)
 
         monkeypatch.setattr(Cache, "read", noted)
-        stream = Feeder(cache, spec_of(), CPU, data_in="disk").plain(ROWS)
+        stream = BatchLoader(cache, spec_of(), CPU, data_in="disk").plain(ROWS)
         next(stream)
         assert ahead.wait(10)
         assert asked == [1, 5]
@@ -180,7 +182,7 @@ class TestReadingAhead:
 
     @pytest.mark.parametrize("end", ["break", "error", "interrupted", "exhausted"])
     def test_no_thread_outlives_its_reader(self, cache: Cache, end: str) -> None:
-        feeder = Feeder(cache, spec_of(), CPU, data_in="disk")
+        feeder = BatchLoader(cache, spec_of(), CPU, data_in="disk")
         errors = {"error": ValueError("mine"), "interrupted": Interrupted(signal.SIGINT, "stopped")}
 
         def use() -> None:
@@ -209,21 +211,21 @@ class TestReadingAhead:
             byte = file.read(1)
             file.seek(-1, 1)
             file.write(bytes([byte[0] ^ 0x10]))
-        stream = Feeder(damaged, spec_of(), CPU, data_in="disk").plain(np.arange(20))
+        stream = BatchLoader(damaged, spec_of(), CPU, data_in="disk").plain(np.arange(20))
         assert [next(stream).labels.tolist() for _ in range(2)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
         with pytest.raises(CorruptCacheError, match=r"sample user01_lab/09 fails its checksum") as error:
             next(stream)
         assert "plifctl prepare synthetic-gesture" in error.value.hint
         for place in ("memory", "device"):
             with pytest.raises(CorruptCacheError, match=r"sample user01_lab/09 fails"):
-                Feeder(damaged, spec_of(), CPU, data_in=place)  # type: ignore[arg-type]
+                BatchLoader(damaged, spec_of(), CPU, data_in=place)  # type: ignore[arg-type]
 
     def test_whatever_is_raised_arrives(self) -> None:
         class Failing(Made):
             def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
                 raise Interrupted(15, "no error, but the end")
 
-        feeder = Feeder(Failing(np.zeros((8, 1, 28, 28), np.uint8)), spec_of("mnist-plif"), CPU, data_in="disk")
+        feeder = BatchLoader(Failing(np.zeros((8, 1, 28, 28), np.uint8)), spec_of("mnist-plif"), CPU, data_in="disk")
         with pytest.raises(Interrupted):
             next(feeder.plain(np.arange(8)))
 

@@ -14,8 +14,8 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError, RunError
 from plifctl.evaluation.accuracy import evaluate
-from plifctl.training.batches import Batch, Feeder
-from plifctl.training.optimizer import Optimisation, learning_rate, why_no_graph
+from plifctl.training.batches import Batch, BatchLoader
+from plifctl.training.optimizer import Optimizer, learning_rate, why_no_graph
 from plifctl.training.progress import EpochRow
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
@@ -80,10 +80,10 @@ def trainer_of(
     recorder: Recorder, spec: ExperimentSpec | None = None, rows: Split = ROWS, *, graph: bool = False
 ) -> Trainer:
     spec = spec or spec_of()
-    return Trainer(spec, Feeder(Samples(), spec, CPU), rows, recorder, graph=graph)
+    return Trainer(spec, BatchLoader(Samples(), spec, CPU), rows, recorder, graph=graph)
 
 
-def pairs(feeder: Feeder, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def pairs(feeder: BatchLoader, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     return ((batch.x, batch.labels) for batch in feeder.plain(rows))
 
 
@@ -191,7 +191,7 @@ def test_learning_rate_falls_and_rises() -> None:
 class TestBatches:
     def test_every_sample_once_and_the_rest_dropped(self) -> None:
         spec = spec_of()
-        feeder = Feeder(Samples(), spec, CPU)
+        feeder = BatchLoader(Samples(), spec, CPU)
         batches = list(feeder.training(ROWS.train, 0))
         assert [len(b.labels) for b in batches] == [5, 5, 5]
         assert feeder.steps(ROWS.train) == 3
@@ -200,7 +200,7 @@ class TestBatches:
         assert len(keys.unique()) == 15
 
     def test_order_changes_by_epoch_and_starts_anywhere(self) -> None:
-        feeder = Feeder(Samples(), spec_of("train.augmentation=none"), CPU)
+        feeder = BatchLoader(Samples(), spec_of("train.augmentation=none"), CPU)
         first, second = (torch.cat([b.labels for b in feeder.training(ROWS.train, epoch)]) for epoch in (0, 1))
         assert not torch.equal(first, second)
         later = next(feeder.training(ROWS.train, 0, start=2))
@@ -209,13 +209,13 @@ class TestBatches:
     def test_a_sample_does_not_depend_on_its_batch(self) -> None:
         samples = Samples()
         small, large = (
-            Feeder(samples, spec_of(f"train.batch_size={n}", "train.drop_last=false"), CPU) for n in (3, 16)
+            BatchLoader(samples, spec_of(f"train.batch_size={n}", "train.drop_last=false"), CPU) for n in (3, 16)
         )
         found = [torch.cat([b.x for b in feeder.training(ROWS.train, 4)]) for feeder in (small, large)]
         assert torch.equal(found[0], found[1])
 
     def test_normalisation(self) -> None:
-        feeder = Feeder(Samples(), spec_of(), CPU)
+        feeder = BatchLoader(Samples(), spec_of(), CPU)
         x = next(feeder.plain(np.array([3]))).x
         expected = (Samples().images[[3]].astype(np.float32) / 255 - 0.1307) / 0.3081
         np.testing.assert_allclose(x.numpy(), expected, rtol=1e-5, atol=1e-6)
@@ -223,7 +223,7 @@ class TestBatches:
 
 def test_evaluation_counts() -> None:
     spec = spec_of()
-    feeder = Feeder(Samples(), spec, CPU)
+    feeder = BatchLoader(Samples(), spec, CPU)
     model = build_model(spec, CPU)
     found = evaluate(model, pairs(feeder, np.arange(24)), 2)
     confusion = found.confusion(10)
@@ -352,7 +352,7 @@ class Plain:
         steps = [s @ w["fc1.weight"].T for s in self.neurons(steps, w["sn1.a"])]
         return torch.stack([s.view(len(s), 10, 10).mean(2) for s in self.neurons(steps, w["sn2.a"])])
 
-    def train(self, feeder: Feeder, rows: np.ndarray, epoch: int) -> None:
+    def train(self, feeder: BatchLoader, rows: np.ndarray, epoch: int) -> None:
         rate = self.spec.train.lr * (1 + math.cos(math.pi * epoch / self.spec.train.cosine_period)) / 2
         for group in self.adam.param_groups:
             group["lr"] = rate
@@ -364,7 +364,7 @@ class Plain:
             (per_step if self.spec.recipe == "paper" else of_the_rate).backward()
             self.adam.step()
 
-    def test(self, feeder: Feeder, batches: Iterator[Any]) -> tuple[float, list[float]]:
+    def test(self, feeder: BatchLoader, batches: Iterator[Any]) -> tuple[float, list[float]]:
         right, seen, fired, neurons = 0, 0, [0.0] * 3, [0] * 3
         for batch in batches:
             with torch.no_grad():
@@ -378,7 +378,7 @@ class Plain:
         return right / seen, [f / n for f, n in zip(fired, neurons, strict=True)]
 
 
-class Exact(Feeder):
+class Exact(BatchLoader):
     """Batches in float64: two ways of adding up then fire the same spikes."""
 
     def _batches(self, *arguments: Any, **options: Any) -> Iterator[Batch]:  # type: ignore[override]
@@ -482,7 +482,7 @@ class TestSteps:
     def test_states_are_the_same_with_a_graph(self) -> None:
         """A checkpoint of a GPU's can be taken up on a CPU."""
         model = torch.nn.Linear(3, 2)
-        own, other = (Optimisation(model, spec_of().train, CPU) for _ in range(2))
+        own, other = (Optimizer(model, spec_of().train, CPU) for _ in range(2))
         own._capturable = True  # as on a GPU, whose Adam could not run here
         for group in own._optimizer.param_groups:
             group.update(capturable=True, lr=torch.tensor(1e-3))

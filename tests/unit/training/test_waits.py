@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from unit.test_training import CPU, Recorder, Samples, spec_of
 
 from plifctl.training import trainer as loop
-from plifctl.training.batches import Feeder
+from plifctl.training.batches import BatchLoader
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
@@ -35,7 +35,7 @@ STEPS = 5
 def test_no_step_asks_for_a_number(settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "autocast", lambda *_: nullcontext())  # torch knows none of such a device
     spec = spec_of("train.batch_size=2", *settings)
-    feeder = Feeder(Samples(), spec, torch.device("meta"), data_in="device")
+    feeder = BatchLoader(Samples(), spec, torch.device("meta"), data_in="device")
     recorder = Recorder()
     rows = Split(np.arange(2 * STEPS), np.empty(0, np.int64), np.arange(10, 12))
     trainer = Trainer(spec, feeder, rows, recorder, kernel="eager")
@@ -59,7 +59,7 @@ class Operations(TorchDispatchMode):
 def test_a_further_batch_takes_few_operations() -> None:
     """On a GPU each of them is a launch, which takes as long for one small batch as for all of them at once."""
     spec = spec_of("train.batch_size=2", "train.augmentation=none", "train.normalise=per-set")
-    batches = Feeder(Samples(), spec, CPU, data_in="memory").training(np.arange(24), epoch=0)
+    batches = BatchLoader(Samples(), spec, CPU, data_in="memory").training(np.arange(24), epoch=0)
     next(batches)
     with Operations() as operations:
         next(batches)
