@@ -18,7 +18,7 @@ def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
 
     Two ranks have 2 and 3 samples of the first ones; of a batch of one, one rank has none.
     """
-    recipe, rows, accumulate = ("paper", ROWS, 1) if protocol == "A" else ("published", ROWS_B, 2)
+    recipe, rows, accumulate = ("paper", ROWS, 1) if protocol == "A" else ("authors", ROWS_B, 2)
     spec = spec_of("train.drop_last=false", "train.epochs=2", f"train.accumulate={accumulate}", recipe=recipe)
     recorder = Recorder()
     trainer = Trainer(spec, Exact(Samples(), spec, CPU, ranks=ranks), rows, recorder)

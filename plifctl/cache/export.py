@@ -31,6 +31,7 @@ import numpy as np
 from plifctl import files, paths
 from plifctl.cache.file import Cache
 from plifctl.cache.key import readable
+from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
 from plifctl.data.thread_map import in_order
 from plifctl.errors import UsageError
@@ -316,7 +317,7 @@ def _unlike_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
         return f"the last event of {n} samples begins a slice, which SpikingJelly does not make"
     if frames.get("transforms"):
         return "the events were transformed"
-    if frames.get("axes") == "published":
+    if current_word(frames.get("axes")) == "authors":
         return "SpikingJelly reads other axes (frames.axes=spikingjelly)"
     if n := int((cache.counts["n_events"] != cache.counts["n_raw"]).sum()):
         return f"events of {n} samples were left out, SpikingJelly keeps all"

@@ -9,6 +9,7 @@ from typing import Any
 
 from plifctl.config.base import digest_of, flattened
 from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.config.identity import hashed_frames
 from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats import DECODER_VERSION
 from plifctl.data.frames import INTEGRATOR_VERSION
@@ -63,7 +64,7 @@ def raw_independent_key(dataset: DatasetSpec, T: int | None, frames: FramesSpec 
         "transforms_version": transforms_version(frames.transforms) if frames else None,
         "T": T if counted else None,
         # only what was chosen: a choice that did not exist when a cache was built changes nothing for it
-        "frames": frames.model_dump(mode="json", exclude_defaults=True) if frames else None,
+        "frames": hashed_frames(frames.model_dump(mode="json", exclude_defaults=True)) if frames else None,
     }
 
 

@@ -18,11 +18,11 @@ def check(as_json: options.JsonOption = False) -> None:
 
     Lists all problems at once, also those of the folder named by PLIFCTL_REGISTRY.
     """
-    from plifctl.report.tables import check_published
+    from plifctl.report.tables import check_tables
     from plifctl.runs import check_records
 
     registry = options.registry()
-    problems = [*registry.check(), *check_published(registry.folders), *check_records(registry.folders)]
+    problems = [*registry.check(), *check_tables(registry.folders), *check_records(registry.folders)]
     if as_json:
         console.emit_json({"problems": problems})
     elif problems:

@@ -110,7 +110,7 @@ def _lines(name: str, runs: Sequence[str], runs_dir: Path, registry: Registry) -
     from plifctl.runs import find_curve, load_curves
 
     def experiment(of: str) -> ExperimentSpec | None:
-        return registry.experiment(of, recipe="published").spec if of in registry.experiments() else None
+        return registry.experiment(of, recipe="authors").spec if of in registry.experiments() else None
 
     there = load_curves(runs_dir, registry.folders)
     published = {curve.experiment: curve for curve in there if curve.origin == "imported" and curve.protocol == "A"}

@@ -78,7 +78,7 @@ def entry_of(run: ImportedRun) -> dict[str, Any]:
         "status": "imported",
         "experiment": run.settings.get("experiment"),
         "protocol": run.settings.get("protocol"),
-        "recipe": "published" if run.settings.get("experiment") else None,
+        "recipe": "authors" if run.settings.get("experiment") else None,
         "best_test": record.accuracy if record else max(test.values(), default=None),
         "best_validation": max(validation.values(), default=None),
         "epoch": len(run.accuracies),

@@ -52,13 +52,13 @@ def _experiments(registry: Registry) -> list[dict[str, Any]]:
     entries = []
     for name in registry.experiments():
         spec = registry.experiment(name).spec
-        published = spec.published
+        reported = spec.reported
         entries.append(
             {
                 "name": name,
                 "T": spec.T,
-                "A_%": f"{published.accuracy_a:.2f}" if published else None,
-                "B_%": f"{published.accuracy_b:.2f}" if published and published.accuracy_b else None,
+                "A_%": f"{reported.accuracy_a:.2f}" if reported else None,
+                "B_%": f"{reported.accuracy_b:.2f}" if reported and reported.accuracy_b else None,
                 "title": spec.title,
             }
         )

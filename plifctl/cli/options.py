@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from plifctl import paths
+from plifctl.config.choices import RECIPES, Recipe
 from plifctl.errors import PlifctlError, RegistryError, UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from plifctl.config.choices import Protocol, Recipe
+    from plifctl.config.choices import Protocol
     from plifctl.config.experiment import ExperimentSpec
     from plifctl.config.registry import Registry
 
@@ -66,9 +67,27 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 OptionalExperiment = Annotated[
     str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=experiments)
 ]
+
+
+def _recipe(text: str) -> Recipe:
+    from plifctl.config.identity import current_word, warn_old_words
+
+    if (recipe := current_word(text)) != text:
+        warn_old_words()
+    if recipe not in RECIPES:
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, RECIPES))}.")
+    return recipe
+
+
 RecipeOption = Annotated[
-    Literal["paper", "published"] | None,
-    typer.Option("--recipe", help="Choices of the text (paper, the default) or of the authors' code (published)."),
+    Recipe | None,
+    typer.Option(
+        "--recipe",
+        parser=_recipe,
+        metavar=f"<{'|'.join(RECIPES)}>",
+        autocompletion=lambda incomplete: [name for name in RECIPES if name.startswith(incomplete)],
+        help="The paper's text (paper, the default), or what the authors' code ran (authors).",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value; plifctl show lists the keys.")

@@ -39,7 +39,7 @@ def show(
 
     Of an experiment, a data set or a network: every value, and of experiments where each was written.
 
-    Example: plifctl show gesture-plif --recipe published
+    Example: plifctl show gesture-plif --recipe authors
     """
     from plifctl.config.base import flattened
 

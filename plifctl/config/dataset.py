@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Layout
+from plifctl.config.choices import Axes, Layout
+from plifctl.config.identity import current_word
 from plifctl.config.transforms import Shape, TransformSpec
 
 _FRAMES_OF: dict[Layout, set[str]] = {
@@ -64,13 +65,13 @@ class FramesSpec(Spec):
 
     Attributes:
         slicing: ``number`` cuts at ⌊N·j/T⌋ (Eq. S1); ``number-remainder`` at ⌊N/T⌋·j with the rest in the last slice
-            (the published code); ``time`` into T equal spans of time; ``duration`` into as many spans of duration_us as
+            (the authors' code); ``time`` into T equal spans of time; ``duration`` into as many spans of duration_us as
             the sample lasts, padded with empty frames to the longest sample.
         duration_us: Length of a slice, µs; of slicing ``duration``.
         outside_events: Events outside the sensor are an error (``refuse``), or left out and counted (``drop``).
         invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
         axes: how CIFAR10-DVS addresses become x, y, p; None for the others.
-        training_set: ``all`` recordings, or the ``first-78`` that the published gesture runs used; None for the others.
+        training_set: ``all`` recordings, or the ``first-78`` that the authors' gesture runs used; None for the others.
         test_set: Of each class of CIFAR10-DVS, the ``last-100`` (file numbers 900–999, the paper's) or the
             ``first-100`` (0–99, of many later papers); None for the others.
         transforms: What is done to the events of each sample before they are framed, in this order.
@@ -81,7 +82,7 @@ class FramesSpec(Spec):
     duration_us: int | None = Field(default=None, gt=0)
     outside_events: Literal["refuse", "drop"]
     invalid_events: Literal["drop", "keep"] | None = None
-    axes: Literal["published", "spikingjelly"] | None = None
+    axes: Annotated[Axes | None, BeforeValidator(current_word)] = None
     training_set: Literal["all", "first-78"] | None = None
     test_set: Literal["last-100", "first-100"] | None = None
     transforms: tuple[TransformSpec, ...] = Field(default=(), strict=False)

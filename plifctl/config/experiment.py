@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Misfit, Spec, digest_of
 from plifctl.config.choices import Protocol, Recipe
-from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, check_frames, frame_shape
+from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, Framing, check_frames, frame_shape
+from plifctl.config.identity import current_keys, current_word, hashed_frames, hashed_recipe
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
@@ -37,8 +38,8 @@ class ExperimentSpec(Spec):
 
     name: str
     title: str
-    recipe: Recipe
-    published: Reported | None = None
+    recipe: Annotated[Recipe, BeforeValidator(current_word)]
+    reported: Reported | None = None
     T: int = Field(ge=1, le=MAX_T)
     dataset: DatasetSpec
     frames: FramesSpec | None = None
@@ -46,6 +47,11 @@ class ExperimentSpec(Spec):
     neuron: NeuronSpec
     train: TrainSpec
     validation: ValidationSpec
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys(cls, tree: Any) -> Any:
+        return current_keys(tree)
 
     @model_validator(mode="after")
     def _choices_fit(self) -> Self:
@@ -70,13 +76,19 @@ class ExperimentSpec(Spec):
             raise Misfit(text, ("network", "structure")) from None
         return self
 
+    @property
+    def framing(self) -> Framing:
+        """The data set and how it is framed: what the experiment's cache is built from."""
+        return Framing(dataset=self.dataset, frames=self.frames).with_T(self.T)
+
     def identity(self) -> dict[str, Any]:
         """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
-        tree = self.model_dump(mode="json", exclude={"title": True, "published": True, "train": {"epochs", "seed"}})
+        tree = self.model_dump(mode="json", exclude={"title": True, "reported": True, "train": {"epochs", "seed"}})
         tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
+        tree["recipe"] = hashed_recipe(self.recipe)
         # a choice that did not exist when a run was made changes nothing for it
         if self.frames is not None:
-            tree["frames"] = self.frames.model_dump(mode="json", exclude_defaults=True)
+            tree["frames"] = hashed_frames(self.frames.model_dump(mode="json", exclude_defaults=True))
         for section, names in _LATER.items():
             spec = getattr(self, section)
             for name in names:

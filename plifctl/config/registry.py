@@ -22,6 +22,7 @@ from plifctl.config.base import Misfit, Spec
 from plifctl.config.choices import RECIPES, Protocol, Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import ExperimentSpec, is_modification
+from plifctl.config.identity import current_layer, current_word
 from plifctl.config.network import NetworkSpec
 from plifctl.config.transforms import TRANSFORMS
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
@@ -29,7 +30,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 
 _S = TypeVar("_S", bound=Spec)
 
-_NOT_SET = ("name", "title", "recipe", "published", "dataset")  # descriptions, and what is more than a value
+_NOT_SET = ("name", "title", "recipe", "reported", "dataset")  # descriptions, and what is more than a value
 _LISTS: dict[str, tuple[str, Mapping[str, type[Spec]], str]] = {
     "transforms": ("a transform", TRANSFORMS, "{name: drop-events, p: 0.1}"),
     "event_augmentation": ("an augmentation", EVENT_AUGMENTATIONS, "{name: flip, p: 0.5}"),
@@ -105,14 +106,14 @@ class Registry:
 
         Args:
             name: Of the data set.
-            recipe: Which choices of the text or of the published code.
+            recipe: ``paper`` (the text) or ``authors`` (the authors' code).
             overrides: Texts ``frames.key=value``.
 
         Raises:
             UsageError: No such data set, or an override cannot be.
             RegistryError: Its file is invalid.
         """
-        tree = self._dataset_layer(_known("data set", name, self._datasets), recipe)
+        tree = self._dataset_layer(_known("data set", name, self._datasets), current_word(recipe))
         if overrides and "frames" not in tree:
             raise UsageError(f"--set {overrides[0]}: {name} is a set of images, which are not framed")
         for text in overrides:
@@ -133,13 +134,14 @@ class Registry:
 
         Args:
             name: Of the experiment.
-            recipe: Which choices of the text or of the published code.
+            recipe: ``paper`` (the text) or ``authors`` (the authors' code).
             overrides: Texts ``key=value``, the key a dotted path.
 
         Raises:
             UsageError: No such experiment or key, or a value cannot be.
             RegistryError: A file is invalid; the message lists every problem.
         """
+        recipe = current_word(recipe)
         entry = self._experiments[_known("experiment", name, self._experiments)]
         layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
         own = merged(*(layer.without("recipes", "variants", "extends") for layer in layers))
@@ -204,6 +206,7 @@ class Registry:
             if isinstance(tree, str):
                 yield tree
             else:
+                tree = current_layer(tree)
                 yield from _unknown_recipes(tree)
                 name = tree.text("name")
                 yield f"{tree.origin}: name: a data set needs one" if name is None else (name, _Entry(tree))
@@ -226,6 +229,7 @@ class Registry:
             if isinstance(tree, str):
                 yield tree
                 continue
+            tree = current_layer(tree)
             for key, value in tree.items():
                 if key not in _FILE_KEYS:
                     yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"

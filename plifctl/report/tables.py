@@ -1,6 +1,6 @@
 """Tables of the paper with our numbers in them, or with those of the published logs.
 
-A file of ``registry/published`` holds what the paper prints, and says of which experiment or network a number is. A
+A file of ``registry/tables`` holds what the paper prints, and says of which experiment or network a number is. A
 number of ours is never a guess: without a run the cell is empty, and every number carries a note on how it came about.
 """
 
@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from plifctl.config.base import Spec
 from plifctl.config.choices import RECIPES
 from plifctl.config.experiment import is_modification
+from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.config.yaml_tree import YamlError, read_tree
@@ -26,7 +27,7 @@ from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
 
 TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
-"""The paper's; a registry folder may hold more, ``published/table-NAME.yaml``."""
+"""The paper's; a registry folder may hold more, ``tables/table-NAME.yaml``."""
 
 Source = Literal["ours", "published"]
 """Whose runs fill the tables: those of plifctl, or those imported from the published logs."""
@@ -91,7 +92,7 @@ def build_table(
     Args:
         name: One of TABLES, another that a registry folder holds, or OPTIMISM, which is of runs of every source.
         records: Results of finished runs.
-        registry: Whose ``published`` folder holds the tables, and whose experiments the runs are of.
+        registry: Whose ``tables`` folder holds the tables, and whose experiments the runs are of.
         source: Whose runs fill it.
         include_modified: Use runs with overrides too.
 
@@ -267,12 +268,14 @@ def _letters(index: int) -> str:
 
 def _files(folders: Sequence[Path]) -> dict[str, Path]:
     """Every table's file by name; a later folder's replaces an earlier one's."""
-    files = [path for folder in folders for path in sorted((folder / "published").glob("table-*.yaml"))]
+    files = [
+        path for folder in folders for name in TABLE_FOLDERS for path in sorted((folder / name).glob("table-*.yaml"))
+    ]
     return {path.stem.removeprefix("table-"): path for path in files}
 
 
-def check_published(folders: Sequence[Path]) -> list[str]:
-    """Returns what is wrong with the published tables of some registry folders."""
+def check_tables(folders: Sequence[Path]) -> list[str]:
+    """Returns what is wrong with the tables of some registry folders."""
     problems: list[str] = []
     for path in _files(folders).values():
         try:

@@ -108,7 +108,7 @@ def curve_of_imported(run: ImportedRun) -> Curve:
         run.name,
         "imported",
         settings.get("experiment"),
-        "published" if settings.get("experiment") else None,
+        "authors" if settings.get("experiment") else None,
         settings.get("protocol"),
         settings.get("T"),
         settings.get("seed"),

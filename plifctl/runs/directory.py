@@ -21,6 +21,7 @@ import yaml
 from plifctl import files, paths
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.identity import current_path
 from plifctl.config.registry import Experiment
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.checksums import sealed, unsealed
@@ -82,8 +83,9 @@ class Run:
         try:
             tree = unsealed(yaml.safe_load(path.read_text(encoding="utf-8")))
             spec = ExperimentSpec.model_validate(tree["spec"])
-            overrides, origins = tuple(tree["overrides"]), dict(tree["origins"])
-            return RunConfig(tree["experiment"], tree["recipe"], tree["protocol"], overrides, spec, origins)
+            overrides = tuple(tree["overrides"])
+            origins = {current_path(key): str(origin) for key, origin in tree["origins"].items()}
+            return RunConfig(tree["experiment"], spec.recipe, tree["protocol"], overrides, spec, origins)
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 

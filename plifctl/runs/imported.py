@@ -151,7 +151,7 @@ class ImportedRun:
             origin="imported",
             run=self.name,
             experiment=experiment,
-            recipe="published",
+            recipe="authors",
             protocol=self.settings["protocol"],
             dataset=self.settings["dataset"],
             T=self.settings["T"],

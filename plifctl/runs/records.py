@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.identity import current_word
 from plifctl.errors import RunError
 from plifctl.runs.checksums import sealed, unsealed
 
@@ -48,7 +49,7 @@ class ResultRecord(Spec):
     origin: Literal["trained", "imported"] = "trained"
     run: str
     experiment: str
-    recipe: Recipe
+    recipe: Annotated[Recipe, BeforeValidator(current_word)]
     protocol: Protocol
     dataset: str
     T: int

@@ -107,7 +107,7 @@ class TestTheWay:
     def test_the_registry(self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "cifar10-plif-avgpool" in plifctl("ls").out
         assert json.loads(plifctl("ls", "datasets", "--json").out)[0]["name"] == "cifar10"
-        said = plifctl("show", "gesture-plif", "--recipe", "published")
+        said = plifctl("show", "gesture-plif", "--recipe", "authors")
         assert "number-remainder" in said.out
         assert "gesture.yaml:" in said.out
         assert json.loads(plifctl("show", "cifar10dvs", "--json").out)["spec"]["samples"]["train"] == 9000
@@ -141,13 +141,13 @@ class TestBadInput:
             (("synthesize", "/proc/nowhere"), 7, "/proc/nowhere", ""),
             (("prepare", "gesture", "--T", 2, "--raw", "nowhere"), 4, "no such folder", "--raw"),
             (("prepare", "gesture", "--T", 2, "--set", "frames.x=1"), 2, "unknown key frames.x", "frames."),
-            (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "Invalid value for '--recipe'", "published"),
+            (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "Invalid value for '--recipe'", "authors"),
             (("train",), 2, "train what?", "plifctl train demo"),
             (("train", "demoo"), 2, "unknown experiment", "demo"),
             (("train", "demo", "--set", "train.lrr=1"), 2, "unknown key", "train.lr"),
             (("train", "demo", "--subset", 0), 2, "train.subset", ""),
             (("train", "demo"), 5, "no cache of synthetic-gesture", "plifctl prepare synthetic-gesture --T 8"),
-            (("train", "gesture-plif", "--recipe", "published"), 5, "no cache", "--T 20 --recipe published"),
+            (("train", "gesture-plif", "--recipe", "authors"), 5, "no cache", "--T 20 --recipe authors"),
             (("eval", "last"), 2, "no run 'last'", "plifctl train demo makes one"),
             (("eval", "x.pt"), 6, "no such checkpoint", ""),
             (("report", "--table", "7"), 2, "unknown table", "known: 1"),
@@ -396,9 +396,9 @@ def test_a_failing_resume_takes_nothing_away(prepared: Plifctl, places: Path) ->
 class TestResumeAsks:
     def test_no_other_recipe_and_no_fewer_epochs(self, prepared: Plifctl) -> None:
         assert prepared("train", "demo", *TINY, "--epochs", 2).code == 0
-        said = prepared("train", "--resume", "last", "--recipe", "published")
+        said = prepared("train", "--resume", "last", "--recipe", "authors")
         assert said.code == 3
-        assert "recipe: was paper, now published" in said.err
+        assert "recipe: was paper, now authors" in said.err
         said = prepared("train", "demo", "--resume", "last")  # epochs stay those of the run
         assert said.code == 0
         assert "is finished" in said.err
@@ -429,9 +429,9 @@ def content_of(path: Path) -> str:
 
 def test_a_set_T_holds_for_both_protocols(plifctl: Plifctl) -> None:
     for given, wanted in (((), "--T 20"), (("--set", "T=5"), "--T 5")):
-        said = plifctl("validate", "nmnist-plif", "--recipe", "published", *given)
+        said = plifctl("validate", "nmnist-plif", "--recipe", "authors", *given)
         assert said.code == 5
-        assert f"hint: plifctl prepare nmnist {wanted} --recipe published" in said.err
+        assert f"hint: plifctl prepare nmnist {wanted} --recipe authors" in said.err
 
 
 def test_raw_without_prepare_is_no_use(prepared: Plifctl, gestures: Path) -> None:

@@ -60,7 +60,7 @@ class TestList:
     @pytest.mark.parametrize("width", [None, 130, 100, 80])
     def test_it_fits_the_terminal(self, width: int | None) -> None:
         names = [f"2026112{day}T025341Z-fashion-mnist-plif-88a346a5703e-s2020" for day in (1, 2)]
-        rows = [[name, "finished", "B", "93.45 val", "1024/1024", "12 min", "published"] for name in names]
+        rows = [[name, "finished", "B", "93.45 val", "1024/1024", "12 min", "authors"] for name in names]
         columns, fitting = _fitting(rows, width)
         used = sum(max(map(len, column)) for column in zip(columns, *fitting, strict=True)) + 2 * (len(columns) - 1)
         assert used <= (width or 1000)

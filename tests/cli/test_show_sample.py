@@ -112,7 +112,7 @@ class TestBadInput:
                 "slicing is number, wanted time",
                 "plifctl prepare synthetic-",
             ),
-            (("--recipe", "published"), 5, "no cache of", "--recipe published"),
+            (("--recipe", "authors"), 5, "no cache of", "--recipe authors"),
             (("--set", "frames.slicng=time"), 2, "slicng", "did you mean"),
             (("--T", 5), 5, "T is 4, wanted 5", "plifctl prepare synthetic-gesture --T 5"),
         ],

@@ -48,7 +48,7 @@ def _key(dataset: str, recipe: str, T: int | None, overrides: list[str]) -> Any:
 
 def _recipe(name: str) -> Any:
     """Returns what the code under test calls a recipe of then."""
-    return name
+    return "authors" if name == "published" else name
 
 
 @pytest.fixture(autouse=True)

@@ -87,10 +87,10 @@ def recordings() -> dict[str, Format]:
     none, lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("none", "lz4", "zstd"))
 
     def any_format(data: bytes) -> object:
-        return decode_any(data, where="f", axes="published", invalid="drop")
+        return decode_any(data, where="f", axes="authors", invalid="drop")
 
     return {
-        "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="published")),
+        "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="authors")),
         "aedat3": Format(encode_aedat3(events), lambda data: decode_aedat3(data, where="f")),
         "aedat4": Format(none, lambda data: decode_aedat4(data, where="f")),
         "aedat4-lz4": Format(lz4, lambda data: decode_aedat4(data, where="f")),

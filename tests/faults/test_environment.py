@@ -95,7 +95,7 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
     subprocess.run(built, check=True, capture_output=True, env=ONLINE)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     (sdist,) = (tmp_path / "dist").glob("*.tar.gz")
-    wanted = {"experiments/demo.yaml", "published/table-4.yaml", "datasets/gesture.yaml"}
+    wanted = {"experiments/demo.yaml", "tables/table-4.yaml", "datasets/gesture.yaml"}
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f"plifctl/_registry/{name}" for name in wanted} <= inside
     assert {f"plifctl/report/page/{name}" for name in ("app.js", "samples.js", "style.css", "template.html")} <= inside

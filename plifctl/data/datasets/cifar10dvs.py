@@ -67,10 +67,10 @@ class Cifar10Dvs(FilePerSample):
 
     def _samples(self) -> list[Sample]:
         assert self.frames is not None
-        if self.frames.axes != "published" and self._has("AEDAT 4"):
+        if self.frames.axes != "authors" and self._has("AEDAT 4"):
             raise RawDataError(
                 f"{self.root}: recordings in AEDAT 4, whose axes cannot be turned into frames.axes={self.frames.axes}",
-                hint="take the original files\nor x and y as they are: add --set frames.axes=published",
+                hint="take the original files\nor x and y as they are: add --set frames.axes=authors",
             )
         return super()._samples()
 
@@ -101,7 +101,7 @@ class Cifar10Dvs(FilePerSample):
                 return decode_aedat4(data, where=where)
             case "zip":
                 events, dropped = decode_npz(data, where=where)
-                if self.frames.axes == "published":
+                if self.frames.axes == "authors":
                     events = Events(events["t"], events["y"], 127 - events["x"], events["p"])
                 return Decoded(events, dropped)
             case _:

@@ -67,7 +67,7 @@ class Folders(FilePerSample):
                 f"{where}: {recognised(data)}, no recording of a known format",
                 hint="move it elsewhere; recordings without a header, which are ATIS, are named .bin",
             )
-        return decode_any(data, where=where, axes="published", invalid=self.frames.invalid_events)
+        return decode_any(data, where=where, axes="authors", invalid=self.frames.invalid_events)
 
 
 def _listed(different: set[str], names: set[str]) -> str:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from plifctl.config.choices import Axes
 from plifctl.data.formats import Decoded, Events, recognised, sorted_events
 from plifctl.errors import DamagedFileError
 
@@ -21,7 +22,7 @@ def decode_aedat2(
     data: bytes,
     *,
     where: str,
-    axes: Literal["published", "spikingjelly"],
+    axes: Axes,
     outside: Literal["refuse", "drop"] = "refuse",
 ) -> Decoded:
     """Decodes the DVS128 events of an AEDAT 2.0 file.
@@ -29,7 +30,7 @@ def decode_aedat2(
     Args:
         data: The file.
         where: Its name, for messages.
-        axes: ``published``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
+        axes: ``authors``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
             y = 127 − bits 1–7. Both: p = 1 − bit 0.
         outside: What to do with addresses of more than 15 bits, those of cameras with more pixels.
 
@@ -39,7 +40,7 @@ def decode_aedat2(
     Raises:
         DamagedFileError: The file is foreign, cut off, or of a camera with more pixels.
 
-    Source: the AEDAT 2.0 specification; the axes of the published code and of SpikingJelly's CIFAR10-DVS loader.
+    Source: the AEDAT 2.0 specification; the axes of the authors' code and of SpikingJelly's CIFAR10-DVS loader.
     """
     start = _end_of_header(data, where)
     whole, rest = divmod(len(data) - start, _PAIR_BYTES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from plifctl.config.choices import Axes
 from plifctl.data.formats import Decoded, format_of
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3
@@ -13,9 +14,7 @@ from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.dat import decode_dat
 
 
-def decode_any(
-    data: bytes, *, where: str, axes: Literal["published", "spikingjelly"], invalid: Literal["drop", "keep"]
-) -> Decoded:
+def decode_any(data: bytes, *, where: str, axes: Axes, invalid: Literal["drop", "keep"]) -> Decoded:
     """Decodes a recording by its header; what has no header that is known is taken for ATIS, which has none.
 
     Args:

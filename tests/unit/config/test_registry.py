@@ -133,8 +133,8 @@ class TestShipped:
             }  # fmt: skip
 
         def differences(name: str) -> dict[str, tuple[object, object]]:
-            paper, published = of(name, "paper"), of(name, "published")
-            return {key: (paper[key], published[key]) for key in paper if paper[key] != published[key]}
+            paper, authors = of(name, "paper"), of(name, "authors")
+            return {key: (paper[key], authors[key]) for key in paper if paper[key] != authors[key]}
 
         everywhere = {
             "loss": ("mse-per-step", "mse-rate"),
@@ -153,18 +153,18 @@ class TestShipped:
         }
         assert set(differences("cifar10-plif")) == {*everywhere, "network"}
         assert set(differences("cifar10dvs-plif-avgpool")) == {*everywhere, *events, "network"}
-        assert "FC2048" in str(of("cifar10dvs-plif", "published")["network"])
-        assert "FC2048-SN-FC100" in str(of("cifar10-plif", "published")["network"])
+        assert "FC2048" in str(of("cifar10dvs-plif", "authors")["network"])
+        assert "FC2048-SN-FC100" in str(of("cifar10-plif", "authors")["network"])
         assert (
             of("cifar10-plif", "paper")["augmentation"]
-            == of("cifar10-plif", "published")["augmentation"]
+            == of("cifar10-plif", "authors")["augmentation"]
             == "flip-crop"
         )
-        assert of("cifar10dvs-plif", "paper")["axes"] == of("cifar10dvs-plif", "published")["axes"] == "published"
+        assert of("cifar10dvs-plif", "paper")["axes"] == of("cifar10dvs-plif", "authors")["axes"] == "authors"
 
     @pytest.mark.parametrize(
         ("recipe", "overrides", "steps"),
-        [("paper", [], (10, 10)), ("published", [], (10, 20)), ("published", ["T=4"], (4, 4))],
+        [("paper", [], (10, 10)), ("authors", [], (10, 20)), ("authors", ["T=4"], (4, 4))],
     )
     def test_time_steps_of_both_protocols(self, recipe: str, overrides: list[str], steps: tuple[int, int]) -> None:
         resolved = load_registry().experiment("nmnist-plif", recipe=recipe, overrides=overrides)  # type: ignore[arg-type]
@@ -184,16 +184,16 @@ class TestShipped:
         folder = registry_dirs()[0] / "experiments"
         for name in SETS:
             head = (folder / f"{name}.yaml").read_text(encoding="utf-8").split("\nextends:")[0]
-            published = load_registry().experiment(f"{name}-plif").spec.published
-            assert published is not None
-            assert f"{published.accuracy_a:.2f}" in head
-            assert f"{published.accuracy_b:.2f}" in head
+            reported = load_registry().experiment(f"{name}-plif").spec.reported
+            assert reported is not None
+            assert f"{reported.accuracy_a:.2f}" in head
+            assert f"{reported.accuracy_b:.2f}" in head
             assert f"plifctl train {name}-plif" in head
 
 
 class TestLayers:
     def test_origins(self) -> None:
-        resolved = load_registry().experiment("gesture-plif", recipe="published", overrides=["train.lr=0.01"])
+        resolved = load_registry().experiment("gesture-plif", recipe="authors", overrides=["train.lr=0.01"])
         assert str(resolved.origins["train.lr"]) == "--set train.lr=0.01"
         for key, end in {
             "frames.slicing": "datasets/gesture.yaml",
@@ -388,7 +388,7 @@ std: [0.5]
 @pytest.mark.parametrize(
     ("dataset", "override", "message"),
     [
-        ("nmnist", "frames.axes=published", "has no such choice"),
+        ("nmnist", "frames.axes=authors", "has no such choice"),
         ("nmnist", "frames.invalid_events=keep", "has no such choice"),
         ("gesture", "frames.training_set=null", "needs this choice"),
         ("mnist", "frames.slicing=time", "not framed"),

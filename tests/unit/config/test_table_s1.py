@@ -51,7 +51,7 @@ DVS = Expected(
     2_304 + 3 * 147_456 + 1_024 + 4_194_304 + 51_200,
     pools=4,
 )
-DVS_PUBLISHED = DVS._replace(
+DVS_AUTHORS = DVS._replace(
     shapes=[*DVS.shapes[:4], (2048,), (100,)],
     # FC 128·8·8 to 2048, 2048 to 100
     weights=2_304 + 3 * 147_456 + 1_024 + 16_777_216 + 204_800,
@@ -73,7 +73,7 @@ EXPECTED: dict[Recipe, dict[str, Expected]] = {
         "gesture": GESTURE,
     },
 }
-EXPECTED["published"] = EXPECTED["paper"] | {"cifar10": CIFAR10._replace(dropouts=1), "cifar10dvs": DVS_PUBLISHED}
+EXPECTED["authors"] = EXPECTED["paper"] | {"cifar10": CIFAR10._replace(dropouts=1), "cifar10dvs": DVS_AUTHORS}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

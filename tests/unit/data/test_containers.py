@@ -271,7 +271,7 @@ class TestNpz:
             decode_npz(bytes(data), where="f")
 
 
-ANY = partial(decode_any, where="f", axes="published", invalid="drop")
+ANY = partial(decode_any, where="f", axes="authors", invalid="drop")
 MATRIX = np.array(TestNpy.ROWS)
 
 

@@ -146,7 +146,7 @@ class TestGesture:
     def test_the_published_runs_trained_on_78_recordings(self, tmp_path: Path) -> None:
         write_gestures(tmp_path / "DvsGesture", users=81, events=1)
         assert len(opened("gesture", tmp_path).samples) == 81 * 11
-        assert len(opened("gesture", tmp_path, recipe="published").samples) == (78 + 1) * 11
+        assert len(opened("gesture", tmp_path, recipe="authors").samples) == (78 + 1) * 11
 
     @pytest.mark.real
     def test_real_windows_have_the_counted_events(self, shared: Path) -> None:
@@ -486,7 +486,7 @@ class TestRecipesOfGestures:
         write_gestures(tmp_path, users=81, events=2)
         names = (tmp_path / "trials_to_train.txt").read_text().split()
         (tmp_path / "trials_to_train.txt").write_text("\n".join(reversed(names)) + "\n")
-        raw = opened("gesture", tmp_path, recipe="published")
+        raw = opened("gesture", tmp_path, recipe="authors")
         kept = {sample.id.split("/")[0] + ".aedat" for sample in raw.samples if sample.split == "train"}
         assert kept == set(list(reversed(names))[:78])
 

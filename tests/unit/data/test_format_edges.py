@@ -66,7 +66,7 @@ class TestAedat3:
 class TestAedat2:
     def decoded(self, *pairs: tuple[int, int]) -> tuple[list[tuple[int, int]], int]:
         data = HEAD2 + b"".join(struct.pack(">II", *pair) for pair in pairs)
-        found = decode_aedat2(data, where="f", axes="published")
+        found = decode_aedat2(data, where="f", axes="authors")
         return list(zip(found.events["t"].tolist(), (127 - found.events["x"]).tolist(), strict=True)), found.dropped
 
     def test_times_run_backwards_and_repeat(self) -> None:
@@ -81,7 +81,7 @@ class TestAedat2:
     @pytest.mark.parametrize("count", range(1, 8))
     def test_trailing_bytes(self, count: int) -> None:
         with pytest.raises(DamagedFileError, match=f"{count} bytes left"):
-            decode_aedat2(HEAD2 + bytes(16 + count), where="f", axes="published")
+            decode_aedat2(HEAD2 + bytes(16 + count), where="f", axes="authors")
 
 
 class TestAtis:

@@ -113,30 +113,30 @@ class TestAedat2:
     def test_axes(self) -> None:
         data = HEAD2 + struct.pack(">IIII", self.ADDRESS, 2**31 + 4, self.ADDRESS | 1, 2**31 + 5)
         t = 2**31 + 4
-        assert decode_aedat2(data, where="f", axes="published").events.tolist() == [(t, 122, 9, 1), (t + 1, 122, 9, 0)]
+        assert decode_aedat2(data, where="f", axes="authors").events.tolist() == [(t, 122, 9, 1), (t + 1, 122, 9, 0)]
         assert decode_aedat2(data, where="f", axes="spikingjelly").events[0] == (t, 118, 122, 1)
 
     def test_other_words_are_dropped_and_counted(self) -> None:
-        found = decode_aedat2(HEAD2 + struct.pack(">IIII", 1 << 31 | 7, 1, 0, 2), where="f", axes="published")
+        found = decode_aedat2(HEAD2 + struct.pack(">IIII", 1 << 31 | 7, 1, 0, 2), where="f", axes="authors")
         assert (len(found.events), found.dropped) == (1, 1)
 
     def test_an_event_is_no_header_line(self) -> None:
         # an address that starts with the byte of "#" is taken for a header line, but no DVS128 address does
         with pytest.raises(DamagedFileError):
-            decode_aedat2(HEAD2 + struct.pack(">II", 0x23000000, 1), where="f", axes="published")
+            decode_aedat2(HEAD2 + struct.pack(">II", 0x23000000, 1), where="f", axes="authors")
 
     def test_another_camera_is_refused(self) -> None:
         data = HEAD2 + struct.pack(">IIII", 0, 1, 1 << 20, 2)
         with pytest.raises(DamagedFileError, match=f"byte {len(HEAD2) + 8}: event 1 .*another camera"):
-            decode_aedat2(data, where="f", axes="published")
+            decode_aedat2(data, where="f", axes="authors")
 
     @pytest.mark.parametrize("data", [b"", b"\0" * 16, HEAD3, HEAD2 + b"\0" * 9, b"#!AER-DAT2.0"])
     def test_damage(self, data: bytes) -> None:
         with pytest.raises(DamagedFileError):
-            decode_aedat2(data, where="f", axes="published")
+            decode_aedat2(data, where="f", axes="authors")
 
     def test_a_recording_without_events(self) -> None:
-        assert len(decode_aedat2(HEAD2, where="f", axes="published").events) == 0
+        assert len(decode_aedat2(HEAD2, where="f", axes="authors").events) == 0
 
 
 class TestAtis:
@@ -241,7 +241,7 @@ class TestCifar:
 
 WHOLE: list[tuple[bytes, Callable[[bytes], object]]] = [
     (HEAD3 + packet((word(1, 2, 1), 3), (word(4, 5, 0), 6)), partial(decode_aedat3, where="f")),
-    (HEAD2 + struct.pack(">IIII", 2, 1, 4, 2), partial(decode_aedat2, where="f", axes="published")),
+    (HEAD2 + struct.pack(">IIII", 2, 1, 4, 2), partial(decode_aedat2, where="f", axes="authors")),
     (bytes(range(50)), partial(decode_atis, where="f")),
     (struct.pack(">HBBII", 0, 8, 2, 2, 3) + bytes(6), partial(decode_idx, where="f")),
     (batch(), partial(decode_cifar_batch, where="f")),

@@ -152,7 +152,7 @@ def cifar10dvs(tmp_path: Path) -> Path:
 
 
 class TestCifar10Dvs:
-    @pytest.mark.parametrize("axes", ["published", "spikingjelly"])
+    @pytest.mark.parametrize("axes", ["authors", "spikingjelly"])
     def test_arrays_of_spikingjelly_give_the_original_s_events_in_either_choice(
         self, cifar10dvs: Path, axes: str
     ) -> None:
@@ -183,7 +183,7 @@ class TestCifar10Dvs:
     def test_the_test_set_must_be_stated(self) -> None:
         with pytest.raises(UsageError, match=r"frames\.test_set.* needs this choice"):
             load_registry().dataset("cifar10dvs", "paper", ["frames.test_set=null"])
-        for recipe in ("paper", "published"):
+        for recipe in ("paper", "authors"):
             frames = load_registry().dataset("cifar10dvs", recipe).frames
             assert frames is not None
             assert frames.test_set == "last-100"
@@ -207,7 +207,7 @@ class TestCifar10Dvs:
         assert "unverified: the files of tonic's copy have no published checksum" in packed.notes
         with pytest.raises(RawDataError, match=r"frames\.axes=spikingjelly") as error:
             opened("cifar10dvs", tmp_path, "frames.axes=spikingjelly")
-        assert "--set frames.axes=published" in error.value.hint
+        assert "--set frames.axes=authors" in error.value.hint
 
 
 KEEP = "frames.invalid_events=keep"
@@ -449,4 +449,4 @@ def test_the_example_of_the_registry_s_readme(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "mine/datasets/ncars.yaml").write_text(example.partition("```")[0])
     monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
     assert load_registry().check() == []
-    assert load_registry().dataset("ncars", "published").dataset.layout == "folders"
+    assert load_registry().dataset("ncars", "authors").dataset.layout == "folders"

@@ -22,7 +22,7 @@ PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogat
 def every_network() -> dict[str, ExperimentSpec]:
     """One experiment for each network of the registry and input that it is shown."""
     registry, found = load_registry(), {}
-    for recipe in ("paper", "published"):
+    for recipe in ("paper", "authors"):
         for name in registry.experiments():
             spec = registry.experiment(name, recipe=recipe).spec
             found[f"{spec.network.name} of {spec.dataset.name}"] = spec

@@ -33,7 +33,7 @@ def curve(experiment: str | None, epochs: Sequence[int], *, origin: Any = "impor
         "name": f"{origin}-{experiment}",
         "origin": origin,
         "experiment": experiment,
-        "recipe": "published",
+        "recipe": "authors",
         "protocol": "A",
         "T": 8,
         "seed": 2020,

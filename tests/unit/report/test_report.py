@@ -73,7 +73,7 @@ def test_printed_numbers_are_the_experiments_own() -> None:
     for name in ("4", "5", "S2"):
         for entry in table(name, *(record(e) for e in registry.experiments())).entries:
             for number in entry.numbers:
-                of = registry.experiment(number.records[0].experiment).spec.published
+                of = registry.experiment(number.records[0].experiment).spec.reported
                 assert of is not None
                 assert f"{of.accuracy_a:.2f}" == entry.published
 
@@ -131,7 +131,7 @@ def test_how_far_ours_is_from_the_published() -> None:
 
 
 def test_numbers_of_one_epoch() -> None:
-    run = record(recipe="published", epochs=2, test_accuracy=(0.88, None), tau=((1.5, 1.9, 2.0, 2.5), ()))
+    run = record(recipe="authors", epochs=2, test_accuracy=(0.88, None), tau=((1.5, 1.9, 2.0, 2.5), ()))
     found = {(e.row, e.column): [(n.text, n.difference) for n in e.numbers] for e in table("early", run).entries}
     first = "PLIF (τ₀ = 2), 1"
     assert found[(first, "accuracy")] == [("88.00", pytest.approx(-0.96))]
@@ -143,7 +143,7 @@ def test_numbers_of_one_epoch() -> None:
 
 
 def imported(**changes: Any) -> ResultRecord:
-    found = record(origin="imported", recipe="published", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
+    found = record(origin="imported", recipe="authors", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
     return found.model_copy(update={"data": None, "digest": None})
 
 
@@ -196,7 +196,7 @@ def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_p
 
 
 def test_recipes_stand_side_by_side() -> None:
-    found = table("4", record(), record(recipe="published", accuracy=0.91, run="p"))
+    found = table("4", record(), record(recipe="authors", accuracy=0.91, run="p"))
     assert ours(found)[("PLIF (τ₀ = 2)", "Fashion-MNIST")] == ["90.46", "91.00"]
     assert len(found.notes) == 2
 
@@ -237,8 +237,8 @@ def test_unknown_table() -> None:
 
 
 def test_an_invalid_table_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "published").mkdir()
-    path = tmp_path / "published/table-4.yaml"
+    (tmp_path / "tables").mkdir()
+    path = tmp_path / "tables/table-4.yaml"
     for text in (
         "caption: [",
         "caption: x\n",

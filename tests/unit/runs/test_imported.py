@@ -61,7 +61,7 @@ class TestExports:
         assert set(runs) == {f"fashion-mnist-{kind}" for kind in kinds}
         record = runs["fashion-mnist-plif-avgpool"].record()
         assert record is not None
-        assert (record.origin, record.recipe, record.protocol, record.T) == ("imported", "published", "A", 8)
+        assert (record.origin, record.recipe, record.protocol, record.T) == ("imported", "authors", "A", 8)
         assert (record.accuracy, record.best_epoch, record.epochs) == (0.54, 2, 2)
 
     @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_the_published_logs_hold_the_printed_numbers(shared: Path, tmp_path: Pat
         record = run.record()
         assert record is not None
         save_imported(run, tmp_path)
-        printed = registry.experiment(record.experiment).spec.published
+        printed = registry.experiment(record.experiment).spec.reported
         assert printed is not None
         wanted = printed.accuracy_a if record.protocol == "A" else printed.accuracy_b
         assert f"{100 * record.accuracy:.2f}" == f"{wanted:.2f}", run.name

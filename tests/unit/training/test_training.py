@@ -120,7 +120,7 @@ class TestProtocols:
 
     def test_published_b_tests_every_epoch_and_reports_at_the_choice(self) -> None:
         recorder = Recorder()
-        outcome = trainer_of(recorder, spec_of(recipe="published"), ROWS_B).run()
+        outcome = trainer_of(recorder, spec_of(recipe="authors"), ROWS_B).run()
         assert outcome.accuracy == recorder.rows[outcome.best_epoch - 1].test_accuracy
 
     @pytest.mark.parametrize(("ties", "epoch"), [("earliest", 1), ("latest", 3)])
@@ -386,7 +386,7 @@ class Exact(BatchLoader):
             yield replace(batch, x=batch.x.double())
 
 
-@pytest.mark.parametrize("recipe", ["paper", "published"])
+@pytest.mark.parametrize("recipe", ["paper", "authors"])
 @pytest.mark.parametrize("rows", [ROWS, ROWS_B], ids=["A", "B"])
 def test_training_is_what_plain_torch_does(recipe: str, rows: Split) -> None:
     spec = spec_of("train.lr=0.05", "train.cosine_period=2", "T=3", recipe=recipe)
@@ -404,7 +404,7 @@ def test_training_is_what_plain_torch_does(recipe: str, rows: Split) -> None:
             accuracy, fired = plain_one.test(feeder, feeder.plain(rows.test))
             assert row.test_accuracy == accuracy
         else:
-            shuffled = recipe == "published"  # with the training's augmentation, too
+            shuffled = recipe == "authors"  # with the training's augmentation, too
             batches = feeder.training(rows.validation, epoch) if shuffled else feeder.plain(rows.validation)
             accuracy, fired = plain_one.test(feeder, batches)
             assert row.validation_accuracy == accuracy
