@@ -1,4 +1,8 @@
-"""What a cache holds, in numbers: events and slices, polarities, classes, pixel values. Read once, in blocks."""
+"""Statistics of a cache: events and frames, polarities, classes, pixel values.
+
+A cache is read once, in blocks of samples. Kept in memory are one number for each frame and one for each sample; the
+summary itself is numpy's.
+"""
 
 from __future__ import annotations
 
@@ -12,24 +16,24 @@ import numpy as np
 if TYPE_CHECKING:
     from plifctl.cache import Cache
 
-_BLOCK_BYTES = 2**22  # read at a time
-_BINS = 24
+_BLOCK_BYTES = 2**22  # bytes of samples read at a time
+_MAX_BINS = 24
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How whole numbers are distributed.
+    """Distribution of integers.
 
     Attributes:
-        n: How many values there are; of none, all the rest is 0.
-        min: The least.
-        q1: The lower quartile; quartiles and median lie between two values in proportion (numpy's default).
-        median: The median.
-        q3: The upper quartile.
-        max: The largest.
-        mean: The mean.
-        edges: Bounds of the bins of a histogram, one more than there are bins.
-        counts: How many values v are in each bin, edges[i] ≤ v < edges[i + 1].
+        n: Number of values; without values, all other fields are 0.
+        min: Minimum.
+        q1: First quartile; quartiles and median are interpolated linearly (numpy's default).
+        median: Median.
+        q3: Third quartile.
+        max: Maximum.
+        mean: Mean.
+        edges: Bin edges of a histogram, one more than there are bins.
+        counts: Number of values v in each bin, edges[i] ≤ v < edges[i + 1].
     """
 
     n: int
@@ -42,23 +46,50 @@ class Distribution:
     edges: tuple[int, ...]
     counts: tuple[int, ...]
 
+    @classmethod
+    def of(cls, values: np.ndarray) -> Distribution:
+        """Returns the distribution of an integer array; its bins are equally wide and at most 24.
+
+        Example:
+            >>> Distribution.of(np.array([3, 1, 1, 7])).counts
+            (2, 0, 1, 0, 0, 0, 1)
+        """
+        if not values.size:
+            return cls(0, 0, 0.0, 0.0, 0.0, 0, 0.0, (0, 1), (0,))
+        values = values.astype(np.int64)
+        low, high = int(values.min()), int(values.max())
+        width = (high - low) // _MAX_BINS + 1
+        counts = np.bincount((values - low) // width)
+        q1, median, q3 = np.quantile(values, [0.25, 0.5, 0.75]).tolist()
+        return cls(
+            n=values.size,
+            min=low,
+            q1=q1,
+            median=median,
+            q3=q3,
+            max=high,
+            mean=int(values.sum()) / values.size,
+            edges=tuple(range(low, low + width * len(counts) + 1, width)),
+            counts=tuple(counts.tolist()),
+        )
+
 
 @dataclass(frozen=True)
 class EventStatistics:
-    """Frames of events in numbers; frames that only fill up a shorter recording are left out everywhere.
+    """Statistics of event frames; frames that pad a shorter recording are not counted.
 
     Attributes:
         per_sample: Events in a sample.
         per_slice: Events in a frame.
-        duration_us: From a sample's first to its last event, µs.
+        duration_us: Time from the first to the last event of a sample, µs.
         framed: Events in all frames.
-        left_out: Events that were read and not framed: invalid, outside the sensor, or taken out by transforms.
-        on_share: Share of ON events; None without events, or where polarities were merged.
-        slices: Frames.
-        empty_slices: Frames without events.
-        empty_samples: Samples without events.
-        nonzero_share: Share of pixels (of each polarity and frame) that saw an event.
-        largest_count: Most events in one pixel of one frame.
+        left_out: Events read but not framed: invalid, outside the sensor, or removed by transforms.
+        on_share: Fraction of ON events; None without events, or where polarities were merged.
+        slices: Number of frames.
+        empty_slices: Number of frames without events.
+        empty_samples: Number of samples without events.
+        nonzero_share: Fraction of pixels (of each polarity and frame) with at least one event.
+        largest_count: Maximum number of events in one pixel of one frame.
     """
 
     per_sample: Distribution
@@ -76,13 +107,13 @@ class EventStatistics:
 
 @dataclass(frozen=True)
 class Channel:
-    """Pixel values of one channel of one split, in units of 0…1.
+    """Pixel statistics of one channel of one split; pixel values are scaled to [0, 1].
 
     Attributes:
-        mean: The mean.
-        std: The standard deviation (of all pixels, not an estimate from a sample of them).
-        min: The least.
-        max: The largest.
+        mean: Mean.
+        std: Standard deviation over all pixels.
+        min: Minimum.
+        max: Maximum.
     """
 
     mean: float
@@ -93,13 +124,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class Statistics:
-    """A cache in numbers.
+    """Statistics of a cache.
 
     Attributes:
         samples: Number of samples in each split, ``train`` and ``test``.
         classes: Number of samples of class 0, 1, … in each split.
-        events: Of sets of events, else None.
-        channels: Of sets of images, the channels of each split that has samples; else None.
+        events: For event data sets, else None.
+        channels: For image data sets, the channels of each split that has samples; else None.
     """
 
     samples: dict[str, int]
@@ -108,33 +139,30 @@ class Statistics:
     channels: dict[str, tuple[Channel, ...]] | None
 
     def by_class(self, names: Sequence[str] = ()) -> list[tuple[str, int, int]]:
-        """Returns of each class its number with its name, and how many samples train and test.
+        """Returns number and name of each class, its training samples, and its test samples.
 
         Args:
-            names: Names of the classes, where they are known; those without samples are listed, too.
+            names: Class names, if known; named classes without samples are listed, too.
         """
-        train, test = (dict(enumerate(self.classes[split])) for split in ("train", "test"))
-        named = dict(enumerate(names))
-        return [
-            (
-                f"{label} {named[label]}" if named.get(label, str(label)) != str(label) else str(label),
-                train.get(label, 0),
-                test.get(label, 0),
-            )
-            for label in sorted({*train, *named})
+        train, test = self.classes["train"], self.classes["test"]
+        pad = [0] * (len(names) - len(train))
+        labels = [
+            str(i) if i >= len(names) or names[i] == str(i) else f"{i} {names[i]}"
+            for i in range(max(len(train), len(names)))
         ]
+        return list(zip(labels, [*train, *pad], [*test, *pad], strict=True))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the same as JSON values."""
+        """Returns the statistics as JSON values."""
         return dataclasses.asdict(self)
 
 
-def statistics_of(cache: Cache, progress: Callable[[int, int], None] = lambda done, total: None) -> Statistics:
-    """Reads a cache and returns what it holds in numbers; memory does not grow with the number of samples' pixels.
+def compute_statistics(cache: Cache, progress: Callable[[int, int], None] = lambda done, total: None) -> Statistics:
+    """Reads a cache and returns its statistics; memory grows with the number of frames, not of pixels.
 
     Args:
         cache: The cache.
-        progress: Told how many samples are read, of how many.
+        progress: Called with the number of samples read and their total.
 
     Raises:
         CorruptCacheError: A sample fails its checksum.
@@ -147,13 +175,13 @@ def statistics_of(cache: Cache, progress: Callable[[int, int], None] = lambda do
         classes={
             name: tuple(np.bincount(cache.labels[rows], minlength=n_classes).tolist()) for name, rows in splits.items()
         },
-        events=None if images else _events(cache, progress),
-        channels=_channels(cache, progress) if images else None,
+        events=None if images else _event_statistics(cache, progress),
+        channels=_channel_statistics(cache, progress) if images else None,
     )
 
 
-def _blocks(cache: Cache, progress: Callable[[int, int], None]) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yields the samples of a few rows at a time, and which rows they are."""
+def _read_blocks(cache: Cache, progress: Callable[[int, int], None]) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yields the samples in blocks, each with its rows."""
     n = cache.shape[0]
     step = max(1, _BLOCK_BYTES * n // max(1, cache.nbytes))
     for start in range(0, n, step):
@@ -162,105 +190,54 @@ def _blocks(cache: Cache, progress: Callable[[int, int], None]) -> Iterator[tupl
         progress(rows.stop, n)
 
 
-def _events(cache: Cache, progress: Callable[[int, int], None]) -> EventStatistics:
-    _, T, P, H, W = cache.shape
+def _event_statistics(cache: Cache, progress: Callable[[int, int], None]) -> EventStatistics:
+    N, T, P, H, W = cache.shape
     columns = cache.counts
-    filled = columns["n_frames"]
     wide = np.uint32 if H * W * np.iinfo(cache.dtype).max < 2**32 else np.uint64  # summing in 32 bits is twice as fast
-    per_slice, per_sample, by_polarity = _Tally(), _Tally(), np.zeros(P, np.int64)
+    per_frame, by_polarity = np.zeros((N, T), np.int64), np.zeros(P, np.int64)
     nonzero = largest = 0
-    for rows, frames in _blocks(cache, progress):
-        n = len(frames)
-        counts = frames.reshape(n * T * P, H * W).sum(1, dtype=wide).astype(np.int64).reshape(n, T, P)
-        per_slice.add(counts.sum(2)[np.arange(T) < filled[rows, None]])
-        per_sample.add(counts.sum((1, 2)))
-        by_polarity += counts.sum((0, 1))
+    for rows, frames in _read_blocks(cache, progress):
+        counts = frames.reshape(-1, H * W).sum(1, dtype=wide).reshape(-1, T, P)
+        per_frame[rows] = counts.sum(2, dtype=np.int64)
+        by_polarity += counts.sum((0, 1), dtype=np.int64)
         nonzero += int(np.count_nonzero(frames))
         largest = max(largest, int(frames.max(initial=0)))
-    framed, slices = int(by_polarity.sum()), int(filled.sum())
+    per_sample = per_frame.sum(1)
+    per_real_frame = per_frame[np.arange(T) < columns["n_frames"][:, None]]
+    framed, n_frames = int(by_polarity.sum()), len(per_real_frame)
     return EventStatistics(
-        per_sample=per_sample.distribution(),
-        per_slice=per_slice.distribution(),
-        duration_us=_Tally(columns["duration_us"]).distribution(),
+        per_sample=Distribution.of(per_sample),
+        per_slice=Distribution.of(per_real_frame),
+        duration_us=Distribution.of(columns["duration_us"]),
         framed=framed,
         left_out=int((columns["n_raw"] - columns["n_events"]).sum()),
         on_share=int(by_polarity[1]) / framed if P == 2 and framed else None,
-        slices=slices,
-        empty_slices=per_slice.zeros,
-        empty_samples=per_sample.zeros,
-        nonzero_share=nonzero / (slices * P * H * W) if slices else 0.0,
+        slices=n_frames,
+        empty_slices=int((per_real_frame == 0).sum()),
+        empty_samples=int((per_sample == 0).sum()),
+        nonzero_share=nonzero / (n_frames * P * H * W) if n_frames else 0.0,
         largest_count=largest,
     )
 
 
-def _channels(cache: Cache, progress: Callable[[int, int], None]) -> dict[str, tuple[Channel, ...]]:
+def _channel_statistics(cache: Cache, progress: Callable[[int, int], None]) -> dict[str, tuple[Channel, ...]]:
+    """Returns the channels of each split, from histograms of its 256 pixel values: exact, whatever the block size."""
     C = cache.shape[1]
-    pixels, sums, squares = (np.zeros((2, C), np.int64) for _ in range(3))  # of training and test; whole, so exact
-    least, largest = np.full((2, C), 255), np.zeros((2, C), np.int64)
-    for rows, images in _blocks(cache, progress):
-        values = images.reshape(len(images), C, -1)
-        square = np.multiply(values, values, dtype=np.uint16)  # 255² just fits
-        for test, chosen in enumerate((~cache.is_test[rows], cache.is_test[rows])):
-            if chosen.any():
-                pixels[test] += int(chosen.sum()) * values.shape[2]
-                sums[test] += values.sum(2, dtype=np.uint32)[chosen].sum(0, dtype=np.int64)
-                squares[test] += square.sum(2, dtype=np.uint64)[chosen].sum(0, dtype=np.int64)
-                least[test] = np.minimum(least[test], values.min(2)[chosen].min(0))
-                largest[test] = np.maximum(largest[test], values.max(2)[chosen].max(0))
-    means = sums / np.maximum(1, pixels)
-    stds = np.sqrt(np.maximum(0, squares / np.maximum(1, pixels) - means**2))
+    histograms = np.zeros((2, C, 256), np.int64)  # of training and test images
+    for rows, images in _read_blocks(cache, progress):
+        for test in (0, 1):
+            chosen = images[cache.is_test[rows] == bool(test)]
+            histograms[test] += [np.bincount(chosen[:, c].ravel(), minlength=256) for c in range(C)]
     return {
-        name: tuple(
-            Channel(*(float(numbers[test, c]) / 255 for numbers in (means, stds, least, largest))) for c in range(C)
-        )
+        name: tuple(map(_describe_channel, histograms[test]))
         for test, name in enumerate(("train", "test"))
-        if pixels[test].any()
+        if histograms[test].any()
     }
 
 
-class _Tally:
-    """How often each whole number was seen: as small as there are different ones."""
-
-    def __init__(self, numbers: np.ndarray | None = None) -> None:
-        self.values, self.counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        if numbers is not None:
-            self.add(numbers)
-
-    def add(self, numbers: np.ndarray) -> None:
-        new, times = np.unique(numbers, return_counts=True)
-        self.values, where = np.unique(np.concatenate([self.values, new]), return_inverse=True)
-        counts = np.zeros(len(self.values), np.int64)
-        np.add.at(counts, where, np.concatenate([self.counts, times]))
-        self.counts = counts
-
-    @property
-    def zeros(self) -> int:
-        return int(self.counts[self.values == 0].sum())
-
-    def distribution(self) -> Distribution:
-        n = int(self.counts.sum())
-        if n == 0:
-            return Distribution(0, 0, 0.0, 0.0, 0.0, 0, 0.0, (0, 1), (0,))
-        least, largest = int(self.values[0]), int(self.values[-1])
-        width = -(-(largest - least + 1) // _BINS)
-        bins = (self.values - least) // width
-        counts = np.zeros(int(bins[-1]) + 1, np.int64)
-        np.add.at(counts, bins, self.counts)
-        return Distribution(
-            n=n,
-            min=least,
-            q1=self._quantile(1, 4),
-            median=self._quantile(1, 2),
-            q3=self._quantile(3, 4),
-            max=largest,
-            mean=int((self.values * self.counts).sum()) / n,
-            edges=tuple(range(least, least + width * len(counts) + 1, width)),
-            counts=tuple(counts.tolist()),
-        )
-
-    def _quantile(self, part: int, of: int) -> float:
-        """Between the values of the two ranks around (n − 1)·part/of, in proportion."""
-        ends = np.cumsum(self.counts)
-        rank, rest = divmod((int(ends[-1]) - 1) * part, of)
-        low, high = (int(self.values[np.searchsorted(ends, min(r, ends[-1] - 1), "right")]) for r in (rank, rank + 1))
-        return low + (high - low) * rest / of
+def _describe_channel(histogram: np.ndarray) -> Channel:
+    """Returns the statistics of a histogram of pixel values; sums are integers, so only the last steps round."""
+    values, seen, n = np.arange(256), np.flatnonzero(histogram), histogram.sum()
+    mean = (values @ histogram) / n
+    std = np.sqrt(np.maximum(0, (values**2 @ histogram) / n - mean**2))
+    return Channel(*(float(value) / 255 for value in (mean, std, seen[0], seen[-1])))

@@ -70,7 +70,7 @@ def show(
 
     Example: plifctl cache show gesture/T20
     """
-    from plifctl.cache.statistics import statistics_of
+    from plifctl.cache.statistics import compute_statistics
     from plifctl.cli.statistics import print_statistics
     from plifctl.config.base import flattened
 
@@ -78,7 +78,7 @@ def show(
         raise UsageError(f"--out {out}: histograms are drawn as .png")
     cache = _opened(name, cache_dir)
     with console.bar(f"reading {cache.path.name}", "samples") as bar:
-        stats = statistics_of(cache, bar.update)
+        stats = compute_statistics(cache, bar.update)
     classes = cache.key.fields["classes"]
     if out is not None:
         from plifctl.report import pictures as picture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from plifctl.cache import Cache
-from plifctl.cache.statistics import Channel, Statistics, statistics_of
+from plifctl.cache.statistics import Channel, Statistics, compute_statistics
 from plifctl.cli.statistics import print_statistics, sparkline
 
 
@@ -23,7 +23,7 @@ def cache(plifctl: Callable[..., Any], gestures: Path, places: Path) -> Cache:
 
 def test_events(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     names = [f"gesture {letter}" for letter in "abcdefghijk"]
-    print_statistics(statistics_of(cache), names)
+    print_statistics(compute_statistics(cache), names)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["events", "per", "sample", *["400"] * 6, "█"] in lines
     assert ["events", "per", "frame", *["100"] * 6, "█"] in lines
@@ -52,7 +52,7 @@ def test_a_terminal_that_has_no_blocks(cache: Cache, monkeypatch: pytest.MonkeyP
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stdout)
     assert sparkline([0, 1, 800, 400]) == " .#="
-    print_statistics(statistics_of(cache))
+    print_statistics(compute_statistics(cache))
     stdout.flush()
     written = stdout.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
     assert "#" * 30 in written
