@@ -19,7 +19,7 @@ from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.snn.functional import hash_keys, predict
-from plifctl.snn.losses import loss_of
+from plifctl.snn.losses import loss_function
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.optimizer import Optimizer
@@ -113,7 +113,7 @@ class Ours:
         self.model = network(spec)
         self.optimisation = Optimizer(self.model, spec.train, torch.device("cpu"))
         self.vitals = LayerMetrics(self.model)
-        self._loss = loss_of(spec.train)
+        self._loss = loss_function(spec.train)
         self._classes = len(spec.dataset.classes)
 
     def step(self, batch: Batch) -> int:
@@ -183,7 +183,7 @@ def must_agree(name: str, step_mode: StepMode, *, once: bool) -> None:
     theirs.model.double()
     expected = theirs.rates(double)
     targets = one_hot(batch.labels, len(spec.dataset.classes)).to(rates)
-    losses = loss_of(spec.train)(rates, targets), theirs.loss(expected, batch.labels)
+    losses = loss_function(spec.train)(rates, targets), theirs.loss(expected, batch.labels)
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
     rates, expected = rates.detach(), expected.detach()

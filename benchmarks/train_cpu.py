@@ -25,7 +25,7 @@ from benchmarks import steps
 from benchmarks.compiled import compiled
 from benchmarks.measure import ROOT, Figure, Setting, below, interleaved, run, seconds, within
 from benchmarks.worker import Job, Worker
-from plifctl.training.memory import keep_freed_memory
+from plifctl.training.process import keep_freed_memory
 
 FASHION, GESTURE = "fashion-mnist-plif", "gesture-plif"
 REPEATED = "SpikingJelly, step_mode m"

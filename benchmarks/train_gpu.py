@@ -25,13 +25,13 @@ from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, r
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CacheError
-from plifctl.evaluation import summary as anatomy
+from plifctl.evaluation import summary
 from plifctl.snn.kernels import Kernel, spiking_stage
-from plifctl.snn.losses import loss_of
+from plifctl.snn.losses import loss_function
 from plifctl.training.cuda_graph import Recorded
 from plifctl.training.layer_metrics import LayerMetrics
-from plifctl.training.memory import is_out_of_memory
 from plifctl.training.optimizer import Optimizer, autocast
+from plifctl.training.process import is_out_of_memory
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -57,7 +57,7 @@ class Ours:
         self.optimisation = Optimizer(self.model, spec.train, DEVICE, graph=True)
         self.optimisation.begin_epoch(0)
         self.vitals = LayerMetrics(self.model)
-        self._loss = loss_of(spec.train)
+        self._loss = loss_function(spec.train)
         self._recorded = Recorded(self._step, DEVICE)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
@@ -235,7 +235,9 @@ def _floor(spec: ExperimentSpec, size: int) -> float:
     """Seconds that a step cannot do without: its bytes at the speed of a copy, or its flops at that of a product."""
     shape = frame_shape(spec.dataset, spec.frames)
     static = spec.dataset.kind == "images"
-    layers = anatomy.anatomy(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    layers = summary.summarize_network(
+        spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static
+    )
     values, flops, first = 0, 0, True
     before = math.prod(shape) * (1 if static else spec.T)
     for number, layer in enumerate(layers):

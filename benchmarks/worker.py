@@ -22,7 +22,7 @@ from benchmarks import steps
 from benchmarks.measure import ROOT, seconds
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn.functional import predict
-from plifctl.training.memory import keep_freed_memory
+from plifctl.training.process import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from unit.test_training import CPU, ROWS, ROWS_B, Exact, Recorder, Samples, spec_of
 
-from plifctl.training.distributed import Ranks, joined, rank_info
+from plifctl.training.distributed import Ranks, process_group, rank_info
 from plifctl.training.trainer import Trainer
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
@@ -38,7 +38,7 @@ def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
 if __name__ == "__main__":
     seat = rank_info()
     assert seat is not None
-    with joined(seat, 60.0) as group:
+    with process_group(seat, 60.0) as group:
         found = {protocol: train(group, protocol) for protocol in "AB"}
         every = group.gather(found["A"]["predictions"])
         assert every[0] == every[1]

@@ -38,7 +38,7 @@ Kind = Literal["MACs", "updates", "multiply-adds", "comparisons", "adds"]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerAnatomy:
+class LayerSummary:
     """One layer.
 
     Attributes:
@@ -62,9 +62,9 @@ class LayerAnatomy:
     runs: int
 
 
-def anatomy(
+def summarize_network(
     network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, T: int, *, static: bool
-) -> list[LayerAnatomy]:
+) -> list[LayerSummary]:
     """Returns what each layer of a network is, has and does.
 
     Args:
@@ -79,14 +79,14 @@ def anatomy(
         ValueError: The structure does not fit the input or the classes.
     """
     layers = parse_structure(network.structure)
-    found: list[LayerAnatomy] = []
+    found: list[LayerSummary] = []
     before: tuple[int, ...] = shape
     once = static
     for name, layer, after in zip(layer_names(layers), layers, shapes_after(layers, shape, classes), strict=True):
         once = once and layer != Plain("spiking")
         operations, kind = _operations(layer, before, after)
         found.append(
-            LayerAnatomy(
+            LayerSummary(
                 name=name,
                 notation=notation(layer),
                 what=_in_words(layer, neuron),
@@ -101,7 +101,7 @@ def anatomy(
     return found
 
 
-def totals(layers: Iterable[LayerAnatomy]) -> dict[Kind, tuple[int, int]]:
+def total_operations(layers: Iterable[LayerSummary]) -> dict[Kind, tuple[int, int]]:
     """Returns the operations of each kind in all layers: for one time step, and for a whole sample."""
     sums: dict[Kind, tuple[int, int]] = {}
     for layer in layers:

@@ -27,7 +27,7 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
     """Returns the network that ``model`` is in evaluation, without the batch norms that follow a convolution.
 
     Several in a row are folded one after the other. One that follows something else is kept, also one before a
-    convolution: its shift does not reach the zeros of the border. :func:`convolutions_before` tells them apart.
+    convolution: its shift does not reach the zeros of the border. :func:`fold_targets` tells them apart.
 
     Args:
         model: It is not changed, and shares no weights with what is returned.
@@ -47,7 +47,7 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
         'c4k3s1b-SN-FC20-SN-APk10s10'
     """
     weights = model.state_dict()
-    into = convolutions_before(model.network)
+    into = fold_targets(model.network)
     kept: list[Layer] = []
     taken: list[dict[str, Tensor]] = []  # the weights of each layer kept, by their name in it
     layers = parse_structure(model.network.structure)
@@ -77,11 +77,11 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
     return folded.eval()
 
 
-def convolutions_before(network: NetworkSpec) -> dict[str, str | None]:
+def fold_targets(network: NetworkSpec) -> dict[str, str | None]:
     """Returns of each batch norm of a network the convolution that it is folded into; None where it cannot be.
 
     Example:
-        >>> convolutions_before(
+        >>> fold_targets(
         ...     NetworkSpec(name="s", structure="BN-c4k3s1-BN-BN-SN-FC20-SN-APk10s10", dropout=0, batch_norm="per-step")
         ... )
         {'bn0': None, 'bn1': 'conv0', 'bn2': 'conv0'}

@@ -53,7 +53,7 @@ def tet(rates: Tensor, targets: Tensor, weight: float) -> Tensor:
     return (1.0 - weight) * per_step + weight * (rates - 1.0).square().mean()
 
 
-def loss_of(train: TrainSpec) -> Loss:
+def loss_function(train: TrainSpec) -> Loss:
     """Returns the loss that ``train.loss`` names."""
     match train.loss:
         case "mse-per-step":

@@ -62,7 +62,7 @@ class Ranks:
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sums the gradients over ranks, in place."""
 
-    def agree(self, signum: int | None) -> int | None:
+    def any_signal(self, signum: int | None) -> int | None:
         """Returns a signal that any rank received."""
         return signum
 
@@ -70,27 +70,27 @@ class Ranks:
         """Returns what every rank gave, by rank; plain values and tensors of the CPU."""
         return [own]
 
-    def on_this_machine(self) -> int:
+    def local_size(self) -> int:
         """Returns how many ranks this one shares its machine with, itself included."""
         return self.gather(socket.gethostname()).count(socket.gethostname())
 
-    def from_first(self, make: Callable[[], V]) -> V:
+    def broadcast_from_first(self, make: Callable[[], V]) -> V:
         """Returns what ``make`` gives on the first rank; the others do not call it."""
         return make()
 
-    def equalise(self, model: nn.Module) -> None:
+    def broadcast_model(self, model: nn.Module) -> None:
         """Gives all ranks the first one's weights and buffers."""
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits until every rank is here."""
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def first_rank_first(self) -> Iterator[None]:
         """Runs the block on the first rank, then on the others, who wait as long as it takes."""
         yield
 
     @contextmanager
-    def as_one(self) -> Iterator[None]:
+    def propagate_errors(self) -> Iterator[None]:
         """An error in the block, on any rank, ends it on all.
 
         Raises:
@@ -164,14 +164,14 @@ class Group(Ranks):
         timeout: Seconds after which a rank that does not answer counts as dead.
 
     Attributes:
-        first_is_through: The first rank keeps and says nothing more; what made all of them end is said.
+        first_rank_reported: The first rank keeps and says nothing more; what made all of them end is said.
     """
 
     def __init__(self, seat: RankInfo, store: Store, timeout: float) -> None:
         self.rank, self.size = seat.rank, seat.size
         self._store, self._timeout = store, timeout
         self._turns = 0
-        self.first_is_through = False
+        self.first_rank_reported = False
 
     def weighted(self, loss: Callable[[Tensor, Tensor], Tensor], rates: Tensor, targets: Tensor, whole: int) -> Tensor:
         if not len(targets):
@@ -190,7 +190,7 @@ class Group(Ranks):
         for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
             gradient.copy_(total.view_as(gradient))
 
-    def agree(self, signum: int | None) -> int | None:
+    def any_signal(self, signum: int | None) -> int | None:
         highest = torch.tensor(signum or 0)
         distributed.all_reduce(highest, distributed.ReduceOp.MAX)
         return int(highest) or None
@@ -200,21 +200,21 @@ class Group(Ranks):
         distributed.all_gather_object(found, own)
         return found
 
-    def from_first(self, make: Callable[[], V]) -> V:
+    def broadcast_from_first(self, make: Callable[[], V]) -> V:
         made: list[Any] = [make() if self.rank == 0 else None]
         distributed.broadcast_object_list(made)
         value: V = made[0]
         return value
 
-    def equalise(self, model: nn.Module) -> None:
+    def broadcast_model(self, model: nn.Module) -> None:
         for tensor in model.state_dict().values():
             distributed.broadcast(tensor, 0)
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         self.sums(0.0)
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def first_rank_first(self) -> Iterator[None]:
         self._turns += 1
         if self.rank == 0:
             yield
@@ -227,7 +227,7 @@ class Group(Ranks):
         yield
 
     @contextmanager
-    def as_one(self) -> Iterator[None]:
+    def propagate_errors(self) -> Iterator[None]:
         try:
             yield
         except RankError:
@@ -250,9 +250,9 @@ class Group(Ranks):
                 self._wait_for_all("left")
                 return
             until = time.monotonic() + (_PARTING_SECONDS if failed else self._timeout)
-            while time.monotonic() < until and not self.first_is_through:
+            while time.monotonic() < until and not self.first_rank_reported:
                 time.sleep(_ASK_SECONDS)
-                self.first_is_through = self._store.check(["over"])
+                self.first_rank_reported = self._store.check(["over"])
             self._store.set(f"left/{self.rank}", "yes")
 
     def _wait_for_all(self, what: str) -> list[int]:
@@ -296,7 +296,7 @@ class Group(Ranks):
 
 
 @contextmanager
-def joined(seat: RankInfo, timeout: float) -> Iterator[Group]:
+def process_group(seat: RankInfo, timeout: float) -> Iterator[Group]:
     """Meets the other processes and trains as one with them; on all of them the block ends the same way.
 
     Args:
@@ -327,7 +327,7 @@ def joined(seat: RankInfo, timeout: float) -> Iterator[Group]:
         ) from error
     group = Group(seat, PrefixStore("plifctl", store), timeout)
     try:
-        with group.as_one():
+        with group.propagate_errors():
             yield group
     except (Exception, Interrupted):
         for signum in (signal.SIGINT, signal.SIGTERM):  # from torchrun, which ends the others when one has ended
@@ -340,7 +340,7 @@ def joined(seat: RankInfo, timeout: float) -> Iterator[Group]:
         _close()
 
 
-def device_of(seat: RankInfo | None, name: str | None) -> str | None:
+def rank_device(seat: RankInfo | None, name: str | None) -> str | None:
     """Returns the name of the device that a rank works on, of the one that was asked for.
 
     Args:

@@ -123,7 +123,7 @@ def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[N
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def why_no_graph(train: TrainSpec, device: torch.device, processes: int) -> str | None:
+def graph_unsupported_reason(train: TrainSpec, device: torch.device, processes: int) -> str | None:
     """Returns why a training step cannot be recorded as a CUDA graph; None where it can."""
     if device.type != "cuda":
         return f"CUDA graphs are for GPUs, not for {device}"

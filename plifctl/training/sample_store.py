@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from plifctl.errors import OutOfMemoryError, UsageError
-from plifctl.training.memory import is_out_of_memory
+from plifctl.training.process import is_out_of_memory
 
 Place = Literal["device", "memory", "disk"]
 """Where all samples are held while training; on ``disk`` they stay in the cache and are read batch by batch."""
@@ -65,7 +65,7 @@ class Source(Protocol):
         ...
 
 
-def choose_place(
+def choose_placement(
     nbytes: int, device: torch.device, wanted: Place | None = None, *, processes: int = 1
 ) -> tuple[Place, str]:
     """Returns where to hold samples, and why in a sentence.

@@ -25,17 +25,16 @@ from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMem
 from plifctl.evaluation.accuracy import Evaluation, evaluate
 from plifctl.snn.functional import predict
 from plifctl.snn.kernels import Kernel
-from plifctl.snn.losses import loss_of
+from plifctl.snn.losses import loss_function
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.cuda_graph import Recorded
 from plifctl.training.device_sums import Sums
 from plifctl.training.layer_metrics import LayerMetrics
-from plifctl.training.memory import is_out_of_memory
+from plifctl.training.process import is_out_of_memory
 from plifctl.training.nonfinite import find_nonfinite_layer
 from plifctl.training.optimizer import Optimizer, autocast, learning_rate
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
-from plifctl.training.randomness import random_state, set_random_state
 from plifctl.training.splits import Split
 
 LOOK_EVERY = 16
@@ -43,10 +42,12 @@ LOOK_EVERY = 16
 
 
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
-    """Returns the experiment's network with weights drawn by its seed."""
-    torch.manual_seed(spec.train.seed)
+    """Returns the experiment's network with weights drawn from its seed; torch's global generators stay as they are."""
     shape = frame_shape(spec.dataset, spec.frames)
-    return SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel).to(device)
+    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+        torch.default_generator.manual_seed(spec.train.seed)
+        model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel)
+    return model.to(device)
 
 
 class Trainer:
@@ -59,7 +60,8 @@ class Trainer:
         recorder: Is told of progress and keeps states.
         checkpoint_every: Save the state every so many steps too; 0: only after epochs and on signals.
         kernel: Of the spiking layers.
-        graph: Record a step of a whole batch as a CUDA graph; see :func:`~plifctl.training.optimizer.why_no_graph`.
+        graph: Record a step of a full batch as a CUDA graph; see
+            :func:`~plifctl.training.optimizer.graph_unsupported_reason`.
 
     Raises:
         UsageError: Options that the optimiser or the schedule does not have.
@@ -80,7 +82,7 @@ class Trainer:
         self.spec, self.feeder, self.split, self.recorder = spec, feeder, split, recorder
         self.checkpoint_every = checkpoint_every
         self.model = build_model(spec, feeder.device, kernel)
-        self.ranks.equalise(self.model)
+        self.ranks.broadcast_model(self.model)
         self.optimisation = Optimizer(self.model, spec.train, feeder.device, graph=graph)
         self._recorded = Recorded(self._whole_step, feeder.device) if graph else None
         self._sums = Sums(feeder.device)
@@ -98,7 +100,6 @@ class Trainer:
             "optimisation": self.optimisation.state(),
             "progress": asdict(self.progress),
             "vitals": self.vitals.state(),
-            "random": random_state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -116,9 +117,8 @@ class Trainer:
             self.optimisation.restore(state["optimisation"])
             self.progress = Progress(**state["progress"])
             self.vitals.restore(state["vitals"])
-            set_random_state(state["random"])
         except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint holds no state to go on from: {error!r}") from error
+            raise CheckpointError(f"the checkpoint contains no training state to resume: {error!r}") from error
 
     def run(self) -> Outcome:
         """Trains to the last epoch and reports by the protocol.
@@ -137,7 +137,7 @@ class Trainer:
         except _Stop as stop:
             if self._should_continue():  # else the last epoch saved it, and the model is the best
                 self.recorder.save("last", self.state())
-            self.ranks.meet()  # whoever leaves earlier makes torchrun end the one that saves
+            self.ranks.barrier()  # whoever leaves earlier makes torchrun end the one that saves
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
             raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -232,7 +232,7 @@ class Trainer:
         train = self.spec.train
         with autocast(train, self.feeder.device):
             rates = self.model(batch.x, self.spec.T, keys=batch.keys)
-        loss = self.ranks.weighted(loss_of(train), rates, batch.targets, batch.whole)
+        loss = self.ranks.weighted(loss_function(train), rates, batch.targets, batch.whole)
         self.optimisation.backward(loss * (batch.whole / samples))
         self._sums.add(loss.detach() * batch.whole, predict(rates.detach()) == batch.labels)
 
@@ -328,7 +328,7 @@ class Trainer:
                 self.recorder.on_step(epoch, step, steps, math.nan, part)
 
     def _stop_signal(self) -> int | None:
-        return self.ranks.agree(self.recorder.stop_signal())
+        return self.ranks.any_signal(self.recorder.stop_signal())
 
     def _is_best(self, accuracy: float) -> bool:
         best = self.progress.best_accuracy
@@ -339,7 +339,7 @@ class Trainer:
         best = self.progress.best_epoch
         row = history[best - 1]
         if row.test_accuracy is None:
-            load_weights(self.model, self.ranks.from_first(self.recorder.load_best))
+            load_weights(self.model, self.ranks.broadcast_from_first(self.recorder.load_best))
             accuracy = self._evaluate(self.split.test, "test", best).accuracy
         else:
             accuracy = row.test_accuracy

@@ -101,10 +101,10 @@ def test_a_kernel_that_does_not_serve_the_device(
     assert "hint: leave --kernel out" in said.err
     monkeypatch.setattr("plifctl.snn.kernels.find_spec", lambda name: None)
     assert "--kernel triton: Triton is not installed" in plifctl(*command, "--kernel", "triton").err
-    from plifctl.snn.kernels import why_not
+    from plifctl.snn.kernels import unsupported_reason
 
-    assert why_not("fused", torch.device("cuda", 1)) == "it is for the CPU, not for cuda:1"
-    assert why_not("auto", torch.device("cuda")) is None
+    assert unsupported_reason("fused", torch.device("cuda", 1)) == "it is for the CPU, not for cuda:1"
+    assert unsupported_reason("auto", torch.device("cuda")) is None
 
 
 def test_killed_before_the_state_after_the_first_epoch_was_saved(prepared: Plifctl, places: Path) -> None:

@@ -18,7 +18,7 @@ from plifctl.snn.layers import BatchNorm, Pool
 Kernel = Literal["auto", "eager", "fused", "triton"]
 
 
-def why_not(kernel: Kernel, device: torch.device) -> str | None:
+def unsupported_reason(kernel: Kernel, device: torch.device) -> str | None:
     """Returns why a kernel does not serve a device; None where it does."""
     if kernel == "fused" and device.type != "cpu":
         return f"it is for the CPU, not for {device}"

@@ -7,7 +7,7 @@ import torch
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.evaluation.accuracy import Evaluation, evaluate, record_spikes
 from plifctl.evaluation.operations import PICOJOULES, count_operations
-from plifctl.evaluation.summary import anatomy
+from plifctl.evaluation.summary import summarize_network
 from plifctl.snn.functional import predict, predict_over_time
 from plifctl.snn.networks import SpikingNetwork
 
@@ -81,7 +81,7 @@ def test_operations_of_an_image_count_what_runs_once_once() -> None:
     spec = NetworkSpec(
         name="n", structure="c4k3s1-BN-SN-MPk2s2-c3k3s1-SN-FC10-SN-APk5s5", dropout=0.5, batch_norm="per-step"
     )
-    for layer in anatomy(spec, NEURON, (2, 6, 4), 2, 5, static=True):
+    for layer in summarize_network(spec, NEURON, (2, 6, 4), 2, 5, static=True):
         if layer.kind == "MACs":
             assert found[layer.name].dense == layer.operations * layer.runs
     assert found["conv0"].effective_macs == found["conv0"].dense  # no pixel and no weight is 0

@@ -12,7 +12,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.registry import load_registry
 from plifctl.config.structure import layer_names, notation, parse_structure, structure_of
-from plifctl.evaluation.summary import LayerAnatomy, anatomy, totals
+from plifctl.evaluation.summary import LayerSummary, summarize_network, total_operations
 from plifctl.snn.layers import Conv, Pool
 from plifctl.snn.networks import SpikingNetwork
 
@@ -44,7 +44,7 @@ def macs(layer: nn.Module, before: tuple[int, ...]) -> int:
     return layer.weight.numel()
 
 
-def check_layer(said: LayerAnatomy, layer: nn.Module, before: tuple[int, ...]) -> None:
+def check_layer(said: LayerSummary, layer: nn.Module, before: tuple[int, ...]) -> None:
     assert said.parameters == sum(p.numel() for p in layer.parameters())
     if said.kind == "MACs":
         assert said.operations == macs(layer, before)
@@ -57,7 +57,7 @@ def check_layer(said: LayerAnatomy, layer: nn.Module, before: tuple[int, ...]) -
 
 def check(network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, *, static: bool) -> None:
     T = 3
-    said = anatomy(network, neuron, shape, classes, T, static=static)
+    said = summarize_network(network, neuron, shape, classes, T, static=static)
     with torch.device("meta"):
         model = SpikingNetwork(network, neuron, shape, classes, kernel="eager").eval()
         x = torch.zeros(1, *shape) if static else torch.zeros(1, T, *shape)
@@ -112,9 +112,9 @@ def test_neurons_that_learn_more_and_layers_of_odd_sizes(changes: dict[str, obje
 
 def test_operations_by_hand() -> None:
     network = NetworkSpec(name="s", structure="c2k3s1-SN-MPk2s2-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
-    said = anatomy(network, PLIF, (1, 4, 4), 2, 5, static=True)
+    said = summarize_network(network, PLIF, (1, 4, 4), 2, 5, static=True)
     # 3 × 3 around each of 4 × 4 pixels, the border left out: (2 + 3 + 3 + 2)² products, for 2 channels
-    assert totals(said) == {
+    assert total_operations(said) == {
         "MACs": (200 + 8 * 20, 200 + 5 * 8 * 20),
         "updates": (32 + 20, 5 * (32 + 20)),
         "comparisons": (3 * 8, 5 * 3 * 8),

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.snn.bn_folding import convolutions_before, fold_batch_norm
+from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.functional import charge
 from plifctl.snn.layers import BatchNorm, Conv
 from plifctl.snn.networks import SpikingNetwork
@@ -123,7 +123,7 @@ def test_potentials_are_the_same_up_to_rounding(dtype: torch.dtype) -> None:
 def test_which_batch_norm_goes_where() -> None:
     structure = f"BN-c4k3s1-BN-BN-SN-BN-c4k3s1-APk2s2-BN-SN-c4k3s1-BN-SN-{TAIL}"
     network = NetworkSpec(name="s", structure=structure, dropout=0.0, batch_norm="per-step")
-    assert convolutions_before(network) == {
+    assert fold_targets(network) == {
         "bn0": None,
         "bn1": "conv0",
         "bn2": "conv0",

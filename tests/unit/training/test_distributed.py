@@ -12,7 +12,15 @@ import torch
 from rank_worker import train
 
 from plifctl.errors import RankError, RunError, UsageError
-from plifctl.training.distributed import RankInfo, Ranks, compare_ranks, device_of, first_host, joined, rank_info
+from plifctl.training.distributed import (
+    RankInfo,
+    Ranks,
+    compare_ranks,
+    first_host,
+    process_group,
+    rank_device,
+    rank_info,
+)
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -114,17 +122,17 @@ class TestPlaces:
 
 def test_the_gpu_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     place = RankInfo(3, 4, 1, "a", 1)
-    assert device_of(None, "cuda:1") == "cuda:1"
-    assert device_of(place, "cpu") == "cpu"
+    assert rank_device(None, "cuda:1") == "cuda:1"
+    assert rank_device(place, "cpu") == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of(place, None) == "cuda:1"
-    assert device_of(place, "cuda") == "cuda:1"
+    assert rank_device(place, None) == "cuda:1"
+    assert rank_device(place, "cuda") == "cuda:1"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match="1 GPU"):
-        device_of(place, None)
+        rank_device(place, None)
     monkeypatch.setenv("SLURM_PROCID", "3")
-    assert device_of(place, None) == "cuda:0"
+    assert rank_device(place, None) == "cuda:0"
 
 
 def test_ranks_of_different_things_are_refused() -> None:
@@ -137,7 +145,7 @@ def test_ranks_of_different_things_are_refused() -> None:
 def test_nobody_comes() -> None:
     with (
         pytest.raises(RankError, match="rank 1 of 2 does not meet") as error,
-        joined(RankInfo(1, 2, 1, "127.0.0.1", 9), 1),
+        process_group(RankInfo(1, 2, 1, "127.0.0.1", 9), 1),
     ):
         pass
     assert isinstance(error.value, RunError)

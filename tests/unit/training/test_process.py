@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import resource, torch
-from plifctl.training.memory import keep_freed_memory
+from plifctl.training.process import keep_freed_memory
 kept = keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

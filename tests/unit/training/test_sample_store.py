@@ -20,10 +20,11 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
+from plifctl.data.source import RawSource
 from plifctl.errors import CorruptCacheError, Interrupted, OutOfMemoryError, UsageError
 from plifctl.training import sample_store as module
 from plifctl.training.batches import Batch, BatchLoader
-from plifctl.training.sample_store import PLACES, Buffers, Place, choose_place, free_memory, open_source
+from plifctl.training.sample_store import PLACES, Buffers, Place, choose_placement, free_memory, open_source
 
 CPU = torch.device("cpu")  # stands in for the GPU, too: "device" holds samples where batches go
 T = 3
@@ -33,7 +34,7 @@ ROWS = np.arange(1, 31)
 def build(folder: Path, **options: Any) -> Cache:
     write_gestures(folder / "raw")
     found = load_registry().dataset("synthetic-gesture")
-    raw = open_raw(found.dataset, folder / "raw", frames=found.frames)
+    raw = open_raw(found, RawSource(folder / "raw"))
     assert isinstance(raw, EventDataset)
     return build_cache(raw, T, folder / "cache", made_by="plifctl prepare synthetic-gesture --T 3", **options)
 
@@ -286,13 +287,13 @@ class TestTheChoice:
         ],
     )
     def test_by_size(self, device: str, gigabytes: float, place: Place, why: str) -> None:
-        found, said = choose_place(int(gigabytes * 10**9), torch.device(device))
+        found, said = choose_placement(int(gigabytes * 10**9), torch.device(device))
         assert found == place
         assert why in said
 
     @pytest.mark.parametrize(("wanted", "gigabytes"), [("memory", 19), ("device", 7), ("disk", 500)])
     def test_as_asked(self, wanted: Place, gigabytes: int) -> None:
-        assert choose_place(gigabytes * 10**9, torch.device("cuda:0"), wanted)[0] == wanted
+        assert choose_placement(gigabytes * 10**9, torch.device("cuda:0"), wanted)[0] == wanted
 
     @pytest.mark.parametrize(
         ("wanted", "device", "message"),
@@ -304,7 +305,7 @@ class TestTheChoice:
     )
     def test_no_room(self, wanted: Place, device: str, message: str) -> None:
         with pytest.raises(UsageError, match=message) as error:
-            choose_place(30 * 10**9, torch.device(device), wanted)
+            choose_placement(30 * 10**9, torch.device(device), wanted)
         assert "--data-in" in error.value.hint
 
     def test_the_allocator_has_the_last_word(self) -> None:

@@ -15,7 +15,7 @@ from plifctl.config.registry import load_registry
 from plifctl.errors import CheckpointError, DivergedError, Interrupted, OutOfMemoryError, RunError
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.training.batches import Batch, BatchLoader
-from plifctl.training.optimizer import Optimizer, learning_rate, why_no_graph
+from plifctl.training.optimizer import Optimizer, graph_unsupported_reason, learning_rate
 from plifctl.training.progress import EpochRow
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
@@ -475,7 +475,7 @@ class TestSteps:
         ],
     )
     def test_when_there_is_none(self, device: str, processes: int, settings: tuple[str, ...], why: str | None) -> None:
-        found = why_no_graph(spec_of(*settings).train, torch.device(device), processes)
+        found = graph_unsupported_reason(spec_of(*settings).train, torch.device(device), processes)
         assert (found is None) == (why is None)
         assert (why or "") in (found or "")
 

@@ -1,0 +1,69 @@
+"""Settings of the whole process: memory, determinism, signals. The command line makes them; nothing here is automatic.
+
+Training itself changes none of them, so that it can run inside a program that has settings of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+import torch
+
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def keep_freed_memory() -> bool:
+    """Makes the C library reuse freed memory instead of returning it to the system, until the process ends.
+
+    Each training step allocates the same large tensors. By default glibc returns each of them to the system when it is
+    freed and maps it anew, page by page, every page zeroed first: that takes a good part of a step.
+
+    Returns:
+        Whether the C library has such a setting.
+
+    Source: mallopt(3).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
+
+
+def use_deterministic_algorithms() -> None:
+    """Makes torch use algorithms that give the same bits every time, or fail where there is none.
+
+    To be called before the first operation on a GPU.
+
+    Source: torch's notes on reproducibility.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+def ignore_stop_signals() -> None:
+    """Ignores SIGINT and SIGTERM from now on: the process ends by itself, and has something left to write first."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def peak_memory() -> int | None:
+    """Returns the largest resident memory of this process so far, bytes; None where the system does not count it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an error means that memory ran out; torch says so in the text alone on the CPU and some devices."""
+    texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))
