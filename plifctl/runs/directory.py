@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import json
 import platform
 import shutil
 import tempfile
@@ -24,7 +23,8 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.config.registry import Experiment
 from plifctl.errors import RunError, UsageError
-from plifctl.runs.checksums import sealed, unsealed
+from plifctl.runs.documents import add_checksum, load_document
+from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import StepProgress, read_beat
 from plifctl.runs.records import ResultRecord, read_record
 
@@ -74,48 +74,42 @@ class Run:
             return (self.path / "config.yaml").stat().st_mtime
 
     def config(self) -> RunConfig:
-        """Returns what was asked of the run.
+        """Returns the settings of the run.
 
         Raises:
-            RunError: ``config.yaml`` is damaged.
+            RunError: ``config.yaml`` is damaged, or made by an older plifctl.
         """
         path = self.path / "config.yaml"
+        tree = load_document(path, ("spec", "protocol"))
         try:
-            tree = unsealed(yaml.safe_load(path.read_text(encoding="utf-8")))
             spec = ExperimentSpec.model_validate(tree["spec"])
             overrides = tuple(tree["overrides"])
             origins = {current_path(key): str(origin) for key, origin in tree["origins"].items()}
             return RunConfig(tree["experiment"], spec.recipe, tree["protocol"], overrides, spec, origins)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 
     def info(self) -> dict[str, Any]:
-        """Returns ``run.json``.
+        """Returns ``run.json``: process, cache, and how the run ended.
 
         Raises:
-            RunError: It is damaged.
+            RunError: It is damaged, or made by an older plifctl.
         """
-        tree = self._json("run.json")
+        path = self.path / "run.json"
+        tree = load_document(path, ("cache",))
         try:
             str(tree["cache"]["content_digest"])
         except (TypeError, KeyError) as error:
-            raise RunError(f"{self.path / 'run.json'}: damaged: {error}") from error
+            raise RunError(f"{path}: damaged: {error}") from error
         return tree
 
     def environment(self) -> dict[str, Any]:
         """Returns ``env.json``, as :func:`describe_machine` gave it."""
-        return self._json("env.json")
+        return load_document(self.path / "env.json", ("torch",))
 
     def split(self) -> dict[str, Any]:
         """Returns ``split.json``, as :meth:`plifctl.training.splits.Split.to_json` gave it."""
-        return self._json("split.json")
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        try:
-            return unsealed(json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError) as error:
-            raise RunError(f"{path}: damaged: {error}") from error
+        return load_document(self.path / "split.json", ("train",))
 
     def status(self) -> Status:
         """Returns how the run stands, from what is there rather than from what was last said."""
@@ -141,23 +135,16 @@ class Run:
         return read_beat(self.path / "progress.json")
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Returns the epochs so far, one mapping each; a last line that was cut off while it was written is none.
+        """Returns the rows of the epochs so far, as :class:`plifctl.training.progress.EpochRow` has them.
 
         Raises:
-            RunError: A line is damaged.
+            RunError: A row is damaged, or the run was made by an older plifctl.
         """
-        path = self.path / "metrics.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-        rows: list[dict[str, Any]] = []
-        for number, line in enumerate(lines, 1):
-            try:
-                row = unsealed(json.loads(line))
-                int(row["epoch"])
-                rows.append(row)
-            except (ValueError, TypeError, KeyError) as error:
-                if line.endswith(b"\n"):
-                    raise RunError(f"{path}:{number}: damaged: {error}") from error
-        return rows
+        try:
+            return MetricsFile(self.path).read()
+        except RunError:
+            self.config()  # where the whole run is older, that is the error
+            raise
 
     def checkpoint(self, name: Literal["last", "best"]) -> Path:
         """Returns where a checkpoint lies."""
@@ -195,9 +182,9 @@ def create_run(
         half_made = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
         half_made.chmod(0o777 & ~files.UMASK)
     try:
-        files.write_json(half_made / "run.json", sealed({"status": "created", "cache": cache}))
-        files.write_json(half_made / "env.json", sealed(environment))
-        files.write_json(half_made / "split.json", sealed(split))
+        files.write_json(half_made / "run.json", add_checksum({"status": "created", "cache": cache}))
+        files.write_json(half_made / "env.json", add_checksum(environment))
+        files.write_json(half_made / "split.json", add_checksum(split))
         write_config(half_made, resolved, protocol)
         for number in range(1, 1000):  # two runs may start within a second
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
@@ -231,7 +218,8 @@ def write_config(path: Path, resolved: Experiment, protocol: Protocol) -> None:
         "spec": resolved.spec.model_dump(mode="json"),
         "origins": {key: str(origin) for key, origin in resolved.origins.items()},
     }
-    files.write_text(path / "config.yaml", yaml.safe_dump(sealed(tree), sort_keys=False, allow_unicode=True, width=120))
+    text = yaml.safe_dump(add_checksum(tree), sort_keys=False, allow_unicode=True, width=120)
+    files.write_text(path / "config.yaml", text)
 
 
 def find_run(name: str, runs_dir: Path) -> Run:

@@ -22,7 +22,7 @@ from typing import Any
 from plifctl import files
 from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
-from plifctl.runs.checksums import sealed, unsealed
+from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
 
@@ -222,7 +222,9 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     with files.atomic_folder(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
-        files.write_text(temporary / _FILE, json.dumps(sealed(json.loads(json.dumps(tree))), ensure_ascii=False) + "\n")
+        files.write_text(
+            temporary / _FILE, json.dumps(add_checksum(json.loads(json.dumps(tree))), ensure_ascii=False) + "\n"
+        )
         record = run.record()
         if record is not None:
             files.write_text(temporary / "result.json", record_text(record))
@@ -249,16 +251,16 @@ def load_imported(path: Path) -> ImportedRun:
     Raises:
         RunError: It is damaged.
     """
-    file = path / _FILE
+    file, hint = path / _FILE, "plifctl runs import writes it again"
+    tree = load_document(file, ("source", "series"), hint=hint)
     try:
-        tree = unsealed(json.loads(file.read_text(encoding="utf-8")))
         if tree.pop("schema_version") != 1:
             raise ValueError("written by another version of plifctl")
         series = {tag: Series(**{key: tuple(s[key]) for key in s}) for tag, s in tree.pop("series").items()}
         tree |= {"name": path.name, "percent": tuple(tree["percent"])}
         return ImportedRun(**tree, series=series, imported=file.stat().st_mtime)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{file}: damaged: {error}", hint="plifctl runs import writes it anew") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{file}: damaged: {error}", hint=hint) from error
 
 
 def imported_folders(runs_dir: Path) -> list[Path]:

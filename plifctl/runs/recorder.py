@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -19,9 +18,10 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import Experiment
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
-from plifctl.runs.checksums import sealed
 from plifctl.runs.directory import Run, write_config
+from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
+from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_beat
 from plifctl.runs.records import ResultRecord, RunData, record_text
 
@@ -44,6 +44,7 @@ class RunRecorder:
 
     def __init__(self, run: Run, spec: ExperimentSpec) -> None:
         self.run, self.spec = run, spec
+        self._metrics = MetricsFile(run.path)
         self._cache = str(run.info()["cache"]["content_digest"])
         self.signum: int | None = None
         self.beat: StepProgress | None = None  # of the last step
@@ -83,10 +84,9 @@ class RunRecorder:
             resolved: The experiment, maybe with more epochs than before.
             epochs_done: Of earlier processes; later lines of ``metrics.jsonl`` are dropped.
         """
-        for name in ("result.json", "manifest.json"):  # a run that goes on is not finished
+        self._metrics.truncate(epochs_done)  # first: it may refuse
+        for name in ("result.json", "manifest.json"):  # a run that continues is not finished
             (self.run.path / name).unlink(missing_ok=True)
-        rows = [row for row in self.run.metrics() if row["epoch"] <= epochs_done]
-        files.write_text(self.run.path / "metrics.jsonl", "".join(map(_line, rows)))
         write_config(self.run.path, resolved, self.run.config().protocol)
         self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
 
@@ -99,10 +99,7 @@ class RunRecorder:
 
     def on_epoch(self, row: EpochRow) -> None:
         """Appends a line, and the same for TensorBoard."""
-        with files.machine_errors(self.run.path), (self.run.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(_line(asdict(row)))
-            file.flush()
-            os.fsync(file.fileno())
+        self._metrics.append(asdict(row))
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -167,11 +164,7 @@ class RunRecorder:
             self._board = None
 
     def _note(self, **changes: Any) -> None:
-        files.write_json(self.run.path / "run.json", sealed({**self.run.info(), "updated": _now(), **changes}))
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(sealed(row)) + "\n"
+        files.write_json(self.run.path / "run.json", add_checksum({**self.run.info(), "updated": _now(), **changes}))
 
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:

@@ -14,7 +14,7 @@ from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.identity import current_word
 from plifctl.errors import RunError
-from plifctl.runs.checksums import sealed, unsealed
+from plifctl.runs.documents import add_checksum, load_document
 
 _log = logging.getLogger(__name__)
 
@@ -95,13 +95,18 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
 
 
 def read_record(path: Path) -> ResultRecord:
-    """Reads one record; raises RunError where it is none."""
+    """Reads a record.
+
+    Raises:
+        RunError: The file is missing, damaged, made by an older plifctl, or no record.
+    """
+    tree = load_document(path, ("experiment", "protocol", "accuracy"))
     try:
-        return ResultRecord.model_validate_json(json.dumps(unsealed(json.loads(path.read_text(encoding="utf-8")))))
-    except (OSError, ValidationError, ValueError) as error:
+        return ResultRecord.model_validate_json(json.dumps(tree))
+    except (ValidationError, ValueError) as error:
         raise RunError(f"{path}: not a result record: {str(error).splitlines()[0]}") from error
 
 
 def record_text(record: ResultRecord) -> str:
-    """Returns what is written of a record."""
-    return json.dumps(sealed(record.model_dump(mode="json")), indent=1, ensure_ascii=False) + "\n"
+    """Returns a record as it is written."""
+    return json.dumps(add_checksum(record.model_dump(mode="json")), indent=1, ensure_ascii=False) + "\n"

@@ -16,7 +16,8 @@ from factories import make_run
 from plifctl.config.registry import Registry, load_registry
 from plifctl.paths import registry_dirs
 from plifctl.runs import SpikeRecording, save_spikes
-from plifctl.runs.checksums import sealed
+from plifctl.runs.documents import add_checksum
+from plifctl.runs.metrics import MetricsFile
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright here: make test-browser")
 CHROMIUM = next(
@@ -89,7 +90,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     other = make_run(folder, "train.lr=0.5", epochs=5)
     environment = other.path / "env.json"
-    environment.write_text(json.dumps(sealed({HOSTILE: HOSTILE})))
+    environment.write_text(json.dumps(add_checksum({HOSTILE: HOSTILE})))
     return folder
 
 
@@ -253,9 +254,7 @@ def test_served_it_follows_a_run(opened: Callable[..., Watched], tmp_path: Path)
         found = opened(f"http://127.0.0.1:{server.server_port}/")
         found.page.locator("summary", has_text=run.name).click()
         assert "epoch 3" in found.page.locator("summary", has_text=run.name).inner_text()
-        row = {**run.metrics()[-1], "epoch": 4, "test_accuracy": 0.875}
-        with (run.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(sealed(row)) + "\n")
+        MetricsFile(run.path).append({**run.metrics()[-1], "epoch": 4, "test_accuracy": 0.875})
         summary = found.page.locator("summary", has_text=run.name)
         summary.filter(has_text="epoch 4").wait_for()
         assert "87.50" in summary.inner_text()

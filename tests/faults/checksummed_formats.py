@@ -24,7 +24,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from plifctl.cache import file as cache_file
-from plifctl.runs.checksums import sealed
+from plifctl.runs.documents import add_checksum
 
 _BETWEEN = b"\0=====\0"  # parts of a content
 
@@ -57,7 +57,7 @@ def _tarred(content: bytes) -> bytes:
 
 
 def _of_json(text: bytes) -> bytes:
-    lines = [{key: value for key, value in json.loads(line).items() if key != "seal"} for line in _documents(text)]
+    lines = [{key: value for key, value in json.loads(line).items() if key != "checksum"} for line in _documents(text)]
     return b"\n".join(json.dumps(line).encode() for line in lines)
 
 
@@ -67,24 +67,24 @@ def _documents(text: bytes) -> list[bytes]:
     return lines if all(line.startswith(b"{") and line.endswith(b"}") for line in lines) else [text]
 
 
-def _sealed_json(content: bytes) -> bytes:
-    return b"".join(_resealed(line, json.loads, json.dumps) + b"\n" for line in content.split(b"\n"))
+def _checked_json(content: bytes) -> bytes:
+    return b"".join(_with_checksum(line, json.loads, json.dumps) + b"\n" for line in content.split(b"\n"))
 
 
 def _of_yaml(text: bytes) -> bytes:
     tree = yaml.safe_load(text)
-    del tree["seal"]
+    del tree["checksum"]
     return yaml.safe_dump(tree, sort_keys=False).encode()
 
 
-def _sealed_yaml(content: bytes) -> bytes:
-    return _resealed(content, yaml.safe_load, yaml.safe_dump)
+def _checked_yaml(content: bytes) -> bytes:
+    return _with_checksum(content, yaml.safe_load, yaml.safe_dump)
 
 
-def _resealed(text: bytes, load: Callable[[bytes], Any], dump: Callable[[Any], str]) -> bytes:
-    """A document under a new seal; what cannot be sealed stays as it is."""
+def _with_checksum(text: bytes, load: Callable[[bytes], Any], dump: Callable[[Any], str]) -> bytes:
+    """A document with a new checksum; what cannot have one stays as it is."""
     try:
-        return dump(sealed(load(text))).encode()
+        return dump(add_checksum(load(text))).encode()
     except (ValueError, TypeError, RecursionError, yaml.YAMLError):
         return text
 
@@ -143,9 +143,9 @@ def beneath_checksums(formats: Mapping[str, Format]) -> dict[str, Format]:
     """The formats among these that have checksums or are packed, by a name of their own."""
     packing: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
         **dict.fromkeys(("npz", "zip", "checkpoint", "spikes"), (_of_zip, _zipped)),
-        **dict.fromkeys(("record", "metrics", "run"), (_of_json, _sealed_json)),
+        **dict.fromkeys(("record", "run"), (_of_json, _checked_json)),
         "tar.gz": (gzip.decompress, _tarred),
-        "config": (_of_yaml, _sealed_yaml),
+        "config": (_of_yaml, _checked_yaml),
         "board": (_of_board, _board),
         "cache": (_of_cache, _cache_like(formats["cache"].whole)),
     }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
 import pickle
 import struct
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,7 @@ def archives(place: Path) -> dict[str, Format]:
     from plifctl.config.registry import load_registry
     from plifctl.data.datasets import open_raw
     from plifctl.data.datasets.base import EventDataset
+    from plifctl.data.source import RawSource
 
     write_gestures(place / "DvsGesture", users=2, events=20)
     packed = saved(lambda file: _tar(file, place / "DvsGesture"))
@@ -121,7 +125,7 @@ def archives(place: Path) -> dict[str, Format]:
     numbers = load_registry().dataset("nmnist", "paper", [])
 
     def decoded(data: Framing, folder: Path) -> object:
-        raw = open_raw(data.dataset, folder, frames=data.frames, verify=False)
+        raw = open_raw(data, RawSource(folder, verify=False))
         assert isinstance(raw, EventDataset)
         return [raw.decode(file.name, file.load()) for file in raw.recordings()]
 
@@ -180,6 +184,20 @@ def documents(place: Path) -> dict[str, Format]:
 
         return read_content
 
+    def metrics_beneath(run: Run) -> object:
+        """Reads rows whose checksums match."""
+        lines = []
+        for number, line in enumerate((run.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1], 1):
+            with suppress(ValueError, TypeError, KeyError, RecursionError):
+                number = int(json.loads(line)["epoch"])
+            lines.append(f"{hashlib.sha256(line).hexdigest()}  epoch {number}\n")
+        checksums = run.path / "metrics.sha256"
+        checksums.write_text("".join(lines))
+        try:
+            return run.metrics()
+        finally:
+            checksums.write_bytes(files["metrics.sha256"])
+
     def verified(run: Run) -> None:
         if problems := verify_run(run):
             raise RunError("; ".join(problems))
@@ -190,6 +208,8 @@ def documents(place: Path) -> dict[str, Format]:
         "record": Format(files["result.json"], as_file("result.json", read_record)),
         "config": Format(files["config.yaml"], of_a_run("config.yaml", Run.config)),
         "metrics": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", Run.metrics)),
+        "metrics, beneath": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", metrics_beneath)),
+        "checksums": Format(files["metrics.sha256"], of_a_run("metrics.sha256", Run.metrics)),
         "run": Format(files["run.json"], of_a_run("run.json", Run.info)),
         "manifest": Format(files["manifest.json"], of_a_run("manifest.json", verified)),
         "yaml": Format(experiments.read_bytes(), as_file("a.yaml", lambda path: read_tree(path, "a")), (YamlError,)),
@@ -211,10 +231,11 @@ def caches(place: Path) -> dict[str, Format]:
     from plifctl.cache import Cache
     from plifctl.config.registry import load_registry
     from plifctl.data.datasets import open_raw
+    from plifctl.data.source import RawSource
 
     write_gestures(place / "raw", users=2, events=20)
     framed = load_registry().dataset("synthetic-gesture", "paper", [])
-    raw = open_raw(framed.dataset, place / "raw", frames=framed.frames, verify=False)
+    raw = open_raw(framed, RawSource(place / "raw", verify=False))
     path = build_cache(raw, 2, place / "cache").path
 
     def read(path: Path) -> object:

@@ -152,7 +152,7 @@ def what_was_learnt(run: Path) -> dict[str, Any]:
         {key: value for key, value in json.loads(line).items() if key not in CHANGING} for line in lines
     ]
     record = json.loads((run / "result.json").read_text())
-    found["record"] = {key: value for key, value in record.items() if key not in ("run", "finished", "seal")}
+    found["record"] = {key: value for key, value in record.items() if key not in ("run", "finished", "checksum")}
     return found
 
 

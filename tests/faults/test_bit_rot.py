@@ -87,6 +87,7 @@ def readings(run: Run) -> dict[str, Callable[[], Any]]:
         "checkpoints/best.pt": lambda: load_checkpoint(run.checkpoint("best")),
         "result.json": lambda: run.record().model_dump(),
         "metrics.jsonl": run.metrics,
+        "metrics.sha256": run.metrics,
         "config.yaml": run.config,
         "env.json": run.environment,
         "split.json": run.split,

@@ -26,9 +26,10 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
 
 PLAIN = (
     *("aedat2", "aedat3", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat", "npy", "npz", "idx", "cifar", "tar.gz"),
-    *("zip", "checkpoint", "spikes", "record", "config", "metrics", "run", "manifest", "yaml", "csv", "board", "cache"),
+    *("zip", "checkpoint", "spikes", "record", "config", "metrics", "metrics, beneath", "checksums", "run", "manifest"),
+    *("yaml", "csv", "board", "cache"),
 )
-PACKED = ("npz", "zip", "checkpoint", "spikes", "record", "metrics", "run", "tar.gz", "config", "board", "cache")
+PACKED = ("npz", "zip", "checkpoint", "spikes", "record", "run", "tar.gz", "config", "board", "cache")
 NAMES = (*PLAIN, *(f"{name}, beneath" for name in PACKED))
 
 

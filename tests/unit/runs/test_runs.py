@@ -26,7 +26,7 @@ from plifctl.runs import (
     remove_run,
     verify_run,
 )
-from plifctl.runs.checksums import sealed
+from plifctl.runs.documents import add_checksum
 from plifctl.runs.progress_file import write_beat
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
@@ -80,7 +80,7 @@ def test_a_run_has_one_trainer(tmp_path: Path) -> None:
 
 def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
     run = make(tmp_path)
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(sealed({"epoch": n})) + "\n" for n in (1, 2, 3)))
+    (run.path / "metrics.jsonl").write_text("".join(json.dumps(add_checksum({"epoch": n})) + "\n" for n in (1, 2, 3)))
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')  # the power failed here
     recorder = RunRecorder(run, RESOLVED.spec)
@@ -91,11 +91,11 @@ def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     run = make(tmp_path)
-    first = json.dumps(sealed({"epoch": 1}))
+    first = json.dumps(add_checksum({"epoch": 1}))
     (run.path / "metrics.jsonl").write_text(f'{first}\n{{"epo\n{first}\n')
     with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
         run.metrics()
-    for line in (b"\xff", b"[]", b"{}", first.replace("1", "2", 1).encode(), json.dumps(sealed({})).encode()):
+    for line in (b"\xff", b"[]", b"{}", first.replace("1", "2", 1).encode(), json.dumps(add_checksum({})).encode()):
         (run.path / "metrics.jsonl").write_bytes(line + b"\n" + first.encode() + b"\n")
         with pytest.raises(RunError, match=r"metrics.jsonl:1: damaged"):
             run.metrics()

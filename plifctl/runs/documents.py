@@ -1,0 +1,95 @@
+"""Documents of a run: mappings in JSON or YAML that carry a checksum of their content.
+
+This is where documents of earlier versions are read; none of them is ever rewritten.
+
+| written by | key of the checksum | read |
+|---|---|---|
+| this version | ``checksum`` | yes |
+| plifctl 0.1.0 | ``seal`` | yes |
+| earlier | none | no: "made by an older plifctl" |
+
+Words that were renamed since then (:mod:`plifctl.config.identity`) are mapped by the schemas of what a document holds,
+rows of ``metrics.jsonl`` are read by :mod:`plifctl.runs.metrics`. The checksum detects damage, not forgery.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plifctl.errors import RunError
+
+_CHECKSUM = "checksum"
+SEAL = "seal"
+"""The key of the checksum in 0.1.0."""
+
+
+class _OlderError(ValueError):
+    """A document without a checksum that is complete otherwise."""
+
+
+def add_checksum(tree: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document with its checksum.
+
+    Args:
+        tree: What JSON can hold; keys are strings.
+    """
+    return {**tree, _CHECKSUM: _digest(tree)}
+
+
+def verified(tree: object, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns the content of a document without its checksum.
+
+    Args:
+        tree: The document.
+        keys: Some that every document of its kind has, checksum or not.
+
+    Raises:
+        ValueError: The checksum is missing, or does not match.
+    """
+    if not isinstance(tree, dict):
+        raise ValueError(f"expected a mapping, found {type(tree).__name__}")
+    name = _CHECKSUM if _CHECKSUM in tree else SEAL
+    if name not in tree:
+        if keys and all(key in tree for key in keys):
+            raise _OlderError("it has no checksum")
+        raise ValueError("its checksum is missing")
+    content = {key: value for key, value in tree.items() if key != name}
+    if tree[name] != _digest(content):
+        raise ValueError("checksum mismatch: the file was modified")
+    return content
+
+
+def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[str, Any]:
+    """Reads a document and verifies its checksum.
+
+    Args:
+        path: The file, ``.json`` or ``.yaml``.
+        keys: Some that every document of its kind has, by which one without a checksum is recognised.
+        hint: What to do about a file that is missing or damaged.
+
+    Raises:
+        RunError: The file is missing, damaged, or was made by a plifctl older than 0.1.0.
+    """
+    parse = yaml.safe_load if path.suffix == ".yaml" else json.loads
+    try:
+        return verified(parse(path.read_text(encoding="utf-8")), keys)
+    except _OlderError as error:
+        raise RunError(
+            f"{path}: made by an older plifctl: {error}", hint="plifctl reads what version 0.1.0 and later wrote"
+        ) from error
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: missing", hint=hint) from error
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: damaged: {error}", hint=hint) from error
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""Metrics of a run's epochs: ``metrics.jsonl``, and the checksums of its rows in ``metrics.sha256``.
+
+A row of ``metrics.jsonl`` holds data only, so that ``pandas.read_json("metrics.jsonl", lines=True)`` gives a column for
+each metric. The SHA-256 of its line stands in a line of ``metrics.sha256``, with the epoch: ``6fd1…  epoch 12``.
+
+A row is written first, then its checksum, and each is on the disk before the next step. Wherever a process is killed,
+one row at most has no checksum, and one line at most, the last, is incomplete. Both were not finished: reading skips
+them, and :meth:`MetricsFile.truncate` removes them before a resumed run appends. Everything else is damage. Rows are
+removed from the end, one by one, each checksum before its row, so that this holds at every moment.
+
+Rows of plifctl 0.1.0 carry their checksum themselves, under ``seal``. They are read as they are; a resumed run appends
+rows of today below them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plifctl import files
+from plifctl.errors import RunError
+from plifctl.runs.documents import SEAL, verified
+
+_CHECKSUM_LINE = re.compile(rb"([0-9a-f]{64})  epoch (\d+)")
+_ATTEMPTS = 5
+
+
+class MetricsFile:
+    """The metrics of a run, one row an epoch.
+
+    Args:
+        folder: The run's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.checksums = folder / "metrics.jsonl", folder / "metrics.sha256"
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the rows; a last row that was not completely written is left out.
+
+        Raises:
+            RunError: A row or a checksum is damaged or missing.
+        """
+        lines, checksums = self._snapshot()
+        expected = dict(map(self._parse_checksum, range(1, len(checksums) + 1), checksums))
+        rows: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = _parse_row(line, expected)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise RunError(f"{self.path}:{number}: damaged: {error}") from error
+            if row is not None:
+                rows.append(row)
+            elif number < len(lines):
+                raise RunError(f"{self.path}:{number}: damaged: {self.checksums.name} has no checksum of it")
+        if expected:
+            raise RunError(f"{self.path}: damaged: {self.checksums.name} has epoch {min(expected)}, which is missing")
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Appends a row, the epoch after the last one.
+
+        Raises:
+            MachineError: The disk is full or cannot be written.
+        """
+        line = json.dumps(row).encode()
+        _append(self.path, line)
+        _append(self.checksums, f"{hashlib.sha256(line).hexdigest()}  epoch {row['epoch']}".encode())
+
+    def truncate(self, epochs: int) -> None:
+        """Removes the rows after an epoch, and what a killed process has not completely written.
+
+        Args:
+            epochs: Epochs to keep.
+
+        Raises:
+            RunError: A row is damaged, or there are fewer.
+        """
+        found = sum(row["epoch"] <= epochs for row in self.read())
+        if found < epochs:
+            raise RunError(
+                f"{self.path}: {found} epochs, expected {epochs}, as many as the checkpoint has",
+                hint="start another run: omit --resume",
+            )
+        lines, checksums = _lines(_content(self.path)), _lines(_content(self.checksums))
+        _keep(self.checksums, checksums)
+        _keep(self.path, lines)
+        while lines and (epoch := json.loads(lines[-1])["epoch"]) > epochs:
+            if checksums and self._parse_checksum(len(checksums), checksums[-1])[0] == epoch:
+                _keep(self.checksums, checksums := checksums[:-1])
+            _keep(self.path, lines := lines[:-1])
+
+    def _snapshot(self) -> tuple[list[bytes], list[bytes]]:
+        """The lines of both files at one moment, while another process may append."""
+        for _ in range(_ATTEMPTS):
+            checksums, rows = _content(self.checksums), _content(self.path)
+            if _content(self.checksums) == checksums:
+                break
+        return _lines(rows), _lines(checksums)
+
+    def _parse_checksum(self, number: int, line: bytes) -> tuple[int, str]:
+        match = _CHECKSUM_LINE.fullmatch(line)
+        if match is None:
+            raise RunError(f"{self.checksums}:{number}: damaged: expected a SHA-256 and an epoch")
+        return int(match[2]), match[1].decode()
+
+
+def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
+    """A row, or None where its checksum was not written; removes the checksum from ``expected``."""
+    row = json.loads(line)
+    if isinstance(row, dict) and SEAL in row:
+        row = verified(row)
+        int(row["epoch"])
+        return row
+    checksum = expected.pop(int(row["epoch"]), None)
+    if checksum is None:
+        return None
+    if checksum != hashlib.sha256(line).hexdigest():
+        raise ValueError("checksum mismatch: the row was modified")
+    found: dict[str, Any] = row
+    return found
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Complete lines; what follows the last line feed is none."""
+    return content.split(b"\n")[:-1]
+
+
+def _append(path: Path, line: bytes) -> None:
+    with files.machine_errors(path), path.open("ab") as file:
+        file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _keep(path: Path, lines: Sequence[bytes]) -> None:
+    """Cuts a file off after its first ``lines``."""
+    size = sum(len(line) + 1 for line in lines)
+    if len(_content(path)) > size:
+        with files.machine_errors(path), path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
