@@ -25,7 +25,9 @@ import numpy as np
 from benchmarks.material import sized
 from benchmarks.measure import ROOT, hardware
 from plifctl.cache import CacheBuilder
+from plifctl.config.dataset import Framing
 from plifctl.data.datasets import open_raw
+from plifctl.data.source import RawSource
 
 FILTERS: Mapping[str, Mapping[str, Any]] = {
     "none": {},
@@ -63,8 +65,9 @@ def main() -> None:
 
 def _frames(name: str, root: Path, T: int, counts: tuple[int, int], work: Path) -> np.ndarray:
     dataset, chosen = sized(name, counts, "number")
-    with CacheBuilder(dataset, T, chosen, work) as building:
-        cache = building.finish(open_raw(dataset, root, frames=chosen, verify=False))
+    framing = Framing(dataset=dataset, frames=chosen, T=T)
+    with CacheBuilder(framing, work) as builder:
+        cache = builder.finish(open_raw(framing, RawSource(root, verify=False)))
     return cache.read(np.arange(sum(counts)))
 
 

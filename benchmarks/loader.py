@@ -20,9 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import material, peers
 from benchmarks.measure import Figure, Setting, below, rate, run
 from plifctl.cache import Cache, CacheBuilder
+from plifctl.config.dataset import Framing
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
+from plifctl.data.source import RawSource
 from plifctl.training.batches import BatchLoader
 
 BATCH = 16
@@ -46,10 +48,11 @@ def _loaders(setting: Setting, name: str, T: int, recordings: int) -> Iterator[F
     with setting.folder() as folder:
         counts = make(setting.shared, folder / "raw", recordings)
         dataset, frames = material.sized(name, counts, "number-remainder")
-        raw = open_raw(dataset, folder / "raw", frames=frames, verify=False)
+        framing = Framing(dataset=dataset, frames=frames, T=T)
+        raw = open_raw(framing, RawSource(folder / "raw", verify=False, workers=1))
         assert isinstance(raw, EventDataset)
-        with CacheBuilder(raw.dataset, T, raw.frames, folder / "cache") as building:
-            cache = building.finish(raw)
+        with CacheBuilder(framing, folder / "cache") as builder:
+            cache = builder.finish(raw)
         spikingjelly = _spikingjelly(name, folder, T)
         tonic = _tonic(raw, folder, T)
         rows = np.flatnonzero(~cache.is_test)

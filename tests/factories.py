@@ -20,8 +20,9 @@ _CLASSES = 11
 
 def build_cache(raw: EventDataset | ImageDataset, T: int | None, cache_dir: Path, **options: Any) -> Cache:
     """The cache of raw data that were surveyed before."""
-    with CacheBuilder(raw.dataset, T, raw.frames, cache_dir, **options) as building:
-        return building.finish(raw)
+    raw.framing = raw.framing.with_T(T)
+    with CacheBuilder(raw.framing, cache_dir, **options) as builder:
+        return builder.finish(raw)
 
 
 def random_events(rng: np.random.Generator, n: int, *, start: int = 0, size: int = 128) -> np.ndarray:

@@ -25,12 +25,12 @@ from plifctl.cache.file import Cache, write_cache
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, differences, key_of, raw_independent_key, readable, said
 from plifctl.config.base import canonical_json, digest_of
-from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, frame_shape
+from plifctl.config.dataset import MAX_T, Framing
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RecordingFile, Sample, Visit
 from plifctl.data.formats import Events
-from plifctl.data.frames import CountOverflow, inside, integrate_frames, slices_of_duration
+from plifctl.data.framer import count_frames, select_events
+from plifctl.data.frames import CountOverflow, slices_of_duration
 from plifctl.data.thread_map import in_order
-from plifctl.data.transforms import apply_transforms
 from plifctl.errors import CorruptCacheError, RawDataError
 
 _log = logging.getLogger(__name__)
@@ -44,9 +44,7 @@ class CacheBuilder:
     goes on where it was.
 
     Args:
-        dataset: The data set.
-        T: Number of frames; None for images, and for slices of a fixed duration: those of the longest sample.
-        frames: How events become frames; None for images.
+        framing: The data set, and how it is framed.
         cache_dir: Where caches lie.
         workers: Threads that decode, frame and compress; the content does not depend on them.
         force: Build even if it is there.
@@ -58,15 +56,13 @@ class CacheBuilder:
         built: Whether :meth:`finish` built the cache; if not, it was there.
 
     Example:
-        with CacheBuilder(dataset, 20, frames, cache_dir) as building:
-            cache = building.finish(open_raw(dataset, root, frames=frames, visit=building.visitor))
+        with CacheBuilder(framing, cache_dir) as builder:
+            cache = builder.finish(open_raw(framing, RawSource(root), visit=builder.visitor))
     """
 
     def __init__(
         self,
-        dataset: DatasetSpec,
-        T: int | None,
-        frames: FramesSpec | None,
+        framing: Framing,
         cache_dir: Path,
         *,
         workers: int = 1,
@@ -75,11 +71,11 @@ class CacheBuilder:
         made_by: str = "",
         progress: Progress = lambda done, total: None,
     ) -> None:
-        self.T, self.frames, self.cache_dir, self.shape = T, frames, cache_dir, frame_shape(dataset, frames)
-        self.sensor = dataset.shape
+        self.framing, self.cache_dir = framing, cache_dir
+        self.T = framing.T  # with slices of a fixed duration known when the longest sample is
         self.workers, self.force, self.compression = workers, force, compression
         self.made_by, self.progress = made_by, progress
-        self.recipe = raw_independent_key(dataset, T, frames)
+        self.recipe = raw_independent_key(framing)
         self.places = BuildPlaces.of(cache_dir, self.recipe)
         self._held = ExitStack()
         self._locked = False
@@ -102,7 +98,7 @@ class CacheBuilder:
 
     def visitor(self) -> Visit | None:
         """Returns what frames a sample while raw data are surveyed; None where there is likely nothing to build."""
-        if self.frames is None or self.T is None or self._likely_there():
+        if self.framing.frames is None or self.T is None or self._likely_there():
             return None
         self._lock()
         if self._likely_there():
@@ -121,7 +117,7 @@ class CacheBuilder:
             RawDataError: The raw data changed meanwhile.
             MachineError: The disk is full or the folder refused.
         """
-        key = key_of(raw, self.T)
+        key = key_of(raw)
         path = key.path(self.cache_dir)
         there = None if self.force else cached(key, self.cache_dir, made_by=self.made_by)
         if there is not None:
@@ -258,42 +254,12 @@ class CacheBuilder:
         ]
 
     def _framed(self, sample: Sample, source: bytes, read: Events, n_raw: int) -> Record:
-        assert self.frames is not None
-        assert self.T is not None
-        events = self._chosen(sample, read)
-        polarities, height, width = self.shape
-        room = getattr(self._local, "room", None)
-        if room is None or room.dtype != self.dtype:
-            room = self._local.room = np.empty((self.T, polarities, height, width), self.dtype)
-        integrate_frames(
-            events,
-            self.T,
-            self.frames.slicing,
-            height,
-            width,
-            polarities=polarities,
-            duration_us=self.frames.duration_us,
-            dtype=self.dtype,
-            out=room,
-            where=sample.id,
-        )
-        return self._record(sample.id, source, room, events["t"], n_raw)
-
-    def _chosen(self, sample: Sample, events: Events) -> Events:
-        """The events of a sample that are to be framed."""
-        assert self.frames is not None
-        if self.frames.outside_events == "drop":
-            events = inside(events, *self.sensor)
-        if not self.frames.transforms:
-            return events
-        transformed = apply_transforms(
-            events.structured(),
-            self.frames.transforms,
-            shape=self.sensor,
-            seed=self.frames.transform_seed,
-            sample_id=sample.id,
-        )
-        return Events.of(transformed)
+        events = select_events(self.framing, read, sample.id)
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None or buffer.dtype != self.dtype:
+            buffer = self._local.buffer = np.empty((self.T, *self.framing.shape), self.dtype)
+        count_frames(self.framing, events, self.T, dtype=self.dtype, out=buffer, where=sample.id)
+        return self._record(sample.id, source, buffer, events["t"], n_raw)
 
     def _record(
         self, name: str, source: bytes, content: np.ndarray, t: np.ndarray | None = None, n_raw: int = 0
@@ -302,21 +268,21 @@ class CacheBuilder:
         if t is not None:
             n_events, used = len(t), self.T or 0
             duration = int(t[-1] - t[0]) if len(t) else 0
-            if self.frames is not None and self.frames.duration_us is not None:
-                used = slices_of_duration(t, self.frames.duration_us)
+            if self.framing.frames is not None and self.framing.frames.duration_us is not None:
+                used = slices_of_duration(t, self.framing.frames.duration_us)
         digest = hashlib.sha256(content.data).digest()
         return Record(name, source, n_raw, n_events, used, duration, digest, encode(content, self.compression))
 
     def _longest(self, raw: EventDataset) -> int:
         """The number of slices that hold the longest sample."""
-        assert self.frames is not None
-        duration_us = self.frames.duration_us
+        assert self.framing.frames is not None
+        duration_us = self.framing.frames.duration_us
         assert duration_us is not None
 
         def slices(recording: RecordingFile) -> list[tuple[int, int]]:
             samples = raw.decode(recording.name, recording.load())
             return [
-                (slices_of_duration(self._chosen(raw.samples[row], events)["t"], duration_us), row)
+                (slices_of_duration(select_events(self.framing, events, raw.samples[row].id)["t"], duration_us), row)
                 for row, events, _ in samples
             ]
 
@@ -334,7 +300,7 @@ class CacheBuilder:
     def _write(self, raw: EventDataset | ImageDataset, key: CacheKey, path: Path) -> None:
         journal = self._journal
         assert journal is not None
-        shape = (self.T, *self.shape) if self.T is not None else self.shape
+        shape = (self.T, *self.framing.shape) if self.T is not None else self.framing.shape
 
         def placed() -> Iterator[tuple[int, Record]]:
             for record in journal.records():
@@ -394,9 +360,9 @@ def cached(key: CacheKey, cache_dir: Path, *, made_by: str = "") -> Cache | None
     return cache
 
 
-def expected_bytes(raw: EventDataset | ImageDataset, T: int | None) -> int:
-    """Returns the size of a cache before compression, bytes, if no count needs 16 bits; with T None of one frame."""
-    return len(raw.samples) * (T if T is not None else 1) * int(np.prod(frame_shape(raw.dataset, raw.frames)))
+def expected_bytes(raw: EventDataset | ImageDataset) -> int:
+    """Returns the size of a cache before compression, bytes, if no count needs 16 bits; without T that of one frame."""
+    return len(raw.samples) * (raw.framing.T or 1) * int(np.prod(raw.framing.shape))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plifctl.config.base import digest_of, flattened
-from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.config.base import digest_of, flatten
+from plifctl.config.dataset import Framing
 from plifctl.config.identity import hashed_frames
 from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats import DECODER_VERSION
@@ -45,15 +45,9 @@ def readable(fields: Mapping[str, Any]) -> str:
     return f"{frames['duration_us']}us" if T is None else f"T{T}-{frames['slicing']}"
 
 
-def raw_independent_key(dataset: DatasetSpec, T: int | None, frames: FramesSpec | None) -> dict[str, Any]:
-    """Returns the part of a key that is known without the raw data.
-
-    Args:
-        dataset: The data set.
-        T: Number of frames; ignored for images, and where slices have a fixed duration.
-        frames: How events become frames; None for images.
-    """
-    counted = frames is not None and frames.slicing != "duration"
+def raw_independent_key(framing: Framing) -> dict[str, Any]:
+    """Returns the part of a key that is known without the raw data."""
+    dataset, frames = framing.dataset, framing.frames
     return {
         "dataset": dataset.name,
         "layout": dataset.layout,
@@ -62,20 +56,20 @@ def raw_independent_key(dataset: DatasetSpec, T: int | None, frames: FramesSpec 
         "decoder_version": DECODER_VERSION,
         "integrator_version": INTEGRATOR_VERSION if frames else None,
         "transforms_version": transforms_version(frames.transforms) if frames else None,
-        "T": T if counted else None,
+        "T": framing.T if framing.needs_T else None,
         # only what was chosen: a choice that did not exist when a cache was built changes nothing for it
         "frames": hashed_frames(frames.model_dump(mode="json", exclude_defaults=True)) if frames else None,
     }
 
 
-def key_of(raw: EventDataset | ImageDataset, T: int | None) -> CacheKey:
-    """Returns the key of the cache that ``raw`` gives with ``T`` frames."""
-    return CacheKey({**raw_independent_key(raw.dataset, T, raw.frames), "raw": raw.digest})
+def key_of(raw: EventDataset | ImageDataset) -> CacheKey:
+    """Returns the key of the cache that ``raw`` gives."""
+    return CacheKey({**raw_independent_key(raw.framing), "raw": raw.digest})
 
 
 def differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
-    want, has = flattened(wanted), flattened(fields)
+    want, has = flatten(wanted), flatten(fields)
     if "raw" not in want:
         has.pop("raw", None)
     return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}

@@ -11,6 +11,7 @@ import typer
 
 from plifctl import paths
 from plifctl.cli import console, options
+from plifctl.data.source import DEFAULT_WORKERS
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def show(
     """
     from plifctl.cache.statistics import compute_statistics
     from plifctl.cli.statistics import print_statistics
-    from plifctl.config.base import flattened
+    from plifctl.config.base import flatten
 
     if out is not None and out.suffix != ".png":
         raise UsageError(f"--out {out}: histograms are drawn as .png")
@@ -103,7 +104,7 @@ def show(
     if as_json:
         console.emit_json({**facts, "statistics": stats.to_json()})
         return
-    rows = [(key, _text(value)) for key, value in flattened(facts).items() if value not in (None, [])]
+    rows = [(key, _text(value)) for key, value in flatten(facts).items() if value not in (None, [])]
     console.emit_table(("", "value"), rows)
     console.emit("")
     print_statistics(stats, classes)
@@ -204,7 +205,7 @@ def export(
 
     cache = _opened(name, cache_dir)
     with console.bar(f"writing {out}", "samples") as bar:
-        exported = export_cache(cache, to, out, progress=bar.update, workers=options.DEFAULT_WORKERS)
+        exported = export_cache(cache, to, out, progress=bar.update, workers=DEFAULT_WORKERS)
     if as_json:
         console.emit_json({"folder": str(exported.folder), "samples": exported.samples, "bytes": exported.nbytes})
     else:
@@ -291,23 +292,17 @@ def _against_raw(entry: Entry, raw: Path, cache_dir: Path) -> list[str]:
     """Reads raw data in full, whatever is remembered of them, and compares the key they give."""
     from plifctl.cache import Cache, key_of
     from plifctl.cache.key import differences, said
-    from plifctl.cli.making import read_raw
-    from plifctl.config.dataset import FramesSpec
+    from plifctl.config.dataset import FramesSpec, Framing
+    from plifctl.data.source import RawSource
+    from plifctl.pipeline.prepare import open_raw_reported
 
-    cache = Cache(entry.path)
-    fields = cache.key.fields
-    source = read_raw(
-        options.registry().dataset(fields["dataset"]).dataset,
-        FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
-        raw,
-        verify=False,
-        cache_dir=cache_dir,
-        download=False,
-        command=cache.made_by,
-        workers=options.DEFAULT_WORKERS,
-        remember=False,
-    )
-    found = differences(fields, key_of(source, fields["T"]).fields)
+    fields = Cache(entry.path).key.fields
+    framing = Framing(
+        dataset=options.registry().dataset(fields["dataset"]).dataset,
+        frames=FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
+    ).with_T(fields["T"])
+    source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
+    found = differences(fields, key_of(open_raw_reported(framing, source, console.bar)).fields)
     return [f"{raw} gives another cache: {said(found)}"] if found else []
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plifctl.cli import console, models, options
+from plifctl.cli import console, options
 
 
 def register(app: typer.Typer) -> None:
@@ -17,39 +17,38 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: options.RunName,
-    file: Annotated[Path, typer.Argument(help="The file to write, .pt (torch) or .npz (numpy).", show_default=False)],
-    checkpoint: models.CheckpointOption = "best",
-    fold_bn: models.FoldOption = False,
+    file: Annotated[Path, typer.Argument(help="File to write, .pt (torch) or .npz (numpy).", show_default=False)],
+    checkpoint: options.CheckpointOption = "best",
+    fold_bn: options.FoldOption = False,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write a trained network for other programs.
 
-    Weights, the resolved experiment as JSON, names of classes and normalisation, without anything of the training.
+    The file has the weights, the resolved experiment as JSON, the names of the classes and the normalisation, and no
+    training state.
 
     Example: plifctl export last fashion.pt --fold-bn
     """
-    import torch
+    from plifctl.pipeline.evaluate import log_folded
+    from plifctl.pipeline.export import export as export_model
 
-    from plifctl.exchange.arrays import check_destination, write_model
-
-    check_destination(file)
-    found = models.load_trained(models.checkpoint_of(run, checkpoint, runs_dir), torch.device("cpu"), fold=fold_bn)
-    # of an exported file, the digest is that of the experiment that was trained, folded or not
-    digest = str(found.state.get("digest", found.spec.digest))
-    write_model(file, found.model, found.spec, digest=digest, cache=str(found.state["cache"]))
-    parameters = sum(weight.numel() for weight in found.model.parameters())
-    nbytes = file.stat().st_size
+    exported = export_model(
+        run, file, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
+    )
+    trained = exported.trained
+    log_folded(trained)
     tree = {
-        "file": str(file),
-        "checkpoint": str(found.path),
-        "experiment": found.spec.name,
-        "structure": found.model.network.structure,
-        "folded": found.folded,
-        "parameters": parameters,
-        "bytes": nbytes,
+        "file": str(exported.path),
+        "checkpoint": str(trained.path),
+        "experiment": trained.spec.name,
+        "structure": trained.network.network.structure,
+        "folded": trained.folded,
+        "parameters": exported.parameters,
+        "bytes": exported.nbytes,
     }
     if as_json:
         console.emit_json(tree)
     else:
-        console.emit(f"{file}: {found.spec.title}, {parameters:,} parameters, {nbytes / 1e6:,.2f} MB")
+        title, megabytes = trained.spec.title, exported.nbytes / 1e6
+        console.emit(f"{file}: {title}, {exported.parameters:,} parameters, {megabytes:,.2f} MB")

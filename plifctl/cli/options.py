@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl import paths
-from plifctl.config.choices import RECIPES, Recipe
-from plifctl.errors import PlifctlError, RegistryError, UsageError
+from plifctl.config.choices import RECIPES, CheckpointName, DataPlacement, Kernel, Recipe
+from plifctl.data.source import DEFAULT_WORKERS, RawSource
+from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-    from plifctl.config.choices import Protocol
-    from plifctl.config.experiment import ExperimentSpec
     from plifctl.config.registry import Registry
 
 
@@ -54,16 +47,14 @@ def runs(incomplete: str) -> list[str]:
 Dataset = Annotated[str, typer.Argument(help="Name of a data set; plifctl ls lists them.", autocompletion=_datasets)]
 Name = Annotated[str, typer.Argument(help="Name of an experiment, data set or network.", autocompletion=_names)]
 RunName = Annotated[
-    str, typer.Argument(help="A run (id, part of it, path, or last), or a checkpoint file.", autocompletion=runs)
+    str, typer.Argument(help="Run (id, part of an id, path, or last), or a checkpoint file.", autocompletion=runs)
 ]
-RunId = Annotated[str, typer.Argument(help="A run: its id, part of it, its path, or last.", autocompletion=runs)]
-RunIds = Annotated[
-    list[str], typer.Argument(help="Runs: their ids, parts of them, paths, or last.", autocompletion=runs)
-]
+RunId = Annotated[str, typer.Argument(help="Run: id, part of an id, path, or last.", autocompletion=runs)]
+RunIds = Annotated[list[str], typer.Argument(help="Runs: ids, parts of ids, paths, or last.", autocompletion=runs)]
 OptionalRunIds = Annotated[
-    list[str] | None, typer.Argument(help="Runs: their ids, parts of them, paths, or last.", autocompletion=runs)
+    list[str] | None, typer.Argument(help="Runs: ids, parts of ids, paths, or last.", autocompletion=runs)
 ]
-YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 OptionalExperiment = Annotated[
     str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=experiments)
 ]
@@ -90,136 +81,95 @@ RecipeOption = Annotated[
     ),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value; plifctl show lists the keys.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value; plifctl show NAME lists the keys."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 CacheDirOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Where caches lie.", envvar="PLIFCTL_CACHE_DIR", show_default=False)
+    Path | None, typer.Option("--cache-dir", help="Cache directory.", envvar="PLIFCTL_CACHE_DIR", show_default=False)
 ]
 RunsDirOption = Annotated[
-    Path | None, typer.Option("--runs-dir", help="Where runs lie.", envvar="PLIFCTL_RUNS_DIR", show_default=False)
+    Path | None, typer.Option("--runs-dir", help="Runs directory.", envvar="PLIFCTL_RUNS_DIR", show_default=False)
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1 …; by default a GPU where there is one.", envvar="PLIFCTL_DEVICE"),
+    typer.Option(
+        "--device", help="Torch device: cpu, cuda, cuda:1 … (default: a GPU if there is one).", envvar="PLIFCTL_DEVICE"
+    ),
 ]
 DataInOption = Annotated[
-    Literal["device", "memory", "disk"] | None,
+    DataPlacement | None,
     typer.Option(
         "--data-in",
-        help="Where samples are held: the GPU's memory, the machine's, or disk, batch by batch; by default what fits.",
+        help="Where samples are held: memory of the device, of the machine, or on disk (default: wherever they fit).",
     ),
 ]
 KernelOption = Annotated[
-    Literal["auto", "eager", "fused", "triton"],
+    Kernel,
     typer.Option(
         "--kernel",
-        help="Of spiking layers: eager is the definition; fused, on the CPU, and triton, on a GPU, do it in one pass.",
+        help="Kernel of spiking layers: eager is the definition, fused (CPU) and triton (GPU) are faster.",
     ),
+]
+CheckpointOption = Annotated[CheckpointName, typer.Option("--checkpoint", help="Checkpoint to use.")]
+FoldOption = Annotated[
+    bool, typer.Option("--fold-bn", help="Fold batch norms into the convolutions before them (Sec. 4.1).")
 ]
 RawOption = Annotated[
     Path | None,
     typer.Option(
-        "--raw", help="Folder of the raw files, archives or extracted, or to download to (default: PLIFCTL_RAW_DIR)."
+        "--raw",
+        help="Folder of the raw files, packed or extracted; missing ones are downloaded to it (default: PLIFCTL_RAW_DIR).",
     ),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Threads that decode and frame.")]
 ChecksumOption = Annotated[
-    bool, typer.Option("--no-checksum", help="Accept files that differ from the published ones, such as a subset.")
+    bool,
+    typer.Option("--no-checksum", help="Accept files whose checksum differs from the published one, e.g. a subset."),
 ]
-NoDownloadOption = Annotated[bool, typer.Option("--no-download", help="Do not download raw files that are missing.")]
-DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
+NoDownloadOption = Annotated[bool, typer.Option("--no-download", help="Do not download missing raw files.")]
 
 
-def prepare_command(
-    dataset: str,
-    *,
-    T: int | None,
-    recipe: Recipe,
-    changes: Sequence[str],
-    raw: Path | None,
-    cache_dir: Path | None,
-    no_checksum: bool,
-) -> str:
-    """Returns the command that prepares a data set in one way; can be pasted into a shell."""
-    parts = ["plifctl prepare", dataset]
-    parts += [f"--T {T}"] if T is not None else []
-    parts += [f"--recipe {recipe}"] if recipe != "paper" else []
-    parts += [f"--set {shlex.quote(text)}" for text in changes]
-    parts += [f"--raw {shlex.quote(str(raw))}"] if raw is not None else []
-    parts += [f"--cache-dir {shlex.quote(str(cache_dir))}"] if cache_dir is not None else []
-    parts += ["--no-checksum"] if no_checksum else []
-    return " ".join(parts)
+def replaced(option: str, by: str) -> Any:
+    """Returns a hidden option that is no longer used: it ends the command and names its replacement.
+
+    Args:
+        option: The old spelling, e.g. ``--context``.
+        by: What to type instead.
+    """
+
+    def refuse(given: bool) -> None:
+        if given:
+            raise UsageError(f"{option} was replaced", hint=f"use {by}")
+
+    return typer.Option(option, hidden=True, callback=refuse)
 
 
-def prepare_command_of(
-    spec: ExperimentSpec, *, raw: Path | None = None, cache_dir: Path | None = None, no_checksum: bool = False
-) -> str:
-    """Returns the command that builds the cache which an experiment needs."""
-    from plifctl.config.dataset import FramesSpec
-
-    changes: list[str] = []
-    if spec.frames is not None:
-        try:
-            usual = registry().dataset(spec.dataset.name, spec.recipe).frames
-        except PlifctlError:  # a checkpoint may be of a data set that is in no registry here
-            usual = None
-        for key, field in FramesSpec.model_fields.items():
-            value, before = (getattr(frames, key, field.default) for frames in (spec.frames, usual))
-            if value != before:
-                changes.append(f"frames.{key}={_as_typed(value)}")
-    return prepare_command(
-        spec.dataset.name,
-        T=spec.T if spec.frames is not None and spec.frames.slicing != "duration" else None,
-        recipe=spec.recipe if spec.frames is not None else "paper",
-        changes=changes,
-        raw=raw,
-        cache_dir=cache_dir,
-        no_checksum=no_checksum,
-    )
-
-
-def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
-    """A value of framing as ``--set`` takes it."""
-    if isinstance(value, str):
-        return value
-    return json.dumps([part.model_dump() for part in value] if isinstance(value, tuple) else value)
-
-
-def usual_time_steps(dataset: str) -> int:
-    """Returns the smallest T that experiments on a data set of events use; 10 where there are none."""
-    known = registry()
-    used = []
-    for name in known.experiments():
-        with suppress(RegistryError):  # one that is wrong is another one's business
-            spec = known.experiment(name).spec
-            used += [spec.T] if spec.dataset.name == dataset else []
-    return min(used, default=10)
-
-
-def verb_of(protocol: Protocol) -> str:
-    """Returns the subcommand that makes runs of a protocol, and goes on with them."""
-    return "train" if protocol == "A" else "validate"
+def raw_source(raw: Path | None, *, no_checksum: bool, no_download: bool, workers: int = DEFAULT_WORKERS) -> RawSource:
+    """Returns where raw data are read from, as the options say."""
+    return RawSource(raw, verify=not no_checksum, download=not no_download, workers=workers)
 
 
 def existing_cache_dir(given: Path | None) -> Path:
-    """Returns the folder of caches; one that was typed must be there, another may come with the first cache.
+    """Returns the cache directory; one given as an option must exist, the default one is created with the first cache.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The given one does not exist.
     """
     if given is not None and given != Path(os.environ.get("PLIFCTL_CACHE_DIR", "")) and not given.is_dir():
-        raise UsageError(f"{given}: no such folder of caches", hint="--cache-dir names the folder that holds them")
+        raise UsageError(
+            f"{given}: no such cache directory", hint="--cache-dir takes the directory that holds the caches"
+        )
     return given or paths.cache_dir()
 
 
 def existing_runs_dir(given: Path | None) -> Path:
-    """Returns the folder of runs; one that was typed must be there, one of the environment may come with the first run.
+    """Returns the runs directory; one given as an option must exist, the default one is created with the first run.
 
     Raises:
-        UsageError: It is not.
+        UsageError: The given one does not exist.
     """
     if given is not None and given != Path(os.environ.get("PLIFCTL_RUNS_DIR", "")) and not given.is_dir():
-        raise UsageError(f"{given}: no such folder of runs", hint="--runs-dir names the folder that holds them")
+        raise UsageError(f"{given}: no such runs directory", hint="--runs-dir takes the directory of the runs")
     return given or paths.runs_dir()

@@ -1,17 +1,19 @@
-"""plifctl prepare: raw recordings become a cache."""
+"""plifctl prepare: frame raw recordings into a cache."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plifctl import paths
 from plifctl.cli import console, options
-from plifctl.errors import MissingRawDataError, UsageError
+from plifctl.config.choices import Compression
+from plifctl.data.source import DEFAULT_WORKERS
 
 if TYPE_CHECKING:
     from plifctl.cache import Cache
+    from plifctl.pipeline.download import DownloadPlan
+    from plifctl.pipeline.prepare import PreparePlan
 
 
 def register(app: typer.Typer) -> None:
@@ -21,155 +23,117 @@ def register(app: typer.Typer) -> None:
 
 def prepare(
     dataset: options.Dataset,
-    T: Annotated[int | None, typer.Option("--T", help="Frames (time steps) a recording is cut into.")] = None,
+    T: Annotated[int | None, typer.Option("--T", help="Number of frames (time steps) of each recording.")] = None,
     raw: options.RawOption = None,
     recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,
-    keep_invalid: Annotated[
-        bool, typer.Option("--keep-invalid", help="Keep AEDAT 3.1 events that are marked invalid.")
-    ] = False,
     no_checksum: options.ChecksumOption = False,
     no_download: options.NoDownloadOption = False,
-    workers: options.WorkersOption = options.DEFAULT_WORKERS,
-    force: Annotated[bool, typer.Option("--force", help="Build the cache even if it is there.")] = False,
+    workers: options.WorkersOption = DEFAULT_WORKERS,
+    force: Annotated[bool, typer.Option("--force", help="Build the cache even if it exists.")] = False,
     compression: Annotated[
-        Literal["zstd", "gzip", "none"],
-        typer.Option("--compression", help="How samples are packed; gzip and none need no plugin to read."),
+        Compression,
+        typer.Option("--compression", help="Compression of the samples; gzip and none need no plugin to read."),
     ] = "zstd",
     dry_run: options.DryRunOption = False,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
+    _keep_invalid: Annotated[bool, options.replaced("--keep-invalid", "--set frames.invalid_events=keep")] = False,
 ) -> None:
     """Frame raw recordings into a cache.
 
-    Train and eval read the cache only. Event sets need --T. The raw files are looked for in --raw, in PLIFCTL_RAW_DIR,
-    and where systems keep data sets; missing ones are downloaded to the first of these, or beside the caches.
+    Training and evaluation read the cache only. Event data sets need --T. Raw files are searched in --raw, in
+    PLIFCTL_RAW_DIR and where systems keep data sets; missing ones are downloaded to the first of these, or into the
+    cache directory.
 
     Example: plifctl prepare gesture --T 20 --raw ~/DvsGesture
     """
-    from plifctl import cache
-    from plifctl.cli.fetch import plan_of, say_plan
-    from plifctl.cli.making import make_cache, read_raw
-    from plifctl.config.dataset import MAX_T
+    from plifctl.pipeline.prepare import PrepareOptions, plan_prepare
+    from plifctl.pipeline.prepare import prepare as prepare_cache
 
-    changes = [*(overrides or []), *(["frames.invalid_events=keep"] if keep_invalid else [])]
-    found = options.registry().dataset(dataset, recipe or "paper", changes)
-    spec, frames = found.dataset, found.frames
-    by_duration = frames is not None and frames.slicing == "duration"
-    if by_duration and T is not None:
-        raise UsageError(
-            "--T: slices of a fixed duration are as many as the longest sample needs", hint="leave --T out"
-        )
-    if spec.kind == "events" and T is None and not by_duration:
-        raise UsageError(
-            f"{spec.title} is a set of events: into how many frames?",
-            hint=f"plifctl prepare {dataset} --T {options.usual_time_steps(dataset)}",
-        )
-    if T is not None and not 1 <= T <= MAX_T:
-        raise UsageError(f"--T {T}: expected 1 to {MAX_T}")
-    if spec.kind == "images" and T is not None:
-        console.note(
-            f"{spec.title} is cached once for all T: images are shown for T steps in training (T of the experiment)"
-        )
-        T = None
-    command = options.prepare_command(
+    wanted = PrepareOptions(
         dataset,
         T=T,
         recipe=recipe or "paper",
-        changes=changes,
-        raw=raw,
+        overrides=tuple(overrides or ()),
+        source=options.raw_source(raw, no_checksum=no_checksum, no_download=no_download, workers=workers),
+        force=force,
+        compression=compression,
         cache_dir=cache_dir,
-        no_checksum=no_checksum,
     )
-    folder = cache_dir or paths.cache_dir()
-    if not dry_run:
-        built, fresh = make_cache(
-            spec,
-            T,
-            frames,
-            raw,
-            cache_dir=folder,
-            verify=not no_checksum,
-            download=not no_download,
-            command=command,
-            workers=workers,
-            force=force,
-            compression=compression,
-        )
-        _report(built, "built" if fresh else "found", as_json)
+    if dry_run:
+        _print_plan(plan_prepare(wanted, console.bar), as_json)
+    else:
+        prepared = prepare_cache(wanted, console.bar)
+        _print_cache(prepared.cache, "built" if prepared.built else "found", as_json)
+
+
+def _print_plan(plan: PreparePlan, as_json: bool) -> None:
+    if plan.download is not None:
+        _print_download(plan.download, as_json)
         return
-    try:
-        source = read_raw(
-            spec,
-            frames,
-            raw,
-            verify=not no_checksum,
-            cache_dir=folder,
-            download=False,
-            command=command,
-            workers=workers,
-            remember=False,
-        )
-    except MissingRawDataError as missing:
-        to_get = plan_of(spec, missing, raw, folder)
-        if no_download or not to_get.possible:
-            raise
-        say_plan(to_get, as_json)
-        return
-    for text in source.notes:
-        console.warn(text)
-    key = cache.key_of(source, T)
-    hit = not force and cache.cached(key, folder, made_by=command) is not None
-    expected = cache.expected_bytes(source, T)
-    state = "hit" if hit else "miss"
-    path = key.path(folder)
+    assert plan.key is not None
+    state = "hit" if plan.hit else "miss"
     if as_json:
-        plan = {
-            "state": state,
-            "path": str(path),
-            "key": dict(key.fields),
-            "bytes_uncompressed": expected,
-            "verified": source.verified,
-            "complete": source.complete,
-        }
-        console.emit_json(plan)
+        console.emit_json(
+            {
+                "state": state,
+                "path": str(plan.path),
+                "key": dict(plan.key.fields),
+                "bytes_uncompressed": plan.nbytes,
+                "verified": plan.verified,
+                "complete": plan.complete,
+            }
+        )
         return
-    console.emit(f"{state}: {path}")
-    if not hit and not force:
-        console.emit(f"{cache.nearest(key.fields, folder)}")
-    if not hit:
-        each = " a frame" if T is None and frames is not None else ""
-        console.emit(f"{len(source.samples)} samples, {_megabytes(expected)}{each} before compression")
+    console.emit(f"{state}: {plan.path}")
+    if plan.nearest:
+        console.emit(plan.nearest)
+    if not plan.hit:
+        by_duration = plan.framing.frames is not None and not plan.framing.needs_T
+        each = " a frame" if by_duration else ""
+        console.emit(f"{plan.samples} samples, {_megabytes(plan.nbytes)}{each} before compression")
 
 
-def _report(built: Cache, state: str, as_json: bool) -> None:
-    test = int(built.is_test.sum())
-    size = built.path.stat().st_size
+def _print_download(plan: DownloadPlan, as_json: bool) -> None:
+    if as_json:
+        files = [
+            {"name": file.name, "urls": list(file.urls), "md5": file.md5, "bytes": file.nbytes} for file in plan.files
+        ]
+        console.emit_json({"state": "download", "folder": str(plan.folder), "files": files})
+        return
+    console.emit(f"download: {plan.title} to {plan.folder}, {plan.amount}")
+    for line in plan.lines():
+        console.emit(f"  {line}")
+
+
+def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
+    test, nbytes = int(cache.is_test.sum()), cache.path.stat().st_size
     tree = {
         "state": state,
-        "path": str(built.path),
-        "samples": {"train": len(built.labels) - test, "test": test},
-        "shape": list(built.shape),
-        "dtype": str(built.dtype),
-        "bytes": size,
-        "verified": built.verified,
-        "complete": built.complete_set,
-        "content_digest": built.content_digest,
-        "key": dict(built.key.fields),
+        "path": str(cache.path),
+        "samples": {"train": len(cache.labels) - test, "test": test},
+        "shape": list(cache.shape),
+        "dtype": str(cache.dtype),
+        "bytes": nbytes,
+        "verified": cache.verified,
+        "complete": cache.complete_set,
+        "content_digest": cache.content_digest,
+        "key": dict(cache.key.fields),
     }
-    if built.counts:
-        tree["events"] = {name: int(counts.sum()) for name, counts in built.counts.items()}
+    if cache.counts:
+        tree["events"] = {name: int(counts.sum()) for name, counts in cache.counts.items()}
     if as_json:
         console.emit_json(tree)
         return
-    trust = ("verified" if built.verified else "not verified") + (
-        ", complete" if built.complete_set else ", incomplete"
+    trust = ("verified" if cache.verified else "not verified") + (
+        ", complete" if cache.complete_set else ", incomplete"
     )
-    console.emit(f"{state}: {built.path}")
-    console.emit(f"{len(built.labels) - test} training and {test} test samples ({trust}), {_megabytes(size)}")
-    console.emit(f"{'×'.join(map(str, built.shape[1:]))} {built.dtype} a sample; content {built.content_digest[:12]}")
-    if "events" in tree:
-        read, framed = (int(built.counts[name].sum()) for name in ("n_raw", "n_events"))
+    console.emit(f"{state}: {cache.path}")
+    console.emit(f"{len(cache.labels) - test} training and {test} test samples ({trust}), {_megabytes(nbytes)}")
+    console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} a sample; content {cache.content_digest[:12]}")
+    if cache.counts:
+        read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
         left_out = f", {read - framed} left out (invalid, outside, or by transforms)" if read != framed else ""
         console.emit(f"{framed} events framed{left_out}")
 

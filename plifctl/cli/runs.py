@@ -309,10 +309,11 @@ def _fitting(rows: list[list[str]], width: int | None) -> tuple[Sequence[str], l
 
 
 def _tree(run: Run) -> dict[str, Any]:
+    from plifctl.pipeline.commands import training_verb
     from plifctl.runs import best_row
 
     config, rows, status, split = run.config(), run.metrics(), run.status(), run.split()
-    verb = options.verb_of(config.protocol)
+    verb = training_verb(config.protocol)
     return {
         "path": str(run.path),
         **{key: value for key, value in _entry(run).items() if key not in ("best_test", "best_validation")},
@@ -337,14 +338,14 @@ def _files(folder: Path) -> dict[str, int]:
 
 def _changes(run: Run) -> list[dict[str, Any]] | None:
     """The settings that the registry has otherwise, with where they came from; None where it has no such experiment."""
-    from plifctl.config.base import flattened
+    from plifctl.config.base import flatten
 
     config = run.config()
     try:
         usual = options.registry().experiment(config.experiment, recipe=config.recipe).under(config.protocol).spec
     except PlifctlError:
         return None
-    was, now = (flattened(spec.model_dump(mode="json")) for spec in (config.spec, usual))
+    was, now = (flatten(spec.model_dump(mode="json")) for spec in (config.spec, usual))
     keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
     return [
         {"key": key, "run": was.get(key), "registry": now.get(key), "from": config.origins.get(key)} for key in keys
@@ -398,7 +399,7 @@ def _print_layers(run: Run, width: int) -> None:
 
 def _differences(curves: list[Curve], runs_dir: Path) -> dict[str, list[Any]]:
     """The settings in which runs differ, with the value in each; the data and the machine among them."""
-    from plifctl.config.base import flattened
+    from plifctl.config.base import flatten
     from plifctl.runs import Run
 
     settings = []
@@ -411,7 +412,7 @@ def _differences(curves: list[Curve], runs_dir: Path) -> dict[str, list[Any]]:
             run = Run(runs_dir / curve.name)
             spec = run.config().spec
             about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
-            known |= {"train.epochs": spec.train.epochs, **flattened(spec.identity()), **flattened(about)}
+            known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
         settings.append(known)
     # what is not known of a run is no difference
     keys = {key: None for setting in settings for key in setting if key != "name"}

@@ -59,6 +59,7 @@ def show_sample(
 
     Example: plifctl show-sample gesture --T 20 --label "air drums" --out drums.gif
     """
+    from plifctl.pipeline.commands import usual_time_steps
     from plifctl.report import pictures as picture
 
     if out is not None and out.suffix.lower() not in (".png", ".gif"):
@@ -70,7 +71,7 @@ def show_sample(
     spec = framed.dataset
     cache = _cache(
         framed,
-        T or (options.usual_time_steps(spec.name) if spec.kind == "events" else None),
+        T or (usual_time_steps(spec.name, registry) if spec.kind == "events" else None),
         recipe,
         overrides or [],
         cache_dir,
@@ -115,19 +116,12 @@ def _cache(
     framed: Framing, T: int | None, recipe: Recipe | None, overrides: list[str], cache_dir: Path | None
 ) -> Cache:
     from plifctl.cache import find_cache, raw_independent_key
+    from plifctl.pipeline.commands import prepare_command
 
-    events = framed.frames is not None
-    prepare = options.prepare_command(
-        framed.dataset.name,
-        T=T if events else None,
-        recipe=(recipe or "paper") if events else "paper",
-        changes=overrides,
-        raw=None,
-        cache_dir=cache_dir,
-        no_checksum=False,
-    )
+    framing = framed.with_T(T)
+    prepare = prepare_command(framing, recipe=recipe or "paper", overrides=overrides, cache_dir=cache_dir)
     return find_cache(
-        raw_independent_key(framed.dataset, T, framed.frames), cache_dir or paths.cache_dir(), prepare=prepare
+        raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=prepare
     )
 
 

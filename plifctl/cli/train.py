@@ -1,18 +1,22 @@
-"""plifctl train (accuracy A) and plifctl validate (accuracy B): one job, two protocols."""
+"""plifctl train (accuracy A) and plifctl validate (accuracy B): one training, two protocols."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plifctl import paths
-from plifctl.cli import options
+from plifctl.cli import console, options
+from plifctl.config.choices import Protocol
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.train import TrainOptions, TrainPlan, TrainResult
 
 ResumeOption = Annotated[
     str | None,
-    typer.Option("--resume", metavar="RUN", help="Go on with a run: id, path, or last.", autocompletion=options.runs),
+    typer.Option("--resume", metavar="RUN", help="Resume a run: id, path, or last.", autocompletion=options.runs),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")]
 SubsetOption = Annotated[
@@ -21,44 +25,39 @@ SubsetOption = Annotated[
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order, dropout and augmentation.")]
 PrepareOption = Annotated[
-    bool,
-    typer.Option("--prepare", help="Build the cache if it is missing; see plifctl prepare."),
+    bool, typer.Option("--prepare", help="Build the cache if it is missing, as plifctl prepare does.")
 ]
 EveryOption = Annotated[
-    int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every so many steps, not only after epochs.")
+    int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every N steps as well, not only after epochs.")
 ]
 RankTimeoutOption = Annotated[
     float,
     typer.Option(
-        "--rank-timeout",
-        min=1,
-        metavar="SECONDS",
-        help="With several processes: how long one that does not answer is waited for.",
+        "--rank-timeout", min=1, metavar="SECONDS", help="With several processes: how long to wait for a silent rank."
     ),
 ]
-
 DeterministicOption = Annotated[
     bool,
-    typer.Option("--deterministic", help="The same bits every time on a GPU, too, or an error where that cannot be."),
+    typer.Option(
+        "--deterministic", help="Only use deterministic algorithms, also on a GPU; an error if there is none."
+    ),
 ]
-
 GraphOption = Annotated[
-    bool,
-    typer.Option("--graph", help="On a GPU: record a training step once as a CUDA graph, and replay it."),
+    bool, typer.Option("--graph", help="On a GPU: record a training step as a CUDA graph, and replay it.")
 ]
 
 _TRAIN = """Train, and test after each epoch (accuracy A).
 
 Uses the whole training set and reports the maximum, which is optimistic; validate reports accuracy B.
-Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume goes on from there, bit for bit.
+Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume continues from there, bit for bit.
 
 Example: plifctl train fashion-mnist-plif --epochs 2
 """
 
 _VALIDATE = """Train with a validation set (accuracy B).
 
-Trains on 85 % of each class, chooses the model on the other 15 %, tests it once.
-Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume goes on from there, bit for bit.
+Trains on 85 % of each class, selects the model on the other 15 %, tests it once.
+Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume continues from there, bit for bit.
 
 Example: plifctl validate gesture-plif --epochs 64
 """
@@ -70,7 +69,7 @@ def register(app: typer.Typer) -> None:
     app.command("validate", help=_VALIDATE)(_command("B"))
 
 
-def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
+def _command(protocol: Protocol) -> Callable[..., None]:
     def run(
         experiment: options.OptionalExperiment = None,
         resume: ResumeOption = None,
@@ -95,32 +94,68 @@ def _command(protocol: Literal["A", "B"]) -> Callable[..., None]:
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
     ) -> None:
-        from plifctl.cli.job import Request, run_job
+        from plifctl.errors import UsageError
+        from plifctl.pipeline.train import TrainOptions
 
+        if not prepare and (raw is not None or no_checksum or no_download):
+            raise UsageError("--raw, --no-checksum and --no-download require --prepare", hint="add --prepare")
         values = {"train.epochs": epochs, "train.subset": subset, "train.seed": seed}
         flags = [f"{key}={value}" for key, value in values.items() if value is not None]
-        ask = Request(
+        wanted = TrainOptions(
             protocol=protocol,
             experiment=experiment,
             resume=resume,
             recipe=recipe,
-            overrides=[*(overrides or []), *flags],
+            overrides=(*(overrides or ()), *flags),
+            build_cache=prepare,
+            source=options.raw_source(raw, no_checksum=no_checksum, no_download=no_download),
             device=device,
             data_in=data_in,
-            prepare=prepare,
-            raw=raw,
-            no_checksum=no_checksum,
-            no_download=no_download,
-            checkpoint_every=checkpoint_every,
             kernel=kernel,
             deterministic=deterministic,
             graph=graph,
+            checkpoint_every=checkpoint_every,
             rank_timeout=rank_timeout,
-            dry_run=dry_run,
-            cache_dir=cache_dir or paths.cache_dir(),
-            runs_dir=runs_dir or paths.runs_dir(),
-            as_json=as_json,
+            cache_dir=cache_dir,
+            runs_dir=runs_dir,
         )
-        run_job(ask)
+        _run(wanted, dry_run=dry_run, as_json=as_json)
 
     return run
+
+
+def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:
+    from plifctl.cli.observer import TerminalObserver
+    from plifctl.pipeline.train import plan_training, train
+    from plifctl.training.process import keep_freed_memory
+
+    if dry_run:
+        _print_plan(plan_training(wanted), as_json)
+        return
+    keep_freed_memory()
+    result = train(wanted, TerminalObserver(), console.bar)
+    if result is not None:
+        _print_result(result, as_json)
+
+
+def _print_plan(plan: TrainPlan, as_json: bool) -> None:
+    tree = asdict(plan)
+    if as_json:
+        console.emit_json(tree)
+    else:
+        rows = [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in tree.items()]
+        console.emit_table(("", "value"), rows)
+
+
+def _print_result(result: TrainResult, as_json: bool) -> None:
+    record = result.record
+    if as_json:
+        console.emit_json(record.model_dump(mode="json"))
+        return
+    what = "best test accuracy" if record.protocol == "A" else "test accuracy of the model selected by validation"
+    console.emit(f"{what}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")
+    if record.stopped_early:
+        console.emit(f"stopped early: no better epoch in the {record.epochs - record.best_epoch} after it")
+    if record.validation_accuracy is not None:
+        console.emit(f"its validation accuracy: {100 * record.validation_accuracy:.2f} %")
+    console.emit(f"run: {result.run.path}")

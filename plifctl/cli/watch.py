@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from plifctl.cli import console, options
-from plifctl.cli.following import Screen, screen
+from plifctl.cli.display import TrainingDisplay, training_display
 from plifctl.errors import Interrupted, RunError
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def watch(
     watched = find_run(run, options.existing_runs_dir(runs_dir))
     spec = watched.config().spec
     try:
-        with screen(watched, spec, [], say=console.note if as_json else console.emit) as shown:
+        with training_display(watched, spec, [], say=console.note if as_json else console.emit) as shown:
             _follow(watched, shown)
     except Interrupted as stop:
         raise Interrupted(stop.exit_code - 128, f"not watching any more; {watched.name} goes on") from None
     _say_end(watched, as_json)
 
 
-def _follow(run: Run, shown: Screen) -> None:
+def _follow(run: Run, shown: TrainingDisplay) -> None:
     """Shows what there is and what comes, until nobody trains the run."""
     seen, ended = 0, False
     while True:

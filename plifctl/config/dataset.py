@@ -99,15 +99,37 @@ class FramesSpec(Spec):
 
 
 class Framing(Spec):
-    """A data set and how its events are framed; images are not."""
+    """A data set and how its recordings become frames: all that a cache depends on besides the raw data.
+
+    Attributes:
+        dataset: The data set.
+        frames: How events become frames; None for images, which are not framed.
+        T: Number of frames of each sample; None for images, for slices of a fixed duration (the longest sample needs
+            as many as it needs), and where it has not been chosen yet.
+    """
 
     dataset: DatasetSpec
     frames: FramesSpec | None = None
+    T: int | None = Field(default=None, ge=1, le=MAX_T)
 
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
         check_frames(self.dataset, self.frames)
         return self
+
+    @property
+    def needs_T(self) -> bool:  # noqa: N802 - T is the field's name
+        """Whether the number of frames is to be chosen: of events, unless slices have a fixed duration."""
+        return self.frames is not None and self.frames.slicing != "duration"
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of one sample at one step: ``(P, H, W)`` of event frames, ``(C, H, W)`` of images."""
+        return frame_shape(self.dataset, self.frames)
+
+    def with_T(self, T: int | None) -> Framing:  # noqa: N802
+        """Returns the same with ``T`` frames where a number of frames is to be chosen, else without one."""
+        return self.model_copy(update={"T": T if self.needs_T else None})
 
 
 def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:

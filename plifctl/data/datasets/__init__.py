@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plifctl import files, paths
 from plifctl.config.choices import Layout
-from plifctl.config.dataset import DatasetSpec, FramesSpec
+from plifctl.config.dataset import DatasetSpec, Framing
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, Visit
 from plifctl.data.datasets.cifar10 import Cifar10
 from plifctl.data.datasets.cifar10dvs import Cifar10Dvs
@@ -21,6 +21,7 @@ from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, Syntheti
 from plifctl.data.datasets.idx import FashionMnist, Mnist
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.remote import RemoteFile
+from plifctl.data.source import RawSource
 from plifctl.errors import MissingRawDataError, RawDataError
 
 _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
@@ -40,31 +41,21 @@ _CONVERTED = "events_np"
 
 
 def open_raw(
-    dataset: DatasetSpec,
-    root: Path | None,
+    framing: Framing,
+    source: RawSource,
     *,
-    frames: FramesSpec | None = None,
-    verify: bool = True,
-    notes: Path | None = None,
-    downloads: Path | None = None,
     progress: Progress = lambda done, total: None,
-    workers: int = 1,
     visit: Callable[[], Visit | None] = lambda: None,
 ) -> EventDataset | ImageDataset:
-    """Finds a data set's raw files and checks what is there.
+    """Finds a data set's raw files and checks what is there; downloads nothing.
 
     Originals come before what other programs made of them, and of each archives, which have checksums, before folders.
 
     Args:
-        dataset: Which.
-        root: The folder of the files, or its parent; None looks in PLIFCTL_RAW_DIR, then where systems keep data sets.
-        frames: The recipe's choices for event data; None for images.
-        verify: Refuse archives whose md5 is not the published one.
-        notes: A folder that remembers what was found in files that did not change since; None: read all again.
-        downloads: Where downloaded files would lie; looked in last, unless ``root`` is given.
-        progress: Told how many bytes are read, of how many.
-        workers: Threads that read.
-        visit: Asked, once files are found and about to be read, for what is shown their samples meanwhile, if anything.
+        framing: The data set, and how it will be framed.
+        source: Where to look, and how to read; downloaded files are looked for last, unless ``source.root`` is given.
+        progress: Called with the bytes read so far, and all bytes.
+        visit: Called once, when files are found and about to be read; returns what receives their samples meanwhile.
 
     Raises:
         MissingRawDataError: Nothing, or not everything, was found; says where it looked and how to get the files.
@@ -72,37 +63,45 @@ def open_raw(
         ChecksumError: A checksum differs.
         DamagedFileError: A file cannot be read.
     """
+    dataset, root = framing.dataset, source.root
     layouts = _LAYOUTS[dataset.layout]
     base, named = _base(root)
     if named is not None:
         layouts = _that_know(layouts, named)
+    downloads = source.download_dir(dataset.name) if root is None else None
     searched: list[Path] = []
     partial: MissingRawDataError | None = None
     for layout in layouts:
         places = list(_places(dataset, layout, base, only=named is not None, first=root is not None))
-        places += [downloads] if root is None and downloads is not None else []
+        places += [downloads] if downloads is not None else []
         searched += places
         found = [(folder, layout.find(folder, dataset.name, named)) for folder in _folders(layout, places)]
-        whole = [(folder, parts) for folder, parts in found if all(parts.values())]
-        if whole:
-            folder, parts = min(
-                whole, key=lambda one: sum(path is None or not path.is_file() for path in one[1].values())
-            )
+        if (complete := _complete(found)) is not None:
+            folder, parts = complete
             _check_finished(folder)
-            there = {part: path for part, path in parts.items() if path is not None}
             with files.machine_errors(folder), _gc_relaxed():
-                raw = layout(dataset, folder, there, frames, verify, notes, progress, workers, visit())
+                raw = layout(framing, folder, parts, source, progress, visit())
             assert isinstance(raw, EventDataset | ImageDataset)
             return raw
         started = ((folder, parts) for folder, parts in found if any(parts.values()))
         if partial is None and (one := next(started, None)):
             partial = _missing(dataset, layout, *one)
-    if partial is not None:
-        raise partial
-    original = layouts[0]
+    raise partial or _nothing_found(dataset, layouts[0], searched)
+
+
+def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Path, dict[str, Path]] | None:
+    """Returns the folder that holds every part, and the parts; of several the one with most archives."""
+    whole = [(folder, parts) for folder, parts in found if all(parts.values())]
+    if not whole:
+        return None
+    folder, parts = min(whole, key=lambda one: sum(path is None or not path.is_file() for path in one[1].values()))
+    return folder, {part: path for part, path in parts.items() if path is not None}
+
+
+def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: Sequence[Path]) -> MissingRawDataError:
     wanted = ", ".join(names[0] for names in original.files.values()) or "train/ and test/"
     where = ", ".join(dict.fromkeys(map(str, searched))) or "no folder: PLIFCTL_RAW_DIR is not set"
-    raise MissingRawDataError(
+    return MissingRawDataError(
         f"no raw data of {dataset.title}: looked for {wanted} (or extracted) in {where}",
         hint=f"get it from {original.sources}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
         parts=original.files,

@@ -16,9 +16,10 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from plifctl.config.dataset import DatasetSpec, FramesSpec, SampleCounts
+from plifctl.config.dataset import Framing, SampleCounts
 from plifctl.data.formats import Decoded, Events
 from plifctl.data.remote import RemoteFile
+from plifctl.data.source import RawSource
 from plifctl.data.storage import Member, Storage
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 
@@ -63,14 +64,11 @@ class RawDataset(ABC):
     """The raw data of one data set, found and surveyed.
 
     Args:
-        dataset: What is expected.
+        framing: The data set that is expected, and how its recordings are framed.
         root: The folder that holds the parts.
         parts: Where each part lies.
-        frames: Choices of the recipe that concern raw data; None for images.
-        verify: Refuse a part whose checksum is not the published one.
-        notes: A folder that remembers surveys, or None.
-        progress: Told how many bytes are surveyed, of how many.
-        workers: Threads that survey.
+        source: How the files are treated: verified or not, by how many threads, with surveys kept where.
+        progress: Called with the bytes surveyed so far, and all bytes.
         visit: See :data:`Visit`; of sets with a file for each sample only.
 
     Attributes:
@@ -108,19 +106,17 @@ class RawDataset(ABC):
 
     def __init__(
         self,
-        dataset: DatasetSpec,
+        framing: Framing,
         root: Path,
         parts: Mapping[str, Path],
-        frames: FramesSpec | None,
-        verify: bool,
-        notes: Path | None,
+        source: RawSource,
         progress: Progress,
-        workers: int,
         visit: Visit | None,
     ) -> None:
-        self.dataset, self.root, self.frames, self._remembered = dataset, root, frames, notes
+        self.framing, self.dataset, self.frames = framing, framing.dataset, framing.frames
+        self.root, self._survey_dir = root, source.survey_dir
         for (choice, value), (why, hint) in self.impossible.items():
-            if getattr(frames, choice, None) == value:
+            if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {why}", hint=hint)
         self.storages = {part: Storage(path, self.pattern) for part, path in parts.items()}
         done, total = 0, sum(storage.nbytes() for storage in self.storages.values())
@@ -131,10 +127,12 @@ class RawDataset(ABC):
             progress(done, total)
 
         self.surveys = {
-            part: storage.survey(notes, told, workers=workers, visit=partial(self._visited, visit, part))
+            part: storage.survey(
+                self._survey_dir, told, workers=source.workers, visit=partial(self._visited, visit, part)
+            )
             for part, storage in self.storages.items()
         }
-        published = [self._is_published(part, verify) for part in parts]  # of every part: each may be refused
+        published = [self._is_published(part, source.verify) for part in parts]  # of every part: each may be refused
         self.verified = bool(self.md5) and all(published)
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
         self.digest = hashlib.sha256(parts_digest.encode()).hexdigest()
@@ -191,9 +189,9 @@ class RawDataset(ABC):
     def _as_surveyed(self, part: str, member: Member) -> bytes:
         content = member.load()
         if hashlib.sha256(content).hexdigest() != self.surveys[part].members.get(member.name):
-            if self._remembered is not None:
+            if self._survey_dir is not None:
                 with suppress(OSError):
-                    self.storages[part].forget(self._remembered)
+                    self.storages[part].forget(self._survey_dir)
             raise RawDataError(
                 f"{self.storages[part].path}: {member.name} is not what it was when the folder was surveyed",
                 hint="type the same command again: the data will be surveyed anew",

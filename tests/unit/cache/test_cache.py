@@ -18,6 +18,7 @@ from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.frames import integrate_frames
+from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("places")
 
 def raw_of(root: Path, *overrides: str) -> EventDataset:
     found = load_registry().dataset("synthetic-gesture", "paper", overrides)
-    raw = open_raw(found.dataset, root, frames=found.frames)
+    raw = open_raw(found, RawSource(root))
     assert isinstance(raw, EventDataset)
     return raw
 
@@ -54,7 +55,7 @@ def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
 def test_the_key_is_what_it_always_was() -> None:
     # a changed digest makes every cache of every user a miss: only a raised version may do that
     found = load_registry().dataset("gesture")
-    key = CacheKey({**raw_independent_key(found.dataset, 20, found.frames), "raw": "0" * 64})
+    key = CacheKey({**raw_independent_key(found.with_T(20)), "raw": "0" * 64})
     assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
     assert json.loads(json.dumps(dict(key.fields))) == {
         "dataset": "gesture",
@@ -132,7 +133,7 @@ def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Pat
     stale = path.with_name(f".{path.name}.xyz.partial")
     stale.write_bytes(b"half")
     with pytest.raises(CacheError, match="there is none to use"):
-        find_cache(raw_independent_key(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="p")
+        find_cache(raw_independent_key(raw.framing.with_T(2)), tmp_path / "c", prepare="p")
     build_cache(raw, 2, tmp_path / "c")
     assert not stale.exists()
 
@@ -158,10 +159,10 @@ def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) 
     raw = raw_of(gestures)
     build_cache(raw, 3, tmp_path / "c")
     with pytest.raises(CacheError, match="T is 3, wanted 4") as error:
-        find_cache(raw_independent_key(raw.dataset, 4, raw.frames), tmp_path / "c", prepare="plifctl prepare x")
+        find_cache(raw_independent_key(raw.framing.with_T(4)), tmp_path / "c", prepare="plifctl prepare x")
     assert error.value.hint == "plifctl prepare x"
     assert error.value.exit_code == 5
-    assert find_cache(raw_independent_key(raw.dataset, 3, raw.frames), tmp_path / "c", prepare="").verified is False
+    assert find_cache(raw_independent_key(raw.framing.with_T(3)), tmp_path / "c", prepare="").verified is False
 
 
 def test_of_several_that_fit_the_newest_is_taken_and_said(
@@ -172,11 +173,11 @@ def test_of_several_that_fit_the_newest_is_taken_and_said(
     write_gestures(gestures, users=4)
     newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
     with caplog.at_level("WARNING", logger="plifctl.cache"):
-        found = find_cache(raw_independent_key(raw.dataset, 2, raw.frames), tmp_path / "c", prepare="")
+        found = find_cache(raw_independent_key(raw.framing.with_T(2)), tmp_path / "c", prepare="")
         assert found.path == newer.path
         assert "2 caches" in caplog.text
         caplog.clear()
-        wanted = raw_independent_key(raw.dataset, 2, raw.frames)
+        wanted = raw_independent_key(raw.framing.with_T(2))
         again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
     assert again.path == older.path  # the one an earlier run was trained on
     assert caplog.text == ""
@@ -322,7 +323,7 @@ def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Pat
     import zipfile
 
     nmnist = load_registry().dataset("nmnist")
-    raw = open_raw(nmnist.dataset, shared / "data/NMNIST", frames=nmnist.frames, verify=False)
+    raw = open_raw(nmnist, RawSource(shared / "data/NMNIST", verify=False))
     cache = build_cache(raw, 10, tmp_path / "c", workers=2)
     assert len(cache.labels) == 900
     found = cache.read(np.arange(900))
@@ -368,7 +369,7 @@ class TestGoingOn:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"".join(bytes((3, 4, 0x80 | t >> 16, t >> 8 & 255, t & 255)) for t in times))
         found = load_registry().dataset("nmnist", "paper", changes)
-        raw = open_raw(found.dataset, root, frames=found.frames)
+        raw = open_raw(found, RawSource(root))
         assert isinstance(raw, EventDataset)
         return raw
 
@@ -436,9 +437,10 @@ class TestGoingOn:
             *changes,
         )
         T = None if changes else 1
-        with CacheBuilder(raw.dataset, T, raw.frames, tmp_path / "c", workers=2) as building:
-            again = open_raw(raw.dataset, tmp_path / "raw", frames=raw.frames, workers=2, visit=building.visitor)
-            found = building.finish(again)
+        framing = raw.framing.with_T(T)
+        with CacheBuilder(framing, tmp_path / "c", workers=2) as builder:
+            again = open_raw(framing, RawSource(tmp_path / "raw", workers=2), visit=builder.visitor)
+            found = builder.finish(again)
         assert found.dtype == np.uint16  # 320 events in a pixel
         assert found.content_digest == build_cache(raw, T, tmp_path / "fresh").content_digest
         assert verify_cache(found.path) == []

@@ -16,6 +16,7 @@ from plifctl.cache import export as module
 from plifctl.cache.export import TARGETS, Exported, Target, export_cache
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
+from plifctl.data.source import RawSource
 from plifctl.errors import CorruptCacheError, UsageError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("places")
 
 def cache_of(root: Path, T: int | None, out: Path, *overrides: str, dataset: str = "synthetic-gesture") -> Cache:
     found = load_registry().dataset(dataset, "paper", overrides)
-    return build_cache(open_raw(found.dataset, root, frames=found.frames, verify=False), T, out)
+    return build_cache(open_raw(found, RawSource(root, verify=False)), T, out)
 
 
 @pytest.fixture

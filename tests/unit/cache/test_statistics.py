@@ -194,9 +194,9 @@ def test_mnist_training_images_have_known_mean_and_std(shared: Path, tmp_path: P
 
     from plifctl.config.registry import load_registry
     from plifctl.data.datasets import open_raw
+    from plifctl.data.source import RawSource
 
-    dataset = load_registry().dataset("mnist").dataset
-    raw = open_raw(dataset, shared / "data/MNIST", frames=None, verify=True)
+    raw = open_raw(load_registry().dataset("mnist"), RawSource(shared / "data/MNIST"))
     found = compute_statistics(build_cache(raw, None, tmp_path))
     assert found.samples == {"train": 60_000, "test": 10_000}
     assert found.channels is not None

@@ -18,9 +18,11 @@ import pytest
 from factories import write_gestures
 
 from plifctl.config.choices import Recipe
+from plifctl.config.dataset import Framing
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset, ImageDataset
+from plifctl.data.source import RawSource
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -29,9 +31,7 @@ pytestmark = pytest.mark.usefixtures("places")
 def opened(
     name: str, root: Path | None, *, verify: bool = False, recipe: Recipe = "paper"
 ) -> EventDataset | ImageDataset:
-    found = load_registry().dataset(name, recipe)
-    dataset, frames = found.dataset, found.frames
-    return open_raw(dataset, root, frames=frames, verify=verify)
+    return open_raw(load_registry().dataset(name, recipe), RawSource(root, verify=verify))
 
 
 def atis(n: int) -> bytes:
@@ -356,11 +356,11 @@ def test_notes_are_worth_nothing_once_a_file_changed(gestures: Path, tmp_path: P
     found = load_registry().dataset("synthetic-gesture")
 
     def digest() -> str:
-        return open_raw(found.dataset, gestures, frames=found.frames, notes=tmp_path / "notes").digest
+        return open_raw(found, RawSource(gestures, cache_dir=tmp_path)).digest
 
     before = digest()
     assert digest() == before
-    assert list((tmp_path / "notes").glob("*.json"))
+    assert list((tmp_path / ".surveys").glob("*.json"))
     path = gestures / "user02_lab.aedat"
     status = path.stat()
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
@@ -370,7 +370,7 @@ def test_notes_are_worth_nothing_once_a_file_changed(gestures: Path, tmp_path: P
 
 def test_progress_ends_at_the_whole(gestures: Path) -> None:
     found, told = load_registry().dataset("synthetic-gesture"), []
-    open_raw(found.dataset, gestures, frames=found.frames, progress=lambda done, total: told.append((done, total)))
+    open_raw(found, RawSource(gestures), progress=lambda done, total: told.append((done, total)))
     assert told[-1][0] == told[-1][1]
     assert told == sorted(told)
 
@@ -410,7 +410,7 @@ def test_one_number_under_two_names(tmp_path: Path) -> None:
             (tmp_path / name / f"cifar10_{name}_{number}.aedat").write_bytes(b"#!AER-DAT2.0\r\n")
     (tmp_path / "cat/cifar10_cat_00.aedat").write_bytes(b"#!AER-DAT2.0\r\n")
     with pytest.raises(RawDataError, match="cat/0000 is there twice"):
-        open_raw(found.dataset, tmp_path, frames=found.frames)
+        open_raw(found, RawSource(tmp_path))
 
 
 def test_strange_neighbours_do_no_harm(gestures: Path) -> None:
@@ -476,7 +476,7 @@ class TestRecipesOfGestures:
         first[::4, 0] &= 0xFE  # of the first gesture's 400 events every fourth loses its valid bit
         path.write_bytes(words.tobytes())
         found = load_registry().dataset("synthetic-gesture", "paper", [f"frames.invalid_events={invalid}"])
-        raw = open_raw(found.dataset, gestures, frames=found.frames)
+        raw = open_raw(found, RawSource(gestures))
         assert isinstance(raw, EventDataset)
         member = next(raw.recordings())
         row, events, n_raw = raw.decode(member.name, member.load())[0]
@@ -513,12 +513,12 @@ def test_a_data_set_of_ones_own_is_never_the_published_one(tmp_path: Path, monke
 
     write_idx(tmp_path / "system")
     monkeypatch.setattr(sources.FashionMnist, "folders", (str(tmp_path / "system"),))
-    published = load_registry().dataset("fashion-mnist").dataset
-    mine = published.model_copy(update={"name": "mine"})
-    assert len(open_raw(published, None, verify=False).samples) == 40
+    published = load_registry().dataset("fashion-mnist")
+    mine = Framing(dataset=published.dataset.model_copy(update={"name": "mine"}))
+    assert len(open_raw(published, RawSource(verify=False)).samples) == 40
     with pytest.raises(RawDataError, match="no raw data"):
-        open_raw(mine, None)
-    found = open_raw(mine, tmp_path / "system")  # without a checksum to differ from
+        open_raw(mine, RawSource())
+    found = open_raw(mine, RawSource(tmp_path / "system"))  # without a checksum to differ from
     assert not found.verified
     assert any("a data set of one's own" in note for note in found.notes)
 

@@ -16,6 +16,7 @@ from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats import EVENT, Events
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.data.source import RawSource
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, UsageError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("places")
 
 def opened(name: str, root: Path | None, *changes: str, verify: bool = False) -> EventDataset:
     found = load_registry().dataset(name, "paper", list(changes))
-    raw = open_raw(found.dataset, root, frames=found.frames, verify=verify)
+    raw = open_raw(found, RawSource(root, verify=verify))
     assert isinstance(raw, EventDataset)
     return raw
 

@@ -1,4 +1,4 @@
-"""A training on the screen: the panel on a terminal, a line an epoch elsewhere; for train, validate and watch."""
+"""Training display: the panel on a terminal, a line for each epoch elsewhere; for train, validate and watch."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from plifctl.runs import Run, StepProgress
 
 
-class Screen(Protocol):
-    """Who shows a training."""
+class TrainingDisplay(Protocol):
+    """Shows the steps and epochs of a training."""
 
     def step(self, beat: StepProgress) -> None:
-        """Shows where it is."""
+        """Shows the present step."""
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """Shows an epoch that is done, as ``metrics.jsonl`` has it."""
+        """Shows a finished epoch, a row of ``metrics.jsonl``."""
 
 
-class _Drawn:
+class _PanelDisplay:
     def __init__(self, panel: Panel, draw: Callable[[], None]) -> None:
         self._panel, self._draw = panel, draw
 
@@ -39,7 +39,7 @@ class _Drawn:
         self._draw()
 
 
-class _Written:
+class _LineDisplay:
     def __init__(self, bar: console.Bar, epochs: int, say: Callable[[str], None]) -> None:
         self._bar, self._epochs, self._say = bar, epochs, say
 
@@ -54,14 +54,14 @@ class _Written:
 
 
 @contextmanager
-def screen(
+def training_display(
     run: Run, spec: ExperimentSpec, rows: Sequence[dict[str, Any]], *, say: Callable[[str], None] = console.note
-) -> Iterator[Screen]:
-    """Yields what shows a training while the block runs.
+) -> Iterator[TrainingDisplay]:
+    """Yields a display of a training while the block runs.
 
     Args:
         run: The run.
-        spec: Its experiment, with as many epochs as there will be.
+        spec: Its experiment; its number of epochs is the one planned.
         rows: The epochs so far; without a terminal they are not shown again.
         say: Writes a line where there is no terminal.
     """
@@ -70,7 +70,7 @@ def screen(
 
         panel = Panel(spec.title, run.name, spec.train.epochs, spec.train.batch_size, rows)
         with console.live(panel) as draw:
-            yield _Drawn(panel, draw)
+            yield _PanelDisplay(panel, draw)
     else:
         with console.bar(spec.title, "batches") as bar:
-            yield _Written(bar, spec.train.epochs, say)
+            yield _LineDisplay(bar, spec.train.epochs, say)

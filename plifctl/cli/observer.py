@@ -1,0 +1,63 @@
+"""What a terminal shows of a training, and the signals that stop it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from plifctl.cli import console
+from plifctl.cli.display import TrainingDisplay, training_display
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.pipeline.train import TrainObserver
+from plifctl.runs import Run, StepProgress
+
+
+class TerminalObserver(TrainObserver):
+    """Shows a training on the terminal; Ctrl-C and SIGTERM stop it after the present step."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._display: TrainingDisplay | None = None
+
+    def on_rank(self, rank: int) -> None:
+        console.mute(rank > 0)  # of several processes the first one speaks
+
+    def on_rank_failure(self, *, reported: bool) -> None:
+        console.mute(reported)
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """The first signal asks the training to stop; the second one stops it at once."""
+
+        def ask(signum: int, frame: object) -> None:
+            self._signum = signum
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            console.note("stopping after this step; press again to stop at once")
+
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for number in previous:
+                signal.signal(number, ask)
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def display(self, run: Run, spec: ExperimentSpec) -> Iterator[None]:
+        with training_display(run, spec, run.metrics()) as self._display:
+            yield
+
+    def on_step(self, progress: StepProgress) -> None:
+        assert self._display is not None
+        self._display.step(progress)
+
+    def on_epoch(self, row: dict[str, Any]) -> None:
+        assert self._display is not None
+        self._display.epoch(row)
+
+    def stop_signal(self) -> int | None:
+        return self._signum

@@ -1,0 +1,96 @@
+"""From one recording to its frames, as a framing says: decode, select, transform, count."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from plifctl.config.dataset import Framing
+from plifctl.data.formats import Decoded, Events
+from plifctl.data.formats.detect import decode_any
+from plifctl.data.frames import inside, integrate_frames, slices_of_duration
+from plifctl.data.transforms import apply_transforms
+
+
+def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
+    """Decodes a recording of any known format, with the framing's choices for formats that have some.
+
+    Args:
+        framing: Of an event data set.
+        data: The file.
+        where: Its name, for messages.
+
+    Raises:
+        DamagedFileError: The file cannot be decoded.
+        RawDataError: All its events are marked invalid.
+    """
+    assert framing.frames is not None
+    return decode_any(
+        data, where=where, axes=framing.frames.axes or "authors", invalid=framing.frames.invalid_events or "drop"
+    )
+
+
+def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
+    """Returns the events that are framed: those on the sensor where others are dropped, after the transforms.
+
+    Args:
+        framing: Of an event data set.
+        events: Of one sample, sorted by time.
+        sample_id: Seeds the random transforms, together with the framing's seed.
+    """
+    frames, sensor = framing.frames, framing.dataset.shape
+    assert frames is not None
+    if frames.outside_events == "drop":
+        events = inside(events, *sensor)
+    if not frames.transforms:
+        return events
+    transformed = apply_transforms(
+        events.structured(), frames.transforms, shape=sensor, seed=frames.transform_seed, sample_id=sample_id
+    )
+    return Events.of(transformed)
+
+
+def count_frames(
+    framing: Framing,
+    events: Events,
+    T: int | None = None,
+    *,
+    dtype: type[np.unsignedinteger] = np.uint8,
+    out: np.ndarray | None = None,
+    where: str = "events",
+) -> np.ndarray:
+    """Counts the selected events of a sample into frames.
+
+    Args:
+        framing: Of an event data set.
+        events: As :func:`select_events` returns them.
+        T: Number of frames; None: the framing's, or with slices of a fixed duration as many as the events fill.
+        dtype: Type of the counts.
+        out: Array that the frames are written to; None: a new one.
+        where: Name of the sample, for messages.
+
+    Returns:
+        Frames ``[T, P, H, W]``.
+
+    Raises:
+        CountOverflow: A count does not fit ``dtype``.
+        DamagedFileError: An event lies outside the sensor, and such events are refused.
+    """
+    assert framing.frames is not None
+    polarities, height, width = framing.shape
+    duration_us = framing.frames.duration_us
+    steps = T or framing.T
+    if steps is None:
+        assert duration_us is not None
+        steps = slices_of_duration(events["t"], duration_us)
+    return integrate_frames(
+        events,
+        steps,
+        framing.frames.slicing,
+        height,
+        width,
+        polarities=polarities,
+        duration_us=duration_us,
+        dtype=dtype,
+        out=out,
+        where=where,
+    )

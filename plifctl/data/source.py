@@ -1,0 +1,43 @@
+"""Where raw data are looked for, and how they are treated on the way into a cache."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from plifctl import paths
+
+DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that read, decode and frame, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class RawSource:
+    """Where the raw files of a data set are, and how to read them.
+
+    Attributes:
+        root: Folder of the files or its parent, or one archive; None: PLIFCTL_RAW_DIR, then where systems keep data
+            sets.
+        verify: Refuse files whose checksum differs from the published one.
+        download: Download files that are missing, where they are published.
+        workers: Threads that read, decode and frame.
+        cache_dir: Cache directory; surveys of raw data and downloads are kept in it. None: nothing is kept.
+        remember: Keep the survey, so that files that did not change are not read again.
+    """
+
+    root: Path | None = None
+    verify: bool = True
+    download: bool = True
+    workers: int = DEFAULT_WORKERS
+    cache_dir: Path | None = None
+    remember: bool = True
+
+    @property
+    def survey_dir(self) -> Path | None:
+        """Directory that keeps surveys; None: every file is read again."""
+        return paths.survey_dir(self.cache_dir) if self.cache_dir is not None and self.remember else None
+
+    def download_dir(self, dataset: str) -> Path | None:
+        """Returns where files of a data set are downloaded to, unless the user named a folder."""
+        return paths.download_dir(self.cache_dir, dataset) if self.cache_dir is not None else None

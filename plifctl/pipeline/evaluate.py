@@ -1,0 +1,293 @@
+"""What a trained network does on the test set: what ``plifctl eval`` does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from plifctl import paths
+from plifctl.cache import Cache
+from plifctl.config.choices import CheckpointName, DataPlacement, Kernel
+from plifctl.errors import UsageError, did_you_mean
+from plifctl.evaluation.accuracy import Evaluation, Latency, record_spikes
+from plifctl.evaluation.accuracy import evaluate as evaluate_network
+from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
+from plifctl.pipeline.device import choose_device
+from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import SpikeRecording, save_spikes
+from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
+from plifctl.training.batches import BatchLoader
+from plifctl.training.optimizer import autocast
+from plifctl.training.sample_store import choose_placement
+from plifctl.training.splits import split_a
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of ``plifctl eval``.
+
+    Attributes:
+        model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
+        checkpoint: Which of a run's checkpoints.
+        fold_bn: Fold batch norms into the convolutions before them.
+        kernel: Kernel of the spiking layers.
+        operations: Number of test samples to count operations on; 0: do not count.
+        record_spikes: Number of test samples whose spikes are kept in the run; None: none, unless some are named.
+        samples: Ids of the samples whose spikes are kept.
+        record_layers: Spiking layers to record.
+        device: Torch device; None: a GPU where there is one.
+        data_in: Where samples are held; each is needed once.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+    """
+
+    model: str
+    checkpoint: CheckpointName = "best"
+    fold_bn: bool = False
+    kernel: Kernel = "auto"
+    operations: int = 20
+    record_spikes: int | None = None
+    samples: tuple[str, ...] = ()
+    record_layers: Literal["first", "all"] = "first"
+    device: str | None = None
+    data_in: DataPlacement = "disk"
+    cache_dir: Path | None = None
+    runs_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClassAccuracy:
+    """Test accuracy of one class, 0…1; None where it has no samples."""
+
+    name: str
+    samples: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class LayerActivity:
+    """Time constant of a spiking layer, in steps, and its spikes per neuron and step, 0…1."""
+
+    name: str
+    tau: float
+    firing_rate: float
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a trained network does on the test set.
+
+    Attributes:
+        experiment: Name of the experiment.
+        recipe: Its recipe.
+        checkpoint: The file that was tested.
+        folded: For each batch norm the convolution it was folded into; empty if not asked for.
+        T: Time steps.
+        samples: Number of test samples.
+        accuracy: Share of correct answers, 0…1.
+        classes: Accuracy of each class.
+        confusion: Counts; true class in rows, answers in columns.
+        layers: Activity of each spiking layer.
+        accuracy_after_steps: Accuracy if the network stopped after each step.
+        latency: Steps until the answer is correct: mean and percentiles.
+        operations: Operations of a sample, and an energy estimate; None if not counted.
+        spikes: What was recorded, and where; None if nothing was.
+    """
+
+    experiment: str
+    recipe: str
+    checkpoint: str
+    folded: dict[str, str | None]
+    T: int
+    samples: int
+    accuracy: float
+    classes: list[ClassAccuracy]
+    confusion: list[list[int]]
+    layers: list[LayerActivity]
+    accuracy_after_steps: list[float]
+    latency: dict[str, Any]
+    operations: dict[str, Any] | None
+    spikes: dict[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values, as ``plifctl eval --json`` prints them."""
+        tree = asdict(self)
+        if self.spikes is None:
+            del tree["spikes"]
+        return tree
+
+
+def evaluate(options: EvaluateOptions, progress: Progress = silent) -> EvaluationResult:
+    """Tests a run, a checkpoint or an exported file on the test set.
+
+    Raises:
+        UsageError: There is no such run, sample or device; or spikes are to be recorded of a file in no run.
+        CacheError: There is no cache of the data set.
+        CheckpointError: The checkpoint is missing or damaged.
+    """
+    device = choose_device(options.device, options.kernel)
+    path = find_checkpoint(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
+    trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
+    recording = options.record_spikes is not None or bool(options.samples)
+    if recording and trained.run is None:
+        raise UsageError(
+            f"{path}: lies in no run, so spikes have no place to be kept", hint="plifctl eval RUN, the name of a run"
+        )
+    log_folded(trained)
+    spec, network = trained.spec, trained.network
+    cache = experiment_cache(spec, options.cache_dir, content=trained.cache)
+    place, why_there = choose_placement(cache.nbytes, device, options.data_in)
+    _log.info(why_there)
+    loader = BatchLoader(cache, spec, device, data_in=place)
+    rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
+    chosen = _recorded_rows(cache, rows, options) if recording else None
+    with autocast(spec.train, device) or nullcontext():
+        found = evaluate_network(network, _reported(loader, rows, spec, progress), spec.T, over_time=True)
+    counted = None
+    if options.operations:
+        counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
+    spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
+    return _result(found, trained, counted, spikes)
+
+
+def log_folded(trained: TrainedModel) -> None:
+    """Logs which batch norms were folded, where that was asked for, and which could not be."""
+    if not trained.folded:
+        return
+    done = [f"{norm} into {conv}" for norm, conv in trained.folded.items() if conv is not None]
+    kept = [norm for norm, conv in trained.folded.items() if conv is None]
+    if done:
+        _log.info("folded: %s", ", ".join(done))
+    if kept:
+        _log.info("kept, since no convolution stands right before: %s", ", ".join(kept))
+
+
+def _reported(loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields inputs and labels of the test samples, reporting each batch."""
+    steps = -(-len(rows) // spec.train.batch_size)
+    with progress(f"testing {spec.title}", "batches") as task:
+        for step, batch in enumerate(loader.plain(rows), 1):
+            yield batch.x, batch.labels
+            task.update(step, steps)
+
+
+def _spread(rows: np.ndarray, count: int) -> np.ndarray:
+    """Returns ``count`` of the rows, or all, at equal distances."""
+    spread: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
+    return spread
+
+
+def _pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
+    """Yields inputs of two samples at a time: the spikes of all their steps are in memory at once."""
+    for batch in loader.plain(rows):
+        for start in range(0, len(batch.x), 2):
+            yield batch.x[start : start + 2]
+
+
+def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> np.ndarray:
+    """Returns the rows of the named samples, else ``record_spikes`` test samples, class after class."""
+    if options.samples:
+        known = {name: row for row, name in enumerate(cache.sample_ids)}
+        for name in options.samples:
+            if name not in known:
+                raise UsageError(f"no sample {name!r}", hint=did_you_mean(name, known))
+        return np.array([known[name] for name in options.samples])
+    labels = cache.labels[rows]
+    # the first of each class, then the second of each, and so on
+    turn = np.array([int((labels[:index] == label).sum()) for index, label in enumerate(labels)])
+    return rows[np.lexsort((labels, turn))[: options.record_spikes]]
+
+
+def _record(
+    trained: TrainedModel, loader: BatchLoader, cache: Cache, rows: np.ndarray, options: EvaluateOptions
+) -> dict[str, Any]:
+    """Writes the spikes of some samples into the run; returns what was written."""
+    spec, network = trained.spec, trained.network
+    layers = list(network.spiking_layers())
+    kept = layers[:1] if options.record_layers == "first" else layers
+    votes, spikes = record_spikes(network, _pairs(loader, rows), spec.T, kept)
+    inputs = cache.read(rows)
+    recording = SpikeRecording(
+        tuple(cache.sample_ids[row] for row in rows),
+        cache.labels[rows],
+        tuple(spec.dataset.classes),
+        inputs[:, None] if inputs.ndim == 4 else inputs,
+        votes,
+        spikes,
+    )
+    assert trained.run is not None
+    path = trained.run / "spikes.npz"
+    save_spikes(path, recording)
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "samples": list(recording.sample_ids),
+        "layers": list(spikes),
+    }
+
+
+def _result(
+    found: Evaluation, trained: TrainedModel, counted: Operations | None, spikes: dict[str, Any] | None
+) -> EvaluationResult:
+    spec, network = trained.spec, trained.network
+    confusion = found.confusion(len(spec.dataset.classes))
+    samples = confusion.sum(1)
+    taus = dict(zip(network.spiking_layers(), network.taus(), strict=True))
+    assert found.over_time is not None
+    return EvaluationResult(
+        experiment=spec.name,
+        recipe=spec.recipe,
+        checkpoint=str(trained.path),
+        folded=trained.folded,
+        T=spec.T,
+        samples=len(found.labels),
+        accuracy=found.accuracy,
+        classes=[
+            ClassAccuracy(name, int(n), int(confusion[index, index]) / int(n) if n else None)
+            for index, (name, n) in enumerate(zip(spec.dataset.classes, samples, strict=True))
+        ],
+        confusion=confusion.tolist(),
+        layers=[LayerActivity(name, taus[name], rate) for name, rate in found.firing_rate.items()],
+        accuracy_after_steps=(found.over_time == found.labels).mean(1).tolist(),
+        latency=_latency(found.latency()),
+        operations=None if counted is None else _operations(counted),
+        spikes=spikes,
+    )
+
+
+def _latency(latency: Latency) -> dict[str, Any]:
+    def summary(steps: np.ndarray) -> dict[str, float] | None:
+        if not len(steps):
+            return None
+        percentiles = {f"p{share}": float(np.percentile(steps, share)) for share in (50, 90, 99)}
+        return {"mean": float(steps.mean()), **percentiles}
+
+    return {
+        "first_right": summary(latency.first),
+        "right_from": summary(latency.settled),
+        "never_right": latency.never,
+        "wrong_at_the_end": latency.wrong,
+    }
+
+
+def _operations(counted: Operations) -> dict[str, Any]:
+    names = ("dense", "effective_macs", "effective_acs", "updates")
+    return {
+        "samples": counted.samples,
+        "layers": [{"name": layer.name, **{name: getattr(layer, name) for name in names}} for layer in counted.layers],
+        "total": {name: counted.total(name) for name in names},
+        "energy_estimate_joule": counted.energy,
+        "dense_energy_estimate_joule": counted.dense_energy,
+        "assumptions": f"{PICOJOULES['MAC']} pJ a MAC, {PICOJOULES['AC']} pJ an AC (32-bit floating point, 45 nm CMOS, "
+        "Horowitz 2014); effective operations of synapses only, neither neurons nor memory",
+    }

@@ -1,0 +1,65 @@
+"""The cache that an experiment is trained and tested on: found, built on request, checked."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from plifctl import paths
+from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import load_registry
+from plifctl.data.source import RawSource
+from plifctl.errors import CacheError, CorruptCacheError, UsageError
+from plifctl.pipeline.commands import prepare_command_of
+from plifctl.pipeline.prepare import build_cache
+from plifctl.pipeline.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
+
+
+def experiment_cache(
+    spec: ExperimentSpec,
+    cache_dir: Path | None = None,
+    *,
+    content: str | None = None,
+    build_from: RawSource | None = None,
+    progress: Progress = silent,
+) -> Cache:
+    """Returns the cache of an experiment; logs what the user must know of its data.
+
+    Args:
+        spec: The experiment.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        content: Content digest of the cache preferred, that of an earlier run; another one is logged as a warning.
+        build_from: Raw data to build the cache from where it does not exist; None: not built.
+        progress: Opens the tasks of building.
+
+    Raises:
+        CacheError: There is none and it is not to be built; the hint has the command that builds it.
+        UsageError: Its samples have another number of frames than the experiment has time steps.
+    """
+    folder = cache_dir or paths.cache_dir()
+    command = prepare_command_of(spec, load_registry(), source=build_from, cache_dir=cache_dir)
+    wanted = raw_independent_key(spec.framing)
+    try:
+        cache = find_cache(wanted, folder, prepare=command, content=content)
+    except CorruptCacheError:
+        raise
+    except CacheError:
+        if build_from is None:
+            raise
+        cache = build_cache(spec.framing, build_from, command=command, progress=progress).cache
+    if spec.frames is not None and cache.shape[1] != spec.T:
+        # slices of a fixed duration are as many as the longest recording fills, whatever T is
+        raise UsageError(
+            f"{cache.path}: its samples have {cache.shape[1]} frames, the experiment has T = {spec.T}",
+            hint=f"train with --set T={cache.shape[1]}",
+        )
+    if content is not None and cache.content_digest != content:
+        _log.warning(
+            "trained on a cache of content %s; this one has content %s", content[:12], cache.content_digest[:12]
+        )
+    for note in cache.notes:
+        _log.warning(note)
+    return cache

@@ -1,0 +1,226 @@
+"""A trained network as something to use: load it, give it recordings, read its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from plifctl import paths
+from plifctl.config.choices import CheckpointName, Kernel
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.data.formats import Events
+from plifctl.data.framer import count_frames, decode_recording, select_events
+from plifctl.errors import RawDataError, UsageError
+from plifctl.pipeline.device import choose_device
+from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
+
+BATCH = 16
+"""Samples that :meth:`Model.predict` runs at once."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer of a network to one sample.
+
+    Attributes:
+        label: Index of the class.
+        name: Name of the class.
+        share: The class's share of all votes, 0…1; 0 where no neuron voted.
+        rates: Votes of each class at each step, ``[T, classes]``, 0…1.
+        over_time: Index of the class that the network would answer if it stopped after each step, ``[T]``.
+        source: The file, or what else the sample came from.
+    """
+
+    label: int
+    name: str
+    share: float
+    rates: np.ndarray
+    over_time: np.ndarray
+    source: str = ""
+
+    @property
+    def decided_after(self) -> int:
+        """Number of steps after which the answer did not change any more, from 1."""
+        other = np.flatnonzero(self.over_time != self.label)
+        return int(other[-1]) + 2 if len(other) else 1
+
+
+Recording = str | Path | Events | np.ndarray | Tensor
+"""A file; events; or frames ``[T, P, H, W]``, or an image ``[C, H, W]`` uint8."""
+
+
+class Model(nn.Module):
+    """A trained network in evaluation mode, with everything that its input needs.
+
+    As a module it takes what the network takes: event frames ``[N, T, P, H, W]`` of counts, or normalised images
+    ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. :meth:`predict` takes recordings.
+
+    Attributes:
+        spec: The experiment it was trained by.
+        T: Number of time steps.
+        classes: Names of the classes, in the order of the outputs.
+        input_shape: ``(P, H, W)`` of a frame, ``(C, H, W)`` of an image.
+        trained: Where the weights come from.
+    """
+
+    def __init__(self, trained: TrainedModel) -> None:
+        super().__init__()
+        self.trained, self.spec = trained, trained.spec
+        self.network = trained.network
+        self.T = trained.spec.T
+        self.classes = tuple(trained.spec.dataset.classes)
+        self.input_shape = trained.network.input_shape
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``."""
+        votes: Tensor = self.network(x, self.T)
+        return votes
+
+    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Runs one time step; the caller keeps the neurons' state.
+
+        Args:
+            frame: ``[N, P, H, W]``: the frames of one step, or images that are shown again at every step.
+            state: What the step before returned; None at the first.
+
+        Returns:
+            Votes ``[N, classes]`` of this step, and the state for the next.
+        """
+        votes, state = self.network.step(frame, state)
+        return votes, state
+
+    @overload
+    def predict(self, recording: Recording) -> Prediction: ...
+    @overload
+    def predict(self, recording: list[Recording] | tuple[Recording, ...]) -> list[Prediction]: ...
+    def predict(self, recording: Recording | list[Recording] | tuple[Recording, ...]) -> Prediction | list[Prediction]:
+        """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
+
+        Args:
+            recording: A file of any known event format; events (:class:`~plifctl.data.formats.Events` or a structured
+                array with the fields t in µs, x, y, p); frames ``[T, P, H, W]``; an image ``[C, H, W]`` uint8, or
+                float in 0…1. Or a list or tuple of these.
+
+        Returns:
+            A prediction, or a list of them in the same order.
+
+        Raises:
+            RawDataError: A file cannot be read or holds no events.
+            UsageError: The input does not fit the network.
+        """
+        if isinstance(recording, list | tuple):
+            return self._predict_all(recording)
+        return self._predict_all([recording])[0]
+
+    def _predict_all(self, recordings: Sequence[Recording]) -> list[Prediction]:
+        found: list[Prediction] = []
+        device = next(self.network.parameters()).device
+        for start in range(0, len(recordings), BATCH):
+            part = recordings[start : start + BATCH]
+            samples = [self._input(recording) for recording in part]
+            for group in _of_equal_shape(samples):
+                batch = torch.stack([samples[index] for index in group]).to(device)
+                with torch.no_grad():
+                    votes = self(batch).float().cpu().numpy()
+                found += [self._prediction(votes[:, place], part[index]) for place, index in enumerate(group)]
+        return found
+
+    def _prediction(self, rates: np.ndarray, recording: Recording) -> Prediction:
+        total = rates.cumsum(0)
+        over_time = total.argmax(1)
+        label, votes = int(over_time[-1]), float(total[-1].sum())
+        share = float(total[-1, label]) / votes if votes else 0.0
+        source = str(recording) if isinstance(recording, str | Path) else type(recording).__name__
+        return Prediction(label, self.classes[label], share, rates, over_time, source)
+
+    def _input(self, recording: Recording) -> Tensor:
+        """Returns what the network takes of one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
+        if isinstance(recording, str | Path):
+            return self._frames(*_read_events(self.spec, Path(recording).expanduser()))
+        if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
+            return self._frames(Events.of(recording), "events")
+        array = torch.as_tensor(recording)
+        if array.dim() == 4 and self.spec.dataset.kind == "events":
+            return self._checked(array, array.shape[1:])
+        if array.dim() == 3 and self.spec.dataset.kind == "images":
+            return self._normalised(self._checked(array, array.shape), whole_numbers=not array.is_floating_point())
+        wanted = "frames [T, P, H, W]" if self.spec.dataset.kind == "events" else "an image [C, H, W]"
+        raise UsageError(f"{self.spec.title}: found an array of shape {list(array.shape)}, expected {wanted}")
+
+    def _checked(self, array: Tensor, shape: torch.Size) -> Tensor:
+        if tuple(shape) != tuple(self.input_shape):
+            found, wanted = ("×".join(map(str, one)) for one in (shape, self.input_shape))
+            raise UsageError(f"{self.spec.title}: found {found}, the network takes {wanted}")
+        return array.to(torch.float32)
+
+    def _normalised(self, image: Tensor, *, whole_numbers: bool) -> Tensor:
+        x = image / 255 if whole_numbers else image
+        if self.spec.train.normalise != "per-set":
+            return x
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.spec.dataset.mean, self.spec.dataset.std))
+        return (x - mean) / std
+
+    def _frames(self, events: Events, where: str) -> Tensor:
+        framing = self.spec.framing
+        if framing.frames is None:
+            raise UsageError(f"{self.spec.title} classifies images, not events: {where}")
+        selected = select_events(framing, events, Path(where).stem)
+        if not len(selected):
+            raise RawDataError(f"{where}: no events to frame", hint="is it a recording of this sensor, and not empty?")
+        frames = count_frames(framing, selected, self.T if framing.T is None else None, dtype=np.uint32, where=where)
+        return torch.from_numpy(frames.astype(np.float32))
+
+
+def load_model(
+    name: str | Path,
+    *,
+    checkpoint: CheckpointName = "best",
+    fold_bn: bool = False,
+    device: str | None = None,
+    kernel: Kernel = "auto",
+    runs_dir: Path | None = None,
+) -> Model:
+    """Returns the trained network of a run, a checkpoint, or an exported file.
+
+    Args:
+        name: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
+        checkpoint: Which of a run's checkpoints.
+        fold_bn: Fold batch norms into the convolutions before them.
+        device: Torch device; None: a GPU where there is one.
+        kernel: Kernel of the spiking layers.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        UsageError: There is no such run.
+        CheckpointError: It has no checkpoint, or it is damaged.
+    """
+    path = find_checkpoint(str(Path(name).expanduser()), checkpoint, runs_dir or paths.runs_dir())
+    return Model(load_trained(path, choose_device(device, kernel), fold=fold_bn, kernel=kernel))
+
+
+def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:
+    """Yields neighbouring samples that can be stacked, as indices: slices of a fixed duration may differ in number."""
+    group: list[int] = []
+    for index, sample in enumerate(samples):
+        if group and sample.shape != samples[group[-1]].shape:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+def _read_events(spec: ExperimentSpec, path: Path) -> tuple[Events, str]:
+    if spec.frames is None:
+        raise UsageError(f"{path}: {spec.title} classifies images, not recordings of events")
+    if not path.is_file():
+        raise RawDataError(f"{path}: no such file", hint="predict takes files of recordings")
+    events, _ = decode_recording(spec.framing, path.read_bytes(), str(path))
+    return events, str(path)

@@ -1,0 +1,244 @@
+"""From raw recordings to a cache: what ``plifctl prepare`` does, and ``train --prepare``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from plifctl import cache as caches
+from plifctl import paths
+from plifctl.cache import Cache, CacheBuilder, CacheKey
+from plifctl.config.choices import Compression, Recipe
+from plifctl.config.dataset import MAX_T, Framing
+from plifctl.config.registry import Registry, load_registry
+from plifctl.data.datasets import open_raw
+from plifctl.data.datasets.base import EventDataset, ImageDataset, Visit
+from plifctl.data.source import RawSource
+from plifctl.errors import MissingRawDataError, UsageError
+from plifctl.pipeline.commands import prepare_command, usual_time_steps
+from plifctl.pipeline.download import DownloadPlan, download_missing, plan_download
+from plifctl.pipeline.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """The options of ``plifctl prepare``.
+
+    Attributes:
+        dataset: Name of a data set in the registry.
+        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration.
+        recipe: Which choices of framing: the paper's text or the authors' code.
+        overrides: Changes to them, texts ``frames.key=value``.
+        source: Where the raw files are, and how to read them.
+        force: Build the cache even if it exists.
+        compression: Compression of the samples.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+    """
+
+    dataset: str
+    T: int | None = None
+    recipe: Recipe = "paper"
+    overrides: tuple[str, ...] = ()
+    source: RawSource = field(default_factory=RawSource)
+    force: bool = False
+    compression: Compression = "zstd"
+    cache_dir: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cache that is ready to use; ``built`` tells whether this call built it."""
+
+    cache: Cache
+    built: bool
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What :func:`prepare` would do.
+
+    Attributes:
+        framing: The data set, and how it is framed.
+        download: The files to download first; None where all are there. Without them nothing else is known.
+        hit: Whether the cache exists.
+        key: Key of the cache.
+        path: Where it is, or would be.
+        nearest: The existing cache that comes closest, and where it differs; empty on a hit or with force.
+        samples: Number of samples.
+        nbytes: Size before compression; with slices of a fixed duration, of one frame.
+        verified: Every raw file has its published checksum.
+        complete: The official numbers of samples are there.
+    """
+
+    framing: Framing
+    download: DownloadPlan | None = None
+    hit: bool = False
+    key: CacheKey | None = None
+    path: Path | None = None
+    nearest: str = ""
+    samples: int = 0
+    nbytes: int = 0
+    verified: bool = False
+    complete: bool = False
+
+
+def prepare(options: PrepareOptions, progress: Progress = silent) -> Prepared:
+    """Returns the cache of a data set, built unless it exists.
+
+    Raises:
+        UsageError: Unknown data set, or T is missing or impossible.
+        RawDataError: The raw files are missing, damaged, or differ from the published ones.
+        MachineError: The disk is full, or a folder cannot be written.
+    """
+    registry = load_registry()
+    framing = resolve_framing(options, registry)
+    return build_cache(
+        framing,
+        _source(options),
+        command=_command(options, framing),
+        force=options.force,
+        compression=options.compression,
+        progress=progress,
+    )
+
+
+def plan_prepare(options: PrepareOptions, progress: Progress = silent) -> PreparePlan:
+    """Returns what :func:`prepare` would do; reads the raw data, writes nothing.
+
+    Raises:
+        UsageError: As :func:`prepare`.
+        RawDataError: As :func:`prepare`; missing files only where they cannot or must not be downloaded.
+    """
+    framing, source = resolve_framing(options, load_registry()), _source(options, remember=False)
+    folder, command = options.cache_dir or paths.cache_dir(), _command(options, framing)
+    try:
+        raw = open_raw_reported(framing, source, progress)
+    except MissingRawDataError as missing:
+        plan = plan_download(framing.dataset, missing, source)
+        if not (source.download and plan.possible):
+            missing.hint = plan.instructions(command) or missing.hint
+            raise
+        return PreparePlan(framing, download=plan)
+    for note in raw.notes:
+        _log.warning(note)
+    key = caches.key_of(raw)
+    hit = not options.force and caches.cached(key, folder, made_by=command) is not None
+    return PreparePlan(
+        framing,
+        hit=hit,
+        key=key,
+        path=key.path(folder),
+        nearest="" if hit or options.force else caches.nearest(key.fields, folder),
+        samples=len(raw.samples),
+        nbytes=caches.expected_bytes(raw),
+        verified=raw.verified,
+        complete=raw.complete,
+    )
+
+
+def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
+    """Returns the data set with its framing, T checked against what it needs.
+
+    Raises:
+        UsageError: Unknown data set or key; T is missing, out of range, or given with slices of a fixed duration.
+        RegistryError: The data set's file is invalid.
+    """
+    framing, T = registry.dataset(options.dataset, options.recipe, options.overrides), options.T
+    title = framing.dataset.title
+    if framing.frames is None and T is not None:
+        _log.info("%s is cached once for all T: images are shown for T steps (of the experiment) in training", title)
+    elif not framing.needs_T and T is not None:
+        raise UsageError("--T: slices of a fixed duration are as many as the longest sample needs", hint="omit --T")
+    elif framing.needs_T and T is None:
+        raise UsageError(
+            f"{title}: event data sets need --T (number of frames)",
+            hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(options.dataset, registry)}",
+        )
+    if T is not None and not 1 <= T <= MAX_T:
+        raise UsageError(f"--T {T}: expected 1 to {MAX_T}")
+    return framing.with_T(T)
+
+
+def build_cache(
+    framing: Framing,
+    source: RawSource,
+    *,
+    command: str,
+    force: bool = False,
+    compression: Compression = "zstd",
+    progress: Progress = silent,
+) -> Prepared:
+    """Returns a cache, built unless it exists; downloads what is missing, logs what the user must know of the data.
+
+    Args:
+        framing: The data set, and how it is framed.
+        source: Where the raw files are; its cache_dir is where the cache belongs.
+        command: The command that builds the cache, kept in it and named in hints.
+        force: Build even if it exists.
+        compression: Compression of the samples.
+        progress: Opens the tasks of reading, downloading and framing.
+
+    Raises:
+        MissingRawDataError: Files are missing that cannot or must not be downloaded; says how to get them.
+    """
+    with CacheBuilder(
+        framing,
+        source.cache_dir or paths.cache_dir(),
+        workers=source.workers,
+        force=force,
+        compression=compression,
+        made_by=command,
+        progress=lambda done, total: task.update(done, total),
+    ) as builder:
+        raw = _open_or_download(framing, source, command, progress, builder.visitor)
+        for note in raw.notes:
+            _log.warning(note)
+        with progress(f"framing {framing.dataset.title}", "samples") as task:
+            cache = builder.finish(raw)
+    return Prepared(cache, builder.built)
+
+
+def open_raw_reported(
+    framing: Framing, source: RawSource, progress: Progress, visit: Callable[[], Visit | None] = lambda: None
+) -> EventDataset | ImageDataset:
+    """Opens raw data as :func:`~plifctl.data.datasets.open_raw`, reporting the megabytes read."""
+    title = f"reading {framing.dataset.title}"
+    _log.info("%s …", title)
+    with progress(title, "MB") as task:
+
+        def report(done: int, total: int) -> None:
+            task.update(done // 10**6, max(1, total // 10**6))
+
+        return open_raw(framing, source, progress=report, visit=visit)
+
+
+def _open_or_download(
+    framing: Framing, source: RawSource, command: str, progress: Progress, visit: Callable[[], Visit | None]
+) -> EventDataset | ImageDataset:
+    try:
+        return open_raw_reported(framing, source, progress, visit)
+    except MissingRawDataError as missing:
+        plan = plan_download(framing.dataset, missing, source)
+        if not (source.download and plan.possible):
+            missing.hint = plan.instructions(command) or missing.hint
+            raise
+    download_missing(plan, progress)
+    return open_raw_reported(framing, source, progress, visit)
+
+
+def _source(options: PrepareOptions, *, remember: bool = True) -> RawSource:
+    return replace(options.source, cache_dir=options.cache_dir or paths.cache_dir(), remember=remember)
+
+
+def _command(options: PrepareOptions, framing: Framing) -> str:
+    return prepare_command(
+        framing,
+        recipe=options.recipe,
+        overrides=options.overrides,
+        source=options.source,
+        cache_dir=options.cache_dir,
+    )

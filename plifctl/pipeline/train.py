@@ -1,0 +1,514 @@
+"""A training from the cache to the result record: what ``plifctl train`` and ``plifctl validate`` do.
+
+In several processes (torchrun, srun) every rank calls :func:`train`; the first one keeps the run and reports, the
+others train along.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from plifctl import paths
+from plifctl.cache import Cache
+from plifctl.config.base import flatten
+from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import Experiment, load_registry
+from plifctl.data.source import RawSource
+from plifctl.errors import CheckpointError, Interrupted, ResumeError, UsageError, join_problems
+from plifctl.pipeline.commands import prepare_command_of, training_verb
+from plifctl.pipeline.device import choose_device
+from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import (
+    ResultRecord,
+    Run,
+    RunData,
+    RunRecorder,
+    StepProgress,
+    create_run,
+    describe_machine,
+    find_run,
+    load_checkpoint,
+)
+from plifctl.training.batches import BatchLoader, steps_per_epoch
+from plifctl.training.distributed import Group, Ranks, compare_ranks, rank_device, process_group, rank_info
+from plifctl.training.optimizer import check_options, graph_unsupported_reason
+from plifctl.training.progress import EpochRow
+from plifctl.training.sample_store import choose_placement
+from plifctl.training.splits import Split, split_a, split_b
+from plifctl.training.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of ``plifctl train`` and ``plifctl validate``: a new training, or one to resume.
+
+    Attributes:
+        protocol: A (``train``) or B (``validate``).
+        experiment: A name in the registry, or an experiment; None: that of the run to resume.
+        resume: Run to resume: path, id, part of an id, or ``last``; None: a new run.
+        recipe: Recipe of a named experiment; None: ``paper``, or that of the run to resume.
+        overrides: Changes to a named experiment, texts ``key=value``.
+        build_cache: Build the cache where it does not exist.
+        source: Raw data to build it from.
+        device: Torch device; None: a GPU where there is one.
+        data_in: Where samples are held; None: wherever they fit.
+        kernel: Implementation of the spiking layers.
+        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
+        graph: Record a training step as a CUDA graph and replay it.
+        checkpoint_every: Save the state every so many steps as well; 0: after epochs and on signals only.
+        rank_timeout: Seconds to wait for a rank that does not answer.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+    """
+
+    protocol: Protocol = "A"
+    experiment: str | Experiment | None = None
+    resume: str | None = None
+    recipe: Recipe | None = None
+    overrides: tuple[str, ...] = ()
+    build_cache: bool = False
+    source: RawSource = field(default_factory=RawSource)
+    device: str | None = None
+    data_in: DataPlacement | None = None
+    kernel: Kernel = "auto"
+    deterministic: bool = False
+    graph: bool = False
+    checkpoint_every: int = 0
+    rank_timeout: float = 120.0
+    cache_dir: Path | None = None
+    runs_dir: Path | None = None
+
+    @property
+    def verb(self) -> str:
+        """The subcommand of the protocol."""
+        return training_verb(self.protocol)
+
+
+class TrainObserver:
+    """What the caller of :func:`train` hears of a training, and how it stops one; override what is wanted."""
+
+    def on_rank(self, rank: int) -> None:
+        """Called first in each of several processes."""
+
+    def on_rank_failure(self, *, reported: bool) -> None:
+        """Called when this rank fails; ``reported``: the first rank has reported the failure already."""
+
+    def training(self) -> AbstractContextManager[None]:
+        """Context of the training on every rank: signal handlers can be installed here."""
+        return nullcontext()
+
+    def display(self, run: Run, spec: ExperimentSpec) -> AbstractContextManager[None]:
+        """Context of the training on the first rank: a live display can be shown here."""
+        return nullcontext()
+
+    def on_step(self, progress: StepProgress) -> None:
+        """Called after each batch, on the first rank."""
+
+    def on_epoch(self, row: dict[str, Any]) -> bool | None:
+        """Called after each epoch with its row of ``metrics.jsonl``, on the first rank; False stops the training."""
+        return None
+
+    def stop_signal(self) -> int | None:
+        """Returns the number of the signal that asks the training to stop, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished training.
+
+    Attributes:
+        run: Its run directory.
+        record: Its result.
+        trained: False where the run had been finished before, and nothing was left to train.
+    """
+
+    run: Run
+    record: ResultRecord
+    trained: bool
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """What a training would do: fields in the order in which they are shown."""
+
+    experiment: str
+    recipe: Recipe
+    protocol: Protocol
+    modified: list[str]
+    cache: str
+    train: int
+    validation: int
+    test: int
+    T: int
+    epochs: int
+    steps_per_epoch: int
+    device: str
+    data_in: DataPlacement
+    runs_dir: str
+
+
+def train(
+    options: TrainOptions, observer: TrainObserver | None = None, progress: Progress = silent
+) -> TrainResult | None:
+    """Trains an experiment, or resumes a run, to its last epoch.
+
+    Args:
+        options: What to train, and how.
+        observer: Hears of each step and epoch, and may stop the training.
+        progress: Opens the tasks of building a cache.
+
+    Returns:
+        The result; None on all ranks but the first.
+
+    Raises:
+        UsageError: Unknown experiment, run or option.
+        ResumeError: The run to resume was made with other settings.
+        CacheError: There is no cache, and it is not to be built.
+        RunError: The training failed.
+        Interrupted: It was asked to stop; its state is saved.
+    """
+    observer = observer or TrainObserver()
+    info = rank_info()
+    if info is None:
+        return _train(options, observer, progress, Ranks())
+    group: Group | None = None
+    observer.on_rank(info.rank)
+    try:
+        with process_group(info, options.rank_timeout) as group:
+            return _train(replace(options, device=rank_device(info, options.device)), observer, progress, group)
+    except (Exception, Interrupted):
+        observer.on_rank_failure(reported=group is not None and group.first_rank_reported)
+        raise
+
+
+def plan_training(options: TrainOptions) -> TrainPlan:
+    """Returns what :func:`train` would do; reads the cache, builds and writes nothing.
+
+    Raises:
+        UsageError, ResumeError, CacheError: As :func:`train`.
+    """
+    setup = _set_up(replace(options, build_cache=False), silent, Ranks())
+    spec, split = setup.spec, setup.split
+    return TrainPlan(
+        experiment=spec.name,
+        recipe=spec.recipe,
+        protocol=options.protocol,
+        modified=list(setup.experiment.modified),
+        cache=str(setup.cache.path),
+        train=len(split.train),
+        validation=len(split.validation),
+        test=len(split.test),
+        T=spec.T,
+        epochs=spec.train.epochs,
+        steps_per_epoch=steps_per_epoch(len(split.train), spec.train),
+        device=str(setup.device),
+        data_in=setup.place,
+        runs_dir=str(options.runs_dir or paths.runs_dir()),
+    )
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What all ranks train with."""
+
+    options: TrainOptions
+    experiment: Experiment
+    resumed: Run | None
+    cache: Cache
+    split: Split
+    device: torch.device
+    place: DataPlacement
+    ranks: Ranks
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        return self.experiment.spec
+
+    def trainer(self, recorder: _ObservedRecorder | _RankRecorder) -> Trainer:
+        """Returns the training at its beginning."""
+        options = self.options
+        batches = BatchLoader(self.cache, self.spec, self.device, data_in=self.place, ranks=self.ranks)
+        return Trainer(
+            self.spec,
+            batches,
+            self.split,
+            recorder,
+            checkpoint_every=options.checkpoint_every,
+            kernel=options.kernel,
+            graph=options.graph,
+        )
+
+
+def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
+    """Resolves everything that a training needs; each error that can be found before training is found here."""
+    runs_dir = options.runs_dir or paths.runs_dir()
+    resumed = find_run(options.resume, runs_dir) if options.resume is not None else None
+    experiment = _resumed_experiment(options, resumed) if resumed is not None else _new_experiment(options)
+    spec = experiment.spec
+    check_options(spec.train)
+    device = choose_device(options.device, options.kernel)
+    if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
+        raise UsageError(f"--graph: {why}", hint="omit --graph")
+    with ranks.first_rank_first():
+        cache = _training_cache(options, spec, resumed, progress, may_build=ranks.rank == 0)
+    compare_ranks(
+        ranks,
+        {
+            "experiment": spec.digest[:12],
+            "train.seed": spec.train.seed,
+            "train.epochs": spec.train.epochs,
+            "cache": cache.content_digest[:12],
+            "run to resume": resumed and resumed.name,
+            "--checkpoint-every": options.checkpoint_every,
+            "kind of device": device.type,
+            "plifctl": paths.code_version(),
+            "torch": torch.__version__,
+        },
+    )
+    place, why_there = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
+    split = _split(options.protocol, spec, cache)
+    for note in split.notes:
+        _log.warning(note)
+    if experiment.modified:
+        _log.info("modified: %s; the run stays out of the paper's tables", ", ".join(experiment.modified))
+    _log.info(why_there)
+    return _Setup(options, experiment, resumed, cache, split, device, place, ranks)
+
+
+def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult | None:
+    setup = _set_up(options, progress, ranks)
+    resumed = setup.resumed
+    if resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, setup.spec)):
+        record = resumed.record()
+        longer = "stopped early" if record.stopped_early else "a larger --epochs continues it"
+        _log.info("%s is finished; %s", resumed.name, longer)
+        return TrainResult(resumed, record, trained=False) if ranks.rank == 0 else None
+    if ranks.rank > 0:
+        _train_along(setup, observer)
+        return None
+    environment = {
+        **describe_machine(str(setup.device), torch.get_num_threads(), ranks.size),
+        "kernel": options.kernel,
+        "deterministic": options.deterministic,
+        "graph": options.graph,
+    }
+    run = resumed or create_run(
+        options.runs_dir or paths.runs_dir(),
+        setup.experiment,
+        options.protocol,
+        cache={"path": str(setup.cache.path), "content_digest": setup.cache.content_digest},
+        split=setup.split.to_json(setup.cache.sample_ids),
+        environment=environment,
+    )
+    return TrainResult(run, _train_run(setup, run, environment, observer), trained=True)
+
+
+def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> ResultRecord:
+    """Trains the run to its end from its saved state, and writes the record."""
+    cache, split, spec, ranks = setup.cache, setup.split, setup.spec, setup.ranks
+    data = RunData(
+        verified=cache.verified,
+        complete=cache.complete_set,
+        train=len(split.train),
+        validation=len(split.validation),
+        test=len(split.test),
+        cache=cache.content_digest,
+    )
+    recorder = _ObservedRecorder(run, spec, observer)
+    with recorder.live(), observer.training(), ranks.propagate_errors():
+        trainer = setup.trainer(recorder)
+        state = ranks.broadcast_from_first(lambda: _saved_state(run))
+        if state is not None:
+            trainer.restore(state)
+        recorder.begin(setup.experiment, trainer.progress.epoch)
+        _log_start(run, spec, trainer, setup.device)
+        with observer.display(run, spec):
+            try:
+                outcome = trainer.run()
+            except Interrupted as stopped:
+                stopped.hint = f"to continue: plifctl {setup.options.verb} --resume {run.name}"
+                raise
+        return recorder.finish(outcome, setup.experiment, data, environment)
+
+
+def _train_along(setup: _Setup, observer: TrainObserver) -> None:
+    """Trains step by step with the first rank; keeps and reports nothing."""
+    with observer.training(), setup.ranks.propagate_errors():
+        trainer = setup.trainer(_RankRecorder(observer))
+        state = setup.ranks.broadcast_from_first(lambda: None)
+        if state is not None:
+            trainer.restore(state)
+        trainer.run()
+
+
+def _log_start(run: Run, spec: ExperimentSpec, trainer: Trainer, device: torch.device) -> None:
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    _log.info("%s: %s parameters on %s, run %s", spec.title, f"{parameters:,}", device, run.path)
+    if trainer.progress.epoch or trainer.progress.step:
+        _log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+
+
+def _is_done(run: Run, spec: ExperimentSpec) -> bool:
+    if run.status() != "finished":
+        return False
+    record = run.record()
+    return record.stopped_early or spec.train.epochs <= record.epochs
+
+
+def _new_experiment(options: TrainOptions) -> Experiment:
+    experiment = options.experiment
+    if experiment is None:
+        raise UsageError(
+            "missing argument: EXPERIMENT", hint=f"plifctl {options.verb} demo; plifctl ls lists experiments"
+        )
+    if isinstance(experiment, str):
+        registry = load_registry()
+        experiment = registry.experiment(experiment, recipe=options.recipe or "paper", overrides=options.overrides)
+    return experiment.under(options.protocol)
+
+
+def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment of a run to resume; only its number of epochs may differ, and only grow."""
+    config = run.config()
+    if config.protocol != options.protocol:
+        raise ResumeError(
+            f"{run.name} follows protocol {config.protocol}",
+            hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
+        )
+    if isinstance(options.experiment, Experiment):
+        resolved = options.experiment.under(options.protocol)
+    else:
+        resolved = _named_again(options, run)
+    was, now = config.spec, resolved.spec
+    before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
+    different = [
+        f"{key}: was {before.get(key)}, now {after.get(key)}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+    if now.train.epochs < was.train.epochs:
+        different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
+    if different:
+        raise ResumeError(
+            join_problems([f"{run.name} was made with other settings:", *different]),
+            hint=f"plifctl {options.verb} --resume {run.name}",
+        )
+    return resolved
+
+
+def _named_again(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment of a run as the registry has it now, with the run's overrides and the new ones."""
+    config, registry = run.config(), load_registry()
+    changed = {text.split("=")[0].strip() for text in options.overrides}
+    kept = [text for text in config.overrides if text.split("=")[0].strip() not in changed]
+    if config.experiment not in registry.experiments():
+        raise ResumeError(
+            f"{run.name} belongs to the experiment {config.experiment}, which is in no registry folder",
+            hint="export PLIFCTL_REGISTRY as it was when the run began",
+        )
+    name, recipe = options.experiment or config.experiment, options.recipe or config.recipe
+    assert isinstance(name, str)
+    experiment = registry.experiment(name, recipe=recipe, overrides=[*kept, *options.overrides])
+    return experiment.under(options.protocol)
+
+
+def _training_cache(
+    options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress, *, may_build: bool
+) -> Cache:
+    """Returns the cache; that of a run to resume must have the content it was trained on."""
+    content = str(resumed.info()["cache"]["content_digest"]) if resumed is not None else None
+    cache = experiment_cache(
+        spec,
+        options.cache_dir,
+        content=content,
+        build_from=options.source if options.build_cache and may_build else None,
+        progress=progress,
+    )
+    if resumed is not None and content != cache.content_digest:
+        command = prepare_command_of(spec, load_registry(), source=options.source, cache_dir=options.cache_dir)
+        raise ResumeError(
+            f"{resumed.name} was trained on a cache of content {str(content)[:12]}; "
+            f"{cache.path} has {cache.content_digest[:12]}",
+            hint=f"prepare the same raw data again: {command}",
+        )
+    return cache
+
+
+def _split(protocol: Protocol, spec: ExperimentSpec, cache: Cache) -> Split:
+    if protocol == "A":
+        return split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes)
+    return split_b(
+        cache.labels,
+        cache.is_test,
+        train_fraction=spec.validation.train_fraction,
+        rounding=spec.validation.rounding,
+        subset=spec.train.subset,
+        classes=spec.dataset.classes,
+    )
+
+
+def _saved_state(run: Run) -> dict[str, Any] | None:
+    """Returns the state that a run is resumed from; None where it starts from its beginning."""
+    if run.checkpoint("last").exists():
+        return load_checkpoint(run.checkpoint("last"))
+    # the state is saved after an epoch's row: killed in between in the first epoch, a run has a row and no state
+    if len(run.metrics()) > 1 or run.status() == "finished":
+        raise CheckpointError(
+            f"{run.checkpoint('last')}: missing, the run cannot be resumed", hint="start a new run: omit --resume"
+        )
+    return None
+
+
+class _ObservedRecorder(RunRecorder):
+    """A recorder that passes on what happens to an observer."""
+
+    def __init__(self, run: Run, spec: ExperimentSpec, observer: TrainObserver) -> None:
+        super().__init__(run, spec)
+        self._observer = observer
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        super().on_step(epoch, step, steps, loss, part)
+        assert self.beat is not None
+        self._observer.on_step(self.beat)
+
+    def on_epoch(self, row: EpochRow) -> None:
+        super().on_epoch(row)
+        self._observer.on_epoch(asdict(row))
+
+    def stop_signal(self) -> int | None:
+        return self._observer.stop_signal()
+
+
+class _RankRecorder:
+    """The recorder of all ranks but the first: keeps nothing."""
+
+    def __init__(self, observer: TrainObserver) -> None:
+        self._observer = observer
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        """Keeps nothing."""
+
+    def on_epoch(self, row: EpochRow) -> None:
+        """Keeps nothing."""
+
+    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+        """Keeps nothing."""
+
+    def load_best(self) -> dict[str, Any]:
+        """Is called on the first rank only."""
+        raise AssertionError
+
+    def stop_signal(self) -> int | None:
+        """Returns the signal that this rank received."""
+        return self._observer.stop_signal()
