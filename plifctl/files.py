@@ -62,7 +62,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with machine_errors(path):
             yield temporary
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:  # Windows flushes no file that was opened for reading
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~UMASK)  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import threading
 import weakref
 import zipfile
 from collections.abc import Callable
@@ -56,7 +57,7 @@ class ZipReader:
             self._size = len(archive)
             self._bytes = lambda count, start: archive[start : start + count]
         else:
-            file = os.open(archive, os.O_RDONLY)
+            file = os.open(archive, os.O_RDONLY | getattr(os, "O_BINARY", 0))
             weakref.finalize(self, os.close, file)
             self._size = os.fstat(file).st_size
             self._bytes = partial(_read_at, file)
@@ -103,9 +104,22 @@ class ZipReader:
         return DamagedFileError(f"{self._where}: member {info.filename}: {what}", hint=hint)
 
 
+_SEEK_LOCK = threading.Lock()
+
+
+def _seek_and_read(file: int, count: int, start: int) -> bytes:
+    """``os.pread`` for systems without it (Windows): one thread at a time, since the file has one position."""
+    with _SEEK_LOCK:
+        os.lseek(file, start, os.SEEK_SET)
+        return os.read(file, count)
+
+
+_pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+
+
 def _read_at(file: int, count: int, start: int) -> bytes:
     blocks, left = [], count
-    while left and (block := os.pread(file, min(left, 2**30), start + count - left)):
+    while left and (block := _pread(file, min(left, 2**30), start + count - left)):
         blocks.append(block)
         left -= len(block)
     return blocks[0] if len(blocks) == 1 else b"".join(blocks)

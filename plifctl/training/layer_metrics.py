@@ -6,8 +6,6 @@ looks at everything else once an epoch.
 
 from __future__ import annotations
 
-import resource
-import sys
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
+from plifctl.training.process import peak_memory
 
 _ABOVE_ZERO = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -83,7 +82,7 @@ class LayerMetrics:
             "tau_quantiles": {name: _quantiles(_sorted(taus), TAU_QUANTILES) for name, taus in several.items()},
             "gradient_norm": self._gradient_norm(),
             "w_over_tau": self._w_over_tau(),
-            "peak_rss_bytes": _peak_rss(),
+            "peak_rss_bytes": peak_memory(),
             "peak_gpu_bytes": torch.cuda.max_memory_allocated(self._sums.device) if self._sums.is_cuda else None,
         }
         self._steps.zero_()
@@ -145,9 +144,3 @@ def _quantiles(ordered: np.ndarray, shares: tuple[float, ...]) -> list[float]:
     high = np.minimum(low + 1, len(ordered) - 1)
     below, above = ordered[low].astype(np.float64), ordered[high].astype(np.float64)
     return [float(value) for value in below + (above - below) * (at - low)]
-
-
-def _peak_rss() -> int:
-    """The most memory that this process has held at once, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,29 @@
+"""Members of zip archives read from several threads, on systems with and without positional reads."""
+
+from __future__ import annotations
+
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plifctl.data import zip_reader
+
+
+@pytest.mark.parametrize("has_pread", [True, False])
+def test_read_from_many_threads_returns_each_members_content(
+    has_pread: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_pread:
+        monkeypatch.setattr(zip_reader, "_pread", zip_reader._seek_and_read)
+    contents = {f"{i}.bin": np.random.default_rng(i).bytes(20_000 + i) for i in range(60)}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    reader = zip_reader.ZipReader(tmp_path / "a.zip", where="a.zip")
+    members = reader.infolist() * 4
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(reader.read, members))
+    assert all(content == contents[info.filename] for info, content in zip(members, found, strict=True))
