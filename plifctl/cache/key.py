@@ -9,7 +9,7 @@ from typing import Any
 
 from plifctl.config.base import digest_of, flatten
 from plifctl.config.dataset import Framing
-from plifctl.config.identity import hashed_frames
+from plifctl.config.identity import hashed_fields, hashed_words
 from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats import DECODER_VERSION
 from plifctl.data.frames import INTEGRATOR_VERSION
@@ -48,7 +48,7 @@ def readable(fields: Mapping[str, Any]) -> str:
 def raw_independent_key(framing: Framing) -> dict[str, Any]:
     """Returns the part of a key that is known without the raw data."""
     dataset, frames = framing.dataset, framing.frames
-    return {
+    fields = {
         "dataset": dataset.name,
         "layout": dataset.layout,
         "shape": list(dataset.shape),
@@ -57,9 +57,9 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
         "integrator_version": INTEGRATOR_VERSION if frames else None,
         "transforms_version": transforms_version(frames.transforms) if frames else None,
         "T": framing.T if framing.needs_T else None,
-        # only what was chosen: a choice that did not exist when a cache was built changes nothing for it
-        "frames": hashed_frames(frames.model_dump(mode="json", exclude_defaults=True)) if frames else None,
+        "frames": hashed_fields(frames, "frames") if frames else None,
     }
+    return hashed_words(fields)
 
 
 def key_of(raw: EventDataset | ImageDataset) -> CacheKey:

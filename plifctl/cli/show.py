@@ -41,7 +41,7 @@ def show(
 
     Example: plifctl show gesture-plif --recipe authors
     """
-    from plifctl.config.base import flattened
+    from plifctl.config.base import flatten
 
     registry = options.registry()
     if params:
@@ -51,7 +51,7 @@ def show(
     if as_json:
         console.emit_json({"spec": tree, "origins": origins})
         return
-    rows = [(key, _text(value), _near(origins.get(key, ""))) for key, value in flattened(tree).items()]
+    rows = [(key, _text(value), _near(origins.get(key, ""))) for key, value in flatten(tree).items()]
     console.emit_table(("key", "value", "from"), rows)
 
 
@@ -59,7 +59,7 @@ def _experiment(
     registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
 ) -> ExperimentSpec:
     """The experiment whose layers are asked for: of a network alone neither input, classes nor neuron are known."""
-    from plifctl.config.registry import unknown
+    from plifctl.config.registry import unknown_name
 
     if kind in (None, "experiment") and name in registry.experiments():
         return registry.experiment(name, recipe=recipe, overrides=overrides).spec
@@ -72,7 +72,7 @@ def _experiment(
             if using
             else f"plifctl show EXPERIMENT --params --set network={name}",
         )
-    raise unknown("experiment", name, registry.experiments())
+    raise unknown_name("experiment", name, registry.experiments())
 
 
 def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
@@ -129,7 +129,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
 def _resolve(
     registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    from plifctl.config.registry import unknown
+    from plifctl.config.registry import unknown_name
 
     if kind in (None, "experiment") and name in registry.experiments():
         resolved = registry.experiment(name, recipe=recipe, overrides=overrides)
@@ -145,7 +145,7 @@ def _resolve(
         return registry.network(name).model_dump(mode="json"), {}
     names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
     known = names[kind] if kind is not None else [name for some in names.values() for name in some]
-    raise unknown(kind or "name", name, known)
+    raise unknown_name(kind or "name", name, known)
 
 
 def _text(value: Any) -> str:

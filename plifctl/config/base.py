@@ -1,26 +1,26 @@
-"""What all specs have in common."""
+"""What all specs share: their base class, and the text and digest of a tree of values."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
-class Misfit(ValueError):
-    """Values that do not fit each other.
+class InconsistentValues(ValueError):
+    """Values that are valid each by itself but do not fit each other.
 
     Args:
         message: What does not fit.
-        blame: The dotted path, as a tuple, of the value that is likeliest wrong.
+        path: Path of the value that is most likely wrong.
     """
 
-    def __init__(self, message: str, blame: tuple[str, ...]) -> None:
+    def __init__(self, message: str, path: tuple[str, ...]) -> None:
         super().__init__(message)
-        self.blame = blame
+        self.path = path
 
 
 class Spec(BaseModel):
@@ -29,36 +29,42 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def nested_spec(annotation: Any) -> type[Spec] | None:
+    """Returns the spec that a field's type is or may be (``FramesSpec | None``); None for other types."""
+    kinds = (annotation, *get_args(annotation))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Spec)), None)
+
+
+def _check_plain(value: Any) -> Any:
     numbers = isinstance(value, list) and all(isinstance(part, int | float) for part in value)
     if not numbers and not isinstance(value, bool | int | float | str):
         raise ValueError(f"found {value}, expected a number, a text, true, false, or a [list] of numbers")
     return value
 
 
-Option = Annotated[Any, AfterValidator(_plain)]
-"""A value of an optimiser's or a schedule's own options."""
+Option = Annotated[Any, AfterValidator(_check_plain)]
+"""A value among the own options of an optimiser or a learning-rate schedule."""
 
 
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns the leaves of nested mappings by dotted path.
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the leaves of nested mappings by dotted path; an empty mapping is a leaf.
 
     Example:
-        >>> flattened({"train": {"lr": 0.1}, "T": 8})
+        >>> flatten({"train": {"lr": 0.1}, "T": 8})
         {'train.lr': 0.1, 'T': 8}
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        inner = isinstance(value, Mapping) and value  # an empty mapping is a value
-        flat |= flattened(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        nested = isinstance(value, Mapping) and value
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat
 
 
 def canonical_json(tree: Any) -> str:
-    """JSON with sorted keys and no spaces: one text for one meaning."""
+    """Returns JSON with sorted keys and no spaces: one text for one meaning."""
     return json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest_of(tree: Any) -> str:
-    """sha256 of the canonical JSON of ``tree``, hexadecimal."""
+    """Returns the sha256 of the canonical JSON of ``tree``, hexadecimal."""
     return hashlib.sha256(canonical_json(tree).encode()).hexdigest()

@@ -1,18 +1,25 @@
-"""Schema of an experiment: everything that decides the numbers of a run, and its digest."""
+"""An experiment: everything that decides the numbers of a run, its digest, and how it is saved as a file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from plifctl.config.base import Misfit, Spec, digest_of
+from plifctl import files
+from plifctl.config.base import InconsistentValues, Spec, digest_of, flatten
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, Framing, check_frames, frame_shape
-from plifctl.config.identity import current_keys, current_word, hashed_frames, hashed_recipe
+from plifctl.config.identity import current_keys, current_word, hashed_fields, hashed_words
 from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.config.overrides import is_modification, override_key
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
+from plifctl.config.yaml_tree import Origin, format_yaml
+from plifctl.errors import UsageError
 
 
 class Reported(Spec):
@@ -21,16 +28,6 @@ class Reported(Spec):
     accuracy_a: float = Field(gt=0, le=100)
     accuracy_b: float | None = Field(default=None, gt=0, le=100)
     source: str
-
-
-_LATER = {
-    "neuron": ("tau_per", "learn_threshold", "reset", "surrogate_width", "learn_surrogate_width"),
-    "train": (
-        *("tet_weight", "optimizer_options", "schedule_options"),
-        *("accumulate", "clip_norm", "precision", "early_stop", "event_augmentation"),
-    ),
-}
-"""Choices that came after the first runs: where they have their defaults, they leave the digest as it was."""
 
 
 class ExperimentSpec(Spec):
@@ -73,7 +70,7 @@ class ExperimentSpec(Spec):
             shapes_after(parse_structure(self.network.structure), shape, len(self.dataset.classes))
         except ValueError as error:
             text = f"network {self.network.name} does not fit {self.dataset.name}: {error}"
-            raise Misfit(text, ("network", "structure")) from None
+            raise InconsistentValues(text, ("network", "structure")) from None
         return self
 
     @property
@@ -82,32 +79,69 @@ class ExperimentSpec(Spec):
         return Framing(dataset=self.dataset, frames=self.frames).with_T(self.T)
 
     def identity(self) -> dict[str, Any]:
-        """The fields that two runs must share to be the same experiment: all but titles, epochs and seed."""
-        tree = self.model_dump(mode="json", exclude={"title": True, "reported": True, "train": {"epochs", "seed"}})
-        tree["dataset"] = {key: tree["dataset"][key] for key in ("name", "mean", "std")}
-        tree["recipe"] = hashed_recipe(self.recipe)
-        # a choice that did not exist when a run was made changes nothing for it
-        if self.frames is not None:
-            tree["frames"] = hashed_frames(self.frames.model_dump(mode="json", exclude_defaults=True))
-        for section, names in _LATER.items():
-            spec = getattr(self, section)
-            for name in names:
-                if getattr(spec, name) == type(spec).model_fields[name].get_default(call_default_factory=True):
-                    del tree[section][name]
-        return tree
+        """Returns the fields that two runs must share to be the same experiment; see :mod:`plifctl.config.identity`."""
+        return hashed_fields(self)
 
     @property
     def digest(self) -> str:
-        """sha256 of :meth:`identity`, hexadecimal."""
-        return digest_of(self.identity())
+        """sha256 of :meth:`identity` in the words of 0.1.0, hexadecimal."""
+        return digest_of(hashed_words(self.identity()))
 
-    def under(self, protocol: Protocol) -> ExperimentSpec:
+    def for_protocol(self, protocol: Protocol) -> ExperimentSpec:
         """Returns the experiment as a protocol runs it: B may have another T."""
         if protocol == "A" or self.validation.T is None:
             return self
         return self.model_copy(update={"T": self.validation.T})
 
 
-def is_modification(override: str) -> bool:
-    """Whether ``key=value`` makes another experiment: all keys do but seed and epochs."""
-    return override.split("=")[0].strip() not in ("train.seed", "train.epochs")
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment with all values looked up, where each comes from, and what was changed.
+
+    Attributes:
+        spec: The values.
+        origins: Where each value was written, by dotted path: file, line and column, or ``--set``.
+        overrides: Values that differ from the registry's experiment of that name, texts ``key=value``.
+    """
+
+    spec: ExperimentSpec
+    origins: Mapping[str, Origin]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def modified(self) -> tuple[str, ...]:
+        """The overrides that make this another experiment: all but seed and epochs."""
+        return tuple(filter(is_modification, self.overrides))
+
+    def for_protocol(self, protocol: Protocol) -> Experiment:
+        """Returns the experiment as a protocol runs it; a T among the overrides holds for both protocols."""
+        if "T" in map(override_key, self.overrides):
+            return self
+        spec = self.spec.for_protocol(protocol)
+        origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
+        return replace(self, spec=spec, origins=origins)
+
+    def save(self, path: str | Path) -> None:
+        """Writes a YAML file that ``plifctl train FILE`` and :func:`plifctl.config.registry.load_experiment` read.
+
+        The file states every value, so that its digest stays the same whatever becomes of the registry; data sets are
+        named. Values among the overrides are marked.
+
+        Raises:
+            UsageError: The file exists.
+        """
+        path = Path(path)
+        with files.machine_errors(path):
+            if path.exists():
+                raise UsageError(f"{path}: exists already", hint="choose another name, or remove it")
+            files.write_text(path, self._file_text(path))
+
+    def _file_text(self, path: Path) -> str:
+        values = flatten({**self.spec.model_dump(mode="json"), "dataset": self.spec.dataset.name})
+        stated = {key: value for key, value in values.items() if key in self.origins or key == "dataset"}
+        changed = [override_key(text) for text in self.overrides]
+        comments = {key: "changed" for key in stated for one in changed if f"{key}.".startswith(f"{one}.")}
+        return (
+            f"# Experiment {self.spec.name}, recipe {self.spec.recipe}: every value is stated and can be changed.\n"
+            f"#\n#   plifctl show {path.name}\n#   plifctl train {path.name}\n#\n" + format_yaml(stated, comments)
+        )

@@ -1,6 +1,8 @@
-"""Words that were renamed after 0.1.0: how documents of then are read, and what digests and cache keys still hold.
+"""What digests and cache keys are computed from, whatever fields and words have changed since 0.1.0.
 
-One word of 0.1.0 has three names today:
+Fields: :func:`hashed_fields` leaves out those added after 0.1.0 where they have their defaults.
+
+Words: one word of 0.1.0 has several names today:
 
 | 0.1.0 | today |
 |---|---|
@@ -9,10 +11,10 @@ One word of 0.1.0 has three names today:
 | block ``published:`` (accuracies of the paper) | block ``reported:`` |
 | folder ``published/`` of a registry | folder ``tables/`` |
 
-Digests of experiments and keys of caches were computed with the words of then, and never change: :func:`hashed_frames`
-and :func:`hashed_recipe` give what is hashed. Documents of then (registry files, ``config.yaml``, result records,
-checkpoints, exported models, ``--set`` and ``--recipe`` in scripts) are read as they are: the schemas pass each renamed
-value through :func:`current_word` and each renamed key through :func:`current_keys`. Nothing on disk is rewritten.
+Digests and cache keys are computed from the old words, and so never change: :func:`hashed_words`. Documents of 0.1.0
+(registry files, ``config.yaml``, result records, checkpoints, exported models, ``--set`` and ``--recipe`` in scripts)
+are read as they are: the schemas pass each renamed value through :func:`current_word` and each renamed key through
+:func:`current_keys`. Nothing on disk is rewritten.
 """
 
 from __future__ import annotations
@@ -22,12 +24,32 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from plifctl.config.base import Spec
 from plifctl.config.yaml_tree import Branch, Leaf
 
 _OLD, _NEW = "published", "authors"
 
 TABLE_FOLDERS = ("published", "tables")
 """Where a registry folder may hold tables: as of 0.1.0, and today; the later wins."""
+
+_FIELDS_OF_0_1_0: Mapping[str, tuple[str, ...]] = {
+    "": ("name", "recipe", "T", "dataset", "frames", "network", "neuron", "train", "validation"),
+    "dataset": ("name", "mean", "std"),
+    "network": ("name", "structure", "dropout", "batch_norm"),
+    "neuron": ("kind", "tau_0", "tau", "v_threshold", "v_reset", "surrogate", "detach_reset"),
+    "train": (
+        *("loss", "optimizer", "lr", "schedule", "cosine_period", "batch_size", "augmentation", "normalise"),
+        *("drop_last", "ties", "subset"),
+    ),
+    "validation": ("train_fraction", "rounding", "loader", "test", "T"),
+}
+"""Fields that are hashed even at their defaults, by section. Never to be changed."""
+
+_NOT_HASHED = (
+    *("title", "reported", "train.epochs", "train.seed"),
+    *("dataset.title", "dataset.layout", "dataset.kind", "dataset.shape", "dataset.classes", "dataset.samples"),
+)
+"""Descriptions, and what may differ between runs of one experiment. Never to be changed."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,19 +113,46 @@ def current_path(path: str) -> str:
     return f"reported{dot}{rest}" if first == _OLD else path
 
 
-def hashed_recipe(recipe: str) -> str:
-    """Returns the word that a digest holds for a recipe."""
-    return _OLD if recipe == _NEW else recipe
-
-
-def hashed_frames(frames: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a framing as digests and cache keys hold them.
+def hashed_words(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of an experiment, or of a cache key, in the words that digests are computed from.
 
     Example:
-        >>> hashed_frames({"slicing": "time", "axes": "authors"})
-        {'slicing': 'time', 'axes': 'published'}
+        >>> hashed_words({"recipe": "authors", "frames": {"slicing": "time", "axes": "authors"}})
+        {'recipe': 'published', 'frames': {'slicing': 'time', 'axes': 'published'}}
     """
-    return {key: _OLD if key == "axes" and value == _NEW else value for key, value in frames.items()}
+    hashed = dict(tree)
+    if hashed.get("recipe") == _NEW:
+        hashed["recipe"] = _OLD
+    if (frames := hashed.get("frames")) is not None and frames.get("axes") == _NEW:
+        hashed["frames"] = {**frames, "axes": _OLD}
+    return hashed
+
+
+def hashed_fields(spec: Spec, section: str = "") -> dict[str, Any]:
+    """Returns the fields of a spec that decide numbers, as JSON values.
+
+    A field that did not exist in 0.1.0 is left out where it has its default: it changes nothing for what was hashed
+    before it existed. No list is to be kept for that; a new field needs a default that means "as before".
+
+    Args:
+        spec: An experiment, or a section of one.
+        section: Dotted path of the section.
+    """
+    old_fields, values = _FIELDS_OF_0_1_0.get(section, ()), spec.model_dump(mode="json")
+    fields: dict[str, Any] = {}
+    for name, field in type(spec).model_fields.items():
+        path, value = f"{section}.{name}".removeprefix("."), getattr(spec, name)
+        is_default = value == field.get_default(call_default_factory=True)
+        if path in _NOT_HASHED or (is_default and name not in old_fields):
+            continue
+        if isinstance(value, Spec):
+            fields[name] = hashed_fields(value, path)
+        elif isinstance(value, tuple):
+            parts = zip(value, values[name], strict=True)
+            fields[name] = [hashed_fields(part, path) if isinstance(part, Spec) else plain for part, plain in parts]
+        else:
+            fields[name] = values[name]
+    return fields
 
 
 @cache

@@ -1,74 +1,35 @@
-"""The registry: YAML files become specs, every value with where it came from.
+"""The registry: YAML files become specs, every value with the place where it was written.
 
 Layers of an experiment, later wins: data set, network, ``_common.yaml``, the experiments file, the variant (each with
-its part of the recipe on top), ``--set``.
+its part of the recipe on top), a file of the user's own, ``--set``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from plifctl import paths
-from plifctl.config.augmentation import EVENT_AUGMENTATIONS
-from plifctl.config.base import Misfit, Spec
-from plifctl.config.choices import RECIPES, Protocol, Recipe
+from plifctl.config.base import flatten
+from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
-from plifctl.config.experiment import ExperimentSpec, is_modification
+from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_layer, current_word
 from plifctl.config.network import NetworkSpec
-from plifctl.config.transforms import TRANSFORMS
-from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merged, parse_value, read_tree
+from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
+from plifctl.config.problems import CHECK_HINT, validate_tree
+from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merge_layers, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 
-_S = TypeVar("_S", bound=Spec)
-
-_NOT_SET = ("name", "title", "recipe", "reported", "dataset")  # descriptions, and what is more than a value
-_LISTS: dict[str, tuple[str, Mapping[str, type[Spec]], str]] = {
-    "transforms": ("a transform", TRANSFORMS, "{name: drop-events, p: 0.1}"),
-    "event_augmentation": ("an augmentation", EVENT_AUGMENTATIONS, "{name: flip, p: 0.5}"),
-}
-"""The lists of a section whose items are told apart by name: what one is, by name, an example."""
 _NAME = re.compile(r"\w[\w.+-]*")
 _NAME_BYTES = 80
 """Names become parts of file names, which may have 255 bytes."""
 
-_FILE_KEYS = {*ExperimentSpec.model_fields, "extends", "recipes", "variants"} - {"name", "recipe"}
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """An experiment with nothing left to look up.
-
-    Attributes:
-        spec: The experiment.
-        origins: Where each value was written, by dotted path.
-        overrides: The ``--set`` texts given.
-    """
-
-    spec: ExperimentSpec
-    origins: dict[str, Origin]
-    overrides: tuple[str, ...]
-
-    @property
-    def modified(self) -> tuple[str, ...]:
-        """The overrides that make this another experiment: all but seed and epochs."""
-        return tuple(filter(is_modification, self.overrides))
-
-    def under(self, protocol: Protocol) -> Experiment:
-        """Returns the experiment as a protocol runs it; a T given on the command line holds for both."""
-        if any(text.split("=")[0].strip() == "T" for text in self.overrides):
-            return self
-        spec = self.spec.under(protocol)
-        origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
-        return Experiment(spec, origins, self.overrides)
+_REGISTRY_KEYS = ("extends", "recipes", "variants")
+_FILE_KEYS = {*ExperimentSpec.model_fields, *_REGISTRY_KEYS} - {"name", "recipe"}
 
 
 @dataclass(frozen=True)
@@ -101,24 +62,24 @@ class Registry:
         """Returns the names of all experiments, those of one data set together."""
         return list(self._experiments)
 
-    def dataset(self, name: str, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Framing:
-        """Returns a data set and the recipe's way to frame it.
+    def dataset(self, name: str, recipe: Recipe = "paper", overrides: Overrides = ()) -> Framing:
+        """Returns a data set with the framing of a recipe, T not chosen.
 
         Args:
-            name: Of the data set.
+            name: Name of the data set.
             recipe: ``paper`` (the text) or ``authors`` (the authors' code).
-            overrides: Texts ``frames.key=value``.
+            overrides: Changes to keys ``frames.…``.
 
         Raises:
-            UsageError: No such data set, or an override cannot be.
+            UsageError: No such data set, or an override is wrong.
             RegistryError: Its file is invalid.
         """
         tree = self._dataset_layer(_known("data set", name, self._datasets), current_word(recipe))
-        if overrides and "frames" not in tree:
-            raise UsageError(f"--set {overrides[0]}: {name} is a set of images, which are not framed")
-        for text in overrides:
-            tree = merged(tree, _override(text, ("frames",)))
-        return _validated(Framing, tree, name)
+        texts = override_texts(overrides)
+        if texts and "frames" not in tree:
+            raise UsageError(f"--set {texts[0]}: {name} is a set of images, which are not framed")
+        changes = [parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts]
+        return validate_tree(Framing, merge_layers(tree, *changes), name)
 
     def network(self, name: str) -> NetworkSpec:
         """Returns a network.
@@ -127,56 +88,85 @@ class Registry:
             UsageError: No such network.
             RegistryError: Its file is invalid.
         """
-        return _validated(NetworkSpec, self._network_layer(_known("network", name, self._networks), Origin(name)), name)
+        tree = self._networks[_known("network", name, self._networks)].tree
+        return validate_tree(NetworkSpec, _named(tree, name, tree.origin), name)
 
-    def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Sequence[str] = ()) -> Experiment:
+    def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Overrides = ()) -> Experiment:
         """Returns an experiment with its layers merged.
 
         Args:
-            name: Of the experiment.
+            name: Name of the experiment.
             recipe: ``paper`` (the text) or ``authors`` (the authors' code).
-            overrides: Texts ``key=value``, the key a dotted path.
+            overrides: Texts ``key=value``, or a mapping from dotted keys to values.
 
         Raises:
-            UsageError: No such experiment or key, or a value cannot be.
+            UsageError: No such experiment or key, or a value is wrong.
             RegistryError: A file is invalid; the message lists every problem.
         """
         recipe = current_word(recipe)
-        entry = self._experiments[_known("experiment", name, self._experiments)]
-        layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
-        own = merged(*(layer.without("recipes", "variants", "extends") for layer in layers))
-        changes = [_override(text, tuple(ExperimentSpec.model_fields)) for text in overrides]
-        own = merged(own, *(change for change in changes if isinstance(change.get("network"), Leaf)))
-        here = entry.tree.origin
-        dataset, network = own.text("dataset"), own.text("network")
-        if dataset not in self._datasets or network not in self._networks:
-            kind, wrong, known = (
-                ("network", network, self._networks)
-                if dataset in self._datasets
-                else ("dataset", dataset, self._datasets)
-            )
-            origin = own.origin_of((kind,))
-            error = UsageError if str(origin).startswith("--set") else RegistryError
-            raise error(f"{origin}: unknown {kind} {wrong}", hint=did_you_mean(str(wrong), known))
-        tree = merged(
-            self._dataset_layer(dataset, recipe),
-            Branch(here, {"network": self._network_layer(network, own.origin_of(("network",)))}),
-            own.without("dataset", "network"),
-            *(change for change in changes if not isinstance(change.get("network"), Leaf)),
-            Branch(here, {"name": Leaf(name, here), "recipe": Leaf(recipe, Origin("--recipe"))}),
-        )
-        spec = _validated(ExperimentSpec, tree, name)
-        return Experiment(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, tuple(overrides))
+        layers = self._experiment_layers(name, recipe)
+        named = Branch(layers[-1].origin, {"name": Leaf(name, layers[-1].origin)})
+        return self._assemble([*layers, named], recipe, override_texts(overrides))
+
+    def read_experiment(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
+        """Returns the experiment of a YAML file, as :meth:`Experiment.save` writes one.
+
+        The file has the keys of ``plifctl show``, nested. It states every value, or says ``like: NAME`` and only what
+        differs from that experiment of the registry. With the name of an experiment of the registry, whatever differs
+        from it is an override; with a name of its own it is another experiment.
+
+        Args:
+            path: The file.
+            recipe: The recipe of the experiment it is like; None: ``recipe`` of the file, else ``paper``.
+            overrides: Changes to the file.
+
+        Raises:
+            UsageError: No such file, or an override is wrong.
+            RegistryError: The file is invalid; the message lists every problem.
+        """
+        tree = _read_experiment_file(path)
+        stated = current_word(tree.text("recipe"))
+        if recipe is not None and stated not in (None, recipe):
+            raise UsageError(f"--recipe {recipe}: {path} is of the recipe {stated}", hint=f"plifctl show {path}")
+        recipe = recipe or stated or "paper"
+        if recipe not in RECIPES:
+            raise RegistryError(f"{tree['recipe'].origin}: unknown recipe {recipe}; {did_you_mean(recipe, RECIPES)}")
+        like, name = tree.text("like"), tree.text("name") or tree.text("like")
+        if name is None:
+            raise RegistryError(f"{path}: name is missing: of the experiment, or like: NAME of one in the registry")
+        below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
+        named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
+        found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
+        if name not in self.experiments():
+            return Experiment(found.spec, found.origins)
+        return Experiment(found.spec, found.origins, self._differences(found, path))
+
+    def change_experiment(self, experiment: Experiment, overrides: Overrides) -> Experiment:
+        """Returns an experiment with some values changed."""
+        texts, origins = override_texts(overrides), experiment.origins
+        values = flatten(experiment.spec.model_dump(mode="json"))
+        tree = Branch(Origin(experiment.spec.name))
+        for path, value in values.items():
+            if path in origins and not path.startswith("dataset."):
+                layer: Branch | Leaf = Leaf(value, origins[path])
+                for part in reversed(path.split(".")):
+                    layer = Branch(origins[path], {part: layer})
+                assert isinstance(layer, Branch)
+                tree = merge_layers(tree, layer)
+        tree["dataset"] = Leaf(experiment.spec.dataset.name, origins["dataset.name"])
+        changed = self._assemble([tree], experiment.spec.recipe, texts)
+        known = experiment.spec.name in self.experiments()
+        return Experiment(changed.spec, changed.origins, merge_overrides(experiment.overrides, texts) if known else ())
 
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
         problems: list[str] = []
         readers = (self._read_datasets, self._read_networks, self._read_experiments)
         for kind, read in zip(("_datasets", "_networks", "_experiments"), readers, strict=True):
-            # what could be read of each kind is what the rest is resolved with
-            self.__dict__[kind], found = _collected(read())
+            # the valid entries of each kind are what the rest is resolved with
+            self.__dict__[kind], found = _collect(read())
             problems += [problem for problem in found if problem not in problems]
-        unreadable = bool(problems)
+        incomplete = bool(problems)
         resolve: list[Callable[[], object]] = [partial(self.network, name) for name in self.networks()]
         for recipe in RECIPES:
             resolve += [partial(self.dataset, name, recipe) for name in self.datasets()]
@@ -186,7 +176,7 @@ class Registry:
                 attempt()
             except RegistryError as error:
                 lines = [line for line in error.problems if line not in problems]
-                problems += [line for line in lines if not (unreadable and _names_what_was_not_read(line))]
+                problems += [line for line in lines if not (incomplete and _follows_from_another(line))]
         return problems
 
     @cached_property
@@ -247,7 +237,7 @@ class Registry:
                 if isinstance(variant, Branch):
                     for key in ("name", "recipe", "extends", "variants"):
                         if key in variant:
-                            yield f"{variant[key].origin}: {name}: {key} is not taken in a variant"
+                            yield f"{variant[key].origin}: {name}: {key} cannot stand in a variant"
                     yield from _unknown_recipes(variant)
                     yield name, _Entry(variant, below)
                 else:
@@ -270,12 +260,67 @@ class Registry:
     def _dataset_layer(self, name: str, recipe: Recipe) -> Branch:
         tree = self._datasets[name].tree
         own = Branch(tree.origin, {"dataset": tree.without("recipes", "frames")})
-        beside = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})  # of both recipes
-        return merged(own, beside, tree.branch("recipes", recipe))
+        shared = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})
+        return merge_layers(own, shared, tree.branch("recipes", recipe))
 
-    def _network_layer(self, name: str, named_in: Origin) -> Branch:
-        tree = self._networks[name].tree
-        return merged(tree, Branch(tree.origin, {"name": Leaf(name, named_in)}))
+    def _experiment_layers(self, name: str, recipe: Recipe, named_at: Origin | None = None) -> list[Branch]:
+        if named_at is not None and name not in self._experiments:
+            raise RegistryError(f"{named_at}: unknown experiment {name}; {did_you_mean(name, self._experiments)}")
+        entry = self._experiments[_known("experiment", name, self._experiments)]
+        layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
+        return [layer.without(*_REGISTRY_KEYS) for layer in layers]
+
+    def _assemble(self, layers: Sequence[Branch], recipe: Recipe, overrides: tuple[str, ...]) -> Experiment:
+        """Returns the experiment of some layers: the data set and the network that they name lie below them."""
+        changes = [parse_override(text, ExperimentSpec) for text in overrides]
+        renamed = [change for change in changes if isinstance(change.get("network"), Leaf)]
+        own = merge_layers(*map(_network_as_mapping, layers))
+        if renamed:  # another network replaces all of the one before
+            own["network"] = _network_as_mapping(merge_layers(*renamed))["network"]
+        dataset = own.text("dataset")
+        if dataset is None or dataset not in self._datasets:
+            raise _unknown_part("dataset", dataset, own.origin_of(("dataset",)), self._datasets)
+        own_network = own.branch("network")
+        network, named_at = own_network.text("name"), own_network.origin_of(("name",))
+        if network in self._networks:
+            own_network = merge_layers(self._networks[network].tree, own_network)
+        elif "structure" not in own_network:
+            raise _unknown_part("network", network, named_at, self._networks)
+        place = layers[-1].origin
+        tree = merge_layers(
+            self._dataset_layer(dataset, recipe),
+            Branch(place, {"network": own_network}),
+            own.without("dataset", "network"),
+            *(change for change in changes if change not in renamed),
+            Branch(
+                place, {"recipe": Leaf(recipe, own.origin_of(("recipe",)) if "recipe" in own else Origin("--recipe"))}
+            ),
+        )
+        spec = validate_tree(ExperimentSpec, tree, own.text("name") or "")
+        return Experiment(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, overrides)
+
+    def _differences(self, experiment: Experiment, path: Path) -> tuple[str, ...]:
+        """Returns what makes the registry's experiment of that name the one given, as overrides."""
+        spec = experiment.spec
+        usual = self.experiment(spec.name, recipe=spec.recipe).spec
+        first: dict[str, str] = {}
+        if spec.network.name != usual.network.name and spec.network.name in self._networks:
+            first = {"network": spec.network.name}
+            usual = self.experiment(spec.name, recipe=spec.recipe, overrides=first).spec
+        was, now = flatten(usual.model_dump(mode="json")), flatten(spec.model_dump(mode="json"))
+        changed = {key: value for key, value in now.items() if key not in was or was[key] != value}
+        described = ("title", "reported.accuracy_a", "reported.accuracy_b", "reported.source")
+        texts = override_texts({**first, **{key: value for key, value in changed.items() if key not in described}})
+        try:
+            same = self.experiment(spec.name, recipe=spec.recipe, overrides=texts).spec
+        except UsageError:
+            same = None
+        if same is None or same.digest != spec.digest:
+            raise RegistryError(
+                f"{path}: differs from the experiment {spec.name} of the registry by more than --set can change",
+                hint="give it a name of its own: name: NAME",
+            )
+        return texts
 
 
 def load_registry(folders: Sequence[Path] | None = None) -> Registry:
@@ -283,8 +328,80 @@ def load_registry(folders: Sequence[Path] | None = None) -> Registry:
     return Registry(paths.registry_dirs() if folders is None else folders)
 
 
-def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:
-    """The entries by name, and what is wrong with the files."""
+def load_experiment(
+    source: str | Path | Experiment,
+    overrides: Overrides = (),
+    *,
+    recipe: Recipe | None = None,
+    registry: Registry | None = None,
+) -> Experiment:
+    """Returns an experiment by its name, from a YAML file, or changed from another.
+
+    Args:
+        source: A name in the registry, a file (a Path, or a text with a ``/`` or the ending ``.yaml``), or an
+            experiment.
+        overrides: Texts ``key=value``, or a mapping from dotted keys to values.
+        recipe: ``paper`` or ``authors``; None: that of the file or experiment, ``paper`` of a name.
+        registry: Where names are looked up; None: the shipped registry and the user's own.
+
+    Raises:
+        UsageError: No such experiment, file or key, or a value is wrong.
+        RegistryError: A file is invalid.
+
+    Example:
+        >>> load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).modified
+        ('neuron.tau_0=4.0',)
+    """
+    registry = registry or load_registry()
+    if isinstance(source, Experiment):
+        if recipe not in (None, source.spec.recipe):
+            raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
+        return registry.change_experiment(source, overrides) if overrides else source
+    if is_experiment_file(source):
+        return registry.read_experiment(Path(source).expanduser(), recipe=recipe, overrides=overrides)
+    return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
+
+
+def is_experiment_file(source: str | Path) -> bool:
+    """Returns whether an experiment is named by its file: by a Path, a text with a ``/``, or the ending ``.yaml``."""
+    return isinstance(source, Path) or "/" in source or source.endswith((".yaml", ".yml"))
+
+
+def _read_experiment_file(path: Path) -> Branch:
+    try:
+        tree = current_layer(read_tree(path, str(path)))
+    except YamlError as error:
+        raise RegistryError(str(error)) from None
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="plifctl ls lists the experiments of the registry") from None
+    if foreign := [key for key in _REGISTRY_KEYS if key in tree]:
+        raise RegistryError(
+            f"{tree[foreign[0]].origin}: {foreign[0]}: for registry folders only; a single file holds one experiment",
+            hint="export PLIFCTL_REGISTRY=FOLDER, with this file in FOLDER/experiments",
+        )
+    return tree
+
+
+def _named(tree: Branch, name: str, named_at: Origin) -> Branch:
+    return merge_layers(tree, Branch(tree.origin, {"name": Leaf(name, named_at)}))
+
+
+def _network_as_mapping(layer: Branch) -> Branch:
+    """Returns a layer whose network, if it is a name, is a mapping with that name."""
+    network = layer.get("network")
+    if not isinstance(network, Leaf):
+        return layer
+    own = Branch(network.origin, {"name": network})
+    return merge_layers(layer.without("network"), Branch(layer.origin, {"network": own}))
+
+
+def _unknown_part(kind: str, name: str | None, origin: Origin, known: Iterable[str]) -> UsageError | RegistryError:
+    error = UsageError if str(origin).startswith("--set") else RegistryError
+    return error(f"{origin}: unknown {kind} {name}", hint=did_you_mean(str(name), known))
+
+
+def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:
+    """Returns the entries by name, and the problems of the files."""
     found: dict[str, _Entry] = {}
     problems: list[str] = []
     for entry in entries:
@@ -302,8 +419,8 @@ def _collected(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _
     return found, problems
 
 
-def _names_what_was_not_read(problem: str) -> bool:
-    """Whether a problem may be that of a file which could not be read."""
+def _follows_from_another(problem: str) -> bool:
+    """Returns whether a problem may only be that another file could not be read."""
     return ": unknown dataset " in problem or ": unknown network " in problem
 
 
@@ -314,124 +431,20 @@ def _unknown_recipes(tree: Branch) -> Iterator[str]:
 
 
 def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
-    found, problems = _collected(entries)
+    found, problems = _collect(entries)
     if problems:
-        raise RegistryError(join_problems(problems), hint="plifctl check lists the problems of all files")
+        raise RegistryError(join_problems(problems), hint=CHECK_HINT)
     return found
 
 
 def _known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
     if name not in entries:
-        raise unknown(kind, name, entries)
+        raise unknown_name(kind, name, entries)
     return name
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Returns the error of a name that no registry folder has; where none is near, it may be in a folder not named."""
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Returns the error of a name that no registry folder has; where none is near, its folder may not be named."""
     hint = did_you_mean(name, known)
     own = "\none of your own: export PLIFCTL_REGISTRY=FOLDER" if hint.startswith("known: ") else ""
     return UsageError(f"unknown {kind} {name!r}", hint=hint + own)
-
-
-def _override(text: str, sections: tuple[str, ...]) -> Branch:
-    """``train.lr=0.01`` as a tree."""
-    key, equals, value = text.partition("=")
-    key = key.strip()
-    origin = Origin(f"--set {text}")
-    if not equals:
-        raise UsageError(f"--set {text}: expected key=value", hint="e.g. --set train.lr=0.01")
-    known = [path for path in [*_paths_of(ExperimentSpec), "network"] if path.split(".")[0] in sections]
-    if key not in known and not any(key.startswith(f"{path}.") for path in known if path.endswith("_options")):
-        raise UsageError(f"--set {text}: unknown key {key}", hint=did_you_mean(key, known))
-    try:
-        tree = parse_value(value, origin, mapping=key.endswith("_options"))
-    except YamlError as error:
-        raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
-    for part in reversed(key.split(".")):
-        tree = Branch(origin, {part: tree})
-    assert isinstance(tree, Branch)
-    return tree
-
-
-def _paths_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The dotted path of every value of a model that may be set."""
-    for name, field in model.model_fields.items():
-        if name in _NOT_SET:
-            continue
-        nested = _model_in(field.annotation)
-        if nested is not None:
-            yield from _paths_of(nested, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    kinds = [annotation, *getattr(annotation, "__args__", ())]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
-
-
-def _validated(model: type[_S], tree: Branch, name: str) -> _S:
-    try:
-        return model.model_validate(tree.plain())
-    except ValidationError as error:
-        problems = [_problem(model, tree, name, details) for details in error.errors(include_url=False)]
-    given = [text for text in problems if text.startswith("--set")]
-    if given:
-        raise UsageError(join_problems(given))
-    raise RegistryError(join_problems(problems), hint="plifctl check lists the problems of all files")
-
-
-def _problem(model: type[BaseModel], tree: Branch, name: str, details: ErrorDetails) -> str:
-    path, section = _place_of(model, details["loc"])
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-    origin = tree.origin_of(path)
-    match details["type"]:
-        case "extra_forbidden":
-            text = f"unknown key {key}; {did_you_mean(str(path[-1]), section.model_fields if section else ())}"
-        case "union_tag_invalid":
-            unknown = details["ctx"]["tag"]
-            origin = tree.origin_of((*path, "name"))
-            word, kinds, _ = _LISTS[str(path[1])]
-            text = f"{key}: unknown {word.split()[1]} {unknown}; {did_you_mean(unknown, kinds)}"
-        case "union_tag_not_found" | "model_attributes_type":
-            word, _, example = _LISTS[str(path[1])]
-            text = f"{key}: found {_shown(details['input'])}, expected {word}, e.g. {example}"
-        case "missing":
-            text = f"{key} is missing; it has no default, it must be stated"
-        case "value_error":
-            error = details["ctx"]["error"]
-            text = f"{key + ': ' if key else ''}{error}"
-            origin = tree.origin_of(error.blame) if isinstance(error, Misfit) else origin
-            # several values contradict each other: blame the one that was set last
-            changed = {where: leaf.origin for where, leaf in tree.leaves().items()}
-            changed = {where: one for where, one in changed.items() if one.source.startswith("--set")}
-            here = {where: one for where, one in changed.items() if where.startswith(key)}  # of this section, if any
-            if changed and not isinstance(details["input"], str):
-                origin = list((here or changed).values())[-1]
-        case _:
-            message = details["msg"].replace("Input should", "should").replace("tuple", "list")
-            text = f"{key}: found {_shown(details['input'])}, {message}"
-    return f"{origin}: {name}: {text}"
-
-
-def _place_of(
-    model: type[BaseModel], loc: tuple[int | str, ...]
-) -> tuple[tuple[int | str, ...], type[BaseModel] | None]:
-    """The way to a value as a file has it, and the model that the value's key belongs to.
-
-    pydantic names, after the index in a list of :data:`_LISTS`, which of its kinds it is: no key of the file.
-    """
-    if len(loc) > 3 and isinstance(loc[2], int):
-        return (*loc[:3], *loc[4:]), _LISTS[str(loc[1])][1].get(str(loc[3]))
-    section: type[BaseModel] | None = model
-    for part in loc[:-1]:
-        field = section.model_fields.get(str(part)) if section else None
-        section = _model_in(field.annotation) if field else None
-    return loc, section
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, str):
-        also = " (a text: write true or false)" if value in ("yes", "no", "on", "off") else " (a text)"
-        return f"{value!r}{also}"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,12 +1,14 @@
-"""YAML read into trees that know where each value stands.
+"""YAML read into trees that know where each value stands, and written so that it reads back the same.
 
-Narrower than YAML 1.1, so that nothing surprises: only ``true`` and ``false`` are booleans (``no`` is text), ``1e-3``
-is a number, a key given twice is an error, and there are no aliases, anchors or tags.
+Narrower than YAML 1.1: only ``true`` and ``false`` are booleans (``no`` is text), ``1e-3`` is a number, a key given
+twice is an error, and there are no aliases, anchors or tags.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ MAX_DEPTH = 20
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_WORD = re.compile(r"[^\W\d_][\w.+/-]*")
 _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
@@ -90,13 +93,15 @@ class Branch(dict[str, "Leaf | Branch"]):
         return at.origin
 
 
-def merged(*layers: Branch) -> Branch:
+def merge_layers(*layers: Branch) -> Branch:
     """Returns the layers laid over each other: mappings merge, of anything else the last wins."""
     result = Branch(layers[0].origin)
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
-            result[key] = merged(below, value) if isinstance(below, Branch) and isinstance(value, Branch) else value
+            if isinstance(below, Branch) and isinstance(value, Branch):
+                value = merge_layers(below, value)
+            result[key] = value
     return result
 
 
@@ -208,3 +213,42 @@ def _scalar(text: str) -> Any:
     if _INT.fullmatch(text) and len(text) < 1000:
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
+
+
+def format_yaml(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
+    """Returns values by dotted path as YAML: a block for each mapping, a line for each value, lists inline.
+
+    Args:
+        values: Numbers, texts, booleans, None, and lists and mappings of them.
+        comments: What stands behind a value, by dotted path.
+
+    Example:
+        >>> print(format_yaml({"T": 8, "train.lr": 0.1, "train.betas": [0.9, 0.99]}, {"T": "changed"}), end="")
+        T: 8  # changed
+        train:
+          lr: 0.1
+          betas: [0.9, 0.99]
+    """
+    lines: list[str] = []
+    above: list[str] = []
+    for path, value in values.items():
+        *sections, key = path.split(".")
+        same = 0
+        while sections[: same + 1] == above[: same + 1] and same < len(sections):
+            same += 1
+        lines += [f"{'  ' * depth}{sections[depth]}:" for depth in range(same, len(sections))]
+        above = sections
+        comment = f"  # {comments[path]}" if path in comments else ""
+        lines.append(f"{'  ' * len(sections)}{key}: {_format(value)}{comment}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, str):
+        plain = _WORD.fullmatch(value) and yaml.safe_load(value) == value == _scalar(value)
+        return value if plain else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_format(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_format, value)) + "]"
+    return str(yaml.safe_dump(value)).splitlines()[0]

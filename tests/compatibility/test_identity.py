@@ -25,7 +25,7 @@ def _registry() -> Any:
 def _spec(name: str, recipe: str, protocol: Any = "A", overrides: tuple[str, ...] = ()) -> Any:
     """Returns a resolved experiment; with those around it, all that depends on how modules and functions are called."""
     resolved = _registry().experiment(name, recipe=_recipe(recipe), overrides=list(overrides))
-    return resolved.under(protocol).spec
+    return resolved.for_protocol(protocol).spec
 
 
 def _digest(spec: Any) -> str:
@@ -34,8 +34,9 @@ def _digest(spec: Any) -> str:
 
 def _science(spec: Any) -> dict[str, Any]:
     """Returns what is hashed for the digest."""
-    tree: dict[str, Any] = spec.identity()
-    return tree
+    from plifctl.config.identity import hashed_words
+
+    return hashed_words(spec.identity())
 
 
 def _key(dataset: str, recipe: str, T: int | None, overrides: list[str]) -> Any:
@@ -43,7 +44,7 @@ def _key(dataset: str, recipe: str, T: int | None, overrides: list[str]) -> Any:
     from plifctl.cache.key import CacheKey, raw_independent_key
 
     found = _registry().dataset(dataset, _recipe(recipe), overrides)
-    return CacheKey({**raw_independent_key(found.dataset, T, found.frames), "raw": IDENTITY["raw"]})
+    return CacheKey({**raw_independent_key(found.with_T(T)), "raw": IDENTITY["raw"]})
 
 
 def _recipe(name: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plifctl.config.base import flattened
+from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES
 from plifctl.config.registry import Registry, load_registry
 from plifctl.config.structure import parse_structure, shapes_after
@@ -168,7 +168,7 @@ class TestShipped:
     )
     def test_time_steps_of_both_protocols(self, recipe: str, overrides: list[str], steps: tuple[int, int]) -> None:
         resolved = load_registry().experiment("nmnist-plif", recipe=recipe, overrides=overrides)  # type: ignore[arg-type]
-        found = [resolved.under("A").spec.T, resolved.under("B").spec.T]
+        found = [resolved.for_protocol("A").spec.T, resolved.for_protocol("B").spec.T]
         assert found == list(steps)
 
     def test_what_all_share(self) -> None:
@@ -248,7 +248,7 @@ class TestLayers:
         assert resolved.spec.train.optimizer_options == {"betas": [0.9, 0.95], "eps": 1e-6}
         assert str(resolved.origins["train.optimizer_options.betas"]) == f"--set {both[0]}"
         plain = registry.experiment("gesture-plif").spec
-        assert flattened(plain.model_dump())["train.optimizer_options"] == {}
+        assert flatten(plain.model_dump())["train.optimizer_options"] == {}
         assert plain.digest == registry.experiment("gesture-plif", overrides=["train.optimizer_options={}"]).spec.digest
 
     @pytest.mark.parametrize("value", ["{a: {b: 1}}", "{a: ~}", "{a: [x]}"])

@@ -1,0 +1,157 @@
+"""Values changed beside the registry: ``--set key=value`` on the command line, a mapping in Python.
+
+Both are kept as texts ``key=value``, so that a run, its record and the command that repeats it all say the same. A
+text is read by the type of its key: a text field such as ``network.structure`` takes it as it is, everything else is
+read as a YAML value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from plifctl.config.base import Spec, flatten, nested_spec
+from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value
+from plifctl.errors import UsageError
+
+Overrides = Sequence[str] | Mapping[str, Any]
+"""Texts ``key=value``, or a mapping from dotted keys (or nested mappings) to values."""
+
+_NOT_SETTABLE = ("name", "title", "recipe", "reported", "dataset")
+"""Descriptions, and what is more than a value."""
+
+_NO_MODIFICATION = ("train.seed", "train.epochs")
+
+
+def override_key(text: str) -> str:
+    """Returns the key of ``key=value``."""
+    return text.partition("=")[0].strip()
+
+
+def is_modification(text: str) -> bool:
+    """Returns whether ``key=value`` makes another experiment: all keys do but seed and epochs."""
+    return override_key(text) not in _NO_MODIFICATION
+
+
+def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> tuple[str, ...]:
+    """Returns both, without the earlier ones whose keys are set again."""
+    later = tuple(later)
+    again = {override_key(text) for text in later}
+    return (*(text for text in earlier if override_key(text) not in again), *later)
+
+
+def override_texts(overrides: Overrides) -> tuple[str, ...]:
+    """Returns overrides as texts ``key=value``.
+
+    Raises:
+        UsageError: A value of a mapping is not one that a registry file can hold.
+
+    Example:
+        >>> override_texts({"neuron.tau_0": 4.0, "train": {"optimizer_options": {"betas": (0.9, 0.99)}}})
+        ('neuron.tau_0=4.0', 'train.optimizer_options.betas=[0.9, 0.99]')
+    """
+    if not isinstance(overrides, Mapping):
+        return tuple(overrides)
+    return tuple(f"{key}={_value_text(key, value)}" for key, value in flatten(overrides).items())
+
+
+def _value_text(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value if _reads_back(value) else json.dumps(value, ensure_ascii=False)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_python)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{key}: found {value!r}, expected a number, a text, True, False, None, a list or a mapping",
+            hint='e.g. {"train.lr": 0.01}',
+        ) from None
+
+
+def _reads_back(text: str) -> bool:
+    """Returns whether a text stays the same text when it is read as YAML, or cannot be YAML at all."""
+    try:
+        found = parse_value(text, Origin(""))
+    except YamlError:
+        return True
+    return isinstance(found, Leaf) and found.value == text
+
+
+def _to_python(value: Any) -> Any:
+    """Returns a number of numpy or torch as one of Python."""
+    if not hasattr(value, "item"):
+        raise TypeError
+    return value.item()
+
+
+def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | None = None) -> Branch:
+    """Returns ``train.lr=0.01`` as a tree whose values stand at ``--set train.lr=0.01``.
+
+    Args:
+        text: The override.
+        model: The spec whose values can be set.
+        sections: Only keys of these fields of ``model``; None: of all.
+
+    Raises:
+        UsageError: No such key, or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    origin = Origin(f"--set {text}")
+    if not equals:
+        raise UsageError(f"--set {text}: expected key=value", hint="e.g. --set train.lr=0.01")
+    types = {
+        path: kind
+        for path, kind in _settable(model)
+        if sections is None or path.split(".")[0] in sections  # the name of a network is a value, too
+    }
+    options = [path for path in types if path.endswith("_options")]
+    if key not in types and not any(key.startswith(f"{path}.") for path in options):
+        raise UsageError(f"--set {text}: unknown key {key}", hint=_similar_keys(key, list(types)))
+    tree = _parse(value, origin, types.get(key), mapping=key in options)
+    for part in reversed(key.split(".")):
+        tree = Branch(origin, {part: tree})
+    assert isinstance(tree, Branch)
+    return tree
+
+
+def _parse(value: str, origin: Origin, kind: Any, *, mapping: bool) -> Leaf | Branch:
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    if kind is str and not quoted:  # "{c8k3s1-SN}*2-…" is no mapping of YAML
+        return Leaf(value, origin)
+    try:
+        return parse_value(value, origin, mapping=mapping)
+    except YamlError as error:
+        raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
+
+
+def _settable(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted path and the type of every value of a model that can be set."""
+    for name, field in model.model_fields.items():
+        if name in _NOT_SETTABLE:
+            continue
+        nested = nested_spec(field.annotation)
+        if nested is None:
+            yield f"{prefix}{name}", field.annotation
+            continue
+        if name == "network":  # by its name in the registry
+            yield f"{prefix}{name}", str
+        yield from _settable(nested, f"{prefix}{name}.")
+
+
+def _similar_keys(key: str, known: Sequence[str]) -> str:
+    """Returns a hint: keys that end like ``key``, else keys or ends of keys that are spelled almost like it."""
+    inside = [path for path in known if path.startswith(f"{key}.")]
+    if inside:
+        return f"set one value of {key}, such as {inside[0]}"
+    last = key.rpartition(".")[2]
+    near = [path for path in known if path.rpartition(".")[2] == last]
+    near = near or [path for path in known if path.startswith(key)][:3]
+    near = near or difflib.get_close_matches(key, known, n=3, cutoff=0.75)
+    if not near:
+        ends = difflib.get_close_matches(last, [path.rpartition(".")[2] for path in known], n=1, cutoff=0.7)
+        near = [path for path in known if path.rpartition(".")[2] in ends]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return "plifctl show EXPERIMENT lists the keys"

@@ -1,0 +1,115 @@
+"""Errors of pydantic as problems that name file, line and column, the value found, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from plifctl.config.augmentation import EVENT_AUGMENTATIONS
+from plifctl.config.base import InconsistentValues, Spec, nested_spec
+from plifctl.config.transforms import TRANSFORMS
+from plifctl.config.yaml_tree import Branch, Origin
+from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+
+_S = TypeVar("_S", bound=Spec)
+_Path = tuple[int | str, ...]
+
+CHECK_HINT = "plifctl check lists the problems of all files"
+
+
+class _ItemKind(NamedTuple):
+    """What the items of a list are, which are told apart by their names."""
+
+    noun: str
+    specs: Mapping[str, type[Spec]]
+    example: str
+
+
+_ITEMS = {
+    "transforms": _ItemKind("transform", TRANSFORMS, "{name: drop-events, p: 0.1}"),
+    "event_augmentation": _ItemKind("augmentation", EVENT_AUGMENTATIONS, "{name: flip, p: 0.5}"),
+}
+
+
+def validate_tree(model: type[_S], tree: Branch, name: str) -> _S:
+    """Returns the spec that a tree describes.
+
+    Args:
+        model: The spec.
+        tree: Its values with their origins.
+        name: Name of the entry, for messages.
+
+    Raises:
+        UsageError: Values given by ``--set`` are wrong.
+        RegistryError: Values of files are wrong; the message lists every problem.
+    """
+    try:
+        return model.model_validate(tree.plain())
+    except ValidationError as error:
+        problems = [_describe(model, tree, name, details) for details in error.errors(include_url=False)]
+    overridden = [text for text in problems if text.startswith("--set")]
+    if overridden:
+        raise UsageError(join_problems(overridden))
+    raise RegistryError(join_problems(problems), hint=CHECK_HINT)
+
+
+def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails) -> str:
+    path, section = _locate(model, details["loc"])
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    origin, found = tree.origin_of(path), _format_value(details["input"])
+    match details["type"]:
+        case "extra_forbidden":
+            text = f"unknown key {key}; {did_you_mean(str(path[-1]), section.model_fields if section else ())}"
+        case "union_tag_invalid":
+            item, tag = _ITEMS[str(path[1])], details["ctx"]["tag"]
+            origin = tree.origin_of((*path, "name"))
+            text = f"{key}: unknown {item.noun} {tag}; {did_you_mean(tag, item.specs)}"
+        case "union_tag_not_found" | "model_attributes_type" if len(path) > 1:
+            item = _ITEMS[str(path[1])]
+            article = "an" if item.noun[0] in "aeiou" else "a"
+            text = f"{key}: found {found}, expected {article} {item.noun}, e.g. {item.example}"
+        case "missing":
+            text = f"{key} is missing; it has no default, it must be stated"
+        case "value_error":
+            error = details["ctx"]["error"]
+            text = f"{key + ': ' if key else ''}{error}"
+            origin = _origin_of_conflict(tree, key, origin, error, details["input"])
+        case _:
+            message = details["msg"].replace("Input should", "should").replace("tuple", "list")
+            text = f"{key}: found {found}, {message}"
+    return f"{origin}: {name}: {text}"
+
+
+def _origin_of_conflict(tree: Branch, key: str, origin: Origin, error: Exception, found: Any) -> Origin:
+    """Returns the value to name where several contradict each other: the last one set, of this section if any."""
+    if isinstance(error, InconsistentValues):
+        origin = tree.origin_of(error.path)
+    if isinstance(found, str):  # a single value is wrong by itself
+        return origin
+    overridden = {path: leaf.origin for path, leaf in tree.leaves().items() if leaf.origin.source.startswith("--set")}
+    here = [place for path, place in overridden.items() if path.startswith(key)]
+    return (here or [*overridden.values()] or [origin])[-1]
+
+
+def _locate(model: type[Spec], loc: _Path) -> tuple[_Path, type[Spec] | None]:
+    """Returns the path to a value as the file has it, and the spec that the value's key belongs to.
+
+    pydantic names, after the index in a list of :data:`_ITEMS`, the kind of the item, which is no key of the file.
+    """
+    if len(loc) > 3 and isinstance(loc[2], int):
+        return (*loc[:3], *loc[4:]), _ITEMS[str(loc[1])].specs.get(str(loc[3]))
+    section: type[Spec] | None = model
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part)) if section else None
+        section = nested_spec(field.annotation) if field else None
+    return loc, section
+
+
+def _format_value(value: Any) -> str:
+    if isinstance(value, str):
+        advice = " (a text: write true or false)" if value in ("yes", "no", "on", "off") else " (a text)"
+        return f"{value!r}{advice}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
