@@ -112,14 +112,14 @@ def _remembered(run: Run, known: dict[Path, tuple[Any, RunFacts]]) -> RunFacts:
 
 
 def _of_run(run: Run) -> RunFacts:
-    from plifctl.config.base import flattened
+    from plifctl.config.base import flatten
     from plifctl.report.page import RunFacts
     from plifctl.runs import load_spikes
     from plifctl.runs.curves import curve_of_run
 
     try:
         config = run.config()
-        settings = flattened(config.spec.model_dump(mode="json"))
+        settings = flatten(config.spec.model_dump(mode="json"))
         spikes = run.path / "spikes.npz"
         return RunFacts(
             curve_of_run(run),
@@ -127,7 +127,7 @@ def _of_run(run: Run) -> RunFacts:
             run.status(),
             config.spec.title,
             {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
-            flattened(run.environment()),
+            flatten(run.environment()),
             load_spikes(spikes) if spikes.is_file() else None,
         )
     except RunError as error:

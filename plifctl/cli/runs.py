@@ -342,7 +342,7 @@ def _changes(run: Run) -> list[dict[str, Any]] | None:
 
     config = run.config()
     try:
-        usual = options.registry().experiment(config.experiment, recipe=config.recipe).under(config.protocol).spec
+        usual = options.registry().experiment(config.experiment, recipe=config.recipe).for_protocol(config.protocol).spec
     except PlifctlError:
         return None
     was, now = (flatten(spec.model_dump(mode="json")) for spec in (config.spec, usual))

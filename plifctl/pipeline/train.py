@@ -18,8 +18,8 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
-from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import Experiment, load_registry
+from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.registry import load_registry
 from plifctl.data.source import RawSource
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, UsageError, join_problems
 from plifctl.pipeline.commands import prepare_command_of, training_verb
@@ -375,7 +375,7 @@ def _new_experiment(options: TrainOptions) -> Experiment:
     if isinstance(experiment, str):
         registry = load_registry()
         experiment = registry.experiment(experiment, recipe=options.recipe or "paper", overrides=options.overrides)
-    return experiment.under(options.protocol)
+    return experiment.for_protocol(options.protocol)
 
 
 def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
@@ -387,7 +387,7 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
             hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
         )
     if isinstance(options.experiment, Experiment):
-        resolved = options.experiment.under(options.protocol)
+        resolved = options.experiment.for_protocol(options.protocol)
     else:
         resolved = _named_again(options, run)
     was, now = config.spec, resolved.spec
@@ -420,7 +420,7 @@ def _named_again(options: TrainOptions, run: Run) -> Experiment:
     name, recipe = options.experiment or config.experiment, options.recipe or config.recipe
     assert isinstance(name, str)
     experiment = registry.experiment(name, recipe=recipe, overrides=[*kept, *options.overrides])
-    return experiment.under(options.protocol)
+    return experiment.for_protocol(options.protocol)
 
 
 def _training_cache(

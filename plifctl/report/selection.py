@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from plifctl.config.experiment import is_modification
+from plifctl.config.overrides import is_modification
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
 

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import RECIPES
-from plifctl.config.experiment import is_modification
+from plifctl.config.overrides import is_modification
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
@@ -201,7 +201,7 @@ class _Ours:
         """What makes a record another experiment than the registry's of its name."""
         changes = [text for text in record.overrides if is_modification(text)]
         if not changes and record.digest is not None and record.experiment in self.registry.experiments():
-            now = self.registry.experiment(record.experiment, recipe=record.recipe).under(record.protocol)
+            now = self.registry.experiment(record.experiment, recipe=record.recipe).for_protocol(record.protocol)
             if now.spec.digest != record.digest:
                 return ["the experiment was defined otherwise then"]
         return changes

@@ -19,9 +19,8 @@ import yaml
 
 from plifctl import files, paths
 from plifctl.config.choices import Protocol, Recipe
-from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
-from plifctl.config.registry import Experiment
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import filelock
 
 from plifctl import files
-from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import Experiment
+from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
 from plifctl.runs.directory import Run, write_config

@@ -42,7 +42,7 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
         "finished": "2026-01-01T00:00:00Z",
     }
     values |= changes
-    spec = load_registry().experiment(experiment, recipe=values["recipe"]).under(values["protocol"]).spec
+    spec = load_registry().experiment(experiment, recipe=values["recipe"]).for_protocol(values["protocol"]).spec
     return ResultRecord(**({"digest": spec.digest} | values), data=RunData(**data))
 
 
