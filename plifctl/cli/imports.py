@@ -39,11 +39,11 @@ def import_runs(
     """
     from dataclasses import replace
 
-    from plifctl.runs import describe, find_logs, save_imported
+    from plifctl.runs import import_log, find_logs, save_imported
 
     chosen = dict(_pair(text) for text in tag or ())
     experiments = options.registry().experiments()
-    found = [describe(log, folder, tags=chosen, experiments=experiments) for log in find_logs(folder)]
+    found = [import_log(log, folder, tags=chosen, experiments=experiments) for log in find_logs(folder)]
     if name is not None:
         if len(found) > 1:
             raise UsageError(f"--name {name}: there are {len(found)} runs in {folder}", hint="name the folder of one")
@@ -130,7 +130,7 @@ def find_imported(name: str, runs_dir: Path) -> Path | None:
 
     None where no imported run is called so, or one of ours is.
     """
-    from plifctl.runs import all_runs, imported_folders
+    from plifctl.runs import imported_folders, list_runs
 
     there = {path.name: path for path in imported_folders(runs_dir)}
     if (Path(name) / "imported.json").is_file():
@@ -138,7 +138,7 @@ def find_imported(name: str, runs_dir: Path) -> Path | None:
     if name in there:
         return there[name]
     fitting = [known for known in there if name in known]
-    if not fitting or name == "last" or any(name in run.name for run in all_runs(runs_dir)):
+    if not fitting or name == "last" or any(name in run.name for run in list_runs(runs_dir)):
         return None
     if len(fitting) > 1:
         raise UsageError(f"{len(fitting)} imported runs fit {name!r}: {', '.join(fitting[:5])}", hint="give more of it")

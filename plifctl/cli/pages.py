@@ -77,10 +77,10 @@ def data_of(
 def _facts(runs_dir: Path, registry: Registry, known: dict[Path, tuple[Any, RunFacts]]) -> list[RunFacts]:
     """Every run: ours, oldest first, then committed records and imported runs."""
     from plifctl.report.page import RunFacts
-    from plifctl.runs import all_runs, load_curves
+    from plifctl.runs import list_runs, load_curves
 
     experiments = set(registry.experiments())
-    ours = [_remembered(run, known) for run in all_runs(runs_dir)]
+    ours = [_remembered(run, known) for run in list_runs(runs_dir)]
     named = {facts.name for facts in ours}
     others = [
         RunFacts(

@@ -57,10 +57,10 @@ def ls(
 
     Example: plifctl runs ls --status finished
     """
-    from plifctl.runs import all_runs
+    from plifctl.runs import list_runs
 
     folder = options.existing_runs_dir(runs_dir)
-    entries = [*imports.imported_entries(folder), *(_entry(run) for run in all_runs(folder))]
+    entries = [*imports.imported_entries(folder), *(_entry(run) for run in list_runs(folder))]
     if experiment is not None:
         known = {str(entry["experiment"]) for entry in entries}
         if experiment not in known and experiment not in options.registry().experiments():
@@ -174,12 +174,12 @@ def verify(
 
     Example: plifctl runs verify last
     """
-    from plifctl.runs import all_runs, find_run, imported_folders, load_imported, verify_run
+    from plifctl.runs import find_run, imported_folders, list_runs, load_imported, verify_run
 
     folder = options.existing_runs_dir(runs_dir)
     named = {name: imports.find_imported(name, folder) for name in runs or ()}
     imported = [path for path in named.values() if path is not None] if runs else imported_folders(folder)
-    chosen = [find_run(name, folder) for name, path in named.items() if path is None] if runs else all_runs(folder)
+    chosen = [find_run(name, folder) for name, path in named.items() if path is None] if runs else list_runs(folder)
     found: dict[str, list[str]] = {}
     for path in imported:
         try:
@@ -257,7 +257,7 @@ def _entry(run: Run) -> dict[str, Any]:
     """What a list says of a run; one that cannot be read is in it, too."""
     from plifctl.runs import best_row
 
-    age = round(time.time() - run.begun)
+    age = round(time.time() - run.started)
     empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
     entry = {"run": run.name, "status": "damaged", **empty, "age_seconds": age}
     try:

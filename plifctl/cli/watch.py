@@ -58,9 +58,9 @@ def _follow(run: Run, shown: TrainingDisplay) -> None:
         for row in rows[seen:]:
             shown.epoch(row)
         seen = max(seen, len(rows))
-        beat = run.beat()
-        if beat is not None and running:
-            shown.step(beat)
+        progress = run.progress()
+        if progress is not None and running:
+            shown.step(progress)
         if not running and ended:  # seen twice: one that is just beginning holds no lock yet
             return
         ended = not running

@@ -1,21 +1,22 @@
-"""Run directories: everything a training leaves behind, and the small record that reports are made from.
+"""Run directories: all files of a training, and the small result record that reports are made from.
 
     runs/<UTC>-<experiment>-<spec12>-s<seed>/
-        run.json         when, by which process, on which cache; how it ended
-        config.yaml      the resolved experiment and where each value came from
+        run.json         start, process, cache, and how it ended
+        config.yaml      the resolved experiment and the origin of each value
         env.json         versions and machine
-        split.json       the ids trained on, validated on, tested on
-        metrics.jsonl    one line an epoch
-        progress.json    the step it is at; while it runs only
+        split.json       sample ids of training, validation and test
+        metrics.jsonl    a row of metrics for each epoch
+        metrics.sha256   a checksum for each row
+        progress.json    the present step; only while it runs
         events.out.…     the metrics for TensorBoard
         checkpoints/     last.pt, best.pt
-        spikes.npz       of chosen samples; where eval was asked to record them
-        manifest.json    sha256 of every file; of finished runs only
-        result.json      the record; written last, by finished runs only
+        spikes.npz       spikes of chosen samples; after eval --record-spikes
+        manifest.json    SHA-256 of every file; of finished runs only
+        result.json      the result record; of finished runs only, written last
 
-An imported run of other code has two files: ``imported.json``, and ``result.json`` where its experiment is known.
+A run imported from the logs of other code has ``imported.json``, and ``result.json`` where its experiment is known.
 
-A run is live while its process holds ``.lock``: a killed run never looks finished or running.
+A process holds ``.lock`` while it trains a run, so that a killed run never looks finished or running.
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
@@ -24,18 +25,18 @@ from plifctl.runs.directory import (
     Run,
     RunConfig,
     Status,
-    all_runs,
     best_row,
     create_run,
     describe_machine,
     find_run,
+    list_runs,
     remove_run,
 )
 from plifctl.runs.event_logs import find_logs
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
-    describe,
+    import_log,
     imported_folders,
     load_imported,
     remove_imported,
@@ -59,16 +60,16 @@ __all__ = [
     "SpikeRecording",
     "Status",
     "StepProgress",
-    "all_runs",
     "best_row",
     "check_records",
     "create_run",
-    "describe",
     "describe_machine",
     "find_curve",
     "find_logs",
     "find_run",
+    "import_log",
     "imported_folders",
+    "list_runs",
     "load_checkpoint",
     "load_curves",
     "load_imported",

@@ -1,4 +1,4 @@
-"""The state of a training as a file: tensors and plain values, read without executing anything."""
+"""Checkpoints: the state of a training in a file of tensors and plain values, loaded without executing code."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from plifctl.errors import CheckpointError, PlifctlError
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replaces a checkpoint, whole or not at all."""
+    """Replaces a checkpoint atomically."""
     import torch
 
     with files.atomic_write(path) as temporary:
-        whole = io.BytesIO()  # torch's own writing of files has no good word for a full disk
-        torch.save(state, whole)
-        temporary.write_bytes(whole.getbuffer())
+        content = io.BytesIO()  # where torch writes the file itself, its error does not name a full disk
+        torch.save(state, content)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Reads a checkpoint, executing nothing.
+    """Returns the content of a checkpoint; executes no code from it.
 
     Raises:
-        CheckpointError: There is none, or it is damaged.
+        CheckpointError: The file is missing or damaged.
     """
     import torch
 
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists the runs there are")
+        raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists all runs")
     try:
         with files.machine_errors(path):
-            whole = io.BytesIO(path.read_bytes())
-        with zipfile.ZipFile(whole) as archive:
-            if damaged := archive.testzip():  # torch has checksums written, and does not look at them
-                raise ValueError(f"{damaged} is not what was written")
-        whole.seek(0)
-        state: dict[str, Any] = torch.load(whole, map_location="cpu", weights_only=True)
+            content = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(content) as archive:
+            if damaged := archive.testzip():  # torch writes checksums and does not verify them
+                raise ValueError(f"checksum mismatch in {damaged}")
+        content.seek(0)
+        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
         ExperimentSpec.model_validate_json(state["spec"])
         str(state["cache"]), dict(state["model"])
     except PlifctlError:
         raise
-    except Exception as error:  # torch raises nearly anything on a damaged file
-        raise CheckpointError(f"{path}: damaged, or no checkpoint of plifctl: {_first_line(error)}") from error
+    except Exception as error:  # torch raises many types on a damaged file
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {_first_line(error)}") from error
     return state
 
 

@@ -1,4 +1,4 @@
-"""A training epoch by epoch: what figures and the page are drawn from, whoever trained it."""
+"""Curves: the metrics of a training by epoch, from a run, a record or an imported log, for figures and the page."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any, Literal
 
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError, UsageError, did_you_mean
-from plifctl.runs.directory import Run, all_runs
+from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.imported import ImportedRun, imported_folders, load_imported
 from plifctl.runs.records import ResultRecord, load_records
 
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds")
-"""Of an epoch as a whole; accuracies are fractions."""
+"""Scalars of an epoch; accuracies are fractions."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One training, epoch by epoch. All sequences of values are as long as ``epochs``.
+    """Metrics of a training by epoch. All sequences of values are as long as ``epochs``.
 
     Attributes:
-        name: The run's.
+        name: Name of the run.
         origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
-        experiment: Of the registry; None where it is none of them.
-        recipe: None where it is not known, as the following.
+        experiment: Name in the registry; None where it is not in it.
+        recipe: None where it is unknown, like the following.
         protocol: A or B.
         T: Time steps.
-        seed: Of the training.
-        epochs: Those that were logged, ascending from 1; gaps are left out.
+        seed: Seed of the training.
+        epochs: Logged epochs, ascending from 1; gaps are possible.
         series: By name (:data:`SERIES`, or a tag of a log of other code); None where an epoch has no value.
         layers: Names of the spiking layers.
-        tau: Of each spiking layer, in time steps; None where an epoch has no value.
-        w_over_tau: Of each fully connected layer before a spiking one, the distribution of W_fc/τ in each epoch as
-            :func:`plifctl.training.layer_metrics.distribution` gives it; nothing where it was not kept.
+        tau: τ of each spiking layer, in time steps; None where an epoch has no value.
+        w_over_tau: Distribution of W_fc/τ in each epoch, of each fully connected layer before a spiking one, as
+            :func:`plifctl.training.layer_metrics.distribution` returns it; empty where it was not recorded.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Curve:
 
 
 def curve_of_run(run: Run) -> Curve:
-    """Returns the curve of a run as far as it has come.
+    """Returns the curve of a run, finished or not.
 
     Raises:
         RunError: A file of it is damaged.
@@ -77,7 +77,7 @@ def curve_of_run(run: Run) -> Curve:
 
 
 def curve_of_record(record: ResultRecord) -> Curve:
-    """Returns the curve that a record holds: test accuracy and τ."""
+    """Returns the curve of a record: test accuracy and τ."""
     width = max(map(len, record.tau), default=0)
     logged = [
         index
@@ -100,7 +100,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
 
 
 def curve_of_imported(run: ImportedRun) -> Curve:
-    """Returns the curve of an imported run: of its series those that have a value for an epoch."""
+    """Returns the curve of an imported run: its series by epoch."""
     epochs, by_name = run.logged, run.epochs
     known = {name: tuple(values.get(epoch) for epoch in epochs) for name, values in by_name.items()}
     settings = run.settings
@@ -120,12 +120,12 @@ def curve_of_imported(run: ImportedRun) -> Curve:
 
 
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
-    """Returns the curve of every run in ``runs_dir``, imported ones too, and of every other record.
+    """Returns the curves of all runs in ``runs_dir``, imported ones included, and of records without a run.
 
-    Runs whose files are damaged are left out.
+    Damaged runs are skipped.
     """
     found: dict[str, Curve] = {}
-    for run in all_runs(runs_dir):
+    for run in list_runs(runs_dir):
         try:
             found[run.name] = curve_of_run(run)
         except RunError:
@@ -141,24 +141,26 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
 
 
 def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curve:
-    """Returns the curve of a run, by its path, its name, any part of its name that no other has, or ``last``.
+    """Returns the curve of a run by its path, its name, a unique part of its name, or ``last``.
 
     Raises:
-        UsageError: None fits, or several do.
+        UsageError: No run matches, or several do.
         RunError: A file of it is damaged.
     """
     if (Path(name) / "config.yaml").is_file():
         return curve_of_run(Run(Path(name)))
     if (Path(name) / "imported.json").is_file():
         return curve_of_imported(load_imported(Path(name)))
-    if name == "last" and (there := all_runs(runs_dir)):
-        return curve_of_run(there[-1])
+    if name == "last" and (runs := list_runs(runs_dir)):
+        return curve_of_run(runs[-1])
     curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}
-    fitting = [name] if name in curves else [known for known in curves if name in known]
-    if len(fitting) == 1:
-        return curves[fitting[0]]
-    if fitting:
-        raise UsageError(f"{len(fitting)} runs fit {name!r}: {', '.join(fitting[-5:])}", hint="give more of the name")
+    matching = [name] if name in curves else [known for known in curves if name in known]
+    if len(matching) == 1:
+        return curves[matching[0]]
+    if matching:
+        raise UsageError(
+            f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="type more of the name"
+        )
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
 
 

@@ -1,4 +1,4 @@
-"""A run's directory: how it is made, found, read and removed."""
+"""Run directories: creating, finding, reading and removing them."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from plifctl.config.identity import current_path
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
-from plifctl.runs.progress_file import StepProgress, read_beat
+from plifctl.runs.progress_file import StepProgress, read_progress
 from plifctl.runs.records import ResultRecord, read_record
 
 Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
-_SAID = ("running", "stopped", "failed")
+_RECORDED = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What was asked of a run: enough to ask for it again."""
+    """The settings of a run: enough to train it again."""
 
     experiment: str
     recipe: Recipe
@@ -51,25 +51,25 @@ class Run:
         path: The directory.
 
     Raises:
-        UsageError: There is no run.
+        UsageError: The directory is not a run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists them")
+            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists all")
 
     @property
     def name(self) -> str:
-        """The directory's name, the run's id."""
+        """The name of the directory, which is the run's id."""
         return self.path.name
 
     @property
-    def begun(self) -> float:
-        """When the run was made, in seconds since 1970: its name says it, else its folder."""
+    def started(self) -> float:
+        """When the run was created, in seconds since 1970: from its name, else from its folder."""
         try:
             return float(calendar.timegm(time.strptime(self.name.split("-")[0], _STAMP)))
-        except ValueError:  # a folder that somebody named
+        except ValueError:  # a folder that the user named
             return (self.path / "config.yaml").stat().st_mtime
 
     def config(self) -> RunConfig:
@@ -111,7 +111,7 @@ class Run:
         return load_document(self.path / "split.json", ("train",))
 
     def status(self) -> Status:
-        """Returns how the run stands, from what is there rather than from what was last said."""
+        """Returns the status, derived from the files and the lock: a killed run never looks finished or running."""
         if (self.path / "result.json").is_file():
             return "finished"
         lock = self.lock()
@@ -120,18 +120,18 @@ class Run:
                 pass
         except filelock.Timeout:
             return "running"
-        except OSError:  # a run of somebody else's: what it said last is all that can be known
-            return self.info()["status"] if self.info().get("status") in _SAID else "unknown"
-        said = self.info().get("status")
-        return said if said in ("stopped", "failed") else "killed"
+        except OSError:  # another user's run, which cannot be locked: the status written last
+            return self.info()["status"] if self.info().get("status") in _RECORDED else "unknown"
+        recorded = self.info().get("status")
+        return recorded if recorded in ("stopped", "failed") else "killed"
 
     def lock(self) -> filelock.BaseFileLock:
-        """Returns what a process holds for as long as it trains the run."""
+        """Returns the lock that a process holds while it trains the run."""
         return filelock.FileLock(self.path / ".lock")
 
-    def beat(self) -> StepProgress | None:
-        """Returns where a run that is live was a moment ago; None where nothing is known."""
-        return read_beat(self.path / "progress.json")
+    def progress(self) -> StepProgress | None:
+        """Returns the step of a running run, at most about a second old; None where it is unknown."""
+        return read_progress(self.path / "progress.json")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the rows of the epochs so far, as :class:`plifctl.training.progress.EpochRow` has them.
@@ -142,11 +142,11 @@ class Run:
         try:
             return MetricsFile(self.path).read()
         except RunError:
-            self.config()  # where the whole run is older, that is the error
+            self.config()  # the better error where the whole run was made by an older plifctl
             raise
 
     def checkpoint(self, name: Literal["last", "best"]) -> Path:
-        """Returns where a checkpoint lies."""
+        """Returns the path of a checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 
     def record(self) -> ResultRecord:
@@ -163,10 +163,10 @@ def create_run(
     split: dict[str, Any],
     environment: dict[str, Any],
 ) -> Run:
-    """Makes the directory of a new run and everything in it that is known before the first step.
+    """Creates the directory of a new run, with everything that is known before the first step.
 
     Args:
-        runs_dir: Where runs lie.
+        runs_dir: Runs directory.
         resolved: The experiment.
         protocol: A or B.
         cache: Path and content digest of the cache.
@@ -176,30 +176,30 @@ def create_run(
     spec = resolved.spec
     stamp = time.strftime(_STAMP, time.gmtime())
     name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
-    _remove_half_made(files.make_dir(runs_dir))
+    _remove_abandoned(files.make_dir(runs_dir))
     with files.machine_errors(runs_dir / name):
-        half_made = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
-        half_made.chmod(0o777 & ~files.UMASK)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
+        temporary.chmod(0o777 & ~files.UMASK)
     try:
-        files.write_json(half_made / "run.json", add_checksum({"status": "created", "cache": cache}))
-        files.write_json(half_made / "env.json", add_checksum(environment))
-        files.write_json(half_made / "split.json", add_checksum(split))
-        write_config(half_made, resolved, protocol)
+        files.write_json(temporary / "run.json", add_checksum({"status": "created", "cache": cache}))
+        files.write_json(temporary / "env.json", add_checksum(environment))
+        files.write_json(temporary / "split.json", add_checksum(split))
+        write_config(temporary, resolved, protocol)
         for number in range(1, 1000):  # two runs may start within a second
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
             try:
-                half_made.rename(path)
+                temporary.rename(path)
                 break
             except OSError:
                 if not path.exists():
                     raise
     finally:
-        shutil.rmtree(half_made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     return Run(path)
 
 
-def _remove_half_made(runs_dir: Path) -> None:
-    """Removes what processes left that were killed while they made a run."""
+def _remove_abandoned(runs_dir: Path) -> None:
+    """Removes the temporary folders of processes that were killed while they created a run."""
     for path in runs_dir.glob(".*.partial"):
         with suppress(OSError):  # another process was faster
             if time.time() - path.stat().st_mtime > files.STALE_AFTER_S:
@@ -222,36 +222,36 @@ def write_config(path: Path, resolved: Experiment, protocol: Protocol) -> None:
 
 
 def find_run(name: str, runs_dir: Path) -> Run:
-    """Returns a run by its path, its id, any part of its id that no other has, or ``last``.
+    """Returns a run by its path, its id, a unique part of its id, or ``last``.
 
     Raises:
-        UsageError: None fits, or several do.
+        UsageError: No run matches, or several do.
     """
     if (Path(name) / "config.yaml").is_file():
         return Run(Path(name))
-    there = all_runs(runs_dir)
-    fitting = there[-1:] if name == "last" else [run for run in there if name in run.name]
-    exact = [run for run in fitting if run.name == name]
-    if len(exact or fitting) == 1:
-        return (exact or fitting)[0]
-    if fitting:
-        names = ", ".join(run.name for run in fitting[-5:])
-        latest = "the latest are " if len(fitting) > 5 else ""
-        raise UsageError(f"{len(fitting)} runs fit {name!r}: {latest}{names}", hint="give more of the name")
-    hint = "plifctl runs lists them; a path will do, too" if there else "there is none; plifctl train demo makes one"
+    runs = list_runs(runs_dir)
+    matching = runs[-1:] if name == "last" else [run for run in runs if name in run.name]
+    exact = [run for run in matching if run.name == name]
+    if len(exact or matching) == 1:
+        return (exact or matching)[0]
+    if matching:
+        names = ", ".join(run.name for run in matching[-5:])
+        latest = "the latest are " if len(matching) > 5 else ""
+        raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="type more of the name")
+    hint = "plifctl runs lists all; a path works too" if runs else "no run exists yet; plifctl train demo makes one"
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 
 
-def all_runs(runs_dir: Path) -> list[Run]:
+def list_runs(runs_dir: Path) -> list[Run]:
     """Returns every run, oldest first."""
     return [Run(path.parent) for path in sorted(runs_dir.glob("[!.]*/config.yaml"))]
 
 
 def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the epoch with the highest accuracy by which epochs are chosen: validation's where there is one.
+    """Returns the row with the highest validation accuracy, or test accuracy where there is no validation.
 
     Args:
-        rows: As :meth:`Run.metrics` gives them; of equal ones the earliest counts.
+        rows: As :meth:`Run.metrics` returns them; the earliest of equal ones is returned.
     """
     for name in ("validation_accuracy", "test_accuracy"):
         known = [row for row in rows if row.get(name) is not None]
@@ -268,16 +268,16 @@ def remove_run(run: Run) -> None:
     """
     try:
         with files.machine_errors(run.path), run.lock().acquire(timeout=0):
-            (run.path / "config.yaml").unlink(missing_ok=True)  # what is half removed is no run any more
+            (run.path / "config.yaml").unlink(missing_ok=True)  # killed half way, it is not a run any more
             shutil.rmtree(run.path)
     except filelock.Timeout:
         raise UsageError(
-            f"{run.path}: being trained, not removed", hint="stop it first: Ctrl-C where it runs"
+            f"{run.path}: the run is being trained, nothing was removed", hint="stop it first: Ctrl-C where it runs"
         ) from None
 
 
 def describe_machine(device: str, threads: int, ranks: int) -> dict[str, Any]:
-    """Returns versions and machine, what a number may depend on beyond the experiment; of several ranks the first's."""
+    """Returns what numbers may depend on besides the experiment: versions and machine, those of the first rank."""
     import torch
 
     return {

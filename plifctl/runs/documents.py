@@ -91,5 +91,11 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
         raise RunError(f"{path}: damaged: {error}", hint=hint) from error
 
 
+def fingerprint(path: Path) -> dict[str, Any]:
+    """Returns size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def _digest(tree: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]

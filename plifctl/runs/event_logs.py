@@ -1,4 +1,4 @@
-"""Logs of other code: TensorBoard's event files, and the CSV files that TensorBoard exports."""
+"""Logs of other code: event files of TensorBoard, and CSV files exported by TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from plifctl.errors import DamagedFileError, MissingRawDataError
 
 _log = logging.getLogger(__name__)
 
-_END_OF_TIME = 1e11  # seconds since 1970; clocks of some systems end there
+_MAX_TIME = 1e11  # seconds since 1970; later ones overflow the clocks of some systems
 _CSV = re.compile(r"run-(?P<run>.+)-tag-(?P<tag>.+)\.csv")
 
 
 @dataclass(frozen=True)
 class Series:
-    """A scalar, in the order of writing; a resumed training writes steps that were written before.
+    """Values of a scalar in the order of writing; after a resume, steps may be repeated.
 
     Attributes:
-        steps: Of training, or epochs.
-        values: At each step.
-        times: When each was written, seconds since 1970.
+        steps: Training steps or epochs.
+        values: Value at each step.
+        times: When each was written, in seconds since 1970.
     """
 
     steps: tuple[int, ...]
@@ -36,12 +36,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Log:
-    """What one run left in a folder of logs.
+    """The log of one run.
 
     Attributes:
-        name: By its folder or files.
-        files: Which it was read from.
-        series: By tag.
+        name: Name of its folder, or from the names of its files.
+        files: Files it was read from.
+        series: Scalars by tag.
     """
 
     name: str
@@ -61,38 +61,40 @@ class _Point(NamedTuple):
 
 
 def find_logs(folder: Path) -> list[Log]:
-    """Returns the runs whose logs lie in a folder or below it, by name.
+    """Returns the logs in a folder and its subfolders, sorted by name.
 
     Raises:
-        MissingRawDataError: There are none.
-        DamagedFileError: A file is not what its name says.
+        MissingRawDataError: No log was found.
+        DamagedFileError: A file is damaged.
     """
     if not folder.is_dir():
-        raise MissingRawDataError(f"{folder}: no such folder", hint="name the folder that the logs lie in")
+        raise MissingRawDataError(f"{folder}: no such folder", hint="type the folder that holds the logs")
     exported: dict[str, list[tuple[str, Path]]] = {}
     for path in sorted(folder.rglob("*.csv")):
         if path.is_file() and (match := _CSV.fullmatch(path.name)):
             exported.setdefault(match["run"], []).append((match["tag"], path))
-    logs = [_exported(name, files) for name, files in exported.items()]
+    logs = [_read_exports(name, files) for name, files in exported.items()]
     folders = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
-    logs += [log for path in folders if (log := _events(path)) is not None]
+    logs += [log for path in folders if (log := _read_events(path)) is not None]
     if not logs:
         raise MissingRawDataError(
-            f"{folder}: neither TensorBoard's event files nor its exports (run-NAME-tag-TAG.csv), or no scalars in them"
+            f"{folder}: no scalars found, neither in TensorBoard event files nor in exports (run-NAME-tag-TAG.csv)"
         )
     return sorted(logs, key=lambda log: log.name)
 
 
-def _exported(name: str, files: list[tuple[str, Path]]) -> Log:
+def _read_exports(name: str, files: list[tuple[str, Path]]) -> Log:
     by_tag: dict[str, Path] = {}
     for tag, path in files:
         if (other := by_tag.setdefault(tag, path)) != path and other.read_bytes() != path.read_bytes():
-            raise DamagedFileError(f"{path}: and {other} say otherwise of the same run", hint="import them one by one")
-    return Log(name, tuple(by_tag.values()), {tag: _ordered(_points(path)) for tag, path in by_tag.items()})
+            raise DamagedFileError(
+                f"{path}: differs from {other}, of the same run and tag", hint="import the folders one by one"
+            )
+    return Log(name, tuple(by_tag.values()), {tag: _sorted_series(_read_points(path)) for tag, path in by_tag.items()})
 
 
-def _points(path: Path) -> list[_Point]:
-    """The points of an exported file in its order."""
+def _read_points(path: Path) -> list[_Point]:
+    """Returns the points of an exported file, in its order."""
     points = []
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file)
@@ -105,7 +107,7 @@ def _points(path: Path) -> list[_Point]:
                 if len(row) != 3:
                     raise ValueError(f"expected 3 values, found {len(row)}")
                 time, step, value = (float(cell) for cell in row)
-                if not (step.is_integer() and step >= 0 and math.isfinite(value) and 0 <= time < _END_OF_TIME):
+                if not (step.is_integer() and step >= 0 and math.isfinite(value) and 0 <= time < _MAX_TIME):
                     raise ValueError("expected seconds since 1970, a whole step, and a finite value")
                 points.append(_Point(int(step), value, time))
             if not points:
@@ -115,13 +117,13 @@ def _points(path: Path) -> list[_Point]:
     return points
 
 
-def _events(folder: Path) -> Log | None:
+def _read_events(folder: Path) -> Log | None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     files = tuple(sorted(folder.glob("events.out.tfevents.*")))
     series = {}
     for path in files:
-        _check_records(path)
+        _check_events(path)
     try:
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
         accumulator.Reload()
@@ -129,14 +131,14 @@ def _events(folder: Path) -> Log | None:
             points = [_Point(event.step, event.value, event.wall_time) for event in accumulator.Scalars(tag)]
             points = [point for point in points if math.isfinite(point.value) and point.step >= 0]
             if points:
-                series[tag] = _ordered(points)
-    except Exception as error:  # protobuf and TensorBoard raise nearly anything
+                series[tag] = _sorted_series(points)
+    except Exception as error:  # protobuf and TensorBoard raise many types
         raise DamagedFileError(f"{folder}: TensorBoard cannot read it: {error}") from error
     return Log(folder.name, files, _by_epoch(series)) if series else None
 
 
-def _check_records(path: Path) -> None:
-    """Raises where a record is damaged: TensorBoard itself stops there in silence, and the rest would be missing."""
+def _check_events(path: Path) -> None:
+    """Raises where an event is damaged; TensorBoard itself stops there silently and misses the rest."""
     from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
 
     reader, count = pywrap_tensorflow.PyRecordReader_New(str(path)), 0
@@ -148,12 +150,12 @@ def _check_records(path: Path) -> None:
         return
     except errors.DataLossError as error:
         if "truncated" not in str(error) or not count:
-            raise DamagedFileError(f"{path}: record {count + 1} is damaged, or this is no event file") from error
-        _log.warning("%s: ends within record %d, which a training that was killed may leave", path, count + 1)
+            raise DamagedFileError(f"{path}: event {count + 1} is damaged, or this is not an event file") from error
+        _log.warning("%s: incomplete event %d at the end, as a killed training leaves it", path, count + 1)
 
 
 def _by_epoch(series: dict[str, Series]) -> dict[str, Series]:
-    """Puts epochs in place of training steps where the log says which epoch each step was, as Lightning's do."""
+    """Replaces training steps by epochs where a scalar ``epoch`` maps them, as in logs of Lightning."""
     if "epoch" not in series:
         return series
     epochs = {step: int(value) for step, value in zip(series["epoch"].steps, series["epoch"].values, strict=True)}
@@ -165,6 +167,6 @@ def _by_epoch(series: dict[str, Series]) -> dict[str, Series]:
     }
 
 
-def _ordered(points: list[_Point]) -> Series:
+def _sorted_series(points: list[_Point]) -> Series:
     steps, values, times = zip(*sorted(points, key=lambda point: point.time), strict=True)
     return Series(steps, values, times)

@@ -1,13 +1,12 @@
-"""Runs of other code, made of its logs.
+"""Imported runs: made from the logs of other code.
 
-The names of the authors' folders and files say what was trained, so that their runs are known as experiments of the
-registry; other logs bring their scalars, and are told apart by name.
+The folder and file names of the authors' logs say what was trained, so that their runs are matched to experiments of
+the registry. Of other logs only the scalars are known.
 """
 
 from __future__ import annotations
 
 import bisect
-import hashlib
 import json
 import math
 import re
@@ -22,7 +21,7 @@ from typing import Any
 from plifctl import files
 from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
-from plifctl.runs.documents import add_checksum, load_document
+from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
 
@@ -36,7 +35,7 @@ TAGS: dict[str, tuple[str, ...]] = {
     "train_accuracy": ("train_accuracy", "train_acc", "train/accuracy", "train/acc", "acc/train"),
     "loss": ("loss", "train_loss", "train/loss", "loss/train"),
 }
-"""The tags under which a series is looked for, the likeliest first: the authors', SpikingJelly's, Lightning's, ours."""
+"""Tags of each series, the most likely first: those of the authors, SpikingJelly, Lightning and plifctl."""
 
 _AUTHORS = re.compile(
     r"(?:val_(?P<validation>\d+(?:\.\d+)?)_)?(?P<dataset>[A-Za-z0-9]+)_init_tau_(?P<tau>\d+(?:\.\d+)?)_use_plif_(?P<plif>True|False)"
@@ -53,31 +52,31 @@ _DATASETS = {
     "DVS128Gesture": "gesture",
 }
 _CONVS = {"nmnist": 2, "cifar10dvs": 4, "gesture": 5}
-"""Of the published networks for events; the authors also ran deeper and shallower ones, and frames cut by time."""
+"""Convolutions of the paper's networks for events; the authors also ran others, and frames sliced by time."""
 
 _PERCENT = 1.001
-"""What is above is in percent; a mean of float32 may come out above 1 by some of its last digits."""
+"""Accuracies above are percentages; a mean in float32 may exceed 1 by rounding."""
 
-_MOST_EPOCHS = 1_000_000
-_LEAST_W = -50.0
+_MAX_EPOCHS = 1_000_000
+_MIN_W = -50.0
 _W = re.compile(r"w(\d+)")
 _TAU = re.compile(r"tau/(.+)")
 
 
 @dataclass(frozen=True)
 class ImportedRun:
-    """A run of other code, as it lies in the folder of runs.
+    """A run of other code.
 
     Attributes:
-        name: Of the folder.
-        source: Where the logs lay.
-        files: By name, their size in bytes and sha256.
-        settings: What is known of it; ``experiment``, ``protocol``, ``T``, ``seed`` and others.
-        tags: Which tag is which series (:data:`TAGS`); of layers ``tau/NAME``.
-        percent: The accuracies that are in percent.
+        name: Name of its folder in the runs directory.
+        source: Folder of the logs.
+        files: Size in bytes and SHA-256 of each log, by name.
+        settings: Known settings: ``experiment``, ``protocol``, ``T``, ``seed`` and others.
+        tags: Tag of each series (:data:`TAGS`), and of the τ of each layer, ``tau/NAME``.
+        percent: The accuracies that are percentages.
         finished: When the last value was written.
-        series: By tag.
-        imported: When, seconds since 1970.
+        series: Scalars by tag.
+        imported: When it was imported, in seconds since 1970.
     """
 
     name: str
@@ -98,21 +97,21 @@ class ImportedRun:
 
     @property
     def logged(self) -> list[int]:
-        """The epochs that have a value, ascending."""
+        """Epochs that have a value, ascending."""
         return sorted(set().union(*self.epochs.values()))
 
     @property
     def accuracies(self) -> dict[int, float]:
-        """By epoch, of the test; where there is none, of the validation or the training."""
+        """Test accuracy by epoch; where there is none, that of validation or training."""
         return next(self.epochs[name] for name in ACCURACIES if name in self.tags)
 
     @property
     def layers(self) -> list[str]:
-        """The spiking layers whose τ was logged."""
+        """Spiking layers whose τ was logged."""
         return [name.removeprefix("tau/") for name in self.tags if name.startswith("tau/")]
 
     def _by_epoch(self, name: str, series: Series) -> Iterator[tuple[int, float]]:
-        """The values of a series with the epoch of each, in the order of writing."""
+        """Yields the epoch and value of each entry of a series, in the order of writing."""
         axis = self._axis
         from_zero = min(axis.steps) == 0
         if max(series.steps) <= max(axis.steps):
@@ -130,10 +129,10 @@ class ImportedRun:
         return next(self.series[self.tags[name]] for name in ACCURACIES if name in self.tags)
 
     def record(self) -> ResultRecord | None:
-        """Returns the record of a run whose experiment is known, else None.
+        """Returns the result record of a run whose experiment is known, else None.
 
-        Accuracy A is the maximum over the test epochs. Accuracy B is the test accuracy where the accuracy on validation
-        samples is highest, of equal ones the latest, as the authors' code has it.
+        Accuracy A is the maximum over the test epochs. Accuracy B is the test accuracy at the epoch with the highest
+        validation accuracy; of equal ones at the latest, as in the authors' code.
         """
         experiment = self.settings.get("experiment")
         test, validation = self.epochs.get("test_accuracy"), self.epochs.get("validation_accuracy")
@@ -170,18 +169,18 @@ class ImportedRun:
         )
 
 
-def describe(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Sequence[str]) -> ImportedRun:
-    """Returns what a log is of.
+def import_log(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Sequence[str]) -> ImportedRun:
+    """Returns the run that a log describes.
 
     Args:
         log: The log.
-        folder: Where it was looked for.
-        tags: Which tag is which series, where that is not to be guessed.
-        experiments: Of the registry.
+        folder: The folder that was searched.
+        tags: Tag of a series where it is not to be found by its usual names.
+        experiments: Names of the experiments in the registry.
 
     Raises:
-        UsageError: No series is an accuracy, or a tag is not there.
-        DamagedFileError: An accuracy is none.
+        UsageError: No series is an accuracy, or a tag does not exist.
+        DamagedFileError: A value is out of its range.
     """
     settings = _settings(log.name, experiments)
     found = _tags(log, tags)
@@ -193,32 +192,32 @@ def describe(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Se
         )
     for name, tag in found.items():
         steps, values = log.series[tag].steps, log.series[tag].values
-        if name in ACCURACIES and max(steps) >= _MOST_EPOCHS:
+        if name in ACCURACIES and max(steps) >= _MAX_EPOCHS:
             raise DamagedFileError(f"{log.files[0]}: {tag} at step {max(steps)}, expected epochs")
-        if _W.fullmatch(tag) and min(values) < _LEAST_W:
-            raise DamagedFileError(f"{log.files[0]}: {tag} is {min(values):g}, τ = 1 + exp(−w) has no such w")
+        if _W.fullmatch(tag) and min(values) < _MIN_W:
+            raise DamagedFileError(f"{log.files[0]}: {tag} is {min(values):g}, out of range for τ = 1 + exp(−w)")
     validated = settings.get("protocol") == "B"
     if settings.get("dataset"):
-        name = f"published-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
+        name = f"authors-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
     else:
         name = f"imported-{_slug(log.name)}"
-    files = {str(path.relative_to(folder)): _facts(path) for path in log.files}
+    files = {str(path.relative_to(folder)): fingerprint(path) for path in log.files}
     percent = tuple(name for name, value in greatest.items() if value > _PERCENT)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.finished))
     return ImportedRun(name, str(folder.resolve()), files, settings, found, percent, finished, dict(log.series))
 
 
 def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
-    """Puts an imported run into the folder of runs, in place of an earlier import of the same name.
+    """Saves an imported run in the runs directory, replacing an earlier import of the same logs.
 
     Raises:
-        UsageError: Something else has that name.
+        UsageError: The name is taken by something else.
     """
     path = runs_dir / run.name
     if path.exists():
         if not (path / _FILE).is_file():
-            raise UsageError(f"{path}: there, and no imported run", hint="give it another name: --name NAME")
-        _refuse_another(run, path)
+            raise UsageError(f"{path}: exists and is not an imported run", hint="choose another name: --name NAME")
+        _check_same_logs(run, path)
     with files.atomic_folder(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
@@ -231,22 +230,22 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     return path
 
 
-def _refuse_another(run: ImportedRun, path: Path) -> None:
-    """Raises UsageError where a folder holds the import of other logs than those of ``run``."""
+def _check_same_logs(run: ImportedRun, path: Path) -> None:
+    """Raises UsageError where the run imported into ``path`` was made from other logs than ``run``."""
     try:
-        there = load_imported(path)
+        previous = load_imported(path)
     except RunError:
         return  # a damaged one is replaced
-    known = {facts["sha256"] for facts in there.files.values()}
-    if there.source != run.source and known.isdisjoint(facts["sha256"] for facts in run.files.values()):
+    known = {facts["sha256"] for facts in previous.files.values()}
+    if previous.source != run.source and known.isdisjoint(facts["sha256"] for facts in run.files.values()):
         raise UsageError(
-            f"{run.name}: imported already, from other logs: {there.source}",
-            hint=f"give it another name: --name NAME; or plifctl runs rm {run.name}",
+            f"{run.name}: already imported from other logs: {previous.source}",
+            hint=f"choose another name: --name NAME; or plifctl runs rm {run.name}",
         )
 
 
 def load_imported(path: Path) -> ImportedRun:
-    """Reads an imported run from its folder.
+    """Returns the imported run in a folder.
 
     Raises:
         RunError: It is damaged.
@@ -264,14 +263,14 @@ def load_imported(path: Path) -> ImportedRun:
 
 
 def imported_folders(runs_dir: Path) -> list[Path]:
-    """Returns the folders of imported runs, by name."""
+    """Returns the folders of imported runs, sorted by name."""
     return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}"))]
 
 
 def remove_imported(path: Path) -> None:
     """Removes an imported run."""
     with files.machine_errors(path):
-        (path / _FILE).unlink(missing_ok=True)  # what is half removed is no run any more
+        (path / _FILE).unlink(missing_ok=True)  # killed half way, it is not a run any more
         shutil.rmtree(path)
 
 
@@ -304,13 +303,13 @@ def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:
         "normalization": match["normalization"],
     }
     settings |= {key: value for key, value in others.items() if value is not None}
-    if experiment in experiments and _as_published(settings):
+    if experiment in experiments and _as_in_paper(settings):
         settings["experiment"] = experiment
     return settings
 
 
-def _as_published(settings: Mapping[str, Any]) -> bool:
-    """Whether settings that an experiment's name does not tell are those that the paper reports."""
+def _as_in_paper(settings: Mapping[str, Any]) -> bool:
+    """Whether the settings that are not part of an experiment's name are those of the paper."""
     dataset, protocol = settings["dataset"], settings["protocol"]
     steps = {"nmnist": 20 if protocol == "B" else 10, "cifar10dvs": 20, "gesture": 20}.get(dataset, 8)
     wanted: dict[str, Any] = {"T": steps, "detach_reset": True}
@@ -324,21 +323,21 @@ def _as_published(settings: Mapping[str, Any]) -> bool:
 def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
     for name, tag in chosen.items():
         if tag not in log.series:
-            raise UsageError(f"{log.name}: no scalar {tag!r}", hint=f"there are: {', '.join(sorted(log.series))}")
+            raise UsageError(f"{log.name}: no scalar {tag!r}", hint=f"its scalars: {', '.join(sorted(log.series))}")
         if name not in TAGS:
             raise UsageError(f"no series {name!r}", hint=f"known: {', '.join(TAGS)}")
     found, lower = dict(chosen), {tag.lower(): tag for tag in log.series}
     for name, tags in TAGS.items():
         for tag in tags:
             if tag in lower:
-                found.setdefault(name, lower[tag])  # the likeliest comes first
+                found.setdefault(name, lower[tag])
     if not set(found) & set(ACCURACIES):
         raise UsageError(
-            f"{log.name}: none of its scalars is known as an accuracy: {', '.join(sorted(log.series))}",
-            hint="say which is: --tag test_accuracy=TAG",
+            f"{log.name}: none of its scalars has a known name of an accuracy: {', '.join(sorted(log.series))}",
+            hint="name the one: --tag test_accuracy=TAG",
         )
     axis = next(log.series[found[name]] for name in ACCURACIES if name in found)
-    found = {  # a loss or an accuracy of every so many steps has no epoch
+    found = {  # a series by training step has no epochs
         name: tag for name, tag in found.items() if max(log.series[tag].steps) <= max(axis.steps)
     }
     layers = {f"tau/sn{match[1]}": tag for tag in log.series if (match := _W.fullmatch(tag))}
@@ -348,16 +347,16 @@ def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def _epochs_of(series: Series, axis: Series, from_zero: bool) -> Iterator[int]:
-    """The epoch of each value that was written by training step, once an epoch.
+    """Yields the epoch of each value of a series that was written once an epoch, by training step.
 
-    Steps of epochs that a resumed training repeated count twice. So the accuracy that was written nearest in time says
-    which epoch it was, and the steps between say how many epochs' accuracies the log lacks.
+    Steps of epochs that a resumed training repeated count twice. So the epoch is that of the accuracy written nearest
+    in time, plus the epochs between, by the number of steps, whose accuracy is missing in the log.
     """
     every = math.gcd(*series.steps)
     for step, when in zip(series.steps, series.times, strict=True):
         accuracy = _nearest(axis.times, when)
-        beside = _nearest(series.times, axis.times[accuracy])
-        yield axis.steps[accuracy] + from_zero + (step - series.steps[beside]) // every
+        neighbour = _nearest(series.times, axis.times[accuracy])
+        yield axis.steps[accuracy] + from_zero + (step - series.steps[neighbour]) // every
 
 
 def _nearest(times: tuple[float, ...], when: float) -> int:
@@ -367,8 +366,3 @@ def _nearest(times: tuple[float, ...], when: float) -> int:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:160] or "run"
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

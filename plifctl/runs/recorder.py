@@ -1,4 +1,4 @@
-"""Keeps a training in its run directory while it goes on."""
+"""Writes a training to its run directory: metrics, checkpoints, status and result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from plifctl.runs.directory import Run, write_config
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
-from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_beat
+from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
 from plifctl.runs.records import ResultRecord, RunData, record_text
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 
 class RunRecorder:
-    """Keeps a training in its run directory; the :class:`plifctl.training.progress.Recorder` of the command line.
+    """Writes a training to its run directory; a :class:`plifctl.training.progress.Recorder`.
 
-    Everything happens while the run is :meth:`live`; :meth:`begin` comes first, :meth:`finish` last.
+    Everything happens within :meth:`live`; :meth:`begin` comes first, :meth:`finish` last.
 
     Args:
         run: The run.
-        spec: The experiment; kept in every checkpoint, with the cache's content digest, so that one can be evaluated
-            alone.
+        spec: The experiment; every checkpoint contains it and the cache's content digest, so that it can be evaluated
+            on its own.
     """
 
     def __init__(self, run: Run, spec: ExperimentSpec) -> None:
@@ -46,30 +46,30 @@ class RunRecorder:
         self._metrics = MetricsFile(run.path)
         self._cache = str(run.info()["cache"]["content_digest"])
         self.signum: int | None = None
-        self.beat: StepProgress | None = None  # of the last step
-        self._pulse, self._beaten = ProgressTracker(), 0.0
+        self.last_step: StepProgress | None = None
+        self._tracker, self._progress_written = ProgressTracker(), 0.0
         self._board: SummaryWriter | None = None
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Holds the run while the block runs, and notes how it ended.
+        """Locks the run while the block runs, and writes how it ended to ``run.json``.
 
         Raises:
-            ResumeError: Another process holds it.
+            ResumeError: Another process is training it.
         """
         lock = self.run.lock()
         try:
-            lock.acquire(timeout=2)  # whoever asks for the status of a run holds it for a moment
+            lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment
         except filelock.Timeout:
             raise ResumeError(f"{self.run.path}: another process is training this run") from None
         for stale in self.run.path.rglob(".*.partial"):
-            stale.unlink(missing_ok=True)  # of a killed process: whoever holds the run is alone
+            stale.unlink(missing_ok=True)  # left by a killed process: this one holds the lock
         try:
             yield
         except BaseException as error:
             stopped = isinstance(error, Interrupted)
             code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
-            self._note(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
+            self._update_info(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
             raise
         finally:
             self._close_board()
@@ -77,27 +77,30 @@ class RunRecorder:
             lock.release()
 
     def begin(self, resolved: Experiment, epochs_done: int) -> None:
-        """Notes that the run goes on.
+        """Marks the run as running, from its start or resumed.
 
         Args:
-            resolved: The experiment, maybe with more epochs than before.
-            epochs_done: Of earlier processes; later lines of ``metrics.jsonl`` are dropped.
+            resolved: The experiment, possibly with more epochs than before.
+            epochs_done: Epochs in the checkpoint; later rows of ``metrics.jsonl`` are removed.
+
+        Raises:
+            RunError: ``metrics.jsonl`` is damaged, or has fewer epochs.
         """
         self._metrics.truncate(epochs_done)  # first: it may refuse
         for name in ("result.json", "manifest.json"):  # a run that continues is not finished
             (self.run.path / name).unlink(missing_ok=True)
         write_config(self.run.path, resolved, self.run.config().protocol)
-        self._note(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
+        self._update_info(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Notes the step for lookers-on, at most once a second."""
-        self.beat = self._pulse.beat(epoch, step, steps, loss, part)
-        if time.monotonic() - self._beaten >= EVERY_SECONDS:
-            self._beaten = time.monotonic()
-            write_beat(self.run.path / "progress.json", self.beat)
+        """Writes the progress for other processes, at most once a second."""
+        self.last_step = self._tracker.update(epoch, step, steps, loss, part)
+        if time.monotonic() - self._progress_written >= EVERY_SECONDS:
+            self._progress_written = time.monotonic()
+            write_progress(self.run.path / "progress.json", self.last_step)
 
     def on_epoch(self, row: EpochRow) -> None:
-        """Appends a line, and the same for TensorBoard."""
+        """Appends a row to ``metrics.jsonl``, and writes the same to TensorBoard's events."""
         self._metrics.append(asdict(row))
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
@@ -112,21 +115,21 @@ class RunRecorder:
 
     def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
         """Replaces a checkpoint."""
-        whole = {**state, "spec": self.spec.model_dump_json(), "cache": self._cache}
-        save_checkpoint(self.run.checkpoint(name), whole)
+        context = {"spec": self.spec.model_dump_json(), "cache": self._cache}
+        save_checkpoint(self.run.checkpoint(name), {**state, **context})
 
     def load_best(self) -> dict[str, Any]:
         """Returns the best checkpoint."""
         return load_checkpoint(self.run.checkpoint("best"))
 
     def stop_signal(self) -> int | None:
-        """Returns the signal that was received, if one was."""
+        """Returns the signal received so far, or None."""
         return self.signum
 
     def finish(
         self, outcome: Outcome, resolved: Experiment, data: RunData, environment: dict[str, Any]
     ) -> ResultRecord:
-        """Writes what a finished run has: the manifest of all files, then the record, last of all."""
+        """Writes the manifest of all files, then the record, which marks the run as finished."""
         spec = resolved.spec
         record = ResultRecord(
             schema_version=1,
@@ -150,8 +153,8 @@ class RunRecorder:
             environment=environment,
             finished=_now(),
         )
-        self._note(status="finished", exit_code=0)
-        self._close_board()  # from here on its file stays as it is
+        self._update_info(status="finished", exit_code=0)
+        self._close_board()  # the manifest needs its final content
         text = record_text(record)
         write_manifest(self.run.path, {"result.json": text.encode("utf-8")})
         files.write_text(self.run.path / "result.json", text)
@@ -162,14 +165,14 @@ class RunRecorder:
             self._board.close()
             self._board = None
 
-    def _note(self, **changes: Any) -> None:
+    def _update_info(self, **changes: Any) -> None:
         files.write_json(self.run.path / "run.json", add_checksum({**self.run.info(), "updated": _now(), **changes}))
 
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:
-    """The curves of TensorBoard: of the whole, and of each layer by its name."""
-    whole = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "samples_per_second")
-    found = {name: getattr(row, name) for name in (*whole, "peak_rss_bytes", "peak_gpu_bytes")}
+    """Scalars for TensorBoard: those of the epoch, and those of each layer by its name."""
+    names = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "samples_per_second")
+    found = {name: getattr(row, name) for name in (*names, "peak_rss_bytes", "peak_gpu_bytes")}
     for name, values in (("tau", row.tau), ("a", row.a), ("firing_rate", row.firing_rate)):
         found |= {f"{name}/{layer}": value for layer, value in zip(row.layers, values, strict=True)}
     for layer, (least, *_, most) in row.tau_quantiles.items():
@@ -178,7 +181,7 @@ def _scalars(row: EpochRow) -> dict[str, float | None]:
 
 
 def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step: int) -> None:
-    """Adds a distribution, as :func:`plifctl.training.layer_metrics.distribution` gives it."""
+    """Adds a histogram from a distribution of :func:`plifctl.training.layer_metrics.distribution`."""
     from plifctl.training.layer_metrics import EDGES
 
     least, most = found["quantiles"][0], found["quantiles"][-1]
@@ -190,7 +193,7 @@ def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step:
         num=n,
         sum=n * found["mean"],
         sum_squares=n * (found["std"] ** 2 + found["mean"] ** 2),
-        bucket_limits=[*EDGES, max(most, 2 * EDGES[-1])],  # the right end of each
+        bucket_limits=[*EDGES, max(most, 2 * EDGES[-1])],  # right edges
         bucket_counts=found["counts"],
         global_step=step,
     )

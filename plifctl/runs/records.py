@@ -1,4 +1,4 @@
-"""The small records of finished runs that reports are made from."""
+"""Result records: the small documents of finished runs that reports are made from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RunData(Spec):
-    """What a run was trained and tested on: numbers of samples, and the content digest of the cache."""
+    """Data of a run: numbers of samples, and the content digest of the cache."""
 
     verified: bool
     complete: bool
@@ -33,16 +33,16 @@ class RunData(Spec):
 
 
 class ResultRecord(Spec):
-    """The small record of a finished run that reports are made from. Accuracies are fractions, epochs count from 1.
+    """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
     Attributes:
         origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
-        epochs: Those trained.
-        stopped_early: By ``train.early_stop``, else as many as were asked for.
-        digest: Of the experiment; None where other code ran it.
-        data: None where nothing is known of it.
-        test_accuracy: Of each epoch; None where it was not tested, or not logged.
-        tau: Of each epoch and spiking layer; empty for an epoch that was not logged.
+        epochs: Number of epochs trained.
+        stopped_early: Whether ``train.early_stop`` ended the training.
+        digest: Digest of the experiment; None where other code ran it.
+        data: None where the data are unknown.
+        test_accuracy: Test accuracy after each epoch; None where it was not tested, or not logged.
+        tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
     """
 
     schema_version: Literal[1]
@@ -69,7 +69,7 @@ class ResultRecord(Spec):
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:
-    """Returns what is wrong with the records committed to a registry's ``results/``."""
+    """Returns the problems of the records in the folders ``results/`` of the registry."""
     problems: list[str] = []
     for folder in registry_dirs:
         for path in sorted((folder / "results").glob("*.json")):
@@ -81,14 +81,14 @@ def check_records(registry_dirs: Sequence[Path]) -> list[str]:
 
 
 def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRecord]:
-    """Returns the records of finished runs and those committed to a registry's ``results/``, each run once."""
+    """Returns the records of finished runs, and those in the folders ``results/`` of the registry; each run once."""
     found: dict[str, ResultRecord] = {}
     files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
     for path in [*files, *sorted(runs_dir.glob("*/result.json"))]:
         try:
             record = read_record(path)
         except RunError as error:
-            _log.warning("%s; left out", error)
+            _log.warning("skipped: %s", error)
             continue
         found[record.run] = record
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Spikes of chosen samples, kept in a run for figures and the page."""
+"""Recorded spikes of chosen samples, stored in a run for figures and the page."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _META = ("sample_ids", "labels", "votes", "classes", "inputs")
 
 @dataclass(frozen=True)
 class SpikeRecording:
-    """What went into a network and which neurons fired, for N samples.
+    """Input of a network and the spikes of its neurons, for N samples.
 
     Attributes:
-        sample_ids: Of the samples, as the cache names them ``[N]``.
-        labels: Right classes ``[N]``.
+        sample_ids: Ids of the samples in the cache ``[N]``.
+        labels: True classes ``[N]``.
         classes: Names of the classes.
-        inputs: As the cache holds them, before normalisation: ``[N, T, C, H, W]``, or ``[N, 1, C, H, W]`` where an
+        inputs: Input as in the cache, before normalisation: ``[N, T, C, H, W]``, or ``[N, 1, C, H, W]`` where an
             image is shown at every step.
         votes: Output of the voting layer at each step ``[N, T, classes]``, 0…1.
-        spikes: Of each recorded spiking layer by name, before pooling: bool ``[N, T, C, H, W]`` or ``[N, T, F]``.
+        spikes: Spikes of each recorded layer by name, before pooling: bool ``[N, T, C, H, W]`` or ``[N, T, F]``.
     """
 
     sample_ids: tuple[str, ...]
@@ -38,7 +38,7 @@ class SpikeRecording:
 
 
 def save_spikes(path: Path, recording: SpikeRecording) -> None:
-    """Writes a recording as a compressed ``.npz``, a bit for each spike; whole or not at all."""
+    """Writes a recording atomically as a compressed ``.npz``, one bit for each spike."""
     arrays: dict[str, np.ndarray] = {
         "sample_ids": np.array(recording.sample_ids),
         "labels": recording.labels,
@@ -54,12 +54,12 @@ def save_spikes(path: Path, recording: SpikeRecording) -> None:
 
 
 def load_spikes(path: Path) -> SpikeRecording:
-    """Reads what :func:`save_spikes` wrote, executing nothing.
+    """Returns a recording written by :func:`save_spikes`; executes no code from it.
 
     Raises:
-        RunError: There is none, or it is damaged.
+        RunError: The file is missing or damaged.
     """
-    again = f"plifctl eval {path.parent.name} --record-spikes 10 writes it anew"
+    again = f"plifctl eval {path.parent.name} --record-spikes 10 writes it again"
     if not path.is_file():
         raise RunError(f"{path}: no recorded spikes", hint=again)
     try:
@@ -71,7 +71,7 @@ def load_spikes(path: Path) -> SpikeRecording:
         ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
         found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
         _check(found)
-    except Exception as error:  # numpy and zipfile raise nearly anything on a damaged file
+    except Exception as error:  # numpy and zipfile raise many types on a damaged file
         raise RunError(f"{path}: damaged: {error}", hint=again) from error
     return found
 
@@ -80,7 +80,7 @@ def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
     sizes = tuple(int(size) for size in shape)
     count = math.prod(sizes)
     if min(sizes) < 0 or bits.size != -(-count // 8):
-        raise ValueError(f"{bits.size} bytes of spikes, expected those of {sizes}")
+        raise ValueError(f"{bits.size} bytes of spikes, expected the shape {sizes}")
     spikes: np.ndarray = np.unpackbits(bits, count=count).reshape(sizes).astype(bool)
     return spikes
 
@@ -96,4 +96,4 @@ def _check(found: SpikeRecording) -> None:
         and all(spikes.shape[:2] == (samples, steps) and spikes.ndim in (3, 5) for spikes in found.spikes.values())
     )
     if not fits:
-        raise ValueError("its parts do not fit each other")
+        raise ValueError("the shapes of its arrays do not match")

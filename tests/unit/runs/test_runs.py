@@ -1,4 +1,4 @@
-"""Run directories: status from what is there, records, checkpoints."""
+"""Run directories: status derived from the files, result records, checkpoints, manifest."""
 
 import json
 import math
@@ -26,8 +26,8 @@ from plifctl.runs import (
     remove_run,
     verify_run,
 )
-from plifctl.runs.documents import add_checksum
-from plifctl.runs.progress_file import write_beat
+from plifctl.runs.metrics import MetricsFile
+from plifctl.runs.progress_file import write_progress
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
 
@@ -37,7 +37,7 @@ def make(folder: Path) -> Run:
     return create_run(folder, RESOLVED, "A", **parts)
 
 
-def test_a_new_run_can_be_read_back(tmp_path: Path) -> None:
+def test_create_run_when_read_back_has_its_config(tmp_path: Path) -> None:
     run = make(tmp_path)
     config = run.config()
     assert config.spec == RESOLVED.spec
@@ -46,13 +46,13 @@ def test_a_new_run_can_be_read_back(tmp_path: Path) -> None:
     assert "origins:" in (run.path / "config.yaml").read_text(encoding="utf-8")
 
 
-def test_runs_of_one_second_do_not_meet(tmp_path: Path) -> None:
+def test_create_run_within_one_second_gives_different_names(tmp_path: Path) -> None:
     assert len({make(tmp_path).name for _ in range(3)}) == 3
 
 
-def test_status_is_what_is_there(tmp_path: Path) -> None:
+def test_status_follows_the_lock_and_the_files(tmp_path: Path) -> None:
     run = make(tmp_path)
-    assert run.status() == "killed"  # nobody holds it, and it did not say how it ended
+    assert run.status() == "killed"  # not locked, and no end was recorded
     recorder = RunRecorder(run, RESOLVED.spec)
     with recorder.live():
         recorder.begin(RESOLVED, 0)
@@ -62,7 +62,7 @@ def test_status_is_what_is_there(tmp_path: Path) -> None:
         raise RunError("x")
     assert run.status() == "failed"
     with pytest.raises(ZeroDivisionError), recorder.live():
-        raise ZeroDivisionError  # a bug of ours is no stop that somebody asked for
+        raise ZeroDivisionError  # a bug is not a stop
     assert run.status() == "failed"
     with pytest.raises(Interrupted), recorder.live():
         raise Interrupted(2, "x")
@@ -71,32 +71,35 @@ def test_status_is_what_is_there(tmp_path: Path) -> None:
     assert run.status() == "finished"
 
 
-def test_a_run_has_one_trainer(tmp_path: Path) -> None:
+def test_live_of_a_second_process_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path)
     second = RunRecorder(run, RESOLVED.spec).live()
     with RunRecorder(run, RESOLVED.spec).live(), pytest.raises(ResumeError, match="another process"):
         second.__enter__()
 
 
-def test_lines_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+def test_begin_removes_rows_after_the_checkpoint(tmp_path: Path) -> None:
     run = make(tmp_path)
-    (run.path / "metrics.jsonl").write_text("".join(json.dumps(add_checksum({"epoch": n})) + "\n" for n in (1, 2, 3)))
+    for epoch in (1, 2, 3):
+        MetricsFile(run.path).append({"epoch": epoch})
     with (run.path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 4, "lo')  # the power failed here
+        file.write('{"epoch": 4, "lo')  # killed here
     recorder = RunRecorder(run, RESOLVED.spec)
     with recorder.live():
         recorder.begin(RESOLVED, 2)
         assert run.metrics() == [{"epoch": 1}, {"epoch": 2}]
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+def test_metrics_and_info_when_damaged_name_file_and_line(tmp_path: Path) -> None:
     run = make(tmp_path)
-    first = json.dumps(add_checksum({"epoch": 1}))
-    (run.path / "metrics.jsonl").write_text(f'{first}\n{{"epo\n{first}\n')
+    for epoch in (1, 2):
+        MetricsFile(run.path).append({"epoch": epoch, "loss": 7})
+    first, second = (run.path / "metrics.jsonl").read_bytes().splitlines()
+    (run.path / "metrics.jsonl").write_bytes(first + b'\n{"epo\n')
     with pytest.raises(RunError, match=r"metrics.jsonl:2: damaged"):
         run.metrics()
-    for line in (b"\xff", b"[]", b"{}", first.replace("1", "2", 1).encode(), json.dumps(add_checksum({})).encode()):
-        (run.path / "metrics.jsonl").write_bytes(line + b"\n" + first.encode() + b"\n")
+    for line in (b"\xff", b"[]", b"{}", first.replace(b"7", b"8"), b'{"seal": "0"}', b"[" * 100_000):
+        (run.path / "metrics.jsonl").write_bytes(line + b"\n" + second + b"\n")
         with pytest.raises(RunError, match=r"metrics.jsonl:1: damaged"):
             run.metrics()
     (run.path / "run.json").write_text("{}")
@@ -104,18 +107,18 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
         run.info()
 
 
-def test_finding(tmp_path: Path) -> None:
+def test_find_run_by_path_id_part_or_last(tmp_path: Path) -> None:
     first, last = make(tmp_path), make(tmp_path)
     assert find_run("last", tmp_path).name == last.name
     assert find_run(str(first.path), tmp_path / "elsewhere").name == first.name
     assert find_run(first.name, tmp_path).name == first.name
-    with pytest.raises(UsageError, match="2 runs fit"):
+    with pytest.raises(UsageError, match="2 runs match"):
         find_run("demo", tmp_path)
     with pytest.raises(UsageError, match="no run 'x'"):
         find_run("x", tmp_path)
 
 
-def test_checkpoints(tmp_path: Path) -> None:
+def test_load_checkpoint_when_damaged_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path)
     recorder = RunRecorder(run, RESOLVED.spec)
     recorder.save("best", {"model": {"w": torch.ones(2)}})
@@ -130,7 +133,7 @@ def test_checkpoints(tmp_path: Path) -> None:
         load_checkpoint(run.checkpoint("last"))
 
 
-def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
+def test_load_checkpoint_executes_no_code(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "touched",)
@@ -141,52 +144,54 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "touched").exists()
 
 
-def test_damaged_records_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_records_skips_damaged_ones_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = make(tmp_path)
     (run.path / "result.json").write_text("{")
     with caplog.at_level("WARNING", logger=runs.__name__):
         assert load_records(tmp_path, []) == []
-    assert "result.json: not a result record" in caplog.text
+    assert "result.json: damaged" in caplog.text
     with pytest.raises(RunError):
         run.record()
 
 
-def test_a_run_says_what_code_it_is_of() -> None:
+def test_describe_machine_has_version_and_commit() -> None:
     described = runs.describe_machine("cpu", 1, 1)
     assert re.fullmatch(rf"{re.escape(package.__version__)}(\+\w+(-dirty)?)?", described["plifctl"])
     assert {"python", "torch", "numpy", "platform", "device", "threads"} <= set(described)
 
 
 class TestManifest:
-    def test_of_a_whole_run(self, tmp_path: Path) -> None:
+    def test_manifest_of_a_finished_run_has_all_its_files(self, tmp_path: Path) -> None:
         run = make_run(tmp_path)
         manifest = json.loads((run.path / "manifest.json").read_text())["files"]
         there = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
         assert there - set(manifest) == {"manifest.json", ".lock"}
         assert set(manifest) <= there
-        (run.path / "notes.txt").write_text("of my own")
+        (run.path / "notes.txt").write_text("the user's")
         assert verify_run(run) == []
 
-    @pytest.mark.parametrize("name", ["result.json", "run.json", "metrics.jsonl", "checkpoints/best.pt"])
-    def test_damage_is_named(self, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize(
+        "name", ["result.json", "run.json", "metrics.jsonl", "metrics.sha256", "checkpoints/best.pt"]
+    )
+    def test_verify_run_after_damage_names_the_file(self, tmp_path: Path, name: str) -> None:
         run = make_run(tmp_path)
         path = run.path / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1, whole[-1]]))
-        assert verify_run(run) == [f"{name}: its content is not what was written"]
+        assert verify_run(run) == [f"{name}: checksum mismatch: the file was modified"]
         path.write_bytes(whole[:-1])
         assert verify_run(run) == [f"{name}: {len(whole) - 1:,} bytes, expected {len(whole):,}"]
         path.unlink()
         assert verify_run(run) == [f"{name}: missing"]
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"files": []}', '{"files": {"x": {}}}'])
-    def test_a_manifest_that_is_none(self, tmp_path: Path, text: str) -> None:
+    def test_verify_run_with_a_damaged_manifest_names_it(self, tmp_path: Path, text: str) -> None:
         run = make_run(tmp_path)
         (run.path / "manifest.json").write_text(text)
         (problem,) = verify_run(run)
         assert problem.startswith("manifest.json: damaged")
 
-    def test_a_run_that_goes_on_has_none(self, tmp_path: Path) -> None:
+    def test_begin_of_a_finished_run_removes_its_manifest(self, tmp_path: Path) -> None:
         run = make_run(tmp_path)
         recorder = RunRecorder(run, RESOLVED.spec)
         with recorder.live():
@@ -195,29 +200,29 @@ class TestManifest:
         assert run.status() == "killed"
 
 
-def test_lookers_on_see_the_step(tmp_path: Path) -> None:
+def test_progress_of_a_running_run_is_its_present_step(tmp_path: Path) -> None:
     run = make(tmp_path)
-    assert run.beat() is None
+    assert run.progress() is None
     recorder = RunRecorder(run, RESOLVED.spec)
     with recorder.live():
         recorder.on_step(1, 1, 9, 0.5, "train")
         recorder.on_step(1, 2, 9, 0.4, "train")  # within a second: not written
-        beat = run.beat()
+        beat = run.progress()
         assert beat is not None
         assert (beat.epoch, beat.part, beat.step, beat.steps, beat.loss) == (1, "train", 1, 9, 0.5)
         recorder.on_step(1, 1, 3, math.nan, "test")
-        assert recorder.beat is not None
-        assert (recorder.beat.loss, recorder.beat.rate) == (None, 0.0)
+        assert recorder.last_step is not None
+        assert (recorder.last_step.loss, recorder.last_step.rate) == (None, 0.0)
         (run.path / "progress.json").write_text("{")
-        assert run.beat() is None
+        assert run.progress() is None
     assert not (run.path / "progress.json").exists()
 
 
-def test_nobody_to_look_on_is_no_reason_to_fail(tmp_path: Path) -> None:
-    write_beat(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
+def test_write_progress_without_the_folder_does_not_fail(tmp_path: Path) -> None:
+    write_progress(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
 
 
-def test_the_best_epoch_is_chosen_by_validation() -> None:
+def test_best_row_prefers_validation_then_the_earliest() -> None:
     rows = [{"epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.1}]
     rows += [{"epoch": number, "test_accuracy": 0.5, "validation_accuracy": 0.2} for number in (2, 3)]
     assert best_row(rows) is rows[1]
@@ -225,7 +230,7 @@ def test_the_best_epoch_is_chosen_by_validation() -> None:
     assert best_row([]) is None
 
 
-def test_removing(tmp_path: Path) -> None:
+def test_remove_run_of_a_running_run_is_refused(tmp_path: Path) -> None:
     run, other = make(tmp_path), make(tmp_path)
     with RunRecorder(run, RESOLVED.spec).live(), pytest.raises(UsageError, match="being trained"):
         remove_run(run)

@@ -1,4 +1,4 @@
-"""Curves of runs and records, and recorded spikes."""
+"""Recorded spikes: writing, reading, damage."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def recording() -> SpikeRecording:
     )
 
 
-def test_recorded_spikes_come_back(tmp_path: Path) -> None:
+def test_save_spikes_when_loaded_gives_the_same_recording(tmp_path: Path) -> None:
     path = tmp_path / "run" / "spikes.npz"
     save_spikes(path, recording())
     found, wanted = load_spikes(path), recording()
@@ -35,7 +35,7 @@ def test_recorded_spikes_come_back(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["spikes.npz"]
 
 
-def test_damaged_or_missing_spikes_are_an_error_that_says_what_to_type(tmp_path: Path) -> None:
+def test_load_spikes_when_damaged_or_missing_names_the_command(tmp_path: Path) -> None:
     path = tmp_path / "run" / "spikes.npz"
     with pytest.raises(RunError, match="no recorded spikes"):
         load_spikes(path)

@@ -1,0 +1,83 @@
+"""Documents with checksums: those of today and of 0.1.0 are read, damage and older kinds are told apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from factories import make_run
+
+from plifctl.errors import RunError
+from plifctl.paths import registry_dirs
+from plifctl.runs.documents import add_checksum, load_document, verified
+from plifctl.runs.records import read_record
+
+CONTENT = {"experiment": "demo", "accuracy": 0.5, "tau": [2.0]}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".yaml"])
+def test_load_document_when_written_today_gives_its_content(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    dump = json.dumps if suffix == ".json" else yaml.safe_dump
+    path.write_text(dump(add_checksum(CONTENT)))
+    assert load_document(path, ("experiment",)) == CONTENT
+
+
+def test_load_document_of_0_1_0_gives_its_content_and_leaves_the_file(tmp_path: Path) -> None:
+    tree = add_checksum(CONTENT)
+    tree["seal"] = tree.pop("checksum")  # its name then
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(tree))
+    before = path.read_bytes()
+    assert load_document(path, ("experiment",)) == CONTENT
+    assert path.read_bytes() == before
+
+
+def test_read_record_of_the_registry_reads_those_of_0_1_0() -> None:
+    paths = [path for path in (registry_dirs()[0] / "results").glob("*.json") if '"seal"' in path.read_text()]
+    assert len(paths) >= 10
+    for path in paths:
+        assert read_record(path).run == path.stem
+
+
+@pytest.mark.parametrize("change", [("accuracy", 0.6), ("tau", []), ("more", 1), ("checksum", "0" * 16)])
+def test_load_document_when_modified_is_damaged(tmp_path: Path, change: tuple[str, object]) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(add_checksum(CONTENT) | dict([change])))
+    with pytest.raises(RunError, match=r"x\.json: damaged: checksum mismatch") as error:
+        load_document(path, ("experiment",), hint="write it again")
+    assert error.value.hint == "write it again"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"accuracy": 0.5}', "[" * 100_000])
+def test_load_document_without_its_keys_is_damaged(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(RunError, match=r"x\.json: damaged: "):
+        load_document(path, ("experiment", "accuracy"))
+
+
+def test_load_document_when_missing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"x\.json: missing"):
+        load_document(tmp_path / "x.json", ("experiment",))
+
+
+def test_load_document_without_a_checksum_is_called_older(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(CONTENT))
+    with pytest.raises(RunError, match=r"x\.json: made by an older plifctl: it has no checksum") as error:
+        load_document(path, ("experiment", "accuracy"))
+    assert "0.1.0" in error.value.hint
+
+
+def test_run_made_by_an_older_plifctl_is_called_that_in_all_its_documents(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for name in ("run.json", "env.json", "split.json", "result.json"):
+        tree = verified(json.loads((run.path / name).read_text()))
+        (run.path / name).write_text(json.dumps(tree))
+    config = verified(yaml.safe_load((run.path / "config.yaml").read_text()))
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
+    (run.path / "metrics.sha256").unlink()  # its rows had no checksums, either
+    for read in (run.config, run.info, run.environment, run.split, run.record, run.metrics):
+        with pytest.raises(RunError, match="made by an older plifctl"):
+            read()
