@@ -1,3 +1,415 @@
-"""plifctl: learnable membrane time constants, from raw recordings to the paper's tables."""
+"""plifctl: spiking networks with learnable membrane time constants, from raw recordings to the paper's tables.
+
+The Python API: what the command line does, as functions. Nothing prints, and nothing changes threads, seeds or signal
+handlers unless it is asked to; messages go to the logger ``plifctl``.
+
+Example:
+    import plifctl
+
+    plifctl.prepare("gesture", T=20, raw="~/DvsGesture")
+    run = plifctl.train("gesture-plif", epochs=64, seed=1)
+    model = plifctl.load(run)
+    model.predict("recording.aedat4").name
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plifctl import errors
+
+if TYPE_CHECKING:
+    from plifctl.cache import Cache
+    from plifctl.config.choices import CheckpointName, Compression, DataPlacement, Kernel, Protocol, Recipe, Source
+    from plifctl.config.experiment import Experiment
+    from plifctl.config.overrides import Overrides
+    from plifctl.data.events import Events
+    from plifctl.pipeline.dataset import CachedDataset, Part
+    from plifctl.pipeline.evaluate import EvaluationResult
+    from plifctl.pipeline.export import Exported
+    from plifctl.pipeline.predict import Model
+    from plifctl.report.table import Table
+    from plifctl.runs import Run
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "dataset",
+    "errors",
+    "evaluate",
+    "experiment",
+    "export",
+    "load",
+    "prepare",
+    "read_events",
+    "table",
+    "train",
+    "validate",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def prepare(
+    dataset: str,
+    T: int | None = None,
+    *,
+    raw: str | Path | None = None,
+    recipe: Recipe = "paper",
+    overrides: Overrides = (),
+    verify: bool = True,
+    download: bool = True,
+    workers: int | None = None,
+    force: bool = False,
+    compression: Compression = "zstd",
+    cache_dir: str | Path | None = None,
+) -> Cache:
+    """Returns the cache of a data set, built from its raw files unless it exists.
+
+    Args:
+        dataset: Name of a data set in the registry.
+        T: Number of frames of each sample; event data sets need it.
+        raw: Folder of the raw files; None: PLIFCTL_RAW_DIR, then where systems keep data sets.
+        recipe: Choices of framing: of the paper's text or of the authors' code.
+        overrides: Changes to them, e.g. ``{"frames.slicing": "time"}``.
+        verify: Refuse files whose checksum differs from the published one.
+        download: Download missing files, where they are published.
+        workers: Threads; None: as many as cores, at most 8.
+        force: Build the cache even if it exists.
+        compression: Compression of the samples.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: Unknown data set, or T is missing.
+        errors.RawDataError: Raw files are missing, damaged, or differ from the published ones.
+    """
+    from plifctl.config.overrides import override_texts
+    from plifctl.data.source import DEFAULT_WORKERS, RawSource
+    from plifctl.pipeline.prepare import PrepareOptions
+    from plifctl.pipeline.prepare import prepare as prepare_cache
+
+    source = RawSource(_path(raw), verify=verify, download=download, workers=workers or DEFAULT_WORKERS)
+    options = PrepareOptions(
+        dataset,
+        T=T,
+        recipe=recipe,
+        overrides=override_texts(overrides),
+        source=source,
+        force=force,
+        compression=compression,
+        cache_dir=_path(cache_dir),
+    )
+    return prepare_cache(options).cache
+
+
+def dataset(
+    name: str | Experiment,
+    T: int | None = None,
+    split: Part = "train",
+    *,
+    recipe: Recipe = "paper",
+    overrides: Overrides = (),
+    cache_dir: str | Path | None = None,
+) -> CachedDataset:
+    """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
+
+    Args:
+        name: Name of a data set, or an experiment: then T, recipe and overrides are its own.
+        T: Number of frames; event data sets need it.
+        split: ``train``, ``test`` (the official split), or ``all``.
+        recipe: Recipe of framing.
+        overrides: Changes to it.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: Unknown data set, or T is missing.
+        errors.CacheError: There is no such cache; the hint has the command that builds it.
+    """
+    from plifctl.config.overrides import override_texts
+    from plifctl.pipeline.dataset import open_dataset
+
+    return open_dataset(
+        name if isinstance(name, str) else name.spec.framing,
+        T,
+        split,
+        recipe=recipe,
+        overrides=override_texts(overrides),
+        cache_dir=_path(cache_dir),
+    )
+
+
+def read_events(path: str | Path, *, dataset: str | None = None) -> Events:
+    """Returns the events of a recording of any known format, sorted by time.
+
+    Args:
+        path: The file; its header decides the format.
+        dataset: Name of a data set whose choices apply (axes of AEDAT 2.0, invalid events of AEDAT 3.1); None: those
+            of the authors' code, and invalid events dropped.
+
+    Raises:
+        errors.RawDataError: The file cannot be read.
+    """
+    from plifctl.pipeline.predict import read_events as read
+
+    return read(Path(path).expanduser(), dataset)
+
+
+def experiment(name: str | Path, overrides: Overrides = (), *, recipe: Recipe | None = None) -> Experiment:
+    """Returns an experiment with every value looked up, to look at, change and save.
+
+    Args:
+        name: A name in the registry, or a YAML file.
+        overrides: Values to change, e.g. ``{"neuron.tau_0": 4.0}``.
+        recipe: Recipe of a named experiment; None: ``paper``, or what the file says.
+
+    Raises:
+        errors.UsageError: Unknown experiment or key, or an impossible value.
+        errors.RegistryError: A file is invalid.
+    """
+    from plifctl.pipeline.train import find_experiment
+
+    return find_experiment(name, recipe=recipe, overrides=overrides)
+
+
+def train(
+    experiment: str | Path | Experiment | None = None,
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    subset: float | None = None,
+    overrides: Overrides = (),
+    recipe: Recipe | None = None,
+    resume: str | Path | Run | None = None,
+    on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
+    build_cache: bool = False,
+    raw: str | Path | None = None,
+    device: str | None = None,
+    data_in: DataPlacement | None = None,
+    kernel: Kernel = "auto",
+    deterministic: bool = False,
+    graph: bool = False,
+    checkpoint_every: int = 0,
+    cache_dir: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+) -> Run:
+    """Trains on the whole training set and tests after each epoch (protocol A); returns the run.
+
+    Args:
+        experiment: A name in the registry, a YAML file, or an experiment; None with ``resume``.
+        epochs: Passes over the training set; None: the experiment's.
+        seed: Seed of weights, order, dropout and augmentation; None: the experiment's.
+        subset: Fraction of each class to train and test on; None: the experiment's.
+        overrides: Other values to change, e.g. ``{"neuron.tau_0": 4.0}``.
+        recipe: Recipe of a named experiment; None: ``paper``.
+        resume: Run to resume, instead of a new one.
+        on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
+            run can be resumed.
+        build_cache: Build the cache where it does not exist.
+        raw: Folder of the raw files to build it from.
+        device: Torch device; None: a GPU where there is one.
+        data_in: Where samples are held; None: wherever they fit.
+        kernel: Implementation of the spiking layers.
+        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
+        graph: On a GPU, record a training step as a CUDA graph and replay it.
+        checkpoint_every: Save the state every so many steps as well.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: Unknown experiment, run or option.
+        errors.ResumeError: The run to resume was made with other settings.
+        errors.CacheError: There is no cache; the hint has the command that builds it.
+        errors.RunError: The training failed.
+    """
+    return _train("A", **locals())
+
+
+def validate(
+    experiment: str | Path | Experiment | None = None,
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    subset: float | None = None,
+    overrides: Overrides = (),
+    recipe: Recipe | None = None,
+    resume: str | Path | Run | None = None,
+    on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
+    build_cache: bool = False,
+    raw: str | Path | None = None,
+    device: str | None = None,
+    data_in: DataPlacement | None = None,
+    kernel: Kernel = "auto",
+    deterministic: bool = False,
+    graph: bool = False,
+    checkpoint_every: int = 0,
+    cache_dir: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+) -> Run:
+    """Trains on 85 % of each class, selects the model on the other 15 %, tests it once (protocol B).
+
+    Args and Raises: As :func:`train`.
+    """
+    return _train("B", **locals())
+
+
+def _train(protocol: Protocol, **given: Any) -> Run:
+    from plifctl.config.overrides import override_texts
+    from plifctl.data.source import RawSource
+    from plifctl.pipeline.train import TrainOptions, train_with_callback
+
+    flags = {f"train.{key}": given.pop(key) for key in ("epochs", "seed", "subset")}
+    changes = {key: value for key, value in flags.items() if value is not None}
+    experiment, resume = given.pop("experiment"), given.pop("resume")
+    options = TrainOptions(
+        protocol=protocol,
+        experiment=str(experiment) if isinstance(experiment, Path) else experiment,
+        resume=_model_name(resume) if resume is not None else None,
+        overrides=(*override_texts(given.pop("overrides")), *override_texts(changes)),
+        source=RawSource(_path(given.pop("raw"))),
+        cache_dir=_path(given.pop("cache_dir")),
+        runs_dir=_path(given.pop("runs_dir")),
+        **{key: value for key, value in given.items() if key != "on_epoch"},
+    )
+    return train_with_callback(options, given["on_epoch"])
+
+
+def evaluate(
+    model: str | Path | Run,
+    *,
+    checkpoint: CheckpointName = "best",
+    fold_bn: bool = False,
+    operations: int = 20,
+    device: str | None = None,
+    kernel: Kernel = "auto",
+    cache_dir: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+) -> EvaluationResult:
+    """Tests a trained network on the test set: accuracy, latency, firing rates, operations.
+
+    Args:
+        model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
+        checkpoint: Which of a run's checkpoints.
+        fold_bn: Fold batch norms into the convolutions before them.
+        operations: Number of test samples to count operations on; 0: do not count.
+        device: Torch device; None: a GPU where there is one.
+        kernel: Implementation of the spiking layers.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: There is no such run.
+        errors.CacheError: There is no cache of its data set.
+        errors.CheckpointError: The checkpoint is missing or damaged.
+    """
+    from plifctl.pipeline.evaluate import EvaluateOptions
+    from plifctl.pipeline.evaluate import evaluate as evaluate_model
+
+    options = EvaluateOptions(
+        _model_name(model),
+        checkpoint=checkpoint,
+        fold_bn=fold_bn,
+        operations=operations,
+        device=device,
+        kernel=kernel,
+        cache_dir=_path(cache_dir),
+        runs_dir=_path(runs_dir),
+    )
+    return evaluate_model(options)
+
+
+def load(
+    model: str | Path | Run,
+    *,
+    checkpoint: CheckpointName = "best",
+    fold_bn: bool = False,
+    device: str | None = None,
+    kernel: Kernel = "auto",
+    runs_dir: str | Path | None = None,
+) -> Model:
+    """Returns a trained network, a torch module in evaluation mode with ``predict`` and ``step``.
+
+    Args:
+        model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
+        checkpoint: Which of a run's checkpoints.
+        fold_bn: Fold batch norms into the convolutions before them.
+        device: Torch device; None: a GPU where there is one.
+        kernel: Implementation of the spiking layers.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: There is no such run.
+        errors.CheckpointError: The checkpoint is missing or damaged.
+    """
+    from plifctl.pipeline.predict import load_model
+
+    return load_model(
+        _model_name(model),
+        checkpoint=checkpoint,
+        fold_bn=fold_bn,
+        device=device,
+        kernel=kernel,
+        runs_dir=_path(runs_dir),
+    )
+
+
+def export(
+    model: str | Path | Run,
+    file: str | Path,
+    *,
+    checkpoint: CheckpointName = "best",
+    fold_bn: bool = False,
+    runs_dir: str | Path | None = None,
+) -> Exported:
+    """Writes a trained network as one file, ``.pt`` (torch) or ``.npz`` (numpy).
+
+    Args:
+        model: As :func:`load`.
+        file: The file to write; must not exist.
+        checkpoint: Which of a run's checkpoints.
+        fold_bn: Fold batch norms into the convolutions before them.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: There is no such run, or the file exists or has another ending.
+        errors.CheckpointError: The checkpoint is missing or damaged.
+    """
+    from plifctl.pipeline.export import export as export_model
+
+    return export_model(
+        _model_name(model),
+        Path(file).expanduser(),
+        checkpoint=checkpoint,
+        fold_bn=fold_bn,
+        runs_dir=_path(runs_dir),
+    )
+
+
+def table(
+    name: str, *, source: str = "ours", include_modified: bool = False, runs_dir: str | Path | None = None
+) -> Table:
+    """Returns a table of the report, such as the paper's Table 4 with our results beside the reported ones.
+
+    Args:
+        name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
+        source: Whose runs fill it: ``ours``, or ``authors`` for the imported logs of the authors.
+        include_modified: Use runs with overrides too; they are marked.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        errors.UsageError: There is no such table.
+    """
+    from plifctl.pipeline.report import build_table
+
+    return build_table(name, source=source, include_modified=include_modified, runs_dir=_path(runs_dir))
+
+
+def _path(path: str | Path | None) -> Path | None:
+    return Path(path).expanduser() if path is not None else None
+
+
+def _model_name(model: str | Path | Run) -> str:
+    """Returns what a run, a path or a name is found by."""
+    return str(Path(model).expanduser()) if isinstance(model, str | Path) else str(model.path)

@@ -39,16 +39,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-_TO_LOOK = (runs, watch, evaluate, export, report, pages, ls, show, show_sample, check)
-for module in (prepare, cache, train, *_TO_LOOK, synthesize):
+_REPORTING = (runs, watch, evaluate, export, report, pages, ls, show, show_sample, check)
+for module in (prepare, cache, train, *_REPORTING, synthesize):
     module.register(app)
 
 
 @app.callback()
 def _options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say results, warnings and errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Of an error, say also where it was raised.")
+        bool, typer.Option("--verbose", "-v", help="Show where an error was raised.")
     ] = False,
     _version: Annotated[
         bool,
@@ -75,14 +75,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """What Python cannot raise in a clean-up it prints; a stop asked for is raised again later (console.stop)."""
+    """Suppresses a signal's exception that was raised during clean-up: it is raised again later (console.stop)."""
     if not isinstance(lost.exc_value, Interrupted):
         sys.__unraisablehook__(lost)
 
 
 def main() -> None:
     """Runs the command line; every error becomes an exit code (see plifctl.errors)."""
-    console.listen(json_wanted="--json" in sys.argv)
+    console.start(json_wanted="--json" in sys.argv)
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _interrupt)
     sys.unraisablehook = _unraisable
@@ -99,5 +99,5 @@ def main() -> None:
         sys.exit(refusal.exit_code)
     except Exception:
         traceback.print_exc()
-        console.note("this is a bug of plifctl, not of yours")
+        console.note("this is a bug in plifctl; please report it with the lines above")
         sys.exit(PlifctlError.exit_code)

@@ -1,6 +1,6 @@
-"""What a person sees: data on stdout, everything else on stderr. The only module that prints, beside cli.
+"""The terminal: data on stdout; messages, progress and errors on stderr.
 
-Colour and live bars need a terminal; without one a plain line is written every 30 seconds.
+Colour and live bars need a terminal; without one, progress is a plain line every 30 seconds.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _DRAW_SECONDS = 0.25
 _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 
 _CONTROL_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal obeys rather than shows: control characters, changes of direction; and bytes that are no UTF-8."""
+"""What a terminal interprets rather than shows: control characters, changes of direction; and bytes outside UTF-8."""
 
 _FOREIGN_LINE = re.compile(r"\n(?!  )")
-"""A line in a sentence that is not one of ours, which are indented: it would pass for another sentence."""
+"""A line break from elsewhere in a message: our own continuation lines are indented, this could pass for a message."""
 
 _err = Console(stderr=True, highlight=False)
 _quiet = _verbose = _json = _emitted = False
@@ -44,12 +44,12 @@ _stopped: Interrupted | None = None
 
 
 def _printable(text: str) -> str:
-    """A text that shows what no terminal may obey: file names and YAML come from anywhere."""
+    """Returns a text with control characters escaped: file names and YAML can hold any."""
     return _CONTROL_CHARS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def emit(text: str) -> None:
-    """Writes data to stdout; ends the program in peace where nobody reads on."""
+    """Writes data to stdout; exits quietly on a closed pipe."""
     _write(_printable(text))
 
 
@@ -67,8 +67,8 @@ def _write(text: str) -> None:
 
 
 def emit_verdict(name: str, problems: Sequence[str]) -> None:
-    """Writes whether something that was verified is whole, and if not, everything that is wrong with it."""
-    emit(f"{name}: {'DAMAGED' if problems else 'whole'}")
+    """Writes whether something that was verified is intact, and every problem if it is not."""
+    emit(f"{name}: {'DAMAGED' if problems else 'ok'}")
     for problem in problems:
         emit(f"  {problem}")
 
@@ -80,11 +80,11 @@ def emit_json(tree: Any) -> None:
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Writes a table to stdout, as wide as the terminal or, elsewhere, as it needs; numbers are set flush right."""
+    """Writes a table to stdout, as wide as the terminal or, elsewhere, as it needs; numbers are right-aligned."""
     table = Table(title=_shown(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numbers = all(_NUMBER.fullmatch(str(row[index])) for row in rows)
-        # a name broken in two cannot be copied
+        # a name that is wrapped cannot be copied
         table.add_column(
             _shown(column), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0 and not numbers
         )
@@ -94,7 +94,7 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, titl
 
 
 def _drawn(table: Table, width: int) -> str:
-    """Returns a table as text, coloured where stdout is a terminal, without blanks at the ends of lines."""
+    """Returns a table as text, coloured where stdout is a terminal, without trailing blanks."""
     drawing = Console(file=io.StringIO(), highlight=False, width=width, force_terminal=sys.stdout.isatty())
     with drawing.capture() as capture:
         drawing.print(table)
@@ -102,35 +102,35 @@ def _drawn(table: Table, width: int) -> str:
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; None where it is none."""
+    """Returns the width of the terminal in columns; None where stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def note(text: str) -> None:
-    """Says something on stderr, unless told to be quiet."""
+    """Writes a message to stderr, unless quiet."""
     if not _quiet:
         _err.print(_sentence(text), soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Says something on stderr that must not be missed."""
+    """Writes a warning to stderr."""
     _err.print(f"[bold yellow]warning:[/] {_sentence(text)}", soft_wrap=True)
 
 
 def fail(error: PlifctlError | Interrupted) -> None:
-    """Says what went wrong and what to type; as a document, too, if JSON was asked for and none was written."""
+    """Writes an error and its hint to stderr; also as JSON to stdout, if that was requested and nothing was written."""
     if _verbose and not _muted:
         traceback.print_exception(error)
     _err.print(f"[bold red]error:[/] {_sentence(str(error))}", soft_wrap=True)
     for line in filter(None, error.hint.split("\n")):
         _err.print(f"[bold]hint:[/] {_shown(line)}", soft_wrap=True)
     if _json and not _emitted:
-        with suppress(SystemExit):  # nobody reads on, but the exit code is the error's
+        with suppress(SystemExit):  # stdout may be closed; the exit code stays the error's
             emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
 
 
 def _shown(text: str) -> str:
-    """A text that rich shows as it is."""
+    """Returns a text that rich shows as it is."""
     return escape(_printable(text))
 
 
@@ -139,42 +139,42 @@ def _sentence(text: str) -> str:
 
 
 class Bar:
-    """Progress of one job: a bar on a terminal, now and then a line elsewhere."""
+    """Progress of one task: a bar on a terminal, a line every 30 seconds elsewhere."""
 
     def __init__(self, title: str, unit: str, progress: Progress | None) -> None:
         self.title, self.unit = title, unit
         self._progress = progress
         self._task: TaskID | None = None
-        self._started = self._said = time.monotonic()
+        self._started = self._reported = time.monotonic()
         self._first: int | None = None
 
     def update(self, done: int, total: int, *, title: str | None = None, detail: str = "") -> None:
-        """Says how far the job is; ``title`` names its present part.
+        """Reports that ``done`` of ``total`` units are done; ``title`` names the present part of the task.
 
         Raises:
-            Interrupted: A signal came, and what it raised was lost: Python ignores it in the middle of a clean-up.
+            Interrupted: A signal arrived whose exception was lost: Python drops exceptions raised during clean-up.
         """
         _raise_if_stopped()
         now = time.monotonic()
         if title is not None and title != self.title:
             self.title, self._started, self._first = title, now, None
         if self._first is None:
-            self._first = done  # what a resumed job did before says nothing of its speed
+            self._first = done  # what a resumed task did before does not count for its speed
         rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
         text = f"{rate:,.1f} {self.unit}/s {detail}".rstrip()
         if self._progress is not None:
             if self._task is None:
                 self._task = self._progress.add_task(self.title, total=total, text=text)
             self._progress.update(self._task, completed=done, total=total, description=_shown(self.title), text=text)
-        elif now - self._said >= PLAIN_LINE_SECONDS:
-            self._said = now
+        elif now - self._reported >= PLAIN_LINE_SECONDS:
+            self._reported = now
             left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
             note(f"{self.title}: {done}/{total}, {text}{left}")
 
 
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Bar]:
-    """Yields a bar that disappears when the job is over."""
+    """Yields a bar that disappears when the task is done."""
     if _quiet or not _err.is_terminal:
         yield Bar(title, unit, None)
         return
@@ -191,15 +191,15 @@ def bar(title: str, unit: str) -> Iterator[Bar]:
 
 
 def can_draw() -> bool:
-    """Whether stderr is a terminal on which lines can be drawn again, and anything is wanted there."""
+    """Returns whether stderr is a terminal whose lines can be redrawn, and messages are wanted."""
     return _err.is_terminal and not _err.is_dumb_terminal and not _quiet
 
 
 @contextmanager
 def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
-    """Keeps something drawn at the foot of the terminal while the block runs, and leaves it there.
+    """Shows a renderable at the foot of the terminal while the block runs, and leaves it there.
 
-    Yields what draws it again, which may be called as often as one likes: it draws a few times a second.
+    Yields a function that redraws it, at most a few times a second however often it is called.
     """
     drawn = 0.0
 
@@ -210,7 +210,7 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
             drawn = time.monotonic()
             lively.refresh()
 
-    # no thread of its own: it would draw in the middle of a change, and take time from the training
+    # no thread of its own: it would draw in the middle of an update, and take time from the training
     with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as lively:
         yield draw
 
@@ -221,7 +221,7 @@ def _raise_if_stopped() -> None:
 
 
 def age(seconds: float) -> str:
-    """Says how long ago something was, in its largest unit.
+    """Returns a duration in its largest unit.
 
     Example:
         >>> age(200), age(7300), age(450_000)
@@ -240,32 +240,32 @@ class _Handler(logging.Handler):
 
 
 def stop(error: Interrupted) -> NoReturn:
-    """Stops the program, at the next sign of progress if not now."""
+    """Raises the error now; and at the next progress update, should it get lost."""
     global _stopped
     _stopped = error
     raise error
 
 
-def listen(*, json_wanted: bool) -> None:
-    """Begins: shows what the library logs, and remembers whether errors are wanted as JSON, too."""
+def start(*, json_wanted: bool) -> None:
+    """Starts a command: shows what the library logs, and remembers whether errors are wanted as JSON."""
     global _json, _emitted, _stopped
     _json, _emitted, _stopped = json_wanted, False, None
     mute(False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # τ on a terminal that has none is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal without τ is no reason to fail
     log = logging.getLogger("plifctl")
     log.handlers = [_Handler()]
     log.setLevel(logging.INFO)
 
 
 def mute(wanted: bool = True) -> None:
-    """Says nothing any more, errors included: of several processes that train together the first one speaks."""
+    """Writes nothing any more, errors included: of several ranks only the first one reports."""
     global _muted
     _muted = _err.quiet = wanted
 
 
 def set_verbosity(*, quiet: bool, verbose: bool) -> None:
-    """Says less (results, warnings and errors only) or more (where in the program an error comes from)."""
+    """Sets quiet (results, warnings and errors only) and verbose (tracebacks of errors)."""
     global _quiet, _verbose
     _quiet, _verbose = quiet, verbose

@@ -120,7 +120,7 @@ RawOption = Annotated[
     Path | None,
     typer.Option(
         "--raw",
-        help="Folder of the raw files, packed or extracted; missing ones are downloaded to it (default: PLIFCTL_RAW_DIR).",
+        help="Folder of raw files, packed or extracted; missing ones are downloaded to it (default: PLIFCTL_RAW_DIR).",
     ),
 ]
 WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Threads that decode and frame.")]

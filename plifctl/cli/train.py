@@ -134,7 +134,7 @@ def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:
         return
     keep_freed_memory()
     result = train(wanted, TerminalObserver(), console.bar)
-    if result is not None:
+    if result.rank == 0:
         _print_result(result, as_json)
 
 
@@ -148,7 +148,7 @@ def _print_plan(plan: TrainPlan, as_json: bool) -> None:
 
 
 def _print_result(result: TrainResult, as_json: bool) -> None:
-    record = result.record
+    record = result.run.record()
     if as_json:
         console.emit_json(record.model_dump(mode="json"))
         return

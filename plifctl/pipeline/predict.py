@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, Kernel
-from plifctl.config.experiment import ExperimentSpec
-from plifctl.data.formats import Events
+from plifctl.config.dataset import Framing
+from plifctl.config.registry import load_registry
+from plifctl.data.events import Events
+from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_frames, decode_recording, select_events
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline.device import choose_device
@@ -104,7 +106,7 @@ class Model(nn.Module):
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
 
         Args:
-            recording: A file of any known event format; events (:class:`~plifctl.data.formats.Events` or a structured
+            recording: A file of any known event format; events (:class:`~plifctl.data.events.Events` or a structured
                 array with the fields t in µs, x, y, p); frames ``[T, P, H, W]``; an image ``[C, H, W]`` uint8, or
                 float in 0…1. Or a list or tuple of these.
 
@@ -143,7 +145,10 @@ class Model(nn.Module):
     def _input(self, recording: Recording) -> Tensor:
         """Returns what the network takes of one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
         if isinstance(recording, str | Path):
-            return self._frames(*_read_events(self.spec, Path(recording).expanduser()))
+            path = Path(recording).expanduser()
+            if self.spec.frames is None:
+                raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
+            return self._frames(_decoded(path, self.spec.framing), str(path))
         if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
             return self._frames(Events.of(recording), "events")
         array = torch.as_tensor(recording)
@@ -217,10 +222,24 @@ def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:
         yield group
 
 
-def _read_events(spec: ExperimentSpec, path: Path) -> tuple[Events, str]:
-    if spec.frames is None:
-        raise UsageError(f"{path}: {spec.title} classifies images, not recordings of events")
+def read_events(path: Path, dataset: str | None = None) -> Events:
+    """Returns the events of a recording, with the choices of a data set for formats that have some.
+
+    Raises:
+        RawDataError: The file cannot be read.
+        UsageError: Unknown data set, or one of images.
+    """
+    framing = load_registry().dataset(dataset) if dataset is not None else None
+    if framing is not None and framing.frames is None:
+        raise UsageError(f"{framing.dataset.title} is a data set of images, not of events")
+    return _decoded(path, framing)
+
+
+def _decoded(path: Path, framing: Framing | None) -> Events:
     if not path.is_file():
-        raise RawDataError(f"{path}: no such file", hint="predict takes files of recordings")
-    events, _ = decode_recording(spec.framing, path.read_bytes(), str(path))
-    return events, str(path)
+        raise RawDataError(f"{path}: no such file", hint="name the file of a recording")
+    with files.machine_errors(path):
+        content = path.read_bytes()
+    if framing is not None:
+        return decode_recording(framing, content, str(path)).events
+    return decode_any(content, where=str(path), axes="authors", invalid="drop").events

@@ -7,6 +7,7 @@ others train along.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,9 @@ from plifctl.cache import Cache
 from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.overrides import Overrides, merge_overrides
 from plifctl.config.registry import load_registry
+from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, UsageError, join_problems
 from plifctl.pipeline.commands import prepare_command_of, training_verb
@@ -27,7 +30,6 @@ from plifctl.pipeline.device import choose_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
-    ResultRecord,
     Run,
     RunData,
     RunRecorder,
@@ -38,7 +40,7 @@ from plifctl.runs import (
     load_checkpoint,
 )
 from plifctl.training.batches import BatchLoader, steps_per_epoch
-from plifctl.training.distributed import Group, Ranks, compare_ranks, rank_device, process_group, rank_info
+from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.progress import EpochRow
 from plifctl.training.sample_store import choose_placement
@@ -123,19 +125,36 @@ class TrainObserver:
         return None
 
 
+class _CallbackObserver(TrainObserver):
+    """Calls a function after each epoch, and stops the training where it returns False."""
+
+    def __init__(self, on_epoch: Callable[[dict[str, Any]], bool | None] | None) -> None:
+        self._callback = on_epoch
+        self.run: Run | None = None
+        self.stopped = False
+
+    def display(self, run: Run, spec: ExperimentSpec) -> AbstractContextManager[None]:
+        self.run = run
+        return nullcontext()
+
+    def on_epoch(self, row: dict[str, Any]) -> bool | None:
+        self.stopped = self._callback is not None and self._callback(row) is False
+        return False if self.stopped else None
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """A finished training.
 
     Attributes:
-        run: Its run directory.
-        record: Its result.
+        run: Its run directory; :meth:`~plifctl.runs.Run.record` is the result.
         trained: False where the run had been finished before, and nothing was left to train.
+        rank: Rank of this process; the first one, 0, writes the run.
     """
 
     run: Run
-    record: ResultRecord
-    trained: bool
+    trained: bool = True
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,18 +177,13 @@ class TrainPlan:
     runs_dir: str
 
 
-def train(
-    options: TrainOptions, observer: TrainObserver | None = None, progress: Progress = silent
-) -> TrainResult | None:
+def train(options: TrainOptions, observer: TrainObserver | None = None, progress: Progress = silent) -> TrainResult:
     """Trains an experiment, or resumes a run, to its last epoch.
 
     Args:
         options: What to train, and how.
         observer: Hears of each step and epoch, and may stop the training.
         progress: Opens the tasks of building a cache.
-
-    Returns:
-        The result; None on all ranks but the first.
 
     Raises:
         UsageError: Unknown experiment, run or option.
@@ -190,6 +204,39 @@ def train(
     except (Exception, Interrupted):
         observer.on_rank_failure(reported=group is not None and group.first_rank_reported)
         raise
+
+
+def train_with_callback(options: TrainOptions, on_epoch: Callable[[dict[str, Any]], bool | None] | None = None) -> Run:
+    """Trains as :func:`train` and returns the run, also where the callback stopped it.
+
+    Args:
+        options: What to train, and how.
+        on_epoch: Called after each epoch with its row of ``metrics.jsonl``; False stops the training.
+    """
+    observer = _CallbackObserver(on_epoch)
+    try:
+        return train(options, observer).run
+    except Interrupted:
+        if observer.run is None or not observer.stopped:
+            raise
+        return observer.run
+
+
+def find_experiment(name: str | Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
+    """Returns an experiment by its name in the registry, or from a YAML file.
+
+    Args:
+        name: A name; or a path: it ends in ``.yaml``, or has a folder.
+        recipe: Recipe of a named experiment.
+        overrides: Values to change.
+
+    Raises:
+        UsageError: Unknown experiment or key, or an impossible value.
+        RegistryError: A file is invalid.
+    """
+    if isinstance(name, Path) or name.endswith((".yaml", ".yml")) or "/" in name:
+        return load_registry().read_experiment(Path(name).expanduser(), recipe=recipe, overrides=overrides)
+    return load_registry().experiment(name, recipe=recipe or "paper", overrides=overrides)
 
 
 def plan_training(options: TrainOptions) -> TrainPlan:
@@ -286,35 +333,39 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
     return _Setup(options, experiment, resumed, cache, split, device, place, ranks)
 
 
-def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult | None:
+def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
     setup = _set_up(options, progress, ranks)
     resumed = setup.resumed
     if resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, setup.spec)):
-        record = resumed.record()
-        longer = "stopped early" if record.stopped_early else "a larger --epochs continues it"
+        longer = "stopped early" if resumed.record().stopped_early else "a larger --epochs continues it"
         _log.info("%s is finished; %s", resumed.name, longer)
-        return TrainResult(resumed, record, trained=False) if ranks.rank == 0 else None
-    if ranks.rank > 0:
-        _train_along(setup, observer)
-        return None
+        return TrainResult(resumed, trained=False, rank=ranks.rank)
     environment = {
         **describe_machine(str(setup.device), torch.get_num_threads(), ranks.size),
         "kernel": options.kernel,
         "deterministic": options.deterministic,
         "graph": options.graph,
     }
-    run = resumed or create_run(
-        options.runs_dir or paths.runs_dir(),
+    run = resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
+    if ranks.rank == 0:
+        _train_run(setup, run, environment, observer)
+    else:
+        _train_along(setup, observer)
+    return TrainResult(run, rank=ranks.rank)
+
+
+def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
+    return create_run(
+        setup.options.runs_dir or paths.runs_dir(),
         setup.experiment,
-        options.protocol,
+        setup.options.protocol,
         cache={"path": str(setup.cache.path), "content_digest": setup.cache.content_digest},
         split=setup.split.to_json(setup.cache.sample_ids),
         environment=environment,
     )
-    return TrainResult(run, _train_run(setup, run, environment, observer), trained=True)
 
 
-def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> ResultRecord:
+def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> None:
     """Trains the run to its end from its saved state, and writes the record."""
     cache, split, spec, ranks = setup.cache, setup.split, setup.spec, setup.ranks
     data = RunData(
@@ -339,7 +390,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
             except Interrupted as stopped:
                 stopped.hint = f"to continue: plifctl {setup.options.verb} --resume {run.name}"
                 raise
-        return recorder.finish(outcome, setup.experiment, data, environment)
+        recorder.finish(outcome, setup.experiment, data, environment)
 
 
 def _train_along(setup: _Setup, observer: TrainObserver) -> None:
@@ -373,8 +424,9 @@ def _new_experiment(options: TrainOptions) -> Experiment:
             "missing argument: EXPERIMENT", hint=f"plifctl {options.verb} demo; plifctl ls lists experiments"
         )
     if isinstance(experiment, str):
-        registry = load_registry()
-        experiment = registry.experiment(experiment, recipe=options.recipe or "paper", overrides=options.overrides)
+        experiment = find_experiment(experiment, recipe=options.recipe, overrides=options.overrides)
+    elif options.overrides:
+        experiment = load_registry().change_experiment(experiment, options.overrides)
     return experiment.for_protocol(options.protocol)
 
 
@@ -386,10 +438,7 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
             f"{run.name} follows protocol {config.protocol}",
             hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
         )
-    if isinstance(options.experiment, Experiment):
-        resolved = options.experiment.for_protocol(options.protocol)
-    else:
-        resolved = _named_again(options, run)
+    resolved = _named_again(options, run) if options.experiment is not None else _recorded(options, run)
     was, now = config.spec, resolved.spec
     before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
     different = [
@@ -407,20 +456,28 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     return resolved
 
 
-def _named_again(options: TrainOptions, run: Run) -> Experiment:
-    """Returns the experiment of a run as the registry has it now, with the run's overrides and the new ones."""
-    config, registry = run.config(), load_registry()
-    changed = {text.split("=")[0].strip() for text in options.overrides}
-    kept = [text for text in config.overrides if text.split("=")[0].strip() not in changed]
-    if config.experiment not in registry.experiments():
+def _recorded(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment that a run recorded, whatever became of the registry, with the new overrides."""
+    config = run.config()
+    origins = {key: Origin(text) for key, text in config.origins.items()}
+    recorded = Experiment(config.spec, origins, config.overrides)
+    if options.recipe not in (None, config.recipe):
         raise ResumeError(
-            f"{run.name} belongs to the experiment {config.experiment}, which is in no registry folder",
-            hint="export PLIFCTL_REGISTRY as it was when the run began",
+            f"{run.name} was made with the recipe {config.recipe}", hint=f"plifctl {options.verb} --resume {run.name}"
         )
-    name, recipe = options.experiment or config.experiment, options.recipe or config.recipe
-    assert isinstance(name, str)
-    experiment = registry.experiment(name, recipe=recipe, overrides=[*kept, *options.overrides])
-    return experiment.for_protocol(options.protocol)
+    return load_registry().change_experiment(recorded, options.overrides) if options.overrides else recorded
+
+
+def _named_again(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment that the user names for a run to resume, with the run's overrides and the new ones."""
+    config, named = run.config(), options.experiment
+    overrides = merge_overrides(config.overrides, options.overrides)
+    if isinstance(named, Experiment):
+        named = load_registry().change_experiment(named, options.overrides) if options.overrides else named
+    else:
+        assert named is not None
+        named = find_experiment(named, recipe=options.recipe or config.recipe, overrides=overrides)
+    return named.for_protocol(options.protocol)
 
 
 def _training_cache(
@@ -479,8 +536,8 @@ class _ObservedRecorder(RunRecorder):
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         super().on_step(epoch, step, steps, loss, part)
-        assert self.beat is not None
-        self._observer.on_step(self.beat)
+        assert self.last_step is not None
+        self._observer.on_step(self.last_step)
 
     def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)

@@ -49,13 +49,13 @@ class TestImport:
         said = plifctl("runs", "compare", "published-fashion-mnist-plif", "last")
         assert said.code == 0
         assert "imported" in said.out
-        assert plifctl("runs", "verify", "published-fashion-mnist-plif").out == "published-fashion-mnist-plif: whole\n"
+        assert plifctl("runs", "verify", "published-fashion-mnist-plif").out == "published-fashion-mnist-plif: ok\n"
         damaged = places / "runs" / "published-fashion-mnist-plif" / "imported.json"
         damaged.write_text(damaged.read_text().replace("0.94", "0.95", 1))
         said = plifctl("runs", "verify")
         assert said.code == 1
         assert "published-fashion-mnist-plif: DAMAGED" in said.out
-        assert "published-fashion-mnist-plif-tau16: whole" in said.out
+        assert "published-fashion-mnist-plif-tau16: ok" in said.out
         assert plifctl("runs", "rm", "published-fashion-mnist-plif-tau16", "--yes").code == 0
         assert len(json.loads(plifctl("runs", "--json").out)) == 1  # the damaged one is warned of
 

@@ -125,7 +125,7 @@ class TestVerify:
     def test_whole_and_damaged(self, plifctl: Plifctl, folder: Path) -> None:
         run, other = make_run(folder), make_run(folder, finished=False)
         said = plifctl("runs", "verify")
-        assert (said.code, said.out) == (0, f"{run.name}: whole\n")
+        assert (said.code, said.out) == (0, f"{run.name}: ok\n")
         said = plifctl("runs", "verify", other.name)
         assert said.code == 2
         (run.path / "env.json").write_text("{}")

@@ -1,0 +1,103 @@
+"""The samples of a cache as a torch data set, for a training loop of the user's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from plifctl import paths
+from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.config.choices import Recipe
+from plifctl.config.dataset import Framing
+from plifctl.config.registry import load_registry
+from plifctl.pipeline.commands import prepare_command
+from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
+
+Part = Literal["train", "test", "all"]
+
+
+class CachedDataset(Dataset[tuple[Tensor, int]]):
+    """The samples of a cache: event frames ``[T, P, H, W]`` or images ``[C, H, W]``, and the class of each.
+
+    Samples are uint8 as they are in the cache, or int32 where a pixel counts more than 255 events; nothing is
+    normalised. Works in a DataLoader with any number of workers, forked or spawned: each process opens the file itself.
+
+    Args:
+        cache: The cache.
+        split: The official training set, the official test set, or both.
+
+    Attributes:
+        cache: The cache.
+        rows: Its rows that belong to the split, ``[N]``.
+        labels: Class of each sample, int64 ``[N]``.
+        sample_ids: Logical name of each sample.
+        classes: Names of the classes.
+    """
+
+    def __init__(self, cache: Cache, split: Part = "train") -> None:
+        self.cache = cache
+        chosen = {"train": ~cache.is_test, "test": cache.is_test, "all": np.ones_like(cache.is_test)}[split]
+        self.rows = np.flatnonzero(chosen)
+        self.labels = cache.labels[self.rows]
+        self.sample_ids = [cache.sample_ids[row] for row in self.rows]
+        self.classes = tuple(cache.key.fields["classes"])
+        cache.close()  # an open file would be shared with forked workers
+        self._pid = os.getpid()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Returns a sample and its class.
+
+        Raises:
+            CorruptCacheError: The sample fails its checksum.
+        """
+        if os.getpid() != self._pid:  # forked while the file was open: HDF5 cannot share it
+            self.cache, self._pid = Cache(self.cache.path), os.getpid()
+        sample = self.cache.read(self.rows[[index]])[0]
+        frames = torch.from_numpy(sample if sample.dtype == np.uint8 else sample.astype(np.int32))
+        return frames, int(self.labels[index])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pid": None}
+
+
+def open_dataset(
+    dataset: str | Framing,
+    T: int | None = None,
+    split: Part = "train",
+    *,
+    recipe: Recipe = "paper",
+    overrides: Sequence[str] = (),
+    cache_dir: Path | None = None,
+) -> CachedDataset:
+    """Returns the samples of a data set from its cache.
+
+    Args:
+        dataset: Name in the registry, or a framing, such as ``experiment.spec.framing``.
+        T: Number of frames; needed for event data sets that are named.
+        split: ``train``, ``test``, or ``all``.
+        recipe: Recipe of framing.
+        overrides: Changes to it, texts ``frames.key=value``.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+
+    Raises:
+        UsageError: Unknown data set, or T is missing.
+        CacheError: There is no such cache; the hint has the command that builds it.
+    """
+    if isinstance(dataset, Framing):
+        framing = dataset
+    else:
+        options = PrepareOptions(dataset, T=T, recipe=recipe, overrides=tuple(overrides))
+        framing = resolve_framing(options, load_registry())
+    command = prepare_command(framing, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
+    cache = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
+    return CachedDataset(cache, split)

@@ -1,0 +1,227 @@
+"""The public API: what a notebook types."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import plifctl
+from plifctl.data.synthetic import write_synthetic_gesture
+from plifctl.errors import CacheError, ResumeError, UsageError
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("api") / "raw"
+    write_synthetic_gesture(root, train_users=2, test_users=1)
+    return root
+
+
+@pytest.fixture(scope="module")
+def cache_dir(recordings: Path) -> Path:
+    folder = recordings.parent / "data_cache"
+    plifctl.prepare("synthetic-gesture", T=4, raw=recordings, cache_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(cache_dir: Path) -> Any:
+    """A run of two epochs."""
+    return plifctl.train(
+        "demo", epochs=2, overrides={"T": 4}, cache_dir=cache_dir, runs_dir=cache_dir.parent / "runs", device="cpu"
+    )
+
+
+@pytest.fixture
+def here(cache_dir: Path, places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default cache directory is the module's."""
+    monkeypatch.setenv("PLIFCTL_CACHE_DIR", str(cache_dir))
+    monkeypatch.setenv("PLIFCTL_DEVICE", "cpu")
+    return places
+
+
+class TestImport:
+    def test_import_loads_no_heavy_library(self) -> None:
+        code = (
+            "import sys, plifctl; assert 'prepare' in dir(plifctl)\n"
+            "print(sorted({'torch', 'h5py', 'numpy', 'pydantic', 'yaml', 'numba', 'rich'} & set(sys.modules)))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert done.stdout == "[]\n"
+
+    def test_every_public_name_is_documented(self) -> None:
+        for name in plifctl.__all__:
+            assert (getattr(plifctl, name).__doc__ or "").strip(), name
+
+
+class TestSilence:
+    def test_train_changes_no_global_state_and_prints_nothing(
+        self, here: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def state() -> tuple[Any, ...]:
+            handlers = tuple(signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+            seeds = torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tobytes()
+            return handlers, seeds, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+
+        before = state()
+        plifctl.evaluate(plifctl.train("demo", epochs=1, overrides={"T": 4}, device="cpu"), operations=1, device="cpu")
+        assert state() == before
+        assert capfd.readouterr() == ("", "")
+
+
+class TestDataset:
+    def test_dataset_gives_the_frames_of_the_cache(self, here: Path) -> None:
+        data = plifctl.dataset("synthetic-gesture", T=4, split="test")
+        frames, label = data[3]
+        assert (len(data), frames.shape, frames.dtype) == (11, (4, 2, 128, 128), torch.uint8)
+        assert label == data.labels[3]
+        np.testing.assert_array_equal(frames, data.cache.read(data.rows[[3]])[0])
+
+    @pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (2, "spawn")])
+    def test_dataset_in_a_data_loader_gives_the_same_batches(self, here: Path, workers: int, start: str | None) -> None:
+        data = plifctl.dataset("synthetic-gesture", T=4)
+        alone = [data[index] for index in range(len(data))]  # opens the file before workers are forked
+        loader = DataLoader(data, batch_size=5, num_workers=workers, multiprocessing_context=start)
+        found = [(frames, int(label)) for batch in loader for frames, label in zip(*batch, strict=True)]
+        assert len(found) == len(alone) == 22
+        for (frames, label), (other, other_label) in zip(found, alone, strict=True):
+            assert torch.equal(frames, other)
+            assert label == other_label
+
+    def test_dataset_without_a_cache_names_the_command(self, here: Path) -> None:
+        with pytest.raises(CacheError) as error:
+            plifctl.dataset("synthetic-gesture", T=5)
+        assert error.value.hint == "plifctl prepare synthetic-gesture --T 5"
+
+    def test_dataset_without_T_is_refused(self, here: Path) -> None:
+        with pytest.raises(UsageError, match="need --T"):
+            plifctl.dataset("synthetic-gesture")
+
+
+class TestTrain:
+    def test_on_epoch_sees_each_row(self, here: Path) -> None:
+        rows: list[dict[str, Any]] = []
+        run = plifctl.train("demo", epochs=2, overrides=["T=4"], on_epoch=rows.append, device="cpu")
+        assert [row["epoch"] for row in rows] == [1, 2]
+        assert rows == run.metrics()
+        assert run.status() == "finished"
+
+    def test_on_epoch_false_stops_the_training_which_resumes_bit_for_bit(self, here: Path, run: Any) -> None:
+        stopped = plifctl.train("demo", epochs=2, overrides={"T": 4}, on_epoch=lambda row: False, device="cpu")
+        assert (stopped.status(), len(stopped.metrics())) == ("stopped", 1)
+        resumed = plifctl.train(resume=stopped, device="cpu")
+        assert resumed.status() == "finished"
+        assert _weights(resumed) == _weights(run)
+
+    def test_resume_with_other_settings_is_refused(self, here: Path, run: Any) -> None:
+        with pytest.raises(ResumeError, match=r"neuron\.tau_0"):
+            plifctl.train(resume=run, overrides={"neuron.tau_0": 9.0}, device="cpu")
+
+    def test_train_takes_a_saved_experiment(self, here: Path) -> None:
+        experiment = plifctl.experiment("demo", {"T": 4, "neuron.tau_0": 4.0})
+        experiment.save(here / "slow.yaml")
+        run = plifctl.train(here / "slow.yaml", epochs=1, device="cpu")
+        assert run.config().spec.neuron.tau_0 == 4.0
+        assert run.config().spec.digest == experiment.spec.digest
+
+    def test_validate_selects_by_validation(self, here: Path) -> None:
+        run = plifctl.validate("demo", epochs=1, overrides={"T": 4}, device="cpu")
+        assert run.record().protocol == "B"
+        assert run.record().validation_accuracy is not None
+
+
+class TestEvaluate:
+    def test_evaluate_gives_plain_values(self, here: Path, run: Any) -> None:
+        result = plifctl.evaluate(run, operations=2, device="cpu")
+        assert (result.samples, len(result.classes), len(result.accuracy_after_steps)) == (11, 11, 4)
+        assert result.accuracy == pytest.approx(run.record().accuracy)
+
+
+class TestPredict:
+    @pytest.fixture(scope="class")
+    def model(self, run: Any) -> Any:
+        return plifctl.load(run, device="cpu")
+
+    def test_load_takes_run_path_last_and_exported_file(self, here: Path, run: Any, tmp_path: Path) -> None:
+        plifctl.export(run, tmp_path / "model.pt")
+        runs_dir = run.path.parent
+        models = [plifctl.load(one, device="cpu", runs_dir=runs_dir) for one in (run, run.path, tmp_path / "model.pt")]
+        assert plifctl.load("last", device="cpu", runs_dir=runs_dir).T == 4
+        frames = torch.rand(2, 4, *models[0].input_shape)
+        for model in models:
+            assert not model.training
+            assert torch.equal(model(frames), models[0](frames))
+
+    def test_predict_of_frames_is_what_evaluation_counts(self, here: Path, run: Any, model: Any) -> None:
+        data = plifctl.dataset("synthetic-gesture", T=4, split="test")
+        answers = model.predict([frames for frames, _ in data])
+        correct = sum(answer.label == label for answer, (_, label) in zip(answers, data, strict=True))
+        assert correct / len(data) == pytest.approx(run.record().accuracy)
+        assert answers[0].name == model.classes[answers[0].label]
+        assert answers[0].rates.shape == (4, 11)
+
+    def test_predict_of_a_file_frames_it_as_the_cache_does(
+        self, here: Path, recordings: Path, model: Any, tmp_path: Path
+    ) -> None:
+        from plifctl.data.formats.aedat3 import encode_aedat3
+
+        lists = (recordings / "trials_to_test.txt").read_text().split()
+        events = plifctl.read_events(recordings / lists[0], dataset="synthetic-gesture")
+        rows = (recordings / lists[0].replace(".aedat", "_labels.csv")).read_text().split()[1:]
+        data = plifctl.dataset("synthetic-gesture", T=4, split="test")
+        by_id = {name: frames for name, (frames, _) in zip(data.sample_ids, data, strict=True)}
+        for number, row in enumerate(rows):
+            _, start, end = map(int, row.split(","))
+            window = events[(events["t"] >= start) & (events["t"] < end)]
+            path = tmp_path / f"{number}.aedat"
+            path.write_bytes(encode_aedat3(window.structured()))
+            wanted = model.predict(by_id[f"{Path(lists[0]).stem}/{number:02}"])
+            for recording in (path, str(path), window, window.structured()):
+                np.testing.assert_array_equal(model.predict(recording).rates, wanted.rates)
+
+    def test_predict_of_nothing_to_frame_is_refused(self, model: Any, tmp_path: Path) -> None:
+        from plifctl.data.events import EVENT
+        from plifctl.errors import RawDataError
+
+        with pytest.raises(RawDataError, match="no events to frame"):
+            model.predict(np.empty(0, EVENT))
+        with pytest.raises(RawDataError, match="no such file"):
+            model.predict(tmp_path / "nowhere.aedat")
+        with pytest.raises(UsageError, match="the network takes 2×128×128"):
+            model.predict(np.zeros((4, 2, 34, 34), np.uint8))
+        assert model.predict([]) == []
+
+    def test_step_gives_what_forward_gives(self, model: Any) -> None:
+        frames = torch.rand(3, 4, *model.input_shape)
+        state, votes = None, []
+        for t in range(4):
+            rates, state = model.step(frames[:, t], state)
+            votes.append(rates)
+        torch.testing.assert_close(torch.stack(votes), model(frames))
+
+
+class TestTable:
+    def test_table_is_an_object_with_rows(self, here: Path) -> None:
+        table = plifctl.table("4")
+        assert "PLIF" in table.to_markdown()
+
+
+def _weights(run: Any) -> dict[str, bytes]:
+    state = torch.load(run.checkpoint("last"), weights_only=True)["model"]
+    return {name: weight.numpy().tobytes() for name, weight in state.items()}
+
+
+def test_pid_of_a_dataset_is_not_pickled(cache_dir: Path) -> None:
+    import pickle
+
+    data = plifctl.dataset("synthetic-gesture", T=4, cache_dir=cache_dir)
+    again = pickle.loads(pickle.dumps(data))
+    assert again[0][1] == data[0][1]
+    assert again._pid == os.getpid()
