@@ -100,7 +100,7 @@ def main() -> None:
         ]
         times = sorted({spec.T for spec in used if spec.dataset.name == name})
         events = registry.dataset(name).dataset.kind == "events"
-        labels = {"": []} | ({**FRAMINGS, **CHOICES.get(name, {})} if events else {})
+        labels: dict[str, list[str]] = {"": []} | ({**FRAMINGS, **CHOICES.get(name, {})} if events else {})
         for recipe in RECIPES:
             for label, changes in labels.items():
                 for T in times if events else (None,):
