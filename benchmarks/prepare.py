@@ -125,7 +125,7 @@ def hit(setting: Setting) -> Iterator[Figure]:
 
 def moving_edge(n: int, side: int) -> np.ndarray:
     """Returns n events of a blurred edge that sways over a square sensor, dtype EVENT, sorted by t."""
-    from plifctl.data.formats import EVENT
+    from plifctl.data.events import EVENT
 
     rng = np.random.default_rng(2020)
     events = np.empty(n, EVENT)

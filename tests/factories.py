@@ -12,7 +12,7 @@ import zstandard
 
 from plifctl.cache import Cache, CacheBuilder
 from plifctl.data.datasets.base import EventDataset, ImageDataset
-from plifctl.data.formats import EVENT
+from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 
 _CLASSES = 11

@@ -26,11 +26,13 @@ from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, differences, key_of, raw_independent_key, readable, said
 from plifctl.config.base import canonical_json, digest_of
 from plifctl.config.dataset import MAX_T, Framing
+from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RecordingFile, Sample, Visit
-from plifctl.data.formats import Events
+from plifctl.data.events import Events
+from plifctl.data.formats.detect import raised_versions
 from plifctl.data.framer import count_frames, select_events
 from plifctl.data.frames import CountOverflow, slices_of_duration
-from plifctl.data.thread_map import in_order
+from plifctl.data.thread_map import ordered_map
 from plifctl.errors import CorruptCacheError, RawDataError
 
 _log = logging.getLogger(__name__)
@@ -177,7 +179,8 @@ class CacheBuilder:
         if self._journal is not None:
             return
         # T is more than the recipe says where slices have a fixed duration: what is kept must have as many frames
-        made = {**self.recipe, "T": self.T, "compression": self.compression}
+        raised = raised_versions(layout_formats(self.framing.dataset.layout))
+        made = {**self.recipe, "T": self.T, "compression": self.compression, **({"decoders": raised} if raised else {})}
         with files.machine_errors(self.places.folder):
             self._journal = Journal(self.places.journal(dtype), canonical_json(made))
         self.dtype, self._overflow = dtype, None
@@ -232,7 +235,7 @@ class CacheBuilder:
         """The records of all samples that are not ``done``."""
         if isinstance(raw, EventDataset):
             lacking = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
-            yield from in_order(partial(self._of_recording, raw, done), lacking, self.workers)
+            yield from ordered_map(partial(self._of_recording, raw, done), lacking, self.workers)
             return
         images, _ = raw.images()
         edges = [*range(0, len(images), 256), len(images)]
@@ -244,7 +247,7 @@ class CacheBuilder:
                 self._record(raw.samples[row].id, raw.source(row), np.ascontiguousarray(images[row])) for row in rows
             ]
 
-        yield from in_order(records, blocks, self.workers)
+        yield from ordered_map(records, blocks, self.workers)
 
     def _of_recording(self, raw: EventDataset, done: frozenset[int], recording: RecordingFile) -> list[Record]:
         return [
@@ -287,7 +290,7 @@ class CacheBuilder:
             ]
 
         _log.info("looking for the longest of %d samples", len(raw.samples))
-        longest, row = max(max(found) for found in in_order(slices, raw.recordings(), self.workers))
+        longest, row = max(max(found) for found in ordered_map(slices, raw.recordings(), self.workers))
         if longest > MAX_T:
             raise RawDataError(
                 f"{raw.samples[row].id}: {longest} slices of {duration_us} µs, more than {MAX_T}",
@@ -321,6 +324,7 @@ class CacheBuilder:
                 "verified": raw.verified,
                 "complete_set": raw.complete,
                 "notes": json.dumps(raw.notes),
+                "formats": json.dumps(raw.formats_read()),
                 "made_by": self.made_by,
             },
         )
@@ -328,7 +332,7 @@ class CacheBuilder:
 
 def load_loops() -> None:
     """Loads the compiled loops, while the first files are read."""
-    from plifctl.cache.kernels import fletcher32
+    from plifctl.cache.fletcher32 import fletcher32
     from plifctl.data.loops import load
 
     load()

@@ -64,7 +64,7 @@ def decode(chunk: bytes, out: np.ndarray) -> bool:
 
 
 def _checksum(packed: bytes | memoryview) -> bytes:
-    from plifctl.cache.kernels import fletcher32  # numba takes a while to import; to find a cache it is not needed
+    from plifctl.cache.fletcher32 import fletcher32  # numba takes a while to import; to find a cache it is not needed
 
     return int(fletcher32(np.frombuffer(packed, np.uint8))).to_bytes(4, "little")
 

@@ -33,7 +33,7 @@ from plifctl.cache.file import Cache
 from plifctl.cache.key import readable
 from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
-from plifctl.data.thread_map import in_order
+from plifctl.data.thread_map import ordered_map
 from plifctl.errors import UsageError
 
 Target = Literal["spikingjelly", "tonic", "npz"]
@@ -95,7 +95,7 @@ def export_cache(
             return len(block.samples), written
 
         # closed before the folder is removed: no thread still writes into it then
-        with closing(in_order(write, _blocks(cache), workers)) as blocks:
+        with closing(ordered_map(write, _blocks(cache), workers)) as blocks:
             for samples, written in blocks:
                 done, nbytes = done + samples, nbytes + written
                 progress(done, total)

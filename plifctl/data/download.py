@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import filelock
 
 from plifctl import __version__, files
-from plifctl.data.remote import RemoteFile
+from plifctl.data.source import RemoteFile
 from plifctl.errors import ChecksumError, RawDataError
 
 Told = Callable[[str, int, int | None], None]

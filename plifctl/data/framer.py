@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.config.dataset import Framing
-from plifctl.data.formats import Decoded, Events
+from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.frames import inside, integrate_frames, slices_of_duration
 from plifctl.data.transforms import apply_transforms

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from plifctl.data.formats import Events
+from plifctl.data.events import Events
 from plifctl.errors import DamagedFileError
 
 INTEGRATOR_VERSION = 1

@@ -1,4 +1,4 @@
-"""Where raw data are looked for, and how they are treated on the way into a cache."""
+"""Where raw data come from: folders and archives of the user's, and published files that can be downloaded."""
 
 from __future__ import annotations
 
@@ -41,3 +41,22 @@ class RawSource:
     def download_dir(self, dataset: str) -> Path | None:
         """Returns where files of a data set are downloaded to, unless the user named a folder."""
         return paths.download_dir(self.cache_dir, dataset) if self.cache_dir is not None else None
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A published file.
+
+    Attributes:
+        name: Its name on the disk, whatever its URLs call it.
+        urls: Its URLs, tried in this order; none where it has to be downloaded by hand.
+        md5: Its published checksum.
+        nbytes: Its size where that is known, to be shown; not compared with anything.
+        page: URL where a person finds it.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    md5: str
+    nbytes: int | None = None
+    page: str = ""

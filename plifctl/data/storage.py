@@ -29,8 +29,8 @@ from typing import IO, NamedTuple
 from isal import igzip, isal_zlib
 
 from plifctl import files
-from plifctl.data.formats import format_of
-from plifctl.data.thread_map import in_order
+from plifctl.data.formats.detect import format_of
+from plifctl.data.thread_map import ordered_map
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, implausible
 from plifctl.errors import DamagedFileError, MachineError, RawDataError
 
@@ -161,7 +161,7 @@ class Storage:
 
     def _read_all(self, found: Survey, told: Told, workers: int, visit: Callable[[str, bytes, str], None]) -> None:
         work = partial(self._surveyed, visit)
-        for name, digest, format_name, md5, text in in_order(work, self._told_of(told), workers):
+        for name, digest, format_name, md5, text in ordered_map(work, self._told_of(told), workers):
             if name in found.members:
                 raise DamagedFileError(f"{self.path}: two members are named {name}")
             found.members[name] = digest

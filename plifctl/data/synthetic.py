@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plifctl.data.formats import EVENT
+from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.errors import UsageError
 from plifctl.files import atomic_folder

@@ -30,7 +30,7 @@ from plifctl.config.transforms import (
     TimeJitter,
     TransformSpec,
 )
-from plifctl.data.formats import EVENT, events_of
+from plifctl.data.events import EVENT, Events
 from plifctl.errors import DamagedFileError, MachineError
 
 TRANSFORMS_VERSION = 1
@@ -82,7 +82,7 @@ def apply_transforms(
     for place, transform in enumerate(transforms):
         if len(events):  # tonic's functions take no empty array
             changed = _applied(events, transform, shape, f"{seed}\0{place}\0{sample_id}")
-            events = events_of(*(changed[name] for name in EVENT.names or ())).structured()
+            events = Events.sorted_from(*(changed[name] for name in EVENT.names or ())).structured()
         shape = transform.shape_after(shape)
     return events
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.config.dataset import DatasetSpec
 from plifctl.data.datasets import published_files
-from plifctl.data.remote import RemoteFile
-from plifctl.data.source import RawSource
+from plifctl.data.source import RawSource, RemoteFile
 from plifctl.errors import MissingRawDataError
 from plifctl.pipeline.progress import Progress
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults.mutation import SECONDS, mutated
 
-COMPILED = ["plifctl.data.loops", "plifctl.cache.kernels", "plifctl.snn.kernels"]
+COMPILED = ["plifctl.data.loops", "plifctl.cache.fletcher32", "plifctl.snn.kernels"]
 """By numba, which knows no calls that count branches."""
 
 GROWTH_MB = 256

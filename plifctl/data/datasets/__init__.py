@@ -20,8 +20,7 @@ from plifctl.data.datasets.folders import Folders
 from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, SyntheticGesture, TonicGesture
 from plifctl.data.datasets.idx import FashionMnist, Mnist
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
-from plifctl.data.remote import RemoteFile
-from plifctl.data.source import RawSource
+from plifctl.data.source import RawSource, RemoteFile
 from plifctl.errors import MissingRawDataError, RawDataError
 
 _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
@@ -35,6 +34,12 @@ _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "folders": (Folders,),
 }
 """The classes that read a layout, the original first."""
+
+
+def layout_formats(layout: Layout) -> list[str]:
+    """Returns the formats that the files of a layout may have."""
+    return sorted({name for kind in _LAYOUTS[layout] for name in kind.formats})
+
 
 _CONVERTED = "events_np"
 """SpikingJelly's folder of recordings that it converted."""

@@ -17,9 +17,8 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 
 from plifctl.config.dataset import Framing, SampleCounts
-from plifctl.data.formats import Decoded, Events
-from plifctl.data.remote import RemoteFile
-from plifctl.data.source import RawSource
+from plifctl.data.events import Decoded, Events
+from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 
@@ -101,6 +100,8 @@ class RawDataset(ABC):
     """Bytes of each part's archive, where known."""
     remarks: ClassVar[Mapping[str, str]] = {}
     """What the user must be told where a member has the format; of files that another program converted."""
+    formats: ClassVar[Sequence[str]]
+    """Formats that the files may have; the first one where no header tells."""
     impossible: ClassVar[Mapping[tuple[str, str], tuple[str, str]]] = {}
     """Choices of framing, with their value, that the files cannot honour: why, and a hint."""
 
@@ -224,6 +225,10 @@ class RawDataset(ABC):
     def _has(self, format_name: str) -> bool:
         """Whether the header of any member names a format."""
         return any(format_name in survey.formats for survey in self.surveys.values())
+
+    def formats_read(self) -> list[str]:
+        """Returns the formats that the samples are decoded from."""
+        return [name for name in self.formats if self._has(name)] or [self.formats[0]]
 
     def _is_published(self, part: str, verify: bool) -> bool:
         found, known = self.surveys[part].md5s, self.md5.get(part, ())

@@ -24,6 +24,7 @@ class Cifar10(ImageDataset):
         "cifar10/cifar-10-batches-py",
     )
     sources = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    formats: ClassVar[Sequence[str]] = ("CIFAR",)
     pattern = re.compile(r"(?:^|/)(data_batch_[1-5]|test_batch)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
         "batches": ("cifar-10-python.tar.gz", "cifar-10-batches-py", "test_batch")

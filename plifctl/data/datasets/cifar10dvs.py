@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
-from plifctl.data.formats import Decoded, Events, format_of
+from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat4 import decode_aedat4
 from plifctl.data.formats.arrays import decode_npz
+from plifctl.data.formats.detect import format_of
 from plifctl.errors import RawDataError
 
 _TEST = {"last-100": range(900, 1000), "first-100": range(100)}
@@ -26,6 +27,7 @@ class Cifar10Dvs(FilePerSample):
     folders: ClassVar[Sequence[str]] = ("cifar10dvs", "CIFAR10DVS", "CIFAR10-DVS")
     inside: ClassVar[Sequence[str]] = (*FilePerSample.inside, "events_np")
     sources = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
+    formats: ClassVar[Sequence[str]] = ("AEDAT 2.0", "AEDAT 4", "zip")
     pattern = re.compile(r"(?:^|/)(([a-z]+)/cifar10_\2_\d{1,4}\.(?:aedat4?|npz))$")
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
         "airplane": ("0afd5c4bf9ae06af762a77b180354fdd",),

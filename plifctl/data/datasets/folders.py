@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
-from plifctl.data.formats import Decoded, format_of, recognised
-from plifctl.data.formats.detect import decode_any
+from plifctl.data.events import Decoded
+from plifctl.data.formats.detect import decode_any, describe_content, format_of
 from plifctl.errors import DamagedFileError, RawDataError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -23,6 +23,7 @@ class Folders(FilePerSample):
     """
 
     inside: ClassVar[tuple[str, ...]] = ("",)
+    formats: ClassVar[tuple[str, ...]] = ("ATIS", "AEDAT 2.0", "AEDAT 3.1", "AEDAT 4", "Prophesee .dat", "numpy", "zip")
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/.+)$")
     sources = "wherever you keep it: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
 
@@ -36,6 +37,10 @@ class Folders(FilePerSample):
     @classmethod
     def knows(cls, file: str) -> bool:
         return file.endswith(_ARCHIVES)
+
+    def formats_read(self) -> list[str]:
+        without_header = any(name.endswith(".bin") for name in self.surveys["recordings"].members)
+        return sorted({*super().formats_read(), *(["ATIS"] if without_header else [])})
 
     def _samples(self) -> list[Sample]:
         members = [name.split("/") for name in self.surveys["recordings"].members]
@@ -64,7 +69,7 @@ class Folders(FilePerSample):
         assert self.frames.invalid_events is not None
         if format_of(data) is None and not where.endswith(".bin"):
             raise DamagedFileError(
-                f"{where}: {recognised(data)}, no recording of a known format",
+                f"{where}: {describe_content(data)}, no recording of a known format",
                 hint="move it elsewhere; recordings without a header, which are ATIS, are named .bin",
             )
         return decode_any(data, where=where, axes="authors", invalid=self.frames.invalid_events)

@@ -14,7 +14,7 @@ import numpy as np
 
 from plifctl.config.dataset import SampleCounts
 from plifctl.data.datasets.base import EventDataset, FilePerSample, Recording, Sample
-from plifctl.data.formats import Decoded
+from plifctl.data.events import Decoded
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
 from plifctl.errors import DamagedFileError, RawDataError
@@ -32,6 +32,7 @@ class Gesture(EventDataset):
 
     folders: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
     sources = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
+    formats: ClassVar[Sequence[str]] = ("AEDAT 3.1",)
     pattern = re.compile(r"(?:^|/)(user\d+_[a-z_]+\.aedat|user\d+_[a-z_]+_labels\.csv|trials_to_(?:train|test)\.txt)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
         "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
@@ -158,6 +159,7 @@ class SpikingJellyGesture(FilePerSample):
     folders = Gesture.folders
     inside: ClassVar[Sequence[str]] = ("events_np",)
     sources = Gesture.sources
+    formats: ClassVar[Sequence[str]] = ("zip",)
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d+/user\d+_[a-z_]+_\d+\.npz)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
     impossible = _CONVERTED_CANNOT
@@ -181,6 +183,7 @@ class TonicGesture(FilePerSample):
 
     folders: ClassVar[Sequence[str]] = (*Gesture.folders, "DVSGesture")
     sources = "tonic.datasets.DVSGesture"
+    formats: ClassVar[Sequence[str]] = ("numpy",)
     pattern = re.compile(r"(?:^|/)(ibmGesture(?:Train|Test)/user\d+_[a-z_]+/\d+\.npy)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"ibmGesture{part}.tar.gz", f"ibmGesture{part}") for part in ("Train", "Test")

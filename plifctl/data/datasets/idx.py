@@ -17,6 +17,7 @@ from plifctl.errors import DamagedFileError
 class Idx(ImageDataset):
     """MNIST and Fashion-MNIST: four IDX files, plain or ``.gz``."""
 
+    formats: ClassVar[Sequence[str]] = ("IDX",)
     pattern = re.compile(r"(?:^|/)((?:train|t10k)[-](?:images|labels)[-.]idx\d-ubyte)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"{part}.gz", part, part.replace("-idx", ".idx"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
-from plifctl.data.formats import Decoded
+from plifctl.data.events import Decoded
 from plifctl.data.formats.arrays import decode_npz
 from plifctl.data.formats.atis import decode_atis
 
@@ -17,6 +17,7 @@ class Nmnist(FilePerSample):
 
     folders: ClassVar[Sequence[str]] = ("nmnist", "NMNIST", "N-MNIST")
     sources = "https://www.garrickorchard.com/datasets/n-mnist"
+    formats: ClassVar[Sequence[str]] = ("ATIS",)
     pattern = re.compile(r"(?:^|/)((?:Train|Test)/\d/\d+\.bin)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {
         "Train": ("Train.zip", "train.zip", "Train"),
@@ -50,6 +51,7 @@ class SpikingJellyNmnist(Nmnist):
     """SpikingJelly's arrays: ``events_np/train/<digit>/<n>.npz``."""
 
     inside: ClassVar[Sequence[str]] = ("events_np",)
+    formats: ClassVar[Sequence[str]] = ("zip",)
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d/\d+\.npz)$")
     files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}

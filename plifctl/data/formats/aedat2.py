@@ -11,8 +11,12 @@ from typing import Literal
 import numpy as np
 
 from plifctl.config.choices import Axes
-from plifctl.data.formats import Decoded, Events, recognised, sorted_events
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _MAGIC = b"#!AER-DAT2.0"
 _PAIR_BYTES = 8
@@ -64,12 +68,12 @@ def decode_aedat2(
                 hint="frames.outside_events=drop leaves such events out and counts them",
             )
         events = events[address >> 15 == 0]
-    return Decoded(sorted_events(events, ascending=ascending), whole - len(events))
+    return Decoded(events.sorted_by_time(is_sorted=ascending), whole - len(events))
 
 
 def _end_of_header(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected AEDAT 2.0 ({_MAGIC.decode()})")
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 2.0 ({_MAGIC.decode()})")
     at = 0
     # no event can be taken for a header line: an address that begins with the byte of "#" has bits above the 15th
     while data[at : at + 1] == b"#":

@@ -12,8 +12,12 @@ from typing import Literal
 
 import numpy as np
 
-from plifctl.data.formats import Decoded, Events, recognised, sorted_events
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError, RawDataError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _MAGIC = b"#!AER-DAT3.1"
 _END = b"#!END-HEADER"
@@ -56,7 +60,7 @@ def decode_aedat3(data: bytes, *, where: str, invalid: Literal["drop", "keep"] =
                 f"{where}: all {n} events are marked invalid (valid bit 0)",
                 hint="some recorders never set the bit: --keep-invalid takes such events as they are",
             )
-    return Decoded(sorted_events(events, ascending=ascending), n - len(events))
+    return Decoded(events.sorted_by_time(is_sorted=ascending), n - len(events))
 
 
 def encode_aedat3(events: np.ndarray) -> bytes:
@@ -119,7 +123,7 @@ def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _end_of_header(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected AEDAT 3.1 ({_MAGIC.decode()})")
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 3.1 ({_MAGIC.decode()})")
     at = 0
     while data[at : at + 1] == b"#":
         end = data.find(b"\n", at)

@@ -21,8 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from plifctl.data.formats import Decoded, events_of, recognised
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _MAGIC = b"#!AER-DAT4.0\r\n"
 _PACKET = struct.Struct("<iI")  # stream, size
@@ -109,13 +113,13 @@ def _decoded(events: np.ndarray, where: str) -> Decoded:
         raise DamagedFileError(
             f"{where}: event {bad[0]} of {len(events)} has the time {event['t']} and the polarity {event['p']}"
         )
-    return Decoded(events_of(events["t"], events["x"], events["y"], events["p"]), 0)
+    return Decoded(Events.sorted_from(events["t"], events["x"], events["y"], events["p"]), 0)
 
 
 def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:
     """Where the packets begin and end, and how they are packed."""
     if not data.startswith(_MAGIC):
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected AEDAT 4 (a line #!AER-DAT4.0)")
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 4 (a line #!AER-DAT4.0)")
     start = len(_MAGIC)
     try:
         (size,) = struct.unpack_from("<I", data, start)

@@ -13,9 +13,13 @@ import math
 import numpy as np
 from numpy.lib import format as npy
 
-from plifctl.data.formats import Decoded, events_of, recognised
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content
 from plifctl.data.zip_reader import ZipReader
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _COLUMNS = ("t", "x", "y", "p")
 _MOST = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
@@ -73,7 +77,7 @@ def decode_npz(data: bytes, *, where: str) -> Decoded:
     except DamagedFileError:
         raise
     except Exception as error:  # zipfile raises a dozen kinds of a damaged archive
-        raise DamagedFileError(f"{where}: {recognised(data)}, no whole archive of arrays: {error}") from error
+        raise DamagedFileError(f"{where}: {describe_content(data)}, no whole archive of arrays: {error}") from error
     columns = {name: _array(file, f"{where}: {name}") for name, file in files.items()}
     shapes = {name: list(column.shape) for name, column in columns.items()}
     if any(shape != shapes["t"] or len(shape) != 1 for shape in shapes.values()):
@@ -88,7 +92,7 @@ def _array(data: bytes, where: str) -> np.ndarray:
     try:
         shape, fortran_order, dtype = _HEADERS[npy.read_magic(file)](file)
     except Exception as error:  # the header is Python source, read by Python: a damaged one can fail in any way
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, no array of numpy: {error}") from error
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, no array of numpy: {error}") from error
     if dtype.kind not in "biuf":
         raise DamagedFileError(f"{where}: an array of {dtype}, expected numbers")
     start = file.tell()
@@ -109,4 +113,4 @@ def _decoded(columns: dict[str, np.ndarray], where: str) -> Decoded:
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
                 f"expected a whole number from 0 to {_MOST[name]}"
             )
-    return Decoded(events_of(*(columns[name] for name in _COLUMNS)), 0)
+    return Decoded(Events.sorted_from(*(columns[name] for name in _COLUMNS)), 0)

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.data.formats import Decoded, Events, format_of, recognised, sorted_events
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content, format_of
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _EVENT_BYTES = 5
 
@@ -29,8 +33,10 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
 
     Source: the reader published with N-MNIST (Orchard et al. 2015).
     """
-    if not data or format_of(data):  # without a header of its own, all that can be told is whose it is instead
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected ATIS events of {_EVENT_BYTES} bytes")
+    if not data or format_of(data):  # ATIS has no header: only other formats can be told apart
+        raise DamagedFileError(
+            f"{where}: byte 0: {describe_content(data)}, expected ATIS events of {_EVENT_BYTES} bytes"
+        )
     whole, rest = divmod(len(data), _EVENT_BYTES)
     if rest:
         raise DamagedFileError(
@@ -40,4 +46,5 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
 
     events = Events.empty(whole)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
-    return Decoded(sorted_events(events if found == whole else events[:found], ascending=ascending), 0)
+    events = events if found == whole else events[:found]
+    return Decoded(events.sorted_by_time(is_sorted=ascending), 0)

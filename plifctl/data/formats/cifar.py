@@ -13,8 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from plifctl.data.formats import recognised
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _PIXELS = (3, 32, 32)
 _MOST_INSTRUCTIONS = 1_000_000  # a batch of 10,000 images has under 100,000
@@ -42,7 +45,7 @@ def decode_cifar_batch(data: bytes, *, where: str) -> tuple[np.ndarray, np.ndarr
             f"{where}: refused: its pickle asks for {error}, a CIFAR-10 batch needs no such thing"
         ) from None
     except Exception as error:  # a damaged program can fail at any instruction, in any way
-        raise DamagedFileError(f"{where}: {recognised(data)}, no whole CIFAR-10 batch: {error}") from error
+        raise DamagedFileError(f"{where}: {describe_content(data)}, no whole CIFAR-10 batch: {error}") from error
     pixels, labels = (batch.get(key) for key in (b"data", b"labels")) if isinstance(batch, dict) else (None, None)
     pixels = pixels.values if isinstance(pixels, _Array) else pixels
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072:

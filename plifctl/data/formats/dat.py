@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.data.formats import Decoded, events_of, recognised
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
 _CHANGES = (0x00, 0x0C)  # contrast detection, by its old and its new number
@@ -60,13 +64,13 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
         )
     t = raw["t"].astype(np.int64)
     t[1:] += np.cumsum(np.diff(t) < -_HALF) << 32
-    return Decoded(events_of(t, word & _COORDINATE, (word >> 14) & _COORDINATE, p), 0)
+    return Decoded(Events.sorted_from(t, word & _COORDINATE, (word >> 14) & _COORDINATE, p), 0)
 
 
 def _end_of_header(data: bytes, where: str) -> int:
     if not data.startswith(b"%"):
         raise DamagedFileError(
-            f"{where}: byte 0: {recognised(data)}, expected Prophesee's .dat (lines that begin with %)"
+            f"{where}: byte 0: {describe_content(data)}, expected Prophesee's .dat (lines that begin with %)"
         )
     at = 0
     while data[at : at + 1] == b"%":

@@ -1,32 +1,94 @@
-"""A recording of whatever format its header says."""
+"""The formats that are known: which one a file has, and its decoder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from types import ModuleType
 from typing import Literal
 
 from plifctl.config.choices import Axes
-from plifctl.data.formats import Decoded, format_of
-from plifctl.data.formats.aedat2 import decode_aedat2
-from plifctl.data.formats.aedat3 import decode_aedat3
-from plifctl.data.formats.aedat4 import decode_aedat4
-from plifctl.data.formats.arrays import decode_npy, decode_npz
-from plifctl.data.formats.atis import decode_atis
-from plifctl.data.formats.dat import decode_dat
+from plifctl.data.events import Decoded
+
+_MAGIC = {
+    b"#!AER-DAT1.0": "AEDAT 1.0",
+    b"#!AER-DAT2.0": "AEDAT 2.0",
+    b"#!AER-DAT3.1": "AEDAT 3.1",
+    b"#!AER-DAT4.0": "AEDAT 4",
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"\x89HDF": "HDF5",
+    b"\x93NUMPY": "numpy",
+    **dict.fromkeys((b"% Data", b"% Date", b"% Version", b"% Height", b"% Width"), "Prophesee .dat"),
+}
+_MAGICS = tuple(_MAGIC)
+
+FIRST_VERSION = 1
+"""Version of every decoder in plifctl 0.1.0."""
+
+
+def format_of(data: bytes) -> str | None:
+    """Returns the name of a file's format by its header; None for a header that is not known."""
+    if not data.startswith(_MAGICS):
+        return None
+    return next(name for magic, name in _MAGIC.items() if data.startswith(magic))
+
+
+def describe_content(data: bytes) -> str:
+    """Returns what a file seems to be, for messages: the name of its format, or its first bytes."""
+    if name := format_of(data):
+        return f"a file of format {name}"
+    return f"a file that begins with {data[:12]!r}" if data else "an empty file"
+
+
+def decoder_versions() -> dict[str, int]:
+    """Returns the version of the decoder of each format.
+
+    A version rises when the decoder gives other events or images for the same file. Caches of what was read with the
+    decoder are then outdated; all others stay valid.
+    """
+    from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
+
+    decoders: dict[str, ModuleType] = {
+        "AEDAT 2.0": aedat2,
+        "AEDAT 3.1": aedat3,
+        "AEDAT 4": aedat4,
+        "Prophesee .dat": dat,
+        "numpy": arrays,
+        "zip": arrays,
+        "ATIS": atis,
+        "IDX": idx,
+        "CIFAR": cifar,
+    }
+    return {name: int(module.VERSION) for name, module in decoders.items()}
+
+
+def raised_versions(formats: Iterable[str]) -> dict[str, int]:
+    """Returns the versions of the decoders of some formats, without those that are as in plifctl 0.1.0."""
+    versions = decoder_versions()
+    return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 
 def decode_any(data: bytes, *, where: str, axes: Axes, invalid: Literal["drop", "keep"]) -> Decoded:
-    """Decodes a recording by its header; what has no header that is known is taken for ATIS, which has none.
+    """Decodes a recording by its header; a file without a known header is decoded as ATIS, which has none.
 
     Args:
         data: The file.
         where: Its name, for messages.
-        axes: Of AEDAT 2.0, see :func:`decode_aedat2`.
-        invalid: Of AEDAT 3.1, see :func:`decode_aedat3`.
+        axes: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
+        invalid: Of AEDAT 3.1, see :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
 
     Raises:
         DamagedFileError: The file cannot be decoded.
-        RawDataError: See :func:`decode_aedat3`.
+        RawDataError: See :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
     """
+    # the decoders import describe_content from here, for their messages
+    from plifctl.data.formats.aedat2 import decode_aedat2
+    from plifctl.data.formats.aedat3 import decode_aedat3
+    from plifctl.data.formats.aedat4 import decode_aedat4
+    from plifctl.data.formats.arrays import decode_npy, decode_npz
+    from plifctl.data.formats.atis import decode_atis
+    from plifctl.data.formats.dat import decode_dat
+
     match format_of(data):
         case "AEDAT 2.0":
             return decode_aedat2(data, where=where, axes=axes)

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 
-from plifctl.data.formats import recognised
+from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
+
+VERSION = 1
+"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _UBYTE = 0x08
 
@@ -28,7 +31,7 @@ def decode_idx(data: bytes, *, where: str) -> np.ndarray:
     Source: the format's description beside the MNIST files.
     """
     if len(data) < 4 or data[:3] != bytes((0, 0, _UBYTE)):
-        raise DamagedFileError(f"{where}: byte 0: {recognised(data)}, expected IDX of unsigned bytes (00 00 08)")
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected IDX of unsigned bytes (00 00 08)")
     if not 1 <= data[3] <= 3:
         raise DamagedFileError(f"{where}: byte 3: {data[3]} dimensions, expected 1 (labels) to 3 (images)")
     start = 4 + 4 * data[3]

@@ -24,9 +24,9 @@ from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawD
 pytestmark = pytest.mark.usefixtures("places")
 
 
-def raw_of(root: Path, *overrides: str) -> EventDataset:
-    found = load_registry().dataset("synthetic-gesture", "paper", overrides)
-    raw = open_raw(found, RawSource(root))
+def raw_of(root: Path, *overrides: str, T: int | None = None) -> EventDataset:
+    framing = load_registry().dataset("synthetic-gesture", "paper", overrides).with_T(T)
+    raw = open_raw(framing, RawSource(root))
     assert isinstance(raw, EventDataset)
     return raw
 
@@ -73,8 +73,9 @@ def test_the_key_is_what_it_always_was() -> None:
 
 
 def test_every_option_is_in_the_key(gestures: Path) -> None:
-    keys = {key_of(raw_of(gestures, *changes), T).digest for T in (4, 5) for changes in ((), ("frames.slicing=time",))}
-    keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep"), 4).digest)
+    changed = ((), ("frames.slicing=time",))
+    keys = {key_of(raw_of(gestures, *changes, T=T)).digest for T in (4, 5) for changes in changed}
+    keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep", T=4)).digest)
     assert len(keys) == 5
 
 
@@ -127,8 +128,8 @@ def test_a_failed_build_leaves_no_cache_and_goes_on(
 
 
 def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Path) -> None:
-    raw = raw_of(gestures)
-    path = key_of(raw, 2).path(tmp_path / "c")
+    raw = raw_of(gestures, T=2)
+    path = key_of(raw).path(tmp_path / "c")
     path.parent.mkdir(parents=True)
     stale = path.with_name(f".{path.name}.xyz.partial")
     stale.write_bytes(b"half")
@@ -315,7 +316,7 @@ def test_a_cache_travels_to_another_process(gestures: Path, tmp_path: Path) -> N
 
 
 def test_the_size_to_come(gestures: Path) -> None:
-    assert expected_bytes(raw_of(gestures), 4) == 33 * 4 * 2 * 128 * 128
+    assert expected_bytes(raw_of(gestures, T=4)) == 33 * 4 * 2 * 128 * 128
 
 
 @pytest.mark.real
@@ -418,7 +419,7 @@ class TestGoingOn:
         raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]})
         self.stopped(raw, 2, tmp_path / "c", monkeypatch)
         with monkeypatch.context() as patch:
-            patch.setattr("plifctl.cache.build.integrate_frames", None)  # not needed again
+            patch.setattr("plifctl.cache.build.count_frames", None)  # not needed again
             found = build_cache(raw, 2, tmp_path / "c")
         assert found.content_digest == build_cache(raw, 2, tmp_path / "fresh").content_digest
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from factories import AEDAT4_PACKINGS, encode_aedat4, random_events
 
-from plifctl.data.formats import EVENT, Decoded
+from plifctl.data.events import EVENT, Decoded
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4
 from plifctl.data.formats.arrays import decode_npy, decode_npz

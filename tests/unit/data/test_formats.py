@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plifctl.data.formats import EVENT, Decoded
+from plifctl.data.events import EVENT, Decoded
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
 from plifctl.data.formats.atis import decode_atis

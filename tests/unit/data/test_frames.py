@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plifctl.data.formats import EVENT
+from plifctl.data.events import EVENT
 from plifctl.data.frames import CountOverflow, Slicing, integrate_frames, slice_edges
 from plifctl.errors import DamagedFileError
 

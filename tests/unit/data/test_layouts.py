@@ -13,7 +13,7 @@ from factories import encode_aedat4, random_events, write_gestures
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
-from plifctl.data.formats import EVENT, Events
+from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.data.source import RawSource

@@ -19,17 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from plifctl.cli.options import prepare_command_of
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import Registry, load_registry
 from plifctl.config.transforms import TRANSFORMS, TransformSpec
 from plifctl.data import transforms as module
-from plifctl.data.formats import EVENT
+from plifctl.data.events import EVENT
 from plifctl.data.frames import integrate_frames
 from plifctl.data.transforms import LATEST_US, TRANSFORMS_VERSION, apply_transforms, transforms_version
 from plifctl.errors import DamagedFileError, MachineError, RegistryError, UsageError
 from plifctl.paths import registry_dirs
+from plifctl.pipeline.commands import prepare_command_of
 from plifctl.training.trainer import build_model
 
 H, W = 5, 7  # not square, so that nobody mistakes x for y
@@ -356,7 +356,7 @@ class TestWithoutTonic:
     def test_it_is_imported_only_where_there_is_something_to_apply(self) -> None:
         code = (
             "import sys, numpy as np\n"
-            "from plifctl.data.formats import EVENT\n"
+            "from plifctl.data.events import EVENT\n"
             "from plifctl.data.transforms import apply_transforms, transforms_version\n"
             "from plifctl.config.registry import load_registry\n"
             "made = 'frames.transforms=[{name: merge-polarities}]'\n"
@@ -520,7 +520,7 @@ class TestRegistry:
         with_none = ["frames.transforms=[]", "frames.transform_seed=null"]
         for changes, options in (([], 0), (with_others, 2), (with_none, 2)):
             wanted = registry.experiment("mine", overrides=changes).spec
-            words = shlex.split(prepare_command_of(wanted))
+            words = shlex.split(prepare_command_of(wanted, registry))
             typed = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             assert len(typed) == options
             assert registry.dataset("mine", "paper", typed).frames == wanted.frames

@@ -15,7 +15,7 @@ from factories import build_cache, write_gestures
 
 from plifctl.cache import Cache
 from plifctl.cache.chunks import COMPRESSIONS, decode, encode
-from plifctl.cache.kernels import fletcher32
+from plifctl.cache.fletcher32 import fletcher32
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw

@@ -1,4 +1,4 @@
-"""Loops over bytes, compiled."""
+"""The checksum of HDF5's Fletcher-32 filter, compiled. Imported late: numba takes a while to import."""
 
 from __future__ import annotations
 

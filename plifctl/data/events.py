@@ -1,0 +1,105 @@
+"""The events of a recording, in columns: what every decoder returns, and what frames are counted from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
+"""An event: t in µs, column x, row y, polarity p (0 off, 1 on)."""
+
+
+class Events:
+    """Events in columns: indexed like an array of dtype EVENT, and three times as fast to build.
+
+    ``events["t"]`` is a column, ``events[i]`` an event as a tuple, ``events[slice or mask or indices]`` some events.
+
+    Attributes:
+        columns: The columns t, x, y and p, in this order.
+
+    Args:
+        t: Times, int64 ``[N]``, µs.
+        x: Columns of the sensor, int16 ``[N]``.
+        y: Rows of the sensor, int16 ``[N]``.
+        p: Polarities, uint8 ``[N]``, 0 off, 1 on.
+
+    Example:
+        >>> events = Events.of(np.array([(10, 3, 4, 1), (20, 5, 6, 0)], EVENT))
+        >>> events["x"].tolist(), events[1:].tolist()
+        ([3, 5], [(20, 5, 6, 0)])
+    """
+
+    __slots__ = ("columns",)
+
+    def __init__(self, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
+        self.columns = (t, x, y, p)
+
+    @classmethod
+    def empty(cls, n: int) -> Events:
+        """Returns ``n`` uninitialised events, for a decoder to fill in."""
+        return cls(np.empty(n, np.int64), np.empty(n, np.int16), np.empty(n, np.int16), np.empty(n, np.uint8))
+
+    @classmethod
+    def of(cls, events: Events | np.ndarray) -> Events:
+        """Returns events, or a structured array with the fields t, x, y and p, as events in columns."""
+        if isinstance(events, Events):
+            return events
+        return cls(*(np.ascontiguousarray(events[name], EVENT[name]) for name in EVENT.names or ()))
+
+    @classmethod
+    def sorted_from(cls, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> Events:
+        """Returns the events of four columns of any integer type, sorted by t (stable)."""
+        columns = (np.ascontiguousarray(column, EVENT[name]) for name, column in zip("txyp", (t, x, y, p), strict=True))
+        events = cls(*columns)
+        return events.sorted_by_time(is_sorted=not bool((np.diff(events["t"]) < 0).any()))
+
+    def sorted_by_time(self, *, is_sorted: bool) -> Events:
+        """Returns the events sorted by t (stable); these events themselves where ``is_sorted`` says that they are."""
+        return self if is_sorted else self[np.argsort(self["t"], kind="stable")]
+
+    def structured(self) -> np.ndarray:
+        """Returns an array of dtype EVENT, the layout that other tools take."""
+        array = np.empty(len(self), EVENT)
+        for name, column in zip("txyp", self.columns, strict=True):
+            array[name] = column
+        return array
+
+    def tolist(self) -> list[tuple[int, int, int, int]]:
+        """Returns plain tuples (t, x, y, p)."""
+        return list(self)
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
+        return zip(*(column.tolist() for column in self.columns), strict=True)
+
+    @overload
+    def __getitem__(self, key: str) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, key: int) -> tuple[int, int, int, int]: ...
+    @overload
+    def __getitem__(self, key: slice | np.ndarray) -> Events: ...
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self.columns["txyp".index(key)]
+        if isinstance(key, int):
+            return tuple(int(column[key]) for column in self.columns)
+        return Events(*(column[key] for column in self.columns))
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} events>"
+
+
+class Decoded(NamedTuple):
+    """What a decoder returns of a file.
+
+    Attributes:
+        events: Its events, sorted by t.
+        dropped: Number of events in the file that were left out: marked invalid, or of another kind of sensor output.
+    """
+
+    events: Events
+    dropped: int
