@@ -1,4 +1,4 @@
-"""Every list of choices that YAML, the command line and the API share; imports nothing of the project."""
+"""Every list of choices of YAML files, the command line and the API; imports nothing of the project."""
 
 from __future__ import annotations
 
@@ -9,18 +9,92 @@ Recipe = Literal["paper", "authors"]
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
-Axes = Literal["authors", "spikingjelly"]
-"""Reading of CIFAR10-DVS addresses: that of the authors' code, or of SpikingJelly."""
-
 Protocol = Literal["A", "B"]
-"""How a run comes to its number: accuracy A or B (facts in docs/concepts.md)."""
+"""How the epoch of a run is chosen: by test accuracy (A), or by accuracy on validation samples (B)."""
 
-Surrogate = Literal["arctan", "sigmoid", "rectangular", "triangular"]
-"""What stands for the derivative of the step function in training."""
+EntryKind = Literal["experiment", "dataset", "network"]
+"""Kinds of registry entries."""
+
+# ---------------------------------------------------------------------------------------------- data sets and frames
 
 Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture", "folders"]
 """How the raw files of a data set are named, laid out and encoded: as those of a data set that is known, or
 ``folders``: a folder for each split and class, a recording of any known format for each sample."""
+
+DataKind = Literal["events", "images"]
+"""What the samples of a data set are."""
+
+Split = Literal["train", "test"]
+"""Official split of a data set."""
+
+Slicing = Literal["number", "number-remainder", "time", "duration"]
+"""Where the events of a sample are cut into frames."""
+
+OutsideEvents = Literal["refuse", "drop"]
+"""Events outside the sensor: an error, or left out and counted."""
+
+InvalidEvents = Literal["drop", "keep"]
+"""AEDAT 3.1 events whose valid bit is 0."""
+
+Axes = Literal["authors", "spikingjelly"]
+"""Reading of CIFAR10-DVS addresses: that of the authors' code, or of SpikingJelly."""
+
+TrainingSet = Literal["all", "first-78"]
+"""Training recordings of DVS128 Gesture."""
+
+TestSet = Literal["last-100", "first-100"]
+"""Test files of each class of CIFAR10-DVS."""
+
+# ------------------------------------------------------------------------------------------------ network and neuron
+
+BatchNorm = Literal["per-step", "over-time"]
+"""Batch-norm statistics: over N, H, W at each step, or over T, N, H, W."""
+
+NeuronKind = Literal["plif", "lif"]
+"""Neurons with a learnable time constant, or with a fixed one."""
+
+TauScope = Literal["layer", "channel", "neuron"]
+"""What has a learnable time constant of its own."""
+
+Reset = Literal["hard", "soft"]
+"""Membrane potential after a spike: set to v_reset, or lowered by v_threshold."""
+
+Surrogate = Literal["arctan", "sigmoid", "rectangular", "triangular"]
+"""Function whose derivative replaces that of the step function in training."""
+
+# ---------------------------------------------------------------------------------------------------------- training
+
+Loss = Literal["mse-per-step", "mse-rate", "ce-rate", "tet"]
+"""Loss functions."""
+
+Optimizer = Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd"]
+"""Optimisers of torch."""
+
+Schedule = Literal["cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"]
+"""Learning-rate schedules."""
+
+Augmentation = Literal["none", "flip-crop", "affine"]
+"""Augmentation of training images."""
+
+Normalise = Literal["per-set", "none"]
+"""Normalisation of images by the mean and std of the data set."""
+
+Ties = Literal["earliest", "latest"]
+"""Which of several equally good epochs is reported."""
+
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+"""Number format of convolutions and matrix products."""
+
+Rounding = Literal["ceil-keep-one", "ceil"]
+"""Training samples of a class of n in protocol B: min(n − 1, ⌈f·n⌉), or ⌈f·n⌉."""
+
+ValidationLoader = Literal["all", "as-training"]
+"""Validation samples: all as they are, or shuffled, augmented and cut to whole batches like training samples."""
+
+TestSchedule = Literal["once", "every-epoch"]
+"""When protocol B tests: once, with the chosen model, or after every epoch."""
+
+# ----------------------------------------------------------------------------------------------- running and storing
 
 Kernel = Literal["auto", "eager", "fused", "triton"]
 """Implementation of the spiking layers: the definition, one compiled pass on the CPU, or Triton on a GPU."""
@@ -33,3 +107,21 @@ CheckpointName = Literal["best", "last"]
 
 Compression = Literal["zstd", "gzip", "none"]
 """Compression of the samples of a cache."""
+
+TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
+"""Tables of the paper; ``tables/table-NAME.yaml`` of a registry folder defines them and more."""
+
+SELECTION_TABLE = "selection"
+"""Table of the selection bias of each run; it has no file."""
+
+OTHER_TABLES = (SELECTION_TABLE, "early", "context", "demo")
+"""Tables besides those of the paper."""
+
+FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
+"""Figures of the paper that can be drawn."""
+
+ResultSource = Literal["ours", "authors"]
+"""Whose runs fill the tables: those of plifctl, or those imported from the authors' logs."""
+
+TableFormat = Literal["table", "markdown", "csv", "latex"]
+"""Formats of tables on the command line; ``table`` is for reading in a terminal."""

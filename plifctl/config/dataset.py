@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Axes, Layout
+from plifctl.config.choices import Axes, DataKind, InvalidEvents, Layout, OutsideEvents, Slicing, TestSet, TrainingSet
 from plifctl.config.identity import current_word
 from plifctl.config.transforms import Shape, TransformSpec
 
@@ -42,7 +42,7 @@ class DatasetSpec(Spec):
     name: str
     title: str
     layout: Layout
-    kind: Literal["events", "images"]
+    kind: DataKind
     shape: tuple[int, int, int] = Field(strict=False)
     classes: tuple[str, ...] = Field(strict=False, min_length=2)
     samples: SampleCounts
@@ -78,13 +78,13 @@ class FramesSpec(Spec):
         transform_seed: Of the random ones among them; None where there are none.
     """
 
-    slicing: Literal["number", "number-remainder", "time", "duration"]
+    slicing: Slicing
     duration_us: int | None = Field(default=None, gt=0)
-    outside_events: Literal["refuse", "drop"]
-    invalid_events: Literal["drop", "keep"] | None = None
+    outside_events: OutsideEvents
+    invalid_events: InvalidEvents | None = None
     axes: Annotated[Axes | None, BeforeValidator(current_word)] = None
-    training_set: Literal["all", "first-78"] | None = None
-    test_set: Literal["last-100", "first-100"] | None = None
+    training_set: TrainingSet | None = None
+    test_set: TestSet | None = None
     transforms: tuple[TransformSpec, ...] = Field(default=(), strict=False)
     transform_seed: int | None = Field(default=None, ge=0, lt=2**32)
 

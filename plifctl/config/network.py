@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Surrogate
+from plifctl.config.choices import BatchNorm, NeuronKind, Reset, Surrogate, TauScope
 from plifctl.config.structure import parse_structure
 
 
@@ -30,7 +30,7 @@ class NetworkSpec(Spec):
     name: str
     structure: Annotated[str, AfterValidator(_parses)]
     dropout: float = Field(ge=0, lt=1)
-    batch_norm: Literal["per-step", "over-time"]
+    batch_norm: BatchNorm
 
 
 class NeuronSpec(Spec):
@@ -53,14 +53,14 @@ class NeuronSpec(Spec):
         detach_reset: Leave the spike of the reset out of the gradient.
     """
 
-    kind: Literal["plif", "lif"]
+    kind: NeuronKind
     tau_0: float | None = Field(default=None, gt=1)
     tau: float | None = Field(default=None, gt=1)
-    tau_per: Literal["layer", "channel", "neuron"] = "layer"
+    tau_per: TauScope = "layer"
     v_threshold: float
     learn_threshold: bool = False
     v_reset: float
-    reset: Literal["hard", "soft"] = "hard"
+    reset: Reset = "hard"
     surrogate: Surrogate
     surrogate_width: float = Field(default=1.0, gt=0)
     learn_surrogate_width: bool = False

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from plifctl.config.augmentation import EventAugmentation
 from plifctl.config.base import Option, Spec
+from plifctl.config.choices import (
+    Augmentation,
+    Loss,
+    Normalise,
+    Optimizer,
+    Precision,
+    Rounding,
+    Schedule,
+    TestSchedule,
+    Ties,
+    ValidationLoader,
+)
 from plifctl.config.dataset import MAX_T
 
 
@@ -38,28 +50,26 @@ class TrainSpec(Spec):
         early_stop: End after so many epochs without a better accuracy of what chooses the model; None: never.
     """
 
-    loss: Literal["mse-per-step", "mse-rate", "ce-rate", "tet"]
+    loss: Loss
     tet_weight: float | None = Field(default=None, ge=0, le=1)
-    optimizer: Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd"]
+    optimizer: Optimizer
     optimizer_options: dict[str, Option] = Field(default_factory=dict)
     lr: float = Field(gt=0)
-    schedule: Literal[
-        "cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"
-    ]
+    schedule: Schedule
     schedule_options: dict[str, Option] = Field(default_factory=dict)
     cosine_period: int = Field(gt=0)
     epochs: int = Field(gt=0)
     batch_size: int = Field(gt=0)
     seed: int = Field(ge=0, lt=2**32)
-    augmentation: Literal["none", "flip-crop", "affine"]
-    normalise: Literal["per-set", "none"]
+    augmentation: Augmentation
+    normalise: Normalise
     drop_last: bool
-    ties: Literal["earliest", "latest"]
+    ties: Ties
     subset: float = Field(gt=0, le=1)
     event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
     accumulate: int = Field(default=1, ge=1)
     clip_norm: float | None = Field(default=None, gt=0)
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    precision: Precision = "fp32"
     early_stop: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
@@ -88,7 +98,7 @@ class ValidationSpec(Spec):
     """
 
     train_fraction: float = Field(gt=0, lt=1)
-    rounding: Literal["ceil-keep-one", "ceil"]
-    loader: Literal["all", "as-training"]
-    test: Literal["once", "every-epoch"]
+    rounding: Rounding
+    loader: ValidationLoader
+    test: TestSchedule
     T: int | None = Field(default=None, ge=1, le=MAX_T)
