@@ -31,12 +31,13 @@ from plifctl.cache.file import (
     samples_of,
 )
 from plifctl.cache.key import CacheKey, differences, readable, said
+from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
-from plifctl.data.formats import DECODER_VERSION
+from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
 from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
 
-_VERSIONS = {"decoder_version": DECODER_VERSION, "integrator_version": INTEGRATOR_VERSION}
+_VERSIONS = {"decoder_version": FIRST_VERSION, "integrator_version": INTEGRATOR_VERSION}
 _RUNNING_S = 600
 _NAME = re.compile(r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}\.h5")
 _log = logging.getLogger(__name__)
@@ -306,6 +307,7 @@ def _entry(path: Path) -> Entry:
                 return nothing
             made_by = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
             current = attributes.get("format") == FORMAT and made_by.items() <= _VERSIONS.items()
+            current = current and fields.get("decoders", {}) == raised_versions(_formats_read(attributes, fields))
             return Entry(
                 path,
                 "whole" if current else "outdated",
@@ -320,6 +322,11 @@ def _entry(path: Path) -> Entry:
     except FOREIGN as error:
         refused = isinstance(error, OSError) and error.errno is not None
         return replace(nothing, state="refused") if refused or not os.access(path, os.R_OK) else nothing
+
+
+def _formats_read(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
+    """Returns the formats a cache was read from; one of 0.1.0 does not state them: those it may have been read from."""
+    return list(json.loads(attributes["formats"])) if "formats" in attributes else layout_formats(fields["layout"])
 
 
 def _unfinished(path: Path) -> Entry:

@@ -205,7 +205,7 @@ def write_cache(
         records: Row and record of each sample, in any order; of several for one row the last counts.
         room: Size of all records, bytes.
         compression: How their chunks are packed.
-        attributes: verified, complete_set, notes, made_by.
+        attributes: verified, complete_set, notes, formats, made_by.
 
     Raises:
         CorruptCacheError: A row has no record.

@@ -11,7 +11,7 @@ from plifctl.config.base import digest_of, flatten
 from plifctl.config.dataset import Framing
 from plifctl.config.identity import hashed_fields, hashed_words
 from plifctl.data.datasets.base import EventDataset, ImageDataset
-from plifctl.data.formats import DECODER_VERSION
+from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
 from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.data.transforms import transforms_version
 
@@ -34,7 +34,7 @@ class CacheKey:
     @property
     def recipe(self) -> dict[str, Any]:
         """The part that is known without the raw data: what :func:`raw_independent_key` gives."""
-        return {name: value for name, value in self.fields.items() if name != "raw"}
+        return {name: value for name, value in self.fields.items() if name not in ("raw", "decoders")}
 
 
 def readable(fields: Mapping[str, Any]) -> str:
@@ -53,7 +53,7 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
         "layout": dataset.layout,
         "shape": list(dataset.shape),
         "classes": list(dataset.classes),
-        "decoder_version": DECODER_VERSION,
+        "decoder_version": FIRST_VERSION,  # newer decoders are in "decoders", see key_of
         "integrator_version": INTEGRATOR_VERSION if frames else None,
         "transforms_version": transforms_version(frames.transforms) if frames else None,
         "T": framing.T if framing.needs_T else None,
@@ -63,15 +63,20 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
 
 
 def key_of(raw: EventDataset | ImageDataset) -> CacheKey:
-    """Returns the key of the cache that ``raw`` gives."""
-    return CacheKey({**raw_independent_key(raw.framing), "raw": raw.digest})
+    """Returns the key of the cache that ``raw`` gives.
+
+    Decoders that have changed since 0.1.0 are in the key of what they read, so that no other cache is orphaned.
+    """
+    raised = raised_versions(raw.formats_read())
+    decoders = {"decoders": raised} if raised else {}
+    return CacheKey({**raw_independent_key(raw.framing), "raw": raw.digest, **decoders})
 
 
 def differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
     want, has = flatten(wanted), flatten(fields)
     if "raw" not in want:
-        has.pop("raw", None)
+        has = {name: value for name, value in has.items() if name != "raw" and not name.startswith("decoders.")}
     return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}
 
 

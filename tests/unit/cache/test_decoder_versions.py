@@ -1,0 +1,126 @@
+"""A decoder whose output changes: caches of what it read are outdated, all others stay as they are."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from factories import build_cache, encode_aedat4, random_events
+
+from plifctl.cache import Cache, find_cache, key_of, raw_independent_key
+from plifctl.cache.catalogue import list_caches, verify_cache
+from plifctl.config.dataset import DatasetSpec, FramesSpec, Framing, SampleCounts
+from plifctl.config.registry import load_registry
+from plifctl.data.datasets import layout_formats, open_raw
+from plifctl.data.datasets.base import EventDataset
+from plifctl.data.formats import aedat3, aedat4, arrays, dat
+from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.data.formats.detect import decoder_versions, raised_versions
+from plifctl.data.source import RawSource
+from plifctl.errors import CacheError
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def gestures_raw(root: Path) -> EventDataset:
+    raw = open_raw(load_registry().dataset("synthetic-gesture").with_T(2), RawSource(root))
+    assert isinstance(raw, EventDataset)
+    return raw
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {entry.path.name: entry.state for entry in list_caches(folder)}
+
+
+@pytest.fixture
+def cache(gestures: Path, tmp_path: Path) -> Cache:
+    return build_cache(gestures_raw(gestures), 2, tmp_path / "caches")
+
+
+def test_raised_decoder_changes_the_key_of_what_it_read(gestures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(gestures_raw(gestures))
+    assert "decoders" not in before.fields
+    monkeypatch.setattr(aedat3, "VERSION", 2)
+    after = key_of(gestures_raw(gestures))
+    assert after.fields == {**before.fields, "decoders": {"AEDAT 3.1": 2}}
+    assert after.digest != before.digest
+    assert after.recipe == before.recipe == raw_independent_key(gestures_raw(gestures).framing)
+
+
+def test_raised_decoder_leaves_other_keys_and_caches_valid(
+    gestures: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = key_of(gestures_raw(gestures))
+    for module in (aedat4, arrays, dat):
+        monkeypatch.setattr(module, "VERSION", 2)
+    assert key_of(gestures_raw(gestures)) == before
+    assert states(cache.path.parent.parent) == {cache.path.name: "whole"}
+
+
+def test_cache_of_an_older_decoder_is_outdated_and_built_anew(
+    gestures: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, framing = cache.path.parent.parent, gestures_raw(gestures).framing
+    monkeypatch.setattr(aedat3, "VERSION", 2)
+    assert states(folder) == {cache.path.name: "outdated"}
+    with pytest.raises(CacheError, match="no cache of synthetic-gesture"):
+        find_cache(raw_independent_key(framing), folder, prepare="plifctl prepare synthetic-gesture --T 2")
+    new = build_cache(gestures_raw(gestures), 2, folder)
+    assert new.path != cache.path
+    assert verify_cache(new.path) == []
+    assert states(folder) == {cache.path.name: "outdated", new.path.name: "whole"}
+    assert find_cache(raw_independent_key(framing), folder, prepare="").path == new.path
+    monkeypatch.setattr(aedat3, "VERSION", 1)
+    assert states(folder) == {cache.path.name: "whole", new.path.name: "outdated"}
+
+
+def test_cache_of_0_1_0_is_outdated_by_any_format_its_layout_may_have(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = cache.path.parent.parent
+    cache.close()
+    with h5py.File(cache.path, "r+") as file:
+        assert json.loads(file.attrs["formats"]) == ["AEDAT 3.1"]
+        del file.attrs["formats"]  # 0.1.0 did not write it
+    assert states(folder) == {cache.path.name: "whole"}
+    monkeypatch.setattr(aedat4, "VERSION", 2)
+    assert states(folder) == {cache.path.name: "whole"}
+    monkeypatch.setattr(aedat3, "VERSION", 2)
+    assert states(folder) == {cache.path.name: "outdated"}
+
+
+def test_formats_read_of_mixed_folders_are_those_found(tmp_path: Path) -> None:
+    events = random_events(np.random.default_rng(0), 50)
+    recordings = {"a.aedat": encode_aedat3(events), "b.aedat4": encode_aedat4((0, "EVTS", events)), "c.bin": bytes(10)}
+    frames = FramesSpec(slicing="number", outside_events="drop", invalid_events="drop")
+    counts = SampleCounts(train=6, test=6)
+    dataset = DatasetSpec(
+        name="mine",
+        title="mine",
+        layout="folders",
+        kind="events",
+        shape=(2, 128, 128),
+        classes=("x", "y"),
+        samples=counts,
+    )
+    for split in ("train", "test"):
+        for name in dataset.classes:
+            (tmp_path / "mine" / split / name).mkdir(parents=True)
+            for file, content in recordings.items():
+                (tmp_path / "mine" / split / name / file).write_bytes(content)
+    framing = Framing(dataset=dataset, frames=frames, T=2)
+    assert open_raw(framing, RawSource(tmp_path / "mine")).formats_read() == ["AEDAT 3.1", "AEDAT 4", "ATIS"]
+    for path in (tmp_path / "mine").rglob("*.bin"):
+        path.unlink()
+    shutil.rmtree(tmp_path / "data_cache", ignore_errors=True)
+    assert open_raw(framing, RawSource(tmp_path / "mine")).formats_read() == ["AEDAT 3.1", "AEDAT 4"]
+
+
+def test_every_layout_names_formats_that_have_a_decoder() -> None:
+    versions = decoder_versions()
+    for name in load_registry().datasets():
+        assert set(layout_formats(load_registry().dataset(name).dataset.layout)) <= set(versions)
+    assert set(layout_formats("folders")) == set(versions) - {"IDX", "CIFAR"}
+    assert raised_versions(versions) == {}
