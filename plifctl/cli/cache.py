@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl import paths
 from plifctl.cli import console, options
+from plifctl.config.choices import ExportTarget
 from plifctl.data.source import DEFAULT_WORKERS
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 
@@ -71,43 +72,20 @@ def show(
 
     Example: plifctl cache show gesture/T20
     """
-    from plifctl.cache.statistics import compute_statistics
     from plifctl.cli.statistics import print_statistics
     from plifctl.config.base import flatten
+    from plifctl.pipeline.inspect import describe_cache
 
-    if out is not None and out.suffix != ".png":
-        raise UsageError(f"--out {out}: histograms are drawn as .png")
-    cache = _opened(name, cache_dir)
-    with console.bar(f"reading {cache.path.name}", "samples") as bar:
-        stats = compute_statistics(cache, bar.update)
-    classes = cache.key.fields["classes"]
+    found = describe_cache(_opened(name, cache_dir), out, console.bar)
     if out is not None:
-        from plifctl.report import pictures as picture
-
-        title = f"{cache.path.parent.name}/{cache.path.stem}"
-        picture.save(picture.draw_histograms(title, f"content {cache.content_digest[:12]}", stats, classes), out)
-        console.note(f"drawn: {out}")
-    facts: dict[str, Any] = {
-        "path": str(cache.path),
-        "bytes": cache.path.stat().st_size,
-        "shape": list(cache.shape),
-        "dtype": str(cache.dtype),
-        "compression": cache.compression,
-        "created": cache.created,
-        "made_by": cache.made_by,
-        "verified": cache.verified,
-        "complete": cache.complete_set,
-        "notes": list(cache.notes),
-        "content_digest": cache.content_digest,
-        "key": dict(cache.key.fields),
-    }
+        console.note(f"written: {out}")
     if as_json:
-        console.emit_json({**facts, "statistics": stats.to_json()})
+        console.emit_json({**found.facts, "statistics": found.statistics.to_json()})
         return
-    rows = [(key, _text(value)) for key, value in flatten(facts).items() if value not in (None, [])]
+    rows = [(key, _text(value)) for key, value in flatten(found.facts).items() if value not in (None, [])]
     console.emit_table(("", "value"), rows)
     console.emit("")
-    print_statistics(stats, classes)
+    print_statistics(found.statistics, found.classes)
 
 
 def verify(
@@ -192,7 +170,7 @@ def diff(
 
 def export(
     name: CacheName,
-    to: Annotated[Literal["spikingjelly", "npz", "tonic"], typer.Option("--to", help="For which tool.")],
+    to: Annotated[ExportTarget, typer.Option("--to", help="For which tool.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not be there yet, or be empty.")],
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,

@@ -11,16 +11,16 @@ from plifctl.cli import console
 if TYPE_CHECKING:
     from plifctl.cache.statistics import Channel, Distribution, EventStatistics, Statistics
 
-_BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*%#"  # nothing to most, in nine steps
-_BAR = 30  # columns of the longest bar
+_BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*%#"  # empty to full, in nine steps
+_BAR_WIDTH = 30  # of the longest bar, terminal columns
 
 
 def print_statistics(stats: Statistics, classes: Sequence[str] = ()) -> None:
-    """Writes statistics to stdout.
+    """Prints statistics.
 
     Args:
-        stats: What to write.
-        classes: Names of the classes, where they are known.
+        stats: The statistics.
+        classes: Class names, if known.
     """
     if stats.events is not None:
         _print_events(stats.events)
@@ -35,27 +35,27 @@ def _print_channels(splits: Mapping[str, Sequence[Channel]]) -> None:
         for split, channels in splits.items()
         for index, channel in enumerate(channels)
     ]
-    console.emit_table(("channel (pixels are 0 to 1)", "mean", "std", "min", "max"), rows)
+    console.emit_table(("channel (pixels 0 to 1)", "mean", "std", "min", "max"), rows)
     console.emit("")
 
 
 def _print_events(events: EventStatistics) -> None:
     rows = [
-        ("events per sample", *_numbers(events.per_sample)),
-        ("events per frame", *_numbers(events.per_slice)),
-        ("duration (ms)", *_numbers(events.duration_us, unit=1000)),
+        ("events per sample", *_summary(events.per_sample)),
+        ("events per frame", *_summary(events.per_slice)),
+        ("duration (ms)", *_summary(events.duration_us, unit=1000)),
     ]
     columns = ("", "min", "quartile 1", "median", "quartile 3", "max", "mean", "histogram, min to max")
     console.emit_table(columns, rows)
     console.emit("")
-    facts: list[tuple[str, str]] = [
+    facts = [
         ("events framed", f"{events.framed:,}"),
-        ("events left out", f"{events.left_out:,}"),
+        ("events not framed", f"{events.left_out:,}"),
         ("share of ON events", "-" if events.on_share is None else _percent(events.on_share)),
-        ("samples without events", _of(events.empty_samples, events.per_sample.n)),
-        ("frames without events", _of(events.empty_slices, events.slices)),
-        ("pixels that saw an event", f"{_percent(events.nonzero_share)} (of each frame and polarity)"),
-        ("most events in a pixel", f"{events.largest_count:,}"),
+        ("samples without events", _ratio(events.empty_samples, events.per_sample.n)),
+        ("frames without events", _ratio(events.empty_slices, events.slices)),
+        ("pixels with events", f"{_percent(events.nonzero_share)} (of each frame and polarity)"),
+        ("maximum in a pixel", f"{events.largest_count:,}"),
     ]
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
@@ -64,28 +64,28 @@ def _print_events(events: EventStatistics) -> None:
 
 
 def _print_classes(stats: Statistics, names: Sequence[str]) -> None:
-    block, most = _drawable("█", "#"), max(1, *map(sum, zip(*stats.classes.values(), strict=True)))
+    block, longest = _encodable("█", "#"), max(1, *map(sum, zip(*stats.classes.values(), strict=True)))
     rows: list[tuple[object, ...]] = []
     for name, train, test in stats.by_class(names):
-        rows.append((name, f"{train:,}", f"{test:,}", block * round(_BAR * (train + test) / most)))
+        rows.append((name, f"{train:,}", f"{test:,}", block * round(_BAR_WIDTH * (train + test) / longest)))
     rows.append(("all", f"{stats.samples['train']:,}", f"{stats.samples['test']:,}", ""))
     console.emit_table(("class", "train", "test", ""), rows)
 
 
-def _numbers(found: Distribution, unit: int = 1) -> list[str]:
-    values = [value / unit for value in (found.min, found.q1, found.median, found.q3, found.max, found.mean)]
-    digits = 0 if found.max / unit >= 100 else 1
-    return [*(f"{value:,.{digits}f}" for value in values), sparkline(found.counts)]
+def _summary(values: Distribution, unit: int = 1) -> list[str]:
+    numbers = (values.min, values.q1, values.median, values.q3, values.max, values.mean)
+    digits = 0 if values.max / unit >= 100 else 1
+    return [*(f"{number / unit:,.{digits}f}" for number in numbers), sparkline(values.counts)]
 
 
 def sparkline(counts: Sequence[int]) -> str:
-    """Returns a histogram in one line; what is not zero is seen, however small."""
-    steps, most = _drawable(_BLOCKS, _ASCII), max(1, *counts)
-    return "".join(steps[-(-(len(steps) - 1) * count // most)] for count in counts)
+    """Returns a histogram in one line; a count that is not zero is visible, however small."""
+    steps, highest = _encodable(_BLOCKS, _ASCII), max(1, *counts)
+    return "".join(steps[-(-(len(steps) - 1) * count // highest)] for count in counts)
 
 
-def _drawable(text: str, plain: str) -> str:
-    """Returns ``text``, or ``plain`` where stdout's encoding has no such characters."""
+def _encodable(text: str, plain: str) -> str:
+    """Returns ``text``, or ``plain`` if stdout's encoding lacks its characters."""
     try:
         text.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
@@ -93,8 +93,8 @@ def _drawable(text: str, plain: str) -> str:
     return text
 
 
-def _of(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,}" + (f" ({_percent(part / whole)})" if whole else "")
+def _ratio(part: int, total: int) -> str:
+    return f"{part:,} of {total:,}" + (f" ({_percent(part / total)})" if total else "")
 
 
 def _percent(share: float) -> str:

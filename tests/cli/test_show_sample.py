@@ -1,4 +1,4 @@
-"""plifctl show-sample as a user meets it."""
+"""plifctl show-sample, run as a user runs it."""
 
 import json
 from collections.abc import Callable
@@ -23,13 +23,13 @@ def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
     return show
 
 
-class TestWhatIsDrawn:
-    def test_the_first_sample_by_default(self, prepared: Plifctl, places: Path) -> None:
-        said = prepared()
-        assert said.code == 0
-        assert said.out.splitlines()[-1] == "written: synthetic-gesture-user01_lab-00.png"
-        assert "user01_lab/00" in said.out
-        assert "400 events" in said.out
+class TestSelection:
+    def test_show_sample_without_options_draws_first_sample(self, prepared: Plifctl, places: Path) -> None:
+        result = prepared()
+        assert result.code == 0
+        assert result.out.splitlines()[-1] == "written: synthetic-gesture-user01_lab-00.png"
+        assert "user01_lab/00" in result.out
+        assert "400 events" in result.out
         with Image.open(places / "synthetic-gesture-user01_lab-00.png") as picture:
             assert picture.format == "PNG"
 
@@ -46,23 +46,25 @@ class TestWhatIsDrawn:
             (("--each-class", "--split", "test"), [f"user03_lab/{label:02}" for label in range(11)]),
         ],
     )
-    def test_which(self, prepared: Plifctl, arguments: tuple[object, ...], ids: list[str]) -> None:
+    def test_show_sample_with_selection_draws_those_samples(
+        self, prepared: Plifctl, arguments: tuple[object, ...], ids: list[str]
+    ) -> None:
         tree = json.loads(prepared(*arguments, "--json").out)
         assert [entry["id"] for entry in tree["samples"]] == ids
         assert all(entry["n_events"] == 400 for entry in tree["samples"])
         with Image.open(tree["out"]) as picture:
             assert picture.format == "PNG"
 
-    def test_several_of_each_class(self, prepared: Plifctl) -> None:
+    def test_show_sample_with_each_class_and_count_draws_several_of_each(self, prepared: Plifctl) -> None:
         tree = json.loads(prepared("--each-class", "--count", 2, "--json").out)
         assert [entry["label"] for entry in tree["samples"]] == [label for label in range(11) for _ in (1, 2)]
         assert tree["out"] == "synthetic-gesture-each-class.png"
 
-    def test_a_name_of_a_class(self, prepared: Plifctl) -> None:
+    def test_show_sample_with_label_by_name_finds_the_class(self, prepared: Plifctl) -> None:
         name = json.loads(prepared("--sample", 5, "--json").out)["samples"][0]["class"]
         assert json.loads(prepared("--label", name, "--json").out)["samples"][0]["label"] == 5
 
-    def test_the_events_are_in_the_columns_where_they_were(self, prepared: Plifctl, places: Path) -> None:
+    def test_show_sample_as_gif_has_events_in_their_columns(self, prepared: Plifctl, places: Path) -> None:
         # class 5 of the tiny gestures lies in columns 50 to 57 of 128; 2 pixels for one in the 4 frames, side by side
         prepared("--sample", "user01_lab/05", "--out", "a.gif")
         with Image.open(places / "a.gif") as file:
@@ -73,7 +75,7 @@ class TestWhatIsDrawn:
         inked = np.unique(np.flatnonzero((panel != 255).any((0, 2))) // 5)
         assert inked.tolist() == list(range(50, 58))
 
-    def test_an_animation_and_a_file_that_was_there(self, prepared: Plifctl, places: Path) -> None:
+    def test_show_sample_with_existing_out_replaces_it(self, prepared: Plifctl, places: Path) -> None:
         (places / "a.gif").write_text("older")
         assert prepared("--out", "a.gif").code == 0
         with Image.open(places / "a.gif") as file:
@@ -81,16 +83,18 @@ class TestWhatIsDrawn:
         assert prepared("--out", "new/folder/b.PNG").code == 0
         assert (places / "new/folder/b.PNG").is_file()
 
-    def test_images(self, plifctl: Plifctl, places: Path, shared: Path) -> None:
+    def test_show_sample_of_images_draws_png_and_refuses_gif(
+        self, plifctl: Plifctl, places: Path, shared: Path
+    ) -> None:
         raw = shared / "data/CIFAR10"
         assert plifctl("prepare", "cifar10", "--raw", raw, "--no-checksum").code == 0
-        said = plifctl("show-sample", "cifar10", "--label", "ship", "--count", 4)
-        assert said.code == 0
-        assert said.out.count("ship (class 8)") == 4
+        result = plifctl("show-sample", "cifar10", "--label", "ship", "--count", 4)
+        assert result.code == 0
+        assert result.out.count("ship (class 8)") == 4
         assert (places / "cifar10-4-samples.png").is_file()
-        said = plifctl("show-sample", "cifar10", "--out", "a.gif")
-        assert said.code == 2
-        assert "do not move" in said.err
+        result = plifctl("show-sample", "cifar10", "--out", "a.gif")
+        assert result.code == 2
+        assert "do not move" in result.err
 
 
 class TestBadInput:
@@ -117,23 +121,23 @@ class TestBadInput:
             (("--T", 5), 5, "T is 4, wanted 5", "plifctl prepare synthetic-gesture --T 5"),
         ],
     )
-    def test_says_what_to_type(
+    def test_show_sample_with_bad_input_hints_what_to_type(
         self, prepared: Plifctl, places: Path, arguments: tuple[object, ...], code: int, message: str, hint: str
     ) -> None:
-        said = prepared(*arguments)
-        assert said.code == code
-        assert message in said.err
-        assert hint in said.err
+        result = prepared(*arguments)
+        assert result.code == code
+        assert message in result.err
+        assert hint in result.err
         assert not [*places.glob("*.png"), *places.glob("*.gif")]
 
-    def test_no_cache_and_no_data_set(self, plifctl: Plifctl) -> None:
-        said = plifctl("show-sample", "gesture")
-        assert said.code == 5
-        assert "hint: plifctl prepare gesture --T 20" in said.err
+    def test_show_sample_without_cache_hints_prepare(self, plifctl: Plifctl) -> None:
+        result = plifctl("show-sample", "gesture")
+        assert result.code == 5
+        assert "hint: plifctl prepare gesture --T 20" in result.err
         assert plifctl("show-sample", "gestur").code == 2
 
-    def test_a_folder_in_the_way(self, prepared: Plifctl, places: Path) -> None:
+    def test_show_sample_with_out_that_is_a_folder_is_a_usage_error(self, prepared: Plifctl, places: Path) -> None:
         (places / "a.png").mkdir()
-        said = prepared("--out", "a.png")
-        assert said.code == 2
-        assert "this is a folder" in said.err
+        result = prepared("--out", "a.png")
+        assert result.code == 2
+        assert "this is a folder" in result.err

@@ -1,4 +1,4 @@
-"""Statistics on the terminal."""
+"""Cache statistics on the terminal."""
 
 import io
 import sys
@@ -21,7 +21,9 @@ def cache(plifctl: Callable[..., Any], gestures: Path, places: Path) -> Cache:
     return Cache(path)
 
 
-def test_events(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_statistics_of_events_prints_distributions_and_classes(
+    cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
     names = [f"gesture {letter}" for letter in "abcdefghijk"]
     print_statistics(compute_statistics(cache), names)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -34,7 +36,7 @@ def test_events(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["all", "22", "11"] in lines
 
 
-def test_images(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_statistics_of_images_prints_channels_of_each_split(capsys: pytest.CaptureFixture[str]) -> None:
     channels = {"train": (Channel(0.5, 0.25, 0.0, 1.0),), "test": (Channel(0.125, 0.1, 0.0, 0.75),)}
     print_statistics(Statistics({"train": 3, "test": 1}, {"train": (3,), "test": (1,)}, None, channels), ["0", "1"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -43,12 +45,14 @@ def test_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert ["1", "0", "0"] in lines, "a class without samples is listed, its name not twice"
 
 
-def test_a_line_of_bars() -> None:
+def test_sparkline_of_counts_shows_small_ones() -> None:
     assert sparkline([0, 1, 800, 400, 799]) == " ▁█▄█"
     assert sparkline([0]) == " "
 
 
-def test_a_terminal_that_has_no_blocks(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_print_statistics_to_ascii_terminal_uses_plain_characters(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stdout)
     assert sparkline([0, 1, 800, 400]) == " .#="
