@@ -1,6 +1,6 @@
-"""A sample as a chunk of an HDF5 file: compressed and checked here, in threads, where HDF5 would do it in one.
+"""A sample as a chunk of an HDF5 file, compressed and verified here in several threads; HDF5 itself uses one.
 
-HDF5 reads such chunks by itself, wherever hdf5plugin is installed (``gzip`` and ``none``: anywhere).
+HDF5 reads such chunks too, wherever hdf5plugin is installed (``gzip`` and ``none``: anywhere).
 """
 
 from __future__ import annotations
@@ -8,27 +8,28 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import h5py
 import hdf5plugin
 import numpy as np
 import zstandard
 
-Compression = Literal["zstd", "gzip", "none"]
-"""``zstd`` at level 1 was the smallest by far among what reads as fast as memory: benchmarks/compression.py."""
+from plifctl.config.choices import Compression
+
 COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
+"""Of those that read as fast as memory, ``zstd`` at level 1 was the smallest by far: benchmarks/compression.py."""
 
 _LEVEL = 1
-_local = threading.local()  # a compressor serves one thread at a time
+_local = threading.local()  # compressors are not thread-safe
 
 
 def encode(sample: np.ndarray, compression: Compression) -> bytes:
-    """Returns the chunk of a sample: its bytes compressed, then Fletcher's checksum of them.
+    """Returns the chunk of a sample: its compressed bytes and their Fletcher-32 checksum.
 
     Args:
-        sample: Of any shape, in the order of memory.
-        compression: How.
+        sample: C-contiguous, of any shape.
+        compression: Compression of the chunk.
     """
     if compression == "zstd":
         if not hasattr(_local, "zstd"):
@@ -42,14 +43,14 @@ def encode(sample: np.ndarray, compression: Compression) -> bytes:
 
 
 def decode(chunk: bytes, out: np.ndarray) -> bool:
-    """Unpacks a chunk of :func:`encode`'s ``zstd``, twice as fast as HDF5, which takes fresh memory for each.
+    """Unpacks a ``zstd`` chunk of :func:`encode`, twice as fast as HDF5, which allocates memory for each chunk.
 
     Args:
-        chunk: Packed bytes and their checksum.
-        out: Where the sample goes, in the order of memory.
+        chunk: Compressed bytes and their checksum.
+        out: C-contiguous array that the sample is written to.
 
     Returns:
-        Whether it is whole. If not, only HDF5 can say what is wrong.
+        Whether the chunk is undamaged. If it is not, HDF5's own reader reports the error.
     """
     packed = memoryview(chunk)[:-4]
     if _checksum(packed) != chunk[-4:]:
@@ -64,7 +65,7 @@ def decode(chunk: bytes, out: np.ndarray) -> bool:
 
 
 def _checksum(packed: bytes | memoryview) -> bytes:
-    from plifctl.cache.fletcher32 import fletcher32  # numba takes a while to import; to find a cache it is not needed
+    from plifctl.cache.fletcher32 import fletcher32  # numba takes a while to import, and finding a cache does not need it
 
     return int(fletcher32(np.frombuffer(packed, np.uint8))).to_bytes(4, "little")
 

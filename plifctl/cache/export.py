@@ -23,22 +23,22 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import h5py
 import numpy as np
 
 from plifctl import files, paths
 from plifctl.cache.file import Cache
-from plifctl.cache.key import readable
+from plifctl.cache.key import label
+from plifctl.config.choices import ExportTarget
 from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import UsageError
 
-Target = Literal["spikingjelly", "tonic", "npz"]
 """What a cache can be exported to."""
-TARGETS: tuple[Target, ...] = get_args(Target)
+TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
 
 _BLOCK_BYTES = 2**22  # read at a time
 
@@ -61,7 +61,7 @@ class Exported:
 
 
 def export_cache(
-    cache: Cache, to: Target, out: Path, *, progress: Progress = lambda done, total: None, workers: int = 1
+    cache: Cache, to: ExportTarget, out: Path, *, progress: Progress = lambda done, total: None, workers: int = 1
 ) -> Exported:
     """Writes the samples of a cache as files for another tool; the whole folder appears at once, or nothing.
 
@@ -151,7 +151,7 @@ def _splits(cache: Cache) -> list[str]:
     return ["test" if tests else "train" for tests in cache.is_test]
 
 
-def _describe(cache: Cache, to: Target, plan: _Plan, folder: Path) -> None:
+def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None:
     """Writes which file is which sample, what they were made of, and how to load them."""
     classes = cache.key.fields["classes"]
     with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
@@ -328,7 +328,7 @@ def _framing(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, s
     """Returns the folder that SpikingJelly looks for, and the arguments that make it look there."""
     T, duration = cache.key.fields["T"], frames.get("duration_us")
     if not own:
-        folder = f"plifctl_{readable(cache.key.fields)}"
+        folder = f"plifctl_{label(cache.key.fields)}"
         return folder, f'custom_integrate_function=print, custom_integrated_frames_dir_name="{folder}"'
     if T is None:
         return f"duration_{duration}", f"duration={duration}"

@@ -1,17 +1,17 @@
-"""A cache file: how it is written and read.
+"""The file of a cache: its layout, how it is written and read.
 
-| in the file | events | images |
+| dataset | events | images |
 |---|---|---|
 | samples | frames ``[N, T, P, H, W]`` uint8 or uint16 | images ``[N, C, H, W]`` uint8 |
 | labels, split | ``[N]`` int64; ``[N]`` bool, true for test | the same |
 | sample_id | ``[N]`` text | the same |
 | digest | ``[N, 32]`` sha256 of each sample | the same |
 | n_raw, n_events | ``[N]`` events read, events framed | – |
-| n_frames | ``[N]`` frames up to the last that is no padding | – |
+| n_frames | ``[N]`` frames without the padding at the end | – |
 | duration_us | ``[N]`` from the first to the last framed event, µs | – |
 
-One sample is one chunk, with a checksum that HDF5 verifies on every read; a seal over all the rest is compared whenever
-a cache is opened. ``complete`` is the last attribute written.
+One sample is one chunk, with a checksum that HDF5 verifies on every read. The attribute ``seal`` is a digest of
+everything else, verified when a cache is opened. ``complete`` is the last attribute written.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,81 +32,87 @@ import h5py
 import numpy as np
 
 from plifctl import files, paths
-from plifctl.cache.chunks import Compression, create, decode
+from plifctl.cache.chunks import create, decode
 from plifctl.cache.journal import Record
 from plifctl.cache.key import CacheKey
 from plifctl.config.base import canonical_json
+from plifctl.config.choices import Compression
 from plifctl.data.datasets.base import Sample
-from plifctl.errors import CorruptCacheError
+from plifctl.errors import CacheError, CorruptCacheError
 
-FOREIGN = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
-"""What reading a file that is no cache of ours may raise."""
+NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
+"""Errors that reading a file raises which is not a cache, or a damaged one."""
 
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
-"""Columns of event sets."""
+"""Columns of event sets only."""
 
 MAX_SAMPLE_BYTES = 2**31
-"""Of one sample; what declares more is no cache."""
+"""Largest size of one sample; a file that declares more is not a cache."""
 
 FORMAT = 2
-"""Version of all this; caches of another are built again."""
+"""Version of this layout; caches of another version are built again."""
 
 
 class Cache:
-    """A finished cache, opened when first read and only for reading.
+    """A finished cache, open for reading. After :meth:`close` it opens again when samples are read.
 
     Args:
         path: The file.
-        made_by: The command that builds it, named where the file itself cannot say.
+        made_by: The command that builds it, named in hints where the file cannot be read.
 
     Attributes:
         path: The file.
-        key: What it was made of.
-        content_digest: sha256 over every sample, hexadecimal: equal for equal content.
+        key: What its numbers depend on.
+        content_digest: sha256 over every sample, hexadecimal; equal for equal content.
         verified: Every raw file had its published checksum.
-        complete_set: The official numbers of samples are there.
-        notes: What the user must be told about the raw data.
+        complete_set: It has the official numbers of samples.
+        notes: Warnings about the raw data, for the user.
         labels: Class of each sample, int64 ``[N]``.
-        is_test: Whether a sample is of the official test set, bool ``[N]``.
+        is_test: Whether a sample belongs to the official test set, bool ``[N]``.
         sample_ids: Logical name of each sample.
         counts: ``n_raw``, ``n_events``, ``n_frames`` and ``duration_us``, int64 ``[N]``; of event sets only.
         digests: sha256 of each sample, uint8 ``[N, 32]``.
         created: When it was built, UTC.
         made_by: The command that builds it.
-        compression: How its chunks are packed.
+        compression: Compression of its chunks.
         shape: ``[N, T, P, H, W]`` or ``[N, C, H, W]``.
-        dtype: uint8, or uint16 where a pixel saw more than 255 events in a frame.
+        dtype: uint8, or uint16 if a pixel counts more than 255 events in a frame.
         nbytes: Size of all samples in memory.
 
     Raises:
-        CorruptCacheError: The file is no whole cache.
+        CorruptCacheError: The file is damaged, unfinished, or not a cache.
+        CacheError: It was made by an older or a newer plifctl.
     """
 
     def __init__(self, path: Path, *, made_by: str = "") -> None:
         self.path, self._made_by = path, made_by
         try:
             self._open()
-        except CorruptCacheError:
+        except CacheError:
             self.close()
             raise
-        except FOREIGN as error:
-            hint = self.repair()
+        except NOT_A_CACHE as error:
+            hint = self.repair_hint()
             self.close()
             if isinstance(error, OSError) and (error.errno is not None or not os.access(path, os.R_OK)):
                 with files.machine_errors(path):
-                    path.open("rb").close()  # HDF5's own words for a refusal name no file
+                    path.open("rb").close()  # names the file, which HDF5's own error does not
                     raise
-            raise CorruptCacheError(f"{path}: not a whole cache: {error}", hint=hint) from error
+            raise CorruptCacheError(f"{path}: damaged, or not a cache: {error}", hint=hint) from error
 
     def _open(self) -> None:
-        attributes, columns, samples = attributes_of(self._file), _columns(self._file), self._samples
+        attributes = attributes_of(self._file)
         if not attributes.get("complete", False):
-            raise CorruptCacheError(f"{self.path}: not a finished cache", hint=self.repair())
-        if attributes.get("format") != FORMAT:
-            raise CorruptCacheError(f"{self.path}: written by another version of plifctl", hint=self.repair())
-        if attributes["seal"] != _seal(attributes, columns, samples):
+            raise CorruptCacheError(f"{self.path}: an unfinished cache", hint=self.repair_hint())
+        if maker := other_maker(attributes):
+            hint = self.repair_hint() if maker.startswith("an older") else "pip install --upgrade plifctl"
+            raise CacheError(
+                f"{self.path}: made by {maker} (cache format {attributes.get('format', 1)}, expected {FORMAT})", hint=hint
+            )
+        columns, samples = _columns(self._file), self._samples
+        if attributes["seal"] != _header_digest(attributes, columns, samples):
             raise CorruptCacheError(
-                f"{self.path}: attributes, labels or ids are not as they were written", hint=self.repair()
+                f"{self.path}: checksum mismatch: attributes, labels or ids were modified", hint=self.repair_hint()
             )
         self.key = CacheKey(json.loads(attributes["key"]))
         self.content_digest: str = attributes["content_digest"]
@@ -125,35 +132,35 @@ class Cache:
         self.nbytes = int(samples.size) * samples.dtype.itemsize
 
     def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns the samples of ``rows``, in that order, repeated where a row is.
+        """Returns the samples of ``rows``, in that order; a row may be repeated.
 
         Args:
-            rows: ``[n]``.
-            out: Where they go and what is returned, ``[n, ...]`` in the order of memory; None: into fresh memory.
+            rows: Rows, ``[n]``.
+            out: Array that the samples are written to, C-contiguous ``[n, ...]``, and that is returned; None: a new one.
 
         Raises:
             CorruptCacheError: A chunk fails its checksum; names the sample and the command that repairs it.
         """
         found = np.empty((len(rows), *self.shape[1:]), self.dtype) if out is None else out
         assert (found.shape, found.dtype) == ((len(rows), *self.shape[1:]), self.dtype)
-        for place in np.argsort(rows, kind="stable").tolist():  # in the order of the file
+        for place in np.argsort(rows, kind="stable").tolist():  # in file order
             self._read_one(int(rows[place]), found[place : place + 1])
         return found
 
     def _read_one(self, row: int, out: np.ndarray) -> None:
         if self.compression == "zstd":
-            with suppress(*FOREIGN):
+            with suppress(*NOT_A_CACHE):
                 if decode(self._samples.id.read_direct_chunk((row, *(0 for _ in self.shape[1:])))[1], out):
                     return
         try:
             self._samples.read_direct(out, np.s_[row : row + 1])
         except OSError as error:
             raise CorruptCacheError(
-                f"{self.path}: sample {self.sample_ids[row]} fails its checksum: {error}", hint=self.repair()
+                f"{self.path}: sample {self.sample_ids[row]} fails its checksum: {error}", hint=self.repair_hint()
             ) from error
 
     def close(self) -> None:
-        """Closes the file; it opens again when read."""
+        """Closes the file; it opens again when samples are read."""
         self.__dict__.pop("_samples", None)
         file = self.__dict__.pop("_file", None)
         if file is not None:
@@ -164,143 +171,183 @@ class Cache:
 
     @cached_property
     def _file(self) -> h5py.File:
-        # a finished cache never changes, so no lock is needed, and some file systems have none
+        # a finished cache never changes, so it needs no lock, which some file systems do not have
         return h5py.File(self.path, "r", locking=False)
 
     @cached_property
     def _samples(self) -> h5py.Dataset:
         return samples_of(self._file)
 
-    def repair(self) -> str:
-        """Returns what to type when the file turns out damaged."""
+    def repair_hint(self) -> str:
+        """Returns the command that builds the cache again, for the hint of an error."""
         command = self._made_by
         if not command:
             try:
                 command = attributes_of(self._file)["made_by"]
-            except FOREIGN:
+            except NOT_A_CACHE:
                 command = f"plifctl prepare {self.path.parent.name}"
         return f"build it again: {command} --force"
 
 
+@dataclass(frozen=True)
+class CacheHeader:
+    """Everything that is known of a cache file before its samples are.
+
+    Attributes:
+        key: What it depends on.
+        samples: Id, label and split of each row.
+        shape: Shape of all samples, ``[N, ...]``.
+        dtype: Their type.
+        compression: Compression of their chunks.
+        attributes: The attributes verified, complete_set, notes, formats and made_by.
+    """
+
+    key: CacheKey
+    samples: Sequence[Sample]
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    compression: Compression
+    attributes: Mapping[str, Any]
+
+
 def write_cache(
-    path: Path,
-    key: CacheKey,
-    samples: Sequence[Sample],
-    shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    records: Iterable[tuple[int, Record]],
-    *,
-    room: int,
-    compression: Compression,
-    attributes: Mapping[str, Any],
+    path: Path, header: CacheHeader, records: Iterable[tuple[int, Record]], *, reserve_bytes: int
 ) -> None:
-    """Writes a whole cache beside ``path`` and renames it; then its sha256 beside it.
+    """Writes a cache to a temporary file and renames it to ``path``; then its sha256 beside it.
 
     Args:
         path: Where it belongs.
-        key: What it was made of.
-        samples: Id, label and split of each row.
-        shape: Of all samples, ``[N, ...]``.
-        dtype: Of the samples.
+        header: Key, samples and attributes.
         records: Row and record of each sample, in any order; of several for one row the last counts.
-        room: Size of all records, bytes.
-        compression: How their chunks are packed.
-        attributes: verified, complete_set, notes, formats, made_by.
+        reserve_bytes: Size of all records.
 
     Raises:
         CorruptCacheError: A row has no record.
-        MachineError: There is no room; nothing is left behind.
+        MachineError: The disk is full; nothing is left behind.
     """
-    n = len(samples)
-    events = key.fields["frames"] is not None
-    ids = [_bytes(sample.id) for sample in samples]
-    columns: dict[str, np.ndarray] = {
-        "labels": np.array([sample.label for sample in samples], np.int64),
-        "split": np.array([sample.split == "test" for sample in samples]),
-        "sample_id": np.array(ids, f"S{max(map(len, ids))}"),
-        "digest": np.zeros((n, 32), np.uint8),
-        **{name: np.zeros(n, np.int64) for name in (COUNTS if events else ())},
-    }
+    n = len(header.samples)
+    columns = _new_columns(header)
+    reserve_bytes += sum(column.nbytes for column in columns.values()) + 64 * n + 2**20
     with files.atomic_write(path) as temporary:
-        # From 1.10 on HDF5 checks its metadata too: without that, a chunk that a damaged index has lost reads as zeros.
-        # Chunks are written whole, so there is nothing for HDF5 to keep in memory meanwhile.
+        # From 1.10 on HDF5 has checksums of its metadata, without which a chunk lost in a damaged index reads as zeros.
+        # Chunks are written whole, so HDF5 needs no cache for them.
         with h5py.File(temporary, "w", libver=("v110", "v110"), rdcc_nbytes=0) as file:
-            # space is taken first: where there is none, HDF5 would not fail but crash
-            files.reserve_bytes(temporary, room + sum(column.nbytes for column in columns.values()) + 64 * n + 2**20)
-            dataset = create(file, "frames" if events else "images", shape, dtype, compression)
-            rest = (0,) * (len(shape) - 1)
-            there = np.zeros(n, bool)
-            for row, record in records:
-                there[row] = True
-                dataset.id.write_direct_chunk((row, *rest), record.chunk)
-                columns["digest"][row] = np.frombuffer(record.digest, np.uint8)
-                for name in COUNTS if events else ():
-                    columns[name][row] = getattr(record, name)
-            if not there.all():
+            files.reserve_bytes(temporary, reserve_bytes)  # first, since HDF5 crashes on a full disk
+            dataset_name = "frames" if _has_events(header.key) else "images"
+            dataset = create(file, dataset_name, header.shape, header.dtype, header.compression)
+            written = _write_records(dataset, records, columns)
+            if not written.all():
                 raise CorruptCacheError(
-                    f"{path}: {n - int(there.sum())} of {n} framed samples cannot be read back",
-                    hint="type the same command again: they will be framed anew",
+                    f"{path}: {n - int(written.sum())} of {n} framed samples cannot be read back",
+                    hint="type the same command again: they are framed again",
                 )
             for name, column in columns.items():
                 file[name] = column
-            written: dict[str, Any] = {
-                **attributes,
-                "format": FORMAT,
-                "key": canonical_json(dict(key.fields)),
-                "content_digest": content_digest(samples, columns["digest"]),
-                "compression": compression,
-                "plifctl": paths.code_version(),
-                "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            }
-            written["seal"] = _seal(written, columns, dataset)
-            for name, value in {**written, "complete": True}.items():
-                file.attrs[name] = np.bytes_(_bytes(value)) if isinstance(value, str) else value
+            _write_attributes(file, header, columns, dataset)
             file.flush()
             end = file.id.get_filesize()
-        os.truncate(temporary, end)  # HDF5 knows nothing of the space that was reserved and not needed
-        with temporary.open("rb") as whole:
-            digest = hashlib.file_digest(whole, "sha256").hexdigest()
-        checksum_path(path).unlink(missing_ok=True)  # killed between two renames, a cache has none, never another's
+        os.truncate(temporary, end)  # gives back what was reserved and not needed
+        with temporary.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        # a build killed between the two renames leaves a cache without a checksum, never with that of another file
+        checksum_path(path).unlink(missing_ok=True)
     files.write_text(checksum_path(path), checksum_line(path, digest))
 
 
+def _has_events(key: CacheKey) -> bool:
+    return key.fields["frames"] is not None
+
+
+def _new_columns(header: CacheHeader) -> dict[str, np.ndarray]:
+    """Returns the columns by name; those that the records fill in are zeros."""
+    n, ids = len(header.samples), [_bytes(sample.id) for sample in header.samples]
+    return {
+        "labels": np.array([sample.label for sample in header.samples], np.int64),
+        "split": np.array([sample.split == "test" for sample in header.samples]),
+        "sample_id": np.array(ids, f"S{max(map(len, ids))}"),
+        "digest": np.zeros((n, 32), np.uint8),
+        **{name: np.zeros(n, np.int64) for name in (COUNTS if _has_events(header.key) else ())},
+    }
+
+
+def _write_records(
+    dataset: h5py.Dataset, records: Iterable[tuple[int, Record]], columns: dict[str, np.ndarray]
+) -> np.ndarray:
+    """Writes the chunks and fills in the columns; returns which rows had a record, bool ``[N]``."""
+    offset = (0,) * (len(dataset.shape) - 1)
+    written = np.zeros(len(dataset), bool)
+    for row, record in records:
+        written[row] = True
+        dataset.id.write_direct_chunk((row, *offset), record.chunk)
+        columns["digest"][row] = np.frombuffer(record.digest, np.uint8)
+        for name in COUNTS:
+            if name in columns:
+                columns[name][row] = getattr(record, name)
+    return written
+
+
+def _write_attributes(
+    file: h5py.File, header: CacheHeader, columns: Mapping[str, np.ndarray], dataset: h5py.Dataset
+) -> None:
+    attributes: dict[str, Any] = {
+        **header.attributes,
+        "format": FORMAT,
+        "key": canonical_json(dict(header.key.fields)),
+        "content_digest": content_digest(header.samples, columns["digest"]),
+        "compression": header.compression,
+        "plifctl": paths.code_version(),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    attributes["seal"] = _header_digest(attributes, columns, dataset)
+    for name, value in {**attributes, "complete": True}.items():
+        file.attrs[name] = np.bytes_(_bytes(value)) if isinstance(value, str) else value
+
+
 def checksum_path(path: Path) -> Path:
-    """Returns where the sha256 of a cache lies, in the form that ``sha256sum -c`` reads."""
+    """Returns the path of a cache's checksum file, which ``sha256sum -c`` reads."""
     return path.with_name(f"{path.name}.sha256")
 
 
 def checksum_line(path: Path, digest: str) -> str:
-    """Returns what stands in it."""
+    """Returns the content of a cache's checksum file."""
     return f"{digest}  {path.name}\n"
 
 
 def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:
-    """Returns sha256 over every sample's id, label, split and content, in order: the same however it was written."""
-    whole = hashlib.sha256()
+    """Returns sha256 over every sample's id, label, split and content, in order; compression does not matter."""
+    total = hashlib.sha256()
     for sample, digest in zip(samples, digests, strict=True):
-        whole.update(_bytes(f"{sample.id}\0{sample.label}\0{sample.split}\0") + digest.tobytes())
-    return whole.hexdigest()
+        total.update(_bytes(f"{sample.id}\0{sample.label}\0{sample.split}\0") + digest.tobytes())
+    return total.hexdigest()
+
+
+def other_maker(attributes: Mapping[str, Any]) -> str:
+    """Returns ``an older plifctl`` or ``a newer plifctl`` for a cache of another format; empty for one of today's."""
+    version = attributes.get("format", 1 if "key" in attributes else FORMAT)  # the first format stated no version
+    if version == FORMAT:
+        return ""
+    return "an older plifctl" if version < FORMAT else "a newer plifctl"
 
 
 def samples_of(file: h5py.File) -> h5py.Dataset:
     """Returns the dataset of samples of an open cache.
 
     Raises:
-        ValueError: It lies in another file, or declares more than a file of this size can hold.
+        ValueError: It is stored in another file, or declares more than a file of this size can contain.
     """
     name = "frames" if "frames" in file else "images"
     found = _stored(file, name)
     if found.chunks != (1, *found.shape[1:]):
-        raise ValueError(f"{name} are not stored as a cache's: a chunk for each sample")
+        raise ValueError(f"{name} have chunks of {found.chunks}, expected a chunk for each sample")
     if math.prod(found.chunks) * found.dtype.itemsize > MAX_SAMPLE_BYTES:
-        raise ValueError(f"{name} of {found.shape[1:]}: larger than any sample")
+        raise ValueError(f"{name} of shape {found.shape[1:]}, expected at most {MAX_SAMPLE_BYTES} bytes")
     if len(found) > max(file.id.get_filesize(), 1):
         raise ValueError(f"{len(found):,} samples in a file of {file.id.get_filesize():,} bytes")
     return found
 
 
 def _stored(file: h5py.File, name: str) -> h5py.Dataset:
-    """A dataset whose content is in the file itself."""
+    """Returns a dataset, provided that its content is in the file itself."""
     found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.hasobject:
         raise ValueError(f"{name} are not stored in the file itself")
@@ -316,22 +363,22 @@ def attributes_of(file: h5py.File) -> dict[str, Any]:
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # a path in a command may hold bytes that are no UTF-8
+    return text.encode("utf-8", "surrogateescape")  # a path in a command may contain bytes that are not UTF-8
 
 
 def _columns(file: h5py.File) -> dict[str, np.ndarray]:
-    """What there is of each sample beside its content, by name."""
+    """Returns the columns: labels, ids and counts of the samples, by name."""
     found = {name: _stored(file, name) for name in ("labels", "split", "sample_id", "digest", *COUNTS) if name in file}
     if sum(column.nbytes for column in found.values()) > file.id.get_filesize():
-        raise ValueError("columns claim to be larger than the file")
+        raise ValueError("columns are declared larger than the file")
     return {name: column[:] for name, column in found.items()}
 
 
-def _seal(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], samples: h5py.Dataset) -> str:
-    """sha256 over everything in a cache but the samples, whose chunks have checksums of their own."""
-    whole = hashlib.sha256(f"{samples.name}\0{samples.shape}\0{samples.dtype}\0".encode())
+def _header_digest(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], samples: h5py.Dataset) -> str:
+    """Returns sha256 over everything in a cache but the samples, whose chunks have checksums of their own."""
+    total = hashlib.sha256(f"{samples.name}\0{samples.shape}\0{samples.dtype}\0".encode())
     for name in sorted(set(attributes) - {"seal", "complete"}):
-        whole.update(_bytes(f"{name}\0{attributes[name]}\0"))
+        total.update(_bytes(f"{name}\0{attributes[name]}\0"))
     for name, column in sorted(columns.items()):
-        whole.update(f"{name}\0{column.shape}\0{column.dtype}\0".encode() + column.tobytes())
-    return whole.hexdigest()
+        total.update(f"{name}\0{column.shape}\0{column.dtype}\0".encode() + column.tobytes())
+    return total.hexdigest()

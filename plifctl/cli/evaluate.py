@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import DataPlacement
+from plifctl.config.choices import DataPlacement, RecordedLayers
 
 _MAX_STEPS_SHOWN = 20
 
@@ -32,9 +32,7 @@ def evaluate(
     sample: Annotated[
         list[str] | None, typer.Option("--sample", help="Record the spikes of this sample, by its id; repeatable.")
     ] = None,
-    record_layers: Annotated[Literal["first", "all"], typer.Option("--record-layers", help="Layers to record.")] = (
-        "first"
-    ),
+    record_layers: Annotated[RecordedLayers, typer.Option("--record-layers", help="Layers to record.")] = ("first"),
     device: options.DeviceOption = None,
     data_in: Annotated[
         DataPlacement,

@@ -56,14 +56,16 @@ OptionalRunIds = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 OptionalExperiment = Annotated[
-    str | None, typer.Argument(help="Name of an experiment; plifctl ls lists them.", autocompletion=experiments)
+    str | None,
+    typer.Argument(help="Experiment: a name (plifctl ls lists them), or a YAML file.", autocompletion=experiments),
 ]
 
 
 def _recipe(text: str) -> Recipe:
     from plifctl.config.identity import current_word, warn_old_words
 
-    if (recipe := current_word(text)) != text:
+    recipe: Recipe = current_word(text)
+    if recipe != text:
         warn_old_words()
     if recipe not in RECIPES:
         raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, RECIPES))}.")

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl.cli import console, options
+from plifctl.config.choices import EntryKind, Recipe
 from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from plifctl.config.choices import Recipe
     from plifctl.config.experiment import ExperimentSpec
     from plifctl.config.registry import Registry
 
@@ -26,7 +26,7 @@ def show(
     recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,
     kind: Annotated[
-        Literal["experiment", "dataset", "network"] | None,
+        EntryKind | None,
         typer.Option("--kind", help="Which, where a data set and a network have one name."),
     ] = None,
     params: Annotated[
@@ -79,13 +79,13 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     from dataclasses import asdict
 
     from plifctl.config.dataset import frame_shape
-    from plifctl.evaluation.summary import anatomy, totals
+    from plifctl.evaluation.summary import summarize_network, total_operations
 
     shape = frame_shape(spec.dataset, spec.frames)
     static = spec.dataset.kind == "images"
-    layers = anatomy(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    layers = summarize_network(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
     parameters = sum(layer.parameters for layer in layers)
-    operations = totals(layers)
+    operations = total_operations(layers)
     if as_json:
         console.emit_json(
             {

@@ -105,6 +105,18 @@ DataPlacement = Literal["device", "memory", "disk"]
 CheckpointName = Literal["best", "last"]
 """The checkpoints of a run: that of the epoch reported, and that of the last step."""
 
+ExportTarget = Literal["spikingjelly", "tonic", "npz"]
+"""Tools that caches are exported for."""
+
+RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
+"""Status of a run, derived from its files and its lock; ``unknown`` of a run that cannot be locked."""
+
+RunFilter = Literal[RunStatus, "damaged", "imported"]
+"""Runs that can be listed."""
+
+RecordedLayers = Literal["first", "all"]
+"""Spiking layers whose spikes are recorded."""
+
 Compression = Literal["zstd", "gzip", "none"]
 """Compression of the samples of a cache."""
 

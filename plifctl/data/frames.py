@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
+from plifctl.config.choices import Slicing
 from plifctl.data.events import Events
 from plifctl.errors import DamagedFileError
 
 INTEGRATOR_VERSION = 1
 """Part of every cache's key: raised when the frames change."""
-
-Slicing = Literal["number", "number-remainder", "time", "duration"]
 
 
 class CountOverflow(ValueError):

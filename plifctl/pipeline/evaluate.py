@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from plifctl import paths
 from plifctl.cache import Cache
-from plifctl.config.choices import CheckpointName, DataPlacement, Kernel
+from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, Latency, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
@@ -58,7 +58,7 @@ class EvaluateOptions:
     operations: int = 20
     record_spikes: int | None = None
     samples: tuple[str, ...] = ()
-    record_layers: Literal["first", "all"] = "first"
+    record_layers: RecordedLayers = "first"
     device: str | None = None
     data_in: DataPlacement = "disk"
     cache_dir: Path | None = None

@@ -20,11 +20,10 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
-from plifctl.runs.curves import Curve, find_curve, load_curves
+from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves
 from plifctl.runs.directory import (
     Run,
     RunConfig,
-    Status,
     best_row,
     create_run,
     describe_machine,
@@ -36,6 +35,7 @@ from plifctl.runs.event_logs import find_logs
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
+    find_imported,
     import_log,
     imported_folders,
     load_imported,
@@ -58,13 +58,14 @@ __all__ = [
     "RunData",
     "RunRecorder",
     "SpikeRecording",
-    "Status",
     "StepProgress",
     "best_row",
     "check_records",
     "create_run",
+    "curve_of_run",
     "describe_machine",
     "find_curve",
+    "find_imported",
     "find_logs",
     "find_run",
     "import_log",

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import filelock
 import numpy as np
 import yaml
 
 from plifctl import files, paths
-from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.choices import CheckpointName, Protocol, Recipe, RunStatus
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.errors import RunError, UsageError
@@ -27,7 +27,6 @@ from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import StepProgress, read_progress
 from plifctl.runs.records import ResultRecord, read_record
 
-Status = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 _RECORDED = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -110,7 +109,7 @@ class Run:
         """Returns ``split.json``, as :meth:`plifctl.training.splits.Split.to_json` gave it."""
         return load_document(self.path / "split.json", ("train",))
 
-    def status(self) -> Status:
+    def status(self) -> RunStatus:
         """Returns the status, derived from the files and the lock: a killed run never looks finished or running."""
         if (self.path / "result.json").is_file():
             return "finished"
@@ -145,7 +144,7 @@ class Run:
             self.config()  # the better error where the whole run was made by an older plifctl
             raise
 
-    def checkpoint(self, name: Literal["last", "best"]) -> Path:
+    def checkpoint(self, name: CheckpointName) -> Path:
         """Returns the path of a checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 

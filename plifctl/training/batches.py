@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from plifctl.config.augmentation import CutMix, EventAugmentation
+from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.training import TrainSpec
 from plifctl.snn.functional import hash_keys
 from plifctl.training.augmentation import augment_events, augment_images
 from plifctl.training.distributed import Ranks
-from plifctl.training.sample_store import Buffers, Place, Samples, open_source, sent
+from plifctl.training.sample_store import Buffers, Samples, open_source, sent
 
 _ORDER, _DROPOUT, _AUGMENT = 1, 2, 3  # what a random number is for: part of its key
 
@@ -78,7 +79,7 @@ class BatchLoader:
         spec: ExperimentSpec,
         device: torch.device,
         *,
-        data_in: Place = "disk",
+        data_in: DataPlacement = "disk",
         ranks: Ranks | None = None,
     ) -> None:
         self.spec, self.device, self.ranks = spec, device, ranks or Ranks()

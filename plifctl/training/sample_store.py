@@ -12,19 +12,19 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 from weakref import ref
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from plifctl.config.choices import DataPlacement
 from plifctl.errors import OutOfMemoryError, UsageError
 from plifctl.training.process import is_out_of_memory
 
-Place = Literal["device", "memory", "disk"]
 """Where all samples are held while training; on ``disk`` they stay in the cache and are read batch by batch."""
-PLACES: tuple[Place, ...] = get_args(Place)
+PLACES: tuple[DataPlacement, ...] = get_args(DataPlacement)
 
 MEMORY_SHARE = 1 / 2
 """Samples that take up to this part of the memory available are held there unasked."""
@@ -66,8 +66,8 @@ class Source(Protocol):
 
 
 def choose_placement(
-    nbytes: int, device: torch.device, wanted: Place | None = None, *, processes: int = 1
-) -> tuple[Place, str]:
+    nbytes: int, device: torch.device, wanted: DataPlacement | None = None, *, processes: int = 1
+) -> tuple[DataPlacement, str]:
     """Returns where to hold samples, and why in a sentence.
 
     Args:
@@ -79,7 +79,7 @@ def choose_placement(
     Raises:
         UsageError: There is no room where they are wanted.
     """
-    free: dict[Place, int] = {"memory": free_memory() // processes}
+    free: dict[DataPlacement, int] = {"memory": free_memory() // processes}
     if device.type == "cuda":
         free = {"device": torch.cuda.mem_get_info(device)[0], **free}
     names = {"device": f"on {device}", "memory": "in memory", "disk": "on disk"}
@@ -102,7 +102,7 @@ def choose_placement(
     return "disk", f"samples are read from disk: {_size(nbytes)} are more than {rooms}"
 
 
-def open_source(samples: Samples, device: torch.device, place: Place) -> Source:
+def open_source(samples: Samples, device: torch.device, place: DataPlacement) -> Source:
     """Returns the source that holds ``samples`` in ``place``.
 
     Raises:

@@ -10,11 +10,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from plifctl.config.base import digest_of
+from plifctl.config.choices import Rounding
 from plifctl.errors import UsageError
 
 
@@ -71,7 +72,7 @@ def split_b(
     is_test: np.ndarray,
     *,
     train_fraction: float,
-    rounding: Literal["ceil-keep-one", "ceil"],
+    rounding: Rounding,
     subset: float,
     classes: Sequence[str],
 ) -> Split:

@@ -1,4 +1,4 @@
-"""DVS128 Gesture: the original recordings, what SpikingJelly cuts them into, and tonic's set, cut by others."""
+"""DVS128 Gesture: the original recordings, SpikingJelly's cuts of them, and tonic's set."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from plifctl.config.choices import Split
 from plifctl.config.dataset import SampleCounts
-from plifctl.data.datasets.base import EventDataset, FilePerSample, Recording, Sample
+from plifctl.data.datasets.base import DecodedSample, EventDataset, FilePerSample, Sample
 from plifctl.data.events import Decoded
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
@@ -21,20 +22,20 @@ from plifctl.errors import DamagedFileError, RawDataError
 
 _LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
 _FIRST = 78
-"""Recordings of the training list that the published runs used."""
+"""Number of recordings of the training list that the authors' runs used."""
 
 _Window = tuple[Sample, int, int]
-"""A sample of a recording: events with start ≤ t < end, µs."""
+"""A sample and its window in the recording: events with start ≤ t < end, µs."""
 
 
 class Gesture(EventDataset):
     """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split."""
 
-    folders: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
-    sources = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
+    folder_names: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
+    page = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
     formats: ClassVar[Sequence[str]] = ("AEDAT 3.1",)
     pattern = re.compile(r"(?:^|/)(user\d+_[a-z_]+\.aedat|user\d+_[a-z_]+_labels\.csv|trials_to_(?:train|test)\.txt)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
     }
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
@@ -46,40 +47,40 @@ class Gesture(EventDataset):
         return [sample for trial in self._used for sample, _, _ in self._windows[trial]]
 
     def _found_counts(self) -> tuple[int, int]:
-        # whether the set is complete has nothing to do with how much of it a recipe trains on
+        # whether the set is complete does not depend on how much of it a recipe trains on
         train, test = (sum(len(self._windows[trial]) for trial in self._trials(split)) for split in ("train", "test"))
         return train, test
 
     @cached_property
     def _used(self) -> frozenset[str]:
-        """The recordings that the recipe takes."""
+        """The recordings that the recipe uses."""
         assert self.frames is not None
         train = self._trials("train")
         return frozenset((train[:_FIRST] if self.frames.training_set == "first-78" else train) + self._trials("test"))
 
     @cached_property
     def _windows(self) -> dict[str, list[_Window]]:
-        """The samples of every recording that is listed."""
+        """The samples of every recording in the two lists."""
         splits: tuple[Literal["train"], Literal["test"]] = ("train", "test")
         return {trial: self._cut(trial, split) for split in splits for trial in self._trials(split)}
 
     def _trials(self, split: str) -> list[str]:
         name = f"trials_to_{split}.txt"
-        self._require("recordings", [name])
+        self._require_members("recordings", [name])
         lines = self.surveys["recordings"].texts[name].splitlines()
         trials = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        self._require("recordings", trials, named_in=name)
+        self._require_members("recordings", trials, named_in=name)
         return trials
 
-    def _cut(self, trial: str, split: Literal["train", "test"]) -> list[_Window]:
+    def _cut(self, trial: str, split: Split) -> list[_Window]:
         stem = trial.removesuffix(".aedat")
         table = f"{stem}_labels.csv"
-        self._require("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
+        self._require_members("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
         where = f"{self.storages['recordings'].path}: {table}"
         try:
             head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
         except csv.Error as error:
-            raise DamagedFileError(f"{where}: {error}", hint="get the file again") from error
+            raise DamagedFileError(f"{where}: {error}", hint="download the file again") from error
         if [column.strip() for column in head] != _LABELS_HEAD:
             raise DamagedFileError(f"{where}, line 1: {','.join(head)!r}, expected {','.join(_LABELS_HEAD)}")
         windows: list[_Window] = []
@@ -98,11 +99,11 @@ class Gesture(EventDataset):
             windows.append((Sample(f"{stem}/{len(windows):02d}", label - 1, split), start, end))
         return windows
 
-    def source(self, row: int) -> bytes:
-        return self._sources[self.samples[row].id]
+    def source_digest(self, row: int) -> bytes:
+        return self._source_digests[self.samples[row].id]
 
     @cached_property
-    def _sources(self) -> dict[str, bytes]:
+    def _source_digests(self) -> dict[str, bytes]:
         members = self.surveys["recordings"].members
         return {
             sample.id: hashlib.sha256(f"{members[trial]}\0{start}\0{end}".encode()).digest()
@@ -115,17 +116,17 @@ class Gesture(EventDataset):
             return ()
         return [self.rows[sample.id] for sample, _, _ in self._windows[member]]
 
-    def decode(self, member: str, data: bytes) -> list[Recording]:
+    def decode(self, member: str, data: bytes) -> list[DecodedSample]:
         assert self.frames is not None
         assert self.frames.invalid_events is not None
-        where = self._where(member)
+        where = self._path_of(member)
         decoded = decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
         every = decoded.events if not decoded.dropped else decode_aedat3(data, where=where, invalid="keep").events
         bounds = np.array([(start, end) for _, start, end in self._windows[member]], np.int64).reshape(-1, 2)
         cuts = np.searchsorted(decoded.events["t"], bounds).tolist()
         n_raw = np.diff(np.searchsorted(every["t"], bounds))[:, 0].tolist()
         return [
-            (self.rows[sample.id], decoded.events[first:last], count)
+            DecodedSample(self.rows[sample.id], decoded.events[first:last], count)
             for (sample, _, _), (first, last), count in zip(self._windows[member], cuts, n_raw, strict=True)
         ]
 
@@ -133,19 +134,22 @@ class Gesture(EventDataset):
 class SyntheticGesture(Gesture):
     """The embedded data set: the same layout, simulated recordings."""
 
-    folders: ClassVar[Sequence[str]] = ("synthetic-gesture",)
-    sources = "plifctl synthesize DIR"
+    folder_names: ClassVar[Sequence[str]] = ("synthetic-gesture",)
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
+
+    @classmethod
+    def how_to_get(cls) -> str:
+        return "create it: plifctl synthesize DIR"
 
 
 _CONVERTED_CANNOT = {
     ("training_set", "first-78"): (
-        "needs trials_to_train.txt, which converted recordings come without",
-        "take the original DvsGesture.tar.gz\nor train on all recordings: add --set frames.training_set=all",
+        "needs trials_to_train.txt, which converted recordings do not have",
+        "use the original DvsGesture.tar.gz\nor train on all recordings: add --set frames.training_set=all",
     ),
     ("invalid_events", "drop"): (
         "needs the valid bits, which converted recordings no longer have",
-        "take the original DvsGesture.tar.gz\nor the events as they are: add --set frames.invalid_events=keep",
+        "use the original DvsGesture.tar.gz\nor keep all events: add --set frames.invalid_events=keep",
     ),
 }
 
@@ -153,17 +157,17 @@ _CONVERTED_CANNOT = {
 class SpikingJellyGesture(FilePerSample):
     """SpikingJelly's arrays: ``events_np/train/<label>/<recording>_<k>.npz``, k counting a label's windows.
 
-    Within a class the samples have the order of the original's, so splits by class are the same.
+    Within a class the samples are in the original order, so splits by class are the same.
     """
 
-    folders = Gesture.folders
-    inside: ClassVar[Sequence[str]] = ("events_np",)
-    sources = Gesture.sources
+    folder_names = Gesture.folder_names
+    subfolders: ClassVar[Sequence[str]] = ("events_np",)
+    page = Gesture.page
     formats: ClassVar[Sequence[str]] = ("zip",)
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d+/user\d+_[a-z_]+_\d+\.npz)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
-    impossible = _CONVERTED_CANNOT
-    remarks: ClassVar[Mapping[str, str]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
+    unsupported = _CONVERTED_CANNOT
+    format_notes: ClassVar[Mapping[str, str]] = {
         "zip": "converted: read from SpikingJelly's events_np, not the original files"
     }
 
@@ -179,23 +183,23 @@ class SpikingJellyGesture(FilePerSample):
 
 
 class TonicGesture(FilePerSample):
-    """tonic's set: ``ibmGestureTrain/<recording>/<label>.npy``, one sample a gesture and recording, times in ms."""
+    """tonic's set: ``ibmGestureTrain/<recording>/<label>.npy``, a sample for each gesture, times in ms."""
 
-    folders: ClassVar[Sequence[str]] = (*Gesture.folders, "DVSGesture")
-    sources = "tonic.datasets.DVSGesture"
+    folder_names: ClassVar[Sequence[str]] = (*Gesture.folder_names, "DVSGesture")
+    page = "tonic.datasets.DVSGesture"
     formats: ClassVar[Sequence[str]] = ("numpy",)
     pattern = re.compile(r"(?:^|/)(ibmGesture(?:Train|Test)/user\d+_[a-z_]+/\d+\.npy)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"ibmGesture{part}.tar.gz", f"ibmGesture{part}") for part in ("Train", "Test")
     }
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
         "Train": ("3a8f0d4120a166bac7591f77409cb105",),
         "Test": ("56070e45dadaa85fff82e0fbfbc06de5",),
     }
-    impossible = _CONVERTED_CANNOT
-    remarks: ClassVar[Mapping[str, str]] = {
-        "numpy": "converted: tonic's set, cut otherwise than the original (1077 + 264 samples instead of 1176 + 288, "
-        "times in ms); results on it are no results on the original"
+    unsupported = _CONVERTED_CANNOT
+    format_notes: ClassVar[Mapping[str, str]] = {
+        "numpy": "converted: tonic's set, cut differently from the original (1077 + 264 samples instead of 1176 + 288, "
+        "times in ms); results on it are not comparable with the original"
     }
 
     def _official_counts(self) -> SampleCounts:

@@ -6,11 +6,9 @@ polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
-from plifctl.config.choices import Axes
+from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError
@@ -27,7 +25,7 @@ def decode_aedat2(
     *,
     where: str,
     axes: Axes,
-    outside: Literal["refuse", "drop"] = "refuse",
+    outside: OutsideEvents = "refuse",
 ) -> Decoded:
     """Decodes the DVS128 events of an AEDAT 2.0 file.
 

@@ -8,10 +8,10 @@ valid, bit 1 polarity, bits 2–16 y, bits 17–31 x, and an int32 time in µs, 
 from __future__ import annotations
 
 import struct
-from typing import Literal
 
 import numpy as np
 
+from plifctl.config.choices import InvalidEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import describe_content
 from plifctl.errors import DamagedFileError, RawDataError
@@ -27,7 +27,7 @@ _WORD = np.dtype([("data", "<u4"), ("t", "<u4")])
 _PER_PACKET = 4096
 
 
-def decode_aedat3(data: bytes, *, where: str, invalid: Literal["drop", "keep"] = "drop") -> Decoded:
+def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -> Decoded:
     """Decodes the polarity events of an AEDAT 3.1 file; packets of other types are skipped.
 
     Args:

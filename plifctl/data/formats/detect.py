@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import ModuleType
-from typing import Literal
 
-from plifctl.config.choices import Axes
+from plifctl.config.choices import Axes, InvalidEvents
 from plifctl.data.events import Decoded
 
 _MAGIC = {
@@ -68,7 +67,7 @@ def raised_versions(formats: Iterable[str]) -> dict[str, int]:
     return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 
-def decode_any(data: bytes, *, where: str, axes: Axes, invalid: Literal["drop", "keep"]) -> Decoded:
+def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -> Decoded:
     """Decodes a recording by its header; a file without a known header is decoded as ATIS, which has none.
 
     Args:

@@ -13,7 +13,8 @@ from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache
 from plifctl.cache import export as module
-from plifctl.cache.export import TARGETS, Exported, Target, export_cache
+from plifctl.cache.export import TARGETS, Exported, export_cache
+from plifctl.config.choices import ExportTarget
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
@@ -124,7 +125,7 @@ class TestNpz:
             assert max(frames.max() for frames in found) == 700
 
 
-def read(target: Target, path: Path) -> np.ndarray:
+def read(target: ExportTarget, path: Path) -> np.ndarray:
     if target == "tonic":
         from tonic.cached_dataset import load_from_disk_cache
 
@@ -253,7 +254,7 @@ class TestSpikingJelly:
 
 class TestTargets:
     @pytest.mark.parametrize("target", TARGETS)
-    def test_what_is_there_is_never_replaced(self, cache: Cache, tmp_path: Path, target: Target) -> None:
+    def test_what_is_there_is_never_replaced(self, cache: Cache, tmp_path: Path, target: ExportTarget) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/mine").write_text("x")
         with pytest.raises(UsageError, match="not empty") as error:
@@ -279,7 +280,7 @@ class TestTargets:
     @pytest.mark.parametrize("target", TARGETS)
     @pytest.mark.parametrize("workers", [1, 3])
     def test_interrupted_it_leaves_nothing(
-        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target, workers: int
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: ExportTarget, workers: int
     ) -> None:
         def stop(done: int, total: int) -> None:
             assert done < total, "nothing was left to interrupt"

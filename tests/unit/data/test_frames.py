@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plifctl.config.choices import Slicing
 from plifctl.data.events import EVENT
-from plifctl.data.frames import CountOverflow, Slicing, integrate_frames, slice_edges
+from plifctl.data.frames import CountOverflow, integrate_frames, slice_edges
 from plifctl.errors import DamagedFileError
 
 SLICINGS: list[Slicing] = ["number", "number-remainder", "time"]

@@ -16,6 +16,7 @@ from factories import build_cache, write_gestures
 from plifctl.cache import Cache
 from plifctl.cache.chunks import COMPRESSIONS, decode, encode
 from plifctl.cache.fletcher32 import fletcher32
+from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
@@ -24,7 +25,7 @@ from plifctl.data.source import RawSource
 from plifctl.errors import CorruptCacheError, Interrupted, OutOfMemoryError, UsageError
 from plifctl.training import sample_store as module
 from plifctl.training.batches import Batch, BatchLoader
-from plifctl.training.sample_store import PLACES, Buffers, Place, choose_placement, free_memory, open_source
+from plifctl.training.sample_store import PLACES, Buffers, choose_placement, free_memory, open_source
 
 CPU = torch.device("cpu")  # stands in for the GPU, too: "device" holds samples where batches go
 T = 3
@@ -85,7 +86,7 @@ def expected(cache: Cache, rows: np.ndarray) -> torch.Tensor:
 
 @pytest.mark.parametrize("place", PLACES)
 class TestWhereverTheyAre:
-    def test_the_order_follows_from_seed_and_epoch(self, cache: Cache, place: Place) -> None:
+    def test_the_order_follows_from_seed_and_epoch(self, cache: Cache, place: DataPlacement) -> None:
         feeder = BatchLoader(cache, spec_of("demo", "train.seed=7"), CPU, data_in=place)
         for epoch in (0, 5):
             order = np.random.default_rng([7, epoch, 1]).permutation(ROWS)  # as it was from the first version on
@@ -98,14 +99,14 @@ class TestWhereverTheyAre:
             assert torch.equal(torch.cat([b.x for b in feeder.plain(ROWS)]), expected(cache, ROWS))
 
     @pytest.mark.parametrize("step", [0, 3, 6, 7])
-    def test_from_any_step_on(self, cache: Cache, place: Place, step: int) -> None:
+    def test_from_any_step_on(self, cache: Cache, place: DataPlacement, step: int) -> None:
         feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         whole = list(feeder.training(ROWS, 2))
         rest = list(BatchLoader(cache, spec_of(), CPU, data_in=place).training(ROWS, 2, start=step))
         assert len(rest) == 7 - step
         assert all(same(one, other) for one, other in zip(whole[step:], rest, strict=True))
 
-    def test_images_are_augmented_alike(self, place: Place) -> None:
+    def test_images_are_augmented_alike(self, place: DataPlacement) -> None:
         images = Made(np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), np.uint8))
         spec = spec_of("cifar10-plif")
         assert (spec.train.augmentation, spec.train.normalise) == ("flip-crop", "per-set")
@@ -120,13 +121,13 @@ class TestWhereverTheyAre:
         mean, std = (np.reshape(v, (3, 1, 1)) for v in (spec.dataset.mean, spec.dataset.std))
         np.testing.assert_allclose(batch.x.numpy(), (before[rows] / 255 - mean) / std, rtol=1e-5, atol=1e-5)
 
-    def test_16_bits(self, place: Place) -> None:
+    def test_16_bits(self, place: DataPlacement) -> None:
         content = np.random.default_rng(0).integers(0, 2**16, (9, T, 2, 128, 128), np.uint16)
         feeder = BatchLoader(Made(content), spec_of(), CPU, data_in=place)
         found = torch.cat([batch.x for batch in feeder.plain(np.arange(9)[::-1].copy())])
         np.testing.assert_array_equal(found.numpy(), content[::-1].astype(np.float32))
 
-    def test_a_batch_never_changes_while_it_is_held(self, cache: Cache, place: Place) -> None:
+    def test_a_batch_never_changes_while_it_is_held(self, cache: Cache, place: DataPlacement) -> None:
         feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         batches = list(feeder.plain(ROWS))
         last_step = batches[0].x[1, -1].numpy()  # a look into it, which survives it
@@ -139,11 +140,11 @@ class TestWhereverTheyAre:
         np.testing.assert_array_equal(last_step, kept)
         assert torch.equal(torch.cat([b.x for b in feeder.plain(ROWS)]), expected(cache, ROWS))
 
-    def test_memory_is_used_again(self, cache: Cache, place: Place) -> None:
+    def test_memory_is_used_again(self, cache: Cache, place: DataPlacement) -> None:
         feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         assert len({batch.x.data_ptr() for epoch in range(3) for batch in feeder.training(ROWS, epoch)}) <= 2
 
-    def test_two_at_once(self, place: Place) -> None:
+    def test_two_at_once(self, place: DataPlacement) -> None:
         images = Made(np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), np.uint8))
         feeder = BatchLoader(images, spec_of("mnist-plif"), CPU, data_in=place)
         rows = np.arange(40)
@@ -151,7 +152,7 @@ class TestWhereverTheyAre:
         for found, alone in zip(zip(*pairs, strict=True), (feeder.training(rows, 0), feeder.plain(rows)), strict=True):
             assert all(same(one, other) for one, other in zip(found, alone, strict=True))
 
-    def test_nothing_to_do(self, cache: Cache, place: Place) -> None:
+    def test_nothing_to_do(self, cache: Cache, place: DataPlacement) -> None:
         feeder = BatchLoader(cache, spec_of(), CPU, data_in=place)
         assert list(feeder.plain(ROWS[:0])) == []
         assert list(feeder.training(ROWS[:0], 0)) == []
@@ -286,13 +287,13 @@ class TestTheChoice:
             ("cpu", 11, "disk", "samples are read from disk: 11.0 GB are more than 50% of 20.0 GB free in memory"),
         ],
     )
-    def test_by_size(self, device: str, gigabytes: float, place: Place, why: str) -> None:
+    def test_by_size(self, device: str, gigabytes: float, place: DataPlacement, why: str) -> None:
         found, said = choose_placement(int(gigabytes * 10**9), torch.device(device))
         assert found == place
         assert why in said
 
     @pytest.mark.parametrize(("wanted", "gigabytes"), [("memory", 19), ("device", 7), ("disk", 500)])
-    def test_as_asked(self, wanted: Place, gigabytes: int) -> None:
+    def test_as_asked(self, wanted: DataPlacement, gigabytes: int) -> None:
         assert choose_placement(gigabytes * 10**9, torch.device("cuda:0"), wanted)[0] == wanted
 
     @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ class TestTheChoice:
             ("device", "cpu", "--data-in device: cpu has no memory of its own"),
         ],
     )
-    def test_no_room(self, wanted: Place, device: str, message: str) -> None:
+    def test_no_room(self, wanted: DataPlacement, device: str, message: str) -> None:
         with pytest.raises(UsageError, match=message) as error:
             choose_placement(30 * 10**9, torch.device(device), wanted)
         assert "--data-in" in error.value.hint
