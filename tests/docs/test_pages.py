@@ -1,0 +1,58 @@
+"""Pages agree with the code that they describe: links, tables, and the reference."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from pages import PAGES, ROOT, page_text
+
+from plifctl.config.registry import load_registry
+from plifctl.report import build_table, render
+from plifctl.runs import load_records
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of the headings of a page, as GitHub and MkDocs make them."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_reference_equals_the_help_texts() -> None:
+    reference = runpy.run_path(str(ROOT / "docs/make_reference.py"))["reference"]
+    assert page_text("docs/reference.md") == reference(), "outdated; write it with: make reference"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page_text(page)):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_targets_of_a_page_exist(page: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    inline = re.findall(r"`make ([a-z -]+)`", page_text(page))
+    assert {word for words in inline for word in words.split()} <= targets
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [("README.md", "S2"), ("docs/results.md", "early"), ("docs/results.md", "4"), ("docs/results.md", "5"),
+     ("docs/results.md", "selection")],
+)  # fmt: skip
+def test_tables_of_a_page_equal_those_of_report(page: str, name: str, tmp_path: Path) -> None:
+    registry = load_registry()
+    table = build_table(name, load_records(tmp_path, registry.folders), registry)
+    command = f"plifctl report --table {name} --format markdown"
+    assert render([table], "markdown") in page_text(page), f"outdated; this prints the table: {command}"
