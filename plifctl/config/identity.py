@@ -10,6 +10,7 @@ Words: one word of 0.1.0 has several names today:
 | ``frames.axes: published`` | ``frames.axes: authors`` |
 | block ``published:`` (accuracies of the paper) | block ``reported:`` |
 | folder ``published/`` of a registry | folder ``tables/`` |
+| networks ``cifar10-published`` … | networks ``cifar10-authors`` … |
 
 Digests and cache keys are computed from the old words, and so never change: :func:`hashed_words`. Documents of 0.1.0
 (registry files, ``config.yaml``, result records, checkpoints, exported models, ``--set`` and ``--recipe`` in scripts)
@@ -31,6 +32,13 @@ _OLD, _NEW = "published", "authors"
 
 TABLE_FOLDERS = ("published", "tables")
 """Where a registry folder may hold tables: as of 0.1.0, and today; the later wins."""
+
+_NETWORKS = {
+    f"{dataset}-{_OLD}{pooling}": f"{dataset}-{_NEW}{pooling}"
+    for dataset in ("cifar10", "cifar10dvs")
+    for pooling in ("", "-avgpool")
+}
+"""Names of the networks of the authors' code: as of 0.1.0, and today."""
 
 _FIELDS_OF_0_1_0: Mapping[str, tuple[str, ...]] = {
     "": ("name", "recipe", "T", "dataset", "frames", "network", "neuron", "train", "validation"),
@@ -62,6 +70,16 @@ def current_word(value: Any) -> Any:
         ('authors', 'paper')
     """
     return _NEW if value == _OLD else value
+
+
+def current_network(name: Any) -> Any:
+    """Returns the name of a network as it is called today.
+
+    Example:
+        >>> current_network("cifar10-published-avgpool")
+        'cifar10-authors-avgpool'
+    """
+    return _NETWORKS.get(name, name) if isinstance(name, str) else name
 
 
 def current_keys(spec: Any) -> Any:
@@ -123,6 +141,9 @@ def hashed_words(tree: Mapping[str, Any]) -> dict[str, Any]:
     hashed = dict(tree)
     if hashed.get("recipe") == _NEW:
         hashed["recipe"] = _OLD
+    if (network := hashed.get("network")) is not None:
+        names = {today: then for then, today in _NETWORKS.items()}
+        hashed["network"] = {**network, "name": names.get(network["name"], network["name"])}
     if (frames := hashed.get("frames")) is not None and frames.get("axes") == _NEW:
         hashed["frames"] = {**frames, "axes": _OLD}
     return hashed

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import BatchNorm, NeuronKind, Reset, Surrogate, TauScope
+from plifctl.config.identity import current_network
 from plifctl.config.structure import parse_structure
 
 
@@ -27,7 +28,7 @@ class NetworkSpec(Spec):
         batch_norm: Statistics ``per-step`` (over N, H, W at each t) or ``over-time`` (over T, N, H, W).
     """
 
-    name: str
+    name: Annotated[str, BeforeValidator(current_network)]
     structure: Annotated[str, AfterValidator(_parses)]
     dropout: float = Field(ge=0, lt=1)
     batch_norm: BatchNorm

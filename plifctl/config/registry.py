@@ -17,7 +17,7 @@ from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.identity import current_layer, current_word
+from plifctl.config.identity import current_layer, current_network, current_word
 from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
@@ -88,6 +88,7 @@ class Registry:
             UsageError: No such network.
             RegistryError: Its file is invalid.
         """
+        name = current_network(name)
         tree = self._networks[_known("network", name, self._networks)].tree
         return validate_tree(NetworkSpec, _named(tree, name, tree.origin), name)
 
@@ -281,7 +282,7 @@ class Registry:
         if dataset is None or dataset not in self._datasets:
             raise _unknown_part("dataset", dataset, own.origin_of(("dataset",)), self._datasets)
         own_network = own.branch("network")
-        network, named_at = own_network.text("name"), own_network.origin_of(("name",))
+        network, named_at = current_network(own_network.text("name")), own_network.origin_of(("name",))
         if network in self._networks:
             own_network = merge_layers(self._networks[network].tree, own_network)
         elif "structure" not in own_network:
