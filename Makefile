@@ -68,8 +68,9 @@ faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[faults]"
 	$(BIN)/python -m pytest tests/faults --full --timeout 7200
 
-reference: $(READY) ## write docs/reference.md from --help
+reference: $(READY) ## write docs/reference.md from --help, and the tables of results into the pages
 	$(BIN)/python docs/make_reference.py > docs/reference.md
+	$(BIN)/python docs/make_tables.py
 
 # Peers have an environment of their own: SpikingJelly asks for torchvision, torchaudio and SciencePlots, none of which
 # its functions measured here need, so it is installed without what it asks for; loguru and matplotlib it does need.
