@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Benchmark, Figure, Setting, faster, interleaved
+from plifctl.config.choices import Kernel
 from plifctl.config.registry import load_registry
-from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import SpikingLayer
 

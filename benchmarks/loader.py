@@ -76,8 +76,8 @@ def _loaders(setting: Setting, name: str, T: int, recordings: int) -> Iterator[F
 def _ours(cache: Cache, name: str, rows: np.ndarray, *, held: bool) -> Epoch:
     spec = load_registry().experiment(f"{name}-plif").spec
     assert spec.train.batch_size == BATCH
-    feeder = BatchLoader(cache, spec, torch.device("cpu"), data_in="memory" if held else "disk")
-    return lambda epoch: (batch.x for batch in feeder.training(rows, epoch))
+    loader = BatchLoader(cache, spec, torch.device("cpu"), data_in="memory" if held else "disk")
+    return lambda epoch: (batch.x for batch in loader.training_batches(rows, epoch))
 
 
 def _spikingjelly(name: str, folder: Path, T: int) -> Epoch:

@@ -18,7 +18,8 @@ from plifctl.config import structure
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
-from plifctl.snn.functional import hash_keys, predict
+from plifctl.snn.functional import predict
+from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.losses import loss_function
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.layer_metrics import LayerMetrics
@@ -111,8 +112,8 @@ class Ours:
     def __init__(self, spec: ExperimentSpec) -> None:
         self.spec = spec
         self.model = network(spec)
-        self.optimisation = Optimizer(self.model, spec.train, torch.device("cpu"))
-        self.vitals = LayerMetrics(self.model)
+        self.optimizer = Optimizer(self.model, spec.train, torch.device("cpu"))
+        self.layer_metrics = LayerMetrics(self.model)
         self._loss = loss_function(spec.train)
         self._classes = len(spec.dataset.classes)
 
@@ -120,10 +121,10 @@ class Ours:
         """One step with everything that Trainer does in it; returns how many predictions were right."""
         rates = self.model(batch.x, batch.T, keys=batch.keys)
         loss = self._loss(rates, one_hot(batch.labels, self._classes))
-        self.optimisation.backward(loss)
+        self.optimizer.backward(loss)
         right = (predict(rates) == batch.labels).sum()
-        self.optimisation.step(self.vitals.add_gradients())
-        if self.optimisation.failure()[0] or not math.isfinite(loss.item()):
+        self.optimizer.step(self.layer_metrics.add_gradients())
+        if self.optimizer.failure()[0] or not math.isfinite(loss.item()):
             sys.exit("a gradient or the loss is not finite")
         return int(right)
 

@@ -22,15 +22,16 @@ from torch import Tensor
 from benchmarks import peers, steps
 from benchmarks.compiled import compiled
 from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, within
+from plifctl.config.choices import Kernel
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CacheError
 from plifctl.evaluation import summary
-from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.losses import loss_function
-from plifctl.training.cuda_graph import Recorded
+from plifctl.training.cuda_graph import GraphedStep
 from plifctl.training.layer_metrics import LayerMetrics
-from plifctl.training.optimizer import Optimizer, autocast
+from plifctl.training.optimizer import Optimizer, autocast, float32_products
 from plifctl.training.process import is_out_of_memory
 
 GPU = torch.cuda.is_available()
@@ -54,22 +55,22 @@ class Ours:
         self.spec = spec
         self.model = steps.network(spec).to(DEVICE)
         self.model.kernel = KERNEL
-        self.optimisation = Optimizer(self.model, spec.train, DEVICE, graph=True)
-        self.optimisation.begin_epoch(0)
-        self.vitals = LayerMetrics(self.model)
+        self.optimizer = Optimizer(self.model, spec.train, DEVICE, graph=True)
+        self.optimizer.begin_epoch(0)
+        self.layer_metrics = LayerMetrics(self.model)
         self._loss = loss_function(spec.train)
-        self._recorded = Recorded(self._step, DEVICE)
+        self._graphed_step = GraphedStep(self._step, DEVICE)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
         """One step, which waits for nothing."""
-        self._recorded(batch.x, targets, batch.keys)
+        self._graphed_step(batch.x, targets, batch.keys)
 
     def _step(self, x: Tensor, targets: Tensor, keys: Tensor) -> None:
-        with autocast(self.spec.train, DEVICE):
-            rates = self.model(x, self.spec.T, keys=keys)
-        loss = self._loss(rates, targets)
-        self.optimisation.backward(loss)
-        self.optimisation.step(self.vitals.add_gradients())
+        with float32_products(self.spec.train, DEVICE):
+            with autocast(self.spec.train, DEVICE):
+                rates = self.model(x, self.spec.T, keys=keys)
+            self.optimizer.backward(self._loss(rates, targets))
+            self.optimizer.step(self.layer_metrics.add_gradients())
 
 
 class Theirs:
@@ -87,7 +88,7 @@ class Theirs:
         self._peer = steps.SpikingJelly(steps.network(spec), spec, step_mode, once=False)
         self._peer.model.to(DEVICE)
         self._graph = graph
-        self._work = Recorded(self._both_ways, DEVICE) if graph else self._both_ways
+        self._work = GraphedStep(self._both_ways, DEVICE) if graph else self._both_ways
         peers.choose_backend(DEVICE, backend)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
@@ -97,9 +98,10 @@ class Theirs:
         self._peer.optimizer.step()
 
     def _both_ways(self, x: Tensor, labels: Tensor, keys: Tensor) -> None:
-        with autocast(self.spec.train, DEVICE):
-            rates = self._peer.rates(steps.Batch(x, labels, keys, self.spec.T))
-        self._peer.loss(rates.float(), labels).backward()  # type: ignore[no-untyped-call]
+        with float32_products(self.spec.train, DEVICE):
+            with autocast(self.spec.train, DEVICE):
+                rates = self._peer.rates(steps.Batch(x, labels, keys, self.spec.T))
+            self._peer.loss(rates.float(), labels).backward()  # type: ignore[no-untyped-call]
 
 
 def steps_in(precision: str) -> Callable[[Setting], Iterator[Figure]]:
@@ -301,9 +303,9 @@ def epoch(setting: Setting) -> Iterator[Figure]:
         train = spec.train.model_copy(update={"epochs": 3, **({} if GPU else {"subset": 0.001})})
         spec = spec.model_copy(update={"train": train})
         split = split_a(cache.labels, cache.is_test, train.subset, spec.dataset.classes)
-        feeder = BatchLoader(cache, spec, DEVICE, data_in="device" if GPU else "memory")
+        loader = BatchLoader(cache, spec, DEVICE, data_in="device" if GPU else "memory")
         told = _Told()
-        Trainer(spec, feeder, split, told, kernel=KERNEL, graph=True).run()
+        Trainer(spec, loader, split, told, kernel=KERNEL, graph=True).run()
         _wait()
         ended = [*told.ended, time.perf_counter()]
         yield below(title, "s", [ended[2] - ended[1]], 8, "the third epoch")

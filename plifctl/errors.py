@@ -17,6 +17,7 @@
     │   └── CheckpointError       6  a checkpoint is damaged or of another network
     └── MachineError              7  disk full, no permission
     Interrupted            130, 143  Ctrl-C or SIGTERM; no error, so that no handler of errors takes it for one
+    └── StoppedByCallback         0  an on_epoch callback ended a training
 
 A message says what is wrong, where, and what was found against what was expected; ``hint`` is what to type next.
 """
@@ -152,6 +153,14 @@ class Interrupted(BaseException):
         super().__init__(message)
         self.hint = hint
         self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM
+
+
+class StoppedByCallback(Interrupted):
+    """A training ended because ``on_epoch`` returned False; its state is saved, and it can be resumed."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(0, message, hint=hint)
+        self.exit_code = 0
 
 
 _LISTED = 60  # names in a hint: more than experiments, fewer than samples

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from plifctl.config.choices import Kernel
 from plifctl.config.network import NeuronSpec
-from plifctl.snn.kernels import Kernel, spiking_stage
+from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import SpikingLayer
 
@@ -64,7 +65,7 @@ def stage(
     pooling = Pool(*pool, pool[1]) if pool is not None else None
     spikes = spiking_stage(x, T, spiking.dynamics(x), layer, pooling, kernel)
     (spikes.pooled * drawn(*spikes.pooled.shape)).sum().backward()
-    found |= {"spikes": spikes.pooled.detach(), "fired": spikes.fired, "grad": x.grad if x.grad is not None else x}
+    found |= {"spikes": spikes.pooled.detach(), "fired": spikes.spike_count, "grad": x.grad if x.grad is not None else x}
     modules: dict[str, torch.nn.Module] = {"sn": spiking} | ({"bn": layer} if layer is not None else {})
     for name, module in modules.items():
         found |= {f"{name}.{key}": p.grad for key, p in module.named_parameters() if p.grad is not None}

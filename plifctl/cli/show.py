@@ -1,4 +1,4 @@
-"""plifctl show: one entry of the registry, resolved, with where each value comes from."""
+"""plifctl show: an experiment, data set or network with every value, and where each is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plifctl.config.choices import EntryKind, Recipe
 from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
-    from plifctl.config.experiment import ExperimentSpec
+    from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.registry import Registry
 
 
@@ -27,42 +27,76 @@ def show(
     overrides: options.SetOption = None,
     kind: Annotated[
         EntryKind | None,
-        typer.Option("--kind", help="Which, where a data set and a network have one name."),
+        typer.Option("--kind", help="Kind of the entry, where a data set and a network have the same name."),
     ] = None,
     params: Annotated[
         bool,
-        typer.Option("--params", help="Of an experiment: its network's layers, shapes, parameters and operations."),
+        typer.Option("--params", help="Show the network of an experiment: layers, shapes, parameters, operations."),
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show an entry of the registry, resolved.
+    """Show every value of an experiment, a data set or a network, and where it is written.
 
-    Of an experiment, a data set or a network: every value, and of experiments where each was written.
+    The keys of an experiment are those that --set takes.
 
     Example: plifctl show gesture-plif --recipe authors
     """
-    from plifctl.config.base import flatten
-
-    registry = options.registry()
+    registry, texts = options.registry(), overrides or []
     if params:
-        _show_layers(_experiment(registry, name, kind, recipe or "paper", overrides or []), as_json)
+        _show_layers(_experiment_with_layers(registry, name, kind, recipe, texts), as_json)
         return
-    tree, origins = _resolve(registry, name, kind, recipe or "paper", overrides or [])
+    tree, origins = _find_entry(registry, name, kind, recipe, texts)
     if as_json:
         console.emit_json({"spec": tree, "origins": origins})
         return
-    rows = [(key, _text(value), _near(origins.get(key, ""))) for key, value in flatten(tree).items()]
+    from plifctl.config.base import flatten
+
+    rows = [(key, _format(value), _short_origin(origins.get(key, ""))) for key, value in flatten(tree).items()]
     console.emit_table(("key", "value", "from"), rows)
 
 
-def _experiment(
-    registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
-) -> ExperimentSpec:
-    """The experiment whose layers are asked for: of a network alone neither input, classes nor neuron are known."""
+def _find_experiment(
+    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
+) -> Experiment | None:
+    from plifctl.config.registry import is_experiment_file, load_experiment
+
+    if kind in (None, "experiment") and (is_experiment_file(name) or name in registry.experiments()):
+        return load_experiment(name, overrides, recipe=recipe, registry=registry)
+    return None
+
+
+def _find_entry(
+    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the values of an entry, and of an experiment where each is written."""
     from plifctl.config.registry import unknown_name
 
-    if kind in (None, "experiment") and name in registry.experiments():
-        return registry.experiment(name, recipe=recipe, overrides=overrides).spec
+    experiment = _find_experiment(registry, name, kind, recipe, overrides)
+    if experiment is not None:
+        origins = {key: str(origin) for key, origin in experiment.origins.items()}
+        return {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}, origins
+    if kind in (None, "dataset") and name in registry.datasets():
+        found = registry.dataset(name, recipe or "paper", overrides)
+        tree = found.dataset.model_dump(mode="json")
+        return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, {}
+    if kind in (None, "network") and name in registry.networks():
+        if overrides:
+            raise UsageError("--set changes experiments and data sets", hint="plifctl show EXPERIMENT --set …")
+        return registry.network(name).model_dump(mode="json"), {}
+    names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
+    known = names[kind] if kind is not None else [name for some in names.values() for name in some]
+    raise unknown_name(kind or "name", name, known)
+
+
+def _experiment_with_layers(
+    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
+) -> ExperimentSpec:
+    """Returns the experiment whose layers are shown; a network alone has no input, classes or neuron."""
+    from plifctl.config.registry import unknown_name
+
+    experiment = _find_experiment(registry, name, kind, recipe, overrides)
+    if experiment is not None:
+        return experiment.spec
     if kind != "experiment" and (name in registry.networks() or name in registry.datasets()):
         specs = [registry.experiment(other).spec for other in registry.experiments()]
         using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
@@ -78,10 +112,9 @@ def _experiment(
 def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from plifctl.config.dataset import frame_shape
     from plifctl.evaluation.summary import summarize_network, total_operations
 
-    shape = frame_shape(spec.dataset, spec.frames)
+    shape = spec.framing.shape
     static = spec.dataset.kind == "images"
     layers = summarize_network(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
     parameters = sum(layer.parameters for layer in layers)
@@ -107,7 +140,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     rows = [
         (
             layer.name,
-            layer.what,
+            layer.description,
             "×".join(map(str, layer.shape)),
             f"{layer.parameters:,}" if layer.parameters else "",
             f"{layer.operations:,}" if layer.operations else "",
@@ -116,49 +149,28 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
         )
         for layer in layers
     ]
-    columns = ("layer", "is", "output", "parameters", "operations", "of", "steps")
-    console.emit_table(columns, rows, title="Of one sample, at one step")
+    columns = ("layer", "description", "output", "parameters", "operations", "kind", "steps")
+    console.emit_table(columns, rows, title="One sample, one time step")
     console.emit(f"\n{parameters:,} parameters, {4 * parameters / 1e6:,.2f} MB as float32\n")
     sums = [(kind, f"{step:,}", f"{sample:,}") for kind, (step, sample) in operations.items()]
-    console.emit_table(("operations", "a step", f"a sample (T = {spec.T})"), sums)
-    console.emit("\nMACs are dense: zeros are multiplied, too. Spikes are sparse: plifctl eval shows how sparse.")
+    console.emit_table(("operations", "per step", f"per sample (T = {spec.T})"), sums)
+    console.emit("\nMACs are dense: zeros count. Spikes are sparse; plifctl eval shows how sparse.")
     if static:
-        console.emit("An image is the same at each step: layers before the first neuron run once a sample.")
+        console.emit("An image is the same at each step: layers before the first neuron run once per sample.")
 
 
-def _resolve(
-    registry: Registry, name: str, kind: str | None, recipe: Recipe, overrides: list[str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    from plifctl.config.registry import unknown_name
-
-    if kind in (None, "experiment") and name in registry.experiments():
-        resolved = registry.experiment(name, recipe=recipe, overrides=overrides)
-        origins = {key: str(origin) for key, origin in resolved.origins.items()}
-        return {**resolved.spec.model_dump(mode="json"), "digest": resolved.spec.digest}, origins
-    if kind in (None, "dataset") and name in registry.datasets():
-        found = registry.dataset(name, recipe, overrides)
-        tree = found.dataset.model_dump(mode="json")
-        return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, {}
-    if kind in (None, "network") and name in registry.networks():
-        if overrides:
-            raise UsageError("--set changes experiments and data sets", hint="plifctl show EXPERIMENT --set …")
-        return registry.network(name).model_dump(mode="json"), {}
-    names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
-    known = names[kind] if kind is not None else [name for some in names.values() for name in some]
-    raise unknown_name(kind or "name", name, known)
-
-
-def _text(value: Any) -> str:
+def _format(value: Any) -> str:
+    """Returns a value as a file has it, e.g. ``{name: drop-events, p: 0.1}``."""
     if value is None:
         return ""
     if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    if isinstance(value, dict):  # as a file has it: {name: drop-events, p: 0.1}
-        return "{" + ", ".join(f"{key}: {_text(part)}" for key, part in value.items()) + "}"
+        return ", ".join(map(_format, value))
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_format(part)}" for key, part in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _near(origin: str) -> str:
-    """An origin without the way to its registry folder: ``experiments/nmnist.yaml:30:3``."""
+def _short_origin(origin: str) -> str:
+    """Returns an origin without the path of its registry folder: ``experiments/nmnist.yaml:30:3``."""
     path, *place = origin.split(":")
     return ":".join(["/".join(Path(path).parts[-2:]), *place]) if place else origin

@@ -1,13 +1,13 @@
-"""What a network does for a sample, counted on real samples: operations of synapses and of neurons, and their energy.
+"""Operations of a network on real samples: of synapses and of neurons, and an estimate of their energy.
 
 | number | counted |
 |---|---|
-| dense | products of every weight and every input, zeros too |
-| effective MACs | products of a weight and an input, both not 0, where inputs are numbers: images, frames, averages |
-| effective ACs | the same where inputs are spikes: nothing is multiplied, weights are added up |
-| membrane updates | potentials that a step changed, and all of the first step |
+| dense | products of every weight and every input, zeros included |
+| effective MACs | products of non-zero weight and input, where inputs are numbers: images, frames, averages |
+| effective ACs | the same where inputs are spikes: weights are added, nothing is multiplied |
+| membrane updates | potentials that a step changed, and all potentials of the first step |
 
-A layer before the first neuron sees the same image at every step and runs once, so it is counted once.
+A layer before the first neuron gets the same image at every step and runs once, so it is counted once.
 
 Source: NeuroBench's synaptic operations and membrane updates (Yik et al. 2025).
 """
@@ -22,13 +22,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
-from plifctl.snn.functional import charge, fire, reset
+from plifctl.evaluation.accuracy import evaluation_mode
+from plifctl.snn.kernels import spiking_step
 from plifctl.snn.layers import Conv, Dropout, Pool
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
 
 PICOJOULES = {"MAC": 4.6, "AC": 0.9}
-"""Of a 32-bit floating-point multiplication with addition, and of an addition alone, in 45 nm CMOS (Horowitz 2014)."""
+"""Energy of a 32-bit floating-point multiply-accumulate and of an addition, in 45 nm CMOS (Horowitz 2014)."""
 
 
 @dataclass
@@ -36,11 +37,11 @@ class LayerOperations:
     """Operations of one layer, summed over samples.
 
     Attributes:
-        name: As in the state dict.
-        dense: Of synapses.
-        effective_macs: Of synapses.
-        effective_acs: Of synapses.
-        updates: Of neurons.
+        name: Name in the state dict.
+        dense: Dense MACs of its synapses.
+        effective_macs: Effective MACs of its synapses.
+        effective_acs: Effective ACs of its synapses.
+        updates: Membrane updates of its neurons.
     """
 
     name: str
@@ -52,77 +53,73 @@ class LayerOperations:
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations of a network, for one sample: the mean over those that were counted.
+    """Operations of a network per sample, the mean over several samples.
 
     Attributes:
-        samples: How many were counted.
-        layers: Those that have synapses or neurons, in order.
+        samples: Number of samples.
+        layers: Layers that have synapses or neurons, in order.
     """
 
     samples: int
     layers: tuple[LayerOperations, ...]
 
     def total(self, name: str) -> float:
-        """Returns the sum of one of the numbers over all layers."""
+        """Returns the sum of a number, given by its name, over all layers."""
         return float(sum(getattr(layer, name) for layer in self.layers))
 
     @property
     def energy(self) -> float:
-        """An estimate of the synapses' energy, joule: effective operations at :data:`PICOJOULES`, no memory traffic."""
+        """Estimated energy of the synapses, joule: effective operations at :data:`PICOJOULES`, no memory access."""
         macs, acs = self.total("effective_macs"), self.total("effective_acs")
         return 1e-12 * (PICOJOULES["MAC"] * macs + PICOJOULES["AC"] * acs)
 
     @property
     def dense_energy(self) -> float:
-        """The same if every product were calculated."""
+        """The same if every product were computed."""
         return 1e-12 * PICOJOULES["MAC"] * self.total("dense")
 
 
 @torch.no_grad()
 def count_operations(model: SpikingNetwork, batches: Iterable[Tensor], T: int) -> Operations:
-    """Runs a network by its definition, in evaluation mode, and counts what it does.
+    """Runs a network by its definition, in evaluation mode, and counts its operations.
 
     Args:
-        model: The network; its mode is left as it was.
-        batches: At least one sample; inputs as the network takes them.
+        model: The network; its mode is restored.
+        batches: At least one sample; inputs of the network.
         T: Time steps, for images.
     """
-    was_training = model.training
-    model.eval()
-    found = {
+    counts = {
         name: LayerOperations(name)
         for name, layer in model.layers.items()
         if isinstance(layer, Conv | nn.Linear | SpikingLayer)
     }
     samples = 0
-    try:
+    with evaluation_mode(model):
         for batch in batches:
             samples += len(batch)
-            _count(model, batch, T, found)
-    finally:
-        model.train(was_training)
-    for layer in found.values():
+            _count_batch(model, batch, T, counts)
+    for layer in counts.values():
         for name in ("dense", "effective_macs", "effective_acs", "updates"):
             setattr(layer, name, getattr(layer, name) / samples)
-    return Operations(samples, tuple(found.values()))
+    return Operations(samples, tuple(counts.values()))
 
 
-def _count(model: SpikingNetwork, batch: Tensor, T: int, found: dict[str, LayerOperations]) -> None:
+def _count_batch(model: SpikingNetwork, batch: Tensor, T: int, counts: dict[str, LayerOperations]) -> None:
     x = batch[None] if batch.dim() == 4 else batch.transpose(0, 1)
     binary = False  # inputs are spikes
     for name, layer in model.layers.items():
         if isinstance(layer, Conv | nn.Linear):
             x = x.flatten(2) if isinstance(layer, nn.Linear) else x
             products = _products(layer, x != 0, layer.weight != 0)
-            found[name].dense += len(x) * _products(layer, torch.ones_like(x[:1]), torch.ones_like(layer.weight))
+            counts[name].dense += len(x) * _products(layer, torch.ones_like(x[:1]), torch.ones_like(layer.weight))
             if binary:
-                found[name].effective_acs += products
+                counts[name].effective_acs += products
             else:
-                found[name].effective_macs += products
+                counts[name].effective_macs += products
             x = layer(x)
         elif isinstance(layer, SpikingLayer):
-            x, updates = _fired(layer, x if len(x) > 1 or batch.dim() == 5 else x.expand(T, *x.shape[1:]))
-            found[name].updates += updates
+            x, updates = _scan_with_updates(layer, x if len(x) > 1 or batch.dim() == 5 else x.expand(T, *x.shape[1:]))
+            counts[name].updates += updates
             binary = True
         elif not isinstance(layer, Dropout):
             x = layer(x)
@@ -130,7 +127,7 @@ def _count(model: SpikingNetwork, batch: Tensor, T: int, found: dict[str, LayerO
 
 
 def _products(layer: Conv | nn.Linear, x: Tensor, weight: Tensor) -> float:
-    """How many products of an input ``[T, N, ...]`` and a weight that both count there are; 1: counts, 0: does not."""
+    """Returns the number of products of an input ``[T, N, ...]`` and a weight that are both 1; they are 0 or 1."""
     flat, weight = x.to(layer.weight).flatten(0, 1), weight.to(layer.weight)
     if isinstance(layer, nn.Linear):
         return float((flat.sum(0, dtype=torch.float64) * weight.sum(0, dtype=torch.float64)).sum())
@@ -138,16 +135,14 @@ def _products(layer: Conv | nn.Linear, x: Tensor, weight: Tensor) -> float:
     return float(F.conv2d(flat, weight, stride=stride, padding=padding).sum(dtype=torch.float64))
 
 
-def _fired(layer: SpikingLayer, x: Tensor) -> tuple[Tensor, float]:
-    """The spikes of ``[T, N, ...]``, and how many potentials were changed."""
-    k, v_threshold, v_reset, soft, _, surrogate, width = layer.dynamics(x)
-    v = torch.full_like(x[0], v_reset)
-    updates, spikes = float(v.numel()), []
-    for t, x_t in enumerate(x):
-        h = charge(x_t, v, k, v_reset)
-        spike = fire(h, v_threshold, surrogate, width)
-        after = reset(h, spike, v_threshold, v_reset, soft=soft, detach=True)
-        updates += float((after != v).sum()) if t else 0.0
-        v = after
+def _scan_with_updates(layer: SpikingLayer, x: Tensor) -> tuple[Tensor, float]:
+    """Returns the spikes of inputs ``[T, N, ...]``, and the number of potentials changed."""
+    dynamics = layer.dynamics(x)
+    v: Tensor | None = None
+    updates, spikes = 0.0, []
+    for x_t in x:
+        spike, v_after = spiking_step(x_t, v, dynamics)
+        updates += float(v_after.numel() if v is None else (v_after != v).sum())
+        v = v_after
         spikes.append(spike)
     return torch.stack(spikes), updates

@@ -1,14 +1,14 @@
-"""What a network consists of, from its structure alone: shapes, parameters and operations of each layer. No torch.
+"""Summary of a network from its structure alone: shapes, parameters and operations of each layer. No torch.
 
 Operations are those of evaluation, for one sample at one time step, by kind:
 
-| kind | of | counted |
+| kind | layers | counted |
 |---|---|---|
-| MACs | convolutions, fully connected layers | dense: zeros count, a padded border and a bias do not |
-| updates | spiking layers | one for each neuron: charge, fire and reset together |
-| multiply-adds | batch norm | one for each value: scale and shift |
-| comparisons | max pooling | k² − 1 for each value that comes out |
-| adds | average pooling and the vote | n − 1 for each mean of n |
+| MACs | convolutions, fully connected layers | dense: zeros count, padding and bias do not |
+| updates | spiking layers | one per neuron: charge, fire and reset together |
+| multiply-adds | batch norm | one per value: scale and shift |
+| comparisons | max pooling | k² − 1 per output value |
+| adds | average pooling and the vote | n − 1 per mean of n |
 
 Source: dense MACs as NeuroBench's synaptic operations count them: all weights and inputs 1, outputs summed.
 """
@@ -39,22 +39,22 @@ Kind = Literal["MACs", "updates", "multiply-adds", "comparisons", "adds"]
 
 @dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """One layer.
+    """Summary of one layer.
 
     Attributes:
-        name: As in the state dict; ``vote`` has no entry there.
-        notation: As in the structure, e.g. ``c128k3s1``.
-        what: The same in words.
-        shape: Of one sample at one time step, after the layer.
+        name: Name in the state dict; ``vote`` has no entry there.
+        notation: Notation in the structure, e.g. ``c128k3s1``.
+        description: The same in words.
+        shape: Output shape of one sample at one time step.
         parameters: Number of learnable values.
-        operations: For one sample at one time step.
-        kind: Which operations; None where there are none.
-        runs: How often the layer runs for one sample: T times, or once where its input is the same at each step.
+        operations: Number of operations for one sample at one time step.
+        kind: Kind of these operations; None where there are none.
+        runs: Number of times that the layer runs for one sample: T, or 1 where its input is the same at each step.
     """
 
     name: str
     notation: str
-    what: str
+    description: str
     shape: tuple[int, ...]
     parameters: int
     operations: int
@@ -65,31 +65,31 @@ class LayerSummary:
 def summarize_network(
     network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, T: int, *, static: bool
 ) -> list[LayerSummary]:
-    """Returns what each layer of a network is, has and does.
+    """Returns a summary of each layer of a network.
 
     Args:
-        network: Its structure.
+        network: The network.
         neuron: The neuron of every SN layer.
         shape: ``(C, H, W)`` of the input.
         classes: Number of classes.
-        T: Time steps.
-        static: The input is an image, the same at each step: what stands before the first neuron runs once.
+        T: Number of time steps.
+        static: The input is an image, the same at each step: the layers before the first neuron run once.
 
     Raises:
         ValueError: The structure does not fit the input or the classes.
     """
     layers = parse_structure(network.structure)
-    found: list[LayerSummary] = []
+    summaries: list[LayerSummary] = []
     before: tuple[int, ...] = shape
     once = static
     for name, layer, after in zip(layer_names(layers), layers, shapes_after(layers, shape, classes), strict=True):
         once = once and layer != Plain("spiking")
         operations, kind = _operations(layer, before, after)
-        found.append(
+        summaries.append(
             LayerSummary(
                 name=name,
                 notation=notation(layer),
-                what=_in_words(layer, neuron),
+                description=_describe(layer, neuron),
                 shape=after,
                 parameters=_parameters(layer, neuron, before),
                 operations=operations,
@@ -98,11 +98,11 @@ def summarize_network(
             )
         )
         before = after
-    return found
+    return summaries
 
 
 def total_operations(layers: Iterable[LayerSummary]) -> dict[Kind, tuple[int, int]]:
-    """Returns the operations of each kind in all layers: for one time step, and for a whole sample."""
+    """Returns the operations of each kind in all layers: for one time step, and for a sample."""
     sums: dict[Kind, tuple[int, int]] = {}
     for layer in layers:
         if layer.kind is not None:
@@ -111,7 +111,7 @@ def total_operations(layers: Iterable[LayerSummary]) -> dict[Kind, tuple[int, in
     return sums
 
 
-def _in_words(layer: Layer, neuron: NeuronSpec) -> str:
+def _describe(layer: Layer, neuron: NeuronSpec) -> str:
     match layer:
         case Conv(_, kernel, stride, bias):
             return f"convolution {kernel}×{kernel}" + f", stride {stride}" * (stride > 1) + ", bias" * bias
@@ -120,7 +120,7 @@ def _in_words(layer: Layer, neuron: NeuronSpec) -> str:
         case Linear():
             return "fully connected"
         case Vote(voters):
-            return f"vote of {voters} a class"
+            return f"vote of {voters} per class"
         case Plain("spiking"):
             return f"{neuron.kind.upper()} neurons" + f", τ per {neuron.tau_per}" * (neuron.tau_per != "layer")
         case Plain(kind):
@@ -136,7 +136,7 @@ def _parameters(layer: Layer, neuron: NeuronSpec, before: tuple[int, ...]) -> in
         case Plain("batch-norm"):
             return 2 * before[0]  # γ and β; the running statistics are not learnt
         case Plain("spiking"):
-            # of a fully connected layer before[0] is the number of its features
+            # for a fully connected layer before[0] is the number of features
             own = {"layer": 1, "channel": before[0], "neuron": prod(before)}[neuron.tau_per]
             return own * (neuron.kind == "plif") + neuron.learn_threshold + neuron.learn_surrogate_width
         case _:
@@ -163,7 +163,7 @@ def _operations(layer: Layer, before: tuple[int, ...], after: tuple[int, ...]) -
 
 
 def _taps(size: int, kernel: int, stride: int) -> int:
-    """How many products a convolution takes along one axis in all places, the border of zeros left out.
+    """Returns the number of products of a convolution along one axis at all positions, without the padding.
 
     Example:
         >>> _taps(4, 3, 1)  # 2 + 3 + 3 + 2

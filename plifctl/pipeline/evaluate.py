@@ -16,8 +16,9 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
 from plifctl.errors import UsageError, did_you_mean
-from plifctl.evaluation.accuracy import Evaluation, Latency, record_spikes
+from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
+from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
 from plifctl.pipeline.device import choose_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -176,7 +177,7 @@ def _reported(loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progre
     """Yields inputs and labels of the test samples, reporting each batch."""
     steps = -(-len(rows) // spec.train.batch_size)
     with progress(f"testing {spec.title}", "batches") as task:
-        for step, batch in enumerate(loader.plain(rows), 1):
+        for step, batch in enumerate(loader.evaluation_batches(rows), 1):
             yield batch.x, batch.labels
             task.update(step, steps)
 
@@ -189,7 +190,7 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
     """Yields inputs of two samples at a time: the spikes of all their steps are in memory at once."""
-    for batch in loader.plain(rows):
+    for batch in loader.evaluation_batches(rows):
         for start in range(0, len(batch.x), 2):
             yield batch.x[start : start + 2]
 
@@ -259,7 +260,7 @@ def _result(
         confusion=confusion.tolist(),
         layers=[LayerActivity(name, taus[name], rate) for name, rate in found.firing_rate.items()],
         accuracy_after_steps=(found.over_time == found.labels).mean(1).tolist(),
-        latency=_latency(found.latency()),
+        latency=_latency(measure_latency(found.over_time, found.labels)),
         operations=None if counted is None else _operations(counted),
         spikes=spikes,
     )
@@ -273,10 +274,10 @@ def _latency(latency: Latency) -> dict[str, Any]:
         return {"mean": float(steps.mean()), **percentiles}
 
     return {
-        "first_right": summary(latency.first),
-        "right_from": summary(latency.settled),
-        "never_right": latency.never,
-        "wrong_at_the_end": latency.wrong,
+        "first_right": summary(latency.first_correct),
+        "right_from": summary(latency.stable_from),
+        "never_right": latency.never_correct,
+        "wrong_at_the_end": latency.wrong_at_end,
     }
 
 

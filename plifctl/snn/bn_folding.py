@@ -1,6 +1,6 @@
 """Batch normalisation folded into the convolutions before it: the same network with fewer layers, for evaluation.
 
-With its running statistics, batch norm is an affine map of each channel, and so is part of the convolution it follows:
+With its running statistics batch norm is an affine map of each channel, so the convolution before it can contain it:
 
     γ (w ∗ x + b − μ) / √(σ² + ε) + β  =  (w s) ∗ x + ((b − μ) s + β),   s = γ / √(σ² + ε)
 
@@ -24,17 +24,17 @@ _BATCH_NORM = Plain("batch-norm")
 
 @torch.no_grad()
 def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
-    """Returns the network that ``model`` is in evaluation, without the batch norms that follow a convolution.
+    """Returns the network equal to ``model`` in evaluation, without the batch norms that follow a convolution.
 
-    Several in a row are folded one after the other. One that follows something else is kept, also one before a
-    convolution: its shift does not reach the zeros of the border. :func:`fold_targets` tells them apart.
+    Several in a row are folded one after the other. A batch norm after any other layer is kept, even directly before a
+    convolution: its shift does not apply to the zeros of the padding. :func:`fold_targets` tells them apart.
 
     Args:
-        model: It is not changed, and shares no weights with what is returned.
+        model: It is not changed, and shares no weights with the result.
 
     Returns:
-        A network in evaluation mode, of ``model``'s type and device; in its structure the convolutions that have taken
-        up a batch norm are ``c…b``. In float64 its potentials are those of ``model`` to 1e-9; in float32 a spike
+        A network in evaluation mode, of ``model``'s type and device; convolutions with a folded batch norm are written
+        ``c…b`` in its structure. In float64 its potentials equal those of ``model`` to 1e-9; in float32 a spike
         differs only where the potential is within rounding of the threshold.
 
     Example:
@@ -47,38 +47,39 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
         'c4k3s1b-SN-FC20-SN-APk10s10'
     """
     weights = model.state_dict()
-    into = fold_targets(model.network)
+    targets = fold_targets(model.network)
     kept: list[Layer] = []
-    taken: list[dict[str, Tensor]] = []  # the weights of each layer kept, by their name in it
+    kept_weights: list[dict[str, Tensor]] = []  # of each layer kept, by their name in it
     layers = parse_structure(model.network.structure)
-    for layer, name in zip(layers, layer_names(layers), strict=True):
+    for name, layer in zip(layer_names(layers), layers, strict=True):
         prefix = f"layers.{name}."
-        own = {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
-        if into.get(name) is not None:
-            norm, before = model.layers[name], kept[-1]
+        layer_weights = {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
+        if targets.get(name) is not None:
+            norm, conv = model.layers[name], kept[-1]
             assert isinstance(norm, BatchNorm)
-            assert isinstance(before, Conv)
-            taken[-1] = _folded(taken[-1], own, norm.eps)
-            kept[-1] = replace(before, bias=True)
+            assert isinstance(conv, Conv)
+            kept_weights[-1] = _fold_weights(kept_weights[-1], layer_weights, norm.eps)
+            kept[-1] = replace(conv, bias=True)
         else:
             kept.append(layer)
-            taken.append(own)
+            kept_weights.append(layer_weights)
     network = model.network.model_copy(update={"structure": structure_of(kept)})
-    folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
+    with torch.random.fork_rng(devices=[]):  # its first weights are random numbers
+        folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
     like = next(weight for weight in weights.values() if weight.is_floating_point())
     folded.to(like.device, like.dtype)
     folded.load_state_dict(
         {
             f"layers.{name}.{key}": weight
-            for name, own in zip(layer_names(kept), taken, strict=True)
-            for key, weight in own.items()
+            for name, layer_weights in zip(layer_names(kept), kept_weights, strict=True)
+            for key, weight in layer_weights.items()
         }
     )
     return folded.eval()
 
 
 def fold_targets(network: NetworkSpec) -> dict[str, str | None]:
-    """Returns of each batch norm of a network the convolution that it is folded into; None where it cannot be.
+    """Returns the convolution that each batch norm of a network folds into; None where there is none before it.
 
     Example:
         >>> fold_targets(
@@ -87,18 +88,18 @@ def fold_targets(network: NetworkSpec) -> dict[str, str | None]:
         {'bn0': None, 'bn1': 'conv0', 'bn2': 'conv0'}
     """
     layers = parse_structure(network.structure)
-    found: dict[str, str | None] = {}
-    conv: str | None = None  # the one that everything since is part of
+    targets: dict[str, str | None] = {}
+    conv: str | None = None  # the convolution that only batch norms separate from here
     for name, layer in zip(layer_names(layers), layers, strict=True):
         if layer == _BATCH_NORM:
-            found[name] = conv
+            targets[name] = conv
         else:
             conv = name if isinstance(layer, Conv) else None
-    return found
+    return targets
 
 
-def _folded(conv: dict[str, Tensor], norm: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
-    """The weights of one convolution that does what it and a batch norm do; taken in float64, rounded once."""
+def _fold_weights(conv: dict[str, Tensor], norm: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
+    """Returns the weights of one convolution equal to a convolution and a batch norm; float64, rounded once."""
     weight = conv["weight"].double()
     mean, bias = norm["running_mean"].double(), conv.get("bias")
     scale = norm["weight"].double() * (norm["running_var"].double() + eps).rsqrt()

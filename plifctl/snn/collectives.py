@@ -1,4 +1,4 @@
-"""Sums over the processes of a data-parallel training; in one process they are what they are."""
+"""Sums over the processes of a data-parallel training; a single process gets its own values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
-class _Summed(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         total = x.clone()
@@ -25,9 +25,9 @@ class _Summed(torch.autograd.Function):
         return total
 
 
-def summed(x: Tensor) -> Tensor:
-    """Returns ``x`` summed over all processes; each gets the gradient of all of them."""
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Returns ``x`` summed over all processes; each receives the gradients of all of them."""
     if world_size() == 1:
         return x
-    total: Tensor = _Summed.apply(x)  # type: ignore[no-untyped-call]
+    total: Tensor = _AllReduceSum.apply(x)  # type: ignore[no-untyped-call]
     return total

@@ -1,6 +1,6 @@
-"""The definition: charge, fire, reset, surrogate, vote and losses as pure functions of tensors.
+"""The definition: charge, fire, reset, surrogate and vote as pure functions of tensors.
 
-Time is the first dimension of every sequence; the membrane potential is passed in and handed back.
+Time is the first dimension of every sequence; the membrane potential is passed in and returned.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from plifctl.config.choices import Surrogate
 
 
 class Dynamics(NamedTuple):
-    """What a layer of neurons does from one step to the next.
+    """Parameters of a layer of neurons.
 
     Attributes:
         k: 1/τ: a scalar, ``[C, 1, 1]`` or ``[C, H, W]`` of maps, ``[F]`` of features.
         v_threshold: Firing threshold, a scalar.
         v_reset: Reset potential.
         soft: Subtract the threshold after a spike, instead of going to v_reset.
-        detach_reset: Leave the spike of the reset out of the gradient.
+        detach_reset: Ignore the spike of the reset in the gradient.
         surrogate: See :func:`surrogate_derivative`.
-        width: Of the surrogate, a scalar.
+        width: Width of the surrogate, a scalar.
     """
 
     k: Tensor
@@ -66,13 +66,13 @@ def charge(x: Tensor, v: Tensor, k: Tensor | float, v_reset: float) -> Tensor:
 
 
 def surrogate_derivative(x: Tensor, surrogate: Surrogate, width: Tensor | float = 1.0) -> Tensor:
-    """Returns what stands for the derivative of the step function, g(x/w)/w.
+    """Returns the derivative used in place of the step function's, g(x/w)/w.
 
     Args:
         x: Distance to the threshold, H − V_th.
         surrogate: ``arctan`` g(u) = 1/(1 + (πu)²); ``sigmoid`` g(u) = s(u)(1 − s(u)), s the logistic function;
             ``rectangular`` g(u) = 1 where |u| < 1/2, else 0; ``triangular`` g(u) = max(0, 1 − |u|).
-        width: w; the integral over x is 1 whatever it is.
+        width: w; the integral over x is 1 for every w.
 
     Source: supplement F (arctan, w = 1).
     """
@@ -115,7 +115,7 @@ def fire(
         h: Potential before firing.
         v_threshold: A scalar or broadcastable to ``h``.
         surrogate: See :func:`surrogate_derivative`.
-        width: w, a scalar; one that is learnt has the gradient that σ(x/w) would have, −x/w · g(x/w)/w.
+        width: w, a scalar; if learnt, its gradient is that of σ(x/w), −x/w · g(x/w)/w.
 
     Source: Eq. 3 and 13, supplement F.
     """
@@ -134,7 +134,7 @@ def reset(
         spike: Spikes, shape of ``h``.
         v_threshold: Firing threshold.
         v_reset: Reset potential.
-        soft: Which of the two.
+        soft: Use the soft reset.
         detach: Ignore S_t of this equation in the gradient (supplement F).
 
     Source: Eq. 4.
@@ -148,74 +148,25 @@ def vote(spikes: Tensor, voters: int) -> Tensor:
 
     Source: Sec. 4.1, the voting layer APk10s10.
     """
-    dtype = torch.promote_types(spikes.dtype, torch.float32)  # tenths are no numbers of half precision
+    dtype = torch.promote_types(spikes.dtype, torch.float32)  # half precision cannot represent tenths
     return spikes.view(*spikes.shape[:-1], spikes.shape[-1] // voters, voters).mean(-1, dtype=dtype)
 
 
 def predict(rates: Tensor) -> Tensor:
     """Returns the class with the highest mean rate, ``[T, N, C]`` to ``[N]``; of equal rates the lowest class.
 
-    Rates are multiples of 1/voters, so equal ones are frequent; their sums are rounded to 1e-4 before they are
-    compared, or the winner would depend on the order of addition, which changes with the size of the batch.
+    Rates are multiples of 1/voters, so ties are frequent. Their sums are rounded to 1e-4 before they are compared:
+    otherwise the winner would depend on the order of addition, which changes with the batch size.
 
     Source: Sec. 3.7.
     """
-    return _highest(rates.sum(0, dtype=torch.float64))
+    return _argmax(rates.sum(0, dtype=torch.float64))
 
 
 def predict_over_time(rates: Tensor) -> Tensor:
-    """Returns what :func:`predict` would if the network stopped after each step, ``[T, N, C]`` to ``[T, N]``."""
-    return _highest(rates.cumsum(0, dtype=torch.float64))
+    """Returns the prediction after each step if the network stopped there, ``[T, N, C]`` to ``[T, N]``."""
+    return _argmax(rates.cumsum(0, dtype=torch.float64))
 
 
-def _highest(sums: Tensor) -> Tensor:
+def _argmax(sums: Tensor) -> Tensor:
     return (sums * 1e4).round().argmax(-1)
-
-
-def hash_keys(*parts: Tensor | int) -> Tensor:
-    """Mixes integers into 64-bit keys, the same on every device (SplitMix64's finaliser after each part).
-
-    Args:
-        parts: Integers, or int64 tensors that broadcast against each other.
-
-    Returns:
-        int64 tensor of the broadcast shape.
-    """
-    key = torch.zeros((), dtype=torch.int64)
-    for part in parts:  # a number goes to wherever the key is, never the other way round: nothing waits for a GPU
-        key = _mix(key + part - 7046029254386353131)  # 0x9E3779B97F4A7C15 as int64
-    return key
-
-
-def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9 as int64
-    z = (z ^ _shift(z, 27)) * -7723592293110705685  # 0x94D049BB133111EB
-    return z ^ _shift(z, 31)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right: int64's own is arithmetic."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def uniform(keys: Tensor) -> Tensor:
-    """Returns float32 numbers in [0, 1), uniform if the keys come from :func:`hash_keys`."""
-    return _shift(keys, 40).to(torch.float32) * 2.0**-24
-
-
-def held_dropout_mask(keys: Tensor, features: int, p: float) -> Tensor:
-    """Returns a dropout mask for each sample, to be held over all time steps: 0 or 1/(1 − p).
-
-    Args:
-        keys: int64 ``[N]``, one key a sample; equal keys give equal masks, on any device and in any batch.
-        features: Number of features masked.
-        p: Probability of dropping, to the next multiple of 2⁻¹⁶.
-
-    Returns:
-        float32 ``[N, features]``.
-
-    Source: the published code draws one mask a sample and keeps it over T.
-    """
-    words = torch.arange(-(-features // 4), dtype=torch.int64, device=keys.device)
-    parts = hash_keys(keys[:, None], words).view(torch.int16)[:, :features]  # four numbers to a word
-    return (parts >= round(p * 2**16) - 2**15).to(torch.float32) / (1.0 - p)

@@ -1,4 +1,4 @@
-"""Losses of votes over time. All take the votes ``[T, N, C]`` and target distributions ``[N, C]``, one-hot mostly."""
+"""Losses of votes over time: all take the votes ``[T, N, C]`` and target distributions ``[N, C]``, mostly one-hot."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def mse_per_step(rates: Tensor, targets: Tensor) -> Tensor:
 def mse_rate(rates: Tensor, targets: Tensor) -> Tensor:
     """Returns the MSE of the mean rate over T to the target; arguments as :func:`mse_per_step`.
 
-    Source: the published training scripts.
+    Source: the authors' training scripts.
     """
     return (rates.mean(0) - targets).square().mean()
 
@@ -39,7 +39,7 @@ def ce_rate(rates: Tensor, targets: Tensor) -> Tensor:
 
 
 def tet(rates: Tensor, targets: Tensor, weight: float) -> Tensor:
-    """Returns (1 − λ) · mean over t of the cross-entropy at t + λ · mean square distance of the votes from 1.
+    """Returns (1 − λ) · mean over t of the cross-entropy at t + λ · mean squared distance of the votes from 1.
 
     Args:
         rates: Output of the voting layer, ``[T, N, C]``.
@@ -63,5 +63,5 @@ def loss_function(train: TrainSpec) -> Loss:
         case "ce-rate":
             return ce_rate
         case "tet":
-            assert train.tet_weight is not None  # held by TrainSpec
+            assert train.tet_weight is not None  # checked by TrainSpec
             return partial(tet, weight=train.tet_weight)

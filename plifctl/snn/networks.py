@@ -9,41 +9,53 @@ import torch
 from torch import Tensor, nn
 
 from plifctl.config import structure
+from plifctl.config.choices import Kernel
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
-from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
+from plifctl.snn.kernels import held_dropout, spiking_stage, spiking_step
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Pool
 from plifctl.snn.neurons import SpikingLayer
 
 Observer = Callable[[str, Tensor], None]
-"""Is handed the name of each spiking layer and its spikes ``[T, N, ...]``."""
+"""Called with the name of each spiking layer and its spikes ``[T, N, ...]``."""
+
+NeuronState = dict[str, Tensor]
+"""Membrane potential of each spiking layer by name, ``[N, ...]``."""
 
 
-class FiringRates:
-    """Counts the spikes of each spiking layer, before pooling, over as many batches as it is handed to."""
+class SpikeCounter:
+    """Counts the spikes of each spiking layer, before pooling, over any number of batches."""
 
     def __init__(self) -> None:
         self._spikes: dict[str, Tensor] = {}
-        self._neurons: dict[str, int] = {}
+        self._neuron_steps: dict[str, int] = {}
 
-    def add(self, name: str, count: Tensor, neurons: int) -> None:
-        """Adds the ``count`` of spikes of a layer; ``neurons`` is how many there could have been."""
-        self._spikes[name] = self._spikes[name] + count if name in self._spikes else count
-        self._neurons[name] = self._neurons.get(name, 0) + neurons
+    def add(self, name: str, spike_count: Tensor, neuron_steps: int) -> None:
+        """Adds the spikes of a layer; ``neuron_steps`` is their largest possible number."""
+        self._spikes[name] = self._spikes[name] + spike_count if name in self._spikes else spike_count
+        self._neuron_steps[name] = self._neuron_steps.get(name, 0) + neuron_steps
 
     def counts(self) -> dict[str, tuple[float, int]]:
-        """Returns of each layer the spikes, and how many there could have been."""
-        return {name: (float(count), self._neurons[name]) for name, count in self._spikes.items()}
+        """Returns the number of spikes of each layer, and the largest number possible."""
+        return {name: (float(count), self._neuron_steps[name]) for name, count in self._spikes.items()}
 
 
-def rates_of(counts: Iterable[dict[str, tuple[float, int]]]) -> dict[str, float]:
-    """Returns the spikes per neuron and step of each layer, 0…1, of what one process or several counted."""
+def firing_rates(counts: Iterable[dict[str, tuple[float, int]]]) -> dict[str, float]:
+    """Returns the spikes per neuron and step of each layer, 0…1, from the counts of one or several processes."""
     parts = list(counts)
     return {name: sum(part[name][0] for part in parts) / sum(part[name][1] for part in parts) for name in parts[0]}
 
 
 class _Stage(NamedTuple):
-    """Layers that are done in one: spiking neurons, batch norm before them, pooling after them."""
+    """Layers that are computed together: batch norm, spiking neurons, pooling.
+
+    Attributes:
+        name: Name of the spiking layer.
+        norm: Batch norm before it.
+        spiking: The spiking layer.
+        pool: Pooling after it.
+        layers: Number of layers in the stage.
+    """
 
     name: str
     norm: BatchNorm | None
@@ -52,21 +64,21 @@ class _Stage(NamedTuple):
     layers: int
 
 
-def _stage_at(layers: list[tuple[str, nn.Module]], number: int, *, whole: bool) -> _Stage | None:
-    """Returns the stage that begins at a layer, if one does; without the pooling where ``whole`` spikes are wanted."""
-    norm = layers[number][1]
-    at = number + isinstance(norm, BatchNorm)
+def _stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: bool) -> _Stage | None:
+    """Returns the stage that begins with the layer at ``index``; None where none does."""
+    norm = layers[index][1]
+    at = index + isinstance(norm, BatchNorm)
     name, spiking = layers[at] if at < len(layers) else ("", None)
     if not isinstance(spiking, SpikingLayer):
         return None
     pool = layers[at + 1][1] if at + 1 < len(layers) else None
-    inside = isinstance(pool, Pool) and pool.kernel == pool.stride and not whole
+    included = isinstance(pool, Pool) and pool.kernel == pool.stride and with_pooling
     return _Stage(
         name,
         norm if isinstance(norm, BatchNorm) else None,
         spiking,
-        pool if isinstance(pool, Pool) and inside else None,
-        at - number + 1 + inside,
+        pool if isinstance(pool, Pool) and included else None,
+        at - index + 1 + included,
     )
 
 
@@ -80,7 +92,7 @@ class SpikingNetwork(nn.Module):
         neuron: The neuron of every SN layer.
         input_shape: ``(C, H, W)`` of one frame or image.
         classes: Number of classes; the structure must end in as many votes.
-        kernel: How the spiking layers scan over time.
+        kernel: Implementation of the spiking layers.
 
     Raises:
         ValueError: The structure does not fit the input or the classes.
@@ -102,14 +114,14 @@ class SpikingNetwork(nn.Module):
         self.kernel: Kernel = kernel
         layers = structure.parse_structure(network.structure)
         shape: tuple[int, ...] = input_shape
-        after = structure.shapes_after(layers, input_shape, classes)
-        for name, layer, shape_after in zip(structure.layer_names(layers), layers, after, strict=True):
-            module = self._module(layer, shape)
+        shapes_after = structure.shapes_after(layers, input_shape, classes)
+        for name, layer, shape_after in zip(structure.layer_names(layers), layers, shapes_after, strict=True):
+            module = self._build_module(layer, shape)
             if module is not None:
                 self.layers[name] = module
             shape = shape_after
 
-    def _module(self, layer: structure.Layer, shape: tuple[int, ...]) -> nn.Module | None:
+    def _build_module(self, layer: structure.Layer, shape: tuple[int, ...]) -> nn.Module | None:
         match layer:
             case structure.Conv(channels, size, stride, bias):
                 return Conv(shape[0], channels, size, stride, bias=bias)
@@ -134,16 +146,16 @@ class SpikingNetwork(nn.Module):
         *,
         keys: Tensor | None = None,
         observe: Observer | None = None,
-        firing: FiringRates | None = None,
+        counter: SpikeCounter | None = None,
     ) -> Tensor:
-        """Runs the network from rest.
+        """Runs the network, all neurons starting at rest.
 
         Args:
             x: Event frames ``[N, T, C, H, W]``, or images ``[N, C, H, W]`` that are shown for ``T`` steps.
             T: Number of time steps, for images.
-            keys: int64 ``[N]``, what each sample's dropout masks are drawn from; in training only.
-            observe: Called with each spiking layer's name and spikes.
-            firing: Is told how many spikes there were.
+            keys: int64 ``[N]``, from which each sample's dropout masks are drawn; required in training.
+            observe: Called with each spiking layer's name and spikes, before pooling.
+            counter: Counts the spikes of each layer.
 
         Returns:
             The vote of each class at each step, ``[T, N, classes]``.
@@ -151,31 +163,73 @@ class SpikingNetwork(nn.Module):
         if x.dim() == 4:
             if T is None:
                 raise ValueError("images need T, the number of time steps")
-            x = x[None]  # the layers before the first neuron see one step, the same for every t
+            x = x[None]  # the layers before the first neuron run once: their input is the same at every step
         else:
             x, T = x.transpose(0, 1), x.shape[1]
         if self.training and keys is None:
-            raise ValueError("training needs keys, one a sample, to draw the dropout masks from")
+            raise ValueError("training needs keys, one per sample, to draw the dropout masks from")
         layers = list(self.layers.items())
-        number = 0
-        while number < len(layers):
-            layer = layers[number][1]
+        index = 0
+        while index < len(layers):
+            layer = layers[index][1]
             if isinstance(layer, Dropout):
-                x = held_dropout(x, keys, number, layer.p, self.kernel) if self.training and keys is not None else x
+                x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
             elif isinstance(layer, nn.Linear):
                 x = layer(x.flatten(2))
-            elif (stage := _stage_at(layers, number, whole=observe is not None)) is not None:
-                spikes = spiking_stage(x, T, stage.spiking.dynamics(x), stage.norm, stage.pool, self.kernel)
-                x = spikes.pooled
-                if firing is not None:
-                    firing.add(stage.name, spikes.fired, spikes.neurons)
+            elif (stage := _stage_at(layers, index, with_pooling=observe is None)) is not None:
+                output = spiking_stage(x, T, stage.spiking.dynamics(x), stage.norm, stage.pool, self.kernel)
+                x = output.pooled
+                if counter is not None:
+                    counter.add(stage.name, output.spike_count, output.neuron_steps)
                 if observe is not None:
                     observe(stage.name, x)
-                number += stage.layers - 1
+                index += stage.layers - 1
             else:
                 x = layer(x)
-            number += 1
+            index += 1
         return vote(x, self.voters)
+
+    def step(self, frame: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
+        """Runs one time step; the caller keeps the state of the neurons.
+
+        Steps over the frames of a sequence give the votes that :meth:`forward` gives for all of them. The network must
+        be in evaluation mode.
+
+        Args:
+            frame: One event frame or image per sample, ``[N, C, H, W]``.
+            state: What the step before returned; None: all neurons are at rest.
+
+        Returns:
+            The vote of each class at this step, ``[N, classes]``, and the state after it; ``state`` is not changed.
+
+        Raises:
+            RuntimeError: The network is in training mode.
+
+        Example:
+            >>> structure = "c4k3s1-BN-SN-FC20-SN-APk10s10"
+            >>> spec = NetworkSpec(name="s", structure=structure, dropout=0.0, batch_norm="per-step")
+            >>> lif = NeuronSpec(
+            ...     kind="lif", tau=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True
+            ... )
+            >>> model, state = SpikingNetwork(spec, lif, (1, 8, 8), classes=2).eval(), None
+            >>> for frame in torch.rand(5, 1, 1, 8, 8):
+            ...     rates, state = model.step(frame, state)
+            >>> rates.shape, list(state)
+            (torch.Size([1, 2]), ['sn0', 'sn1'])
+        """
+        if self.training:
+            raise RuntimeError("step() needs evaluation mode: call eval() first")
+        x, new_state = frame[None], {}
+        for name, layer in self.layers.items():
+            if isinstance(layer, SpikingLayer):
+                previous = None if state is None else state[name]
+                spikes, new_state[name] = spiking_step(x[0], previous, layer.dynamics(x))
+                x = spikes[None]
+            elif isinstance(layer, nn.Linear):
+                x = layer(x.flatten(2))
+            elif not isinstance(layer, Dropout):
+                x = layer(x)
+        return vote(x[0], self.voters), new_state
 
     def spiking_layers(self) -> dict[str, SpikingLayer]:
         """Returns the spiking layers by name, in order."""

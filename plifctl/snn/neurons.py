@@ -1,4 +1,4 @@
-"""Spiking neurons as modules: a thin shell that holds what may be learnt of them."""
+"""Spiking neurons as modules that hold the learnable parameters; the kernels compute with them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from plifctl.snn.functional import Dynamics, tau_to_a
 class SpikingLayer(nn.Module):
     """A layer of PLIF or LIF neurons.
 
-    Parameters are what is learnt and nothing else: of PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and if the spec
-    says so ``v_threshold`` and ``log_width``, the logarithm of the surrogate's width, which keeps it above 0.
+    Its parameters are exactly what is learnt: for PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and if the spec
+    says so ``v_threshold`` and ``log_width``, the logarithm of the surrogate's width, which keeps the width positive.
 
     Args:
         spec: The neuron.
-        shape: Of the layer, ``(C, H, W)`` or ``(F,)``.
+        shape: Shape of the layer, ``(C, H, W)`` or ``(F,)``.
     """
 
     a: Tensor | None
@@ -27,16 +27,17 @@ class SpikingLayer(nn.Module):
     def __init__(self, spec: NeuronSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.spec = spec
-        many = {"layer": (), "channel": (shape[0], *(1 for _ in shape[1:])), "neuron": shape}[spec.tau_per]
-        self._learn("a", torch.full(many, tau_to_a(spec.start_tau)) if spec.kind == "plif" else None)
-        self._learn("v_threshold", torch.tensor(spec.v_threshold) if spec.learn_threshold else None)
-        self._learn("log_width", torch.tensor(spec.surrogate_width).log() if spec.learn_surrogate_width else None)
+        tau_shape = {"layer": (), "channel": (shape[0], *(1 for _ in shape[1:])), "neuron": shape}[spec.tau_per]
+        self._add_parameter("a", torch.full(tau_shape, tau_to_a(spec.start_tau)) if spec.kind == "plif" else None)
+        self._add_parameter("v_threshold", torch.tensor(spec.v_threshold) if spec.learn_threshold else None)
+        log_width = torch.tensor(spec.surrogate_width).log()
+        self._add_parameter("log_width", log_width if spec.learn_surrogate_width else None)
 
-    def _learn(self, name: str, start: Tensor | None) -> None:
+    def _add_parameter(self, name: str, start: Tensor | None) -> None:
         self.register_parameter(name, None if start is None else nn.Parameter(start))
 
     def dynamics(self, x: Tensor) -> Dynamics:
-        """Returns what the kernels need, on the device and in the type (float32 at least) of the input ``x``."""
+        """Returns the parameters for the kernels, on the device and in the type (at least float32) of input ``x``."""
         spec = self.spec
         dtype = torch.promote_types(x.dtype, torch.float32)
         return Dynamics(
@@ -51,7 +52,7 @@ class SpikingLayer(nn.Module):
 
     @property
     def tau(self) -> float:
-        """The membrane time constant in time steps, the mean where there are several; infinite where 1/τ is 0."""
+        """Membrane time constant in time steps, the mean where there are several; infinite where 1/τ is 0."""
         return self.spec.start_tau if self.a is None else float(self.a.sigmoid().reciprocal().mean().item())
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Losses and right answers of an epoch's batches, added up where they are, without waiting for a GPU."""
+"""Accumulates loss and correct counts on the device, and copies them to the CPU without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -11,67 +11,67 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Part:
-    """What came of some batches, on its way to the CPU.
+class CopiedSums:
+    """Sums over some batches that are being copied to the CPU.
 
     Attributes:
-        step: Of the epoch, after the last of them.
-        batches: How many.
-        seen: Samples of all ranks.
-        numbers: ``[4]``: sums of losses and right answers over this rank's samples; whether a step failed, and which.
-        there: Once they are; None: now.
+        step: Step of the epoch after the last of these batches.
+        batches: Number of batches.
+        samples: Number of samples of all ranks.
+        values: ``[4]``: sums of losses and correct predictions of this rank; whether a step failed, and which.
+        ready: Event after which ``values`` can be read; None: now.
     """
 
     step: int
     batches: int
-    seen: int
-    numbers: Tensor
-    there: torch.cuda.Event | None
+    samples: int
+    values: Tensor
+    ready: torch.cuda.Event | None
 
-    def told(self) -> tuple[float, float, int | None]:
-        """Waits; returns both sums, and which step failed, counted from 0."""
-        if self.there is not None:
-            self.there.synchronize()
-        loss_sum, correct, failed, which = self.numbers.tolist()
+    def wait(self) -> tuple[float, float, int | None]:
+        """Waits for the copy; returns both sums, and the number of the step that failed, counted from 0, or None."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        loss_sum, correct, failed, which = self.values.tolist()
         return loss_sum, correct, int(which) if failed else None
 
 
-class Sums:
-    """Sums over batches that stay on the device until they are asked for, and are told when they have come.
+class DeviceSums:
+    """Sums over batches that stay on the device until they are copied.
 
     Attributes:
-        batches: Counted since they were last asked for.
-        seen: Samples in them.
+        batches: Number of batches since the last copy.
+        samples: Number of samples in them.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._asked: deque[Part] = deque()
-        self.seen = self.batches = 0
+        self._copies: deque[CopiedSums] = deque()
+        self.samples = self.batches = 0
 
-    def add(self, loss_sum: Tensor, right: Tensor) -> None:
-        """Adds a batch's loss and right answers, on the device alone; whoever has it done counts the batch as well."""
-        self._sums += torch.stack([loss_sum.double(), right.sum(dtype=torch.float64)])
+    def add(self, loss_sum: Tensor, correct: Tensor) -> None:
+        """Adds a batch's loss and correct predictions; only device work, :meth:`count` is called once per batch too."""
+        self._sums += torch.stack([loss_sum.double(), correct.sum(dtype=torch.float64)])
 
-    def count(self, seen: int) -> None:
-        """Counts a batch of so many samples, of all ranks."""
-        self.seen += seen
+    def count(self, samples: int) -> None:
+        """Counts a batch of so many samples of all ranks."""
+        self.samples += samples
         self.batches += 1
 
-    def ask(self, step: int, failure: Tensor) -> None:
-        """Sends for the sums, if there are any, and for what the optimiser says of the steps; begins anew."""
+    def start_copy(self, step: int, failure: Tensor) -> None:
+        """Starts to copy the sums, if there are any, with the optimizer's failure report; the next sums start at 0."""
         if not self.batches:
             return
-        numbers, there = torch.cat([self._sums, failure]), None
-        if numbers.is_cuda:
-            there = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            numbers = numbers.to("cpu", non_blocking=True)
-            there.record(torch.cuda.current_stream(self._sums.device))
-        self._asked.append(Part(step, self.batches, self.seen, numbers, there))
+        values, ready = torch.cat([self._sums, failure]), None
+        if values.is_cuda:
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            values = values.to("cpu", non_blocking=True)
+            ready.record(torch.cuda.current_stream(self._sums.device))
+        self._copies.append(CopiedSums(step, self.batches, self.samples, values, ready))
         self._sums.zero_()
-        self.seen = self.batches = 0
+        self.samples = self.batches = 0
 
-    def take(self, *, latest: bool) -> Iterator[Part]:
-        """Yields what was asked for, in order; the last of it only if the ``latest`` is wanted."""
-        while len(self._asked) > (not latest):
-            yield self._asked.popleft()
+    def pop_ready(self, *, include_latest: bool) -> Iterator[CopiedSums]:
+        """Yields the started copies in order; the latest one, which may not have arrived, only on request."""
+        while len(self._copies) > (not include_latest):
+            yield self._copies.popleft()

@@ -1,7 +1,7 @@
-"""Per-layer metrics of an epoch: time constants, gradients, memory.
+"""Per-layer metrics of an epoch: time constants, gradient norms, weights over τ, memory.
 
-:class:`LayerMetrics` watches one network. It adds up the gradients' norms on the device, without waiting for it, and
-looks at everything else once an epoch.
+:class:`LayerMetrics` sums the norms of the gradients on the device, without waiting for it, and computes everything
+else once per epoch.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
 from plifctl.training.process import peak_memory
 
-_ABOVE_ZERO = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_POSITIVE_EDGES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
-EDGES = (*(-edge for edge in reversed(_ABOVE_ZERO)), 0.0, *_ABOVE_ZERO)
+EDGES = (*(-edge for edge in reversed(_POSITIVE_EDGES)), 0.0, *_POSITIVE_EDGES)
 """Edges of the histogram of W_fc/τ, the same for every run and epoch: 0 and ±1, ±0.5, ±0.2, … ±0.001."""
 
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-"""Of W_fc/τ: the share of weights that lie at or below each of its quantiles."""
+"""Probabilities of the quantiles of W_fc/τ."""
 
 TAU_QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the time constants of a layer that has several: minimum, quartiles, maximum."""
+"""Probabilities of the quantiles of a layer's time constants: minimum, quartiles, maximum."""
 
 
 class LayerMetrics:
-    """Watches a network through its epochs.
+    """Collects the per-layer metrics of a network, epoch by epoch.
 
     Args:
-        model: The network, on the device where it stays.
+        model: The network, on its final device.
     """
 
     def __init__(self, model: SpikingNetwork) -> None:
@@ -43,40 +43,41 @@ class LayerMetrics:
         device = next(model.parameters()).device
         self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         self._steps = torch.zeros((), dtype=torch.int64, device=device)
-        self._owners: tuple[list[int], Tensor] = ([], torch.empty(0, dtype=torch.int64, device=device))
+        self._layer_index: tuple[list[int], Tensor] = ([], torch.empty(0, dtype=torch.int64, device=device))
 
     def add_gradients(self) -> Tensor:
-        """Adds the gradients of one step to the epoch's, unless one is not finite, and returns their norm together.
+        """Adds the norms of one step's gradients to the epoch's, unless one is not finite.
 
-        Nothing waits for the device; whoever reads the norm does.
+        Returns:
+            The norm of all gradients together, on the device; nothing waits for it until it is read.
         """
-        there = [(owner, p.grad) for owner, p in self._parameters if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in there])).double()  # all in one launch
-        owners = [owner for owner, _ in there]
-        if owners != self._owners[0]:  # once: copying them to the device in every step would wait for it
-            self._owners = owners, torch.tensor(owners, device=norms.device)
-        squares = torch.zeros_like(self._sums).index_add_(0, self._owners[1], norms.square())
+        gradients = [(layer, p.grad) for layer, p in self._parameters if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in gradients])).double()  # a single launch
+        layers = [layer for layer, _ in gradients]
+        if layers != self._layer_index[0]:  # copied once: a copy to the device in every step would wait for it
+            self._layer_index = layers, torch.tensor(layers, device=norms.device)
+        squares = torch.zeros_like(self._sums).index_add_(0, self._layer_index[1], norms.square())
         total = squares.sum().sqrt()
-        counts = total.isfinite()
-        self._sums += torch.where(counts, squares.sqrt(), 0.0)
-        self._steps += counts
+        is_finite = total.isfinite()
+        self._sums += torch.where(is_finite, squares.sqrt(), 0.0)
+        self._steps += is_finite
         return total
 
     def state(self) -> dict[str, Any]:
-        """Returns what was added up in the epoch so far; plain values."""
+        """Returns the sums over the epoch so far, as plain values."""
         return {"steps": int(self._steps), "sums": self._sums.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state."""
+        """Restores a state that :meth:`state` returned."""
         self._steps.fill_(state["steps"])
         self._sums.copy_(self._sums.new_tensor(state["sums"]))
 
-    def row(self) -> dict[str, Any]:
-        """Ends the epoch; returns the fields of :class:`~plifctl.training.progress.EpochRow` that are gathered here."""
+    def pop_row(self) -> dict[str, Any]:
+        """Returns the epoch's fields of :class:`~plifctl.training.progress.EpochRow`, and begins the next epoch."""
         spiking = self.model.spiking_layers()
         learnt = {name: layer.a.detach() for name, layer in spiking.items() if layer.a is not None}
         several = {name: 1 / a.sigmoid() for name, a in learnt.items() if a.numel() > 1}
-        found = {
+        row = {
             "layers": list(spiking),
             "a": [float(learnt[name].mean()) if name in learnt else None for name in spiking],
             "tau_quantiles": {name: _quantiles(_sorted(taus), TAU_QUANTILES) for name, taus in several.items()},
@@ -87,22 +88,22 @@ class LayerMetrics:
         }
         self._steps.zero_()
         self._sums.zero_()
-        return found
+        return row
 
     def _gradient_norm(self) -> dict[str, float | None]:
-        learning = {owner for owner, _ in self._parameters}
+        learning = {layer for layer, _ in self._parameters}
         sums, steps = self._sums.tolist(), int(self._steps)
         return {name: sums[i] / steps if i in learning and steps else None for i, name in enumerate(self._names)}
 
     def _w_over_tau(self) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
-        before: tuple[str, nn.Module] | None = None
+        previous: tuple[str, nn.Module] | None = None
         for name, layer in self.model.layers.items():
-            if isinstance(layer, SpikingLayer) and before is not None and isinstance(before[1], nn.Linear):
-                weight = before[1].weight.detach()
-                k = layer.dynamics(weight).k.detach()  # one, or one for each feature
-                found[before[0]] = distribution(weight * k.reshape(-1, 1))
-            before = name, layer
+            if isinstance(layer, SpikingLayer) and previous is not None and isinstance(previous[1], nn.Linear):
+                weight = previous[1].weight.detach()
+                k = layer.dynamics(weight).k.detach()  # a scalar, or one value per feature
+                found[previous[0]] = distribution(weight * k.reshape(-1, 1))
+            previous = name, layer
         return found
 
 
@@ -113,8 +114,8 @@ def distribution(values: Tensor) -> dict[str, Any]:
         values: Any shape, at least one number.
 
     Returns:
-        ``quantiles`` at :data:`QUANTILES`, and ``counts`` of the numbers below ``EDGES[0]``, between an edge (included)
-        and the next one, and from ``EDGES[-1]`` on: one more than there are edges.
+        ``quantiles`` at the probabilities :data:`QUANTILES`, and ``counts`` of the numbers below ``EDGES[0]``, from
+        each edge (included) to the next one, and from ``EDGES[-1]`` on: one more than there are edges.
 
     Example:
         >>> found = distribution(torch.tensor([-2.0, 0.0, 0.0, 3.0]))
@@ -122,25 +123,24 @@ def distribution(values: Tensor) -> dict[str, Any]:
         (1, 2, 1, 4)
     """
     ordered = _sorted(values)
-    cuts = np.searchsorted(ordered, np.array(EDGES, ordered.dtype), side="left")
+    counts, _ = np.histogram(ordered, np.array([-np.inf, *EDGES, np.inf], ordered.dtype))
     return {
         "mean": float(ordered.mean(dtype=np.float64)),
         "std": float(ordered.std(dtype=np.float64)),
         "quantiles": _quantiles(ordered, QUANTILES),
-        "counts": np.diff(cuts, prepend=0, append=len(ordered)).tolist(),
+        "counts": counts.tolist(),
     }
 
 
 def _sorted(values: Tensor) -> np.ndarray:
-    # numpy sorts floats several times faster than torch on the CPU, and keeps no indices
     flat: np.ndarray = np.sort(values.flatten().cpu().numpy())
     return flat
 
 
-def _quantiles(ordered: np.ndarray, shares: tuple[float, ...]) -> list[float]:
-    """The quantiles of sorted numbers, interpolated as numpy and torch do."""
-    at = np.array(shares) * (len(ordered) - 1)
-    low = np.floor(at).astype(np.int64)
-    high = np.minimum(low + 1, len(ordered) - 1)
-    below, above = ordered[low].astype(np.float64), ordered[high].astype(np.float64)
-    return [float(value) for value in below + (above - below) * (at - low)]
+def _quantiles(ordered: np.ndarray, probabilities: tuple[float, ...]) -> list[float]:
+    """Returns quantiles of sorted numbers, interpolated linearly in float64; np.quantile would partition a copy."""
+    positions = np.array(probabilities) * (len(ordered) - 1)
+    lower = np.floor(positions).astype(np.int64)
+    upper = np.minimum(lower + 1, len(ordered) - 1)
+    below, above = ordered[lower].astype(np.float64), ordered[upper].astype(np.float64)
+    return [float(value) for value in below + (above - below) * (positions - lower)]

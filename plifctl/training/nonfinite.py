@@ -1,4 +1,4 @@
-"""Which layer a number that is not finite comes from."""
+"""Finds the layer that the first number comes from that is not finite."""
 
 from __future__ import annotations
 
@@ -10,55 +10,58 @@ from torch import Tensor, nn
 from plifctl.snn.networks import SpikingNetwork
 
 
-def find_nonfinite_layer(model: SpikingNetwork, again: Callable[[], object]) -> str | None:
-    """Says where the first number is that is not finite: in weights, going forward, or going back; None: in no layer.
+def find_nonfinite_layer(model: SpikingNetwork, replay_step: Callable[[], object]) -> str | None:
+    """Describes where the first non-finite number is: in a weight, in an output, or in a gradient.
 
     Args:
         model: The network, with the weights that it had before the step that failed.
-        again: Does that step once more, forward and backward.
+        replay_step: Runs that step again, forward and backward.
+
+    Returns:
+        The layer and what is not finite in it; None where all numbers are finite.
     """
     for name, parameter in model.named_parameters():
-        if not _finite(parameter):
-            return f"{_layer(name)} has {_worst(parameter)} in its {_last(name)}"
-    output = _first_output(model, again)
+        if not _is_finite(parameter):
+            return f"{_layer_name(name)} has {_kind(parameter)} in its {_parameter_name(name)}"
+    output = _first_nonfinite_output(model, replay_step)
     if output is not None:
         return output
-    for name, parameter in reversed(list(model.named_parameters())):  # backward comes from the last layer
-        if parameter.grad is not None and not _finite(parameter.grad):
-            return f"{_layer(name)} has {_worst(parameter.grad)} in the gradient of its {_last(name)}"
+    for name, parameter in reversed(list(model.named_parameters())):  # the order of the backward pass
+        if parameter.grad is not None and not _is_finite(parameter.grad):
+            return f"{_layer_name(name)} has {_kind(parameter.grad)} in the gradient of its {_parameter_name(name)}"
     return None
 
 
-def _first_output(model: SpikingNetwork, again: Callable[[], object]) -> str | None:
+def _first_nonfinite_output(model: SpikingNetwork, replay_step: Callable[[], object]) -> str | None:
     found: list[str] = []
 
-    def look(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            if not _finite(output):
-                found.append(f"{name} gives {_worst(output)}")
+    def output_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def check(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if not _is_finite(output):
+                found.append(f"{name} gives {_kind(output)}")
 
-        return hook
+        return check
 
-    hooks = [layer.register_forward_hook(look(name)) for name, layer in model.layers.items()]
+    hooks = [layer.register_forward_hook(output_hook(name)) for name, layer in model.layers.items()]
     try:
-        again()
+        replay_step()
     finally:
         for hook in hooks:
             hook.remove()
     return found[0] if found else None
 
 
-def _finite(values: Tensor) -> bool:
+def _is_finite(values: Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def _worst(values: Tensor) -> str:
+def _kind(values: Tensor) -> str:
     return "NaN" if values.isnan().any() else "an infinite number"
 
 
-def _layer(name: str) -> str:
-    return name.removeprefix("layers.").rpartition(".")[0]
+def _layer_name(parameter: str) -> str:
+    return parameter.removeprefix("layers.").rpartition(".")[0]
 
 
-def _last(name: str) -> str:
-    return name.rpartition(".")[2]
+def _parameter_name(parameter: str) -> str:
+    return parameter.rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""From a loss to new weights: optimiser and schedule by name, precision, accumulation, clipping."""
+"""From a loss to new weights: optimizer and schedule by name, precision, accumulation, clipping."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import inspect
 import json
 import math
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,14 +40,14 @@ _PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def learning_rate(train: TrainSpec, epoch: int) -> float:
-    """Returns the learning rate of an epoch, counted from 0: of the spec alone, so resuming needs no state.
+    """Returns the learning rate of an epoch, counted from 0: a function of the spec, so that resuming needs no state.
 
     With a cosine of period 64 the rate is 0 at epoch 64 and full again at 128.
 
     Raises:
-        UsageError: Torch's scheduler does not take ``train.schedule_options``.
+        UsageError: Torch's scheduler rejects ``train.schedule_options``.
 
-    Source: supplement F; the published code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
+    Source: supplement F; the authors' code steps ``CosineAnnealingLR(T_max=64)`` past 64 epochs.
     """
     if train.schedule in _SCHEDULES:
         options = json.dumps(train.schedule_options)
@@ -59,9 +60,9 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
 
 @functools.lru_cache(maxsize=8)
 def _torch_rates(schedule: str, options: str, lr: float, last: int) -> list[float]:
-    """The rates of epochs 0 to ``last`` by torch's own scheduler."""
+    """Returns the rates of epochs 0 to ``last`` by torch's own scheduler."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
-    scheduler = _made("schedule", schedule, _SCHEDULES[schedule], optimizer, json.loads(options))
+    scheduler = _construct("schedule", schedule, _SCHEDULES[schedule], optimizer, json.loads(options))
     rates = []
     for _ in range(last + 1):
         rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -71,25 +72,25 @@ def _torch_rates(schedule: str, options: str, lr: float, last: int) -> list[floa
 
 
 def check_options(train: TrainSpec) -> None:
-    """Checks that optimiser and schedule have the options given, before anything is begun; not whether values may be.
+    """Checks the names of the optimizer's and the schedule's options before a training begins; not their values.
 
     Raises:
-        UsageError: One of them does not have one.
+        UsageError: An option is unknown or missing.
     """
-    _check("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
+    _check_names("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
     if train.schedule in _SCHEDULES:
-        _check("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
+        _check_names("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
     elif train.schedule_options:
-        raise UsageError(f"train.schedule_options: {train.schedule} has none", hint="leave them out")
+        raise UsageError(f"train.schedule_options: {train.schedule} has no options", hint="omit them")
 
 
 def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
-    """The options that an optimiser or scheduler of torch has, by name."""
+    """Returns the options of an optimizer or scheduler of torch, by name."""
     signature = inspect.signature(kind).parameters
     return {key: parameter for key, parameter in signature.items() if key not in _NOT_OPTIONS}
 
 
-def _check(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> None:
+def _check_names(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> None:
     known = _options_of(kind)
     for key in options:
         if key not in known:
@@ -97,58 +98,79 @@ def _check(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> N
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             hint = f"--set train.{field}_options.{key}=…"
-            raise UsageError(f"train.{field}_options.{key} is missing: {name} needs it", hint=hint)
+            raise UsageError(f"train.{field}_options.{key} is missing: {name} requires it", hint=hint)
 
 
-def _made(field: str, name: str, kind: type[Any], first: Any, options: dict[str, Any], **more: Any) -> Any:
-    """Makes an optimiser or scheduler of torch, of options that :func:`check_options` let pass."""
+def _construct(field: str, name: str, kind: type[Any], first: Any, options: dict[str, Any], **more: Any) -> Any:
+    """Constructs an optimizer or scheduler of torch from options that :func:`check_options` accepted."""
     try:
         return kind(first, **options, **more)
-    except Exception as error:  # torch checks little, and what is wrong shows where it is used
-        said = f"train.{field}_options: {name} cannot be made with {options}: {error}"
-        raise UsageError(said, hint=f"{name} takes {', '.join(_options_of(kind))}") from None
+    except Exception as error:  # torch checks few values, and raises whatever their use raises
+        message = f"train.{field}_options: {name} rejects {options}: {error}"
+        raise UsageError(message, hint=f"the options of {name}: {', '.join(_options_of(kind))}") from None
 
 
-def autocast(train: TrainSpec, device: torch.device) -> AbstractContextManager[None]:
-    """Returns the context in which convolutions and matrix products have the precision ``train.precision``.
+@contextmanager
+def float32_products(train: TrainSpec, device: torch.device) -> Iterator[None]:
+    """Allows TF32 in a GPU's float32 products, or not, as ``train.precision`` says, within the block.
 
-    Neurons, batch norm's statistics and losses have float32 whatever it is. Whether a GPU may use TF32 is set for the
-    whole process, as backward runs outside of the context. torch's own default has it in convolutions, not elsewhere.
+    The setting is the process's, because the backward pass runs in threads of its own. Torch's default allows TF32 in
+    convolutions, but not in matrix products.
     """
-    if device.type == "cuda":
-        products = "tf32" if train.precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = products
-        torch.backends.cudnn.conv.fp32_precision = products  # type: ignore[attr-defined]
+    if device.type != "cuda":
+        yield
+        return
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    for backend in backends:
+        backend.fp32_precision = "tf32" if train.precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@contextmanager
+def autocast(train: TrainSpec, device: torch.device) -> Iterator[None]:
+    """Gives convolutions and matrix products the precision ``train.precision`` within the block.
+
+    Neurons, batch norm's statistics and losses are float32 in any case.
+    """
     dtype = _PRECISIONS.get(train.precision)
-    return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)
+    with (
+        float32_products(train, device),
+        torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),
+    ):
+        yield
 
 
 def graph_unsupported_reason(train: TrainSpec, device: torch.device, processes: int) -> str | None:
     """Returns why a training step cannot be recorded as a CUDA graph; None where it can."""
     if device.type != "cuda":
-        return f"CUDA graphs are for GPUs, not for {device}"
+        return f"CUDA graphs need a GPU, the device is {device}"
     if processes > 1:
-        return "several processes exchange gradients within a step"
+        return "ranks exchange gradients within a step"
     if train.accumulate > 1:
         return "a step has several batches (train.accumulate)"
     if train.precision == "fp16":
-        return "fp16 looks at every step whether it overflowed; bf16 does not"
+        return "fp16 checks every step for an overflow; bf16 does not"
     if not {"fused", "capturable"} <= inspect.signature(_OPTIMIZERS[train.optimizer]).parameters.keys():
-        return f"{train.optimizer} of torch is not made for it; adam is"
+        return f"torch's {train.optimizer} cannot be captured; adam can"
     return None
 
 
 class Optimizer:
-    """Takes gradients to new weights.
+    """Updates weights from gradients.
 
     Args:
-        model: What is trained.
-        train: How.
-        device: Where.
-        graph: Make steps that a CUDA graph can hold: the learning rate is a tensor on the GPU.
+        model: The module to train.
+        train: Settings of the training.
+        device: Device of the module.
+        graph: Make steps that a CUDA graph can record: the learning rate is a tensor on the GPU.
 
     Raises:
-        UsageError: Options that the optimiser or the schedule does not have.
+        UsageError: Unknown or rejected options of the optimizer or the schedule.
     """
 
     def __init__(self, model: nn.Module, train: TrainSpec, device: torch.device, *, graph: bool = False) -> None:
@@ -160,17 +182,17 @@ class Optimizer:
         kind = _OPTIMIZERS[train.optimizer]
         self._fused = "fused" in inspect.signature(kind).parameters
         fused = {"fused": True} if self._fused else {}
-        self._optimizer: torch.optim.Optimizer = _made(
+        self._optimizer: torch.optim.Optimizer = _construct(
             "optimizer", train.optimizer, kind, self._parameters, dict(train.optimizer_options), lr=train.lr, **fused
         )
         for group in self._optimizer.param_groups if self._capturable else ():
             group.update(capturable=True, lr=torch.tensor(train.lr, dtype=torch.float32, device=device))
         self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
-        self._failed = torch.zeros((), device=device)  # 1 from the first step on whose gradients were not finite
-        self._whole = torch.zeros((), dtype=torch.int64, device=device)  # steps before it, and since last asked
+        self._failed = torch.zeros((), device=device)  # 1 from the first step with gradients that are not finite
+        self._good_steps = torch.zeros((), dtype=torch.int64, device=device)  # before that step, since the last report
         if self._fused and not self._scaler.is_enabled():
-            self._optimizer.found_inf = self._failed  # as torch's own scaler tells it
-        learning_rate(train, 0)  # values that the schedule does not take are told now, not after an epoch
+            self._optimizer.found_inf = self._failed  # where torch's own scaler puts it
+        learning_rate(train, 0)  # values that the schedule rejects fail here, not after an epoch
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the learning rate of an epoch, counted from 0."""
@@ -178,57 +200,57 @@ class Optimizer:
         for group in self._optimizer.param_groups:
             if self._capturable:
                 group["lr"].fill_(rate)
-            else:  # on a GPU as it is in a recorded step, whose rates are float32
+            else:  # on a GPU rounded as in a recorded step, whose rates are float32
                 group["lr"] = torch.tensor(rate, dtype=torch.float32).item() if self._on_gpu else rate
 
     def backward(self, loss: Tensor) -> None:
-        """Adds the gradients of a loss to those that are there."""
+        """Adds the gradients of a loss to the accumulated ones."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self) -> None:
-        """Makes gradients what they are in float32; before anybody looks at them."""
+        """Removes the loss scale of fp16 from the gradients; to be called before they are read."""
         self._scaler.unscale_(self._optimizer)
 
     def step(self, norm: Tensor) -> None:
-        """Clips the gradients, makes a step and forgets them; after a step that failed weights stay as they were.
+        """Clips the gradients, makes a step and clears them; a step that fails leaves the weights unchanged.
 
-        A step fails if its gradients are not finite. Fused optimisers leave it out on the device itself, and nothing
-        waits; the others wait. In fp16 the scaler leaves it out and halves the scale, and the next one counts again.
+        A step fails if its gradients are not finite. Fused optimizers skip it on the device itself, without waiting;
+        the others wait. In fp16 the scaler skips it and halves the scale, and training continues with the next step.
 
         Args:
-            norm: Of all gradients together.
+            norm: Norm of all gradients together.
         """
         if self.train.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self.train.clip_norm, norm)
         if self._scaler.is_enabled():
-            self._whole += 1
+            self._good_steps += 1
         else:
             self._failed.copy_(torch.maximum(self._failed, (~norm.isfinite()).to(self._failed)))
-            self._whole += self._failed == 0
+            self._good_steps += self._failed == 0
         if self._fused or self._scaler.is_enabled() or not self._failed:
             self._scaler.step(self._optimizer)
         self._scaler.update()
-        self.forget_gradients()
+        self.zero_grad()
 
-    def forget_gradients(self) -> None:
-        """Begins a step anew."""
+    def zero_grad(self) -> None:
+        """Clears the accumulated gradients."""
         self._optimizer.zero_grad()
 
     def failure(self) -> Tensor:
-        """Returns whether a step failed, and which one, counted from 0 since this was last asked: float64 ``[2]``.
+        """Returns whether a step failed, and its number, counted from 0 since the last call: float64 ``[2]``.
 
-        Nothing waits for the device, but in fp16, where every step does. There it is the last one, if the scale has
-        fallen below 1: no scale helps then.
+        Nothing waits for the device, except in fp16, where every step does. In fp16 the last step counts as failed if
+        the scale has fallen below 1: a smaller scale would not help.
         """
-        failed, which = self._failed, self._whole
+        failed, which = self._failed, self._good_steps
         if self._scaler.is_enabled():
             failed, which = torch.full_like(failed, self._scaler.get_scale() < 1.0), which - 1
-        found = torch.stack([failed.double(), which.double()])
-        self._whole.zero_()
-        return found
+        report = torch.stack([failed.double(), which.double()])
+        self._good_steps.zero_()
+        return report
 
     def state(self) -> dict[str, Any]:
-        """Returns what decides about the next steps, when no gradients wait; the same with a graph and without."""
+        """Returns the state between two steps, when no gradients are accumulated; equal with a graph and without."""
         optimizer = self._optimizer.state_dict()
         if self._capturable:
             groups = optimizer["param_groups"]
@@ -236,9 +258,9 @@ class Optimizer:
         return {"optimizer": optimizer, "scaler": self._scaler.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Takes up a state that :meth:`state` gave."""
+        """Restores a state that :meth:`state` returned."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True) if self._capturable else ():
-            group.update(capturable=True, lr=rate)  # begin_epoch fills it
+            group.update(capturable=True, lr=rate)  # begin_epoch sets its value
         self._scaler.load_state_dict(state["scaler"])

@@ -63,7 +63,7 @@ def peak_memory() -> int | None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether an error means that memory ran out; torch says so in the text alone on the CPU and some devices."""
+    """Returns whether an error means that memory ran out; on some devices only torch's message says so."""
     texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))

@@ -1,4 +1,4 @@
-"""What is told, and kept, of a training's progress."""
+"""Progress of a training: the row of an epoch, the state of the loop, and the interface of recorders."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, Literal, Protocol
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One epoch's metrics: accuracies are fractions, rates spikes per neuron and step, τ in time steps.
+    """Metrics of an epoch: accuracies are fractions, rates spikes per neuron and step, τ in time steps.
 
-    Rows of earlier versions lack the fields that have a default. :mod:`plifctl.training.layer_metrics` gathers these.
+    Rows of earlier versions lack the fields that have a default; :mod:`plifctl.training.layer_metrics` collects those.
 
     Attributes:
-        tau: Of each spiking layer; the mean where it has several.
-        firing_rate: Of each spiking layer, in the evaluation that chooses the model.
-        seconds: Training and evaluation.
-        layers: The spiking layers' names.
-        a: The mean of each spiking layer's ``a`` (Eq. 6); None where τ is fixed.
+        tau: Time constant of each spiking layer; the mean where it has several.
+        firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model.
+        seconds: Duration of training and evaluation.
+        layers: Names of the spiking layers.
+        a: Mean of each spiking layer's ``a`` (Eq. 6); None where τ is fixed.
         tau_quantiles: Minimum, quartiles and maximum of τ, of layers that have several.
-        gradient_norm: The mean over the epoch's steps of the norm of each layer's gradient; None of neurons that
-            learn nothing.
-        w_over_tau: The distribution of W_fc/τ of each fully connected layer that feeds neurons (Fig. S1), as
-            :func:`~plifctl.training.layer_metrics.distribution` gives it.
-        peak_rss_bytes: The most memory that the process has held so far.
-        peak_gpu_bytes: The same of the GPU's memory; None on the CPU.
+        gradient_norm: Norm of each layer's gradient, the mean over the epoch's steps; None for neurons without
+            learnable parameters.
+        w_over_tau: Distribution of W_fc/τ of each fully connected layer that feeds neurons (Fig. S1), as
+            :func:`~plifctl.training.layer_metrics.distribution` returns it.
+        peak_rss_bytes: Largest resident memory of the process so far; None where the system does not count it.
+        peak_gpu_bytes: Largest allocated memory of the GPU so far; None on the CPU.
     """
 
     epoch: int
@@ -47,29 +47,41 @@ class EpochRow:
 
 
 class Recorder(Protocol):
-    """Who is told of a training's progress. All methods are called in the training's thread."""
+    """Receives the progress of a training, stores its states, and can stop it. Called in the training's thread."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """After each batch; ``part`` is ``train``, ``validate`` or ``test``."""
+        """Called after each batch; ``part`` is ``train``, ``validate`` or ``test``."""
 
-    def on_epoch(self, row: EpochRow) -> None:
-        """After each epoch, evaluation included."""
+    def on_epoch(self, row: EpochRow) -> bool | None:
+        """Called after each epoch, evaluation included; False stops the training after it, any other value does not."""
 
     def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
-        """Keeps a state: tensors and plain values only."""
+        """Stores a state: tensors and plain values only."""
 
     def load_best(self) -> dict[str, Any]:
         """Returns the state last saved as ``best``."""
         ...
 
     def stop_signal(self) -> int | None:
-        """The signal that asks for a stop, or None."""
+        """Returns the number of the signal that asks the training to stop, or None; called after each step."""
         ...
 
 
 @dataclass
 class Progress:
-    """Where a training stands; ``epoch`` is the number of whole epochs done."""
+    """Position of the training loop, and sums over its current epoch.
+
+    Attributes:
+        epoch: Number of completed epochs.
+        step: Number of completed batches of the current epoch.
+        loss_sum: Sum of the loss over samples.
+        correct: Number of correct predictions.
+        seen: Number of samples in both.
+        seconds: Time spent on the epoch.
+        best_epoch: Epoch of the best model, from 1; 0: none.
+        best_accuracy: Its accuracy in the evaluation that selects the model.
+        history: Rows of the completed epochs, as dictionaries.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -84,9 +96,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to; ``accuracy`` is the test accuracy that its protocol reports.
+    """Outcome of a completed training.
 
-    ``stopped_early``: by ``train.early_stop``, before the last epoch.
+    Attributes:
+        accuracy: Test accuracy that the protocol reports.
+        validation_accuracy: Validation accuracy of the same model; None without validation samples.
+        best_epoch: Its epoch, from 1.
+        history: Rows of all epochs.
+        stopped_early: ``train.early_stop`` ended the training before the last epoch.
     """
 
     accuracy: float

@@ -1,6 +1,6 @@
-"""Samples on their way to the device: where they are held, and no copy that is not needed.
+"""Samples on their way to the device: where they are held, and no more copies than needed.
 
-They stay the small unsigned integers they are until they are there, and what they hold never depends on the way.
+They stay small unsigned integers until they are on the device, and their values never depend on where they are held.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 from weakref import ref
 
 import numpy as np
@@ -23,27 +23,24 @@ from plifctl.config.choices import DataPlacement
 from plifctl.errors import OutOfMemoryError, UsageError
 from plifctl.training.process import is_out_of_memory
 
-"""Where all samples are held while training; on ``disk`` they stay in the cache and are read batch by batch."""
-PLACES: tuple[DataPlacement, ...] = get_args(DataPlacement)
-
 MEMORY_SHARE = 1 / 2
-"""Samples that take up to this part of the memory available are held there unasked."""
+"""Samples are held in memory by default if they need at most this share of the memory available."""
 
 DEVICE_SHARE = 1 / 4
-"""The same of a GPU's free memory, of which training needs more."""
+"""The same share of a GPU's free memory; training needs the larger part."""
 
-_BLOCK = 2**26  # bytes read at once where all is read: between two blocks Ctrl-C is heard
+_BLOCK_BYTES = 2**26  # read at once when all samples are read: Ctrl-C takes effect between two blocks
 
 
 class Samples(Protocol):
-    """What training needs of a cache.
+    """The part of a cache that training uses.
 
     Attributes:
-        labels: Class of each, ``[N]``.
-        sample_ids: Name of each, which no other has.
+        labels: Class of each sample, ``[N]``.
+        sample_ids: Unique name of each sample.
         shape: ``[N, ...]``.
         dtype: uint8 or uint16.
-        nbytes: Size of all.
+        nbytes: Size of all samples.
     """
 
     labels: np.ndarray
@@ -53,12 +50,12 @@ class Samples(Protocol):
     nbytes: int
 
     def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns the samples of ``rows``, unsigned integers ``[n, ...]``; in ``out``, where that is given."""
+        """Returns the samples of ``rows``, unsigned integers ``[n, ...]``; in ``out`` if given."""
         ...
 
 
 class Source(Protocol):
-    """Gives samples on the device."""
+    """Provides samples on the device."""
 
     def stream(self, batches: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
         """Yields the samples of each of ``batches``, unsigned integers ``[n, ...]``; close it to stop early."""
@@ -66,174 +63,186 @@ class Source(Protocol):
 
 
 def choose_placement(
-    nbytes: int, device: torch.device, wanted: DataPlacement | None = None, *, processes: int = 1
+    nbytes: int, device: torch.device, requested: DataPlacement | None = None, *, processes: int = 1
 ) -> tuple[DataPlacement, str]:
     """Returns where to hold samples, and why in a sentence.
 
     Args:
-        nbytes: Size of all of them.
-        device: What they are used on.
-        wanted: The place asked for; None: the nearest to the device that has room.
-        processes: How many on this machine hold all samples each; its memory is divided among them.
+        nbytes: Size of all samples.
+        device: Device that uses them.
+        requested: The placement to use; None: the one nearest to the device with enough memory.
+        processes: Number of processes on this machine that each hold all samples; they divide its memory.
 
     Raises:
-        UsageError: There is no room where they are wanted.
+        UsageError: There is not enough memory for the placement requested.
     """
     free: dict[DataPlacement, int] = {"memory": free_memory() // processes}
     if device.type == "cuda":
         free = {"device": torch.cuda.mem_get_info(device)[0], **free}
     names = {"device": f"on {device}", "memory": "in memory", "disk": "on disk"}
-    if wanted == "disk":
-        return wanted, "samples are read from disk"
-    if wanted is not None:
-        if wanted not in free:
-            raise UsageError(f"--data-in {wanted}: {device} has no memory of its own", hint="--data-in memory")
-        if nbytes > free[wanted]:
+    if requested == "disk":
+        return requested, "samples are read from disk"
+    if requested is not None:
+        if requested not in free:
+            raise UsageError(f"--data-in {requested}: {device} has no memory of its own", hint="--data-in memory")
+        if nbytes > free[requested]:
             raise UsageError(
-                f"--data-in {wanted}: the samples need {_size(nbytes)}, {names[wanted]} {_size(free[wanted])} are free",
+                f"--data-in {requested}: the samples need {_format_bytes(nbytes)}, "
+                f"{names[requested]} {_format_bytes(free[requested])} are free",
                 hint="--data-in disk reads them batch by batch",
             )
-        return wanted, f"samples are held {names[wanted]}: {_size(nbytes)} of {_size(free[wanted])} free"
+        return requested, _held_reason(nbytes, names[requested], free[requested])
     share = {"device": DEVICE_SHARE, "memory": MEMORY_SHARE}
-    for place, room in free.items():
-        if nbytes <= share[place] * room:
-            return place, f"samples are held {names[place]}: {_size(nbytes)} of {_size(room)} free"
-    rooms = ", ".join(f"{share[place]:.0%} of {_size(room)} free {names[place]}" for place, room in free.items())
-    return "disk", f"samples are read from disk: {_size(nbytes)} are more than {rooms}"
+    for placement, available in free.items():
+        if nbytes <= share[placement] * available:
+            return placement, _held_reason(nbytes, names[placement], available)
+    limits = ", ".join(
+        f"{share[placement]:.0%} of {_format_bytes(available)} free {names[placement]}"
+        for placement, available in free.items()
+    )
+    return "disk", f"samples are read from disk: {_format_bytes(nbytes)} are more than {limits}"
 
 
-def open_source(samples: Samples, device: torch.device, place: DataPlacement) -> Source:
-    """Returns the source that holds ``samples`` in ``place``.
+def _held_reason(nbytes: int, where: str, available: int) -> str:
+    return f"samples are held {where}: {_format_bytes(nbytes)} of {_format_bytes(available)} free"
+
+
+def open_source(samples: Samples, device: torch.device, placement: DataPlacement) -> Source:
+    """Returns the source of samples held in ``placement``.
 
     Raises:
         OutOfMemoryError: They do not fit.
     """
-    if place == "disk":
-        return _Read(samples, device)
+    if placement == "disk":
+        return _DiskSource(samples, device)
     try:
-        return _Held(samples, device, device if place == "device" else torch.device("cpu"))
+        return _MemorySource(samples, device, device if placement == "device" else torch.device("cpu"))
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(f"no room for {_size(samples.nbytes)} of samples", hint="--data-in disk") from error
+        message = f"not enough memory for {_format_bytes(samples.nbytes)} of samples"
+        raise OutOfMemoryError(message, hint="--data-in disk") from error
 
 
-class Buffers:
-    """Memory for batches, taken again once nobody has what was in it: fresh memory costs more than to fill it.
+class BufferPool:
+    """Memory for batches, reused once no tensor or array refers to it: new memory costs more than filling it.
 
-    What is taken never changes while any tensor or array looks into it, however long that is.
+    A buffer never changes while any tensor or array views it.
 
     Args:
-        pinned: A GPU copies from it, which torch's own allocator for such memory knows to wait for.
+        pinned: A GPU copies from the buffers; torch's allocator of pinned memory reuses them after the copy.
     """
 
     def __init__(self, *, pinned: bool = False) -> None:
         self._pinned = pinned
-        self._kept: deque[tuple[np.ndarray, ref[np.ndarray]]] = deque(maxlen=4)  # memory, and who has it
+        self._buffers: deque[tuple[np.ndarray, ref[np.ndarray]]] = deque(maxlen=4)  # memory, and its present user
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
-        """Returns a tensor of any content."""
+        """Returns a tensor with arbitrary content."""
         if self._pinned:
             return torch.empty(shape, dtype=torch_type(dtype), pin_memory=True)
         nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        for index, (memory, holder) in enumerate(self._kept):
-            if holder() is None and len(memory) >= nbytes:
-                del self._kept[index]
+        for index, (memory, user) in enumerate(self._buffers):
+            if user() is None and len(memory) >= nbytes:
+                del self._buffers[index]
                 break
         else:
-            memory = torch.empty(nbytes, dtype=torch.uint8).numpy()  # aligned as torch likes it
+            memory = torch.empty(nbytes, dtype=torch.uint8).numpy()  # aligned for torch
         array = memory[:nbytes].view(dtype).reshape(shape)
-        self._kept.append((memory, ref(array)))
-        return torch.from_numpy(array)  # its storage has the array, and so has every view of it
+        self._buffers.append((memory, ref(array)))
+        return torch.from_numpy(array)  # its storage, and so every view of it, refers to the array
 
 
-class _Read:
+class _DiskSource:
     """Samples on disk: one batch is read ahead, in a thread that lives as long as the stream."""
 
     def __init__(self, samples: Samples, device: torch.device) -> None:
         self._samples, self._device = samples, device
-        self._buffers = Buffers(pinned=device.type == "cuda")
-        self._turn = threading.Lock()  # two streams may be open, and the file is for one thread at a time
+        self._buffers = BufferPool(pinned=device.type == "cuda")
+        self._lock = threading.Lock()  # several streams may be open, but the file allows one thread at a time
 
     def stream(self, batches: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
-        coming: deque[Future[Tensor]] = deque()
+        pending: deque[Future[Tensor]] = deque()
         reader = ThreadPoolExecutor(1, "plifctl-reader")
         try:
             for rows in batches:
-                coming.append(reader.submit(self._read, rows))
-                if len(coming) > 1:
-                    yield coming.popleft().result().to(self._device, non_blocking=True)
-            while coming:
-                yield coming.popleft().result().to(self._device, non_blocking=True)
+                pending.append(reader.submit(self._read, rows))
+                if len(pending) > 1:
+                    yield pending.popleft().result().to(self._device, non_blocking=True)
+            while pending:
+                yield pending.popleft().result().to(self._device, non_blocking=True)
         finally:
             reader.shutdown(cancel_futures=True)
 
     def _read(self, rows: np.ndarray) -> Tensor:
-        with self._turn:
+        with self._lock:
             batch = self._buffers.take((len(rows), *self._samples.shape[1:]), self._samples.dtype)
             self._samples.read(rows, out=batch.numpy())
             return batch
 
 
-class _Held:
-    """Samples in the memory of ``where``, read once."""
+class _MemorySource:
+    """Samples in the memory of a device, read once."""
 
-    def __init__(self, samples: Samples, device: torch.device, where: torch.device) -> None:
+    def __init__(self, samples: Samples, device: torch.device, memory: torch.device) -> None:
         self._device, self._dtype = device, samples.dtype
-        self._buffers = Buffers(pinned=device.type == "cuda")
-        self._all = torch.empty(samples.shape, dtype=torch_type(samples.dtype), device=where)
+        self._buffers = BufferPool(pinned=device.type == "cuda")
+        self._all = torch.empty(samples.shape, dtype=torch_type(samples.dtype), device=memory)
         n, *rest = samples.shape
-        step = max(1, _BLOCK * n // max(1, samples.nbytes))
-        for start in range(0, n, step):
-            part = self._all[start : start + step]
-            landing = part if where.type == "cpu" else self._buffers.take((len(part), *rest), self._dtype)
-            samples.read(np.arange(start, start + len(part)), out=landing.numpy())
-            if landing is not part:
-                part.copy_(landing)
+        block = max(1, _BLOCK_BYTES * n // max(1, samples.nbytes))
+        for start in range(0, n, block):
+            part = self._all[start : start + block]
+            buffer = part if memory.type == "cpu" else self._buffers.take((len(part), *rest), self._dtype)
+            samples.read(np.arange(start, start + len(part)), out=buffer.numpy())
+            if buffer is not part:
+                part.copy_(buffer)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Generator[Tensor, None, None]:
-        words = self._all.view(torch.int16) if self._dtype == np.uint16 else self._all  # torch cannot index uint16
-        here, wanted = self._all.device, list(batches)
-        everyone = sent(np.concatenate([*wanted, np.empty(0, np.int64)]), here)
-        for rows in torch.split(everyone, [len(rows) for rows in wanted]):
+        values = self._all.view(torch.int16) if self._dtype == np.uint16 else self._all  # torch cannot index uint16
+        memory, batch_rows = self._all.device, list(batches)
+        all_rows = to_device(np.concatenate([*batch_rows, np.empty(0, np.int64)]), memory)
+        for rows in torch.split(all_rows, [len(rows) for rows in batch_rows]):
             shape = (len(rows), *self._all.shape[1:])
-            if here.type == "cpu":
-                found = self._buffers.take(shape, self._dtype)
+            if memory.type == "cpu":
+                batch = self._buffers.take(shape, self._dtype)
             else:
-                found = torch.empty(shape, dtype=self._all.dtype, device=here)
-            torch.index_select(words, 0, rows, out=found.view(words.dtype))
-            yield found.to(self._device, non_blocking=True)
+                batch = torch.empty(shape, dtype=self._all.dtype, device=memory)
+            torch.index_select(values, 0, rows, out=batch.view(values.dtype))
+            yield batch.to(self._device, non_blocking=True)
 
 
-def sent(values: np.ndarray, device: torch.device) -> Tensor:
-    """Returns ``values`` on a device, without waiting for what it has still to do."""
-    there = torch.from_numpy(values)
-    if device.type == "cuda":  # only from pinned memory nothing waits
-        there = there.pin_memory()
-    return there.to(device, non_blocking=True)
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """Returns ``values`` on a device, without waiting for the device's pending work."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":  # only copies from pinned memory do not wait
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def torch_type(dtype: np.dtype[Any]) -> torch.dtype:
-    """Returns torch's name of a type of numpy."""
+    """Returns the torch type of a numpy type."""
     return torch.from_numpy(np.empty(0, dtype)).dtype
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Returns how much memory there is to take, bytes: the machine's, or what the process's control groups leave of it.
+    """Returns the memory available to this process, bytes: the machine's, within the limits of its control groups.
+
+    On other systems than Linux it is half of the installed memory, or 0 where that is unknown.
 
     Args:
-        root: Where ``proc`` and ``sys`` are.
+        root: Folder of ``proc`` and ``sys``.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:  # no Linux: half of what is built in
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except OSError:
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0  # Windows has none
+        return os.sysconf("SC_PAGE_SIZE") * pages // 2 if pages > 0 else 0
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    return max(0, min([available, *_left_by_groups(root)]))
+    return max(0, min([available, *_free_by_control_group(root)]))
 
 
-def _left_by_groups(root: Path) -> Iterator[int]:
-    """What each control group (of version 1 or 2) that has a limit of memory leaves of it, bytes."""
+def _free_by_control_group(root: Path) -> Iterator[int]:
+    """Yields the free memory, bytes, within each control group (version 1 or 2) that limits memory."""
     groups: list[str] = []
     with suppress(OSError):
         groups = (root / "proc/self/cgroup").read_text().splitlines()
@@ -244,13 +253,13 @@ def _left_by_groups(root: Path) -> Iterator[int]:
         limit, usage = ("limit_in_bytes", "usage_in_bytes") if controllers else ("max", "current")
         inner = top / path.lstrip("/")
         for folder in (inner, *inner.parents):
-            with suppress(OSError, ValueError):  # the topmost has no limit, and "max" is none
+            with suppress(OSError, ValueError):  # the root group has no limit, and "max" means none
                 left = int((folder / f"memory.{limit}").read_text()) - int((folder / f"memory.{usage}").read_text())
-                kept = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
-                yield left + sum(int(value) for name, value in kept if name == "inactive_file")  # page cache
+                statistics = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                yield left + sum(int(value) for name, value in statistics if name == "inactive_file")  # page cache
             if folder == top:
                 break
 
 
-def _size(nbytes: int) -> str:
+def _format_bytes(nbytes: int) -> str:
     return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 10**9 else f"{nbytes / 1e6:,.1f} MB"

@@ -1,7 +1,7 @@
-"""Which rows of a cache are for training, validation and test: protocols A and B.
+"""Rows of a cache for training, validation and test: protocols A and B.
 
-Both start from the official training and test set. A trains on all of the training set; B (supplement G) keeps a part
-of each class of it for validation. Rows are int64 and ascending, so a split follows from the labels alone.
+Both start from the official training and test set. A trains on the complete training set; B (supplement G) keeps a part
+of each class of it for validation. Rows are int64 and ascending, so a split depends on the labels alone.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Split:
 
     Attributes:
         train: Rows to train on.
-        validation: Rows to choose the model on; empty in protocol A.
+        validation: Rows to select the model on; empty in protocol A.
         test: Rows to test on.
-        notes: What the user should know about the split.
+        notes: Remarks on the split for the user.
     """
 
     train: np.ndarray
@@ -37,7 +37,7 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """sha256 of the three lists of rows, hexadecimal."""
+        """SHA-256 of the three lists of rows, hexadecimal."""
         return digest_of({name: rows.tolist() for name, rows in self._parts()})
 
     def to_json(self, sample_ids: Sequence[str]) -> dict[str, Any]:
@@ -58,13 +58,13 @@ def split_a(labels: np.ndarray, is_test: np.ndarray, subset: float, classes: Seq
 
     Args:
         labels: Class of each row, int64 ``[N]``.
-        is_test: Whether a row is of the official test set, bool ``[N]``.
+        is_test: Whether a row belongs to the official test set, bool ``[N]``.
         subset: Fraction of each class of both sets to use, in sample order; at least one sample of each class.
-        classes: The names of the classes, for notes.
+        classes: Names of the classes, for notes.
     """
     train, test = _official(labels, is_test, subset)
     absent = [name for label, name in enumerate(classes) if label not in labels[train]]
-    return Split(train, _rows([]), test, tuple(map(_absent, absent)))
+    return Split(train, _rows([]), test, tuple(map(_absent_note, absent)))
 
 
 def split_b(
@@ -76,21 +76,21 @@ def split_b(
     subset: float,
     classes: Sequence[str],
 ) -> Split:
-    """Returns the split of protocol B: of each class's training samples the first part trains, the rest validates.
+    """Returns the split of protocol B: the first part of each class's training samples trains, the rest validates.
 
     Args:
         labels: Class of each row, int64 ``[N]``.
-        is_test: Whether a row is of the official test set, bool ``[N]``.
-        train_fraction: f, the share of a class of n samples that stays in training; taken as the decimal it is
-            written as, so that 0.85 of 20 is 17.
+        is_test: Whether a row belongs to the official test set, bool ``[N]``.
+        train_fraction: f, the share of a class of n samples that stays in training; a decimal number, so that 0.85 of
+            20 is exactly 17.
         rounding: ``ceil`` trains on ⌈f·n⌉ samples of a class, ``ceil-keep-one`` on min(n − 1, ⌈f·n⌉).
         subset: As in :func:`split_a`; applied first.
-        classes: The names of the classes, for messages.
+        classes: Names of the classes, for messages.
 
     Raises:
         UsageError: A class has too few samples to give one to training and one to validation.
 
-    Source: supplement G; ``ceil`` is the published code's rule.
+    Source: supplement G; ``ceil`` is the rule of the authors' code.
     """
     rows, test = _official(labels, is_test, subset)
     train: list[np.ndarray] = []
@@ -100,41 +100,41 @@ def split_b(
         members = rows[labels[rows] == label]
         n = len(members)
         if n == 0:
-            notes.append(_absent(name))
+            notes.append(_absent_note(name))
             continue
-        kept = _ceil(train_fraction, n)
+        n_train = _ceil(train_fraction, n)
         if rounding == "ceil-keep-one":
-            kept = min(n - 1, kept)
-        if kept in (0, n):
+            n_train = min(n - 1, n_train)
+        if n_train in (0, n):
             raise UsageError(
                 f"protocol B: class {name} has {n} training sample{'s' if n > 1 else ''}; {rounding} of "
-                f"{train_fraction} leaves {kept} to train on and {n - kept} to validate with; each needs 1",
+                f"{train_fraction} leaves {n_train} for training and {n - n_train} for validation; each needs 1",
                 hint="use more samples (--set train.subset=1.0), or protocol A, which needs no validation",
             )
-        train.append(members[:kept])
-        validation.append(members[kept:])
+        train.append(members[:n_train])
+        validation.append(members[n_train:])
     return Split(_rows(train), _rows(validation), test, tuple(notes))
 
 
-def _absent(name: str) -> str:
+def _absent_note(name: str) -> str:
     return f"class {name} has no training sample"
 
 
 def _official(labels: np.ndarray, is_test: np.ndarray, subset: float) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the official training and test set, of each class the first ⌈subset·n⌉."""
+    """Returns the rows of the official training and test set, of each class the first ⌈subset·n⌉."""
     parts = []
-    for wanted in (False, True):
-        rows = np.flatnonzero(is_test == wanted)
+    for test in (False, True):
+        rows = np.flatnonzero(is_test == test)
         by_class = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
         parts.append(_rows([members[: _ceil(subset, len(members))] for members in by_class]))
     return parts[0], parts[1]
 
 
 def _ceil(fraction: float, n: int) -> int:
-    """⌈fraction·n⌉ of the decimal that is printed: as binary floats, 0.85 · 20 may come out above 17."""
+    """Returns ⌈fraction·n⌉ of the decimal as printed; of the binary float, 0.85 · 20 may come out above 17."""
     return math.ceil(Fraction(str(float(fraction))) * n)
 
 
 def _rows(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The rows of all parts, ascending, int64."""
+    """Returns the rows of all parts, ascending, int64."""
     return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))

@@ -1,46 +1,46 @@
-"""Spiking layers with batch norm and pooling, and dropout: one definition, and what is faster, chosen by device."""
+"""Spiking layers with batch norm and pooling, and dropout: one definition, and faster implementations by device."""
 
 from __future__ import annotations
 
 import math
 import os
 from importlib.util import find_spec
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from plifctl.snn.functional import Dynamics, hash_keys, held_dropout_mask
-from plifctl.snn.kernels.reference import stage_eager
+from plifctl.config.choices import Kernel
+from plifctl.snn.functional import Dynamics
+from plifctl.snn.kernels import reference
 from plifctl.snn.kernels.stage import run_stage
+from plifctl.snn.keyed_random import hash_keys, held_dropout_mask
 from plifctl.snn.layers import BatchNorm, Pool
-
-Kernel = Literal["auto", "eager", "fused", "triton"]
 
 
 def unsupported_reason(kernel: Kernel, device: torch.device) -> str | None:
-    """Returns why a kernel does not serve a device; None where it does."""
+    """Returns why a kernel cannot run on a device; None where it can."""
     if kernel == "fused" and device.type != "cpu":
-        return f"it is for the CPU, not for {device}"
+        return f"runs on the CPU, not on {device}"
     if kernel == "triton" and find_spec("triton") is None:
         return "Triton is not installed"
     if kernel == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"it is for GPUs, not for {device}"
+        return f"runs on GPUs, not on {device}"
     return None
 
 
-class Spikes(NamedTuple):
-    """What a spiking layer gives.
+class StageOutput(NamedTuple):
+    """Output of a spiking stage.
 
     Attributes:
-        pooled: Spikes after pooling ``[T, N, ...]``.
-        fired: Number of spikes before pooling, a float64 scalar.
-        neurons: Number of neurons times steps times samples.
+        pooled: Spikes after pooling, ``[T, N, ...]``.
+        spike_count: Number of spikes before pooling, a float64 scalar.
+        neuron_steps: Largest number possible: neurons times steps times samples.
     """
 
     pooled: Tensor
-    fired: Tensor
-    neurons: int
+    spike_count: Tensor
+    neuron_steps: int
 
 
 def spiking_stage(
@@ -50,12 +50,12 @@ def spiking_stage(
     norm: BatchNorm | None = None,
     pooling: Pool | None = None,
     kernel: Kernel = "auto",
-) -> Spikes:
-    """Runs batch norm, a layer of leaky integrate-and-fire neurons from V_{−1} = V_reset on, and pooling.
+) -> StageOutput:
+    """Runs batch norm, a layer of leaky integrate-and-fire neurons starting from V_{−1} = V_reset, and pooling.
 
     Args:
-        x: Input ``[T, N, C, H, W]`` or ``[T, N, F]``; with 1 for T it is the same at every step. Of half precision
-            (convolutions under autocast give it) all is computed in float32: potentials add up small changes.
+        x: Input ``[T, N, C, H, W]`` or ``[T, N, F]``; a first dimension of 1 means the same input at every step. Half
+            precision (from convolutions under autocast) is computed in float32: potentials accumulate small changes.
         T: Number of time steps.
         dynamics: The neurons.
         norm: Batch norm before them.
@@ -70,25 +70,40 @@ def spiking_stage(
 
         pooled, count = run_stage(x, T, dynamics, norm, pooling, triton)
     elif kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
-        from plifctl.snn.kernels import cpu as fused  # numba takes half a second to import
+        from plifctl.snn.kernels import cpu  # numba takes half a second to import
 
-        pooled, count = run_stage(_in_single(x), T, dynamics, norm, pooling, fused)
+        pooled, count = run_stage(_at_least_float32(x), T, dynamics, norm, pooling, cpu)
     else:
-        pooled, count = stage_eager(_in_single(x), T, dynamics, norm, pooling)
-    return Spikes(pooled, count, T * math.prod(x.shape[1:]))
+        pooled, count = reference.run_stage_eager(_at_least_float32(x), T, dynamics, norm, pooling)
+    return StageOutput(pooled, count, T * math.prod(x.shape[1:]))
+
+
+def spiking_step(x: Tensor, v: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
+    """Runs one time step of a layer of neurons by the definition.
+
+    Args:
+        x: Input of the step, ``[N, ...]``.
+        v: Membrane potential after the step before; None: V_reset.
+        dynamics: The neurons.
+
+    Returns:
+        Spikes and membrane potential after the step.
+    """
+    x = _at_least_float32(x)
+    return reference.step(x, torch.full_like(x, dynamics.v_reset) if v is None else v, dynamics)
 
 
 def held_dropout(x: Tensor, keys: Tensor, layer: int, p: float, kernel: Kernel = "auto") -> Tensor:
-    """Drops features, of each sample the same at all time steps.
+    """Drops features of each sample, the same at all time steps.
 
     Args:
         x: ``[T, N, ...]``.
-        keys: int64 ``[N]``, one of each sample, for all layers.
-        layer: Number of this one, whose masks are its own.
+        keys: int64 ``[N]``, one per sample, for all layers.
+        layer: Number of this layer; each layer draws its own mask.
         p: Probability of dropping.
-        kernel: ``triton`` draws a mask in one launch, else it is the definition.
+        kernel: ``triton`` draws a mask in one launch; the others use the definition.
 
-    Source: see :func:`~plifctl.snn.functional.held_dropout_mask`.
+    Source: see :func:`~plifctl.snn.keyed_random.held_dropout_mask`.
     """
     if p == 0:
         return x
@@ -102,5 +117,5 @@ def held_dropout(x: Tensor, keys: Tensor, layer: int, p: float, kernel: Kernel =
     return x * mask.view(x.shape[1:]).to(x.dtype)
 
 
-def _in_single(x: Tensor) -> Tensor:
+def _at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype.itemsize < 4 else x

@@ -1,6 +1,6 @@
-"""A spiking layer by compiled passes over memory: all of it that is the same wherever they run.
+"""The part of a fused spiking stage that is the same on every device; a :class:`Backend` does the passes over memory.
 
-Rows are ``[T, N, H, W, C]``: channels lie side by side in memory.
+Rows are ``[T, N, H, W, C]``: channels are contiguous in memory.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from plifctl.config.choices import Surrogate
-from plifctl.snn.collectives import summed
+from plifctl.snn.collectives import all_reduce_sum
 from plifctl.snn.functional import Dynamics
-from plifctl.snn.kernels.reference import stage_eager
-from plifctl.snn.layers import BatchNorm, Pool, combined_moments
+from plifctl.snn.kernels.reference import run_stage_eager
+from plifctl.snn.layers import BatchNorm, Pool, combine_moments
 
 
-class Choices(NamedTuple):
-    """What a layer does, beside its numbers.
+class StageConfig(NamedTuple):
+    """Settings of a stage that are not tensors.
 
     Attributes:
         T: Number of time steps.
         v_reset: Reset potential.
         soft: Subtract the threshold after a spike.
-        detach: Leave the spike of the reset out of the gradient.
+        detach: Ignore the spike of the reset in the gradient.
         surrogate: See :func:`~plifctl.snn.functional.surrogate_derivative`.
-        window: Of pooling; 1 is none.
-        average: Pool by the average, else by the maximum.
+        window: Size of the pooling window; 1 is no pooling.
+        average: Average pooling, else maximum.
     """
 
     T: int
@@ -41,16 +41,16 @@ class Choices(NamedTuple):
     average: bool
 
 
-class Layer(NamedTuple):
-    """A layer's numbers, in the precision that is computed in; X in its own.
+class StageTensors(NamedTuple):
+    """Tensors of a stage, in the precision of the computation; ``x`` in its own.
 
     Attributes:
-        x: Rows; with 1 for T they are the same at every step.
-        scale: Of batch norm, ``[T or 1, C]``; of none, 1.
-        shift: The same; of none, 0.
+        x: Rows; a first dimension of 1 means the same input at every step.
+        scale: Factor of batch norm's affine map, ``[T or 1, C]``; 1 without batch norm.
+        shift: Offset of that map, ``[T or 1, C]``; 0 without batch norm.
         k: 1/τ, ``[1, C]``, or ``[H·W, C]`` where each neuron has its own.
         v_threshold: A scalar.
-        width: Of the surrogate, a scalar.
+        width: Width of the surrogate, a scalar.
     """
 
     x: Tensor
@@ -61,8 +61,8 @@ class Layer(NamedTuple):
     width: Tensor
 
 
-class Gradients(NamedTuple):
-    """Gradients of what a :class:`Layer` has; None where nobody wants it."""
+class StageGradients(NamedTuple):
+    """Gradients of the tensors of a stage; those of threshold and width are None where they are not needed."""
 
     x: Tensor
     k: Tensor
@@ -70,11 +70,13 @@ class Gradients(NamedTuple):
     width: Tensor | None
 
 
-class ThroughNorm(NamedTuple):
-    """How the gradient of batch norm's input follows from that of its output, ``by_grad · g + by_x · x + constant``.
+class NormCoefficients(NamedTuple):
+    """The gradient of batch norm's input from the gradient g of its output: ``by_grad · g + by_x · x + constant``.
 
     Attributes:
-        by_grad: float64 ``[T or 1, C]``, as the others.
+        by_grad: float64 ``[T or 1, C]``.
+        by_x: float64 ``[T or 1, C]``.
+        constant: float64 ``[T or 1, C]``.
     """
 
     by_grad: Tensor
@@ -82,59 +84,66 @@ class ThroughNorm(NamedTuple):
     constant: Tensor
 
 
-Through = Callable[[Tensor, Tensor], ThroughNorm]
-"""Of the sums of batch norm's output's gradient g, and of g · (x − mean), in this process, float64 ``[T or 1, C]``."""
+NormBackward = Callable[[Tensor, Tensor], NormCoefficients]
+"""Takes the sums over this process of batch norm's output gradient g and of g · (x − mean), float64 ``[T or 1, C]``."""
 
 
-class Passes(Protocol):
-    """A module that passes over memory.
+class Backend(Protocol):
+    """A module with the passes over memory for one kind of device.
 
     Attributes:
-        LARGEST_WINDOW: Of pooling that it does.
+        MAX_WINDOW: Largest pooling window that it supports.
     """
 
-    LARGEST_WINDOW: int
+    MAX_WINDOW: int
 
-    def rows_of_features(self, x: Tensor) -> Tensor:
+    def features_to_rows(self, x: Tensor) -> Tensor:
         """Returns ``[T, N, F]`` as rows."""
         ...
 
-    def sums(self, rows: Tensor, pivot: Tensor) -> Tensor:
-        """Returns the sums of rows less a pivot ``[T, C]``, and of their square, float64 ``[T, 2, C]``."""
+    def sum_deviations(self, rows: Tensor, pivot: Tensor) -> Tensor:
+        """Returns the sums of rows − pivot ``[T, C]`` and of their squares, float64 ``[T, 2, C]``."""
         ...
 
-    def forward(self, layer: Layer, choices: Choices) -> tuple[Tensor, Tensor]:
-        """Returns pooled spikes in rows, and how many there were before pooling, a float64 scalar."""
+    def forward(self, tensors: StageTensors, config: StageConfig) -> tuple[Tensor, Tensor]:
+        """Returns pooled spikes in rows, and the number of spikes before pooling, a float64 scalar."""
         ...
 
     def backward(
-        self, layer: Layer, choices: Choices, grad: Tensor, mean: Tensor | None, through: Through | None, *, shape: bool
-    ) -> Gradients:
-        """Walks back through time (Eq. 8–16) and batch norm.
+        self,
+        tensors: StageTensors,
+        config: StageConfig,
+        grad: Tensor,
+        mean: Tensor | None,
+        norm_backward: NormBackward | None,
+        *,
+        firing_grads: bool,
+    ) -> StageGradients:
+        """Computes the gradients through time (Eq. 8–16) and through batch norm.
 
         Args:
-            layer: What forward was given.
-            choices: The same.
-            grad: Of pooled spikes, rows.
-            mean: What batch norm subtracts, ``[T or 1, C]``; None without one.
-            through: Is called once where there is one.
-            shape: The gradients of threshold or width are wanted.
+            tensors: Arguments of forward.
+            config: Arguments of forward.
+            grad: Gradient of the pooled spikes, rows.
+            mean: Mean that batch norm subtracts, ``[T or 1, C]``; None without batch norm.
+            norm_backward: Is called once; None without batch norm.
+            firing_grads: Compute the gradients of threshold and width.
         """
         ...
 
 
 def run_stage(
-    x: Tensor, T: int, dynamics: Dynamics, norm: BatchNorm | None, pooling: Pool | None, passes: Passes
+    x: Tensor, T: int, dynamics: Dynamics, norm: BatchNorm | None, pooling: Pool | None, backend: Backend
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`plifctl.snn.kernels.spiking_stage`: pooled spikes, and how many there were before pooling."""
-    if pooling is not None and pooling.kernel > passes.LARGEST_WINDOW:
-        spikes, count = run_stage(x, T, dynamics, norm, None, passes)
+    """Runs :func:`plifctl.snn.kernels.spiking_stage`; returns pooled spikes and the number of spikes before pooling."""
+    if pooling is not None and pooling.kernel > backend.MAX_WINDOW:
+        spikes, count = run_stage(x, T, dynamics, norm, None, backend)
         return pooling(spikes), count
-    if not x.numel() and (norm is None or not norm.training):  # else other processes wait for this one's sums
-        return stage_eager(x, T, dynamics, norm, pooling)
+    if not x.numel() and (norm is None or not norm.training):  # in training the other ranks wait for this one's sums
+        return run_stage_eager(x, T, dynamics, norm, pooling)
     maps = x.dim() == 5
-    rows = x.permute(0, 1, 3, 4, 2).contiguous() if maps else passes.rows_of_features(x)
-    choices = Choices(
+    rows = x.permute(0, 1, 3, 4, 2).contiguous() if maps else backend.features_to_rows(x)
+    config = StageConfig(
         T,
         dynamics.v_reset,
         dynamics.soft,
@@ -143,22 +152,23 @@ def run_stage(
         1 if pooling is None else pooling.kernel,
         pooling is not None and pooling.mode == "average",
     )
-    k = _rates(dynamics.k, rows.shape[3:], maps=maps)
-    moments = None if norm is None else _moments(rows, norm, passes)
+    k = _k_of_rows(dynamics.k, rows.shape[3:], maps=maps)
+    statistics = None if norm is None else _norm_statistics(rows, norm, backend)
     weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
     pooled, count = _Stage.apply(  # type: ignore[no-untyped-call]
-        rows, weight, bias, k, dynamics.v_threshold, dynamics.width, moments, choices, passes
+        rows, weight, bias, k, dynamics.v_threshold, dynamics.width, statistics, config, backend
     )
     return (pooled.permute(0, 1, 4, 2, 3) if maps else pooled.flatten(2)), count
 
 
-class _Moments(NamedTuple):
-    """What batch norm normalises by, float64 ``[T or 1, C]``.
+class _NormStatistics(NamedTuple):
+    """Statistics that batch norm normalises by, float64 ``[T or 1, C]``.
 
     Attributes:
-        mean: Of each channel.
+        mean: Mean of each channel.
         scale: 1/√(variance + ε).
-        values: Of how many values, over all processes; 0: they are the running ones, which no input moves.
+        values: Number of values they are taken over, in all processes; 0 for the running statistics, which are
+            constants of the gradient.
     """
 
     mean: Tensor
@@ -166,9 +176,9 @@ class _Moments(NamedTuple):
     values: float
 
 
-def _rates(k: Tensor, place: torch.Size, *, maps: bool) -> Tensor:
-    """1/τ as :class:`Layer` has it; ``place`` is ``(W, C)`` of the rows."""
-    width, channels = place
+def _k_of_rows(k: Tensor, row_shape: torch.Size, *, maps: bool) -> Tensor:
+    """Returns 1/τ as :class:`StageTensors` has it; ``row_shape`` is ``(W, C)`` of the rows."""
+    width, channels = row_shape
     if k.numel() == 1:
         return k.reshape(1, 1).expand(1, channels)
     if not maps:
@@ -176,39 +186,39 @@ def _rates(k: Tensor, place: torch.Size, *, maps: bool) -> Tensor:
     return k.permute(1, 2, 0).reshape(-1, channels)
 
 
-def _moments(rows: Tensor, norm: BatchNorm, passes: Passes) -> _Moments:
-    """What a batch norm normalises by; in training its running statistics move."""
+def _norm_statistics(rows: Tensor, norm: BatchNorm, backend: Backend) -> _NormStatistics:
+    """Returns the statistics of a batch norm; in training the running ones are updated."""
     if not norm.training:
         assert norm.running_mean is not None
         assert norm.running_var is not None
         mean, variance = norm.running_mean[None].to(torch.float64, copy=True), norm.running_var[None].double()
-        return _Moments(mean, (variance + norm.eps).rsqrt(), 0.0)
-    mean, variance, values = _batch_statistics(rows.detach(), passes, per_step=norm.per_step)
-    norm.track(mean, variance, values)
-    return _Moments(mean, (variance + norm.eps).rsqrt(), values)
+        return _NormStatistics(mean, (variance + norm.eps).rsqrt(), 0.0)
+    mean, variance, values = _batch_statistics(rows.detach(), backend, per_step=norm.per_step)
+    norm.update_running_statistics(mean, variance, values)
+    return _NormStatistics(mean, (variance + norm.eps).rsqrt(), values)
 
 
-def _batch_statistics(rows: Tensor, passes: Passes, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
-    """Mean and variance of each channel over all processes, float64 ``[T or 1, C]``, and of how many values."""
+def _batch_statistics(rows: Tensor, backend: Backend, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
+    """Returns mean and variance of each channel over all processes, ``[T or 1, C]``, and the number of values."""
     values = rows[0, ..., 0].numel()
-    if not values:  # a small batch may not reach all processes
-        nothing = rows.new_zeros(len(rows), rows.shape[4], dtype=torch.float64)
-        return combined_moments(nothing, nothing, 0, per_step=per_step)
-    pivot = rows[:, 0, 0, 0]  # any value near the others: squares of small differences lose little
-    shift, square = passes.sums(rows, pivot).unbind(1)
-    return combined_moments(pivot + shift / values, square - shift * shift / values, values, per_step=per_step)
+    if not values:  # this rank's shard of a small batch may be empty
+        zeros = rows.new_zeros(len(rows), rows.shape[4], dtype=torch.float64)
+        return combine_moments(zeros, zeros, 0, per_step=per_step)
+    pivot = rows[:, 0, 0, 0]  # any value near the mean: squares of small differences lose little precision
+    total, square = backend.sum_deviations(rows, pivot).unbind(1)
+    return combine_moments(pivot + total / values, square - total * total / values, values, per_step=per_step)
 
 
 def _affine(
-    weight: Tensor | None, bias: Tensor | None, moments: _Moments | None, like: Tensor
+    weight: Tensor | None, bias: Tensor | None, statistics: _NormStatistics | None, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Scale and shift as :class:`Layer` has them, in the type of ``like``, ``[C]``."""
-    if moments is None:
+    """Returns scale and shift as :class:`StageTensors` has them, in the type of ``like``, ``[C]``."""
+    if statistics is None:
         return like.new_ones(1, len(like)), like.new_zeros(1, len(like))
     assert weight is not None
     assert bias is not None
-    scale = moments.scale * weight
-    return scale.to(like), (bias - moments.mean * scale).to(like)
+    scale = statistics.scale * weight
+    return scale.to(like), (bias - statistics.mean * scale).to(like)
 
 
 class _Stage(torch.autograd.Function):
@@ -221,15 +231,15 @@ class _Stage(torch.autograd.Function):
         k: Tensor,
         v_threshold: Tensor,
         width: Tensor,
-        moments: _Moments | None,
-        choices: Choices,
-        passes: Passes,
+        statistics: _NormStatistics | None,
+        config: StageConfig,
+        backend: Backend,
     ) -> tuple[Tensor, Tensor]:
         k = k.contiguous()
-        layer = Layer(x, *_affine(weight, bias, moments, k[0]), k, v_threshold, width)
-        pooled, count = passes.forward(layer, choices)
-        ctx.save_for_backward(weight, *layer)
-        ctx.moments, ctx.choices, ctx.passes = moments, choices, passes
+        tensors = StageTensors(x, *_affine(weight, bias, statistics, k[0]), k, v_threshold, width)
+        pooled, count = backend.forward(tensors, config)
+        ctx.save_for_backward(weight, *tensors)
+        ctx.statistics, ctx.config, ctx.backend = statistics, config, backend
         ctx.mark_non_differentiable(count)
         return pooled, count
 
@@ -237,27 +247,34 @@ class _Stage(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         weight, *saved = ctx.saved_tensors
-        layer, moments = Layer(*saved), ctx.moments
-        by_norm: tuple[Tensor | None, Tensor | None] = (None, None)
-        mean = None if moments is None else moments.mean.to(layer.k.dtype)
+        tensors, statistics = StageTensors(*saved), ctx.statistics
+        grad_weight: Tensor | None = None
+        grad_bias: Tensor | None = None
+        mean = None if statistics is None else statistics.mean.to(tensors.k.dtype)
 
-        def through(total: Tensor, product: Tensor) -> ThroughNorm:
-            nonlocal by_norm
-            by_norm = (product * moments.scale).sum(0).to(weight.dtype), total.sum(0).to(weight.dtype)
-            return _through_norm(weight, moments, total, product)
+        def norm_backward(total: Tensor, product: Tensor) -> NormCoefficients:
+            nonlocal grad_weight, grad_bias
+            grad_weight = (product * statistics.scale).sum(0).to(weight.dtype)
+            grad_bias = total.sum(0).to(weight.dtype)
+            return _norm_coefficients(weight, statistics, total, product)
 
-        shape = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
-        found = ctx.passes.backward(
-            layer, ctx.choices, grads[0].contiguous(), mean, None if moments is None else through, shape=shape
+        gradients = ctx.backend.backward(
+            tensors,
+            ctx.config,
+            grads[0].contiguous(),
+            mean,
+            None if statistics is None else norm_backward,
+            firing_grads=ctx.needs_input_grad[4] or ctx.needs_input_grad[5],
         )
-        return found.x, *by_norm, found.k, found.v_threshold, found.width, None, None, None
+        by_neuron = gradients.k, gradients.v_threshold, gradients.width
+        return gradients.x, grad_weight, grad_bias, *by_neuron, None, None, None
 
 
-def _through_norm(weight: Tensor, moments: _Moments, total: Tensor, product: Tensor) -> ThroughNorm:
-    by_grad = moments.scale * weight
+def _norm_coefficients(weight: Tensor, statistics: _NormStatistics, total: Tensor, product: Tensor) -> NormCoefficients:
+    by_grad = statistics.scale * weight
     by_x = constant = torch.zeros_like(by_grad)
-    if moments.values:
-        total, product = summed(torch.stack([total, product])) / moments.values
-        by_x = -by_grad * moments.scale.square() * product
-        constant = -by_grad * total - by_x * moments.mean
-    return ThroughNorm(by_grad, by_x, constant)
+    if statistics.values:
+        total, product = all_reduce_sum(torch.stack([total, product])) / statistics.values
+        by_x = -by_grad * statistics.scale.square() * product
+        constant = -by_grad * total - by_x * statistics.mean
+    return NormCoefficients(by_grad, by_x, constant)

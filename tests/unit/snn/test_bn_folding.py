@@ -1,4 +1,4 @@
-"""A folded network against the one it is of."""
+"""A folded network against the original."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from plifctl.snn.networks import SpikingNetwork
 
 PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogate="arctan", detach_reset=True)
 TAIL = "DP-FC20-SN-APk10s10"
-STRUCTURES = {  # and what is left of it
+STRUCTURES = {  # and the structure after folding
     f"c4k3s1-BN-SN-MPk2s2-c6k3s2-BN-SN-{TAIL}": f"c4k3s1b-SN-MPk2s2-c6k3s2b-SN-{TAIL}",
     f"c4k3s1-BN-BN-BN-SN-{TAIL}": f"c4k3s1b-SN-{TAIL}",
     f"c4k3s1b-BN-SN-{TAIL}": f"c4k3s1b-SN-{TAIL}",
@@ -24,8 +24,8 @@ STRUCTURES = {  # and what is left of it
 }
 
 
-def trained(structure: str, dtype: torch.dtype, neuron: NeuronSpec = PLIF) -> SpikingNetwork:
-    """A network whose batch norms have seen something: statistics and weights of every size and sign."""
+def network_with_statistics(structure: str, dtype: torch.dtype, neuron: NeuronSpec = PLIF) -> SpikingNetwork:
+    """Returns a network with statistics and weights of batch norm of every size and sign."""
     torch.manual_seed(len(structure))
     network = NetworkSpec(name="s", structure=structure, dropout=0.5, batch_norm="per-step")
     model = SpikingNetwork(network, neuron, (2, 10, 9), 2).to(dtype)
@@ -44,8 +44,8 @@ def trained(structure: str, dtype: torch.dtype, neuron: NeuronSpec = PLIF) -> Sp
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 @pytest.mark.parametrize("neuron", [PLIF, PLIF.model_copy(update={"tau_per": "channel", "learn_threshold": True})])
-def test_a_folded_network_does_the_same_in_float64(structure: str, neuron: NeuronSpec) -> None:
-    model = trained(structure, torch.float64, neuron)
+def test_fold_float64_gives_equal_spikes(structure: str, neuron: NeuronSpec) -> None:
+    model = network_with_statistics(structure, torch.float64, neuron)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     folded = fold_batch_norm(model)
     assert folded.network.structure == STRUCTURES[structure]
@@ -64,8 +64,8 @@ def test_a_folded_network_does_the_same_in_float64(structure: str, neuron: Neuro
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 
-def stages(model: SpikingNetwork, name: str) -> tuple[Conv, list[BatchNorm]]:
-    """A convolution and the batch norms that stand right after it."""
+def conv_and_norms(model: SpikingNetwork, name: str) -> tuple[Conv, list[BatchNorm]]:
+    """Returns a convolution and the batch norms directly after it."""
     names = list(model.layers)
     norms: list[BatchNorm] = []
     for after in names[names.index(name) + 1 :]:
@@ -79,7 +79,7 @@ def stages(model: SpikingNetwork, name: str) -> tuple[Conv, list[BatchNorm]]:
 
 
 def potentials(x: Tensor, k: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """H and spikes of each step, by the definition."""
+    """Returns H and the spikes of each step, by the definition."""
     v, hs, spikes = torch.zeros_like(x[0]), [], []
     for t in range(steps):
         h = charge(x[t], v, k, 0.0)
@@ -92,19 +92,19 @@ def potentials(x: Tensor, k: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @torch.no_grad()
-def test_potentials_are_the_same_up_to_rounding(dtype: torch.dtype) -> None:
-    """Of each layer on the same input; a spike that differs lies at the threshold, and is the first of its neuron."""
+def test_fold_potentials_equal_up_to_rounding(dtype: torch.dtype) -> None:
+    """Compares each layer on the same input; a first spike that differs lies at the threshold."""
     compared = 0
     for structure in STRUCTURES:
-        model = trained(structure, dtype).eval()
+        model = network_with_statistics(structure, dtype).eval()
         folded = fold_batch_norm(model)
         convs = [name for name in model.layers if name.startswith("conv")]
         assert convs == [name for name in folded.layers if name.startswith("conv")]
         for name in convs:
-            (conv, norms), (one, left) = stages(model, name), stages(folded, name)
-            assert left == []
+            (conv, norms), (folded_conv, remaining) = conv_and_norms(model, name), conv_and_norms(folded, name)
+            assert remaining == []
             x = torch.randint(0, 2, (6, 8, conv.in_channels, 12, 11)).to(dtype)
-            expected, found = conv(x), one(x)
+            expected, found = conv(x), folded_conv(x)
             for norm in norms:
                 expected = norm(expected)
             tolerance = 1e-9 if dtype == torch.float64 else 1e-5
@@ -120,7 +120,7 @@ def test_potentials_are_the_same_up_to_rounding(dtype: torch.dtype) -> None:
     assert compared == 8
 
 
-def test_which_batch_norm_goes_where() -> None:
+def test_fold_targets_of_structure_name_the_convolution() -> None:
     structure = f"BN-c4k3s1-BN-BN-SN-BN-c4k3s1-APk2s2-BN-SN-c4k3s1-BN-SN-{TAIL}"
     network = NetworkSpec(name="s", structure=structure, dropout=0.0, batch_norm="per-step")
     assert fold_targets(network) == {
@@ -133,8 +133,8 @@ def test_which_batch_norm_goes_where() -> None:
     }
 
 
-def test_folding_twice_changes_nothing() -> None:
-    once = fold_batch_norm(trained(next(iter(STRUCTURES)), torch.float32))
+def test_fold_twice_changes_nothing() -> None:
+    once = fold_batch_norm(network_with_statistics(next(iter(STRUCTURES)), torch.float32))
     twice = fold_batch_norm(once)
     assert twice.network == once.network
     for name, weight in once.state_dict().items():

@@ -1,8 +1,8 @@
-"""Eq. 2 to 17 of the paper, written out step by step in numpy for a whole layer, beside the gradients we compute.
+"""Eq. 2 to 17 of the paper, written out step by step in numpy for a layer, against the gradients of the kernels.
 
-Eq. 16 can be read in two ways that agree, and in one that counts twice. The a of a layer acts at every step, and what
-it did to H_t goes on through V_t to H_{t+1}. That road is either in ∂H_t/∂a (Eq. 15, beside ∂L_t/∂H_t of Eq. 10) or in
-∂L/∂H_t (Eq. 8, beside ∂H_t/∂a of step t alone); Eq. 8 and Eq. 15 together have it in both.
+Eq. 16 has two readings that agree, and one that counts a term twice. The parameter a of a layer acts at every step, and
+its effect on H_t continues through V_t to H_{t+1}. That path is either part of ∂H_t/∂a (Eq. 15, with ∂L_t/∂H_t of
+Eq. 10) or of ∂L/∂H_t (Eq. 8, with ∂H_t/∂a of step t alone); Eq. 8 and Eq. 15 together contain it twice.
 """
 
 import math
@@ -91,7 +91,7 @@ def by_autograd(
     return spikes.detach(), {"weight": w.grad, "x": x.grad, "a": None if layer.a is None else layer.a.grad}
 
 
-def material() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def random_inputs() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(7)
     return rng.normal(0.4, 1, (T, N, INPUTS)), rng.normal(0.5, 2, (NEURONS, INPUTS)), rng.normal(0, 1, (T, N, NEURONS))
 
@@ -118,10 +118,10 @@ def neuron(**choices: Any) -> NeuronSpec:
     ],
     ids=str,
 )
-def test_a_layer_whose_neurons_share_a(choices: dict[str, Any], detach: bool, reset: str, kernel: str) -> None:
+def test_gradients_shared_a_equal_the_equations(choices: dict[str, Any], detach: bool, reset: str, kernel: str) -> None:
     spec = neuron(**choices, detach_reset=detach, reset=reset)
-    expected = by_the_equations(spec, *material())
-    spikes, found = by_autograd(spec, kernel, *material())
+    expected = by_the_equations(spec, *random_inputs())
+    spikes, found = by_autograd(spec, kernel, *random_inputs())
     assert np.array_equal(spikes, expected.spikes)
     assert 0.05 < spikes.mean() < 0.6
     for name in ("weight", "x"):
@@ -136,13 +136,13 @@ def test_a_layer_whose_neurons_share_a(choices: dict[str, Any], detach: bool, re
 
 
 @pytest.mark.parametrize("kernel", ["eager", "fused"])
-def test_neurons_with_an_a_of_their_own_have_the_parts_of_the_sum(kernel: str) -> None:
-    expected = by_the_equations(neuron(), *material())
-    _, found = by_autograd(neuron(tau_per="neuron"), kernel, *material())
+def test_gradients_a_per_neuron_equal_the_equations(kernel: str) -> None:
+    expected = by_the_equations(neuron(), *random_inputs())
+    _, found = by_autograd(neuron(tau_per="neuron"), kernel, *random_inputs())
     np.testing.assert_allclose(found["a"], expected.a, rtol=1e-9, atol=1e-12)  # type: ignore[arg-type]
 
 
-def test_a_printed_eq_15_without_brackets_is_another_gradient() -> None:
+def test_eq_15_as_printed_differs_from_measured_gradient() -> None:
     """−(V_{t−1} − V_reset) + X_t k'(a), as printed, is not what the chain rule gives: a small step in a shows it."""
     v, x, a, step = 0.3, 1.7, 0.4, 1e-6
 
@@ -156,7 +156,7 @@ def test_a_printed_eq_15_without_brackets_is_another_gradient() -> None:
 
 
 @pytest.mark.parametrize("tau", [1.0001, 1.5, 2.0, 3.7, 16.0, 1e4])
-def test_tau_to_a_and_back(tau: float) -> None:
+def test_tau_to_a_inverted_gives_tau(tau: float) -> None:
     assert 1 + math.exp(-tau_to_a(tau)) == pytest.approx(tau, rel=1e-12)
     assert SpikingLayer(neuron(tau_0=tau), (4,)).double().tau == pytest.approx(tau, rel=1e-6)  # a starts as float32
     assert SpikingLayer(neuron(kind="lif", tau=tau), (4,)).tau == tau

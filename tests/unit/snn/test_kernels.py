@@ -1,6 +1,6 @@
-"""The fast kernels against the definition: values, gradients, statistics, of whole stages and networks.
+"""The fast kernels against the definition: values, gradients and statistics of stages and networks.
 
-Triton's run in its interpreter here, on tiles so small that there are many; ``tests/gpu`` has them on a GPU.
+Triton runs in its interpreter here, with tiles small enough to need many; ``tests/gpu`` runs it on a GPU.
 """
 
 from typing import Any
@@ -10,10 +10,11 @@ import torch
 from stages import NEURONS, PLIF, Result, stage
 from torch import Tensor
 
+from plifctl.config.choices import Kernel
 from plifctl.config.network import NetworkSpec
-from plifctl.snn.kernels import Kernel, held_dropout, spiking_stage
+from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
-from plifctl.snn.networks import FiringRates, SpikingNetwork, rates_of
+from plifctl.snn.networks import SpikeCounter, SpikingNetwork, firing_rates
 from plifctl.snn.neurons import SpikingLayer
 
 
@@ -40,7 +41,7 @@ def compare(fast: Kernel, *arguments: Any, **options: Any) -> Result:
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-def test_every_neuron_on_maps(fast: Kernel, neuron: dict[str, Any]) -> None:
+def test_stage_every_neuron_on_maps_equals_definition(fast: Kernel, neuron: dict[str, Any]) -> None:
     found = compare(fast, (5, 3, 6, 7, 9), 5, neuron)
     assert 0.005 < found["fired"] / (5 * 3 * 6 * 7 * 9) < 0.9
     learnt = {"a"} - ({"a"} if neuron.get("kind") == "lif" else set())
@@ -50,14 +51,14 @@ def test_every_neuron_on_maps(fast: Kernel, neuron: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-def test_every_neuron_on_features(fast: Kernel, neuron: dict[str, Any]) -> None:
+def test_stage_every_neuron_on_features_equals_definition(fast: Kernel, neuron: dict[str, Any]) -> None:
     compare(fast, (4, 3, 521), 4, neuron, norm=None, pool=None)
 
 
 @pytest.mark.parametrize("pool", [None, ("max", 2), ("max", 3), ("average", 2), ("average", 5)])
 @pytest.mark.parametrize("size", [(1, 1), (6, 6), (7, 9), (5, 20)])
 @pytest.mark.parametrize("steps", [(1, 1), (1, 6), (6, 6)], ids=str)
-def test_sizes_and_pooling(
+def test_stage_sizes_and_pooling_equals_definition(
     fast: Kernel, pool: tuple[str, int] | None, size: tuple[int, int], steps: tuple[int, int]
 ) -> None:
     if pool is not None and pool[1] > min(size):
@@ -68,11 +69,11 @@ def test_sizes_and_pooling(
 @pytest.mark.parametrize("norm", [None, "per-step", "over-time"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_batch_norm(fast: Kernel, norm: str | None, training: bool, steps: int) -> None:
+def test_stage_batch_norm_equals_definition(fast: Kernel, norm: str | None, training: bool, steps: int) -> None:
     compare(fast, (steps, 2, 130, 4, 6), 4, {"tau_per": "neuron"}, norm=norm, training=training)
 
 
-def test_statistics_far_from_zero(fast: Kernel) -> None:
+def test_batch_statistics_far_from_zero_keep_precision(fast: Kernel) -> None:
     """The mean is 10⁴ deviations away: sums of squares would have lost everything."""
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-3)):
         x = 1e4 + torch.randn(3, 2, 5, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -85,20 +86,20 @@ def test_statistics_far_from_zero(fast: Kernel) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4, 4), (3, 0, 3, 4, 4), (0, 2, 5), (3, 0, 5)])
-def test_nothing_gives_nothing(fast: Kernel, shape: tuple[int, ...]) -> None:
+def test_stage_empty_input_gives_empty_output(fast: Kernel, shape: tuple[int, ...]) -> None:
     maps = len(shape) == 5
     found = stage(fast, shape, shape[0], {}, norm=None, pool=("max", 2) if maps else None)
     assert found["spikes"].shape == ((*shape[:3], 2, 2) if maps else shape)
     assert found["fired"] == 0
 
 
-def test_one_value_a_channel_has_no_statistics(fast: Kernel) -> None:
+def test_stage_one_value_per_channel_is_refused(fast: Kernel) -> None:
     for kernel in ("eager", fast):
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             stage(kernel, (2, 1, 3, 1, 1), 2, {}, pool=None)
 
 
-def test_single_precision(fast: Kernel) -> None:
+def test_stage_float32_differs_at_threshold_only(fast: Kernel) -> None:
     """Spikes differ only where a potential is within rounding of the threshold; gradients agree where spikes do."""
     shape = (8, 4, 32, 14, 14)
     exact = stage("eager", shape, 8, {})
@@ -117,7 +118,7 @@ def test_single_precision(fast: Kernel) -> None:
     assert (one["grad"] - found["grad"])[:, :, same].abs().max() < 1e-5 * scale
 
 
-def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_any_number_of_threads_gives_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for threads in (1, 2):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
@@ -128,7 +129,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 STRUCTURE = "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-MPk2s2-SN-MPk2s1-DP-FC16-SN-DP-FC20-SN-APk10s10"
 
 
-def test_a_network_is_the_same_by_both(fast: Kernel) -> None:
+def test_network_fast_kernel_equals_definition(fast: Kernel) -> None:
     spec = NetworkSpec(name="test", structure=STRUCTURE, dropout=0.5, batch_norm="per-step")
     found = []
     for kernel in ("eager", fast):
@@ -137,14 +138,14 @@ def test_a_network_is_the_same_by_both(fast: Kernel) -> None:
         for parameter in net.parameters():
             parameter.data *= 3.0 if parameter.dim() > 1 else 1.0
         x = torch.randn(3, 4, 2, 19, 22, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        firing = FiringRates()
-        votes = net(x, keys=torch.arange(3), firing=firing)
+        counter = SpikeCounter()
+        votes = net(x, keys=torch.arange(3), counter=counter)
         votes.square().sum().backward()
         seen: dict[str, Tensor] = {}
         with torch.no_grad():
             net.eval()(x, observe=seen.__setitem__)
         grads = {name: p.grad for name, p in net.named_parameters() if p.grad is not None}
-        found.append((votes.detach(), rates_of([firing.counts()]), seen, grads, net.state_dict()))
+        found.append((votes.detach(), firing_rates([counter.counts()]), seen, grads, net.state_dict()))
     (votes, rates, seen, grads, state), other = found
     assert torch.equal(votes, other[0])
     assert votes.any()
@@ -158,17 +159,17 @@ def test_a_network_is_the_same_by_both(fast: Kernel) -> None:
         torch.testing.assert_close(other[4][name], state[name], rtol=1e-12, atol=1e-12)
 
 
-def test_firing_rates_count_spikes_before_pooling() -> None:
+def test_spike_counter_with_pooling_counts_before_it() -> None:
     spec = NetworkSpec(name="test", structure="c2k1s1-SN-MPk3s3-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
     net = SpikingNetwork(spec, PLIF, (1, 4, 5), 2).eval()
-    x, firing, counts = torch.randn(3, 1, 4, 5), FiringRates(), dict[str, float]()
+    x, counter, means = torch.randn(3, 1, 4, 5), SpikeCounter(), dict[str, float]()
     for _ in range(2):
-        net(x, 6, firing=firing)
-    net(x, 6, observe=lambda name, spikes: counts.__setitem__(name, spikes.mean().item()))
-    assert rates_of([firing.counts()]) == pytest.approx(counts)
+        net(x, 6, counter=counter)
+    net(x, 6, observe=lambda name, spikes: means.__setitem__(name, spikes.mean().item()))
+    assert firing_rates([counter.counts()]) == pytest.approx(means)
 
 
-def test_dynamics_come_from_the_spec() -> None:
+def test_dynamics_of_spec_keep_float64_values() -> None:
     spec = PLIF.model_copy(update={"tau_0": 4.0, "v_threshold": 0.3, "surrogate_width": 0.7, "reset": "soft"})
     found = SpikingLayer(spec, (3,)).double().dynamics(torch.zeros(1, dtype=torch.float64))
     assert found[2:6] == (0.0, True, True, "arctan")
@@ -177,7 +178,7 @@ def test_dynamics_come_from_the_spec() -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_single(fast: Kernel, kind: torch.dtype) -> None:
+def test_stage_half_precision_input_is_computed_in_float32(fast: Kernel, kind: torch.dtype) -> None:
     """Spikes are numbers that half precision has; on a GPU they stay in it, which halves what is written."""
     x = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0)).to(kind)
     dynamics = SpikingLayer(PLIF, (5,)).dynamics(x)
@@ -189,7 +190,7 @@ def test_half_precision_is_computed_in_single(fast: Kernel, kind: torch.dtype) -
         assert torch.equal(found.float(), expected)
 
 
-def test_gradients_in_half_precision_are_those_of_single_rounded_once(fast: Kernel) -> None:
+def test_gradients_half_precision_equal_float32_rounded_once(fast: Kernel) -> None:
     def gradients(kernel: Kernel, dtype: torch.dtype) -> list[Tensor]:
         x = torch.randn(9, 2, 3, 6, 7, generator=torch.Generator().manual_seed(0)).bfloat16().to(dtype).requires_grad_()
         spiking, norm = SpikingLayer(PLIF, (3, 6, 7)), BatchNorm(3, per_step=True)
@@ -207,17 +208,17 @@ def test_gradients_in_half_precision_are_those_of_single_rounded_once(fast: Kern
 
 
 @pytest.mark.parametrize("T", [1, 2, 7, 8, 9, 17, 32])
-def test_any_number_of_steps(fast: Kernel, T: int) -> None:
+def test_stage_any_number_of_steps_equals_definition(fast: Kernel, T: int) -> None:
     compare(fast, (T, 2, 3, 5, 4), T, {"detach_reset": False, "tau_per": "channel"})
     compare(fast, (T, 2, 30), T, {"reset": "soft"}, norm=None, pool=None)
 
 
-def test_the_same_each_time(fast: Kernel) -> None:
+def test_stage_repeated_gives_same_bits(fast: Kernel) -> None:
     one, other = (stage(fast, (4, 3, 5, 9, 8), 4, {"learn_threshold": True}, dtype=torch.float32) for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_there_is_no_second_derivative(fast: Kernel) -> None:
+def test_stage_second_derivative_is_refused(fast: Kernel) -> None:
     x = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
     spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (5,)).double().dynamics(x), kernel=fast).pooled
     (gradient,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
@@ -225,7 +226,7 @@ def test_there_is_no_second_derivative(fast: Kernel) -> None:
         gradient.sum().backward()
 
 
-def test_running_statistics_that_move_between_forward_and_backward_change_nothing(fast: Kernel) -> None:
+def test_gradients_after_running_statistics_changed_are_unaffected(fast: Kernel) -> None:
     x = torch.randn(3, 2, 5, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
     found = []
     for moved in (0.0, 1.0):
@@ -240,7 +241,7 @@ def test_running_statistics_that_move_between_forward_and_backward_change_nothin
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(3, 2, 5, 3, 7), (1, 4, 1500), (2, 0, 6), (2, 3, 0)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_dropout_of_triton_is_the_definitions(shape: tuple[int, ...], p: float, dtype: torch.dtype) -> None:
+def test_dropout_triton_equals_definition(shape: tuple[int, ...], p: float, dtype: torch.dtype) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     keys = torch.arange(shape[1]) * 3**39 - 2**62
     for layer in (0, 1, 16, 2**31 - 1):

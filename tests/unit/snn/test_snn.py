@@ -1,4 +1,4 @@
-"""Neurons and networks against hand-computed values and against the definition."""
+"""Neurons, layers, losses and networks against hand-computed values and against the definition."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.snn import functional, losses, networks
+from plifctl.snn import functional, keyed_random, losses, networks
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import held_dropout, spiking_stage
 from plifctl.snn.networks import SpikingNetwork
@@ -20,21 +20,21 @@ KERNELS = ["eager", "fused"]
 
 
 def run(x: Tensor, k: Tensor, *, kernel: Any, v_reset: float = 0.0, detach_reset: bool = True) -> Tensor:
-    """The spikes of inputs of any shape, as one sample's features."""
+    """Returns the spikes of inputs of any shape, as the features of one sample."""
     dynamics = Dynamics(k, x.new_tensor(1.0), v_reset, False, detach_reset, "arctan", x.new_tensor(1.0))
     features = x.reshape(len(x), 1, math.prod(x.shape[1:]))
     return spiking_stage(features, len(x), dynamics, kernel=kernel).pooled.view(x.shape)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_trajectory_by_hand(kernel: str) -> None:
+def test_stage_hand_computed_trajectory_gives_spikes(kernel: str) -> None:
     """tau = 2: H = 0.6, 0.9, 1.05 (fires, back to 0), 0.6, 1.0 (fires at equality)."""
     x = torch.tensor([1.2, 1.2, 1.2, 1.2, 1.4], dtype=torch.float64)[:, None]
     assert run(x, torch.tensor(0.5, dtype=torch.float64), kernel=kernel).ravel().tolist() == [0, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_reset_to_another_potential(kernel: str) -> None:
+def test_stage_negative_reset_potential_gives_hand_computed_spikes(kernel: str) -> None:
     """V_reset = −1, tau = 2: H = −1 + (4 − 0)/2 = 1 fires, again from −1; then −1 + (1 − 0)/2 = −0.5."""
     x = torch.tensor([4.0, 4.0, 1.0], dtype=torch.float64)[:, None]
     assert run(x, torch.tensor(0.5, dtype=torch.float64), v_reset=-1.0, kernel=kernel).ravel().tolist() == [1, 1, 0]
@@ -43,7 +43,7 @@ def test_reset_to_another_potential(kernel: str) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 3, 5), (7, 1), (5, 3, 701), (3, 2, 1024), (4, 0), (20, 2, 33, 31)])
 @pytest.mark.parametrize("detach", [True, False])
 @pytest.mark.parametrize("v_reset", [0.0, -0.5])
-def test_fused_equals_the_definition(shape: tuple[int, ...], detach: bool, v_reset: float) -> None:
+def test_fused_float64_equals_definition(shape: tuple[int, ...], detach: bool, v_reset: float) -> None:
     torch.manual_seed(sum(shape))
     weight = torch.randn(shape, dtype=torch.float64)
     found = []
@@ -59,7 +59,7 @@ def test_fused_equals_the_definition(shape: tuple[int, ...], detach: bool, v_res
     torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-9, atol=1e-9)
 
 
-def test_fused_takes_an_input_that_is_the_same_at_every_step() -> None:
+def test_fused_constant_input_equals_definition() -> None:
     image = torch.randn(1, 3, 4, requires_grad=True)
     dynamics = SpikingLayer(LIF, (4,)).dynamics(image)
     for kernel in KERNELS:
@@ -102,7 +102,7 @@ def closed_form(
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("detach", [True, False])
-def test_gradients_follow_the_papers_equations(kernel: str, detach: bool) -> None:
+def test_gradients_single_neuron_equal_closed_form(kernel: str, detach: bool) -> None:
     generator = torch.Generator().manual_seed(3)
     x = (1.5 * torch.randn(9, 4, dtype=torch.float64, generator=generator)).requires_grad_()
     upstream = torch.randn(9, 4, dtype=torch.float64, generator=generator)
@@ -114,7 +114,7 @@ def test_gradients_follow_the_papers_equations(kernel: str, detach: bool) -> Non
     assert a.grad.item() == pytest.approx(sum(c[1] for c in columns), rel=1e-9)
 
 
-def test_tau_starts_where_it_is_told() -> None:
+def test_tau_before_training_is_that_of_spec() -> None:
     for tau in (1.5, 2.0, 16.0):
         assert SpikingLayer(PLIF.model_copy(update={"tau_0": tau}), (3,)).tau == pytest.approx(tau, rel=1e-6)
     lif = SpikingLayer(LIF.model_copy(update={"tau": 16.0}), (3,))
@@ -122,12 +122,12 @@ def test_tau_starts_where_it_is_told() -> None:
     assert list(lif.parameters()) == []
 
 
-def test_dropout_masks_belong_to_samples_and_are_balanced() -> None:
-    keys = functional.hash_keys(2020, torch.arange(64))
-    masks = functional.held_dropout_mask(keys, 5000, 0.5)
+def test_dropout_masks_by_key_are_balanced_and_independent() -> None:
+    keys = keyed_random.hash_keys(2020, torch.arange(64))
+    masks = keyed_random.held_dropout_mask(keys, 5000, 0.5)
     assert set(masks.unique().tolist()) == {0.0, 2.0}
     assert masks.mean().item() == pytest.approx(1.0, abs=0.01)
-    assert torch.equal(functional.held_dropout_mask(keys[[5, 3]], 5000, 0.5), masks[[5, 3]])
+    assert torch.equal(keyed_random.held_dropout_mask(keys[[5, 3]], 5000, 0.5), masks[[5, 3]])
     agreement = (masks[0] == masks[1:]).float().mean(1)
     assert (agreement - 0.5).abs().max() < 0.05
 
@@ -141,7 +141,7 @@ MNIST = "{c128k3s1-BN-SN-MPk2s2}*2-DP-FC2048-SN-DP-FC100-SN-APk10s10"
 GESTURE = "{c128k3s1-BN-SN-MPk2s2}*5-DP-FC512-SN-DP-FC110-SN-APk10s10"
 
 
-def test_table_s1_shapes() -> None:
+def test_network_of_table_s1_has_its_parameters() -> None:
     """Convolutions 9·C·128, BN 2·128, FC without bias, one a for each of the PLIF layers."""
     mnist = network(MNIST, (1, 28, 28))
     assert sum(p.numel() for p in mnist.parameters()) == 9 * 128 + 9 * 128**2 + 4 * 128 + 6272 * 2048 + 2048 * 100 + 4
@@ -154,7 +154,7 @@ def test_table_s1_shapes() -> None:
 SMALL = "c4k3s1-BN-SN-MPk2s2-DP-FC16-SN-DP-FC20-SN-APk10s10"
 
 
-def test_images_equal_the_same_frames_repeated() -> None:
+def test_forward_images_equal_repeated_frames() -> None:
     """The first conv + BN computed once gives what computing it at every step gives."""
     torch.manual_seed(0)
     net = network(SMALL, (1, 6, 6), 2)
@@ -166,7 +166,7 @@ def test_images_equal_the_same_frames_repeated() -> None:
         torch.testing.assert_close(once, every)
 
 
-def test_no_state_is_left_between_batches() -> None:
+def test_forward_twice_leaves_no_state() -> None:
     net = network(SMALL, (2, 6, 6), 2).eval()
     frames = torch.randint(0, 3, (4, 5, 2, 6, 6)).float()
     first = net(frames)
@@ -175,7 +175,7 @@ def test_no_state_is_left_between_batches() -> None:
     assert torch.equal(net(frames[1:2]), first[:, 1:2])
 
 
-def test_batch_norm_per_step_and_over_time() -> None:
+def test_batch_norm_per_step_and_over_time_normalises() -> None:
     x = torch.randn(4, 3, 5, 2, 2) + torch.arange(4.0)[:, None, None, None, None]
     from plifctl.snn.layers import BatchNorm
 
@@ -189,12 +189,12 @@ def test_batch_norm_per_step_and_over_time() -> None:
     torch.testing.assert_close(per_step.running_mean, mean)
 
 
-def test_wrong_number_of_classes_is_told() -> None:
+def test_network_wrong_number_of_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="11 classes need FC110"):
         network(MNIST, (1, 28, 28), 11)
 
 
-def test_losses_by_hand() -> None:
+def test_losses_hand_computed_values() -> None:
     rates = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])  # T = 2, one sample, two classes
     targets = torch.tensor([[1.0, 0.0]])
     assert losses.mse_per_step(rates, targets).item() == pytest.approx((0 + 0 + 1 + 0) / 4)
@@ -209,8 +209,8 @@ def test_losses_by_hand() -> None:
 
 
 class TestLayers:
-    def test_masks_are_held_over_time_and_differ_by_sample_and_layer(self) -> None:
-        keys = functional.hash_keys(1, torch.arange(3))
+    def test_dropout_mask_is_held_over_time_and_differs_by_sample_and_layer(self) -> None:
+        keys = keyed_random.hash_keys(1, torch.arange(3))
         ones = torch.ones(6, 3, 4, 5)
         found, other = (held_dropout(ones, keys, layer, 0.5) for layer in (1, 2))
         assert set(found.unique().tolist()) == {0.0, 2.0}
@@ -218,7 +218,7 @@ class TestLayers:
         assert not torch.equal(found[0, 0], found[0, 1])
         assert not torch.equal(found, other)
 
-    def test_dropout_is_in_training_only_and_each_layers_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_dropout_in_evaluation_is_skipped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         layers: list[int] = []
         monkeypatch.setattr(networks, "held_dropout", lambda x, keys, layer, p, kernel: layers.append(layer) or x)
         net = network("DP-FC20-SN-DP-FC20-SN-APk10s10", (1, 2, 2), 2).train()
@@ -227,7 +227,7 @@ class TestLayers:
         net.eval()(torch.ones(3, 1, 2, 2), 2, keys=torch.arange(3))
         assert len(layers) == 2
 
-    def test_pooling_is_that_of_torch(self) -> None:
+    def test_pool_any_mode_equals_torch(self) -> None:
         from plifctl.snn.layers import Pool
 
         x = torch.randn(2, 3, 4, 7, 7)
@@ -235,11 +235,11 @@ class TestLayers:
             expected = torch.stack([pool(x_t, 3, 2) for x_t in x])
             assert torch.equal(Pool(mode, 3, 2)(x), expected)
 
-    def test_a_vote_is_of_neurons_that_stand_together(self) -> None:
+    def test_vote_averages_adjacent_neurons(self) -> None:
         spikes = torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0, 1.0])
         assert functional.vote(spikes, 2).tolist() == [1.0, 0.0, 0.5]
 
-    def test_batch_norm_is_torchs_own_at_each_step(self) -> None:
+    def test_batch_norm_per_step_equals_torch_at_each_step(self) -> None:
         from plifctl.snn.layers import BatchNorm
 
         ours, theirs = BatchNorm(3, per_step=True).double(), torch.nn.BatchNorm2d(3).double()
@@ -249,7 +249,7 @@ class TestLayers:
         assert ours.num_batches_tracked == 4
 
     @pytest.mark.parametrize("samples", [1, 2])
-    def test_gradients_of_channels_last_images_by_both_kernels(self, samples: int) -> None:
+    def test_gradients_channels_last_images_equal_between_kernels(self, samples: int) -> None:
         """torch's own batch norm gets those of a single image wrong."""
         found = []
         for kernel in KERNELS:
@@ -265,7 +265,7 @@ class TestLayers:
     @pytest.mark.parametrize(
         "changes", [{"v_threshold": 0.3}, {"v_reset": -0.7}, {"detach_reset": False}, {"tau_0": 5.0}]
     )
-    def test_a_layer_is_what_its_spec_says(self, changes: dict[str, Any]) -> None:
+    def test_spiking_layer_changed_spec_changes_result(self, changes: dict[str, Any]) -> None:
         spec = PLIF.model_copy(update=changes)
         x = 3 * torch.randn(5, 1, 40, generator=torch.Generator().manual_seed(0))
         found = []
@@ -284,7 +284,7 @@ class TestLayers:
         changed = not torch.equal(found[0][0], found[1][0]) or not torch.allclose(found[0][1], found[1][1])  # type: ignore[arg-type]
         assert changed
 
-    def test_the_fast_kernel_is_the_one_used_on_the_cpu(self) -> None:
+    def test_auto_kernel_on_cpu_is_fused(self) -> None:
         for dtype in (torch.float32, torch.float64):
             x = torch.randn(3, 2, 4, dtype=dtype, requires_grad=True)
             spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (4,)).to(dtype).dynamics(x)).pooled
@@ -292,7 +292,7 @@ class TestLayers:
             assert any("_Stage" in name for name in names)
 
 
-def test_fused_equals_the_definition_in_float32() -> None:
+def test_fused_float32_differs_at_threshold_only() -> None:
     x = 2 * torch.randn(16, 33, 257, generator=torch.Generator().manual_seed(1))
     weight = torch.randn(16, 33, 257, generator=torch.Generator().manual_seed(2))
     found = []
@@ -308,7 +308,7 @@ def test_fused_equals_the_definition_in_float32() -> None:
     torch.testing.assert_close(found[0][2], found[1][2], rtol=1e-4, atol=1e-3)
 
 
-def test_equal_rates_give_the_lowest_class_in_every_batch() -> None:
+def test_predict_equal_rates_gives_lowest_class_in_every_batch() -> None:
     votes = torch.randint(0, 11, (8, 3000, 10), generator=torch.Generator().manual_seed(0))
     rates = votes.float() / 10
     counts = votes.sum(0).tolist()
