@@ -1,10 +1,11 @@
-"""plifctl check: is every registry file valid?"""
+"""plifctl check: validates every file of the registry."""
 
 from __future__ import annotations
 
 import typer
 
 from plifctl.cli import console, options
+from plifctl.config.choices import RECIPES
 from plifctl.errors import RegistryError
 
 
@@ -14,9 +15,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(as_json: options.JsonOption = False) -> None:
-    """Check every file of the registry.
+    """Validate every file of the registry, and of the folder that PLIFCTL_REGISTRY names.
 
-    Lists all problems at once, also those of the folder named by PLIFCTL_REGISTRY.
+    Lists all problems at once, each with file, line and column.
     """
     from plifctl.report.tables import check_tables
     from plifctl.runs import check_records
@@ -30,7 +31,9 @@ def check(as_json: options.JsonOption = False) -> None:
             console.emit(problem)
     else:
         experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
-        console.emit(f"{experiments} experiments in 2 recipes, {datasets} data sets, {networks} networks: all valid")
+        console.emit(
+            f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
+        )
     if problems:
         count = len(problems)
         raise RegistryError(f"{count} problem{'s' if count > 1 else ''} in the registry")
