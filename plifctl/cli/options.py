@@ -45,7 +45,10 @@ def runs(incomplete: str) -> list[str]:
 
 
 Dataset = Annotated[str, typer.Argument(help="Name of a data set; plifctl ls lists them.", autocompletion=_datasets)]
-Name = Annotated[str, typer.Argument(help="Name of an experiment, data set or network.", autocompletion=_names)]
+Name = Annotated[
+    str,
+    typer.Argument(help="Name of an experiment, data set or network, or an experiment file.", autocompletion=_names),
+]
 RunName = Annotated[
     str, typer.Argument(help="Run (id, part of an id, path, or last), or a checkpoint file.", autocompletion=runs)
 ]
