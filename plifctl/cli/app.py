@@ -18,10 +18,10 @@ from plifctl.cli import (
     evaluate,
     export,
     ls,
-    pages,
     prepare,
     report,
     runs,
+    serve,
     show,
     show_sample,
     synthesize,
@@ -39,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-_REPORTING = (runs, watch, evaluate, export, report, pages, ls, show, show_sample, check)
+_REPORTING = (runs, watch, evaluate, export, report, serve, ls, show, show_sample, check)
 for module in (prepare, cache, train, *_REPORTING, synthesize):
     module.register(app)
 

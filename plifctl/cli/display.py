@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class TrainingDisplay(Protocol):
     """Shows the steps and epochs of a training."""
 
-    def step(self, beat: StepProgress) -> None:
+    def step(self, progress: StepProgress) -> None:
         """Shows the present step."""
 
     def epoch(self, row: dict[str, Any]) -> None:
@@ -28,14 +28,14 @@ class _PanelDisplay:
     def __init__(self, panel: Panel, draw: Callable[[], None]) -> None:
         self._panel, self._draw = panel, draw
 
-    def step(self, beat: StepProgress) -> None:
-        self._panel.beat = beat
+    def step(self, progress: StepProgress) -> None:
+        self._panel.progress = progress
         self._draw()
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._panel.rows.append(row)
         if row["epoch"] >= self._panel.epochs:
-            self._panel.beat = None
+            self._panel.progress = None
         self._draw()
 
 
@@ -43,9 +43,10 @@ class _LineDisplay:
     def __init__(self, bar: console.Bar, epochs: int, say: Callable[[str], None]) -> None:
         self._bar, self._epochs, self._say = bar, epochs, say
 
-    def step(self, beat: StepProgress) -> None:
-        detail = f"loss {beat.loss:.4f}" if beat.loss is not None else ""
-        self._bar.update(beat.step, beat.steps, title=f"epoch {beat.epoch}/{self._epochs} {beat.part}", detail=detail)
+    def step(self, progress: StepProgress) -> None:
+        detail = f"loss {progress.loss:.4f}" if progress.loss is not None else ""
+        title = f"epoch {progress.epoch}/{self._epochs} {progress.part}"
+        self._bar.update(progress.step, progress.steps, title=title, detail=detail)
 
     def epoch(self, row: dict[str, Any]) -> None:
         from plifctl.cli.panel import epoch_line

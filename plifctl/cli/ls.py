@@ -1,4 +1,4 @@
-"""plifctl ls: what there is."""
+"""plifctl ls: experiments, data sets and networks of the registry."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plifctl.cli import console, options, runs
+from plifctl.cli import console, options
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from plifctl.config.registry import Registry
 
-_KINDS = ("experiments", "datasets", "networks", "runs")
+_KINDS = ("experiments", "datasets", "networks")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,20 +26,18 @@ def _kinds(incomplete: str) -> list[str]:
 
 def ls(
     kind: Annotated[
-        str, typer.Argument(help="experiments, datasets, networks or runs.", autocompletion=_kinds)
+        str, typer.Argument(help="experiments, datasets or networks.", autocompletion=_kinds)
     ] = "experiments",
-    runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List experiments (with the accuracies A and B that are reported), data sets, networks or runs.
+    """List experiments (with the accuracies A and B that the paper reports), data sets or networks.
 
-    Example: plifctl ls runs
+    Example: plifctl ls datasets
     """
+    if kind == "runs":
+        raise UsageError("unknown kind 'runs'", hint="plifctl runs ls")
     if kind not in _KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=did_you_mean(kind, _KINDS))
-    if kind == "runs":
-        runs.ls(runs_dir=runs_dir, as_json=as_json)
-        return
     entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
     if as_json:
         console.emit_json(entries)

@@ -1,7 +1,6 @@
-"""What a training looks like while it goes on: the live panel of train, validate and watch, and its plain line.
+"""Live panel of a training for train, validate and watch, and the plain line of an epoch.
 
-The panel is told of steps and epochs, and draws itself by rich as wide as the terminal is; columns that do not fit are
-left out.
+rich draws the panel as wide as the terminal; columns that do not fit are left out.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("te
 
 
 def sparkline(values: Iterable[float | None], width: int) -> str:
-    """Draws numbers as a line of at most ``width`` blocks, from their least to their greatest.
+    """Draws numbers as a line of at most ``width`` blocks, scaled from their minimum to their maximum.
 
-    Of more numbers than blocks, each block shows the last of its share; what is no number is a blank.
+    Where there are more numbers than blocks, each block shows the last of its numbers; None and NaN are blanks.
 
     Example:
         >>> sparkline([1.0, 2.0, None, 3.0], 8), sparkline(range(100), 4), sparkline([2.0, 2.0], 8)
@@ -42,7 +41,7 @@ def sparkline(values: Iterable[float | None], width: int) -> str:
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """One epoch in a line, for where there is no terminal."""
+    """Returns an epoch as one line, for output without a terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}"]
     parts += [f"{name} {100 * row[key]:.2f} %" for name, key in _ACCURACIES if row[key] is not None]
     parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row["tau"]))
@@ -52,25 +51,28 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
 
 
 def layer_names(row: dict[str, Any]) -> list[str]:
-    """The spiking layers of an epoch's row; rows of earlier versions name none."""
+    """Returns the names of the spiking layers in a row of metrics; rows of early runs have none."""
     return row.get("layers") or [f"sn{index}" for index in range(len(row["tau"]))]
 
 
 class Panel:
-    """A training at a glance; drawn by rich.
+    """Live panel of a training; a renderable of rich.
 
     Args:
-        title: What is trained.
-        run: The run's id.
-        epochs: How many there will be.
+        title: Title of the experiment.
+        run: Id of the run.
+        epochs: Number of epochs planned.
         batch_size: Samples in a batch.
-        rows: The epochs so far, as ``metrics.jsonl`` has them.
+        rows: Rows of ``metrics.jsonl`` so far.
+
+    Attributes:
+        progress: Present step; None between epochs.
     """
 
     def __init__(self, title: str, run: str, epochs: int, batch_size: int, rows: Sequence[dict[str, Any]]) -> None:
         self.title, self.run, self.epochs, self.batch_size = title, run, epochs, batch_size
         self.rows = list(rows)
-        self.beat: StepProgress | None = None
+        self.progress: StepProgress | None = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         width, height = options.max_width, options.height or console.size.height
@@ -83,27 +85,29 @@ class Panel:
         yield Group(*parts)
 
     def _now(self, width: int) -> list[RenderableType]:
-        beat = self.beat
-        if beat is None:
+        progress = self.progress
+        if progress is None:
             return [_line(f"{len(self.rows)} of {self.epochs} epochs done")]
-        head, tail = f"epoch {beat.epoch}/{self.epochs} {beat.part}", f"{beat.step:,}/{beat.steps:,}"
-        bar = ProgressBar(total=beat.steps, completed=beat.step, width=max(4, min(60, width - len(head + tail) - 2)))
+        head, tail = f"epoch {progress.epoch}/{self.epochs} {progress.part}", f"{progress.step:,}/{progress.steps:,}"
+        bar = ProgressBar(
+            total=progress.steps, completed=progress.step, width=max(4, min(60, width - len(head + tail) - 2))
+        )
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_row(_line(head), bar, _line(tail))
-        loss = f"loss {beat.loss:.4f}, " if beat.loss is not None else ""
-        left = ", ".join(f"{what} {duration(seconds)}" for what, seconds in self._left(beat).items())
-        speed = f"{beat.rate * self.batch_size:,.1f} samples/s"
+        loss = f"loss {progress.loss:.4f}, " if progress.loss is not None else ""
+        left = ", ".join(f"{what} {duration(seconds)}" for what, seconds in self._left(progress).items())
+        speed = f"{progress.rate * self.batch_size:,.1f} samples/s"
         return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
 
-    def _left(self, beat: StepProgress) -> dict[str, float]:
-        """Seconds to the ends of epoch and run: earlier epochs tell, before the first one is over its steps' speed."""
-        if beat.rate <= 0:
+    def _left(self, progress: StepProgress) -> dict[str, float]:
+        """Seconds left of epoch and run: by the duration of earlier epochs, in the first one by the speed of steps."""
+        if progress.rate <= 0:
             return {}
-        part = (beat.steps - beat.step) / beat.rate
+        part = (progress.steps - progress.step) / progress.rate
         known = sorted(row["seconds"] for row in self.rows[-5:])
-        whole = known[len(known) // 2] if known else beat.elapsed + part
-        epoch = max(part, whole - beat.elapsed)
-        return {"epoch": epoch, "run": epoch + (self.epochs - beat.epoch) * whole}
+        epoch_seconds = known[len(known) // 2] if known else progress.elapsed + part
+        epoch = max(part, epoch_seconds - progress.elapsed)
+        return {"epoch": epoch, "run": epoch + (self.epochs - progress.epoch) * epoch_seconds}
 
     def _layers(self, width: int, most: int) -> Table:
         last, before = self.rows[-1], self.rows[-2] if len(self.rows) > 1 else None
@@ -147,7 +151,7 @@ class Panel:
 
 
 def duration(seconds: float) -> str:
-    """A time to come, in its two largest units.
+    """Returns a duration in its two largest units.
 
     Example:
         >>> duration(42), duration(200), duration(7500), duration(200_000)
@@ -163,7 +167,7 @@ def duration(seconds: float) -> str:
 
 
 def _feeding_norms(norms: dict[str, float | None]) -> dict[str, tuple[float | None, float | None]]:
-    """Of each spiking layer the gradient's norm of the weights that feed it, and of its own parameters."""
+    """Returns the gradient norms of each spiking layer: of the weights before it, and of its own parameters."""
     found: dict[str, tuple[float | None, float | None]] = {}
     weights: float | None = None
     for name, norm in norms.items():  # in the network's order

@@ -1,17 +1,22 @@
-"""plifctl report: the paper's tables with our numbers beside them, and its figures."""
+"""plifctl report: the paper's tables and figures with results of runs, and the web page."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from plifctl.cli import console, figures, options, pages
+from plifctl.cli import console, options
+from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES, ResultSource, TableFormat
 from plifctl.errors import UsageError, did_you_mean
 
-_PAPERS = ("1", "2", "3", "4", "5", "S1", "S2")
-_OTHERS = ("optimism", "early", "context", "demo")
+if TYPE_CHECKING:
+    from plifctl.pipeline.report import FigureFile
+    from plifctl.report import Table
+
+_FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
+_SOURCES: tuple[ResultSource, ...] = get_args(ResultSource)
 
 
 def register(app: typer.Typer) -> None:
@@ -20,114 +25,163 @@ def register(app: typer.Typer) -> None:
 
 
 def _tables(incomplete: str) -> list[str]:
-    return [name for name in (*_PAPERS, "all", *_OTHERS) if name.startswith(incomplete)]
-
-
-def _formats(incomplete: str) -> list[str]:
-    return [name for name in ("table", "markdown", "csv", "json", "latex") if name.startswith(incomplete)]
+    return [name for name in (*TABLES, "all", *OTHER_TABLES) if name.startswith(incomplete)]
 
 
 def _figures(incomplete: str) -> list[str]:
-    return [name for name in (*figures.NAMES, "all") if name.startswith(incomplete)]
+    return [name for name in (*FIGURES, "all") if name.startswith(incomplete)]
+
+
+def _source(text: str) -> ResultSource:
+    if text == "published":
+        console.warn("old spelling: --source published is called --source authors now")
+        return "authors"
+    for source in _SOURCES:
+        if text == source:
+            return source
+    raise typer.BadParameter(f"{text!r} is not one of {', '.join(map(repr, _SOURCES))}.")
+
+
+TableOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--table",
+        help=f"{', '.join(TABLES)}, all (these), {', '.join(OTHER_TABLES)}, or your own; can be repeated.",
+        autocompletion=_tables,
+    ),
+]
+FigureOption = Annotated[
+    list[str] | None,
+    typer.Option("--figure", help=f"{', '.join(FIGURES)}, or all; can be repeated.", autocompletion=_figures),
+]
+RunOption = Annotated[
+    list[str] | None,
+    typer.Option("--run", metavar="RUN", help="Run to draw; can be repeated.", autocompletion=options.runs),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", help="File of a figure (.pdf, .svg, .png), or folder of several.", show_default=False),
+]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="DIR", help="Write everything as a web page that needs no network.")
+]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch to draw.")]
+ChannelOption = Annotated[
+    list[int] | None, typer.Option("--channel", min=0, help="Channel of Figures S2 to S5; can be repeated.")
+]
+FormatOption = Annotated[
+    str,
+    typer.Option("--format", help=f"{', '.join(_FORMATS)}; --json prints JSON.", autocompletion=lambda: [*_FORMATS]),
+]
+SourceOption = Annotated[
+    ResultSource,
+    typer.Option(
+        "--source",
+        parser=_source,
+        metavar="|".join(_SOURCES),
+        autocompletion=lambda: [*_SOURCES],
+        help="Runs that fill the tables: ours, or those imported from the authors' logs.",
+    ),
+]
+ModifiedOption = Annotated[
+    bool, typer.Option("--include-modified", help="Use runs with overrides as well; they are marked.")
+]
 
 
 def report(
-    table: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--table",
-            help="1, 2, 3, 4, 5, S1, S2, all of them, optimism, early, context or demo; several may be given.",
-            autocompletion=_tables,
-        ),
-    ] = None,
-    figure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--figure", help="1b, 2, 6, 7, S1 to S5, J, or all of them; several may be given.", autocompletion=_figures
-        ),
-    ] = None,
-    run: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--run", metavar="RUN", help="Draw figures from it; several may be given.", autocompletion=options.runs
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File of a figure (.pdf, .svg, .png), or folder of several.", show_default=False),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="DIR", help="Write everything as a web page that needs no network.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch of figures.")] = None,
-    channel: Annotated[
-        list[int] | None, typer.Option("--channel", min=0, help="Of Figures S2 to S5; several may be given.")
-    ] = None,
-    format_: Annotated[
-        str, typer.Option("--format", help="table, markdown, csv, json or latex.", autocompletion=_formats)
-    ] = "table",
+    table: TableOption = None,
+    figure: FigureOption = None,
+    run: RunOption = None,
+    out: OutOption = None,
+    html: HtmlOption = None,
+    epochs: EpochsOption = None,
+    channel: ChannelOption = None,
+    format_: FormatOption = "table",
     as_json: options.JsonOption = False,
-    source: Annotated[
-        Literal["ours", "published"],
-        typer.Option("--source", help="Whose runs fill the tables: ours, or those imported from the published logs."),
-    ] = "ours",
-    context: Annotated[bool, typer.Option("--context", help="Later work's accuracies, too.")] = False,
-    include_modified: Annotated[
-        bool, typer.Option("--include-modified", help="Use runs with overrides, too; they are marked.")
-    ] = False,
+    source: SourceOption = "ours",
+    include_modified: ModifiedOption = False,
     runs_dir: options.RunsDirOption = None,
+    context: Annotated[bool, typer.Option("--context", hidden=True)] = False,
 ) -> None:
-    """Print a table of the paper with what our runs gave, draw a figure, or write all of it as a web page.
+    """Print a table of the paper with results of runs, draw a figure, or write everything as a web page.
 
-    Numbers come from finished runs and from the records committed in the registry; a missing run is an empty cell. Δ is
-    ours less the published, in points. Table optimism tells what else each run could have reported: its best test
-    epoch, its last, the mean of its last 64.
+    Results are those of finished runs and of the records in the registry; without a run a cell is empty. Δ is the
+    result minus the reported number, in points. Table selection shows what each run could have reported instead: its
+    best test epoch, its last one, or the mean of its last 64.
 
-    Figures are drawn from the runs that are named, over the published curves of their experiments where these were
-    imported; without names from published curves, else from our longest runs.
+    Figures show the runs that are named, over the authors' curves of their experiments where these were imported;
+    without names the authors' curves, else our longest runs.
 
     Example: plifctl report --table 4
     """
+    if context:
+        raise UsageError("unknown option --context", hint="plifctl report --table context")
     if sum(map(bool, (table, figure, html))) > 1:
-        raise UsageError("--table, --figure and --html are asked for one at a time")
+        raise UsageError("--table, --figure and --html exclude each other")
+    if not (table or figure or html):
+        raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
+    folder = options.existing_runs_dir(runs_dir)
     if html is not None:
-        _write_page(html, options.existing_runs_dir(runs_dir), include_modified=include_modified, as_json=as_json)
-        return
-    if figure:
-        figures.draw(
-            figure,
-            run or (),
-            out,
-            epochs=epochs,
-            channels=channel or (),
-            runs_dir=options.existing_runs_dir(runs_dir),
-            as_json=as_json,
-        )
-        return
-    if not table and not context:
-        raise UsageError(
-            "nothing to report", hint="plifctl report --table 4, --table all, --figure 6, or --html report"
-        )
-    from plifctl.report import FORMATS, TABLES, build_table, render
-    from plifctl.runs import load_records
+        _write_page(html, folder, include_modified=include_modified, as_json=as_json)
+    elif figure:
+        from plifctl.pipeline.report import draw_figures
 
-    form = "json" if as_json else next((known for known in FORMATS if known == format_), None)
-    if form is None:
-        raise UsageError(f"unknown format {format_!r}", hint=did_you_mean(format_, FORMATS))
-    wanted = [*(table or ()), *(["context"] if context else [])]
-    names = list(dict.fromkeys(name for text in wanted for name in (TABLES if text == "all" else (text,))))
-    registry = options.registry()
-    records = load_records(options.existing_runs_dir(runs_dir), registry.folders)
-    if source == "published" and not any(record.origin == "imported" for record in records):
-        console.warn("no published logs are imported: plifctl runs import DIR")
-    tables = [build_table(name, records, registry, source=source, include_modified=include_modified) for name in names]
-    console.emit(render(tables, form, width=console.terminal_width()))
+        drawn = draw_figures(figure, out, folder, runs=run or (), epochs=epochs, channels=channel or ())
+        _print_figures(drawn, as_json=as_json)
+    else:
+        from plifctl.pipeline.report import build_tables
+
+        form = _format(format_)
+        tables = build_tables(table or (), folder, source=source, include_modified=include_modified)
+        _print_tables(tables, form, as_json=as_json)
+
+
+def _format(text: str) -> TableFormat:
+    if text == "json":
+        raise UsageError("unknown format 'json'", hint="plifctl report --json")
+    for form in _FORMATS:
+        if text == form:
+            return form
+    raise UsageError(f"unknown format {text!r}", hint=did_you_mean(text, _FORMATS))
+
+
+def _print_tables(tables: list[Table], form: TableFormat, *, as_json: bool) -> None:
+    if as_json:
+        console.emit_json([table.to_dict() for table in tables])
+    elif form == "csv":
+        from plifctl.report.render import csv_text
+
+        console.emit(csv_text(tables))
+    elif form == "markdown":
+        console.emit("\n\n".join(table.to_markdown() for table in tables))
+    elif form == "latex":
+        console.emit("\n\n".join(table.to_latex() for table in tables))
+    else:
+        from plifctl.cli.tables import table_text
+
+        width = console.terminal_width()
+        console.emit("\n\n".join(table_text(table, width) for table in tables))
+
+
+def _print_figures(drawn: list[FigureFile], *, as_json: bool) -> None:
+    if as_json:
+        console.emit_json(
+            [
+                {"figure": figure.name, "path": str(figure.path), "caption": figure.caption, "runs": figure.runs}
+                for figure in drawn
+            ]
+        )
+        return
+    for figure in drawn:
+        console.emit(f"{figure.path}: Figure {figure.name}. {figure.caption}")
+        if used := figure.runs:
+            console.note(f"drawn from {', '.join(used) if len(used) < 5 else f'{len(used)} runs'}")
 
 
 def _write_page(folder: Path, runs_dir: Path, *, include_modified: bool, as_json: bool) -> None:
-    from plifctl.report.page import write_page
+    from plifctl.pipeline.report import write_report_page
 
-    path = write_page(folder, pages.data_of(runs_dir, options.registry(), include_modified=include_modified))
+    path = write_report_page(folder, runs_dir, include_modified=include_modified)
     if as_json:
         console.emit_json({"path": str(path), "bytes": path.stat().st_size})
     else:

@@ -1,4 +1,4 @@
-"""plifctl watch: follow a run from another terminal."""
+"""plifctl watch: follow a run that another process trains."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plifctl.errors import Interrupted, RunError
 if TYPE_CHECKING:
     from plifctl.runs import Run
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 def register(app: typer.Typer) -> None:
@@ -25,10 +25,10 @@ def register(app: typer.Typer) -> None:
 def watch(
     run: options.RunId = "last", runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Follow a run that is trained elsewhere on this machine, until it ends.
+    """Follow a run that another process on this machine trains, until it ends.
 
-    Shows what train shows; without a terminal a line for each epoch. Ctrl-C ends the watching, not the run.
-    Exit code: 0 of a finished run, else the one that the training ended with, 6 where it was killed.
+    Shows what train shows; without a terminal, a line for each epoch. Ctrl-C stops watching, not the run.
+    Exit code: 0 if the run finished, otherwise that of the training, or 6 if it was killed.
 
     Example: plifctl watch last
     """
@@ -40,18 +40,18 @@ def watch(
         with training_display(watched, spec, [], say=console.note if as_json else console.emit) as shown:
             _follow(watched, shown)
     except Interrupted as stop:
-        raise Interrupted(stop.exit_code - 128, f"not watching any more; {watched.name} goes on") from None
-    _say_end(watched, as_json)
+        raise Interrupted(stop.exit_code - 128, f"stopped watching; {watched.name} is still running") from None
+    _print_end(watched, as_json)
 
 
 def _follow(run: Run, shown: TrainingDisplay) -> None:
-    """Shows what there is and what comes, until nobody trains the run."""
+    """Shows the epochs so far and those that follow, until no process trains the run."""
     seen, ended = 0, False
     while True:
         running = run.status() == "running"
         try:
             rows = run.metrics()
-        except RunError:  # a line that is being written
+        except RunError:  # perhaps its files are being changed
             if not running:
                 raise
             rows = []
@@ -61,13 +61,13 @@ def _follow(run: Run, shown: TrainingDisplay) -> None:
         progress = run.progress()
         if progress is not None and running:
             shown.step(progress)
-        if not running and ended:  # seen twice: one that is just beginning holds no lock yet
+        if not running and ended:  # twice in a row: a run that is just starting has no lock yet
             return
         ended = not running
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
 
 
-def _say_end(run: Run, as_json: bool) -> None:
+def _print_end(run: Run, as_json: bool) -> None:
     from plifctl.runs import best_row
 
     status, info, best = run.status(), run.info(), best_row(run.metrics())

@@ -1,7 +1,6 @@
-"""The paper's tables from runs: published numbers, ours, and how ours came about."""
+"""The paper's tables and figures from runs, and the report as a web page."""
 
-from plifctl.report.render import FORMATS, Format, render
 from plifctl.report.table import Table
-from plifctl.report.tables import TABLES, Source, build_table
+from plifctl.report.tables import build_table
 
-__all__ = ["FORMATS", "TABLES", "Format", "Source", "Table", "build_table", "render"]
+__all__ = ["Table", "build_table"]

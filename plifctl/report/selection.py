@@ -1,44 +1,42 @@
-"""How optimistic a maximum over test epochs is: of every run the best, the last, and the mean of the last epochs."""
+"""Selection bias: of every run the best test epoch, the last one, and the mean of the last epochs."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 
+from plifctl.config.choices import SELECTION_TABLE
 from plifctl.config.overrides import is_modification
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
 
-OPTIMISM = "optimism"
-"""The table's name."""
-
 LAST = 64
-"""Epochs whose mean is taken: half a period of the published learning rate."""
+"""Epochs that the mean is taken over: half a period of the authors' learning-rate schedule."""
 
 _COLUMNS = (
     "Experiment",
     "Run",
     "A/B",
-    "reported",
+    "result",
     "best (epoch)",
     "last (epoch)",
     f"mean of the last {LAST} (logged)",
-    "best − reported",
+    "best − result",
     "best − last",
     "best − mean",
 )
 
 
-def build_optimism(records: Sequence[ResultRecord], *, include_modified: bool = False) -> Table:
-    """Returns a table of the accuracies that one run could report, ours and imported ones.
+def build_selection_table(records: Sequence[ResultRecord], *, include_modified: bool = False) -> Table:
+    """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
     Args:
-        records: Of finished runs; those without a test after each epoch have nothing to compare.
-        include_modified: Use runs with overrides, too.
+        records: Result records of our runs and of imported ones; those tested less than twice are left out.
+        include_modified: Use runs with overrides as well.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
-    bonus: dict[tuple[str, str], list[float]] = {}
+    gains: dict[tuple[str, str], list[float]] = {}
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in enumerate(record.test_accuracy, 1) if value is not None}
         modified = any(is_modification(text) for text in record.overrides)
@@ -47,11 +45,11 @@ def build_optimism(records: Sequence[ResultRecord], *, include_modified: bool = 
         best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
         last = max(tests)
         late = [value for epoch, value in tests.items() if epoch > last - LAST]
-        reported, mean = 100 * record.accuracy, statistics.fmean(late)
-        gained = tests[best] - (tests[last] if record.protocol == "A" else reported)
-        bonus.setdefault((record.origin, record.protocol), []).append(gained)
-        better = [tests[best] - other for other in (reported, tests[last], mean)]
-        values = [reported, tests[best], tests[last], mean, *better]
+        result, mean = 100 * record.accuracy, statistics.fmean(late)
+        gain = tests[best] - (tests[last] if record.protocol == "A" else result)
+        gains.setdefault((record.origin, record.protocol), []).append(gain)
+        better = [tests[best] - other for other in (result, tests[last], mean)]
+        values = [result, tests[best], tests[last], mean, *better]
         counted = ("", f" ({best})", f" ({last})", f" ({len(late)})", "", "", "")
         shown = [f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
         rows.append(tuple(map(Cell, (record.experiment, _run(record), record.protocol, *shown))))
@@ -60,32 +58,31 @@ def build_optimism(records: Sequence[ResultRecord], *, include_modified: bool = 
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
         ]
     return Table(
-        OPTIMISM,
-        "Accuracies (%) that one run could report",
-        " ".join(["Of each run that was tested after every epoch.", *_summary(bonus)]),
+        SELECTION_TABLE,
+        "Selection bias: accuracies (%) that one run could report",
+        " ".join(["Runs that were tested after every epoch.", *_summary(gains)]),
         _COLUMNS,
         tuple(rows),
         tuple(entries),
-        (),
     )
 
 
 def _run(record: ResultRecord) -> str:
     if record.origin == "imported":
-        return "published log"
+        return "authors' log"
     subset = ", subset" if record.data is not None and not record.data.complete else ""
-    return f"ours, {record.recipe}, seed {record.seed}{subset}"
+    return f"recipe {record.recipe}, seed {record.seed}{subset}"
 
 
-def _summary(bonus: dict[tuple[str, str], list[float]]) -> list[str]:
-    said = {
+def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
+    sentences = {
         "A": "a maximum over test epochs lies {} points above the last epoch of the same run",
         "B": "the best test epoch lies {} points above the test accuracy of the model that validation chose",
     }
     found: list[str] = []
-    for (origin, protocol), values in sorted(bonus.items()):
+    for (origin, protocol), values in sorted(gains.items()):
         span = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-        whose = "published logs" if origin == "imported" else "runs of ours"
-        runs = f"{len(values)} {whose}" if len(values) > 1 else f"one of the {whose}"
-        found.append(f"In {runs}, protocol {protocol}, {said[protocol].format(span)}.")
+        whose, what = ("the authors'", "log") if origin == "imported" else ("our", "run")
+        runs = f"{whose} {len(values)} {what}s" if len(values) > 1 else f"{whose} one {what}"
+        found.append(f"In {runs} of protocol {protocol}, {sentences[protocol].format(span)}.")
     return found

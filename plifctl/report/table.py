@@ -1,23 +1,27 @@
-"""What a table is made of, wherever its numbers come from."""
+"""Report tables: their cells, and the table itself as Markdown, LaTeX, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
+from plifctl.report import render
 from plifctl.runs import ResultRecord
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of ours.
+    """A number from runs, of plifctl or of the authors.
 
     Attributes:
         text: As printed.
-        value: As a number, where it is one.
-        records: The runs it was made from; none for what follows from the registry alone.
-        difference: Of an accuracy, ours less the published one, in points.
-        mark: The letter of its note; empty where there is none.
-        note: How it came about.
+        value: The number, where it is one.
+        records: The result records it was computed from; none where it follows from the registry alone.
+        difference: Of an accuracy or τ: this number minus the reported one.
+        mark: Letter of its note; empty where there is none.
+        note: Experiment, settings and runs behind the number.
     """
 
     text: str
@@ -30,40 +34,76 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place: published text, or numbers of ours, one for each recipe that has a run."""
+    """A cell of a table: a text, or numbers from runs, one for each recipe that has a run."""
 
-    published: str = ""
+    text: str = ""
     numbers: tuple[Number, ...] = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One published number and ours: a line of the long form."""
+    """A reported number and the numbers from runs: a line of the long form, in CSV and JSON."""
 
     row: str
     column: str
-    published: str
+    reported: str
     numbers: tuple[Number, ...]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it is printed, and as entries.
+    """A report table. In a notebook, the last expression of a cell is shown as a table.
 
     Attributes:
-        name: ``1`` to ``5``, ``S1``, ``S2``, or another.
-        caption: What it shows.
-        source: Where it was published.
-        columns: Heads.
-        rows: Cells, as many as columns.
-        entries: Each published number with ours.
-        notes: How each number of ours came about, by letter.
+        name: ``1`` to ``5``, ``S1``, ``S2``, ``selection``, or the name of a registry file.
+        caption: Content of the table.
+        source: Where the reported numbers were published.
+        columns: Column heads.
+        cells: Rows of cells, as many in each as columns.
+        entries: Each reported number with those from runs.
+        notes: Where each number comes from, by the letter of its mark.
     """
 
     name: str
     caption: str
     source: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    cells: tuple[tuple[Cell, ...], ...]
     entries: tuple[Entry, ...]
-    notes: tuple[tuple[str, str], ...]
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Name and caption, ``Table 4. Accuracy (%) with PLIF and LIF neurons``."""
+        return f"Table {self.name}. {render.plain(self.caption)}"
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells as text; a number is followed by its difference to the reported one, and its mark."""
+        return [tuple(render.cell_text(cell) for cell in row) for row in self.cells]
+
+    def to_markdown(self) -> str:
+        """Returns the table in Markdown, with its notes."""
+        return render.markdown(self)
+
+    def to_latex(self) -> str:
+        """Returns the table in LaTeX; it needs the packages ``booktabs`` and ``graphicx``."""
+        return render.latex(self)
+
+    def to_csv(self) -> str:
+        """Returns the long form in CSV: a line for each reported number and recipe."""
+        return render.csv_text([self])
+
+    def to_json(self) -> str:
+        """Returns the table and its long form as a JSON document."""
+        return json.dumps(self.to_dict(), indent=1, ensure_ascii=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the content of :meth:`to_json`."""
+        return render.tree(self)
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+    def _repr_html_(self) -> str:
+        return render.html_text(self)

@@ -1,7 +1,7 @@
-"""Tables of the paper with our numbers in them, or with those of the published logs.
+"""Tables of the paper, with results of our runs or of the authors' logs beside the reported numbers.
 
-A file of ``registry/tables`` holds what the paper prints, and says of which experiment or network a number is. A
-number of ours is never a guess: without a run the cell is empty, and every number carries a note on how it came about.
+A file of ``registry/tables`` has the numbers as reported, and the experiment or network of each. Without a run a cell
+is empty, and every number has a note on the runs behind it.
 """
 
 from __future__ import annotations
@@ -15,22 +15,16 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import RECIPES
-from plifctl.config.overrides import is_modification
+from plifctl.config.choices import RECIPES, SELECTION_TABLE, ResultSource
 from plifctl.config.identity import TABLE_FOLDERS
+from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
-from plifctl.report.selection import OPTIMISM, build_optimism
+from plifctl.report.selection import build_selection_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
-
-TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
-"""The paper's; a registry folder may hold more, ``tables/table-NAME.yaml``."""
-
-Source = Literal["ours", "published"]
-"""Whose runs fill the tables: those of plifctl, or those imported from the published logs."""
 
 _OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -47,14 +41,16 @@ Measure = Literal[
     "tau 2",
     "tau 3",
 ]
-"""What of ours is compared with a column; ``test accuracy`` and ``tau`` of a layer are of one epoch."""
+"""What is compared with a column; ``test accuracy`` and ``tau`` of a layer are those of one epoch."""
 
 
 class _Row(Spec):
-    """Cells after the first.
+    """The cells of a row after the first.
 
-    ``of`` is the experiment or network they are of, or one for each column by its name; ``epoch`` says which epoch's
-    numbers they are.
+    Attributes:
+        cells: As reported.
+        of: The experiment or network they belong to, or one for each column by its name.
+        epoch: The epoch of the numbers, where they are not of the whole training.
     """
 
     cells: tuple[str, ...] = Field(strict=False)
@@ -65,11 +61,15 @@ class _Row(Spec):
         return self.of.get(column) if isinstance(self.of, dict) else self.of
 
 
-class _Published(Spec):
-    """A table as printed.
+class _Reported(Spec):
+    """A table as reported.
 
-    ``columns`` names each column and what of ours is compared with it; ``rows`` are named by their first cells;
-    ``ours`` is where our numbers stand: in a column beside the published one, or in a row below it.
+    Attributes:
+        caption: Content of the table.
+        source: Where it was published.
+        ours: Place of numbers from runs: in a column beside the reported one, or in a row below it.
+        columns: Name of each column, and what is compared with it.
+        rows: Rows by their first cells.
     """
 
     caption: str
@@ -84,81 +84,101 @@ def build_table(
     records: Sequence[ResultRecord],
     registry: Registry,
     *,
-    source: Source = "ours",
+    source: ResultSource = "ours",
     include_modified: bool = False,
 ) -> Table:
-    """Returns a table of the paper with our numbers.
+    """Returns a table with the numbers that were reported and those from runs.
 
     Args:
-        name: One of TABLES, another that a registry folder holds, or OPTIMISM, which is of runs of every source.
-        records: Results of finished runs.
-        registry: Whose ``tables`` folder holds the tables, and whose experiments the runs are of.
-        source: Whose runs fill it.
-        include_modified: Use runs with overrides too.
+        name: One of the paper's tables, another one of a registry folder, or ``selection``.
+        records: Result records of finished runs.
+        registry: Defines the tables, and the experiments of the runs.
+        source: Whose runs fill the table; ``selection`` has the runs of both.
+        include_modified: Use runs with overrides as well.
 
     Raises:
-        UsageError: No such table.
+        UsageError: There is no such table.
         RegistryError: Its file is invalid.
     """
-    if name == OPTIMISM:
-        return build_optimism(records, include_modified=include_modified)
+    if name == SELECTION_TABLE:
+        return build_selection_table(records, include_modified=include_modified)
     files = _files(registry.folders)
     if name not in files:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, OPTIMISM]))
-    published = _read(files[name])
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, SELECTION_TABLE]))
+    reported = _read(files[name])
     origin = "trained" if source == "ours" else "imported"
-    ours = _Ours([r for r in records if r.origin == origin], registry, include_modified)
-    head, label_below = ("ours", "this project, Δ") if source == "ours" else ("logs", "published logs, Δ")
-    beside = published.ours == "columns"
-    compared = any(published.columns.values())
-    columns: list[str] = []
-    for column, measure in published.columns.items():
-        columns.append(column)
-        if beside and measure:
-            columns.append(head if measure in _OF_NETWORKS or measure == "T" else f"{head}, Δ")
+    results = _Results([r for r in records if r.origin == origin], registry, include_modified)
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
-    for label, row in published.rows.items():
-        cells: list[Cell] = []
-        below = [Cell(label_below)]
-        for index, (column, measure) in enumerate(published.columns.items()):
-            text = (label, *row.cells)[index]
-            subject = row.subject(column)
-            numbers = ours.numbers(subject, measure, text, row.epoch) if subject and measure else ()
-            cells.append(Cell(text))
-            if measure or (index and not compared):
-                entries.append(Entry(label, column, text, numbers))
-            if beside and measure:
-                cells.append(Cell(numbers=numbers))
-            if index:
-                below.append(Cell(numbers=numbers))
-        rows.append(tuple(cells))
-        if not beside and row.of:
-            rows.append(tuple(below))
-    notes = tuple(ours.notes.items())
-    return Table(name, published.caption, published.source, tuple(columns), tuple(rows), tuple(entries), notes)
+    for label, row in reported.rows.items():
+        numbers = [
+            results.numbers(subject, measure, text, row.epoch) if measure and (subject := row.subject(column)) else ()
+            for (column, measure), text in zip(reported.columns.items(), (label, *row.cells), strict=True)
+        ]
+        rows += _cells(reported, label, row, numbers, _ROW_LABELS[source])
+        entries += _entries(reported, label, row, numbers)
+    columns = _heads(reported, _HEADS[source])
+    return Table(name, reported.caption, reported.source, columns, tuple(rows), tuple(entries), results.notes)
 
 
-class _Ours:
-    """Finds our numbers, and gives each a letter and a note."""
+_HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors"}
+_ROW_LABELS: dict[ResultSource, str] = {"ours": "our result, Δ", "authors": "authors' logs, Δ"}
+
+
+def _heads(reported: _Reported, head: str) -> tuple[str, ...]:
+    heads: list[str] = []
+    for column, measure in reported.columns.items():
+        heads.append(column)
+        if measure and reported.ours == "columns":
+            heads.append("registry" if measure in _OF_NETWORKS else head if measure == "T" else f"{head}, Δ")
+    return tuple(heads)
+
+
+def _cells(
+    reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
+) -> list[tuple[Cell, ...]]:
+    """The row as reported, with numbers from runs in columns of their own or in a row below it."""
+    texts = [Cell(text) for text in (label, *row.cells)]
+    if reported.ours == "rows":
+        below = (Cell(row_label), *(Cell(numbers=found) for found in numbers[1:]))
+        return [tuple(texts), below] if row.of else [tuple(texts)]
+    cells: list[Cell] = []
+    for text, measure, found in zip(texts, reported.columns.values(), numbers, strict=True):
+        cells += [text, Cell(numbers=found)] if measure else [text]
+    return [tuple(cells)]
+
+
+def _entries(reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]]) -> list[Entry]:
+    """The row in the long form: the cells that runs are compared with; all where the table has none of these."""
+    compared = any(reported.columns.values())
+    cells = zip(reported.columns.items(), (label, *row.cells), numbers, strict=True)
+    return [
+        Entry(label, column, text, found)
+        for index, ((column, measure), text, found) in enumerate(cells)
+        if measure or (index and not compared)
+    ]
+
+
+class _Results:
+    """Finds the numbers from runs, and gives each a letter and a note."""
 
     def __init__(self, records: Sequence[ResultRecord], registry: Registry, include_modified: bool) -> None:
         self.registry = registry
         self.records = [r for r in records if include_modified or not self._changes(r)]
         self.notes: dict[str, str] = {}
 
-    def numbers(self, subject: str, measure: Measure, published: str, epoch: int | None) -> tuple[Number, ...]:
-        """Our numbers of an experiment or a network, one for each recipe that has a run."""
+    def numbers(self, subject: str, measure: Measure, reported: str, epoch: int | None) -> tuple[Number, ...]:
+        """Returns the numbers of an experiment or a network, one for each recipe that has a run."""
         if measure in _OF_NETWORKS:
             text = self._of_network(subject, measure)
             return (Number(text, float(text) if text.isdecimal() else None),)
         protocol = "B" if measure == "accuracy B" else "A"
         candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
         by_recipe = [_best([r for r in candidates if r.recipe == recipe]) for recipe in RECIPES]
-        numbers = (self._number(found, measure, published, epoch) for found in by_recipe if found)
+        numbers = (self._number(found, measure, reported, epoch) for found in by_recipe if found)
         return tuple(number for number in numbers if number is not None)
 
-    def _number(self, found: list[ResultRecord], measure: Measure, published: str, epoch: int | None) -> Number | None:
+    def _number(self, found: list[ResultRecord], measure: Measure, reported: str, epoch: int | None) -> Number | None:
         values = [value for record in found if (value := _value(record, measure, epoch)) is not None]
         if not values:
             return None
@@ -171,7 +191,7 @@ class _Ours:
         digits = 3 if measure.startswith("tau") else 2
         mean = statistics.fmean(values)
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        difference = round(mean, digits) - float(published) if _is_number(published) else None
+        difference = round(mean, digits) - float(reported) if _is_number(reported) else None
         return Number(f"{mean:.{digits}f}{spread}", mean, difference, tuple(found), mark, note)
 
     def _note(self, found: list[ResultRecord]) -> str:
@@ -186,7 +206,7 @@ class _Ours:
             f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
         ]
         if first.origin == "imported":
-            parts.append(f"imported, {logged} epochs logged, chosen: epoch {first.best_epoch}")
+            parts.append(f"imported, {logged} epochs logged, best epoch {first.best_epoch}")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         if (data := first.data) is not None and not data.complete:
@@ -198,12 +218,12 @@ class _Ours:
         return "; ".join(parts)
 
     def _changes(self, record: ResultRecord) -> list[str]:
-        """What makes a record another experiment than the registry's of its name."""
+        """Returns how the experiment of a record differs from the one of its name in the registry."""
         changes = [text for text in record.overrides if is_modification(text)]
         if not changes and record.digest is not None and record.experiment in self.registry.experiments():
             now = self.registry.experiment(record.experiment, recipe=record.recipe).for_protocol(record.protocol)
             if now.spec.digest != record.digest:
-                return ["the experiment was defined otherwise then"]
+                return ["the experiment has been changed since"]
         return changes
 
     def _of_network(self, name: str, measure: Measure) -> str:
@@ -213,7 +233,7 @@ class _Ours:
         layers = parse_structure(structure)
         pools = sum(isinstance(layer, Pool) for layer in layers)
         if pools == 0:
-            raise RegistryError(f"network {name} has no pooling, so that {measure} means nothing")
+            raise RegistryError(f"network {name} has no pooling, so {measure} is undefined")
         counts = {
             "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
             "N_down": pools,
@@ -223,7 +243,7 @@ class _Ours:
 
 
 def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float | None:
-    """A number of a run: accuracies in percent, τ in steps; None where it has none at that epoch."""
+    """Returns a number of a run: accuracies in percent, τ in steps; None where it has none at that epoch."""
     match measure:
         case "T":
             return float(record.T)
@@ -240,15 +260,15 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
 
 
 def _best(records: list[ResultRecord]) -> list[ResultRecord]:
-    """Of the runs of one cell those that count: complete data first, then more epochs, then the later; one a seed."""
+    """Returns the best runs of one cell: with complete data, then more epochs, then the latest; one for each seed."""
     if not records:
         return []
 
-    def worth(record: ResultRecord) -> tuple[bool, int, int, str]:
+    def rank(record: ResultRecord) -> tuple[bool, int, int, str]:
         data = record.data
         return data is None or data.complete, record.epochs, data.train if data else 0, record.finished
 
-    best = max(records, key=worth)
+    best = max(records, key=rank)
     alike = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
     return [alike[seed] for seed in sorted(alike)]
 
@@ -267,7 +287,7 @@ def _letters(index: int) -> str:
 
 
 def _files(folders: Sequence[Path]) -> dict[str, Path]:
-    """Every table's file by name; a later folder's replaces an earlier one's."""
+    """Returns the file of each table by name; files in later folders replace those in earlier ones."""
     files = [
         path for folder in folders for name in TABLE_FOLDERS for path in sorted((folder / name).glob("table-*.yaml"))
     ]
@@ -275,7 +295,7 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def check_tables(folders: Sequence[Path]) -> list[str]:
-    """Returns what is wrong with the tables of some registry folders."""
+    """Returns the problems of the tables in registry folders."""
     problems: list[str] = []
     for path in _files(folders).values():
         try:
@@ -285,10 +305,10 @@ def check_tables(folders: Sequence[Path]) -> list[str]:
     return problems
 
 
-def _read(path: Path) -> _Published:
+def _read(path: Path) -> _Reported:
     try:
         tree = read_tree(path, str(path))
-        found = _Published.model_validate(tree.plain())
+        found = _Reported.model_validate(tree.plain())
     except YamlError as error:
         raise RegistryError(str(error)) from None
     except ValidationError as error:
@@ -297,6 +317,6 @@ def _read(path: Path) -> _Published:
     wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
     if wrong:
         raise RegistryError(
-            f"{path}: expected {len(found.columns) - 1} cells in each row, not so in: {', '.join(wrong)}"
+            f"{path}: expected {len(found.columns) - 1} cells in each row, found others in: {', '.join(wrong)}"
         )
     return found

@@ -21,6 +21,7 @@ from typing import Any
 from plifctl import files
 from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
+from plifctl.runs.directory import list_runs
 from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
@@ -265,6 +266,28 @@ def load_imported(path: Path) -> ImportedRun:
 def imported_folders(runs_dir: Path) -> list[Path]:
     """Returns the folders of imported runs, sorted by name."""
     return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}"))]
+
+
+def find_imported(name: str, runs_dir: Path) -> Path | None:
+    """Returns the folder of an imported run by its path, its name, or a part of it that no other run has.
+
+    None where no imported run matches, or a run trained here does.
+
+    Raises:
+        UsageError: Several imported runs match.
+    """
+    folders = {path.name: path for path in imported_folders(runs_dir)}
+    if (Path(name) / _FILE).is_file():
+        return Path(name)
+    if name in folders:
+        return folders[name]
+    matching = [known for known in folders if name in known]
+    if not matching or name == "last" or any(name in run.name for run in list_runs(runs_dir)):
+        return None
+    if len(matching) > 1:
+        names = ", ".join(matching[:5])
+        raise UsageError(f"{len(matching)} imported runs match {name!r}: {names}", hint="type more of the name")
+    return folders[matching[0]]
 
 
 def remove_imported(path: Path) -> None:

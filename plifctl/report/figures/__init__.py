@@ -1,4 +1,4 @@
-"""The paper's figures: from closed forms and simulation, from curves of runs, from recorded spikes."""
+"""Figures of the paper: from closed forms and simulation, from curves of runs, and from recorded spikes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from plifctl.report.figures import neuron, spikes, training
 from plifctl.report.figures.style import FORMATS, save_figure, styled
 from plifctl.report.figures.training import Line, line_of
 
-__all__ = ["FIGURES", "FORMATS", "FigureKind", "Line", "line_of", "save_figure", "styled"]
+__all__ = ["FIGURE_KINDS", "FORMATS", "FigureKind", "Line", "line_of", "save_figure", "styled"]
 
 
 @dataclass(frozen=True)
 class FigureKind:
-    """One of the paper's figures.
+    """A figure of the paper.
 
     Attributes:
-        caption: What it shows.
-        needs: What it is drawn from.
-        draw: Draws it, of curves: lines and the last epoch, or None; of spikes: a recording and channels, maybe none.
+        caption: Caption of the figure.
+        needs: Data that it is drawn from.
+        draw: Draws it from nothing; from curves: lines, and the last epoch or None; or from spikes: a recording, and
+            channels, possibly none.
     """
 
     caption: str
@@ -30,7 +31,7 @@ class FigureKind:
     draw: Callable[..., Figure]
 
 
-FIGURES = {
+FIGURE_KINDS = {
     "1b": FigureKind(
         "Membrane potential V of an LIF neuron with constant input. Changing τ stretches v = f(t) along t, changing w "
         "along V. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, a step a millisecond.",
@@ -38,14 +39,14 @@ FIGURES = {
         neuron.draw_constant_input,
     ),
     "2": FigureKind(
-        "Membrane potential V of an LIF neuron that receives spikes at t = 5, 80, 85, 90 ms. Smaller τ: charged and "
-        "decayed faster. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, ten steps a millisecond.",
+        "Membrane potential V of an LIF neuron that receives spikes at t = 5, 80, 85, 90 ms. A smaller τ: faster "
+        "charge and decay. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, ten steps a millisecond.",
         "nothing",
         neuron.draw_spike_response,
     ),
     "6": FigureKind(
-        "Test accuracy of PLIF and LIF neurons during training. Pale: as logged; lines: mean of the 64 epochs that end "
-        "there, of fewer at the start. Curves of at most 64 epochs are drawn as they are.",
+        "Test accuracy of PLIF and LIF neurons during training. Pale: as logged; lines: mean over the last 64 "
+        "epochs, fewer at the start. Curves of at most 64 epochs are drawn as they are.",
         "curves",
         training.draw_accuracy,
     ),

@@ -1,4 +1,4 @@
-"""Figures of one neuron: its potential in closed form and as simulated (1b, 2), and as an encoder (J)."""
+"""Figures of one neuron: its potential in closed form and simulated (1b, 2), and as an encoder (J)."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from plifctl.report.figures.style import (
 from plifctl.snn.functional import charge, fire, reset
 
 TAU, WEIGHT = 20.0, 1.0
-"""Of the middle curve: ms, and a weight that an input of 1 makes the potential of."""
+"""τ in ms and weight of the curve in the middle."""
 
 SPIKES = (5.0, 80.0, 85.0, 90.0)
-"""Of Figure 2, ms."""
+"""Times of the input spikes of Figure 2, in ms."""
 
 T = 20
 """Time steps of Figure J."""
 
 
 def constant_input(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
-    """Returns V(t) of an LIF neuron whose input is constant, X = w · 1, V(0) = 0 and no threshold.
+    """Returns V(t) of an LIF neuron without threshold, with constant input X = w · 1 and V(0) = 0.
 
     Args:
-        t: ms.
-        tau: ms.
+        t: Times in ms.
+        tau: τ in ms.
         weight: w.
 
     Source: Eq. 1, solved: V(t) = w (1 − exp(−t/τ)).
@@ -49,7 +49,7 @@ def constant_input(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
 
 
 def spike_response(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
-    """Returns V(t) of an LIF neuron whose input are the spikes of :data:`SPIKES`, X(t) = w Σ δ(t − t_i).
+    """Returns V(t) of an LIF neuron with the input spikes of :data:`SPIKES`, X(t) = w Σ δ(t − t_i).
 
     Source: Eq. 1, solved: V(t) = Σ w/τ · exp(−(t − t_i)/τ) over the spikes before t.
     """
@@ -62,9 +62,9 @@ def simulated(x: np.ndarray, tau: float, dt: float) -> np.ndarray:
     """Returns the potential after each step of the discrete neuron, Eq. 5 with τ/dt steps and no threshold.
 
     Args:
-        x: Input of each step.
-        tau: ms.
-        dt: A step, ms.
+        x: Input at each step.
+        tau: τ in ms.
+        dt: Duration of a step in ms.
     """
     v, found = torch.zeros((), dtype=torch.float64), []
     for step in torch.from_numpy(x):
@@ -74,7 +74,7 @@ def simulated(x: np.ndarray, tau: float, dt: float) -> np.ndarray:
 
 
 def draw_constant_input() -> Figure:
-    """Figure 1(b)."""
+    """Draws Figure 1(b)."""
     figure = new_figure(SINGLE, 2.2)
     axes = figure.subplots()
     t, dt = np.linspace(0, 100, 401), 1.0
@@ -94,7 +94,7 @@ def draw_constant_input() -> Figure:
 
 
 def draw_spike_response() -> Figure:
-    """Figure 2."""
+    """Draws Figure 2."""
     figure = new_figure(SINGLE, 2.2)
     axes = figure.subplots()
     t, dt = np.arange(0, 150, 0.1), 0.1
@@ -114,7 +114,7 @@ def draw_spike_response() -> Figure:
 
 
 def spike_count(pixel: int, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> int:
-    """Returns how often the encoder's neuron fires in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with p = pixel/255.
+    """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with p = pixel/255.
 
     Source: supplement J.
     """
@@ -122,10 +122,10 @@ def spike_count(pixel: int, T: int, weight: float = 1.0, v_threshold: float = 1.
 
 
 def encoder_spikes(pixels: np.ndarray, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> np.ndarray:
-    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons that have no leak.
+    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons without leak.
 
     Args:
-        pixels: 0…255, any shape.
+        pixels: 0…255, of any shape.
         T: Time steps.
         weight: w.
         v_threshold: V_th.
@@ -158,14 +158,14 @@ def latency_spikes(pixels: np.ndarray, T: int) -> np.ndarray:
 
 
 def example_image(size: int = 24) -> np.ndarray:
-    """Returns a small picture that is drawn here: a bright ring on a gradient, uint8 ``[size, size]``."""
+    """Returns a generated picture: a bright ring on a gradient, uint8 ``[size, size]``."""
     y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
     ring = np.exp(-(((np.hypot(x, y) - 0.3) / 0.08) ** 2))
     return np.array(np.clip(255 * (0.25 * (x + 0.5) + 0.9 * ring), 0, 255), np.uint8)
 
 
 def draw_encoders() -> Figure:
-    """Figure J."""
+    """Draws Figure J."""
     figure = new_figure(DOUBLE, 3.9)
     above, below = stacked(figure, 1.15, 1.0)
     counts, firsts = above.subplots(1, 2)
@@ -206,7 +206,7 @@ def draw_encoders() -> Figure:
 
 
 def _draw_images(axes: np.ndarray) -> None:
-    """The example image, its spikes at nine steps, and their mean, in a row for each encoder."""
+    """Draws the example image, its spikes at nine steps, and their mean; a row for each encoder."""
     image = example_image()
     rows = {
         "encoder": encoder_spikes(image, T),
@@ -223,16 +223,16 @@ def _draw_images(axes: np.ndarray) -> None:
         axes[row, 0].set_ylabel(name)
 
 
-def show_picture(axis: Axes, picture: np.ndarray, *, title: str = "", most: float | None = 1.0) -> None:
-    """Shows a grey picture ``[H, W]``, white the most.
+def show_picture(axis: Axes, picture: np.ndarray, *, title: str = "", white: float | None = 1.0) -> None:
+    """Shows a greyscale picture ``[H, W]``.
 
     Args:
-        axis: Where.
-        picture: From 0.
-        title: Above it.
-        most: What is white; None: the greatest value.
+        axis: Axes to draw in.
+        picture: Values from 0 (black).
+        title: Title above the picture.
+        white: Value that is white; None: the maximum.
     """
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=most if most is not None else max(float(picture.max()), 1e-12))
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=white if white is not None else max(float(picture.max()), 1e-12))
     axis.set(xticks=[], yticks=[])
     for spine in axis.spines.values():
         spine.set_visible(False)

@@ -1,4 +1,4 @@
-"""Figures of what a network sees and which neurons fire (S2 to S5), from spikes that eval recorded."""
+"""Figures of a network's input and spikes (S2 to S5), from spikes recorded by ``plifctl eval``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from plifctl.report.figures.style import DOUBLE, new_figure, stacked
 from plifctl.runs import SpikeRecording
 
 GRID_CHANNELS = 128
-"""At most so many channels are drawn in a grid."""
+"""Maximum number of channels in a grid."""
 
 
 def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
-    """Figure S2: samples in columns, their images above the firing rates of channels.
+    """Draws Figure S2: samples in columns, their images above the firing rates of channels.
 
     Raises:
         UsageError: See :func:`_first_maps`.
@@ -29,7 +29,7 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     grid = figure.subplots(1 + len(chosen), columns, squeeze=False)
     for column in range(columns):
         name = recording.classes[int(recording.labels[column])]
-        show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, most=None)
+        show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, white=None)
         for row, channel in enumerate(chosen, 1):
             show_picture(grid[row, column], maps[column, :, channel].mean(0))
     grid[0, 0].set_ylabel("input")
@@ -39,7 +39,7 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
 
 
 def draw_channels(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
-    """Figure S3: of the first sample (a) the spikes at t = 0 and (b) the firing rates, all channels in a grid."""
+    """Draws Figure S3: of the first sample (a) the spikes at t = 0 and (b) the firing rates, all channels in a grid."""
     maps = _first_maps(recording)[0]
     chosen = _channels(maps[None], channels, range(min(GRID_CHANNELS, maps.shape[1])))
     square = int(np.ceil(np.sqrt(len(chosen))))
@@ -48,20 +48,20 @@ def draw_channels(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     aspect = -(-len(chosen) // columns) * height / (columns * width)
     figure = new_figure(DOUBLE, 0.5 * DOUBLE * aspect + 0.25)
     rates = f"(b) firing rates, $T_s = {len(maps) - 1}$, white: the highest"
-    for axes, pictures, title, most in zip(
+    for axes, pictures, title, white in zip(
         figure.subplots(1, 2),
         (maps[0][chosen], maps[:, chosen].mean(0)),
         ("(a) spikes at $t = 0$", rates),
         (1.0, None),
         strict=True,
     ):
-        show_picture(axes, _tiled(pictures.astype(np.float64), columns), most=most)
+        show_picture(axes, _tiled(pictures.astype(np.float64), columns), white=white)
         axes.set_title(title, loc="left", fontsize=7)
     return figure
 
 
 def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
-    """Figure S4: of the first sample (a) input and spikes of channels at each step, (b) their means up to it."""
+    """Draws Figure S4: of the first sample (a) input and spikes of channels at each step, (b) their means up to it."""
     maps = _first_maps(recording)[0]
     chosen = _channels(maps[None], channels, (40, 103))
     steps = len(maps)
@@ -81,9 +81,9 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
     ):
         part.suptitle(title, x=0.01, ha="left", fontsize=7)
         grid = part.subplots(1 + len(chosen), steps, squeeze=False)
-        most = max(float(above.max()), 1e-12)
+        white = max(float(above.max()), 1e-12)
         for t in range(steps):
-            show_picture(grid[0, t], above[t], title=str(t), most=most)
+            show_picture(grid[0, t], above[t], title=str(t), white=white)
             for row in range(len(chosen)):
                 show_picture(grid[1 + row, t], below[t, row])
         for row, label in enumerate(["input", *(f"c = {channel}" for channel in chosen)]):
@@ -92,7 +92,7 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
 
 
 def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
-    """Figure S5: three samples, the input at each step above the spikes of one channel."""
+    """Draws Figure S5: three samples, the input at each step above the spikes of one channel."""
     maps = _first_maps(recording)
     (channel,) = _channels(maps, channels, (59,))[:1]
     samples, steps = min(3, len(maps)), maps.shape[1]
@@ -102,16 +102,16 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
         part.suptitle(f"{name}; input, and spikes of channel {channel}", x=0.01, ha="left", fontsize=6)
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
         seen = [_picture(frame) for frame in frames]
-        most = max(max(float(picture.max()) for picture in seen), 1e-12)
+        white = max(max(float(picture.max()) for picture in seen), 1e-12)
         grid = part.subplots(2, steps, squeeze=False)
         for t in range(steps):
-            show_picture(grid[0, t], seen[t], title=str(t) if index == 0 else "", most=most)
+            show_picture(grid[0, t], seen[t], title=str(t) if index == 0 else "", white=white)
             show_picture(grid[1, t], maps[index, t, channel])
     return figure
 
 
 def _first_maps(recording: SpikeRecording) -> np.ndarray:
-    """The spikes of the first recorded layer that has maps, ``[N, T, C, H, W]``.
+    """Returns the spikes of the first recorded convolutional layer, ``[N, T, C, H, W]``.
 
     Raises:
         UsageError: None was recorded.
@@ -119,43 +119,43 @@ def _first_maps(recording: SpikeRecording) -> np.ndarray:
     for spikes in recording.spikes.values():
         if spikes.ndim == 5 and spikes.size:
             return spikes
-    raise UsageError("no spikes of a convolution's neurons were recorded", hint="plifctl eval RUN --record-spikes 10")
+    raise UsageError("no spikes of a convolutional layer were recorded", hint="plifctl eval RUN --record-spikes 10")
 
 
-def _channels(maps: np.ndarray, asked: Sequence[int], usual: Sequence[int]) -> list[int]:
-    """The channels that were asked for; else the paper's where there are so many; else those that fire most unevenly.
+def _channels(maps: np.ndarray, requested: Sequence[int], usual: Sequence[int]) -> list[int]:
+    """Returns the requested channels; else the paper's if they exist; else those with the least even firing rates.
 
     Args:
-        maps: ``[N, T, C, H, W]``.
-        asked: May be none.
-        usual: The paper's.
+        maps: Spikes ``[N, T, C, H, W]``.
+        requested: Channels; may be empty.
+        usual: Channels in the paper.
 
     Raises:
         UsageError: There is no such channel.
     """
-    there = maps.shape[2]
-    if wrong := [channel for channel in asked if not 0 <= channel < there]:
-        raise UsageError(f"no channel {wrong[0]}: the layer has {there}, from 0")
-    if asked:
-        return list(asked)
-    if max(usual) < there:
+    count = maps.shape[2]
+    if wrong := [channel for channel in requested if not 0 <= channel < count]:
+        raise UsageError(f"no channel {wrong[0]}: the layer has {count}, numbered from 0")
+    if requested:
+        return list(requested)
+    if max(usual) < count:
         return list(usual)
-    spread = maps.mean((0, 1)).reshape(there, -1).std(1)
+    spread = maps.mean((0, 1)).reshape(count, -1).std(1)
     return sorted(np.argsort(-spread, kind="stable")[: len(usual)].tolist())
 
 
 def _picture(frame: np.ndarray) -> np.ndarray:
-    """An image or a frame of events ``[C, H, W]`` in grey: the mean of an image, the sum of both polarities."""
+    """Returns an image or event frame ``[C, H, W]`` in greyscale: mean of an image, sum of both polarities."""
     found: np.ndarray = frame.sum(0) if frame.shape[0] == 2 else frame.mean(0)
     return found
 
 
 def _tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures ``[C, H, W]`` in rows of ``columns``, a grey line between them."""
+    """Returns pictures ``[C, H, W]`` tiled in rows of ``columns``, with grey lines between them."""
     count, height, width = pictures.shape
     rows = -(-count // columns)
-    whole = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), 0.35 * float(pictures.max(initial=0.0)))
+    tiled = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1), 0.35 * float(pictures.max(initial=0.0)))
     for index, picture in enumerate(pictures):
         y, x = index // columns * (height + 1), index % columns * (width + 1)
-        whole[y : y + height, x : x + width] = picture
-    return whole
+        tiled[y : y + height, x : x + width] = picture
+    return tiled

@@ -1,4 +1,4 @@
-"""How figures look, and how they are written: column width, small type, colours that everybody can tell apart."""
+"""Style of figures: column width, small type, colours for all kinds of colour vision; and writing them to files."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from plifctl.errors import UsageError
 
 FORMATS = ("png", "svg", "pdf")
 SINGLE, DOUBLE = 3.35, 6.9
-"""Width of one column and of two, inches."""
+"""Width of one and of two columns, in inches."""
 
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#B8A800", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, YELLOW)
-"""Okabe and Ito's, told apart by people who see few colours; yellow is darker than theirs, to be seen on white."""
+"""Colours of Okabe and Ito, for all kinds of colour vision; yellow is darker than theirs, to be visible on white."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 7,
@@ -42,7 +42,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.unicode_minus": True,
-    "svg.hashsalt": "plifctl",  # else its ids are others each time
+    "svg.hashsalt": "plifctl",  # makes its ids reproducible
     "svg.fonttype": "path",
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
@@ -51,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Figures that are made and written inside look as ours do; the caller's settings stay as they are."""
+    """Applies the style to figures that are made and written in the block; leaves the caller's settings alone."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
@@ -69,39 +69,43 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def stacked(figure: Figure, *heights: float) -> list[SubFigure]:
-    """Returns parts of a figure, one below the other.
+    """Returns parts of a figure below each other.
 
     Args:
-        figure: Empty.
-        heights: How they share its height.
+        figure: An empty figure.
+        heights: Relative heights.
     """
     parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)
     return list(np.asarray(parts)[:, 0])
 
 
 def letter(axes: Axes, index: int, title: str) -> None:
-    """Names a panel as the paper does, by (a), (b) and so on."""
+    """Sets the title of a panel as in the paper: (a), (b) and so on."""
     axes.set_title(f"({chr(ord('a') + index)}) {title}", loc="left")
 
 
 def save_figure(figure: Figure, path: Path, caption: str) -> None:
-    """Writes a figure, whole or not at all, without dates.
+    """Writes a figure atomically, without dates, so that the same figure gives the same bytes.
 
     Args:
-        figure: What is drawn.
-        path: Its ending says the format, png, svg or pdf.
-        caption: Goes into the file, for whoever finds it without its text.
+        figure: The figure.
+        path: The file; its ending is the format: png, svg or pdf.
+        caption: Written into the metadata of the file.
 
     Raises:
         UsageError: The ending is none of these.
-        MachineError: It cannot be written there.
+        MachineError: The file cannot be written.
     """
     form = path.suffix.removeprefix(".").lower()
     if form not in FORMATS:
-        raise UsageError(f"{path}: figures end in .png, .svg or .pdf")
-    nobody = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}, "pdf": {"CreationDate": None}}
-    told = {"png": "Description", "svg": "Description", "pdf": "Subject"}[form]
-    whole = io.BytesIO()
-    figure.savefig(whole, format=form, metadata={**nobody[form], told: caption})
+        raise UsageError(f"{path}: unknown format of figures", hint="end the name in .pdf, .svg or .png")
+    undated: dict[str, dict[str, Any]] = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None},
+    }
+    field = {"png": "Description", "svg": "Description", "pdf": "Subject"}[form]
+    content = io.BytesIO()
+    figure.savefig(content, format=form, metadata={**undated[form], field: caption})
     with files.atomic_write(path) as temporary:
-        temporary.write_bytes(whole.getbuffer())
+        temporary.write_bytes(content.getbuffer())

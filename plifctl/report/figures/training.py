@@ -21,8 +21,8 @@ from plifctl.runs import Curve
 WINDOW = 64
 """Epochs of the moving average."""
 
-_FAR = 6.0
-"""Time constants that differ more are drawn on a logarithmic scale."""
+_MAX_LINEAR_RATIO = 6.0
+"""Where the largest τ is more than so many times the smallest, the axis is logarithmic."""
 
 _DASHES = (0, (4.0, 1.5))
 _PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
@@ -30,14 +30,14 @@ _PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 
 @dataclass(frozen=True)
 class Line:
-    """A curve, and what is known of its experiment.
+    """A curve with the labels of its experiment.
 
     Attributes:
         curve: The curve.
-        panel: The data set's title; where it is not known, the run's name.
-        label: Of the legend: the neuron and its time constant.
-        neuron: plif or lif; None where it is not known.
-        tau: At the start.
+        panel: Title of the data set; the name of the run where it is unknown.
+        label: Label in the legend: the neuron and its time constant.
+        neuron: plif or lif; None where it is unknown.
+        tau: Initial time constant.
     """
 
     curve: Curve
@@ -48,7 +48,7 @@ class Line:
 
     @property
     def imported(self) -> bool:
-        """Whether other code trained it."""
+        """Whether the curve was imported from logs of other code."""
         return self.curve.origin == "imported"
 
 
@@ -57,7 +57,7 @@ def line_of(curve: Curve, experiment: Callable[[str], ExperimentSpec | None]) ->
 
     Args:
         curve: The curve.
-        experiment: Gives the experiment of a name, None where there is none.
+        experiment: Returns the experiment with a name, or None.
     """
     spec = experiment(curve.experiment) if curve.experiment else None
     if spec is None:
@@ -70,14 +70,14 @@ def line_of(curve: Curve, experiment: Callable[[str], ExperimentSpec | None]) ->
 
 
 def moving_average(epochs: Sequence[int], values: Sequence[float], window: int = WINDOW) -> np.ndarray:
-    """Returns, at each epoch, the mean over the epochs that were logged of the ``window`` that end with it.
+    """Returns for each epoch the mean over the last ``window`` epochs up to it.
 
-    At the start, and where epochs are missing, these are fewer.
+    The mean is over fewer at the start, and where epochs are missing.
 
     Args:
-        epochs: Ascending.
-        values: As many.
-        window: Epochs.
+        epochs: Epochs, ascending.
+        values: A value for each epoch.
+        window: Number of epochs.
 
     Example:
         >>> moving_average([1, 2, 5], [1.0, 3.0, 7.0], 3).tolist()
@@ -91,11 +91,11 @@ def moving_average(epochs: Sequence[int], values: Sequence[float], window: int =
 
 
 def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
-    """Figure 6.
+    """Draws Figure 6: test accuracy by epoch.
 
     Args:
-        lines: With a test accuracy.
-        epochs: The last that is drawn; None: where there are curves of ours, theirs.
+        lines: Curves; those without a test accuracy are left out.
+        epochs: Last epoch to draw; None: that of our longest curve, all where there is none of ours.
 
     Raises:
         UsageError: No curve has a test accuracy.
@@ -140,22 +140,22 @@ def _draw_accuracy(axes: Axes, line: Line, last: int | None, shown: dict[str, Li
         numbers, percent, color=colour, linestyle=style, linewidth=width, marker=marker, markersize=3,
         alpha=0.6 if line.imported and last is not None else 1.0,
     )  # fmt: skip
-    label = f"{line.label}{', published' if line.imported and last is not None else ''}"
+    label = f"{line.label}{', authors' if line.imported and last is not None else ''}"
     shown.setdefault(label, drawn)
 
 
 def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
-    """Figure 7.
+    """Draws Figure 7: τ of each layer by epoch.
 
     Args:
-        lines: With τ of their layers.
-        epochs: As of :func:`draw_accuracy`.
+        lines: Curves; those without a learnable τ are left out.
+        epochs: As in :func:`draw_accuracy`.
 
     Raises:
-        UsageError: No curve has a τ that was learnt.
+        UsageError: No curve has a learnable τ.
     """
     known = [line for line in lines if line.curve.tau and line.neuron != "lif"]
-    panels = _panels(known, "time constants that were learnt")
+    panels = _panels(known, "learnable time constants")
     figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.5 * -(-len(panels) // 2))
     grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False)
     for index, (title, members) in enumerate(panels.items()):
@@ -165,7 +165,7 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
         for line in members:
             _draw_tau(axes, line, last, dashed=(line.tau or 0.0) != taus[0])
         drawn = np.concatenate([np.asarray(plotted.get_ydata()) for plotted in axes.lines])
-        if drawn.max() > _FAR * drawn.min():
+        if drawn.max() > _MAX_LINEAR_RATIO * drawn.min():
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
             axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
@@ -181,7 +181,7 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
             names.append(rf"$\tau_0 = {tau:g}$")
         if {line.imported for line in members} == {True, False}:
             keys.append(Line2D([], [], color=BLACK, alpha=0.4))
-            names.append("published")
+            names.append("authors")
         axes.legend(keys, names, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.8)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
@@ -205,21 +205,22 @@ def _draw_tau(axes: Axes, line: Line, last: int | None, *, dashed: bool) -> None
 
 
 def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
-    """Figure S1: of each fully connected layer the quantiles of W_fc/τ by epoch.
+    """Draws Figure S1: quantiles of W_fc/τ of each fully connected layer by epoch.
 
     Args:
-        lines: Of runs that kept them; the first counts.
-        epochs: The last that is drawn; None: all.
+        lines: Curves; the first one that has the distribution is drawn.
+        epochs: Last epoch to draw; None: all.
 
     Raises:
-        UsageError: No run kept them.
+        UsageError: No curve has the distribution.
     """
     from plifctl.training.layer_metrics import QUANTILES
 
     known = [line for line in lines if line.curve.w_over_tau]
     if not known:
         raise UsageError(
-            "no run has a distribution of W_fc/τ", hint="runs of plifctl keep it; name one: --run RUN (plifctl runs ls)"
+            "no run has a distribution of W_fc/τ",
+            hint="runs trained here have it; name one: --run RUN",
         )
     curve = known[0].curve
     figure = new_figure(DOUBLE if len(curve.w_over_tau) > 1 else SINGLE, 2.3)
@@ -253,11 +254,11 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
 
 
 def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
-    """Lines by data set, those of the paper first and in its order."""
+    """Returns the lines by data set, those of the paper first, in its order."""
     if not lines:
         raise UsageError(
             f"no run has {wanted}",
-            hint="plifctl train NAME makes one; plifctl runs import DIR reads the published logs; --run RUN names one",
+            hint="plifctl train NAME makes one; plifctl runs import DIR reads the authors' logs; --run RUN names one",
         )
     titles = sorted(
         {line.panel for line in lines}, key=lambda title: (_PAPER.index(title) if title in _PAPER else 9, title)
@@ -266,12 +267,12 @@ def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
 
 
 def _last_of_ours(lines: Sequence[Line]) -> int | None:
-    """The last epoch of ours: published curves are drawn so far only. None where there is none of ours."""
+    """Returns the last epoch of our curves, up to which the authors' are drawn; None without our own."""
     return max((line.curve.epochs[-1] for line in lines if not line.imported and line.curve.epochs), default=None)
 
 
 def _look(line: Line) -> tuple[str, Any]:
-    """Colour and dashes of an accuracy: green and red as in the paper where τ is 16."""
+    """Returns colour and dashes of a line: green and red for τ = 16, as in the paper."""
     if line.neuron is None or line.tau is None:
         return BLACK, "-"
     far = not math.isclose(line.tau, 2.0)

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from plifctl.report.render import is_numeric, parts_of
+from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.table import Table
 from plifctl.runs import Curve, SpikeRecording
 
-MOST_SAMPLES, MOST_CHANNELS = 10, 16
+MAX_SAMPLES, MAX_CHANNELS = 10, 16
 """Of each recording so much is put into the page, which is to stay small."""
 
 
@@ -40,7 +40,7 @@ class RunFacts:
     spikes: SpikeRecording | None = None
 
 
-def page_data(tables: Sequence[Table], runs: Sequence[RunFacts], version: str) -> dict[str, Any]:
+def build_page_data(tables: Sequence[Table], runs: Sequence[RunFacts], version: str) -> dict[str, Any]:
     """Returns the document that the page is drawn from.
 
     Args:
@@ -63,8 +63,8 @@ def _table(table: Table) -> dict[str, Any]:
         "source": table.source,
         "columns": list(table.columns),
         "numeric": [is_numeric(table, index) for index in range(len(table.columns))],
-        "rows": [[parts_of(cell) for cell in row] for row in table.rows],
-        "notes": [list(note) for note in table.notes],
+        "rows": [[marked_texts(cell) for cell in row] for row in table.cells],
+        "notes": [list(note) for note in table.notes.items()],
     }
 
 
@@ -99,7 +99,7 @@ def _run(run: RunFacts) -> dict[str, Any]:
 
 
 def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
-    count = min(len(recording.sample_ids), MOST_SAMPLES)
+    count = min(len(recording.sample_ids), MAX_SAMPLES)
     layers = {layer: spikes[:count] for layer, spikes in recording.spikes.items()}
     return {
         "run": name,
@@ -127,7 +127,7 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
     if spikes.ndim == 3:
         width = next(n for n in range(int(np.sqrt(spikes.shape[2])), 0, -1) if spikes.shape[2] % n == 0)
         spikes = spikes.reshape(*spikes.shape[:2], 1, width, -1)
-    busiest = np.argsort(-spikes.mean((0, 1, 3, 4)), kind="stable")[:MOST_CHANNELS]
+    busiest = np.argsort(-spikes.mean((0, 1, 3, 4)), kind="stable")[:MAX_CHANNELS]
     channels = np.sort(busiest)
     kept = spikes[:, :, channels]
     return {

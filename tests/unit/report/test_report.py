@@ -1,4 +1,4 @@
-"""Tables: the printed numbers, which cell a run fills, and every format."""
+"""Report tables: the reported numbers, the cells that runs fill, and every format."""
 
 import csv
 import io
@@ -6,17 +6,26 @@ import json
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plifctl.cli.tables import table_text
+from plifctl.config.choices import TABLES
 from plifctl.config.registry import Registry, load_registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
-from plifctl.report import FORMATS, TABLES, Table, build_table, render
-from plifctl.report.selection import build_optimism
+from plifctl.report import Table, build_table
+from plifctl.report.render import csv_text
+from plifctl.report.selection import build_selection_table
 from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
+
+
+@cache
+def registry() -> Registry:
+    return load_registry()
 
 
 def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultRecord:
@@ -42,70 +51,70 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
         "finished": "2026-01-01T00:00:00Z",
     }
     values |= changes
-    spec = load_registry().experiment(experiment, recipe=values["recipe"]).for_protocol(values["protocol"]).spec
+    spec = registry().experiment(experiment, recipe=values["recipe"]).for_protocol(values["protocol"]).spec
     return ResultRecord(**({"digest": spec.digest} | values), data=RunData(**data))
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
-    return build_table(name, records, load_registry(), **options)
+    return build_table(name, records, registry(), **options)
 
 
-def ours(found: Table) -> dict[tuple[str, str], list[str]]:
+def results(found: Table) -> dict[tuple[str, str], list[str]]:
     return {(e.row, e.column): [n.text for n in e.numbers] for e in found.entries if e.numbers}
 
 
-def published(name: str) -> dict[tuple[str, str], str]:
-    return {(entry.row, entry.column): entry.published for entry in table(name).entries}
+def reported(name: str) -> dict[tuple[str, str], str]:
+    return {(entry.row, entry.column): entry.reported for entry in table(name).entries}
 
 
-def test_printed_numbers() -> None:
-    assert published("2")[("paper", "CIFAR10-DVS")] == "74.80"
-    assert published("2")[("[75]", "Fashion-MNIST")] == "90.13"
-    assert len({row for row, _ in published("2")}) == 21
-    assert published("3")[("N-MNIST", "T")] == "10"
-    assert published("4")[("LIF (τ = 16)", "CIFAR-10")] == "47.50"
-    assert published("5")[("average", "Fashion-MNIST")] == "94.74"
-    assert published("S2")[("CIFAR10-DVS", "15 % validation")] == "69.00"
+def test_build_table_has_the_numbers_of_the_paper() -> None:
+    assert reported("2")[("paper", "CIFAR10-DVS")] == "74.80"
+    assert reported("2")[("[75]", "Fashion-MNIST")] == "90.13"
+    assert len({row for row, _ in reported("2")}) == 21
+    assert reported("3")[("N-MNIST", "T")] == "10"
+    assert reported("4")[("LIF (τ = 16)", "CIFAR-10")] == "47.50"
+    assert reported("5")[("average", "Fashion-MNIST")] == "94.74"
+    assert reported("S2")[("CIFAR10-DVS", "15 % validation")] == "69.00"
 
 
-def test_printed_numbers_are_the_experiments_own() -> None:
-    registry = load_registry()
+def test_build_table_reports_the_same_numbers_as_the_experiments() -> None:
     for name in ("4", "5", "S2"):
-        for entry in table(name, *(record(e) for e in registry.experiments())).entries:
+        for entry in table(name, *(record(e) for e in registry().experiments())).entries:
             for number in entry.numbers:
-                of = registry.experiment(number.records[0].experiment).spec.reported
+                of = registry().experiment(number.records[0].experiment).spec.reported
                 assert of is not None
-                assert f"{of.accuracy_a:.2f}" == entry.published
+                assert f"{of.accuracy_a:.2f}" == entry.reported
 
 
-def test_the_registry_builds_the_printed_networks() -> None:
+def test_build_table_of_networks_has_the_structures_of_the_registry() -> None:
     for entry in (*table("1").entries, *table("S1").entries):
         (number,) = entry.numbers
-        assert number.text == entry.published.replace("PLIF", "SN")
+        assert number.text == entry.reported.replace("PLIF", "SN")
 
 
 @pytest.mark.parametrize("name", ["2", "3", "4", "5", "S2"])
-def test_without_runs_our_cells_are_empty(name: str) -> None:
-    assert ours(table(name)) == {}
-    assert table(name).notes == ()
+def test_build_table_without_runs_has_empty_result_cells(name: str) -> None:
+    assert results(table(name)) == {}
+    assert table(name).notes == {}
 
 
-def test_a_run_fills_its_cells_and_no_other() -> None:
+def test_build_table_with_runs_fills_their_cells_only() -> None:
     runs = [record(), record("gesture-lif-tau16", T=20), record(protocol="B", accuracy=0.9)]
-    assert ours(table("4", *runs)) == {
+    assert results(table("4", *runs)) == {
         ("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["90.46"],
         ("LIF (τ = 16)", "DVS128 Gesture"): ["90.46"],
     }
-    assert ours(table("S2", *runs)) == {
+    assert results(table("S2", *runs)) == {
         ("Fashion-MNIST", "without validation"): ["90.46"],
         ("Fashion-MNIST", "15 % validation"): ["90.00"],
     }
-    assert ours(table("3", *runs)) == {("Fashion-MNIST", "T"): ["8"]}
-    assert ours(table("2", *runs)) == {("paper", "Fashion-MNIST"): ["90.46"]}
+    assert results(table("3", *runs)) == {("Fashion-MNIST", "T"): ["8"]}
+    assert results(table("2", *runs)) == {("paper", "Fashion-MNIST"): ["90.46"]}
 
 
-def test_a_note_says_how_a_number_came_about() -> None:
-    ((mark, note),) = table("4", record(data={"complete": False, "verified": False, "train": 800, "test": 100})).notes
+def test_note_of_a_number_names_settings_and_run() -> None:
+    subset = record(data={"complete": False, "verified": False, "train": 800, "test": 100})
+    ((mark, note),) = table("4", subset).notes.items()
     assert mark == "a"
     for part in (
         "fashion-mnist-plif",
@@ -121,16 +130,16 @@ def test_a_note_says_how_a_number_came_about() -> None:
     assert "not verified" in note
 
 
-def test_how_far_ours_is_from_the_published() -> None:
+def test_difference_is_result_minus_reported() -> None:
     runs = [record(), record(protocol="B", accuracy=0.95, run="b")]
     differences = {e.column: n.difference for e in table("S2", *runs).entries for n in e.numbers}
     assert differences == {"without validation": pytest.approx(-3.92), "15 % validation": pytest.approx(1.15)}
     assert [n.difference for e in table("3", *runs).entries for n in e.numbers] == [None]
-    (row,) = [r for r in csv.DictReader(io.StringIO(render([table("4", *runs)], "csv"))) if r["ours"]]
+    (row,) = [r for r in csv.DictReader(io.StringIO(table("4", *runs).to_csv())) if r["result"]]
     assert row["difference"] == "-3.92"
 
 
-def test_numbers_of_one_epoch() -> None:
+def test_build_table_of_early_epochs_uses_the_numbers_of_that_epoch() -> None:
     run = record(recipe="authors", epochs=2, test_accuracy=(0.88, None), tau=((1.5, 1.9, 2.0, 2.5), ()))
     found = {(e.row, e.column): [(n.text, n.difference) for n in e.numbers] for e in table("early", run).entries}
     first = "PLIF (τ₀ = 2), 1"
@@ -138,8 +147,7 @@ def test_numbers_of_one_epoch() -> None:
     assert found[(first, "τ(0)")] == [("1.500", pytest.approx(-0.26))]
     assert found[(first, "τ(3)")] == [("2.500", pytest.approx(0.231))]
     assert all(not numbers for (row, _), numbers in found.items() if row != first)
-    text = render([table("early", run)], "markdown")
-    assert "1.500 −0.260 (a)" in text
+    assert "1.500 −0.260 (a)" in table("early", run).to_markdown()
 
 
 def imported(**changes: Any) -> ResultRecord:
@@ -147,98 +155,99 @@ def imported(**changes: Any) -> ResultRecord:
     return found.model_copy(update={"data": None, "digest": None})
 
 
-def test_imported_runs_do_not_count_as_ours() -> None:
+def test_build_table_uses_imported_runs_for_the_source_authors_only() -> None:
     log = imported(accuracy=0.5, best_epoch=1)
-    assert ours(table("4", log)) == {}
-    assert ours(table("4", record(), log, source="published")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
-    ((_, note),) = table("4", log, source="published").notes
-    assert "imported, 2 epochs logged, chosen: epoch 1" in note
+    assert results(table("4", log)) == {}
+    assert results(table("4", record(), log, source="authors")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
+    found = table("4", log, source="authors")
+    assert "authors, Δ" in found.columns
+    assert "imported, 2 epochs logged, best epoch 1" in found.notes["a"]
 
 
-def test_what_else_a_run_could_have_reported() -> None:
+def test_selection_table_compares_best_last_and_mean() -> None:
     tests = (0.5, 0.9, *(0.8,) * 70, None, 0.6)
     long = record(epochs=74, test_accuracy=tests, accuracy=0.9, tau=())
     chosen = record(protocol="B", accuracy=0.7, test_accuracy=(0.7, 0.75), run="b")
     modified = record(overrides=("train.lr=0.1",), run="m")
     once = record(protocol="B", test_accuracy=(None, 0.9), run="once")
-    found = build_optimism([long, chosen, modified, once, imported()])
+    found = build_selection_table([long, chosen, modified, once, imported()])
     values = {(e.row, e.column): e.numbers[0].value for e in found.entries}
     assert {row for row, _ in values} == {long.run, "b"} | {imported().run}
     last = [0.8] * 62 + [0.6]
     assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
     assert values[(long.run, "best − last")] == pytest.approx(30)
-    assert values[("b", "best − reported")] == pytest.approx(5)
-    assert "In one of the published logs, protocol A, a maximum over test epochs lies 25.0 points" in found.source
-    assert "In one of the runs of ours, protocol A, a maximum over test epochs lies 30.0 points" in found.source
-    assert "In one of the runs of ours, protocol B, the best test epoch lies 5.0 points" in found.source
-    assert len(build_optimism([modified], include_modified=True).rows) == 1
+    assert values[("b", "best − result")] == pytest.approx(5)
+    assert "In the authors' one log of protocol A, a maximum over test epochs lies 25.0 points" in found.source
+    assert "In our one run of protocol A, a maximum over test epochs lies 30.0 points" in found.source
+    assert "In our one run of protocol B, the best test epoch lies 5.0 points" in found.source
+    assert len(build_selection_table([modified], include_modified=True).cells) == 1
     tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
-    ((*_, best, _last, _mean, _1, _2, _3),) = build_optimism([tied]).rows
-    assert best.published == "90.00 (2)"  # the epoch that the run itself names
+    ((*_, best, _last, _mean, _1, _2, _3),) = build_selection_table([tied]).cells
+    assert best.text == "90.00 (2)"  # the epoch that the run itself reports
 
 
 @pytest.mark.real
-def test_tables_from_the_published_logs_are_the_printed_ones(shared: Path, tmp_path: Path) -> None:
-    registry = load_registry()
+def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data/published-logs"
     for log in find_logs(folder):
-        save_imported(import_log(log, folder, tags={}, experiments=registry.experiments()), tmp_path)
-    records = load_records(tmp_path, registry.folders)
+        save_imported(import_log(log, folder, tags={}, experiments=registry().experiments()), tmp_path)
+    records = load_records(tmp_path, registry().folders)
     cells = {"2": 6, "4": 16, "5": 8, "S2": 8, "early": 10}
     for name, wanted in cells.items():
-        filled = [e for e in build_table(name, records, registry, source="published").entries if e.numbers]
+        filled = [e for e in build_table(name, records, registry(), source="authors").entries if e.numbers]
         assert len(filled) == wanted
         for entry in filled:
-            assert [number.text for number in entry.numbers] == [f"{float(entry.published):.2f}"]
-    source = build_optimism([r for r in records if r.origin == "imported"]).source
-    assert "In 30 published logs, protocol A, a maximum over test epochs lies 0.1 to 26.7 points" in source
-    assert "In 2 published logs, protocol B, the best test epoch lies 0.7 to 1.8 points" in source
+            assert [number.text for number in entry.numbers] == [f"{float(entry.reported):.2f}"]
+    source = build_selection_table([r for r in records if r.origin == "imported"]).source
+    assert "In the authors' 30 logs of protocol A, a maximum over test epochs lies 0.1 to 26.7 points" in source
+    assert "In the authors' 2 logs of protocol B, the best test epoch lies 0.7 to 1.8 points" in source
 
 
-def test_recipes_stand_side_by_side() -> None:
+def test_build_table_with_both_recipes_has_a_number_of_each() -> None:
     found = table("4", record(), record(recipe="authors", accuracy=0.91, run="p"))
-    assert ours(found)[("PLIF (τ₀ = 2)", "Fashion-MNIST")] == ["90.46", "91.00"]
+    assert results(found)[("PLIF (τ₀ = 2)", "Fashion-MNIST")] == ["90.46", "91.00"]
     assert len(found.notes) == 2
 
 
-def test_which_run_counts() -> None:
+def test_build_table_prefers_complete_data_then_epochs_then_the_latest() -> None:
     long = record(epochs=10, accuracy=0.5, run="long")
     subset = record(epochs=100, accuracy=0.99, run="subset", data={"complete": False})
-    assert ours(table("5", record(), long, subset)) == {("max", "Fashion-MNIST"): ["50.00"]}
+    assert results(table("5", record(), long, subset)) == {("max", "Fashion-MNIST"): ["50.00"]}
     later = record(accuracy=0.8, run="later", finished="2026-02-01T00:00:00Z")
-    assert ours(table("5", later, record())) == {("max", "Fashion-MNIST"): ["80.00"]}
+    assert results(table("5", later, record())) == {("max", "Fashion-MNIST"): ["80.00"]}
 
 
-def test_several_seeds_give_mean_and_deviation() -> None:
+def test_build_table_with_several_seeds_gives_mean_and_deviation() -> None:
     runs = [record(seed=seed, accuracy=accuracy, run=str(seed)) for seed, accuracy in ((1, 0.90), (2, 0.92), (3, 0.94))]
     found = table("5", *runs)
-    assert ours(found) == {("max", "Fashion-MNIST"): ["92.00 ± 2.00"]}
-    assert "seeds 1, 2, 3" in found.notes[0][1]
+    assert results(found) == {("max", "Fashion-MNIST"): ["92.00 ± 2.00"]}
+    assert "seeds 1, 2, 3" in found.notes["a"]
 
 
-def test_modified_runs_stay_out_unless_asked() -> None:
+def test_build_table_leaves_modified_runs_out_by_default() -> None:
     modified = record(overrides=("train.lr=0.1", "train.epochs=2"))
-    assert ours(table("4", modified)) == {}
-    assert "MODIFIED: train.lr=0.1" in table("4", modified, include_modified=True).notes[0][1]
-    assert ours(table("4", record(overrides=("train.epochs=2", "train.seed=1")))) != {}
+    assert results(table("4", modified)) == {}
+    assert "MODIFIED: train.lr=0.1" in table("4", modified, include_modified=True).notes["a"]
+    assert results(table("4", record(overrides=("train.epochs=2", "train.seed=1")))) != {}
 
 
-def test_runs_of_an_experiment_that_was_defined_otherwise_stay_out_unless_asked() -> None:
+def test_build_table_leaves_runs_of_a_changed_experiment_out_by_default() -> None:
     other = record(digest="0" * 64)
-    assert ours(table("4", other)) == {}
+    assert results(table("4", other)) == {}
     found = table("4", other, include_modified=True)
-    assert ours(found) != {}
-    assert "MODIFIED: the experiment was defined otherwise" in found.notes[0][1]
+    assert results(found) != {}
+    assert "MODIFIED: the experiment has been changed since" in found.notes["a"]
 
 
-def test_unknown_table() -> None:
+def test_build_table_with_an_unknown_name_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown table '6'"):
         table("6")
 
 
-def test_an_invalid_table_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "tables").mkdir()
-    path = tmp_path / "tables/table-4.yaml"
+@pytest.mark.parametrize("folder", ["tables", "published"])
+def test_build_table_with_an_invalid_file_names_it(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    path = tmp_path / folder / "table-4.yaml"
     for text in (
         "caption: [",
         "caption: x\n",
@@ -249,49 +258,83 @@ def test_an_invalid_table_file_is_named(tmp_path: Path) -> None:
             build_table("4", [], Registry([*registry_dirs(), tmp_path]))
 
 
-HOSTILE = record(run="a|b_\\[red]\x1b[31m$%&#{}~^=1\n")
+def test_build_table_reads_the_folder_of_0_1_0_and_prefers_todays(tmp_path: Path) -> None:
+    for folder in ("published", "tables"):
+        (tmp_path / folder).mkdir()
+        text = f"caption: {folder}\nsource: mine\nours: columns\ncolumns: {{a: , b: accuracy A}}\nrows: {{}}\n"
+        (tmp_path / folder / "table-mine.yaml").write_text(text)
+        assert build_table("mine", [], Registry([*registry_dirs(), tmp_path])).caption == folder
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_what_a_run_is_called_does_no_harm(form: str) -> None:
-    text = render([table("4", HOSTILE)], form)  # type: ignore[arg-type]
+HOSTILE = record(run="a|b_<b>\\[red]\x1b[31m$%&#{}~^=1\n")
+
+
+@pytest.mark.parametrize("form", ["terminal", "markdown", "csv", "json", "latex", "html"])
+def test_table_with_a_hostile_run_name_is_escaped(form: str) -> None:
+    found = table("4", HOSTILE)
+    text = {
+        "terminal": table_text,
+        "markdown": Table.to_markdown,
+        "csv": Table.to_csv,
+        "json": Table.to_json,
+        "latex": Table.to_latex,
+        "html": Table._repr_html_,
+    }[form](found)
     assert "\x1b" not in text
     assert "90.46" in text
     if form == "markdown":
         assert "a\\|b" in text
+    if form == "html":
+        assert "<b>" not in text
     if form == "latex":
-        assert r"\_\textbackslash{}" in text
+        assert r"b\_\textless{}b\textgreater{}\textbackslash{}" in text
         assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
-def test_terminal() -> None:
-    text = render([table("S2", record())], "table", width=100)
+def test_table_text_has_title_numbers_and_notes() -> None:
+    text = table_text(table("S2", record()), 100)
+    assert text.startswith("Table S2. Accuracy (%) without and with a validation set\n")
     assert "90.46 −3.92 (a)" in text
-    assert max(map(len, text.splitlines())) <= 118
+    assert "(a) fashion-mnist-plif: protocol A" in text
 
 
-def test_markdown_rows_have_as_many_cells() -> None:
+def test_rows_are_the_cells_as_text() -> None:
+    found = table("S2", record())
+    assert found.columns == ("Data set", "without validation", "result, Δ", "15 % validation", "result, Δ")
+    assert found.rows[1] == ("Fashion-MNIST", "94.38", "90.46 −3.92 (a)", "93.85", "")
+    assert found.title == "Table S2. Accuracy (%) without and with a validation set"
+
+
+def test_notebook_shows_cells_and_notes_as_html_and_markdown() -> None:
+    found = table("S2", record())
+    assert "<td>Fashion-MNIST</td>" in found._repr_html_()
+    assert ">90.46 −3.92 (a)</td>" in found._repr_html_()
+    assert "<p>(a) fashion-mnist-plif: protocol A" in found._repr_html_()
+    assert found._repr_markdown_() == found.to_markdown()
+
+
+def test_to_markdown_rows_have_as_many_cells_as_columns() -> None:
     for name in TABLES:
-        text = render([table(name, record())], "markdown")
+        text = table(name, record()).to_markdown()
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert len({len(re.split(r"(?<!\\)\|", row)) for row in rows}) == 1
 
 
-def test_csv_and_json_hold_every_number() -> None:
+def test_csv_and_json_have_every_number() -> None:
     tables = [table(name, record()) for name in TABLES]
-    rows = list(csv.DictReader(io.StringIO(render(tables, "csv"))))
-    tree = json.loads(render(tables, "json"))
+    rows = list(csv.DictReader(io.StringIO(csv_text(tables))))
+    tree = [json.loads(found.to_json()) for found in tables]
     assert len(rows) == sum(len(t["entries"]) for t in tree)
-    (row,) = [r for r in rows if r["table"] == "4" and r["ours"]]
-    assert (row["published"], row["ours"], row["T"], row["epochs"], row["runs"]) == (
+    (row,) = [r for r in rows if r["table"] == "4" and r["result"]]
+    assert (row["reported"], row["result"], row["T"], row["epochs"], row["runs"]) == (
         "94.38",
         "90.46",
         "8",
         "2",
         "run-fashion-mnist-plif",
     )
-    (entry,) = [e for e in tree[3]["entries"] if e["ours"]]
-    assert entry["ours"] == 90.46
+    (entry,) = [e for e in tree[3]["entries"] if e["result"]]
+    assert entry["result"] == 90.46
     assert entry["protocol"] == "A"
 
 
@@ -304,9 +347,9 @@ def has_latex() -> bool:
 
 
 @pytest.mark.skipif(not has_latex(), reason="no LaTeX with booktabs and graphicx here")
-def test_latex_compiles(tmp_path: Path) -> None:
+def test_to_latex_compiles(tmp_path: Path) -> None:
     tables = [table(name, record(), HOSTILE) for name in (*TABLES, "context")]
-    body = render([*tables, build_optimism([record()])], "latex")
+    body = "\n".join(found.to_latex() for found in [*tables, build_selection_table([record()])])
     text = (
         "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}\\begin{document}"
         + body
@@ -317,30 +360,30 @@ def test_latex_compiles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 118])
-def test_a_table_is_no_wider_than_the_terminal(width: int) -> None:
+def test_table_text_is_no_wider_than_the_terminal(width: int) -> None:
     runs = [record(name) for name in ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")]
     drawn = [table(name, *runs) for name in ("2", "4", "5", "S2")]
-    drawn.append(build_optimism([one.model_copy(update={"test_accuracy": (0.5, one.accuracy)}) for one in runs]))
+    drawn.append(build_selection_table([one.model_copy(update={"test_accuracy": (0.5, one.accuracy)}) for one in runs]))
     for found in drawn:
-        text = render([found], "table", width=width)
+        text = table_text(found, width)
         assert max(map(len, text.splitlines())) <= width
         assert all(text.count(head.split()[0]) for head in found.columns)
 
 
-def test_a_table_without_ours_has_its_cells_in_every_form() -> None:
+def test_to_csv_of_a_table_without_results_has_its_cells() -> None:
     found = table("context")
-    lines = list(csv.DictReader(io.StringIO(render([found], "csv"))))
-    assert ("PSN", "CIFAR-10", "95.32 (4)") in {(line["row"], line["column"], line["published"]) for line in lines}
+    lines = list(csv.DictReader(io.StringIO(found.to_csv())))
+    assert ("PSN", "CIFAR-10", "95.32 (4)") in {(line["row"], line["column"], line["reported"]) for line in lines}
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 118])
-def test_a_narrow_terminal_cuts_no_number_off(width: int) -> None:
+def test_table_text_in_a_narrow_terminal_has_every_number(width: int) -> None:
     for name in ("2", "4", "5", "S2"):
         found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")))
-        words = render([found], "table", width=width).split()
-        numbers = [cell.published for row in found.rows for cell in row if re.fullmatch(r"\d+\.\d+", cell.published)]
+        words = table_text(found, width).split()
+        numbers = [cell.text for row in found.cells for cell in row if re.fullmatch(r"\d+\.\d+", cell.text)]
         ours = [
-            number for row in found.rows for cell in row for number in cell.numbers if number.difference is not None
+            number for row in found.cells for cell in row for number in cell.numbers if number.difference is not None
         ]
         assert ours
         numbers += [f"{number.difference:+.2f}".replace("-", "−") for number in ours]

@@ -1,0 +1,38 @@
+"""plifctl serve: the report's page, live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from plifctl.cli import console, options
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the subcommand."""
+    app.command("serve")(serve)
+
+
+def serve(
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 picks a free one.")] = 8765,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show the report's page live while runs are trained, on this machine only; Ctrl-C stops it.
+
+    For another machine, such as one of a cluster: ssh -L 8765:127.0.0.1:8765 MACHINE, and open the page here.
+
+    Example: plifctl serve
+    """
+    from plifctl.pipeline.report import serve_report_page
+
+    folder = options.existing_runs_dir(runs_dir)
+    server = serve_report_page(folder, port)
+    url = f"http://127.0.0.1:{server.server_port}/"
+    if as_json:
+        console.emit_json({"url": url, "runs_dir": str(folder)})
+    else:
+        console.emit(f"{url} shows {folder}; Ctrl-C stops it")
+    with server:
+        server.serve_forever()

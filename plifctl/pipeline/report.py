@@ -1,0 +1,324 @@
+"""Tables, figures and the page of the report, made from finished runs, records of the registry and imported logs."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plifctl import __version__, paths
+from plifctl.config.base import flatten
+from plifctl.config.choices import FIGURES, SELECTION_TABLE, TABLES, ResultSource
+from plifctl.config.registry import Registry, load_registry
+from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
+from plifctl.report import Table
+from plifctl.report import build_table as fill_table
+from plifctl.report.page import RunFacts, build_page_data, write_page
+from plifctl.report.page import serve as page_server
+from plifctl.runs import (
+    Curve,
+    Run,
+    SpikeRecording,
+    curve_of_run,
+    find_curve,
+    find_run,
+    list_runs,
+    load_curves,
+    load_records,
+    load_spikes,
+)
+
+if TYPE_CHECKING:
+    from http.server import ThreadingHTTPServer
+
+    from matplotlib.figure import Figure
+
+    from plifctl.report.figures import FigureKind, Line
+
+_log = logging.getLogger(__name__)
+
+_PAGE_TABLES = (*TABLES, SELECTION_TABLE, "early", "context")
+_RENAMED = {"optimism": SELECTION_TABLE}
+_DATASETS_OF_FIGURES = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
+
+
+def build_table(
+    name: str, runs_dir: Path | None = None, *, source: ResultSource = "ours", include_modified: bool = False
+) -> Table:
+    """Returns a table of the report.
+
+    Args:
+        name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection``, or one of a registry folder.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        source: Whose runs fill the table: ours, or those imported from the authors' logs.
+        include_modified: Use runs with overrides as well.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    return build_tables([name], runs_dir, source=source, include_modified=include_modified)[0]
+
+
+def build_tables(
+    names: Sequence[str],
+    runs_dir: Path | None = None,
+    *,
+    source: ResultSource = "ours",
+    include_modified: bool = False,
+) -> list[Table]:
+    """Returns several tables, as :func:`build_table` does; ``all`` stands for those of the paper."""
+    wanted = list(dict.fromkeys(n for name in names for n in (TABLES if name == "all" else (name,))))
+    for name in wanted:
+        if name in _RENAMED:
+            raise UsageError(f"unknown table {name!r}", hint=f"plifctl report --table {_RENAMED[name]}")
+    registry = load_registry()
+    records = load_records(runs_dir or paths.runs_dir(), registry.folders)
+    if source == "authors" and not any(record.origin == "imported" for record in records):
+        _log.warning("no logs of the authors are imported: plifctl runs import DIR")
+    return [fill_table(name, records, registry, source=source, include_modified=include_modified) for name in wanted]
+
+
+@dataclass(frozen=True)
+class FigureFile:
+    """A figure that was drawn.
+
+    Attributes:
+        name: ``1b``, ``2`` and so on.
+        path: The file.
+        caption: Content of the figure.
+        runs: Names of the runs it was drawn from.
+    """
+
+    name: str
+    path: Path
+    caption: str
+    runs: list[str]
+
+
+def draw_figures(
+    names: Sequence[str],
+    out: Path | None = None,
+    runs_dir: Path | None = None,
+    *,
+    runs: Sequence[str] = (),
+    epochs: int | None = None,
+    channels: Sequence[int] = (),
+) -> list[FigureFile]:
+    """Draws figures of the paper into files.
+
+    Args:
+        names: Figures, or ``all`` for those that can be drawn from the runs there are.
+        out: A file, or a folder of several files; None: the current folder.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        runs: Runs to draw, over the authors' curves of their experiments where these were imported; empty: the
+            authors' curves, else our longest run of each experiment.
+        epochs: Last epoch to draw.
+        channels: Channels of Figures S2 to S5.
+
+    Raises:
+        UsageError: There is no such figure or run, or nothing to draw.
+    """
+    from plifctl.report.figures import FIGURE_KINDS, save_figure, styled
+
+    wanted = list(dict.fromkeys(n for name in names for n in (FIGURES if name == "all" else (name,))))
+    for name in wanted:
+        if name not in FIGURE_KINDS:
+            raise UsageError(f"unknown figure {name!r}", hint=did_you_mean(name, FIGURE_KINDS))
+    source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels)
+    drawn: list[FigureFile] = []
+    for name in wanted:
+        kind, path = FIGURE_KINDS[name], _figure_path(name, out, several=len(wanted) > 1)
+        try:
+            with styled():
+                used, figure = source.draw(name, kind)
+                save_figure(figure, path, f"Figure {name}. {kind.caption}")
+        except (UsageError, RunError) as error:
+            if "all" not in names:
+                raise
+            _log.warning("figure %s: skipped: %s", name, error)
+            continue
+        drawn.append(FigureFile(name, path, kind.caption, used))
+    return drawn
+
+
+def _figure_path(name: str, out: Path | None, *, several: bool) -> Path:
+    if out is not None and not several and out.suffix and not out.is_dir():
+        return out
+    if out is not None and out.suffix and several and not out.is_dir():
+        raise UsageError(
+            f"--out {out}: several figures need a folder", hint=f"--out {shlex.quote(str(out.with_suffix('')))}"
+        )
+    return (out or Path()) / f"figure-{name}.pdf"
+
+
+@dataclass(frozen=True)
+class _FigureSource:
+    """Chooses the curves or spikes that a figure is drawn from."""
+
+    runs_dir: Path
+    registry: Registry
+    runs: Sequence[str]
+    epochs: int | None
+    channels: Sequence[int]
+
+    def draw(self, name: str, kind: FigureKind) -> tuple[list[str], Figure]:
+        """Returns the names of the runs used, and the figure."""
+        if kind.needs == "nothing":
+            return [], kind.draw()
+        if kind.needs == "spikes":
+            used, recording = self._recording()
+            return [used], kind.draw(recording, self.channels)
+        lines = self._lines(name)
+        return [line.curve.name for line in lines], kind.draw(lines, self.epochs)
+
+    def _lines(self, name: str) -> list[Line]:
+        """The curves of named runs with the authors' curves of their experiments, or the default ones."""
+        from plifctl.report.figures import line_of
+
+        def experiment(of: str) -> Any:
+            known = self.registry.experiments()
+            return self.registry.experiment(of, recipe="authors").spec if of in known else None
+
+        curves = load_curves(self.runs_dir, self.registry.folders)
+        authors = {curve.experiment: curve for curve in curves if curve.origin == "imported" and curve.protocol == "A"}
+        if self.runs:
+            named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
+            compared = [authors[curve.experiment] for curve in named if curve.experiment in authors and name != "S1"]
+            chosen = {curve.name: curve for curve in [*compared, *named]}
+            return [line_of(curve, experiment) for curve in chosen.values()]
+        ours = _longest([curve for curve in curves if curve.origin == "trained" and curve.protocol == "A"])
+        if name == "S1":
+            recorded = [curve for curve in ours if curve.w_over_tau]
+            return [line_of(curve, experiment) for curve in sorted(recorded, key=lambda curve: -len(curve.epochs))[:1]]
+        default = [curve for of, curve in authors.items() if of is not None] or ours
+        lines = [line_of(curve, experiment) for curve in default]
+        # the paper draws max pooling, and four data sets
+        lines = [line for line in lines if not (line.curve.experiment or "").endswith("-avgpool")]
+        if name == "7":
+            lines = [line for line in lines if line.curve.tau and line.neuron != "lif"]
+        return [line for line in lines if line.panel in _DATASETS_OF_FIGURES] or lines
+
+    def _recording(self) -> tuple[str, SpikeRecording]:
+        """The recorded spikes of the named run, or the latest ones."""
+        if len(self.runs) > 1:
+            raise UsageError("expected one run to draw spikes of, found several", hint="name one: --run RUN")
+        if self.runs:
+            path = find_run(self.runs[0], self.runs_dir).path
+            return path.name, load_spikes(path / "spikes.npz")
+        found = sorted(self.runs_dir.glob("[!.]*/spikes.npz"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UsageError("no run has recorded spikes", hint="plifctl eval RUN --record-spikes 10")
+        return found[-1].parent.name, load_spikes(found[-1])
+
+
+def _longest(curves: Sequence[Curve]) -> list[Curve]:
+    """The longest curve of each experiment; the last of equal ones."""
+    longest: dict[str | None, Curve] = {}
+    for curve in curves:
+        known = longest.get(curve.experiment)
+        if known is None or len(curve.epochs) >= len(known.epochs):
+            longest[curve.experiment] = curve
+    return list(longest.values())
+
+
+def write_report_page(folder: Path, runs_dir: Path | None = None, *, include_modified: bool = False) -> Path:
+    """Writes tables, runs and recorded spikes as a web page that needs no network, and returns its path.
+
+    Args:
+        folder: Folder of the page.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        include_modified: Use runs with overrides in tables as well.
+
+    Raises:
+        UsageError: The folder holds a page that plifctl has not written.
+    """
+    return write_page(folder, PageSource(runs_dir, include_modified=include_modified).data())
+
+
+def serve_report_page(runs_dir: Path | None = None, port: int = 0) -> ThreadingHTTPServer:
+    """Returns a server of the page on this machine only; ``serve_forever()`` runs it.
+
+    Args:
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        port: 0: any that is free.
+
+    Raises:
+        UsageError: The port is taken.
+    """
+    return page_server(PageSource(runs_dir).data, port)
+
+
+class PageSource:
+    """Data of the page as they are now; runs that have not changed are not read again.
+
+    Args:
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        include_modified: Use runs with overrides in tables as well.
+    """
+
+    def __init__(self, runs_dir: Path | None = None, *, include_modified: bool = False) -> None:
+        self._runs_dir, self._registry = runs_dir or paths.runs_dir(), load_registry()
+        self._include_modified = include_modified
+        self._known: dict[Path, tuple[object, RunFacts]] = {}  # what was read of each run, in which state of its files
+
+    def data(self) -> dict[str, Any]:
+        """Returns all tables, every run, and recorded spikes, as the page needs them."""
+        records = load_records(self._runs_dir, self._registry.folders)
+        tables = [
+            fill_table(name, records, self._registry, include_modified=self._include_modified) for name in _PAGE_TABLES
+        ]
+        return build_page_data(tables, self._runs(), __version__)
+
+    def _runs(self) -> list[RunFacts]:
+        """Every run: ours, oldest first, then records of the registry and imported runs."""
+        ours = [self._run(run) for run in list_runs(self._runs_dir)]
+        names, experiments = {facts.name for facts in ours}, set(self._registry.experiments())
+        others = [
+            RunFacts(
+                curve,
+                curve.name,
+                "imported" if curve.origin == "imported" else "record",
+                self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
+            )
+            for curve in load_curves(self._runs_dir, self._registry.folders)
+            if curve.name not in names
+        ]
+        return [*ours, *sorted(others, key=lambda facts: (facts.status != "record", facts.name))]
+
+    def _run(self, run: Run) -> RunFacts:
+        names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")
+        stats = [path.stat() for name in names if (path := run.path / name).is_file()]
+        state = [(stat.st_mtime_ns, stat.st_size) for stat in stats]
+        before, facts = self._known.get(run.path, (None, None))
+        if facts is None or before != state:
+            facts = _read_run(run)
+            self._known[run.path] = state, facts
+        if facts.curve is None:
+            return facts
+        try:
+            return replace(facts, status=run.status())  # a process that is killed changes no file
+        except RunError as error:
+            return replace(facts, status=f"damaged: {error}")
+
+
+def _read_run(run: Run) -> RunFacts:
+    try:
+        config = run.config()
+        settings = flatten(config.spec.model_dump(mode="json"))
+        spikes = run.path / "spikes.npz"
+        return RunFacts(
+            curve_of_run(run),
+            run.name,
+            run.status(),
+            config.spec.title,
+            {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
+            flatten(run.environment()),
+            load_spikes(spikes) if spikes.is_file() else None,
+        )
+    except RunError as error:
+        return RunFacts(None, run.name, f"damaged: {error}")
+    except PlifctlError as error:
+        return RunFacts(None, run.name, str(error))

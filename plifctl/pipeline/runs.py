@@ -1,0 +1,339 @@
+"""Looking after runs, as ``plifctl runs`` does: listing, showing, comparing, verifying, removing, importing."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from plifctl import paths
+from plifctl.config.base import flatten
+from plifctl.config.registry import Registry, load_registry
+from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
+from plifctl.pipeline.commands import training_verb
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import (
+    Curve,
+    ImportedRun,
+    Run,
+    best_row,
+    find_curve,
+    find_imported,
+    find_logs,
+    find_run,
+    import_log,
+    imported_folders,
+    list_runs,
+    load_imported,
+    remove_imported,
+    remove_run,
+    save_imported,
+    verify_run,
+)
+
+_log = logging.getLogger(__name__)
+
+
+def list_entries(
+    runs_dir: Path | None = None, *, experiment: str | None = None, status: str | None = None
+) -> list[dict[str, Any]]:
+    """Returns an entry for each run: imported ones by name, then the others, oldest first.
+
+    Args:
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        experiment: Only the runs of this experiment.
+        status: Only the runs with this status.
+
+    Raises:
+        UsageError: No run belongs to the experiment, and it is not in the registry.
+    """
+    folder = runs_dir or paths.runs_dir()
+    entries = [*_imported_entries(folder), *map(run_entry, list_runs(folder))]
+    if experiment is not None:
+        known = {str(entry["experiment"]) for entry in entries}
+        if experiment not in known and experiment not in load_registry().experiments():
+            raise UsageError(f"unknown experiment {experiment!r}", hint=did_you_mean(experiment, known))
+        entries = [entry for entry in entries if entry["experiment"] == experiment]
+    return [entry for entry in entries if status in (None, entry["status"])]
+
+
+def run_entry(run: Run) -> dict[str, Any]:
+    """Returns the entry of a run in a list; of a damaged one, that it is."""
+    empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
+    entry = {"run": run.name, "status": "damaged", **empty, "age_seconds": round(time.time() - run.started)}
+    try:
+        config, metrics, status = run.config(), run.metrics(), run.status()
+        best = best_row(metrics) or {}
+        test = run.record().accuracy if status == "finished" else best.get("test_accuracy")
+    except RunError as error:
+        _log.warning("%s", error)
+        return entry
+    return entry | {
+        "status": status,
+        "experiment": config.experiment,
+        "protocol": config.protocol,
+        "recipe": config.recipe,
+        "best_test": test,
+        "best_validation": best.get("validation_accuracy"),
+        "epoch": len(metrics),
+        "epochs": config.spec.train.epochs,
+    }
+
+
+def imported_entry(run: ImportedRun) -> dict[str, Any]:
+    """Returns the entry of an imported run in a list."""
+    record, test = run.record(), run.epochs.get("test_accuracy", {})
+    validation = run.epochs.get("validation_accuracy", {})
+    return {
+        "run": run.name,
+        "status": "imported",
+        "experiment": run.settings.get("experiment"),
+        "protocol": run.settings.get("protocol"),
+        "recipe": "authors" if run.settings.get("experiment") else None,
+        "best_test": record.accuracy if record else max(test.values(), default=None),
+        "best_validation": max(validation.values(), default=None),
+        "epoch": len(run.accuracies),
+        "epochs": max(run.accuracies),
+        "age_seconds": round(time.time() - run.imported) if run.imported else 0,
+    }
+
+
+def _imported_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
+    for path in imported_folders(runs_dir):
+        try:
+            yield imported_entry(load_imported(path))
+        except RunError as error:
+            _log.warning("%s", error)
+
+
+def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
+    """Returns what is known of a run: settings that differ from the registry, data, machine, epochs, files.
+
+    Args:
+        run: The run.
+        registry: None: the user's.
+
+    Raises:
+        RunError: A file of the run is damaged.
+    """
+    config, rows, status, split = run.config(), run.metrics(), run.status(), run.split()
+    entry = {key: value for key, value in run_entry(run).items() if not key.startswith("best_")}
+    return {
+        "path": str(run.path),
+        **entry,
+        "status": status,
+        "accuracy": run.record().accuracy if status == "finished" else None,
+        "best": best_row(rows),
+        "last": rows[-1] if rows else None,
+        "changes": _changes(run, registry or load_registry()),
+        "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
+        "environment": run.environment(),
+        "cache": run.info()["cache"],
+        "files": _file_sizes(run.path),
+        "resume": None
+        if status == "finished"
+        else f"plifctl {training_verb(config.protocol)} --resume {shlex.quote(run.name)}",
+    }
+
+
+def describe_imported(run: ImportedRun) -> dict[str, Any]:
+    """Returns what is known of an imported run."""
+    record, entry = run.record(), imported_entry(run)
+    return {
+        **entry,
+        "best_epoch": record.best_epoch if record else None,
+        "gaps": entry["epochs"] - entry["epoch"],
+        "source": run.source,
+        "settings": run.settings,
+        "tags": run.tags,
+        "files": run.files,
+    }
+
+
+def _changes(run: Run, registry: Registry) -> list[dict[str, Any]] | None:
+    """The settings that differ from the registry, with their origin; None where it has no such experiment."""
+    config = run.config()
+    try:
+        usual = registry.experiment(config.experiment, recipe=config.recipe).for_protocol(config.protocol).spec
+    except PlifctlError:
+        return None
+    here, there = (flatten(spec.model_dump(mode="json")) for spec in (config.spec, usual))
+    return [
+        {"key": key, "run": here.get(key), "registry": there.get(key), "from": config.origins.get(key)}
+        for key in {**here, **there}
+        if here.get(key) != there.get(key)
+    ]
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Size in bytes of each file of a run."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+
+
+def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str, Any]:
+    """Returns the settings in which runs differ, and accuracy and τ of each at the same epochs.
+
+    The accuracy is the one by which a run selects its model: on validation samples where there are any, else on test
+    samples.
+
+    Args:
+        names: Runs, imported runs, or records of the registry.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        UsageError: No such run, or fewer than two different ones.
+    """
+    folder, registry = runs_dir or paths.runs_dir(), load_registry()
+    found = [find_curve(name, folder, registry.folders) for name in names]
+    curves = list({curve.name: curve for curve in found}.values())
+    if len(curves) < 2:
+        raise UsageError("one run; expected two or more to compare", hint="plifctl runs ls lists all")
+    accuracies, taus = [_accuracy(curve) for curve in curves], [_tau(curve) for curve in curves]
+    epochs = [
+        {
+            "epoch": epoch,
+            "accuracy": [values.get(epoch) for values in accuracies],
+            "tau": [[values.get(epoch) for values in layers] for layers in taus],
+        }
+        for epoch in sorted(set().union(*(curve.epochs for curve in curves)))
+    ]
+    layers = max((curve.layers for curve in curves), key=len)
+    return {
+        "runs": [curve.name for curve in curves],
+        "settings": _differences(curves, folder),
+        "layers": list(layers),
+        "epochs": epochs,
+    }
+
+
+def _accuracy(curve: Curve) -> dict[int, float | None]:
+    name = "validation_accuracy" if "validation_accuracy" in curve.series else "test_accuracy"
+    return dict(zip(curve.epochs, curve.series.get(name, ()), strict=False))
+
+
+def _tau(curve: Curve) -> list[dict[int, float | None]]:
+    return [dict(zip(curve.epochs, values, strict=True)) for values in curve.tau]
+
+
+def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]]:
+    """The settings in which runs differ, data and machine included, with the value in each run."""
+    settings = []
+    for curve in curves:
+        known: dict[str, Any] = {
+            name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
+        }
+        known["train.seed"] = curve.seed
+        if (runs_dir / curve.name / "config.yaml").is_file():
+            run = Run(runs_dir / curve.name)
+            spec = run.config().spec
+            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
+            known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
+        settings.append(known)
+    keys = {key: None for setting in settings for key in setting if key != "name"}
+    values = {key: [setting.get(key) for setting in settings] for key in keys}
+    # an unknown value is not a difference
+    return {key: found for key, found in values.items() if len({repr(v) for v in found if v is not None}) > 1}
+
+
+def verify_runs(
+    names: Sequence[str] = (), runs_dir: Path | None = None, progress: Progress = silent
+) -> Iterator[tuple[str, list[str]]]:
+    """Yields the name and the problems of each finished or imported run, after all its files were read.
+
+    Args:
+        names: Runs; empty: all.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        progress: Opens a task for each run.
+
+    Raises:
+        UsageError: No such run, or one that was named is not finished.
+    """
+    folder = runs_dir or paths.runs_dir()
+    imported = {name: find_imported(name, folder) for name in names}
+    runs = [find_run(name, folder) for name, path in imported.items() if path is None] if names else list_runs(folder)
+    for path in filter(None, imported.values()) if names else imported_folders(folder):
+        try:
+            load_imported(path)
+            yield path.name, []
+        except RunError as error:
+            yield path.name, [str(error)]
+    for run in runs:
+        status = run.status()
+        if status == "finished":
+            with progress(f"verifying {run.name}", "files") as task:
+                problems = verify_run(run, task.update)
+            yield run.name, problems
+        elif names:
+            raise UsageError(f"{run.name}: {status}; only finished runs have a manifest")
+
+
+def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[Path, int]:
+    """Returns the folders of runs, and how many bytes removing each of them frees.
+
+    Raises:
+        UsageError: No such run, or one is being trained.
+    """
+    folder = runs_dir or paths.runs_dir()
+    imported = {name: find_imported(name, folder) for name in names}
+    runs = [find_run(name, folder) for name, path in imported.items() if path is None]
+    if live := sorted({run.name for run in runs if run.status() == "running"}):
+        raise UsageError(
+            f"being trained: {', '.join(live)}; nothing was removed", hint="stop it first: Ctrl-C where it runs"
+        )
+    folders = [*filter(None, imported.values()), *(run.path for run in runs)]
+    return {path: sum(_file_sizes(path).values()) for path in dict.fromkeys(folders)}
+
+
+def remove_folders(folders: Sequence[Path]) -> None:
+    """Removes runs by their folders, as :func:`find_removable` returned them.
+
+    Raises:
+        UsageError: A run is being trained.
+    """
+    for path in folders:
+        if (path / "config.yaml").is_file():
+            remove_run(Run(path))
+        else:
+            remove_imported(path)
+
+
+def import_logs(
+    folder: Path,
+    runs_dir: Path | None = None,
+    *,
+    tags: Mapping[str, str] | None = None,
+    name: str | None = None,
+    dry_run: bool = False,
+) -> list[ImportedRun]:
+    """Imports the runs of other code from the logs in a folder.
+
+    Args:
+        folder: TensorBoard event files, or the CSV files exported from them, in subfolders as well.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        tags: Tag of a series where it is not one of the usual ones, such as ``{"test_accuracy": "top1"}``.
+        name: Name of the run; there must be one only.
+        dry_run: Return the runs and save nothing.
+
+    Raises:
+        UsageError: No accuracy is found, or a name is taken.
+        RawDataError: There are no logs, or a log is damaged.
+    """
+    experiments = load_registry().experiments()
+    found = [import_log(log, folder, tags=tags or {}, experiments=experiments) for log in find_logs(folder)]
+    if name is not None:
+        if len(found) > 1:
+            raise UsageError(f"--name {name}: found {len(found)} runs in {folder}", hint="type the folder of one run")
+        if {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
+            raise UsageError(f"--name {name!r}: not a valid folder name")
+        found = [replace(found[0], name=name)]
+    names = [run.name for run in found]
+    if twice := sorted({known for known in names if names.count(known) > 1}):
+        raise UsageError(f"{folder}: several logs have the name {', '.join(twice)}", hint="import them one by one")
+    for run in found if not dry_run else ():
+        save_imported(run, runs_dir or paths.runs_dir())
+    return found
