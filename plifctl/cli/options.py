@@ -128,7 +128,12 @@ RawOption = Annotated[
         help="Folder of raw files, packed or extracted; missing ones are downloaded to it (default: PLIFCTL_RAW_DIR).",
     ),
 ]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Threads that decode and frame.")]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=1, max=256, show_default="as many as cores, at most 8", help="Threads that decode and frame."
+    ),
+]
 ChecksumOption = Annotated[
     bool,
     typer.Option("--no-checksum", help="Accept files whose checksum differs from the published one, e.g. a subset."),
