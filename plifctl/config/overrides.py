@@ -72,7 +72,7 @@ def _value_text(key: str, value: Any) -> str:
 def _reads_back(text: str) -> bool:
     """Returns whether a text stays the same text when it is read as YAML, or cannot be YAML at all."""
     try:
-        found = parse_value(text, Origin(""))
+        found = parse_value(text, Origin(""), mapping=True)
     except YamlError:
         return True
     return isinstance(found, Leaf) and found.value == text

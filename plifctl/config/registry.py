@@ -135,6 +135,8 @@ class Registry:
         like, name = tree.text("like"), tree.text("name") or tree.text("like")
         if name is None:
             raise RegistryError(f"{path}: name is missing: of the experiment, or like: NAME of one in the registry")
+        if problem := _name_problem(name):
+            raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
         named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
         found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
@@ -408,16 +410,23 @@ def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _En
     for entry in entries:
         if isinstance(entry, str):
             problems.append(entry)
-        elif not _NAME.fullmatch(entry[0]) or len(entry[0].encode()) > _NAME_BYTES:
-            problems.append(
-                f"{entry[1].tree.origin}: {entry[0]!r} cannot be a name: letters, digits and . _ + - only, at most "
-                f"{_NAME_BYTES} bytes of them, a letter or digit first"
-            )
+        elif problem := _name_problem(entry[0]):
+            problems.append(f"{entry[1].tree.origin}: {problem}")
         elif entry[0] in found:
             problems.append(f"{entry[1].tree.origin}: {entry[0]} is defined already, {found[entry[0]].tree.origin}")
         else:
             found[entry[0]] = entry[1]
     return found, problems
+
+
+def _name_problem(name: str) -> str:
+    """Returns why a name cannot be one; empty if it can."""
+    if _NAME.fullmatch(name) and len(name.encode()) <= _NAME_BYTES:
+        return ""
+    return (
+        f"{name!r} cannot be a name: letters, digits and . _ + - only, at most {_NAME_BYTES} bytes of them, "
+        "a letter or digit first"
+    )
 
 
 def _follows_from_another(problem: str) -> bool:

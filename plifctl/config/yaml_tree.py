@@ -245,8 +245,10 @@ def format_yaml(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
 
 def _format(value: Any) -> str:
     if isinstance(value, str):
-        plain = _WORD.fullmatch(value) and yaml.safe_load(value) == value == _scalar(value)
-        return value if plain else json.dumps(value, ensure_ascii=False)
+        if _WORD.fullmatch(value) and yaml.safe_load(value) == value == _scalar(value):
+            return value
+        quoted = json.dumps(value, ensure_ascii=False)
+        return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_format(part)}" for key, part in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -1,0 +1,188 @@
+"""Experiments as YAML files: saved, read back to the same digest, written by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plifctl.config.choices import RECIPES
+from plifctl.config.registry import is_experiment_file, load_experiment, load_registry
+from plifctl.errors import RegistryError, UsageError
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mine.yaml"
+
+
+class TestSave:
+    @pytest.mark.parametrize("recipe", RECIPES)
+    def test_every_experiment_reads_back_the_same(self, tmp_path: Path, recipe: Any) -> None:
+        registry = load_registry()
+        for name in registry.experiments():
+            experiment, path = registry.experiment(name, recipe=recipe), tmp_path / f"{name}.yaml"
+            experiment.save(path)
+            found = load_experiment(path, registry=registry)
+            assert found.spec == experiment.spec
+            assert found.overrides == ()
+
+    @pytest.mark.parametrize(
+        ("name", "overrides"),
+        [
+            ("gesture-plif", {"neuron.tau_0": 4.0, "train.epochs": 3}),
+            ("gesture-plif", {"neuron.kind": "lif", "neuron.tau_0": None, "neuron.tau": 3.0}),
+            ("gesture-plif", {"network": "gesture-avgpool", "network.dropout": 0.1}),
+            ("gesture-plif", {"train.optimizer_options": {"betas": [0.9, 0.99], "eps": 1e-6}}),
+            ("gesture-plif", {"frames.transforms": [{"name": "drop-events", "p": 0.1}], "frames.transform_seed": 7}),
+            ("gesture-plif", {"frames.slicing": "duration", "frames.duration_us": 10000}),
+            ("cifar10dvs-plif", {"train.event_augmentation": [{"name": "flip", "p": 0.5}], "T": 3}),
+            ("mnist-plif", {"train.augmentation": "none", "train.clip_norm": 1.0}),
+        ],
+    )
+    def test_changed_experiment_reads_back_with_its_changes(
+        self, file: Path, name: str, overrides: dict[str, Any]
+    ) -> None:
+        experiment = load_experiment(name, overrides)
+        experiment.save(file)
+        found = load_experiment(file)
+        assert found.spec == experiment.spec
+        assert found.spec.digest == experiment.spec.digest
+        assert sorted(found.overrides) == sorted(experiment.overrides)
+
+    def test_changed_values_are_marked(self, file: Path) -> None:
+        load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).save(file)
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert [line.strip() for line in lines if line.endswith("# changed")] == ["tau_0: 4.0  # changed"]
+        assert "#   plifctl train mine.yaml" in lines
+
+    def test_existing_file_is_not_replaced(self, file: Path) -> None:
+        file.write_text("x: 1\n")
+        with pytest.raises(UsageError, match=r"mine.yaml: exists already"):
+            load_experiment("demo").save(file)
+        assert file.read_text() == "x: 1\n"
+
+    def test_file_outlives_a_change_of_the_registry(self, file: Path) -> None:
+        experiment = load_experiment("gesture-plif")
+        experiment.save(file)
+        text = file.read_text(encoding="utf-8").replace("lr: 0.001", "lr: 0.002")
+        file.write_text(text, encoding="utf-8")  # as if the registry had lowered it to what it is
+        assert load_experiment(file).overrides == ("train.lr=0.002",)
+
+
+class TestByHand:
+    def test_like_takes_every_other_value_from_the_registry(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nrecipe: authors\nneuron:\n  tau_0: 4.0\n")
+        found = load_experiment(file)
+        assert found.spec == load_experiment("gesture-plif", {"neuron.tau_0": 4.0}, recipe="authors").spec
+        assert found.overrides == found.modified == ("neuron.tau_0=4.0",)
+        assert str(found.origins["neuron.tau_0"]) == f"{file}:4:3"
+        assert found.origins["train.lr"].source.endswith("_common.yaml")
+
+    def test_name_of_its_own_is_another_experiment(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nname: mine\ntitle: my gestures\nneuron: {tau_0: 4.0}\n")
+        found = load_experiment(file)
+        assert (found.spec.name, found.spec.title, found.overrides) == ("mine", "my gestures", ())
+        assert found.spec.digest != load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).spec.digest
+        found.save(file.with_name("again.yaml"))
+        assert load_experiment(file.with_name("again.yaml")).spec == found.spec
+
+    def test_network_of_its_own_needs_a_name_of_its_own(self, file: Path) -> None:
+        network = "network: {name: tiny, structure: FC110-SN-APk10s10, dropout: 0.0, batch_norm: per-step}\n"
+        file.write_text("like: gesture-plif\nname: mine\n" + network)
+        assert load_experiment(file).spec.network.name == "tiny"
+        file.write_text("like: gesture-plif\n" + network)
+        with pytest.raises(RegistryError, match="by more than --set can change") as error:
+            load_experiment(file)
+        assert "name: NAME" in error.value.hint
+
+    def test_network_by_name_replaces_that_of_like(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nnetwork: gesture-avgpool\n")
+        found = load_experiment(file)
+        assert found.overrides == ("network=gesture-avgpool",)
+        assert load_experiment(file, {"network": "gesture"}).spec == load_experiment("gesture-plif").spec
+
+    def test_overrides_change_the_file(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
+        found = load_experiment(file, ["train.lr=0.1", "neuron.tau_0=5.0"])
+        assert (found.spec.neuron.tau_0, found.spec.train.lr) == (5.0, 0.1)
+        assert set(found.overrides) == {"neuron.tau_0=5.0", "train.lr=0.1"}
+        assert str(found.origins["train.lr"]) == "--set train.lr=0.1"
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "like: gesture-plif\nneuron: {tau0: 4.0}\n",
+                r"mine.yaml:2:10: gesture-plif: unknown key neuron.tau0; did",
+            ),
+            ("like: gesture-plif\nneurons: {tau_0: 4.0}\n", r"mine.yaml:2:1: gesture-plif: unknown key neurons; did"),
+            ("like: gestur-plif\n", r"mine.yaml:1:1: unknown experiment gestur-plif; did you mean gesture-plif"),
+            ("like: gesture-plif\nrecipe: fats\n", r"mine.yaml:2:1: unknown recipe fats"),
+            ("like: gesture-plif\ndataset: gestur\n", r"mine.yaml:2:1: unknown dataset gestur"),
+            ("like: gesture-plif\nnetwork: gestur\n", r"mine.yaml:2:1: unknown network gestur"),
+            ("T: 4\n", "name is missing"),
+            ("name: mine\nT: 4\n", "unknown dataset None"),
+            ("variants: {}\n", r"mine.yaml:1:1: variants: for registry folders only"),
+            ("a: [\n", "not YAML"),
+            ("name: a/b\nlike: gesture-plif\n", "cannot be a name"),
+        ],
+    )
+    def test_invalid_file_is_named_with_its_place(self, file: Path, text: str, message: str) -> None:
+        file.write_text(text)
+        with pytest.raises(RegistryError, match=message):
+            load_experiment(file)
+
+    def test_incomplete_file_lists_every_missing_value(self, file: Path) -> None:
+        load_experiment("demo").save(file)
+        lines = [
+            line for line in file.read_text(encoding="utf-8").splitlines() if "lr:" not in line and "kind:" not in line
+        ]
+        file.write_text("\n".join(lines), encoding="utf-8")
+        with pytest.raises(RegistryError) as error:
+            load_experiment(file)
+        assert len(error.value.problems) == 2
+
+    def test_missing_file_is_a_usage_error(self, file: Path) -> None:
+        with pytest.raises(UsageError, match=r"mine.yaml: No such file"):
+            load_experiment(file)
+
+    def test_recipe_that_contradicts_the_file_is_refused(self, file: Path) -> None:
+        load_experiment("demo").save(file)
+        with pytest.raises(UsageError, match=r"--recipe authors: .*mine.yaml is of the recipe paper"):
+            load_experiment(file, recipe="authors")
+
+
+class TestChange:
+    def test_changed_experiment_is_that_of_all_overrides(self) -> None:
+        first = load_experiment("gesture-plif", {"neuron.tau_0": 4.0, "T": 5})
+        found = load_experiment(first, {"train.lr": 0.1, "T": 6})
+        assert found.spec == load_experiment("gesture-plif", {"neuron.tau_0": 4.0, "T": 6, "train.lr": 0.1}).spec
+        assert found.overrides == ("neuron.tau_0=4.0", "train.lr=0.1", "T=6")
+        assert str(found.origins["neuron.tau_0"]) == "--set neuron.tau_0=4.0"
+
+    def test_experiment_without_changes_is_returned_as_it_is(self) -> None:
+        first = load_experiment("demo")
+        assert load_experiment(first) is first
+
+    def test_another_recipe_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="recipe authors: demo is of the recipe paper"):
+            load_experiment(load_experiment("demo"), recipe="authors")
+
+    def test_wrong_change_names_the_override(self) -> None:
+        with pytest.raises(UsageError, match=r"--set train.lr=fast: demo: train.lr: found 'fast'"):
+            load_experiment(load_experiment("demo"), {"train.lr": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("source", "is_file"),
+    [
+        ("gesture-plif", False),
+        ("mine.yaml", True),
+        ("a/b", True),
+        ("x.yml", True),
+        (Path("demo"), True),
+        ("v1.0", False),
+    ],
+)
+def test_experiment_file_is_told_from_a_name(source: Any, is_file: bool) -> None:
+    assert is_experiment_file(source) == is_file

@@ -1,0 +1,141 @@
+"""Overrides as texts and as mappings: read by the type of the key, unknown keys with a useful hint."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plifctl.config.base import flatten
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import is_modification, merge_overrides, override_texts
+from plifctl.config.registry import load_registry
+from plifctl.errors import UsageError
+
+
+def gesture(*overrides: str) -> ExperimentSpec:
+    return load_registry().experiment("gesture-plif", overrides=overrides).spec
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        "structure",
+        [
+            "{c128k3s1-BN-SN-MPk2s2}*5-DP-FC512-SN-DP-FC110-SN-APk10s10",
+            '"{c128k3s1-BN-SN-MPk2s2}*5-DP-FC512-SN-DP-FC110-SN-APk10s10"',
+        ],
+    )
+    def test_structure_in_braces_is_a_text(self, structure: str) -> None:
+        spec = gesture(f"network.structure={structure}")
+        assert spec.network.structure == structure.strip('"')
+        assert spec.digest == gesture().digest
+
+    def test_list_of_mappings_is_read_as_yaml(self) -> None:
+        spec = gesture("frames.transforms=[{name: denoise, filter_time_us: 10000}]")
+        assert spec.frames is not None
+        assert [transform.model_dump() for transform in spec.frames.transforms] == [
+            {"name": "denoise", "filter_time_us": 10000}
+        ]
+
+    def test_options_are_read_as_a_mapping(self) -> None:
+        spec = gesture("train.optimizer_options={betas: [0.9, 0.99]}", "train.optimizer_options.eps=1e-6")
+        assert spec.train.optimizer_options == {"betas": [0.9, 0.99], "eps": 1e-6}
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("network.structure={c128k3s1", "--set network.structure={c128k3s1: .*position 10"),
+            ("train.optimizer_options={betas: [0.9", r"--set train.optimizer_options=\{betas.*not YAML"),
+            ("T=", "--set T=: gesture-plif: T: found None"),
+            ("train.lr=[1, 2]", r"--set train.lr=\[1, 2\]: gesture-plif: train.lr: found \[1, 2\]"),
+            ("frames.transforms=denoise", "--set frames.transforms=denoise: gesture-plif: frames.transforms: found"),
+        ],
+    )
+    def test_wrong_value_names_the_override(self, text: str, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            gesture(text)
+
+
+class TestUnknownKeys:
+    @pytest.mark.parametrize(
+        ("key", "hint"),
+        [
+            ("lr", "did you mean train.lr?"),
+            ("tau_0", "did you mean neuron.tau_0?"),
+            ("slicing", "did you mean frames.slicing?"),
+            ("structure", "did you mean network.structure?"),
+            ("neuron.lr", "did you mean train.lr?"),
+            ("train.lrr", "did you mean train.lr?"),
+            ("epoch", "did you mean train.epochs?"),
+            ("optimiser", "did you mean train.optimizer?"),
+            ("batchsize", "did you mean train.batch_size?"),
+            ("neuron", "set one value of neuron, such as neuron.kind"),
+            ("zzz", "plifctl show EXPERIMENT lists the keys"),
+        ],
+    )
+    def test_unknown_key_suggests_the_one_meant(self, key: str, hint: str) -> None:
+        with pytest.raises(UsageError, match=f"--set {key}=1: unknown key {key}$") as error:
+            gesture(f"{key}=1")
+        assert error.value.hint == hint
+
+    def test_framing_of_a_data_set_has_keys_of_frames_only(self) -> None:
+        with pytest.raises(UsageError, match=r"unknown key train.lr"):
+            load_registry().dataset("gesture", overrides=["train.lr=1"])
+        found = load_registry().dataset("gesture", overrides={"frames.slicing": "time"})
+        assert found.frames is not None
+        assert found.frames.slicing == "time"
+
+
+class TestMappings:
+    @pytest.mark.parametrize(
+        "overrides",
+        [
+            {"neuron.tau_0": 4.0},
+            {"neuron": {"tau_0": 4.0}},
+            {"neuron.tau_0": np.float64(4.0)},
+            {"neuron.tau_0": np.float32(4.0)},
+            ["neuron.tau_0=4.0"],
+        ],
+    )
+    def test_mapping_gives_the_experiment_of_the_texts(self, overrides: Any) -> None:
+        found = load_registry().experiment("gesture-plif", overrides=overrides)
+        assert found.overrides == found.modified == ("neuron.tau_0=4.0",)
+        assert found.spec == gesture("neuron.tau_0=4.0")
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("network.structure", "FC110-SN-APk10s10"),
+            ("train.drop_last", False),
+            ("train.clip_norm", None),
+            ("train.lr", 1e-5),
+            ("T", np.int64(7)),
+            ("train.event_augmentation", ({"name": "flip", "p": 0.5},)),
+            ("train.optimizer_options", {"betas": (0.9, 0.99)}),
+        ],
+    )
+    def test_values_of_python_arrive_as_they_are(self, key: str, value: Any) -> None:
+        spec = load_registry().experiment("gesture-plif", overrides={key: value}).spec
+        found = flatten(spec.model_dump(mode="json"))
+        expected = {"betas": [0.9, 0.99]} if isinstance(value, dict) else value
+        section = found if key in found else {key: spec.train.optimizer_options}
+        assert section[key] == (list(expected) if isinstance(expected, tuple) else expected)
+
+    @pytest.mark.parametrize("text", ["true", "1", "~", "a: b", "[1]"])
+    def test_text_like_another_value_stays_a_text(self, text: str) -> None:
+        with pytest.raises(UsageError, match="a text"):
+            load_registry().experiment("gesture-plif", overrides={"train.lr": text})
+
+    @pytest.mark.parametrize("value", [Path("x"), float("nan"), {1, 2}, object()])
+    def test_value_that_no_file_can_hold_is_refused(self, value: Any) -> None:
+        with pytest.raises(UsageError, match=r"train.lr: found .*, expected a number"):
+            override_texts({"train.lr": value})
+
+
+def test_merge_overrides_replaces_keys_set_again() -> None:
+    assert merge_overrides(["T=4", "train.lr=1"], ["train.lr = 2"]) == ("T=4", "train.lr = 2")
+
+
+def test_seed_and_epochs_are_no_modification() -> None:
+    texts = ["train.seed=1", "train.epochs = 3", "train.lr=1", "T=4"]
+    assert [is_modification(text) for text in texts] == [False, False, True, True]
