@@ -35,7 +35,7 @@ def ls(
     Example: plifctl ls datasets
     """
     if kind == "runs":
-        raise UsageError("unknown kind 'runs'", hint="plifctl runs ls")
+        raise UsageError("ls runs was replaced", hint="use plifctl runs ls")
     if kind not in _KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=did_you_mean(kind, _KINDS))
     entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())

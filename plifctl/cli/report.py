@@ -101,7 +101,7 @@ def report(
     source: SourceOption = "ours",
     include_modified: ModifiedOption = False,
     runs_dir: options.RunsDirOption = None,
-    context: Annotated[bool, typer.Option("--context", hidden=True)] = False,
+    _context: Annotated[bool, options.replaced("--context", "--table context")] = False,
 ) -> None:
     """Print a table of the paper with results of runs, draw a figure, or write everything as a web page.
 
@@ -114,8 +114,6 @@ def report(
 
     Example: plifctl report --table 4
     """
-    if context:
-        raise UsageError("unknown option --context", hint="plifctl report --table context")
     if sum(map(bool, (table, figure, html))) > 1:
         raise UsageError("--table, --figure and --html exclude each other")
     if not (table or figure or html):
@@ -138,7 +136,7 @@ def report(
 
 def _format(text: str) -> TableFormat:
     if text == "json":
-        raise UsageError("unknown format 'json'", hint="plifctl report --json")
+        raise UsageError("--format json was replaced", hint="use --json")
     for form in _FORMATS:
         if text == form:
             return form

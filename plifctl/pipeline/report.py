@@ -16,8 +16,7 @@ from plifctl.config.registry import Registry, load_registry
 from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
 from plifctl.report import Table
 from plifctl.report import build_table as fill_table
-from plifctl.report.page import RunFacts, build_page_data, write_page
-from plifctl.report.page import serve as page_server
+from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
 from plifctl.runs import (
     Curve,
     Run,
@@ -34,9 +33,7 @@ from plifctl.runs import (
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
-    from matplotlib.figure import Figure
-
-    from plifctl.report.figures import FigureKind, Line
+    from plifctl.report.figures import Figure, FigureKind, Line
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +70,7 @@ def build_tables(
     wanted = list(dict.fromkeys(n for name in names for n in (TABLES if name == "all" else (name,))))
     for name in wanted:
         if name in _RENAMED:
-            raise UsageError(f"unknown table {name!r}", hint=f"plifctl report --table {_RENAMED[name]}")
+            raise UsageError(f"the table {name} was renamed", hint=f"use --table {_RENAMED[name]}")
     registry = load_registry()
     records = load_records(runs_dir or paths.runs_dir(), registry.folders)
     if source == "authors" and not any(record.origin == "imported" for record in records):
@@ -248,7 +245,7 @@ def serve_report_page(runs_dir: Path | None = None, port: int = 0) -> ThreadingH
     Raises:
         UsageError: The port is taken.
     """
-    return page_server(PageSource(runs_dir).data, port)
+    return create_server(PageSource(runs_dir).data, port)
 
 
 class PageSource:

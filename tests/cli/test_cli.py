@@ -59,14 +59,14 @@ class TestTheWay:
         assert len(tree["layers"]) == 5
         assert "test accuracy" in plifctl("eval", run / "checkpoints/last.pt").out
 
-        assert "finished" in plifctl("ls", "runs").out
+        assert "finished" in plifctl("runs", "ls").out
         assert plifctl("report", "--table", "4").code == 0
 
     def test_a_hit_and_a_dry_run(self, prepared: Plifctl, gestures: Path) -> None:
         assert prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).out.startswith("found:")
         said = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, "--dry-run")
         assert said.out.startswith("miss:")
-        assert "T is 4, wanted 5" in said.out
+        assert "T is 4, expected 5" in said.out
         assert (
             json.loads(
                 prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures, "--dry-run", "--json").out
@@ -120,7 +120,7 @@ class TestTheWay:
         assert "x.yaml:1:1" in said.out
         assert "batch_norm is missing" in said.out
 
-    @pytest.mark.parametrize("form", ["table", "markdown", "csv", "json", "latex"])
+    @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
     def test_every_format(self, plifctl: Plifctl, form: str) -> None:
         said = plifctl("report", "--table", "all", "--format", form)
         assert said.code == 0
@@ -194,7 +194,7 @@ class TestBadInput:
     def test_a_cache_made_for_another_T(self, prepared: Plifctl) -> None:
         said = prepared("train", "demo")
         assert said.code == 5
-        assert "T is 4, wanted 8" in said.err
+        assert "T is 4, expected 8" in said.err
         assert "hint: plifctl prepare synthetic-gesture --T 8" in said.err
 
     def test_a_damaged_cache_is_never_trained_on(self, prepared: Plifctl, places: Path) -> None:
@@ -296,7 +296,7 @@ class TestSignals:
         _, err = process.communicate(timeout=60)
         assert process.returncode == code
         assert "hint: go on with: plifctl train --resume" in err
-        assert "stopped" in prepared("ls", "runs").out
+        assert "stopped" in prepared("runs", "ls").out
         (run,) = (places / "runs").iterdir()
         done = torch.load(run / "checkpoints/last.pt", weights_only=True)["progress"]
         assert done["epoch"] >= 1
@@ -306,8 +306,8 @@ class TestSignals:
         wait_for(lambda: list((places / "runs").glob("*/checkpoints/last.pt")))
         process.kill()
         process.communicate()
-        if "finished" not in prepared("ls", "runs").out:
-            assert "killed" in prepared("ls", "runs").out
+        if "finished" not in prepared("runs", "ls").out:
+            assert "killed" in prepared("runs", "ls").out
         said = prepared("train", "--resume", "last", "--json")
         assert said.code == 0
         straight = json.loads(prepared("train", "demo", *TINY, "--epochs", 4, "--json").out)
@@ -326,7 +326,7 @@ class TestSignals:
         again = start(places, "prepare", "synthetic-gesture", "--T", "300", "--raw", str(places / "many"))
         _, err = again.communicate(timeout=60)
         assert again.returncode == 0
-        assert re.search(r"going on: \d+ of 440 samples were framed before", err)
+        assert re.search(r"resuming: \d+ of 440 samples were framed before", err)
         assert not list(folder.glob(".*.journal"))
 
 
@@ -377,7 +377,7 @@ def test_one_damaged_run_hides_no_other(prepared: Plifctl, places: Path) -> None
     assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
     first, second = sorted((places / "runs").iterdir())
     (first / "config.yaml").write_text("experiment: [")
-    said = prepared("ls", "runs")
+    said = prepared("runs", "ls")
     assert said.code == 0
     assert "damaged" in said.out
     assert second.name in said.out

@@ -1,4 +1,4 @@
-"""plifctl runs and plifctl watch, on runs that nobody had to train."""
+"""plifctl runs and plifctl watch, on runs that were made without training."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from factories import make_run
 
-from plifctl.cli.runs import _fitting
+from plifctl.cli.runs import fit_columns
 from plifctl.config.registry import load_registry
 from plifctl.errors import Interrupted, RunError
 from plifctl.runs import Run, RunRecorder
@@ -29,125 +29,124 @@ def folder(places: Path) -> Path:
 
 
 class TestList:
-    def test_with_and_without_ls(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_runs_lists_with_and_without_ls(self, plifctl: Plifctl, folder: Path) -> None:
         assert "plifctl train demo" in plifctl("runs").err
         finished = make_run(folder)
         half = make_run(folder, epochs=2, finished=False, protocol="B")
-        said = plifctl("runs")
-        lines = said.out.splitlines()
+        result = plifctl("runs")
+        lines = result.out.splitlines()
         assert lines[0].split() == ["run", "status", "A/B", "best", "%", "epoch", "age", "recipe"]
         assert re.fullmatch(rf"{finished.name} +finished +A +75\.00 +3/3 +\d+ s +paper", lines[1])
         assert re.fullmatch(rf"{half.name} +killed +B +66\.67 val +2/2 +\d+ s +paper", lines[2])
-        for same in (("runs", "ls"), ("ls", "runs")):
-            assert plifctl(*same).out.splitlines()[0] == lines[0]
+        assert plifctl("runs", "ls").out.splitlines()[0] == lines[0]
         (entry,) = json.loads(plifctl("runs", "--status", "killed", "--json").out)
         assert (entry["run"], entry["best_test"], entry["best_validation"]) == (half.name, None, pytest.approx(2 / 3))
         assert json.loads(plifctl("runs", "ls", "--experiment", "mnist-plif", "--json").out) == []
-        assert len(json.loads(plifctl("ls", "runs", "--json").out)) == 2
-        said = plifctl("runs", "ls", "--experiment", "demoo")
-        assert said.code == 2
-        assert "did you mean demo?" in said.err
+        assert len(json.loads(plifctl("runs", "--json").out)) == 2
+        result = plifctl("runs", "ls", "--experiment", "demoo")
+        assert result.code == 2
+        assert "did you mean demo?" in result.err
 
-    def test_names_complete(self, folder: Path, places: Path) -> None:
+    def test_completion_of_a_run_gives_its_name(self, folder: Path, places: Path) -> None:
         run = make_run(folder, epochs=1)
         asked = {"_PLIFCTL_COMPLETE": "complete_bash"}
         command = [sys.executable, "-c", "import sys, plifctl.cli; sys.argv = ['plifctl']; plifctl.cli.main()"]
         for words in ("plifctl runs show 2", "plifctl watch 2"):
             asked |= {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-            said = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60)
-            assert said.stdout.split() == [run.name], said.stderr
+            result = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, timeout=60)
+            assert result.stdout.split() == [run.name], result.stderr
 
     @pytest.mark.parametrize("width", [None, 130, 100, 80])
-    def test_it_fits_the_terminal(self, width: int | None) -> None:
+    def test_fit_columns_fits_the_terminal(self, width: int | None) -> None:
         names = [f"2026112{day}T025341Z-fashion-mnist-plif-88a346a5703e-s2020" for day in (1, 2)]
         rows = [[name, "finished", "B", "93.45 val", "1024/1024", "12 min", "authors"] for name in names]
-        columns, fitting = _fitting(rows, width)
+        columns, fitting = fit_columns(rows, width)
         used = sum(max(map(len, column)) for column in zip(columns, *fitting, strict=True)) + 2 * (len(columns) - 1)
         assert used <= (width or 1000)
         assert (fitting == rows) == (width in (None, 130))
         assert all(short[0] in full[0] for short, full in zip(fitting, rows, strict=True))
 
-    def test_names_stay_whole_where_they_must(self) -> None:
+    def test_fit_columns_keeps_names_that_would_be_ambiguous(self) -> None:
         names = [f"20261121T025341Z-demo-88a346a5703e-s{seed}" for seed in (1, 2)]  # of one second
         rows = [[name, "finished", "A", "93.45", "12/12", "12 min", "paper"] for name in names]
-        assert [row[0] for row in _fitting(rows, 40)[1]] == names
+        assert [row[0] for row in fit_columns(rows, 40)[1]] == names
 
 
 class TestShow:
-    def test_a_run(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_show_has_settings_accuracies_layers_and_files(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder, "train.lr=0.5")
-        said = plifctl("runs", "show", "last")
-        assert said.code == 0
+        result = plifctl("runs", "show", "last")
+        assert result.code == 0
         for text in (
             str(run.path),
             "demo, paper recipe, protocol A",
             "test accuracy   ▁▅█  best 75.00, last 75.00 %",
             "2 train, 0 validation, 1 test",
-            "it is finished; --epochs makes it longer",
+            "finished; a larger --epochs continues it",
         ):
-            assert text in said.out
-        assert re.search(r"train\.lr +0\.5 +0\.003 +--set train\.lr=0\.5", said.out)
-        assert re.search(r"sn0 +5\.000 +▁▅█ +0\.1000", said.out)
-        assert re.search(r"checkpoints/best\.pt +[\d,]+", said.out)
+            assert text in result.out
+        assert re.search(r"train\.lr +0\.5 +0\.003 +--set train\.lr=0\.5", result.out)
+        assert re.search(r"sn0 +5\.000 +▁▅█ +0\.1000", result.out)
+        assert re.search(r"checkpoints/best\.pt +[\d,]+", result.out)
         tree = json.loads(plifctl("runs", "show", run.name, "--json").out)
         assert {change["key"] for change in tree["changes"]} == {"train.lr", "train.epochs"}
         assert tree["best"]["epoch"] == tree["last"]["epoch"] == 3
 
-    def test_a_run_without_an_end_says_how_it_goes_on(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_show_of_an_unfinished_run_has_the_command_that_resumes_it(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder, epochs=12, finished=False, protocol="B")
-        said = plifctl("runs", "show", str(run.path))
-        assert f"plifctl validate --resume {run.name}" in said.out
-        assert "all settings are the registry's" in said.out
+        result = plifctl("runs", "show", str(run.path))
+        assert f"plifctl validate --resume {run.name}" in result.out
+        assert "all settings are those of the registry" in result.out
 
 
 class TestCompare:
-    def test_settings_first(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_compare_has_settings_then_accuracies_then_tau(self, plifctl: Plifctl, folder: Path) -> None:
         first, second = make_run(folder, epochs=2), make_run(folder, "train.lr=0.5", epochs=50)
-        said = plifctl("runs", "compare", first.name, second.name)
-        assert said.code == 0
-        out = said.out
+        result = plifctl("runs", "compare", first.name, second.name)
+        assert result.code == 0
+        out = result.out
         assert re.search(r"train\.lr +0\.003 +0\.5", out)
         assert out.index("train.lr") < out.index("accuracy, %") < out.index("τ of sn0")
         assert re.search(r"\n +1 +33\.33 +1\.96\n", out)
         assert re.search(r"\n +50 +98\.04\n", out)
-        assert "epochs shown; --json has all" in said.err
+        assert "epochs shown; --json has all" in result.err
         tree = json.loads(plifctl("runs", "compare", first.name, second.name, "--json").out)
         assert tree["epochs"][1]["tau"] == [[4.0], [4.0]]
         assert tree["epochs"][2]["accuracy"][0] is None
         assert len(tree["epochs"]) == 50
 
-    def test_one_is_none(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_compare_of_one_run_is_refused(self, plifctl: Plifctl, folder: Path) -> None:
         make_run(folder)
         assert plifctl("runs", "compare", "last", "last").code == 2
 
 
 class TestVerify:
-    def test_whole_and_damaged(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_verify_of_intact_and_damaged_runs(self, plifctl: Plifctl, folder: Path) -> None:
         run, other = make_run(folder), make_run(folder, finished=False)
-        said = plifctl("runs", "verify")
-        assert (said.code, said.out) == (0, f"{run.name}: ok\n")
-        said = plifctl("runs", "verify", other.name)
-        assert said.code == 2
+        result = plifctl("runs", "verify")
+        assert (result.code, result.out) == (0, f"{run.name}: ok\n")
+        result = plifctl("runs", "verify", other.name)
+        assert result.code == 2
         (run.path / "env.json").write_text("{}")
-        said = plifctl("runs", "verify", run.name)
-        assert said.code == 1
-        assert "DAMAGED\n  env.json: 2 bytes" in said.out
+        result = plifctl("runs", "verify", run.name)
+        assert result.code == 1
+        assert "DAMAGED\n  env.json: 2 bytes" in result.out
         assert json.loads(plifctl("runs", "verify", "--json").out)[run.name]
 
 
 class TestRemove:
-    def test_it_asks_and_tries(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_rm_without_a_terminal_needs_yes(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder)
-        said = plifctl("runs", "rm", run.name)
-        assert said.code == 2
-        assert "hint: add --yes" in said.err
+        result = plifctl("runs", "rm", run.name)
+        assert result.code == 2
+        assert "hint: add --yes" in result.err
         assert "would be removed" in plifctl("runs", "rm", run.name, "--dry-run").out
         assert run.path.is_dir()
         assert plifctl("runs", "rm", run.name, "--yes").code == 0
         assert list(folder.iterdir()) == []
 
     @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
-    def test_the_answer_counts(
+    def test_rm_on_a_terminal_asks_first(
         self, plifctl: Plifctl, folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str, code: int
     ) -> None:
         run = make_run(folder)
@@ -156,18 +155,18 @@ class TestRemove:
         assert plifctl("runs", "rm", "last").code == code
         assert run.path.is_dir() == (answer == "n")
 
-    def test_a_live_run_stays_and_so_do_those_named_with_it(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_rm_with_a_running_run_removes_nothing(self, plifctl: Plifctl, folder: Path) -> None:
         first, second = make_run(folder), make_run(folder, finished=False)
         with RunRecorder(second, second.config().spec).live():
-            said = plifctl("runs", "rm", first.name, second.name, "--yes")
-        assert said.code == 2
-        assert "being trained" in said.err
+            result = plifctl("runs", "rm", first.name, second.name, "--yes")
+        assert result.code == 2
+        assert "being trained" in result.err
         assert first.path.is_dir()
         assert second.path.is_dir()
 
 
 def hold(run: Run, until: threading.Event, error: BaseException | None) -> threading.Thread:
-    """Trains the run, as it looks from outside, until told to end."""
+    """Makes the run look as if it were trained, until told to end."""
     resolved = load_registry().experiment("demo", overrides=["train.epochs=3"])
     recorder, held = RunRecorder(run, run.config().spec), threading.Event()
 
@@ -198,7 +197,7 @@ class TestWatch:
             (None, 6, "killed"),
         ],
     )
-    def test_it_ends_as_the_run_does(
+    def test_watch_ends_with_the_exit_code_of_the_run(
         self, plifctl: Plifctl, folder: Path, error: BaseException | None, code: int, text: str
     ) -> None:
         run = make_run(folder, finished=False)
@@ -206,21 +205,21 @@ class TestWatch:
         thread = hold(run, until, error)
         timer = threading.Timer(0.3, until.set)
         timer.start()
-        said = plifctl("watch", run.name)
+        result = plifctl("watch", run.name)
         thread.join()
-        assert said.code == code
-        assert text in said.err
-        assert [line.split("  ")[0] for line in said.out.splitlines()] == ["epoch 1/3", "epoch 2/3"]
+        assert result.code == code
+        assert text in result.err
+        assert [line.split("  ")[0] for line in result.out.splitlines()] == ["epoch 1/3", "epoch 2/3"]
 
-    def test_a_finished_run(self, plifctl: Plifctl, folder: Path) -> None:
+    def test_watch_of_a_finished_run_shows_its_epochs(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder)
-        said = plifctl("watch", "last", "--json")
-        assert said.code == 0
-        tree = json.loads(said.out)
+        result = plifctl("watch", "last", "--json")
+        assert result.code == 0
+        tree = json.loads(result.out)
         assert (tree["run"], tree["status"], tree["exit_code"], tree["best_epoch"]) == (run.name, "finished", 0, 3)
-        assert "epoch 3/3" in said.err
+        assert "epoch 3/3" in result.err
 
-    def test_ctrl_c_leaves_the_run_alone(self, folder: Path, places: Path) -> None:
+    def test_watch_stopped_by_ctrl_c_leaves_the_run_running(self, folder: Path, places: Path) -> None:
         import signal
 
         run = make_run(folder, finished=False)
@@ -234,13 +233,13 @@ class TestWatch:
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=60)
             assert process.returncode == 130
-            assert f"not watching any more; {run.name} goes on" in err
+            assert f"stopped watching; {run.name} is still running" in err
             assert run.status() == "running"
         finally:
             until.set()
             thread.join()
 
-    def test_on_a_terminal_it_draws(self, folder: Path, places: Path) -> None:
+    def test_watch_on_a_terminal_draws_the_panel(self, folder: Path, places: Path) -> None:
         make_run(folder)
         terminal, side = pty.openpty()
         clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}

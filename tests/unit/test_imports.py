@@ -71,7 +71,7 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
         "h5py": {"cache"},
         "hdf5plugin": {"cache"},
         "typer": {"cli"},
-        "rich": {"cli", "report"},
+        "rich": {"cli"},
         "torch": {"snn", "training", "evaluation", "exchange", "runs", "report", "pipeline", "cli"},
         "yaml": {"config", "runs"},
         "PIL": {"report"},

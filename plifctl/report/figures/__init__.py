@@ -12,7 +12,7 @@ from plifctl.report.figures import neuron, spikes, training
 from plifctl.report.figures.style import FORMATS, save_figure, styled
 from plifctl.report.figures.training import Line, line_of
 
-__all__ = ["FIGURE_KINDS", "FORMATS", "FigureKind", "Line", "line_of", "save_figure", "styled"]
+__all__ = ["FIGURE_KINDS", "FORMATS", "Figure", "FigureKind", "Line", "line_of", "save_figure", "styled"]
 
 
 @dataclass(frozen=True)
