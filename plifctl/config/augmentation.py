@@ -1,6 +1,6 @@
-"""What can be done to the event frames of training batches, as an experiment's ``train.event_augmentation`` says it.
+"""Augmentations of the event frames of training batches: ``train.event_augmentation`` of an experiment.
 
-Every number is drawn for each sample in each epoch and is the same for all T frames of the sample.
+Random numbers are drawn for each sample in each epoch, and are the same for all T frames of the sample.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Flip(Spec):
 
 
 class Roll(Spec):
-    """Shifts x and y by up to ``pixels`` each way; what leaves on one side comes in on the other, so no event is lost.
+    """Shifts x and y by up to ``pixels`` in either direction, cyclically, so that no event is lost.
 
     Source: Y. Li et al., Neuromorphic Data Augmentation for Training Spiking Neural Networks, ECCV 2022 ("rolling").
     """
@@ -32,17 +32,17 @@ class Roll(Spec):
 
 
 class Rotate(Spec):
-    """Turns by up to ``degrees`` each way about the middle; of the nearest pixel, 0 from outside."""
+    """Rotates by up to ``degrees`` in either direction about the centre; nearest pixel, 0 from outside."""
 
     name: Literal["rotate"]
     degrees: float = Field(gt=0, le=180)
 
 
 class CutMix(Spec):
-    """Replaces, with probability ``p``, a rectangle by that of the sample that follows in the batch.
+    """Replaces, with probability ``p``, a rectangle by that of the next sample in the batch.
 
-    The rectangle has the frame's proportions and the share 1 − λ of its area, λ drawn from Beta(``alpha``, ``alpha``);
-    its middle is any pixel, and what lies outside is cut off. The target becomes the mix of both by area.
+    The rectangle has the frame's proportions and the fraction 1 − λ of its area, λ drawn from Beta(``alpha``,
+    ``alpha``); its centre is any pixel, and it is cut off at the border. The target is the mix of both by area.
 
     Source: S. Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features,
         ICCV 2019, with the rounding of its code.
@@ -55,9 +55,9 @@ class CutMix(Spec):
 
 _Any = Flip | Roll | Rotate | CutMix
 EventAugmentation = Annotated[_Any, Field(discriminator="name")]
-"""Any of them, told apart by ``name``."""
+"""Any augmentation; ``name`` says which."""
 
 EVENT_AUGMENTATIONS: dict[str, type[Spec]] = {
     get_args(kind.model_fields["name"].annotation)[0]: kind for kind in get_args(_Any)
 }
-"""Every one by the name that a file gives it."""
+"""Augmentations by name."""

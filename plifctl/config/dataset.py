@@ -11,14 +11,14 @@ from plifctl.config.choices import Axes, DataKind, InvalidEvents, Layout, Outsid
 from plifctl.config.identity import current_word
 from plifctl.config.transforms import Shape, TransformSpec
 
-_FRAMES_OF: dict[Layout, set[str]] = {
+_CHOICES_OF_LAYOUT: dict[Layout, set[str]] = {
     "nmnist": {"slicing", "outside_events"},
     "cifar10dvs": {"slicing", "outside_events", "axes", "test_set"},
     "gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
     "synthetic-gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
     "folders": {"slicing", "outside_events", "invalid_events"},
 }
-"""What there is to choose in framing, by layout; images are not framed."""
+"""Choices of framing that a layout has; images are not framed."""
 
 MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
@@ -32,11 +32,18 @@ class SampleCounts(Spec):
 
 
 class DatasetSpec(Spec):
-    """One data set: what its samples are, not where they lie.
+    """A data set: what its samples are, not where its files are.
 
-    ``layout`` names the data set whose raw files these are like: its own name, or for a data set of one's own another.
-    ``shape`` is ``[C, H, W]`` of an image, or ``[P, H, W]`` (polarities, sensor height, width) of event frames.
-    ``mean`` and ``std`` normalise images in units of 0…1, one value a channel.
+    Attributes:
+        name: Name in the registry.
+        title: Name in messages and tables.
+        layout: File names and formats of the raw data: those of a known data set, or ``folders``.
+        kind: What a sample is.
+        shape: ``(C, H, W)`` of an image; ``(P, H, W)`` of event frames: polarities, sensor height and width.
+        classes: Names of the classes, in the order of the labels.
+        samples: Official number of samples.
+        mean: Mean of each channel of images in units of 0…1; None for events.
+        std: Standard deviation, likewise.
     """
 
     name: str
@@ -50,13 +57,13 @@ class DatasetSpec(Spec):
     std: tuple[float, ...] | None = Field(default=None, strict=False)
 
     @model_validator(mode="after")
-    def _consistent(self) -> DatasetSpec:
+    def _check_images(self) -> DatasetSpec:
         if self.kind == "images":
             channels = self.shape[0]
             if self.mean is None or self.std is None or len(self.mean) != channels or len(self.std) != channels:
                 raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
-        if (self.kind == "events") != (self.layout in _FRAMES_OF):
-            raise ValueError(f"raw files laid out as {self.layout}'s hold no {self.kind}")
+        if (self.kind == "events") != (self.layout in _CHOICES_OF_LAYOUT):
+            raise ValueError(f"raw files of the layout {self.layout} hold no {self.kind}")
         return self
 
 
@@ -70,12 +77,12 @@ class FramesSpec(Spec):
         duration_us: Length of a slice, µs; of slicing ``duration``.
         outside_events: Events outside the sensor are an error (``refuse``), or left out and counted (``drop``).
         invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
-        axes: how CIFAR10-DVS addresses become x, y, p; None for the others.
+        axes: How CIFAR10-DVS addresses become x, y, p; None for the others.
         training_set: ``all`` recordings, or the ``first-78`` that the authors' gesture runs used; None for the others.
         test_set: Of each class of CIFAR10-DVS, the ``last-100`` (file numbers 900–999, the paper's) or the
             ``first-100`` (0–99, of many later papers); None for the others.
-        transforms: What is done to the events of each sample before they are framed, in this order.
-        transform_seed: Of the random ones among them; None where there are none.
+        transforms: Transforms of the events of each sample before framing, in this order.
+        transform_seed: Seed of the random transforms; None where there are none.
     """
 
     slicing: Slicing
@@ -89,11 +96,11 @@ class FramesSpec(Spec):
     transform_seed: int | None = Field(default=None, ge=0, lt=2**32)
 
     @model_validator(mode="after")
-    def _a_seed_where_one_is_needed(self) -> Self:
-        drawing = [transform.name for transform in self.transforms if transform.random]
-        if drawing and self.transform_seed is None:
-            raise ValueError(f"transform_seed is missing: {drawing[0]} draws random numbers")
-        if self.transform_seed is not None and not drawing:
+    def _check_seed(self) -> Self:
+        random = [transform.name for transform in self.transforms if transform.random]
+        if random and self.transform_seed is None:
+            raise ValueError(f"transform_seed is missing: {random[0]} draws random numbers")
+        if self.transform_seed is not None and not random:
             raise ValueError("transform_seed: no transform here draws random numbers")
         return self
 
@@ -113,7 +120,7 @@ class Framing(Spec):
     T: int | None = Field(default=None, ge=1, le=MAX_T)
 
     @model_validator(mode="after")
-    def _frames_fit(self) -> Self:
+    def _check_frames(self) -> Self:
         check_frames(self.dataset, self.frames)
         return self
 
@@ -133,8 +140,8 @@ class Framing(Spec):
 
 
 def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
-    """Raises ValueError unless exactly what there is to choose for a data set is chosen."""
-    choices = _FRAMES_OF.get(dataset.layout, set())
+    """Raises ValueError unless exactly the choices that a data set has are made."""
+    choices = _CHOICES_OF_LAYOUT.get(dataset.layout, set())
     if frames is not None and frames.slicing == "duration":
         choices = choices | {"duration_us"}
     chosen = set(frames.model_dump(exclude_none=True)) - {"transforms", "transform_seed"} if frames else set()
@@ -154,7 +161,7 @@ def frame_shape(dataset: DatasetSpec, frames: FramesSpec | None) -> Shape:
         ``(P, H, W)`` of event frames, ``(C, H, W)`` of images.
 
     Raises:
-        ValueError: A transform cannot be done to events of that shape.
+        ValueError: A transform cannot be applied to events of that shape.
     """
     shape = dataset.shape
     for index, transform in enumerate(frames.transforms if frames else ()):

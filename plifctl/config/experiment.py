@@ -31,7 +31,7 @@ class Reported(Spec):
 
 
 class ExperimentSpec(Spec):
-    """Everything that decides a run's numbers, resolved: no name left to look up."""
+    """Everything that decides a run's numbers, with nothing left to look up."""
 
     name: str
     title: str
@@ -47,24 +47,24 @@ class ExperimentSpec(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _old_keys(cls, tree: Any) -> Any:
+    def _rename_old_keys(cls, tree: Any) -> Any:
         return current_keys(tree)
 
     @model_validator(mode="after")
-    def _choices_fit(self) -> Self:
+    def _check_data_set(self) -> Self:
         check_frames(self.dataset, self.frames)
         if self.dataset.kind == "events":
             for key in ("normalise", "augmentation"):
                 if getattr(self.train, key) != "none":
-                    raise ValueError(f"train.{key}: {self.dataset.title} is a set of events, this is done to images")
+                    raise ValueError(f"train.{key}: {self.dataset.title} is an event data set; this is for images")
         elif self.train.event_augmentation:
             raise ValueError(
-                f"train.event_augmentation: {self.dataset.title} is a set of images; see train.augmentation"
+                f"train.event_augmentation: {self.dataset.title} is an image data set; see train.augmentation"
             )
         return self
 
     @model_validator(mode="after")
-    def _network_fits(self) -> Self:
+    def _check_network(self) -> Self:
         try:
             shape = frame_shape(self.dataset, self.frames)
             shapes_after(parse_structure(self.network.structure), shape, len(self.dataset.classes))

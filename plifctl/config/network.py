@@ -12,7 +12,7 @@ from plifctl.config.identity import current_network
 from plifctl.config.structure import parse_structure
 
 
-def _parses(text: str) -> str:
+def _check_structure(text: str) -> str:
     parse_structure(text)
     return text
 
@@ -21,7 +21,7 @@ class NetworkSpec(Spec):
     """A network in the notation of Table S1.
 
     Attributes:
-        name: The name of its registry entry.
+        name: Name in the registry.
         structure: E.g. ``{c128k3s1-BN-SN-MPk2s2}*2-DP-FC2048-SN-DP-FC100-SN-APk10s10``, where SN stands for the
             experiment's spiking neuron.
         dropout: Probability of dropping in each DP layer.
@@ -29,7 +29,7 @@ class NetworkSpec(Spec):
     """
 
     name: Annotated[str, BeforeValidator(current_network)]
-    structure: Annotated[str, AfterValidator(_parses)]
+    structure: Annotated[str, AfterValidator(_check_structure)]
     dropout: float = Field(ge=0, lt=1)
     batch_norm: BatchNorm
 
@@ -37,20 +37,21 @@ class NetworkSpec(Spec):
 class NeuronSpec(Spec):
     """The spiking neuron of every SN layer (Eq. 2–7).
 
-    ``tau_0`` is the start value of a learnable time constant (plif), ``tau`` a fixed one (lif), both in time steps.
-
     Attributes:
+        kind: ``plif`` learns its time constant, ``lif`` has a fixed one.
+        tau_0: Initial value of a learnable time constant, in time steps; None for ``lif``.
+        tau: Fixed time constant, in time steps; None for ``plif``.
         tau_per: What has a learnable time constant of its own: each ``layer`` (the paper's), each ``channel`` (feature
             of a fully connected layer), or each ``neuron``.
         v_threshold: Firing threshold.
-        learn_threshold: Learn it, one for each layer; v_threshold is where it starts.
-        v_reset: The potential at rest, to which a ``hard`` reset goes.
+        learn_threshold: Learn the threshold of each layer, from v_threshold on.
+        v_reset: Resting potential, to which a ``hard`` reset returns.
         reset: After a spike V = v_reset (``hard``, Eq. 4), or V = H − v_threshold (``soft``).
-        surrogate: What stands for the derivative of the step, g(x/w)/w with w = surrogate_width and an integral of 1:
-            ``arctan`` g(u) = 1/(1 + (πu)²) (supplement F), ``sigmoid`` the logistic function's derivative,
+        surrogate: Replacement of the derivative of the step function, g(x/w)/w with w = surrogate_width and an integral
+            of 1: ``arctan`` g(u) = 1/(1 + (πu)²) (supplement F), ``sigmoid`` the logistic function's derivative,
             ``rectangular`` 1 for |u| < 1/2, ``triangular`` max(0, 1 − |u|).
         surrogate_width: w.
-        learn_surrogate_width: Learn it, one for each layer; surrogate_width is where it starts.
+        learn_surrogate_width: Learn the width of each layer, from surrogate_width on.
         detach_reset: Leave the spike of the reset out of the gradient.
     """
 
@@ -68,7 +69,7 @@ class NeuronSpec(Spec):
     detach_reset: bool
 
     @model_validator(mode="after")
-    def _the_tau_of_its_kind(self) -> NeuronSpec:
+    def _check_tau(self) -> NeuronSpec:
         wanted, other = ("tau_0", "tau") if self.kind == "plif" else ("tau", "tau_0")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
             raise ValueError(f"kind {self.kind} takes {wanted}, not {other}")
@@ -82,5 +83,5 @@ class NeuronSpec(Spec):
     def start_tau(self) -> float:
         """The time constant before training, in time steps."""
         tau = self.tau_0 if self.kind == "plif" else self.tau
-        assert tau is not None  # held by _the_tau_of_its_kind
+        assert tau is not None  # checked by _check_tau
         return tau

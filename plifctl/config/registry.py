@@ -77,7 +77,7 @@ class Registry:
         tree = self._dataset_layer(_known("data set", name, self._datasets), current_word(recipe))
         texts = override_texts(overrides)
         if texts and "frames" not in tree:
-            raise UsageError(f"--set {texts[0]}: {name} is a set of images, which are not framed")
+            raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
         changes = [parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts]
         return validate_tree(Framing, merge_layers(tree, *changes), name)
 

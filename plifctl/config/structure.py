@@ -1,4 +1,4 @@
-"""The notation of Table S1, parsed.
+"""Parser of the network notation of Table S1.
 
     structure := item ("-" item)*
     item      := "{" structure "}*" count | layer
@@ -9,7 +9,7 @@
                | APk<kernel>s<stride>            average pooling; the last layer, after SN: the vote
                | FC<features>                    fully connected
 
-SN stands where the table prints PLIF: which neuron it is belongs to the experiment.
+SN stands where the table prints PLIF: the experiment says which neuron it is.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ _REPEAT = re.compile(r"\}\*(\d{1,3})")
 
 
 def parse_structure(text: str) -> tuple[Layer, ...]:
-    """Returns the layers that ``text`` describes, repetitions written out.
+    """Returns the layers that ``text`` describes, with repetitions expanded.
 
     Raises:
         ValueError: The text does not follow the notation; the message names the position.
@@ -143,7 +143,7 @@ def _layer(match: re.Match[str]) -> Layer:
 
 
 def structure_of(layers: Sequence[Layer]) -> str:
-    """Returns the text that :func:`parse_structure` reads as ``layers``, nothing abbreviated.
+    """Returns the text that :func:`parse_structure` reads as ``layers``, without braces.
 
     Example:
         >>> structure_of(parse_structure("{c8k3s1-SN}*2-FC20-SN-APk10s10"))
@@ -153,7 +153,7 @@ def structure_of(layers: Sequence[Layer]) -> str:
 
 
 def notation(layer: Layer) -> str:
-    """Returns one layer as Table S1 writes it."""
+    """Returns one layer in the notation of Table S1."""
     match layer:
         case Conv(channels, kernel, stride, bias):
             return f"c{channels}k{kernel}s{stride}{'b' * bias}"
@@ -168,7 +168,7 @@ def notation(layer: Layer) -> str:
 
 
 def layer_names(layers: Sequence[Layer]) -> list[str]:
-    """Returns the name of each layer, as state dicts, metrics and tables have it: its kind and its number among them.
+    """Returns the name of each layer in state dicts, metrics and tables: its kind and its number among that kind.
 
     Example:
         >>> layer_names(parse_structure("{c8k3s1-BN-SN}*2-FC20-SN-APk10s10"))
@@ -188,7 +188,7 @@ def _check_order(layers: list[Layer]) -> None:
     for layer in layers:
         flat = flat or isinstance(layer, Linear)
         if flat and (isinstance(layer, Conv | Pool) or layer == _PLAIN["BN"]):
-            raise ValueError(f"{notation(layer)} stands after a fully connected layer and has no image")
+            raise ValueError(f"{notation(layer)} stands after a fully connected layer, where there is no image")
     if not flat:
         raise ValueError("a network needs at least one FC layer")
 
@@ -202,12 +202,12 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
     """Returns the shape of one sample at one step after each layer.
 
     Args:
-        layers: As :func:`parse_structure` gives them.
+        layers: Layers from :func:`parse_structure`.
         shape: ``(C, H, W)`` of the input.
-        classes: Number of classes that the vote must end in.
+        classes: Number of classes; the vote must have as many outputs.
 
     Raises:
-        ValueError: The layers leave nothing of the input, or vote on another number of classes.
+        ValueError: A layer has no output left, or the vote has another number of outputs.
 
     Example:
         >>> shapes_after(parse_structure("c8k3s1-SN-MPk2s2-FC20-SN-APk10s10"), (1, 28, 28), 2)[2:4]

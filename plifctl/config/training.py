@@ -24,30 +24,35 @@ from plifctl.config.dataset import MAX_T
 
 
 class TrainSpec(Spec):
-    """Training (Sec. 3.7 and supplement F), with each choice on which text and published code differ.
+    """Training (Sec. 3.7 and supplement F), with each choice on which text and authors' code differ.
 
     Attributes:
         loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate;
             ``ce-rate`` the cross-entropy of the mean rate; ``tet`` temporal efficient training (Deng et al. 2022).
         tet_weight: λ of the loss ``tet``; None for the others.
-        optimizer: One of torch's, by name; ``optimizer_options`` are its own, but for lr.
+        optimizer: Optimiser of torch.
+        optimizer_options: Its own options, without lr.
+        lr: Learning rate at the start.
         schedule: ``cosine`` falls for ``cosine_period`` epochs, rises for as many, and so on; ``cosine-restarts``
-            jumps back to the start after each period (SGDR); ``constant``; others are torch's, by name, an epoch a
-            step, with ``schedule_options``.
+            jumps back to the start after each period (SGDR); ``constant``; the others are torch's, one step per epoch.
+        schedule_options: Options of torch's schedules.
+        cosine_period: Half a period of ``cosine``, a period of ``cosine-restarts``, in epochs.
         epochs: Passes over the training set.
-        augmentation: Of training images: ``flip-crop`` (horizontal flip, crop after padding by 4), ``affine``
-            (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
-        event_augmentation: Of the event frames of training samples, in this order: see
-            :mod:`plifctl.config.augmentation`.
-        normalise: ``per-set`` applies the data set's mean and std; ``none`` feeds raw counts.
+        batch_size: Samples per batch.
+        seed: Seed of weights, sample order, dropout and augmentation.
+        augmentation: Augmentation of training images: ``flip-crop`` (horizontal flip, crop after padding by 4),
+            ``affine`` (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
+        normalise: ``per-set`` applies the data set's mean and std; ``none`` uses raw counts.
         drop_last: Leave out the last, smaller batch of an epoch.
-        ties: Which of several equally good epochs gives the model kept.
+        ties: Which of several equally good epochs is reported.
         subset: Fraction of each class's training and test samples used, in sample order.
-        accumulate: Batches whose mean gradient makes one step of the optimiser; their batch norms stay apart.
-        clip_norm: The norm that all gradients together have at most; None: any.
-        precision: Of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of 10 bits, ``fp16``
-            scales the loss.
-        early_stop: End after so many epochs without a better accuracy of what chooses the model; None: never.
+        event_augmentation: Augmentations of the event frames of training samples, in this order; see
+            :mod:`plifctl.config.augmentation`.
+        accumulate: Number of batches whose mean gradient makes one optimiser step; batch norms see each batch.
+        clip_norm: Maximum norm of all gradients together; None: no limit.
+        precision: Number format of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of
+            10 bits, ``fp16`` scales the loss.
+        early_stop: Number of epochs without a better accuracy after which training ends; None: never.
     """
 
     loss: Loss
@@ -73,13 +78,13 @@ class TrainSpec(Spec):
     early_stop: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
-    def _mixed_once(self) -> Self:
+    def _check_cut_mix(self) -> Self:
         if [one.name for one in self.event_augmentation].count("cut-mix") > 1:
             raise ValueError("event_augmentation has cut-mix twice: a sample is mixed with one other")
         return self
 
     @model_validator(mode="after")
-    def _a_weight_for_tet(self) -> Self:
+    def _check_tet_weight(self) -> Self:
         if (self.loss == "tet") != (self.tet_weight is not None):
             needs = "needs train.tet_weight, e.g. 0.05" if self.loss == "tet" else "takes no train.tet_weight"
             raise ValueError(f"loss {self.loss} {needs}")
@@ -87,14 +92,14 @@ class TrainSpec(Spec):
 
 
 class ValidationSpec(Spec):
-    """Protocol B (supplement G): choose the model on a part of the training set, test it once.
+    """Protocol B (supplement G): the epoch is chosen on a part of the training set, and tested once.
 
     Attributes:
-        train_fraction: Share of each class that stays in training.
+        train_fraction: Fraction of each class that stays in training.
         rounding: ``ceil-keep-one`` trains on min(n − 1, ⌈f·n⌉) samples of a class of n; ``ceil`` on ⌈f·n⌉.
         loader: ``all`` validation samples as they are; ``as-training`` shuffles, augments and drops the last batch.
-        test: ``once``, with the model kept; ``every-epoch``, reported at the model kept.
-        T: Time steps in this protocol, where the published run used others than the experiment; else None.
+        test: ``once``, with the chosen model; ``every-epoch``, reported at the chosen epoch.
+        T: Time steps in this protocol, where the authors' run used other than the experiment's; else None.
     """
 
     train_fraction: float = Field(gt=0, lt=1)

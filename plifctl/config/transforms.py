@@ -1,6 +1,6 @@
-"""What can be done to events before they are framed, as a registry file says it.
+"""Transforms of events before they are framed, as registry files write them.
 
-Each is tonic's transform of that kind; what exactly it does to an event is said here, numbers with their units.
+Each is tonic's transform of that kind, described with the units of its numbers.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 class _Transform(Spec):
-    """One thing that is done to the events of a sample; ``random``: it draws random numbers."""
+    """A transform of the events of a sample; ``random``: it draws random numbers."""
 
     random: ClassVar[bool] = False
     name: str
 
     def shape_after(self, shape: Shape) -> Shape:
-        """Returns ``(P, H, W)`` of what was of ``shape``.
+        """Returns ``(P, H, W)`` of events that had ``shape`` before.
 
         Raises:
-            ValueError: It cannot be done to events of that shape.
+            ValueError: The transform cannot be applied to events of that shape.
         """
         return shape
 
 
 class Denoise(_Transform):
-    """Keeps an event if one of the four pixels beside its own had one less than ``filter_time_us`` before."""
+    """Keeps an event if one of the four adjacent pixels had an event less than ``filter_time_us`` before."""
 
     name: Literal["denoise"]
     filter_time_us: Microseconds
 
 
 class Refractory(_Transform):
-    """Drops an event that follows another of its pixel, kept or not, by ``period_us`` or less."""
+    """Drops an event that follows another of the same pixel, kept or not, within ``period_us``."""
 
     name: Literal["refractory"]
     period_us: Microseconds
@@ -64,13 +64,13 @@ class DropPixels(_Transform):
 
 
 class HotPixels(_Transform):
-    """Drops all events of pixels that have more than ``max_rate_hz`` a second, on average over the sample."""
+    """Drops all events of pixels with a mean rate over the sample above ``max_rate_hz``."""
 
     name: Literal["hot-pixels"]
     max_rate_hz: float = Field(gt=0)
 
 
-class _AnyCrop(_Transform):
+class _CropTransform(_Transform):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
 
@@ -80,14 +80,14 @@ class _AnyCrop(_Transform):
         return (shape[0], self.height, self.width)
 
 
-class Crop(_AnyCrop):
-    """Keeps the middle ``height`` × ``width`` pixels."""
+class Crop(_CropTransform):
+    """Keeps the central ``height`` × ``width`` pixels."""
 
     name: Literal["crop"]
 
 
-class RandomCrop(_AnyCrop):
-    """Keeps ``height`` × ``width`` pixels at a place drawn for each sample."""
+class RandomCrop(_CropTransform):
+    """Keeps ``height`` × ``width`` pixels at a random position in each sample."""
 
     random = True
     name: Literal["random-crop"]
@@ -100,12 +100,12 @@ class Downsample(_Transform):
     factor: float = Field(gt=0, lt=1)
 
     def shape_after(self, shape: Shape) -> Shape:
-        # one more than the last row and column become: what the same product in floating point gives
+        # one more than the new index of the last row and column, computed by the same floating-point product
         return (shape[0], int((shape[1] - 1) * self.factor) + 1, int((shape[2] - 1) * self.factor) + 1)
 
 
 class MergePolarities(_Transform):
-    """Makes all events of polarity 0, so that frames have one channel."""
+    """Sets all polarities to 0, so that frames have one channel."""
 
     name: Literal["merge-polarities"]
 
@@ -134,9 +134,9 @@ _Any = (
     | TimeJitter
 )
 TransformSpec = Annotated[_Any, Field(discriminator="name")]
-"""Any of them, told apart by ``name``."""
+"""Any transform; ``name`` says which."""
 
 TRANSFORMS: dict[str, type[_Transform]] = {
     get_args(kind.model_fields["name"].annotation)[0]: kind for kind in get_args(_Any)
 }
-"""Every transform by the name that a file gives it."""
+"""Transforms by name."""

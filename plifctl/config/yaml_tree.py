@@ -27,7 +27,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a value was written: a place in a file, or on the command line."""
+    """Place where a value was written: in a file, or on the command line."""
 
     source: str
     line: int = 0
@@ -39,7 +39,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Leaf:
-    """A scalar or a list, and where its key stands; of a list also where each of its ``items`` does."""
+    """A scalar or a list with the place of its key; ``items`` are the elements of a list with their places."""
 
     value: Any
     origin: Origin
@@ -47,18 +47,18 @@ class Leaf:
 
 
 class Branch(dict[str, "Leaf | Branch"]):
-    """A mapping, and where its key stands."""
+    """A mapping with the place of its key."""
 
     def __init__(self, origin: Origin, items: dict[str, Leaf | Branch] | None = None) -> None:
         super().__init__(items or {})
         self.origin = origin
 
     def without(self, *keys: str) -> Branch:
-        """Returns a copy that lacks ``keys``."""
+        """Returns a copy without ``keys``."""
         return Branch(self.origin, {key: value for key, value in self.items() if key not in keys})
 
     def branch(self, *keys: str) -> Branch:
-        """Returns the mapping below ``keys``; an empty one where there is none."""
+        """Returns the mapping at ``keys``; an empty one where there is none."""
         at: Leaf | Branch = self
         for key in keys:
             at = at.get(key, Branch(at.origin)) if isinstance(at, Branch) else Branch(at.origin)
@@ -81,7 +81,7 @@ class Branch(dict[str, "Leaf | Branch"]):
         return found
 
     def origin_of(self, path: tuple[int | str, ...]) -> Origin:
-        """Returns where the value at ``path``, or the nearest mapping or list around it, stands."""
+        """Returns the place of the value at ``path``, or of the nearest mapping or list around it."""
         at: Leaf | Branch = self
         for key in path:
             if isinstance(at, Branch) and key in at:
@@ -94,7 +94,7 @@ class Branch(dict[str, "Leaf | Branch"]):
 
 
 def merge_layers(*layers: Branch) -> Branch:
-    """Returns the layers laid over each other: mappings merge, of anything else the last wins."""
+    """Returns the layers merged: mappings are merged, of other values the last one counts."""
     result = Branch(layers[0].origin)
     for layer in layers:
         for key, value in layer.items():
@@ -106,10 +106,10 @@ def merge_layers(*layers: Branch) -> Branch:
 
 
 class YamlError(ValueError):
-    """A text is not what this reader takes.
+    """A text that is not valid here.
 
     Args:
-        origin: Where.
+        origin: Place of the problem.
         message: What is wrong.
     """
 
@@ -122,10 +122,10 @@ def read_tree(path: Path, name: str) -> Branch:
 
     Args:
         path: The file.
-        name: How to call it in origins and messages.
+        name: Its name in origins and messages.
 
     Raises:
-        YamlError: The first thing wrong.
+        YamlError: The first problem of the file.
     """
     start = Origin(name, 1, 1)
     with path.open("rb") as file:
@@ -143,21 +143,21 @@ def read_tree(path: Path, name: str) -> Branch:
 
 
 def parse_value(text: str, origin: Origin, *, mapping: bool = False) -> Leaf | Branch:
-    """Returns what ``text`` would be in a file; all of it stands at ``origin``.
+    """Returns the value that ``text`` would be in a file; all of it has the place ``origin``.
 
     Args:
-        text: A scalar or a list, or a mapping where there may be one.
-        origin: Where the text was written.
-        mapping: Whether there may be one.
+        text: A scalar, a list, or a mapping.
+        origin: Place of the text.
+        mapping: Accept a mapping.
 
     Raises:
-        YamlError: It is nothing of the kind.
+        YamlError: The text is not YAML, or a mapping that is not accepted.
     """
     found = _value(_compose(text, origin.source), origin)
     if not isinstance(found, Branch):
         return Leaf(found.value, origin)
     if not mapping:
-        raise YamlError(origin, "a mapping; a scalar or a [list] is expected")
+        raise YamlError(origin, "found a mapping, expected a scalar or a [list]")
     return Branch(
         origin,
         {key: Leaf(part.plain() if isinstance(part, Branch) else part.value, origin) for key, part in found.items()},
@@ -170,7 +170,7 @@ def _compose(text: str, name: str) -> yaml.Node:
         for event in yaml.parse(text, Loader=_LOADER):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise YamlError(
-                    _place(name, event.start_mark), "anchors and aliases are not taken; write the value out"
+                    _place(name, event.start_mark), "anchors and aliases are not supported; write the value out"
                 )
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:  # the composer is recursive
@@ -189,7 +189,7 @@ def _place(name: str, mark: Any) -> Origin:
 
 def _value(node: yaml.Node, origin: Origin) -> Leaf | Branch:
     if node.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", None):
-        raise YamlError(_place(origin.source, node.start_mark), f"the tag {node.tag} is not taken")
+        raise YamlError(_place(origin.source, node.start_mark), f"the tag {node.tag} is not supported")
     if isinstance(node, yaml.MappingNode):
         branch = Branch(origin)
         for key, value in node.value:
