@@ -23,7 +23,15 @@ from plifctl import errors
 
 if TYPE_CHECKING:
     from plifctl.cache import Cache
-    from plifctl.config.choices import CheckpointName, Compression, DataPlacement, Kernel, Protocol, Recipe, Source
+    from plifctl.config.choices import (
+        CheckpointName,
+        Compression,
+        DataPlacement,
+        Kernel,
+        Protocol,
+        Recipe,
+        ResultSource,
+    )
     from plifctl.config.experiment import Experiment
     from plifctl.config.overrides import Overrides
     from plifctl.data.events import Events
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
     from plifctl.report.table import Table
     from plifctl.runs import Run
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "dataset",
@@ -388,7 +396,7 @@ def export(
 
 
 def table(
-    name: str, *, source: str = "ours", include_modified: bool = False, runs_dir: str | Path | None = None
+    name: str, *, source: ResultSource = "ours", include_modified: bool = False, runs_dir: str | Path | None = None
 ) -> Table:
     """Returns a table of the report, such as the paper's Table 4 with our results beside the reported ones.
 

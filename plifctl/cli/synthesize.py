@@ -1,4 +1,4 @@
-"""plifctl synthesize: the embedded data set."""
+"""plifctl synthesize: write the recordings of the embedded data set."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def register(app: typer.Typer) -> None:
 
 
 def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Folder to write the recordings to; made if missing.")],
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything in them.")] = 2020,
+    folder: Annotated[Path, typer.Argument(help="Folder for the recordings; created if missing.")],
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 2020,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Write the embedded data set.
+    """Write the recordings of the embedded data set.
 
-    Gestures of moving shapes, seen by a simulated DVS128, as AEDAT 3.1 recordings.
+    Moving shapes as gestures, seen by a simulated DVS128, in AEDAT 3.1.
 
     Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 8 --raw demo/raw
     """

@@ -54,7 +54,7 @@ _FORMS = 6
 
 
 def write_synthetic_gesture(
-    root: Path,
+    root: str | Path,
     *,
     train_users: int = 40,
     test_users: int = 10,
@@ -73,6 +73,7 @@ def write_synthetic_gesture(
     Raises:
         UsageError: The folder holds other files.
     """
+    root = Path(root)
     if root.is_dir() and any(root.iterdir()) and not (root / _MARK).is_file():
         raise UsageError(f"{root}: holds files that are not of the embedded data set", hint="name an empty folder")
     with atomic_folder(root) as beside:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from plifctl.data.framer import count_frames, decode_recording, select_events
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline.device import choose_device
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
+from plifctl.snn.networks import NeuronState
 
 BATCH = 16
 """Samples that :meth:`Model.predict` runs at once."""
@@ -85,7 +86,7 @@ class Model(nn.Module):
         votes: Tensor = self.network(x, self.T)
         return votes
 
-    def step(self, frame: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    def step(self, frame: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Runs one time step; the caller keeps the neurons' state.
 
         Args:
@@ -95,8 +96,7 @@ class Model(nn.Module):
         Returns:
             Votes ``[N, classes]`` of this step, and the state for the next.
         """
-        votes, state = self.network.step(frame, state)
-        return votes, state
+        return self.network.step(frame, state)
 
     @overload
     def predict(self, recording: Recording) -> Prediction: ...

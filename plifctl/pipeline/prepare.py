@@ -14,7 +14,7 @@ from plifctl.config.choices import Compression, Recipe
 from plifctl.config.dataset import MAX_T, Framing
 from plifctl.config.registry import Registry, load_registry
 from plifctl.data.datasets import open_raw
-from plifctl.data.datasets.base import EventDataset, ImageDataset, Visit
+from plifctl.data.datasets.base import EventDataset, ImageDataset, SampleHandler
 from plifctl.data.source import RawSource
 from plifctl.errors import MissingRawDataError, UsageError
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
@@ -126,13 +126,13 @@ def plan_prepare(options: PrepareOptions, progress: Progress = silent) -> Prepar
     for note in raw.notes:
         _log.warning(note)
     key = caches.key_of(raw)
-    hit = not options.force and caches.cached(key, folder, made_by=command) is not None
+    hit = not options.force and caches.open_cache(key, folder, made_by=command) is not None
     return PreparePlan(
         framing,
         hit=hit,
         key=key,
         path=key.path(folder),
-        nearest="" if hit or options.force else caches.nearest(key.fields, folder),
+        nearest="" if hit or options.force else caches.describe_nearest(key.fields, folder),
         samples=len(raw.samples),
         nbytes=caches.expected_bytes(raw),
         verified=raw.verified,
@@ -194,7 +194,7 @@ def build_cache(
         made_by=command,
         progress=lambda done, total: task.update(done, total),
     ) as builder:
-        raw = _open_or_download(framing, source, command, progress, builder.visitor)
+        raw = _open_or_download(framing, source, command, progress, builder.make_sample_handler)
         for note in raw.notes:
             _log.warning(note)
         with progress(f"framing {framing.dataset.title}", "samples") as task:
@@ -203,7 +203,10 @@ def build_cache(
 
 
 def open_raw_reported(
-    framing: Framing, source: RawSource, progress: Progress, visit: Callable[[], Visit | None] = lambda: None
+    framing: Framing,
+    source: RawSource,
+    progress: Progress,
+    make_handler: Callable[[], SampleHandler | None] = lambda: None,
 ) -> EventDataset | ImageDataset:
     """Opens raw data as :func:`~plifctl.data.datasets.open_raw`, reporting the megabytes read."""
     title = f"reading {framing.dataset.title}"
@@ -213,21 +216,25 @@ def open_raw_reported(
         def report(done: int, total: int) -> None:
             task.update(done // 10**6, max(1, total // 10**6))
 
-        return open_raw(framing, source, progress=report, visit=visit)
+        return open_raw(framing, source, progress=report, make_handler=make_handler)
 
 
 def _open_or_download(
-    framing: Framing, source: RawSource, command: str, progress: Progress, visit: Callable[[], Visit | None]
+    framing: Framing,
+    source: RawSource,
+    command: str,
+    progress: Progress,
+    make_handler: Callable[[], SampleHandler | None],
 ) -> EventDataset | ImageDataset:
     try:
-        return open_raw_reported(framing, source, progress, visit)
+        return open_raw_reported(framing, source, progress, make_handler)
     except MissingRawDataError as missing:
         plan = plan_download(framing.dataset, missing, source)
         if not (source.download and plan.possible):
             missing.hint = plan.instructions(command) or missing.hint
             raise
     download_missing(plan, progress)
-    return open_raw_reported(framing, source, progress, visit)
+    return open_raw_reported(framing, source, progress, make_handler)
 
 
 def _source(options: PrepareOptions, *, remember: bool = True) -> RawSource:

@@ -172,7 +172,7 @@ def _changes(run: Run, registry: Registry) -> list[dict[str, Any]] | None:
 def _file_sizes(folder: Path) -> dict[str, int]:
     """Size in bytes of each file of a run."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
-    return {str(path.relative_to(folder)): path.stat().st_size for path in files}
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
 
 def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from plifctl.config.overrides import Overrides, merge_overrides
 from plifctl.config.registry import load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
-from plifctl.errors import CheckpointError, Interrupted, ResumeError, UsageError, join_problems
+from plifctl.errors import CheckpointError, Interrupted, ResumeError, StoppedByCallback, UsageError, join_problems
 from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import choose_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -131,15 +131,13 @@ class _CallbackObserver(TrainObserver):
     def __init__(self, on_epoch: Callable[[dict[str, Any]], bool | None] | None) -> None:
         self._callback = on_epoch
         self.run: Run | None = None
-        self.stopped = False
 
     def display(self, run: Run, spec: ExperimentSpec) -> AbstractContextManager[None]:
         self.run = run
         return nullcontext()
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
-        self.stopped = self._callback is not None and self._callback(row) is False
-        return False if self.stopped else None
+        return self._callback(row) if self._callback is not None else None
 
 
 @dataclass(frozen=True)
@@ -216,9 +214,8 @@ def train_with_callback(options: TrainOptions, on_epoch: Callable[[dict[str, Any
     observer = _CallbackObserver(on_epoch)
     try:
         return train(options, observer).run
-    except Interrupted:
-        if observer.run is None or not observer.stopped:
-            raise
+    except StoppedByCallback:
+        assert observer.run is not None
         return observer.run
 
 
@@ -539,9 +536,9 @@ class _ObservedRecorder(RunRecorder):
         assert self.last_step is not None
         self._observer.on_step(self.last_step)
 
-    def on_epoch(self, row: EpochRow) -> None:
+    def on_epoch(self, row: EpochRow) -> bool | None:
         super().on_epoch(row)
-        self._observer.on_epoch(asdict(row))
+        return self._observer.on_epoch(asdict(row))
 
     def stop_signal(self) -> int | None:
         return self._observer.stop_signal()

@@ -67,7 +67,7 @@ class RunRecorder:
         try:
             yield
         except BaseException as error:
-            stopped = isinstance(error, Interrupted)
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)  # the latter in a notebook
             code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
             self._update_info(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
             raise
@@ -99,7 +99,7 @@ class RunRecorder:
             self._progress_written = time.monotonic()
             write_progress(self.run.path / "progress.json", self.last_step)
 
-    def on_epoch(self, row: EpochRow) -> None:
+    def on_epoch(self, row: EpochRow) -> bool | None:
         """Appends a row to ``metrics.jsonl``, and writes the same to TensorBoard's events."""
         self._metrics.append(asdict(row))
         if self._board is None:
@@ -112,6 +112,7 @@ class RunRecorder:
         for layer, found in row.w_over_tau.items():
             _add_histogram(self._board, f"w_over_tau/{layer}", found, row.epoch)
         self._board.flush()
+        return None
 
     def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
         """Replaces a checkpoint."""

@@ -39,6 +39,11 @@ def run(cache_dir: Path) -> Any:
     )
 
 
+@pytest.fixture(scope="module")
+def model(run: Any) -> Any:
+    return plifctl.load(run, device="cpu")
+
+
 @pytest.fixture
 def here(cache_dir: Path, places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default cache directory is the module's."""
@@ -145,10 +150,6 @@ class TestEvaluate:
 
 
 class TestPredict:
-    @pytest.fixture(scope="class")
-    def model(self, run: Any) -> Any:
-        return plifctl.load(run, device="cpu")
-
     def test_load_takes_run_path_last_and_exported_file(self, here: Path, run: Any, tmp_path: Path) -> None:
         plifctl.export(run, tmp_path / "model.pt")
         runs_dir = run.path.parent
