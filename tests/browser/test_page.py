@@ -1,4 +1,4 @@
-"""The page in a real browser: it renders, responds, prints, and asks nobody for anything."""
+"""The report page in a browser: it renders, responds, prints, and requests nothing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 from factories import make_run
 
-from plifctl.config.registry import Registry, load_registry
-from plifctl.paths import registry_dirs
 from plifctl.runs import SpikeRecording, save_spikes
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.metrics import MetricsFile
@@ -42,37 +40,42 @@ def browser() -> Iterator[Any]:
         found.close()
 
 
-class Watched:
-    """A page, with what it said on the console and what it asked for."""
+class OpenPage:
+    """A page in a browser, with its console messages and requests."""
 
     def __init__(self, browser: Any, **options: Any) -> None:
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.messages.append(message.text))
+        self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
 
     def curves(self) -> list[str]:
-        """Whose curves are drawn."""
-        return self.page.eval_on_selector_all("path.curve[data-run]", "all => all.map(p => p.dataset.run)")
+        """Runs whose curves are visible, one name for each line of the chart."""
+        visible = "plot.series.filter((s, i) => i > 0 && s.show && s.class !== 'faint').map(s => s.run)"
+        return self.page.evaluate(f"plot === null ? [] : {visible}")
+
+    def view(self) -> list[float]:
+        """First and last visible epoch."""
+        return self.page.evaluate("[plot.scales.x.min, plot.scales.x.max]")
 
 
 @pytest.fixture
-def opened(browser: Any) -> Iterator[Callable[..., Watched]]:
-    all_opened: list[Watched] = []
+def open_page(browser: Any) -> Iterator[Callable[..., OpenPage]]:
+    pages: list[OpenPage] = []
 
-    def open_page(url: str, **options: Any) -> Watched:
-        found = Watched(browser, **options)
-        all_opened.append(found)
+    def open_url(url: str, **options: Any) -> OpenPage:
+        found = OpenPage(browser, **options)
+        pages.append(found)
         found.page.goto(url)
         return found
 
-    yield open_page
-    for watched in all_opened:
-        watched.context.close()
-        assert watched.said == []
+    yield open_url
+    for page in pages:
+        page.context.close()
+        assert page.messages == []
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +99,24 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    from plifctl.cli.pages import data_of
-    from plifctl.report.page import write_page
+    from plifctl.pipeline.report import write_report_page
 
-    return write_page(tmp_path_factory.mktemp("page") / "report", data_of(runs, load_registry())).as_uri()
+    return write_report_page(tmp_path_factory.mktemp("page") / "report", runs).as_uri()
 
 
-def test_it_asks_nobody_and_runs_nothing_foreign(opened: Callable[..., Watched], page: str) -> None:
-    found = opened(page)
-    assert found.asked == [page]
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of one run of 100 epochs, longer than the window of the moving average."""
+    from plifctl.pipeline.report import write_report_page
+
+    folder = tmp_path_factory.mktemp("long")
+    make_run(folder / "runs", epochs=100)
+    return write_report_page(folder / "report", folder / "runs").as_uri()
+
+
+def test_page_with_hostile_names_requests_nothing_and_shows_text(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    assert found.requests == [page]
     assert found.page.locator("table caption").first.inner_text().startswith("Table 1.")
     for details in found.page.locator("#run-list details").all():
         details.locator("summary").click()
@@ -113,32 +125,37 @@ def test_it_asks_nobody_and_runs_nothing_foreign(opened: Callable[..., Watched],
     assert HOSTILE in found.page.locator("#viewer").inner_text()
 
 
-def test_links_lead_somewhere(opened: Callable[..., Watched], page: str) -> None:
-    found = opened(page)
+def test_links_of_page_have_targets(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
     targets = found.page.eval_on_selector_all("a[href^='#']", "all => all.map(a => a.getAttribute('href'))")
     assert len(targets) > 5
     for target in set(targets):
         assert found.page.evaluate("id => document.getElementById(id) !== null", target[1:]), target
 
 
-def test_curves_are_read_zoomed_and_chosen(opened: Callable[..., Watched], page: str, runs: Path) -> None:
-    found = opened(page)
-    names = sorted(path.name for path in runs.iterdir())
-    assert set(names) <= set(found.curves())
+def test_chart_zoomed_by_drag_shows_fewer_epochs_until_reset(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
     chart = found.page.locator("#chart")
     chart.hover(position={"x": 200, "y": 100})
     assert "test accuracy" in found.page.locator("#readout").inner_text()
-    before = found.page.locator("#chart svg").text_content()
     box = chart.bounding_box()
     assert box is not None
-    found.page.mouse.move(box["x"] + 80, box["y"] + 80)
-    found.page.mouse.down()
-    found.page.mouse.move(box["x"] + 250, box["y"] + 80, steps=3)
-    found.page.mouse.up()
-    zoomed = found.page.locator("#chart svg").text_content()
-    assert zoomed != before
-    found.page.locator("#reset").click()
-    assert found.page.locator("#chart svg").text_content() != zoomed
+    whole = found.view()
+    for reset in (found.page.locator("#reset").click, lambda: chart.dblclick(position={"x": 300, "y": 100})):
+        found.page.mouse.move(box["x"] + 200, box["y"] + 80)
+        found.page.mouse.down()
+        found.page.mouse.move(box["x"] + 500, box["y"] + 80, steps=3)
+        found.page.mouse.up()
+        low, high = found.view()
+        assert whole[0] < low < high < whole[1]
+        reset()
+        assert found.view() == whole
+
+
+def test_selection_of_runs_changes_curves(open_page: Callable[..., OpenPage], page: str, runs: Path) -> None:
+    found = open_page(page)
+    names = sorted(path.name for path in runs.iterdir())
+    assert set(names) <= set(found.curves())
     found.page.locator(f"input[value='{names[0]}']").uncheck()
     assert names[0] not in found.curves()
     found.page.locator(f"input[value='{names[0]}']").check()
@@ -148,11 +165,60 @@ def test_curves_are_read_zoomed_and_chosen(opened: Callable[..., Watched], page:
     found.page.locator("#search").fill(names[1][-30:])
     assert found.page.locator(".choice").count() == 1
     found.page.locator("#metric").select_option("tau")
-    assert found.page.locator("path.curve[data-run]").count() == 2  # a layer in each run
+    assert sorted(found.curves()) == names  # one layer in each run
+    found.page.locator("#none").click()
+    assert found.curves() == []
+    assert found.page.locator("#no-curves").is_visible()
 
 
-def test_values_are_those_of_the_run(opened: Callable[..., Watched], page: str, runs: Path) -> None:
-    found = opened(page)
+def test_legend_name_clicked_hides_curve_and_its_average(
+    open_page: Callable[..., OpenPage], page: str, runs: Path
+) -> None:
+    found = open_page(page)
+    before = found.curves()
+    found.page.locator("#readout tbody tr:not(.faint) .u-label").first.click()
+    assert found.curves() == before[1:]
+    found.page.locator("#readout tbody tr:not(.faint) .u-label").first.click()
+    assert found.curves() == before
+
+
+def test_long_curve_is_drawn_with_moving_average(open_page: Callable[..., OpenPage], long_page: str) -> None:
+    found = open_page(long_page)
+    raw, average = found.page.evaluate("plot.data.slice(1)")
+    accuracy = np.arange(1, 101) / 101 * 100
+    np.testing.assert_allclose(raw, accuracy, rtol=1e-4)
+    expected = [accuracy[max(0, i - 63) : i + 1].mean() for i in range(100)]
+    np.testing.assert_allclose(average, expected, rtol=1e-4)
+    found.page.locator("#readout tbody tr:not(.faint) .u-label").first.click()
+    assert found.page.evaluate("plot.series.slice(1).map(s => s.show)") == [False, False]
+    found.page.locator("#smooth").uncheck()
+    assert found.page.evaluate("plot.data.length") == 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_curves_have_colours_of_the_theme(open_page: Callable[..., OpenPage], page: str, scheme: str) -> None:
+    found = open_page(page, color_scheme=scheme)
+    drawn = """() => {
+      const canvas = document.querySelector("#chart canvas");
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const hex = (value) => value.toString(16).padStart(2, "0"), found = new Set();
+      for (let i = 0; i < data.length; i += 4)
+        if (data[i + 3] === 255) found.add("#" + [...data.slice(i, i + 3)].map(hex).join(""));
+      return [0, 1].map(i => found.has(css(`--s${i}`)));
+    }"""
+    assert found.page.evaluate(drawn) == [True, True]
+    before = found.page.evaluate("css('--s0')")
+    found.page.evaluate("document.getElementById('theme').click()")
+    if scheme == "light":
+        found.page.evaluate("document.getElementById('theme').click()")
+    assert found.page.evaluate("css('--s0')") != before
+    assert found.page.evaluate(drawn) == [True, True]
+
+
+def test_values_read_by_keyboard_are_those_of_the_run(
+    open_page: Callable[..., OpenPage], page: str, runs: Path
+) -> None:
+    found = open_page(page)
     found.page.locator("#none").click()
     name = min(path.name for path in runs.iterdir())
     found.page.locator(f"input[value='{name}']").check()
@@ -160,15 +226,15 @@ def test_values_are_those_of_the_run(opened: Callable[..., Watched], page: str, 
     found.page.keyboard.press("Home")
     for epoch in (1, 2, 3):
         cells = found.page.locator("#readout tbody td").all_inner_texts()
-        assert cells[-2:] == [str(epoch), f"{100 * epoch / 13:.2f}"]
+        assert cells[:2] == [str(epoch), f"{100 * epoch / 13:.2f}"]
         found.page.keyboard.press("ArrowRight")
 
 
 FOCUSED = "(({id, className, tagName}) => id || className || tagName)(document.activeElement)"
 
 
-def test_by_keyboard_alone(opened: Callable[..., Watched], page: str) -> None:
-    found = opened(page)
+def test_controls_of_page_are_reachable_by_keyboard(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
     reached = []
     while "time" not in reached and len(reached) < 500:  # there is a stop for each run and each note
         found.page.keyboard.press("Tab")
@@ -176,16 +242,18 @@ def test_by_keyboard_alone(opened: Callable[..., Watched], page: str) -> None:
     for wanted in ("skip", "theme", "metric", "smooth", "search", "none", "reset", "chart", "SUMMARY", "play", "time"):
         assert wanted in reached, wanted
     found.page.locator("#chart").focus()
-    whole = found.page.locator("#chart svg").text_content()
+    whole = found.view()
     found.page.keyboard.press("+")
-    assert found.page.locator("#chart svg").text_content() != whole
+    low, high = found.view()
+    assert (low, high) != tuple(whole)
+    assert high - low == pytest.approx((whole[1] - whole[0]) / 2)
     found.page.keyboard.press("0")
-    assert found.page.locator("#readout").count() == 1
+    assert found.view() == whole
     assert found.page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
 
 
-def test_samples_step_through_time(opened: Callable[..., Watched], page: str) -> None:
-    found = opened(page)
+def test_samples_stepped_through_time_show_spikes_and_rates(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
 
     def pixels(canvas: str) -> list[int]:
         every_fourth = "getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 === 0)"
@@ -207,8 +275,8 @@ def test_samples_step_through_time(opened: Callable[..., Watched], page: str) ->
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_both_themes_can_be_read(opened: Callable[..., Watched], page: str, scheme: str) -> None:
-    found = opened(page, color_scheme=scheme)
+def test_text_of_both_themes_has_contrast(open_page: Callable[..., OpenPage], page: str, scheme: str) -> None:
+    found = open_page(page, color_scheme=scheme)
     ratio = """() => {
       const rgb = (text) => text.match(/[\\d.]+/g).slice(0, 3).map(Number);
       const linear = (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
@@ -227,40 +295,48 @@ def test_both_themes_can_be_read(opened: Callable[..., Watched], page: str, sche
     assert found.page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
 
 
-def test_nothing_is_wider_than_a_phone(opened: Callable[..., Watched], page: str) -> None:
-    found = opened(page, viewport={"width": 390, "height": 800})
+def test_page_on_a_phone_is_not_wider_than_the_screen(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page, viewport={"width": 390, "height": 800})
     assert found.page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-def test_in_print_everything_is_there(opened: Callable[..., Watched], page: str, tmp_path: Path) -> None:
-    found = opened(page, color_scheme="dark")
+def test_print_of_dark_page_is_light_and_complete(
+    open_page: Callable[..., OpenPage], page: str, tmp_path: Path
+) -> None:
+    found = open_page(page, color_scheme="dark")
     found.page.emulate_media(media="print")
     assert found.page.locator("#theme").is_hidden()
     assert found.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert found.page.locator("caption").first.is_visible()
+    dark = found.page.evaluate("css('--s0')")
     assert len(found.page.pdf(path=str(tmp_path / "page.pdf"))) > 10_000
+    found.page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert found.page.evaluate("css('--s0')") != dark, "curves are printed in the colours of the light theme"
+    found.page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert found.page.evaluate("css('--s0')") == dark
 
 
-def test_served_it_follows_a_run(opened: Callable[..., Watched], tmp_path: Path) -> None:
-    from plifctl.cli.pages import data_of
-    from plifctl.report.page import serve
+def test_served_page_follows_a_running_run(open_page: Callable[..., OpenPage], tmp_path: Path) -> None:
+    from plifctl.pipeline.report import serve_report_page
 
     run = make_run(tmp_path / "runs", epochs=3, finished=False)
-    registry = Registry(registry_dirs())
-    server = serve(lambda: data_of(tmp_path / "runs", registry), 0)
+    server = serve_report_page(tmp_path / "runs")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        found = opened(f"http://127.0.0.1:{server.server_port}/")
+        found = open_page(f"http://127.0.0.1:{server.server_port}/")
         found.page.locator("summary", has_text=run.name).click()
         assert "epoch 3" in found.page.locator("summary", has_text=run.name).inner_text()
+        found.page.locator("#chart").focus()
+        found.page.keyboard.press("Home")
         MetricsFile(run.path).append({**run.metrics()[-1], "epoch": 4, "test_accuracy": 0.875})
         summary = found.page.locator("summary", has_text=run.name)
         summary.filter(has_text="epoch 4").wait_for()
         assert "87.50" in summary.inner_text()
-        assert found.page.locator("details[open]").count() == 1  # what was opened stays open
+        assert found.page.locator("details[open]").count() == 1  # open details stay open
         assert found.page.locator("#live").inner_text() == "live"
-        assert all(url.startswith(f"http://127.0.0.1:{server.server_port}/") for url in found.asked)
+        found.page.locator("#readout td", has_text="25.00").wait_for()  # the cursor stays at epoch 1
+        assert all(url.startswith(f"http://127.0.0.1:{server.server_port}/") for url in found.requests)
     finally:
         server.shutdown()
         server.server_close()

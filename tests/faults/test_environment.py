@@ -98,7 +98,16 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
     wanted = {"experiments/demo.yaml", "tables/table-4.yaml", "datasets/gesture.yaml"}
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f"plifctl/_registry/{name}" for name in wanted} <= inside
-    assert {f"plifctl/report/page/{name}" for name in ("app.js", "samples.js", "style.css", "template.html")} <= inside
+    page = (
+        "app.js",
+        "chart.js",
+        "samples.js",
+        "style.css",
+        "template.html",
+        "vendor/uPlot.iife.min.js",
+        "vendor/LICENSE",
+    )
+    assert {f"plifctl/report/page/{name}" for name in page} <= inside
     with tarfile.open(sdist) as archive:
         names = {re.sub(r"^[^/]+/", "", name) for name in archive.getnames()}
     assert {f"registry/{name}" for name in wanted} <= names

@@ -1,7 +1,7 @@
-"""The report as a web page: one file, without network, or served live while runs go on."""
+"""The report as a web page: one file that needs no network, or served live while runs are in progress."""
 
-from plifctl.report.page.build import page_of, write_page
-from plifctl.report.page.data import RunFacts, page_data
-from plifctl.report.page.server import serve
+from plifctl.report.page.build import render_page, write_page
+from plifctl.report.page.data import RunFacts, build_page_data
+from plifctl.report.page.server import create_server
 
-__all__ = ["RunFacts", "page_data", "page_of", "serve", "write_page"]
+__all__ = ["RunFacts", "build_page_data", "create_server", "render_page", "write_page"]

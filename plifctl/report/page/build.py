@@ -1,4 +1,8 @@
-"""The page as a file: its parts put together, its data inside, nothing fetched from anywhere."""
+"""The page as a file: style, scripts and data are embedded, nothing is fetched.
+
+A content security policy allows exactly the embedded style and script, by hash. The charts are drawn by uPlot, which
+lies in ``vendor/`` with its licence.
+"""
 
 from __future__ import annotations
 
@@ -15,28 +19,30 @@ from plifctl.errors import UsageError
 
 _NAME = "index.html"
 _MARK = '<meta name="generator" content="plifctl">'
+_STYLES = ("vendor/uPlot.min.css", "style.css")
+_SCRIPTS = ("vendor/uPlot.iife.min.js", "chart.js", "samples.js", "app.js")
 
 
-def page_of(data: dict[str, Any], *, live_ms: int = 0) -> str:
+def render_page(data: dict[str, Any], *, live_ms: int = 0) -> str:
     """Returns the page.
 
     Args:
-        data: As :func:`plifctl.report.page.page_data` gives it.
-        live_ms: Ask the server for new data so often; 0: never, there is none.
+        data: As :func:`plifctl.report.page.build_page_data` returns it.
+        live_ms: Interval at which the page asks its server for new data, milliseconds; 0: never.
     """
-    style, template = _part("style.css"), _part("template.html")
-    script = '"use strict";\n' + _part("samples.js") + _part("app.js")
-    asks = "'self'" if live_ms else "'none'"
+    style, template = _join(_STYLES), _read("template.html")
+    script = f'"use strict";\n/*!\n{_read("vendor/LICENSE")}\n*/\n{_join(_SCRIPTS)}'
+    connect = "'self'" if live_ms else "'none'"
     policy = (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
-        f"connect-src {asks}; base-uri 'none'; form-action 'none'"
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
     values = {
         "generator": _MARK,
         "policy": html.escape(policy, quote=True),
         "style": style,
         "script": script,
-        "data": embedded(data),
+        "data": embed_json(data),
         "live": str(live_ms),
     }
     head, *rest = template.split("{{")
@@ -48,31 +54,35 @@ def page_of(data: dict[str, Any], *, live_ms: int = 0) -> str:
 
 
 def write_page(folder: Path, data: dict[str, Any]) -> Path:
-    """Writes the page into a folder, whole or not at all, and returns its path.
+    """Writes the page into a folder atomically, and returns its path.
 
     Raises:
-        UsageError: A page is there that is none of ours.
-        MachineError: It cannot be written there.
+        UsageError: The folder holds a page that plifctl has not written.
+        MachineError: The file cannot be written.
     """
     path = folder / _NAME
     if folder.is_file():
         raise UsageError(f"{folder}: a file; the page needs a folder", hint="--html report")
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
-        raise UsageError(f"{path}: not a page of plifctl, left as it is", hint="choose another folder: --html report")
-    files.write_text(path, page_of(data))
+        raise UsageError(f"{path}: not a page of plifctl, not replaced", hint="choose another folder: --html report")
+    files.write_text(path, render_page(data))
     return path
 
 
-def embedded(data: Any) -> str:
-    """Returns JSON that can stand in a page: nothing in it ends the element or begins another."""
+def embed_json(data: Any) -> str:
+    """Returns JSON that is safe inside an HTML element: no character of it can end the element or start another."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def _part(name: str) -> str:
+def _read(name: str) -> str:
     return importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _join(names: tuple[str, ...]) -> str:
+    return "\n".join(map(_read, names))
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the page shows, as one JSON document."""
+"""The data of the page, as one JSON document."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from plifctl.report.table import Table
 from plifctl.runs import Curve, SpikeRecording
 
 MAX_SAMPLES, MAX_CHANNELS = 10, 16
-"""Of each recording so much is put into the page, which is to stay small."""
+"""Recorded samples, and channels of a layer, that the page embeds; more would make it large."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class RunFacts:
     """A run as the page shows it.
 
     Attributes:
-        curve: Epoch by epoch; None where its files are damaged.
-        name: Of the run.
-        status: How it stands.
-        title: Of its experiment; empty where it is not known.
-        settings: Of each key its value and where that comes from.
+        curve: Metrics by epoch; None if its files are damaged.
+        name: Name of the run.
+        status: Status of the run, or ``record`` or ``imported``.
+        title: Title of its experiment; empty if unknown.
+        settings: Value and origin of each setting.
         environment: Versions and machine.
-        spikes: What eval recorded.
+        spikes: Recorded spikes, if any.
     """
 
     curve: Curve | None
@@ -41,12 +41,12 @@ class RunFacts:
 
 
 def build_page_data(tables: Sequence[Table], runs: Sequence[RunFacts], version: str) -> dict[str, Any]:
-    """Returns the document that the page is drawn from.
+    """Returns the document that the page shows.
 
     Args:
-        tables: As :func:`plifctl.report.build_table` gives them.
-        runs: In the order they are listed.
-        version: Of plifctl.
+        tables: The report's tables.
+        runs: The runs, in the order of the list.
+        version: Version of plifctl.
     """
     return {
         "version": version,
@@ -88,11 +88,11 @@ def _run(run: RunFacts) -> dict[str, Any]:
         "T": curve.T,
         "seed": curve.seed,
         "epochs": list(curve.epochs),
-        "series": {name: _short(values) for name, values in curve.series.items()},
+        "series": {name: _round(values) for name, values in curve.series.items()},
         "layers": list(curve.layers),
-        "tau": [_short(values) for values in curve.tau],
+        "tau": [_round(values) for values in curve.tau],
         "distribution": {
-            layer: [None if row is None else _short(row["quantiles"]) for row in rows]
+            layer: [None if row is None else _round(row["quantiles"]) for row in rows]
             for layer, rows in curve.w_over_tau.items()
         },
     }
@@ -115,15 +115,15 @@ def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
 
 
 def _frames(inputs: np.ndarray) -> dict[str, Any]:
-    """Grey pictures, a byte a pixel: of events how many there were, of both polarities, up to 255."""
+    """Returns grey images, one byte a pixel; of events, the counts of both polarities, scaled to 255."""
     grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
-    most = max(int(grey.max(initial=0)), 1)
-    pixels = np.round(grey * (255 / most)).astype(np.uint8)
+    maximum = max(int(grey.max(initial=0)), 1)
+    pixels = np.round(grey * (255 / maximum)).astype(np.uint8)
     return {"shape": list(pixels.shape), "bytes": base64.b64encode(pixels.tobytes()).decode()}
 
 
 def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
-    """Spikes of the channels that fire most, a bit each; of a fully connected layer as one picture of all neurons."""
+    """Returns the spikes of the most active channels, one bit each; a fully connected layer becomes one image."""
     if spikes.ndim == 3:
         width = next(n for n in range(int(np.sqrt(spikes.shape[2])), 0, -1) if spikes.shape[2] % n == 0)
         spikes = spikes.reshape(*spikes.shape[:2], 1, width, -1)
@@ -139,8 +139,8 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _short(values: Sequence[float | None]) -> list[float | None]:
-    """Five digits are more than a screen shows; what is no number is none."""
+def _round(values: Sequence[float | None]) -> list[float | None]:
+    """Returns values with five digits, which is more than a screen shows; None for NaN and infinity."""
     return [None if value is None or not np.isfinite(value) else float(f"{value:.5g}") for value in values]
 
 

@@ -1,4 +1,4 @@
-// The viewer of samples: what went in, which neurons fired, how the votes stood.
+// Viewer of recorded samples: input frames, spikes and firing rates of a channel, and firing rates of the classes.
 
 const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const viewer = { recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
@@ -7,7 +7,7 @@ function drawViewer() {
   stop();
   const box = byId("viewer");
   if (!data.samples.length) {
-    box.replaceChildren(el("p", { class: "empty" }, "No spikes are recorded: plifctl eval RUN --record-spikes 10 keeps some."));
+    box.replaceChildren(el("p", { class: "empty" }, "No recorded spikes. To record some: plifctl eval RUN --record-spikes 10"));
     return;
   }
   const clamp = (name, count) => { viewer[name] = Math.min(viewer[name], count - 1); };
@@ -32,14 +32,14 @@ function drawViewer() {
       layer ? choice("Channel", "channel", layer.channels.map(String)) : null),
     el("div", { class: "controls viewer-controls" },
       el("button", { type: "button", id: "play", onclick: play }, "Play"),
-      el("button", { type: "button", id: "back", "aria-label": "One step back", onclick: () => show(viewer.t - 1) }, "◀"),
-      el("button", { type: "button", id: "forward", "aria-label": "One step on", onclick: () => show(viewer.t + 1) }, "▶"),
+      el("button", { type: "button", id: "back", "aria-label": "Previous step", onclick: () => show(viewer.t - 1) }, "◀"),
+      el("button", { type: "button", id: "forward", "aria-label": "Next step", onclick: () => show(viewer.t + 1) }, "▶"),
       el("label", {}, "t ", slider, " ", el("output", { id: "now" }))),
     el("div", { class: "pictures" },
       pictureOf("input", "Input"), layer ? pictureOf("spikes", "Spikes") : null, layer ? pictureOf("rates", "Firing rate so far") : null,
-      el("div", {}, el("h3", {}, "Votes so far"), el("table", { id: "votes" }))),
-    el("p", { class: "source" }, recording.left_out ? `${recording.left_out} more samples are in the run. ` : "",
-      layer && layer.of > layer.channels.length ? `Of ${layer.of} channels the ${layer.channels.length} that fire most are here.` : ""));
+      el("div", {}, el("h3", {}, "Firing rates of the classes so far"), el("table", { id: "votes" }))),
+    el("p", { class: "source" }, recording.left_out ? `The run has ${recording.left_out} more samples. ` : "",
+      layer && layer.of > layer.channels.length ? `Shown: the ${layer.channels.length} most active of ${layer.of} channels.` : ""));
   show(viewer.t);
 }
 
@@ -62,7 +62,7 @@ function show(t) {
   const sums = recording.classes.map((_, c) => votes.reduce((sum, row) => sum + row[c], 0) / votes.length);
   const highest = sums.indexOf(Math.max(...sums));
   byId("votes").replaceChildren(el("tbody", {}, recording.classes.map((name, c) => el("tr", {},
-    el("th", { scope: "row" }, name, c === recording.labels[viewer.sample] ? " (right)" : "", c === highest ? " ←" : ""),
+    el("th", { scope: "row" }, name, c === recording.labels[viewer.sample] ? " (true class)" : "", c === highest ? " ← predicted" : ""),
     el("td", {}, el("meter", { min: 0, max: 1, value: sums[c], "aria-label": name })),
     el("td", { class: "number" }, sums[c].toFixed(2))))));
 }

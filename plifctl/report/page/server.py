@@ -1,4 +1,4 @@
-"""The page live, on this machine only."""
+"""A live server of the page, reachable from this machine only."""
 
 from __future__ import annotations
 
@@ -11,51 +11,51 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from plifctl.errors import MachineError, UsageError
-from plifctl.report.page.build import embedded, page_of
+from plifctl.report.page.build import embed_json, render_page
 
 HOST = "127.0.0.1"
-EVERY_MS = 2000
-_FRESH_S = 1.0
+POLL_MS = 2000
+_MAX_AGE_S = 1.0
 
 
 class Page:
-    """The page and its data, made anew at most once a second.
+    """The page and its data, read again at most once a second.
 
     Args:
-        data: Gives the data as they are now.
+        data: Returns the current data.
     """
 
     def __init__(self, data: Callable[[], dict[str, Any]]) -> None:
         self._data, self._lock = data, threading.Lock()
-        self._made = -_FRESH_S
+        self._read_at = -_MAX_AGE_S
         self._current: dict[str, Any] = {}
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Returns the type and content of what lies at a path; there are two, and nothing else is looked for."""
+        """Returns content type and body of a path; only ``/`` and ``/data.json`` exist."""
         if path == "/":
-            return "text/html; charset=utf-8", page_of(self._now(), live_ms=EVERY_MS).encode()
+            return "text/html; charset=utf-8", render_page(self._current_data(), live_ms=POLL_MS).encode()
         if path == "/data.json":
-            return "application/json", embedded(self._now()).encode()
+            return "application/json", embed_json(self._current_data()).encode()
         return None
 
-    def _now(self) -> dict[str, Any]:
+    def _current_data(self) -> dict[str, Any]:
         with self._lock:
-            if time.monotonic() - self._made >= _FRESH_S:
+            if time.monotonic() - self._read_at >= _MAX_AGE_S:
                 self._current = self._data()
-                self._made = time.monotonic()
+                self._read_at = time.monotonic()
             return self._current
 
 
-def serve(data: Callable[[], dict[str, Any]], port: int) -> ThreadingHTTPServer:
-    """Returns a server of the page, bound to this machine only; ``serve_forever`` runs it.
+def create_server(data: Callable[[], dict[str, Any]], port: int) -> ThreadingHTTPServer:
+    """Returns a server of the page, bound to the loopback address; ``serve_forever()`` runs it.
 
     Args:
-        data: Gives the data as they are now.
-        port: 0: any that is free.
+        data: Returns the current data.
+        port: Port; 0 picks a free one.
 
     Raises:
-        UsageError: The port is taken.
-        MachineError: It may not be used.
+        UsageError: The port is in use.
+        MachineError: The port needs privileges.
     """
     page = Page(data)
 
@@ -85,12 +85,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._reply(with_body=False)
 
     def _reply(self, *, with_body: bool) -> None:
-        if not self._from_here():
-            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is for this machine only\n", with_body)
+        if not self._is_local_host():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is served to this machine only\n", with_body)
             return
         found = self.answer(self.path.partition("?")[0])
         if found is None:
-            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"there is / only\n", with_body)
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found: the page is at /\n", with_body)
             return
         kind, body = found
         tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -99,8 +99,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(HTTPStatus.OK, kind, body, with_body, tag)
 
-    def _from_here(self) -> bool:
-        """Whether the page was asked for by this machine's name: a foreign name may lead here, too."""
+    def _is_local_host(self) -> bool:
+        """Whether the Host header names this machine: another name could resolve to it (DNS rebinding)."""
         port = self.server.server_port
         return self.headers.get("Host", "") in (f"{HOST}:{port}", f"localhost:{port}")
 
@@ -119,4 +119,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing of each request."""
+        """Logs no requests."""

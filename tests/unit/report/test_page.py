@@ -1,4 +1,4 @@
-"""The page and its server: everything inside, nothing from a file taken for markup, nothing served but the page."""
+"""The report page and its server: one file, no text taken for markup, nothing served but the page."""
 
 import base64
 import hashlib
@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from plifctl.errors import UsageError
-from plifctl.report import build_table
-from plifctl.report.page import RunFacts, page_data, page_of, serve, write_page
-from plifctl.report.page.build import embedded
+from plifctl.report import build_table, page
+from plifctl.report.page import RunFacts, build_page_data, create_server, render_page, write_page
+from plifctl.report.page.build import embed_json
 from plifctl.runs import Curve, SpikeRecording
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\"'&<!--"
@@ -53,17 +53,19 @@ def data_of(page: str) -> Any:
     return json.loads(page.split('id="data">')[1].split("</script>")[0])
 
 
-def test_data_is_what_was_given() -> None:
-    found = page_data([], [RunFacts(curve(), "run", "running", "demo", {"T": (4, "a.yaml:1")}, {"torch": "2"})], "1")
+def test_page_data_of_run_has_its_numbers_without_nan() -> None:
+    found = build_page_data(
+        [], [RunFacts(curve(), "run", "running", "demo", {"T": (4, "a.yaml:1")}, {"torch": "2"})], "1"
+    )
     (run,) = found["runs"]
     assert run["series"] == {"test_accuracy": [0.12346, None, 0.5], "loss": [1.0, None, 0.25]}
     assert (run["epochs"], run["tau"], run["settings"]) == ([1, 2, 4], [[2.0, 2.1, 2.2]], [["T", "4", "a.yaml:1"]])
-    assert page_data([], [RunFacts(None, "broken", "damaged: x")], "1")["runs"][0]["epochs"] == []
+    assert build_page_data([], [RunFacts(None, "broken", "damaged: x")], "1")["runs"][0]["epochs"] == []
 
 
-def test_recorded_spikes_are_packed_and_bounded() -> None:
+def test_page_data_of_spikes_is_packed_and_bounded() -> None:
     given = recording()
-    (found,) = page_data([], [RunFacts(None, "run", "finished", spikes=given)], "1")["samples"]
+    (found,) = build_page_data([], [RunFacts(None, "run", "finished", spikes=given)], "1")["samples"]
     assert (len(found["ids"]), found["left_out"], found["T"]) == (10, 2, 3)
     maps, features = found["layers"]
     assert (len(maps["channels"]), maps["of"]) == (16, 20)
@@ -75,31 +77,42 @@ def test_recorded_spikes_are_packed_and_bounded() -> None:
     np.testing.assert_allclose(pixels, np.round(grey * (255 / grey.max())), atol=0)
 
 
-def test_nothing_ends_the_data_early() -> None:
-    assert json.loads(embedded({"x": HOSTILE})) == {"x": HOSTILE}
-    assert not set("<>&\u2028\u2029") & set(embedded({"x": HOSTILE}))
+def test_page_with_hostile_text_keeps_it_inside_the_data() -> None:
+    assert json.loads(embed_json({"x": HOSTILE})) == {"x": HOSTILE}
+    assert not set("<>&\u2028\u2029") & set(embed_json({"x": HOSTILE}))
     facts = RunFacts(curve(HOSTILE), HOSTILE, HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE)}, {HOSTILE: HOSTILE})
-    page = page_of(page_data([], [facts], HOSTILE))
-    assert "<img" not in page
-    assert page.lower().count("</script>") == 2
-    assert data_of(page)["runs"][0]["name"] == HOSTILE
+    text = render_page(build_page_data([], [facts], HOSTILE))
+    assert "<img" not in text
+    assert text.lower().count("</script>") == 2
+    assert data_of(text)["runs"][0]["name"] == HOSTILE
 
 
-def test_the_page_needs_nothing_and_allows_nothing() -> None:
-    page = page_of(page_data([], [], "1"))
-    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1])  # type: ignore[index]
+def test_page_allows_only_its_own_style_and_script() -> None:
+    text = render_page(build_page_data([], [], "1"))
+    policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])  # type: ignore[index]
     assert "default-src 'none'" in policy
     assert "connect-src 'none'" in policy
     for element in ("style", "script"):
-        text = re.search(rf"<{element}>(.*?)</{element}>", page, re.DOTALL)[1]  # type: ignore[index]
-        assert f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
-    assert not re.search(r'(src|href)="(?!#|data:)', page)
-    assert "innerHTML" not in page
-    assert "connect-src 'self'" in html.unescape(page_of({"runs": [], "samples": [], "tables": []}, live_ms=5))
+        content = re.search(rf"<{element}>(.*?)</{element}>", text, re.DOTALL)[1]  # type: ignore[index]
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
+    assert not re.search(r'(src|href)="(?!#|data:)', text)
+    assert "innerHTML" not in text
+    assert "connect-src 'self'" in html.unescape(render_page({"runs": [], "samples": [], "tables": []}, live_ms=5))
 
 
-def test_it_replaces_a_page_of_ours_and_no_other(tmp_path: Path) -> None:
-    data = page_data([], [], "1")
+def test_page_embeds_vendored_files_with_licence() -> None:
+    vendor = Path(page.__file__).parent / "vendor"
+    html_text = render_page(build_page_data([], [], "1"))
+    readme = (vendor / "README.md").read_text(encoding="utf-8")
+    for name in ("uPlot.iife.min.js", "uPlot.min.css"):
+        content = (vendor / name).read_bytes()
+        assert content.decode() in html_text
+        assert hashlib.sha256(content).hexdigest() in readme, "the file differs from the version that README.md names"
+    assert "Permission is hereby granted, free of charge" in html_text
+
+
+def test_write_page_replaces_pages_of_plifctl_only(tmp_path: Path) -> None:
+    data = build_page_data([], [], "1")
     path = write_page(tmp_path / "report", data)
     assert write_page(tmp_path / "report", data).read_text() == path.read_text()
     assert [file.name for file in path.parent.iterdir()] == ["index.html"]
@@ -111,25 +124,25 @@ def test_it_replaces_a_page_of_ours_and_no_other(tmp_path: Path) -> None:
         write_page(path, data)
 
 
-def test_tables_as_they_are_reported() -> None:
+def test_page_data_of_table_has_its_cells() -> None:
     from plifctl.config.registry import load_registry
 
     table = build_table("4", [], load_registry())
-    (found,) = page_data([table], [], "1")["tables"]
+    (found,) = build_page_data([table], [], "1")["tables"]
     assert found["rows"][0][1] == [("94.38", "")]
     assert found["numeric"][:2] == [False, True]
 
 
-class Served:
-    """The page on a free port, with data that a test may change."""
+class PageServer:
+    """A server of the page on a free port."""
 
     def __init__(self) -> None:
-        self.data: dict[str, Any] = page_data([], [RunFacts(curve(), "run", "running")], "1")
-        self.server = serve(lambda: self.data, 0)
+        self.data: dict[str, Any] = build_page_data([], [RunFacts(curve(), "run", "running")], "1")
+        self.server = create_server(lambda: self.data, 0)
         self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
 
-    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
+    def request(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         connection.putrequest(method, path, skip_host=True)
         for name, value in {"Host": f"127.0.0.1:{self.port}", **headers}.items():
@@ -142,8 +155,8 @@ class Served:
 
 
 @pytest.fixture
-def served() -> Iterator[Served]:
-    found = Served()
+def server() -> Iterator[PageServer]:
+    found = PageServer()
     found.thread.start()
     yield found
     found.server.shutdown()
@@ -151,15 +164,15 @@ def served() -> Iterator[Served]:
     found.thread.join()
 
 
-def test_it_serves_the_page_and_its_data(served: Served) -> None:
-    status, headers, body = served.ask("/")
+def test_server_serves_page_and_data(server: PageServer) -> None:
+    status, headers, body = server.request("/")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert b'data-live="2000"' in body
-    status, headers, body = served.ask("/data.json")
+    status, headers, body = server.request("/data.json")
     assert status == 200
     assert json.loads(body)["runs"][0]["name"] == "run"
-    assert served.ask("/data.json", **{"If-None-Match": headers["etag"]})[0] == 304
-    status, headers, body = served.ask("/data.json", "HEAD")
+    assert server.request("/data.json", **{"If-None-Match": headers["etag"]})[0] == 304
+    status, headers, body = server.request("/data.json", "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
 
@@ -176,30 +189,30 @@ def test_it_serves_the_page_and_its_data(served: Served) -> None:
         "*",
     ],
 )
-def test_nothing_else_is_served(served: Served, path: str) -> None:
-    status, _, body = served.ask(path)
+def test_server_at_other_path_answers_404(server: PageServer, path: str) -> None:
+    status, _, body = server.request(path)
     assert status == 404
     assert b"root:" not in body
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "", "localhost.evil.example:{}"])
-def test_other_hosts_are_refused(served: Served, host: str) -> None:
-    assert served.ask("/data.json", Host=host.format(served.port))[0] == 403
+def test_server_under_other_host_name_answers_403(server: PageServer, host: str) -> None:
+    assert server.request("/data.json", Host=host.format(server.port))[0] == 403
 
 
-def test_this_machine_by_its_name(served: Served) -> None:
-    assert served.ask("/", Host=f"localhost:{served.port}")[0] == 200
+def test_server_under_localhost_answers_200(server: PageServer) -> None:
+    assert server.request("/", Host=f"localhost:{server.port}")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"])
-def test_it_is_only_read(served: Served, method: str) -> None:
-    assert served.ask("/", method)[0] == 501
+def test_server_with_other_method_answers_501(server: PageServer, method: str) -> None:
+    assert server.request("/", method)[0] == 501
 
 
-def test_it_is_bound_to_this_machine(served: Served) -> None:
-    assert served.server.server_address[0] == "127.0.0.1"
+def test_server_is_bound_to_loopback_only(server: PageServer) -> None:
+    assert server.server.server_address[0] == "127.0.0.1"
 
 
-def test_a_port_that_is_taken(served: Served) -> None:
-    with pytest.raises(UsageError, match=f"port {served.port}"):
-        serve(dict, served.port)
+def test_server_on_taken_port_raises_usage_error(server: PageServer) -> None:
+    with pytest.raises(UsageError, match=f"port {server.port}"):
+        create_server(dict, server.port)
