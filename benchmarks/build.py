@@ -30,15 +30,18 @@ def _peak() -> int:
 def _ours(name: str, raw: Path, out: Path, T: int, counts: tuple[int, int], workers: int) -> tuple[float, int]:
     from benchmarks.material import sized
     from plifctl.cache import CacheBuilder
-    from plifctl.cache.build import load_loops
+    from plifctl.cache.framing import warm_up
+    from plifctl.config.dataset import Framing
     from plifctl.data.datasets import open_raw
+    from plifctl.data.source import RawSource
 
-    load_loops()  # an import that comes late: numba, and the machine code that it keeps on disk
+    warm_up()  # a late import: numba, and the machine code that it keeps on disk
     dataset, frames = sized(name, counts, "number-remainder")
+    framing = Framing(dataset=dataset, frames=frames).with_T(T)
     start = time.perf_counter()
-    with CacheBuilder(dataset, T, frames, out, workers=workers) as building:  # as plifctl prepare does
-        source = open_raw(dataset, raw, frames=frames, verify=False, workers=workers, visit=building.visitor)
-        cache = building.finish(source)
+    source = RawSource(raw, verify=False, workers=workers)
+    with CacheBuilder(framing, out, workers=workers) as builder:  # as plifctl prepare does
+        cache = builder.finish(open_raw(framing, source, make_handler=builder.make_sample_handler))
     seconds = time.perf_counter() - start
     if len(cache.labels) != sum(counts):
         sys.exit(f"{len(cache.labels)} samples cached, {sum(counts)} expected")

@@ -23,7 +23,7 @@ from plifctl.cache.catalogue import open_cache
 from plifctl.cache.file import Cache, CacheHeader, write_cache
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
-from plifctl.cache.key import CacheKey, key_of, label, raw_independent_key
+from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
 from plifctl.cache.locks import BuildPaths, build_lock
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression
@@ -111,7 +111,7 @@ class CacheBuilder:
         return self._frame_surveyed
 
     def _seems_built(self) -> bool:
-        return not self.force and any(self.paths.folder.glob(f"{label(self.wanted)}-*.h5"))
+        return not self.force and any(self.paths.folder.glob(f"{framing_label(self.wanted)}-*.h5"))
 
     def finish(self, raw: EventDataset | ImageDataset) -> Cache:
         """Returns the cache of ``raw``, built unless it exists.
@@ -146,7 +146,7 @@ class CacheBuilder:
         return None if self.force else open_cache(key, self.cache_dir, made_by=self.made_by)
 
     def _remove_leftovers(self, path: Path) -> None:
-        """Removes the files of a build that was killed after the cache was written and before its journal was removed."""
+        """Removes the files of a build that was killed between writing the cache and removing its journal."""
         journals = [self.paths.journal(dtype) for dtype in (np.uint8, np.uint16)]
         written = path.stat().st_mtime_ns
         stale = [file for file in journals if file.exists() and file.stat().st_mtime_ns <= written]
@@ -213,7 +213,9 @@ class CacheBuilder:
             try:
                 self._frame_missing(raw)
             except CountOverflow as error:
-                raise RawDataError(f"{raw.root}: {error}, expected at most 65535", hint="use more time steps") from error
+                raise RawDataError(
+                    f"{raw.root}: {error}, expected at most 65535", hint="use more time steps"
+                ) from error
 
     def _frame_missing(self, raw: EventDataset | ImageDataset) -> None:
         """Frames the samples that are not in the journal.
@@ -252,9 +254,7 @@ class CacheBuilder:
 
         def pack(block: _Rows) -> list[Record]:
             rows = (row for row in range(block.start, block.stop) if row not in done)
-            return [
-                self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), images[row]) for row in rows
-            ]
+            return [self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), images[row]) for row in rows]
 
         yield from ordered_map(pack, blocks, self.workers)
 

@@ -1,4 +1,4 @@
-"""The caches of a folder: list, find, verify, compare, remove."""
+"""The caches of a cache directory: find, list, verify, compare, remove."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ import h5py
 import numpy as np
 
 from plifctl import files
-from plifctl.cache.build import BuildPlaces, build_lock
 from plifctl.cache.file import (
-    FOREIGN,
-    FORMAT,
+    NOT_A_CACHE,
     Cache,
     attributes_of,
     checksum_line,
     checksum_path,
     content_digest,
+    other_maker,
     samples_of,
 )
-from plifctl.cache.key import CacheKey, differences, readable, said
+from plifctl.cache.key import CacheKey, describe_differences, differences, framing_label
+from plifctl.cache.locks import BuildPaths, build_lock
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
 from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
@@ -38,29 +38,31 @@ from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
 
 _VERSIONS = {"decoder_version": FIRST_VERSION, "integrator_version": INTEGRATOR_VERSION}
-_RUNNING_S = 600
-_NAME = re.compile(r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}\.h5")
+_WRITING_S = 600  # a temporary file that changed more recently may still be written
+_CACHE_NAME = re.compile(r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}\.h5")
+
 _log = logging.getLogger(__name__)
 
 
-State = Literal["whole", "outdated", "unfinished", "unreadable", "foreign", "refused"]
+State = Literal["ok", "outdated", "unfinished", "unreadable", "unrelated", "no-permission"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in a folder of caches, by its attributes alone; nothing of it is checked.
+    """A file in a cache directory, described by its attributes only; its samples are not verified.
 
     Attributes:
         path: The file.
-        state: ``whole``; ``outdated``: made by other versions of decoder, integrator or format, so that nothing takes
-            it any more; ``unfinished``: samples of a build that goes on when it is typed again; ``unreadable``: has
-            the name of a cache, and is none; ``foreign``: has not even that; ``refused``: the system lets nobody look.
+        state: ``ok``; ``outdated``: made by another version of the decoders, the integrator or the cache format, and no
+            longer used; ``unfinished``: an interrupted build, resumed by the command that started it; ``unreadable``:
+            named like a cache, but damaged or not one; ``unrelated``: another file; ``no-permission``: it may not be
+            read.
         nbytes: Size of the file.
-        built: When, seconds since 1970.
-        fields: Its key; None where it cannot be read.
-        shape: Of its samples, ``[N, ...]``.
+        built: Time when it was built, seconds since 1970.
+        fields: Its key; None if it cannot be read.
+        shape: Shape of its samples, ``[N, ...]``.
         verified: Every raw file had its published checksum.
-        complete: The official numbers of samples are there.
+        complete: It has the official numbers of samples.
         content: Its content digest.
     """
 
@@ -76,127 +78,155 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """``dataset/file``, without the ending."""
+        """``dataset/file`` without the ending."""
         return f"{self.path.parent.name}/{self.path.name.removesuffix('.h5')}"
 
     @property
     def aliases(self) -> tuple[str, str, str]:
-        """By the beginning of what it may be called."""
+        """The names that the user may abbreviate: ``dataset/file``, ``file``, and its hash."""
         file = self.name.partition("/")[2]
         return self.name, file, file.rpartition("-")[2]
 
 
 def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
-    """Returns the cache that fits :func:`raw_independent_key`, whatever raw data it was made of.
+    """Returns the cache with a :func:`~plifctl.cache.key.raw_independent_key`, whatever raw data it was built from.
 
-    Several are possible, of a subset and of the whole set: the one of ``content`` is taken, or the newest, and said.
+    Several are possible, of a subset and of the full set: that of ``content`` is preferred, else the newest is used and
+    a warning is logged.
 
     Args:
-        wanted: What :func:`raw_independent_key` gives.
-        cache_dir: Where caches lie.
-        prepare: The command that would build it.
-        content: Content digest of the cache preferred: that of an earlier run.
+        wanted: The raw-independent key.
+        cache_dir: Cache directory.
+        prepare: The command that would build the cache.
+        content: Content digest of the preferred cache, that of an earlier run.
 
     Raises:
-        CacheError: There is none; says what comes nearest, and the command.
+        CacheError: There is none; names the nearest one, and the command.
     """
-    there = _whole(cache_dir, wanted)
-    fitting = [entry for entry in there if differences(wanted, entry.fields or {}) == {}]
+    entries = _usable_caches(cache_dir, wanted)
+    fitting = [entry for entry in entries if differences(wanted, entry.fields or {}) == {}]
     if not fitting:
-        raise CacheError(f"no cache of {wanted['dataset']}: {_nearest_of(there, wanted, cache_dir)}", hint=prepare)
+        raise CacheError(
+            f"no cache of {wanted['dataset']}: {_describe_nearest(entries, wanted, cache_dir)}", hint=prepare
+        )
     same = [entry for entry in fitting if entry.content == content]
     newest = max(same or fitting, key=lambda entry: entry.built)
     if len(fitting) > 1 and not same:
-        _log.warning("%d caches of %s fit; taking the newest, %s", len(fitting), wanted["dataset"], newest.path)
+        _log.warning("%d caches of %s fit; using the newest, %s", len(fitting), wanted["dataset"], newest.path)
     return Cache(newest.path)
 
 
-def nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
-    """Returns which cache comes nearest to ``wanted`` and where it differs, as a sentence."""
-    return _nearest_of(_whole(cache_dir, wanted), wanted, cache_dir)
+def open_cache(key: CacheKey, cache_dir: Path, *, made_by: str = "") -> Cache | None:
+    """Returns the cache with exactly this key; None if it does not exist.
+
+    Args:
+        key: The key.
+        cache_dir: Cache directory.
+        made_by: The command that builds the cache, for hints.
+
+    Raises:
+        CorruptCacheError: The file with its name is damaged, or another cache.
+        CacheError: The file with its name was made by an older or a newer plifctl.
+    """
+    path = key.path(cache_dir)
+    if not path.exists():
+        return None
+    cache = Cache(path, made_by=made_by)
+    if dict(cache.key.fields) != dict(key.fields):
+        found = describe_differences(differences(key.fields, cache.key.fields))
+        raise CorruptCacheError(f"{path}: another cache that was renamed: {found}", hint=cache.repair_hint())
+    return cache
 
 
-def _nearest_of(there: Sequence[Entry], wanted: Mapping[str, Any], cache_dir: Path) -> str:
-    if not there:
-        return f"there is none to use in {cache_dir}"
-    compared = ((entry, differences(wanted, entry.fields or {})) for entry in there)
+def describe_nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
+    """Returns which cache is nearest to the key ``wanted`` and where it differs, as text for a message."""
+    return _describe_nearest(_usable_caches(cache_dir, wanted), wanted, cache_dir)
+
+
+def _describe_nearest(entries: Sequence[Entry], wanted: Mapping[str, Any], cache_dir: Path) -> str:
+    if not entries:
+        return f"found none in {cache_dir}"
+    compared = ((entry, differences(wanted, entry.fields or {})) for entry in entries)
     entry, found = min(compared, key=lambda pair: len(pair[1]))
-    return f"the nearest, {entry.path.name}, differs: {said(found)}"
+    return f"the nearest, {entry.path.name}, differs: {describe_differences(found)}"
 
 
-def _whole(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
-    """The caches of a data set."""
+def _usable_caches(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
+    """Returns the caches of a data set; logs a warning for files that cannot be read."""
     entries = [_entry(path) for path in sorted((cache_dir / wanted["dataset"]).glob("*.h5")) if path.is_file()]
     for entry in entries:
-        if entry.state in ("unreadable", "refused"):
-            why = "not a whole cache" if entry.state == "unreadable" else "may not be read"
-            _log.warning("%s: %s; passed over", entry.path, why)
-    return [entry for entry in entries if entry.state == "whole"]
+        if entry.state in ("unreadable", "no-permission"):
+            reason = "damaged, or not a cache" if entry.state == "unreadable" else "permission denied"
+            _log.warning("%s: %s; ignored", entry.path, reason)
+    return [entry for entry in entries if entry.state == "ok"]
 
 
 def list_caches(cache_dir: Path) -> list[Entry]:
-    """Returns what there is in a folder of caches: whole caches, unfinished builds, and what is neither; by path."""
+    """Returns the caches, unfinished builds and other HDF5 files of a cache directory, by path."""
     patterns = ("*/*.h5", "*/.*-uint8.journal", "*/.*-uint16.journal", "*/.*.partial")
     found = []
     for path in (path for pattern in patterns for path in sorted(cache_dir.glob(pattern))):
-        with suppress(FileNotFoundError):  # another process may remove it meanwhile
-            if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _RUNNING_S:
-                continue  # a build that runs is writing it; what a kill leaves grows old
+        with suppress(FileNotFoundError):  # another process may remove it
+            if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _WRITING_S:
+                continue  # a build may be writing it; a killed build leaves an old one
             if path.is_file():
                 found.append(_entry(path) if path.suffix == ".h5" else _unfinished(path))
     return found
 
 
-def select(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
-    """Returns the one cache that a name means.
+def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
+    """Returns the one entry that a name stands for.
 
     Args:
-        entries: Those to choose from.
-        name: A path; or the beginning of ``dataset/file``, of ``file``, or of its hash, which only one has.
-        cache_dir: Where they lie, for messages.
+        entries: Entries to choose from.
+        name: A path, or a unique beginning of ``dataset/file``, of ``file`` or of its hash.
+        cache_dir: Cache directory, for messages.
 
     Raises:
-        UsageError: None, or several, are called so.
+        UsageError: No entry, or several, have that name.
     """
     if not name:
-        raise UsageError("no cache has an empty name", hint="plifctl cache ls lists them")
+        raise UsageError("the name of a cache is empty", hint="plifctl cache ls lists the caches")
     exact = [entry for entry in entries if Path(name).resolve() == entry.path.resolve() or name == entry.name]
     fitting = exact or [entry for entry in entries if any(alias.startswith(name) for alias in entry.aliases)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        hint = did_you_mean(name, [entry.name for entry in entries]) if entries else "plifctl prepare makes one"
+        hint = did_you_mean(name, [entry.name for entry in entries]) if entries else "plifctl prepare builds one"
         raise UsageError(f"no cache {name} in {cache_dir}", hint=hint)
-    raise UsageError(f"{name} may be {len(fitting)} caches", hint="one of: " + ", ".join(e.name for e in fitting))
+    raise UsageError(
+        f"{name} is ambiguous: {len(fitting)} caches", hint="one of: " + ", ".join(e.name for e in fitting)
+    )
 
 
 def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
-    """Reads a cache from its first byte to its last; returns what is wrong with it, nothing where it is whole.
+    """Reads a whole cache and compares every checksum in it; returns the problems found, an empty list if it is ok.
 
-    Compares the file with the checksum beside it, the seal with attributes and columns, every chunk with its checksum,
-    every sample with its digest and its number of events, and the whole with the content digest.
+    Compared are the file with the checksum file beside it, attributes and columns with their digest, every chunk with
+    its checksum, every sample with its digest and its number of events, and all samples with the content digest.
 
     Args:
         path: The cache.
-        progress: Told how many samples are read, of how many.
+        progress: Called with the number of samples read, and of all samples.
     """
     problems = []
-    beside = checksum_path(path)
-    if not beside.exists():  # a build killed after the last rename: all that matters is compared below
-        _log.warning("%s: no %s beside it; unused bytes are not compared", path, beside.name)
+    checksum = checksum_path(path)
+    if not checksum.exists():  # a build was killed before it wrote it; everything that is used is compared below
+        _log.warning("%s: %s is missing; unused bytes of the file are not compared", path, checksum.name)
     else:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
-        if beside.read_text(encoding="utf-8", errors="replace") != checksum_line(path, found):
-            problems.append(f"the file is not the one that {beside.name} is of")
+        if checksum.read_text(encoding="utf-8", errors="replace") != checksum_line(path, found):
+            problems.append(f"checksum mismatch: the file differs from the one that {checksum.name} was written for")
     try:
         cache = Cache(path)
-    except CorruptCacheError as error:
+    except CacheError as error:
         return [*problems, str(error).removeprefix(f"{path}: ")]
-    if cache.key.path(path.parent.parent).name != path.name:
-        problems.append(f"its name is another cache's; it was {cache.key.path(path.parent.parent).name}")
+    expected = cache.key.path(path.parent.parent).name
+    if expected != path.name:
+        problems.append(f"renamed: by its key its name is {expected}")
     for row in range(len(cache.labels)):
-        problems += _wrong_with(cache, row)
+        problems += _sample_problems(cache, row)
         if row % 64 == 63 or row == len(cache.labels) - 1:
             progress(row + 1, len(cache.labels))
     samples = [
@@ -204,48 +234,49 @@ def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> l
         for name, label, test in zip(cache.sample_ids, cache.labels, cache.is_test, strict=True)
     ]
     if content_digest(samples, cache.digests) != cache.content_digest:
-        problems.append("the content digest is not that of its samples")
+        problems.append("checksum mismatch: the content digest is not that of its samples")
     cache.close()
     return problems
 
 
-def _wrong_with(cache: Cache, row: int) -> list[str]:
+def _sample_problems(cache: Cache, row: int) -> list[str]:
     name = cache.sample_ids[row]
     try:
         sample = cache.read(np.array([row]))[0]
     except CorruptCacheError as error:
         return [str(error).removeprefix(f"{cache.path}: ")]
     if hashlib.sha256(sample.data).digest() != cache.digests[row].tobytes():
-        return [f"sample {name} is not what was written"]
-    if cache.counts and int(sample.sum(dtype=np.int64)) != cache.counts["n_events"][row]:
-        return [f"the frames of sample {name} do not sum to its number of events"]
+        return [f"sample {name}: checksum mismatch"]
+    found, expected = int(sample.sum(dtype=np.int64)), cache.counts["n_events"][row] if cache.counts else None
+    if expected is not None and found != expected:
+        return [f"sample {name}: its frames sum to {found} events, expected {expected}"]
     return []
 
 
 def remove_cache(entry: Entry) -> None:
-    """Removes a cache, or an unfinished build, with what lies beside it. Whoever reads it now can go on reading.
+    """Removes a cache, with its checksum file, or an unfinished build. Processes that have it open can still read it.
 
     Raises:
-        CacheError: It is being built.
+        CacheError: Another process is building it.
     """
-    with files.machine_errors(entry.path), _nobody_builds(entry):
+    with files.machine_errors(entry.path), _not_being_built(entry):
         for path in (checksum_path(entry.path), entry.path):
             path.unlink(missing_ok=True)
 
 
-def removable(cache_dir: Path, *, older_than_days: float | None = None) -> list[tuple[Entry, str]]:
-    """Returns what can go, and why: unfinished builds, what cannot be read, caches that no command can hit any more.
+def removable_entries(cache_dir: Path, *, older_than_days: float | None = None) -> list[tuple[Entry, str]]:
+    """Returns the unfinished, unreadable and outdated entries, each with the reason why it can be removed.
 
     Args:
-        cache_dir: Where caches lie.
-        older_than_days: Then also caches built longer ago.
+        cache_dir: Cache directory.
+        older_than_days: Also return caches that were built longer ago.
     """
     found: list[tuple[Entry, str]] = []
     for entry in list_caches(cache_dir):
         age_days = (time.time() - entry.built) / 86_400
         if entry.state in ("unfinished", "unreadable", "outdated"):
             found.append((entry, entry.state))
-        elif entry.state != "whole":
+        elif entry.state != "ok":
             continue
         elif older_than_days is not None and age_days > older_than_days:
             found.append((entry, f"built {age_days:.0f} days ago"))
@@ -253,7 +284,7 @@ def removable(cache_dir: Path, *, older_than_days: float | None = None) -> list[
 
 
 def compare_caches(ours: Cache, theirs: Cache) -> dict[str, Any]:
-    """Returns where two caches differ: in their keys, in which samples they have, and in what is in these.
+    """Returns where two caches differ: in their keys, in which samples they have, and in the content of these.
 
     Returns:
         ``key``: field to both values; ``only_in_first``, ``only_in_second``, ``different``: sample ids.
@@ -275,57 +306,67 @@ def compare_caches(ours: Cache, theirs: Cache) -> dict[str, Any]:
 
 
 @contextmanager
-def _nobody_builds(entry: Entry) -> Iterator[None]:
+def _not_being_built(entry: Entry) -> Iterator[None]:
+    """Holds the build lock of an entry while the block runs.
+
+    The lock file is never removed: a process that waits for it would then hold a lock that no other process sees.
+    """
     name = None
     if entry.path.suffix == ".journal":
         name = entry.path.name[1:].rpartition("-")[0]
-    elif entry.state == "whole" and entry.fields is not None:
-        name = BuildPlaces.of(entry.path.parent, CacheKey(entry.fields).recipe).name
-    if name is None:  # nothing that anybody builds
+    elif entry.state == "ok" and entry.fields is not None:
+        name = BuildPaths.of(entry.path.parent, CacheKey(entry.fields).raw_independent).name
+    if name is None:  # no build writes this file
         yield
         return
     try:
-        with build_lock(BuildPlaces(entry.path.parent, name), wait=False):
+        with build_lock(BuildPaths(entry.path.parent, name), wait=False):
             yield
     except filelock.Timeout:
-        raise CacheError(f"{entry.path}: another process builds it", hint="wait for it, or stop it") from None
-    # the lock's file stays: whoever waits for it would hold a lock that nobody else can see
+        raise CacheError(f"{entry.path}: another process is building it", hint="wait for it, or stop it") from None
 
 
 def _entry(path: Path) -> Entry:
+    """Returns the entry of an HDF5 file."""
     status = path.stat()
-    ours = _NAME.fullmatch(path.name) is not None
-    nothing = Entry(path, "unreadable" if ours else "foreign", status.st_size, status.st_mtime)
+    state: State = "unreadable" if _CACHE_NAME.fullmatch(path.name) else "unrelated"
+    entry = Entry(path, state, status.st_size, status.st_mtime)
     try:
         with h5py.File(path, "r", locking=False) as file:
             attributes = attributes_of(file)
             if not attributes.get("complete", False):
-                return nothing
+                return entry
+            if state == "unreadable" and other_maker(attributes):
+                return replace(entry, state="outdated")  # nothing else is known of another format
             fields = dict(json.loads(attributes["key"]))
-            readable(fields)  # or it is no key
+            framing_label(fields)  # fails if it is not a key
             if len(samples_of(file).shape) < 2:
-                return nothing
-            made_by = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
-            current = attributes.get("format") == FORMAT and made_by.items() <= _VERSIONS.items()
-            current = current and fields.get("decoders", {}) == raised_versions(_formats_read(attributes, fields))
-            return Entry(
-                path,
-                "whole" if current else "outdated",
-                status.st_size,
-                status.st_mtime,
+                return entry
+            return replace(
+                entry,
+                state="ok" if _is_current(attributes, fields) else "outdated",
                 fields=fields,
                 shape=tuple(samples_of(file).shape),
                 verified=attributes["verified"],
                 complete=attributes["complete_set"],
                 content=attributes["content_digest"],
             )
-    except FOREIGN as error:
+    except NOT_A_CACHE as error:
         refused = isinstance(error, OSError) and error.errno is not None
-        return replace(nothing, state="refused") if refused or not os.access(path, os.R_OK) else nothing
+        return replace(entry, state="no-permission") if refused or not os.access(path, os.R_OK) else entry
+
+
+def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+    """Returns whether a cache was made by today's format, decoders and integrator."""
+    versions = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
+    decoders = raised_versions(_formats_read(attributes, fields))
+    return (
+        not other_maker(attributes) and versions.items() <= _VERSIONS.items() and fields.get("decoders", {}) == decoders
+    )
 
 
 def _formats_read(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
-    """Returns the formats a cache was read from; one of 0.1.0 does not state them: those it may have been read from."""
+    """Returns the formats that a cache was read from; all possible ones for 0.1.0, which does not state them."""
     return list(json.loads(attributes["formats"])) if "formats" in attributes else layout_formats(fields["layout"])
 
 

@@ -65,7 +65,9 @@ def decode(chunk: bytes, out: np.ndarray) -> bool:
 
 
 def _checksum(packed: bytes | memoryview) -> bytes:
-    from plifctl.cache.fletcher32 import fletcher32  # numba takes a while to import, and finding a cache does not need it
+    from plifctl.cache.fletcher32 import (
+        fletcher32,
+    )  # numba takes a while to import, and finding a cache does not need it
 
     return int(fletcher32(np.frombuffer(packed, np.uint8))).to_bytes(4, "little")
 

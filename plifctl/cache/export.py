@@ -30,7 +30,7 @@ import numpy as np
 
 from plifctl import files, paths
 from plifctl.cache.file import Cache
-from plifctl.cache.key import label
+from plifctl.cache.key import framing_label
 from plifctl.config.choices import ExportTarget
 from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
@@ -328,7 +328,7 @@ def _framing(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, s
     """Returns the folder that SpikingJelly looks for, and the arguments that make it look there."""
     T, duration = cache.key.fields["T"], frames.get("duration_us")
     if not own:
-        folder = f"plifctl_{label(cache.key.fields)}"
+        folder = f"plifctl_{framing_label(cache.key.fields)}"
         return folder, f'custom_integrate_function=print, custom_integrated_frames_dir_name="{folder}"'
     if T is None:
         return f"duration_{duration}", f"duration={duration}"

@@ -107,7 +107,8 @@ class Cache:
         if maker := other_maker(attributes):
             hint = self.repair_hint() if maker.startswith("an older") else "pip install --upgrade plifctl"
             raise CacheError(
-                f"{self.path}: made by {maker} (cache format {attributes.get('format', 1)}, expected {FORMAT})", hint=hint
+                f"{self.path}: made by {maker} (cache format {attributes.get('format', 1)}, expected {FORMAT})",
+                hint=hint,
             )
         columns, samples = _columns(self._file), self._samples
         if attributes["seal"] != _header_digest(attributes, columns, samples):
@@ -136,7 +137,7 @@ class Cache:
 
         Args:
             rows: Rows, ``[n]``.
-            out: Array that the samples are written to, C-contiguous ``[n, ...]``, and that is returned; None: a new one.
+            out: Array that the samples are written to and that is returned, C-contiguous ``[n, ...]``; None: a new one.
 
         Raises:
             CorruptCacheError: A chunk fails its checksum; names the sample and the command that repairs it.
@@ -210,9 +211,7 @@ class CacheHeader:
     attributes: Mapping[str, Any]
 
 
-def write_cache(
-    path: Path, header: CacheHeader, records: Iterable[tuple[int, Record]], *, reserve_bytes: int
-) -> None:
+def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Record]], *, reserve_bytes: int) -> None:
     """Writes a cache to a temporary file and renames it to ``path``; then its sha256 beside it.
 
     Args:

@@ -1,7 +1,7 @@
-"""Samples that were framed so far, in a file that only grows: a build that is killed goes on from there.
+"""An append-only file of framed samples, from which a build that was killed is resumed.
 
-A header line says what the samples are of; each record has a checksum. Whatever is behind the first record that is not
-whole was being written when the build ended, and is cut off.
+A header line identifies the framing; each record has a checksum. Everything from the first incomplete record on was
+being written when the build ended, and is cut off.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HEAD = struct.Struct("<32sqqqq32sIq")  # the fields of a record, then the lengths of name and chunk
-_BUFFER = 2**18  # bytes that a kill may lose: less than a second's work
+_BUFFER = 2**18  # bytes that a kill may lose: less than a second of work
 _CRC = struct.Struct("<I")
 
 
@@ -23,18 +23,18 @@ class Record(NamedTuple):
     """A framed sample.
 
     Attributes:
-        name: The sample's id.
-        source: What it was framed from: :meth:`plifctl.data.datasets.base.RawDataset.source`.
-        n_raw: Events read.
-        n_events: Events framed.
-        n_frames: Frames that hold events or lie before one that does; the rest is padding.
-        duration_us: Time from its first framed event to the last, µs.
-        digest: sha256 over its frames.
+        name: Id of the sample.
+        source_digest: Digest of its raw data: :meth:`plifctl.data.datasets.base.RawDataset.source_digest`.
+        n_raw: Number of its events in the file.
+        n_events: Number of events framed.
+        n_frames: Number of frames without the padding at the end.
+        duration_us: Time from the first framed event to the last, µs.
+        digest: sha256 over the frames.
         chunk: See :func:`plifctl.cache.chunks.encode`.
     """
 
     name: str
-    source: bytes
+    source_digest: bytes
     n_raw: int
     n_events: int
     n_frames: int
@@ -43,7 +43,7 @@ class Record(NamedTuple):
     chunk: bytes
 
     def packed(self) -> tuple[bytes, bytes, bytes]:
-        """Returns what is written of it: its head with its name, its chunk, their checksum."""
+        """Returns the record as written: head and name, chunk, their checksum."""
         name = self.name.encode("utf-8", "surrogateescape")
         head = _HEAD.pack(*self[1:-1], len(name), len(self.chunk)) + name
         return head, self.chunk, _CRC.pack(zlib.crc32(self.chunk, zlib.crc32(head)))
@@ -54,41 +54,41 @@ class Journal:
 
     Args:
         path: The file; the caller holds the build's lock.
-        identity: What the samples are of, as JSON. Records of anything else are dropped.
+        identity: What the samples depend on besides the raw data, as JSON; records of another identity are dropped.
 
     Attributes:
-        sources: What each sample that is there was framed from, by id.
+        source_digests: Source digest of each sample in the journal, by id.
         nbytes: Size of the file.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self._head = identity.encode("utf-8", "surrogateescape") + b"\n"
-        self.sources: dict[str, bytes] = {}
+        self.source_digests: dict[str, bytes] = {}
         self.nbytes = len(self._head)
         path.touch()
         self._file = path.open("r+b", buffering=_BUFFER)
         for record in self.records():
-            self._note(record)
-        self._file.write(self._head)  # what is there already, or of something else
+            self._count(record)
+        self._file.write(self._head)  # replaces the header of another identity
         self._file.truncate(self.nbytes)
         self._file.seek(self.nbytes)
 
     def append(self, records: list[Record]) -> None:
-        """Adds records; of several of one id the last counts."""
+        """Appends records; of several with one id the last counts."""
         self._file.write(b"".join(part for record in records for part in record.packed()))
         for record in records:
-            self._note(record)
+            self._count(record)
 
     def records(self) -> Iterator[Record]:
-        """Yields every record that is whole, in the order they were added."""
+        """Yields the complete records in the order they were added."""
         self.flush()
         with self.path.open("rb") as file:
             if file.readline() != self._head:
                 return
             size = os.fstat(file.fileno()).st_size
             while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                source, n_raw, n_events, n_frames, duration_us, digest, named, length = _HEAD.unpack(head)
+                source_digest, n_raw, n_events, n_frames, duration_us, digest, named, length = _HEAD.unpack(head)
                 if not 0 <= named + length <= size:
                     return
                 name, chunk, checksum = file.read(named), file.read(length), file.read(_CRC.size)
@@ -96,7 +96,7 @@ class Journal:
                     return
                 yield Record(
                     name.decode("utf-8", "surrogateescape"),
-                    source,
+                    source_digest,
                     n_raw,
                     n_events,
                     n_frames,
@@ -106,16 +106,16 @@ class Journal:
                 )
 
     def flush(self) -> None:
-        """Hands to the system what was added: from then on a kill does not lose it."""
+        """Writes buffered records to the file, where a kill does not lose them."""
         self._file.flush()
 
     def close(self, *, keep: bool) -> None:
-        """Ends writing; removes the file unless it is to be taken up again."""
-        with suppress(OSError):  # a full disk refuses again
+        """Closes the file; removes it unless ``keep``."""
+        with suppress(OSError):  # a full disk fails again
             self._file.close()
         if not keep:
             self.path.unlink(missing_ok=True)
 
-    def _note(self, record: Record) -> None:
-        self.sources[record.name] = record.source
+    def _count(self, record: Record) -> None:
+        self.source_digests[record.name] = record.source_digest
         self.nbytes += _HEAD.size + len(record.name.encode("utf-8", "surrogateescape")) + len(record.chunk) + _CRC.size

@@ -1,4 +1,4 @@
-"""What a cache's numbers depend on."""
+"""The key of a cache: everything that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plifctl.data.transforms import transforms_version
 
 @dataclass(frozen=True)
 class CacheKey:
-    """What a cache's numbers depend on, as JSON values. Not workers, compression, host or time."""
+    """Everything that the numbers of a cache depend on, as JSON values; not workers, compression, host or time."""
 
     fields: Mapping[str, Any]
 
@@ -28,17 +28,17 @@ class CacheKey:
         return digest_of(dict(self.fields))
 
     def path(self, cache_dir: Path) -> Path:
-        """Returns where the cache of this key belongs."""
-        return cache_dir / str(self.fields["dataset"]) / f"{readable(self.fields)}-{self.digest[:12]}.h5"
+        """Returns the path of the cache with this key."""
+        return cache_dir / str(self.fields["dataset"]) / f"{framing_label(self.fields)}-{self.digest[:12]}.h5"
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """The part that is known without the raw data: what :func:`raw_independent_key` gives."""
+    def raw_independent(self) -> dict[str, Any]:
+        """The part that is known without the raw data, as :func:`raw_independent_key` returns it."""
         return {name: value for name, value in self.fields.items() if name not in ("raw", "decoders")}
 
 
-def readable(fields: Mapping[str, Any]) -> str:
-    """Returns how the recordings of a key, or of a recipe, are cut, in a word; ``images`` of images."""
+def framing_label(fields: Mapping[str, Any]) -> str:
+    """Returns a short label of a key's framing, such as ``T20-number`` or ``10000us``; ``images`` for images."""
     frames, T = fields["frames"], fields["T"]
     if frames is None:
         return "images"
@@ -63,9 +63,9 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
 
 
 def key_of(raw: EventDataset | ImageDataset) -> CacheKey:
-    """Returns the key of the cache that ``raw`` gives.
+    """Returns the key of the cache that is built from ``raw``.
 
-    Decoders that have changed since 0.1.0 are in the key of what they read, so that no other cache is orphaned.
+    Decoders that have changed since 0.1.0 are in the keys of what they read only, so that all other caches stay valid.
     """
     raised = raised_versions(raw.formats_read())
     decoders = {"decoders": raised} if raised else {}
@@ -73,17 +73,17 @@ def key_of(raw: EventDataset | ImageDataset) -> CacheKey:
 
 
 def differences(wanted: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What a key has, and what was wanted, by field; raw data count only where ``wanted`` names them."""
+    """Returns the fields that differ, found and wanted values; raw data are compared only if ``wanted`` names them."""
     want, has = flatten(wanted), flatten(fields)
     if "raw" not in want:
         has = {name: value for name, value in has.items() if name != "raw" and not name.startswith("decoders.")}
     return {name: (has.get(name), want.get(name)) for name in {**want, **has} if has.get(name) != want.get(name)}
 
 
-def said(found: Mapping[str, tuple[Any, Any]]) -> str:
-    """Returns :func:`differences` as a sentence."""
-    return ", ".join(f"{name} is {_shown(has)}, wanted {_shown(want)}" for name, (has, want) in found.items())
+def describe_differences(found: Mapping[str, tuple[Any, Any]]) -> str:
+    """Returns what :func:`differences` found, as text for a message."""
+    return ", ".join(f"{name} is {_text(has)}, expected {_text(want)}" for name, (has, want) in found.items())
 
 
-def _shown(value: Any) -> str:
+def _text(value: Any) -> str:
     return "not set" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""plifctl cache: look after caches."""
+"""plifctl cache: looks after caches."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from plifctl import paths
 from plifctl.cli import console, options
 from plifctl.config.choices import ExportTarget
 from plifctl.data.source import DEFAULT_WORKERS
-from plifctl.errors import CacheError, CorruptCacheError, UsageError
 
 if TYPE_CHECKING:
-    from plifctl.cache import Cache
     from plifctl.cache.catalogue import Entry
+    from plifctl.pipeline.caches import Removal
 
 
 def _names(incomplete: str) -> list[str]:
@@ -26,9 +25,11 @@ def _names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-_NAME = "A cache: its path, or the beginning of DATASET/NAME, NAME or its hash that no other has."
+_NAME = "Cache: path, or a unique beginning of DATASET/NAME, NAME or its hash."
+_NAMES = "Caches: paths, or unique beginnings of DATASET/NAME, NAME or its hash."
 CacheName = Annotated[str, typer.Argument(help=_NAME, autocompletion=_names)]
-CacheNames = Annotated[list[str] | None, typer.Argument(help=_NAME + " Several may be named.", autocompletion=_names)]
+CacheNames = Annotated[list[str], typer.Argument(help=_NAMES, autocompletion=_names)]
+OptionalCacheNames = Annotated[list[str] | None, typer.Argument(help=_NAMES, autocompletion=_names)]
 
 
 def register(app: typer.Typer) -> None:
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
 
 
 def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False) -> None:
-    """List caches, unfinished builds, and what is neither.
+    """List caches, unfinished builds, and other HDF5 files in the cache directory.
 
     Example: plifctl cache ls
     """
@@ -53,7 +54,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
     if as_json:
         console.emit_json([_tree(entry) for entry in entries])
     elif not entries:
-        console.note(f"none in {folder}; plifctl prepare makes one")
+        console.note(f"no caches in {folder}; plifctl prepare builds one")
     else:
         rows = [_row(entry) for entry in entries]
         console.emit_table(("cache", "samples", "MB", "age", "frames, choices, source"), rows)
@@ -63,20 +64,22 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
 def show(
     name: CacheName,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Draw histograms to this file (.png), too.", show_default=False)
+        Path | None, typer.Option("--out", help="Write histograms to this file, too (.png).", show_default=False)
     ] = None,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show what a cache was made of, and statistics of its samples.
+    """Show what a cache was built from, and statistics of its samples.
 
     Example: plifctl cache show gesture/T20
     """
     from plifctl.cli.statistics import print_statistics
     from plifctl.config.base import flatten
+    from plifctl.pipeline.caches import open_named_cache
     from plifctl.pipeline.inspect import describe_cache
 
-    found = describe_cache(_opened(name, cache_dir), out, console.bar)
+    cache = open_named_cache(name, options.existing_cache_dir(cache_dir))
+    found = describe_cache(cache, out, console.bar)
     if out is not None:
         console.note(f"written: {out}")
     if as_json:
@@ -89,99 +92,82 @@ def show(
 
 
 def verify(
-    names: CacheNames = None,
+    names: OptionalCacheNames = None,
     raw: Annotated[
         Path | None,
-        typer.Option("--raw", help="Read these raw data in full, too: do they give the key that the cache has?"),
+        typer.Option("--raw", help="Read these raw data too, and compare their key with that of the cache."),
     ] = None,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Read caches from the first byte to the last: all of them, or those named.
+    """Read caches completely and compare all their checksums: all caches, or those named.
 
-    Exit code 1 where anything is not as it was written.
+    Exit code 1 if any is damaged.
 
     Example: plifctl cache verify
     """
-    from plifctl.cache.catalogue import list_caches, select, verify_cache
+    from plifctl.pipeline.caches import verify_caches
 
     folder = options.existing_cache_dir(cache_dir)
-    entries = list_caches(folder)
-    chosen = [select(entries, name, folder) for name in names] if names else entries
-    if raw is not None and len({entry.path.parent for entry in chosen if entry.state == "whole"}) > 1:
-        raise UsageError("--raw holds one data set", hint="name its caches: plifctl cache verify NAME … --raw DIR")
     found = {}
-    for entry in chosen:
-        if entry.state not in ("whole", "unreadable"):
-            if names:
-                raise UsageError(f"{entry.name}: {entry.state}, there is nothing to verify")
-            console.note(f"{entry.name}: {entry.state}, passed over")
-            continue
-        try:
-            with console.bar(f"verifying {entry.name}", "samples") as bar:
-                problems = verify_cache(entry.path, bar.update)
-        except FileNotFoundError:
-            if entry.path.exists():
-                raise
-            console.note(f"{entry.name}: removed meanwhile")
-            continue
-        if raw is not None and not problems:
-            problems = _against_raw(entry, raw, folder)
-        found[entry.name] = problems
+    for name, problems in verify_caches(names or [], folder, raw=raw, progress=console.bar):
+        found[name] = problems
         if not as_json:
-            console.emit_verdict(entry.name, problems)
+            console.emit_verdict(name, problems)
     if as_json:
         console.emit_json(found)
     elif not found:
         console.note(f"no caches in {folder}")
     if any(found.values()):
         damaged = sum(map(bool, found.values()))
-        console.note(f"{damaged} of {len(found)} damaged; plifctl prepare … --force builds one again")
+        console.note(f"{damaged} of {len(found)} damaged; to build a cache again: plifctl prepare … --force")
         raise typer.Exit(1)
 
 
 def diff(
     first: CacheName, second: CacheName, cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Say where two caches differ: in what they were made of, and sample by sample.
+    """Show where two caches differ: in what they were built from, and sample by sample.
 
-    Exit code 1 where they do.
+    Exit code 1 if they differ.
 
     Example: plifctl cache diff gesture/T20-number-1 gesture/T20-time
     """
     from plifctl.cache.catalogue import compare_caches
+    from plifctl.pipeline.caches import open_named_cache
 
-    caches = [_opened(name, cache_dir) for name in (first, second)]
+    caches = [open_named_cache(name, options.existing_cache_dir(cache_dir)) for name in (first, second)]
     found = compare_caches(*caches)
-    same_content = not any(found[what] for what in ("only_in_first", "only_in_second", "different"))
+    same_content = not any(found[part] for part in ("only_in_first", "only_in_second", "different"))
     if as_json:
         console.emit_json({**found, "same_content": same_content})
     else:
-        for name, (was, now) in found["key"].items():
-            console.emit(f"{name}: {_text(was)} | {_text(now)}")
+        for field, (ours, theirs) in found["key"].items():
+            console.emit(f"{field}: {_text(ours)} | {_text(theirs)}")
         common = len(caches[0].sample_ids) - len(found["only_in_first"])
-        console.emit(f"{len(found['different'])} of {common} common samples differ{_some(found['different'])}")
-        for number, what in (("first", "only_in_first"), ("second", "only_in_second")):
-            if found[what]:
-                console.emit(f"{len(found[what])} samples only in the {number}{_some(found[what])}")
+        console.emit(f"{len(found['different'])} of {common} common samples differ{_first_few(found['different'])}")
+        for number, part in (("first", "only_in_first"), ("second", "only_in_second")):
+            if found[part]:
+                console.emit(f"{len(found[part])} samples only in the {number}{_first_few(found[part])}")
     if not same_content or found["key"]:
         raise typer.Exit(1)
 
 
 def export(
     name: CacheName,
-    to: Annotated[ExportTarget, typer.Option("--to", help="For which tool.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; it must not be there yet, or be empty.")],
+    to: Annotated[ExportTarget, typer.Option("--to", help="Tool that reads the files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; must be new or empty.")],
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Write a cache's samples as files that other tools read.
+    """Write the samples of a cache as files for another tool.
 
     Example: plifctl cache export gesture/T20 --to spikingjelly --out ~/DVS128Gesture
     """
     from plifctl.cache.export import export_cache
+    from plifctl.pipeline.caches import open_named_cache
 
-    cache = _opened(name, cache_dir)
+    cache = open_named_cache(name, options.existing_cache_dir(cache_dir))
     with console.bar(f"writing {out}", "samples") as bar:
         exported = export_cache(cache, to, out, progress=bar.update, workers=DEFAULT_WORKERS)
     if as_json:
@@ -192,7 +178,7 @@ def export(
 
 
 def rm(
-    names: Annotated[list[str], typer.Argument(help=_NAME + " Several may be named.", autocompletion=_names)],
+    names: CacheNames,
     dry_run: options.DryRunOption = False,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
@@ -201,91 +187,47 @@ def rm(
 
     Example: plifctl cache rm gesture/T20-time
     """
-    from plifctl.cache.catalogue import list_caches, select
+    from plifctl.pipeline.caches import named_removals
 
-    folder = options.existing_cache_dir(cache_dir)
-    entries = list_caches(folder)
-    chosen = {entry.path: (entry, "named") for entry in (select(entries, name, folder) for name in names)}
-    _remove(list(chosen.values()), dry_run, as_json, pass_over_busy=False)
+    _remove(named_removals(names, options.existing_cache_dir(cache_dir)), dry_run, as_json, skip_busy=False)
 
 
 def prune(
     older_than: Annotated[
-        float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Remove older caches, too.")
+        float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Also remove caches built earlier.")
     ] = None,
     dry_run: options.DryRunOption = False,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Remove unfinished builds, what cannot be read, and caches of other versions, which nothing takes any more.
+    """Remove unfinished builds, unreadable caches, and outdated caches, which are no longer used.
 
     Example: plifctl cache prune --older-than 90 --dry-run
     """
-    from plifctl.cache.catalogue import removable
-
-    _remove(
-        removable(options.existing_cache_dir(cache_dir), older_than_days=older_than),
-        dry_run,
-        as_json,
-        pass_over_busy=True,
-    )
-
-
-def _remove(chosen: list[tuple[Entry, str]], dry_run: bool, as_json: bool, *, pass_over_busy: bool) -> None:
-    from plifctl.cache.catalogue import remove_cache
-
-    gone: list[tuple[Entry, str]] = []
-    for entry, why in chosen:
-        try:
-            if not dry_run:
-                remove_cache(entry)
-        except CacheError as busy:
-            if not pass_over_busy:
-                raise
-            console.note(str(busy))
-            continue
-        gone.append((entry, why))
-        if not as_json:
-            console.emit(f"{'would be removed' if dry_run else 'removed'}: {entry.name} ({why})")
-    total = sum(entry.nbytes for entry, _ in gone)
-    if as_json:
-        removed = [{"name": entry.name, "why": why, "bytes": entry.nbytes} for entry, why in gone]
-        console.emit_json({"removed": removed, "bytes": total, "dry_run": dry_run})
-    else:
-        console.emit(f"{len(gone)} {'would be removed' if dry_run else 'removed'}, {total / 1e6:,.1f} MB")
-
-
-def _opened(name: str, cache_dir: Path | None) -> Cache:
-    from plifctl.cache import Cache
-    from plifctl.cache.catalogue import list_caches, select
+    from plifctl.cache.catalogue import removable_entries
 
     folder = options.existing_cache_dir(cache_dir)
-    entry = select(list_caches(folder), name, folder)
-    if entry.state == "unfinished":
-        raise CorruptCacheError(f"{entry.path}: an unfinished build", hint="type its plifctl prepare again: it goes on")
-    return Cache(entry.path)
+    _remove(removable_entries(folder, older_than_days=older_than), dry_run, as_json, skip_busy=True)
 
 
-def _against_raw(entry: Entry, raw: Path, cache_dir: Path) -> list[str]:
-    """Reads raw data in full, whatever is remembered of them, and compares the key they give."""
-    from plifctl.cache import Cache, key_of
-    from plifctl.cache.key import differences, said
-    from plifctl.config.dataset import FramesSpec, Framing
-    from plifctl.data.source import RawSource
-    from plifctl.pipeline.prepare import open_raw_reported
+def _remove(removals: list[Removal], dry_run: bool, as_json: bool, *, skip_busy: bool) -> None:
+    from plifctl.pipeline.caches import remove_caches
 
-    fields = Cache(entry.path).key.fields
-    framing = Framing(
-        dataset=options.registry().dataset(fields["dataset"]).dataset,
-        frames=FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
-    ).with_T(fields["T"])
-    source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
-    found = differences(fields, key_of(open_raw_reported(framing, source, console.bar)).fields)
-    return [f"{raw} gives another cache: {said(found)}"] if found else []
+    verb = "would be removed" if dry_run else "removed"
+    removed: list[dict[str, Any]] = []
+    for entry, reason in remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy):
+        removed.append({"name": entry.name, "why": reason, "bytes": entry.nbytes})
+        if not as_json:
+            console.emit(f"{verb}: {entry.name} ({reason})")
+    total = sum(entry["bytes"] for entry in removed)
+    if as_json:
+        console.emit_json({"removed": removed, "bytes": total, "dry_run": dry_run})
+    else:
+        console.emit(f"{len(removed)} {verb}, {total / 1e6:,.1f} MB")
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
-    about: list[str] = [] if entry.state == "whole" else [entry.state]
+    about: list[str] = [] if entry.state == "ok" else [entry.state.replace("-", " ")]
     if entry.fields is not None:
         about += ["×".join(map(str, entry.shape[1:])), _choices(entry.fields["frames"] or {})]
         about += ["verified" if entry.verified else "unverified", "" if entry.complete else "INCOMPLETE"]
@@ -295,9 +237,9 @@ def _row(entry: Entry) -> tuple[object, ...]:
 
 
 def _choices(frames: Mapping[str, Any]) -> str:
-    """What was chosen in framing, but for what the cache's name says."""
-    named = ("slicing", "duration_us", "transforms")
-    parts = [str(value) for name, value in frames.items() if name not in named and value not in (None, "refuse")]
+    """Returns the choices of a framing that the name of its cache does not show."""
+    in_name = ("slicing", "duration_us", "transforms")
+    parts = [str(value) for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
     return ", ".join([*parts, *(transform["name"] for transform in frames.get("transforms", ()))])
 
 
@@ -316,7 +258,7 @@ def _tree(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _some(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     return f": {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 

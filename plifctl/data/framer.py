@@ -1,4 +1,4 @@
-"""From one recording to its frames, as a framing says: decode, select, transform, count."""
+"""From one recording to its frames, by a framing: decode, select, transform, count."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy as np
 from plifctl.config.dataset import Framing
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import decode_any
-from plifctl.data.frames import inside, integrate_frames, slices_of_duration
+from plifctl.data.frames import count_slices, drop_outside, integrate_frames
 from plifctl.data.transforms import apply_transforms
 
 
 def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
-    """Decodes a recording of any known format, with the framing's choices for formats that have some.
+    """Decodes a recording of any known format, with the framing's choices where the format has some.
 
     Args:
-        framing: Of an event data set.
+        framing: The framing of an event data set.
         data: The file.
         where: Its name, for messages.
 
@@ -30,17 +30,17 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
 
 
 def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
-    """Returns the events that are framed: those on the sensor where others are dropped, after the transforms.
+    """Returns the events that are framed: after the transforms, and after dropping those outside if the framing does.
 
     Args:
-        framing: Of an event data set.
-        events: Of one sample, sorted by time.
+        framing: The framing of an event data set.
+        events: Events of one sample, sorted by t.
         sample_id: Seeds the random transforms, together with the framing's seed.
     """
     frames, sensor = framing.frames, framing.dataset.shape
     assert frames is not None
     if frames.outside_events == "drop":
-        events = inside(events, *sensor)
+        events = drop_outside(events, *sensor)
     if not frames.transforms:
         return events
     transformed = apply_transforms(
@@ -61,8 +61,8 @@ def count_frames(
     """Counts the selected events of a sample into frames.
 
     Args:
-        framing: Of an event data set.
-        events: As :func:`select_events` returns them.
+        framing: The framing of an event data set.
+        events: Events as :func:`select_events` returns them.
         T: Number of frames; None: the framing's, or with slices of a fixed duration as many as the events fill.
         dtype: Type of the counts.
         out: Array that the frames are written to; None: a new one.
@@ -81,7 +81,7 @@ def count_frames(
     steps = T or framing.T
     if steps is None:
         assert duration_us is not None
-        steps = slices_of_duration(events["t"], duration_us)
+        steps = count_slices(events["t"], duration_us)
     return integrate_frames(
         events,
         steps,

@@ -1,4 +1,4 @@
-"""Events to frames: Eq. S1 and its variants."""
+"""Frames from events: Eq. S1 and its variants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ INTEGRATOR_VERSION = 1
 
 
 class CountOverflow(ValueError):
-    """More events in a pixel than the frames' type holds.
+    """More events in a pixel than the type of the frames can count.
 
     Args:
         count: The largest count.
@@ -25,21 +25,21 @@ class CountOverflow(ValueError):
 
 
 def slice_edges(t: np.ndarray, T: int, slicing: Slicing, *, duration_us: int | None = None) -> np.ndarray:
-    """Returns where the T slices begin and end.
+    """Returns the edges of the T slices of a sample.
 
     Args:
         t: Times of the N events, int64 µs, ascending.
         T: Number of slices.
-        slicing: ``number``: edge j is ⌊N·j/T⌋. ``number-remainder``: ⌊N/T⌋·j, the last slice takes the rest.
-            ``time``: slice j holds (t − t_first)·T // (t_last − t_first) = j; the last holds t_last too.
-            Events of one single time are all in slice 0. ``duration``: slice j holds
-            (t − t_first) // duration_us = j; T has to be :func:`slices_of_duration` at least.
+        slicing: ``number``: edge j is ⌊N·j/T⌋. ``number-remainder``: ⌊N/T⌋·j, and the last slice contains the rest.
+            ``time``: slice j contains (t − t_first)·T // (t_last − t_first) = j; the last one also t_last.
+            Events that all have one time are in slice 0. ``duration``: slice j contains
+            (t − t_first) // duration_us = j; T must be at least :func:`count_slices`.
         duration_us: Length of a slice, µs; of ``duration`` only.
 
     Returns:
         Edges int64 ``[T + 1]``: slice j is events edges[j] to edges[j + 1]; slices may be empty.
 
-    Source: Eq. S1; ``number-remainder`` is the published code's rule.
+    Source: Eq. S1; ``number-remainder`` is the rule of the authors' code.
 
     Example:
         >>> slice_edges(np.arange(10), 3, "number").tolist()
@@ -54,18 +54,18 @@ def slice_edges(t: np.ndarray, T: int, slicing: Slicing, *, duration_us: int | N
     elif slicing == "duration":
         assert duration_us is not None
         edges = np.searchsorted(t, t[0] + duration_us * j) if n else j * 0
-        assert edges[T] == n, f"{T} slices of {duration_us} µs do not hold all events"
+        assert edges[T] == n, f"{T} slices of {duration_us} µs do not contain all events"
     else:
         span = int(t[-1] - t[0]) if n else 0
-        # slice j begins at t_first + ⌈span·j/T⌉; whole and rest apart, as span·j may exceed 63 bits
-        whole, rest = divmod(span, T)
-        edges = np.searchsorted(t, t[0] + whole * j - (-rest * j // T)) if span else np.where(j > 0, n, 0)
+        # slice j begins at t_first + ⌈span·j/T⌉; by quotient and remainder, since span·j may exceed 63 bits
+        quotient, remainder = divmod(span, T)
+        edges = np.searchsorted(t, t[0] + quotient * j - (-remainder * j // T)) if span else np.where(j > 0, n, 0)
     edges[T] = n
     return edges.astype(np.int64)
 
 
-def slices_of_duration(t: np.ndarray, duration_us: int) -> int:
-    """Returns how many slices of ``duration_us`` hold all events, whose times ``t`` (int64 µs) ascend; at least 1."""
+def count_slices(t: np.ndarray, duration_us: int) -> int:
+    """Returns how many slices of ``duration_us`` the events fill, whose times ``t`` (int64 µs) ascend; at least 1."""
     return int(t[-1] - t[0]) // duration_us + 1 if len(t) else 1
 
 
@@ -92,8 +92,8 @@ def integrate_frames(
         width: Columns of the sensor.
         polarities: 2, or 1 where polarities were merged.
         duration_us: See :func:`slice_edges`.
-        dtype: Of the counts.
-        out: Room for the frames, written over; memory that is used again is faster than new memory.
+        dtype: Type of the counts.
+        out: Array that the frames are written to; reusing memory is faster than allocating it. None: a new one.
         where: Name of the recording, for messages.
 
     Returns:
@@ -120,9 +120,9 @@ def integrate_frames(
         raise DamagedFileError(
             f"{where}: event {outside} of {len(t)} is at x={x[outside]}, y={y[outside]}, polarity {p[outside]}, "
             f"outside the sensor of {width}×{height}",
-            hint="frames.outside_events=drop leaves such events out and counts them",
+            hint="to leave such events out and count them: add --set frames.outside_events=drop",
         )
-    if counted != len(t):  # a count went round
+    if counted != len(t):  # a count overflowed
         larger = np.zeros(frames.shape, np.uint64)
         count_events(x, y, p, edges, height, width, larger)
         if larger.max() <= np.iinfo(dtype).max:
@@ -131,7 +131,7 @@ def integrate_frames(
     return out
 
 
-def inside(events: Events, polarities: int, height: int, width: int) -> Events:
-    """Returns the events that lie on the sensor."""
+def drop_outside(events: Events, polarities: int, height: int, width: int) -> Events:
+    """Returns the events on the sensor, without those outside."""
     x, y = events["x"], events["y"]
     return events[(x >= 0) & (x < width) & (y >= 0) & (y < height) & (events["p"] < polarities)]

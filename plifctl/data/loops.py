@@ -1,4 +1,4 @@
-"""The loops over events, compiled. Imported where events are at hand, since numba takes a while to import."""
+"""The loops over events, compiled. Imported only when events are to be processed: numba takes a while to import."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import numpy as np
 from plifctl.jit import compiled
 
 
-def load() -> None:
-    """Loads, or compiles, what frames events. At its first call that takes a while: better while files are read."""
-    none = [np.empty(0, kind) for kind in (np.int64, np.int16, np.int16, np.uint8)]
-    count_events(*none[1:], np.zeros(2, np.int64), 1, 1, np.zeros((1, 2), np.uint8))
+def warm_up() -> None:
+    """Loads the loop that counts events, or compiles it, which takes a while; called while files are read."""
+    x, y, p = np.empty(0, np.int16), np.empty(0, np.int16), np.empty(0, np.uint8)
+    count_events(x, y, p, np.zeros(2, np.int64), 1, 1, np.zeros((1, 2), np.uint8))
 
 
 @compiled()
 def count_events(x, y, p, edges, height, width, frames):  # type: ignore[no-untyped-def]
-    """Adds events [edges[j], edges[j + 1]) to ``frames[j]``, zeros ``[T, P·height·width]``; counts may wrap.
+    """Adds events [edges[j], edges[j + 1]) to ``frames[j]``, zeros ``[T, P·height·width]``; counts may overflow.
 
-    Of some events at once the cells are computed and checked, in a loop without a branch; then they are counted.
+    The cells of a block of events are computed and checked in a loop without branches, then they are counted.
 
     Returns:
-        The index of the first event outside the sensor, −1 where there is none; the sum of all counts, which is less
-        than the number of events where one has wrapped.
+        The index of the first event outside the sensor, −1 if there is none; the sum of all counts, which is less than
+        the number of events if one has overflowed.
     """
     columns, rows, plane = np.uint32(width), np.uint32(height), np.uint32(height * width)
     polarities = np.uint32(frames.shape[1] // (height * width))
@@ -33,7 +33,7 @@ def count_events(x, y, p, edges, height, width, frames):  # type: ignore[no-unty
             xs, ys, ps = x[start:stop], y[start:stop], p[start:stop]
             outside = np.uint32(0)
             for i in range(stop - start):
-                column, row = np.uint32(np.uint16(xs[i])), np.uint32(np.uint16(ys[i]))  # the negative become large
+                column, row = np.uint32(np.uint16(xs[i])), np.uint32(np.uint16(ys[i]))  # negative values become large
                 polarity = np.uint32(ps[i])
                 outside |= np.uint32((column >= columns) | (row >= rows) | (polarity >= polarities))
                 cells[i] = polarity * plane + row * columns + column
@@ -55,15 +55,15 @@ def count_events(x, y, p, edges, height, width, frames):  # type: ignore[no-unty
 def decode_words(words, packets, t, x, y, p):  # type: ignore[no-untyped-def]
     """AEDAT 3.1: decodes the words, uint32, of packets ``[n, 3]``: index of the first word, events, overflow count.
 
-    The loop has no branch, so that it runs on several events at once.
+    The loop has no branches, so that it is vectorised.
 
     Returns:
-        Whether every event is marked valid, whether times never run back, and whether no time is negative.
+        Whether every event is marked valid, whether the times ascend, and whether no time is negative.
     """
     valid, signs, n = np.uint32(1), np.uint32(0), 0
     for k in range(len(packets)):
         first, count, high = packets[k, 0], packets[k, 1], packets[k, 2] << 31
-        packet = words[first : first + 2 * count]  # an index that may be negative would cost the vectors
+        packet = words[first : first + 2 * count]  # indexing without an offset, which might be negative, is vectorised
         times, columns, rows, polarities = t[n : n + count], x[n : n + count], y[n : n + count], p[n : n + count]
         for i in range(count):
             word = packet[2 * i]
@@ -75,7 +75,7 @@ def decode_words(words, packets, t, x, y, p):  # type: ignore[no-untyped-def]
             rows[i] = (word >> np.uint32(2)) & np.uint32(0x7FFF)
             polarities[i] = (word >> np.uint32(1)) & np.uint32(1)
         n += count
-    return valid != 0, _ascends(t), signs < np.uint32(0x80000000)
+    return valid != 0, _is_ascending(t), signs < np.uint32(0x80000000)
 
 
 @compiled()
@@ -83,18 +83,18 @@ def decode_pairs(words, transposed, t, x, y, p):  # type: ignore[no-untyped-def]
     """AEDAT 2.0: decodes addresses and times, big-endian, uint32 ``[2n]``, as those of a DVS128.
 
     Returns:
-        All bits that are set in any address, and whether times never run back.
+        All bits that are set in any address, and whether the times ascend.
     """
     bits = np.uint32(0)
     for i in range(len(t)):
-        address = _swapped(words[2 * i])
+        address = _byteswap(words[2 * i])
         bits |= address
         low, high = (address >> np.uint32(1)) & np.uint32(0x7F), (address >> np.uint32(8)) & np.uint32(0x7F)
-        t[i] = _swapped(words[2 * i + 1])
+        t[i] = _byteswap(words[2 * i + 1])
         x[i] = np.uint32(127) - (high if transposed else low)
         y[i] = np.uint32(127) - low if transposed else high
         p[i] = np.uint32(1) - (address & np.uint32(1))
-    return bits, _ascends(t)
+    return bits, _is_ascending(t)
 
 
 @compiled()
@@ -102,22 +102,22 @@ def decode_atis_events(data, t, x, y, p):  # type: ignore[no-untyped-def]
     """ATIS: decodes 5 bytes an event.
 
     Returns:
-        Number of events written, without overflow marks, and whether their times never run back.
+        Number of events written, without overflow marks, and whether their times ascend.
     """
-    n, passed = 0, np.int64(0)
+    n, elapsed = 0, np.int64(0)
     for at in range(0, len(data), 5):
         if data[at + 1] == 240:  # an overflow mark
-            passed += 1 << 13
+            elapsed += 1 << 13
             continue
         high = data[at + 2]
-        t[n] = passed + ((np.int64(high & 0x7F) << 16) | (np.int64(data[at + 3]) << 8) | np.int64(data[at + 4]))
+        t[n] = elapsed + ((np.int64(high & 0x7F) << 16) | (np.int64(data[at + 3]) << 8) | np.int64(data[at + 4]))
         x[n], y[n], p[n] = data[at], data[at + 1], high >> 7
         n += 1
-    return n, _ascends(t[:n])
+    return n, _is_ascending(t[:n])
 
 
 @compiled()
-def _ascends(t):  # type: ignore[no-untyped-def]
+def _is_ascending(t):  # type: ignore[no-untyped-def]
     ascending = True
     for i in range(1, len(t)):
         ascending &= t[i] >= t[i - 1]
@@ -125,6 +125,6 @@ def _ascends(t):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _swapped(word):  # type: ignore[no-untyped-def]
+def _byteswap(word):  # type: ignore[no-untyped-def]
     low = (word >> np.uint32(24)) | ((word >> np.uint32(8)) & np.uint32(0xFF00))
     return np.uint32(low | ((word << np.uint32(8)) & np.uint32(0xFF0000)) | (word << np.uint32(24)))

@@ -1,7 +1,7 @@
-"""Where raw data lie: a folder, a zip, a tar.gz or a single file, all read as members (name, content).
+"""Containers of raw data: a folder, a zip, a tar.gz or a single file, all read as members (name, content).
 
 Nothing is unpacked to disk. A member's logical name is the part of its path that the data set defines
-(``Train/3/00041.bin``), so that an archive and its extracted folder hold the same members.
+(``Train/3/00041.bin``), so that an archive and its extracted folder contain the same members.
 """
 
 from __future__ import annotations
@@ -31,13 +31,16 @@ from isal import igzip, isal_zlib
 from plifctl import files
 from plifctl.data.formats.detect import format_of
 from plifctl.data.thread_map import ordered_map
-from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, implausible
+from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
 from plifctl.errors import DamagedFileError, MachineError, RawDataError
 
-Told = Callable[[int], None]
-"""Is told how many bytes more were read from the disk."""
+OnRead = Callable[[int], None]
+"""Called with the number of bytes that were read since the last call."""
 
-_UNREADABLE = (
+OnMember = Callable[[str, bytes, str], None]
+"""Called with name, content and sha256 of a member, in a thread."""
+
+_ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -45,23 +48,24 @@ _UNREADABLE = (
     struct.error,
     isal_zlib.error,
     EOFError,
-    RuntimeError,  # of an encrypted zip, or one packed in a way that Python does not know
-    TypeError,  # of some damaged tar headers
+    RuntimeError,  # an encrypted zip, or a compression method that Python does not know
+    TypeError,  # some damaged tar headers
 )
-_TEXT_LIMIT = 2**16
+_MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
-_SURVEY_VERSION = 2  # raised when a survey holds more than before
+_SURVEY_VERSION = 2  # raised when a survey contains more than before
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one reading of a storage found.
+    """The members that one reading of a storage found.
 
     Attributes:
-        md5s: Checksums to recognise the storage by: of an archive's file, of a file's content; none of a folder.
+        md5s: Checksums to compare with published ones: of an archive's file and of a packed file's content; empty for a
+            folder.
         members: sha256 of each member's content, by logical name.
         texts: Content of the small text members (``.csv``, ``.txt``), by logical name.
-        formats: Which formats the members' headers name.
+        formats: Formats that the members' headers name.
     """
 
     md5s: list[str] = field(default_factory=list)
@@ -71,17 +75,27 @@ class Survey:
 
     @property
     def digest(self) -> str:
-        """sha256 over the sorted names and contents: the same for an archive and its extracted folder."""
+        """sha256 over the sorted names and contents; the same for an archive and its extracted folder."""
         lines = "".join(f"{name}\0{content}\n" for name, content in sorted(self.members.items()))
         return hashlib.sha256(os.fsencode(lines)).hexdigest()
 
 
+class _MemberSurvey(NamedTuple):
+    """Name, sha256 and header's format of a member; the md5 of a packed file's content; the text of a list."""
+
+    name: str
+    digest: str
+    format: str | None
+    md5: str | None
+    text: str | None
+
+
 class Member(NamedTuple):
-    """A part of a storage.
+    """A member of a storage.
 
     Attributes:
         name: Its logical name.
-        nbytes: Its size, as stored.
+        nbytes: Its size as stored.
         load: Returns its content; may be called in any thread. Raises as :meth:`Storage.members`.
     """
 
@@ -91,24 +105,24 @@ class Member(NamedTuple):
 
 
 class Storage:
-    """One place that holds members of a data set.
+    """A folder, archive or file that contains members of a data set.
 
     Args:
         path: A folder, an archive (``.zip``, ``.tar.gz``, ``.tgz``, ``.tar``), or a file, plain or ``.gz``.
-        pattern: Finds a member's logical name, its group 1, at the end of a path; what doesn't match is no member.
+        pattern: Its group 1 is the logical name at the end of a member's path; other files are not members.
     """
 
     def __init__(self, path: Path, pattern: re.Pattern[str]) -> None:
         self.path, self.pattern = path, pattern
 
     def members(self) -> Iterator[Member]:
-        """Yields each member, in the order they are stored.
+        """Yields each member, in storage order.
 
         Raises:
-            DamagedFileError: The archive cannot be read, or holds a path that leads outside it.
-            RawDataError: A file is gone.
+            DamagedFileError: The archive cannot be read, or contains a path that leads outside it.
+            RawDataError: A file has been removed.
         """
-        with self._errors_named():
+        with self._raw_errors():
             if self.path.is_dir():
                 yield from self._folder()
             elif self.path.suffix == ".zip":
@@ -119,159 +133,160 @@ class Storage:
                 yield self._file()
 
     def nbytes(self) -> int:
-        """Returns how many bytes :meth:`survey` reads."""
-        with self._errors_named():
+        """Returns the number of bytes that :meth:`survey` reads."""
+        with self._raw_errors():
             if self.path.is_dir():
                 return sum(file.nbytes for file in self._files)
             return self.path.stat().st_size
 
     def survey(
         self,
-        notes: Path | None = None,
-        told: Told = lambda count: None,
+        survey_dir: Path | None = None,
+        on_read: OnRead = lambda count: None,
         *,
         workers: int = 1,
-        visit: Callable[[str, bytes, str], None] = lambda name, content, digest: None,
+        on_member: OnMember = lambda name, content, digest: None,
     ) -> Survey:
-        """Reads everything once, unless it is known.
+        """Reads every member once, unless a saved survey is still valid.
 
         Args:
-            notes: A folder that remembers what was found, until the storage changes; None: remember nothing.
-            told: Told of the bytes read.
+            survey_dir: Folder where surveys are saved and looked up until the storage changes; None: neither.
+            on_read: Called with the numbers of bytes read.
             workers: Number of threads.
-            visit: Is shown name, content and sha256 of every member that is read, in a thread.
+            on_member: Called for every member that is read.
 
         Raises:
-            DamagedFileError: As :meth:`members`; two members have one name; a text is too long to be one.
+            DamagedFileError: As :meth:`members`; two members have the same name; a text member is too long.
         """
-        with self._errors_named():
-            note = _Note(self, notes) if notes is not None else None
-            known = note.read() if note is not None else None
-        if known is not None:
-            told(self.nbytes())
-            return known
-        found = Survey()
+        with self._raw_errors():
+            saved = _SavedSurvey(self, survey_dir) if survey_dir is not None else None
+            survey = saved.load() if saved is not None else None
+        if survey is not None:
+            on_read(self.nbytes())
+            return survey
+        survey = Survey()
         with self._md5_in_background() as md5s:
-            self._read_all(found, told, workers, visit)
-        found.md5s[:0] = md5s
-        if note is not None:
-            with suppress(MachineError):  # where nothing may be written, nothing is remembered
-                note.write(found)
-        return found
+            self._read_all(survey, on_read, workers, on_member)
+        survey.md5s[:0] = md5s
+        if saved is not None:
+            with suppress(MachineError):  # a read-only folder only means that the next survey reads everything again
+                saved.save(survey)
+        return survey
 
-    def _read_all(self, found: Survey, told: Told, workers: int, visit: Callable[[str, bytes, str], None]) -> None:
-        work = partial(self._surveyed, visit)
-        for name, digest, format_name, md5, text in ordered_map(work, self._told_of(told), workers):
-            if name in found.members:
-                raise DamagedFileError(f"{self.path}: two members are named {name}")
-            found.members[name] = digest
-            if md5 is not None:
-                found.md5s.append(md5)
-            if text is not None:
-                found.texts[name] = text
-            if format_name is not None and format_name not in found.formats:
-                found.formats.append(format_name)
+    def _read_all(self, found: Survey, on_read: OnRead, workers: int, on_member: OnMember) -> None:
+        work = partial(self._survey_member, on_member)
+        for member in ordered_map(work, self._members_reported(on_read), workers):
+            if member.name in found.members:
+                raise DamagedFileError(f"{self.path}: two members are named {member.name}")
+            found.members[member.name] = member.digest
+            if member.md5 is not None:
+                found.md5s.append(member.md5)
+            if member.text is not None:
+                found.texts[member.name] = member.text
+            if member.format is not None and member.format not in found.formats:
+                found.formats.append(member.format)
 
-    def _told_of(self, told: Told) -> Iterator[Member]:
+    def _members_reported(self, on_read: OnRead) -> Iterator[Member]:
         for member in self.members():
             yield member
-            told(member.nbytes)
+            on_read(member.nbytes)
 
-    def _surveyed(
-        self, visit: Callable[[str, bytes, str], None], member: Member
-    ) -> tuple[str, str, str | None, str | None, str | None]:
-        """Name and sha256 of a member; the format its header names; md5 of what was one packed file; a list's text."""
+    def _survey_member(self, on_member: OnMember, member: Member) -> _MemberSurvey:
         content = member.load()
-        format_name = format_of(content)
         digest = hashlib.sha256(content).hexdigest()
-        visit(member.name, content, digest)
+        on_member(member.name, content, digest)
         packed = self.path.suffix == ".gz" and not _is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
-        if not member.name.endswith((".csv", ".txt")):
-            return member.name, digest, format_name, md5, None
-        if len(content) > _TEXT_LIMIT:
-            raise DamagedFileError(f"{self.path}: {member.name}: {len(content)} bytes, no list is so long")
-        text = content.decode("utf-8", errors="replace").removeprefix("\ufeff")
-        return member.name, digest, format_name, md5, text
+        text = self._text_of(member.name, content) if member.name.endswith((".csv", ".txt")) else None
+        return _MemberSurvey(member.name, digest, format_of(content), md5, text)
 
-    def forget(self, notes: Path) -> None:
-        """Drops what ``notes`` remembers of this storage."""
-        _Note(self, notes).path.unlink(missing_ok=True)
+    def _text_of(self, name: str, content: bytes) -> str:
+        if len(content) > _MAX_TEXT_BYTES:
+            raise DamagedFileError(
+                f"{self.path}: {name}: {len(content)} bytes, expected a list of at most {_MAX_TEXT_BYTES}"
+            )
+        return content.decode("utf-8", errors="replace").removeprefix("\ufeff")
+
+    def forget_survey(self, survey_dir: Path) -> None:
+        """Removes the saved survey of this storage."""
+        _SavedSurvey(self, survey_dir).path.unlink(missing_ok=True)
 
     def stamp(self) -> str:
-        """Returns sha256 over names, sizes, inodes and times of change of what holds the members."""
+        """Returns sha256 over names, sizes, inodes and times of change of the files that contain the members."""
         here = [_File.of("", str(self.path), self.path.stat())] if self.path.is_file() else self._files
         lines = [f"{self.path.resolve()}\n", *(f"{file.path}\0{file.state}\n" for file in here)]
         return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
     @contextmanager
-    def _errors_named(self) -> Iterator[None]:
+    def _raw_errors(self) -> Iterator[None]:
         try:
             yield
-        except _UNREADABLE as error:  # type: ignore[misc]  # isal's stub calls its error no exception
+        except _ARCHIVE_ERRORS as error:  # type: ignore[misc]  # isal's stub does not declare its error an exception
             raise self._damaged(error) from error
         except FileNotFoundError as error:
             raise RawDataError(
-                f"{error.filename}: gone, or a link that leads nowhere", hint="is somebody else changing the folder?"
+                f"{error.filename}: removed while it was read, or a broken link",
+                hint="wait until no other program changes the folder, then type the same command again",
             ) from error
         except OSError as error:
-            # gzip and bz2 raise without a number; a zip cut at its beginning makes Python seek before it
+            # gzip and bz2 raise without an errno; a zip that lost its beginning makes Python seek to a negative offset
             if error.errno in (None, errno.EINVAL):
                 raise self._damaged(error) from error
             raise
 
     def _damaged(self, error: Exception) -> DamagedFileError:
         return DamagedFileError(
-            f"{self.path}: damaged or not the archive its name says: {error}",
-            hint="get the file again; an interrupted download looks like this",
+            f"{self.path}: damaged, or not an archive of the kind its name says: {error}",
+            hint="download the file again; an interrupted download looks like this",
         )
 
     @cached_property
     def _files(self) -> list[_File]:
-        """The members of a folder in sorted order, whatever order the file system keeps; listed once."""
+        """The members of a folder, sorted by name (file systems list them in any order); listed once."""
         found: list[_File] = []
-        self._list(str(self.path), f"{self.path.name}/", found, 0)
+        self._list_folder(str(self.path), f"{self.path.name}/", found, 0)
         return found
 
-    def _list(self, folder: str, inside: str, found: list[_File], depth: int) -> None:
+    def _list_folder(self, folder: str, inside: str, found: list[_File], depth: int) -> None:
         if depth > _MAX_DEPTH:
-            raise DamagedFileError(f"{folder}: folders in folders without an end; does a link lead back?")
+            raise DamagedFileError(
+                f"{folder}: folders nested more than {_MAX_DEPTH} deep", hint="remove the link that leads back"
+            )
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.is_dir():
-                    self._list(entry.path, f"{inside}{entry.name}/", found, depth + 1)
-                elif (logical := self._logical(f"{inside}{entry.name}")) is not None:
+                    self._list_folder(entry.path, f"{inside}{entry.name}/", found, depth + 1)
+                elif (logical := self._logical_name(f"{inside}{entry.name}")) is not None:
                     status = entry.stat()
-                    if not stat.S_ISREG(status.st_mode):  # to read a pipe might take for ever
-                        raise DamagedFileError(f"{entry.path}: no file, but a pipe, a socket or a device")
+                    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block for ever
+                        raise DamagedFileError(f"{entry.path}: a pipe, a socket or a device, expected a file")
                     found.append(_File.of(logical, entry.path, status))
 
     def _folder(self) -> Iterator[Member]:
         for file in self._files:
-            yield Member(file.name, file.nbytes, partial(self._read, file.path))
+            yield Member(file.name, file.nbytes, partial(self._read_file, file.path))
 
-    def _read(self, path: str) -> bytes:
-        with self._errors_named(), open(path, "rb") as file:  # noqa: PTH123 - Path costs more than small files do
+    def _read_file(self, path: str) -> bytes:
+        with self._raw_errors(), open(path, "rb") as file:  # noqa: PTH123 - pathlib costs more than reading a small file
             return file.read()
 
     def _zip(self) -> Iterator[Member]:
-        archive = ZipReader(
-            self.path, where=str(self.path)
-        )  # closed when the last member is gone: they are loaded later, in threads
+        # members are loaded later, in threads: the reader closes its file when the last of them is freed
+        archive = ZipReader(self.path, where=str(self.path))
         for info in archive.infolist():
-            name = self._logical(info.filename)
+            name = self._logical_name(info.filename)
             if name is not None and not info.is_dir():
-                yield Member(name, info.compress_size, partial(self._unzipped, archive, info))
+                yield Member(name, info.compress_size, partial(self._read_zip_member, archive, info))
 
-    def _unzipped(self, archive: ZipReader, info: zipfile.ZipInfo) -> bytes:
-        with self._errors_named():
+    def _read_zip_member(self, archive: ZipReader, info: zipfile.ZipInfo) -> bytes:
+        with self._raw_errors():
             return archive.read(info)
 
     def _tar(self) -> Iterator[Member]:
         with self.path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            # tarfile's own reading of gzip compares no checksum
+            # tarfile's own gzip reader does not compare the checksum
             stream = igzip.IGzipFile(fileobj=file) if packed else file  # type: ignore[no-untyped-call]
             with tarfile.open(fileobj=stream, mode="r|" if packed else "r|*") as archive:
                 yield from self._tar_members(archive, file.tell)
@@ -279,7 +294,7 @@ class Storage:
                 while stream.read(2**20):  # to the end, where the checksum is
                     pass
             elif self.path.stat().st_size % 512 == 0 and not self._ends_in_zeros(file):
-                raise DamagedFileError(f"{self.path}: the archive has no end; it is cut off")
+                raise DamagedFileError(f"{self.path}: the end-of-archive blocks are missing; the file is cut off")
 
     def _ends_in_zeros(self, file: IO[bytes]) -> bool:
         file.seek(-min(1024, self.path.stat().st_size), os.SEEK_END)
@@ -288,70 +303,73 @@ class Storage:
     def _tar_members(self, archive: tarfile.TarFile, tell: Callable[[], int]) -> Iterator[Member]:
         before = 0
         for info in archive:
-            name = self._logical(info.name)
+            name = self._logical_name(info.name)
             if name is None or info.isdir():
                 continue
             plain = info.isreg() and not info.issparse() and info.size <= MEMBER_LIMIT
             member = archive.extractfile(info) if plain else None
             if member is None:
-                raise DamagedFileError(f"{self.path}: member {info.name} is no plain file of a sane size")
-            blocks, size = [], 0  # a stream: now or never
+                raise DamagedFileError(
+                    f"{self.path}: member {info.name} is a link, a device or a sparse file, or larger than 4 GiB; "
+                    "expected a regular file"
+                )
+            blocks, size = [], 0  # read now: a stream cannot go back
             while block := member.read(2**20):
                 blocks.append(block)
                 size += len(block)
-                if implausible(size, tell() - before):
+                if is_zip_bomb(size, tell() - before):
                     raise DamagedFileError(f"{self.path}: member {info.name}: refused, it unpacks to {size} bytes")
             yield Member(name, tell() - before, partial(bytes, b"".join(blocks)))
             before = tell()
 
     def _file(self) -> Member:
         packed = self.path.suffix == ".gz"
-        name = self._logical(self.path.stem if packed else self.path.name)
+        name = self._logical_name(self.path.stem if packed else self.path.name)
         assert name is not None, f"{self.path} was found by its name"
-        return Member(name, self.path.stat().st_size, partial(self._unpacked, packed))
+        return Member(name, self.path.stat().st_size, partial(self._read_single_file, packed))
 
-    def _unpacked(self, packed: bool) -> bytes:
-        with self._errors_named(), igzip.IGzipFile(self.path) if packed else self.path.open("rb") as file:  # type: ignore[no-untyped-call]
+    def _read_single_file(self, packed: bool) -> bytes:
+        with self._raw_errors(), igzip.IGzipFile(self.path) if packed else self.path.open("rb") as file:  # type: ignore[no-untyped-call]
             content = file.read(MEMBER_LIMIT + 1)
         if len(content) > MEMBER_LIMIT:
-            raise DamagedFileError(f"{self.path}: holds more than {MEMBER_LIMIT} bytes")
+            raise DamagedFileError(f"{self.path}: unpacks to more than {MEMBER_LIMIT} bytes")
         return content
 
     @contextmanager
     def _md5_in_background(self) -> Iterator[list[str]]:
-        """Yields a list that holds the md5 of an archive's file afterwards: a thread reads it beside the others."""
+        """Yields a list that contains the md5 of an archive's file afterwards; a thread of its own computes it."""
         found: list[str] = []
         if not self.path.is_file():
             yield found
             return
-        given_up = threading.Event()
+        cancelled = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            md5 = pool.submit(self._md5, given_up)
+            md5 = pool.submit(self._md5, cancelled)
             try:
                 yield found
                 found.append(md5.result())
             finally:
-                given_up.set()
+                cancelled.set()
 
-    def _md5(self, given_up: threading.Event) -> str:
-        with self._errors_named(), self.path.open("rb") as file:
+    def _md5(self, cancelled: threading.Event) -> str:
+        with self._raw_errors(), self.path.open("rb") as file:
             md5 = hashlib.md5(usedforsecurity=False)
-            while not given_up.is_set() and (block := file.read(2**20)):
+            while not cancelled.is_set() and (block := file.read(2**20)):
                 md5.update(block)
             return md5.hexdigest()
 
-    def _logical(self, name: str) -> str | None:
-        """The logical name of a member, None of what is none; folders count with their own name."""
+    def _logical_name(self, name: str) -> str | None:
+        """Returns the logical name of a path in the storage, the folder's own name included; None if not a member."""
         if name.startswith("/") or ("/../" in f"/{name}/"):
             raise DamagedFileError(f"{self.path}: refused, the member {name!r} leads outside the archive")
         if name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name:
-            return None  # what file managers leave behind
+            return None  # files that file managers create
         match = self.pattern.search(name)
         return match[1] if match else None
 
 
 class _File(NamedTuple):
-    """A member that is a file of its own."""
+    """A member of a folder."""
 
     name: str
     path: str
@@ -360,29 +378,29 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, path: str, status: os.stat_result) -> _File:
-        """Keeps of a file's status what its stamp is made of: the rest of it is hundreds of bytes for each file."""
-        # the time of the last change of any kind (ctime): copying tools set the other one as they like
+        """Keeps only what the stamp is made of: a whole status is hundreds of bytes for each of many files."""
+        # ctime too, the time of the last change of any kind: copying tools set mtime back
         state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         return cls(name, path, status.st_size, state)
 
 
-class _Note:
-    """What was surveyed before, in a file; worth nothing once the storage's stamp differs."""
+class _SavedSurvey:
+    """A survey in a file, valid as long as the storage's stamp is the same."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
-        what = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}"
-        key = hashlib.sha256(os.fsencode(what)).hexdigest()[:24]
+        identity = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}"
+        key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:24]
         self.path = folder / f"{key}.json"
         self.stamp = storage.stamp()
 
-    def read(self) -> Survey | None:
+    def load(self) -> Survey | None:
         try:
             tree = json.loads(self.path.read_text(encoding="utf-8"))
             return Survey(**tree["survey"]) if tree["stamp"] == self.stamp else None
         except (OSError, ValueError, KeyError, TypeError):
-            return None  # a note, not a cache: whatever is wrong with it, the data are read again
+            return None  # a damaged survey is not an error: the data are read again
 
-    def write(self, survey: Survey) -> None:
+    def save(self, survey: Survey) -> None:
         files.write_json(self.path, {"stamp": self.stamp, "survey": asdict(survey)})
 
 

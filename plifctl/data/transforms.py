@@ -1,8 +1,8 @@
-"""What is done to events before they are framed: tonic's transforms, by the names that a registry file gives them.
+"""Transforms of events before they are framed: tonic's, by the names that registry files use.
 
-tonic, which takes seconds to import, is imported when it has something to do. Where it would loop in Python, over
-events or pixels, the same is done here faster, and tests compare the two. What is drawn at random comes from numpy's
-one global generator, as tonic wants it: seeded for each sample and transform, under a lock, and put back afterwards.
+tonic takes seconds to import and is imported when it is needed. Its loops over events or pixels in Python are replaced
+by faster ones here, and tests compare the two. tonic draws random numbers from numpy's global generator: it is seeded
+for each sample and transform, under a lock, and restored afterwards.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from plifctl.data.events import EVENT, Events
 from plifctl.errors import DamagedFileError, MachineError
 
 TRANSFORMS_VERSION = 1
-"""Part of the key of a cache with transforms: raised when what they give changes."""
+"""Part of the key of a cache with transforms: raised when their output changes."""
 
 LATEST_US = 2**52
-"""The latest time accepted, in about 140 years: beyond it tonic's floating point no longer tells µs apart."""
+"""Latest time that is accepted, about 140 years: beyond it tonic's floating-point times are not exact to the µs."""
 
-_GLOBAL_GENERATOR = threading.Lock()
+_GENERATOR_LOCK = threading.Lock()
 
 
 def transforms_version(transforms: Sequence[TransformSpec]) -> str | None:
-    """Returns what a cache's key has to say of the code that transforms events; None without transforms.
+    """Returns the versions of the code that transforms events, for the key of a cache; None without transforms.
 
     Raises:
         MachineError: tonic is not installed.
@@ -59,41 +59,42 @@ def transforms_version(transforms: Sequence[TransformSpec]) -> str | None:
 def apply_transforms(
     events: np.ndarray, transforms: Sequence[TransformSpec], *, shape: Shape, seed: int | None, sample_id: str
 ) -> np.ndarray:
-    """Returns what the transforms, one after the other, make of a sample's events.
+    """Applies transforms to the events of a sample, one after the other.
 
     Args:
-        events: dtype EVENT, sorted by t; left as they are.
-        transforms: In order.
-        shape: ``(P, H, W)`` of the sensor.
-        seed: Of the random ones, each of which draws from (seed, sample_id, place in the list); None without any.
-        sample_id: The sample's name, in messages too.
+        events: Events of dtype EVENT, sorted by t; not changed.
+        transforms: The transforms, in order.
+        shape: Shape ``(P, H, W)`` of the sensor.
+        seed: Seed of the random transforms, each of which draws from (seed, sample_id, index in the list); None if
+            there are none.
+        sample_id: Id of the sample, also for messages.
 
     Returns:
-        dtype EVENT, sorted by t; what has one time keeps its order. They lie within what
-        :func:`plifctl.config.dataset.frame_shape` gives.
+        Events of dtype EVENT, sorted by t (stable), within the shape that
+        :func:`plifctl.config.dataset.frame_shape` returns.
 
     Raises:
-        DamagedFileError: An event lies outside the sensor, or its time beyond :data:`LATEST_US`.
+        DamagedFileError: An event lies outside the sensor, or its time is later than :data:`LATEST_US`.
         MachineError: tonic is not installed.
     """
     if not transforms:
         return events
-    _refuse_outside(events, shape, sample_id)
-    for place, transform in enumerate(transforms):
-        if len(events):  # tonic's functions take no empty array
-            changed = _applied(events, transform, shape, f"{seed}\0{place}\0{sample_id}")
+    _check_inside(events, shape, sample_id)
+    for index, transform in enumerate(transforms):
+        if len(events):  # tonic's functions fail on an empty array
+            changed = _apply(events, transform, shape, f"{seed}\0{index}\0{sample_id}")
             events = Events.sorted_from(*(changed[name] for name in EVENT.names or ())).structured()
         shape = transform.shape_after(shape)
     return events
 
 
-def _applied(events: np.ndarray, transform: TransformSpec, shape: Shape, draw: str) -> np.ndarray:
-    """Returns what one transform makes of some events; ``draw`` names the random numbers."""
+def _apply(events: np.ndarray, transform: TransformSpec, shape: Shape, stream: str) -> np.ndarray:
+    """Applies one transform; ``stream`` names its stream of random numbers."""
     polarities, height, width = shape
     size = (width, height, polarities)
     match transform:
         case Denoise() | Refractory() | HotPixels() | DropPixels():
-            kept: np.ndarray = events[_kept(events, transform, width, height, draw)]
+            kept: np.ndarray = events[_keep_mask(events, transform, width, height, stream)]
             return kept
         case DropEvents(p=p):
             change = _tonic().transforms.DropEvent(p=p)
@@ -109,38 +110,38 @@ def _applied(events: np.ndarray, transform: TransformSpec, shape: Shape, draw: s
             change = _tonic().transforms.TimeJitter(std=std, clip_negative=False, sort_timestamps=False)
     if not transform.random:
         return np.asarray(change(events))
-    with _seeded(draw):
+    with _seeded(stream):
         return np.asarray(change(events))
 
 
-def _kept(
-    events: np.ndarray, transform: Denoise | Refractory | HotPixels | DropPixels, width: int, height: int, draw: str
+def _keep_mask(
+    events: np.ndarray, transform: Denoise | Refractory | HotPixels | DropPixels, width: int, height: int, stream: str
 ) -> np.ndarray:
-    """Returns which events stay, bool ``[N]``."""
+    """Returns the mask of events that a transform keeps, bool ``[N]``."""
     from plifctl.data import filters
 
     t, x, y = (events[name].astype(np.int64) for name in ("t", "x", "y"))
     match transform:
         case Denoise(filter_time_us=time):
-            kept = filters.kept_by_denoise(t, x, y, time)
+            kept = filters.denoise_mask(t, x, y, time)
         case Refractory(period_us=time):
-            kept = filters.kept_by_refractory(t, x, y, time)
+            kept = filters.refractory_mask(t, x, y, time)
         case HotPixels(max_rate_hz=rate):
             hot = np.zeros((width, height), bool)
             hot[tuple(_tonic().functional.identify_hot_pixel(events, rate).T)] = True
             kept = ~hot[x, y]
         case DropPixels(p=p):
-            with _seeded(draw):
+            with _seeded(stream):
                 dropped = np.random.rand(width, height) < p
             kept = ~dropped[x, y]
     return np.asarray(kept)
 
 
 @contextmanager
-def _seeded(draw: str) -> Iterator[None]:
-    """Lends numpy's global generator, seeded, to one thread at a time."""
-    words = np.frombuffer(hashlib.sha256(draw.encode("utf-8", "surrogateescape")).digest(), "<u4")
-    with _GLOBAL_GENERATOR:
+def _seeded(stream: str) -> Iterator[None]:
+    """Seeds numpy's global generator for one thread at a time, and restores it."""
+    words = np.frombuffer(hashlib.sha256(stream.encode("utf-8", "surrogateescape")).digest(), "<u4")
+    with _GENERATOR_LOCK:
         before = np.random.get_state()
         try:
             np.random.seed(words)
@@ -149,8 +150,8 @@ def _seeded(draw: str) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def _refuse_outside(events: np.ndarray, shape: Shape, where: str) -> None:
-    """A crop would hide events that no such sensor can have sent, and an index below 0 would be another pixel's."""
+def _check_inside(events: np.ndarray, shape: Shape, where: str) -> None:
+    """Refuses events outside the sensor: a crop would hide them, and a negative index would mean another pixel."""
     t, x, y, p = (events[name] for name in EVENT.names or ())
     polarities, height, width = shape
     wrong = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p >= polarities) | (t < -LATEST_US) | (t > LATEST_US)
@@ -173,4 +174,4 @@ def _tonic() -> ModuleType:
 
 
 def _no_tonic(error: ImportError) -> MachineError:
-    return MachineError(f"frames.transforms needs tonic, which cannot be used: {error}", hint="pip install tonic")
+    return MachineError(f"frames.transforms needs tonic, which cannot be imported: {error}", hint="pip install tonic")

@@ -1,4 +1,4 @@
-"""Members of zip archives, read without trusting what the archive says of them, in any thread."""
+"""Members of zip archives, read from any thread and without trusting the sizes that the archive declares."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from isal import isal_zlib
 from plifctl.errors import DamagedFileError
 
 MEMBER_LIMIT = 4 * 2**30
-"""The largest member read, bytes; no recording of these data sets comes near it."""
+"""Largest member that is read, bytes; recordings of these data sets are far smaller."""
 
-_LARGE = 2**28
-_MOST_PACKED = 100
-"""Recordings are packed to a half or a third; a large member that unpacks to more than a hundredfold is a bomb."""
+_LARGE_BYTES = 2**28
+_MAX_RATIO = 100
+"""Largest compression ratio of a large member; recordings are packed to a half or a third."""
 
-_LOCAL = struct.Struct("<4s22xHH")  # of a local header: signature, lengths of name and extra field
+_LOCAL = struct.Struct("<4s22xHH")  # from a local header: signature, lengths of name and extra field
 _ENCRYPTED = 1
 
 
-def implausible(size: int, packed: int) -> bool:
-    """Whether no recording can be ``size`` bytes long that was packed into ``packed`` bytes."""
-    return size > _LARGE and size > _MOST_PACKED * packed
+def is_zip_bomb(size: int, packed: int) -> bool:
+    """Returns whether ``packed`` bytes that unpack to ``size`` bytes are too well compressed to be recordings."""
+    return size > _LARGE_BYTES and size > _MAX_RATIO * packed
 
 
 class ZipReader:
-    """An open zip archive. Its file is closed when nobody holds the reader any more.
+    """An open zip archive. Its file is closed when the reader is garbage-collected.
 
-    Python's own reader lets one thread at a time read, and unpacks up to 2 GiB before it looks at a member's size.
+    Python's own reader reads in one thread at a time, and unpacks up to 2 GiB before it compares a member's size.
 
     Args:
-        archive: Where it is, or its content.
+        archive: Path of the archive, or its content.
         where: Its name, for messages.
 
     Raises:
-        zipfile.BadZipFile: It is none.
+        zipfile.BadZipFile: It is not a zip archive.
     """
 
     def __init__(self, archive: Path | bytes, *, where: str) -> None:
@@ -50,7 +50,7 @@ class ZipReader:
         try:
             with zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive) as directory:
                 self._members = directory.infolist()
-        except (ValueError, RuntimeError) as error:  # a name that is no UTF-8, a version that zipfile does not know
+        except (ValueError, RuntimeError) as error:  # a name that is not UTF-8, an unknown zip version
             raise zipfile.BadZipFile(str(error)) from error
         self._bytes: Callable[[int, int], bytes]  # count, start
         if isinstance(archive, bytes):
@@ -63,27 +63,27 @@ class ZipReader:
             self._bytes = partial(_read_at, file)
 
     def infolist(self) -> list[zipfile.ZipInfo]:
-        """Returns what the archive's directory says of each member, folders too."""
+        """Returns the directory entries of the members, folders included."""
         return self._members
 
     def read(self, info: zipfile.ZipInfo) -> bytes:
-        """Returns the content of a member; memory is bounded by the archive's size and the one it declares.
+        """Returns the content of a member; memory is bounded by the archive's size and the declared size.
 
         Raises:
-            DamagedFileError: The declared size or checksum is not the content's, or not to be believed; the member is
-                encrypted, or packed in a way whose unpacking cannot be bounded (any but stored and deflated).
+            DamagedFileError: The declared size or checksum differs from the content's, or is implausible; the member
+                is encrypted, or compressed by a method other than stored or deflated.
         """
         size, packed = info.file_size, info.compress_size
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & _ENCRYPTED:
             raise self._error(
                 info,
-                f"encrypted, or packed by method {info.compress_type}; expected stored (0) or deflated (8)",
+                f"encrypted, or compressed by method {info.compress_type}; expected stored (0) or deflated (8)",
                 hint="pack it again with an ordinary zip, or extract it",
             )
-        if packed > self._size:  # to read so many, they would be allocated first
-            raise self._error(info, f"{packed} bytes in an archive of {self._size}; it is damaged")
-        if size > MEMBER_LIMIT or implausible(size, packed):
-            raise self._error(info, f"refused, {packed} bytes claim to unpack to {size}")
+        if packed > self._size:  # reading would allocate that much first
+            raise self._error(info, f"{packed} bytes in an archive of {self._size}; the archive is damaged")
+        if size > MEMBER_LIMIT or is_zip_bomb(size, packed):
+            raise self._error(info, f"refused, {packed} bytes are declared to unpack to {size}")
         head = self._bytes(_LOCAL.size, info.header_offset)
         if len(head) < _LOCAL.size or not head.startswith(b"PK\x03\x04"):
             raise self._error(info, f"no member at byte {info.header_offset}; the archive is damaged")
@@ -92,15 +92,15 @@ class ZipReader:
         if info.compress_type == zipfile.ZIP_DEFLATED:
             try:
                 content = isal_zlib.decompressobj(wbits=-15).decompress(content, size + 1)
-            except isal_zlib.error as error:  # type: ignore[misc]  # its stub says no exception
+            except isal_zlib.error as error:  # type: ignore[misc]  # its stub does not declare it an exception
                 raise self._error(info, f"damaged: {error}") from error
         if len(content) != size:
             raise self._error(info, f"{len(content)} bytes, the archive declares {size}")
         if isal_zlib.crc32(content) != info.CRC:
-            raise self._error(info, "damaged: its checksum (CRC-32) differs from the content's")
+            raise self._error(info, "damaged: the checksum (CRC-32) of the content differs from the declared one")
         return content
 
-    def _error(self, info: zipfile.ZipInfo, what: str, *, hint: str = "get the archive again") -> DamagedFileError:
+    def _error(self, info: zipfile.ZipInfo, what: str, *, hint: str = "download the archive again") -> DamagedFileError:
         return DamagedFileError(f"{self._where}: member {info.filename}: {what}", hint=hint)
 
 

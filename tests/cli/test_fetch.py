@@ -14,7 +14,7 @@ import serving
 from factories import idx_files
 from serving import Server
 
-from plifctl.data import datasets as sources
+from plifctl.data import datasets
 
 Plifctl = Callable[..., Any]
 
@@ -22,15 +22,15 @@ Plifctl = Callable[..., Any]
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server that holds tiny files in place of MNIST's; its second address of each, /broken/, holds nothing."""
-    layout = sources._LAYOUTS["mnist"][0]
+    layout = datasets._LAYOUTS["mnist"][0]
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with serving.serving() as found:
         files = idx_files()
-        parts = {part: names[0] for part, names in layout.files.items()}
+        parts = {part: names[0] for part, names in layout.part_files.items()}
         found.files = {f"/{name}": content for name, content in files.items()}
         addresses = {part: (f"{found.url}/broken/{name}", f"{found.url}/{name}") for part, name in parts.items()}
         md5 = {part: (hashlib.md5(files[name]).hexdigest(),) for part, name in parts.items()}
-        for attribute, value in (("downloads", addresses), ("md5", md5), ("sizes", {})):
+        for attribute, value in (("urls", addresses), ("md5", md5), ("nbytes", {})):
             monkeypatch.setattr(layout, attribute, value)
         yield found
 
@@ -141,7 +141,7 @@ class TestNotDownloading:
         (places / "new").mkdir()
         said = plifctl("prepare", "mnist", "--raw", places / "new", "--no-download")
         assert said.code == 4
-        assert "hint: leave --no-download out" in said.err
+        assert "hint: omit --no-download" in said.err
         assert f"then type: plifctl prepare mnist --raw {places / 'new'}" in said.err
         assert not list((places / "new").iterdir())
         assert server.asked == []
@@ -217,7 +217,7 @@ def test_a_signal_keeps_the_part_and_the_next_command_goes_on(
 
 
 def test_every_data_set_names_addresses_that_can_be_asked() -> None:
-    found = {name: layout.published(layout.files) for name, (layout, *_) in sources._LAYOUTS.items()}
+    found = {name: layout.remote_files(layout.part_files) for name, (layout, *_) in datasets._LAYOUTS.items()}
     assert {name: len(files) for name, files in found.items()} == {
         "mnist": 4,
         "fashion-mnist": 4,
@@ -240,6 +240,6 @@ def test_every_data_set_names_addresses_that_can_be_asked() -> None:
 
 
 def test_the_real_mnist_is_what_is_published(shared: Path) -> None:
-    for file in sources.Mnist.published(sources.Mnist.files):
+    for file in datasets.Mnist.remote_files(datasets.Mnist.part_files):
         content = (shared / "data/MNIST" / file.name).read_bytes()
         assert (len(content), hashlib.md5(content).hexdigest()) == (file.nbytes, file.md5)

@@ -113,12 +113,12 @@ class TestBadInput:
             (
                 ("--set", "frames.slicing=time"),
                 5,
-                "slicing is number, wanted time",
+                "slicing is number, expected time",
                 "plifctl prepare synthetic-",
             ),
             (("--recipe", "authors"), 5, "no cache of", "--recipe authors"),
             (("--set", "frames.slicng=time"), 2, "slicng", "did you mean"),
-            (("--T", 5), 5, "T is 4, wanted 5", "plifctl prepare synthetic-gesture --T 5"),
+            (("--T", 5), 5, "T is 4, expected 5", "plifctl prepare synthetic-gesture --T 5"),
         ],
     )
     def test_show_sample_with_bad_input_hints_what_to_type(

@@ -130,7 +130,7 @@ def _cache_like(whole: bytes) -> Callable[[bytes], bytes]:
                     continue  # HDF5 has no such name or number
             columns = cache_file._columns(file)
             try:
-                seal = cache_file._seal(cache_file.attributes_of(file), columns, cache_file.samples_of(file))
+                seal = cache_file._header_digest(cache_file.attributes_of(file), columns, cache_file.samples_of(file))
             except UnicodeError:
                 seal = ""
             file.attrs["seal"] = np.bytes_(seal.encode())

@@ -4,12 +4,12 @@ import json
 import os
 
 from plifctl.cli import main
-from plifctl.data import datasets as sources
+from plifctl.data import datasets
 
 if __name__ == "__main__":
-    layout = sources._LAYOUTS["mnist"][0]
+    layout = datasets._LAYOUTS["mnist"][0]
     parts = json.loads(os.environ["FAULTS_MIRROR"])
-    layout.downloads = {part: tuple(addresses) for part, (addresses, _) in parts.items()}
+    layout.urls = {part: tuple(addresses) for part, (addresses, _) in parts.items()}
     layout.md5 = {part: tuple(sums) for part, (_, sums) in parts.items()}
-    layout.sizes = {}
+    layout.nbytes = {}
     main()

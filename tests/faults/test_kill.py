@@ -65,7 +65,7 @@ def test_prepare_again_over_what_is_there(sandbox: Sandbox, generator: random.Ra
     for at in pick(generator, changes, times(2, 30)):
         killed += sandbox.killed_at(at, *PREPARE, "--force").struck
         there = documents(sandbox.run("cache", "ls", "--json"))
-        assert [entry["content_digest"] for entry in there if entry["state"] == "whole"] == [wanted]
+        assert [entry["content_digest"] for entry in there if entry["state"] == "ok"] == [wanted]
         assert sandbox.run("cache", "verify").code == 0
     assert prepared(sandbox)["content_digest"] == wanted
     told(f"{killed} kills")
@@ -168,7 +168,7 @@ def test_a_download(sandbox: Sandbox, generator: random.Random, times: Times, to
     sandbox.program = [str(Path(__file__).with_name("mirrored.py"))]
     with serving.serving() as server:
         server.files = files
-        names = {part: f"/{names[0]}" for part, names in Mnist.files.items()}
+        names = {part: f"/{names[0]}" for part, names in Mnist.part_files.items()}
         mirror = {part: [[server.url + name], [hashlib.md5(files[name]).hexdigest()]] for part, name in names.items()}
         sandbox.environment |= {"FAULTS_MIRROR": json.dumps(mirror), "no_proxy": "127.0.0.1"}
 

@@ -1,6 +1,7 @@
-"""The data sets in the layouts that people keep them in: which files, which samples and labels, which official split.
+"""The data sets in all their layouts: which files, which samples and labels, which official split.
 
-A file for each data set, a class for each layout; :func:`open_raw` finds the files and returns the one that fits.
+There is a module for each data set and a class for each layout. :func:`open_raw` finds the files and returns an object
+of the class that fits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from plifctl import files, paths
 from plifctl.config.choices import Layout
 from plifctl.config.dataset import DatasetSpec, Framing
-from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, Visit
+from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, SampleHandler
 from plifctl.data.datasets.cifar10 import Cifar10
 from plifctl.data.datasets.cifar10dvs import Cifar10Dvs
 from plifctl.data.datasets.folders import Folders
@@ -33,7 +34,7 @@ _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "synthetic-gesture": (SyntheticGesture,),
     "folders": (Folders,),
 }
-"""The classes that read a layout, the original first."""
+"""The classes that read each layout, that of the original files first."""
 
 
 def layout_formats(layout: Layout) -> list[str]:
@@ -42,7 +43,7 @@ def layout_formats(layout: Layout) -> list[str]:
 
 
 _CONVERTED = "events_np"
-"""SpikingJelly's folder of recordings that it converted."""
+"""SpikingJelly's folder of converted recordings."""
 
 
 def open_raw(
@@ -50,29 +51,30 @@ def open_raw(
     source: RawSource,
     *,
     progress: Progress = lambda done, total: None,
-    visit: Callable[[], Visit | None] = lambda: None,
+    make_handler: Callable[[], SampleHandler | None] = lambda: None,
 ) -> EventDataset | ImageDataset:
-    """Finds a data set's raw files and checks what is there; downloads nothing.
+    """Finds and surveys the raw files of a data set; downloads nothing.
 
-    Originals come before what other programs made of them, and of each archives, which have checksums, before folders.
+    Original files are preferred to those that other programs converted, and archives, which have checksums, to folders.
 
     Args:
         framing: The data set, and how it will be framed.
         source: Where to look, and how to read; downloaded files are looked for last, unless ``source.root`` is given.
         progress: Called with the bytes read so far, and all bytes.
-        visit: Called once, when files are found and about to be read; returns what receives their samples meanwhile.
+        make_handler: Called once, after the files are found and before they are read; returns the function to call
+            with each sample that is read, or None.
 
     Raises:
-        MissingRawDataError: Nothing, or not everything, was found; says where it looked and how to get the files.
-        RawDataError: What was found is no such data set.
+        MissingRawDataError: Some or all files are missing; says where it looked and how to get them.
+        RawDataError: The files found are not those of the data set.
         ChecksumError: A checksum differs.
         DamagedFileError: A file cannot be read.
     """
     dataset, root = framing.dataset, source.root
     layouts = _LAYOUTS[dataset.layout]
-    base, named = _base(root)
+    base, named = _named_place(root)
     if named is not None:
-        layouts = _that_know(layouts, named)
+        layouts = _layouts_accepting(layouts, named)
     downloads = source.download_dir(dataset.name) if root is None else None
     searched: list[Path] = []
     partial: MissingRawDataError | None = None
@@ -80,42 +82,44 @@ def open_raw(
         places = list(_places(dataset, layout, base, only=named is not None, first=root is not None))
         places += [downloads] if downloads is not None else []
         searched += places
-        found = [(folder, layout.find(folder, dataset.name, named)) for folder in _folders(layout, places)]
+        found = [
+            (folder, layout.find_parts(folder, dataset.name, named)) for folder in _with_subfolders(layout, places)
+        ]
         if (complete := _complete(found)) is not None:
             folder, parts = complete
             _check_finished(folder)
             with files.machine_errors(folder), _gc_relaxed():
-                raw = layout(framing, folder, parts, source, progress, visit())
+                raw = layout(framing, folder, parts, source, progress, make_handler())
             assert isinstance(raw, EventDataset | ImageDataset)
             return raw
-        started = ((folder, parts) for folder, parts in found if any(parts.values()))
-        if partial is None and (one := next(started, None)):
-            partial = _missing(dataset, layout, *one)
+        incomplete = ((folder, parts) for folder, parts in found if any(parts.values()))
+        if partial is None and (first := next(incomplete, None)):
+            partial = _parts_missing(dataset, layout, *first)
     raise partial or _nothing_found(dataset, layouts[0], searched)
 
 
 def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Path, dict[str, Path]] | None:
-    """Returns the folder that holds every part, and the parts; of several the one with most archives."""
-    whole = [(folder, parts) for folder, parts in found if all(parts.values())]
-    if not whole:
+    """Returns the folder that contains every part, and the parts; of several the one with most archives."""
+    complete = [(folder, parts) for folder, parts in found if all(parts.values())]
+    if not complete:
         return None
-    folder, parts = min(whole, key=lambda one: sum(path is None or not path.is_file() for path in one[1].values()))
+    folder, parts = min(complete, key=lambda one: sum(path is None or not path.is_file() for path in one[1].values()))
     return folder, {part: path for part, path in parts.items() if path is not None}
 
 
 def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: Sequence[Path]) -> MissingRawDataError:
-    wanted = ", ".join(names[0] for names in original.files.values()) or "train/ and test/"
+    wanted = ", ".join(names[0] for names in original.part_files.values()) or "train/ and test/"
     where = ", ".join(dict.fromkeys(map(str, searched))) or "no folder: PLIFCTL_RAW_DIR is not set"
     return MissingRawDataError(
-        f"no raw data of {dataset.title}: looked for {wanted} (or extracted) in {where}",
-        hint=f"get it from {original.sources}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
-        parts=original.files,
+        f"no raw data of {dataset.title}: looked for {wanted} (packed or extracted) in {where}",
+        hint=f"{original.how_to_get()}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
+        parts=original.part_files,
     )
 
 
 @contextmanager
 def _gc_relaxed() -> Iterator[None]:
-    """Lists of 60,000 files live long: to look through them for garbage every 700 objects takes a fifth of the time."""
+    """Runs the garbage collector less often: scanning lists of 60,000 files over and over takes a fifth of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, *before[1:])
     try:
@@ -125,77 +129,77 @@ def _gc_relaxed() -> Iterator[None]:
 
 
 def published_files(dataset: DatasetSpec, parts: Iterable[str]) -> list[RemoteFile]:
-    """Returns the published archives of some parts of a data set; none of a set of one's own."""
-    return _LAYOUTS[dataset.layout][0].published(parts) if dataset.name == dataset.layout else []
+    """Returns the published archives of some parts of a data set; empty for a user's own data set."""
+    return _LAYOUTS[dataset.layout][0].remote_files(parts) if dataset.name == dataset.layout else []
 
 
-def _folders(layout: type[RawDataset], places: Sequence[Path]) -> Iterator[Path]:
-    """The places, and what may be inside them; a place that is such an inside has none of its own."""
+def _with_subfolders(layout: type[RawDataset], places: Sequence[Path]) -> Iterator[Path]:
+    """Yields the subfolders of each place that may contain the files; a place that is one of them only itself."""
     for place in places:
-        yield from [place] if place.name in layout.inside else [place / name for name in layout.inside]
+        yield from [place] if place.name in layout.subfolders else [place / name for name in layout.subfolders]
 
 
-def _missing(
+def _parts_missing(
     dataset: DatasetSpec, layout: type[RawDataset], folder: Path, parts: Mapping[str, Path | None]
 ) -> MissingRawDataError:
     missing = [part for part, path in parts.items() if path is None]
-    names = ", ".join(layout.files[part][0] for part in missing)
+    names = ", ".join(layout.part_files[part][0] for part in missing)
     return MissingRawDataError(
-        f"{folder}: {names} missing (or extracted); the other files of {dataset.title} are there",
-        hint=f"get the rest from {layout.sources}",
+        f"{folder}: {names} missing (packed or extracted); found the other files of {dataset.title}",
+        hint=layout.how_to_get(),
         parts=missing,
         folder=folder,
     )
 
 
 def _check_finished(folder: Path) -> None:
-    mark = folder.with_name(f"{folder.name}.building")
-    if folder.name == _CONVERTED and mark.exists():
+    marker = folder.with_name(f"{folder.name}.building")
+    if folder.name == _CONVERTED and marker.exists():
         raise RawDataError(
-            f"{folder}: SpikingJelly did not finish it, as {mark.name} beside it says",
+            f"{folder}: SpikingJelly has not finished converting it: {marker} exists",
             hint="remove both and convert again, or name the folder of the original files: --raw DIR",
         )
 
 
-def _base(root: Path | None) -> tuple[Path | None, str | None]:
-    """The folder that the user or the environment names, and the file in it, where a file was named."""
+def _named_place(root: Path | None) -> tuple[Path | None, str | None]:
+    """Returns the folder that the user or the environment names, and the file in it where a file is named."""
     base, named_by = (root, "--raw") if root is not None else (paths.raw_dir(), "PLIFCTL_RAW_DIR")
     if base is None:
         return None, None
     if not base.exists():
-        raise RawDataError(  # not to be made: it may be mistyped, or its disk not mounted
+        raise RawDataError(  # not created: it may be mistyped, or its disk not mounted
             f"{named_by} {base}: no such folder",
-            hint=f"name the folder that holds the raw files; to download into a new one: mkdir -p {base}",
+            hint=f"name the folder of the raw files; to download into a new one: mkdir -p {base}",
         )
     return (base.parent.resolve(), base.name) if base.is_file() else (base.resolve(), None)
 
 
-def _that_know(layouts: Sequence[type[RawDataset]], named: str) -> tuple[type[RawDataset], ...]:
-    knowing = tuple(layout for layout in layouts if layout.knows(named))
-    if not knowing:
-        known = sorted({name for layout in layouts for names in layout.files.values() for name in names})
+def _layouts_accepting(layouts: Sequence[type[RawDataset]], named: str) -> tuple[type[RawDataset], ...]:
+    accepting = tuple(layout for layout in layouts if layout.accepts_file(named))
+    if not accepting:
+        known = sorted({name for layout in layouts for names in layout.part_files.values() for name in names})
         raise RawDataError(
-            f"{named}: no file of this data set, which are {', '.join(known) or 'archives'}",
-            hint="name the folder that holds the raw files: --raw DIR",
+            f"{named}: not a file of this data set, expected {', '.join(known) or 'an archive'}",
+            hint="name the folder of the raw files: --raw DIR",
         )
-    return knowing
+    return accepting
 
 
 def _places(
     dataset: DatasetSpec, layout: type[RawDataset], base: Path | None, *, only: bool, first: bool
 ) -> Iterator[Path]:
-    """Where a data set may lie, in order.
+    """Yields the folders in which a data set is looked for, in order.
 
     Args:
-        dataset: Which.
-        layout: How.
-        base: The folder that was named.
-        only: Look nowhere else.
-        first: Look there before the folders in it, and not where systems keep data sets.
+        dataset: The data set.
+        layout: Its layout.
+        base: The folder that the user or the environment names.
+        only: Look in ``base`` alone.
+        first: Look in ``base`` before the folders in it, and not in system folders.
     """
-    names = dict.fromkeys((dataset.name, *layout.folders))
+    names = dict.fromkeys((dataset.name, *layout.folder_names))
     if base is not None:
         own = [base / name for name in names if not Path(name).is_absolute() and not only]
         yield from [base, *own] if first else [*own, base]
-    if not first and dataset.name in _LAYOUTS:  # where systems keep the published set, no other is to be found
+    if not first and dataset.name in _LAYOUTS:  # system folders contain published data sets only
         yield from (Path(name) for name in names if Path(name).is_absolute())

@@ -16,22 +16,22 @@ from plifctl.data.formats.cifar import decode_cifar_batch
 class Cifar10(ImageDataset):
     """CIFAR-10: five training batches and a test batch, as python pickles."""
 
-    folders: ClassVar[Sequence[str]] = (
+    folder_names: ClassVar[Sequence[str]] = (
         "cifar10",
         "CIFAR10",
         "cifar-10-batches-py",
         "CIFAR10/cifar-10-batches-py",
         "cifar10/cifar-10-batches-py",
     )
-    sources = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+    page = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     formats: ClassVar[Sequence[str]] = ("CIFAR",)
     pattern = re.compile(r"(?:^|/)(data_batch_[1-5]|test_batch)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "batches": ("cifar-10-python.tar.gz", "cifar-10-batches-py", "test_batch")
     }
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"batches": ("c58f30108f718f92721af3b95e74349a",)}
-    downloads: ClassVar[Mapping[str, Sequence[str]]] = {"batches": (sources,)}
-    sizes: ClassVar[Mapping[str, int]] = {"batches": 170_498_071}
+    urls: ClassVar[Mapping[str, Sequence[str]]] = {"batches": (page,)}
+    nbytes: ClassVar[Mapping[str, int]] = {"batches": 170_498_071}
 
     def _samples(self) -> list[Sample]:
         train = np.concatenate([labels for _, labels in self._batches[:-1]])
@@ -45,7 +45,7 @@ class Cifar10(ImageDataset):
     def _batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Images and labels of each batch, the test batch last."""
         names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-        self._require("batches", names)
+        self._require_members("batches", names)
         where = self.storages["batches"].path
         content = {member.name: member.load() for member in self.members("batches")}
         return [decode_cifar_batch(content[name], where=f"{where}: {name}") for name in names]

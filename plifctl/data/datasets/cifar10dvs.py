@@ -24,9 +24,9 @@ class Cifar10Dvs(FilePerSample):
     its own reader, x = 127 − bits 8–14 and y = 127 − bits 1–7 of the address.
     """
 
-    folders: ClassVar[Sequence[str]] = ("cifar10dvs", "CIFAR10DVS", "CIFAR10-DVS")
-    inside: ClassVar[Sequence[str]] = (*FilePerSample.inside, "events_np")
-    sources = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
+    folder_names: ClassVar[Sequence[str]] = ("cifar10dvs", "CIFAR10DVS", "CIFAR10-DVS")
+    subfolders: ClassVar[Sequence[str]] = (*FilePerSample.subfolders, "events_np")
+    page = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
     formats: ClassVar[Sequence[str]] = ("AEDAT 2.0", "AEDAT 4", "zip")
     pattern = re.compile(r"(?:^|/)(([a-z]+)/cifar10_\2_\d{1,4}\.(?:aedat4?|npz))$")
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -41,9 +41,9 @@ class Cifar10Dvs(FilePerSample):
         "ship": ("41c7bd7d6b251be82557c6cce9a7d5c9",),
         "truck": ("89f3922fd147d9aeff89e76a2b0b70a7",),
     }
-    files: ClassVar[Mapping[str, Sequence[str]]] = {name: (f"{name}.zip", name) for name in md5}
-    # figshare's own downloads ask whether there is a browser (HTTP 202, nothing in it); its API does not
-    downloads: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {name: (f"{name}.zip", name) for name in md5}
+    # figshare's own download URLs check for a browser (HTTP 202 with an empty body); those of its API do not
+    urls: ClassVar[Mapping[str, Sequence[str]]] = {
         name: (
             f"https://api.figshare.com/v2/file/download/{file}",
             f"https://ndownloader.figshare.com/files/{file}",
@@ -61,27 +61,27 @@ class Cifar10Dvs(FilePerSample):
             ("truck", 7712839),
         )
     }
-    remarks: ClassVar[Mapping[str, str]] = {
-        "zip": "converted: read from SpikingJelly's events_np; words that were no DVS events are among its events",
-        "AEDAT 4": "converted: AEDAT 4, as in tonic's copy; x and y are as the files state them, and may be mirrored "
-        "against the original's: the choice of frames.axes could not be applied",
+    format_notes: ClassVar[Mapping[str, str]] = {
+        "zip": "converted: read from SpikingJelly's events_np; its events include words that are not DVS events",
+        "AEDAT 4": "converted: AEDAT 4, as in tonic's copy; x and y are those of the files and may be mirrored against "
+        "the original: frames.axes could not be applied",
     }
 
     def _samples(self) -> list[Sample]:
         assert self.frames is not None
-        if self.frames.axes != "authors" and self._has("AEDAT 4"):
+        if self.frames.axes != "authors" and self._has_format("AEDAT 4"):
             raise RawDataError(
-                f"{self.root}: recordings in AEDAT 4, whose axes cannot be turned into frames.axes={self.frames.axes}",
-                hint="take the original files\nor x and y as they are: add --set frames.axes=authors",
+                f"{self.root}: recordings in AEDAT 4, whose axes cannot be converted to frames.axes={self.frames.axes}",
+                hint="use the original files\nor keep x and y as they are: add --set frames.axes=authors",
             )
         return super()._samples()
 
     def _is_published(self, part: str, verify: bool) -> bool:
-        # of the archives within tonic's archive no checksum was published
+        # the archives in tonic's archive have no published checksums
         return super()._is_published(part, verify and "AEDAT 4" not in self.surveys[part].formats)
 
     def _why_unverified(self) -> str:
-        if self._has("AEDAT 4"):
+        if self._has_format("AEDAT 4"):
             return "the files of tonic's copy have no published checksum"
         return super()._why_unverified()
 

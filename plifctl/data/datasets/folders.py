@@ -1,4 +1,4 @@
-"""A data set of one's own: a folder for each split, in it a folder for each class, in it a file for each sample."""
+"""A user's own data set: a folder for each split, in it a folder for each class, in it a file for each sample."""
 
 from __future__ import annotations
 
@@ -18,25 +18,28 @@ _SPLIT = r"(?:[^/]+_)?(?:[Tt]rain|[Tt]est)"
 class Folders(FilePerSample):
     """``train/<class>/<file>`` and ``test/<class>/<file>``, in a folder or an archive.
 
-    A split's folder may be called ``train``, ``Train`` or ``…_train``. Every file in a class is a recording, of
-    whatever format its header says; its path without the ending is the sample's id.
+    A split's folder may be called ``train``, ``Train`` or ``…_train``. Every file of a class is a recording, in any
+    known format; its path without the ending is the sample's id.
     """
 
-    inside: ClassVar[tuple[str, ...]] = ("",)
+    subfolders: ClassVar[tuple[str, ...]] = ("",)
     formats: ClassVar[tuple[str, ...]] = ("ATIS", "AEDAT 2.0", "AEDAT 3.1", "AEDAT 4", "Prophesee .dat", "numpy", "zip")
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/.+)$")
-    sources = "wherever you keep it: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
 
     @classmethod
-    def find(cls, folder: Path, name: str, named: str | None) -> dict[str, Path | None]:
-        archives = [folder / file for file in ([named] if named else [name + ending for ending in _ARCHIVES])]
+    def how_to_get(cls) -> str:
+        return "expected files: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
+
+    @classmethod
+    def find_parts(cls, folder: Path, name: str, preferred: str | None) -> dict[str, Path | None]:
+        archives = [folder / file for file in ([preferred] if preferred else [name + ending for ending in _ARCHIVES])]
         splits = {path.name.lower()[-4:] for path in folder.glob("*") if re.fullmatch(_SPLIT, path.name)}
         is_there = {"rain", "test"} <= splits
         return {"recordings": next((path for path in archives if path.is_file()), folder if is_there else None)}
 
     @classmethod
-    def knows(cls, file: str) -> bool:
-        return file.endswith(_ARCHIVES)
+    def accepts_file(cls, name: str) -> bool:
+        return name.endswith(_ARCHIVES)
 
     def formats_read(self) -> list[str]:
         without_header = any(name.endswith(".bin") for name in self.surveys["recordings"].members)
@@ -51,9 +54,9 @@ class Folders(FilePerSample):
         found, stated = {name for _, name, *_ in members}, set(self.dataset.classes)
         if found and found != stated:
             raise RawDataError(
-                f"{self.root}: the folders of classes are {_listed(found - stated, found)}, "
-                f"the data set states {_listed(stated - found, stated)}",
-                hint="name folders and classes: alike, in the files or in the data set's YAML",
+                f"{self.root}: the class folders are {_listed(found - stated, found)}, "
+                f"expected the classes of the data set's YAML: {_listed(stated - found, stated)}",
+                hint="rename the folders, or change classes: in the YAML",
             )
         return super()._samples()
 
@@ -69,13 +72,13 @@ class Folders(FilePerSample):
         assert self.frames.invalid_events is not None
         if format_of(data) is None and not where.endswith(".bin"):
             raise DamagedFileError(
-                f"{where}: {describe_content(data)}, no recording of a known format",
-                hint="move it elsewhere; recordings without a header, which are ATIS, are named .bin",
+                f"{where}: {describe_content(data)}, expected a recording of a known format",
+                hint="move it out of the folder; recordings without a header (ATIS) must be named .bin",
             )
         return decode_any(data, where=where, axes="authors", invalid=self.frames.invalid_events)
 
 
 def _listed(different: set[str], names: set[str]) -> str:
-    """The names, those that are on one side only first, no more than a dozen."""
+    """Returns at most a dozen of the names, first those of one side only."""
     ordered = sorted(different) + sorted(names - different)
     return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

@@ -19,7 +19,7 @@ class Idx(ImageDataset):
 
     formats: ClassVar[Sequence[str]] = ("IDX",)
     pattern = re.compile(r"(?:^|/)((?:train|t10k)[-](?:images|labels)[-.]idx\d-ubyte)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"{part}.gz", part, part.replace("-idx", ".idx"))
         for part in (f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
     }
@@ -38,10 +38,10 @@ class Idx(ImageDataset):
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
-        """The content of each part."""
+        """Content of each part."""
         return {
             part: decode_idx(member.load(), where=str(self.storages[part].path))
-            for part in self.files
+            for part in self.part_files
             for member in self.members(part)
         }
 
@@ -51,25 +51,25 @@ class Idx(ImageDataset):
 
 
 def _idx_at(*folders: str) -> dict[str, tuple[str, ...]]:
-    """The addresses of the four files in folders that hold them under their published names."""
-    return {part: tuple(f"{folder}{names[0]}" for folder in folders) for part, names in Idx.files.items()}
+    """Returns the URLs of the four files in folders that contain them under their published names."""
+    return {part: tuple(f"{folder}{names[0]}" for folder in folders) for part, names in Idx.part_files.items()}
 
 
 class Mnist(Idx):
     """Handwritten digits."""
 
-    folders: ClassVar[Sequence[str]] = ("mnist", "MNIST", "MNIST/raw")
-    sources = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-    downloads: ClassVar[Mapping[str, Sequence[str]]] = _idx_at(
+    folder_names: ClassVar[Sequence[str]] = ("mnist", "MNIST", "MNIST/raw")
+    page = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+    urls: ClassVar[Mapping[str, Sequence[str]]] = _idx_at(
         "https://ossci-datasets.s3.amazonaws.com/mnist/", "http://yann.lecun.com/exdb/mnist/"
     )
-    sizes: ClassVar[Mapping[str, int]] = {
+    nbytes: ClassVar[Mapping[str, int]] = {
         "train-images-idx3-ubyte": 9_912_422,
         "train-labels-idx1-ubyte": 28_881,
         "t10k-images-idx3-ubyte": 1_648_877,
         "t10k-labels-idx1-ubyte": 4_542,
     }
-    # of the .gz as published, then of its content
+    # of the published .gz, then of its content
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
         "train-images-idx3-ubyte": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
         "train-labels-idx1-ubyte": ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
@@ -79,26 +79,26 @@ class Mnist(Idx):
 
 
 class FashionMnist(Idx):
-    """Pictures of clothes."""
+    """Images of clothes."""
 
-    folders: ClassVar[Sequence[str]] = (
+    folder_names: ClassVar[Sequence[str]] = (
         "fashion-mnist",
         "FashionMNIST",
         "FashionMNIST/raw",
         "/usr/share/datasets/fashion-mnist",
     )
-    sources = "Debian's package dataset-fashion-mnist, or http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-    downloads: ClassVar[Mapping[str, Sequence[str]]] = _idx_at(
+    page = "Debian's package dataset-fashion-mnist, or http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+    urls: ClassVar[Mapping[str, Sequence[str]]] = _idx_at(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     )
-    sizes: ClassVar[Mapping[str, int]] = {
+    nbytes: ClassVar[Mapping[str, int]] = {
         "train-images-idx3-ubyte": 26_421_880,
         "train-labels-idx1-ubyte": 29_515,
         "t10k-images-idx3-ubyte": 4_422_102,
         "t10k-labels-idx1-ubyte": 5_148,
     }
-    # Debian packed the files again, so the content's checksum counts as much
+    # Debian packed the files again, so the content's checksum is accepted too
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
         "train-images-idx3-ubyte": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
         "train-labels-idx1-ubyte": ("25c81989df183df01b3e8a0aad5dffbe", "9018921c3c673c538a1fc5bad174d6f9"),

@@ -15,11 +15,11 @@ from plifctl.data.formats.atis import decode_atis
 class Nmnist(FilePerSample):
     """One ATIS file for each sample."""
 
-    folders: ClassVar[Sequence[str]] = ("nmnist", "NMNIST", "N-MNIST")
-    sources = "https://www.garrickorchard.com/datasets/n-mnist"
+    folder_names: ClassVar[Sequence[str]] = ("nmnist", "NMNIST", "N-MNIST")
+    page = "https://www.garrickorchard.com/datasets/n-mnist"
     formats: ClassVar[Sequence[str]] = ("ATIS",)
     pattern = re.compile(r"(?:^|/)((?:Train|Test)/\d/\d+\.bin)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "Train": ("Train.zip", "train.zip", "Train"),
         "Test": ("Test.zip", "test.zip", "Test"),
     }
@@ -27,8 +27,8 @@ class Nmnist(FilePerSample):
         "Train": ("20959b8e626244a1b502305a9e6e2031",),
         "Test": ("69ca8762b2fe404d9b9bad1103e97832",),
     }
-    # the page of the authors leads here; the addresses name no Train.zip and no Test.zip
-    downloads: ClassVar[Mapping[str, Sequence[str]]] = {
+    # linked from the page of N-MNIST's authors; the URLs do not contain the names Train.zip and Test.zip
+    urls: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"https://data.mendeley.com/public-files/datasets/468j46mzdv/files/{file}/file_downloaded",)
         for part, file in (
             ("Train", "39c25547-014b-4137-a934-9d29fa53c7a0"),
@@ -38,7 +38,7 @@ class Nmnist(FilePerSample):
 
     def _sample(self, part: str, member: str) -> Sample | None:
         split, digit, file = member.split("/")
-        if split != part:  # nothing stops a Train.zip from holding Test/
+        if split != part:  # a Train.zip may contain Test/
             return None
         name = f"{part.capitalize()}/{digit}/{file.partition('.')[0]}"
         return Sample(name, int(digit), "train" if part.lower() == "train" else "test")
@@ -50,12 +50,12 @@ class Nmnist(FilePerSample):
 class SpikingJellyNmnist(Nmnist):
     """SpikingJelly's arrays: ``events_np/train/<digit>/<n>.npz``."""
 
-    inside: ClassVar[Sequence[str]] = ("events_np",)
+    subfolders: ClassVar[Sequence[str]] = ("events_np",)
     formats: ClassVar[Sequence[str]] = ("zip",)
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d/\d+\.npz)$")
-    files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
+    part_files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
-    remarks: ClassVar[Mapping[str, str]] = {
+    format_notes: ClassVar[Mapping[str, str]] = {
         "zip": "converted: read from SpikingJelly's events_np, not the original files"
     }
 

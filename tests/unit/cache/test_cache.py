@@ -122,7 +122,7 @@ def test_a_failed_build_leaves_no_cache_and_goes_on(
     assert not [*(tmp_path / "c").rglob("*.h5"), *(tmp_path / "c").rglob("*.partial")]
     path.write_bytes(whole)
     found = build_cache(raw_of(gestures), 2, tmp_path / "c")
-    assert "going on: 22 of 33 samples were framed before" in caplog.text
+    assert "resuming: 22 of 33 samples were framed before" in caplog.text
     assert found.content_digest == build_cache(raw_of(gestures), 2, tmp_path / "fresh").content_digest
     assert not list((tmp_path / "c").rglob("*.journal"))
 
@@ -133,7 +133,7 @@ def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Pat
     path.parent.mkdir(parents=True)
     stale = path.with_name(f".{path.name}.xyz.partial")
     stale.write_bytes(b"half")
-    with pytest.raises(CacheError, match="there is none to use"):
+    with pytest.raises(CacheError, match="found none in"):
         find_cache(raw_independent_key(raw.framing.with_T(2)), tmp_path / "c", prepare="p")
     build_cache(raw, 2, tmp_path / "c")
     assert not stale.exists()
@@ -159,7 +159,7 @@ def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
 def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
     raw = raw_of(gestures)
     build_cache(raw, 3, tmp_path / "c")
-    with pytest.raises(CacheError, match="T is 3, wanted 4") as error:
+    with pytest.raises(CacheError, match="T is 3, expected 4") as error:
         find_cache(raw_independent_key(raw.framing.with_T(4)), tmp_path / "c", prepare="plifctl prepare x")
     assert error.value.hint == "plifctl prepare x"
     assert error.value.exit_code == 5
@@ -241,7 +241,7 @@ def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: 
 def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+    with pytest.raises(CorruptCacheError, match="damaged, or not a cache"):
         Cache(path)
 
 
@@ -269,7 +269,7 @@ def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Pa
             file.create_dataset("frames", (33, 2**20, 2, 128, 128), "u1", chunks=(1, 2**16, 2, 128, 128))
         else:
             file.create_dataset("frames", (2**40, 1, 2, 2, 2), "u1", chunks=(1, 1, 2, 2, 2))
-    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+    with pytest.raises(CorruptCacheError, match="damaged, or not a cache"):
         Cache(path)
     assert verify_cache(path)
 
@@ -295,7 +295,7 @@ def test_columns_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Pa
                 file.create_dataset("labels", shape, h5py.string_dtype())
             case _:
                 file.create_dataset("labels", (2**40,), "i8", chunks=(2**16,))
-    with pytest.raises(CorruptCacheError, match="not a whole cache"):
+    with pytest.raises(CorruptCacheError, match="damaged, or not a cache"):
         Cache(path)
     assert verify_cache(path)
 
@@ -305,7 +305,7 @@ def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
     cache.close()
     with h5py.File(cache.path, "a") as file:
         del file.attrs["complete"]
-    with pytest.raises(CorruptCacheError, match="not a finished cache"):
+    with pytest.raises(CorruptCacheError, match="an unfinished cache"):
         Cache(cache.path)
 
 
@@ -419,14 +419,14 @@ class TestGoingOn:
         raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]})
         self.stopped(raw, 2, tmp_path / "c", monkeypatch)
         with monkeypatch.context() as patch:
-            patch.setattr("plifctl.cache.build.count_frames", None)  # not needed again
+            patch.setattr("plifctl.cache.framing.count_frames", None)  # not needed again
             found = build_cache(raw, 2, tmp_path / "c")
         assert found.content_digest == build_cache(raw, 2, tmp_path / "fresh").content_digest
 
     def test_more_than_16_bits_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1] * 70_000, "Test/1/00001": [1] * 300})
         for _ in range(2):
-            with pytest.raises(RawDataError, match="70000 events in one pixel of one frame, more than 16 bits"):
+            with pytest.raises(RawDataError, match="70000 events in one pixel of one frame, expected at most 65535"):
                 build_cache(raw, 1, tmp_path / "c")
         assert not list(tmp_path.rglob("*.h5"))
 
@@ -440,7 +440,7 @@ class TestGoingOn:
         T = None if changes else 1
         framing = raw.framing.with_T(T)
         with CacheBuilder(framing, tmp_path / "c", workers=2) as builder:
-            again = open_raw(framing, RawSource(tmp_path / "raw", workers=2), visit=builder.visitor)
+            again = open_raw(framing, RawSource(tmp_path / "raw", workers=2), make_handler=builder.make_sample_handler)
             found = builder.finish(again)
         assert found.dtype == np.uint16  # 320 events in a pixel
         assert found.content_digest == build_cache(raw, T, tmp_path / "fresh").content_digest

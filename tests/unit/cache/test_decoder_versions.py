@@ -46,7 +46,7 @@ def test_raised_decoder_changes_the_key_of_what_it_read(gestures: Path, monkeypa
     after = key_of(gestures_raw(gestures))
     assert after.fields == {**before.fields, "decoders": {"AEDAT 3.1": 2}}
     assert after.digest != before.digest
-    assert after.recipe == before.recipe == raw_independent_key(gestures_raw(gestures).framing)
+    assert after.raw_independent == before.raw_independent == raw_independent_key(gestures_raw(gestures).framing)
 
 
 def test_raised_decoder_leaves_other_keys_and_caches_valid(
@@ -56,7 +56,7 @@ def test_raised_decoder_leaves_other_keys_and_caches_valid(
     for module in (aedat4, arrays, dat):
         monkeypatch.setattr(module, "VERSION", 2)
     assert key_of(gestures_raw(gestures)) == before
-    assert states(cache.path.parent.parent) == {cache.path.name: "whole"}
+    assert states(cache.path.parent.parent) == {cache.path.name: "ok"}
 
 
 def test_cache_of_an_older_decoder_is_outdated_and_built_anew(
@@ -70,10 +70,10 @@ def test_cache_of_an_older_decoder_is_outdated_and_built_anew(
     new = build_cache(gestures_raw(gestures), 2, folder)
     assert new.path != cache.path
     assert verify_cache(new.path) == []
-    assert states(folder) == {cache.path.name: "outdated", new.path.name: "whole"}
+    assert states(folder) == {cache.path.name: "outdated", new.path.name: "ok"}
     assert find_cache(raw_independent_key(framing), folder, prepare="").path == new.path
     monkeypatch.setattr(aedat3, "VERSION", 1)
-    assert states(folder) == {cache.path.name: "whole", new.path.name: "outdated"}
+    assert states(folder) == {cache.path.name: "ok", new.path.name: "outdated"}
 
 
 def test_cache_of_0_1_0_is_outdated_by_any_format_its_layout_may_have(
@@ -84,9 +84,9 @@ def test_cache_of_0_1_0_is_outdated_by_any_format_its_layout_may_have(
     with h5py.File(cache.path, "r+") as file:
         assert json.loads(file.attrs["formats"]) == ["AEDAT 3.1"]
         del file.attrs["formats"]  # 0.1.0 did not write it
-    assert states(folder) == {cache.path.name: "whole"}
+    assert states(folder) == {cache.path.name: "ok"}
     monkeypatch.setattr(aedat4, "VERSION", 2)
-    assert states(folder) == {cache.path.name: "whole"}
+    assert states(folder) == {cache.path.name: "ok"}
     monkeypatch.setattr(aedat3, "VERSION", 2)
     assert states(folder) == {cache.path.name: "outdated"}
 

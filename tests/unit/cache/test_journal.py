@@ -28,7 +28,7 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
     journal.close(keep=True)
     again = Journal(tmp_path / "j", "x")
     assert list(again.records()) == records(5)
-    assert again.sources == {record.name: record.source for record in records(5)}
+    assert again.source_digests == {record.name: record.source_digest for record in records(5)}
     assert again.nbytes == (tmp_path / "j").stat().st_size
     again.close(keep=False)
     assert not (tmp_path / "j").exists()
@@ -76,8 +76,8 @@ def test_records_of_anything_else_are_dropped(tmp_path: Path, other: str) -> Non
 
 def test_of_several_of_one_name_the_last_counts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "x")
-    first, second = records(1)[0], records(1)[0]._replace(source=b"\1" * 32)
+    first, second = records(1)[0], records(1)[0]._replace(source_digest=b"\1" * 32)
     journal.append([first])
     journal.append([second])
-    assert journal.sources == {first.name: second.source}
+    assert journal.source_digests == {first.name: second.source_digest}
     journal.close(keep=False)

@@ -267,7 +267,7 @@ class TestNpz:
         data = bytearray(archived(packed=True, **{name: np.zeros(10) for name in "txyp"}))
         at = data.index(b"PK\x01\x02")  # the archive's own list, which is what is believed
         data[at + 24 : at + 28] = struct.pack("<I", 2**31)
-        with pytest.raises(DamagedFileError, match=r"refused, .* bytes claim to unpack to 2147483648"):
+        with pytest.raises(DamagedFileError, match=r"refused, .* bytes are declared to unpack to 2147483648"):
             decode_npz(bytes(data), where="f")
 
 
@@ -354,5 +354,5 @@ def test_a_zip_within_an_archive_of_arrays_in_an_unbounded_packing_is_refused() 
     with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
         for name, column in COLUMNS.items():
             archive.writestr(f"{name}.npy", saved(column))
-    with pytest.raises(DamagedFileError, match="packed by method 14"):
+    with pytest.raises(DamagedFileError, match="compressed by method 14"):
         decode_npz(file.getvalue(), where="f")

@@ -331,7 +331,7 @@ class TestRandomness:
         crop = spec("random-crop", height=200, width=1)  # tonic's assertion; a spec would not come so far
         np.random.seed(5)
         with pytest.raises(AssertionError):
-            module._applied(self.events, crop, (2, 128, 128), "x")
+            module._apply(self.events, crop, (2, 128, 128), "x")
         assert np.random.rand(4).tolist() == expected
 
 

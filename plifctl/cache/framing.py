@@ -1,0 +1,113 @@
+"""Samples as records of a journal: framed, counted and compressed, in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+
+import numpy as np
+
+from plifctl.cache.chunks import encode
+from plifctl.cache.journal import Record
+from plifctl.config.choices import Compression
+from plifctl.config.dataset import MAX_T, Framing
+from plifctl.data.datasets.base import EventDataset, RecordingFile
+from plifctl.data.events import Events
+from plifctl.data.framer import count_frames, select_events
+from plifctl.data.frames import count_slices
+from plifctl.data.thread_map import ordered_map
+from plifctl.errors import RawDataError
+
+_log = logging.getLogger(__name__)
+
+
+class SampleFramer:
+    """Turns samples into records. Its methods may be called in several threads at once.
+
+    Args:
+        framing: How events are framed.
+        T: Number of frames of each sample; None for images.
+        dtype: Type of the counts.
+        compression: Compression of the samples.
+    """
+
+    def __init__(
+        self, framing: Framing, T: int | None, dtype: type[np.unsignedinteger], compression: Compression
+    ) -> None:
+        self.dtype = dtype
+        self._framing, self._T, self._compression = framing, T, compression
+        self._local = threading.local()
+
+    def frame(self, sample_id: str, source_digest: bytes, read: Events, n_raw: int) -> Record:
+        """Returns the record of an event sample.
+
+        Args:
+            sample_id: Id of the sample.
+            source_digest: Digest of the raw data that it is framed from.
+            read: Its events as decoded.
+            n_raw: Number of its events in the file.
+
+        Raises:
+            CountOverflow: A count does not fit the type.
+            DamagedFileError: An event lies outside the sensor, and such events are refused.
+        """
+        events = select_events(self._framing, read, sample_id)
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = np.empty((self._T, *self._framing.shape), self.dtype)
+        frames = self._local.buffer
+        count_frames(self._framing, events, self._T, dtype=self.dtype, out=frames, where=sample_id)
+        t, n_frames = events["t"], self._T or 0
+        if self._framing.frames is not None and self._framing.frames.duration_us is not None:
+            n_frames = count_slices(t, self._framing.frames.duration_us)
+        duration = int(t[-1] - t[0]) if len(t) else 0
+        return self._record(sample_id, source_digest, frames, (n_raw, len(t), n_frames, duration))
+
+    def pack_image(self, sample_id: str, source_digest: bytes, image: np.ndarray) -> Record:
+        """Returns the record of an image, uint8 ``[C, H, W]``."""
+        return self._record(sample_id, source_digest, np.ascontiguousarray(image), (0, 0, 0, 0))
+
+    def _record(
+        self, sample_id: str, source_digest: bytes, sample: np.ndarray, counts: tuple[int, int, int, int]
+    ) -> Record:
+        digest = hashlib.sha256(sample.data).digest()
+        return Record(sample_id, source_digest, *counts, digest, encode(sample, self._compression))
+
+
+def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:
+    """Returns how many slices of the framing's fixed duration the longest sample fills; decodes all recordings.
+
+    Raises:
+        RawDataError: There are more than :data:`~plifctl.config.dataset.MAX_T`.
+    """
+    assert raw.frames is not None
+    duration_us = raw.frames.duration_us
+    assert duration_us is not None
+
+    def slices(recording: RecordingFile) -> list[tuple[int, int]]:
+        samples = raw.decode(recording.name, recording.load())
+        return [
+            (
+                count_slices(select_events(raw.framing, sample.events, raw.samples[sample.row].id)["t"], duration_us),
+                sample.row,
+            )
+            for sample in samples
+        ]
+
+    _log.info("looking for the longest of %d samples", len(raw.samples))
+    longest, row = max(max(found) for found in ordered_map(slices, raw.recordings(), workers))
+    if longest > MAX_T:
+        raise RawDataError(
+            f"{raw.samples[row].id}: {longest} slices of {duration_us} µs, expected at most {MAX_T}",
+            hint="choose a longer frames.duration_us",
+        )
+    return longest
+
+
+def warm_up() -> None:
+    """Loads the compiled loops, or compiles them, so that the first sample need not wait for that."""
+    from plifctl.cache.fletcher32 import fletcher32
+    from plifctl.data.loops import warm_up as warm_up_events
+
+    warm_up_events()
+    fletcher32(np.empty(0, np.uint8))

@@ -1,0 +1,123 @@
+"""Looks after caches: what ``plifctl cache verify``, ``rm`` and ``prune`` do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from plifctl.cache import Cache, key_of
+from plifctl.cache.catalogue import Entry, list_caches, remove_cache, select_cache, verify_cache
+from plifctl.cache.key import describe_differences, differences
+from plifctl.config.dataset import FramesSpec, Framing
+from plifctl.config.registry import load_registry
+from plifctl.data.source import RawSource
+from plifctl.errors import CacheError, CorruptCacheError, UsageError
+from plifctl.pipeline.prepare import open_raw_reported
+from plifctl.pipeline.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
+
+Removal = tuple[Entry, str]
+"""An entry of a cache directory, and the reason why it is removed."""
+
+
+def open_named_cache(name: str, cache_dir: Path) -> Cache:
+    """Returns a cache by its name, which may be abbreviated.
+
+    Raises:
+        UsageError: No cache, or several, have that name.
+        CacheError: It is unfinished, damaged, or made by another version of plifctl.
+    """
+    entry = select_cache(list_caches(cache_dir), name, cache_dir)
+    if entry.state == "unfinished":
+        raise CorruptCacheError(
+            f"{entry.path}: an unfinished build", hint="type the plifctl prepare command again to resume it"
+        )
+    return Cache(entry.path)
+
+
+def verify_caches(
+    names: Sequence[str], cache_dir: Path, *, raw: Path | None = None, progress: Progress = silent
+) -> Iterator[tuple[str, list[str]]]:
+    """Reads caches completely; yields the name of each, and its problems.
+
+    Args:
+        names: Names of caches; empty for all in the cache directory.
+        cache_dir: Cache directory.
+        raw: Raw data that are read too: do they give the same key?
+        progress: Opens the task of reading each cache.
+
+    Raises:
+        UsageError: A named cache cannot be verified, or ``raw`` is given for caches of several data sets.
+    """
+    entries = list_caches(cache_dir)
+    chosen = [select_cache(entries, name, cache_dir) for name in names] if names else entries
+    if raw is not None and len({entry.path.parent for entry in chosen if entry.state == "ok"}) > 1:
+        raise UsageError(
+            "--raw: the caches are of several data sets",
+            hint="name those of one: plifctl cache verify NAME … --raw DIR",
+        )
+    for entry in chosen:
+        if entry.state not in ("ok", "unreadable"):
+            if names:
+                raise UsageError(f"{entry.name}: {entry.state}, cannot be verified")
+            _log.info("%s: %s, skipped", entry.name, entry.state)
+            continue
+        try:
+            with progress(f"verifying {entry.name}", "samples") as task:
+                problems = verify_cache(entry.path, task.update)
+        except FileNotFoundError:
+            if entry.path.exists():
+                raise
+            _log.info("%s: removed by another process", entry.name)
+            continue
+        if raw is not None and not problems:
+            problems = _compare_with_raw(entry, raw, cache_dir, progress)
+        yield entry.name, problems
+
+
+def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progress) -> list[str]:
+    """Reads raw data without using saved surveys, and compares their key with that of a cache."""
+    fields = Cache(entry.path).key.fields
+    framing = Framing(
+        dataset=load_registry().dataset(fields["dataset"]).dataset,
+        frames=FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
+    ).with_T(fields["T"])
+    source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
+    found = differences(fields, key_of(open_raw_reported(framing, source, progress)).fields)
+    return [f"{raw} gives another cache: {describe_differences(found)}"] if found else []
+
+
+def named_removals(names: Iterable[str], cache_dir: Path) -> list[Removal]:
+    """Returns the caches with these names, each once.
+
+    Raises:
+        UsageError: No cache, or several, have one of the names.
+    """
+    entries = list_caches(cache_dir)
+    chosen = (select_cache(entries, name, cache_dir) for name in names)
+    return list({entry.path: (entry, "named") for entry in chosen}.values())
+
+
+def remove_caches(removals: Iterable[Removal], *, dry_run: bool = False, skip_busy: bool = False) -> Iterator[Removal]:
+    """Removes caches; yields each one that was removed.
+
+    Args:
+        removals: Entries and reasons.
+        dry_run: Remove nothing.
+        skip_busy: Log those that another process is building, and go on with the others.
+
+    Raises:
+        CacheError: Another process is building one, and ``skip_busy`` is false.
+    """
+    for entry, reason in removals:
+        try:
+            if not dry_run:
+                remove_cache(entry)
+        except CacheError as error:
+            if not skip_busy:
+                raise
+            _log.info("%s", error)
+            continue
+        yield entry, reason
