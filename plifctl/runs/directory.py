@@ -33,7 +33,16 @@ _STAMP = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of a run: enough to train it again."""
+    """The settings of a run: enough to train it again.
+
+    Attributes:
+        experiment: Name of the experiment.
+        recipe: Recipe that the values come from.
+        protocol: A or B.
+        overrides: Changes to the experiment, texts ``key=value``.
+        spec: The resolved experiment.
+        origins: File and line, or option, of each value, by dotted key.
+    """
 
     experiment: str
     recipe: Recipe
@@ -139,7 +148,7 @@ class Run:
             RunError: A row is damaged, or the run was made by an older plifctl.
         """
         try:
-            return MetricsFile(self.path).read()
+            return MetricsFile(self.path).read(finished=(self.path / "result.json").is_file())
         except RunError:
             self.config()  # the better error where the whole run was made by an older plifctl
             raise

@@ -202,7 +202,7 @@ def import_log(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: 
         name = f"authors-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
     else:
         name = f"imported-{_slug(log.name)}"
-    files = {str(path.relative_to(folder)): fingerprint(path) for path in log.files}
+    files = {path.relative_to(folder).as_posix(): fingerprint(path) for path in log.files}
     percent = tuple(name for name, value in greatest.items() if value > _PERCENT)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.finished))
     return ImportedRun(name, str(folder.resolve()), files, settings, found, percent, finished, dict(log.series))

@@ -28,7 +28,7 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
         folder: The run directory.
         pending: Content of the files that are written next, by name.
     """
-    found = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     excluded = {_NAME, *_TEMPORARY, *pending}
     facts = {name: fingerprint(path) for name, path in found.items() if name not in excluded}
     for name, content in pending.items():

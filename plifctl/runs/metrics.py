@@ -40,13 +40,20 @@ class MetricsFile:
     def __init__(self, folder: Path) -> None:
         self.path, self.checksums = folder / "metrics.jsonl", folder / "metrics.sha256"
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self, *, finished: bool = False) -> list[dict[str, Any]]:
         """Returns the rows; a last row that was not completely written is left out.
+
+        Args:
+            finished: Whether the run is finished, so that an incomplete row is damage.
 
         Raises:
             RunError: A row or a checksum is damaged or missing.
         """
-        lines, checksums = self._snapshot()
+        rows_text, checksums_text = self._snapshot()
+        for path, text in ((self.path, rows_text), (self.checksums, checksums_text)):
+            if finished and text and not text.endswith(b"\n"):
+                raise RunError(f"{path}: damaged: its last line is incomplete")
+        lines, checksums = _lines(rows_text), _lines(checksums_text)
         expected = dict(map(self._parse_checksum, range(1, len(checksums) + 1), checksums))
         rows: list[dict[str, Any]] = []
         for number, line in enumerate(lines, 1):
@@ -56,7 +63,7 @@ class MetricsFile:
                 raise RunError(f"{self.path}:{number}: damaged: {error}") from error
             if row is not None:
                 rows.append(row)
-            elif number < len(lines):
+            elif number < len(lines) or finished:
                 raise RunError(f"{self.path}:{number}: damaged: {self.checksums.name} has no checksum of it")
         if expected:
             raise RunError(f"{self.path}: damaged: {self.checksums.name} has epoch {min(expected)}, which is missing")
@@ -95,13 +102,13 @@ class MetricsFile:
                 _keep(self.checksums, checksums := checksums[:-1])
             _keep(self.path, lines := lines[:-1])
 
-    def _snapshot(self) -> tuple[list[bytes], list[bytes]]:
-        """The lines of both files at one moment, while another process may append."""
+    def _snapshot(self) -> tuple[bytes, bytes]:
+        """The content of both files at one moment, while another process may append."""
         for _ in range(_ATTEMPTS):
             checksums, rows = _content(self.checksums), _content(self.path)
             if _content(self.checksums) == checksums:
                 break
-        return _lines(rows), _lines(checksums)
+        return rows, checksums
 
     def _parse_checksum(self, number: int, line: bytes) -> tuple[int, str]:
         match = _CHECKSUM_LINE.fullmatch(line)
@@ -121,7 +128,7 @@ def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
     if checksum is None:
         return None
     if checksum != hashlib.sha256(line).hexdigest():
-        raise ValueError("checksum mismatch: the row was modified")
+        raise ValueError("checksum mismatch with metrics.sha256: one of them was modified")
     found: dict[str, Any] = row
     return found
 

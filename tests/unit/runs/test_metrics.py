@@ -144,6 +144,17 @@ def test_read_after_a_line_is_lost_is_an_error(tmp_path: Path, name: str, lost: 
             file.read()
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "metrics.sha256"])
+@pytest.mark.parametrize("cut", [1, 20, "line"])
+def test_read_of_a_finished_run_with_an_incomplete_row_is_an_error(tmp_path: Path, name: str, cut: int | str) -> None:
+    file = written(tmp_path, 3)
+    content = (tmp_path / name).read_bytes()
+    last = len(content.splitlines(keepends=True)[-1])
+    (tmp_path / name).write_bytes(content[: -last if cut == "line" else -int(cut)])
+    with pytest.raises(RunError, match="damaged"):
+        file.read(finished=True)
+
+
 def test_read_without_checksums_is_an_error(tmp_path: Path) -> None:
     file = written(tmp_path, 3)
     file.checksums.unlink()
