@@ -9,7 +9,7 @@ from typing import Any
 
 from plifctl.config.base import digest_of, flatten
 from plifctl.config.dataset import Framing
-from plifctl.config.identity import hashed_fields, hashed_words
+from plifctl.config.identity import current_word, hashed_fields, hashed_words
 from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
 from plifctl.data.frames import INTEGRATOR_VERSION
@@ -86,4 +86,4 @@ def describe_differences(found: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def _text(value: Any) -> str:
-    return "not set" if value is None else str(value)
+    return "not set" if value is None else str(current_word(value))

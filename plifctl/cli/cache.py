@@ -238,8 +238,10 @@ def _row(entry: Entry) -> tuple[object, ...]:
 
 def _choices(frames: Mapping[str, Any]) -> str:
     """Returns the choices of a framing that the name of its cache does not show."""
+    from plifctl.config.identity import current_word
+
     in_name = ("slicing", "duration_us", "transforms")
-    parts = [str(value) for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
+    parts = [str(current_word(value)) for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
     return ", ".join([*parts, *(transform["name"] for transform in frames.get("transforms", ()))])
 
 
