@@ -241,8 +241,9 @@ def _choices(frames: Mapping[str, Any]) -> str:
     from plifctl.config.identity import current_word
 
     in_name = ("slicing", "duration_us", "transforms")
-    parts = [str(current_word(value)) for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
-    return ", ".join([*parts, *(transform["name"] for transform in frames.get("transforms", ()))])
+    values = [value for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
+    transforms = [transform["name"] for transform in frames.get("transforms", ())]
+    return ", ".join([*(str(current_word(value)) for value in values), *transforms])
 
 
 def _tree(entry: Entry) -> dict[str, Any]:
