@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from plifctl.config.registry import load_registry
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.report import pictures
-from plifctl.report.pictures import Sample
+
+if TYPE_CHECKING:
+    from plifctl.report.pictures import Sample
 
 MAX_SAMPLES = 100
 """Most samples in one picture."""
@@ -115,6 +116,8 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
         CacheError: There is no such cache; the hint has the command that builds it.
         MachineError: The picture cannot be written.
     """
+    from plifctl.report import pictures  # imports matplotlib, which statistics alone do not need
+
     out, selection = options.out, options.selection
     _check_out(out)
     dataset, cache = _find_cache(options)
@@ -156,9 +159,10 @@ def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progr
     classes = tuple(cache.key.fields["classes"])
     if histograms is not None:
         from plifctl.report.histograms import draw_histograms
+        from plifctl.report.pictures import save_picture
 
         title, details = f"{cache.path.parent.name}/{cache.path.stem}", f"content {cache.content_digest[:12]}"
-        pictures.save_picture(draw_histograms(title, details, statistics, classes), histograms)
+        save_picture(draw_histograms(title, details, statistics, classes), histograms)
     facts: dict[str, Any] = {
         "path": str(cache.path),
         "bytes": cache.path.stat().st_size,
@@ -260,6 +264,8 @@ def _describe_row(cache: Cache, dataset: DatasetSpec, row: int) -> dict[str, Any
 
 
 def _load_sample(cache: Cache, entry: dict[str, Any]) -> Sample:
+    from plifctl.report.pictures import Sample
+
     content = cache.read(np.array([entry["row"]]))[0]
     number, name = entry["label"], entry["class"]
     details = [f"{entry['n_events']:,} events"] if "n_events" in entry else []

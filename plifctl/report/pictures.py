@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -286,7 +286,7 @@ def _draw_sheet(head: Sequence[OffsetBox], blocks: Sequence[tuple[str, Sequence[
     """Returns a head and below it blocks of a heading and cells, ``columns`` in a row, all equally wide."""
     parts = [_column(*head)]
     for heading, cells in blocks:
-        rows = [_row(*cells[i : i + columns], sep=_GAP) for i in range(0, len(cells), columns)]
+        rows = [_row(*cells[i : i + columns], sep=_GAP, align="bottom") for i in range(0, len(cells), columns)]
         parts.append(_column(*([_text(heading, _TEXT, _BLACK)] if heading else []), _column(*rows, sep=_GAP)))
     canvas = _Canvas()
     page = canvas.attach(_column(*parts, sep=18))
@@ -326,8 +326,8 @@ def _text(text: str, size: int, colour: str) -> TextArea:
     return TextArea(text, textprops=style)
 
 
-def _row(*boxes: OffsetBox, sep: int = 8) -> HPacker:
-    return HPacker(pad=0, sep=sep, align="center", children=list(boxes))
+def _row(*boxes: OffsetBox, sep: int = 8, align: Literal["center", "bottom"] = "center") -> HPacker:
+    return HPacker(pad=0, sep=sep, align=align, children=list(boxes))
 
 
 def _column(*boxes: OffsetBox, sep: int = 6) -> VPacker:

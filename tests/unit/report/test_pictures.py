@@ -240,6 +240,13 @@ class TestText:
         drawn = [np.asarray(draw_events("a set", "", [make_sample(frames, label=name)])) for name in names]
         assert not np.array_equal(*drawn)
 
+    def test_draw_images_with_captions_of_unequal_height_aligns_images(self) -> None:
+        images = np.random.default_rng(1).integers(0, 256, (3, 3, 32, 32), np.uint8)
+        samples = [make_sample(image, label=label) for image, label in zip(images, ("aa", "Ǻg", "ﷺ"), strict=True)]
+        picture = np.asarray(draw_images("a set", "", samples))
+        tops = {find_places(picture, enlarge(np.moveaxis(image, 0, -1), 4))[0][0] for image in images}
+        assert len(tops) == 1
+
     def test_class_name_in_chinese_without_font_raises_no_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pictures, "find_fonts", lambda: ["DejaVu Sans"])
         image = np.zeros((1, 8, 8), np.uint8)
