@@ -165,11 +165,13 @@ def read_events(path: str | Path, *, dataset: str | None = None) -> Events:
     return read(Path(path).expanduser(), dataset)
 
 
-def experiment(name: str | Path, overrides: Overrides = (), *, recipe: Recipe | None = None) -> Experiment:
+def experiment(
+    source: str | Path | Experiment, overrides: Overrides = (), *, recipe: Recipe | None = None
+) -> Experiment:
     """Returns an experiment with every value looked up, to look at, change and save.
 
     Args:
-        name: A name in the registry, or a YAML file.
+        source: A name in the registry, a YAML file, or an experiment to change.
         overrides: Values to change, e.g. ``{"neuron.tau_0": 4.0}``.
         recipe: Recipe of a named experiment; None: ``paper``, or what the file says.
 
@@ -177,9 +179,9 @@ def experiment(name: str | Path, overrides: Overrides = (), *, recipe: Recipe | 
         errors.UsageError: Unknown experiment or key, or an impossible value.
         errors.RegistryError: A file is invalid.
     """
-    from plifctl.pipeline.train import find_experiment
+    from plifctl.config.registry import load_experiment
 
-    return find_experiment(name, recipe=recipe, overrides=overrides)
+    return load_experiment(source, overrides, recipe=recipe)
 
 
 def train(

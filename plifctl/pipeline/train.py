@@ -20,8 +20,8 @@ from plifctl.cache import Cache
 from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.overrides import Overrides, merge_overrides
-from plifctl.config.registry import load_registry
+from plifctl.config.overrides import merge_overrides
+from plifctl.config.registry import load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, StoppedByCallback, UsageError, join_problems
@@ -219,23 +219,6 @@ def train_with_callback(options: TrainOptions, on_epoch: Callable[[dict[str, Any
         return observer.run
 
 
-def find_experiment(name: str | Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
-    """Returns an experiment by its name in the registry, or from a YAML file.
-
-    Args:
-        name: A name; or a path: it ends in ``.yaml``, or has a folder.
-        recipe: Recipe of a named experiment.
-        overrides: Values to change.
-
-    Raises:
-        UsageError: Unknown experiment or key, or an impossible value.
-        RegistryError: A file is invalid.
-    """
-    if isinstance(name, Path) or name.endswith((".yaml", ".yml")) or "/" in name:
-        return load_registry().read_experiment(Path(name).expanduser(), recipe=recipe, overrides=overrides)
-    return load_registry().experiment(name, recipe=recipe or "paper", overrides=overrides)
-
-
 def plan_training(options: TrainOptions) -> TrainPlan:
     """Returns what :func:`train` would do; reads the cache, builds and writes nothing.
 
@@ -420,11 +403,7 @@ def _new_experiment(options: TrainOptions) -> Experiment:
         raise UsageError(
             "missing argument: EXPERIMENT", hint=f"plifctl {options.verb} demo; plifctl ls lists experiments"
         )
-    if isinstance(experiment, str):
-        experiment = find_experiment(experiment, recipe=options.recipe, overrides=options.overrides)
-    elif options.overrides:
-        experiment = load_registry().change_experiment(experiment, options.overrides)
-    return experiment.for_protocol(options.protocol)
+    return load_experiment(experiment, options.overrides, recipe=options.recipe).for_protocol(options.protocol)
 
 
 def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
@@ -462,19 +441,19 @@ def _recorded(options: TrainOptions, run: Run) -> Experiment:
         raise ResumeError(
             f"{run.name} was made with the recipe {config.recipe}", hint=f"plifctl {options.verb} --resume {run.name}"
         )
-    return load_registry().change_experiment(recorded, options.overrides) if options.overrides else recorded
+    return load_experiment(recorded, options.overrides)
 
 
 def _named_again(options: TrainOptions, run: Run) -> Experiment:
     """Returns the experiment that the user names for a run to resume, with the run's overrides and the new ones."""
     config, named = run.config(), options.experiment
-    overrides = merge_overrides(config.overrides, options.overrides)
+    assert named is not None
     if isinstance(named, Experiment):
-        named = load_registry().change_experiment(named, options.overrides) if options.overrides else named
+        found = load_experiment(named, options.overrides)
     else:
-        assert named is not None
-        named = find_experiment(named, recipe=options.recipe or config.recipe, overrides=overrides)
-    return named.for_protocol(options.protocol)
+        overrides = merge_overrides(config.overrides, options.overrides)
+        found = load_experiment(named, overrides, recipe=options.recipe or config.recipe)
+    return found.for_protocol(options.protocol)
 
 
 def _training_cache(
