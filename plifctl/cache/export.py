@@ -1,4 +1,4 @@
-"""A cache as files that other tools read: SpikingJelly's folders of frames, tonic's cache on disk, or plain ``.npz``.
+"""Exports of a cache for other tools: SpikingJelly's folders of frames, tonic's cache on disk, or plain ``.npz``.
 
 | to | files | read by |
 |---|---|---|
@@ -6,8 +6,8 @@
 | tonic | ``{split}/{n}_0.hdf5`` | ``DiskCachedDataset``, tonic 1.7.0 |
 | npz | ``{split}/{class}/{id}.npz`` | ``numpy.load`` |
 
-Beside them lie ``samples.csv`` (which file is which sample), ``exported.json`` (what the cache was made of) and
-``EXPORTED.txt`` (how to load it).
+Beside them are ``samples.csv`` (the sample of each file), ``exported.json`` (what the cache was built from) and
+``EXPORTED.txt`` (how to load the files).
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from plifctl.data.datasets.base import Progress
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import UsageError
 
-"""What a cache can be exported to."""
+"""Tools that a cache can be exported for."""
 TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
 
-_BLOCK_BYTES = 2**22  # read at a time
+_BLOCK_BYTES = 2**22  # samples read at a time
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written.
+class ExportResult:
+    """An exported cache.
 
     Attributes:
-        folder: Where.
+        folder: The folder.
         samples: Number of samples, each a file.
-        nbytes: Size of their files.
-        loading: How to load them, in words and Python; ``EXPORTED.txt`` says the same.
+        nbytes: Size of these files.
+        loading: How to load them, as text and Python code; ``EXPORTED.txt`` contains the same.
     """
 
     folder: Path
@@ -62,23 +62,22 @@ class Exported:
 
 def export_cache(
     cache: Cache, to: ExportTarget, out: Path, *, progress: Progress = lambda done, total: None, workers: int = 1
-) -> Exported:
-    """Writes the samples of a cache as files for another tool; the whole folder appears at once, or nothing.
+) -> ExportResult:
+    """Writes the samples of a cache as files for another tool; the complete folder appears at once, or nothing does.
 
-    Numbers stay whole ones of the cache's type. A sample cut into slices of a fixed duration has the frames of its own
-    length, without the padding of the cache.
+    The numbers have the integer type of the cache. Samples of fixed-duration slices have no padding.
 
     Args:
         cache: The cache.
         to: The tool, see the table above.
-        out: The new folder; an empty one may be there.
-        progress: Told how many samples are written, of how many.
+        out: The folder; must be new or empty.
+        progress: Called with the number of samples written, and of all samples.
         workers: Threads that compress; the files do not depend on them.
 
     Raises:
-        UsageError: ``out`` is there and not empty, or the tool has no such data sets.
+        UsageError: ``out`` is not empty, or the tool has no data sets of this kind.
         CorruptCacheError: A sample fails its checksum.
-        MachineError: The disk is full or the folder refused.
+        MachineError: The disk is full, or the folder cannot be written.
     """
     _require_empty(out)
     plan = {"spikingjelly": _spikingjelly, "tonic": _tonic, "npz": _npz}[to](cache, repr(str(out)))
@@ -94,30 +93,30 @@ def export_cache(
                 written += (folder / plan.files[row]).write_bytes(packed)
             return len(block.samples), written
 
-        # closed before the folder is removed: no thread still writes into it then
+        # closed first after an error, so that no thread writes to the folder while it is removed
         with closing(ordered_map(write, _blocks(cache), workers)) as blocks:
             for samples, written in blocks:
                 done, nbytes = done + samples, nbytes + written
                 progress(done, total)
         _describe(cache, to, plan, folder)
-        _require_empty(out)  # what came there meanwhile is not ours to replace
-    return Exported(out, total, nbytes, plan.loading)
+        _require_empty(out)  # files that appeared there in the meantime are not replaced
+    return ExportResult(out, total, nbytes, plan.loading)
 
 
 def _require_empty(out: Path) -> None:
     with files.machine_errors(out):
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return
-    what = "a folder that is not empty" if out.is_dir() else "a file"
+    found = "a folder that is not empty" if out.is_dir() else "a file"
     raise UsageError(
-        f"{out}: there is {what}, an export makes a new folder",
+        f"{out}: found {found}, expected a new or empty folder",
         hint=f"export to another folder: --out {shlex.quote(f'{out}-2')}\nor remove it: rm -r {shlex.quote(str(out))}",
     )
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Samples of the rows from ``start`` on, as an item of work."""
+    """Consecutive samples from row ``start`` on, as an item of work."""
 
     start: int
     samples: np.ndarray
@@ -135,14 +134,14 @@ def _blocks(cache: Cache) -> Iterator[_Block]:
 
 
 def _lengths(cache: Cache) -> list[int]:
-    """How much of each sample's first axis is no padding."""
+    """Returns the length of each sample's first axis without the padding."""
     if (_frames_of(cache) or {}).get("slicing") != "duration":
         return [cache.shape[1]] * len(cache.labels)
     return [max(1, int(n)) for n in cache.counts["n_frames"]]
 
 
 def _frames_of(cache: Cache) -> dict[str, Any] | None:
-    """How events became frames; None of images."""
+    """Returns how events were framed; None for images."""
     frames: dict[str, Any] | None = cache.key.fields["frames"]
     return frames
 
@@ -152,14 +151,14 @@ def _splits(cache: Cache) -> list[str]:
 
 
 def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None:
-    """Writes which file is which sample, what they were made of, and how to load them."""
+    """Writes samples.csv, exported.json and EXPORTED.txt."""
     classes = cache.key.fields["classes"]
     with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("file", "split", "label", "class", "id"))
         for name, split, label, sample in zip(plan.files, _splits(cache), cache.labels, cache.sample_ids, strict=True):
             table.writerow((name, split, int(label), classes[label], sample))
-    made_of = {
+    origin = {
         "exported_to": to,
         "dataset": cache.key.fields["dataset"],
         "cache": cache.path.name,
@@ -172,7 +171,7 @@ def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None
         "notes": list(cache.notes),
         "plifctl": paths.code_version(),
     }
-    files.write_json(folder / "exported.json", made_of)
+    files.write_json(folder / "exported.json", origin)
     notes = "".join(f"{note}\n" for note in cache.notes)
     files.write_text(
         folder / "EXPORTED.txt",
@@ -182,23 +181,23 @@ Cache: {cache.path.name}
 Content digest: {cache.content_digest}
 {notes}
 {plan.loading}
-samples.csv says which file is which sample, exported.json what the cache was made of.
+samples.csv lists the sample of each file, exported.json what the cache was built from.
 """,
     )
 
 
-# ---- what each tool wants
+# ---- layouts of the tools
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """How a cache looks to another tool.
+    """The files of an export.
 
     Attributes:
         files: The file of each sample.
-        pack: Returns a file's content: of a sample, its label and its id.
-        loading: See :class:`Exported`.
-        folders: Folders that have to be there though no sample may be in them.
+        pack: Returns the content of a file, given a sample, its label and its id.
+        loading: See :class:`ExportResult`.
+        folders: Folders that must exist even if they contain no sample.
     """
 
     files: Sequence[str]
@@ -208,19 +207,19 @@ class _Plan:
 
 
 def _npz(cache: Cache, root: str) -> _Plan:
-    what, classes = _what(cache), _placed(cache.key.fields["classes"])
-    places = [f"{split}/{classes[label]}" for split, label in zip(_splits(cache), cache.labels, strict=True)]
+    kind, classes = _kind(cache), _unique_paths(cache.key.fields["classes"])
+    folders = [f"{split}/{classes[label]}" for split, label in zip(_splits(cache), cache.labels, strict=True)]
     return _Plan(
-        _placed(cache.sample_ids, places, ".npz"),
-        lambda sample, label, name: _npz_of({what: sample, "label": np.int64(label), "id": np.array(name)}),
-        f"""A file holds {what} ({_described(cache)}), label (a whole number) and id (text):
+        _unique_paths(cache.sample_ids, folders, ".npz"),
+        lambda sample, label, name: _npz_of({kind: sample, "label": np.int64(label), "id": np.array(name)}),
+        f"""A file contains {kind} ({_describe_samples(cache)}), label (an integer) and id (text):
 
     from pathlib import Path
     import numpy as np
 
     for path in sorted(Path({root}, "train").glob("*/*.npz")):
         with np.load(path) as sample:
-            {what}, label = sample["{what}"], int(sample["label"])
+            {kind}, label = sample["{kind}"], int(sample["label"])
 """,
         ("train", "test"),
     )
@@ -232,23 +231,23 @@ def _tonic(cache: Cache, root: str) -> _Plan:
         [f"{split}/{next(numbers[split])}_0.hdf5" for split in _splits(cache)],
         lambda sample, label, name: _hdf5_of(sample, label),
         f"""tonic's DiskCachedDataset reads a split without the data set that it would cache. A sample is
-{_what(cache)} ({_described(cache)}) and label:
+{_kind(cache)} ({_describe_samples(cache)}) and label:
 
     from tonic import DiskCachedDataset
 
     train = DiskCachedDataset(None, cache_path={root} + "/train")
     test = DiskCachedDataset(None, cache_path={root} + "/test")
-    {_what(cache)}, label = train[0]
+    {_kind(cache)}, label = train[0]
 """,
         ("train", "test"),
     )
 
 
-def _what(cache: Cache) -> str:
+def _kind(cache: Cache) -> str:
     return "frames" if _frames_of(cache) else "image"
 
 
-def _described(cache: Cache) -> str:
+def _describe_samples(cache: Cache) -> str:
     return f"{cache.dtype}, {'[T, P, H, W], polarity 0 off, 1 on' if _frames_of(cache) else '[C, H, W]'}"
 
 
@@ -258,23 +257,23 @@ _SPIKINGJELLY = {
     "nmnist": "NMNIST",
     "cifar10dvs": "CIFAR10DVS",
 }
-"""SpikingJelly's data set of each layout; for others torchvision's reader of folders does."""
+"""SpikingJelly's data set of each layout; for other layouts torchvision's DatasetFolder reads the files."""
 
 
 def _spikingjelly(cache: Cache, root: str) -> _Plan:
-    """Its data sets convert nothing where ``events_np`` and the folder named after the framing are there.
+    """Returns the layout in which its data sets convert nothing: ``events_np`` and a folder named after the framing.
 
     Source: NeuromorphicDatasetFolder and its builders in spikingjelly/datasets/base.py, 2.0.0.
     """
     fields, frames = cache.key.fields, _frames_of(cache)
     if frames is None:
         raise UsageError(
-            f"{cache.path}: {fields['dataset']} is a set of images, SpikingJelly's folders are of event frames",
+            f"{cache.path}: {fields['dataset']} is an image data set, SpikingJelly's folders are of event frames",
             hint="export it for another tool: --to npz\nor: --to tonic",
         )
     peer = _SPIKINGJELLY.get(fields["layout"])
-    difference = _unlike_spikingjelly(cache, frames)
-    folder, arguments = _framing(cache, frames, own=not difference)
+    difference = _difference_to_spikingjelly(cache, frames)
+    folder, arguments = _spikingjelly_folder(cache, frames, own=not difference)
     names = _class_folders(cache, peer)
     splits = ("", "") if peer == "CIFAR10DVS" else ("/train", "/test")
     places = [
@@ -284,11 +283,13 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
     folders = [f"{folder}{split}/{name}" for split in splits for name in names]
     remarks = [""]
     if peer:
-        remarks.append("events_np is empty: no other frames can be made from this folder.")
+        remarks.append("events_np is empty: this folder cannot be converted to other frames.")
     if peer and difference:
-        remarks.append(f"The frames are not under SpikingJelly's own name, for its own would differ: {difference}.")
+        remarks.append(
+            f"The folder does not have SpikingJelly's own name, since its frames would differ: {difference}."
+        )
     if splits[0] == "":
-        remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv has the one of the cache.")
+        remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv contains that of the cache.")
     if sorted(names) != names:
         remarks.append(
             f"SpikingJelly numbers classes as their folders sort as text: {', '.join(sorted(names))}.\n"
@@ -296,25 +297,25 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
         )
     if empty := sorted(set(folders) - set(places)):
         remarks.append(
-            f"No sample is in {', '.join(empty)}: torchvision, by which SpikingJelly reads folders, may refuse that."
+            f"Without samples: {', '.join(empty)}; torchvision, which reads folders for SpikingJelly, may refuse that."
         )
     return _Plan(
-        _placed(_sample_names(cache, peer), places, ".npz"),
+        _unique_paths(_sample_names(cache, peer), places, ".npz"),
         lambda sample, label, name: _npz_of({"frames": sample}),
         _loading_in_spikingjelly(peer, root, folder, arguments) + "\n".join(remarks) + "\n",
         [*(["events_np"] if peer else []), *folders],
     )
 
 
-def _unlike_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
-    """Why SpikingJelly would make other frames of the same recordings; empty if it would make the same."""
+def _difference_to_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
+    """Returns why SpikingJelly's frames of the same recordings would differ; empty if they would be the same."""
     slicing = frames["slicing"]
     if slicing == "number":
         return "the cache is cut at ⌊N·j/T⌋ events, SpikingJelly cuts at ⌊N/T⌋·j (frames.slicing=number-remainder)"
     if slicing == "time":
-        return "SpikingJelly rounds the spans of time down to whole µs, and the last frame takes the rest"
+        return "SpikingJelly rounds the time spans down to whole µs, and its last frame contains the rest"
     if slicing == "duration" and (n := int((cache.counts["duration_us"] % frames["duration_us"] == 0).sum())):
-        return f"the last event of {n} samples begins a slice, which SpikingJelly does not make"
+        return f"the last event of {n} samples begins a slice, which SpikingJelly leaves out"
     if frames.get("transforms"):
         return "the events were transformed"
     if current_word(frames.get("axes")) == "authors":
@@ -324,8 +325,8 @@ def _unlike_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
     return ""
 
 
-def _framing(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, str]:
-    """Returns the folder that SpikingJelly looks for, and the arguments that make it look there."""
+def _spikingjelly_folder(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, str]:
+    """Returns the name of the folder of frames, and the arguments with which SpikingJelly reads it."""
     T, duration = cache.key.fields["T"], frames.get("duration_us")
     if not own:
         folder = f"plifctl_{framing_label(cache.key.fields)}"
@@ -336,23 +337,23 @@ def _framing(cache: Cache, frames: dict[str, Any], *, own: bool) -> tuple[str, s
 
 
 def _class_folders(cache: Cache, peer: str | None) -> list[str]:
-    """As SpikingJelly calls the folders of classes; where it has no names, so that they sort as the labels do."""
+    """Returns SpikingJelly's names of the class folders; for other layouts names that sort like the labels."""
     classes: list[str] = cache.key.fields["classes"]
     if peer == "CIFAR10DVS":
-        return _placed(classes)
+        return _unique_paths(classes)
     if peer:
         return [str(label) for label in range(len(classes))]
     width = len(str(len(classes) - 1))
-    return _placed([f"{label:0{width}d} {name}" for label, name in enumerate(classes)])
+    return _unique_paths([f"{label:0{width}d} {name}" for label, name in enumerate(classes)])
 
 
 def _sample_names(cache: Cache, peer: str | None) -> list[str]:
-    """As SpikingJelly calls the files of samples, without the ending."""
+    """Returns SpikingJelly's names of the samples' files, without the ending."""
     classes, names = cache.key.fields["classes"], []
     seen: Counter[tuple[str, int]] = Counter()
     for sample, label, length in zip(cache.sample_ids, cache.labels.tolist(), _lengths(cache), strict=True):
         folder, _, name = sample.rpartition("/")
-        if peer == "DVS128Gesture":  # the recording, and how many of its class came before
+        if peer == "DVS128Gesture":  # the recording, and the index among those of its class
             name = f"{folder}_{seen[folder, label]}"
             seen[folder, label] += 1
         elif peer == "CIFAR10DVS":
@@ -365,7 +366,7 @@ def _sample_names(cache: Cache, peer: str | None) -> list[str]:
 
 def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments: str) -> str:
     if peer is None:
-        return f"""SpikingJelly has no data set of this layout; torchvision reads the folders, labels are the cache's:
+        return f"""SpikingJelly has no data set of this layout; torchvision reads the folders, with labels of the cache:
 
     from pathlib import Path
     from spikingjelly.datasets.utils import load_npz_frames
@@ -378,7 +379,7 @@ def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments
     called = "".join(
         f'    {name} = {peer}({root}, {split}data_type="frame", {arguments})\n' for split, name in splits.items()
     )
-    never = "print stands for a function that is never called: the frames are there.\n"
+    never = "print takes the place of a function that is not called, since the frames exist.\n"
     return f"""SpikingJelly finds the frames and converts nothing (float32, [T, P, H, W]):
 
     from spikingjelly.datasets import {peer}
@@ -390,38 +391,38 @@ def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments
 # ---- files
 
 
-_NAME_BYTES = 200  # of the 255 that file systems allow
+_MAX_NAME_BYTES = 200  # file systems allow 255
 
 
-def _placed(names: Sequence[str], places: Sequence[str] = (), ending: str = "") -> list[str]:
-    """Returns names that any system takes as names of files, each once in its place.
+def _unique_paths(names: Sequence[str], folders: Sequence[str] = (), ending: str = "") -> list[str]:
+    """Returns paths with file names that every system allows, each unique in its folder.
 
     Example:
-        >>> _placed(["a/b", "a_b", "..", "A?B"])
+        >>> _unique_paths(["a/b", "a_b", "..", "A?B"])
         ['a_b', 'a_b-2', '_', 'A_B-3']
     """
     taken: set[tuple[str, str]] = set()
     numbers: Counter[tuple[str, str]] = Counter()
     found = []
-    for name, place in zip(names, places or [""] * len(names), strict=True):
+    for name, folder in zip(names, folders or [""] * len(names), strict=True):
         safe = _safe(name)
-        unique, first = safe, (place, safe.casefold())
-        while (place, unique.casefold()) in taken:  # some systems know no difference of case
+        unique, first = safe, (folder, safe.casefold())
+        while (folder, unique.casefold()) in taken:  # some file systems ignore case
             numbers[first] += 1
             unique = f"{safe}-{numbers[first] + 1}"
-        taken.add((place, unique.casefold()))
-        found.append(f"{place}/{unique}{ending}" if place else f"{unique}{ending}")
+        taken.add((folder, unique.casefold()))
+        found.append(f"{folder}/{unique}{ending}" if folder else f"{unique}{ending}")
     return found
 
 
 def _safe(name: str) -> str:
     normal = unicodedata.normalize("NFC", name)
     plain = "".join("_" if c in '<>:"/\\|?*' or not c.isprintable() else c for c in normal)
-    return plain.encode()[:_NAME_BYTES].decode(errors="ignore").strip(" .") or "_"
+    return plain.encode()[:_MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "_"
 
 
 def _npz_of(arrays: dict[str, np.ndarray | np.generic]) -> bytes:
-    """Returns what numpy.savez_compressed writes, at the level that takes a quarter of its time."""
+    """Returns an archive as numpy.savez_compressed writes it, at a level that takes a quarter of the time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, array in arrays.items():
@@ -431,8 +432,8 @@ def _npz_of(arrays: dict[str, np.ndarray | np.generic]) -> bytes:
 
 
 def _hdf5_of(sample: np.ndarray, label: int) -> bytes:
-    """Returns what tonic's save_to_disk_cache writes."""
-    buffer = io.BytesIO()  # a disk that is full is told of in words that name the file only outside HDF5
+    """Returns a file as tonic's save_to_disk_cache writes it."""
+    buffer = io.BytesIO()  # in memory, since HDF5's error on a full disk does not name the file
     with h5py.File(buffer, "w") as file:
         file.create_dataset("data/0", data=sample, compression="lzf")
         file.create_dataset("target/0", data=label)

@@ -1,9 +1,9 @@
-"""Downloads: whole files with the published checksum, or none.
+"""Downloads of published files: a file appears complete and with the published checksum, or not at all.
 
-Written on urllib: pooch, the usual choice, begins a broken download anew and knows one address for each file.
-What is half there lies beside the place of the file, as ``NAME.part`` and ``NAME.part.json``; the next attempt, of this
-process or of a later one, goes on from it. The md5 alone decides whether a file is right; how many bytes a server
-announces decides only whether it is worth going on.
+Built on urllib: pooch, the usual choice, starts an interrupted download again and knows one URL for each file. An
+unfinished download is kept beside the file, as ``NAME.part`` and ``NAME.part.json``, and resumed by the next attempt,
+of this process or of a later one. Only the md5 decides whether a file is right; the size that a server announces only
+decides whether to try again.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from plifctl import __version__, files
 from plifctl.data.source import RemoteFile
 from plifctl.errors import ChecksumError, RawDataError
 
-Told = Callable[[str, int, int | None], None]
-"""Is told a file's name, how many of its bytes are there, and of how many where that is known."""
+DownloadProgress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the number of bytes received, and the total where it is known."""
 
 TIMEOUT_S = 20.0
 """How long to wait for a connection, and for a byte."""
 
 ATTEMPTS = 5
-"""How often in a row an address may fail without bringing anything."""
+"""Number of failures in a row, without receiving anything, after which a URL is given up."""
 
-_CONNECTIONS = 2  # of an address that never answered: who is offline need not wait
-_PROGRESS = 2**20  # bytes; an attempt that brought as much is no failure
-_LONGEST_PAUSE_S = 30.0
-_CHUNK = 2**18
-_AGENT = f"Mozilla/5.0 (compatible; plifctl/{__version__})"  # some servers refuse what does not look like a browser
-_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)\b", re.IGNORECASE)
+_CONNECTION_ATTEMPTS = 2  # for a URL that never answered, so that an offline machine reports soon
+_PROGRESS_BYTES = 2**20  # an attempt that received as many is not counted as a failure
+_MAX_PAUSE_S = 30.0
+_CHUNK_BYTES = 2**18
+_AGENT = f"Mozilla/5.0 (compatible; plifctl/{__version__})"  # some servers refuse clients that are not browsers
+_WEB_PAGE = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)\b", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 
@@ -53,65 +53,64 @@ _log = logging.getLogger(__name__)
 def download(
     remote_files: Sequence[RemoteFile],
     folder: Path,
-    progress: Told = lambda name, done, total: None,
+    progress: DownloadProgress = lambda name, done, total: None,
     *,
     timeout: float = TIMEOUT_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Downloads the files that are not there yet; what is there under a file's name is left alone.
+    """Downloads the files that do not exist yet; existing files are not touched.
 
     Args:
-        remote_files: Which.
-        folder: Where to; created if missing. One process at a time downloads to it, others wait.
-        progress: Told of the bytes that come.
+        remote_files: The files.
+        folder: Folder that they are written to; created if missing. Other processes that download to it wait.
+        progress: Called as bytes are received.
         timeout: How long to wait for a connection and for a byte, s.
         sleep: Waits before the next attempt.
 
     Raises:
-        RawDataError: A file could not be had; says what happened at each of its addresses, and what to do.
-        ChecksumError: Every address holds another file.
-        MachineError: The disk is full or the folder refused; what came so far is kept.
+        RawDataError: A file could not be downloaded; says what happened at each URL, and what to do.
+        ChecksumError: Every URL serves another file.
+        MachineError: The disk is full, or the folder cannot be written; the bytes received so far are kept.
     """
     files.make_dir(folder)
     opener = _opener()
-    with _alone(folder):
+    with _download_lock(folder):
         for file in remote_files:
             if not (folder / file.name).exists():
-                _Fetch(file, folder, opener, progress, timeout, sleep).run()
+                _Download(file, folder, opener, progress, timeout, sleep).run()
 
 
-class _Failed(Exception):
+class _AttemptFailed(Exception):
     """An attempt failed.
 
     Args:
-        what: What happened.
-        attempts: How often in a row this may happen before the address is given up.
+        message: What happened.
+        attempts: Number of such failures in a row after which the URL is given up.
     """
 
-    def __init__(self, what: str, *, attempts: int = ATTEMPTS) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, *, attempts: int = ATTEMPTS) -> None:
+        super().__init__(message)
         self.attempts = attempts
 
 
-class _NoConnection(_Failed):
-    """Nobody answered."""
+class _NoConnection(_AttemptFailed):
+    """The server did not answer."""
 
 
-class _OtherFile(_Failed):
-    """The address holds another file."""
+class _WrongContent(_AttemptFailed):
+    """The URL serves another file."""
 
 
-class _NotThatFar(_Failed):
-    """The file there ends before what was asked for."""
+class _RangeNotSatisfiable(_AttemptFailed):
+    """The file at the URL has no bytes from the requested offset on."""
 
 
-class _Fetch:
+class _Download:
     """The download of one file.
 
     Attributes:
-        part: What came so far.
-        note: Which address it came from, and the mark (entity tag or date) by which to tell that the file there is
-            still the same.
+        part: File with the bytes received so far.
+        note: JSON file with their URL, and the entity tag or date by which a changed file is recognised.
     """
 
     def __init__(
@@ -119,7 +118,7 @@ class _Fetch:
         file: RemoteFile,
         folder: Path,
         opener: request.OpenerDirector,
-        progress: Told,
+        progress: DownloadProgress,
         timeout: float,
         sleep: Callable[[float], None],
     ) -> None:
@@ -130,14 +129,14 @@ class _Fetch:
         self._answered: set[str] = set()
 
     def run(self) -> None:
-        """Tries the addresses in turn."""
-        failures: dict[str, _Failed] = {}
+        """Tries the URLs in turn."""
+        failures: dict[str, _AttemptFailed] = {}
         for url in self.file.urls:
             try:
-                self._from(url)
-            except _Failed as failed:
-                _log.info("%s: %s", url, failed)
-                failures[url] = failed
+                self._try_repeatedly(url)
+            except _AttemptFailed as failure:
+                _log.info("%s: %s", url, failure)
+                failures[url] = failure
             else:
                 with files.machine_errors(self.part):
                     self.part.replace(self.folder / self.file.name)
@@ -145,130 +144,140 @@ class _Fetch:
                 return
         raise self._error(failures)
 
-    def _error(self, failures: dict[str, _Failed]) -> RawDataError:
-        tried = "".join(f"\n  {url}: {failed}" for url, failed in failures.items()) or " no address is known"
+    def _error(self, failures: dict[str, _AttemptFailed]) -> RawDataError:
+        tried = "".join(f"\n  {url}: {failure}" for url, failure in failures.items()) or " no URL is known"
         message = f"{self.file.name} could not be downloaded:{tried}"
         hint = (
-            f"get {self.file.name} (md5 {self.file.md5}) by hand from {self.file.page or 'its publisher'}\n"
+            f"download {self.file.name} (md5 {self.file.md5}) by hand from {self.file.page or 'its publisher'}\n"
             f"save it as {self.folder.absolute() / self.file.name}, then type the same command again"
         )
-        if failures and all(isinstance(failed, _OtherFile) for failed in failures.values()):
+        if failures and all(isinstance(failure, _WrongContent) for failure in failures.values()):
             return ChecksumError(message, hint=hint)
-        if failures and all(isinstance(failed, _NoConnection) for failed in failures.values()):
-            hint = f"is this machine online? A proxy is named by the variables http_proxy and https_proxy\nor {hint}"
+        if failures and all(isinstance(failure, _NoConnection) for failure in failures.values()):
+            hint = f"check the connection; http_proxy and https_proxy name a proxy\nor {hint}"
         elif self.part.exists():
-            hint = f"type the same command again later: it goes on from what is there\nor {hint}"
+            hint = f"type the same command again later to resume the download\nor {hint}"
         return RawDataError(message, hint=hint)
 
-    def _from(self, url: str) -> None:
-        """Tries one address until the part is the whole right file."""
-        failures, furthest = 0, self._kept(url)[0]
+    def _try_repeatedly(self, url: str) -> None:
+        """Tries one URL until the part is the complete right file."""
+        failures, furthest = 0, self._received(url)[0]
         while True:
             try:
-                return self._attempt(url)
-            except _Failed as failed:
+                return self._try_once(url)
+            except _AttemptFailed as failure:
                 failures += 1
-                size = self._kept(url)[0]
-                if size >= furthest + _PROGRESS:
+                size = self._received(url)[0]
+                if size >= furthest + _PROGRESS_BYTES:
                     failures, furthest = 1, size
-                never_there = isinstance(failed, _NoConnection) and url not in self._answered
-                if failures >= (_CONNECTIONS if never_there else failed.attempts):
+                never_answered = isinstance(failure, _NoConnection) and url not in self._answered
+                if failures >= (_CONNECTION_ATTEMPTS if never_answered else failure.attempts):
                     raise
-                pause = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
-                _log.info("%s: %s; trying again in %.0f s", url, failed, pause)
+                pause = min(2.0 ** (failures - 1), _MAX_PAUSE_S)
+                _log.info("%s: %s; trying again in %.0f s", url, failure, pause)
                 self._sleep(pause)
 
-    def _attempt(self, url: str) -> None:
-        """Asks once, for what is still missing; returns when the part is the whole right file."""
-        offset, mark = self._kept(url)
-        headers = {"User-Agent": _AGENT, "Accept": "*/*"}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        if offset and mark is not None:
-            headers["If-Range"] = mark  # the rest of the same file, or all of another
+    def _try_once(self, url: str) -> None:
+        """Requests the missing bytes once; returns if the part is then the complete right file."""
+        offset, mark = self._received(url)
         try:
-            response = self._ask(url, headers)
-        except _NotThatFar:
-            if self._md5() == self.file.md5:  # it was all there
+            response = self._request(url, offset, mark)
+        except _RangeNotSatisfiable:
+            if self._md5() == self.file.md5:  # the part was complete
                 return
-            self._forget()
+            self._discard()
             raise
         with response:
             if response.status == 200:
                 offset = 0
-            elif response.status != 206:  # such as 202, by which some ask whether this is a browser
-                raise _Failed(f"HTTP {response.status}, not the file", attempts=1)
-            elif _start(response) != offset:
-                self._forget()
-                raise _Failed("another part of the file came than was asked for")
-            chunks = _chunks(response, self._timeout)
-            said = offset + response.length if response.length is not None else None
-            if response.will_close:
-                response.length = None  # read what comes, not what was announced
-            first = next(chunks, b"")
-            if not offset and (response.headers.get_content_type() == "text/html" or _PAGE.match(first)):
-                raise _Failed("a web page, not the file", attempts=1)
-            if not offset:
-                self._begin(url, response)
-            try:
-                self._write(chain([first], chunks), offset, said)
-            except _Failed:
-                if said is None or self._size() < said:  # after the last byte it is no failure
-                    raise
+            elif response.status != 206:  # such as 202, by which some servers check for a browser
+                raise _AttemptFailed(f"HTTP {response.status}, not the file", attempts=1)
+            elif _first_byte(response) != offset:
+                self._discard()
+                raise _AttemptFailed(f"received another range of the file, requested from byte {offset:,} on")
+            announced = offset + response.length if response.length is not None else None
+            self._receive(url, response, offset, announced)
+        self._check(offset, announced)
+
+    def _receive(self, url: str, response: HTTPResponse, offset: int, announced: int | None) -> None:
+        """Writes the body of a response to the part."""
+        chunks = _chunks(response, self._timeout)
+        if response.will_close:
+            response.length = None  # read until the end, whatever size was announced
+        first = next(chunks, b"")
+        if not offset and (response.headers.get_content_type() == "text/html" or _WEB_PAGE.match(first)):
+            raise _AttemptFailed("a web page, not the file", attempts=1)
+        if not offset:
+            self._begin(url, response)
+        try:
+            self._write(chain([first], chunks), offset, announced)
+        except _AttemptFailed:
+            if announced is None or self._size() < announced:  # a failure after the last byte does not matter
+                raise
+
+    def _check(self, offset: int, announced: int | None) -> None:
+        """Raises :class:`_AttemptFailed` unless the part is the right file; discards it if it is another one."""
         size = self._size()
-        if said is not None and size < said:
-            raise _Failed(f"the connection ended after {size:,} of {said:,} bytes")
+        if announced is not None and size < announced:
+            raise _AttemptFailed(f"the connection ended after {size:,} of {announced:,} bytes")
         found = self._md5()
         if found == self.file.md5:
             return
-        self._forget()
-        if said is not None and size > said:
-            raise _Failed(f"{size:,} bytes came, {said:,} were announced, and the md5 is {found}")
+        self._discard()
+        if announced is not None and size > announced:
+            raise _AttemptFailed(f"received {size:,} bytes, the server announced {announced:,}; md5 {found}")
         if offset:
-            raise _Failed(f"what was gone on with has the md5 {found}, the published file {self.file.md5}")
-        raise _OtherFile(f"md5 {found} ({size:,} bytes), the published file has {self.file.md5}", attempts=1)
+            raise _AttemptFailed(f"the resumed file has md5 {found}, expected {self.file.md5}")
+        raise _WrongContent(f"md5 {found} ({size:,} bytes), expected {self.file.md5}", attempts=1)
 
-    def _ask(self, url: str, headers: dict[str, str]) -> HTTPResponse:
-        """Returns the answer to a request for a file; every refusal becomes a :class:`_Failed`."""
+    def _request(self, url: str, offset: int, mark: str | None) -> HTTPResponse:
+        """Returns the response to a request from a byte on; every refusal becomes an :class:`_AttemptFailed`."""
+        headers = {"User-Agent": _AGENT, "Accept": "*/*"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        if offset and mark is not None:
+            headers["If-Range"] = mark  # the rest of the same file, or all of a changed one
         try:
             response = self._opener.open(request.Request(url, headers=headers), timeout=self._timeout)
         except HTTPError as error:
             error.close()
             self._answered.add(url)
-            if error.code == 416 and "Range" in headers:
-                raise _NotThatFar("HTTP 416, there is no more of it") from None
+            if error.code == 416 and offset:
+                raise _RangeNotSatisfiable("HTTP 416, the file has no more bytes") from None
             if 300 <= error.code < 400:
-                raise _Failed(f"HTTP {error.code}, redirected too often or to no web address", attempts=1) from None
-            again = error.code >= 500 or error.code in (408, 425, 429)
-            said = f"HTTP {error.code} {error.reason or ''}".rstrip()
-            raise _Failed(said, attempts=ATTEMPTS if again else 1) from None
+                raise _AttemptFailed(
+                    f"HTTP {error.code}, redirected too often, or not to a web address", attempts=1
+                ) from None
+            temporary = error.code >= 500 or error.code in (408, 425, 429)
+            message = f"HTTP {error.code} {error.reason or ''}".rstrip()
+            raise _AttemptFailed(message, attempts=ATTEMPTS if temporary else 1) from None
         except URLError as error:
-            raise _unconnected(url, error.reason, self._timeout) from error
+            raise _connection_failure(url, error.reason, self._timeout) from error
         except (OSError, HTTPException) as error:
-            raise _Failed(_dropped(error, self._timeout)) from error
-        except ValueError as error:  # an address, or one redirected to, that is none
-            raise _Failed(str(error), attempts=1) from error
+            raise _AttemptFailed(_describe_drop(error, self._timeout)) from error
+        except ValueError as error:  # an invalid URL, or a redirection to one
+            raise _AttemptFailed(str(error), attempts=1) from error
         self._answered.add(url)
         return cast("HTTPResponse", response)
 
     def _begin(self, url: str, response: HTTPResponse) -> None:
-        """Forgets what was there, and notes what comes."""
-        self._forget()
-        tag = response.headers.get("ETag")
-        if tag is None or tag.startswith("W/"):  # a weak one may stand for other bytes
-            tag = response.headers.get("Last-Modified")
-        files.write_json(self.note, {"url": url, "mark": tag})
+        """Discards an earlier part, and notes where the new one comes from."""
+        self._discard()
+        mark = response.headers.get("ETag")
+        if mark is None or mark.startswith("W/"):  # a weak tag may stand for other bytes
+            mark = response.headers.get("Last-Modified")
+        files.write_json(self.note, {"url": url, "mark": mark})
 
-    def _write(self, chunks: Iterator[bytes], offset: int, said: int | None) -> None:
-        done, total = offset, said if said is not None else self.file.nbytes
+    def _write(self, chunks: Iterator[bytes], offset: int, announced: int | None) -> None:
+        done, total = offset, announced if announced is not None else self.file.nbytes
         with files.machine_errors(self.part), self.part.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
                 done += len(chunk)
                 self._progress(self.file.name, done, total)
 
-    def _kept(self, url: str) -> tuple[int, str | None]:
-        """How many bytes of this address are there, and the mark of the file they are of."""
+    def _received(self, url: str) -> tuple[int, str | None]:
+        """Returns how many bytes of a URL were received, and the mark of the file they belong to."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             if note["url"] != url:
@@ -284,49 +293,49 @@ class _Fetch:
         with files.machine_errors(self.part), self.part.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
 
-    def _forget(self) -> None:
+    def _discard(self) -> None:
         with files.machine_errors(self.part):
             self.note.unlink(missing_ok=True)
             self.part.unlink(missing_ok=True)
 
 
 def _chunks(response: HTTPResponse, timeout: float) -> Iterator[bytes]:
-    """Yields a body as it comes, so that nothing of it is lost when the connection is."""
+    """Yields a body as it is received, so that a dropped connection loses nothing."""
     try:
-        while chunk := response.read1(_CHUNK):
+        while chunk := response.read1(_CHUNK_BYTES):
             yield chunk
     except (OSError, HTTPException, ValueError) as error:
-        raise _Failed(_dropped(error, timeout)) from error
+        raise _AttemptFailed(_describe_drop(error, timeout)) from error
 
 
-def _start(response: HTTPResponse) -> int | None:
-    """The place of the first byte of a part of a file."""
+def _first_byte(response: HTTPResponse) -> int | None:
+    """Returns the offset of the first byte of a partial response."""
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
 
 
-def _unconnected(url: str, reason: object, timeout: float) -> _Failed:
+def _connection_failure(url: str, reason: object, timeout: float) -> _AttemptFailed:
     if isinstance(reason, socket.gaierror):
         return _NoConnection(f"the name {urlsplit(url).hostname} (or that of a proxy) cannot be resolved")
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return _Failed(f"its certificate is not trusted: {reason.verify_message}", attempts=1)
+        return _AttemptFailed(f"the certificate is not trusted: {reason.verify_message}", attempts=1)
     if isinstance(reason, TimeoutError):
         return _NoConnection(f"no connection in {timeout:g} s")
     if isinstance(reason, ConnectionResetError):
-        return _Failed(_dropped(reason, timeout))
+        return _AttemptFailed(_describe_drop(reason, timeout))
     if isinstance(reason, OSError):
         return _NoConnection(f"no connection: {reason.strerror or reason}")
-    return _Failed(str(reason), attempts=1)
+    return _AttemptFailed(str(reason), attempts=1)
 
 
-def _dropped(error: Exception, timeout: float) -> str:
+def _describe_drop(error: Exception, timeout: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"nothing came for {timeout:g} s"
+        return f"received nothing for {timeout:g} s"
     return f"the connection dropped ({str(error) or type(error).__name__})"
 
 
 def _opener() -> request.OpenerDirector:
-    """Returns what opens http and https, through the proxy that the environment names, and nothing else."""
+    """Returns an opener of http and https URLs only, through the proxy that the environment names."""
     opener = request.OpenerDirector()
     for handler in (
         request.ProxyHandler(),
@@ -342,7 +351,8 @@ def _opener() -> request.OpenerDirector:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _download_lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time download to a folder."""
     lock = filelock.FileLock(folder / ".download.lock")
     with files.machine_errors(folder):
         try:

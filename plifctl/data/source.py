@@ -9,7 +9,7 @@ from pathlib import Path
 from plifctl import paths
 
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
-"""Threads that read, decode and frame, unless the user says otherwise."""
+"""Default number of threads that read, decode and frame."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,12 @@ class RawSource:
     """Where the raw files of a data set are, and how to read them.
 
     Attributes:
-        root: Folder of the files or its parent, or one archive; None: PLIFCTL_RAW_DIR, then where systems keep data
-            sets.
+        root: Folder of the files or its parent, or one archive; None: PLIFCTL_RAW_DIR, then the system's folders.
         verify: Refuse files whose checksum differs from the published one.
-        download: Download files that are missing, where they are published.
+        download: Download missing files that are published.
         workers: Threads that read, decode and frame.
-        cache_dir: Cache directory; surveys of raw data and downloads are kept in it. None: nothing is kept.
-        remember: Keep the survey, so that files that did not change are not read again.
+        cache_dir: Cache directory, where surveys and downloads are kept; None: nothing is kept.
+        remember: Save surveys, so that files that have not changed are not read again.
     """
 
     root: Path | None = None
@@ -35,11 +34,11 @@ class RawSource:
 
     @property
     def survey_dir(self) -> Path | None:
-        """Directory that keeps surveys; None: every file is read again."""
+        """Directory of saved surveys; None: every file is read again."""
         return paths.survey_dir(self.cache_dir) if self.cache_dir is not None and self.remember else None
 
     def download_dir(self, dataset: str) -> Path | None:
-        """Returns where files of a data set are downloaded to, unless the user named a folder."""
+        """Returns the folder that files are downloaded to unless the user names one."""
         return paths.download_dir(self.cache_dir, dataset) if self.cache_dir is not None else None
 
 

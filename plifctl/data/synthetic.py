@@ -1,8 +1,8 @@
-"""The embedded data set: a simulated DVS128 watches a shape move, and what it sees is written as DVS128 Gesture is.
+"""The embedded data set: a simulated DVS128 records moving shapes, in the file layout of DVS128 Gesture.
 
-Every gesture is one bright shape of random form, size, contrast and place on a field without edges; the class is in its
-motion alone. A motion starts anywhere, and a pixel that a shape passes sees it come and go, so that the sum of the
-events tells little: where their polarities lie to each other does, from moment to moment.
+Every gesture is one bright shape of random form, size, contrast and position on a field that wraps around. Only the
+motion of the shape depends on the class. A motion starts anywhere, and each pixel that a shape passes sees it come and
+go, so the sum of the events tells little about the class; the positions of the two polarities at each moment do.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ CLASSES = (
     "shake_vertical",
     "random_walk",
 )
-"""Names of the labels 0 to 10; y points down, as in the sensor, and clockwise is what a viewer sees."""
+"""Names of the labels 0 to 10; y points down, as in the sensor, and clockwise is as seen by a viewer."""
 
 SENSOR = 128
 """Rows and columns of the sensor."""
 GESTURE_US = 500_000
 """Duration of a gesture, µs."""
 REFRACTORY_US = 500
-"""A pixel is blind for so long after an event, µs."""
+"""Time after an event in which a pixel has no other event, µs."""
 
-_MARK = "SIMULATED.txt"
-"""The file by which a folder is known as one that may be written again."""
+_MARKER_FILE = "SIMULATED.txt"
+"""File that marks a folder that may be replaced."""
 
 _LIGHTS = ("fluorescent", "fluorescent_led", "lab", "led", "natural")
 _STEP_US = 2500
 _STEPS = GESTURE_US // _STEP_US
 _GAP_US = (150_000, 350_000)
-_THRESHOLD = 0.25  # change of log intensity that makes an event
+_THRESHOLD = 0.25  # change of log intensity that causes an event
 _MISMATCH = 0.03  # standard deviation of a pixel's threshold, relative
-_NOISE_HZ = 0.1  # background events of a pixel
+_NOISE_HZ = 0.1  # rate of background events of a pixel
 _EDGE_PX = 2.0  # width of a shape's blurred edge
 _FORMS = 6
 
@@ -64,21 +64,23 @@ def write_synthetic_gesture(
     """Writes recordings, labels and trial lists in the original layout of DVS128 Gesture.
 
     Args:
-        root: The folder: new, empty, or written by this function before. It appears when it is whole.
+        root: The folder: new, empty, or written by this function before. It appears when it is complete.
         train_users: Number of recordings for training; each has one gesture of every class.
         test_users: Number of recordings for testing.
-        seed: Decides everything, user by user: more users leave the earlier ones as they are.
-        progress: Called after each recording with how many are done, and of how many.
+        seed: Seed of each user's random numbers: with more users the first ones stay the same.
+        progress: Called after each recording with how many are written, and the total.
 
     Raises:
-        UsageError: The folder holds other files.
+        UsageError: The folder contains other files.
     """
     root = Path(root)
-    if root.is_dir() and any(root.iterdir()) and not (root / _MARK).is_file():
-        raise UsageError(f"{root}: holds files that are not of the embedded data set", hint="name an empty folder")
-    with atomic_folder(root) as beside:
-        _write(beside, train_users, test_users, seed, progress)
-        _write_lines(beside / _MARK, ["Simulated by plifctl synthesize; it may write this folder again."])
+    if root.is_dir() and any(root.iterdir()) and not (root / _MARKER_FILE).is_file():
+        raise UsageError(
+            f"{root}: contains files that are not part of the embedded data set", hint="name a new or an empty folder"
+        )
+    with atomic_folder(root) as folder:
+        _write(folder, train_users, test_users, seed, progress)
+        _write_lines(folder / _MARKER_FILE, ["Simulated by plifctl synthesize; it may write this folder again."])
 
 
 def _write(
@@ -103,7 +105,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def _recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """One user: every gesture once, in random order, with gaps in which there is only noise."""
+    """Returns events and labels of one user: every gesture once, in random order, with gaps that contain only noise."""
     labels, parts, now = [], [], int(rng.integers(*_GAP_US))
     for label in rng.permutation(len(CLASSES)).tolist():
         gesture = _gesture(CLASSES[label], rng)
@@ -112,7 +114,7 @@ def _recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, in
         labels.append((label + 1, now, now + GESTURE_US))
         now += GESTURE_US + int(rng.integers(*_GAP_US))
     events = np.concatenate([*parts, _noise(now, rng)])
-    return _blind_while_refractory(events[np.argsort(events["t"], kind="stable")]), labels
+    return _apply_refractory_time(events[np.argsort(events["t"], kind="stable")]), labels
 
 
 def _noise(duration_us: int, rng: np.random.Generator) -> np.ndarray:
@@ -122,8 +124,8 @@ def _noise(duration_us: int, rng: np.random.Generator) -> np.ndarray:
     return events
 
 
-def _blind_while_refractory(events: np.ndarray) -> np.ndarray:
-    """Leaves out what follows another event of its pixel too soon; ``events`` are sorted by t."""
+def _apply_refractory_time(events: np.ndarray) -> np.ndarray:
+    """Drops events that follow another one of their pixel too soon; ``events`` are sorted by t."""
     pixel = events["y"].astype(np.int64) * SENSOR + events["x"]
     order = np.argsort(pixel, kind="stable")
     soon = (np.diff(pixel[order]) == 0) & (np.diff(events["t"][order]) < REFRACTORY_US)
@@ -133,45 +135,45 @@ def _blind_while_refractory(events: np.ndarray) -> np.ndarray:
 
 
 def _gesture(name: str, rng: np.random.Generator) -> np.ndarray:
-    """The events of one gesture, t from 0, without noise and refractory time, not sorted."""
+    """Returns the events of one gesture, t from 0, without noise and refractory time, unsorted."""
     form = int(rng.integers(_FORMS))
     size = rng.uniform(6, 9)
     contrast = np.float32(rng.uniform(0.55, 0.95))
     angle = rng.uniform(0, 2 * np.pi)
     path = _path(name, size, rng)
     path[:, :2] += rng.uniform(0, SENSOR, 2)
-    # Rounded, because the last digit of a sine differs between machines, and a data set must not.
+    # rounded, since the last digits of a sine differ between machines and the data set must not
     path = (np.round(path * 256) / 256).astype(np.float32)
     cos, sin = (np.round(np.array([np.cos(angle), np.sin(angle)]) * 4096) / 4096).astype(np.float32)
 
     pixels, parts = _Pixels(rng), []
     for step, (x, y, extent) in enumerate(path):
-        dx, columns = _around(x, extent)
-        dy, rows = _around(y, extent)
+        dx, columns = _pixels_near(x, extent)
+        dy, rows = _pixels_near(y, extent)
         distance = _distance(form, dx * cos + dy[:, None] * sin, dy[:, None] * cos - dx * sin, extent)
         level = np.clip(np.float32(0.5) - distance / np.float32(_EDGE_PX), 0, 1) * contrast
         parts.append(pixels.see((rows[:, None] * SENSOR + columns).ravel(), level.ravel(), step))
     return np.concatenate(parts)
 
 
-def _around(centre: np.float32, extent: np.float32) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets from a shape's middle to the pixels that it can reach, and their coordinates on a field without edges."""
+def _pixels_near(centre: np.float32, extent: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Returns offsets from a shape's centre to the pixels it can reach, and their coordinates, which wrap around."""
     reach = min(int(1.5 * extent) + 4, SENSOR // 2 - 1)
     pixels = np.arange(int(centre) - reach, int(centre) + reach + 2)
     return (pixels - centre).astype(np.float32), pixels % SENSOR
 
 
 class _Pixels:
-    """A sensor's pixels, numbered row by row, that make events of changes; step 0 shows what they start from."""
+    """The pixels of a sensor, numbered row by row, that turn changes into events; step 0 sets their initial levels."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         mismatch = _MISMATCH * rng.standard_normal(SENSOR**2)
         self.threshold = (_THRESHOLD * (1 + mismatch)).astype(np.float32)
-        self.level = np.zeros(SENSOR**2, np.float32)  # log intensity, against that of the background
-        self.reference = np.zeros(SENSOR**2, np.float32)  # what it was at the pixel's last event
+        self.level = np.zeros(SENSOR**2, np.float32)  # log intensity relative to the background
+        self.reference = np.zeros(SENSOR**2, np.float32)  # level at the pixel's last event
 
     def see(self, pixel: np.ndarray, level: np.ndarray, step: int) -> np.ndarray:
-        """Sets the levels of some pixels; returns the events on the straight line from the step before."""
+        """Sets the levels of some pixels; returns the events on the straight line from the previous step."""
         before, self.level[pixel] = self.level[pixel], level
         if step == 0:
             self.reference[pixel] = level
@@ -193,8 +195,8 @@ class _Pixels:
 
 
 def _path(name: str, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Returns x, y relative to some place and the shape's size, px, at each step ``[steps + 1, 3]``."""
-    length = rng.uniform(80, 110)  # of every path, px: no class makes more events than another
+    """Returns x and y relative to some position, and the shape's size, px, at each step ``[steps + 1, 3]``."""
+    length = rng.uniform(80, 110)  # length of every path, px, so that no class has more events than another
     s = np.linspace(0, 1, _STEPS + 1)
     path = np.zeros((_STEPS + 1, 3))
     path[:, 2] = size
@@ -227,7 +229,7 @@ def _unit(angle: float | np.ndarray) -> np.ndarray:
 
 
 def _random_walk(length: float, rng: np.random.Generator, legs: int = 25) -> np.ndarray:
-    """Straight legs with sharp turns between, never three turns the same way: that would be an orbit."""
+    """Returns straight legs with sharp turns between, never three turns the same way, which would be an orbit."""
     turns = rng.uniform(np.radians(70), np.radians(130), legs) * rng.choice([-1, 1], legs)
     for leg in range(2, legs):
         if turns[leg - 2] * turns[leg - 1] > 0 and turns[leg - 1] * turns[leg] > 0:
@@ -240,7 +242,7 @@ def _random_walk(length: float, rng: np.random.Generator, legs: int = 25) -> np.
 
 
 def _distance(form: int, u: np.ndarray, v: np.ndarray, size: np.float32) -> np.ndarray:
-    """Signed distance to the outline, px, negative inside: disc, square, triangle, bar, cross, ring."""
+    """Returns the signed distance to the outline, px, negative inside: disc, square, triangle, bar, cross, ring."""
     a, b, radius = np.abs(u), np.abs(v), np.sqrt(u * u + v * v)
     distance: np.ndarray
     match form:

@@ -1,7 +1,7 @@
 """AEDAT 2.0, the container of CIFAR10-DVS.
 
 Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. A DVS128 address has the
-polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks what is no DVS event.
+polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks words that are not DVS events.
 """
 
 from __future__ import annotations
@@ -34,49 +34,49 @@ def decode_aedat2(
         where: Its name, for messages.
         axes: ``authors``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
             y = 127 − bits 1–7. Both: p = 1 − bit 0.
-        outside: What to do with addresses of more than 15 bits, those of cameras with more pixels.
+        outside: Whether addresses of more than 15 bits, those of cameras with more pixels, are an error or dropped.
 
     Returns:
-        The events; ``dropped`` counts the words that are no DVS events, or outside.
+        The events; ``dropped`` counts the words that are not DVS events, or outside.
 
     Raises:
-        DamagedFileError: The file is foreign, cut off, or of a camera with more pixels.
+        DamagedFileError: The file has another format, is cut off, or is of a camera with more pixels.
 
     Source: the AEDAT 2.0 specification; the axes of the authors' code and of SpikingJelly's CIFAR10-DVS loader.
     """
     start = _end_of_header(data, where)
-    whole, rest = divmod(len(data) - start, _PAIR_BYTES)
+    count, rest = divmod(len(data) - start, _PAIR_BYTES)
     if rest:
         raise DamagedFileError(
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
         )
     from plifctl.data.loops import decode_pairs
 
-    words = np.frombuffer(data, np.uint32, 2 * whole, start)
-    events = Events.empty(whole)
+    words = np.frombuffer(data, np.uint32, 2 * count, start)
+    events = Events.empty(count)
     bits, ascending = decode_pairs(words, axes == "spikingjelly", *events.columns)
-    if bits >> 15:  # not all are events of a DVS128
+    if bits >> 15:  # some words are not events of a DVS128
         address = words[::2].byteswap()
         foreign = np.flatnonzero((address >> 15 != 0) & (address >> 31 == 0))
         if len(foreign) and outside == "refuse":
             index = int(foreign[0])
             raise DamagedFileError(
                 f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, "
-                "a DVS128 has 15 bits; the file is of another camera",
-                hint="frames.outside_events=drop leaves such events out and counts them",
+                "expected at most 15 bits (DVS128); the file is of another camera",
+                hint="to leave such events out and count them: add --set frames.outside_events=drop",
             )
         events = events[address >> 15 == 0]
-    return Decoded(events.sorted_by_time(is_sorted=ascending), whole - len(events))
+    return Decoded(events.sorted_by_time(is_sorted=ascending), count - len(events))
 
 
 def _end_of_header(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
         raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 2.0 ({_MAGIC.decode()})")
     at = 0
-    # no event can be taken for a header line: an address that begins with the byte of "#" has bits above the 15th
+    # an event cannot look like a header line: an address that begins with the byte of "#" has bits above the 15th
     while data[at : at + 1] == b"#":
         end = data.find(b"\n", at)
         if end < 0:
-            raise DamagedFileError(f"{where}: byte {at}: a header line without an end; the file is cut off")
+            raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
         at = end + 1
     return at

@@ -33,13 +33,13 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
     Args:
         data: The file.
         where: Its name, for messages.
-        invalid: What to do with polarity events whose valid bit is 0.
+        invalid: Whether polarity events whose valid bit is 0 are dropped or kept.
 
     Returns:
         The events; ``dropped`` counts the invalid ones left out.
 
     Raises:
-        DamagedFileError: The file is foreign, cut off, or a packet header contradicts itself.
+        DamagedFileError: The file has another format, is cut off, or a packet header is inconsistent.
         RawDataError: Every polarity event is marked invalid, and ``invalid`` is ``drop``.
 
     Source: the AEDAT 3.1 specification.
@@ -51,20 +51,20 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
     events = Events.empty(n)
     all_valid, ascending, positive = decode_words(words, packets, *events.columns)
     if not positive:
-        raise DamagedFileError(f"{where}: an event before time 0; the file is damaged")
+        raise DamagedFileError(f"{where}: an event has a negative time; the file is damaged")
     if invalid == "drop" and not all_valid:
         valid = [words[first : first + 2 * count : 2] & 1 for first, count, _ in packets.tolist()]
         events = events[np.concatenate(valid) == 1]
         if not len(events):
             raise RawDataError(
                 f"{where}: all {n} events are marked invalid (valid bit 0)",
-                hint="some recorders never set the bit: --keep-invalid takes such events as they are",
+                hint="some recorders never set the bit; to keep such events: add --set frames.invalid_events=keep",
             )
     return Decoded(events.sorted_by_time(is_sorted=ascending), n - len(events))
 
 
 def encode_aedat3(events: np.ndarray) -> bytes:
-    """Returns ``events`` (dtype EVENT, sorted by t) as an AEDAT 3.1 file that every reader of the format takes."""
+    """Returns ``events`` (dtype EVENT, sorted by t) as an AEDAT 3.1 file that every reader of the format reads."""
     header = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEADER\r\n"
     parts = [header]
     overflow = events["t"] >> 31
@@ -83,7 +83,7 @@ def encode_aedat3(events: np.ndarray) -> bytes:
 
 
 def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """A view of the file as words; each packet's first word, number of events and overflow count ``[n, 3]``."""
+    """Returns the file as words, and first word, number of events and overflow count of each packet ``[n, 3]``."""
     at = _end_of_header(data, where)
     packets: list[tuple[int, int, int]] = []
     while at < len(data):
@@ -96,7 +96,7 @@ def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
         body = at + _PACKET.size
         if size <= 0 or number < 0 or not number <= capacity or kind < 0 or ts_overflow < 0:
             raise DamagedFileError(
-                f"{where}: byte {at}: no packet header: type {kind}, {number} of {capacity} events of {size} bytes"
+                f"{where}: byte {at}: invalid packet header: type {kind}, {number} of {capacity} events of {size} bytes"
             )
         if kind == _POLARITY and (size != _WORD.itemsize or ts_offset != 4):
             raise DamagedFileError(

@@ -4,13 +4,13 @@
 XML), packets (stream, size, content), the table. Header and content are flatbuffers; the content and the table are
 packed by LZ4 or Zstandard, or not. An event is 16 bytes: int64 time in µs, int16 x, int16 y, polarity, 3 bytes unused.
 
-Of several streams of events the first is read, as other readers do; streams of other kinds are passed over. The format
-marks nothing as invalid, so nothing is ever dropped. A recording may be empty. Times may repeat and run backwards, and
-are sorted; they have 63 bits and do not overflow. Bytes after the table mean a damaged file; a recorder that was killed
-wrote no table, and its packets end with the file.
+Of several streams of events the first is read, as other readers do; streams of other kinds are skipped. The format has
+no invalid events, so no event is dropped. A recording may be empty. Times may repeat and run backwards, and are sorted;
+they have 63 bits and do not overflow. Bytes after the table mean a damaged file; a recorder that was killed wrote no
+table, and its packets end with the file.
 
-LZ4 and Zstandard are libraries, the containers around them are read here: the readers of whole files that there are
-(the one that tonic uses among them) end the process when a file is damaged.
+LZ4 and Zstandard are unpacked by libraries; the container is read here, since the existing readers of whole files (that
+of tonic among them) end the process when a file is damaged.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _ELEMENT = np.dtype(
     }
 )
 _EVENTS = b"EVTS"
-_UNPACKED_LIMIT = 2**30
-"""The most that the packets of one file may unpack to, bytes: 67 million events."""
+_MAX_UNPACKED_BYTES = 2**30
+"""Largest total size of the unpacked packets of one file: 67 million events."""
 
-_PIECE = 2**10  # bytes: Zstandard makes at most 32 MiB of them
+_PIECE_BYTES = 2**10  # Zstandard unpacks as many to at most 32 MiB
 
 _Unpack = Callable[[bytes, int], bytes]
-"""Unpacks, to no more than so many bytes and one; raises ValueError of what is no whole frame."""
+"""Unpacks a frame, to at most one byte more than the limit; raises ValueError if the frame is incomplete."""
 
 
 def decode_aedat4(data: bytes, *, where: str) -> Decoded:
@@ -56,18 +56,18 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
         where: Its name, for messages.
 
     Returns:
-        The events, x and y as the file states them; none is ever dropped.
+        The events, with x and y of the file; none is dropped.
 
     Raises:
-        DamagedFileError: The file is foreign, cut off, has no stream of events, or does not unpack.
+        DamagedFileError: The file has another format, is cut off, has no stream of events, or cannot be unpacked.
 
     Source: the AEDAT 4 specification.
     """
     at, end, unpack = _header(data, where)
     description = data[:at]
     if end < len(data):
-        _unpacked(data[end:], unpack, _UNPACKED_LIMIT, f"{where}: byte {end}: the table at the end")
-    left = _UNPACKED_LIMIT
+        _unpacked(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
+    left = _MAX_UNPACKED_BYTES
     for packets in _streams(data, at, end, where):
         parts = []
         for start, size in packets:
@@ -79,7 +79,7 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
             elif parts:
                 raise DamagedFileError(f"{place}: a packet of another kind in the stream of events")
             else:
-                break  # a stream holds packets of one kind: this is another camera output
+                break  # a stream has packets of one kind: this one is another output of the camera
         if parts:
             return _decoded(np.concatenate(parts), where)
     if _EVENTS not in description:
@@ -88,7 +88,7 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
 
 
 def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int, int]]]:
-    """Place and size of every packet's content, stream by stream."""
+    """Returns offset and size of every packet's content, stream by stream."""
     streams: dict[int, list[tuple[int, int]]] = {}
     while at < end:
         if end - at < _PACKET.size:
@@ -111,13 +111,14 @@ def _decoded(events: np.ndarray, where: str) -> Decoded:
     if len(bad):
         event = events[bad[0]]
         raise DamagedFileError(
-            f"{where}: event {bad[0]} of {len(events)} has the time {event['t']} and the polarity {event['p']}"
+            f"{where}: event {bad[0]} of {len(events)} has time {event['t']} and polarity {event['p']}, "
+            "expected a time of at least 0 and polarity 0 or 1"
         )
     return Decoded(Events.sorted_from(events["t"], events["x"], events["y"], events["p"]), 0)
 
 
 def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:
-    """Where the packets begin and end, and how they are packed."""
+    """Returns where the packets begin and end, and the function that unpacks them."""
     if not data.startswith(_MAGIC):
         raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 4 (a line #!AER-DAT4.0)")
     start = len(_MAGIC)
@@ -125,7 +126,7 @@ def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:
         (size,) = struct.unpack_from("<I", data, start)
         table = data[start : start + 4 + size]
         if len(table) < 4 + size or table[8:12] != b"IOHE":
-            raise ValueError("it is cut off or none")
+            raise ValueError("incomplete, or without the identifier IOHE")
         at = _field(table, 0)
         compression = struct.unpack_from("<i", table, at)[0] if at else 0
         at = _field(table, 1)
@@ -134,18 +135,16 @@ def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:
         raise DamagedFileError(f"{where}: byte {start}: the header cannot be read: {error}") from error
     start += len(table)
     if compression not in _UNPACK:
-        raise DamagedFileError(f"{where}: the header states the compression {compression}, expected 0 to 4")
+        raise DamagedFileError(f"{where}: the header states compression {compression}, expected 0 to 4")
     if end == -1:
         end = len(data)
     elif not start <= end < len(data):
-        raise DamagedFileError(
-            f"{where}: the header states a table at byte {end}, the file has {len(data)}; the file is cut off"
-        )
+        raise DamagedFileError(f"{where}: the header states a table at byte {end} of {len(data)}; the file is cut off")
     return start, end, _UNPACK[compression]
 
 
 def _elements(buffer: bytes, where: str) -> np.ndarray:
-    """The events of an unpacked packet, as stored."""
+    """Returns the events of an unpacked packet, as stored."""
     try:
         at = _field(buffer, 0)
         if not at:
@@ -154,14 +153,14 @@ def _elements(buffer: bytes, where: str) -> np.ndarray:
         (count,) = struct.unpack_from("<I", buffer, at)
         return np.frombuffer(buffer, _ELEMENT, count, at + 4)
     except (struct.error, ValueError) as error:
-        raise DamagedFileError(f"{where}: no packet of events: {error}") from error
+        raise DamagedFileError(f"{where}: the packet of events cannot be read: {error}") from error
 
 
 def _field(buffer: bytes, index: int) -> int:
-    """Where a field of the root table of a size-prefixed flatbuffer lies; 0 where it is left at its default."""
+    """Returns the offset of a field of the root table of a size-prefixed flatbuffer; 0 for a field at its default."""
     root = _follow(buffer, 4)
     vtable = root - struct.unpack_from("<i", buffer, root)[0]
-    if vtable < 0:  # which Python would count from the end
+    if vtable < 0:  # Python would count from the end
         raise ValueError("a table outside the buffer")
     (size,) = struct.unpack_from("<H", buffer, vtable)
     if size < 6 + 2 * index:
@@ -178,9 +177,9 @@ def _unpacked(packed: bytes, unpack: _Unpack, limit: int, where: str) -> bytes:
     try:
         content = unpack(packed, limit)
     except ValueError as error:
-        raise DamagedFileError(f"{where}: {len(packed)} bytes do not unpack: {error}") from error
+        raise DamagedFileError(f"{where}: {len(packed)} bytes cannot be unpacked: {error}") from error
     if len(content) > limit:
-        raise DamagedFileError(f"{where}: refused, the file unpacks to more than {_UNPACKED_LIMIT} bytes")
+        raise DamagedFileError(f"{where}: refused, the file unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
     return content
 
 
@@ -197,23 +196,23 @@ def _lz4(packed: bytes, limit: int) -> bytes:
 def _zstd(packed: bytes, limit: int) -> bytes:
     import zstandard
 
-    machine = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
-    return _frame(machine, zstandard.ZstdError, packed, limit)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=2**27).decompressobj()
+    return _frame(decompressor, zstandard.ZstdError, packed, limit)
 
 
-def _frame(machine: Any, refusal: type[Exception], packed: bytes, limit: int) -> bytes:
-    """Unpacks one whole frame, handed over in pieces that cannot unpack to much more than the limit."""
+def _frame(decompressor: Any, failure: type[Exception], packed: bytes, limit: int) -> bytes:
+    """Unpacks one frame in pieces, none of which can unpack to much more than the limit."""
     content = bytearray()
     try:
-        for at in range(0, len(packed), _PIECE):
-            content += machine.decompress(packed[at : at + _PIECE])
+        for at in range(0, len(packed), _PIECE_BYTES):
+            content += decompressor.decompress(packed[at : at + _PIECE_BYTES])
             if len(content) > limit:
                 return bytes(content[: limit + 1])
-            if machine.eof and (machine.unused_data or at + _PIECE < len(packed)):
+            if decompressor.eof and (decompressor.unused_data or at + _PIECE_BYTES < len(packed)):
                 raise ValueError("bytes follow the frame")
-    except refusal as error:
+    except failure as error:
         raise ValueError(error) from error
-    if not machine.eof:
+    if not decompressor.eof:
         raise ValueError("the frame is cut off")
     return bytes(content)
 

@@ -1,8 +1,8 @@
-"""Recordings that other libraries keep as numpy arrays.
+"""Recordings that other libraries store as numpy arrays.
 
 ``.npy`` is tonic's DVS128 Gesture: a matrix of four columns, x, y, p and t in ms, of integers or floats. ``.npz`` is
-SpikingJelly's ``events_np``: four arrays named t (µs), x, y, p. Nothing in them is marked invalid, so nothing is ever
-dropped. A recording may be empty. Times may repeat and run backwards, and are sorted; they may not be negative.
+SpikingJelly's ``events_np``: four arrays named t (µs), x, y, p. There are no invalid events, so no event is dropped. A
+recording may be empty. Times may repeat and run backwards, and are sorted; they must not be negative.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ VERSION = 1
 """Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _COLUMNS = ("t", "x", "y", "p")
-_MOST = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
+_MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def decode_npy(data: bytes, *, where: str) -> Decoded:
-    """Decodes a matrix of events ``[N, 4]``, columns x, y, p, t in ms; parts of a ms are kept to the µs.
+    """Decodes a matrix of events ``[N, 4]``, columns x, y, p, t in ms; fractions are rounded to the µs.
 
     Args:
         data: The file.
         where: Its name, for messages.
 
     Returns:
-        The events, t in µs; none is ever dropped.
+        The events, t in µs; none is dropped.
 
     Raises:
-        DamagedFileError: The file is no such matrix, cut off, longer than it states, or holds what no event can be.
+        DamagedFileError: The file is not such a matrix, has another size than it states, or contains impossible events.
 
     Source: tonic's reader of DVSGesture.
     """
@@ -53,17 +53,17 @@ def decode_npy(data: bytes, *, where: str) -> Decoded:
 
 
 def decode_npz(data: bytes, *, where: str) -> Decoded:
-    """Decodes four arrays ``[N]`` named t (µs), x, y and p; others beside them are not read.
+    """Decodes four arrays ``[N]`` named t (µs), x, y and p; other arrays are not read.
 
     Args:
         data: The file.
         where: Its name, for messages.
 
     Returns:
-        The events; none is ever dropped.
+        The events; none is dropped.
 
     Raises:
-        DamagedFileError: The file is no whole archive of such arrays, or holds what no event can be.
+        DamagedFileError: The file is damaged, not an archive of such arrays, or contains impossible events.
 
     Source: SpikingJelly's converters (``events_np``).
     """
@@ -71,28 +71,28 @@ def decode_npz(data: bytes, *, where: str) -> Decoded:
         archive = ZipReader(data, where=where)
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if not members.keys() >= set(_COLUMNS):
-            there = ", ".join(sorted(members)[:5]) or "nothing"
-            raise DamagedFileError(f"{where}: holds {there}, expected arrays named t, x, y, p")
+            found = ", ".join(sorted(members)[:5]) or "nothing"
+            raise DamagedFileError(f"{where}: contains {found}, expected arrays named t, x, y, p")
         files = {name: archive.read(members[name]) for name in _COLUMNS}
     except DamagedFileError:
         raise
-    except Exception as error:  # zipfile raises a dozen kinds of a damaged archive
-        raise DamagedFileError(f"{where}: {describe_content(data)}, no whole archive of arrays: {error}") from error
+    except Exception as error:  # zipfile raises a dozen kinds of errors for damaged archives
+        raise DamagedFileError(f"{where}: {describe_content(data)}, expected an intact archive of arrays: {error}") from error
     columns = {name: _array(file, f"{where}: {name}") for name, file in files.items()}
     shapes = {name: list(column.shape) for name, column in columns.items()}
     if any(shape != shapes["t"] or len(shape) != 1 for shape in shapes.values()):
-        said = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise DamagedFileError(f"{where}: arrays of shapes {said}, expected four of one length")
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DamagedFileError(f"{where}: arrays of shapes {found}, expected four of one length")
     return _decoded(columns, where)
 
 
 def _array(data: bytes, where: str) -> np.ndarray:
-    """An array of numbers in numpy's own format; its header decides nothing before the length agrees with it."""
+    """Returns an array of numbers in numpy's own format, after its size was compared with its header."""
     file = io.BytesIO(data)
     try:
         shape, fortran_order, dtype = _HEADERS[npy.read_magic(file)](file)
-    except Exception as error:  # the header is Python source, read by Python: a damaged one can fail in any way
-        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, no array of numpy: {error}") from error
+    except Exception as error:  # the header is evaluated by Python: a damaged one can fail in any way
+        raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected a numpy array: {error}") from error
     if dtype.kind not in "biuf":
         raise DamagedFileError(f"{where}: an array of {dtype}, expected numbers")
     start = file.tell()
@@ -106,11 +106,11 @@ def _array(data: bytes, where: str) -> np.ndarray:
 def _decoded(columns: dict[str, np.ndarray], where: str) -> Decoded:
     for name in _COLUMNS:
         column = columns[name]
-        bad = ~((column >= 0) & (column <= _MOST[name]) & (column == np.floor(column)))  # nor NaN
+        bad = ~((column >= 0) & (column <= _MAX[name]) & (column == np.floor(column)))  # false for NaN, too
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
             raise DamagedFileError(
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
-                f"expected a whole number from 0 to {_MOST[name]}"
+                f"expected a whole number from 0 to {_MAX[name]}"
             )
     return Decoded(Events.sorted_from(*(columns[name] for name in _COLUMNS)), 0)

@@ -1,7 +1,7 @@
 """The ATIS format of N-MNIST: 5 bytes an event, no header.
 
-x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is none: it adds
-2^13 µs to the times that follow.
+x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is an overflow
+mark: it adds 2^13 µs to the times that follow.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ _EVENT_BYTES = 5
 
 
 def decode_atis(data: bytes, *, where: str) -> Decoded:
-    """Decodes an ATIS file; overflow marks are no events and are not counted as dropped.
+    """Decodes an ATIS file; overflow marks are not events and not counted as dropped.
 
     Args:
         data: The file.
         where: Its name, for messages.
 
     Returns:
-        The events; none is ever dropped.
+        The events; none is dropped.
 
     Raises:
-        DamagedFileError: The file is empty, foreign or cut off within an event (a cut between two cannot be told).
+        DamagedFileError: The file is empty, has another format, or is cut off within an event (a cut between two events
+            cannot be detected).
 
     Source: the reader published with N-MNIST (Orchard et al. 2015).
     """
@@ -37,14 +38,14 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
         raise DamagedFileError(
             f"{where}: byte 0: {describe_content(data)}, expected ATIS events of {_EVENT_BYTES} bytes"
         )
-    whole, rest = divmod(len(data), _EVENT_BYTES)
+    count, rest = divmod(len(data), _EVENT_BYTES)
     if rest:
         raise DamagedFileError(
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT_BYTES}; the file is cut off"
         )
     from plifctl.data.loops import decode_atis_events
 
-    events = Events.empty(whole)
+    events = Events.empty(count)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
-    events = events if found == whole else events[:found]
+    events = events if found == count else events[:found]
     return Decoded(events.sorted_by_time(is_sorted=ascending), 0)

@@ -1,8 +1,8 @@
-"""The python batches of CIFAR-10: pickled dictionaries, read by a machine that knows nothing but plain values.
+"""The python batches of CIFAR-10: pickled dictionaries, read by an interpreter that creates plain values only.
 
-A pickle is a program. Python's own machine runs what the file names, and even one that finds no names can be made to
-overflow the stack (by hashing a nested tuple) or to reserve gigabytes (by the number of a memo). The program of a batch
-needs two dozen instructions; this module runs those and refuses the rest.
+A pickle is a program. Python's own interpreter calls what the file names, and even one without names can overflow the
+stack (by hashing a nested tuple) or allocate gigabytes (by the number of a memo). A batch needs two dozen instructions;
+this module runs those and refuses the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VERSION = 1
 """Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _PIXELS = (3, 32, 32)
-_MOST_INSTRUCTIONS = 1_000_000  # a batch of 10,000 images has under 100,000
+_MAX_INSTRUCTIONS = 1_000_000  # a batch of 10,000 images has under 100,000
 
 
 def decode_cifar_batch(data: bytes, *, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -34,28 +34,28 @@ def decode_cifar_batch(data: bytes, *, where: str) -> tuple[np.ndarray, np.ndarr
         Images uint8 ``[n, 3, 32, 32]`` (red, green, blue) and labels int64 ``[n]``, 0 to 9.
 
     Raises:
-        DamagedFileError: The file is no such batch, or asks for anything but arrays of bytes.
+        DamagedFileError: The file is not such a batch, or its pickle needs anything but arrays of bytes.
 
-    Source: the layout of the python version, described beside the CIFAR-10 files.
+    Source: the layout of the python version, described on the page of CIFAR-10.
     """
     try:
-        batch = _Machine(data).run()
+        batch = _PickleInterpreter(data).run()
     except _Refused as error:
         raise DamagedFileError(
-            f"{where}: refused: its pickle asks for {error}, a CIFAR-10 batch needs no such thing"
+            f"{where}: refused: its pickle uses {error}, which a CIFAR-10 batch does not need"
         ) from None
     except Exception as error:  # a damaged program can fail at any instruction, in any way
-        raise DamagedFileError(f"{where}: {describe_content(data)}, no whole CIFAR-10 batch: {error}") from error
+        raise DamagedFileError(f"{where}: {describe_content(data)}, expected a CIFAR-10 batch: {error}") from error
     pixels, labels = (batch.get(key) for key in (b"data", b"labels")) if isinstance(batch, dict) else (None, None)
     pixels = pixels.values if isinstance(pixels, _Array) else pixels
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072:
-        raise DamagedFileError(f"{where}: no CIFAR-10 batch: data is {_what(pixels)}, expected uint8 [n, 3072]")
+        raise DamagedFileError(f"{where}: not a CIFAR-10 batch: data is {_describe(pixels)}, expected uint8 [n, 3072]")
     if (
         not isinstance(labels, list)
         or len(labels) != len(pixels)
         or not all(type(label) is int and 0 <= label <= 9 for label in labels)
     ):
-        raise DamagedFileError(f"{where}: no CIFAR-10 batch: labels are not {len(pixels)} integers from 0 to 9")
+        raise DamagedFileError(f"{where}: not a CIFAR-10 batch: labels are not {len(pixels)} integers from 0 to 9")
     return pixels.reshape(-1, *_PIXELS), np.array(labels, np.int64)
 
 
@@ -64,34 +64,34 @@ class _Refused(Exception):
 
 
 class _Mark:
-    """Where the items of a tuple, a list or a dictionary begin on the stack."""
+    """Marks on the stack where the items of a tuple, a list or a dictionary begin."""
 
 
 class _Bytes:
-    """The type of an array of bytes: the only one there is."""
+    """The dtype of bytes, the only one that arrays may have."""
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A module and a name in it; nothing is ever imported."""
+    """A module and a name in it; nothing is imported."""
 
     text: str
 
 
 @dataclass
 class _Array:
-    """An array: empty when made, filled in by the instruction that follows."""
+    """An array: created empty, filled in by the next instruction."""
 
     values: np.ndarray | None = None
 
 
-class _Machine:
+class _PickleInterpreter:
     """Runs the instructions of a pickle of numbers, strings, arrays of bytes, and lists and dictionaries of them.
 
     Text is kept as bytes, so that the batches of Python 2 and copies written by Python 3 have the same keys.
     """
 
-    _AS_THEY_ARE = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"})
+    _PLAIN = frozenset({"BININT", "BININT1", "BININT2", "LONG1", "BINBYTES", "SHORT_BINBYTES"})
     _TEXT = frozenset({"BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE"})
     _CONSTANTS: ClassVar[dict[str, Any]] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "MARK": _Mark}
     _EMPTY: ClassVar[dict[str, type]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
@@ -106,16 +106,16 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        """Returns: what the program leaves on the stack."""
+        """Returns the value that the program leaves on the stack."""
         for count, (instruction, argument, _) in enumerate(pickletools.genops(self._data)):
-            if count >= _MOST_INSTRUCTIONS:
-                raise _Refused(f"more than {_MOST_INSTRUCTIONS:,} instructions")
+            if count >= _MAX_INSTRUCTIONS:
+                raise _Refused(f"more than {_MAX_INSTRUCTIONS:,} instructions")
             self._step(instruction.name, argument)
         return self._stack.pop()
 
     def _step(self, name: str, argument: Any) -> None:
         stack, memo = self._stack, self._memo
-        if name in self._AS_THEY_ARE:
+        if name in self._PLAIN:
             stack.append(argument)
         elif name in self._TEXT:
             stack.append(argument.encode("latin1" if "STRING" in name else "utf-8"))
@@ -127,23 +127,23 @@ class _Machine:
             size = self._TUPLES[name]
             stack[-size:] = [tuple(stack[-size:])]
         elif name == "TUPLE":
-            stack.append(tuple(self._since_mark()))
+            stack.append(tuple(self._pop_to_mark()))
         elif name in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if name == "APPEND" else self._since_mark()
+            items = [stack.pop()] if name == "APPEND" else self._pop_to_mark()
             self._top(list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
-            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._since_mark()
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._pop_to_mark()
             if not all(isinstance(key, bytes) for key in items[::2]):
-                raise _Refused("a key that is no text")
+                raise _Refused("a key that is not text")
             self._top(dict).update(zip(items[::2], items[1::2], strict=True))
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(self._named(argument))
+            stack.append(self._allowed_name(argument))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [self._named(b" ".join(stack[-2:]).decode())]
+            stack[-2:] = [self._allowed_name(b" ".join(stack[-2:]).decode())]
         elif name == "REDUCE":
             called, arguments = stack[-2:]
             stack[-2:] = [self._call(called.text, arguments)]
@@ -153,12 +153,12 @@ class _Machine:
         elif name not in ("PROTO", "FRAME", "STOP"):
             raise _Refused(f"the instruction {name}")
 
-    def _named(self, text: str) -> _Name:
-        if text not in self._NAMES:  # told at once: a program may join names of any length, any number of times
+    def _allowed_name(self, text: str) -> _Name:
+        if text not in self._NAMES:  # refused here: a program may join names of any length, any number of times
             raise _Refused(text.replace(" ", ".")[:80])
         return _Name(text)
 
-    def _since_mark(self) -> list[Any]:
+    def _pop_to_mark(self) -> list[Any]:
         stack = self._stack
         mark = next(at for at in reversed(range(len(stack))) if stack[at] is _Mark)
         items = stack[mark + 1 :]
@@ -167,7 +167,7 @@ class _Machine:
 
     def _top(self, kind: type) -> Any:
         if type(self._stack[-1]) is not kind:
-            raise ValueError(f"items for a {type(self._stack[-1]).__name__}")
+            raise ValueError(f"items added to a {type(self._stack[-1]).__name__}")
         return self._stack[-1]
 
     def _call(self, name: str, arguments: Any) -> Any:
@@ -185,16 +185,16 @@ class _Machine:
             return text.encode("latin1")
         raise _Refused(name.replace(" ", "."))
 
-    def _fill(self, made: Any, state: Any) -> None:
-        if isinstance(made, _Bytes):
-            return  # byte order, fields and alignment, of which a byte has none
-        if not isinstance(made, _Array):
-            raise _Refused(f"a state for {type(made).__name__}")
+    def _fill(self, target: Any, state: Any) -> None:
+        if isinstance(target, _Bytes):
+            return  # byte order, fields and alignment: bytes have none
+        if not isinstance(target, _Array):
+            raise _Refused(f"a state for {type(target).__name__}")
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Bytes) or not isinstance(raw, bytes):
             raise _Refused("an array of another type than bytes")
-        made.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
+        target.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 
-def _what(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -26,7 +26,7 @@ def decode_idx(data: bytes, *, where: str) -> np.ndarray:
         uint8, in the shape that the file states: labels ``[N]``, images ``[N, rows, columns]``.
 
     Raises:
-        DamagedFileError: The file is foreign, cut off, or longer than it states.
+        DamagedFileError: The file has another format, or another size than it states.
 
     Source: the format's description beside the MNIST files.
     """
@@ -36,7 +36,7 @@ def decode_idx(data: bytes, *, where: str) -> np.ndarray:
         raise DamagedFileError(f"{where}: byte 3: {data[3]} dimensions, expected 1 (labels) to 3 (images)")
     start = 4 + 4 * data[3]
     if len(data) < start:
-        raise DamagedFileError(f"{where}: byte 4: {len(data)} bytes, the header alone has {start}; the file is cut off")
+        raise DamagedFileError(f"{where}: byte 4: {len(data)} bytes, expected a header of {start}; the file is cut off")
     shape = tuple(int(size) for size in np.frombuffer(data, ">u4", data[3], 4))
     if 0 in shape:
         raise DamagedFileError(f"{where}: byte 4: values of shape {list(shape)}, expected at least one value")

@@ -13,7 +13,7 @@ from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache
 from plifctl.cache import export as module
-from plifctl.cache.export import TARGETS, Exported, export_cache
+from plifctl.cache.export import TARGETS, ExportResult, export_cache
 from plifctl.config.choices import ExportTarget
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
@@ -33,7 +33,7 @@ def cache(gestures: Path, tmp_path: Path) -> Cache:
     return cache_of(gestures, 4, tmp_path / "c")
 
 
-def samples_of(exported: Exported) -> list[dict[str, str]]:
+def samples_of(exported: ExportResult) -> list[dict[str, str]]:
     with (exported.folder / "samples.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -317,7 +317,7 @@ def chunk_of(path: Path) -> tuple[Any, int, int]:
 class TestNames:
     def test_are_safe_and_unique(self) -> None:
         names = ["a/b", "a_b", "A_B", "..", ".", "", "a\0b", "C:\\x", "é" * 300, "é" * 301, " x ", "e\u0301", "\u00e9"]
-        found = module._placed(names, ["d"] * len(names), ".npz")
+        found = module._unique_paths(names, ["d"] * len(names), ".npz")
         assert len({name.casefold() for name in found}) == len(names)
         for name in found:
             folder, _, file = name.partition("/")
@@ -327,7 +327,7 @@ class TestNames:
             assert 4 < len(file.encode()) <= 255
 
     def test_the_same_name_in_two_places(self) -> None:
-        assert module._placed(["a", "a"], ["x", "y"]) == ["x/a", "y/a"]
+        assert module._unique_paths(["a", "a"], ["x", "y"]) == ["x/a", "y/a"]
 
 
 def test_npz_files_are_ordinary(cache: Cache, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class TestAedat4:
 
         data = encode_aedat4((0, "EVTS", np.zeros(10**6, EVENT)), packing=packing)
         assert len(data) < 10**6
-        monkeypatch.setattr(aedat4, "_UNPACKED_LIMIT", 10**6)
+        monkeypatch.setattr(aedat4, "_MAX_UNPACKED_BYTES", 10**6)
         with pytest.raises(DamagedFileError, match="more than 1000000 bytes"):
             decode_aedat4(data, where="f")
 
@@ -148,11 +148,11 @@ class TestDat:
         ("data", "message"),
         [
             (b"", "byte 0: an empty file"),
-            (b"% Date", "a header line without an end"),
-            (b"% Date\n\0", "no type and size"),
+            (b"% Date", "a header line without a line feed"),
+            (b"% Date\n\0", "type and size of the events are missing"),
             (dat((1, 1, 1, 1)) + b"123", "3 bytes left"),
             (dat((1, 1, 1, 1), kind=14), "type 0x0e"),
-            (dat((1, 1, 1, 0), (1, 1, 1, 2)), "event 1 has the polarity 2"),
+            (dat((1, 1, 1, 0), (1, 1, 1, 2)), "event 1 has polarity 2"),
             (b"#!AER-DAT2.0\n", "format AEDAT 2.0"),
         ],
     )
@@ -250,8 +250,8 @@ class TestNpz:
     @pytest.mark.parametrize(
         ("data", "message"),
         [
-            (b"PK\x03\x04", "no whole archive"),
-            (archived(frames=np.zeros(3)), "holds frames, expected arrays named t, x, y, p"),
+            (b"PK\x03\x04", "expected an intact archive"),
+            (archived(frames=np.zeros(3)), "contains frames, expected arrays named t, x, y, p"),
             (archived(t=np.zeros(3), x=np.zeros(3), y=np.zeros(3), p=np.zeros(2)), r"p \[2\]"),
             (archived(**{name: np.zeros((3, 1)) for name in "txyp"}), "four of one length"),
             (archived(t=np.zeros(1), x=np.array([40_000]), y=np.zeros(1), p=np.zeros(1)), "x is 40000"),

@@ -66,7 +66,7 @@ class TestAedat3:
     def test_nothing_but_invalid_events_names_the_option(self) -> None:
         with pytest.raises(RawDataError, match="all 1 events") as error:
             decode_aedat3(HEAD3 + packet((word(1, 1, 0, valid=0), 1)), where="f")
-        assert "--keep-invalid" in error.value.hint
+        assert "--set frames.invalid_events=keep" in error.value.hint
 
     def test_a_recording_without_events(self) -> None:
         assert len(decode_aedat3(HEAD3, where="f").events) == 0
@@ -79,8 +79,8 @@ class TestAedat3:
             (b"#!AER-DAT3.1\r\n", "header does not end"),
             (HEAD3 + b"\0" * 10, f"byte {len(HEAD3)}: 10 bytes left"),
             (HEAD3 + packet((1, 1), (1, 2))[:-3], "the packet needs 16 bytes, 13 are left"),
-            (HEAD3 + struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, 1, 5, 5), "no packet header"),
-            (HEAD3 + struct.pack("<hhiiiiii", 1, 1, -8, 4, 0, 1, 1, 1), "no packet header"),
+            (HEAD3 + struct.pack("<hhiiiiii", 1, 1, 8, 4, 0, 1, 5, 5), "invalid packet header"),
+            (HEAD3 + struct.pack("<hhiiiiii", 1, 1, -8, 4, 0, 1, 1, 1), "invalid packet header"),
             (HEAD3 + struct.pack("<hhiiiiii", 1, 1, 4, 4, 0, 0, 0, 0), "polarity events of 4 bytes"),
         ],
     )
@@ -210,13 +210,13 @@ class TestCifar:
         ("data", "why"),
         [
             # pickle's own machine dies of the first: hashing a tuple recurses without a limit
-            (b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.", "a key that is no text"),
+            (b"\x80\x02}" + b")" + b"\x85" * 100_000 + b"K\x01s.", "a key that is not text"),
             # and takes 16 GiB for the second: its memo is an array as long as the largest number
             (b"\x80\x02Nr\xff\xff\xff\x7f.", "NoneType"),
             (b"\x80\x02" + b"N0" * 600_000 + b".", "the instruction POP"),
             (b"\x80\x02" + b"N" * 1_100_000 + b".", "instructions"),
             (b"\x80\x04\x8c\x05posix\x8c\x06system\x93.", r"posix\.system"),
-            (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "no whole"),
+            (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.", "expected a CIFAR-10 batch"),
         ],
         ids=["nested-key", "large-memo", "unknown-instruction", "long-program", "foreign-name", "declared-size"],
     )
