@@ -1,40 +1,52 @@
 PYTHON ?= python3
 VENV   := .venv
-BIN    := $(VENV)/bin
+BIN    := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 READY  := $(VENV)/.ready
 BENCH  := .bench-venv
+LOWEST := .lowest-venv
 SHARED ?= ../shared/data
-DEMO   := demo
-# the same on every machine: what the demo reads and writes lies in one folder
-RUN    := PLIFCTL_CACHE_DIR=$(DEMO)/data_cache PLIFCTL_RUNS_DIR=$(DEMO)/runs $(BIN)/plifctl
-
 MATRIX ?= 3.12 3.13
+INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test lint unit test-browser test-gpu test-matrix faults reference bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
+# each worker process imports torch; tests use one thread each (tests/conftest.py)
+PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
+QUICK  := $(PYTEST) tests/unit plifctl -m "not slow and not subprocess and not real"
+
+.PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
+	bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(INSTALL) -e ".[dev]"
 	@touch $@
 
-demo: $(READY)  ## set up .venv, then the whole way on the embedded data set: recordings to report
-	@mkdir -p $(DEMO)
-	$(RUN) synthesize $(DEMO)/raw
-	$(RUN) prepare synthetic-gesture --T 8 --raw $(DEMO)/raw
-	$(RUN) train demo
-	$(RUN) eval last
-	$(RUN) validate demo
+# PASSIVE: threads that wait give their core away; on cores shared with other programs training is several times as fast
+demo: export OMP_WAIT_POLICY ?= PASSIVE
+demo: $(READY)  ## set up .venv, then the whole way on simulated gestures: recordings to report
+	@mkdir -p runs
+	$(BIN)/plifctl synthesize data_cache/raw/synthetic-gesture
+	$(BIN)/plifctl prepare synthetic-gesture --T 8 --raw data_cache/raw/synthetic-gesture
+	$(BIN)/plifctl train demo
+	$(BIN)/plifctl validate demo
+	$(BIN)/plifctl report --table demo
 	@echo
-	$(RUN) report --table demo
+	@echo "The cache is in data_cache/, both runs are in runs/. To go on, type:"
 	@echo
-	@echo "written:"
-	@ls -1d $(DEMO)/raw $(DEMO)/data_cache/*/*.h5
-	@ls -1td $(DEMO)/runs/* | head -n 2  # of this time: train, validate
+	@echo "  source $(BIN)/activate          # plifctl is on the PATH from here on"
+	@echo "  plifctl runs                       # the two runs"
+	@echo "  plifctl eval last                  # accuracy by class and time step, firing rates, operations"
+	@echo "  plifctl report --html report       # everything as one page: report/index.html"
 
-test: lint unit ## set up .venv, then ruff, mypy --strict and every test
+test: lint unit ## set up .venv, then ruff, mypy --strict and every test that is not slow
+
+test-fast: $(READY) ## the inner loop: unit tests without processes
+	$(BIN)/python $(QUICK)
+
+test-slow: $(READY) ## what takes long: kills, several ranks, failing disks, the kernels in Triton's interpreter
+	$(BIN)/python $(PYTEST) -m slow
 
 lint: $(READY)  ## ruff and mypy only
 	$(BIN)/ruff check .
@@ -42,10 +54,10 @@ lint: $(READY)  ## ruff and mypy only
 	$(BIN)/mypy
 
 unit: $(READY)  ## pytest only
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, Chromium comes from the system (Debian: chromium)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/python $(INSTALL) -e ".[browser]"
 	$(BIN)/python -m pytest tests/browser
 
 test-gpu: $(READY) ## the kernels on a GPU, against the definition; .venv needs torch's build with CUDA
@@ -55,18 +67,43 @@ test-gpu: $(READY) ## the kernels on a GPU, against the definition; .venv needs 
 test-matrix: $(MATRIX:%=test-python-%) ## every test under other Pythons, each in its own environment: MATRIX="3.12 3.13"
 
 test-python-%: .venv-%/.ready
-	.venv-$*/bin/python -m pytest
+	.venv-$*/bin/python $(PYTEST)
 
 .venv-%/.ready: pyproject.toml constraints.txt
 	python$* -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	.venv-$*/bin/python $(INSTALL) -e ".[test]"
 	@touch $@
 
 .PRECIOUS: .venv-%/.ready
 
 faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped bits, many processes; takes long
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[faults]"
+	$(BIN)/python $(INSTALL) -e ".[faults]"
 	$(BIN)/python -m pytest tests/faults --full --timeout 7200
+
+# the lower bounds of pyproject.toml, torch excepted: an environment with the oldest release of each, and the quick tests
+lowest: $(LOWEST)/.ready ## the quick tests with the oldest dependencies that pyproject.toml allows
+	$(LOWEST)/bin/python $(QUICK)
+
+$(LOWEST)/.ready: pyproject.toml constraints.txt .ci/lowest_constraints.py
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(PYTHON) .ci/lowest_constraints.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -e ".[test]"
+	@touch $@
+
+docs: $(READY)  ## the documentation as a site: site/index.html
+	$(BIN)/python $(INSTALL) -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(READY)  ## wheel and sdist in dist/, checked: metadata, content, and the wheel in an environment of its own
+	$(BIN)/python $(INSTALL) -e ".[release]"
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/check_dist.py dist
+
+hooks: $(READY) ## checks before each commit (pre-commit)
+	$(BIN)/python $(INSTALL) -e ".[hooks]"
+	$(BIN)/pre-commit install
 
 reference: $(READY) ## write docs/reference.md from --help, and the tables of results into the pages
 	$(BIN)/python docs/make_reference.py > docs/reference.md
@@ -76,7 +113,7 @@ reference: $(READY) ## write docs/reference.md from --help, and the tables of re
 # its functions measured here need, so it is installed without what it asks for; loguru and matplotlib it does need.
 $(BENCH)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . \
+	$(BENCH)/bin/python $(INSTALL) -e . \
 		tonic==1.7.0 loguru matplotlib pandas fvcore tqdm
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 \
 		neurobench==2.3.0 snntorch==1.0.0
@@ -101,4 +138,4 @@ bench-gpu: $(BENCH)/.ready ## training on a GPU, beside SpikingJelly; without on
 	$(BENCH)/bin/python -m benchmarks.train_gpu
 
 clean:          ## remove the environment and everything generated
-	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(BENCH) $(DEMO) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(BENCH) $(LOWEST) site dist .mypy_cache .ruff_cache .pytest_cache

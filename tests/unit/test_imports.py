@@ -1,6 +1,7 @@
 """The direction of dependence, read from the imports."""
 
 import ast
+import re
 from pathlib import Path
 
 import plifctl
@@ -64,6 +65,14 @@ def test_packages_import_only_in_the_direction_of_the_data() -> None:
         if name.split(".")[1] not in allowed(part(module))
     ]
     assert wrong == []
+
+
+def test_architecture_page_states_what_each_package_may_import() -> None:
+    page = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .* \|(.*)\|$", page, re.MULTILINE)
+    stated = {package: {name.strip() for name in names.split(",") if name.strip()} for package, names in rows}
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert stated == {package: names for package, names in MAY_IMPORT.items() if package in folders}
 
 
 def test_heavy_libraries_stay_in_their_packages() -> None:
