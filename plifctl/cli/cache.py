@@ -43,7 +43,9 @@ def register(app: typer.Typer) -> None:
 
 
 def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False) -> None:
-    """List caches, unfinished builds, and other HDF5 files in the cache directory.
+    """List caches and unfinished builds.
+
+    Also listed are other HDF5 files in the cache directory.
 
     Example: plifctl cache ls
     """
@@ -69,7 +71,7 @@ def show(
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show what a cache was built from, and statistics of its samples.
+    """Show origin and statistics of a cache.
 
     Example: plifctl cache show gesture/T20
     """
@@ -100,9 +102,9 @@ def verify(
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Read caches completely and compare all their checksums: all caches, or those named.
+    """Verify every checksum of caches.
 
-    Exit code 1 if any is damaged.
+    Reads all caches completely, or those named. Exit code 1 if any is damaged.
 
     Example: plifctl cache verify
     """
@@ -127,9 +129,9 @@ def verify(
 def diff(
     first: CacheName, second: CacheName, cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Show where two caches differ: in what they were built from, and sample by sample.
+    """Show where two caches differ.
 
-    Exit code 1 if they differ.
+    Compares what they were built from, and their samples one by one. Exit code 1 if they differ.
 
     Example: plifctl cache diff gesture/T20-number-1 gesture/T20-time
     """
@@ -160,7 +162,7 @@ def export(
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Write the samples of a cache as files for another tool.
+    """Write a cache as files for another tool.
 
     Example: plifctl cache export gesture/T20 --to spikingjelly --out ~/DVS128Gesture
     """
@@ -200,7 +202,10 @@ def prune(
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Remove unfinished builds, unreadable caches, and outdated caches, which are no longer used.
+    """Remove caches that are no longer used.
+
+    These are unfinished builds, unreadable caches, and caches made by other versions of the decoders, of framing or of
+    the cache format.
 
     Example: plifctl cache prune --older-than 90 --dry-run
     """
