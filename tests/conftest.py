@@ -12,6 +12,30 @@ from factories import write_gestures
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported; make test-gpu says 0
 
+# Read when torch and numba are imported, here and by processes that tests start. pytest runs a worker for each core, so
+# that a test has one thread of torch's; numba may start two, as some tests compare one with two. PASSIVE: threads that
+# wait do not spin, which on shared cores makes them several times as fast.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+_HERE = Path(__file__).parent
+_DIRECTORY_MARKS = {
+    "faults": (pytest.mark.slow, pytest.mark.subprocess),
+    "browser": (pytest.mark.browser, pytest.mark.subprocess),
+    "gpu": (pytest.mark.gpu,),
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what is true of whole directories, and tests that read the real recordings."""
+    if _HERE in item.path.parents:
+        for mark in _DIRECTORY_MARKS.get(item.path.relative_to(_HERE).parts[0], ()):
+            item.add_marker(mark)
+    if "shared" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.real)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the batteries of faults; pytest knows those of the outermost conftest only."""

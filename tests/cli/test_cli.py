@@ -239,6 +239,8 @@ class TestBadInput:
         assert said.code == 7
         assert "no space left" in said.err
 
+    @pytest.mark.slow
+    @pytest.mark.subprocess
     @pytest.mark.parametrize("limit", [2**12, 2**14, 2**15, 2**20])
     def test_no_room_for_a_file_ends_cleanly(self, gestures: Path, places: Path, limit: int) -> None:
         # HDF5 itself crashes when it cannot write; only a limit that the system holds shows whether it came to that
@@ -280,6 +282,8 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 class TestSignals:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_training_stops_with_a_checkpoint_and_goes_on(
@@ -338,6 +342,7 @@ class TestSynthesize:
         assert "not of the embedded data set" in said.err
         assert {path.name: path.read_bytes() for path in gestures.iterdir()} == before
 
+    @pytest.mark.subprocess
     def test_stopped_it_leaves_nothing_and_can_begin_again(self, places: Path) -> None:
         process = start(places, "synthesize", "sim")
         wait_for(lambda: list(places.glob(".sim.*.partial/user03*")))

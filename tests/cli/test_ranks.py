@@ -16,6 +16,7 @@ import pytest
 from plifctl.runs import find_run
 
 Plifctl = Callable[..., Any]
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess, pytest.mark.cluster]
 ROOT = Path(__file__).resolve().parents[2]
 STRUCTURE = "APk8s8-c4k3s1-BN-SN-MPk4s4-FC22-SN-FC110-SN-APk10s10"
 TRAIN = (

@@ -10,7 +10,7 @@ import pytest
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.synthetic import CLASSES, GESTURE_US, REFRACTORY_US, SENSOR, write_synthetic_gesture
 
-TRAIN, TEST = 40, 10
+FEW_TRAIN, FEW_TEST = 5, 3
 
 
 def events_of(file: Path) -> np.ndarray:
@@ -40,15 +40,24 @@ def counts_of(events: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("synthetic") / "DvsGesture"
-    write_synthetic_gesture(root, train_users=TRAIN, test_users=TEST)
+    """A few users."""
+    root = tmp_path_factory.mktemp("few") / "DvsGesture"
+    write_synthetic_gesture(root, train_users=FEW_TRAIN, test_users=FEW_TEST)
+    return root
+
+
+@pytest.fixture(scope="module")
+def full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set as ``plifctl synthesize`` writes it."""
+    root = tmp_path_factory.mktemp("full") / "DvsGesture"
+    write_synthetic_gesture(root)
     return root
 
 
 def test_layout(root: Path) -> None:
     train, test = trials(root, "train"), trials(root, "test")
-    assert len(train) == TRAIN
-    assert len(test) == TEST
+    assert len(train) == FEW_TRAIN
+    assert len(test) == FEW_TEST
     assert not set(train) & set(test)
     expected = {file.name for file in [*train, *test]} | {f"{file.stem}_labels.csv" for file in [*train, *test]}
     assert {file.name for file in root.iterdir()} == expected | {
@@ -56,8 +65,7 @@ def test_layout(root: Path) -> None:
         "trials_to_test.txt",
         "SIMULATED.txt",
     }
-    assert [file.name[:7] for file in [*train, *test]] == [f"user{n:02}_" for n in range(1, TRAIN + TEST + 1)]
-    assert sum(file.stat().st_size for file in root.iterdir()) < 100e6
+    assert [file.name[:7] for file in [*train, *test]] == [f"user{n:02}_" for n in range(1, FEW_TRAIN + FEW_TEST + 1)]
 
 
 def test_each_user_makes_each_gesture_once_in_an_order_of_his_own(root: Path) -> None:
@@ -143,20 +151,29 @@ def test_motion_is_what_the_label_says(root: Path) -> None:
     assert max(sense["orbit_counter_clockwise"]) < 0 < min(sense["orbit_clockwise"])
 
 
-def test_the_number_of_events_tells_little(root: Path) -> None:
+@pytest.mark.slow
+def test_size_of_the_full_set_is_below_100_mb(full_root: Path) -> None:
+    assert len(trials(full_root, "train")) == 40
+    assert len(trials(full_root, "test")) == 10
+    assert sum(file.stat().st_size for file in full_root.iterdir()) < 100e6
+
+
+@pytest.mark.slow
+def test_the_number_of_events_tells_little(full_root: Path) -> None:
     number: dict[int, list[int]] = {label: [] for label in range(len(CLASSES))}
-    for file in trials(root, "train"):
+    for file in trials(full_root, "train"):
         for label, events in gestures(file):
             number[label].append(len(events))
     means = [np.mean(numbers) for numbers in number.values()]
     assert max(means) < 1.7 * min(means)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooled", [1, 4, 16])
 @pytest.mark.parametrize("polarities", ["both", "summed"])
-def test_a_linear_classifier_of_summed_frames_fails(root: Path, pooled: int, polarities: str) -> None:
+def test_a_linear_classifier_of_summed_frames_fails(full_root: Path, pooled: int, polarities: str) -> None:
     def summed(split: str) -> tuple[np.ndarray, np.ndarray]:
-        cut = [gesture for file in trials(root, split) for gesture in gestures(file)]
+        cut = [gesture for file in trials(full_root, split) for gesture in gestures(file)]
         x = np.array([counts_of(events) for _, events in cut], float)
         x = x.reshape(len(x), 2, SENSOR // pooled, pooled, SENSOR // pooled, pooled).sum((3, 5))
         x = x.sum(1) if polarities == "summed" else x
