@@ -33,7 +33,7 @@ demo: $(READY)  ## set up .venv, then the whole way on simulated gestures: recor
 	$(BIN)/plifctl validate demo
 	$(BIN)/plifctl report --table demo
 	@echo
-	@echo "The cache is in data_cache/, both runs are in runs/. To go on, type:"
+	@echo "The cache is in data_cache/, both runs are in runs/. Next, type:"
 	@echo
 	@echo "  source $(BIN)/activate          # plifctl is on the PATH from here on"
 	@echo "  plifctl runs                       # the two runs"
