@@ -25,11 +25,12 @@ def import_runs(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Import runs of other code from TensorBoard's event files, or from CSV files exported by TensorBoard.
+    """Import runs of other code from its logs.
 
-    The authors' logs become runs of their experiments, named authors-EXPERIMENT, and report --source authors makes the
-    tables from them. Other logs need a scalar that is an accuracy by epoch; --tag test_accuracy=TAG names it.
-    Importing the same logs again replaces the run; other logs of the same name need another one: --name.
+    Reads TensorBoard's event files, or CSV files exported by TensorBoard. The authors' logs become runs of their
+    experiments, named authors-EXPERIMENT, and report --source authors makes the tables from them. Other logs need a
+    scalar that is an accuracy by epoch; --tag test_accuracy=TAG names it. Importing the same logs again replaces the
+    run; other logs of the same name need another one: --name.
 
     Example: plifctl runs import published-logs
     """

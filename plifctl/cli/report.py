@@ -103,11 +103,12 @@ def report(
     runs_dir: options.RunsDirOption = None,
     _context: Annotated[bool, options.replaced("--context", "--table context")] = False,
 ) -> None:
-    """Print a table of the paper with results of runs, draw a figure, or write everything as a web page.
+    """Print tables, draw figures, or write the report's page.
 
-    Results are those of finished runs and of the records in the registry; without a run a cell is empty. Δ is the
-    result minus the reported number, in points. Table selection shows what each run could have reported instead: its
-    best test epoch, its last one, or the mean of its last 64.
+    Tables are those of the paper, with results beside the reported numbers. Results are those of finished runs and of
+    the records in the registry; without a run a cell is empty. Δ is the result minus the reported number, in points.
+    Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
+    its last 64.
 
     Figures show the runs that are named, over the authors' curves of their experiments where these were imported;
     without names the authors' curves, else our longest runs.

@@ -48,10 +48,10 @@ def ls(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """List runs, imported ones first, then oldest first; plifctl runs alone does the same.
+    """List runs.
 
-    "best %" is the test accuracy of finished runs and of protocol A, otherwise the best validation accuracy so far
-    ("val").
+    Imported runs come first, then the others, oldest first; plifctl runs alone does the same. "best %" is the test
+    accuracy of finished runs and of protocol A, otherwise the best validation accuracy so far ("val").
 
     Example: plifctl runs ls --status finished
     """
@@ -96,7 +96,9 @@ def fit_columns(rows: list[list[str]], width: int | None) -> tuple[Sequence[str]
 
 
 def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
-    """Show a run: its settings that differ from the registry, data, machine, accuracies and layers.
+    """Show settings, accuracies, layers and files of a run.
+
+    Of the settings, those that differ from the registry are shown; plifctl show lists all.
 
     Example: plifctl runs show last
     """
@@ -212,10 +214,11 @@ def _print_imported(run: ImportedRun, tree: dict[str, Any], width: int) -> None:
 
 
 def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
-    """Compare runs: first the settings that differ, then accuracy and τ at the same epochs.
+    """Compare settings, accuracy and τ of runs.
 
-    Imported runs and records of the registry can be compared as well. The accuracy is the one by which a run selects
-    its model: on test samples (protocol A) or on validation samples (B).
+    Shows the settings that differ, then accuracy and τ at the same epochs. Imported runs and records of the registry
+    can be compared as well. The accuracy is the one by which a run selects its model: on test samples (protocol A) or
+    on validation samples (B).
 
     Example: plifctl runs compare last authors-fashion-mnist-plif
     """
@@ -262,9 +265,10 @@ def _stride(rows: Sequence[object]) -> int:
 def verify(
     runs: options.OptionalRunIds = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Read every file of finished runs and compare it with the run's manifest: all runs, or those named.
+    """Verify every file of finished runs: all runs, or those named.
 
-    Of imported runs the checksum is verified. Exit code 1 if any file was modified.
+    Reads all files and compares them with the run's manifest; of imported runs, their checksum. Exit code 1 if a file
+    is damaged or missing.
 
     Example: plifctl runs verify last
     """
@@ -291,7 +295,9 @@ def rm(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Remove runs with their checkpoints. Asks for confirmation; a run that is being trained is not removed.
+    """Remove runs with their checkpoints.
+
+    Asks for confirmation; a run that is being trained is not removed.
 
     Example: plifctl runs rm demo-a1b2 --dry-run
     """

@@ -19,9 +19,10 @@ def serve(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show the report's page live while runs are trained, on this machine only; Ctrl-C stops it.
+    """Serve the report's page live.
 
-    For another machine, such as one of a cluster: ssh -L 8765:127.0.0.1:8765 MACHINE, and open the page here.
+    The page follows runs while they are trained; Ctrl-C stops it. Only this machine can open it: for another
+    machine, such as one of a cluster, type ssh -L 8765:127.0.0.1:8765 MACHINE, and open the page here.
 
     Example: plifctl serve
     """

@@ -25,9 +25,10 @@ def register(app: typer.Typer) -> None:
 def watch(
     run: options.RunId = "last", runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Follow a run that another process on this machine trains, until it ends.
+    """Follow a run until it ends.
 
-    Shows what train shows; without a terminal, a line for each epoch. Ctrl-C stops watching, not the run.
+    Another process on this machine trains it. Shows what train shows; without a terminal, a line for each
+    epoch. Ctrl-C stops watching, not the run.
     Exit code: 0 if the run finished, otherwise that of the training, or 6 if it was killed.
 
     Example: plifctl watch last

@@ -91,6 +91,7 @@ class TestImport:
 
 
 class TestFigures:
+    @pytest.mark.slow
     def test_report_with_all_figures_draws_those_it_can(self, plifctl: Plifctl, logs: Path, places: Path) -> None:
         assert plifctl("runs", "import", logs).code == 0
         result = plifctl("report", "--figure", "all", "--out", places / "figures", "--json")
@@ -169,6 +170,7 @@ def test_report_as_a_page_has_tables_and_every_run(plifctl: Plifctl, places: Pat
     assert broken.exists()
 
 
+@pytest.mark.subprocess
 def test_serve_answers_until_it_is_stopped(places: Path) -> None:
     make_run(places / "runs", epochs=2)
     command = [sys.executable, "-m", "plifctl", "serve", "--port", "0"]

@@ -47,6 +47,7 @@ class TestList:
         assert result.code == 2
         assert "did you mean demo?" in result.err
 
+    @pytest.mark.subprocess
     def test_completion_of_a_run_gives_its_name(self, folder: Path, places: Path) -> None:
         run = make_run(folder, epochs=1)
         asked = {"_PLIFCTL_COMPLETE": "complete_bash"}
@@ -219,6 +220,7 @@ class TestWatch:
         assert (tree["run"], tree["status"], tree["exit_code"], tree["best_epoch"]) == (run.name, "finished", 0, 3)
         assert "epoch 3/3" in result.err
 
+    @pytest.mark.subprocess
     def test_watch_stopped_by_ctrl_c_leaves_the_run_running(self, folder: Path, places: Path) -> None:
         import signal
 
@@ -239,6 +241,7 @@ class TestWatch:
             until.set()
             thread.join()
 
+    @pytest.mark.subprocess
     def test_watch_on_a_terminal_draws_the_panel(self, folder: Path, places: Path) -> None:
         make_run(folder)
         terminal, side = pty.openpty()

@@ -225,6 +225,7 @@ def everything(name: str) -> Any:
     return kind.draw([line(curve("cifar10-plif", range(1, 4), w_over_tau={"fc0": (row,) * 3}))], None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FIGURE_KINDS))
 def test_save_figure_twice_gives_the_same_bytes(name: str, tmp_path: Path) -> None:
     before = dict(mpl.rcParams)

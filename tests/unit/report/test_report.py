@@ -186,6 +186,7 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     assert best.text == "90.00 (2)"  # the epoch that the run itself reports
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data/published-logs"

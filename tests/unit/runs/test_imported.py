@@ -278,6 +278,7 @@ class TestSaving:
         assert all(curve.origin == "trained" for curve in load_curves(tmp_path / "runs", registry_dirs()))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_import_log_of_the_authors_logs_gives_the_reported_numbers(shared: Path, tmp_path: Path) -> None:
     """All 30 accuracies A and both B; τ at the end as Fig. 7 has it."""
