@@ -1,0 +1,114 @@
+"""The decoders of .npy and .npz recordings: dtypes, units, impossible events and damaged files."""
+
+import io
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+from raw_files import encode_npy, encode_npz
+
+from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.errors import DamagedFileError
+
+ROWS = ((3, 4, 1, 20), (1, 2, 0, 10), (5, 6, 1, 20))  # x, y, p, t in ms
+COLUMNS = (("t", [9, 3, 9]), ("x", [1, 2, 3]), ("y", [4, 5, 6]), ("p", [1, 0, 1]))
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u2", ">i4", "f4", "f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_decode_npy_any_dtype_and_order_converts_ms(dtype: str, order: str) -> None:
+    found = decode_npy(encode_npy(np.array(ROWS, dtype, order=order)), where="f").events
+    assert found.tolist() == [(10_000, 1, 2, 0), (20_000, 3, 4, 1), (20_000, 5, 6, 1)]
+
+
+def test_decode_npy_fractions_of_ms_are_rounded_to_us() -> None:
+    found = decode_npy(encode_npy(np.array([(0, 0, 0, 1.5), (0, 0, 0, 2.0004)])), where="f")
+    assert found.events["t"].tolist() == [1500, 2000]
+
+
+def test_decode_npy_large_integer_times_are_exact() -> None:
+    assert decode_npy(encode_npy(np.array([(0, 0, 0, 2**52 + 1)])), where="f").events["t"][0] == (2**52 + 1) * 1000
+
+
+def test_decode_npy_empty_matrix_gives_no_events() -> None:
+    assert len(decode_npy(encode_npy(np.empty((0, 4))), where="f").events) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "an empty file"),
+        (encode_npy(np.zeros((3, 4)))[:-1], "expected 224"),
+        (encode_npy(np.zeros((3, 4))) + b"x", "expected 224"),
+        (encode_npy(np.zeros((3, 5))), r"shape \[3, 5\]"),
+        (encode_npy(np.zeros(3)), r"shape \[3\]"),
+        (encode_npy(np.zeros((1, 4), "U1")), "expected numbers"),
+        (encode_npy(np.zeros((1, 4), "c16")), "expected numbers"),
+        (encode_npy(np.array([(0, 0, 2, 0)])), "p is 2"),
+        (encode_npy(np.array([(-1, 0, 0, 0)])), "x is -1"),
+        (encode_npy(np.array([(0, 0.5, 0, 0)])), "y is 0.5"),
+        (encode_npy(np.array([(0, 0, 0, np.nan)])), "t is nan"),
+        (encode_npy(np.array([(0, 0, 0, np.inf)])), "t is inf"),
+        (encode_npy(np.array([(0, 0, 0, 2**63 - 1)])), "t is 9.2"),
+        (encode_npy(np.array([(0, 0, 0, -1)])), "t is -1000"),
+        (encode_npy(np.array([[None] * 4], object)), "an array of object"),
+    ],
+)
+def test_decode_npy_damaged_file_or_impossible_event_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(DamagedFileError, match=message):
+        decode_npy(data, where="f")
+
+
+def test_decode_npy_huge_declared_shape_is_refused() -> None:
+    data = encode_npy(np.zeros((10, 4))).replace(b"(10, 4), ", b"(10**18,)")
+    huge = encode_npy(np.zeros((1, 4))).replace(b"(1, 4), }    ", b"(10000000000, 4), }"[:13])
+    for bad in (data, huge):
+        with pytest.raises(DamagedFileError):
+            decode_npy(bad, where="f")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_decode_npz_any_dtype_sorts_by_time(packed: bool) -> None:
+    arrays = {name: np.array(values, {"t": ">u4", "p": bool}.get(name, "i8")) for name, values in COLUMNS}
+    found = decode_npz(encode_npz(packed=packed, **arrays, more=np.zeros(2)), where="f")
+    assert found.events.tolist() == [(3, 2, 5, 0), (9, 1, 4, 1), (9, 3, 6, 1)]
+    assert found.dropped == 0
+
+
+def test_decode_npz_empty_arrays_gives_no_events() -> None:
+    assert len(decode_npz(encode_npz(**{name: np.empty(0) for name in "txyp"}), where="f").events) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK\x03\x04", "expected an intact archive"),
+        (encode_npz(frames=np.zeros(3)), "contains frames, expected arrays named t, x, y, p"),
+        (encode_npz(t=np.zeros(3), x=np.zeros(3), y=np.zeros(3), p=np.zeros(2)), r"p \[2\]"),
+        (encode_npz(**{name: np.zeros((3, 1)) for name in "txyp"}), "four of one length"),
+        (encode_npz(t=np.zeros(1), x=np.array([40_000]), y=np.zeros(1), p=np.zeros(1)), "x is 40000"),
+        (encode_npz(t=np.array([2**64 - 1], "u8"), x=np.zeros(1), y=np.zeros(1), p=np.zeros(1)), "t is 1844"),
+        (encode_npz(**{name: np.array([{}], object) for name in "txyp"}), "an array of object"),
+    ],
+)
+def test_decode_npz_damaged_file_or_impossible_event_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(DamagedFileError, match=message):
+        decode_npz(data, where="f")
+
+
+def test_decode_npz_decompression_bomb_is_refused() -> None:
+    data = bytearray(encode_npz(packed=True, **{name: np.zeros(10) for name in "txyp"}))
+    at = data.index(b"PK\x01\x02")  # the entry in the archive's directory
+    data[at + 24 : at + 28] = struct.pack("<I", 2**31)
+    with pytest.raises(DamagedFileError, match=r"refused, .* bytes are declared to unpack to 2147483648"):
+        decode_npz(bytes(data), where="f")
+
+
+def test_decode_npz_compressed_by_lzma_is_refused() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as archive:
+        for name, column in COLUMNS:
+            archive.writestr(f"{name}.npy", encode_npy(np.array(column)))
+    with pytest.raises(DamagedFileError, match="compressed by method 14"):
+        decode_npz(file.getvalue(), where="f")

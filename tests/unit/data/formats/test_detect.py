@@ -1,0 +1,38 @@
+"""Recordings of every format, recognised by their headers."""
+
+import struct
+from functools import partial
+
+import numpy as np
+import pytest
+from factories import encode_aedat4
+from raw_files import encode_dat, encode_npy, encode_npz
+
+from plifctl.data.events import EVENT
+from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.data.formats.detect import decode_any
+from plifctl.errors import DamagedFileError
+
+ANY = partial(decode_any, where="f", axes="authors", invalid="drop")
+
+
+@pytest.mark.parametrize(
+    ("data", "events"),
+    [
+        (encode_aedat4((0, "EVTS", np.array([(7, 1, 2, 1)], EVENT))), (7, 1, 2, 1)),
+        (encode_aedat3(np.array([(7, 1, 2, 1)], EVENT)), (7, 1, 2, 1)),
+        (b"#!AER-DAT2.0\r\n" + struct.pack(">II", 2 << 8 | 126 << 1, 7), (7, 1, 2, 1)),
+        (encode_dat((7, 1, 2, 1)), (7, 1, 2, 1)),
+        (encode_npy(np.array([(1, 2, 1, 7)])), (7000, 1, 2, 1)),
+        (encode_npz(t=np.array([7]), x=np.array([1]), y=np.array([2]), p=np.array([1])), (7, 1, 2, 1)),
+        (bytes((1, 2, 0x80, 0, 7)), (7, 1, 2, 1)),
+    ],
+)
+def test_decode_any_header_decides_the_format(data: bytes, events: tuple[int, int, int, int]) -> None:
+    assert ANY(data).events.tolist() == [events]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08\x00\x00", b"\x89HDF\r", b"#!AER-DAT1.0\r\n"])
+def test_decode_any_of_unreadable_formats_is_refused(data: bytes) -> None:
+    with pytest.raises(DamagedFileError):
+        ANY(data)
