@@ -328,7 +328,7 @@ def import_logs(
     if name is not None:
         if len(found) > 1:
             raise UsageError(f"--name {name}: found {len(found)} runs in {folder}", hint="type the folder of one run")
-        if {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
+        if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
             raise UsageError(f"--name {name!r}: not a valid folder name")
         found = [replace(found[0], name=name)]
     names = [run.name for run in found]

@@ -1,0 +1,71 @@
+"""Tables, figures and the page without the command line: values in, values out, nothing printed."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from factories import make_run
+
+from plifctl.config.choices import TABLES
+from plifctl.errors import UsageError
+from plifctl.pipeline import report
+from plifctl.pipeline.report import PageSource, build_table, build_tables, draw_figures, write_report_page
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def test_build_table_with_a_run_has_its_result_and_prints_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run(tmp_path / "runs")
+    found = build_table("demo")
+    assert found.rows == [("synthetic gestures", "", "75.00 (a)", "", "")]
+    assert run.name in found.notes["a"]
+    assert build_table("demo", tmp_path / "elsewhere").notes == {}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_build_tables_with_all_gives_the_paper_s_tables_once() -> None:
+    assert tuple(table.name for table in build_tables(["all", "4", "demo"])) == (*TABLES, "demo")
+
+
+@pytest.mark.parametrize(("name", "hint"), [("optimism", "use --table selection"), ("44", "did you mean 4?")])
+def test_build_table_with_an_old_or_unknown_name_hints_at_another(name: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=name) as error:
+        build_table(name)
+    assert error.value.hint == hint
+
+
+def test_build_table_from_authors_without_logs_warns(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="plifctl"):
+        build_table("4", source="authors")
+    assert "no logs of the authors are imported" in caplog.text
+
+
+def test_draw_figures_returns_the_files_and_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "runs", epochs=2)
+    (figure,) = draw_figures(["6"], tmp_path / "a.svg", runs=["last"])
+    assert (figure.name, figure.path, figure.runs) == ("6", tmp_path / "a.svg", [run.name])
+    assert "</svg>" in figure.path.read_text(encoding="utf-8")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", finished=False)
+    source, read = PageSource(), []
+    original = report._read_run
+    monkeypatch.setattr(report, "_read_run", lambda run: read.append(run.name) or original(run))
+    source.data()
+    assert sorted(read) == sorted([first.name, second.name])
+    read.clear()
+    (second.path / "run.json").write_text((second.path / "run.json").read_text() + "\n")
+    (entry,) = [entry for entry in source.data()["runs"] if entry["name"] == second.name]
+    assert read == [second.name]
+    assert entry["status"] == "killed"
+
+
+def test_write_report_page_beside_a_foreign_page_is_refused(tmp_path: Path) -> None:
+    assert write_report_page(tmp_path / "page") == tmp_path / "page/index.html"
+    (tmp_path / "page/index.html").write_text("mine")
+    with pytest.raises(UsageError, match="not a page"):
+        write_report_page(tmp_path / "page")

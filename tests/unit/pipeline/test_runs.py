@@ -1,0 +1,108 @@
+"""Looking after runs without the command line."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from factories import make_run
+
+from plifctl.errors import UsageError
+from plifctl.pipeline.runs import (
+    compare_runs,
+    describe_run,
+    find_removable,
+    import_logs,
+    list_entries,
+    remove_folders,
+    verify_runs,
+)
+from plifctl.runs import RunRecorder
+
+pytestmark = pytest.mark.usefixtures("places")
+LOG = "run-FashionMNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True-tag-test_accuracy.csv"
+
+
+def logs(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("Wall time,Step,Value\n1,0,0.5\n2,1,0.9\n")
+    return folder
+
+
+def test_list_entries_has_imported_runs_then_ours_and_names_damaged_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = [make_run(tmp_path / "runs") for _ in range(2)]
+    import_logs(logs(tmp_path / "logs", LOG))
+    (runs[1].path / "run.json").write_text("{}")
+    (runs[1].path / "result.json").unlink()
+    with caplog.at_level(logging.WARNING, logger="plifctl"):
+        entries = list_entries()
+    assert [entry["status"] for entry in entries] == ["imported", "finished", "damaged"]
+    assert entries[0]["run"] == "authors-fashion-mnist-plif"
+    assert "run.json: damaged" in caplog.text
+    assert [entry["run"] for entry in list_entries(status="finished")] == [runs[0].name]
+    with pytest.raises(UsageError, match="unknown experiment 'demoo'"):
+        list_entries(experiment="demoo")
+
+
+def test_describe_run_has_the_settings_that_differ_from_the_registry(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", "train.lr=0.5", finished=False)
+    tree = describe_run(run)
+    assert {change["key"]: change["run"] for change in tree["changes"]} == {"train.lr": 0.5, "train.epochs": 3}
+    assert tree["resume"] == f"plifctl train --resume {run.name}"
+    assert (tree["epoch"], tree["best"]["epoch"], tree["accuracy"]) == (3, 3, None)
+
+
+def test_compare_runs_has_differences_and_epochs(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", "train.lr=0.5", epochs=2)
+    tree = compare_runs([first.name, second.name])
+    assert tree["settings"]["train.lr"] == [0.003, 0.5]
+    assert [row["accuracy"] for row in tree["epochs"]] == [
+        [0.25, pytest.approx(1 / 3)],
+        [0.5, pytest.approx(2 / 3)],
+        [0.75, None],
+    ]
+    with pytest.raises(UsageError, match="expected two or more"):
+        compare_runs([first.name, first.name])
+
+
+def test_verify_runs_yields_the_problems_of_each(tmp_path: Path) -> None:
+    first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs")
+    unfinished = make_run(tmp_path / "runs", finished=False)
+    (second.path / "env.json").write_text("{}")
+    found = dict(verify_runs())
+    assert found[first.name] == []
+    assert found[second.name][0].startswith("env.json: 2 bytes")
+    assert unfinished.name not in found
+    with pytest.raises(UsageError, match="only finished runs"):
+        list(verify_runs([unfinished.name]))
+
+
+def test_remove_folders_removes_runs_and_imported_runs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs")
+    import_logs(logs(tmp_path / "logs", LOG))
+    sizes = find_removable([run.name, "authors-fashion-mnist-plif", run.name])
+    assert [path.name for path in sizes] == ["authors-fashion-mnist-plif", run.name]
+    assert all(size > 0 for size in sizes.values())
+    remove_folders(list(sizes))
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_find_removable_with_a_running_run_is_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", finished=False)
+    with RunRecorder(run, run.config().spec).live(), pytest.raises(UsageError, match="being trained"):
+        find_removable([run.name])
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "a\n", ""])
+def test_import_logs_with_an_invalid_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="not a valid folder name"):
+        import_logs(logs(tmp_path / "logs", LOG), name=name)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_import_logs_dry_run_saves_nothing(tmp_path: Path) -> None:
+    (run,) = import_logs(logs(tmp_path / "logs", LOG), name="mine", dry_run=True)
+    assert (run.name, run.accuracies) == ("mine", {1: 0.5, 2: 0.9})
+    assert not (tmp_path / "runs").exists()
