@@ -1,0 +1,171 @@
+"""A user's own data set: folders of splits and classes, with recordings of any format."""
+
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import encode_aedat4
+from raw_files import encode_atis, events_by_id, open_events, pack_tar, pack_zip, save_npz
+
+from plifctl.config.registry import load_registry
+from plifctl.data.events import EVENT
+from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.errors import DamagedFileError, RawDataError
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+MINE = """\
+name: mine
+title: my gestures
+layout: folders
+kind: events
+shape: [2, 128, 128]
+classes: [cars, background]
+samples: {train: 4, test: 2}
+recipes:
+  paper:
+    frames: {slicing: number, outside_events: refuse, invalid_events: drop}
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's data set with a recording of every format, in a user's registry."""
+    registry = tmp_path / "registry/datasets"
+    registry.mkdir(parents=True)
+    (registry / "mine.yaml").write_text(MINE)
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "registry"))
+    one = np.array([(7, 1, 2, 1)], EVENT)
+    files = {
+        "train/cars/a.aedat": encode_aedat3(one),
+        "train/cars/b.dat": b"% Version 2\n\x0c\x08" + struct.pack("<II", 7, 1 << 28 | 2 << 14 | 1),
+        "train/background/deep/c.bin": encode_atis(one),
+        "train/background/d": encode_aedat4((0, "EVTS", one)),
+        "test/cars/a.aedat": b"#!AER-DAT2.0\r\n" + struct.pack(">II", 2 << 8 | 126 << 1, 7),
+    }
+    for name, data in files.items():
+        path = tmp_path / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    save_npz(tmp_path / "data/test/background/f.npz", one)
+    (tmp_path / "data/train/.DS_Store").write_bytes(b"junk")
+    return tmp_path / "data"
+
+
+def test_folders_recordings_of_every_format_are_read_by_header(mine: Path) -> None:
+    raw = open_events("mine", mine)
+    assert raw.complete
+    assert not raw.verified
+    assert [(s.id, s.label, s.split) for s in raw.samples] == [
+        ("train/background/d", 1, "train"),
+        ("train/background/deep/c", 1, "train"),
+        ("train/cars/a", 0, "train"),
+        ("train/cars/b", 0, "train"),
+        ("test/background/f", 1, "test"),
+        ("test/cars/a", 0, "test"),
+    ]
+    assert list(events_by_id(raw).values()) == [[(7, 1, 2, 1)]] * 6
+
+
+@pytest.mark.parametrize("archive", ["mine.zip", "mine.tar.gz", "else.tgz"])
+def test_folders_archive_and_folder_have_the_same_digest(mine: Path, tmp_path: Path, archive: str) -> None:
+    target = tmp_path / "packed" / archive
+    (pack_zip if archive.endswith(".zip") else pack_tar)(mine, target)
+    place = target.parent if archive.startswith("mine") else target
+    packed = open_events("mine", place)
+    assert packed.digest == open_events("mine", mine).digest
+    assert len(events_by_id(packed)) == 6
+
+
+def test_folders_are_found_by_name_and_by_environment(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine.rename(tmp_path / "mine")
+    assert len(open_events("mine", tmp_path).samples) == 6
+    monkeypatch.setenv("PLIFCTL_RAW_DIR", str(tmp_path))
+    assert len(open_events("mine", None).samples) == 6
+
+
+@pytest.mark.parametrize("form", ["n-cars_{}", "My_{}"])
+def test_folders_split_names_may_have_a_prefix(mine: Path, form: str) -> None:
+    for split in ("train", "test"):
+        (mine / split).rename(mine / form.format(split))
+    assert open_events("mine", mine).samples[0].id == f"{form.format('train')}/background/d"
+
+
+def test_folders_other_classes_than_in_the_yaml_are_refused(mine: Path) -> None:
+    (mine / "train/background").rename(mine / "train/backgrund")
+    with pytest.raises(
+        RawDataError,
+        match=r"class folders are backgrund, background, cars, expected the classes .*YAML: background, cars$",
+    ):
+        open_events("mine", mine)
+
+
+def test_folders_two_folders_for_one_split_are_refused(mine: Path) -> None:
+    shutil.copytree(mine / "train", mine / "old_train")
+    with pytest.raises(RawDataError, match="old_train and train, expected one folder for train"):
+        open_events("mine", mine)
+
+
+def test_folders_one_sample_in_two_formats_is_refused(mine: Path) -> None:
+    shutil.copy(mine / "train/cars/a.aedat", mine / "train/cars/a.dat")
+    with pytest.raises(RawDataError, match="train/cars/a exists twice"):
+        open_events("mine", mine)
+
+
+def test_folders_file_of_unknown_format_error_names_it(mine: Path) -> None:
+    (mine / "train/cars/b.dat").write_text("notes\n!")
+    raw = open_events("mine", mine)
+    with pytest.raises(DamagedFileError, match=r"b.dat: .*expected a recording of a known"):
+        events_by_id(raw)
+
+
+def test_folders_missing_split_or_foreign_file_is_refused(mine: Path, tmp_path: Path) -> None:
+    shutil.rmtree(mine / "test")
+    with pytest.raises(RawDataError, match=r"looked for train/ and test/") as error:
+        open_events("mine", mine)
+    assert "train/CLASS/FILE" in error.value.hint
+    (tmp_path / "x.npz").write_bytes(b"")
+    with pytest.raises(RawDataError, match=r"x.npz: not a file of this data set"):
+        open_events("mine", tmp_path / "x.npz")
+
+
+def test_folders_more_files_than_stated_are_refused(mine: Path) -> None:
+    shutil.copy(mine / "train/cars/a.aedat", mine / "train/cars/z.aedat")
+    with pytest.raises(RawDataError, match="5 training and 2 test samples, but my gestures has 4 and 2"):
+        open_events("mine", mine)
+
+
+@pytest.mark.real
+def test_folders_real_recordings_of_two_formats_have_their_events(mine: Path, shared: Path) -> None:
+    shutil.rmtree(mine)
+    samples = shared / "data/samples"
+    for split, name, file in (
+        ("n-cars_train", "cars", "sample_ncars.dat"),
+        ("n-cars_test", "cars", "sample_ncars.dat"),
+        ("n-cars_train", "background", "sample_nmnist.bin"),
+        ("n-cars_test", "background", "sample_nmnist.bin"),
+    ):
+        (mine / split / name).mkdir(parents=True)
+        shutil.copy(samples / file, mine / split / name / file)
+    raw = open_events("mine", mine)
+    counts = {name: len(events) for name, events in events_by_id(raw).items()}
+    assert counts == {
+        f"n-cars_{split}/{name}": n
+        for split in ("train", "test")
+        for name, n in (("cars/sample_ncars", 2009), ("background/sample_nmnist", 4325))
+    }
+
+
+def test_folders_example_of_the_registry_readme_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = Path(__file__).parents[4] / "registry/README.md"
+    _, _, example = readme.read_text().partition("# mine/datasets/ncars.yaml\n")
+    (tmp_path / "mine/datasets").mkdir(parents=True)
+    (tmp_path / "mine/datasets/ncars.yaml").write_text(example.partition("```")[0])
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
+    assert load_registry().check() == []
+    assert load_registry().dataset("ncars", "authors").dataset.layout == "folders"

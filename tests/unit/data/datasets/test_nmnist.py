@@ -1,0 +1,153 @@
+"""N-MNIST in its layouts: archives, folders, and what SpikingJelly and tonic make of them."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import random_events
+from raw_files import (
+    atis_recording,
+    encode_atis,
+    events_by_id,
+    open_dataset,
+    open_events,
+    pack_zip,
+    save_npz,
+    write_nmnist,
+)
+
+from plifctl.data import datasets
+from plifctl.data.datasets.base import EventDataset
+from plifctl.errors import ChecksumError, RawDataError
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+@pytest.fixture
+def nmnist(tmp_path: Path) -> Path:
+    """SpikingJelly's folder: extract and events_np, no archives."""
+    root, rng = tmp_path / "NMNIST", np.random.default_rng(0)
+    for split, count in (("Train", 3), ("Test", 1)):
+        for digit in range(2):
+            for n in range(count):
+                events = random_events(rng, 20, size=34)
+                path = root / "extract" / split / str(digit) / f"{n:05d}.bin"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encode_atis(events))
+                save_npz(root / "events_np" / split.lower() / str(digit) / f"{n:05d}.npz", events)
+    return root
+
+
+def test_nmnist_zip_and_folder_have_the_same_digest_without_hidden_files(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "folder")
+    (tmp_path / "folder/Train/.DS_Store").write_bytes(b"junk")
+    folder = open_dataset("nmnist", tmp_path / "folder")
+    (tmp_path / "packed").mkdir()
+    for split in ("Train", "Test"):
+        pack_zip(tmp_path / "folder" / split, tmp_path / f"packed/{split}.zip")
+    packed = open_dataset("nmnist", tmp_path / "packed")
+    assert folder.digest == packed.digest
+    assert [s.id for s in packed.samples][-3:] == ["Train/1/00002", "Test/0/00000", "Test/1/00000"]
+    assert isinstance(packed, EventDataset)
+    assert sum(1 for _ in packed.recordings()) == 8
+
+
+def test_nmnist_different_checksum_is_refused_unless_accepted(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "folder")
+    for split in ("Train", "Test"):
+        pack_zip(tmp_path / "folder" / split, tmp_path / f"{split}.zip")
+    with pytest.raises(ChecksumError, match=r"Train.zip: md5 \w+, the published file has 20959b8e") as error:
+        open_dataset("nmnist", tmp_path, verify=True)
+    assert "--no-checksum" in error.value.hint
+    assert not open_dataset("nmnist", tmp_path, verify=False).verified
+
+
+def test_nmnist_is_verified_only_if_every_part_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_nmnist(tmp_path / "a")
+    for part in ("Train", "Test"):
+        pack_zip(tmp_path / "a" / part, tmp_path / f"{part}.zip")
+    sums = {part: (hashlib.md5((tmp_path / f"{part}.zip").read_bytes()).hexdigest(),) for part in ("Train", "Test")}
+    monkeypatch.setattr(datasets.Nmnist, "md5", sums)
+    assert open_dataset("nmnist", tmp_path, verify=True).verified
+    assert not open_dataset("nmnist", tmp_path / "a", verify=True).verified  # folders have no published checksum
+    monkeypatch.setattr(datasets.Nmnist, "md5", {**sums, "Test": ("0" * 32,)})
+    assert not open_dataset("nmnist", tmp_path).verified
+    with pytest.raises(ChecksumError, match=r"Test.zip: md5"):
+        open_dataset("nmnist", tmp_path, verify=True)
+
+
+def test_nmnist_changed_file_changes_the_digest(tmp_path: Path) -> None:
+    write_nmnist(tmp_path)
+    before = open_dataset("nmnist", tmp_path)
+    (tmp_path / "Train/0/00000.bin").write_bytes(atis_recording(9))
+    assert open_dataset("nmnist", tmp_path).digest != before.digest
+
+
+def test_nmnist_named_file_is_the_one_that_is_read(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "a")
+    pack_zip(tmp_path / "a/Train", tmp_path / "Train.zip")
+    pack_zip(tmp_path / "a/Test", tmp_path / "Test.zip")
+    assert len(open_dataset("nmnist", tmp_path / "Train.zip").samples) == 8
+    (tmp_path / "links").mkdir()
+    for part in ("Train", "Test"):
+        (tmp_path / f"{part}.zip").rename(tmp_path / f"{part}.blob")
+        (tmp_path / f"links/{part}.zip").symlink_to(tmp_path / f"{part}.blob")
+    assert len(open_dataset("nmnist", tmp_path / "links/Train.zip").samples) == 8
+    (tmp_path / "other.zip").write_bytes(b"x")
+    with pytest.raises(RawDataError, match=r"other.zip: not a file of this data set"):
+        open_dataset("nmnist", tmp_path / "other.zip")
+
+
+def test_nmnist_spikingjelly_archives_are_preferred_then_extract_then_events_np(nmnist: Path) -> None:
+    extracted = open_events("nmnist", nmnist)
+    assert extracted.root == nmnist / "extract"
+    assert not any("converted" in note for note in extracted.notes)
+    for part in ("Train", "Test"):
+        pack_zip(nmnist / "extract" / part, nmnist / f"download/{part}.zip")
+    packed = open_events("nmnist", nmnist)
+    assert packed.root == nmnist / "download"
+    assert packed.digest == extracted.digest
+    shutil.rmtree(nmnist / "download")
+    shutil.rmtree(nmnist / "extract")
+    converted = open_events("nmnist", nmnist)
+    assert converted.root == nmnist / "events_np"
+    assert any("converted: read from SpikingJelly's events_np" in note for note in converted.notes)
+    assert not converted.verified
+    assert converted.samples == extracted.samples
+    assert open_events("nmnist", nmnist / "events_np").samples == extracted.samples
+    assert open_events("nmnist", nmnist.parent).samples == extracted.samples
+
+
+def test_nmnist_events_np_has_the_events_of_the_original(nmnist: Path) -> None:
+    assert events_by_id(open_events("nmnist", nmnist / "extract")) == events_by_id(
+        open_events("nmnist", nmnist / "events_np")
+    )
+
+
+def test_nmnist_unfinished_conversion_is_refused(nmnist: Path) -> None:
+    (nmnist / "events_np.building").touch()
+    assert open_events("nmnist", nmnist).root == nmnist / "extract"
+    with pytest.raises(RawDataError, match="SpikingJelly has not finished converting it"):
+        open_events("nmnist", nmnist / "events_np")
+
+
+def test_nmnist_tonic_folder_and_archives_have_the_same_digest(nmnist: Path, tmp_path: Path) -> None:
+    extracted = open_events("nmnist", nmnist)
+    for part in ("Train", "Test"):
+        shutil.move(nmnist / "extract" / part, tmp_path / "tonic/NMNIST" / part)
+    assert open_events("nmnist", tmp_path / "tonic").digest == extracted.digest
+    for part in ("Train", "Test"):
+        pack_zip(tmp_path / "tonic/NMNIST" / part, tmp_path / f"tonic/NMNIST/{part.lower()}.zip")
+    assert open_events("nmnist", tmp_path / "tonic").digest == extracted.digest
+    with pytest.raises(ChecksumError, match=r"train\.zip"):
+        open_events("nmnist", tmp_path / "tonic", verify=True)
+
+
+def test_nmnist_members_of_the_other_split_are_ignored(nmnist: Path, tmp_path: Path) -> None:
+    pack_zip(nmnist / "extract", tmp_path / "both/Train.zip")
+    pack_zip(nmnist / "extract", tmp_path / "both/Test.zip")
+    both = open_events("nmnist", tmp_path / "both")
+    assert both.samples == open_events("nmnist", nmnist).samples
+    assert sum(1 for _ in both.recordings()) == len(both.samples) == 8

@@ -1,0 +1,251 @@
+"""Members of folders, zips and tars: damaged, hostile and unusual ones."""
+
+import gzip
+import io
+import os
+import struct
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import write_gestures
+from raw_files import atis_recording, open_dataset, pack_zip, write_nmnist
+
+from plifctl.data import zip_reader
+from plifctl.errors import DamagedFileError, RawDataError
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def write_with_zip(tmp_path: Path, kind: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Writes N-MNIST as archives, Train.zip with a single recording, and returns its path."""
+    write_nmnist(tmp_path / "a")
+    pack_zip(tmp_path / "a/Test", tmp_path / "Test.zip")
+    with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
+        archive.writestr("Train/0/00000.bin", atis_recording(20) * 100)
+    return tmp_path / "Train.zip"
+
+
+def declare_size(path: Path, size: int) -> None:
+    """Changes the size of the member that both of its headers declare."""
+    data = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        start = data.index(signature) + at
+        data[start : start + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+
+
+def test_zip_undamaged_is_read(tmp_path: Path) -> None:
+    write_with_zip(tmp_path)
+    assert len(open_dataset("nmnist", tmp_path).samples) == 3
+
+
+def test_zip_member_path_that_leads_outside_is_refused(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "folder")
+    pack_zip(tmp_path / "folder/Test", tmp_path / "Test.zip")
+    with zipfile.ZipFile(tmp_path / "Train.zip", "w") as archive:
+        archive.writestr("../Train/0/00001.bin", atis_recording(3))
+    with pytest.raises(DamagedFileError, match="leads outside"):
+        open_dataset("nmnist", tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda d: d[: len(d) // 2], lambda d: b"", lambda d: d[:60] + bytes(20) + d[80:]])
+def test_zip_damaged_error_names_the_archive(tmp_path: Path, damage: object) -> None:
+    write_nmnist(tmp_path / "folder")
+    for split in ("Train", "Test"):
+        pack_zip(tmp_path / "folder" / split, tmp_path / f"{split}.zip")
+    assert callable(damage)
+    (tmp_path / "Train.zip").write_bytes(damage((tmp_path / "Train.zip").read_bytes()))
+    with pytest.raises(DamagedFileError, match=r"Train.zip"):
+        open_dataset("nmnist", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_with_a_flipped_bit_raises_only_raw_data_errors(tmp_path: Path, kind: int) -> None:
+    write_nmnist(tmp_path / "a")
+    pack_zip(tmp_path / "a/Test", tmp_path / "Test.zip")
+    with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
+        for path in sorted((tmp_path / "a/Train").rglob("*.bin")):
+            archive.write(path, path.relative_to(tmp_path / "a"))
+    whole, rng = (tmp_path / "Train.zip").read_bytes(), np.random.default_rng(0)
+    damaged = [whole[7:], whole[: len(whole) // 2]]
+    for _ in range(40):
+        data = bytearray(whole)
+        data[int(rng.integers(30, len(data)))] ^= 1 << int(rng.integers(8))
+        damaged.append(bytes(data))
+    refused = 0
+    for data in damaged:
+        (tmp_path / "Train.zip").write_bytes(data)
+        try:
+            open_dataset("nmnist", tmp_path)
+        except RawDataError:
+            refused += 1
+    assert refused > 5
+
+
+@pytest.mark.parametrize("size", [9_999, 10_001, 2**20])
+def test_zip_other_declared_size_is_refused(tmp_path: Path, size: int) -> None:
+    declare_size(write_with_zip(tmp_path), size)
+    with pytest.raises(DamagedFileError, match=r"Train\.zip"):
+        open_dataset("nmnist", tmp_path)
+
+
+def test_zip_declared_bomb_is_refused_unread(tmp_path: Path) -> None:
+    declare_size(write_with_zip(tmp_path), 2**29)
+    with pytest.raises(DamagedFileError, match=r"00000\.bin: refused, \d+ bytes are declared to unpack to 536870912"):
+        open_dataset("nmnist", tmp_path)
+
+
+def test_zip_undeclared_bomb_is_refused_without_memory(tmp_path: Path) -> None:
+    path = write_with_zip(tmp_path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Train/0/00000.bin", bytes(2**28))
+    declare_size(path, 1000)
+    tracemalloc.start()
+    with pytest.raises(DamagedFileError):
+        open_dataset("nmnist", tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_zip_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = write_with_zip(tmp_path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 9] |= 8  # names are UTF-8
+    data[at + 46] = 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DamagedFileError, match=r"Train\.zip: damaged, .* can't decode byte 0xff"):
+        open_dataset("nmnist", tmp_path)
+
+
+def test_zip_of_unknown_version_is_refused(tmp_path: Path) -> None:
+    path = write_with_zip(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(data)
+    with pytest.raises(DamagedFileError, match=r"Train\.zip: damaged, .* version 9\.9"):
+        open_dataset("nmnist", tmp_path)
+
+
+@pytest.mark.parametrize("packed", [1000, 2**30])
+def test_zip_more_packed_bytes_than_the_archive_has_are_not_allocated(tmp_path: Path, packed: int) -> None:
+    path = write_with_zip(tmp_path)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 20 : at + 24] = struct.pack("<I", packed)
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DamagedFileError, match=f"{packed} bytes in an archive of {len(data)}"):
+        open_dataset("nmnist", tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+
+def test_zip_large_member_is_read_at_a_plausible_ratio_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_reader, "_LARGE_BYTES", 100)
+    write_with_zip(tmp_path)
+    assert len(open_dataset("nmnist", tmp_path).samples) == 3
+    with zipfile.ZipFile(tmp_path / "Train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Train/0/00000.bin", bytes(10**6))
+    with pytest.raises(DamagedFileError, match="refused"):
+        open_dataset("nmnist", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_other_compression_methods_are_refused(tmp_path: Path, kind: int) -> None:
+    write_with_zip(tmp_path, kind)
+    with pytest.raises(DamagedFileError, match=r"compressed by method \d+; expected stored"):
+        open_dataset("nmnist", tmp_path)
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    """An archive of gestures."""
+    write_gestures(tmp_path / "DvsGesture")
+    (tmp_path / "packed").mkdir()
+    with tarfile.open(tmp_path / "packed/DvsGesture.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "DvsGesture", "DvsGesture")
+    return tmp_path / "packed/DvsGesture.tar.gz"
+
+
+def test_tar_flipped_byte_never_changes_what_is_read(packed: Path) -> None:
+    whole = packed.read_bytes()
+    undisturbed = open_dataset("gesture", packed.parent).digest
+    data = whole.index(0, 10) + 1 if whole[3] & 8 else 10  # its header may contain a name
+    for place in np.random.default_rng(0).integers(data, len(whole), 60):
+        packed.write_bytes(whole[:place] + bytes([whole[place] ^ 0x04]) + whole[place + 1 :])
+        try:
+            found = open_dataset("gesture", packed.parent)
+        except (DamagedFileError, RawDataError):
+            continue
+        assert found.digest == undisturbed  # a back reference into a run of equal bytes may have several distances
+    packed.write_bytes(whole)
+    assert open_dataset("gesture", packed.parent).digest == undisturbed
+
+
+def test_tar_cut_anywhere_is_refused(packed: Path) -> None:
+    whole = packed.read_bytes()
+    plain = gzip.decompress(whole)
+    (packed.parent.parent / "plain").mkdir()
+    tar = packed.parent.parent / "plain/DvsGesture.tgz"
+    for end in range(512, len(plain.rstrip(b"\0")), 512 * 7):
+        tar.write_bytes(plain[:end])
+        with pytest.raises((DamagedFileError, RawDataError)):
+            open_dataset("gesture", tar.parent)
+    for cut in (1, 4, 8, 100, len(whole) // 2):
+        packed.write_bytes(whole[:-cut])
+        with pytest.raises((DamagedFileError, RawDataError)):
+            open_dataset("gesture", packed.parent)
+
+
+def test_tar_decompression_bomb_is_refused(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plifctl.data.zip_reader._LARGE_BYTES", 2**20)
+    with tarfile.open(packed, "w:gz") as archive:
+        info = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
+        info.size = 2**23
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    with pytest.raises(DamagedFileError, match="refused, it unpacks to"):
+        open_dataset("gesture", packed.parent)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_tar_link_or_device_in_place_of_a_recording_is_refused(tmp_path: Path, kind: bytes) -> None:
+    write_gestures(tmp_path / "raw")
+    with tarfile.open(tmp_path / "DvsGesture.tar.gz", "w:gz") as archive:
+        for path in sorted((tmp_path / "raw").iterdir()):
+            if path.name != "user01_lab.aedat":
+                archive.add(path, f"DvsGesture/{path.name}")
+        link = tarfile.TarInfo("DvsGesture/user01_lab.aedat")
+        link.type, link.linkname = kind, "/etc/passwd"
+        archive.addfile(link, io.BytesIO())
+    with pytest.raises(DamagedFileError, match="expected a regular file"):
+        open_dataset("gesture", tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["user01_lab.aedat", "user01_lab_labels.csv", "trials_to_test.txt"])
+def test_folder_pipe_in_place_of_a_file_is_refused_at_once(gestures: Path, name: str) -> None:
+    (gestures / name).unlink()
+    os.mkfifo(gestures / name)
+    with pytest.raises(DamagedFileError, match=f"{name}: a pipe, a socket or a device"):
+        open_dataset("synthetic-gesture", gestures)
+
+
+def test_folder_broken_links_and_strange_names_beside_are_ignored(gestures: Path) -> None:
+    (gestures / ".#labels").symlink_to("nowhere")
+    (gestures / "unrelated").symlink_to("nowhere")
+    Path(os.fsdecode(os.fsencode(gestures) + b"/\xe9.txt")).write_text("x")
+    assert len(open_dataset("synthetic-gesture", gestures).samples) == 33
+
+
+def test_folder_broken_link_in_place_of_a_file_error_names_it(gestures: Path) -> None:
+    (gestures / "user01_lab.aedat").unlink()
+    (gestures / "user01_lab.aedat").symlink_to("nowhere")
+    with pytest.raises(RawDataError, match=r"user01_lab.aedat: removed while it was read, or a broken link"):
+        open_dataset("synthetic-gesture", gestures)
