@@ -141,7 +141,7 @@ def _content(path: Path) -> bytes:
 
 
 def _lines(content: bytes) -> list[bytes]:
-    """Complete lines; what follows the last line feed is none."""
+    """Returns the complete lines; what follows the last line feed was not completely written."""
     return content.split(b"\n")[:-1]
 
 

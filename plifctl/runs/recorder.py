@@ -45,7 +45,6 @@ class RunRecorder:
         self.run, self.spec = run, spec
         self._metrics = MetricsFile(run.path)
         self._cache = str(run.info()["cache"]["content_digest"])
-        self.signum: int | None = None
         self.last_step: StepProgress | None = None
         self._tracker, self._progress_written = ProgressTracker(), 0.0
         self._board: SummaryWriter | None = None
@@ -124,8 +123,8 @@ class RunRecorder:
         return load_checkpoint(self.run.checkpoint("best"))
 
     def stop_signal(self) -> int | None:
-        """Returns the signal received so far, or None."""
-        return self.signum
+        """Returns the signal that asks for a stop, or None; subclasses may override it."""
+        return None
 
     def finish(
         self, outcome: Outcome, resolved: Experiment, data: RunData, environment: dict[str, Any]
