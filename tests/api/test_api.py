@@ -81,6 +81,22 @@ class TestSilence:
         assert capfd.readouterr() == ("", "")
 
 
+    @pytest.mark.subprocess
+    def test_a_forward_pass_leaves_the_number_of_threads_as_it_was(self) -> None:
+        code = """
+import torch
+from plifctl.config.registry import load_registry
+from plifctl.training.trainer import build_model
+spec = load_registry().experiment("demo").spec
+build_model(spec, torch.device("cpu")).eval()(torch.zeros(1, spec.T, 2, 128, 128))
+print(torch.get_num_threads())
+"""
+        for threads in ("1", "3"):  # numba has its own number, one for each core
+            environment = {**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": "2"}
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+            assert (done.stdout, done.stderr) == (f"{threads}\n", "")
+
+
 class TestDataset:
     def test_dataset_gives_the_frames_of_the_cache(self, here: Path) -> None:
         data = plifctl.dataset("synthetic-gesture", T=4, split="test")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import numba
 import numpy as np
@@ -115,9 +116,22 @@ def backward(
     )
 
 
+@cache
+def _start_numba_threads() -> None:
+    """Starts numba's threads and leaves torch's as they are.
+
+    numba's OpenMP layer sets the number of OpenMP threads of the process, torch's included, to its own when it starts:
+    with OMP_NUM_THREADS=1 torch would go on with a thread for each core.
+    """
+    threads = torch.get_num_threads()
+    numba.get_num_threads()  # starts them
+    torch.set_num_threads(threads)
+
+
 @contextmanager
 def _threads_of_torch() -> Iterator[None]:
     """Gives numba as many threads as torch has, within the block."""
+    _start_numba_threads()
     before = numba.get_num_threads()
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     try:
