@@ -82,7 +82,7 @@ faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped
 
 # the lower bounds of pyproject.toml, torch excepted: an environment with the oldest release of each, and the quick tests
 lowest: $(LOWEST)/.ready ## the quick tests with the oldest dependencies that pyproject.toml allows
-	$(LOWEST)/bin/python $(QUICK)
+	$(LOWEST)/bin/python $(QUICK) -W ignore::DeprecationWarning
 
 $(LOWEST)/.ready: pyproject.toml constraints.txt .ci/lowest_constraints.py
 	$(PYTHON) -m venv --clear $(LOWEST)
