@@ -10,7 +10,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # each worker process imports torch; tests use one thread each (tests/conftest.py)
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
-QUICK  := $(PYTEST) tests/unit plifctl -m "not slow and not subprocess and not real"
+QUICK  := -m "not slow and not subprocess and not real"
 
 .PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
 	bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
@@ -43,7 +43,7 @@ demo: $(READY)  ## set up .venv, then the whole way on simulated gestures: recor
 test: lint unit ## set up .venv, then ruff, mypy --strict and every test that is not slow
 
 test-fast: $(READY) ## the inner loop: unit tests without processes
-	$(BIN)/python $(QUICK)
+	$(BIN)/python $(PYTEST) tests/unit plifctl $(QUICK)
 
 test-slow: $(READY) ## what takes long: kills, several ranks, failing disks, the kernels in Triton's interpreter
 	$(BIN)/python $(PYTEST) -m slow
@@ -82,7 +82,7 @@ faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped
 
 # the lower bounds of pyproject.toml, torch excepted: an environment with the oldest release of each, and the quick tests
 lowest: $(LOWEST)/.ready ## the quick tests with the oldest dependencies that pyproject.toml allows
-	$(LOWEST)/bin/python $(QUICK) -W ignore::DeprecationWarning
+	$(LOWEST)/bin/python $(PYTEST) tests/unit tests/api tests/cli plifctl $(QUICK) -W ignore::DeprecationWarning
 
 $(LOWEST)/.ready: pyproject.toml constraints.txt .ci/lowest_constraints.py
 	$(PYTHON) -m venv --clear $(LOWEST)
