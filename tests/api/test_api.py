@@ -91,8 +91,9 @@ spec = load_registry().experiment("demo").spec
 build_model(spec, torch.device("cpu")).eval()(torch.zeros(1, spec.T, 2, 128, 128))
 print(torch.get_num_threads())
 """
-        for threads in ("1", "3"):  # numba has its own number, one for each core
-            environment = {**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": "2"}
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+        for threads, others in (("1", "2"), ("2", "1")):  # numba has a number of its own, one for each core
+            environment = {**os.environ, **dict.fromkeys(names, threads), "NUMBA_NUM_THREADS": others}
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
             assert (done.stdout, done.stderr) == (f"{threads}\n", "")
 
