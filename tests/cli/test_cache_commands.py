@@ -1,4 +1,4 @@
-"""plifctl cache: what it says of whole, damaged, unfinished and foreign files, and what it removes."""
+"""plifctl cache: intact, damaged, unfinished and unrelated files listed, verified, compared and removed."""
 
 import json
 import os
@@ -21,10 +21,10 @@ Plifctl = Callable[..., Any]
 def two(plifctl: Plifctl, gestures: Path) -> Plifctl:
     """Two caches of the same recordings, sliced by number and by time."""
     for slicing in ("number", "time"):
-        said = plifctl(
+        result = plifctl(
             "prepare", "synthetic-gesture", "--T", 3, "--raw", gestures, "--set", f"frames.slicing={slicing}"
         )
-        assert said.code == 0
+        assert result.code == 0
     return plifctl
 
 
@@ -32,78 +32,79 @@ def files(places: Path) -> list[str]:
     return sorted(path.name for path in (places / "data_cache/synthetic-gesture").iterdir())
 
 
-def test_list(two: Plifctl, places: Path) -> None:
+def test_ls_shows_state_shape_and_size(two: Plifctl, places: Path) -> None:
     entries = json.loads(two("cache", "ls", "--json").out)
     assert [entry["state"] for entry in entries] == ["ok", "ok"]
     assert [entry["shape"] for entry in entries] == [[33, 3, 2, 128, 128]] * 2
     assert all(Path(entry["path"]).stat().st_size == entry["bytes"] for entry in entries)
-    said = two("cache", "ls").out
-    assert said.count("33") >= 2
-    assert "INCOMPLETE" in said
-    assert "3×2×128×128" in said
+    result = two("cache", "ls").out
+    assert result.count("33") >= 2
+    assert "INCOMPLETE" in result
+    assert "3×2×128×128" in result
 
 
-def test_nothing_yet(plifctl: Plifctl) -> None:
+def test_ls_and_verify_without_caches_succeed(plifctl: Plifctl) -> None:
     assert json.loads(plifctl("cache", "ls", "--json").out) == []
     assert "plifctl prepare builds one" in plifctl("cache", "ls").err
     assert plifctl("cache", "verify").code == 0
 
 
-def test_show(two: Plifctl) -> None:
+def test_show_has_key_and_statistics(two: Plifctl) -> None:
     tree = json.loads(two("cache", "show", "T3-time", "--json").out)
     assert tree["key"]["frames"]["slicing"] == "time"
     assert tree["statistics"]["events"]["framed"] == 33 * 400
-    said = two("cache", "show", "T3-time")
-    assert "events per sample" in said.out
-    assert "frames.slicing" in said.out
+    result = two("cache", "show", "T3-time")
+    assert "events per sample" in result.out
+    assert "frames.slicing" in result.out
 
 
-def test_names_must_mean_one(two: Plifctl) -> None:
-    said = two("cache", "show", "T3")
-    assert said.code == 2
-    assert "is ambiguous: 2 caches" in said.err
+def test_ambiguous_or_unknown_name_is_a_usage_error(two: Plifctl) -> None:
+    result = two("cache", "show", "T3")
+    assert result.code == 2
+    assert "is ambiguous: 2 caches" in result.err
     assert two("cache", "rm", "").code == 2
-    assert two("cache", "rm", "3-time").code == 2  # not the beginning of anything
-    said = two("cache", "show", "T4-number")
-    assert said.code == 2
-    assert "no cache T4-number" in said.err
+    assert two("cache", "rm", "3-time").code == 2  # not a beginning of a name
+    result = two("cache", "show", "T4-number")
+    assert result.code == 2
+    assert "no cache T4-number" in result.err
 
 
-def test_histograms_as_a_picture(two: Plifctl, places: Path) -> None:
+def test_show_out_writes_a_png(two: Plifctl, places: Path) -> None:
     assert two("cache", "show", "T3-time", "--out", "h.png").code == 0
     assert (places / "h.png").read_bytes().startswith(b"\x89PNG")
     assert two("cache", "show", "T3-time", "--out", "h.pdf").code == 2
 
 
-def test_verify_finds_each_flipped_byte(two: Plifctl, places: Path) -> None:
+@pytest.mark.slow
+def test_verify_flipped_bit_anywhere_is_found(two: Plifctl, places: Path) -> None:
     assert two("cache", "verify").code == 0
     (path,) = (places / "data_cache/synthetic-gesture").glob("T3-time-*.h5")
-    whole = path.read_bytes()
-    for place in np.random.default_rng(0).integers(0, len(whole), 40):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
-        said = two("cache", "verify", "T3-time", "--json")
-        assert said.code == 1, f"byte {place}"
-        ((name, problems),) = json.loads(said.out).items()
+    original = path.read_bytes()
+    for place in np.random.default_rng(0).integers(0, len(original), 40):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 0x10]) + original[place + 1 :])
+        result = two("cache", "verify", "T3-time", "--json")
+        assert result.code == 1, f"byte {place}"
+        ((name, problems),) = json.loads(result.out).items()
         assert "T3-time" in name
         assert problems
-    path.write_bytes(whole)
+    path.write_bytes(original)
     assert two("cache", "verify", "T3-time").code == 0
 
 
-def test_verify_names_the_sample(two: Plifctl, places: Path) -> None:
+def test_verify_damaged_sample_is_named(two: Plifctl, places: Path) -> None:
     (path,) = (places / "data_cache/synthetic-gesture").glob("T3-time-*.h5")
     with h5py.File(path) as file:
         info = file["frames"].id.get_chunk_info(7)
     data = bytearray(path.read_bytes())
     data[info.byte_offset + 20] ^= 1
     path.write_bytes(data)
-    said = two("cache", "verify", "T3-time")
-    assert said.code == 1
-    assert "sample user01_lab/07 fails its checksum" in said.out
-    assert "T3-number" not in said.out
+    result = two("cache", "verify", "T3-time")
+    assert result.code == 1
+    assert "sample user01_lab/07 fails its checksum" in result.out
+    assert "T3-number" not in result.out
 
 
-def test_verify_does_not_believe_the_name_or_the_columns(two: Plifctl, places: Path) -> None:
+def test_verify_renamed_cache_is_found(two: Plifctl, places: Path) -> None:
     folder = places / "data_cache/synthetic-gesture"
     (path,) = folder.glob("T3-time-*.h5")
     renamed = path.rename(path.with_name("T3-time-0123456789ab.h5"))
@@ -113,30 +114,30 @@ def test_verify_does_not_believe_the_name_or_the_columns(two: Plifctl, places: P
     assert "T3-time-0123456789ab.h5.sha256 is missing" in two("cache", "verify", "T3-time").err
 
 
-def test_verify_against_the_raw_data(two: Plifctl, gestures: Path) -> None:
+def test_verify_with_changed_raw_data_is_found(two: Plifctl, gestures: Path) -> None:
     assert two("cache", "verify", "T3-time", "--raw", gestures).code == 0
     table = gestures / "user01_lab_labels.csv"
     before = table.stat()
     table.write_text(table.read_text().replace("60000", "59999"))
     os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
-    said = two("cache", "verify", "T3-time", "--raw", gestures)
-    assert said.code == 1
-    assert "gives another cache: raw is" in said.out
+    result = two("cache", "verify", "T3-time", "--raw", gestures)
+    assert result.code == 1
+    assert "gives another cache: raw is" in result.out
 
 
-def test_diff(two: Plifctl) -> None:
-    said = two("cache", "diff", "T3-number", "T3-time")
-    assert said.code == 1
-    assert "frames.slicing: number | time" in said.out
-    assert "33 of 33 common samples differ" in said.out
-    said = two("cache", "diff", "T3-time", "T3-time", "--json")
-    assert said.code == 0
-    assert json.loads(said.out) == {
+def test_diff_shows_fields_and_samples(two: Plifctl) -> None:
+    result = two("cache", "diff", "T3-number", "T3-time")
+    assert result.code == 1
+    assert "frames.slicing: number | time" in result.out
+    assert "33 of 33 common samples differ" in result.out
+    result = two("cache", "diff", "T3-time", "T3-time", "--json")
+    assert result.code == 0
+    assert json.loads(result.out) == {
         "key": {}, "only_in_first": [], "only_in_second": [], "different": [], "same_content": True
     }  # fmt: skip
 
 
-def test_diff_of_a_subset(two: Plifctl, gestures: Path, places: Path) -> None:
+def test_diff_of_a_subset_names_the_missing_samples(two: Plifctl, gestures: Path, places: Path) -> None:
     (gestures / "trials_to_train.txt").write_text("user01_lab.aedat\n")
     assert two("prepare", "synthetic-gesture", "--T", 3, "--raw", gestures).code == 0
     names = [entry["name"] for entry in json.loads(two("cache", "ls", "--json").out) if "number" in entry["name"]]
@@ -146,35 +147,35 @@ def test_diff_of_a_subset(two: Plifctl, gestures: Path, places: Path) -> None:
     assert list(found["key"]) == ["raw"]
 
 
-def test_remove(two: Plifctl, places: Path) -> None:
-    said = two("cache", "rm", "T3-time", "--dry-run")
-    assert said.code == 0
-    assert "would be removed" in said.out
+def test_rm_removes_the_named_cache_only(two: Plifctl, places: Path) -> None:
+    result = two("cache", "rm", "T3-time", "--dry-run")
+    assert result.code == 0
+    assert "would be removed" in result.out
     assert len([name for name in files(places) if "time" in name and "lock" not in name]) == 2
     assert two("cache", "rm", "T3-time").code == 0
     assert [name for name in files(places) if "time" in name and not name.endswith(".lock")] == []
     assert [name for name in files(places) if "T3-number" in name and name.endswith("h5")] != []
 
 
-def test_what_is_being_built_is_not_removed(two: Plifctl, places: Path) -> None:
+def test_rm_of_a_cache_being_built_is_refused(two: Plifctl, places: Path) -> None:
     entry = json.loads(two("cache", "ls", "--json").out)[0]
     with build_lock(BuildPaths.of(places / "data_cache", CacheKey(entry["key"]).raw_independent)):
-        said = two("cache", "rm", entry["name"])
-    assert said.code == 5
-    assert "another process is building it" in said.err
+        result = two("cache", "rm", entry["name"])
+    assert result.code == 5
+    assert "another process is building it" in result.err
     assert Path(entry["path"]).exists()
 
 
-def test_prune(two: Plifctl, places: Path) -> None:
+def test_prune_removes_unfinished_unreadable_and_old_ones(two: Plifctl, places: Path) -> None:
     folder = places / "data_cache/synthetic-gesture"
-    (folder / "thesis.h5").write_bytes(b"nothing of ours")
-    (folder / "T9-time-0123456789ab.h5").write_bytes(b"named as ours")
+    (folder / "thesis.h5").write_bytes(b"unrelated")
+    (folder / "T9-time-0123456789ab.h5").write_bytes(b"named like a cache")
     (folder / ".T9-number-0123456789ab-uint8.journal").write_bytes(b"half")
     states = {entry["name"]: entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)}
     assert sorted(states.values()) == ["ok", "ok", "unfinished", "unreadable", "unrelated"]
-    said = two("cache", "prune", "--json")
-    assert said.code == 0
-    assert {entry["why"] for entry in json.loads(said.out)["removed"]} == {"unfinished", "unreadable"}
+    result = two("cache", "prune", "--json")
+    assert result.code == 0
+    assert {entry["why"] for entry in json.loads(result.out)["removed"]} == {"unfinished", "unreadable"}
     assert len(list(folder.glob("T3-*.h5"))) == 2
     assert [path.name for path in folder.glob("*.h5") if not path.name.startswith("T3")] == ["thesis.h5"]
     assert not list(folder.glob(".*.journal"))
@@ -184,22 +185,22 @@ def test_prune(two: Plifctl, places: Path) -> None:
     assert not old.exists()
 
 
-def test_a_cache_of_another_version_is_outdated(two: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_another_decoder_version_is_outdated(two: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("plifctl.cache.catalogue", fromlist=["x"])._VERSIONS, "decoder_version", 99)
     assert {entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)} == {"outdated"}
-    said = two("cache", "verify")
-    assert said.code == 0
-    assert said.err.count("outdated, skipped") == 2
+    result = two("cache", "verify")
+    assert result.code == 0
+    assert result.err.count("outdated, skipped") == 2
     assert len(json.loads(two("cache", "prune", "--json").out)["removed"]) == 2
 
 
 def test_compression_changes_the_file_not_the_content(plifctl: Plifctl, gestures: Path, places: Path) -> None:
     made = {}
     for how in ("zstd", "gzip", "none"):
-        said = plifctl(
+        result = plifctl(
             "prepare", "synthetic-gesture", "--T", 3, "--raw", gestures, "--compression", how, "--force", "--json"
         )
-        tree = json.loads(said.out)
+        tree = json.loads(result.out)
         made[how] = (tree["bytes"], tree["content_digest"], tree["path"])
         assert plifctl("cache", "verify").code == 0
     assert len({content for _, content, _ in made.values()}) == 1
@@ -207,7 +208,7 @@ def test_compression_changes_the_file_not_the_content(plifctl: Plifctl, gestures
     assert made["zstd"][0] < made["gzip"][0] < made["none"][0]
 
 
-def test_what_else_may_lie_there(two: Plifctl, places: Path) -> None:
+def test_hostile_files_are_listed_as_unreadable(two: Plifctl, places: Path) -> None:
     folder = places / "data_cache/synthetic-gesture"
     (folder / "folder.h5").mkdir()
     (folder / "nowhere.h5").symlink_to(folder / "gone")
@@ -225,9 +226,9 @@ def test_what_else_may_lie_there(two: Plifctl, places: Path) -> None:
     states = {entry["name"].partition("/")[2]: entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)}
     assert list(states.values()).count("ok") == 2
     assert states["T3-number-00000000aaaa"] == states["T3-number-00000000bbbb"] == "unreadable"
-    said = two("cache", "verify")
-    assert said.code == 1
-    assert said.out.count("DAMAGED") == 2
+    result = two("cache", "verify")
+    assert result.code == 1
+    assert result.out.count("DAMAGED") == 2
     assert two("cache", "show", "T3-number-00000000b").code == 5
     assert two("train", "demo", "--set", "T=3", "--dry-run").code == 0
     assert two("cache", "prune").code == 0
@@ -235,7 +236,7 @@ def test_what_else_may_lie_there(two: Plifctl, places: Path) -> None:
     assert len(list(folder.glob("T3-*.h5"))) == 2
 
 
-def test_what_a_kill_left_while_writing(two: Plifctl, places: Path) -> None:
+def test_prune_removes_old_temporary_files_only(two: Plifctl, places: Path) -> None:
     left = places / "data_cache/synthetic-gesture/.T3-time-0123456789ab.h5.x1.partial"
     left.write_bytes(b"half")
     assert two("cache", "prune").out.startswith("0 removed")  # a build may still be writing it

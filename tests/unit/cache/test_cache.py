@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache, CacheBuilder, CacheKey, expected_bytes, find_cache, key_of, raw_independent_key
-from plifctl.cache.catalogue import verify_cache
+from plifctl.cache.catalogue import list_caches, removable_entries, verify_cache
 from plifctl.config.registry import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
@@ -31,7 +32,7 @@ def raw_of(root: Path, *overrides: str, T: int | None = None) -> EventDataset:
     return raw
 
 
-def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
+def test_cache_has_frames_labels_and_counts_of_the_recordings(gestures: Path, tmp_path: Path) -> None:
     raw = raw_of(gestures)
     cache = build_cache(raw, 4, tmp_path / "c")
     assert cache.shape == (33, 4, 2, 128, 128)
@@ -45,15 +46,15 @@ def test_frames_labels_and_counts(gestures: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(cache.read(np.array([row]))[0], expected)
 
 
-def test_rows_come_in_the_order_asked(gestures: Path, tmp_path: Path) -> None:
+def test_cache_read_returns_rows_in_the_requested_order(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     rows = np.array([30, 2, 2, 17])
     np.testing.assert_array_equal(cache.read(rows), cache.read(np.arange(33))[rows])
     assert cache.read(np.array([], np.int64)).shape == (0, 2, 2, 128, 128)
 
 
-def test_the_key_is_what_it_always_was() -> None:
-    # a changed digest makes every cache of every user a miss: only a raised version may do that
+def test_key_has_its_literal_digest() -> None:
+    # another digest makes every cache of every user a miss; only a raised version may change it
     found = load_registry().dataset("gesture")
     key = CacheKey({**raw_independent_key(found.with_T(20)), "raw": "0" * 64})
     assert key.path(Path("c")).as_posix() == "c/gesture/T20-number-" + key.digest[:12] + ".h5"
@@ -72,32 +73,32 @@ def test_the_key_is_what_it_always_was() -> None:
     assert key.digest == "3a70ee2368e099d9b3032ab1bfe02a408cb9b023d7abf2c90ba4e306c8b48f61"
 
 
-def test_every_option_is_in_the_key(gestures: Path) -> None:
+def test_key_depends_on_every_choice(gestures: Path) -> None:
     changed = ((), ("frames.slicing=time",))
     keys = {key_of(raw_of(gestures, *changes, T=T)).digest for T in (4, 5) for changes in changed}
     keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep", T=4)).digest)
     assert len(keys) == 5
 
 
-def test_content_does_not_depend_on_workers(gestures: Path, tmp_path: Path) -> None:
+def test_build_with_several_workers_gives_the_same_content(gestures: Path, tmp_path: Path) -> None:
     one = build_cache(raw_of(gestures), 4, tmp_path / "one", workers=1)
     four = build_cache(raw_of(gestures), 4, tmp_path / "four", workers=4)
     assert one.content_digest == four.content_digest
     assert one.path.name == four.path.name
 
 
-def test_a_hit_builds_nothing_and_force_does(gestures: Path, tmp_path: Path) -> None:
-    raw, told = raw_of(gestures), []
+def test_build_of_existing_cache_builds_only_by_force(gestures: Path, tmp_path: Path) -> None:
+    raw, reported = raw_of(gestures), []
     first = build_cache(raw, 2, tmp_path / "c")
     before = first.path.stat().st_mtime_ns
-    build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append((n, of)))
-    assert told == []
-    build_cache(raw, 2, tmp_path / "c", force=True, progress=lambda n, of: told.append((n, of)))
-    assert told[-1] == (33, 33)
+    build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: reported.append((n, of)))
+    assert reported == []
+    build_cache(raw, 2, tmp_path / "c", force=True, progress=lambda n, of: reported.append((n, of)))
+    assert reported[-1] == (33, 33)
     assert first.path.stat().st_mtime_ns > before
 
 
-def test_many_events_in_a_pixel_make_16_bits(tmp_path: Path) -> None:
+def test_build_count_over_255_gives_uint16(tmp_path: Path) -> None:
     from plifctl.data.formats.aedat3 import encode_aedat3
 
     write_gestures(tmp_path / "raw")
@@ -109,25 +110,25 @@ def test_many_events_in_a_pixel_make_16_bits(tmp_path: Path) -> None:
     assert cache.read(np.array([11]))[0, 0, 1, 4, 3] == 700
 
 
-def test_a_failed_build_leaves_no_cache_and_goes_on(
+def test_build_that_failed_leaves_no_cache_and_is_resumed(
     gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("plifctl.data.thread_map._TASK_BYTES", 1)  # or one task would do, and lose, all of it
+    monkeypatch.setattr("plifctl.data.thread_map._TASK_BYTES", 1)  # or one task would frame, and lose, everything
     caplog.set_level("INFO")
     path = gestures / "user03_lab.aedat"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-3])
+    original = path.read_bytes()
+    path.write_bytes(original[:-3])
     with pytest.raises(DamagedFileError, match=r"user03_lab.aedat"):
         build_cache(raw_of(gestures), 2, tmp_path / "c")
     assert not [*(tmp_path / "c").rglob("*.h5"), *(tmp_path / "c").rglob("*.partial")]
-    path.write_bytes(whole)
+    path.write_bytes(original)
     found = build_cache(raw_of(gestures), 2, tmp_path / "c")
     assert "resuming: 22 of 33 samples were framed before" in caplog.text
     assert found.content_digest == build_cache(raw_of(gestures), 2, tmp_path / "fresh").content_digest
     assert not list((tmp_path / "c").rglob("*.journal"))
 
 
-def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Path) -> None:
+def test_build_removes_the_temporary_file_of_a_killed_build(gestures: Path, tmp_path: Path) -> None:
     raw = raw_of(gestures, T=2)
     path = key_of(raw).path(tmp_path / "c")
     path.parent.mkdir(parents=True)
@@ -139,12 +140,12 @@ def test_a_killed_build_is_no_cache_and_is_cleaned(gestures: Path, tmp_path: Pat
     assert not stale.exists()
 
 
-def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
+def test_build_in_several_threads_builds_once(gestures: Path, tmp_path: Path) -> None:
     raw, built = raw_of(gestures), []
-    told: list[int] = []
+    reported: list[int] = []
     threads = [
         threading.Thread(
-            target=lambda: built.append(build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: told.append(n)))
+            target=lambda: built.append(build_cache(raw, 2, tmp_path / "c", progress=lambda n, of: reported.append(n)))
         )
         for _ in range(3)
     ]
@@ -153,10 +154,10 @@ def test_two_builders_of_one_cache(gestures: Path, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(built) == 3
-    assert told.count(33) == 1  # of one build: the last sample
+    assert reported.count(33) == 1  # one build only
 
 
-def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
+def test_find_cache_missing_error_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) -> None:
     raw = raw_of(gestures)
     build_cache(raw, 3, tmp_path / "c")
     with pytest.raises(CacheError, match="T is 3, expected 4") as error:
@@ -166,7 +167,7 @@ def test_find_names_the_nearest_and_the_command(gestures: Path, tmp_path: Path) 
     assert find_cache(raw_independent_key(raw.framing.with_T(3)), tmp_path / "c", prepare="").verified is False
 
 
-def test_of_several_that_fit_the_newest_is_taken_and_said(
+def test_find_cache_of_several_takes_the_newest_and_warns(
     gestures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     raw = raw_of(gestures)
@@ -180,13 +181,13 @@ def test_of_several_that_fit_the_newest_is_taken_and_said(
         caplog.clear()
         wanted = raw_independent_key(raw.framing.with_T(2))
         again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
-    assert again.path == older.path  # the one an earlier run was trained on
+    assert again.path == older.path  # that of an earlier run
     assert caplog.text == ""
 
 
-def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
+def test_cache_flipped_bit_in_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c", made_by="plifctl prepare x --T 2")
-    whole = cache.read(np.arange(33))
+    frames = cache.read(np.arange(33))
     cache.close()
     with h5py.File(cache.path) as file:
         places = [
@@ -204,21 +205,22 @@ def test_every_flipped_byte_of_the_frames_is_found(gestures: Path, tmp_path: Pat
             Cache(cache.path).read(np.arange(33))
         assert error.value.hint == "build it again: plifctl prepare x --T 2 --force"
     cache.path.write_bytes(original)
-    np.testing.assert_array_equal(Cache(cache.path).read(np.arange(33)), whole)
+    np.testing.assert_array_equal(Cache(cache.path).read(np.arange(33)), frames)
 
 
-def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_cache_flipped_bit_outside_the_frames_never_changes_what_is_read(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
-    whole, labels, ids = cache.read(np.arange(33)), cache.labels, cache.sample_ids
+    frames, labels, ids = cache.read(np.arange(33)), cache.labels, cache.sample_ids
     cache.close()
     original = cache.path.read_bytes()
     with h5py.File(cache.path) as file:
         chunks = [file["frames"].id.get_chunk_info(k) for k in range(33)]
         columns = [file[name].id.get_offset() for name in ("labels", "split", "sample_id", "n_raw", "n_events")]
-    frames = np.zeros(len(original), bool)
+    in_frames = np.zeros(len(original), bool)
     for chunk in chunks:
-        frames[chunk.byte_offset : chunk.byte_offset + chunk.size] = True
-    places = np.flatnonzero(~frames)
+        in_frames[chunk.byte_offset : chunk.byte_offset + chunk.size] = True
+    places = np.flatnonzero(~in_frames)
     rng, found = np.random.default_rng(3), 0
     for place in [*columns, *rng.choice(places, 400, replace=False)]:
         data = bytearray(original)
@@ -230,7 +232,7 @@ def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: 
         except CorruptCacheError:
             found += 1
             continue
-        np.testing.assert_array_equal(read, whole)
+        np.testing.assert_array_equal(read, frames)
         np.testing.assert_array_equal(damaged.labels, labels)
         assert damaged.sample_ids == ids
         damaged.close()
@@ -238,7 +240,7 @@ def test_a_changed_byte_outside_the_frames_never_changes_what_is_read(gestures: 
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
+def test_cache_of_another_file_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
     with pytest.raises(CorruptCacheError, match="damaged, or not a cache"):
@@ -246,8 +248,8 @@ def test_what_is_no_cache(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("trick", ["external link", "soft link", "external storage", "virtual", "huge", "many"])
-def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
-    """Its seal is in order: anybody can make one."""
+def test_cache_samples_in_another_file_or_too_large_are_refused(trick: str, gestures: Path, tmp_path: Path) -> None:
+    """The digest of the header is right: a forger can compute it."""
     path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
     elsewhere = path.with_name("elsewhere.h5")
     shutil.copyfile(path, elsewhere)
@@ -275,10 +277,10 @@ def test_samples_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Pa
 
 
 @pytest.mark.parametrize("trick", ["external link", "external storage", "virtual", "objects", "huge"])
-def test_columns_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Path, tmp_path: Path) -> None:
+def test_cache_columns_in_another_file_or_too_large_are_refused(trick: str, gestures: Path, tmp_path: Path) -> None:
     path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
     elsewhere = path.with_name("elsewhere.h5")
-    shutil.copyfile(path, elsewhere)  # its labels are the right ones, so the seal would be in order
+    shutil.copyfile(path, elsewhere)  # with the right labels, so the digest of the header would be right
     with h5py.File(path, "r+") as file:
         shape = file["labels"].shape
         del file["labels"]
@@ -300,7 +302,7 @@ def test_columns_that_lie_elsewhere_or_declare_too_much(trick: str, gestures: Pa
     assert verify_cache(path)
 
 
-def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
+def test_cache_without_the_complete_attribute_is_unfinished(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     cache.close()
     with h5py.File(cache.path, "a") as file:
@@ -309,18 +311,45 @@ def test_without_the_mark_of_completion(gestures: Path, tmp_path: Path) -> None:
         Cache(cache.path)
 
 
-def test_a_cache_travels_to_another_process(gestures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "maker", "hint"),
+    [
+        (None, "an older plifctl (cache format 1, expected 2)", "build it again: plifctl prepare x --T 2 --force"),
+        (1, "an older plifctl (cache format 1, expected 2)", "build it again: plifctl prepare x --T 2 --force"),
+        (3, "a newer plifctl (cache format 3, expected 2)", "pip install --upgrade plifctl"),
+    ],
+)
+def test_cache_of_another_format_names_its_maker_and_is_outdated(
+    version: int | None, maker: str, hint: str, gestures: Path, tmp_path: Path
+) -> None:
+    raw = raw_of(gestures, T=2)
+    path = build_cache(raw, 2, tmp_path / "c", made_by="plifctl prepare x --T 2").path
+    with h5py.File(path, "r+") as file:
+        del file.attrs["format"], file["labels"]  # other formats may store other columns
+        if version is not None:
+            file.attrs["format"] = version
+    with pytest.raises(CacheError, match=re.escape(f"{path}: made by {maker}")) as error:
+        Cache(path)
+    assert not isinstance(error.value, CorruptCacheError)
+    assert error.value.hint == hint
+    assert [entry.state for entry in list_caches(tmp_path / "c")] == ["outdated"]
+    assert [reason for _, reason in removable_entries(tmp_path / "c")] == ["outdated"]
+    with pytest.raises(CacheError, match="found none in"):
+        find_cache(raw_independent_key(raw.framing), tmp_path / "c", prepare="p")
+
+
+def test_cache_can_be_pickled(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     again = pickle.loads(pickle.dumps(cache))
     np.testing.assert_array_equal(again.read(np.array([5])), cache.read(np.array([5])))
 
 
-def test_the_size_to_come(gestures: Path) -> None:
+def test_expected_bytes_is_the_size_of_all_frames(gestures: Path) -> None:
     assert expected_bytes(raw_of(gestures, T=4)) == 33 * 4 * 2 * 128 * 128
 
 
 @pytest.mark.real
-def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Path) -> None:
+def test_cache_of_real_nmnist_equals_an_independent_sum(shared: Path, tmp_path: Path) -> None:
     import zipfile
 
     nmnist = load_registry().dataset("nmnist")
@@ -342,14 +371,14 @@ def test_real_nmnist_frames_equal_an_independent_sum(shared: Path, tmp_path: Pat
                 np.testing.assert_array_equal(found[rows[name.removesuffix(".bin")]], expected)
 
 
-def test_the_checksum_beside_a_cache_is_its_own(gestures: Path, tmp_path: Path) -> None:
+def test_checksum_file_has_the_sha256_of_the_cache(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
-    said, name = cache.path.with_name(f"{cache.path.name}.sha256").read_text().split()
+    digest, name = cache.path.with_name(f"{cache.path.name}.sha256").read_text().split()
     assert name == cache.path.name
-    assert said == hashlib.sha256(cache.path.read_bytes()).hexdigest()
+    assert digest == hashlib.sha256(cache.path.read_bytes()).hexdigest()
 
 
-def test_frames_that_do_not_sum_to_their_events_are_never_cached(
+def test_build_of_frames_that_do_not_sum_to_their_events_fails(
     gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plifctl.data.loops.count_events", lambda *_: (-1, 399))
@@ -358,8 +387,8 @@ def test_frames_that_do_not_sum_to_their_events_are_never_cached(
     assert not list((tmp_path / "c").rglob("*.h5"))
 
 
-class TestGoingOn:
-    """What a build that was stopped just before its end leaves to the next one, of the same or of other raw data."""
+class TestInterruptedBuild:
+    """A build that was interrupted just before its end, and the next one, of the same or of other raw data."""
 
     @staticmethod
     def raw(root: Path, recordings: dict[str, list[int]], *changes: str) -> EventDataset:
@@ -395,7 +424,7 @@ class TestGoingOn:
             (2, (), [1, 2, 3], [1, 2, 4]),  # other content under the same name
         ],
     )
-    def test_of_other_raw_data(
+    def test_interrupted_build_with_other_raw_data_gives_their_cache(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -409,21 +438,23 @@ class TestGoingOn:
             self.raw(tmp_path / "raw", {**same, "Train/0/00002": first}, *changes), T, tmp_path / "c", monkeypatch
         )
         raw = self.raw(tmp_path / "raw", {**same, "Train/0/00002": then}, *changes)
-        found, undisturbed = (build_cache(raw, T, tmp_path / place) for place in ("c", "fresh"))
-        assert found.content_digest == undisturbed.content_digest
-        assert (found.shape, found.dtype) == (undisturbed.shape, undisturbed.dtype)
+        found, expected = (build_cache(raw, T, tmp_path / place) for place in ("c", "fresh"))
+        assert found.content_digest == expected.content_digest
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
         assert verify_cache(found.path) == []
         assert not list(tmp_path.rglob(".*.journal"))
 
-    def test_of_the_same(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_interrupted_build_is_resumed_without_framing_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1, 2, 30], "Test/1/00001": [1, 50]})
         self.stopped(raw, 2, tmp_path / "c", monkeypatch)
         with monkeypatch.context() as patch:
-            patch.setattr("plifctl.cache.framing.count_frames", None)  # not needed again
+            patch.setattr("plifctl.cache.framing.count_frames", None)  # nothing is framed again
             found = build_cache(raw, 2, tmp_path / "c")
         assert found.content_digest == build_cache(raw, 2, tmp_path / "fresh").content_digest
 
-    def test_more_than_16_bits_hold(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_build_count_over_65535_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raw = self.raw(tmp_path / "raw", {"Train/0/00001": [1] * 70_000, "Test/1/00001": [1] * 300})
         for _ in range(2):
             with pytest.raises(RawDataError, match="70000 events in one pixel of one frame, expected at most 65535"):
@@ -431,7 +462,7 @@ class TestGoingOn:
         assert not list(tmp_path.rglob("*.h5"))
 
     @pytest.mark.parametrize("changes", [(), ("frames.slicing=duration", "frames.duration_us=10")])
-    def test_framed_while_it_is_read(self, tmp_path: Path, changes: tuple[str, ...]) -> None:
+    def test_build_during_the_survey_gives_the_same_content(self, tmp_path: Path, changes: tuple[str, ...]) -> None:
         raw = self.raw(
             tmp_path / "raw",
             {f"{s}/{k}/00001": [5] * (k * 40) for s in ("Train", "Test") for k in range(1, 9)},

@@ -43,9 +43,9 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 class TestNpz:
-    def test_everything_comes_back(self, cache: Cache, tmp_path: Path) -> None:
-        told: list[tuple[int, int]] = []
-        exported = export_cache(cache, "npz", tmp_path / "out", progress=lambda n, of: told.append((n, of)))
+    def test_npz_files_have_frames_label_and_id(self, cache: Cache, tmp_path: Path) -> None:
+        reported: list[tuple[int, int]] = []
+        exported = export_cache(cache, "npz", tmp_path / "out", progress=lambda n, of: reported.append((n, of)))
         rows = samples_of(exported)
         assert [row["id"] for row in rows] == cache.sample_ids
         assert [row["split"] == "test" for row in rows] == cache.is_test.tolist()
@@ -56,10 +56,10 @@ class TestNpz:
                 assert int(sample["label"]) == int(place["label"]) == cache.labels[row]
                 assert str(sample["id"]) == cache.sample_ids[row]
         assert rows[0]["file"] == f"train/{rows[0]['class']}/user01_lab_00.npz"
-        assert told[-1] == (33, 33)
+        assert reported[-1] == (33, 33)
         assert exported.nbytes == sum(path.stat().st_size for path in (tmp_path / "out").rglob("*.npz"))
 
-    def test_the_words_that_say_how(self, cache: Cache, tmp_path: Path) -> None:
+    def test_npz_loading_code_works(self, cache: Cache, tmp_path: Path) -> None:
         exported = export_cache(cache, "npz", tmp_path / "out")
         code = "\n".join(line[4:] for line in exported.loading.splitlines() if line.startswith("    "))
         names: dict[str, Any] = {}
@@ -74,7 +74,7 @@ class TestNpz:
         assert made_of["key"] == dict(cache.key.fields)
         assert made_of["content_digest"] == cache.content_digest
 
-    def test_workers_and_blocks_change_nothing(
+    def test_npz_files_do_not_depend_on_workers_and_blocks(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         export_cache(cache, "npz", tmp_path / "one/out")
@@ -85,14 +85,14 @@ class TestNpz:
         assert one.pop("EXPORTED.txt") != four.pop("EXPORTED.txt")  # it names the folder
         assert one == four
 
-    def test_images(self, tmp_path: Path) -> None:
+    def test_npz_files_of_images_have_the_pixels(self, tmp_path: Path) -> None:
         raw, cache = images(tmp_path)
         exported = export_cache(cache, "npz", tmp_path / "out")
         for row, place in enumerate(samples_of(exported)):
             with np.load(tmp_path / "out" / place["file"]) as sample:
                 np.testing.assert_array_equal(sample["image"][0], raw[row], strict=True)
 
-    def test_frames_of_a_fixed_duration_end_with_the_sample(self, gestures: Path, tmp_path: Path) -> None:
+    def test_export_fixed_duration_has_no_padding(self, gestures: Path, tmp_path: Path) -> None:
         from plifctl.data.formats.aedat3 import encode_aedat3
 
         events = random_events(np.random.default_rng(0), 300)
@@ -110,7 +110,7 @@ class TestNpz:
             assert len(frames) == 2
             assert frames.sum() == 300
 
-    def test_16_bits_stay(self, tmp_path: Path) -> None:
+    def test_export_of_uint16_stays_uint16(self, tmp_path: Path) -> None:
         from plifctl.data.formats.aedat3 import encode_aedat3
 
         write_gestures(tmp_path / "raw")
@@ -150,7 +150,7 @@ def images(tmp_path: Path) -> tuple[np.ndarray, Cache]:
 
 class TestTonic:
     @pytest.mark.parametrize("workers", [1, 3])
-    def test_its_own_reader_finds_them(self, cache: Cache, tmp_path: Path, workers: int) -> None:
+    def test_tonic_files_are_read_by_tonic(self, cache: Cache, tmp_path: Path, workers: int) -> None:
         from tonic import DiskCachedDataset
 
         export_cache(cache, "tonic", tmp_path / "out", workers=workers)
@@ -161,7 +161,7 @@ class TestTonic:
                 np.testing.assert_array_equal(frames, cache.read(np.array([row]))[0], strict=True)
                 assert label == cache.labels[row]
 
-    def test_the_words_that_say_how(self, cache: Cache, tmp_path: Path) -> None:
+    def test_tonic_loading_code_works(self, cache: Cache, tmp_path: Path) -> None:
         exported = export_cache(cache, "tonic", tmp_path / "a folder's")
         code = "\n".join(line[4:] for line in exported.loading.splitlines() if line.startswith("    "))
         names: dict[str, Any] = {}
@@ -169,7 +169,7 @@ class TestTonic:
         assert (len(names["train"]), len(names["test"])) == (22, 11)
         assert names["frames"].shape == (4, 2, 128, 128)
 
-    def test_images(self, tmp_path: Path) -> None:
+    def test_tonic_files_of_images_have_the_pixels(self, tmp_path: Path) -> None:
         from tonic import DiskCachedDataset
 
         raw, cache = images(tmp_path)
@@ -179,7 +179,7 @@ class TestTonic:
 
 
 def as_spikingjelly_reads(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Class, name and frames of each file, found and read as torchvision's DatasetFolder and SpikingJelly do."""
+    """Class, name and frames of each file, read like torchvision's DatasetFolder and SpikingJelly."""
     for name in sorted(entry.name for entry in folder.iterdir() if entry.is_dir()):
         for path in sorted((folder / name).glob("*.npz")):
             with np.load(path) as file:
@@ -187,7 +187,7 @@ def as_spikingjelly_reads(folder: Path) -> Iterator[tuple[str, str, np.ndarray]]
 
 
 class TestSpikingJelly:
-    def test_frames_that_it_would_make_lie_where_it_looks(self, gestures: Path, tmp_path: Path) -> None:
+    def test_spikingjelly_equal_frames_are_in_its_own_folder(self, gestures: Path, tmp_path: Path) -> None:
         cache = cache_of(gestures, 4, tmp_path / "c", "frames.slicing=number-remainder")
         exported = export_cache(cache, "spikingjelly", tmp_path / "out")
         assert list((tmp_path / "out/events_np").iterdir()) == []
@@ -203,7 +203,7 @@ class TestSpikingJelly:
                 np.testing.assert_array_equal(frames, cache.read(np.array([row]))[0])
         assert 'frames_number=4, split_by="number"' in exported.loading
 
-    def test_a_class_twice_in_a_recording_is_counted(self, gestures: Path, tmp_path: Path) -> None:
+    def test_spikingjelly_class_twice_in_a_recording_is_numbered(self, gestures: Path, tmp_path: Path) -> None:
         rows = (gestures / "user01_lab_labels.csv").read_text().splitlines()
         (gestures / "user01_lab_labels.csv").write_text("\n".join([*rows, rows[1]]) + "\n")
         cache = cache_of(gestures, 4, tmp_path / "c", "frames.slicing=number-remainder")
@@ -228,7 +228,7 @@ class TestSpikingJelly:
             ),
         ],
     )
-    def test_others_are_not_under_its_name(
+    def test_spikingjelly_other_frames_are_in_another_folder(
         self, gestures: Path, tmp_path: Path, changes: tuple[str, ...], T: int, folder: str, why: str
     ) -> None:
         cache = cache_of(gestures, T, tmp_path / "c", *changes)
@@ -237,14 +237,14 @@ class TestSpikingJelly:
         assert why in exported.loading
         assert f'custom_integrated_frames_dir_name="{folder}"' in exported.loading
 
-    def test_left_out_events_are_not_under_its_name(self, gestures: Path, tmp_path: Path) -> None:
+    def test_spikingjelly_left_out_events_are_in_another_folder(self, gestures: Path, tmp_path: Path) -> None:
         cache = cache_of(gestures, 4, tmp_path / "c", "frames.slicing=number-remainder")
         cache.counts["n_raw"][3] += 1
         exported = export_cache(cache, "spikingjelly", tmp_path / "out")
         assert "events of 1 samples were left out" in exported.loading
         assert (tmp_path / "out/plifctl_T4-number-remainder").is_dir()
 
-    def test_images_are_refused(self, tmp_path: Path) -> None:
+    def test_spikingjelly_images_are_refused(self, tmp_path: Path) -> None:
         _, cache = images(tmp_path)
         with pytest.raises(UsageError, match="images") as error:
             export_cache(cache, "spikingjelly", tmp_path / "out")
@@ -254,7 +254,7 @@ class TestSpikingJelly:
 
 class TestTargets:
     @pytest.mark.parametrize("target", TARGETS)
-    def test_what_is_there_is_never_replaced(self, cache: Cache, tmp_path: Path, target: ExportTarget) -> None:
+    def test_export_to_existing_files_is_refused(self, cache: Cache, tmp_path: Path, target: ExportTarget) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/mine").write_text("x")
         with pytest.raises(UsageError, match="not empty") as error:
@@ -264,7 +264,7 @@ class TestTargets:
             export_cache(cache, target, tmp_path / "out/mine")
         assert written(tmp_path / "out") == {"mine": b"x"}
 
-    def test_nor_what_comes_meanwhile(self, cache: Cache, tmp_path: Path) -> None:
+    def test_export_to_files_that_appear_meanwhile_is_refused(self, cache: Cache, tmp_path: Path) -> None:
         def progress(done: int, total: int) -> None:
             (tmp_path / "out").mkdir(exist_ok=True)
             (tmp_path / "out/mine").write_text("x")
@@ -273,13 +273,13 @@ class TestTargets:
             export_cache(cache, "npz", tmp_path / "out", progress=progress)
         assert written(tmp_path / "out") == {"mine": b"x"}
 
-    def test_an_empty_folder_is_taken(self, cache: Cache, tmp_path: Path) -> None:
+    def test_export_to_an_empty_folder_succeeds(self, cache: Cache, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         assert export_cache(cache, "npz", tmp_path / "out").samples == 33
 
     @pytest.mark.parametrize("target", TARGETS)
     @pytest.mark.parametrize("workers", [1, 3])
-    def test_interrupted_it_leaves_nothing(
+    def test_interrupted_export_leaves_nothing(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: ExportTarget, workers: int
     ) -> None:
         def stop(done: int, total: int) -> None:
@@ -292,7 +292,7 @@ class TestTargets:
             export_cache(cache, target, tmp_path / "here/out", progress=stop, workers=workers)
         assert list((tmp_path / "here").iterdir()) == []
 
-    def test_a_damaged_sample_leaves_nothing(self, cache: Cache, tmp_path: Path) -> None:
+    def test_export_of_a_damaged_sample_leaves_nothing(self, cache: Cache, tmp_path: Path) -> None:
         content = cache.path.read_bytes()
         _, where, size = chunk_of(cache.path)
         cache.close()
@@ -306,7 +306,7 @@ class TestTargets:
 
 
 def chunk_of(path: Path) -> tuple[Any, int, int]:
-    """Where the tenth sample lies in a cache file."""
+    """Row, offset and size of the tenth chunk of a cache file."""
     import h5py
 
     with h5py.File(path, "r", locking=False) as file:
@@ -315,7 +315,7 @@ def chunk_of(path: Path) -> tuple[Any, int, int]:
 
 
 class TestNames:
-    def test_are_safe_and_unique(self) -> None:
+    def test_file_names_are_safe_and_unique(self) -> None:
         names = ["a/b", "a_b", "A_B", "..", ".", "", "a\0b", "C:\\x", "é" * 300, "é" * 301, " x ", "e\u0301", "\u00e9"]
         found = module._unique_paths(names, ["d"] * len(names), ".npz")
         assert len({name.casefold() for name in found}) == len(names)
@@ -326,11 +326,11 @@ class TestNames:
             assert file.strip(" .") == file
             assert 4 < len(file.encode()) <= 255
 
-    def test_the_same_name_in_two_places(self) -> None:
+    def test_file_names_may_repeat_in_different_folders(self) -> None:
         assert module._unique_paths(["a", "a"], ["x", "y"]) == ["x/a", "y/a"]
 
 
-def test_npz_files_are_ordinary(cache: Cache, tmp_path: Path) -> None:
+def test_npz_files_are_ordinary_zip_archives(cache: Cache, tmp_path: Path) -> None:
     exported = export_cache(cache, "npz", tmp_path / "out")
     with zipfile.ZipFile(tmp_path / "out" / samples_of(exported)[0]["file"]) as archive:
         assert archive.testzip() is None

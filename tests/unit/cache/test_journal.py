@@ -1,4 +1,4 @@
-"""The journal of a build: whatever it is cut to, what it gives is what was written."""
+"""The journal of a build: cut or damaged anywhere, its records are those that were written."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def written(path: Path, n: int) -> list[Record]:
     return records(n)
 
 
-def test_what_was_added_is_there_again(tmp_path: Path) -> None:
+def test_journal_opened_again_has_its_records(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "x")
     journal.append(records(5))
     assert list(journal.records()) == records(5)
@@ -34,27 +34,27 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
     assert not (tmp_path / "j").exists()
 
 
-def test_cut_anywhere_it_goes_on_from_the_last_whole_record(tmp_path: Path) -> None:
+def test_journal_cut_anywhere_continues_after_the_last_complete_record(tmp_path: Path) -> None:
     path = tmp_path / "j"
     all_of_them = written(path, 5)
-    whole = path.read_bytes()
-    for end in range(len(whole)):
-        path.write_bytes(whole[:end])
+    original = path.read_bytes()
+    for end in range(len(original)):
+        path.write_bytes(original[:end])
         journal = Journal(path, "x")
         there = list(journal.records())
         assert there == all_of_them[: len(there)]
         journal.append(all_of_them[len(there) :])
         assert list(journal.records()) == all_of_them
         journal.close(keep=True)
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == original
 
 
-def test_a_flipped_byte_is_not_taken(tmp_path: Path) -> None:
+def test_journal_record_with_a_flipped_byte_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "j"
     all_of_them = written(path, 5)
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :])
+    original = path.read_bytes()
+    for place in range(len(original)):
+        path.write_bytes(original[:place] + bytes([original[place] ^ 0x41]) + original[place + 1 :])
         journal = Journal(path, "x")
         there = list(journal.records())
         assert there == all_of_them[: len(there)]
@@ -63,7 +63,7 @@ def test_a_flipped_byte_is_not_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", ["y", "xx", ""])
-def test_records_of_anything_else_are_dropped(tmp_path: Path, other: str) -> None:
+def test_journal_records_of_another_identity_are_dropped(tmp_path: Path, other: str) -> None:
     written(tmp_path / "j", 3)
     journal = Journal(tmp_path / "j", other)
     assert list(journal.records()) == []
@@ -74,7 +74,7 @@ def test_records_of_anything_else_are_dropped(tmp_path: Path, other: str) -> Non
     again.close(keep=False)
 
 
-def test_of_several_of_one_name_the_last_counts(tmp_path: Path) -> None:
+def test_journal_of_several_records_of_one_name_the_last_counts(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j", "x")
     first, second = records(1)[0], records(1)[0]._replace(source_digest=b"\1" * 32)
     journal.append([first])

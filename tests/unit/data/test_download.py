@@ -1,4 +1,4 @@
-"""Downloads from a server that drops, lies, changes its mind and hangs: the right file, or none and a reason."""
+"""Downloads from a server that drops connections, announces wrong sizes, changes files and hangs."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 class Getting:
-    """Downloads one file, and remembers how long it paused between attempts."""
+    """Downloads one file, and records the pauses between attempts."""
 
     def __init__(self, server: Server, folder: Path) -> None:
         self.server, self.folder, self.pauses = server, folder, list[float]()
@@ -61,37 +61,41 @@ def get(server: Server, tmp_path: Path) -> Getting:
     return Getting(server, tmp_path / "to" / "here")
 
 
-class TestTheWay:
-    def test_a_file_comes_and_is_told_of(self, get: Getting, server: Server) -> None:
-        told: list[tuple[str, int, int | None]] = []
-        get(progress=lambda *what: told.append(what))
-        assert told[-1] == ("file.gz", len(CONTENT), len(CONTENT))
-        assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+class TestDownload:
+    def test_download_reports_progress_up_to_the_size(self, get: Getting, server: Server) -> None:
+        reports: list[tuple[str, int, int | None]] = []
+        get(progress=lambda *what: reports.append(what))
+        assert reports[-1] == ("file.gz", len(CONTENT), len(CONTENT))
+        assert [done for _, done, _ in reports] == sorted(done for _, done, _ in reports)
         (asked,) = server.asked
         assert "plifctl/" in asked.headers["user-agent"]
         assert "range" not in asked.headers
 
-    def test_what_is_there_is_left_alone(self, get: Getting, server: Server) -> None:
+    def test_download_existing_file_is_not_requested(self, get: Getting, server: Server) -> None:
         get()
         get()
         assert len(server.asked) == 1
 
-    def test_of_unknown_length(self, get: Getting, server: Server) -> None:
+    def test_download_without_announced_size_succeeds(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.unannounced()]
         get()
 
-    def test_redirects_are_followed(self, get: Getting, server: Server) -> None:
+    def test_download_follows_redirects(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.redirect("/b", 301)]
         server.ways["/b"] = [serving.redirect(f"{server.url}/mirror", 307)]
         get()
         assert [asked.path for asked in server.asked] == ["/a", "/b", "/mirror"]
 
-    def test_a_proxy_of_the_environment(self, get: Getting, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_download_uses_the_proxy_of_the_environment(
+        self, get: Getting, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("http_proxy", server.url)
         server.files["http://nowhere.invalid/x"] = CONTENT
         get("http://nowhere.invalid/x")
 
-    def test_two_at_once_download_once(self, get: Getting, server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    def test_download_by_two_processes_receives_the_file_once(
+        self, get: Getting, server: Server, caplog: pytest.LogCaptureFixture
+    ) -> None:
         server.ways["/a"] = [serving.hang(1000)]
         threads = [threading.Thread(target=get) for _ in range(2)]
         with caplog.at_level(logging.WARNING):
@@ -106,9 +110,11 @@ class TestTheWay:
         assert server.sent("/a") == len(CONTENT)
 
 
-class TestGoingOn:
+class TestResume:
     @pytest.mark.parametrize("times", [1, 2, ATTEMPTS - 1])
-    def test_dropped_connections_send_nothing_twice(self, get: Getting, server: Server, times: int) -> None:
+    def test_dropped_connection_is_resumed_without_repeating_bytes(
+        self, get: Getting, server: Server, times: int
+    ) -> None:
         server.ways["/a"] = [serving.drop(50_000)] * times
         get()
         assert server.sent("/a") == len(CONTENT)
@@ -116,19 +122,19 @@ class TestGoingOn:
         assert starts == [None, *(f"bytes={50_000 * n}-" for n in range(1, times + 1))]
         assert get.pauses == [2.0**n for n in range(times)]
 
-    def test_reset_connections(self, get: Getting, server: Server) -> None:
+    def test_reset_connection_is_resumed(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.reset(100_000), serving.reset(0)]
         get()
         assert server.sent("/a") <= len(CONTENT) + 100_000
 
-    def test_the_part_is_kept_for_the_next_command(self, get: Getting, server: Server) -> None:
+    def test_failed_download_keeps_the_part_for_the_next_command(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.drop(10_000), *[serving.status(503)] * (ATTEMPTS - 1)]
         assert "type the same command again later to resume" in get.fails().hint
         assert get.part.read_bytes() == CONTENT[:10_000]
         get()
         assert server.sent("/a") == len(CONTENT)
 
-    def test_who_brings_much_may_fail_often(
+    def test_server_that_sends_much_may_fail_often(
         self, get: Getting, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(module, "_PROGRESS_BYTES", 20_000)
@@ -140,12 +146,12 @@ class TestGoingOn:
         server.ways["/a"] = [serving.drop(20_000), *[serving.drop(0)] * 100]
         get.fails()
 
-    def test_who_brings_nothing_is_given_up(self, get: Getting, server: Server) -> None:
+    def test_server_that_sends_nothing_is_given_up(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.drop(1)] * 100
         assert f"after {ATTEMPTS} of 300,000 bytes" in str(get.fails())
         assert len(server.asked) == ATTEMPTS
 
-    def test_a_file_that_changed_comes_anew(self, get: Getting, server: Server) -> None:
+    def test_changed_file_is_downloaded_from_the_start(self, get: Getting, server: Server) -> None:
         server.files["/a"] = bytes(300_000)
         server.ways["/a"] = [serving.drop(50_000)]
 
@@ -158,7 +164,7 @@ class TestGoingOn:
         assert (first.status, second.status, second.sent) == (200, 200, len(CONTENT))
 
     @pytest.mark.parametrize("tag", [None, 'W/"1"'])
-    def test_a_change_that_nothing_tells_of_is_found_by_the_checksum(
+    def test_changed_file_without_entity_tag_is_found_by_md5(
         self, get: Getting, server: Server, tag: str | None
     ) -> None:
         server.files["/a"], server.tags["/a"] = bytes(300_000), tag
@@ -171,19 +177,21 @@ class TestGoingOn:
         assert [asked.status for asked in server.asked] == [200, 206, 200]
         assert "if-range" not in server.asked[1].headers
 
-    def test_without_marks_it_goes_on_all_the_same(self, get: Getting, server: Server) -> None:
+    def test_download_without_entity_tag_is_resumed(self, get: Getting, server: Server) -> None:
         server.tags["/a"] = None
         server.ways["/a"] = [serving.drop(50_000)]
         get()
         assert server.sent("/a") == len(CONTENT)
 
     @pytest.mark.parametrize("way", [serving.whole, serving.unannounced()])
-    def test_who_ignores_ranges_sends_all(self, get: Getting, server: Server, way: serving.Way) -> None:
+    def test_server_that_ignores_ranges_sends_the_file_again(
+        self, get: Getting, server: Server, way: serving.Way
+    ) -> None:
         server.ways["/a"] = [serving.drop(50_000), way]
         get()
         assert server.sent("/a") == 50_000 + len(CONTENT)
 
-    def test_another_part_than_asked_for_is_not_taken(
+    def test_other_range_than_requested_is_discarded(
         self, get: Getting, server: Server, caplog: pytest.LogCaptureFixture
     ) -> None:
         server.ways["/a"] = [serving.drop(50_000), serving.other_part]
@@ -192,14 +200,14 @@ class TestGoingOn:
         assert "received another range of the file, requested from byte 50,000 on" in caplog.text
         assert [asked.headers.get("range") for asked in server.asked] == [None, "bytes=50000-", None]
 
-    def test_a_part_too_long_begins_anew(self, get: Getting, server: Server) -> None:
+    def test_part_longer_than_the_file_is_discarded(self, get: Getting, server: Server) -> None:
         get.folder.mkdir(parents=True)
         get.part.write_bytes(bytes(400_000))
         Path(f"{get.part}.json").write_text(json.dumps({"url": f"{server.url}/a", "mark": None}))
         get()
         assert [asked.status for asked in server.asked] == [416, 200]
 
-    def test_a_whole_part_needs_no_second_download(self, get: Getting, server: Server) -> None:
+    def test_complete_part_needs_no_download(self, get: Getting, server: Server) -> None:
         get.folder.mkdir(parents=True)
         get.part.write_bytes(CONTENT)
         Path(f"{get.part}.json").write_text(json.dumps({"url": f"{server.url}/a", "mark": None}))
@@ -207,14 +215,14 @@ class TestGoingOn:
         assert server.sent("/a") == 0
 
     @pytest.mark.parametrize("note", ["", "[]", '{"url": 3}', '{"mark": null}', '{"url": "http://x/", "mark": null}'])
-    def test_a_part_of_unknown_origin_is_not_gone_on_with(self, get: Getting, server: Server, note: str) -> None:
+    def test_part_of_unknown_origin_is_not_resumed(self, get: Getting, server: Server, note: str) -> None:
         get.folder.mkdir(parents=True)
         get.part.write_bytes(bytes(1000))
         Path(f"{get.part}.json").write_text(note)
         get()
         assert "range" not in server.asked[0].headers
 
-    def test_ctrl_c_keeps_the_part(self, get: Getting, server: Server) -> None:
+    def test_interrupted_download_keeps_the_part(self, get: Getting, server: Server) -> None:
         def stop(name: str, done: int, total: int | None) -> None:
             if done > 100_000:
                 raise Interrupted(2, "stopped")
@@ -230,45 +238,45 @@ class TestGoingOn:
         assert server.asked[-1].sent == len(CONTENT) - len(kept)
 
 
-class TestLies:
-    def test_more_announced_than_there_is(self, get: Getting, server: Server) -> None:
+class TestWrongContent:
+    def test_more_bytes_announced_than_sent_succeeds_by_md5(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.announce(1000)]
         get()
-        assert server.sent("/a") == len(CONTENT)  # asked for more, there was none, and the checksum was right
+        assert server.sent("/a") == len(CONTENT)  # the request for more got HTTP 416, and the md5 was right
         server.ways["/mirror"] = [serving.announce(1000)] * 100
         get.file.unlink()
         get("/mirror")
 
-    def test_less_announced_than_there_is(self, get: Getting, server: Server) -> None:
+    def test_fewer_bytes_announced_than_sent_succeeds_by_md5(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.announce(-1000)]
         get()
         assert server.sent("/a") == len(CONTENT)
 
-    def test_less_announced_than_there_is_of_another_file(self, get: Getting, server: Server) -> None:
+    def test_fewer_bytes_announced_of_another_file_is_an_error(self, get: Getting, server: Server) -> None:
         server.files["/a"] = bytes(5000)
         server.ways["/a"] = [serving.announce(-1000)] * 100
         assert "received 5,000 bytes, the server announced 4,000" in str(get.fails())
         assert not get.part.exists()
 
-    def test_a_wrong_file_and_the_next_address(self, get: Getting, server: Server) -> None:
+    def test_wrong_file_makes_the_next_url_be_tried(self, get: Getting, server: Server) -> None:
         server.files["/a"] = b"another"
         get("/a", "/mirror")
         assert [asked.path for asked in server.asked] == ["/a", "/mirror"]
 
-    def test_wrong_files_only(self, get: Getting, server: Server) -> None:
+    def test_wrong_file_at_every_url_is_a_checksum_error(self, get: Getting, server: Server) -> None:
         server.files["/a"] = server.files["/mirror"] = b"another"
         error = get.fails("/a", "/mirror", error=ChecksumError)
         assert str(error).count(hashlib.md5(b"another").hexdigest()) == 2
         assert str(error).count(MD5) == 2
         assert not get.part.exists()
         assert len(server.asked) == 2
-        get.fails("/a", "/nothing")  # that one is not there is no matter of checksums
+        get.fails("/a", "/nothing")  # a missing file is not a checksum error
 
-    def test_a_wrong_end_of_unknown_length(self, get: Getting, server: Server) -> None:
+    def test_cut_file_without_announced_size_is_a_checksum_error(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.unannounced(1000)]
         assert "1,000 bytes" in str(get.fails(error=ChecksumError))
 
-    def test_a_web_page_is_no_file_and_harms_no_part(self, get: Getting, server: Server) -> None:
+    def test_web_page_is_refused_and_keeps_the_part(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.drop(50_000), serving.page]
         assert "a web page, not the file" in str(get.fails())
         assert get.part.read_bytes() == CONTENT[:50_000]
@@ -279,23 +287,23 @@ class TestLies:
         assert "a web page, not the file" in str(get.fails())
 
 
-class TestRefusals:
+class TestFailures:
     @pytest.mark.parametrize("code", [401, 403, 404, 410, 451, 202, 204])
-    def test_a_refusal_is_believed(self, get: Getting, server: Server, code: int) -> None:
+    def test_permanent_refusal_is_not_retried(self, get: Getting, server: Server, code: int) -> None:
         server.ways["/a"] = [serving.status(code)] * 9
         get("/a", "/mirror")
         assert [asked.path for asked in server.asked] == ["/a", "/mirror"]
         assert get.pauses == []
 
     @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
-    def test_trouble_passes(self, get: Getting, server: Server, code: int) -> None:
+    def test_temporary_refusal_is_retried(self, get: Getting, server: Server, code: int) -> None:
         server.ways["/a"] = [serving.status(code)] * (ATTEMPTS - 1)
         get()
         server.ways["/a"] = [serving.status(code)] * ATTEMPTS
         get.file.unlink()
         assert f"HTTP {code}" in str(get.fails())
 
-    def test_redirects_in_circles_and_to_files(self, get: Getting, server: Server) -> None:
+    def test_redirects_in_circles_or_to_other_schemes_are_refused(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.redirect("/a")] * 100
         assert "redirected too often" in str(get.fails())
         assert len(server.asked) < 15
@@ -306,7 +314,7 @@ class TestRefusals:
             assert "unknown url type" in str(get.fails(url))
         get.fails("http://[x/")
 
-    def test_silence(self, get: Getting, server: Server) -> None:
+    def test_server_that_stops_sending_times_out_and_is_resumed(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.hang(50_000)]
         get(timeout=0.2)
         assert server.sent("/a") == len(CONTENT)
@@ -314,12 +322,12 @@ class TestRefusals:
         get.file.unlink()
         assert "received nothing for 0.2 s" in str(get.fails(timeout=0.2))
 
-    def test_silence_after_the_last_byte_is_no_failure(self, get: Getting, server: Server) -> None:
+    def test_timeout_after_the_last_byte_is_not_a_failure(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.hang(len(CONTENT))]
         get(timeout=0.3)
         assert len(server.asked) == 1
 
-    def test_nobody_there(self, get: Getting) -> None:
+    def test_refused_connection_error_asks_to_check_the_connection(self, get: Getting) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{free.getsockname()[1]}/x"
@@ -328,11 +336,11 @@ class TestRefusals:
         assert "check the connection" in error.hint
         assert get.pauses == [1.0]
 
-    def test_offline(self, get: Getting, monkeypatch: pytest.MonkeyPatch) -> None:
-        asked = []
+    def test_unresolvable_name_is_given_up_soon(self, get: Getting, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = []
 
         def nothing(host: str, *_: object, **__: object) -> None:
-            asked.append(host)
+            names.append(host)
             raise socket.gaierror(-3, "Temporary failure in name resolution")
 
         monkeypatch.setattr(socket, "getaddrinfo", nothing)
@@ -342,10 +350,10 @@ class TestRefusals:
         error = get.fails(*urls)
         assert "the name one.example" in str(error)
         assert "check the connection" in error.hint
-        assert asked == ["one.example", "one.example", "two.example", "two.example"]
+        assert names == ["one.example", "one.example", "two.example", "two.example"]
         assert sum(get.pauses) <= 2
 
-    def test_a_name_that_is_lost_for_a_while_after_it_answered(
+    def test_unresolvable_name_that_answered_before_is_retried(
         self, get: Getting, server: Server, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         there, failures = socket.getaddrinfo, [False, True, True, True, False]
@@ -359,12 +367,12 @@ class TestRefusals:
         server.ways["/a"] = [serving.drop(1000)]
         get()
 
-    def test_no_address(self, get: Getting) -> None:
+    def test_file_without_url_is_an_error(self, get: Getting) -> None:
         with pytest.raises(RawDataError, match="no URL is known"):
             download([RemoteFile("x", (), MD5)], get.folder)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-    def test_a_full_disk(self, get: Getting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full_disk_is_a_machine_error(self, get: Getting, monkeypatch: pytest.MonkeyPatch) -> None:
         opened = Path.open
 
         def full(path: Path, mode: str = "r", **options: Any) -> Any:
@@ -377,7 +385,7 @@ class TestRefusals:
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_happens_it_is_the_right_file_or_none(seed: int, get: Getting, server: Server) -> None:
+def test_random_faults_give_the_right_file_or_none(seed: int, get: Getting, server: Server) -> None:
     rng = random.Random(seed)
     for path in ("/a", "/mirror"):
         faults = [
@@ -399,4 +407,4 @@ def test_whatever_happens_it_is_the_right_file_or_none(seed: int, get: Getting, 
             assert not get.file.exists()
         else:
             return
-    pytest.fail("the faults are over, and still no file")
+    pytest.fail("the server has no more faults, but there is no file")

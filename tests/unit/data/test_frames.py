@@ -18,20 +18,20 @@ times = st.lists(st.integers(0, 1000), max_size=60).map(sorted)
     ("slicing", "edges"),
     [("number", [0, 2, 5, 8]), ("number-remainder", [0, 2, 4, 8]), ("time", [0, 4, 5, 8])],
 )
-def test_edges_by_hand(slicing: Slicing, edges: list[int]) -> None:
+def test_slice_edges_by_hand(slicing: Slicing, edges: list[int]) -> None:
     t = np.array([0, 1, 2, 3, 40, 80, 85, 90])  # spans of 30 µs
     assert slice_edges(t, 3, slicing).tolist() == edges
 
 
 @pytest.mark.parametrize("slicing", SLICINGS)
-def test_fewer_events_than_slices_and_none(slicing: Slicing) -> None:
+def test_slice_edges_of_few_or_no_events_leave_slices_empty(slicing: Slicing) -> None:
     assert np.diff(slice_edges(np.array([5, 6]), 5, slicing)).sum() == 2
     assert slice_edges(np.array([], np.int64), 4, slicing).tolist() == [0] * 5
     assert slice_edges(np.array([7, 7, 7]), 1, slicing).tolist() == [0, 3]
 
 
 @given(times, st.integers(1, 20), st.sampled_from(SLICINGS))
-def test_edges_rise_and_leave_nothing_out(t: list[int], T: int, slicing: Slicing) -> None:
+def test_slice_edges_ascend_and_cover_all_events(t: list[int], T: int, slicing: Slicing) -> None:
     edges = slice_edges(np.array(t, np.int64), T, slicing)
     assert len(edges) == T + 1
     assert edges[0] == 0
@@ -40,7 +40,7 @@ def test_edges_rise_and_leave_nothing_out(t: list[int], T: int, slicing: Slicing
 
 
 @given(times.filter(lambda t: len(t) > 1 and t[0] < t[-1]), st.integers(1, 20))
-def test_time_slices_are_as_defined(t: list[int], T: int) -> None:
+def test_slice_edges_by_time_equal_the_definition(t: list[int], T: int) -> None:
     edges = slice_edges(np.array(t), T, "time")
     found = np.repeat(np.arange(T), np.diff(edges))
     expected = [min(T - 1, (time - t[0]) * T // (t[-1] - t[0])) for time in t]
@@ -49,7 +49,7 @@ def test_time_slices_are_as_defined(t: list[int], T: int) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(times, st.integers(1, 7), st.sampled_from(SLICINGS), st.integers(0, 2**32 - 1))
-def test_frames_are_the_plain_sum(t: list[int], T: int, slicing: Slicing, seed: int) -> None:
+def test_integrate_frames_equals_a_plain_loop(t: list[int], T: int, slicing: Slicing, seed: int) -> None:
     height, width = 3, 5
     rng = np.random.default_rng(seed)
     events = np.empty(len(t), EVENT)
@@ -68,13 +68,13 @@ def test_frames_are_the_plain_sum(t: list[int], T: int, slicing: Slicing, seed: 
 
 
 @pytest.mark.parametrize(("x", "y", "p"), [(-1, 0, 0), (5, 0, 0), (0, 3, 0), (0, -1, 1), (0, 0, 2)])
-def test_an_event_outside_the_sensor_is_named(x: int, y: int, p: int) -> None:
+def test_integrate_frames_event_outside_error_names_it(x: int, y: int, p: int) -> None:
     events = np.array([(0, 1, 1, 1), (1, x, y, p)], EVENT)
     with pytest.raises(DamagedFileError, match=r"rec: event 1 of 2 .*outside the sensor of 5×3"):
         integrate_frames(events, 2, "number", 3, 5, where="rec")
 
 
-def test_a_count_never_wraps() -> None:
+def test_integrate_frames_count_over_255_raises_overflow() -> None:
     events = np.zeros(256, EVENT)
     with pytest.raises(CountOverflow, match="256 events") as error:
         integrate_frames(events, 1, "number", 1, 1)
@@ -82,7 +82,7 @@ def test_a_count_never_wraps() -> None:
     assert integrate_frames(events, 1, "number", 1, 1, dtype=np.uint16).max() == 256
 
 
-def test_a_byte_holds_255() -> None:
+def test_integrate_frames_255_fits_a_byte_and_256_does_not() -> None:
     for n, fits in ((255, True), (256, False)):
         events = np.zeros(n, EVENT)
         if fits:

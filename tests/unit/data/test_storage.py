@@ -70,10 +70,10 @@ def test_zip_with_a_flipped_bit_raises_only_raw_data_errors(tmp_path: Path, kind
     with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
         for path in sorted((tmp_path / "a/Train").rglob("*.bin")):
             archive.write(path, path.relative_to(tmp_path / "a"))
-    whole, rng = (tmp_path / "Train.zip").read_bytes(), np.random.default_rng(0)
-    damaged = [whole[7:], whole[: len(whole) // 2]]
+    original, rng = (tmp_path / "Train.zip").read_bytes(), np.random.default_rng(0)
+    damaged = [original[7:], original[: len(original) // 2]]
     for _ in range(40):
-        data = bytearray(whole)
+        data = bytearray(original)
         data[int(rng.integers(30, len(data)))] ^= 1 << int(rng.integers(8))
         damaged.append(bytes(data))
     refused = 0
@@ -175,31 +175,31 @@ def packed(tmp_path: Path) -> Path:
 
 
 def test_tar_flipped_byte_never_changes_what_is_read(packed: Path) -> None:
-    whole = packed.read_bytes()
-    undisturbed = open_dataset("gesture", packed.parent).digest
-    data = whole.index(0, 10) + 1 if whole[3] & 8 else 10  # its header may contain a name
-    for place in np.random.default_rng(0).integers(data, len(whole), 60):
-        packed.write_bytes(whole[:place] + bytes([whole[place] ^ 0x04]) + whole[place + 1 :])
+    original = packed.read_bytes()
+    expected = open_dataset("gesture", packed.parent).digest
+    data = original.index(0, 10) + 1 if original[3] & 8 else 10  # its header may contain a name
+    for place in np.random.default_rng(0).integers(data, len(original), 60):
+        packed.write_bytes(original[:place] + bytes([original[place] ^ 0x04]) + original[place + 1 :])
         try:
             found = open_dataset("gesture", packed.parent)
         except (DamagedFileError, RawDataError):
             continue
-        assert found.digest == undisturbed  # a back reference into a run of equal bytes may have several distances
-    packed.write_bytes(whole)
-    assert open_dataset("gesture", packed.parent).digest == undisturbed
+        assert found.digest == expected  # a back reference into a run of equal bytes may have several distances
+    packed.write_bytes(original)
+    assert open_dataset("gesture", packed.parent).digest == expected
 
 
 def test_tar_cut_anywhere_is_refused(packed: Path) -> None:
-    whole = packed.read_bytes()
-    plain = gzip.decompress(whole)
+    original = packed.read_bytes()
+    plain = gzip.decompress(original)
     (packed.parent.parent / "plain").mkdir()
     tar = packed.parent.parent / "plain/DvsGesture.tgz"
     for end in range(512, len(plain.rstrip(b"\0")), 512 * 7):
         tar.write_bytes(plain[:end])
         with pytest.raises((DamagedFileError, RawDataError)):
             open_dataset("gesture", tar.parent)
-    for cut in (1, 4, 8, 100, len(whole) // 2):
-        packed.write_bytes(whole[:-cut])
+    for cut in (1, 4, 8, 100, len(original) // 2):
+        packed.write_bytes(original[:-cut])
         with pytest.raises((DamagedFileError, RawDataError)):
             open_dataset("gesture", packed.parent)
 

@@ -1,4 +1,4 @@
-"""The embedded data set: its files, the sensor it simulates, and that a class is in its motion alone."""
+"""The embedded data set: its files, the simulated sensor, and that only motion tells the classes apart."""
 
 import csv
 import itertools
@@ -54,7 +54,7 @@ def full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_layout(root: Path) -> None:
+def test_synthetic_files_have_the_layout_of_gesture(root: Path) -> None:
     train, test = trials(root, "train"), trials(root, "test")
     assert len(train) == FEW_TRAIN
     assert len(test) == FEW_TEST
@@ -68,7 +68,7 @@ def test_layout(root: Path) -> None:
     assert [file.name[:7] for file in [*train, *test]] == [f"user{n:02}_" for n in range(1, FEW_TRAIN + FEW_TEST + 1)]
 
 
-def test_each_user_makes_each_gesture_once_in_an_order_of_his_own(root: Path) -> None:
+def test_synthetic_user_makes_each_gesture_once_in_random_order(root: Path) -> None:
     orders = []
     for file in [*trials(root, "train"), *trials(root, "test")]:
         windows = windows_of(file)
@@ -79,7 +79,7 @@ def test_each_user_makes_each_gesture_once_in_an_order_of_his_own(root: Path) ->
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
-def test_events_are_a_sensor_s(root: Path) -> None:
+def test_synthetic_events_cover_the_sensor_and_the_gaps(root: Path) -> None:
     file = trials(root, "test")[0]
     events = events_of(file)
     assert (np.diff(events["t"]) >= 0).all()
@@ -95,7 +95,7 @@ def test_events_are_a_sensor_s(root: Path) -> None:
     assert 100 < quiet.sum() < 0.2 * len(events)
 
 
-def test_pixels_are_blind_while_refractory(root: Path) -> None:
+def test_synthetic_pixels_keep_the_refractory_time(root: Path) -> None:
     events = events_of(trials(root, "train")[0])
     pixel = events["y"].astype(np.int64) * SENSOR + events["x"]
     order = np.lexsort((events["t"], pixel))
@@ -104,12 +104,12 @@ def test_pixels_are_blind_while_refractory(root: Path) -> None:
     assert wait.min() < 2 * REFRACTORY_US
 
 
-def test_times_lie_within_steps(root: Path) -> None:
+def test_synthetic_times_are_spread_within_steps(root: Path) -> None:
     events = gestures(trials(root, "train")[0])[0][1]
     assert len(np.unique(events["t"])) > len(events) / 2
 
 
-def test_seed_and_user_decide_a_recording(tmp_path: Path) -> None:
+def test_synthetic_recording_depends_on_seed_and_user_only(tmp_path: Path) -> None:
     def written(name: str, users: int, seed: int) -> dict[str, bytes]:
         write_synthetic_gesture(tmp_path / name, train_users=users, test_users=1, seed=seed)
         return {file.name: file.read_bytes() for file in (tmp_path / name).glob("user*")}
@@ -121,20 +121,20 @@ def test_seed_and_user_decide_a_recording(tmp_path: Path) -> None:
     assert all(first[name] != other[name] for name in first)
 
 
-def test_progress(tmp_path: Path) -> None:
+def test_synthetic_progress_counts_the_recordings(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_synthetic_gesture(tmp_path, train_users=1, test_users=1, progress=lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
 
 
 def tracked(events: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the shape is in each of some parts ``[parts, 2]``, and how wide; the field has no edges: circular means."""
+    """Position of the shape in each part ``[parts, 2]``, and its width (circular means: the field wraps around)."""
     at = np.stack([events["x"], events["y"]], 1) * (2j * np.pi / SENSOR)
     means = np.array([np.exp(part).mean(0) for part in np.array_split(at, parts)])
     return np.unwrap(np.angle(means), axis=0) * SENSOR / (2 * np.pi), 1 - np.abs(means).mean(1)
 
 
-def test_motion_is_what_the_label_says(root: Path) -> None:
+def test_synthetic_motion_agrees_with_the_label(root: Path) -> None:
     drift: dict[str, list[np.ndarray]] = {name: [] for name in CLASSES}
     growth: dict[str, list[float]] = {name: [] for name in CLASSES}
     sense: dict[str, list[float]] = {name: [] for name in CLASSES}
@@ -152,14 +152,14 @@ def test_motion_is_what_the_label_says(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_size_of_the_full_set_is_below_100_mb(full_root: Path) -> None:
+def test_synthetic_full_set_is_smaller_than_100_mb(full_root: Path) -> None:
     assert len(trials(full_root, "train")) == 40
     assert len(trials(full_root, "test")) == 10
     assert sum(file.stat().st_size for file in full_root.iterdir()) < 100e6
 
 
 @pytest.mark.slow
-def test_the_number_of_events_tells_little(full_root: Path) -> None:
+def test_synthetic_number_of_events_hardly_depends_on_the_class(full_root: Path) -> None:
     number: dict[int, list[int]] = {label: [] for label in range(len(CLASSES))}
     for file in trials(full_root, "train"):
         for label, events in gestures(file):
@@ -171,7 +171,7 @@ def test_the_number_of_events_tells_little(full_root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("pooled", [1, 4, 16])
 @pytest.mark.parametrize("polarities", ["both", "summed"])
-def test_a_linear_classifier_of_summed_frames_fails(full_root: Path, pooled: int, polarities: str) -> None:
+def test_synthetic_summed_frames_are_not_linearly_separable(full_root: Path, pooled: int, polarities: str) -> None:
     def summed(split: str) -> tuple[np.ndarray, np.ndarray]:
         cut = [gesture for file in trials(full_root, split) for gesture in gestures(file)]
         x = np.array([counts_of(events) for _, events in cut], float)

@@ -1,4 +1,4 @@
-"""Each transform against what it is said to do, written out plainly; random ones by sample, whatever else runs."""
+"""Each transform against a plain definition; random ones depend on seed and sample only."""
 
 import itertools
 import math
@@ -32,7 +32,7 @@ from plifctl.paths import registry_dirs
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.training.trainer import build_model
 
-H, W = 5, 7  # not square, so that nobody mistakes x for y
+H, W = 5, 7  # not square, so that swapped x and y are found
 Event = tuple[int, int, int, int]
 _ANY: TypeAdapter[TransformSpec] = TypeAdapter(TransformSpec)
 
@@ -42,7 +42,7 @@ def spec(name: str, **arguments: float) -> TransformSpec:
 
 
 def apply(events: np.ndarray, *transforms: TransformSpec, seed: int = 1, sample_id: str = "a/1") -> np.ndarray:
-    """Of events on H × W pixels; whatever is done, they are EVENTs in the order of time."""
+    """Applies transforms to events on H × W pixels, and checks dtype, order and shape."""
     left = apply_transforms(events, transforms, shape=(2, H, W), seed=seed, sample_id=sample_id)
     assert left.dtype == EVENT
     assert (np.diff(left["t"]) >= 0).all()
@@ -56,7 +56,7 @@ def apply(events: np.ndarray, *transforms: TransformSpec, seed: int = 1, sample_
 
 def events_of(rows: list[Event]) -> np.ndarray:
     events = np.array(sorted(rows, key=lambda row: row[0]), EVENT)
-    events.flags.writeable = False  # as they are when they are read from a file: whoever changes them is found out
+    events.flags.writeable = False  # like events read from a file; changing them raises
     return events
 
 
@@ -65,7 +65,7 @@ SOME = st.builds(events_of, st.lists(ONE, max_size=60))
 LATER = st.builds(lambda rows, by: events_of([(t + by, x, y, p) for t, x, y, p in rows]), st.lists(ONE), st.just(10**6))
 
 
-# What each does that needs no random number, said again, over plain tuples.
+# Definitions of the transforms without random numbers, over plain tuples
 
 
 def denoised(events: list[Event], filter_time_us: int) -> list[Event]:
@@ -74,7 +74,7 @@ def denoised(events: list[Event], filter_time_us: int) -> list[Event]:
         for at in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)):
             times = [e[0] for e in events[:i] if (e[1], e[2]) == at]
             if not times and 0 <= at[0] <= columns and 0 <= at[1] <= rows:
-                times = [0]  # as if it had had one at time 0
+                times = [0]  # as if it had an event at time 0
             if times and t - times[-1] < filter_time_us:
                 return True
         return False
@@ -128,7 +128,7 @@ def merged(events: list[Event]) -> list[Event]:
 )
 @settings(deadline=None, max_examples=60)
 @given(events=SOME | LATER)
-def test_what_needs_no_random_number(
+def test_transform_without_random_numbers_equals_its_definition(
     name: str, definition: Callable[..., list[Event]], arguments: dict[str, Any], events: np.ndarray
 ) -> None:
     assert apply(events, spec(name, **arguments)).tolist() == definition(events.tolist(), **arguments)
@@ -136,7 +136,7 @@ def test_what_needs_no_random_number(
 
 @settings(deadline=None, max_examples=100)
 @given(events=SOME, p=st.sampled_from([0.01, 0.1, 0.5, 0.99]))
-def test_drop_events_leaves_some_as_they_were(events: np.ndarray, p: float) -> None:
+def test_drop_events_keeps_a_share_unchanged_and_in_order(events: np.ndarray, p: float) -> None:
     left = apply(events, spec("drop-events", p=p)).tolist()
     assert len(left) == len(events) - math.floor(p * len(events) + 0.5)
     rest = iter(events.tolist())
@@ -145,7 +145,7 @@ def test_drop_events_leaves_some_as_they_were(events: np.ndarray, p: float) -> N
 
 @settings(deadline=None, max_examples=100)
 @given(events=SOME, seed=st.integers(0, 2**32 - 1))
-def test_drop_pixels_drops_all_of_a_pixel_or_nothing(events: np.ndarray, seed: int) -> None:
+def test_drop_pixels_drops_all_events_of_a_pixel_or_none(events: np.ndarray, seed: int) -> None:
     left = apply(events, spec("drop-pixels", p=0.3), seed=seed).tolist()
     pixels = {(x, y) for _, x, y, _ in left}
     assert left == [event for event in events.tolist() if (event[1], event[2]) in pixels]
@@ -153,7 +153,7 @@ def test_drop_pixels_drops_all_of_a_pixel_or_nothing(events: np.ndarray, seed: i
 
 @settings(deadline=None, max_examples=100)
 @given(events=SOME, seed=st.integers(0, 2**32 - 1))
-def test_random_crop_is_a_crop_somewhere(events: np.ndarray, seed: int) -> None:
+def test_random_crop_equals_a_crop_at_some_position(events: np.ndarray, seed: int) -> None:
     left = apply(events, spec("random-crop", height=3, width=4), seed=seed).tolist()
     crops = [
         [(t, x - a, y - b, p) for t, x, y, p in events.tolist() if a <= x < a + 4 and b <= y < b + 3]
@@ -164,12 +164,12 @@ def test_random_crop_is_a_crop_somewhere(events: np.ndarray, seed: int) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(events=SOME | LATER, seed=st.integers(0, 2**32 - 1))
-def test_time_jitter_moves_nothing_but_times(events: np.ndarray, seed: int) -> None:
+def test_time_jitter_changes_times_only(events: np.ndarray, seed: int) -> None:
     left = apply(events, spec("time-jitter", std_us=5.0), seed=seed)
     assert sorted(event[1:] for event in left.tolist()) == sorted(event[1:] for event in events.tolist())
 
 
-def test_how_often_and_how_far() -> None:
+def test_random_transforms_have_their_rates_and_spreads() -> None:
     everywhere = np.zeros(H * W, EVENT)
     everywhere["x"], everywhere["y"] = np.arange(H * W) % W, np.arange(H * W) // W
     ids = [f"sample/{n}" for n in range(400)]
@@ -191,15 +191,15 @@ def test_how_often_and_how_far() -> None:
     marked = everywhere.copy()
     marked["t"] = np.arange(len(marked))
     corners = {int(apply(marked, spec("random-crop", height=2, width=3), sample_id=n)["t"][0]) for n in ids}
-    assert corners == {x + W * y for x in range(W - 3) for y in range(H - 2)}  # tonic never draws the last place
+    assert corners == {x + W * y for x in range(W - 3) for y in range(H - 2)}  # tonic never draws the last position
 
 
 class TestAsTonic:
-    """What is done here instead of by tonic leaves the events that tonic leaves."""
+    """The transforms that replace tonic's give the events that tonic gives."""
 
     @settings(deadline=None, max_examples=200)
     @given(events=(SOME | LATER).filter(len), time=st.integers(1, 50))
-    def test_filters(self, events: np.ndarray, time: int) -> None:
+    def test_filters_equal_tonic(self, events: np.ndarray, time: int) -> None:
         from tonic import functional
 
         ours = apply(events, spec("denoise", filter_time_us=time))
@@ -209,7 +209,7 @@ class TestAsTonic:
 
     @settings(deadline=None, max_examples=50)
     @given(events=SOME.filter(len))
-    def test_pixels(self, events: np.ndarray) -> None:
+    def test_pixel_transforms_equal_tonic(self, events: np.ndarray) -> None:
         from tonic.transforms import DropPixel, RandomDropPixel
 
         theirs = DropPixel(hot_pixel_frequency=40_000)(events)
@@ -218,7 +218,7 @@ class TestAsTonic:
             theirs = RandomDropPixel(p=0.4, sensor_size=(W, H, 2))(events)
         assert apply(events, spec("drop-pixels", p=0.4)).tolist() == theirs.tolist()
 
-    def test_a_real_recording(self, shared: Path) -> None:
+    def test_filters_of_a_real_recording_equal_tonic(self, shared: Path) -> None:
         from tonic import functional
 
         from plifctl.data.formats.atis import decode_atis
@@ -249,37 +249,37 @@ ALL = (
 
 
 class TestAll:
-    def test_these_are_all(self) -> None:
+    def test_list_contains_every_transform(self) -> None:
         assert {transform.name for transform in ALL} == set(TRANSFORMS)
 
-    def test_nothing_comes_of_nothing(self) -> None:
+    def test_each_transform_of_no_events_gives_no_events(self) -> None:
         for transform in ALL:
             left = apply_transforms(np.empty(0, EVENT), [transform], shape=(2, 128, 128), seed=1, sample_id="a")
             assert left.dtype == EVENT
             assert len(left) == 0
 
-    def test_one_after_the_other(self) -> None:
+    def test_all_transforms_in_sequence_can_be_framed(self) -> None:
         events = random_events(np.random.default_rng(0), 5000)
-        whole = apply_transforms(events, ALL, shape=(2, 128, 128), seed=1, sample_id="a")
-        assert 0 < len(whole) < len(events)
-        frames = integrate_frames(whole, 4, "number", 45, 40)
-        assert frames.sum() == len(whole)
+        left = apply_transforms(events, ALL, shape=(2, 128, 128), seed=1, sample_id="a")
+        assert 0 < len(left) < len(events)
+        frames = integrate_frames(left, 4, "number", 45, 40)
+        assert frames.sum() == len(left)
         assert frames[:, 1].sum() == 0
 
-    def test_each_sees_the_shape_that_the_one_before_left(self) -> None:
+    def test_transform_gets_the_shape_after_the_previous_one(self) -> None:
         rows = [(n, n % W, n // W, 0) for n in range(H * W)]
         left = apply(events_of(rows), spec("crop", height=3, width=5), spec("crop", height=1, width=3))
         assert left.tolist() == [(n, x - 2, y - 2, p) for n, x, y, p in rows if 2 <= x < 5 and y == 2]
         halves = apply(events_of(rows), spec("downsample", factor=0.5), spec("crop", height=1, width=2))
         assert halves.tolist() == [(n, x // 2 - 1, y // 2 - 1, p) for n, x, y, p in rows if 2 <= x < 6 and 2 <= y < 4]
 
-    def test_an_event_outside_is_told_even_if_a_crop_would_hide_it(self) -> None:
+    def test_event_outside_is_refused_even_if_a_crop_would_hide_it(self) -> None:
         crop = spec("crop", height=1, width=1)
         for wrong in ((0, W, 0, 0), (0, 0, H, 0), (0, -1, 0, 0), (0, 0, 0, 2), (LATEST_US + 1, 0, 0, 0)):
             with pytest.raises(DamagedFileError, match=r"a/1: event 1 of 2"):
                 apply(np.array([(0, 0, 0, 0), wrong], EVENT), crop)
 
-    def test_none_is_nothing_done(self) -> None:
+    def test_without_transforms_events_are_the_same_object(self) -> None:
         events = random_events(np.random.default_rng(0), 10)
         assert apply_transforms(events, (), shape=(2, 128, 128), seed=None, sample_id="a") is events
 
@@ -292,13 +292,13 @@ class TestRandomness:
         made = apply_transforms(self.events, self.drawing, shape=(2, 128, 128), seed=seed, sample_id=sample_id)
         return made.tobytes()
 
-    def test_by_seed_and_sample_in_any_order_and_in_threads(self) -> None:
+    def test_random_result_depends_on_seed_and_sample_only(self) -> None:
         ids = [f"sample/{n}" for n in range(40)]
         before = {name: self.of(name) for name in ids}
         assert len(set(before.values())) == len(ids)
         assert {name: self.of(name) for name in reversed(ids)} == before
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)  # or threads would hardly meet
+        sys.setswitchinterval(1e-6)  # so that threads interleave
         try:
             with ThreadPoolExecutor(8) as pool:
                 assert dict(zip(ids, pool.map(self.of, ids), strict=True)) == before
@@ -306,20 +306,20 @@ class TestRandomness:
             sys.setswitchinterval(interval)
         assert all(self.of(name, seed=8) != before[name] for name in ids)
 
-    def test_the_same_everywhere(self) -> None:
-        """Literal results, as numpy's frozen legacy generator gives them; others need another TRANSFORMS_VERSION."""
+    def test_random_results_are_the_literal_ones(self) -> None:
+        """Results of numpy's frozen legacy generator; other ones need another TRANSFORMS_VERSION."""
         few = np.array([(10 * i, i % W, i % H, i % 2) for i in range(6)], EVENT)
         assert TRANSFORMS_VERSION == 1
         assert apply(few, spec("drop-events", p=0.5))["t"].tolist() == [0, 30, 40]
         moved = apply(few, spec("time-jitter", std_us=100.0))
         assert moved["t"].tolist() == [-183, 12, 58, 59, 97, 144]
 
-    def test_two_of_a_kind_draw_apart(self) -> None:
+    def test_two_transforms_of_a_kind_draw_different_numbers(self) -> None:
         twice = apply(events_of([(i, i % W, i % H, 0) for i in range(W * H)]), *[spec("drop-pixels", p=0.5)] * 2)
         once = apply(events_of([(i, i % W, i % H, 0) for i in range(W * H)]), spec("drop-pixels", p=0.5))
         assert len(twice) < len(once)
 
-    def test_numpys_generator_is_left_as_it_was(self) -> None:
+    def test_global_generator_of_numpy_is_restored(self) -> None:
         np.random.seed(5)
         expected = np.random.rand(4).tolist()
         np.random.seed(5)
@@ -328,7 +328,7 @@ class TestRandomness:
             found.append(float(np.random.rand()))
             self.of(name)
         assert found == expected
-        crop = spec("random-crop", height=200, width=1)  # tonic's assertion; a spec would not come so far
+        crop = spec("random-crop", height=200, width=1)  # tonic's own assertion fails; a spec refuses it earlier
         np.random.seed(5)
         with pytest.raises(AssertionError):
             module._apply(self.events, crop, (2, 128, 128), "x")
@@ -336,7 +336,7 @@ class TestRandomness:
 
 
 class TestWithoutTonic:
-    def test_it_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_tonic_error_names_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "tonic", None)
         with pytest.raises(MachineError, match=r"frames.transforms needs tonic") as error:
             apply(events_of([(0, 0, 0, 0)]), spec("merge-polarities"))
@@ -350,10 +350,11 @@ class TestWithoutTonic:
             transforms_version(ALL)
         assert transforms_version(()) is None
 
-    def test_the_version_is_ours_and_tonics(self) -> None:
+    def test_transforms_version_names_ours_and_tonic(self) -> None:
         assert transforms_version(ALL) == f"{TRANSFORMS_VERSION}, tonic {metadata.version('tonic')}"
 
-    def test_it_is_imported_only_where_there_is_something_to_apply(self) -> None:
+    @pytest.mark.subprocess
+    def test_tonic_is_imported_only_to_apply_a_transform(self) -> None:
         code = (
             "import sys, numpy as np\n"
             "from plifctl.data.events import EVENT\n"
@@ -367,8 +368,8 @@ class TestWithoutTonic:
             "apply_transforms(np.zeros(3, EVENT), transforms, shape=(2, 34, 34), seed=None, sample_id='a')\n"
             "print('tonic' in sys.modules)\n"
         )
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert said.stdout.split() == ["False", "True"]
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert result.stdout.split() == ["False", "True"]
 
 
 DATASET = """\
@@ -407,7 +408,7 @@ TINY = 'tiny:\n  structure: "c4k3s1-BN-SN-MPk4s4-FC20-SN-APk10s10"\n  dropout: 0
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry]:
-    """A registry folder of one's own, with a data set whose text has something replaced."""
+    """A user's registry folder with a data set, part of whose text is replaced."""
 
     def made(old: str = "", new: str = "") -> Registry:
         assert old in DATASET
@@ -421,7 +422,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Regist
 
 
 class TestRegistry:
-    def test_named_in_the_yaml_of_a_data_set(self, own: Callable[..., Registry]) -> None:
+    def test_registry_reads_transforms_of_a_data_set(self, own: Callable[..., Registry]) -> None:
         registry = own()
         assert registry.check() == []
         frames = registry.dataset("mine").frames
@@ -473,7 +474,9 @@ class TestRegistry:
             ("transform_seed: 3", "transform_seed: -1", "frames.transform_seed: found -1"),
         ],
     )
-    def test_what_is_wrong_and_where(self, own: Callable[..., Registry], old: str, new: str, message: str) -> None:
+    def test_registry_invalid_transform_error_names_place_and_reason(
+        self, own: Callable[..., Registry], old: str, new: str, message: str
+    ) -> None:
         with pytest.raises(RegistryError) as error:
             own(old, new).dataset("mine")
         assert message in str(error.value)
@@ -490,31 +493,33 @@ class TestRegistry:
             ("mnist", "frames.transforms=[]", "not framed"),
         ],
     )
-    def test_on_the_command_line(self, dataset: str, override: str, message: str) -> None:
+    def test_registry_invalid_override_of_transforms_is_refused(
+        self, dataset: str, override: str, message: str
+    ) -> None:
         with pytest.raises(UsageError) as error:
             load_registry().dataset(dataset, "paper", [override])
         assert message in str(error.value)
 
-    def test_without_any_nothing_is_another(self) -> None:
+    def test_empty_list_of_transforms_equals_none(self) -> None:
         registry = load_registry()
         plain, empty = (registry.dataset("nmnist", "paper", o).frames for o in ((), ("frames.transforms=[]",)))
         assert plain == empty
         assert plain is not None
         assert plain.model_dump(exclude_defaults=True) == {"slicing": "number", "outside_events": "refuse"}
 
-    def test_with_some_it_is_another_experiment(self) -> None:
+    def test_transforms_change_the_digest_of_an_experiment(self) -> None:
         change = ["frames.transforms=[{name: refractory, period_us: 500}]"]
         resolved = load_registry().experiment("nmnist-plif", overrides=change)
         assert resolved.modified == tuple(change)
         assert resolved.spec.digest != load_registry().experiment("nmnist-plif").spec.digest
         assert str(resolved.origins["frames.transforms"]).startswith("--set")
 
-    def test_a_spec_comes_back_from_json(self, own: Callable[..., Registry]) -> None:
+    def test_spec_with_transforms_survives_json(self, own: Callable[..., Registry]) -> None:
         one = own().experiment("mine").spec
         assert ExperimentSpec.model_validate_json(one.model_dump_json()) == one
         assert ExperimentSpec.model_validate(one.model_dump(mode="json")) == one
 
-    def test_the_command_that_prepares_it_makes_it(self, own: Callable[..., Registry]) -> None:
+    def test_prepare_command_gives_the_same_transforms(self, own: Callable[..., Registry]) -> None:
         registry = own()
         with_others = ["frames.transforms=[{name: random-crop, height: 32, width: 30}]", "frames.transform_seed=4"]
         with_none = ["frames.transforms=[]", "frames.transform_seed=null"]
@@ -527,7 +532,7 @@ class TestRegistry:
 
 
 class TestShape:
-    def test_after_the_transforms(self, own: Callable[..., Registry]) -> None:
+    def test_frame_shape_is_that_after_the_transforms(self, own: Callable[..., Registry]) -> None:
         found = own().dataset("mine")
         assert frame_shape(found.dataset, found.frames) == (1, 16, 15)
         assert frame_shape(found.dataset, None) == (2, 34, 34)
@@ -536,14 +541,14 @@ class TestShape:
     @pytest.mark.parametrize(
         ("size", "factor"), list(itertools.product((1, 2, 3, 34, 128), (0.01, 0.3, 1 / 3, 0.5, 0.99)))
     )
-    def test_downsampling_reaches_the_last_row_and_column_and_no_further(self, size: int, factor: float) -> None:
+    def test_downsample_shape_is_that_of_its_largest_coordinates(self, size: int, factor: float) -> None:
         down = spec("downsample", factor=factor)
         line = np.zeros(size, EVENT)
         line["x"] = line["y"] = np.arange(size)
         left = apply_transforms(line, [down], shape=(2, size, size), seed=None, sample_id="a")
         assert down.shape_after((2, size, size)) == (2, left["y"].max() + 1, left["x"].max() + 1)
 
-    def test_a_network_must_fit_it(self, own: Callable[..., Registry]) -> None:
+    def test_network_that_does_not_fit_the_shape_is_refused(self, own: Callable[..., Registry]) -> None:
         registry = own("height: 32, width: 30", "height: 4, width: 4")
         with pytest.raises(RegistryError, match=r"network tiny does not fit mine: .*\[4, 2, 2\]"):
             registry.experiment("mine")
@@ -551,7 +556,7 @@ class TestShape:
         with pytest.raises(UsageError, match="network demo does not fit"):  # its pooling wants 128 × 128
             load_registry().experiment("demo", overrides=cut)
 
-    def test_a_network_is_built_for_it(self, own: Callable[..., Registry]) -> None:
+    def test_network_is_built_for_the_shape_after_transforms(self, own: Callable[..., Registry]) -> None:
         one = own().experiment("mine").spec
         assert one.frames is not None
         events = random_events(np.random.default_rng(0), 3000, size=34)
@@ -563,7 +568,7 @@ class TestShape:
         assert model(torch.from_numpy(frames).float()[None]).shape == (one.T, 1, 2)
 
 
-def test_the_readme_lists_them() -> None:
+def test_registry_readme_lists_every_transform() -> None:
     text = (Path(__file__).parents[3] / "registry" / "README.md").read_text(encoding="utf-8")
     for name, kind in TRANSFORMS.items():
         arguments = ", ".join(field for field in kind.model_fields if field != "name")
