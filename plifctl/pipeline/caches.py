@@ -106,7 +106,7 @@ def remove_caches(removals: Iterable[Removal], *, dry_run: bool = False, skip_bu
     Args:
         removals: Entries and reasons.
         dry_run: Remove nothing.
-        skip_busy: Log those that another process is building, and go on with the others.
+        skip_busy: Log those that another process is building, and continue with the others.
 
     Raises:
         CacheError: Another process is building one, and ``skip_busy`` is false.

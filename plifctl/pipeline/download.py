@@ -1,4 +1,4 @@
-"""Raw files that are missing: which, from where, to which folder; and downloading them."""
+"""Missing raw files: which they are, their URLs, where they go; and their download."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """The files that are missing from a data set.
+    """The missing files of a data set.
 
     Attributes:
         title: Title of the data set.
-        folder: Where the missing files belong.
+        folder: Folder that the missing files are downloaded to.
         files: The published files; empty for a user's own data set.
     """
 
@@ -33,7 +33,7 @@ class DownloadPlan:
 
     @property
     def possible(self) -> bool:
-        """Whether everything that is missing can be downloaded."""
+        """Whether all missing files can be downloaded."""
         return bool(self.files) and all(file.urls for file in self.files)
 
     @property
@@ -41,14 +41,14 @@ class DownloadPlan:
         """Number of files, and their size where it is known."""
         count = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
         sizes = [file.nbytes for file in self.files if file.nbytes is not None]
-        return f"{count}, {_size(sum(sizes))}" if len(sizes) == len(self.files) else f"{count}, size not known"
+        return f"{count}, {_size(sum(sizes))}" if len(sizes) == len(self.files) else f"{count}, size unknown"
 
     def lines(self) -> list[str]:
         """Returns a line for each file: its name, size and first URL."""
         return [_line(file) for file in self.files]
 
     def instructions(self, command: str) -> str:
-        """Returns how to get the files by hand, then ``command``; empty where no files are published."""
+        """Returns instructions to get the files by hand and to type ``command``; empty if no files are published."""
         if not self.files:
             return ""
         if self.possible:
@@ -58,13 +58,13 @@ class DownloadPlan:
             wanted = " and ".join(f"{file.name} (md5 {file.md5})" for file in self.files)
             lines = [f"open {self.files[0].page} in a browser and download {wanted}"]
         place = shlex.quote(str(self.folder))
-        lines.append(f"mkdir -p {place} and put it there, packed or extracted; or anywhere else, and add --raw DIR")
+        lines.append(f"mkdir -p {place} and put the files there, packed or extracted; or anywhere else, and add --raw DIR")
         lines.append(f"then type: {command}")
         return "\n".join(lines)
 
 
 def plan_download(dataset: DatasetSpec, missing: MissingRawDataError, source: RawSource) -> DownloadPlan:
-    """Returns what to download, and to which folder: where other parts are, the user's, or the cache directory's."""
+    """Returns the files to download and their folder: that of the other parts, the user's, or the cache directory's."""
     files, root = published_files(dataset, missing.parts), source.root
     if root is not None and root.name in {file.name for file in files}:
         root = root.parent  # the user named an archive that does not exist yet

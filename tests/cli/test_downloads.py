@@ -1,4 +1,4 @@
-"""Raw files that are missing, as a user meets it: downloaded where they can be, else exact instructions."""
+"""Missing raw files on the command line: downloaded where possible, else exact instructions."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ Plifctl = Callable[..., Any]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that holds tiny files in place of MNIST's; its second address of each, /broken/, holds nothing."""
+    """A server of tiny files in place of MNIST's; the first URL of each file, /broken/, does not exist."""
     layout = datasets._LAYOUTS["mnist"][0]
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with serving.serving() as found:
@@ -40,51 +40,51 @@ def there(folder: Path) -> dict[str, bytes]:
 
 
 class TestDownloading:
-    def test_beside_the_caches_and_only_once(self, plifctl: Plifctl, server: Server, places: Path) -> None:
-        said = plifctl("prepare", "mnist")
-        assert said.code == 0
-        assert "30 training and 10 test samples (verified, incomplete)" in said.out
+    def test_prepare_downloads_missing_files_once(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        result = plifctl("prepare", "mnist")
+        assert result.code == 0
+        assert "30 training and 10 test samples (verified, incomplete)" in result.out
         folder = places / "data_cache/raw/mnist"
         assert there(folder) == idx_files()
-        assert f"downloading MNIST to {folder}: 4 files, size not known" in said.err
-        assert f"train-images-idx3-ubyte.gz from {server.url}/broken/train" in said.err
-        assert f"{server.url}/broken/train-images-idx3-ubyte.gz: HTTP 404" in said.err
+        assert f"downloading MNIST to {folder}: 4 files, size unknown" in result.err
+        assert f"train-images-idx3-ubyte.gz from {server.url}/broken/train" in result.err
+        assert f"{server.url}/broken/train-images-idx3-ubyte.gz: HTTP 404" in result.err
         asked = len(server.asked)
         assert plifctl("prepare", "mnist").out.startswith("found:")
         assert len(server.asked) == asked
 
-    def test_to_the_folder_named(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+    def test_prepare_raw_downloads_to_the_named_folder(self, plifctl: Plifctl, server: Server, places: Path) -> None:
         (places / "new/raw").mkdir(parents=True)
         assert plifctl("prepare", "mnist", "--raw", places / "new/raw").code == 0
         assert there(places / "new/raw") == idx_files()
         assert not (places / "data_cache/raw").exists()
 
-    def test_to_the_folder_of_the_environment(
+    def test_prepare_downloads_to_the_folder_of_the_environment(
         self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PLIFCTL_RAW_DIR", str(places / "all"))
-        said = plifctl("prepare", "mnist")
-        assert said.code == 4
-        assert "no such folder" in said.err  # a disk that is not mounted is no reason to fill another one
+        result = plifctl("prepare", "mnist")
+        assert result.code == 4
+        assert "no such folder" in result.err  # its disk may not be mounted
         (places / "all").mkdir()
         assert plifctl("prepare", "mnist").code == 0
         assert there(places / "all/mnist") == idx_files()
 
-    def test_only_what_is_missing(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+    def test_prepare_downloads_only_the_missing_file(self, plifctl: Plifctl, server: Server, places: Path) -> None:
         folder = places / "raw/MNIST"
         folder.mkdir(parents=True)
         missing = "t10k-labels-idx1-ubyte.gz"
         for name, content in idx_files().items():
             if name != missing:
                 (folder / name).write_bytes(content)
-        said = plifctl("prepare", "mnist", "--raw", places / "raw", "--no-download")
-        assert said.code == 4
-        assert f"{missing} missing" in said.err
+        result = plifctl("prepare", "mnist", "--raw", places / "raw", "--no-download")
+        assert result.code == 4
+        assert f"{missing} missing" in result.err
         assert plifctl("prepare", "mnist", "--raw", places / "raw").code == 0
         assert {asked.path for asked in server.asked} == {f"/broken/{missing}", f"/{missing}"}
         assert there(folder) == idx_files()
 
-    def test_a_whole_set_comes_before_one_begun(
+    def test_prepare_prefers_a_complete_set_to_an_incomplete_one(
         self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert plifctl("prepare", "mnist").code == 0
@@ -95,14 +95,14 @@ class TestDownloading:
         assert plifctl("prepare", "mnist").out.startswith("found:")
         assert len(server.asked) == asked
 
-    def test_a_folder_that_is_not_there_is_not_made(self, plifctl: Plifctl, server: Server, places: Path) -> None:
-        said = plifctl("prepare", "mnist", "--raw", places / "new")
-        assert said.code == 4
-        assert f"mkdir -p {places / 'new'}" in said.err
+    def test_prepare_missing_raw_folder_is_not_created(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+        result = plifctl("prepare", "mnist", "--raw", places / "new")
+        assert result.code == 4
+        assert f"mkdir -p {places / 'new'}" in result.err
         assert server.asked == []
         assert not (places / "new").exists()
 
-    def test_train_downloads_when_asked_to_prepare(
+    def test_train_prepare_downloads_missing_files(
         self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (places / "own/networks").mkdir(parents=True)
@@ -120,16 +120,18 @@ class TestDownloading:
         assert there(places / "raw") == idx_files()
         assert list((places / "data_cache/mnist").glob("*.h5"))
 
-    def test_one_document(self, plifctl: Plifctl, server: Server) -> None:
+    def test_prepare_json_after_a_download_is_one_document(self, plifctl: Plifctl, server: Server) -> None:
         assert json.loads(plifctl("prepare", "mnist", "--json").out)["state"] == "built"
 
 
 class TestNotDownloading:
-    def test_a_dry_run_says_what_it_would_do(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+    def test_prepare_dry_run_shows_the_download_and_does_nothing(
+        self, plifctl: Plifctl, server: Server, places: Path
+    ) -> None:
         folder = places / "data_cache/raw/mnist"
-        said = plifctl("prepare", "mnist", "--dry-run")
-        assert said.code == 0
-        assert said.out.startswith(f"download: MNIST to {folder}, 4 files")
+        result = plifctl("prepare", "mnist", "--dry-run")
+        assert result.code == 0
+        assert result.out.startswith(f"download: MNIST to {folder}, 4 files")
         plan = json.loads(plifctl("prepare", "mnist", "--dry-run", "--json").out)
         assert (plan["state"], plan["folder"], len(plan["files"])) == ("download", str(folder), 4)
         assert plan["files"][0]["urls"][1] == f"{server.url}/train-images-idx3-ubyte.gz"
@@ -137,45 +139,45 @@ class TestNotDownloading:
         assert server.asked == []
         assert not folder.exists()
 
-    def test_forbidden(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+    def test_prepare_no_download_gives_instructions(self, plifctl: Plifctl, server: Server, places: Path) -> None:
         (places / "new").mkdir()
-        said = plifctl("prepare", "mnist", "--raw", places / "new", "--no-download")
-        assert said.code == 4
-        assert "hint: omit --no-download" in said.err
-        assert f"then type: plifctl prepare mnist --raw {places / 'new'}" in said.err
+        result = plifctl("prepare", "mnist", "--raw", places / "new", "--no-download")
+        assert result.code == 4
+        assert "hint: omit --no-download" in result.err
+        assert f"then type: plifctl prepare mnist --raw {places / 'new'}" in result.err
         assert not list((places / "new").iterdir())
         assert server.asked == []
 
-    def test_it_fails(self, plifctl: Plifctl, server: Server, places: Path) -> None:
+    def test_prepare_failed_download_error_names_each_url(self, plifctl: Plifctl, server: Server, places: Path) -> None:
         server.files["/t10k-images-idx3-ubyte.gz"] = b"another"
-        said = plifctl("prepare", "mnist", "--json")
-        assert said.code == 4
-        error = json.loads(said.out)["error"]
+        result = plifctl("prepare", "mnist", "--json")
+        assert result.code == 4
+        error = json.loads(result.out)["error"]
         assert f"{server.url}/t10k-images-idx3-ubyte.gz: md5" in error["message"]
         assert f"{server.url}/broken/t10k-images-idx3-ubyte.gz: HTTP 404" in error["message"]
         assert "by hand" in error["hint"]
-        assert "Traceback" not in said.err
+        assert "Traceback" not in result.err
         server.files["/t10k-images-idx3-ubyte.gz"] = idx_files()["t10k-images-idx3-ubyte.gz"]
         asked = len(server.asked)
         assert plifctl("prepare", "mnist").code == 0
         assert all("t10k" in one.path for one in server.asked[asked:])
 
-    def test_a_set_of_ones_own_is_not_on_the_net(
+    def test_prepare_user_data_set_is_not_downloaded(
         self, plifctl: Plifctl, server: Server, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (places / "own/datasets").mkdir(parents=True)
         shipped = Path(__file__).resolve().parents[2] / "registry/datasets/mnist.yaml"
         (places / "own/datasets/mine.yaml").write_text(shipped.read_text().replace("name: mnist", "name: mine"))
         monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
-        said = plifctl("prepare", "mine")
-        assert said.code == 4
-        assert "no raw data of MNIST" in said.err
+        result = plifctl("prepare", "mine")
+        assert result.code == 4
+        assert "no raw data of MNIST" in result.err
         assert server.asked == []
 
 
-def test_what_cannot_be_downloaded_says_what_to_do(plifctl: Plifctl, places: Path) -> None:
-    said = plifctl("prepare", "gesture", "--T", 20, "--dry-run")
-    assert said.code == 4
+def test_prepare_files_without_url_gives_instructions(plifctl: Plifctl, places: Path) -> None:
+    result = plifctl("prepare", "gesture", "--T", 20, "--dry-run")
+    assert result.code == 4
     folder = places / "data_cache/raw/gesture"
     for text in (
         "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794",
@@ -183,14 +185,14 @@ def test_what_cannot_be_downloaded_says_what_to_do(plifctl: Plifctl, places: Pat
         f"mkdir -p {folder} ",
         "then type: plifctl prepare gesture --T 20",
     ):
-        assert text in said.err
+        assert text in result.err
     folder.mkdir(parents=True)
     (folder / "DvsGesture.tar.gz").write_bytes(b"no archive")
     assert f"{folder}/DvsGesture.tar.gz" in plifctl("prepare", "gesture", "--T", 20).err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_the_part_and_the_next_command_goes_on(
+def test_prepare_stopped_by_a_signal_keeps_the_part_and_is_resumed(
     plifctl: Plifctl, server: Server, places: Path, number: signal.Signals, code: int
 ) -> None:
     path = "/train-images-idx3-ubyte.gz"
@@ -216,7 +218,7 @@ def test_a_signal_keeps_the_part_and_the_next_command_goes_on(
     assert server.sent(path) == len(server.files[path])
 
 
-def test_every_data_set_names_addresses_that_can_be_asked() -> None:
+def test_every_data_set_has_md5_and_urls() -> None:
     found = {name: layout.remote_files(layout.part_files) for name, (layout, *_) in datasets._LAYOUTS.items()}
     assert {name: len(files) for name, files in found.items()} == {
         "mnist": 4,
@@ -239,7 +241,8 @@ def test_every_data_set_names_addresses_that_can_be_asked() -> None:
     assert [file.name for file in found["nmnist"]] == ["Train.zip", "Test.zip"]
 
 
-def test_the_real_mnist_is_what_is_published(shared: Path) -> None:
+@pytest.mark.real
+def test_real_mnist_has_the_published_sizes_and_md5(shared: Path) -> None:
     for file in datasets.Mnist.remote_files(datasets.Mnist.part_files):
         content = (shared / "data/MNIST" / file.name).read_bytes()
         assert (len(content), hashlib.md5(content).hexdigest()) == (file.nbytes, file.md5)
