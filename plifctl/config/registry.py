@@ -145,20 +145,18 @@ class Registry:
         return Experiment(found.spec, found.origins, self._differences(found, path))
 
     def change_experiment(self, experiment: Experiment, overrides: Overrides) -> Experiment:
-        """Returns an experiment with some values changed."""
-        texts, origins = override_texts(overrides), experiment.origins
-        values = flatten(experiment.spec.model_dump(mode="json"))
-        tree = Branch(Origin(experiment.spec.name))
-        for path, value in values.items():
-            if path in origins and not path.startswith("dataset."):
-                layer: Branch | Leaf = Leaf(value, origins[path])
+        """Returns an experiment with some values changed; only a network set by its name is looked up here."""
+        spec, texts = experiment.spec, override_texts(overrides)
+        tree = Branch(Origin(spec.name))
+        for path, value in flatten(spec.model_dump(mode="json")).items():
+            if (origin := experiment.origins.get(path)) is not None:
+                layer: Branch | Leaf = Leaf(value, origin)
                 for part in reversed(path.split(".")):
-                    layer = Branch(origins[path], {part: layer})
+                    layer = Branch(origin, {part: layer})
                 assert isinstance(layer, Branch)
                 tree = merge_layers(tree, layer)
-        tree["dataset"] = Leaf(experiment.spec.dataset.name, origins["dataset.name"])
-        changed = self._assemble([tree], experiment.spec.recipe, texts)
-        known = experiment.spec.name in self.experiments()
+        changed = self._assemble([tree], spec.recipe, texts)
+        known = spec.name in self.experiments()
         return Experiment(changed.spec, changed.origins, merge_overrides(experiment.overrides, texts) if known else ())
 
     def check(self) -> list[str]:
@@ -280,18 +278,21 @@ class Registry:
         own = merge_layers(*map(_network_as_mapping, layers))
         if renamed:  # another network replaces all of the one before
             own["network"] = _network_as_mapping(merge_layers(*renamed))["network"]
-        dataset = own.text("dataset")
-        if dataset is None or dataset not in self._datasets:
-            raise _unknown_part("dataset", dataset, own.origin_of(("dataset",)), self._datasets)
+        place, dataset = layers[-1].origin, own.get("dataset")
+        if isinstance(dataset, Branch):
+            below = Branch(place, {"dataset": dataset})
+        elif dataset is not None and dataset.value in self._datasets:
+            below = self._dataset_layer(dataset.value, recipe)
+        else:
+            raise _unknown_part("dataset", own.text("dataset"), own.origin_of(("dataset",)), self._datasets)
         own_network = own.branch("network")
         network, named_at = current_network(own_network.text("name")), own_network.origin_of(("name",))
         if network in self._networks:
             own_network = merge_layers(self._networks[network].tree, own_network)
         elif "structure" not in own_network:
             raise _unknown_part("network", network, named_at, self._networks)
-        place = layers[-1].origin
         tree = merge_layers(
-            self._dataset_layer(dataset, recipe),
+            below,
             Branch(place, {"network": own_network}),
             own.without("dataset", "network"),
             *(change for change in changes if change not in renamed),
@@ -382,6 +383,8 @@ def _read_experiment_file(path: Path) -> Branch:
             f"{tree[foreign[0]].origin}: {foreign[0]}: for registry folders only; a single file holds one experiment",
             hint="export PLIFCTL_REGISTRY=FOLDER, with this file in FOLDER/experiments",
         )
+    if isinstance(tree.get("dataset"), Branch):
+        raise RegistryError(f"{tree['dataset'].origin}: dataset: found a mapping, expected the name of a data set")
     return tree
 
 

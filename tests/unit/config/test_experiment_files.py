@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plifctl.config.choices import RECIPES
-from plifctl.config.registry import is_experiment_file, load_experiment, load_registry
+from plifctl.config.registry import Registry, is_experiment_file, load_experiment, load_registry
 from plifctl.errors import RegistryError, UsageError
 
 
@@ -122,6 +122,7 @@ class TestByHand:
             ("like: gesture-plif\nnetwork: gestur\n", r"mine.yaml:2:1: unknown network gestur"),
             ("T: 4\n", "name is missing"),
             ("name: mine\nT: 4\n", "unknown dataset None"),
+            ("like: gesture-plif\ndataset: {name: x}\n", r"mine.yaml:2:1: dataset: found a mapping"),
             ("variants: {}\n", r"mine.yaml:1:1: variants: for registry folders only"),
             ("a: [\n", "not YAML"),
             ("name: a/b\nlike: gesture-plif\n", "cannot be a name"),
@@ -159,6 +160,13 @@ class TestChange:
         assert found.spec == load_experiment("gesture-plif", {"neuron.tau_0": 4.0, "T": 6, "train.lr": 0.1}).spec
         assert found.overrides == ("neuron.tau_0=4.0", "train.lr=0.1", "T=6")
         assert str(found.origins["neuron.tau_0"]) == "--set neuron.tau_0=4.0"
+
+    def test_changed_experiment_needs_no_registry_that_knows_it(self) -> None:
+        first = load_experiment("gesture-plif", {"T": 5})
+        found = load_experiment(first, {"train.epochs": 3}, registry=Registry([]))
+        assert found.spec == load_experiment("gesture-plif", {"T": 5, "train.epochs": 3}).spec
+        with pytest.raises(UsageError, match="--set network=mnist: unknown network mnist"):
+            load_experiment(first, {"network": "mnist"}, registry=Registry([]))
 
     def test_experiment_without_changes_is_returned_as_it_is(self) -> None:
         first = load_experiment("demo")
