@@ -58,7 +58,7 @@ class DownloadPlan:
             wanted = " and ".join(f"{file.name} (md5 {file.md5})" for file in self.files)
             lines = [f"open {self.files[0].page} in a browser and download {wanted}"]
         place = shlex.quote(str(self.folder))
-        lines.append(f"mkdir -p {place} and put the files there, packed or extracted; or anywhere else, and add --raw DIR")
+        lines.append(f"mkdir -p {place} and put the files there, packed or extracted (elsewhere: add --raw DIR)")
         lines.append(f"then type: {command}")
         return "\n".join(lines)
 

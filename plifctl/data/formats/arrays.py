@@ -77,7 +77,7 @@ def decode_npz(data: bytes, *, where: str) -> Decoded:
     except DamagedFileError:
         raise
     except Exception as error:  # zipfile raises a dozen kinds of errors for damaged archives
-        raise DamagedFileError(f"{where}: {describe_content(data)}, expected an intact archive of arrays: {error}") from error
+        raise DamagedFileError(f"{where}: {describe_content(data)}, expected an intact archive: {error}") from error
     columns = {name: _array(file, f"{where}: {name}") for name, file in files.items()}
     shapes = {name: list(column.shape) for name, column in columns.items()}
     if any(shape != shapes["t"] or len(shape) != 1 for shape in shapes.values()):
