@@ -86,6 +86,13 @@ def test_experiment_digest_is_that_of_0_1_0(name: str) -> None:
     assert found == IDENTITY["experiments"][name]
 
 
+@pytest.mark.parametrize("name", IDENTITY["experiments"])
+def test_recipe_by_its_name_of_then_has_the_same_digest(name: str) -> None:
+    resolved = _registry().experiment(name, recipe="published")
+    assert resolved.spec.recipe == "authors"
+    assert resolved.spec.digest == IDENTITY["experiments"][name]["published A"]
+
+
 @pytest.mark.parametrize("label", IDENTITY["gesture-plif with"])
 def test_digest_with_overrides_is_that_of_0_1_0(label: str) -> None:
     wanted = dict(IDENTITY["gesture-plif with"][label])
