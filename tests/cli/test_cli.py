@@ -339,7 +339,7 @@ class TestSynthesize:
         before = {path.name: path.read_bytes() for path in gestures.iterdir()}
         said = plifctl("synthesize", gestures)  # real recordings look like this
         assert said.code == 2
-        assert "not of the embedded data set" in said.err
+        assert "not part of the embedded data set" in said.err
         assert {path.name: path.read_bytes() for path in gestures.iterdir()} == before
 
     @pytest.mark.subprocess
