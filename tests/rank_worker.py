@@ -5,26 +5,37 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from unit.test_training import CPU, ROWS, ROWS_B, Exact, Recorder, Samples, spec_of
+from tiny_training import CPU, SPLIT_A, SPLIT_B, Float64Loader, MemoryRecorder, ShadeSamples, tiny_spec
 
+from plifctl.config.choices import Protocol
+from plifctl.errors import StoppedByCallback
 from plifctl.training.distributed import Ranks, process_group, rank_info
 from plifctl.training.trainer import Trainer
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
 
 
-def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
-    """Batches of 5, 5, 5 and 1 (A), or 5, 5 and 2, two for each step (B).
+def float64_trainer(ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder) -> Trainer:
+    """Returns a training with batches of 5, 5, 5 and 1 (A), or 5, 5 and 2, two for each step (B).
 
-    Two ranks have 2 and 3 samples of the first ones; of a batch of one, one rank has none.
+    Two ranks get 2 and 3 samples of a batch of 5; of a batch of one, one rank gets none.
     """
-    recipe, rows, accumulate = ("paper", ROWS, 1) if protocol == "A" else ("authors", ROWS_B, 2)
-    spec = spec_of("train.drop_last=false", "train.epochs=2", f"train.accumulate={accumulate}", recipe=recipe)
-    recorder = Recorder()
-    trainer = Trainer(spec, Exact(Samples(), spec, CPU, ranks=ranks), rows, recorder)
+    settings = ["train.drop_last=false", "train.epochs=2"]
+    if protocol == "A":
+        spec, split = tiny_spec(*settings), SPLIT_A
+    else:
+        spec, split = tiny_spec(*settings, "train.accumulate=2", recipe="authors"), SPLIT_B
+    trainer = Trainer(spec, Float64Loader(ShadeSamples(), spec, CPU, ranks=ranks), split, recorder)
     trainer.model.double()
+    return trainer
+
+
+def train(ranks: Ranks, protocol: Protocol) -> dict[str, Any]:
+    """Returns everything that a training gives, as plain values and tensors."""
+    recorder = MemoryRecorder()
+    trainer = float64_trainer(ranks, protocol, recorder)
     outcome = trainer.run()
-    found = trainer._evaluate(rows.test, "test", 1)
+    found = trainer._evaluate(trainer.split.test, "test", 1)
     metrics = [{key: value for key, value in asdict(row).items() if key not in DROPPED} for row in outcome.history]
     return {
         "metrics": metrics,
@@ -35,12 +46,23 @@ def train(ranks: Ranks, protocol: str) -> dict[str, Any]:
     }
 
 
+def stopped_epoch(ranks: Ranks) -> int:
+    """Returns the epoch after which a training stops if the first rank's callback asks for it after the first."""
+    trainer = float64_trainer(ranks, "A", MemoryRecorder(stop_after_epoch=1 if ranks.rank == 0 else None))
+    try:
+        trainer.run()
+    except StoppedByCallback:
+        return trainer.progress.epoch
+    return -1
+
+
 if __name__ == "__main__":
-    seat = rank_info()
-    assert seat is not None
-    with process_group(seat, 60.0) as group:
-        found = {protocol: train(group, protocol) for protocol in "AB"}
-        every = group.gather(found["A"]["predictions"])
-        assert every[0] == every[1]
+    info = rank_info()
+    assert info is not None
+    with process_group(info, 60.0) as group:
+        results: dict[str, Any] = {protocol: train(group, protocol) for protocol in ("A", "B")}
+        predictions = group.gather(results["A"]["predictions"])
+        assert predictions[0] == predictions[1]
+        results["stopped"] = group.gather(stopped_epoch(group))
         if group.rank == 0:
-            torch.save(found, sys.argv[1])
+            torch.save(results, sys.argv[1])

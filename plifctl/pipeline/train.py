@@ -42,6 +42,7 @@ from plifctl.runs import (
 from plifctl.training.batches import BatchLoader, steps_per_epoch
 from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
+from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
 from plifctl.training.sample_store import choose_placement
 from plifctl.training.splits import Split, split_a, split_b
@@ -314,6 +315,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
 
 
 def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
+    if options.deterministic:
+        use_deterministic_algorithms()
     setup = _set_up(options, progress, ranks)
     resumed = setup.resumed
     if resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, setup.spec)):

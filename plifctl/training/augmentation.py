@@ -11,16 +11,17 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.config.augmentation import CutMix, EventAugmentation, Flip, Roll, Rotate
+from plifctl.config.choices import Augmentation
 from plifctl.snn.keyed_random import hash_keys, uniform
 
 
-def augment_images(images: Tensor, keys: Tensor, kind: str) -> Tensor:
+def augment_images(images: Tensor, keys: Tensor, kind: Augmentation) -> Tensor:
     """Augments images, each by its own key.
 
     Args:
         images: ``[N, C, H, W]``; pixels from outside the image are 0.
         keys: int64 ``[N]``.
-        kind: A choice of ``train.augmentation``.
+        kind: As in ``train.augmentation``.
 
     Source: supplement E (``flip-crop``), the authors' MNIST script (``affine``).
     """

@@ -1,4 +1,4 @@
-"""Finds the layer that the first number comes from that is not finite."""
+"""Finds the layer in which the first non-finite number appears."""
 
 from __future__ import annotations
 

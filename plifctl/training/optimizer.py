@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
+from plifctl.config import choices
 from plifctl.config.training import TrainSpec
 from plifctl.errors import UsageError, did_you_mean
 
-_OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+_OPTIMIZERS: dict[choices.Optimizer, type[torch.optim.Optimizer]] = {
     "adadelta": torch.optim.Adadelta,
     "adagrad": torch.optim.Adagrad,
     "adam": torch.optim.Adam,
@@ -28,7 +29,7 @@ _OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
-_SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
+_SCHEDULES: dict[choices.Schedule, type[lr_scheduler.LRScheduler]] = {
     "exponential": lr_scheduler.ExponentialLR,
     "linear": lr_scheduler.LinearLR,
     "multi-step": lr_scheduler.MultiStepLR,
@@ -36,7 +37,7 @@ _SCHEDULES: dict[str, type[lr_scheduler.LRScheduler]] = {
     "step": lr_scheduler.StepLR,
 }
 _NOT_OPTIONS = {"params", "optimizer", "lr", "last_epoch", "fused", "foreach", "capturable", "differentiable"}
-_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF_PRECISIONS: dict[choices.Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def learning_rate(train: TrainSpec, epoch: int) -> float:
@@ -59,7 +60,7 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _torch_rates(schedule: str, options: str, lr: float, last: int) -> list[float]:
+def _torch_rates(schedule: choices.Schedule, options: str, lr: float, last: int) -> list[float]:
     """Returns the rates of epochs 0 to ``last`` by torch's own scheduler."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
     scheduler = _construct("schedule", schedule, _SCHEDULES[schedule], optimizer, json.loads(options))
@@ -105,16 +106,16 @@ def _construct(field: str, name: str, kind: type[Any], first: Any, options: dict
     """Constructs an optimizer or scheduler of torch from options that :func:`check_options` accepted."""
     try:
         return kind(first, **options, **more)
-    except Exception as error:  # torch checks few values, and raises whatever their use raises
+    except Exception as error:  # torch checks few values itself; their use raises errors of many types
         message = f"train.{field}_options: {name} rejects {options}: {error}"
         raise UsageError(message, hint=f"the options of {name}: {', '.join(_options_of(kind))}") from None
 
 
 @contextmanager
 def float32_products(train: TrainSpec, device: torch.device) -> Iterator[None]:
-    """Allows TF32 in a GPU's float32 products, or not, as ``train.precision`` says, within the block.
+    """Allows or forbids TF32 in a GPU's float32 products within the block, as ``train.precision`` says.
 
-    The setting is the process's, because the backward pass runs in threads of its own. Torch's default allows TF32 in
+    It is a setting of the process, because the backward pass runs in other threads. Torch's default allows TF32 in
     convolutions, but not in matrix products.
     """
     if device.type != "cuda":
@@ -137,7 +138,7 @@ def autocast(train: TrainSpec, device: torch.device) -> Iterator[None]:
 
     Neurons, batch norm's statistics and losses are float32 in any case.
     """
-    dtype = _PRECISIONS.get(train.precision)
+    dtype = _HALF_PRECISIONS.get(train.precision)
     with (
         float32_products(train, device),
         torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),

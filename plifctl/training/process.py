@@ -1,6 +1,7 @@
-"""Settings of the whole process: memory, determinism, signals. The command line makes them; nothing here is automatic.
+"""Settings of the process: memory, determinism, signals. The command line applies them.
 
-Training itself changes none of them, so that it can run inside a program that has settings of its own.
+Training by itself changes none of them, so that it can run inside any program; only a rank that fails among several
+ignores signals from then on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ def keep_freed_memory() -> bool:
     """Makes the C library reuse freed memory instead of returning it to the system, until the process ends.
 
     Each training step allocates the same large tensors. By default glibc returns each of them to the system when it is
-    freed and maps it anew, page by page, every page zeroed first: that takes a good part of a step.
+    freed and maps it anew, page by page, every page zeroed first, which takes a large part of a step.
 
     Returns:
         Whether the C library has such a setting.
@@ -47,7 +48,7 @@ def use_deterministic_algorithms() -> None:
 
 
 def ignore_stop_signals() -> None:
-    """Ignores SIGINT and SIGTERM from now on: the process ends by itself, and has something left to write first."""
+    """Ignores SIGINT and SIGTERM from now on: the process is about to end, and has to write its results first."""
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

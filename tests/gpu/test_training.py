@@ -1,37 +1,24 @@
-"""Training on a GPU: a recorded step is the step, nothing waits, and the same seed gives the same bits."""
+"""Training on a GPU: a graphed step equals the step, nothing waits, and the same seed gives the same bits."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import ShadeSamples
 
+from plifctl.config.choices import DataPlacement, Kernel
 from plifctl.config.registry import load_registry
 from plifctl.training.batches import BatchLoader
 from plifctl.training.progress import EpochRow
-from plifctl.training.sample_store import Place
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-class Samples:
-    """Images of two shades; the class is the shade."""
-
-    labels = np.arange(90) % 2
-    sample_ids = list(map(str, range(90)))  # noqa: RUF012 - nobody changes it
-    images = (np.random.default_rng(0).integers(0, 60, (90, 1, 28, 28)) + 150 * labels[:, None, None, None]).astype(
-        "u1"
-    )
-    nbytes, shape, dtype = images.nbytes, images.shape, images.dtype
-
-    def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        return np.take(self.images, rows, 0, out)
-
-
-class Recorder:
-    """Keeps rows; lets nothing wait for the GPU within an epoch."""
+class StrictRecorder:
+    """Keeps rows; waiting for the GPU within an epoch is an error."""
 
     def __init__(self) -> None:
         self.rows: list[EpochRow] = []
@@ -54,17 +41,17 @@ class Recorder:
         return None
 
 
-def trained(
-    monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel: Any, data_in: Place = "device"
+def train(
+    monkeypatch: pytest.MonkeyPatch, *settings: str, graph: bool, kernel: Kernel, data_in: DataPlacement = "device"
 ) -> Trainer:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         settings = ("T=4", "train.batch_size=4", "train.epochs=3", *settings)
         spec = load_registry().experiment("fashion-mnist-plif", overrides=settings).spec
-        feeder = BatchLoader(Samples(), spec, torch.device("cuda"), data_in=data_in)
+        loader = BatchLoader(ShadeSamples(90), spec, torch.device("cuda"), data_in=data_in)
         split = Split(np.arange(70), np.empty(0, np.int64), np.arange(70, 90))
-        trainer = Trainer(spec, feeder, split, Recorder(), graph=graph, kernel=kernel)
+        trainer = Trainer(spec, loader, split, StrictRecorder(), graph=graph, kernel=kernel)
         trainer.run()
     finally:
         torch.use_deterministic_algorithms(False)
@@ -74,10 +61,14 @@ def trained(
 
 @pytest.mark.parametrize("kernel", ["eager", "triton"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_a_recorded_step_is_the_step(kernel: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphed_step_every_precision_equals_the_step(
+    kernel: Kernel, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     choice = f"train.precision={precision}"
-    plain, recorded, again = (trained(monkeypatch, choice, graph=graph, kernel=kernel) for graph in (False, True, True))
-    read = trained(monkeypatch, choice, graph=True, kernel=kernel, data_in="disk")  # by a thread, while it is recorded
+    plain, recorded, again = (train(monkeypatch, choice, graph=graph, kernel=kernel) for graph in (False, True, True))
+    read = train(
+        monkeypatch, choice, graph=True, kernel=kernel, data_in="disk"
+    )  # by a thread, while the graph is recorded
     for other in (recorded, again, read):
         losses = [[row.loss for row in trainer.recorder.rows] for trainer in (plain, other)]  # type: ignore[attr-defined]
         assert losses[0] == losses[1]

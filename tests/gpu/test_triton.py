@@ -1,4 +1,4 @@
-"""Triton's kernels on a GPU against the definition there: ``make test-gpu``. Without a GPU nothing here runs."""
+"""The Triton kernels on a GPU against the definition: ``make test-gpu``. Without a GPU all tests are skipped."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def compare(*arguments: Any, **options: Any) -> None:
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
-def test_every_neuron(neuron: dict[str, Any]) -> None:
+def test_stage_every_neuron_equals_definition(neuron: dict[str, Any]) -> None:
     compare(SHAPE, 6, neuron)
     compare((6, 5, 1031), 6, neuron, norm=None, pool=None)
 
@@ -32,17 +32,19 @@ def test_every_neuron(neuron: dict[str, Any]) -> None:
 @pytest.mark.parametrize("norm", [None, "per-step", "over-time"])
 @pytest.mark.parametrize("steps", [(1, 6), (6, 6)], ids=str)
 @pytest.mark.parametrize("training", [True, False])
-def test_sizes(pool: tuple[str, int] | None, norm: str | None, steps: tuple[int, int], training: bool) -> None:
+def test_stage_norm_and_pooling_equals_definition(
+    pool: tuple[str, int] | None, norm: str | None, steps: tuple[int, int], training: bool
+) -> None:
     compare((steps[0], *SHAPE[1:]), steps[1], {}, pool=pool, norm=norm, training=training)
 
 
 @pytest.mark.parametrize("T", [1, 7, 8, 9, 17, 32])
-def test_any_number_of_steps(T: int) -> None:
+def test_stage_any_number_of_steps_equals_definition(T: int) -> None:
     compare((T, 3, 40, 9, 9), T, {})
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 7, 3, 11), (2, 4, 5000)], ids=str)
-def test_dropout_is_what_it_is_on_the_cpu(shape: tuple[int, ...]) -> None:
+def test_dropout_on_gpu_equals_cpu(shape: tuple[int, ...]) -> None:
     x, keys = torch.ones(shape), torch.arange(shape[1]) * 3**39 - 2**62
     for layer in (0, 1, 16):
         expected = held_dropout(x, keys, layer, 0.3, "eager")
@@ -52,7 +54,7 @@ def test_dropout_is_what_it_is_on_the_cpu(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_same_each_time(kind: torch.dtype) -> None:
+def test_stage_repeated_gives_same_bits(kind: torch.dtype) -> None:
     def once() -> tuple[torch.Tensor, ...]:
         generator = torch.Generator("cuda").manual_seed(0)
         x = torch.randn(8, 16, 128, 28, 28, device="cuda", generator=generator).to(kind).requires_grad_()
@@ -64,7 +66,7 @@ def test_the_same_each_time(kind: torch.dtype) -> None:
     assert all(torch.equal(one, other) for one, other in zip(once(), once(), strict=True))
 
 
-def test_nothing_waits_for_the_gpu_and_all_can_be_captured() -> None:
+def test_stage_does_not_wait_and_can_be_captured() -> None:
     x = torch.randn(4, 2, 16, 8, 8, device="cuda", requires_grad=True)
     spiking, norm = SpikingLayer(PLIF, (16, 8, 8)).cuda(), BatchNorm(16, per_step=True).cuda()
 

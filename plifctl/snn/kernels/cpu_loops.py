@@ -14,6 +14,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from plifctl.config.choices import Surrogate
 from plifctl.jit import compiled, inlined
 
 MAX_CACHED = 2**17
@@ -207,7 +208,7 @@ def _flush(partial, total):  # type: ignore[no-untyped-def]
         partial[c] = 0
 
 
-SURROGATES = {"arctan": 0, "sigmoid": 1, "rectangular": 2, "triangular": 3}
+SURROGATES: dict[Surrogate, int] = {"arctan": 0, "sigmoid": 1, "rectangular": 2, "triangular": 3}
 """Number of each surrogate, for :func:`backward`."""
 
 

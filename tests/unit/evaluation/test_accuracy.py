@@ -1,11 +1,11 @@
-"""Evaluation in depth: answers over time, latency, recorded spikes, operations."""
+"""Evaluation: predictions over time, recorded spikes, operations."""
 
 import numpy as np
 import pytest
 import torch
 
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.evaluation.accuracy import Evaluation, evaluate, record_spikes
+from plifctl.evaluation.accuracy import evaluate, record_spikes
 from plifctl.evaluation.operations import PICOJOULES, count_operations
 from plifctl.evaluation.summary import summarize_network
 from plifctl.snn.functional import predict, predict_over_time
@@ -28,7 +28,7 @@ def frames(samples: int = 7, T: int = 5) -> torch.Tensor:
     return torch.randint(0, 4, (samples, T, 2, 6, 4), generator=torch.Generator().manual_seed(1)).float()
 
 
-def test_answers_over_time_are_those_of_a_network_that_stops() -> None:
+def test_evaluate_over_time_equals_evaluations_of_fewer_steps() -> None:
     rates = torch.randint(0, 11, (6, 40, 10), generator=torch.Generator().manual_seed(0)) / 10
     found = predict_over_time(rates)
     for t in range(6):
@@ -36,28 +36,18 @@ def test_answers_over_time_are_those_of_a_network_that_stops() -> None:
     model, x = network(), frames()
     labels = torch.arange(7) % 2
     batches = [(x[:3], labels[:3]), (x[3:], labels[3:])]
-    whole, over_time = evaluate(model, batches, 5), evaluate(model, batches, 5, over_time=True)
+    last, over_time = evaluate(model, batches, 5), evaluate(model, batches, 5, over_time=True)
     assert over_time.over_time is not None
-    assert whole.over_time is None
-    np.testing.assert_array_equal(whole.predictions, over_time.predictions)
-    np.testing.assert_array_equal(over_time.over_time[-1], whole.predictions)
+    assert last.over_time is None
+    np.testing.assert_array_equal(last.predictions, over_time.predictions)
+    np.testing.assert_array_equal(over_time.over_time[-1], last.predictions)
     for t in range(1, 6):
         stopped = evaluate(model, [(x[:, :t], labels)], t)
         np.testing.assert_array_equal(over_time.over_time[t - 1], stopped.predictions)
 
 
-def test_latency() -> None:
-    right = np.array([[1, 0, 0, 0, 1], [1, 1, 0, 0, 0], [1, 0, 0, 1, 1], [1, 1, 0, 0, 1]], bool)
-    found = Evaluation(right[-1].astype(int), np.ones(5, int), {}, right.astype(int)).latency()
-    assert found.first.tolist() == [1, 2, 3, 1]
-    assert found.settled.tolist() == [1, 4, 3]
-    assert (found.never, found.wrong) == (1, 2)
-    never = Evaluation(np.zeros(2, int), np.ones(2, int), {}, np.zeros((3, 2), int)).latency()
-    assert (never.first.size, never.settled.size, never.never, never.wrong) == (0, 0, 2, 2)
-
-
 @pytest.mark.parametrize("kernel", ["eager", "fused"])
-def test_recorded_spikes_are_those_of_the_definition(kernel: str) -> None:
+def test_record_spikes_any_kernel_equals_definition(kernel: str) -> None:
     model, x = network(kernel=kernel), frames()
     model.train()
     votes, spikes = record_spikes(model, [x[:2], x[2:]], 5)
@@ -65,8 +55,8 @@ def test_recorded_spikes_are_those_of_the_definition(kernel: str) -> None:
     definition = network(kernel="eager").eval()
     seen: dict[str, torch.Tensor] = {}
     with torch.no_grad():
-        wanted = definition(x, observe=seen.__setitem__)
-    np.testing.assert_allclose(votes, wanted.transpose(0, 1).numpy())
+        expected = definition(x, observe=seen.__setitem__)
+    np.testing.assert_allclose(votes, expected.transpose(0, 1).numpy())
     assert list(spikes) == ["sn0", "sn1"]
     for name, fired in seen.items():
         assert 0 < fired.mean() < 1
@@ -74,7 +64,7 @@ def test_recorded_spikes_are_those_of_the_definition(kernel: str) -> None:
     assert list(record_spikes(model, [x], 5, ["sn1"])[1]) == ["sn1"]
 
 
-def test_operations_of_an_image_count_what_runs_once_once() -> None:
+def test_count_operations_of_an_image_counts_layers_that_run_once() -> None:
     model = network("c4k3s1-BN-SN-MPk2s2-c3k3s1-SN-FC10-SN-APk5s5")
     images = frames()[:, 0] + 1.0
     found = {layer.name: layer for layer in count_operations(model, [images], 5).layers}
@@ -88,7 +78,7 @@ def test_operations_of_an_image_count_what_runs_once_once() -> None:
     assert found["conv0"].effective_acs == found["conv1"].effective_macs == 0
 
 
-def test_energy_is_what_the_assumptions_say() -> None:
+def test_energy_is_that_of_the_assumptions() -> None:
     found = count_operations(network(), frames().split(3), 5)
     macs, acs = found.total("effective_macs"), found.total("effective_acs")
     assert macs > 0

@@ -1,4 +1,4 @@
-"""What is said of a network without building it, against the network built."""
+"""The summary of a network from its structure, against the network built from it."""
 
 from math import prod
 
@@ -20,7 +20,7 @@ PLIF = NeuronSpec(kind="plif", tau_0=2.0, v_threshold=1.0, v_reset=0.0, surrogat
 
 
 def every_network() -> dict[str, ExperimentSpec]:
-    """One experiment for each network of the registry and input that it is shown."""
+    """Returns one experiment for each network of the registry and each data set it is used with."""
     registry, found = load_registry(), {}
     for recipe in ("paper", "authors"):
         for name in registry.experiments():
@@ -34,7 +34,7 @@ NETWORKS = every_network()
 
 
 def macs(layer: nn.Module, before: tuple[int, ...]) -> int:
-    """As NeuroBench counts them: weights and inputs 1, outputs summed; one pair of channels stands for all."""
+    """Returns the MACs as NeuroBench counts them: weights and inputs 1, outputs summed; for one pair of channels."""
     if isinstance(layer, Conv):
         ones = torch.ones(1, 1, *before[1:], dtype=torch.float64)
         kernel = torch.ones(1, 1, *layer.kernel_size, dtype=torch.float64)
@@ -44,24 +44,24 @@ def macs(layer: nn.Module, before: tuple[int, ...]) -> int:
     return layer.weight.numel()
 
 
-def check_layer(said: LayerSummary, layer: nn.Module, before: tuple[int, ...]) -> None:
-    assert said.parameters == sum(p.numel() for p in layer.parameters())
-    if said.kind == "MACs":
-        assert said.operations == macs(layer, before)
+def check_layer(summary: LayerSummary, layer: nn.Module, before: tuple[int, ...]) -> None:
+    assert summary.parameters == sum(p.numel() for p in layer.parameters())
+    if summary.kind == "MACs":
+        assert summary.operations == macs(layer, before)
     elif isinstance(layer, Pool):
-        assert said.operations == prod(said.shape) * (layer.kernel**2 - 1)
-        assert said.kind == ("comparisons" if layer.mode == "max" else "adds")
-    elif said.kind is not None:
-        assert said.operations == prod(before)
+        assert summary.operations == prod(summary.shape) * (layer.kernel**2 - 1)
+        assert summary.kind == ("comparisons" if layer.mode == "max" else "adds")
+    elif summary.kind is not None:
+        assert summary.operations == prod(before)
 
 
 def check(network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int], classes: int, *, static: bool) -> None:
     T = 3
-    said = summarize_network(network, neuron, shape, classes, T, static=static)
+    summary = summarize_network(network, neuron, shape, classes, T, static=static)
     with torch.device("meta"):
         model = SpikingNetwork(network, neuron, shape, classes, kernel="eager").eval()
         x = torch.zeros(1, *shape) if static else torch.zeros(1, T, *shape)
-    assert [layer.name for layer in said] == [*model.layers, "vote"]
+    assert [layer.name for layer in summary] == [*model.layers, "vote"]
     seen: dict[str, tuple[int, ...]] = {}
 
     def hook(name: str) -> None:
@@ -75,18 +75,18 @@ def check(network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int],
     rates = model(x, T, observe=lambda name, spikes: seen.update({name: tuple(spikes.shape)}))
     assert {"conv", "fc", "sn"} & {name.rstrip("0123456789") for name in seen}
     before: tuple[int, ...] = shape
-    for layer in said[:-1]:
+    for layer in summary[:-1]:
         check_layer(layer, model.layers[layer.name], before)
         if layer.name in seen:
             assert seen[layer.name][2:] == layer.shape, layer.name
             assert seen[layer.name][0] == layer.runs, layer.name
         before = layer.shape
-    assert tuple(rates.shape[2:]) == said[-1].shape
-    assert sum(layer.parameters for layer in said) == sum(p.numel() for p in model.parameters())
+    assert tuple(rates.shape[2:]) == summary[-1].shape
+    assert sum(layer.parameters for layer in summary) == sum(p.numel() for p in model.parameters())
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_network_of_the_registry(name: str) -> None:
+def test_summary_every_network_of_the_registry_matches_it(name: str) -> None:
     spec = NETWORKS[name]
     shape, static = frame_shape(spec.dataset, spec.frames), spec.dataset.kind == "images"
     check(spec.network, spec.neuron, shape, len(spec.dataset.classes), static=static)
@@ -103,27 +103,27 @@ def test_every_network_of_the_registry(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("static", [True, False])
-def test_neurons_that_learn_more_and_layers_of_odd_sizes(changes: dict[str, object], static: bool) -> None:
+def test_summary_learnable_neurons_and_odd_sizes_match_the_network(changes: dict[str, object], static: bool) -> None:
     neuron = NeuronSpec.model_validate({**PLIF.model_dump(), **changes})
     structure = "BN-c3k5s2b-BN-BN-SN-APk3s2-c4k2s1-SN-MPk2s1-DP-FC12-SN-FC20-SN-APk10s10"
     network = NetworkSpec(name="odd", structure=structure, dropout=0.1, batch_norm="over-time")
     check(network, neuron, (2, 17, 14), 2, static=static)
 
 
-def test_operations_by_hand() -> None:
+def test_total_operations_are_hand_computed() -> None:
     network = NetworkSpec(name="s", structure="c2k3s1-SN-MPk2s2-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
-    said = summarize_network(network, PLIF, (1, 4, 4), 2, 5, static=True)
-    # 3 × 3 around each of 4 × 4 pixels, the border left out: (2 + 3 + 3 + 2)² products, for 2 channels
-    assert total_operations(said) == {
+    summary = summarize_network(network, PLIF, (1, 4, 4), 2, 5, static=True)
+    # 3 × 3 around each of 4 × 4 pixels without padding: (2 + 3 + 3 + 2)² products, for 2 channels
+    assert total_operations(summary) == {
         "MACs": (200 + 8 * 20, 200 + 5 * 8 * 20),
         "updates": (32 + 20, 5 * (32 + 20)),
         "comparisons": (3 * 8, 5 * 3 * 8),
         "adds": (9 * 2, 5 * 9 * 2),
     }
-    assert [layer.runs for layer in said] == [1, 5, 5, 5, 5, 5]
+    assert [layer.runs for layer in summary] == [1, 5, 5, 5, 5, 5]
 
 
-def test_names_are_those_of_the_state_dict_and_structures_can_be_written_again() -> None:
+def test_structure_of_every_network_roundtrips() -> None:
     for spec in NETWORKS.values():
         layers = parse_structure(spec.network.structure)
         assert parse_structure(structure_of(layers)) == layers

@@ -1,4 +1,4 @@
-"""Several processes train as one would; what is not about the command line."""
+"""Data-parallel training: results equal those of one process; ranks from the environment."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ import pytest
 import torch
 from rank_worker import train
 
+from plifctl.config.choices import Protocol
 from plifctl.errors import RankError, RunError, UsageError
 from plifctl.training.distributed import (
     RankInfo,
@@ -26,29 +27,34 @@ TESTS = Path(__file__).resolve().parents[2]
 
 
 class Rank(Ranks):
-    """One of several, for what needs no exchange."""
+    """One of several ranks, without communication."""
 
     def __init__(self, rank: int, size: int, others: Any = None) -> None:
         self.rank, self.size, self.others = rank, size, others
 
-    def gather(self, own: Any) -> list[Any]:
-        return [own, *self.others]
+    def gather(self, value: Any) -> list[Any]:
+        return [value, *self.others]
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
-    """Shares of 2, 3 and no samples; augmentation, dropout, both protocols; in float64, so that no spike flips."""
+@pytest.mark.slow
+@pytest.mark.cluster
+@pytest.mark.subprocess
+def test_run_two_processes_equals_one(tmp_path: Path) -> None:
+    """Shards of 2, 3 and no samples; augmentation, dropout, both protocols; in float64, so that no spike flips."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
-    said = subprocess.run(
+    result = subprocess.run(
         [*command, str(TESTS / "rank_worker.py"), str(tmp_path / "two.pt")],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=250,
     )
-    assert said.returncode == 0, said.stderr
+    assert result.returncode == 0, result.stderr
     two = torch.load(tmp_path / "two.pt", weights_only=True)
-    for protocol in "AB":
+    assert two["stopped"] == [1, 1]
+    protocols: tuple[Protocol, ...] = ("A", "B")
+    for protocol in protocols:
         one = train(Ranks(), protocol)
         assert two[protocol]["predictions"] == one["predictions"]
         assert two[protocol]["labels"] == one["labels"]
@@ -56,20 +62,20 @@ def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
         for row, other in zip(two[protocol]["metrics"], one["metrics"], strict=True):
             assert row.keys() == other.keys()
             for key, value in other.items():
-                alike(row[key], value)
+                assert_close(row[key], value)
         for name, weight in one["model"].items():
             torch.testing.assert_close(two[protocol]["model"][name], weight, rtol=1e-7, atol=1e-9)
 
 
-def alike(found: Any, expected: Any) -> None:
-    """Numbers to 1e-9, whatever they lie in."""
+def assert_close(found: Any, expected: Any) -> None:
+    """Compares numbers to 1e-9, in nested lists and dictionaries."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys()
         for key, value in expected.items():
-            alike(found[key], value)
+            assert_close(found[key], value)
     elif isinstance(expected, list):
         for own, value in zip(found, expected, strict=True):
-            alike(own, value)
+            assert_close(own, value)
     elif isinstance(expected, float):
         assert found == pytest.approx(expected, rel=1e-9)
     else:
@@ -77,26 +83,26 @@ def alike(found: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(("samples", "size"), [(16, 1), (16, 2), (5, 2), (7, 3), (1, 4), (0, 2)])
-def test_shares_are_the_whole_batch_in_order(samples: int, size: int) -> None:
+def test_shards_of_all_ranks_are_the_batch_in_order(samples: int, size: int) -> None:
     rows = np.arange(100, 100 + samples)
-    shares = [Rank(rank, size).share(rows) for rank in range(size)]
-    assert np.concatenate(shares).tolist() == rows.tolist()
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    shards = [Rank(rank, size).shard(rows) for rank in range(size)]
+    assert np.concatenate(shards).tolist() == rows.tolist()
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
 
-class TestPlaces:
-    def test_alone(self) -> None:
+class TestRankInfo:
+    def test_rank_info_single_process_is_none(self) -> None:
         assert rank_info({}) is None
         assert rank_info({"RANK": "0", "WORLD_SIZE": "1"}) is None
         batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}
         assert rank_info(batch_script) is None
 
-    def test_torchrun(self) -> None:
+    def test_rank_info_torchrun_takes_precedence(self) -> None:
         environment = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1234"}
         slurm = {"SLURM_PROCID": "0", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_NTASKS": "2"}
         assert rank_info(environment | slurm) == RankInfo(3, 4, 1, "a", 1234)
 
-    def test_slurm(self) -> None:
+    def test_rank_info_slurm_step_gives_rank(self) -> None:
         step = {
             "SLURM_PROCID": "5",
             "SLURM_NTASKS": "8",
@@ -108,19 +114,19 @@ class TestPlaces:
         assert rank_info(step) == RankInfo(5, 8, 1, "gpu07", 20_325)
         assert rank_info({**step, "MASTER_ADDR": "b", "MASTER_PORT": "9"}) == RankInfo(5, 8, 1, "b", 9)
 
-    def test_half_an_environment(self) -> None:
-        with pytest.raises(UsageError, match="not wholly"):
+    def test_rank_info_incomplete_environment_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="incomplete"):
             rank_info({"RANK": "x", "WORLD_SIZE": "2"})
 
     @pytest.mark.parametrize(
         ("nodes", "first"),
         [("a", "a"), ("a,b", "a"), ("n[3]", "n3"), ("r[1-2]n[04,06]", "r1n04"), ("n[1-2]-x,b", "n1-x")],
     )
-    def test_first_of_a_list_of_machines(self, nodes: str, first: str) -> None:
+    def test_first_host_of_node_list(self, nodes: str, first: str) -> None:
         assert first_host(nodes) == first
 
 
-def test_the_gpu_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_device_by_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     place = RankInfo(3, 4, 1, "a", 1)
     assert rank_device(None, "cuda:1") == "cuda:1"
     assert rank_device(place, "cpu") == "cpu"
@@ -135,16 +141,16 @@ def test_the_gpu_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rank_device(place, None) == "cuda:0"
 
 
-def test_ranks_of_different_things_are_refused() -> None:
+def test_compare_ranks_different_settings_are_refused() -> None:
     facts = {"cache": "a", "plifctl": "1"}
     compare_ranks(Rank(0, 2, [facts]), facts)
-    with pytest.raises(UsageError, match=r"cache: rank 0 has a, rank 1 b\n  plifctl: rank 0 has 1, rank 2 2"):
+    with pytest.raises(UsageError, match=r"cache: rank 0 has a, rank 1 has b\n  plifctl: rank 0 has 1, rank 2 has 2"):
         compare_ranks(Rank(0, 3, [{**facts, "cache": "b"}, {**facts, "plifctl": "2"}]), facts)
 
 
-def test_nobody_comes() -> None:
+def test_process_group_without_peers_times_out() -> None:
     with (
-        pytest.raises(RankError, match="rank 1 of 2 does not meet") as error,
+        pytest.raises(RankError, match="rank 1 of 2 cannot connect") as error,
         process_group(RankInfo(1, 2, 1, "127.0.0.1", 9), 1),
     ):
         pass

@@ -1,21 +1,27 @@
-"""From losses to weights: optimisers, schedules, accumulation, clipping, precision, states of generators."""
+"""From losses to weights: optimizers, schedules, accumulation, clipping, precision, failures."""
 
-import random
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_training import (
+    CPU,
+    SPLIT_A,
+    MemoryRecorder,
+    ShadeSamples,
+    same_weights,
+    tiny_spec,
+    tiny_trainer,
+    with_structure,
+)
 from torch.optim import lr_scheduler
-from unit.test_training import CPU, ROWS, Recorder, Samples, same, spec_of, trainer_of
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import DivergedError, Interrupted, OutOfMemoryError, UsageError
 from plifctl.training.batches import BatchLoader
-from plifctl.training.nonfinite import find_nonfinite_layer
-from plifctl.training.optimizer import Optimizer, learning_rate
-from plifctl.training.randomness import random_state, set_random_state
+from plifctl.training.optimizer import Optimizer, autocast, float32_products, learning_rate
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
@@ -23,19 +29,19 @@ OPTIMIZERS = ("adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam"
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_is_torchs(name: str) -> None:
+def test_step_every_optimizer_equals_torch(name: str) -> None:
     classes = {kind.__name__.lower(): kind for kind in vars(torch.optim).values() if isinstance(kind, type)}
-    train = spec_of(f"train.optimizer={name}", "train.optimizer_options.weight_decay=0.01", "train.lr=0.05").train
+    train = tiny_spec(f"train.optimizer={name}", "train.optimizer_options.weight_decay=0.01", "train.lr=0.05").train
     ours, theirs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     theirs.load_state_dict(ours.state_dict())
-    optimisation = Optimizer(ours, train, CPU)
-    optimisation.begin_epoch(0)
+    optimizer = Optimizer(ours, train, CPU)
+    optimizer.begin_epoch(0)
     reference = classes[name](theirs.parameters(), lr=0.05, weight_decay=0.01)
     for x in torch.randn(3, 4, 3):
         for model in (ours, theirs):
             model.zero_grad()
             model(x).square().sum().backward()
-        optimisation.step(torch.tensor(1.0))
+        optimizer.step(torch.tensor(1.0))
         reference.step()
     for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(own, other)
@@ -54,46 +60,45 @@ def test_every_optimiser_is_torchs(name: str) -> None:
         ("cosine-restarts", {}, lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 64)),
     ],
 )
-def test_every_schedule_is_torchs(name: str, options: dict[str, Any], torchs: Any) -> None:
+def test_learning_rate_every_schedule_equals_torch(name: str, options: dict[str, Any], torchs: Any) -> None:
     settings = [f"train.schedule_options.{key}={value}" for key, value in options.items()]
-    train = spec_of(f"train.schedule={name}", "train.epochs=6", *settings).train
+    train = tiny_spec(f"train.schedule={name}", "train.epochs=6", *settings).train
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=train.lr)
     scheduler = torchs(optimizer)
-    for epoch in range(8):  # more epochs than were asked for: a run may be made longer
+    for epoch in range(8):  # more epochs than requested: a run can be continued
         assert learning_rate(train, epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
 
 
 @pytest.mark.parametrize(
-    ("setting", "said", "hint"),
+    ("setting", "message", "hint"),
     [
         ("optimizer_options.momentun=0.9", "adam has no such option", ""),
         ("optimizer_options.lr=0.9", "adam has no such option", ""),
         ("optimizer_options.eps=-1.0", "Invalid epsilon", "betas"),
-        ("schedule_options.gamma=0.9", "cosine has none", "leave them out"),
+        ("schedule_options.gamma=0.9", "cosine has no options", "omit them"),
     ],
 )
-def test_options_that_there_are_not(setting: str, said: str, hint: str) -> None:
-    with pytest.raises(UsageError, match=said) as error:
-        Optimizer(torch.nn.Linear(1, 1), spec_of(f"train.{setting}").train, CPU)
+def test_optimizer_invalid_options_are_refused(setting: str, message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=message) as error:
+        Optimizer(torch.nn.Linear(1, 1), tiny_spec(f"train.{setting}").train, CPU)
     assert hint in error.value.hint
 
 
 def without_norm(*overrides: str) -> ExperimentSpec:
-    """An experiment whose samples have nothing to do with each other."""
-    spec = spec_of("train.epochs=2", "network.dropout=0.0", *overrides)
-    structure = "c4k3s1-SN-MPk4s4-FC20-SN-FC100-SN-APk10s10"
-    return spec.model_copy(update={"network": spec.network.model_copy(update={"structure": structure})})
+    """Returns an experiment whose samples are independent of each other."""
+    spec = tiny_spec("train.epochs=2", "network.dropout=0.0", *overrides)
+    return with_structure(spec, "c4k3s1-SN-MPk4s4-FC20-SN-FC100-SN-APk10s10")
 
 
 @pytest.mark.parametrize("samples", [16, 15, 13])
-def test_accumulated_batches_make_the_step_of_one(samples: int) -> None:
+def test_run_accumulated_batches_equal_one_large_batch(samples: int) -> None:
     rows = Split(np.arange(samples), np.empty(0, np.int64), np.arange(16, 24))
     found = []
     for size, accumulate in ((8, 1), (4, 2), (2, 4), (1, 8)):
         settings = [f"train.batch_size={size}", f"train.accumulate={accumulate}", "train.drop_last=false"]
-        trainer = trainer_of(Recorder(), without_norm(*settings, "train.optimizer=sgd", "train.lr=1.0"), rows)
+        trainer = tiny_trainer(MemoryRecorder(), without_norm(*settings, "train.optimizer=sgd", "train.lr=1.0"), rows)
         trainer.run()
         found.append(trainer)
     for trainer in found[1:]:
@@ -102,121 +107,121 @@ def test_accumulated_batches_make_the_step_of_one(samples: int) -> None:
             torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
 
 
-def test_a_stop_comes_between_steps() -> None:
-    """With 4 batches to a step, of 5 batches: after 4, after 5."""
-    whole = Recorder()
-    spec = spec_of("train.batch_size=3", "train.accumulate=4", "train.epochs=2")
-    trainer_of(whole, spec).run()
-    stopped = Recorder(stop_after=1)
+def test_run_stopped_while_accumulating_stops_after_the_step() -> None:
+    """5 batches, 4 per step: it stops after 4 or 5."""
+    whole = MemoryRecorder()
+    spec = tiny_spec("train.batch_size=3", "train.accumulate=4", "train.epochs=2")
+    tiny_trainer(whole, spec).run()
+    stopped = MemoryRecorder(stop_after=1)
     with pytest.raises(Interrupted, match="step 4"):
-        trainer_of(stopped, spec).run()
-    again = Recorder(saved=stopped.saved)
-    trainer = trainer_of(again, spec)
+        tiny_trainer(stopped, spec).run()
+    again = MemoryRecorder(saved=stopped.saved)
+    trainer = tiny_trainer(again, spec)
     trainer.restore(stopped.saved["last"])
     trainer.run()
-    assert same(again.saved["last"], whole.saved["last"])
+    assert same_weights(again.saved["last"], whole.saved["last"])
 
 
-def test_clipping_bounds_the_norm() -> None:
-    train = spec_of("train.clip_norm=0.5", "train.optimizer=sgd", "train.lr=1.0").train
+def test_step_clip_norm_bounds_the_gradient() -> None:
+    train = tiny_spec("train.clip_norm=0.5", "train.optimizer=sgd", "train.lr=1.0").train
     model = torch.nn.Linear(2, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    optimisation = Optimizer(model, train, CPU)
-    optimisation.begin_epoch(0)
+    optimizer = Optimizer(model, train, CPU)
+    optimizer.begin_epoch(0)
     for gradient, expected in (([3.0, 4.0], [-0.3, -0.4]), ([0.03, 0.04], [-0.33, -0.44])):
         model.weight.grad = torch.tensor([gradient])
-        optimisation.step(model.weight.grad.norm().double())
+        optimizer.step(model.weight.grad.norm().double())
         assert model.weight.tolist()[0] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
-def test_early_stop(patience: int) -> None:
+def test_run_early_stop_ends_after_patience(patience: int) -> None:
     class Stuck(Trainer):
         def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Any:
             found = super()._evaluate(rows, part, epoch)
             found.predictions[:] = found.labels if epoch == 2 else 9
             return found
 
-    spec = spec_of(f"train.early_stop={patience}", "train.epochs=9")
-    recorder = Recorder()
-    outcome = Stuck(spec, BatchLoader(Samples(), spec, CPU), ROWS, recorder).run()
+    spec = tiny_spec(f"train.early_stop={patience}", "train.epochs=9")
+    recorder = MemoryRecorder()
+    outcome = Stuck(spec, BatchLoader(ShadeSamples(), spec, CPU), SPLIT_A, recorder).run()
     assert outcome.best_epoch == 2
     assert len(outcome.history) == 2 + patience
     assert outcome.stopped_early
-    again = Stuck(spec, BatchLoader(Samples(), spec, CPU), ROWS, recorder)
+    again = Stuck(spec, BatchLoader(ShadeSamples(), spec, CPU), SPLIT_A, recorder)
     again.restore(recorder.saved["last"])
-    assert again.run() == outcome  # nothing more to do
+    assert again.run() == outcome  # nothing is left to train
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns_and_resumes(precision: str) -> None:
-    spec = spec_of(f"train.precision={precision}", "train.accumulate=2")
-    whole, parts = Recorder(), Recorder(stop_after=5)
-    trainer = trainer_of(whole, spec)
+def test_run_half_precision_resumes_bit_for_bit(precision: str) -> None:
+    spec = tiny_spec(f"train.precision={precision}", "train.accumulate=2")
+    whole, parts = MemoryRecorder(), MemoryRecorder(stop_after=5)
+    trainer = tiny_trainer(whole, spec)
     trainer.run()
-    full = trainer_of(Recorder(), spec_of("train.accumulate=2"))
+    full = tiny_trainer(MemoryRecorder(), tiny_spec("train.accumulate=2"))
     full.run()
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
     ours, theirs = (t.model.layers["conv0"].weight for t in (trainer, full))
-    assert not torch.equal(ours, theirs)  # it is another precision
+    assert not torch.equal(ours, theirs)  # the precision has an effect
     assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) > 0.99
     with pytest.raises(Interrupted):
-        trainer_of(parts, spec).run()
-    again = trainer_of(Recorder(saved=parts.saved), spec)
+        tiny_trainer(parts, spec).run()
+    again = tiny_trainer(MemoryRecorder(saved=parts.saved), spec)
     again.restore(parts.saved["last"])
     again.run()
-    assert same(again.state(), trainer.state())
-    assert again.optimisation.state()["scaler"] == trainer.optimisation.state()["scaler"]
+    assert same_weights(again.state(), trainer.state())
+    assert again.optimizer.state()["scaler"] == trainer.optimizer.state()["scaler"]
 
 
-def test_half_precision_forgives_overflow_and_halves_the_scale() -> None:
+def test_step_fp16_overflow_halves_the_scale() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    optimisation = Optimizer(model, spec_of("train.precision=fp16").train, CPU)
+    optimizer = Optimizer(model, tiny_spec("train.precision=fp16").train, CPU)
     before = model.weight.clone()
     for halved in range(1, 17):
-        optimisation.backward(model(torch.ones(1, 1)).sum() * torch.inf)
-        optimisation.unscale()
-        optimisation.step(torch.tensor(torch.inf))
-        assert optimisation.state()["scaler"]["scale"] == 2.0 ** (16 - halved)
+        optimizer.backward(model(torch.ones(1, 1)).sum() * torch.inf)
+        optimizer.unscale()
+        optimizer.step(torch.tensor(torch.inf))
+        assert optimizer.state()["scaler"]["scale"] == 2.0 ** (16 - halved)
     assert torch.equal(model.weight, before)
-    assert optimisation.failure()[0] == 0
-    optimisation.backward(model(torch.ones(1, 1)).sum() * torch.inf)
-    optimisation.unscale()
-    optimisation.step(torch.tensor(torch.inf))
-    assert optimisation.failure().tolist() == [1, 0]
+    assert optimizer.failure()[0] == 0
+    optimizer.backward(model(torch.ones(1, 1)).sum() * torch.inf)
+    optimizer.unscale()
+    optimizer.step(torch.tensor(torch.inf))
+    assert optimizer.failure().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_step_that_fails_leaves_the_weights_as_they_were_and_is_known_later(name: str) -> None:
+def test_step_nonfinite_gradient_keeps_weights_and_is_reported(name: str) -> None:
     model = torch.nn.Linear(2, 1, bias=False)
-    optimisation = Optimizer(model, spec_of(f"train.optimizer={name}").train, CPU)
+    optimizer = Optimizer(model, tiny_spec(f"train.optimizer={name}").train, CPU)
     for step, gradient in enumerate([1.0, 2.0, torch.nan, 3.0]):
         model.weight.grad = torch.full((1, 2), gradient)
-        optimisation.step(model.weight.grad.norm())
+        optimizer.step(model.weight.grad.norm())
         if step == 1:
             before = model.weight.clone()
     assert torch.equal(model.weight, before)
-    assert optimisation.failure().tolist() == [1, 2]
+    assert optimizer.failure().tolist() == [1, 2]
 
 
 class Poisoned(BatchLoader):
-    """Has targets that are no numbers in one batch."""
+    """Has NaN targets in one batch."""
 
-    def training(self, rows: np.ndarray, epoch: int, *, start: int = 0, mixed: bool = True) -> Any:
-        for number, batch in enumerate(super().training(rows, epoch, start=start, mixed=mixed), start):
+    def training_batches(self, rows: np.ndarray, epoch: int, *, start: int = 0, cut_mix: bool = True) -> Any:
+        for number, batch in enumerate(super().training_batches(rows, epoch, start=start, cut_mix=cut_mix), start):
             poison = torch.nan if (epoch, number) == (0, 6) else 1.0
             yield replace(batch, targets=batch.targets * poison)
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("look_every", [1, 4, 100])
-def test_the_batch_that_failed_is_looked_at_again_however_late(look_every: int, late: bool, accumulate: int) -> None:
-    spec = spec_of("train.batch_size=2", f"train.accumulate={accumulate}")
-    trainer = Trainer(spec, Poisoned(Samples(), spec, CPU), ROWS, Recorder())
-    trainer.look_every, trainer.look_late = look_every, late
+@pytest.mark.parametrize("collect_every", [1, 4, 100])
+def test_run_failed_step_is_replayed_and_names_the_layer(collect_every: int, late: bool, accumulate: int) -> None:
+    spec = tiny_spec("train.batch_size=2", f"train.accumulate={accumulate}")
+    trainer = Trainer(spec, Poisoned(ShadeSamples(), spec, CPU), SPLIT_A, MemoryRecorder())
+    trainer.collect_every, trainer.collect_late = collect_every, late
     begin, step = 6 // accumulate * accumulate, {1: 7, 3: 8}[accumulate]
-    stopped = Trainer(spec, Poisoned(Samples(), spec, CPU), ROWS, Recorder(stop_after=begin))
+    stopped = Trainer(spec, Poisoned(ShadeSamples(), spec, CPU), SPLIT_A, MemoryRecorder(stop_after=begin))
     with pytest.raises(Interrupted):
         stopped.run()
     with pytest.raises(DivergedError, match=f"epoch 1, step {step}, .*: sn2 has NaN in the gradient of its a"):
@@ -226,22 +231,22 @@ def test_the_batch_that_failed_is_looked_at_again_however_late(look_every: int, 
 
 
 @pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("look_every", [1, 2, 5])
-def test_looking_seldom_and_late_changes_nothing(look_every: int, late: bool) -> None:
-    often, seldom = Recorder(), Recorder()
-    spec = spec_of("train.batch_size=2")
-    trainer_of(often, spec).run()
-    trainer = trainer_of(seldom, spec)
-    trainer.look_every, trainer.look_late = look_every, late
+@pytest.mark.parametrize("collect_every", [1, 2, 5])
+def test_run_collecting_rarely_or_late_changes_nothing(collect_every: int, late: bool) -> None:
+    often, seldom = MemoryRecorder(), MemoryRecorder()
+    spec = tiny_spec("train.batch_size=2")
+    tiny_trainer(often, spec).run()
+    trainer = tiny_trainer(seldom, spec)
+    trainer.collect_every, trainer.collect_late = collect_every, late
     trainer.run()
-    assert same(often.saved["last"], seldom.saved["last"])
+    assert same_weights(often.saved["last"], seldom.saved["last"])
     for row, other in zip(often.rows, seldom.rows, strict=True):
         assert row.loss == pytest.approx(other.loss)
         assert row.train_accuracy == other.train_accuracy
 
 
-def test_a_scale_that_falls_for_ever_is_an_error() -> None:
-    trainer = trainer_of(Recorder(), spec_of("train.precision=fp16", "train.epochs=9"))
+def test_run_fp16_scale_below_one_is_an_error() -> None:
+    trainer = tiny_trainer(MemoryRecorder(), tiny_spec("train.precision=fp16", "train.epochs=9"))
     with torch.no_grad():
         trainer.model.layers["fc1"].weight[0, 0] = torch.nan
     with pytest.raises(DivergedError, match="fc1 has NaN in its weight"):
@@ -260,66 +265,46 @@ def test_a_scale_that_falls_for_ever_is_an_error() -> None:
     ],
     ids=lambda failure: str(failure)[:20],
 )
-def test_out_of_memory_names_a_smaller_batch(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_out_of_memory_suggests_a_smaller_batch(failure: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    trainer = trainer_of(Recorder(), spec_of("train.batch_size=6", "train.accumulate=3"))
+    trainer = tiny_trainer(MemoryRecorder(), tiny_spec("train.batch_size=6", "train.accumulate=3"))
     monkeypatch.setattr(trainer.model, "forward", fail)
     with pytest.raises(OutOfMemoryError, match="batches of 6") as error:
         trainer.run()
-    assert error.value.hint.startswith("try --set train.batch_size=3; with --set train.accumulate=6 ")
+    assert error.value.hint.startswith("try --set train.batch_size=3; --set train.accumulate=6 keeps")
 
 
-def test_out_of_memory_with_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = trainer_of(Recorder(), spec_of("train.batch_size=1"))
+def test_run_out_of_memory_with_one_sample_suggests_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer(MemoryRecorder(), tiny_spec("train.batch_size=1"))
     monkeypatch.setattr(trainer.model, "forward", lambda *_, **__: torch.empty(2**60))
     with pytest.raises(OutOfMemoryError) as error:
         trainer.run()
-    assert "one sample at a time" in error.value.hint
+    assert "batches have one sample" in error.value.hint
 
 
-def test_other_errors_are_no_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_other_runtime_error_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("shapes differ")
 
-    trainer = trainer_of(Recorder())
+    trainer = tiny_trainer(MemoryRecorder())
     monkeypatch.setattr(trainer.model, "forward", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         trainer.run()
 
 
-class TestDiagnosis:
-    def network(self) -> Any:
-        return trainer_of(Recorder()).model.eval()
-
-    def test_an_output(self) -> None:
-        model = self.network()
-        model.layers["conv0"].weight.data.fill_(3e38)
-        assert (
-            find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) == "conv0 gives an infinite number"
-        )
-
-    def test_a_gradient_the_last_layers_first(self) -> None:
-        model = self.network()
-        for name in ("fc0", "fc1"):
-            model.layers[name].weight.grad = torch.full_like(model.layers[name].weight, torch.nan)
-        found = find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2))
-        assert found == "fc1 has NaN in the gradient of its weight"
-
-    def test_nothing(self) -> None:
-        model = self.network()
-        assert find_nonfinite_layer(model, lambda: model(torch.ones(2, 1, 28, 28), 2)) is None
-        assert not any(layer._forward_hooks for layer in model.layers.values())
+@pytest.mark.parametrize(("precision", "expected"), [("tf32", "tf32"), ("fp32", "ieee"), ("bf16", "ieee")])
+def test_float32_products_on_gpu_sets_and_restores_tf32(precision: str, expected: str) -> None:
+    """The settings exist without a GPU."""
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.cudnn.conv]  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    with float32_products(tiny_spec(f"train.precision={precision}").train, torch.device("cuda")):
+        assert [backend.fp32_precision for backend in backends] == [expected] * 2
+    assert [backend.fp32_precision for backend in backends] == before
 
 
-def test_states_of_all_generators_are_taken_up(tmp_path: Any) -> None:
-    def draw() -> list[float]:
-        return [random.gauss(0, 1), np.random.standard_normal(), float(torch.randn(1))]
-
-    for _ in range(3):  # an odd number of normal numbers leaves one in store
-        draw()
-    torch.save(random_state(), tmp_path / "state.pt")
-    expected = [draw() for _ in range(3)]
-    set_random_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert [draw() for _ in range(3)] == expected
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_autocast_on_cpu_sets_the_type_of_products(precision: str, dtype: torch.dtype) -> None:
+    with autocast(tiny_spec(f"train.precision={precision}").train, CPU):
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype

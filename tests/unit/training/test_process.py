@@ -1,4 +1,4 @@
-"""What is freed is kept: measured from outside, in a process of its own."""
+"""Settings of the process, each in a process of its own."""
 
 import subprocess
 import sys
@@ -20,8 +20,9 @@ print(kept, min(rounds))
 """
 
 
-def test_a_tensor_takes_the_pages_of_the_one_before() -> None:
-    said = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
-    if said[0] == "False":
+@pytest.mark.subprocess
+def test_keep_freed_memory_reuses_pages() -> None:
+    output = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
+    if output[0] == "False":
         pytest.skip("the C library is not glibc")
-    assert int(said[1]) < 2**26 // 4096 // 10  # without it every round asks for all of a tensor's pages
+    assert int(output[1]) < 2**26 // 4096 // 10  # without it every round maps all pages of a tensor

@@ -1,0 +1,473 @@
+"""The trainer: selection of the model, resuming bit for bit, stopping, and its errors."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import (
+    CPU,
+    SPLIT_A,
+    SPLIT_B,
+    Float64Loader,
+    MemoryRecorder,
+    ShadeSamples,
+    reproducible,
+    same_weights,
+    tiny_spec,
+    tiny_trainer,
+    with_structure,
+)
+
+from plifctl.config.choices import Recipe
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import load_registry
+from plifctl.errors import (
+    CheckpointError,
+    DivergedError,
+    Interrupted,
+    OutOfMemoryError,
+    RunError,
+    StoppedByCallback,
+)
+from plifctl.evaluation.accuracy import evaluate
+from plifctl.training.batches import BatchLoader
+from plifctl.training.optimizer import Optimizer, graph_unsupported_reason, learning_rate
+from plifctl.training.splits import Split
+from plifctl.training.trainer import Trainer, build_model, load_weights
+
+
+def pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return ((batch.x, batch.labels) for batch in loader.evaluation_batches(rows))
+
+
+class TestProtocols:
+    def test_run_protocol_a_reports_best_test_epoch(self) -> None:
+        recorder = MemoryRecorder()
+        outcome = tiny_trainer(recorder).run()
+        tests = [row.test_accuracy for row in recorder.rows]
+        assert outcome.accuracy == max(t for t in tests if t is not None)
+        assert outcome.best_epoch == tests.index(outcome.accuracy) + 1
+        assert outcome.validation_accuracy is None
+        assert recorder.parts == {"train", "test"}
+
+    def test_run_protocol_b_tests_the_selected_model_once(self) -> None:
+        recorder = MemoryRecorder()
+        trainer = tiny_trainer(recorder, split=SPLIT_B)
+        outcome = trainer.run()
+        assert [row.test_accuracy for row in recorder.rows] == [None] * 3
+        validation = [row.validation_accuracy for row in recorder.rows]
+        assert outcome.validation_accuracy == max(v for v in validation if v is not None)
+        assert outcome.best_epoch == validation.index(outcome.validation_accuracy) + 1
+        model = build_model(trainer.spec, CPU)
+        load_weights(model, recorder.saved["best"])
+        assert outcome.accuracy == evaluate(model, pairs(trainer.loader, SPLIT_B.test), 2).accuracy
+
+    def test_run_protocol_b_of_authors_reports_at_the_selected_epoch(self) -> None:
+        recorder = MemoryRecorder()
+        outcome = tiny_trainer(recorder, tiny_spec(recipe="authors"), SPLIT_B).run()
+        assert outcome.accuracy == recorder.rows[outcome.best_epoch - 1].test_accuracy
+
+    @pytest.mark.parametrize(("ties", "epoch"), [("earliest", 1), ("latest", 3)])
+    def test_run_equal_epochs_selects_by_ties(self, ties: str, epoch: int) -> None:
+        spec = tiny_spec("train.lr=1e-30", f"train.ties={ties}")  # nothing changes, so all epochs are equal
+        assert tiny_trainer(MemoryRecorder(), spec).run().best_epoch == epoch
+
+    def test_run_separable_classes_learns_them(self) -> None:
+        outcome = tiny_trainer(
+            MemoryRecorder(), tiny_spec("train.epochs=12", "train.augmentation=none", "train.lr=1e-2")
+        ).run()
+        assert outcome.accuracy == 1.0
+
+
+class TestResume:
+    @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 7, 12])
+    def test_run_interrupted_and_resumed_equals_uninterrupted(self, stop_after: int) -> None:
+        uninterrupted, first, second = MemoryRecorder(), MemoryRecorder(stop_after), MemoryRecorder()
+        expected = tiny_trainer(uninterrupted).run()
+        with pytest.raises(Interrupted) as stopped:
+            tiny_trainer(first).run()
+        assert stopped.value.exit_code == 130
+        again = tiny_trainer(second)
+        again.restore(first.saved["last"])
+        outcome = again.run()
+        assert same_weights(uninterrupted.saved["last"], second.saved["last"])
+        assert [reproducible(row) for row in outcome.history] == [reproducible(row) for row in expected.history]
+        assert (outcome.accuracy, outcome.best_epoch) == (expected.accuracy, expected.best_epoch)
+
+    def test_state_saved_loads_with_weights_only(self, tmp_path: Any) -> None:
+        recorder = MemoryRecorder()
+        tiny_trainer(recorder).run()
+        torch.save(recorder.saved["last"], tmp_path / "x.pt")
+        torch.load(tmp_path / "x.pt", weights_only=True)
+
+    def test_restore_of_another_network_is_refused(self) -> None:
+        recorder = MemoryRecorder()
+        tiny_trainer(recorder).run()
+        spec = tiny_spec()
+        larger = with_structure(spec, spec.network.structure.replace("FC20", "FC30"))
+        with pytest.raises(CheckpointError, match="another network"):
+            tiny_trainer(MemoryRecorder(), larger).restore(recorder.saved["last"])
+
+
+def test_run_same_seed_gives_same_weights() -> None:
+    runs = [MemoryRecorder(), MemoryRecorder(), MemoryRecorder()]
+    for recorder, seed in zip(runs, (1, 1, 2), strict=True):
+        tiny_trainer(recorder, tiny_spec(f"train.seed={seed}")).run()
+    assert same_weights(runs[0].saved["last"], runs[1].saved["last"])
+    assert not same_weights(runs[0].saved["last"], runs[2].saved["last"])
+
+
+def test_run_loss_not_finite_is_an_error() -> None:
+    trainer = tiny_trainer(MemoryRecorder())
+    # spikes stay finite whatever the weights are, so the vote is made to fail
+    forward: Callable[..., torch.Tensor] = trainer.model.forward
+    trainer.model.forward = lambda *a, **k: forward(*a, **k) * math.nan  # type: ignore[method-assign]
+    with pytest.raises(DivergedError, match=r"epoch 1, step 1,.*: sn2 has NaN in the gradient of its a"):
+        trainer.run()
+
+
+def test_learning_rate_cosine_falls_and_rises() -> None:
+    train = tiny_spec().train
+    rates = [learning_rate(train, epoch) for epoch in (0, 32, 64, 96, 128)]
+    assert rates == pytest.approx([1e-3, 5e-4, 0, 5e-4, 1e-3], abs=1e-12)
+    restarts = train.model_copy(update={"schedule": "cosine-restarts"})
+    assert learning_rate(restarts, 64) == 1e-3
+
+
+def test_evaluate_predictions_fill_the_confusion_matrix() -> None:
+    spec = tiny_spec()
+    loader = BatchLoader(ShadeSamples(), spec, CPU)
+    model = build_model(spec, CPU)
+    found = evaluate(model, pairs(loader, np.arange(24)), 2)
+    confusion = found.confusion(10)
+    assert confusion.sum() == 24
+    assert confusion.trace() / 24 == found.accuracy
+    assert confusion.sum(1)[:2].tolist() == [12, 12]
+    assert all(0 <= rate <= 1 for rate in found.firing_rate.values())
+    assert model.training
+
+
+class TestFailures:
+    def test_run_exploding_weights_name_the_layer(self) -> None:
+        with pytest.raises(DivergedError, match=r"epoch 1, step 2, .*1e\+38: conv0 has \w.* in ") as error:
+            tiny_trainer(MemoryRecorder(), tiny_spec("train.lr=1e38")).run()
+        assert "--set train.lr=1e+37" in error.value.hint
+
+    def test_run_infinite_time_constant_is_an_error(self) -> None:
+        trainer = tiny_trainer(MemoryRecorder())
+        with torch.no_grad():
+            assert trainer.model.spiking_layers()["sn1"].a is not None
+            trainer.model.spiking_layers()["sn1"].a.fill_(-1000.0)  # type: ignore[union-attr]
+        with pytest.raises(DivergedError, match="τ of layer sn1 is inf"):
+            trainer.run()
+
+    def test_run_nan_in_weight_names_the_layer(self) -> None:
+        trainer = tiny_trainer(MemoryRecorder())
+        with torch.no_grad():
+            trainer.model.layers["fc1"].weight[0, 0] = math.nan
+        with pytest.raises(DivergedError, match=r"step 1,.*: fc1 has NaN in its weight"):
+            trainer.run()
+
+    def test_run_out_of_cpu_memory_suggests_smaller_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(*_: object, **__: object) -> None:
+            torch.empty(2**60)
+
+        trainer = tiny_trainer(MemoryRecorder())
+        monkeypatch.setattr(trainer.model, "forward", fail)
+        with pytest.raises(OutOfMemoryError, match="batches of 5") as error:
+            trainer.run()
+        assert "train.batch_size=2" in error.value.hint
+
+    def test_run_one_value_per_channel_is_an_error(self) -> None:
+        spec = tiny_spec("train.batch_size=1")
+        spec = with_structure(spec, "APk28s28-c4k1s1-BN-SN-FC20-SN-FC100-SN-APk10s10")
+        with pytest.raises(RunError, match="one value per channel"):
+            tiny_trainer(MemoryRecorder(), spec).run()
+
+    @pytest.mark.parametrize("part", ["train", "validate", "test"])
+    def test_run_stopped_in_any_part_resumes(self, part: str) -> None:
+        class Stopping(MemoryRecorder):
+            def stop_signal(self) -> int | None:
+                return 15 if part in self.parts else None
+
+        recorder = Stopping()
+        with pytest.raises(Interrupted) as stopped:
+            tiny_trainer(recorder, split=SPLIT_B).run()
+        assert stopped.value.exit_code == 143
+        if part == "test":  # the model tested is the best one; the saved state stays the last one
+            uninterrupted = MemoryRecorder()
+            tiny_trainer(uninterrupted, split=SPLIT_B).run()
+            assert same_weights(recorder.saved["last"], uninterrupted.saved["last"])
+        again = tiny_trainer(MemoryRecorder(saved=recorder.saved), split=SPLIT_B)
+        again.restore(recorder.saved["last"])
+        assert again.run().accuracy == tiny_trainer(MemoryRecorder(), split=SPLIT_B).run().accuracy
+
+
+class TestUnusableStates:
+    def state(self) -> dict[str, Any]:
+        recorder = MemoryRecorder()
+        tiny_trainer(recorder, tiny_spec("train.epochs=1")).run()
+        return recorder.saved["last"]
+
+    def test_restore_of_another_experiment_is_refused(self) -> None:
+        with pytest.raises(CheckpointError, match="another experiment"):
+            tiny_trainer(MemoryRecorder()).restore({**self.state(), "digest": "0" * 64})
+
+    @pytest.mark.parametrize("missing", ["optimisation", "progress", "vitals"])
+    def test_restore_of_incomplete_state_is_refused(self, missing: str) -> None:
+        state = self.state()
+        del state[missing]
+        with pytest.raises(CheckpointError, match="no training state to resume"):
+            tiny_trainer(MemoryRecorder()).restore(state)
+
+    @pytest.mark.parametrize("model", [None, [], {"a": 1}])
+    def test_restore_without_weights_is_refused(self, model: object) -> None:
+        with pytest.raises(CheckpointError, match="no weights"):
+            tiny_trainer(MemoryRecorder()).restore({**self.state(), "model": model})
+
+
+class PlainTorchTraining:
+    """The experiment of these tests written again in plain torch, for two recipes.
+
+    c4k3s1-BN-SN-MPk4s4-FC20-SN-FC100-SN-APk10s10, batch norm per step, the first conv + BN once, no dropout.
+    """
+
+    def __init__(self, weights: dict[str, torch.Tensor], spec: ExperimentSpec) -> None:
+        self.spec = spec
+        self.buffers = {k: v.clone() for k, v in weights.items() if "running" in k}
+        learnt = {k: v.clone().requires_grad_() for k, v in weights.items() if v.is_floating_point()}
+        self.weights = {k: v for k, v in learnt.items() if "running" not in k}
+        self.adam = torch.optim.Adam(self.weights.values(), lr=spec.train.lr)
+        self.spikes: list[torch.Tensor] = []
+
+    def neurons(self, x: list[torch.Tensor], a: torch.Tensor) -> list[torch.Tensor]:
+        k, v, spikes = torch.sigmoid(a), torch.zeros_like(x[0]), []
+        for x_t in x:
+            h = v + k * (x_t - v)
+            over = h - 1.0
+            hard = (over >= 0).to(h)
+            soft = torch.atan(math.pi * over) / math.pi + 0.5
+            spike = hard.detach() + (soft - soft.detach())  # exactly 0 or 1 forward, the slope of the arctan backward
+            v = h * (1 - hard)
+            spikes.append(spike)
+        self.spikes.append(torch.stack(spikes).detach())
+        return spikes
+
+    def forward(self, images: torch.Tensor, training: bool) -> torch.Tensor:
+        w, functional = {k.removeprefix("layers."): v for k, v in self.weights.items()}, torch.nn.functional
+        x = functional.conv2d(images, w["conv0.weight"], padding=1)
+        running = (self.buffers["layers.bn0.running_mean"], self.buffers["layers.bn0.running_var"])
+        x = functional.batch_norm(x, *running, w["bn0.weight"], w["bn0.bias"], training, momentum=0.1, eps=1e-5)
+        self.spikes = []
+        steps = self.neurons([x] * self.spec.T, w["sn0.a"])
+        steps = [functional.max_pool2d(s, 4).flatten(1) @ w["fc0.weight"].T for s in steps]
+        steps = [s @ w["fc1.weight"].T for s in self.neurons(steps, w["sn1.a"])]
+        return torch.stack([s.view(len(s), 10, 10).mean(2) for s in self.neurons(steps, w["sn2.a"])])
+
+    def train(self, loader: BatchLoader, rows: np.ndarray, epoch: int) -> None:
+        rate = self.spec.train.lr * (1 + math.cos(math.pi * epoch / self.spec.train.cosine_period)) / 2
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        for batch in loader.training_batches(rows, epoch):
+            rates, target = self.forward(batch.x, True), torch.nn.functional.one_hot(batch.labels, 10)
+            per_step = ((rates - target) ** 2).mean()
+            rate_loss = ((rates.mean(0) - target) ** 2).mean()
+            self.adam.zero_grad()
+            (per_step if self.spec.recipe == "paper" else rate_loss).backward()
+            self.adam.step()
+
+    def test(self, loader: BatchLoader, batches: Iterator[Any]) -> tuple[float, list[float]]:
+        correct, seen, fired, neurons = 0, 0, [0.0] * 3, [0] * 3
+        for batch in batches:
+            with torch.no_grad():
+                votes = (self.forward(batch.x, False).sum(0) * 10).round()
+            for answer, label in zip(votes.tolist(), batch.labels.tolist(), strict=True):
+                correct += answer.index(max(answer)) == label
+                seen += 1
+            for layer, s in enumerate(self.spikes):
+                fired[layer] += s.sum().item()
+                neurons[layer] += s.numel()
+        return correct / seen, [f / n for f, n in zip(fired, neurons, strict=True)]
+
+
+@pytest.mark.parametrize("recipe", ["paper", "authors"])
+@pytest.mark.parametrize("split", [SPLIT_A, SPLIT_B], ids=["A", "B"])
+def test_run_both_recipes_equals_plain_torch(recipe: Recipe, split: Split) -> None:
+    spec = tiny_spec("train.lr=0.05", "train.cosine_period=2", "T=3", recipe=recipe)
+    spec = with_structure(spec, spec.network.structure.replace("DP-", ""))
+    recorder = MemoryRecorder()
+    loader = Float64Loader(ShadeSamples(), spec, CPU)
+    trainer = Trainer(spec, loader, split, recorder)
+    trainer.model.double()
+    reference = PlainTorchTraining({k: v.detach().clone() for k, v in trainer.model.state_dict().items()}, spec)
+    trainer.run()
+    for epoch, row in enumerate(recorder.rows):
+        reference.train(loader, split.train, epoch)
+        if row.validation_accuracy is None:
+            accuracy, fired = reference.test(loader, loader.evaluation_batches(split.test))
+            assert row.test_accuracy == accuracy
+        else:
+            shuffled = recipe == "authors"  # and augmented as in training
+            batches = (
+                loader.training_batches(split.validation, epoch)
+                if shuffled
+                else loader.evaluation_batches(split.validation)
+            )
+            accuracy, fired = reference.test(loader, batches)
+            assert row.validation_accuracy == accuracy
+        assert row.firing_rate == pytest.approx(fired, rel=1e-9)
+        assert row.tau == pytest.approx([1 + math.exp(-reference.weights[f"layers.sn{i}.a"].item()) for i in range(3)])
+    for name, weight in {**reference.weights, **reference.buffers}.items():
+        torch.testing.assert_close(recorder.saved["last"]["model"][name], weight.detach(), rtol=1e-7, atol=1e-9)
+
+
+def test_digest_changed_setting_changes_it() -> None:
+    base = tiny_spec()
+    digests = {base.digest}
+    for change in ("T=3", "neuron.tau_0=3.0", "neuron.detach_reset=false", "train.loss=mse-rate", "train.ties=latest"):
+        digests.add(tiny_spec(change).digest)
+    assert len(digests) == 6
+    assert tiny_spec("train.epochs=9", "train.seed=1").digest == base.digest
+    gesture = [
+        load_registry().experiment("gesture-plif", overrides=o).spec.digest for o in ([], ["frames.slicing=time"])
+    ]
+    assert gesture[0] != gesture[1]
+
+
+class TestGraphedSteps:
+    """Steps that a CUDA graph could record equal the others, bit for bit; on a CPU nothing is recorded."""
+
+    @pytest.mark.parametrize(
+        "settings", [(), ("train.clip_norm=0.1", "train.augmentation=flip-crop"), ("train.batch_size=4",)], ids=str
+    )
+    def test_run_with_graph_equals_run_without(self, settings: tuple[str, ...]) -> None:
+        one, other = MemoryRecorder(), MemoryRecorder()
+        tiny_trainer(one, tiny_spec(*settings)).run()
+        trainer = tiny_trainer(other, tiny_spec(*settings), graph=True)
+        calls: list[list[int]] = []
+        full_step = trainer._full_step
+
+        def watched(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            calls.append([part.data_ptr() for part in inputs])
+            return full_step(*inputs)
+
+        assert trainer._graphed_step is not None
+        trainer._graphed_step._work = watched
+        trainer.run()
+        assert [reproducible(row) for row in one.rows] == [reproducible(row) for row in other.rows]
+        assert same_weights(one.saved["last"], other.saved["last"])
+        size = trainer.spec.train.batch_size
+        assert len(calls) == 3 * (16 // size)  # smaller batches are not graphed
+        assert all(call == calls[0] for call in calls)  # the inputs are static
+
+    def test_run_with_graph_interrupted_and_resumed_equals_uninterrupted(self) -> None:
+        undisturbed, stopped, again = MemoryRecorder(), MemoryRecorder(stop_after=6), MemoryRecorder()
+        tiny_trainer(undisturbed).run()
+        with pytest.raises(Interrupted):
+            tiny_trainer(stopped, graph=True).run()
+        trainer = tiny_trainer(again, graph=True)
+        trainer.restore(stopped.saved["last"])
+        trainer.run()
+        assert same_weights(undisturbed.saved["last"], again.saved["last"])
+
+    @pytest.mark.parametrize(
+        ("device", "processes", "settings", "why"),
+        [
+            ("cpu", 1, (), "CUDA graphs need a GPU, the device is cpu"),
+            ("cuda", 2, (), "ranks exchange gradients"),
+            ("cuda", 1, ("train.accumulate=2",), "several batches"),
+            ("cuda", 1, ("train.precision=fp16",), "bf16 does not"),
+            ("cuda", 1, ("train.optimizer=sgd",), "torch's sgd cannot be captured"),
+            ("cuda", 1, ("train.precision=bf16",), None),
+        ],
+    )
+    def test_graph_unsupported_reason_by_settings(
+        self, device: str, processes: int, settings: tuple[str, ...], why: str | None
+    ) -> None:
+        found = graph_unsupported_reason(tiny_spec(*settings).train, torch.device(device), processes)
+        assert (found is None) == (why is None)
+        assert (why or "") in (found or "")
+
+    def test_optimizer_state_with_graph_restores_without(self) -> None:
+        """A checkpoint from a GPU can be resumed on a CPU."""
+        model = torch.nn.Linear(3, 2)
+        own, other = (Optimizer(model, tiny_spec().train, CPU) for _ in range(2))
+        own._capturable = True  # as on a GPU, whose Adam could not run here
+        for group in own._optimizer.param_groups:
+            group.update(capturable=True, lr=torch.tensor(1e-3))
+        own.begin_epoch(1)
+        (group,) = own._optimizer.param_groups
+        assert group["lr"].item() == pytest.approx(learning_rate(tiny_spec().train, 1))
+        saved = own.state()
+        assert saved["optimizer"]["param_groups"][0]["capturable"] is False
+        assert isinstance(saved["optimizer"]["param_groups"][0]["lr"], float)
+        other.restore(saved)
+        own.restore(other.state())
+        (group,) = own._optimizer.param_groups
+        assert group["capturable"] is True
+        assert isinstance(group["lr"], torch.Tensor)
+
+
+class TestCallback:
+    def test_run_on_epoch_false_stops_after_it_and_resumes(self) -> None:
+        uninterrupted, first, second = MemoryRecorder(), MemoryRecorder(stop_after_epoch=2), MemoryRecorder()
+        tiny_trainer(uninterrupted).run()
+        with pytest.raises(StoppedByCallback, match="after epoch 2; the state is saved") as stopped:
+            tiny_trainer(first).run()
+        assert isinstance(stopped.value, Interrupted)
+        assert stopped.value.exit_code == 0
+        assert [row.epoch for row in first.rows] == [1, 2]
+        resumed = tiny_trainer(second)
+        resumed.restore(first.saved["last"])
+        resumed.run()
+        assert [row.epoch for row in second.rows] == [3]
+        assert same_weights(uninterrupted.saved["last"], second.saved["last"])
+
+    def test_run_on_epoch_false_after_the_last_epoch_finishes(self) -> None:
+        assert len(tiny_trainer(MemoryRecorder(stop_after_epoch=3)).run().history) == 3
+
+
+def global_state() -> list[Any]:
+    """Returns what a training must not change in its process."""
+    import random
+    import signal
+
+    import numba
+
+    return [
+        torch.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state(legacy=True)[1].tolist(),  # type: ignore[index]
+        torch.get_num_threads(),
+        numba.get_num_threads(),
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cuda.matmul.fp32_precision,
+        torch.get_default_dtype(),
+    ]
+
+
+def test_run_and_restore_leave_global_state_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    before = global_state()
+    recorder = MemoryRecorder(stop_after=4)
+    with pytest.raises(Interrupted):
+        tiny_trainer(recorder).run()
+    trainer = tiny_trainer(MemoryRecorder())
+    trainer.restore(recorder.saved["last"])
+    trainer.run()
+    assert global_state() == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_build_model_any_global_seed_gives_weights_of_manual_seed() -> None:
+    spec = tiny_spec("train.seed=5")
+    torch.manual_seed(77)
+    model = build_model(spec, CPU)
+    torch.manual_seed(5)
+    expected = type(model)(spec.network, spec.neuron, model.input_shape, model.classes)
+    for name, weight in expected.state_dict().items():
+        assert torch.equal(model.state_dict()[name], weight)
