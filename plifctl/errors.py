@@ -1,22 +1,22 @@
 """Every error a user can meet, with its exit code.
 
     PlifctlError                 70  (never raised itself)
-    ├── UsageError                2  unknown name, bad value or option
+    ├── UsageError                2  unknown name, invalid value or option
     ├── RegistryError             3  a registry file is invalid
     ├── ResumeError               3  the run to resume was made with other settings
-    ├── RawDataError              4  raw data missing, foreign or incomplete
-    │   ├── MissingRawDataError   4  some or all raw files are not there
+    ├── RawDataError              4  raw data missing, of another data set, or incomplete
+    │   ├── MissingRawDataError   4  some or all raw files are missing
     │   ├── DamagedFileError      4  one raw file cannot be decoded
     │   └── ChecksumError         4  raw data differ from the published checksum
-    ├── CacheError                5  cache missing, foreign or locked
+    ├── CacheError                5  cache missing, made from something else, or locked
     │   └── CorruptCacheError     5  a cache file fails its own checks
     ├── RunError                  6  training or evaluation failed
     │   ├── DivergedError         6  the loss is not finite
     │   ├── OutOfMemoryError      6  the device ran out of memory
-    │   ├── RankError             6  a process of several that train together died or failed
+    │   ├── RankError             6  another rank of a data-parallel training died or failed
     │   └── CheckpointError       6  a checkpoint is damaged or of another network
     └── MachineError              7  disk full, no permission
-    Interrupted            130, 143  Ctrl-C or SIGTERM; no error, so that no handler of errors takes it for one
+    Interrupted            130, 143  Ctrl-C or SIGTERM; not an Exception, so that handlers of errors do not catch it
     └── StoppedByCallback         0  an on_epoch callback ended a training
 
 A message says what is wrong, where, and what was found against what was expected; ``hint`` is what to type next.
@@ -31,7 +31,7 @@ from pathlib import Path
 
 
 class PlifctlError(Exception):
-    """Base of all errors that are the world's or the user's doing, never a bug.
+    """Base of all errors with a cause outside plifctl: input, options, files or machine. Never a bug.
 
     Args:
         message: What is wrong, where, found against expected.
@@ -46,12 +46,12 @@ class PlifctlError(Exception):
 
 
 def join_problems(problems: Iterable[str]) -> str:
-    """Returns several problems as one message, a line each; those after the first are indented, as in every message."""
+    """Returns several problems as one message with a line for each; lines after the first are indented."""
     return "\n  ".join(problems)
 
 
 class UsageError(PlifctlError):
-    """An unknown name, or a value or option that cannot be."""
+    """An unknown name, or an invalid value or option."""
 
     exit_code = 2
 
@@ -63,7 +63,7 @@ class RegistryError(PlifctlError):
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, each by itself; :func:`join_problems` put them together."""
+        """The problems one by one, from a message made by :func:`join_problems`."""
         return [line.strip() for line in str(self).splitlines()]
 
 
@@ -74,19 +74,19 @@ class ResumeError(PlifctlError):
 
 
 class RawDataError(PlifctlError):
-    """Raw data are missing, foreign or incomplete."""
+    """Raw data are missing, of another data set, or incomplete."""
 
     exit_code = 4
 
 
 class MissingRawDataError(RawDataError):
-    """Some or all raw files are not there.
+    """Some or all raw files are missing.
 
     Args:
-        message: What is missing, and where it was looked for.
+        message: What is missing, and which folders were searched.
         hint: How to get it.
         parts: Which parts of the data set are missing.
-        folder: The folder that holds the other parts; None where there are none.
+        folder: The folder with the other parts; None if all parts are missing.
     """
 
     def __init__(self, message: str, *, hint: str = "", parts: Iterable[str] = (), folder: Path | None = None) -> None:
@@ -127,7 +127,7 @@ class OutOfMemoryError(RunError):
 
 
 class RankError(RunError):
-    """Another process of several that train together died, or failed; then the exit code is that of its error."""
+    """Another rank of a data-parallel training died or failed; if it failed, the exit code is that of its error."""
 
 
 class CheckpointError(RunError):
@@ -135,7 +135,7 @@ class CheckpointError(RunError):
 
 
 class MachineError(PlifctlError):
-    """The disk is full, or permission is refused."""
+    """The disk is full, or permission is denied."""
 
     exit_code = 7
 
@@ -145,8 +145,8 @@ class Interrupted(BaseException):
 
     Args:
         signum: The signal received.
-        message: How things were left.
-        hint: How to go on.
+        message: What was stopped, and what was saved.
+        hint: How to continue.
     """
 
     def __init__(self, signum: int, message: str, *, hint: str = "") -> None:
@@ -167,7 +167,7 @@ _LISTED = 60  # names in a hint: more than experiments, fewer than samples
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Returns a hint that names the nearest of ``known``, or lists them, if many only the first.
+    """Returns a hint that names the nearest of ``known``; if none is near, it lists them, at most the first 60.
 
     Example:
         >>> did_you_mean("gestur", ["gesture", "mnist"])
@@ -183,18 +183,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:
-    """Turns an operating system's refusal into a :class:`MachineError`; None when it is of another kind.
+    """Returns the :class:`MachineError` for a full disk, a size limit or a permission; None for other errors.
 
     Args:
-        error: What the operating system said; the file that it names is the one that matters.
-        path: The file or folder worked on, for errors that name none.
+        error: Error of the operating system; the file it names is preferred to ``path``.
+        path: The file or folder in use, for errors that name none.
     """
     where = error.filename or path
     place = f"{where}: " if where else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return MachineError(f"{place}no space left on the disk", hint="free some space, or choose another folder")
     if error.errno == errno.EFBIG:
-        return MachineError(f"{place}larger than files may be here", hint="choose another folder, or raise ulimit -f")
+        hint = "choose another folder, or raise ulimit -f"
+        return MachineError(f"{place}the file would exceed the size limit", hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM):
         return MachineError(f"{place}permission denied", hint="choose a folder that you may read and write")
     if error.errno == errno.EROFS:

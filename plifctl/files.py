@@ -17,14 +17,14 @@ from typing import Any
 from plifctl.errors import from_os_error
 
 STALE_AFTER_S = 600
-"""A temporary file that was not touched for so many seconds is nobody's any more."""
+"""Age in seconds from which a temporary file counts as abandoned by a killed process."""
 
-UMASK = os.umask(0)  # it can only be read by setting it: here, before there are threads
+UMASK = os.umask(0)  # can only be read by setting it; done at import, before threads start
 os.umask(UMASK)
 
 
 def make_dir(path: Path) -> Path:
-    """Creates ``path`` and its parents; raises MachineError where that is refused."""
+    """Creates ``path`` and its parents; raises MachineError if the system refuses."""
     with machine_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
@@ -32,7 +32,7 @@ def make_dir(path: Path) -> Path:
 
 @contextmanager
 def machine_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk or a refusal into a MachineError; ``path`` is named if the error names none."""
+    """Turns errors of a full disk or of permissions into MachineError, which names ``path`` if they name no file."""
     try:
         yield
     except OSError as error:
@@ -46,15 +46,15 @@ def machine_errors(path: Path) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; renames it over ``path`` if the block succeeds, else removes it.
 
-    The content is on the disk before the rename, so ``path`` is at every moment the old file or the whole new one.
-    What killed processes left beside it is removed once it is old.
+    The content is on the disk before the rename, so ``path`` is at every moment the old file or the complete new one.
+    Temporary files of killed processes are removed after :data:`STALE_AFTER_S`.
     """
     make_dir(path.parent)
     _remove_stale(path)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
-        error.filename = str(path)  # whoever cannot write there has never heard of the temporary one
+        error.filename = str(path)  # the user knows this path, not the temporary one
         with machine_errors(path):
             raise
     os.close(handle)
@@ -62,7 +62,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with machine_errors(path):
             yield temporary
-            with temporary.open("r+b") as file:  # Windows flushes no file that was opened for reading
+            with temporary.open("r+b") as file:  # Windows cannot flush a file opened for reading
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~UMASK)  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)
@@ -71,10 +71,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def reserve_bytes(path: Path, nbytes: int) -> None:
-    """Takes space on the disk, so that a file can grow to ``nbytes``; where a file system cannot, does nothing.
+    """Reserves disk space, so that a file can grow to ``nbytes``; does nothing on file systems without support.
 
     Raises:
-        OSError: There is no room.
+        OSError: There is not enough space.
     """
     if not hasattr(os, "posix_fallocate"):
         return
@@ -89,9 +89,9 @@ def reserve_bytes(path: Path, nbytes: int) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder beside ``path``; puts it in the place of ``path`` if the block succeeds, else removes it.
+    """Yields a new folder beside ``path``; replaces ``path`` by it if the block succeeds, else removes it.
 
-    An old folder is put aside before and removed afterwards: killed in between, a process has removed neither of them.
+    An existing folder is moved aside first and removed last: a process killed in between has removed neither.
     """
     path = path.resolve()
     make_dir(path.parent)
@@ -118,11 +118,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def _remove_stale(path: Path) -> None:
-    """Removes what processes that were killed left beside ``path`` while they wrote it."""
+    """Removes the temporary files of ``path`` that killed processes left behind."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with suppress(OSError):  # somebody else was faster
+        with suppress(OSError):  # another process removed it first
             if time.time() - max(part.stat().st_mtime for part in (left, *left.rglob("*"))) <= STALE_AFTER_S:
-                continue  # perhaps somebody writes it now
+                continue  # another process may be writing it
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
             else:
@@ -130,12 +130,12 @@ def _remove_stale(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces ``path`` by ``text`` (UTF-8), whole or not at all."""
+    """Replaces the content of ``path`` by ``text`` (UTF-8), atomically."""
     with atomic_write(path) as temporary:
-        # a path may hold bytes that are no UTF-8; JSON reads their escapes back
+        # a path may contain bytes that are not UTF-8; JSON can read their escapes
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, tree: Any) -> None:
-    """Replaces ``path`` by indented JSON, whole or not at all."""
+    """Replaces the content of ``path`` by indented JSON, atomically."""
     write_text(path, json.dumps(tree, indent=1, ensure_ascii=False) + "\n")

@@ -1,11 +1,11 @@
-"""Where things are: directories, and the environment variables that name them.
+"""Directories that plifctl uses, and the environment variables that set them.
 
-| variable | names |
+| variable | sets |
 |---|---|
-| PLIFCTL_RAW_DIR | the folder that holds the raw data sets |
-| PLIFCTL_CACHE_DIR | the folder of caches |
-| PLIFCTL_RUNS_DIR | the folder of runs |
-| PLIFCTL_REGISTRY | a registry folder of one's own, added to the shipped one |
+| PLIFCTL_RAW_DIR | the folder of raw data sets |
+| PLIFCTL_CACHE_DIR | the cache directory |
+| PLIFCTL_RUNS_DIR | the runs directory |
+| PLIFCTL_REGISTRY | the user's own registry folder, added to the shipped one |
 | PLIFCTL_DEVICE | the torch device |
 """
 
@@ -23,19 +23,19 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def code_version() -> str:
-    """The version of the code; of a source checkout with its commit, ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``."""
+    """Returns the version, in a source checkout with the commit: ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``."""
     if not (PACKAGE.parent / ".git").exists():
         return __version__
     command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+        described = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
-        return __version__  # no git here, or a checkout of somebody else's
-    return f"{__version__}+{said.stdout.strip()}"
+        return __version__  # git is missing, or the checkout belongs to another user
+    return f"{__version__}+{described.stdout.strip()}"
 
 
 def registry_dirs() -> list[Path]:
-    """The shipped registry, then the user's (PLIFCTL_REGISTRY) where there is one."""
+    """Returns the shipped registry folder, then the user's own (PLIFCTL_REGISTRY) if it is set."""
     installed = PACKAGE / "_registry"  # in a wheel; a source checkout has it beside the package
     shipped = installed if installed.is_dir() else PACKAGE.parent / "registry"
     own = os.environ.get("PLIFCTL_REGISTRY")
@@ -43,32 +43,33 @@ def registry_dirs() -> list[Path]:
 
 
 def cache_dir() -> Path:
-    """PLIFCTL_CACHE_DIR, else ``data_cache/`` of the current folder if it exists, else the platform's user cache."""
-    return _place("PLIFCTL_CACHE_DIR", Path("data_cache"), Path(platformdirs.user_cache_dir("plifctl")) / "data_cache")
+    """Returns PLIFCTL_CACHE_DIR, or ``data_cache/`` in the current folder if it exists, else the user cache folder."""
+    user = Path(platformdirs.user_cache_dir("plifctl"))
+    return _directory("PLIFCTL_CACHE_DIR", Path("data_cache"), user / "data_cache")
 
 
 def runs_dir() -> Path:
-    """PLIFCTL_RUNS_DIR, else ``runs/`` of the current folder if it exists, else the platform's user data."""
-    return _place("PLIFCTL_RUNS_DIR", Path("runs"), Path(platformdirs.user_data_dir("plifctl")) / "runs")
+    """Returns PLIFCTL_RUNS_DIR, or ``runs/`` in the current folder if it exists, else the user data folder."""
+    return _directory("PLIFCTL_RUNS_DIR", Path("runs"), Path(platformdirs.user_data_dir("plifctl")) / "runs")
 
 
 def survey_dir(cache_dir: Path) -> Path:
-    """Where a folder of caches keeps what was found in raw data."""
+    """Returns the folder of a cache directory in which surveys of raw data are saved."""
     return cache_dir / ".surveys"
 
 
 def raw_dir() -> Path | None:
-    """PLIFCTL_RAW_DIR, or None."""
+    """Returns PLIFCTL_RAW_DIR, or None if it is not set."""
     value = os.environ.get("PLIFCTL_RAW_DIR")
     return Path(value) if value else None
 
 
 def download_dir(cache_dir: Path, dataset: str) -> Path:
-    """Where the raw files of a data set are downloaded to unless the user named a folder; beside the caches."""
+    """Returns the folder that raw files are downloaded to by default; it is in the cache directory."""
     return cache_dir / "raw" / dataset
 
 
-def _place(variable: str, project: Path, user: Path) -> Path:
+def _directory(variable: str, project: Path, user: Path) -> Path:
     value = os.environ.get(variable)
     if value:
         return Path(value)

@@ -1,1 +1,1 @@
-"""What can be written in YAML: schema, registry, recipes."""
+"""Configuration in YAML: schemas, registry, recipes."""

@@ -1,4 +1,4 @@
-"""What all specs share: their base class, and the text and digest of a tree of values."""
+"""Base class of all specs, and the canonical text and digest of a tree of values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict
 
 
 class InconsistentValues(ValueError):
-    """Values that are valid each by itself but do not fit each other.
+    """Values that are each valid on their own but contradict each other.
 
     Args:
-        message: What does not fit.
+        message: The contradiction.
         path: Path of the value that is most likely wrong.
     """
 

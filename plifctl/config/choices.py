@@ -18,17 +18,17 @@ EntryKind = Literal["experiment", "dataset", "network"]
 # ---------------------------------------------------------------------------------------------- data sets and frames
 
 Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture", "folders"]
-"""How the raw files of a data set are named, laid out and encoded: as those of a data set that is known, or
+"""Layout of the raw files of a data set, their names and formats: that of a known data set, or
 ``folders``: a folder for each split and class, a recording of any known format for each sample."""
 
 DataKind = Literal["events", "images"]
-"""What the samples of a data set are."""
+"""Kind of the samples of a data set."""
 
 Split = Literal["train", "test"]
 """Official split of a data set."""
 
 Slicing = Literal["number", "number-remainder", "time", "duration"]
-"""Where the events of a sample are cut into frames."""
+"""Rule by which the events of a sample are cut into frames."""
 
 OutsideEvents = Literal["refuse", "drop"]
 """Events outside the sensor: an error, or left out and counted."""
@@ -54,7 +54,7 @@ NeuronKind = Literal["plif", "lif"]
 """Neurons with a learnable time constant, or with a fixed one."""
 
 TauScope = Literal["layer", "channel", "neuron"]
-"""What has a learnable time constant of its own."""
+"""Unit with its own learnable time constant."""
 
 Reset = Literal["hard", "soft"]
 """Membrane potential after a spike: set to v_reset, or lowered by v_threshold."""
@@ -100,7 +100,7 @@ Kernel = Literal["auto", "eager", "fused", "triton"]
 """Implementation of the spiking layers: the definition, one compiled pass on the CPU, or Triton on a GPU."""
 
 DataPlacement = Literal["device", "memory", "disk"]
-"""Where samples are held in training: in the memory of the device, in that of the machine, or on disk."""
+"""Place of the samples during training: memory of the device, memory of the machine, or disk."""
 
 CheckpointName = Literal["best", "last"]
 """The checkpoints of a run: that of the epoch reported, and that of the last step."""
@@ -133,7 +133,7 @@ FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
 ResultSource = Literal["ours", "authors"]
-"""Whose runs fill the tables: those of plifctl, or those imported from the authors' logs."""
+"""Source of the results in tables: runs of plifctl, or the imported logs of the authors."""
 
 TableFormat = Literal["table", "markdown", "csv", "latex"]
 """Formats of tables on the command line; ``table`` is for reading in a terminal."""

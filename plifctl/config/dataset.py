@@ -126,7 +126,7 @@ class Framing(Spec):
 
     @property
     def needs_T(self) -> bool:  # noqa: N802 - T is the field's name
-        """Whether the number of frames is to be chosen: of events, unless slices have a fixed duration."""
+        """Whether the number of frames must be chosen: for events, unless slices have a fixed duration."""
         return self.frames is not None and self.frames.slicing != "duration"
 
     @property
@@ -135,12 +135,12 @@ class Framing(Spec):
         return frame_shape(self.dataset, self.frames)
 
     def with_T(self, T: int | None) -> Framing:  # noqa: N802
-        """Returns the same with ``T`` frames where a number of frames is to be chosen, else without one."""
+        """Returns this framing with ``T`` frames if it needs T, else without a T."""
         return self.model_copy(update={"T": T if self.needs_T else None})
 
 
 def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
-    """Raises ValueError unless exactly the choices that a data set has are made."""
+    """Raises ValueError unless exactly the choices that the data set has are set."""
     choices = _CHOICES_OF_LAYOUT.get(dataset.layout, set())
     if frames is not None and frames.slicing == "duration":
         choices = choices | {"duration_us"}

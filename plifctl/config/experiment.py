@@ -124,8 +124,8 @@ class Experiment:
     def save(self, path: str | Path) -> None:
         """Writes a YAML file that ``plifctl train FILE`` and :func:`plifctl.config.registry.load_experiment` read.
 
-        The file states every value, so that its digest stays the same whatever becomes of the registry; data sets are
-        named. Values among the overrides are marked.
+        The file states every value, so that later changes of the registry leave its digest the same; only data sets are
+        referred to by name. Overridden values are marked.
 
         Raises:
             UsageError: The file exists.

@@ -1,4 +1,4 @@
-"""What digests and cache keys are computed from, whatever fields and words have changed since 0.1.0.
+"""The input of digests and cache keys, independent of fields and words that changed since 0.1.0.
 
 Fields: :func:`hashed_fields` leaves out those added after 0.1.0 where they have their defaults.
 
@@ -152,8 +152,8 @@ def hashed_words(tree: Mapping[str, Any]) -> dict[str, Any]:
 def hashed_fields(spec: Spec, section: str = "") -> dict[str, Any]:
     """Returns the fields of a spec that decide numbers, as JSON values.
 
-    A field that did not exist in 0.1.0 is left out where it has its default: it changes nothing for what was hashed
-    before it existed. No list is to be kept for that; a new field needs a default that means "as before".
+    A field that did not exist in 0.1.0 is left out if it has its default, so that older digests stay valid. This needs
+    no list of fields, but the default of a new field must mean "as before".
 
     Args:
         spec: An experiment, or a section of one.
@@ -178,7 +178,7 @@ def hashed_fields(spec: Spec, section: str = "") -> dict[str, Any]:
 
 @cache
 def warn_old_words() -> None:
-    """Warns, once in a process, that a text typed or written by the user has the words of 0.1.0."""
+    """Warns, once per process, that the user's input has words of 0.1.0."""
     _log.warning(
         "old spelling: the recipe published is called authors now, the block published: reported:, "
         "the folder published/ tables/; the old words are still read"

@@ -41,7 +41,7 @@ class NeuronSpec(Spec):
         kind: ``plif`` learns its time constant, ``lif`` has a fixed one.
         tau_0: Initial value of a learnable time constant, in time steps; None for ``lif``.
         tau: Fixed time constant, in time steps; None for ``plif``.
-        tau_per: What has a learnable time constant of its own: each ``layer`` (the paper's), each ``channel`` (feature
+        tau_per: Unit with its own learnable time constant: each ``layer`` (the paper's), each ``channel`` (feature
             of a fully connected layer), or each ``neuron``.
         v_threshold: Firing threshold.
         learn_threshold: Learn the threshold of each layer, from v_threshold on.
@@ -76,7 +76,7 @@ class NeuronSpec(Spec):
         if self.kind == "lif" and self.tau_per != "layer":
             raise ValueError(f"tau_per {self.tau_per}: a fixed τ is the same for all neurons; kind plif learns several")
         if self.v_reset >= self.v_threshold:
-            raise ValueError(f"v_reset ({self.v_reset}) must lie below v_threshold ({self.v_threshold})")
+            raise ValueError(f"v_reset ({self.v_reset}) must be below v_threshold ({self.v_threshold})")
         return self
 
     @property

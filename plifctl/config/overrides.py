@@ -1,6 +1,6 @@
-"""Values changed beside the registry: ``--set key=value`` on the command line, a mapping in Python.
+"""Overrides of registry values: ``--set key=value`` on the command line, a mapping in Python.
 
-Both are kept as texts ``key=value``, so that a run, its record and the command that repeats it all say the same. A
+Both are kept as texts ``key=value``, the same in a run, its record and the command that repeats it. A
 text is read by the type of its key: a text field such as ``network.structure`` takes it as it is, everything else is
 read as a YAML value.
 """
@@ -20,7 +20,7 @@ Overrides = Sequence[str] | Mapping[str, Any]
 """Texts ``key=value``, or a mapping from dotted keys (or nested mappings) to values."""
 
 _NOT_SETTABLE = ("name", "title", "recipe", "reported", "dataset")
-"""Descriptions, and what is more than a value."""
+"""Descriptions, and fields with more than one value."""
 
 _NO_MODIFICATION = ("train.seed", "train.epochs")
 
@@ -86,7 +86,7 @@ def _to_python(value: Any) -> Any:
 
 
 def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | None = None) -> Branch:
-    """Returns ``train.lr=0.01`` as a tree whose values stand at ``--set train.lr=0.01``.
+    """Returns ``train.lr=0.01`` as a tree whose values have the position ``--set train.lr=0.01``.
 
     Args:
         text: The override.

@@ -21,7 +21,7 @@ CHECK_HINT = "plifctl check lists the problems of all files"
 
 
 class _ItemKind(NamedTuple):
-    """What the items of a list are, which are told apart by their names."""
+    """Kind of the items of a list, each of which has a ``name``."""
 
     noun: str
     specs: Mapping[str, type[Spec]]
@@ -72,7 +72,7 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
             article = "an" if item.noun[0] in "aeiou" else "a"
             text = f"{key}: found {found}, expected {article} {item.noun}, e.g. {item.example}"
         case "missing":
-            text = f"{key} is missing; it has no default, it must be stated"
+            text = f"{key} is missing; it has no default, so state it"
         case "value_error":
             error = details["ctx"]["error"]
             text = f"{key + ': ' if key else ''}{error}"
@@ -87,7 +87,7 @@ def _origin_of_conflict(tree: Branch, key: str, origin: Origin, error: Exception
     """Returns the value to name where several contradict each other: the last one set, of this section if any."""
     if isinstance(error, InconsistentValues):
         origin = tree.origin_of(error.path)
-    if isinstance(found, str):  # a single value is wrong by itself
+    if isinstance(found, str):  # a single invalid value
         return origin
     overridden = {path: leaf.origin for path, leaf in tree.leaves().items() if leaf.origin.source.startswith("--set")}
     here = [place for path, place in overridden.items() if path.startswith(key)]

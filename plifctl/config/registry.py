@@ -1,7 +1,7 @@
-"""The registry: YAML files become specs, every value with the place where it was written.
+"""The registry: reads YAML files into specs, and keeps the position of every value.
 
-Layers of an experiment, later wins: data set, network, ``_common.yaml``, the experiments file, the variant (each with
-its part of the recipe on top), a file of the user's own, ``--set``.
+Layers of an experiment, in which later ones override earlier ones: data set, network, ``_common.yaml``, the experiments
+file, the variant (each followed by its values for the recipe), a file of the user's own, ``--set``.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FILE_KEYS = {*ExperimentSpec.model_fields, *_REGISTRY_KEYS} - {"name", "recipe"
 
 @dataclass(frozen=True)
 class _Entry:
-    """One named thing: its mapping, and of an experiment the layers below it."""
+    """One named entry: its mapping, and for an experiment the layers below it."""
 
     tree: Branch
     below: tuple[Branch, ...] = ()
@@ -112,9 +112,9 @@ class Registry:
     def read_experiment(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
         """Returns the experiment of a YAML file, as :meth:`Experiment.save` writes one.
 
-        The file has the keys of ``plifctl show``, nested. It states every value, or says ``like: NAME`` and only what
-        differs from that experiment of the registry. With the name of an experiment of the registry, whatever differs
-        from it is an override; with a name of its own it is another experiment.
+        The file has the keys of ``plifctl show``, nested. It states every value, or ``like: NAME`` and the values that
+        differ from that experiment of the registry. If it has the name of an experiment of the registry, each
+        difference is an override; with a name of its own it is another experiment.
 
         Args:
             path: The file.
@@ -134,7 +134,7 @@ class Registry:
             raise RegistryError(f"{tree['recipe'].origin}: unknown recipe {recipe}; {did_you_mean(recipe, RECIPES)}")
         like, name = tree.text("like"), tree.text("name") or tree.text("like")
         if name is None:
-            raise RegistryError(f"{path}: name is missing: of the experiment, or like: NAME of one in the registry")
+            raise RegistryError(f"{path}: name is missing: state name: NAME, or like: NAME of a registered experiment")
         if problem := _name_problem(name):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
@@ -238,14 +238,14 @@ class Registry:
                 if isinstance(variant, Branch):
                     for key in ("name", "recipe", "extends", "variants"):
                         if key in variant:
-                            yield f"{variant[key].origin}: {name}: {key} cannot stand in a variant"
+                            yield f"{variant[key].origin}: {name}: {key} is not allowed in a variant"
                     yield from _unknown_recipes(variant)
                     yield name, _Entry(variant, below)
                 else:
                     yield f"{variant.origin}: {name}: not a mapping"
 
     def _trees(self, kind: str) -> Iterator[Branch | str]:
-        """Every file of a kind, or what is wrong with it; ``_common.yaml`` comes first."""
+        """Yields every file of a kind, or its problem; ``_common.yaml`` comes first."""
         for folder in self.folders:
             if not folder.is_dir():
                 yield f"{folder}: no such registry folder"
@@ -272,7 +272,7 @@ class Registry:
         return [layer.without(*_REGISTRY_KEYS) for layer in layers]
 
     def _assemble(self, layers: Sequence[Branch], recipe: Recipe, overrides: tuple[str, ...]) -> Experiment:
-        """Returns the experiment of some layers: the data set and the network that they name lie below them."""
+        """Returns the experiment of some layers, merged over the data set and the network that they name."""
         changes = [parse_override(text, ExperimentSpec) for text in overrides]
         renamed = [change for change in changes if isinstance(change.get("network"), Leaf)]
         own = merge_layers(*map(_network_as_mapping, layers))
@@ -304,7 +304,7 @@ class Registry:
         return Experiment(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, overrides)
 
     def _differences(self, experiment: Experiment, path: Path) -> tuple[str, ...]:
-        """Returns what makes the registry's experiment of that name the one given, as overrides."""
+        """Returns the differences from the registry's experiment of the same name, as overrides."""
         spec = experiment.spec
         usual = self.experiment(spec.name, recipe=spec.recipe).spec
         first: dict[str, str] = {}
@@ -322,7 +322,7 @@ class Registry:
         if same is None or same.digest != spec.digest:
             raise RegistryError(
                 f"{path}: differs from the experiment {spec.name} of the registry by more than --set can change",
-                hint="give it a name of its own: name: NAME",
+                hint="give it another name: name: NAME",
             )
         return texts
 
@@ -457,7 +457,7 @@ def _known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Returns the error of a name that no registry folder has; where none is near, its folder may not be named."""
+    """Returns the error for an unknown name; if no name is similar, the hint mentions PLIFCTL_REGISTRY."""
     hint = did_you_mean(name, known)
     own = "\none of your own: export PLIFCTL_REGISTRY=FOLDER" if hint.startswith("known: ") else ""
     return UsageError(f"unknown {kind} {name!r}", hint=hint + own)

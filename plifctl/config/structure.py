@@ -3,13 +3,13 @@
     structure := item ("-" item)*
     item      := "{" structure "}*" count | layer
     layer     := c<channels>k<kernel>s<stride>   convolution, padded by kernel // 2, without bias
-               | c<channels>k<kernel>s<stride>b  the same with a bias, as folding a batch norm into it leaves it
+               | c<channels>k<kernel>s<stride>b  the same with a bias, as after folding a batch norm into it
                | BN | SN | DP                    batch norm, spiking neurons, dropout
                | MPk<kernel>s<stride>            max pooling
                | APk<kernel>s<stride>            average pooling; the last layer, after SN: the vote
                | FC<features>                    fully connected
 
-SN stands where the table prints PLIF: the experiment says which neuron it is.
+SN replaces the PLIF of the table: the experiment defines the neuron.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def _check_order(layers: list[Layer]) -> None:
     for layer in layers:
         flat = flat or isinstance(layer, Linear)
         if flat and (isinstance(layer, Conv | Pool) or layer == _PLAIN["BN"]):
-            raise ValueError(f"{notation(layer)} stands after a fully connected layer, where there is no image")
+            raise ValueError(f"{notation(layer)} follows a fully connected layer, whose output is no image")
     if not flat:
         raise ValueError("a network needs at least one FC layer")
 
@@ -232,6 +232,6 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
             case _:
                 pass
         if min(shape) < 1:
-            raise ValueError(f"{notation(layer)} leaves nothing of its input of shape {list(before)}")
+            raise ValueError(f"{notation(layer)} has no output for an input of shape {list(before)}")
         shapes.append(shape)
     return shapes

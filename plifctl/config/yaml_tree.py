@@ -1,4 +1,4 @@
-"""YAML read into trees that know where each value stands, and written so that it reads back the same.
+"""YAML read into trees that keep the position of each value, and written so that it reads back the same.
 
 Narrower than YAML 1.1: only ``true`` and ``false`` are booleans (``no`` is text), ``1e-3`` is a number, a key given
 twice is an error, and there are no aliases, anchors or tags.
@@ -58,7 +58,7 @@ class Branch(dict[str, "Leaf | Branch"]):
         return Branch(self.origin, {key: value for key, value in self.items() if key not in keys})
 
     def branch(self, *keys: str) -> Branch:
-        """Returns the mapping at ``keys``; an empty one where there is none."""
+        """Returns the mapping at ``keys``, empty if there is none."""
         at: Leaf | Branch = self
         for key in keys:
             at = at.get(key, Branch(at.origin)) if isinstance(at, Branch) else Branch(at.origin)
@@ -70,7 +70,7 @@ class Branch(dict[str, "Leaf | Branch"]):
         return leaf.value if isinstance(leaf, Leaf) and isinstance(leaf.value, str) else None
 
     def plain(self) -> dict[str, Any]:
-        """Returns the values alone."""
+        """Returns the values without their positions."""
         return {key: value.plain() if isinstance(value, Branch) else value.value for key, value in self.items()}
 
     def leaves(self, prefix: str = "") -> dict[str, Leaf]:
@@ -220,7 +220,7 @@ def format_yaml(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
 
     Args:
         values: Numbers, texts, booleans, None, and lists and mappings of them.
-        comments: What stands behind a value, by dotted path.
+        comments: Comment after a value, by dotted path.
 
     Example:
         >>> print(format_yaml({"T": 8, "train.lr": 0.1, "train.betas": [0.9, 0.99]}, {"T": "changed"}), end="")

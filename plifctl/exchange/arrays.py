@@ -1,20 +1,20 @@
-"""Models for other programs: one file with the weights and all that is needed to use them, and nothing of the training.
+"""Models for other programs: one file with the weights and everything needed to use them, without training state.
 
 | ending | read by | weights |
 |---|---|---|
 | .pt | ``torch.load(…, weights_only=True)``, ``plifctl eval`` | ``file["model"]``, a state dict |
-| .npz | ``numpy.load``, without pickle | an array each, named as in the state dict |
+| .npz | ``numpy.load``, without pickle | one array each, named as in the state dict |
 
-Beside the weights, both hold:
+Both also contain:
 
-| key | is |
+| key | value |
 |---|---|
-| spec | the resolved experiment as JSON; its network is the one that the weights are of |
-| digest, cache | of the experiment and of the content of the cache that it was trained on, hexadecimal |
+| spec | the resolved experiment as JSON; its network is that of the weights, folded or not |
+| digest, cache | digests of the experiment and of the content of the cache it was trained on, hexadecimal |
 | classes | the names of the classes, in the order of the outputs |
-| input_shape, T | ``(C, H, W)`` of a frame or image; time steps |
-| mean, std | what images in units of 0…1 are normalised by, one a channel; empty where inputs are fed as they are |
-| plifctl | the version that wrote it |
+| input_shape, T | ``(C, H, W)`` of a frame or image; number of time steps |
+| mean, std | normalisation of images in units of 0…1, one value per channel; empty if inputs are used as they are |
+| plifctl | the version that wrote the file |
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ ENDINGS = (".pt", ".npz")
 
 
 def check_destination(path: Path) -> None:
-    """Refuses a file that could not be written, before anything is loaded.
+    """Checks that a file can be exported, before anything is loaded.
 
     Raises:
-        UsageError: Its ending is not known, or something is there: an export replaces nothing.
+        UsageError: Its ending is unknown, or it exists: an export replaces no file.
     """
     if path.suffix not in ENDINGS:
         raise UsageError(
-            f"{path}: the ending decides the format, and {path.suffix or 'none'} is not known",
+            f"{path}: unknown ending {path.suffix or '(none)'}; the ending decides the format",
             hint=did_you_mean(path.suffix, ENDINGS),
         )
     with files.machine_errors(path):
         if not path.exists():
             return
     raise UsageError(
-        f"{path}: is there already; an export makes a new file",
+        f"{path}: exists already",
         hint=f"export to another file, or remove it: rm {shlex.quote(str(path))}",
     )
 
 
 def write_model(path: Path, model: SpikingNetwork, spec: ExperimentSpec, *, digest: str, cache: str) -> None:
-    """Writes a model, whole or not at all.
+    """Writes a model atomically.
 
     Args:
-        path: Ends in one of ``ENDINGS``; must not be there.
+        path: The file; ends in one of :data:`ENDINGS`, must not exist.
         model: The network, on any device.
         spec: The experiment it was trained by; its network may have been folded since.
-        digest: Of the experiment as it was trained.
+        digest: Digest of the experiment as it was trained.
         cache: Digest of the content of the cache that it was trained on.
 
     Raises:
-        UsageError: Another ending, or the file is there.
-        MachineError: It cannot be written.
+        UsageError: Another ending, or the file exists.
+        MachineError: The file cannot be written.
     """
     check_destination(path)
     weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
@@ -83,12 +83,12 @@ def write_model(path: Path, model: SpikingNetwork, spec: ExperimentSpec, *, dige
         "std": list(dataset.std or ()) if normalised else [],
         "plifctl": paths.code_version(),
     }
-    whole = io.BytesIO()  # the libraries' own writing of files has no good word for a full disk
+    content = io.BytesIO()  # errors of the libraries' own file writing do not name a full disk
     if path.suffix == ".pt":
-        torch.save({"model": weights, **about}, whole)
+        torch.save({"model": weights, **about}, content)
     else:
         arrays = {name: weight.numpy() for name, weight in weights.items()}
-        np.savez(whole, allow_pickle=False, **arrays, **{key: np.asarray(value) for key, value in about.items()})
+        np.savez(content, allow_pickle=False, **arrays, **{key: np.asarray(value) for key, value in about.items()})
     with files.atomic_write(path) as temporary:
-        temporary.write_bytes(whole.getbuffer())
-        check_destination(path)  # what came there meanwhile is not ours to replace
+        temporary.write_bytes(content.getbuffer())
+        check_destination(path)  # another process may have created the file in the meantime

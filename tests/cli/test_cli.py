@@ -249,7 +249,7 @@ class TestBadInput:
         arguments = ["prepare", "synthetic-gesture", "--T", "4", "--raw", str(gestures)]
         said = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=100)
         assert said.returncode == 7, said.stderr
-        assert "larger than files may be here" in said.stderr
+        assert "the file would exceed the size limit" in said.stderr
         assert not list((places / "data_cache").rglob("*.h5")) + list((places / "data_cache").rglob("*.partial"))
         said = subprocess.run(
             [sys.executable, "-m", "plifctl", *arguments], capture_output=True, text=True, timeout=100

@@ -245,7 +245,7 @@ class TestOwnFolder:
     def test_key_that_has_no_effect_is_a_problem(self, tmp_path: Path, text: str) -> None:
         (problem, *_) = own(tmp_path, **{"experiments/mine": text}).check()
         assert "mine.yaml:" in problem
-        assert "unknown recipe" in problem or "cannot stand in a variant" in problem
+        assert "unknown recipe" in problem or "is not allowed in a variant" in problem
 
     def test_unknown_recipe_of_a_data_set_is_a_problem(self, tmp_path: Path) -> None:
         text = MNIST_LIKE + "recipes: {papre: {frames: {slicing: number}}}\n"
