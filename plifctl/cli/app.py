@@ -47,9 +47,7 @@ for module in (prepare, cache, train, *_REPORTING, synthesize):
 @app.callback()
 def _options(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results, warnings and errors only.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Show where an error was raised.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show where an error was raised.")] = False,
     _version: Annotated[
         bool,
         typer.Option(
@@ -75,7 +73,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """Suppresses a signal's exception that was raised during clean-up: it is raised again later (console.stop)."""
+    """Hides the exception of a signal that arrived during clean-up; it is raised again later (console.stop)."""
     if not isinstance(lost.exc_value, Interrupted):
         sys.__unraisablehook__(lost)
 

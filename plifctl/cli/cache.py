@@ -1,4 +1,4 @@
-"""plifctl cache: looks after caches."""
+"""plifctl cache: lists, verifies, compares, exports and removes caches."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
 
 
 def _choices(frames: Mapping[str, Any]) -> str:
-    """Returns the choices of a framing that the name of its cache does not show."""
+    """Returns the choices of a framing that are not part of the cache's name."""
     from plifctl.config.identity import current_word
 
     in_name = ("slicing", "duration_us", "transforms")

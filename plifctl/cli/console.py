@@ -32,10 +32,10 @@ _DRAW_SECONDS = 0.25
 _NUMBER = re.compile(r"[-+]?[\d.,]*")  # an empty cell among numbers is one
 
 _CONTROL_CHARS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What a terminal interprets rather than shows: control characters, changes of direction; and bytes outside UTF-8."""
+"""Characters that a terminal would interpret (control characters, text direction), and bytes outside UTF-8."""
 
 _FOREIGN_LINE = re.compile(r"\n(?!  )")
-"""A line break from elsewhere in a message: our own continuation lines are indented, this could pass for a message."""
+"""A line break that is not ours: our continuation lines are indented, any other line could pass for a message."""
 
 _err = Console(stderr=True, highlight=False)
 _quiet = _verbose = _json = _emitted = False
@@ -44,7 +44,7 @@ _stopped: Interrupted | None = None
 
 
 def _printable(text: str) -> str:
-    """Returns a text with control characters escaped: file names and YAML can hold any."""
+    """Returns a text with control characters escaped: file names and YAML can contain any."""
     return _CONTROL_CHARS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
@@ -62,12 +62,12 @@ def _write(text: str) -> None:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
         sys.exit(0)
 
 
 def emit_verdict(name: str, problems: Sequence[str]) -> None:
-    """Writes whether something that was verified is intact, and every problem if it is not."""
+    """Writes ``NAME: ok``, or ``NAME: DAMAGED`` with every problem."""
     emit(f"{name}: {'DAMAGED' if problems else 'ok'}")
     for problem in problems:
         emit(f"  {problem}")
@@ -80,7 +80,7 @@ def emit_json(tree: Any) -> None:
 
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-    """Writes a table to stdout, as wide as the terminal or, elsewhere, as it needs; numbers are right-aligned."""
+    """Writes a table to stdout, as wide as the terminal, elsewhere as wide as needed; numbers are right-aligned."""
     table = Table(title=_shown(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
         numbers = all(_NUMBER.fullmatch(str(row[index])) for row in rows)
@@ -102,7 +102,7 @@ def _drawn(table: Table, width: int) -> str:
 
 
 def terminal_width() -> int | None:
-    """Returns the width of the terminal in columns; None where stdout is no terminal."""
+    """Returns the width of the terminal in columns; None if stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
@@ -130,7 +130,7 @@ def fail(error: PlifctlError | Interrupted) -> None:
 
 
 def _shown(text: str) -> str:
-    """Returns a text that rich shows as it is."""
+    """Returns a text that rich prints verbatim."""
     return escape(_printable(text))
 
 
@@ -149,7 +149,7 @@ class Bar:
         self._first: int | None = None
 
     def update(self, done: int, total: int, *, title: str | None = None, detail: str = "") -> None:
-        """Reports that ``done`` of ``total`` units are done; ``title`` names the present part of the task.
+        """Reports that ``done`` of ``total`` units are done; ``title`` names the current part of the task.
 
         Raises:
             Interrupted: A signal arrived whose exception was lost: Python drops exceptions raised during clean-up.
@@ -159,7 +159,7 @@ class Bar:
         if title is not None and title != self.title:
             self.title, self._started, self._first = title, now, None
         if self._first is None:
-            self._first = done  # what a resumed task did before does not count for its speed
+            self._first = done  # work done before a resume does not count for the speed
         rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
         text = f"{rate:,.1f} {self.unit}/s {detail}".rstrip()
         if self._progress is not None:
@@ -191,13 +191,13 @@ def bar(title: str, unit: str) -> Iterator[Bar]:
 
 
 def can_draw() -> bool:
-    """Returns whether stderr is a terminal whose lines can be redrawn, and messages are wanted."""
+    """Returns whether stderr is a terminal whose lines can be redrawn, and messages are not suppressed."""
     return _err.is_terminal and not _err.is_dumb_terminal and not _quiet
 
 
 @contextmanager
 def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
-    """Shows a renderable at the foot of the terminal while the block runs, and leaves it there.
+    """Shows a renderable at the bottom of the terminal while the block runs, and leaves it there.
 
     Yields a function that redraws it, at most a few times a second however often it is called.
     """
@@ -210,7 +210,7 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
             drawn = time.monotonic()
             lively.refresh()
 
-    # no thread of its own: it would draw in the middle of an update, and take time from the training
+    # no thread of its own: it would draw in the middle of an update, and slow down the training
     with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as lively:
         yield draw
 
@@ -240,27 +240,27 @@ class _Handler(logging.Handler):
 
 
 def stop(error: Interrupted) -> NoReturn:
-    """Raises the error now; and at the next progress update, should it get lost."""
+    """Raises the error now, and again at the next progress update in case it is lost."""
     global _stopped
     _stopped = error
     raise error
 
 
 def start(*, json_wanted: bool) -> None:
-    """Starts a command: shows what the library logs, and remembers whether errors are wanted as JSON."""
+    """Starts a command: shows the log messages of the library, and sets whether errors are also written as JSON."""
     global _json, _emitted, _stopped
     _json, _emitted, _stopped = json_wanted, False, None
     mute(False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without τ is no reason to fail
+            stream.reconfigure(errors="replace")  # a terminal whose encoding lacks τ must not cause an error
     log = logging.getLogger("plifctl")
     log.handlers = [_Handler()]
     log.setLevel(logging.INFO)
 
 
 def mute(wanted: bool = True) -> None:
-    """Writes nothing any more, errors included: of several ranks only the first one reports."""
+    """Suppresses all output, errors included: only the first of several ranks reports."""
     global _muted
     _muted = _err.quiet = wanted
 

@@ -18,7 +18,7 @@ class TrainingDisplay(Protocol):
     """Shows the steps and epochs of a training."""
 
     def step(self, progress: StepProgress) -> None:
-        """Shows the present step."""
+        """Shows the current step."""
 
     def epoch(self, row: dict[str, Any]) -> None:
         """Shows a finished epoch, a row of ``metrics.jsonl``."""

@@ -1,4 +1,4 @@
-"""plifctl eval: what a trained network does on the test set."""
+"""plifctl eval: tests a trained network."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def evaluate(
         typer.Option("--record-spikes", min=1, help="Record the spikes of N test samples, spread over the classes."),
     ] = None,
     sample: Annotated[
-        list[str] | None, typer.Option("--sample", help="Record the spikes of this sample, by its id; repeatable.")
+        list[str] | None, typer.Option("--sample", help="Record the spikes of this sample (id); can be repeated.")
     ] = None,
     record_layers: Annotated[RecordedLayers, typer.Option("--record-layers", help="Layers to record.")] = ("first"),
     device: options.DeviceOption = None,
     data_in: Annotated[
         DataPlacement,
-        typer.Option("--data-in", help="Where samples are held; each is needed once, hence on disk by default."),
+        typer.Option("--data-in", help="Where samples are held; each is read once, so the default is disk."),
     ] = "disk",
     cache_dir: options.CacheDirOption = None,
     runs_dir: options.RunsDirOption = None,
@@ -139,7 +139,7 @@ def _print_operations(tree: dict[str, Any]) -> None:
     )
     used, dense = tree["energy_estimate_joule"], tree["dense_energy_estimate_joule"]
     console.emit(
-        f"energy, an estimate: {1e6 * used:.3g} µJ a sample; if all products were calculated {1e6 * dense:.3g} µJ"
+        f"energy, an estimate: {1e6 * used:.3g} µJ a sample; if every product were computed {1e6 * dense:.3g} µJ"
     )
     console.emit(f"assumed: {tree['assumptions']}")
 
@@ -149,5 +149,5 @@ def _count(value: float) -> str:
 
 
 def _blank(confusion: list[list[int]]) -> list[list[object]]:
-    """Zeros shown as dots, so that the mistakes stand out."""
+    """Returns dots for zeros, so that errors are easy to see."""
     return [["·" if count == 0 else count for count in row] for row in confusion]

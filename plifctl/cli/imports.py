@@ -16,11 +16,9 @@ def import_runs(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of logs; its subfolders are read as well.")],
     tag: Annotated[
         list[str] | None,
-        typer.Option(
-            "--tag", metavar="SERIES=TAG", help="Tag of a series that is not found by its usual tags; can be repeated."
-        ),
+        typer.Option("--tag", metavar="SERIES=TAG", help="Tag of a series with an unusual name; can be repeated."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the imported run, of one run only.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the imported run; for a single run only.")] = None,
     dry_run: options.DryRunOption = False,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,

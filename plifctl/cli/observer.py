@@ -1,4 +1,4 @@
-"""What a terminal shows of a training, and the signals that stop it."""
+"""Shows a training on the terminal, and handles the signals that stop it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from plifctl.runs import Run, StepProgress
 
 
 class TerminalObserver(TrainObserver):
-    """Shows a training on the terminal; Ctrl-C and SIGTERM stop it after the present step."""
+    """Shows a training on the terminal; Ctrl-C and SIGTERM stop it after the current step."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
         self._display: TrainingDisplay | None = None
 
     def on_rank(self, rank: int) -> None:
-        console.mute(rank > 0)  # of several processes the first one speaks
+        console.mute(rank > 0)  # only the first rank writes messages
 
     def on_rank_failure(self, *, reported: bool) -> None:
         console.mute(reported)
@@ -31,7 +31,7 @@ class TerminalObserver(TrainObserver):
     def training(self) -> Iterator[None]:
         """The first signal asks the training to stop; the second one stops it at once."""
 
-        def ask(signum: int, frame: object) -> None:
+        def request_stop(signum: int, frame: object) -> None:
             self._signum = signum
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -40,7 +40,7 @@ class TerminalObserver(TrainObserver):
         previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             for number in previous:
-                signal.signal(number, ask)
+                signal.signal(number, request_stop)
             yield
         finally:
             for number, handler in previous.items():

@@ -157,7 +157,7 @@ def replaced(option: str, by: str) -> Any:
 
 
 def raw_source(raw: Path | None, *, no_checksum: bool, no_download: bool, workers: int = DEFAULT_WORKERS) -> RawSource:
-    """Returns where raw data are read from, as the options say."""
+    """Returns the source of raw data that the options describe."""
     return RawSource(raw, verify=not no_checksum, download=not no_download, workers=workers)
 
 
@@ -168,9 +168,7 @@ def existing_cache_dir(given: Path | None) -> Path:
         UsageError: The given one does not exist.
     """
     if given is not None and given != Path(os.environ.get("PLIFCTL_CACHE_DIR", "")) and not given.is_dir():
-        raise UsageError(
-            f"{given}: no such cache directory", hint="--cache-dir takes the directory that holds the caches"
-        )
+        raise UsageError(f"{given}: no such cache directory", hint="--cache-dir takes an existing cache directory")
     return given or paths.cache_dir()
 
 
@@ -181,5 +179,5 @@ def existing_runs_dir(given: Path | None) -> Path:
         UsageError: The given one does not exist.
     """
     if given is not None and given != Path(os.environ.get("PLIFCTL_RUNS_DIR", "")) and not given.is_dir():
-        raise UsageError(f"{given}: no such runs directory", hint="--runs-dir takes the directory of the runs")
+        raise UsageError(f"{given}: no such runs directory", hint="--runs-dir takes an existing runs directory")
     return given or paths.runs_dir()

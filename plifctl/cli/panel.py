@@ -66,7 +66,7 @@ class Panel:
         rows: Rows of ``metrics.jsonl`` so far.
 
     Attributes:
-        progress: Present step; None between epochs.
+        progress: Current step; None between epochs.
     """
 
     def __init__(self, title: str, run: str, epochs: int, batch_size: int, rows: Sequence[dict[str, Any]]) -> None:
@@ -79,7 +79,7 @@ class Panel:
         parts: list[RenderableType] = [_line(f"{self.title}  {self.run}", "bold"), *self._now(width)]
         if self.rows:
             layers = self._layers(width, most=max(3, height - 10))
-            room = height - len(parts) - layers.row_count - 6  # heads, blank lines, best, and the shell's line
+            room = height - len(parts) - layers.row_count - 6  # headings, blank lines, best, and the line of the shell
             parts += ["", layers, "", self._epochs(max(1, min(5, room)))]
             parts += [_line(f"best: {self._best()}", "bold")]
         yield Group(*parts)
@@ -100,7 +100,7 @@ class Panel:
         return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
 
     def _left(self, progress: StepProgress) -> dict[str, float]:
-        """Seconds left of epoch and run: by the duration of earlier epochs, in the first one by the speed of steps."""
+        """Returns the seconds left of epoch and run, by earlier epochs, or in the first one by the speed of steps."""
         if progress.rate <= 0:
             return {}
         part = (progress.steps - progress.step) / progress.rate

@@ -22,7 +22,7 @@ _COLUMNS = ("run", "status", "A/B", "best %", "epoch", "age", "recipe")
 
 
 class _ListsByDefault(TyperGroup):
-    """``plifctl runs`` is ``plifctl runs ls``, with or without options."""
+    """Makes ``plifctl runs`` an alias of ``plifctl runs ls``, also with options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = bool(args) and (args[0] in ctx.help_option_names or not args[0].startswith("-"))
@@ -77,7 +77,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
 
 
 def fit_columns(rows: list[list[str]], width: int | None) -> tuple[Sequence[str], list[list[str]]]:
-    """Returns columns and rows that fit a terminal: without the recipe, with shorter unique names, without the age."""
+    """Returns columns and rows that fit a terminal; drops the recipe, shortens names (still unique), drops the age."""
     columns = list(_COLUMNS)
 
     def fits() -> bool:
@@ -252,7 +252,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
 
 
 def _thin_out(epochs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """About as many epochs as fit on a screen, of those that all runs have and of all."""
+    """Returns about a screenful of epochs, from those that all runs have and from all."""
     shared = [row for row in epochs if None not in row["accuracy"]]
     kept = {row["epoch"] for rows in (shared, epochs) if rows for row in (*rows[:: _stride(rows)], rows[-1])}
     return [row for row in epochs if row["epoch"] in kept]
@@ -267,8 +267,8 @@ def verify(
 ) -> None:
     """Verify every file of finished runs: all runs, or those named.
 
-    Reads all files and compares them with the run's manifest; of imported runs, their checksum. Exit code 1 if a file
-    is damaged or missing.
+    Reads all files and compares them with the run's manifest; for imported runs, verifies their checksum. Exit code 1
+    if a file is damaged or missing.
 
     Example: plifctl runs verify last
     """

@@ -1,4 +1,4 @@
-"""plifctl show: an experiment, data set or network with every value, and where each is written."""
+"""plifctl show: every value of an experiment, data set or network, and its origin."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _find_experiment(
 def _find_entry(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the values of an entry, and of an experiment where each is written."""
+    """Returns the values of an entry, and for an experiment the origin of each."""
     from plifctl.config.registry import unknown_name
 
     experiment = _find_experiment(registry, name, kind, recipe, overrides)
@@ -91,7 +91,7 @@ def _find_entry(
 def _experiment_with_layers(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> ExperimentSpec:
-    """Returns the experiment whose layers are shown; a network alone has no input, classes or neuron."""
+    """Returns the experiment whose layers are shown; a network by itself has no input, classes or neuron."""
     from plifctl.config.registry import unknown_name
 
     experiment = _find_experiment(registry, name, kind, recipe, overrides)
@@ -101,7 +101,7 @@ def _experiment_with_layers(
         specs = [registry.experiment(other).spec for other in registry.experiments()]
         using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
         raise UsageError(
-            f"--params needs an experiment, which gives a network its input, classes and neuron; {name} is none",
+            f"--params needs an experiment, which defines input, classes and neuron; {name} is a network or data set",
             hint=f"plifctl show {using[0]} --params"
             if using
             else f"plifctl show EXPERIMENT --params --set network={name}",
@@ -160,7 +160,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
 
 
 def _format(value: Any) -> str:
-    """Returns a value as a file has it, e.g. ``{name: drop-events, p: 0.1}``."""
+    """Returns a value as written in YAML, e.g. ``{name: drop-events, p: 0.1}``."""
     if value is None:
         return ""
     if isinstance(value, list):

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def show_sample(
     dataset: options.Dataset,
     T: Annotated[
-        int | None, typer.Option("--T", min=1, help="Number of frames of the cache (default: as the experiments use).")
+        int | None, typer.Option("--T", min=1, help="Number of frames of the cache (default: that of the experiments).")
     ] = None,
     recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,

@@ -42,7 +42,7 @@ def _grid(table: Table, width: int) -> list[str]:
         return complete
     groups: list[list[int]] = []
     for index in range(1, len(table.columns)):
-        if groups and _is_result(table, index):  # results stay beside what was reported
+        if groups and _is_result(table, index):  # keep each result next to the reported number
             groups[-1].append(index)
         else:
             groups.append([index])
@@ -61,7 +61,7 @@ def _widest(lines: Sequence[str]) -> int:
 
 
 def _block(table: Table, columns: Sequence[int], width: int) -> list[str]:
-    """Some columns of a table, within the width unless words up to a usual length would have to be broken."""
+    """Returns some columns of a table, within the width unless words of usual length would have to be broken."""
     drawn = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     narrowest = 0
     for index in columns:
@@ -81,7 +81,7 @@ def _block(table: Table, columns: Sequence[int], width: int) -> list[str]:
 
 
 def _unbroken(table: Table, column: int) -> list[str]:
-    """The texts that are not wrapped: names of rows, numbers with difference and mark, and single words elsewhere."""
+    """Yields the texts that must not be wrapped: row names, numbers with difference and mark, other single words."""
     texts = [line for row in table.cells for line in _cell_lines(row[column])]
     if column == 0:
         return [table.columns[0], *texts]
@@ -90,7 +90,7 @@ def _unbroken(table: Table, column: int) -> list[str]:
 
 
 def _is_result(table: Table, column: int) -> bool:
-    """Whether a column has numbers from runs only."""
+    """Returns whether a column contains only numbers from runs."""
     return not any(row[column].text for row in table.cells)
 
 

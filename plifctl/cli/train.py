@@ -32,9 +32,7 @@ EveryOption = Annotated[
 ]
 RankTimeoutOption = Annotated[
     float,
-    typer.Option(
-        "--rank-timeout", min=1, metavar="SECONDS", help="With several processes: how long to wait for a silent rank."
-    ),
+    typer.Option("--rank-timeout", min=1, metavar="SECONDS", help="With several processes: time to wait for a rank."),
 ]
 DeterministicOption = Annotated[
     bool,

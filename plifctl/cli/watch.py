@@ -46,13 +46,13 @@ def watch(
 
 
 def _follow(run: Run, shown: TrainingDisplay) -> None:
-    """Shows the epochs so far and those that follow, until no process trains the run."""
+    """Shows past epochs, then new ones until no process trains the run."""
     seen, ended = 0, False
     while True:
         running = run.status() == "running"
         try:
             rows = run.metrics()
-        except RunError:  # perhaps its files are being changed
+        except RunError:  # its files may be changing
             if not running:
                 raise
             rows = []

@@ -1,1 +1,1 @@
-"""What each verb does: takes values, returns values, prints nothing."""
+"""One module for each verb: functions that take values, return values and print nothing."""

@@ -1,4 +1,4 @@
-"""Looks after caches: what ``plifctl cache verify``, ``rm`` and ``prune`` do."""
+"""Verifies and removes caches; implements ``plifctl cache verify``, ``rm`` and ``prune``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from plifctl.pipeline.progress import Progress, silent
 _log = logging.getLogger(__name__)
 
 Removal = tuple[Entry, str]
-"""An entry of a cache directory, and the reason why it is removed."""
+"""An entry of a cache directory, and the reason to remove it."""
 
 
 def open_named_cache(name: str, cache_dir: Path) -> Cache:
@@ -45,7 +45,7 @@ def verify_caches(
     Args:
         names: Names of caches; empty for all in the cache directory.
         cache_dir: Cache directory.
-        raw: Raw data that are read too: do they give the same key?
+        raw: Raw data to read as well and compare with the key.
         progress: Opens the task of reading each cache.
 
     Raises:
@@ -106,7 +106,7 @@ def remove_caches(removals: Iterable[Removal], *, dry_run: bool = False, skip_bu
     Args:
         removals: Entries and reasons.
         dry_run: Remove nothing.
-        skip_busy: Log those that another process is building, and continue with the others.
+        skip_busy: Skip entries that another process is building, with a log message.
 
     Raises:
         CacheError: Another process is building one, and ``skip_busy`` is false.

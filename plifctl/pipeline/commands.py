@@ -1,4 +1,4 @@
-"""The commands that messages and hints tell the user to type."""
+"""Commands for messages and hints."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def prepare_command(
     Args:
         framing: The data set and its T.
         recipe: The recipe that the framing comes from.
-        overrides: What differs from the recipe, texts ``key=value``.
-        source: Where the raw files are, if the user named a folder.
+        overrides: Differences from the recipe, texts ``key=value``.
+        source: Source of the raw files, if the user named a folder.
         cache_dir: Cache directory, if the user named one.
     """
     parts = ["plifctl prepare", framing.dataset.name]
@@ -60,7 +60,7 @@ def prepare_command_of(
 
     Args:
         spec: The experiment; its framing may differ from its recipe's.
-        registry: Where the recipe's own framing is looked up.
+        registry: Registry in which the recipe's own framing is looked up.
         source: As :func:`prepare_command`.
         cache_dir: As :func:`prepare_command`.
     """
@@ -68,7 +68,7 @@ def prepare_command_of(
         return prepare_command(spec.framing, source=source, cache_dir=cache_dir)
     try:
         usual = registry.dataset(spec.dataset.name, spec.recipe).frames
-    except PlifctlError:  # a checkpoint may come from a data set that is in no registry here
+    except PlifctlError:  # the data set of a checkpoint may be missing in this registry
         usual = None
     changes: list[str] = []
     for key, field in FramesSpec.model_fields.items():
@@ -86,10 +86,10 @@ def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
 
 
 def usual_time_steps(dataset: str, registry: Registry) -> int:
-    """Returns the smallest T that experiments on an event data set use; 10 where there are none."""
+    """Returns the smallest T that experiments on an event data set use; 10 if there are none."""
     used = []
     for name in registry.experiments():
-        with suppress(RegistryError):  # an invalid experiment is reported when it is asked for
+        with suppress(RegistryError):  # an invalid experiment is reported when it is used
             spec = registry.experiment(name).spec
             used += [spec.T] if spec.dataset.name == dataset else []
     return min(used, default=10)

@@ -1,4 +1,4 @@
-"""The samples of a cache as a torch data set, for a training loop of the user's own."""
+"""The samples of a cache as a torch data set, for the user's own training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Missing raw files: which they are, their URLs, where they go; and their download."""
+"""Missing raw files: their names, URLs and target folder; and their download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained network does on the test set: what ``plifctl eval`` does."""
+"""Tests a trained network: accuracy, latency, firing rates, operations; implements ``plifctl eval``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EvaluateOptions:
 
     Attributes:
         model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         kernel: Kernel of the spiking layers.
         operations: Number of test samples to count operations on; 0: do not count.
@@ -86,7 +86,7 @@ class LayerActivity:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What a trained network does on the test set.
+    """Results of a trained network on the test set.
 
     Attributes:
         experiment: Name of the experiment.
@@ -95,14 +95,14 @@ class EvaluationResult:
         folded: For each batch norm the convolution it was folded into; empty if not asked for.
         T: Time steps.
         samples: Number of test samples.
-        accuracy: Share of correct answers, 0…1.
+        accuracy: Fraction of correct predictions, 0…1.
         classes: Accuracy of each class.
-        confusion: Counts; true class in rows, answers in columns.
+        confusion: Counts; true class in rows, predicted class in columns.
         layers: Activity of each spiking layer.
         accuracy_after_steps: Accuracy if the network stopped after each step.
-        latency: Steps until the answer is correct: mean and percentiles.
-        operations: Operations of a sample, and an energy estimate; None if not counted.
-        spikes: What was recorded, and where; None if nothing was.
+        latency: Steps until the prediction is correct: mean and percentiles.
+        operations: Operations per sample, and an energy estimate; None if not counted.
+        spikes: Recorded samples and layers, and the file; None if none were recorded.
     """
 
     experiment: str
@@ -132,7 +132,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
     """Tests a run, a checkpoint or an exported file on the test set.
 
     Raises:
-        UsageError: There is no such run, sample or device; or spikes are to be recorded of a file in no run.
+        UsageError: There is no such run, sample or device; or spikes are requested of a file outside a run.
         CacheError: There is no cache of the data set.
         CheckpointError: The checkpoint is missing or damaged.
     """
@@ -142,7 +142,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
     recording = options.record_spikes is not None or bool(options.samples)
     if recording and trained.run is None:
         raise UsageError(
-            f"{path}: lies in no run, so spikes have no place to be kept", hint="plifctl eval RUN, the name of a run"
+            f"{path}: not in a run directory, so spikes cannot be saved", hint="name the run: plifctl eval RUN"
         )
     log_folded(trained)
     spec, network = trained.spec, trained.network
@@ -162,7 +162,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
 
 
 def log_folded(trained: TrainedModel) -> None:
-    """Logs which batch norms were folded, where that was asked for, and which could not be."""
+    """Logs which batch norms were folded, and which were kept, if folding was requested."""
     if not trained.folded:
         return
     done = [f"{norm} into {conv}" for norm, conv in trained.folded.items() if conv is not None]
@@ -170,7 +170,7 @@ def log_folded(trained: TrainedModel) -> None:
     if done:
         _log.info("folded: %s", ", ".join(done))
     if kept:
-        _log.info("kept, since no convolution stands right before: %s", ", ".join(kept))
+        _log.info("not folded, no convolution directly before: %s", ", ".join(kept))
 
 
 def _reported(loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
@@ -189,7 +189,7 @@ def _spread(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def _pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
-    """Yields inputs of two samples at a time: the spikes of all their steps are in memory at once."""
+    """Yields inputs of two samples at a time, because the spikes of all their steps are in memory at once."""
     for batch in loader.evaluation_batches(rows):
         for start in range(0, len(batch.x), 2):
             yield batch.x[start : start + 2]
@@ -204,7 +204,7 @@ def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> 
                 raise UsageError(f"no sample {name!r}", hint=did_you_mean(name, known))
         return np.array([known[name] for name in options.samples])
     labels = cache.labels[rows]
-    # the first of each class, then the second of each, and so on
+    # the first sample of each class, then the second of each, and so on
     turn = np.array([int((labels[:index] == label).sum()) for index, label in enumerate(labels)])
     return rows[np.lexsort((labels, turn))[: options.record_spikes]]
 
@@ -212,7 +212,7 @@ def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> 
 def _record(
     trained: TrainedModel, loader: BatchLoader, cache: Cache, rows: np.ndarray, options: EvaluateOptions
 ) -> dict[str, Any]:
-    """Writes the spikes of some samples into the run; returns what was written."""
+    """Writes the spikes of some samples into the run; returns a description of the file."""
     spec, network = trained.spec, trained.network
     layers = list(network.spiking_layers())
     kept = layers[:1] if options.record_layers == "first" else layers

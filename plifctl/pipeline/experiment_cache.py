@@ -26,17 +26,17 @@ def experiment_cache(
     build_from: RawSource | None = None,
     progress: Progress = silent,
 ) -> Cache:
-    """Returns the cache of an experiment; logs what the user must know of its data.
+    """Returns the cache of an experiment; logs warnings about its data.
 
     Args:
         spec: The experiment.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
-        content: Content digest of the cache preferred, that of an earlier run; another one is logged as a warning.
-        build_from: Raw data to build the cache from where it does not exist; None: not built.
+        content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
+        build_from: Raw data to build a missing cache from; None: do not build.
         progress: Opens the tasks of building.
 
     Raises:
-        CacheError: There is none and it is not to be built; the hint has the command that builds it.
+        CacheError: There is no such cache, and building was not requested; the hint has the command that builds it.
         UsageError: Its samples have another number of frames than the experiment has time steps.
     """
     folder = cache_dir or paths.cache_dir()
@@ -51,7 +51,7 @@ def experiment_cache(
             raise
         cache = build_cache(spec.framing, build_from, command=command, progress=progress).cache
     if spec.frames is not None and cache.shape[1] != spec.T:
-        # slices of a fixed duration are as many as the longest recording fills, whatever T is
+        # with slices of a fixed duration the longest recording determines the number of frames, not T
         raise UsageError(
             f"{cache.path}: its samples have {cache.shape[1]} frames, the experiment has T = {spec.T}",
             hint=f"train with --set T={cache.shape[1]}",

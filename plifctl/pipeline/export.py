@@ -1,4 +1,4 @@
-"""A trained network as one file for other programs: what ``plifctl export`` does."""
+"""Exports a trained network as one file for other programs; implements ``plifctl export``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def export(
     fold_bn: bool = False,
     runs_dir: Path | None = None,
 ) -> Exported:
-    """Writes the weights of a trained network with all that is needed to use them.
+    """Writes the weights of a trained network with everything needed to use them.
 
     Args:
         model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
         file: The file to write, ``.pt`` (torch) or ``.npz`` (numpy); must not exist.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 

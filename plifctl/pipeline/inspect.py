@@ -1,4 +1,4 @@
-"""Looks at prepared data: what ``plifctl show-sample`` and ``plifctl cache show`` do.
+"""Inspects prepared data; implements ``plifctl show-sample`` and ``plifctl cache show``.
 
 Samples of a cache become pictures or an animation; a whole cache becomes statistics and, on request, histograms.
 """
@@ -36,10 +36,10 @@ _SLICING = {
 
 @dataclass(frozen=True)
 class SampleSelection:
-    """Which samples of a cache to look at.
+    """Samples of a cache to inspect.
 
     Attributes:
-        sample: Id of one sample, or its row in the cache; excludes everything below.
+        sample: Id of one sample, or its row in the cache; excludes all other fields.
         split: Samples of this split only.
         label: Samples of this class only, by name or number.
         each_class: Take ``count`` samples of each class, not in total.
@@ -95,7 +95,7 @@ class ShownSamples:
 
 @dataclass(frozen=True)
 class CacheDescription:
-    """What a cache was made of, and its statistics.
+    """Origin of a cache, and its statistics.
 
     Attributes:
         facts: Path, size, shape, origin and key, as JSON values.
@@ -116,7 +116,7 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
         CacheError: There is no such cache; the hint has the command that builds it.
         MachineError: The picture cannot be written.
     """
-    from plifctl.report import pictures  # imports matplotlib, which statistics alone do not need
+    from plifctl.report import pictures  # imports matplotlib, which statistics do not need
 
     out, selection = options.out, options.selection
     _check_out(out)
@@ -124,7 +124,7 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
     rows = select_rows(cache, dataset, selection)
     animated = out is not None and out.suffix.lower() == ".gif"
     if animated and dataset.kind == "images":
-        raise UsageError(f"{dataset.title} holds images, which do not move", hint="--out NAME.png")
+        raise UsageError(f"{dataset.title} is an image data set; images do not move", hint="--out NAME.png")
     if animated and len(rows) > 1:
         raise UsageError(f"a .gif shows one sample, not {len(rows)}", hint="--out NAME.png, or --sample")
     entries = [_describe_row(cache, dataset, row) for row in rows]
@@ -141,7 +141,7 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
 
 
 def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progress = silent) -> CacheDescription:
-    """Reads a cache and returns what it was made of, and its statistics.
+    """Reads a cache and returns its origin and its statistics.
 
     Args:
         cache: The cache.
@@ -149,7 +149,7 @@ def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progr
         progress: Opens the task of reading.
 
     Raises:
-        UsageError: ``histograms`` is no .png.
+        UsageError: ``histograms`` does not end in .png.
         CorruptCacheError: A sample fails its checksum.
     """
     if histograms is not None and histograms.suffix.lower() != ".png":

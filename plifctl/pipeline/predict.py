@@ -1,4 +1,4 @@
-"""A trained network as something to use: load it, give it recordings, read its answer."""
+"""Trained networks in use: loading them, and predictions for recordings."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """The answer of a network to one sample.
+    """Prediction of a network for one sample.
 
     Attributes:
         label: Index of the class.
         name: Name of the class.
-        share: The class's share of all votes, 0…1; 0 where no neuron voted.
+        share: The class's share of all votes, 0…1; 0 if no neuron fired.
         rates: Votes of each class at each step, ``[T, classes]``, 0…1.
-        over_time: Index of the class that the network would answer if it stopped after each step, ``[T]``.
-        source: The file, or what else the sample came from.
+        over_time: Predicted class if the network stopped after each step, ``[T]``.
+        source: The file, or a description of the input.
     """
 
     label: int
@@ -49,7 +49,7 @@ class Prediction:
 
     @property
     def decided_after(self) -> int:
-        """Number of steps after which the answer did not change any more, from 1."""
+        """Number of steps, from 1, after which the prediction stays the same."""
         other = np.flatnonzero(self.over_time != self.label)
         return int(other[-1]) + 2 if len(other) else 1
 
@@ -59,9 +59,9 @@ Recording = str | Path | Events | np.ndarray | Tensor
 
 
 class Model(nn.Module):
-    """A trained network in evaluation mode, with everything that its input needs.
+    """A trained network in evaluation mode, with the framing and normalisation of its inputs.
 
-    As a module it takes what the network takes: event frames ``[N, T, P, H, W]`` of counts, or normalised images
+    As a module it takes event frames ``[N, T, P, H, W]`` of counts, or normalised images
     ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. :meth:`predict` takes recordings.
 
     Attributes:
@@ -69,7 +69,7 @@ class Model(nn.Module):
         T: Number of time steps.
         classes: Names of the classes, in the order of the outputs.
         input_shape: ``(P, H, W)`` of a frame, ``(C, H, W)`` of an image.
-        trained: Where the weights come from.
+        trained: The trained network that the weights come from.
     """
 
     def __init__(self, trained: TrainedModel) -> None:
@@ -91,7 +91,7 @@ class Model(nn.Module):
 
         Args:
             frame: ``[N, P, H, W]``: the frames of one step, or images that are shown again at every step.
-            state: What the step before returned; None at the first.
+            state: State returned by the previous step; None at the first.
 
         Returns:
             Votes ``[N, classes]`` of this step, and the state for the next.
@@ -114,7 +114,7 @@ class Model(nn.Module):
             A prediction, or a list of them in the same order.
 
         Raises:
-            RawDataError: A file cannot be read or holds no events.
+            RawDataError: A file cannot be read or contains no events.
             UsageError: The input does not fit the network.
         """
         if isinstance(recording, list | tuple):
@@ -143,7 +143,7 @@ class Model(nn.Module):
         return Prediction(label, self.classes[label], share, rates, over_time, source)
 
     def _input(self, recording: Recording) -> Tensor:
-        """Returns what the network takes of one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
+        """Returns the network's input for one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
         if isinstance(recording, str | Path):
             path = Path(recording).expanduser()
             if self.spec.frames is None:
@@ -196,7 +196,7 @@ def load_model(
 
     Args:
         name: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         device: Torch device; None: a GPU where there is one.
         kernel: Kernel of the spiking layers.

@@ -1,4 +1,4 @@
-"""From raw recordings to a cache: what ``plifctl prepare`` does, and ``train --prepare``."""
+"""From raw recordings to a cache; implements ``plifctl prepare`` and ``train --prepare``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PrepareOptions:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cache that is ready to use; ``built`` tells whether this call built it."""
+    """A cache ready to use; ``built`` is whether this call built it."""
 
     cache: Cache
     built: bool
@@ -59,11 +59,11 @@ class Prepared:
 
 @dataclass(frozen=True)
 class PreparePlan:
-    """What :func:`prepare` would do.
+    """Plan of :func:`prepare`.
 
     Attributes:
         framing: The data set, and how it is framed.
-        download: The files to download first; None where all are there. Without them nothing else is known.
+        download: The files to download first; None if none is missing. Until they are there, nothing else is known.
         hit: Whether the cache exists.
         key: Key of the cache.
         path: Where it is, or would be.
@@ -71,7 +71,7 @@ class PreparePlan:
         samples: Number of samples.
         nbytes: Size before compression; with slices of a fixed duration, of one frame.
         verified: Every raw file has its published checksum.
-        complete: The official numbers of samples are there.
+        complete: The numbers of samples are the official ones.
     """
 
     framing: Framing
@@ -152,7 +152,9 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
     if framing.frames is None and T is not None:
         _log.info("%s is cached once for all T: images are shown for T steps (of the experiment) in training", title)
     elif not framing.needs_T and T is not None:
-        raise UsageError("--T: slices of a fixed duration are as many as the longest sample needs", hint="omit --T")
+        raise UsageError(
+            "--T: with slices of a fixed duration, the longest sample determines the number of frames", hint="omit --T"
+        )
     elif framing.needs_T and T is None:
         raise UsageError(
             f"{title}: event data sets need --T (number of frames)",
@@ -172,18 +174,18 @@ def build_cache(
     compression: Compression = "zstd",
     progress: Progress = silent,
 ) -> Prepared:
-    """Returns a cache, built unless it exists; downloads what is missing, logs what the user must know of the data.
+    """Returns a cache, built unless it exists; downloads missing files, logs warnings about the data.
 
     Args:
         framing: The data set, and how it is framed.
-        source: Where the raw files are; its cache_dir is where the cache belongs.
-        command: The command that builds the cache, kept in it and named in hints.
+        source: The raw files; its cache_dir is the directory of the cache.
+        command: The command that builds the cache, stored in it and named in hints.
         force: Build even if it exists.
         compression: Compression of the samples.
         progress: Opens the tasks of reading, downloading and framing.
 
     Raises:
-        MissingRawDataError: Files are missing that cannot or must not be downloaded; says how to get them.
+        MissingRawDataError: Missing files cannot or must not be downloaded; the hint describes how to get them.
     """
     with CacheBuilder(
         framing,

@@ -1,4 +1,4 @@
-"""How a verb reports progress: it opens a task and updates it; what is shown, if anything, is the caller's choice."""
+"""Progress of a verb: it opens tasks and updates them; the caller decides what to show."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Task(Protocol):
     """One piece of work whose progress is reported."""
 
     def update(self, done: int, total: int, *, title: str | None = None, detail: str = "") -> None:
-        """Reports that ``done`` of ``total`` units are done; ``title`` names the present part of the work."""
+        """Reports that ``done`` of ``total`` units are done; ``title`` names the current part of the work."""
 
 
 Progress = Callable[[str, str], AbstractContextManager[Task]]

@@ -107,7 +107,7 @@ def draw_figures(
     """Draws figures of the paper into files.
 
     Args:
-        names: Figures, or ``all`` for those that can be drawn from the runs there are.
+        names: Figures, or ``all`` for those that the available runs allow.
         out: A file, or a folder of several files; None: the current folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         runs: Runs to draw, over the authors' curves of their experiments where these were imported; empty: the
@@ -201,7 +201,7 @@ class _FigureSource:
     def _recording(self) -> tuple[str, SpikeRecording]:
         """The recorded spikes of the named run, or the latest ones."""
         if len(self.runs) > 1:
-            raise UsageError("expected one run to draw spikes of, found several", hint="name one: --run RUN")
+            raise UsageError("spikes are drawn from one run, found several", hint="name one: --run RUN")
         if self.runs:
             path = find_run(self.runs[0], self.runs_dir).path
             return path.name, load_spikes(path / "spikes.npz")
@@ -212,7 +212,7 @@ class _FigureSource:
 
 
 def _longest(curves: Sequence[Curve]) -> list[Curve]:
-    """The longest curve of each experiment; the last of equal ones."""
+    """Returns the longest curve of each experiment; the last one if several are equal."""
     longest: dict[str | None, Curve] = {}
     for curve in curves:
         known = longest.get(curve.experiment)
@@ -230,7 +230,7 @@ def write_report_page(folder: Path, runs_dir: Path | None = None, *, include_mod
         include_modified: Use runs with overrides in tables as well.
 
     Raises:
-        UsageError: The folder holds a page that plifctl has not written.
+        UsageError: The folder contains a page that plifctl did not write.
     """
     return write_page(folder, PageSource(runs_dir, include_modified=include_modified).data())
 
@@ -240,16 +240,16 @@ def serve_report_page(runs_dir: Path | None = None, port: int = 0) -> ThreadingH
 
     Args:
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        port: 0: any that is free.
+        port: Port; 0 picks a free one.
 
     Raises:
-        UsageError: The port is taken.
+        UsageError: The port is in use.
     """
     return create_server(PageSource(runs_dir).data, port)
 
 
 class PageSource:
-    """Data of the page as they are now; runs that have not changed are not read again.
+    """Current data of the page; unchanged runs are not read again.
 
     Args:
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
@@ -259,10 +259,10 @@ class PageSource:
     def __init__(self, runs_dir: Path | None = None, *, include_modified: bool = False) -> None:
         self._runs_dir, self._registry = runs_dir or paths.runs_dir(), load_registry()
         self._include_modified = include_modified
-        self._known: dict[Path, tuple[object, RunFacts]] = {}  # what was read of each run, in which state of its files
+        self._known: dict[Path, tuple[object, RunFacts]] = {}  # by run: state of its files, and what was read
 
     def data(self) -> dict[str, Any]:
-        """Returns all tables, every run, and recorded spikes, as the page needs them."""
+        """Returns the document of the page: all tables, every run, and recorded spikes."""
         records = load_records(self._runs_dir, self._registry.folders)
         tables = [
             fill_table(name, records, self._registry, include_modified=self._include_modified) for name in _PAGE_TABLES

@@ -1,4 +1,4 @@
-"""Looking after runs, as ``plifctl runs`` does: listing, showing, comparing, verifying, removing, importing."""
+"""Lists, describes, compares, verifies, removes and imports runs; implements ``plifctl runs``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def list_entries(
 
 
 def run_entry(run: Run) -> dict[str, Any]:
-    """Returns the entry of a run in a list; of a damaged one, that it is."""
+    """Returns the entry of a run in a list; for a damaged run, with the error as its status."""
     empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
     entry = {"run": run.name, "status": "damaged", **empty, "age_seconds": round(time.time() - run.started)}
     try:
@@ -111,7 +111,7 @@ def _imported_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
 
 
 def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
-    """Returns what is known of a run: settings that differ from the registry, data, machine, epochs, files.
+    """Returns a description of a run: settings that differ from the registry, data, machine, epochs, files.
 
     Args:
         run: The run.
@@ -141,7 +141,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
 
 
 def describe_imported(run: ImportedRun) -> dict[str, Any]:
-    """Returns what is known of an imported run."""
+    """Returns a description of an imported run."""
     record, entry = run.record(), imported_entry(run)
     return {
         **entry,
@@ -155,7 +155,7 @@ def describe_imported(run: ImportedRun) -> dict[str, Any]:
 
 
 def _changes(run: Run, registry: Registry) -> list[dict[str, Any]] | None:
-    """The settings that differ from the registry, with their origin; None where it has no such experiment."""
+    """The settings that differ from the registry, with their origin; None if it has no such experiment."""
     config = run.config()
     try:
         usual = registry.experiment(config.experiment, recipe=config.recipe).for_protocol(config.protocol).spec
@@ -192,7 +192,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     found = [find_curve(name, folder, registry.folders) for name in names]
     curves = list({curve.name: curve for curve in found}.values())
     if len(curves) < 2:
-        raise UsageError("one run; expected two or more to compare", hint="plifctl runs ls lists all")
+        raise UsageError("found one run, expected two or more to compare", hint="plifctl runs ls lists all runs")
     accuracies, taus = [_accuracy(curve) for curve in curves], [_tau(curve) for curve in curves]
     epochs = [
         {
@@ -283,7 +283,7 @@ def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[P
     runs = [find_run(name, folder) for name, path in imported.items() if path is None]
     if live := sorted({run.name for run in runs if run.status() == "running"}):
         raise UsageError(
-            f"being trained: {', '.join(live)}; nothing was removed", hint="stop it first: Ctrl-C where it runs"
+            f"being trained: {', '.join(live)}; nothing was removed", hint="stop the training first (Ctrl-C)"
         )
     folders = [*filter(None, imported.values()), *(run.path for run in runs)]
     return {path: sum(_file_sizes(path).values()) for path in dict.fromkeys(folders)}
@@ -316,7 +316,7 @@ def import_logs(
         folder: TensorBoard event files, or the CSV files exported from them, in subfolders as well.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         tags: Tag of a series where it is not one of the usual ones, such as ``{"test_accuracy": "top1"}``.
-        name: Name of the run; there must be one only.
+        name: Name of the run, if the folder contains a single one.
         dry_run: Return the runs and save nothing.
 
     Raises:
@@ -327,7 +327,9 @@ def import_logs(
     found = [import_log(log, folder, tags=tags or {}, experiments=experiments) for log in find_logs(folder)]
     if name is not None:
         if len(found) > 1:
-            raise UsageError(f"--name {name}: found {len(found)} runs in {folder}", hint="type the folder of one run")
+            raise UsageError(
+                f"--name {name}: found {len(found)} runs in {folder}", hint="name the folder of a single run"
+            )
         if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
             raise UsageError(f"--name {name!r}: not a valid folder name")
         found = [replace(found[0], name=name)]

@@ -1,7 +1,7 @@
-"""A training from the cache to the result record: what ``plifctl train`` and ``plifctl validate`` do.
+"""A training from the cache to the result record; implements ``plifctl train`` and ``plifctl validate``.
 
-In several processes (torchrun, srun) every rank calls :func:`train`; the first one keeps the run and reports, the
-others train along.
+With several processes (torchrun, srun) every rank calls :func:`train`. The first rank writes the run and reports; the
+others only train.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class TrainOptions:
         resume: Run to resume: path, id, part of an id, or ``last``; None: a new run.
         recipe: Recipe of a named experiment; None: ``paper``, or that of the run to resume.
         overrides: Changes to a named experiment, texts ``key=value``.
-        build_cache: Build the cache where it does not exist.
+        build_cache: Build the cache if it does not exist.
         source: Raw data to build it from.
         device: Torch device; None: a GPU where there is one.
         data_in: Where samples are held; None: wherever they fit.
@@ -98,13 +98,13 @@ class TrainOptions:
 
 
 class TrainObserver:
-    """What the caller of :func:`train` hears of a training, and how it stops one; override what is wanted."""
+    """Callbacks of :func:`train`, which can also stop the training; all do nothing unless overridden."""
 
     def on_rank(self, rank: int) -> None:
-        """Called first in each of several processes."""
+        """Called first, in each of several processes."""
 
     def on_rank_failure(self, *, reported: bool) -> None:
-        """Called when this rank fails; ``reported``: the first rank has reported the failure already."""
+        """Called when this rank fails; ``reported`` is whether the first rank has already reported the failure."""
 
     def training(self) -> AbstractContextManager[None]:
         """Context of the training on every rank: signal handlers can be installed here."""
@@ -127,7 +127,7 @@ class TrainObserver:
 
 
 class _CallbackObserver(TrainObserver):
-    """Calls a function after each epoch, and stops the training where it returns False."""
+    """Calls a function after each epoch, and stops the training if it returns False."""
 
     def __init__(self, on_epoch: Callable[[dict[str, Any]], bool | None] | None) -> None:
         self._callback = on_epoch
@@ -147,7 +147,7 @@ class TrainResult:
 
     Attributes:
         run: Its run directory; :meth:`~plifctl.runs.Run.record` is the result.
-        trained: False where the run had been finished before, and nothing was left to train.
+        trained: False if the run was already finished and had nothing left to train.
         rank: Rank of this process; the first one, 0, writes the run.
     """
 
@@ -158,7 +158,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What a training would do: fields in the order in which they are shown."""
+    """Plan of a training; fields in the order in which they are shown."""
 
     experiment: str
     recipe: Recipe
@@ -181,15 +181,15 @@ def train(options: TrainOptions, observer: TrainObserver | None = None, progress
 
     Args:
         options: What to train, and how.
-        observer: Hears of each step and epoch, and may stop the training.
+        observer: Called after each step and epoch; may stop the training.
         progress: Opens the tasks of building a cache.
 
     Raises:
         UsageError: Unknown experiment, run or option.
         ResumeError: The run to resume was made with other settings.
-        CacheError: There is no cache, and it is not to be built.
+        CacheError: There is no cache, and building was not requested.
         RunError: The training failed.
-        Interrupted: It was asked to stop; its state is saved.
+        Interrupted: A signal or the observer stopped it; its state is saved.
     """
     observer = observer or TrainObserver()
     info = rank_info()
@@ -206,7 +206,7 @@ def train(options: TrainOptions, observer: TrainObserver | None = None, progress
 
 
 def train_with_callback(options: TrainOptions, on_epoch: Callable[[dict[str, Any]], bool | None] | None = None) -> Run:
-    """Trains as :func:`train` and returns the run, also where the callback stopped it.
+    """Trains as :func:`train`, and returns the run even if the callback stopped it.
 
     Args:
         options: What to train, and how.
@@ -248,7 +248,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
 
 @dataclass(frozen=True)
 class _Setup:
-    """What all ranks train with."""
+    """Everything that all ranks train with."""
 
     options: TrainOptions
     experiment: Experiment
@@ -264,7 +264,7 @@ class _Setup:
         return self.experiment.spec
 
     def trainer(self, recorder: _ObservedRecorder | _RankRecorder) -> Trainer:
-        """Returns the training at its beginning."""
+        """Returns the training in its initial state."""
         options = self.options
         batches = BatchLoader(self.cache, self.spec, self.device, data_in=self.place, ranks=self.ranks)
         return Trainer(
@@ -279,7 +279,7 @@ class _Setup:
 
 
 def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
-    """Resolves everything that a training needs; each error that can be found before training is found here."""
+    """Resolves everything that a training needs, so that errors are found before training starts."""
     runs_dir = options.runs_dir or paths.runs_dir()
     resumed = find_run(options.resume, runs_dir) if options.resume is not None else None
     experiment = _resumed_experiment(options, resumed) if resumed is not None else _new_experiment(options)
@@ -377,7 +377,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
 
 
 def _train_along(setup: _Setup, observer: TrainObserver) -> None:
-    """Trains step by step with the first rank; keeps and reports nothing."""
+    """Trains in step with the first rank; writes and reports nothing."""
     with observer.training(), setup.ranks.propagate_errors():
         trainer = setup.trainer(_RankRecorder(observer))
         state = setup.ranks.broadcast_from_first(lambda: None)
@@ -436,14 +436,13 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
 
 
 def _recorded(options: TrainOptions, run: Run) -> Experiment:
-    """Returns the experiment that a run recorded, whatever became of the registry, with the new overrides."""
+    """Returns the experiment that a run recorded, independent of the registry, with the new overrides."""
     config = run.config()
     origins = {key: Origin(text) for key, text in config.origins.items()}
     recorded = Experiment(config.spec, origins, config.overrides)
     if options.recipe not in (None, config.recipe):
-        raise ResumeError(
-            f"{run.name} was made with the recipe {config.recipe}", hint=f"plifctl {options.verb} --resume {run.name}"
-        )
+        problems = [f"{run.name} was made with other settings:", f"recipe: was {config.recipe}, now {options.recipe}"]
+        raise ResumeError(join_problems(problems), hint=f"plifctl {options.verb} --resume {run.name}")
     return load_experiment(recorded, options.overrides)
 
 
@@ -462,7 +461,7 @@ def _named_again(options: TrainOptions, run: Run) -> Experiment:
 def _training_cache(
     options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress, *, may_build: bool
 ) -> Cache:
-    """Returns the cache; that of a run to resume must have the content it was trained on."""
+    """Returns the cache; for a run to resume, it must have the content that the run was trained on."""
     content = str(resumed.info()["cache"]["content_digest"]) if resumed is not None else None
     cache = experiment_cache(
         spec,
@@ -495,10 +494,10 @@ def _split(protocol: Protocol, spec: ExperimentSpec, cache: Cache) -> Split:
 
 
 def _saved_state(run: Run) -> dict[str, Any] | None:
-    """Returns the state that a run is resumed from; None where it starts from its beginning."""
+    """Returns the state that a run is resumed from; None if it starts from the beginning."""
     if run.checkpoint("last").exists():
         return load_checkpoint(run.checkpoint("last"))
-    # the state is saved after an epoch's row: killed in between in the first epoch, a run has a row and no state
+    # an epoch's row is written before the state: a run killed in between in its first epoch has a row but no state
     if len(run.metrics()) > 1 or run.status() == "finished":
         raise CheckpointError(
             f"{run.checkpoint('last')}: missing, the run cannot be resumed", hint="start a new run: omit --resume"
@@ -507,7 +506,7 @@ def _saved_state(run: Run) -> dict[str, Any] | None:
 
 
 class _ObservedRecorder(RunRecorder):
-    """A recorder that passes on what happens to an observer."""
+    """A recorder that also calls an observer."""
 
     def __init__(self, run: Run, spec: ExperimentSpec, observer: TrainObserver) -> None:
         super().__init__(run, spec)
@@ -527,19 +526,19 @@ class _ObservedRecorder(RunRecorder):
 
 
 class _RankRecorder:
-    """The recorder of all ranks but the first: keeps nothing."""
+    """Recorder of all ranks but the first; writes nothing."""
 
     def __init__(self, observer: TrainObserver) -> None:
         self._observer = observer
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Keeps nothing."""
+        """Writes nothing."""
 
     def on_epoch(self, row: EpochRow) -> None:
-        """Keeps nothing."""
+        """Writes nothing."""
 
     def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
-        """Keeps nothing."""
+        """Writes nothing."""
 
     def load_best(self) -> dict[str, Any]:
         """Is called on the first rank only."""

@@ -7,7 +7,7 @@
         split.json       sample ids of training, validation and test
         metrics.jsonl    a row of metrics for each epoch
         metrics.sha256   a checksum for each row
-        progress.json    the present step; only while it runs
+        progress.json    the current step; only while it runs
         events.out.…     the metrics for TensorBoard
         checkpoints/     last.pt, best.pt
         spikes.npz       spikes of chosen samples; after eval --record-spikes

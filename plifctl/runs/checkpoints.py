@@ -17,7 +17,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     import torch
 
     with files.atomic_write(path) as temporary:
-        content = io.BytesIO()  # where torch writes the file itself, its error does not name a full disk
+        content = io.BytesIO()  # torch's own file writing does not report a full disk as such
         torch.save(state, content)
         temporary.write_bytes(content.getbuffer())
 

@@ -24,8 +24,8 @@ class Curve:
     Attributes:
         name: Name of the run.
         origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
-        experiment: Name in the registry; None where it is not in it.
-        recipe: None where it is unknown, like the following.
+        experiment: Name in the registry; None if it is not in the registry.
+        recipe: None if unknown; likewise protocol, T and seed.
         protocol: A or B.
         T: Time steps.
         seed: Seed of the training.
@@ -159,7 +159,7 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
         return curves[matching[0]]
     if matching:
         raise UsageError(
-            f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="type more of the name"
+            f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="use more of the name"
         )
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
 

@@ -37,7 +37,7 @@ class RunConfig:
 
     Attributes:
         experiment: Name of the experiment.
-        recipe: Recipe that the values come from.
+        recipe: Recipe of the values.
         protocol: A or B.
         overrides: Changes to the experiment, texts ``key=value``.
         spec: The resolved experiment.
@@ -65,7 +65,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists all")
+            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists all runs")
 
     @property
     def name(self) -> str:
@@ -74,10 +74,10 @@ class Run:
 
     @property
     def started(self) -> float:
-        """When the run was created, in seconds since 1970: from its name, else from its folder."""
+        """Time when the run was created, seconds since 1970: from its name, else from its folder."""
         try:
             return float(calendar.timegm(time.strptime(self.name.split("-")[0], _STAMP)))
-        except ValueError:  # a folder that the user named
+        except ValueError:  # the user chose the name
             return (self.path / "config.yaml").stat().st_mtime
 
     def config(self) -> RunConfig:
@@ -138,7 +138,7 @@ class Run:
         return filelock.FileLock(self.path / ".lock")
 
     def progress(self) -> StepProgress | None:
-        """Returns the step of a running run, at most about a second old; None where it is unknown."""
+        """Returns the current step of a running run, at most about a second old; None if it is unknown."""
         return read_progress(self.path / "progress.json")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -150,7 +150,7 @@ class Run:
         try:
             return MetricsFile(self.path).read(finished=(self.path / "result.json").is_file())
         except RunError:
-            self.config()  # the better error where the whole run was made by an older plifctl
+            self.config()  # a better error if an older plifctl made the run
             raise
 
     def checkpoint(self, name: CheckpointName) -> Path:
@@ -245,8 +245,8 @@ def find_run(name: str, runs_dir: Path) -> Run:
     if matching:
         names = ", ".join(run.name for run in matching[-5:])
         latest = "the latest are " if len(matching) > 5 else ""
-        raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="type more of the name")
-    hint = "plifctl runs lists all; a path works too" if runs else "no run exists yet; plifctl train demo makes one"
+        raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="use more of the name")
+    hint = "plifctl runs lists all runs, a path works too" if runs else "no run exists; plifctl train demo makes one"
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 
 
@@ -256,10 +256,10 @@ def list_runs(runs_dir: Path) -> list[Run]:
 
 
 def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the row with the highest validation accuracy, or test accuracy where there is no validation.
+    """Returns the row with the highest validation accuracy, or test accuracy if there is no validation.
 
     Args:
-        rows: As :meth:`Run.metrics` returns them; the earliest of equal ones is returned.
+        rows: Rows from :meth:`Run.metrics`; among equal ones the earliest is returned.
     """
     for name in ("validation_accuracy", "test_accuracy"):
         known = [row for row in rows if row.get(name) is not None]
@@ -276,16 +276,16 @@ def remove_run(run: Run) -> None:
     """
     try:
         with files.machine_errors(run.path), run.lock().acquire(timeout=0):
-            (run.path / "config.yaml").unlink(missing_ok=True)  # killed half way, it is not a run any more
+            (run.path / "config.yaml").unlink(missing_ok=True)  # first, so that a partly removed folder is not a run
             shutil.rmtree(run.path)
     except filelock.Timeout:
         raise UsageError(
-            f"{run.path}: the run is being trained, nothing was removed", hint="stop it first: Ctrl-C where it runs"
+            f"{run.path}: the run is being trained, nothing was removed", hint="stop the training first (Ctrl-C)"
         ) from None
 
 
 def describe_machine(device: str, threads: int, ranks: int) -> dict[str, Any]:
-    """Returns what numbers may depend on besides the experiment: versions and machine, those of the first rank."""
+    """Returns versions and machine (of the first rank), on which numbers may depend besides the experiment."""
     import torch
 
     return {

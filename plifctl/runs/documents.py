@@ -1,6 +1,6 @@
 """Documents of a run: mappings in JSON or YAML that carry a checksum of their content.
 
-This is where documents of earlier versions are read; none of them is ever rewritten.
+Documents of earlier versions are read here, and never rewritten.
 
 | written by | key of the checksum | read |
 |---|---|---|
@@ -8,8 +8,8 @@ This is where documents of earlier versions are read; none of them is ever rewri
 | plifctl 0.1.0 | ``seal`` | yes |
 | earlier | none | no: "made by an older plifctl" |
 
-Words that were renamed since then (:mod:`plifctl.config.identity`) are mapped by the schemas of what a document holds,
-rows of ``metrics.jsonl`` are read by :mod:`plifctl.runs.metrics`. The checksum detects damage, not forgery.
+Words renamed since then (:mod:`plifctl.config.identity`) are mapped by the schemas of the content; rows of
+``metrics.jsonl`` are read by :mod:`plifctl.runs.metrics`. The checksum detects damage, not forgery.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ SEAL = "seal"
 
 
 class _OlderError(ValueError):
-    """A document without a checksum that is complete otherwise."""
+    """A document that is complete except for the checksum."""
 
 
 def add_checksum(tree: dict[str, Any]) -> dict[str, Any]:
     """Returns a document with its checksum.
 
     Args:
-        tree: What JSON can hold; keys are strings.
+        tree: JSON values; keys are strings.
     """
     return {**tree, _CHECKSUM: _digest(tree)}
 
@@ -47,7 +47,7 @@ def verified(tree: object, keys: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
         tree: The document.
-        keys: Some that every document of its kind has, checksum or not.
+        keys: Keys that every document of this kind has, with or without a checksum.
 
     Raises:
         ValueError: The checksum is missing, or does not match.
@@ -70,8 +70,8 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
 
     Args:
         path: The file, ``.json`` or ``.yaml``.
-        keys: Some that every document of its kind has, by which one without a checksum is recognised.
-        hint: What to do about a file that is missing or damaged.
+        keys: Keys that every document of this kind has, by which one without a checksum is recognised.
+        hint: Hint for a missing or damaged file.
 
     Raises:
         RunError: The file is missing, damaged, or was made by a plifctl older than 0.1.0.
@@ -81,7 +81,7 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
         return verified(parse(path.read_text(encoding="utf-8")), keys)
     except _OlderError as error:
         raise RunError(
-            f"{path}: made by an older plifctl: {error}", hint="plifctl reads what version 0.1.0 and later wrote"
+            f"{path}: made by an older plifctl: {error}", hint="plifctl reads files of version 0.1.0 and later"
         ) from error
     except FileNotFoundError as error:
         raise RunError(f"{path}: missing", hint=hint) from error

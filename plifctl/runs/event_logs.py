@@ -68,7 +68,7 @@ def find_logs(folder: Path) -> list[Log]:
         DamagedFileError: A file is damaged.
     """
     if not folder.is_dir():
-        raise MissingRawDataError(f"{folder}: no such folder", hint="type the folder that holds the logs")
+        raise MissingRawDataError(f"{folder}: no such folder", hint="name the folder of the logs")
     exported: dict[str, list[tuple[str, Path]]] = {}
     for path in sorted(folder.rglob("*.csv")):
         if path.is_file() and (match := _CSV.fullmatch(path.name)):
@@ -138,7 +138,7 @@ def _read_events(folder: Path) -> Log | None:
 
 
 def _check_events(path: Path) -> None:
-    """Raises where an event is damaged; TensorBoard itself stops there silently and misses the rest."""
+    """Raises an error for a damaged event; TensorBoard itself would stop there silently and miss the rest."""
     from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
 
     reader, count = pywrap_tensorflow.PyRecordReader_New(str(path)), 0
@@ -155,7 +155,7 @@ def _check_events(path: Path) -> None:
 
 
 def _by_epoch(series: dict[str, Series]) -> dict[str, Series]:
-    """Replaces training steps by epochs where a scalar ``epoch`` maps them, as in logs of Lightning."""
+    """Replaces training steps by epochs if a scalar ``epoch`` maps them, as in logs of Lightning."""
     if "epoch" not in series:
         return series
     epochs = {step: int(value) for step, value in zip(series["epoch"].steps, series["epoch"].values, strict=True)}

@@ -1,7 +1,7 @@
 """Imported runs: made from the logs of other code.
 
-The folder and file names of the authors' logs say what was trained, so that their runs are matched to experiments of
-the registry. Of other logs only the scalars are known.
+The folder and file names of the authors' logs contain the settings, so their runs are matched to experiments of the
+registry. For other logs, only the scalars are known.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ImportedRun:
 
     @property
     def accuracies(self) -> dict[int, float]:
-        """Test accuracy by epoch; where there is none, that of validation or training."""
+        """Test accuracy by epoch; if there is none, validation or training accuracy."""
         return next(self.epochs[name] for name in ACCURACIES if name in self.tags)
 
     @property
@@ -133,7 +133,7 @@ class ImportedRun:
         """Returns the result record of a run whose experiment is known, else None.
 
         Accuracy A is the maximum over the test epochs. Accuracy B is the test accuracy at the epoch with the highest
-        validation accuracy; of equal ones at the latest, as in the authors' code.
+        validation accuracy; among equal epochs the latest counts, as in the authors' code.
         """
         experiment = self.settings.get("experiment")
         test, validation = self.epochs.get("test_accuracy"), self.epochs.get("validation_accuracy")
@@ -176,7 +176,7 @@ def import_log(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: 
     Args:
         log: The log.
         folder: The folder that was searched.
-        tags: Tag of a series where it is not to be found by its usual names.
+        tags: Tags of series that have none of the usual names.
         experiments: Names of the experiments in the registry.
 
     Raises:
@@ -212,7 +212,7 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     """Saves an imported run in the runs directory, replacing an earlier import of the same logs.
 
     Raises:
-        UsageError: The name is taken by something else.
+        UsageError: Another folder has this name.
     """
     path = runs_dir / run.name
     if path.exists():
@@ -232,7 +232,7 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
 
 
 def _check_same_logs(run: ImportedRun, path: Path) -> None:
-    """Raises UsageError where the run imported into ``path`` was made from other logs than ``run``."""
+    """Raises UsageError if the run in ``path`` was imported from other logs than ``run``."""
     try:
         previous = load_imported(path)
     except RunError:
@@ -251,7 +251,7 @@ def load_imported(path: Path) -> ImportedRun:
     Raises:
         RunError: It is damaged.
     """
-    file, hint = path / _FILE, "plifctl runs import writes it again"
+    file, hint = path / _FILE, "import the logs again: plifctl runs import DIR"
     tree = load_document(file, ("source", "series"), hint=hint)
     try:
         if tree.pop("schema_version") != 1:
@@ -271,7 +271,7 @@ def imported_folders(runs_dir: Path) -> list[Path]:
 def find_imported(name: str, runs_dir: Path) -> Path | None:
     """Returns the folder of an imported run by its path, its name, or a part of it that no other run has.
 
-    None where no imported run matches, or a run trained here does.
+    Returns None if no imported run matches, or a run trained here does.
 
     Raises:
         UsageError: Several imported runs match.
@@ -286,14 +286,14 @@ def find_imported(name: str, runs_dir: Path) -> Path | None:
         return None
     if len(matching) > 1:
         names = ", ".join(matching[:5])
-        raise UsageError(f"{len(matching)} imported runs match {name!r}: {names}", hint="type more of the name")
+        raise UsageError(f"{len(matching)} imported runs match {name!r}: {names}", hint="use more of the name")
     return folders[matching[0]]
 
 
 def remove_imported(path: Path) -> None:
     """Removes an imported run."""
     with files.machine_errors(path):
-        (path / _FILE).unlink(missing_ok=True)  # killed half way, it is not a run any more
+        (path / _FILE).unlink(missing_ok=True)  # first, so that a partly removed folder is not a run
         shutil.rmtree(path)
 
 
@@ -332,7 +332,7 @@ def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:
 
 
 def _as_in_paper(settings: Mapping[str, Any]) -> bool:
-    """Whether the settings that are not part of an experiment's name are those of the paper."""
+    """Returns whether the settings that are not part of an experiment's name are those of the paper."""
     dataset, protocol = settings["dataset"], settings["protocol"]
     steps = {"nmnist": 20 if protocol == "B" else 10, "cifar10dvs": 20, "gesture": 20}.get(dataset, 8)
     wanted: dict[str, Any] = {"T": steps, "detach_reset": True}
@@ -357,7 +357,7 @@ def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
     if not set(found) & set(ACCURACIES):
         raise UsageError(
             f"{log.name}: none of its scalars has a known name of an accuracy: {', '.join(sorted(log.series))}",
-            hint="name the one: --tag test_accuracy=TAG",
+            hint="name its tag: --tag test_accuracy=TAG",
         )
     axis = next(log.series[found[name]] for name in ACCURACIES if name in found)
     found = {  # a series by training step has no epochs
@@ -372,8 +372,8 @@ def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
 def _epochs_of(series: Series, axis: Series, from_zero: bool) -> Iterator[int]:
     """Yields the epoch of each value of a series that was written once an epoch, by training step.
 
-    Steps of epochs that a resumed training repeated count twice. So the epoch is that of the accuracy written nearest
-    in time, plus the epochs between, by the number of steps, whose accuracy is missing in the log.
+    Steps of epochs that a resumed training repeated count twice. The epoch is therefore that of the accuracy
+    nearest in time, plus the number of epochs in between (by steps) whose accuracy is missing in the log.
     """
     every = math.gcd(*series.steps)
     for step, when in zip(series.steps, series.times, strict=True):

@@ -18,7 +18,7 @@ from plifctl.runs.documents import fingerprint
 
 _NAME = "manifest.json"
 _TEMPORARY = ("progress.json", ".lock")
-"""Files that exist only at times."""
+"""Temporary files, which are not part of the manifest."""
 
 
 def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
@@ -37,7 +37,7 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
 
 
 def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Reads every file in the manifest of a finished run, and returns what differs from it.
+    """Reads every file in the manifest of a finished run, and returns the problems found.
 
     Files added later, such as the user's notes, are ignored.
 

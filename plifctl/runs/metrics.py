@@ -1,15 +1,15 @@
 """Metrics of a run's epochs: ``metrics.jsonl``, and the checksums of its rows in ``metrics.sha256``.
 
 A row of ``metrics.jsonl`` holds data only, so that ``pandas.read_json("metrics.jsonl", lines=True)`` gives a column for
-each metric. The SHA-256 of its line stands in a line of ``metrics.sha256``, with the epoch: ``6fd1…  epoch 12``.
+each metric. ``metrics.sha256`` has a line with the SHA-256 of each row and its epoch: ``6fd1…  epoch 12``.
 
-A row is written first, then its checksum, and each is on the disk before the next step. Wherever a process is killed,
-one row at most has no checksum, and one line at most, the last, is incomplete. Both were not finished: reading skips
-them, and :meth:`MetricsFile.truncate` removes them before a resumed run appends. Everything else is damage. Rows are
-removed from the end, one by one, each checksum before its row, so that this holds at every moment.
+A row is written first, then its checksum, and each is on the disk before the next step. Whenever a process is killed,
+at most one row has no checksum, and at most one line, the last, is incomplete. Reading skips such unfinished rows, and
+:meth:`MetricsFile.truncate` removes them before a resumed run appends. Everything else is damage. Rows are removed from
+the end, one by one, each checksum before its row, so that this holds at every moment.
 
-Rows of plifctl 0.1.0 carry their checksum themselves, under ``seal``. They are read as they are; a resumed run appends
-rows of today below them.
+Rows of plifctl 0.1.0 contain their checksum, under ``seal``. They are read as they are; a resumed run appends new rows
+after them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class MetricsFile:
     """The metrics of a run, one row an epoch.
 
     Args:
-        folder: The run's.
+        folder: The run directory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,13 +80,13 @@ class MetricsFile:
         _append(self.checksums, f"{hashlib.sha256(line).hexdigest()}  epoch {row['epoch']}".encode())
 
     def truncate(self, epochs: int) -> None:
-        """Removes the rows after an epoch, and what a killed process has not completely written.
+        """Removes the rows after an epoch, and rows that a killed process left incomplete.
 
         Args:
             epochs: Epochs to keep.
 
         Raises:
-            RunError: A row is damaged, or there are fewer.
+            RunError: A row is damaged, or there are fewer rows.
         """
         found = sum(row["epoch"] <= epochs for row in self.read())
         if found < epochs:
@@ -103,7 +103,7 @@ class MetricsFile:
             _keep(self.path, lines := lines[:-1])
 
     def _snapshot(self) -> tuple[bytes, bytes]:
-        """The content of both files at one moment, while another process may append."""
+        """Returns a consistent content of both files, although another process may append."""
         for _ in range(_ATTEMPTS):
             checksums, rows = _content(self.checksums), _content(self.path)
             if _content(self.checksums) == checksums:
@@ -118,7 +118,7 @@ class MetricsFile:
 
 
 def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
-    """A row, or None where its checksum was not written; removes the checksum from ``expected``."""
+    """Returns a row, or None if its checksum was not written; removes the checksum from ``expected``."""
     row = json.loads(line)
     if isinstance(row, dict) and SEAL in row:
         row = verified(row)
@@ -141,7 +141,7 @@ def _content(path: Path) -> bytes:
 
 
 def _lines(content: bytes) -> list[bytes]:
-    """Returns the complete lines; what follows the last line feed was not completely written."""
+    """Returns the complete lines; text after the last line feed is incomplete."""
     return content.split(b"\n")[:-1]
 
 

@@ -13,7 +13,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, UsageError
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
-from plifctl.snn.bn_folding import fold_targets, fold_batch_norm
+from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
 
@@ -58,7 +58,7 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         CheckpointError: The run has no such checkpoint yet.
     """
     if name.endswith(".npz"):
-        raise UsageError(f"{name}: arrays for other programs", hint="plifctl export RUN FILE.pt writes what eval reads")
+        raise UsageError(f"{name}: arrays for other programs", hint="export a .pt file: plifctl export RUN FILE.pt")
     if name.endswith(".pt"):
         return Path(name)
     run = find_run(name, runs_dir)

@@ -1,4 +1,4 @@
-"""The step that a training is at, ``progress.json``, for other processes such as ``plifctl watch``."""
+"""The current step of a training, ``progress.json``, for other processes such as ``plifctl watch``."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ EVERY_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class StepProgress:
-    """The progress of a training within its present epoch.
+    """The progress of a training within the current epoch.
 
     Attributes:
         epoch: From 1.
         part: ``train``, ``validate`` or ``test``.
         step: Batches of the part done so far.
         steps: Batches of the part in all.
-        loss: Loss of the last batch; None where it has none.
-        rate: Batches a second in this part; 0 where it has just started.
+        loss: Loss of the last batch; None if it has none.
+        rate: Batches per second in this part; 0 if it has just started.
         elapsed: Seconds since this process started the epoch.
     """
 
@@ -65,7 +65,7 @@ def write_progress(path: Path, progress: StepProgress) -> None:
 
 
 def read_progress(path: Path) -> StepProgress | None:
-    """Returns the last progress written; None where there is none that can be read."""
+    """Returns the last progress written; None if none can be read."""
     try:
         return StepProgress(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

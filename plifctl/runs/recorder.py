@@ -51,7 +51,7 @@ class RunRecorder:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Locks the run while the block runs, and writes how it ended to ``run.json``.
+        """Locks the run while the block runs, and writes its outcome to ``run.json``.
 
         Raises:
             ResumeError: Another process is training it.
@@ -62,7 +62,7 @@ class RunRecorder:
         except filelock.Timeout:
             raise ResumeError(f"{self.run.path}: another process is training this run") from None
         for stale in self.run.path.rglob(".*.partial"):
-            stale.unlink(missing_ok=True)  # left by a killed process: this one holds the lock
+            stale.unlink(missing_ok=True)  # left by a killed process, since this one holds the lock
         try:
             yield
         except BaseException as error:
@@ -123,7 +123,7 @@ class RunRecorder:
         return load_checkpoint(self.run.checkpoint("best"))
 
     def stop_signal(self) -> int | None:
-        """Returns the signal that asks for a stop, or None; subclasses may override it."""
+        """Returns the signal that requests a stop, or None; subclasses may override it."""
         return None
 
     def finish(

@@ -98,7 +98,7 @@ def read_record(path: Path) -> ResultRecord:
     """Reads a record.
 
     Raises:
-        RunError: The file is missing, damaged, made by an older plifctl, or no record.
+        RunError: The file is missing, damaged, made by an older plifctl, or not a record.
     """
     tree = load_document(path, ("experiment", "protocol", "accuracy"))
     try:

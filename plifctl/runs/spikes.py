@@ -63,7 +63,7 @@ def load_spikes(path: Path) -> SpikeRecording:
     if not path.is_file():
         raise RunError(f"{path}: no recorded spikes", hint=again)
     try:
-        content = io.BytesIO(path.read_bytes())  # numpy leaves a damaged file open
+        content = io.BytesIO(path.read_bytes())  # numpy would leave a damaged file open
         with np.load(content, allow_pickle=False) as arrays:
             meta = {name: arrays[name] for name in _META}
             names = [name.removeprefix("bits/") for name in arrays.files if name.startswith("bits/")]

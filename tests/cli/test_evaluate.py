@@ -37,7 +37,7 @@ def test_in_depth(trained: Plifctl) -> None:
     said = trained("eval", "last").out
     for text in (
         "If the network stopped",
-        "first right answer",
+        "first correct answer",
         "effective ACs",
         "energy, an estimate",
         "assumed: 4.6 pJ",
@@ -71,7 +71,7 @@ def test_what_cannot_be_kept(trained: Plifctl, places: Path) -> None:
     assert trained("export", "last", places / "model.pt").code == 0
     said = trained("eval", places / "model.pt", "--record-spikes", 2)
     assert said.code == 2
-    assert "lies in no run" in said.err
+    assert "not in a run directory" in said.err
     said = trained("report", "--figure", "S2")
     assert said.code == 2
     assert "--record-spikes" in said.err
@@ -82,7 +82,7 @@ def test_a_run_in_its_first_epoch(plifctl: Plifctl, places: Path) -> None:
     run.checkpoint("best").unlink()
     said = plifctl("eval", "last")
     assert said.code == 6
-    assert f"{run.name} (killed) has no best checkpoint so far" in said.err
+    assert f"{run.name} (killed) has no best checkpoint yet" in said.err
     assert f"hint: plifctl train --resume {run.name}" in said.err
     with run.lock():
         assert f"hint: plifctl watch {run.name}" in plifctl("eval", "last").err
