@@ -133,7 +133,7 @@ class TestBadInput:
         [
             (("prepare", "imagenet"), 2, "unknown data set", "known:"),
             (("prepare", "gestur", "--T", 2), 2, "unknown data set", "did you mean gesture?"),
-            (("prepare", "gesture"), 2, "into how many frames?", "--T 20"),
+            (("prepare", "gesture"), 2, "event data sets need --T (number of frames)", "--T 20"),
             (("prepare", "gesture", "--T", 0), 2, "expected 1 to 10000", ""),
             (("prepare", "gesture", "--T", 10001), 2, "expected 1 to 10000", ""),
             (("prepare", "gesture", "--T", 2), 4, "no raw data of DVS128 Gesture", "--raw DIR"),
@@ -142,7 +142,7 @@ class TestBadInput:
             (("prepare", "gesture", "--T", 2, "--raw", "nowhere"), 4, "no such folder", "--raw"),
             (("prepare", "gesture", "--T", 2, "--set", "frames.x=1"), 2, "unknown key frames.x", "frames."),
             (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "Invalid value for '--recipe'", "authors"),
-            (("train",), 2, "train what?", "plifctl train demo"),
+            (("train",), 2, "missing argument: EXPERIMENT", "plifctl train demo"),
             (("train", "demoo"), 2, "unknown experiment", "demo"),
             (("train", "demo", "--set", "train.lrr=1"), 2, "unknown key", "train.lr"),
             (("train", "demo", "--subset", 0), 2, "train.subset", ""),
@@ -501,5 +501,5 @@ def test_a_run_without_its_last_state_is_not_begun_anew(prepared: Plifctl, place
     whole = {name: (run / name).read_bytes() for name in ("result.json", "metrics.jsonl", "checkpoints/best.pt")}
     said = prepared("train", "--resume", "last", "--epochs", 2)
     assert said.code == 6
-    assert "last.pt: gone" in said.err
+    assert "last.pt: missing" in said.err
     assert {name: (run / name).read_bytes() for name in whole} == whole

@@ -43,7 +43,7 @@ def test_a_run_that_stops_early_says_so_and_is_finished(prepared: Plifctl, place
     said = prepared("train", "demo", *TINY[:-1], 9, *stuck)
     assert said.code == 0
     assert "(epoch 1 of 2)" in said.out
-    assert "stopped early: no better epoch came in the 1 after it" in said.out
+    assert "stopped early: no better epoch in the 1 after it" in said.out
     (run,) = (places / "runs").iterdir()
     record = json.loads((run / "result.json").read_text())
     assert (record["epochs"], record["stopped_early"]) == (2, True)
@@ -73,7 +73,7 @@ def test_all_at_once_train_go_on_and_evaluate(prepared: Plifctl, places: Path) -
     [
         ("optimizer_options.momentun=0.9", 2, "adam has no such option", "known: amsgrad"),
         ("optimizer_options.weight_decya=0.9", 2, "adam has no such option", "did you mean weight_decay?"),
-        ("schedule_options.gamma=0.9", 2, "cosine has none", "leave them out"),
+        ("schedule_options.gamma=0.9", 2, "cosine has no options", "omit them"),
         ("optimizer=adan", 2, "'nadam'", ""),
         ("loss=tet", 2, "needs train.tet_weight", ""),
         ("lr=1e38", 6, "epoch 1, step", "--set train.lr="),
@@ -97,8 +97,8 @@ def test_a_kernel_that_does_not_serve_the_device(
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     said = plifctl(*command, "--kernel", "triton", "--device", "cpu")
     assert said.code == 2
-    assert ("for GPUs, not for cpu" in said.err) or ("Triton is not installed" in said.err)
-    assert "hint: leave --kernel out" in said.err
+    assert ("runs on GPUs, not on cpu" in said.err) or ("Triton is not installed" in said.err)
+    assert "hint: omit --kernel" in said.err
     monkeypatch.setattr("plifctl.snn.kernels.find_spec", lambda name: None)
     assert "--kernel triton: Triton is not installed" in plifctl(*command, "--kernel", "triton").err
     from plifctl.snn.kernels import unsupported_reason
@@ -123,11 +123,11 @@ def test_killed_before_the_state_after_the_first_epoch_was_saved(prepared: Plifc
     (run / "checkpoints/last.pt").unlink()
     said = prepared("train", "--resume", "last", "--epochs", 3)
     assert said.code == 6
-    assert "last.pt: gone, the run cannot go on" in said.err
+    assert "last.pt: missing, the run cannot be resumed" in said.err
 
 
 def test_a_graph_needs_a_gpu(prepared: Plifctl, places: Path) -> None:
     said = prepared("train", "demo", *TINY, "--graph", "--device", "cpu")
     assert said.code == 2
-    assert "--graph: CUDA graphs are for GPUs, not for cpu" in said.err
+    assert "--graph: CUDA graphs need a GPU, the device is cpu" in said.err
     assert not (places / "runs").exists()
