@@ -53,6 +53,7 @@ def here(cache_dir: Path, places: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 class TestImport:
+    @pytest.mark.subprocess
     def test_import_loads_no_heavy_library(self) -> None:
         code = (
             "import sys, plifctl; assert 'prepare' in dir(plifctl)\n"

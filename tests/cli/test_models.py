@@ -152,6 +152,7 @@ class TestShowParams:
         assert said.code == 2
         assert f"hint: {hint}" in said.err
 
+    @pytest.mark.subprocess
     def test_it_needs_no_torch(self) -> None:
         code = (
             "import sys; sys.argv = ['plifctl', 'show', 'demo', '--params']\n"

@@ -346,6 +346,7 @@ def _machine() -> dict[str, str]:
     return {"capability": capability, "vendor": vendor, "torch": torch.__version__}
 
 
+@pytest.mark.subprocess
 class TestResume:
     @pytest.mark.parametrize(("kind", "verb", "protocol"), [("stopped", "train", "A"), ("killed", "validate", "B")])
     def test_interrupted_run_ends_as_0_1_0_would_have_ended_it(

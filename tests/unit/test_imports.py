@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import plifctl
 
 PACKAGE = Path(plifctl.__file__).parent
@@ -107,6 +109,7 @@ def test_only_the_command_line_prints() -> None:
     assert wrong == []
 
 
+@pytest.mark.subprocess
 def test_help_imports_no_heavy_library() -> None:
     import subprocess
     import sys

@@ -347,6 +347,7 @@ def has_latex() -> bool:
     return len(found.stdout.split()) == 2
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(not has_latex(), reason="no LaTeX with booktabs and graphicx here")
 def test_to_latex_compiles(tmp_path: Path) -> None:
     tables = [table(name, record(), HOSTILE) for name in (*TABLES, "context")]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
 COMPILE = """
 import json, re, subprocess, sys, tempfile
