@@ -50,11 +50,14 @@ def evaluate(
 
     Example: plifctl eval last --record-spikes 10
     """
+    from plifctl.training.process import keep_freed_memory, wait_passively
+
+    wait_passively()  # before the imports below import torch
+    keep_freed_memory()
+
     from plifctl.pipeline.evaluate import EvaluateOptions
     from plifctl.pipeline.evaluate import evaluate as evaluate_model
-    from plifctl.training.process import keep_freed_memory
 
-    keep_freed_memory()
     result = evaluate_model(
         EvaluateOptions(
             run,

@@ -92,6 +92,10 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
     ) -> None:
+        from plifctl.training.process import wait_passively
+
+        wait_passively()  # before the imports below import torch
+
         from plifctl.errors import UsageError
         from plifctl.pipeline.train import TrainOptions
 

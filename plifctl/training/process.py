@@ -1,7 +1,7 @@
-"""Settings of the process: memory, determinism, signals. The command line applies them.
+"""Settings of the process: threads, memory, determinism, signals. The command line applies them.
 
-Training by itself changes none of them, so that it can run inside any program; only a rank that fails among several
-ignores signals from then on.
+Training itself changes none of them, so that it can run inside any program. One exception: with several ranks, a rank
+that fails ignores signals from then on. The module imports torch only where it is used: some settings must precede it.
 """
 
 from __future__ import annotations
@@ -11,10 +11,19 @@ import os
 import signal
 import sys
 
-import torch
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def wait_passively() -> None:
+    """Makes waiting OpenMP threads sleep instead of spin; to be called before torch is first imported.
+
+    A spinning thread occupies a core that the thread it waits for may need: on cores shared with other programs a
+    training step takes several times as long. OMP_WAIT_POLICY in the environment takes precedence.
+
+    Source: the OpenMP specification, OMP_WAIT_POLICY.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def keep_freed_memory() -> bool:
@@ -36,12 +45,14 @@ def keep_freed_memory() -> bool:
 
 
 def use_deterministic_algorithms() -> None:
-    """Makes torch use algorithms that give the same bits every time, or fail where there is none.
+    """Makes torch use only deterministic algorithms, and fail if an operation has none.
 
-    To be called before the first operation on a GPU.
+    Must be called before the first operation on a GPU.
 
     Source: torch's notes on reproducibility.
     """
+    import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -65,6 +76,8 @@ def peak_memory() -> int | None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Returns whether an error means that memory ran out; on some devices only torch's message says so."""
+    import torch
+
     texts = ("out of memory", "not enough memory", "can't allocate memory", "ALLOC_FAILED")
     known = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return known or (isinstance(error, RuntimeError) and any(text in str(error) for text in texts))

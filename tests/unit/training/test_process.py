@@ -26,3 +26,23 @@ def test_keep_freed_memory_reuses_pages() -> None:
     if output[0] == "False":
         pytest.skip("the C library is not glibc")
     assert int(output[1]) < 2**26 // 4096 // 10  # without it every round maps all pages of a tensor
+
+
+WAIT = """
+import os, sys
+from plifctl.training.process import wait_passively
+wait_passively()
+print("torch" in sys.modules, os.environ["OMP_WAIT_POLICY"])
+"""
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(("policy", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_wait_passively_before_torch_keeps_the_users_policy(
+    policy: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    output = subprocess.run([sys.executable, "-c", WAIT], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["False", expected]
