@@ -1,3 +1,3 @@
-"""What pytest is to leave alone here."""
+"""Files that pytest must not collect."""
 
-collect_ignore = ["make_neurobench.py", "make_spikingjelly.py"]  # their packages live in .bench-venv only
+collect_ignore = ["make_neurobench.py", "make_spikingjelly.py"]  # their packages are installed in .bench-venv only

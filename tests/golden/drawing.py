@@ -1,6 +1,6 @@
-"""What golden values are made of and tested with, drawn the same way on both sides: cases, inputs, weights.
+"""Cases, inputs and weights of the golden values, drawn the same way when they are made and when they are tested.
 
-numpy only, and of its generators only ``random``, whose stream does not change; nothing that can be drawn is stored.
+Only numpy is used, and only its ``random`` stream, which does not change; values that can be drawn are not stored.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ def uniform(seed: int, shape: tuple[int, ...], low: float, high: float) -> np.nd
 
 
 def sampled(values: np.ndarray, count: int) -> np.ndarray:
-    """Returns ``count`` entries spread evenly over ``values``, or all where there are no more."""
+    """Returns ``count`` entries spread evenly over ``values``, or all if there are fewer."""
     flat = values.ravel()
     return flat if flat.size <= count else flat[np.linspace(0, flat.size - 1, count).astype(int)]
 
 
 def digest(spikes: np.ndarray) -> np.ndarray:
-    """Returns the sha256 of spikes packed as bits, uint8 ``[32]``."""
+    """Returns the SHA-256 of spikes packed as bits, uint8 ``[32]``."""
     return np.frombuffer(sha256(np.packbits(spikes != 0).tobytes()).digest(), np.uint8)
 
 
@@ -52,11 +52,11 @@ class Neurons:
         return f"{self.kind}{self.tau:g}-{self.surrogate}{self.width:g}-{reset}-{detach}-T{self.T}-{shape}"
 
     def input(self) -> np.ndarray:
-        """X, float64 ``[T, ...]``: enough to fire every few steps."""
+        """Returns X, float64 ``[T, ...]``: large enough to fire every few steps."""
         return uniform(self.seed, (self.T, *self.shape), -2 * self.v_threshold, 6 * self.v_threshold)
 
     def upstream(self) -> np.ndarray:
-        """The gradient that the spikes are given, float64 ``[T, ...]``."""
+        """Returns the upstream gradient of the spikes, float64 ``[T, ...]``."""
         return uniform(self.seed + 1, (self.T, *self.shape), -1, 1)
 
 
@@ -82,14 +82,14 @@ NEURONS = {case.name: case for case in _neurons()}
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network of Table S1's family, in Table 1's terms.
+    """A network like those of Table S1, in the terms of Table 1.
 
     Attributes:
         static: Inputs are images, shown T times; else event frames.
         blocks: N_conv convolutions before each of N_down poolings.
         hidden: Neurons of the first fully connected layer.
-        dropouts: Before both fully connected layers, or before the first only.
-        large: Of the true size: looked at with one kernel, in float64 only.
+        dropouts: 2: before both fully connected layers; 1: before the first only.
+        large: Of true size: tested with one kernel, in float64 only.
     """
 
     name: str
@@ -116,7 +116,7 @@ class Network:
 
     @property
     def structure(self) -> str:
-        """In the notation of Table S1."""
+        """Structure in the notation of Table S1."""
         n_conv, n_down = self.blocks
         pool = "MP" if self.pool == "max" else "AP"
         second = "DP-" if self.dropouts == 2 else ""
@@ -126,27 +126,27 @@ class Network:
         )
 
     def input(self) -> np.ndarray:
-        """Normalised images ``[N, C, H, W]``, or frames ``[N, T, C, H, W]`` of small counts; float64."""
+        """Returns normalised images ``[N, C, H, W]``, or frames ``[N, T, C, H, W]`` of small counts; float64."""
         if self.static:
             return uniform(self.seed, (self.N, *self.input_shape), -1, 2)
         return np.floor(4 * uniform(self.seed, (self.N, self.T, *self.input_shape), 0, 1) ** 3)
 
     def labels(self) -> np.ndarray:
-        """Class indices, int64 ``[N]``."""
+        """Returns class indices, int64 ``[N]``."""
         return (np.arange(self.N, dtype=np.int64) * 7 + self.seed) % self.classes
 
     def mask(self, number: int, features: int) -> np.ndarray:
-        """What the dropout layer ``number``, 0 or 1, multiplies by at every step: float64 ``[N, features]``."""
+        """Returns the mask of dropout layer ``number``, 0 or 1, for all steps: float64 ``[N, features]``."""
         return (uniform(100 * self.seed + number, (self.N, features), 0, 1) >= self.p) / (1 - self.p)
 
     def draw(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
         """Returns parameters and running statistics of the names and shapes given, drawn in the order of names."""
         rng = np.random.default_rng(self.seed + 1)
-        return {name: _drawn(rng, name, shapes[name]) for name in sorted(shapes)}
+        return {name: _draw_values(rng, name, shapes[name]) for name in sorted(shapes)}
 
 
-def _drawn(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Values that keep every layer firing."""
+def _draw_values(rng: np.random.Generator, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns values with which every layer fires."""
     layer, kind = name.split(".")
     if layer.startswith(("conv", "fc")):
         bound = (2.5 if layer.startswith("conv") else 7.0) * math.sqrt(3 / math.prod(shape[1:]))
@@ -217,12 +217,12 @@ class Counted:
     seed: int
 
     def input(self) -> np.ndarray:
-        """Frames ``[N, T, 2, 7, 5]``: counts of events, half of them 0."""
+        """Returns frames ``[N, T, 2, 7, 5]``: event counts, half of them 0."""
         drawn = uniform(self.seed, (self.samples, self.T, 2, 7, 5), -6, 6)
         return np.maximum(np.floor(drawn), 0.0)
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Of each layer; a tenth of them is 0."""
+        """Returns the weights of each layer; a tenth of them is 0."""
         shapes = {"conv0": (6, 2, 3, 3), "conv1": (5, 6, 3, 3), "fc0": (8, 5 * 3 * 2)}
         found = {}
         for index, (name, shape) in enumerate(shapes.items(), 1):

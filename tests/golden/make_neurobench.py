@@ -1,9 +1,9 @@
-"""Writes operations.json: what NeuroBench counts on small networks.
+"""Writes operations.json: the operations that NeuroBench counts on small networks.
 
     make golden        # NeuroBench and snnTorch in .bench-venv
 
-Networks are put together from torch's layers, called at each time step, and a neuron of snnTorch's kind that does what
-Eq. 3 to 5 say; NeuroBench's own hooks and metrics count. Nothing of plifctl is used but the names of its layers.
+The networks consist of torch's layers, called at each time step, and an snnTorch neuron that implements Eq. 3 to 5;
+NeuroBench's hooks and metrics count. Nothing of plifctl is used but the names of its layers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Neuron(snntorch.SpikingNeuron):
 
 
 def counts(case: Counted) -> dict[str, dict[str, float]]:
-    """What NeuroBench counts of each layer for one sample."""
+    """Returns the counts of NeuroBench for each layer and one sample."""
     weights = {name: torch.from_numpy(value) for name, value in case.weights().items()}
     conv0 = nn.Conv2d(2, 6, 3, padding=1, bias=False)
     conv1 = nn.Conv2d(6, 5, 3, padding=1, bias=False)

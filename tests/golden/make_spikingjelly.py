@@ -1,10 +1,10 @@
-"""Writes neurons.npz and networks.npz: what SpikingJelly's own neurons and layers give, in float64.
+"""Writes neurons.npz and networks.npz: results of SpikingJelly's neurons and layers in float64.
 
-    make golden        # SpikingJelly in .bench-venv; the files in tests/golden are written anew
+    make golden        # SpikingJelly in .bench-venv; overwrites the files in tests/golden
 
-Networks are put together as the authors' code puts them: every layer is called at each time step, batch norm included;
-of images the first convolution and batch norm are called once, outside of the loop. The masks of dropout are drawn as
-inputs are, where SpikingJelly would draw its own. Nothing of plifctl is used but the names of its layers.
+Networks are built as in the authors' code: every layer is called at each time step, batch norm included; for images the
+first convolution and batch norm are called once, outside the loop. The masks of dropout are drawn like the inputs,
+instead of by SpikingJelly. Nothing of plifctl is used but the names of its layers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SURROGATES: dict[str, Callable[[float], nn.Module]] = {
 
 
 def node(case: Neurons | Network) -> nn.Module:
-    """SpikingJelly's neuron of a case, in single-step mode."""
+    """Returns SpikingJelly's neuron of a case, in single-step mode."""
     options = {
         "decay_input": True,
         "v_threshold": case.v_threshold if isinstance(case, Neurons) else 1.0,
@@ -49,15 +49,15 @@ def node(case: Neurons | Network) -> nn.Module:
 
 
 def check_rates(name: str, spikes: dict[str, Tensor]) -> None:
-    """Layers that are silent, or never are, compare nothing."""
+    """Checks that each layer fires, but not always; otherwise the comparison would be void."""
     rates = {layer: round(fired.mean().item(), 2) for layer, fired in spikes.items()}
     print(f"{name}: firing rates {rates}")
     if not all(0.02 < rate < 0.9 for rate in rates.values()):
-        raise SystemExit("a layer is silent, or never is: draw other values")
+        raise SystemExit("a layer never fires, or always: draw other values")
 
 
-def of_neurons(case: Neurons) -> Values:
-    """Spikes, the last potential, and gradients of input and w."""
+def neuron_values(case: Neurons) -> Values:
+    """Returns spikes, the last potential, and gradients of input and w."""
     x = torch.from_numpy(case.input()).requires_grad_()
     layer = node(case)
     spikes = torch.stack([layer(x_t) for x_t in x])
@@ -75,7 +75,7 @@ def of_neurons(case: Neurons) -> Values:
 
 
 class Net(nn.Module):
-    """The layers of a case, by the names that plifctl has for them."""
+    """The layers of a case, with plifctl's names."""
 
     def __init__(self, case: Network) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Net(nn.Module):
         self.boost = nn.AvgPool1d(10, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Votes ``[T, N, classes]`` and the spikes of each layer ``[T, N, ...]``."""
+        """Returns votes ``[T, N, classes]`` and the spikes of each layer ``[T, N, ...]``."""
         steps = list(self.layers.items())
         if self.case.static:
             x = self.layers["bn0"](self.layers["conv0"](x))
@@ -126,8 +126,8 @@ class Net(nn.Module):
         return torch.stack(votes), {name: torch.stack(found) for name, found in spikes.items()}
 
 
-def of_network(case: Network) -> Values:
-    """Votes, spikes, loss, running statistics and gradients: in training, and what can be in evaluation."""
+def network_values(case: Network) -> Values:
+    """Returns votes, spikes, loss, running statistics and gradients in training, and the first three in evaluation."""
     found: Values = {}
     for mode in ("train", "eval"):
         net = Net(case).train(mode == "train")
@@ -163,14 +163,14 @@ def of_network(case: Network) -> Values:
 
 
 def write(path: Path, values: dict[str, Values]) -> None:
-    """Writes the values of all cases, and which versions they are of."""
+    """Writes the values of all cases, and the versions of the packages."""
     packages = {name: version(name) for name in ("spikingjelly", "torch", "numpy")}
-    flat = {f"{case}/{name}": value for case, of in values.items() for name, value in of.items()}
+    flat = {f"{case}/{name}": value for case, results in values.items() for name, value in results.items()}
     np.savez_compressed(path, versions=np.array(json.dumps(packages | {"python": platform.python_version()})), **flat)
     print(f"{path.name}: {len(values)} cases, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)  # time constants too
-    write(HERE / "neurons.npz", {name: of_neurons(case) for name, case in NEURONS.items()})
-    write(HERE / "networks.npz", {name: of_network(case) for name, case in NETWORKS.items()})
+    write(HERE / "neurons.npz", {name: neuron_values(case) for name, case in NEURONS.items()})
+    write(HERE / "networks.npz", {name: network_values(case) for name, case in NETWORKS.items()})

@@ -1,4 +1,4 @@
-"""Our counts of operations beside NeuroBench's: see make_neurobench.py for what the file holds."""
+"""Counts of operations against NeuroBench; make_neurobench.py writes the file."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ GOLDEN = json.loads((Path(__file__).parent / "operations.json").read_text())["ca
 
 @pytest.mark.parametrize("name", list(OPERATIONS))
 @pytest.mark.parametrize("batch", [1, 8])
-def test_operations(name: str, batch: int) -> None:
+def test_count_operations_equals_neurobench(name: str, batch: int) -> None:
     case = OPERATIONS[name]
     pool = "MP" if case.pooling == "max" else "AP"
     structure = f"c6k3s1-SN-{pool}k2s2-c5k3s1-SN-FC8-SN-APk1s1"
@@ -30,11 +30,11 @@ def test_operations(name: str, batch: int) -> None:
     assert found.samples == case.samples
     assert model.training
     for layer in found.layers:
-        wanted = GOLDEN[name][layer.name]
-        if "updates" in wanted:
-            assert layer.updates == pytest.approx(wanted["updates"])
+        expected = GOLDEN[name][layer.name]
+        if "updates" in expected:
+            assert layer.updates == pytest.approx(expected["updates"])
             continue
-        assert layer.dense == pytest.approx(wanted["Dense"])
-        assert layer.effective_macs == pytest.approx(wanted["Effective_MACs"])
-        assert layer.effective_acs == pytest.approx(wanted["Effective_ACs"])
+        assert layer.dense == pytest.approx(expected["Dense"])
+        assert layer.effective_macs == pytest.approx(expected["Effective_MACs"])
+        assert layer.effective_acs == pytest.approx(expected["Effective_ACs"])
         assert 0 < layer.effective_macs + layer.effective_acs < layer.dense

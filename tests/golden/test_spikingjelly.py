@@ -1,4 +1,4 @@
-"""Our neurons and networks beside SpikingJelly's: see make_spikingjelly.py for what the files hold."""
+"""Neurons and networks against SpikingJelly; make_spikingjelly.py writes the files."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from plifctl.snn.neurons import SpikingLayer
 
 HERE = Path(__file__).parent
 KERNELS = ("eager", "fused")
-NEAR = 1e-5  # a potential this near to the threshold may fall on either side of it in float32
+AT_THRESHOLD = 1e-5  # within this distance float32 rounding decides whether a neuron fires
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def networks() -> dict[str, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def float64() -> Iterator[None]:
-    """What is built here is float64, time constants too."""
+    """Everything is built in float64, time constants too."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -60,13 +60,13 @@ def _loss(case: Network, votes: Tensor) -> Tensor:
 
 
 def layer_of(case: Neurons, kernel: str) -> tuple[SpikingLayer, Callable[[Tensor], Tensor]]:
-    """The layer, and what gives its spikes."""
+    """Returns the layer, and a function from its input to its spikes."""
     layer = SpikingLayer(spec_of(case), case.shape[1:])
     return layer, lambda x: spiking_stage(x, case.T, layer.dynamics(x), kernel=kernel).pooled
 
 
 def potentials(x: Tensor, tau: float, spec: NeuronSpec) -> tuple[Tensor, Tensor]:
-    """H and V of every step, by the definition, from our functions."""
+    """Returns H and V of every step, by the definition."""
     v, hs, vs = torch.full_like(x[0], spec.v_reset), [], []
     for x_t in x:
         h = functional.charge(x_t, v, 1 / tau, spec.v_reset)
@@ -77,17 +77,17 @@ def potentials(x: Tensor, tau: float, spec: NeuronSpec) -> tuple[Tensor, Tensor]
     return torch.stack(hs), torch.stack(vs)
 
 
-def same(found: Any, expected: np.ndarray, relative: float = 1e-9, scale: float | None = None) -> None:
-    """Compares to ``relative`` of each value, and of what is added to give it: ``scale``, or the largest value."""
+def assert_close(found: Any, expected: np.ndarray, relative: float = 1e-9, scale: float | None = None) -> None:
+    """Compares to ``relative`` of each value, and of the size of its summands: ``scale``, or the largest value."""
     scale = float(np.abs(expected).max(initial=0)) if scale is None else scale
     found = found.detach().numpy() if isinstance(found, Tensor) else np.asarray(found)
     np.testing.assert_allclose(found, expected, rtol=relative, atol=relative * scale)
 
 
 def first_differences(found: Tensor, expected: Tensor, h: Tensor, threshold: float) -> tuple[int, float]:
-    """Of neurons whose spikes differ, how many there are, and the largest |H − V_th| at the first step of each.
+    """Returns the number of neurons whose spikes differ, and the largest |H − V_th| at the first step of each.
 
-    After that step it is another trajectory, and says nothing any more.
+    After that step the trajectories are different ones.
     """
     different = (found != expected).flatten(1)
     neurons = different.any(0)
@@ -98,7 +98,7 @@ def first_differences(found: Tensor, expected: Tensor, h: Tensor, threshold: flo
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", NEURONS)
-def test_neurons(name: str, kernel: str, neurons: dict[str, np.ndarray]) -> None:
+def test_neurons_float64_equal_spikingjelly(name: str, kernel: str, neurons: dict[str, np.ndarray]) -> None:
     case = NEURONS[name]
     layer, run = layer_of(case, kernel)
     x = torch.from_numpy(case.input()).requires_grad_()
@@ -106,17 +106,16 @@ def test_neurons(name: str, kernel: str, neurons: dict[str, np.ndarray]) -> None
     (spikes * torch.from_numpy(case.upstream())).sum().backward()
     assert np.array_equal(np.packbits(spikes.detach().numpy() != 0), neurons[f"{name}/spikes"])
     assert x.grad is not None
-    same(sampled(x.grad.numpy(), 150), neurons[f"{name}/grad_x"])
+    assert_close(sampled(x.grad.numpy(), 150), neurons[f"{name}/grad_x"])
     if case.kind == "plif":
         assert layer.a is not None
-        same(layer.a.grad, neurons[f"{name}/grad_w"], scale=float(x.grad.abs().sum()))
+        assert_close(layer.a.grad, neurons[f"{name}/grad_w"], scale=float(x.grad.abs().sum()))
     _, v = potentials(x.detach(), layer.tau, spec_of(case))
-    same(sampled(v[-1].numpy(), 50), neurons[f"{name}/v"])
+    assert_close(sampled(v[-1].numpy(), 50), neurons[f"{name}/v"])
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_neurons_in_float32(kernel: str, neurons: dict[str, np.ndarray]) -> None:
-    """Where spikes differ from those in float64, the potential was at the threshold."""
+def test_neurons_float32_differ_at_threshold_only(kernel: str, neurons: dict[str, np.ndarray]) -> None:
     count = total = 0
     for name, case in NEURONS.items():
         layer, run = layer_of(case, kernel)
@@ -129,17 +128,16 @@ def test_neurons_in_float32(kernel: str, neurons: dict[str, np.ndarray]) -> None
         h, _ = potentials(x, case.tau, spec_of(case))
         golden = torch.from_numpy(expected).view(x.shape).to(spikes)
         differing, over = first_differences(spikes.detach(), golden, h, case.v_threshold)
-        assert over < NEAR, f"{name}: spikes differ {over:.1e} from the threshold"
+        assert over < AT_THRESHOLD, f"{name}: spikes differ {over:.1e} from the threshold"
         count, total = count + differing, total + x[0].numel()
-        if differing == 0 and case.surrogate != "rectangular":  # whose edges are thresholds of their own
+        if differing == 0 and case.surrogate != "rectangular":  # whose edges are thresholds as well
             assert own.grad is not None
-            same(sampled(own.grad.numpy(), 150), neurons[f"{name}/grad_x"], relative=1e-5)
-    print(f"{count} of {total} neurons spike otherwise in float32")
+            assert_close(sampled(own.grad.numpy(), 150), neurons[f"{name}/grad_x"], relative=1e-5)
     assert count <= total // 1000
 
 
 def network_of(case: Network, kernel: str, monkeypatch: pytest.MonkeyPatch) -> SpikingNetwork:
-    """The case's network with its weights; its dropout draws the case's masks."""
+    """Returns the network of a case with its weights; its dropout uses the masks of the case."""
     network = NetworkSpec(name=case.name, structure=case.structure, dropout=case.p, batch_norm="per-step")
     net = SpikingNetwork(network, spec_of(case), case.input_shape, case.classes, kernel)
     own = {name.removeprefix("layers."): tensor for name, tensor in net.state_dict(keep_vars=True).items()}
@@ -160,7 +158,7 @@ def network_of(case: Network, kernel: str, monkeypatch: pytest.MonkeyPatch) -> S
 
 
 def run_network(case: Network, net: SpikingNetwork) -> tuple[Tensor, dict[str, Tensor]]:
-    """Votes, and the spikes of each layer."""
+    """Returns the votes, and the spikes of each layer."""
     spikes: dict[str, Tensor] = {}
     x = torch.from_numpy(case.input()).to(next(net.parameters()))
     votes = net(x, case.T, keys=torch.arange(case.N), observe=lambda name, fired: spikes.update({name: fired.detach()}))
@@ -170,26 +168,30 @@ def run_network(case: Network, net: SpikingNetwork) -> tuple[Tensor, dict[str, T
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize(
     ("name", "kernel"),
-    [(name, kernel) for name, case in NETWORKS.items() for kernel in (("auto",) if case.large else KERNELS)],
+    [
+        pytest.param(name, kernel, marks=pytest.mark.slow if case.large else ())
+        for name, case in NETWORKS.items()
+        for kernel in (("auto",) if case.large else KERNELS)
+    ],
 )
-def test_networks(
+def test_networks_float64_equal_spikingjelly(
     name: str, kernel: str, mode: str, networks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = NETWORKS[name]
     net = network_of(case, kernel, monkeypatch).train(mode == "train")
     if mode == "eval":
         _, spikes = run_network(case, net)
-        for layer, fired in spikes.items():  # the first layer that differs is the one to look at
+        for layer, fired in spikes.items():  # the first layer that differs is the cause
             assert np.array_equal(fired.flatten(1).sum(1), networks[f"{name}/eval/spikes/{layer}"]), layer
             assert np.array_equal(digest(fired.numpy()), networks[f"{name}/eval/sha256/{layer}"]), layer
         assert len(spikes) == sum(key.startswith(f"{name}/eval/sha256/") for key in networks)
         if case.large:
             return
     x = torch.from_numpy(case.input())
-    votes = net(x, case.T, keys=torch.arange(case.N))  # not observed: the path that training takes
+    votes = net(x, case.T, keys=torch.arange(case.N))  # without observer, as in training
     loss = _loss(case, votes)
     assert np.array_equal((votes.detach() * 10).round(), networks[f"{name}/{mode}/votes"])
-    same(loss, networks[f"{name}/{mode}/loss"])
+    assert_close(loss, networks[f"{name}/{mode}/loss"])
     if mode == "eval":
         return
     loss.backward()
@@ -198,20 +200,20 @@ def test_networks(
     for key, parameter in parameters.items():
         assert parameter.grad is not None
         norm = networks[f"{name}/norm/{key}"]
-        same(parameter.grad.norm(), norm)
-        same(sampled(parameter.grad.numpy(), 12), networks[f"{name}/grad/{key}"], scale=float(norm))
+        assert_close(parameter.grad.norm(), norm)
+        assert_close(sampled(parameter.grad.numpy(), 12), networks[f"{name}/grad/{key}"], scale=float(norm))
     running = {key: value for key, value in networks.items() if key.startswith(f"{name}/running/")}
     assert running
     for key, value in running.items():
-        same(sampled(net.get_buffer(f"layers.{key.removeprefix(f'{name}/running/')}").numpy(), 12), value)
+        assert_close(sampled(net.get_buffer(f"layers.{key.removeprefix(f'{name}/running/')}").numpy(), 12), value)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", ["fashion-mnist", "nmnist", "cifar10", "gesture"])
-def test_networks_in_float32(
+def test_networks_float32_differ_at_threshold_only(
     name: str, mode: str, networks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first layer whose spikes differ from those in float64, the potential was at the threshold."""
+    """In the first layer whose spikes differ from float64, the potential was at the threshold."""
     case = NETWORKS[name]
     precise = network_of(case, "eager", monkeypatch).train(mode == "train")
     inputs: list[Tensor] = []
@@ -225,10 +227,9 @@ def test_networks_in_float32(
         for (layer, spikes), x in zip(expected.items(), inputs, strict=True):
             h, _ = potentials(x.expand(spikes.shape), precise.spiking_layers()[layer].tau, spec_of(case))
             count, over = first_differences(found[layer].double(), spikes, h, 1.0)
-            assert over < NEAR, f"{kernel}, {layer}: spikes differ {over:.1e} from the threshold"
+            assert over < AT_THRESHOLD, f"{kernel}, {layer}: spikes differ {over:.1e} from the threshold"
             if count:
-                print(f"{kernel}, {layer}: {count} of {spikes[0].numel()} neurons spike otherwise in float32")
-                break  # the layers after it have another input
+                break  # the following layers have another input
         else:
             assert np.array_equal((votes.detach() * 10).round(), networks[f"{name}/{mode}/votes"])
             if mode == "train":
@@ -236,4 +237,4 @@ def test_networks_in_float32(
                 for key, parameter in net.named_parameters():
                     norm = networks[f"{name}/norm/{key.removeprefix('layers.')}"]
                     assert parameter.grad is not None
-                    same(parameter.grad.norm(), norm, relative=1e-4)
+                    assert_close(parameter.grad.norm(), norm, relative=1e-4)
