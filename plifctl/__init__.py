@@ -1,7 +1,7 @@
 """plifctl: spiking networks with learnable membrane time constants, from raw recordings to the paper's tables.
 
-The Python API: what the command line does, as functions. Nothing prints, and nothing changes threads, seeds or signal
-handlers unless it is asked to; messages go to the logger ``plifctl``.
+The Python API: the commands as functions. They print nothing, and change no threads, seeds or signal handlers unless
+requested; messages go to the logger ``plifctl``.
 
 Example:
     import plifctl
@@ -79,8 +79,8 @@ def prepare(
 
     Args:
         dataset: Name of a data set in the registry.
-        T: Number of frames of each sample; event data sets need it.
-        raw: Folder of the raw files; None: PLIFCTL_RAW_DIR, then where systems keep data sets.
+        T: Number of frames of each sample; required for event data sets.
+        raw: Folder of the raw files; None: PLIFCTL_RAW_DIR, then the system's folders of data sets.
         recipe: Choices of framing: of the paper's text or of the authors' code.
         overrides: Changes to them, e.g. ``{"frames.slicing": "time"}``.
         verify: Refuse files whose checksum differs from the published one.
@@ -125,8 +125,8 @@ def dataset(
     """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
 
     Args:
-        name: Name of a data set, or an experiment: then T, recipe and overrides are its own.
-        T: Number of frames; event data sets need it.
+        name: Name of a data set; or an experiment, whose T, recipe and overrides are used.
+        T: Number of frames; required for event data sets.
         split: ``train``, ``test`` (the official split), or ``all``.
         recipe: Recipe of framing.
         overrides: Changes to it.
@@ -173,10 +173,10 @@ def experiment(
     Args:
         source: A name in the registry, a YAML file, or an experiment to change.
         overrides: Values to change, e.g. ``{"neuron.tau_0": 4.0}``.
-        recipe: Recipe of a named experiment; None: ``paper``, or what the file says.
+        recipe: Recipe of a named experiment; None: ``paper``, or the recipe of the file.
 
     Raises:
-        errors.UsageError: Unknown experiment or key, or an impossible value.
+        errors.UsageError: Unknown experiment or key, or an invalid value.
         errors.RegistryError: A file is invalid.
     """
     from plifctl.config.registry import load_experiment
@@ -217,9 +217,9 @@ def train(
         resume: Run to resume, instead of a new one.
         on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
             run can be resumed.
-        build_cache: Build the cache where it does not exist.
+        build_cache: Build the cache if it does not exist.
         raw: Folder of the raw files to build it from.
-        device: Torch device; None: a GPU where there is one.
+        device: Torch device; None: a GPU if there is one.
         data_in: Where samples are held; None: wherever they fit.
         kernel: Implementation of the spiking layers.
         deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
@@ -301,10 +301,10 @@ def evaluate(
 
     Args:
         model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         operations: Number of test samples to count operations on; 0: do not count.
-        device: Torch device; None: a GPU where there is one.
+        device: Torch device; None: a GPU if there is one.
         kernel: Implementation of the spiking layers.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
@@ -343,9 +343,9 @@ def load(
 
     Args:
         model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
-        device: Torch device; None: a GPU where there is one.
+        device: Torch device; None: a GPU if there is one.
         kernel: Implementation of the spiking layers.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
@@ -378,7 +378,7 @@ def export(
     Args:
         model: As :func:`load`.
         file: The file to write; must not exist.
-        checkpoint: Which of a run's checkpoints.
+        checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
@@ -404,7 +404,7 @@ def table(
 
     Args:
         name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
-        source: Whose runs fill it: ``ours``, or ``authors`` for the imported logs of the authors.
+        source: Source of the results: ``ours``, or ``authors`` for the imported logs of the authors.
         include_modified: Use runs with overrides too; they are marked.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
@@ -421,5 +421,5 @@ def _path(path: str | Path | None) -> Path | None:
 
 
 def _model_name(model: str | Path | Run) -> str:
-    """Returns what a run, a path or a name is found by."""
+    """Returns the name under which a run, a path or a name is looked up."""
     return str(Path(model).expanduser()) if isinstance(model, str | Path) else str(model.path)

@@ -1,4 +1,4 @@
-"""Raw data become a cache: framed in threads, kept in a journal, written as one file."""
+"""Builds a cache from raw data: frames samples in threads, keeps them in a journal, writes one file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class CacheBuilder:
         workers: Threads that decode, frame and compress; the content does not depend on them.
         force: Build even if the cache exists.
         compression: Compression of the samples; the content does not depend on it.
-        made_by: The command that builds the cache, stored in it and named when it turns out damaged.
+        made_by: The command that builds the cache, stored in it and named in errors if the file is damaged.
         progress: Called with the number of framed samples, and of all samples; not called if nothing is built.
 
     Attributes:
@@ -106,7 +106,7 @@ class CacheBuilder:
             return None
         self._lock()
         if self._seems_built():
-            return None  # by the process that had the lock
+            return None  # built by the process that had the lock
         self._open_journal()
         return self._frame_surveyed
 
@@ -238,8 +238,8 @@ class CacheBuilder:
             self.progress(count, n)
         if count != n:
             raise RawDataError(
-                f"{raw.root}: {count} samples read, {n} were found before",
-                hint="wait until no other program changes the files, then type the same command again",
+                f"{raw.root}: read {count} samples, expected {n}",
+                hint="make sure that no other program changes the files, then type the same command again",
             )
 
     def _framed(self, raw: EventDataset | ImageDataset, done: frozenset[int]) -> Iterator[list[Record]]:

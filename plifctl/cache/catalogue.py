@@ -89,19 +89,19 @@ class Entry:
 
 
 def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
-    """Returns the cache with a :func:`~plifctl.cache.key.raw_independent_key`, whatever raw data it was built from.
+    """Returns the cache with a :func:`~plifctl.cache.key.raw_independent_key`, built from any raw data.
 
-    Several are possible, of a subset and of the full set: that of ``content`` is preferred, else the newest is used and
-    a warning is logged.
+    There may be several, e.g. of a subset and of the full set: the one with ``content`` is preferred, else the newest
+    is used and a warning is logged.
 
     Args:
         wanted: The raw-independent key.
         cache_dir: Cache directory.
         prepare: The command that would build the cache.
-        content: Content digest of the preferred cache, that of an earlier run.
+        content: Content digest of the preferred cache, from an earlier run.
 
     Raises:
-        CacheError: There is none; names the nearest one, and the command.
+        CacheError: There is no such cache; names the most similar one, and the command.
     """
     entries = _usable_caches(cache_dir, wanted)
     fitting = [entry for entry in entries if differences(wanted, entry.fields or {}) == {}]
@@ -139,7 +139,7 @@ def open_cache(key: CacheKey, cache_dir: Path, *, made_by: str = "") -> Cache | 
 
 
 def describe_nearest(wanted: Mapping[str, Any], cache_dir: Path) -> str:
-    """Returns which cache is nearest to the key ``wanted`` and where it differs, as text for a message."""
+    """Returns the cache nearest to the key ``wanted`` and its differences, as text for a message."""
     return _describe_nearest(_usable_caches(cache_dir, wanted), wanted, cache_dir)
 
 
@@ -175,7 +175,7 @@ def list_caches(cache_dir: Path) -> list[Entry]:
 
 
 def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
-    """Returns the one entry that a name stands for.
+    """Returns the entry that a name or a beginning of a name denotes.
 
     Args:
         entries: Entries to choose from.
@@ -200,7 +200,7 @@ def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
 
 
 def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
-    """Reads a whole cache and compares every checksum in it; returns the problems found, an empty list if it is ok.
+    """Reads a cache completely and verifies every checksum; returns the problems found, an empty list if it is ok.
 
     Compared are the file with the checksum file beside it, attributes and columns with their digest, every chunk with
     its checksum, every sample with its digest and its number of events, and all samples with the content digest.
@@ -234,7 +234,7 @@ def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> l
         for name, label, test in zip(cache.sample_ids, cache.labels, cache.is_test, strict=True)
     ]
     if content_digest(samples, cache.digests) != cache.content_digest:
-        problems.append("checksum mismatch: the content digest is not that of its samples")
+        problems.append("checksum mismatch: the content digest does not match the samples")
     cache.close()
     return problems
 
@@ -284,7 +284,7 @@ def removable_entries(cache_dir: Path, *, older_than_days: float | None = None) 
 
 
 def compare_caches(ours: Cache, theirs: Cache) -> dict[str, Any]:
-    """Returns where two caches differ: in their keys, in which samples they have, and in the content of these.
+    """Returns the differences between two caches: in their keys, their sets of samples, and the content of these.
 
     Returns:
         ``key``: field to both values; ``only_in_first``, ``only_in_second``, ``different``: sample ids.
@@ -337,7 +337,7 @@ def _entry(path: Path) -> Entry:
             if not attributes.get("complete", False):
                 return entry
             if state == "unreadable" and other_maker(attributes):
-                return replace(entry, state="outdated")  # nothing else is known of another format
+                return replace(entry, state="outdated")  # nothing else is known about other formats
             fields = dict(json.loads(attributes["key"]))
             framing_label(fields)  # fails if it is not a key
             if len(samples_of(file).shape) < 2:

@@ -6,8 +6,8 @@
 | tonic | ``{split}/{n}_0.hdf5`` | ``DiskCachedDataset``, tonic 1.7.0 |
 | npz | ``{split}/{class}/{id}.npz`` | ``numpy.load`` |
 
-Beside them are ``samples.csv`` (the sample of each file), ``exported.json`` (what the cache was built from) and
-``EXPORTED.txt`` (how to load the files).
+The folder also contains ``samples.csv`` (the sample of each file), ``exported.json`` (key and origin of the cache) and
+``EXPORTED.txt`` (instructions to load the files).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ExportResult:
         folder: The folder.
         samples: Number of samples, each a file.
         nbytes: Size of these files.
-        loading: How to load them, as text and Python code; ``EXPORTED.txt`` contains the same.
+        loading: Instructions to load them, text and Python code; ``EXPORTED.txt`` contains the same.
     """
 
     folder: Path
@@ -289,7 +289,7 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
             f"The folder does not have SpikingJelly's own name, since its frames would differ: {difference}."
         )
     if splits[0] == "":
-        remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv contains that of the cache.")
+        remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv contains the split of the cache.")
     if sorted(names) != names:
         remarks.append(
             f"SpikingJelly numbers classes as their folders sort as text: {', '.join(sorted(names))}.\n"

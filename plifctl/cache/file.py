@@ -1,4 +1,4 @@
-"""The file of a cache: its layout, how it is written and read.
+"""The file of a cache: layout, writing and reading.
 
 | dataset | events | images |
 |---|---|---|
@@ -41,7 +41,7 @@ from plifctl.data.datasets.base import Sample
 from plifctl.errors import CacheError, CorruptCacheError
 
 NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
-"""Errors that reading a file raises which is not a cache, or a damaged one."""
+"""Errors raised by reading a damaged cache, or a file that is not a cache."""
 
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
 """Columns of event sets only."""
@@ -192,7 +192,7 @@ class Cache:
 
 @dataclass(frozen=True)
 class CacheHeader:
-    """Everything that is known of a cache file before its samples are.
+    """Content of a cache file that is known before its samples.
 
     Attributes:
         key: What it depends on.
@@ -215,14 +215,14 @@ def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Re
     """Writes a cache to a temporary file and renames it to ``path``; then its sha256 beside it.
 
     Args:
-        path: Where it belongs.
+        path: Path of the cache.
         header: Key, samples and attributes.
-        records: Row and record of each sample, in any order; of several for one row the last counts.
+        records: Row and record of each sample, in any order; if several have the same row, the last counts.
         reserve_bytes: Size of all records.
 
     Raises:
         CorruptCacheError: A row has no record.
-        MachineError: The disk is full; nothing is left behind.
+        MachineError: The disk is full; no partial file remains.
     """
     n = len(header.samples)
     columns = _new_columns(header)
@@ -238,14 +238,14 @@ def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Re
             if not written.all():
                 raise CorruptCacheError(
                     f"{path}: {n - int(written.sum())} of {n} framed samples cannot be read back",
-                    hint="type the same command again: they are framed again",
+                    hint="type the same command again to frame them again",
                 )
             for name, column in columns.items():
                 file[name] = column
             _write_attributes(file, header, columns, dataset)
             file.flush()
             end = file.id.get_filesize()
-        os.truncate(temporary, end)  # gives back what was reserved and not needed
+        os.truncate(temporary, end)  # releases reserved space that was not needed
         with temporary.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         # a build killed between the two renames leaves a cache without a checksum, never with that of another file
@@ -374,7 +374,7 @@ def _columns(file: h5py.File) -> dict[str, np.ndarray]:
 
 
 def _header_digest(attributes: Mapping[str, Any], columns: Mapping[str, np.ndarray], samples: h5py.Dataset) -> str:
-    """Returns sha256 over everything in a cache but the samples, whose chunks have checksums of their own."""
+    """Returns sha256 over everything in a cache except the samples, whose chunks have their own checksums."""
     total = hashlib.sha256(f"{samples.name}\0{samples.shape}\0{samples.dtype}\0".encode())
     for name in sorted(set(attributes) - {"seal", "complete"}):
         total.update(_bytes(f"{name}\0{attributes[name]}\0"))

@@ -105,7 +105,7 @@ def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:
 
 
 def warm_up() -> None:
-    """Loads the compiled loops, or compiles them, so that the first sample need not wait for that."""
+    """Loads the compiled loops, or compiles them, so that the first sample does not have to wait."""
     from plifctl.cache.fletcher32 import fletcher32
     from plifctl.data.loops import warm_up as warm_up_events
 

@@ -1,7 +1,7 @@
 """An append-only file of framed samples, from which a build that was killed is resumed.
 
-A header line identifies the framing; each record has a checksum. Everything from the first incomplete record on was
-being written when the build ended, and is cut off.
+A header line identifies the framing; each record has a checksum. The first incomplete record, and everything after it,
+was being written when the build ended, and is cut off.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Journal:
 
     Args:
         path: The file; the caller holds the build's lock.
-        identity: What the samples depend on besides the raw data, as JSON; records of another identity are dropped.
+        identity: Everything that samples depend on besides the raw data, as JSON; other records are dropped.
 
     Attributes:
         source_digests: Source digest of each sample in the journal, by id.
@@ -75,7 +75,7 @@ class Journal:
         self._file.seek(self.nbytes)
 
     def append(self, records: list[Record]) -> None:
-        """Appends records; of several with one id the last counts."""
+        """Appends records; if several have the same id, the last counts."""
         self._file.write(b"".join(part for record in records for part in record.packed()))
         for record in records:
             self._count(record)

@@ -19,11 +19,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildPaths:
-    """Paths of the lock and the journals of all builds with one framing, whatever their raw data.
+    """Paths of the lock and the journals of all builds with one framing, independent of the raw data.
 
     Attributes:
         folder: The folder of the caches.
-        name: Name that stands for the framing.
+        name: Name derived from the framing.
     """
 
     folder: Path

@@ -223,7 +223,7 @@ def _event_statistics(cache: Cache, progress: Callable[[int, int], None]) -> Eve
 def _channel_statistics(cache: Cache, progress: Callable[[int, int], None]) -> dict[str, tuple[Channel, ...]]:
     """Returns the channels of each split, from histograms of its 256 pixel values: exact, whatever the block size."""
     C = cache.shape[1]
-    histograms = np.zeros((2, C, 256), np.int64)  # of training and test images
+    histograms = np.zeros((2, C, 256), np.int64)  # counts of training and test images
     for rows, images in _read_blocks(cache, progress):
         for test in (0, 1):
             chosen = images[cache.is_test[rows] == bool(test)]

@@ -1,1 +1,1 @@
-"""From raw recordings to frames: storage, formats, data sets, framing. Numpy only."""
+"""From raw recordings to frames: storage, formats, data sets, framing. Uses numpy, never torch."""

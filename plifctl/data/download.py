@@ -2,8 +2,8 @@
 
 Built on urllib: pooch, the usual choice, starts an interrupted download again and knows one URL for each file. An
 unfinished download is kept beside the file, as ``NAME.part`` and ``NAME.part.json``, and resumed by the next attempt,
-of this process or of a later one. Only the md5 decides whether a file is right; the size that a server announces only
-decides whether to try again.
+of this process or of a later one. A file is correct if its md5 is; the size that a server announces only decides
+whether to try again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DownloadProgress = Callable[[str, int, int | None], None]
 """Called with a file's name, the number of bytes received, and the total where it is known."""
 
 TIMEOUT_S = 20.0
-"""How long to wait for a connection, and for a byte."""
+"""Time to wait for a connection and for each byte, seconds."""
 
 ATTEMPTS = 5
 """Number of failures in a row, without receiving anything, after which a URL is given up."""
@@ -64,11 +64,11 @@ def download(
         remote_files: The files.
         folder: Folder that they are written to; created if missing. Other processes that download to it wait.
         progress: Called as bytes are received.
-        timeout: How long to wait for a connection and for a byte, s.
+        timeout: Time to wait for a connection and for each byte, seconds.
         sleep: Waits before the next attempt.
 
     Raises:
-        RawDataError: A file could not be downloaded; says what happened at each URL, and what to do.
+        RawDataError: A file could not be downloaded; the message has the failure at each URL, the hint what to do.
         ChecksumError: Every URL serves another file.
         MachineError: The disk is full, or the folder cannot be written; the bytes received so far are kept.
     """
@@ -160,7 +160,7 @@ class _Download:
         return RawDataError(message, hint=hint)
 
     def _try_repeatedly(self, url: str) -> None:
-        """Tries one URL until the part is the complete right file."""
+        """Tries one URL until the part is the complete, correct file."""
         failures, furthest = 0, self._received(url)[0]
         while True:
             try:
@@ -178,7 +178,7 @@ class _Download:
                 self._sleep(pause)
 
     def _try_once(self, url: str) -> None:
-        """Requests the missing bytes once; returns if the part is then the complete right file."""
+        """Requests the missing bytes once; returns if the part is then the complete, correct file."""
         offset, mark = self._received(url)
         try:
             response = self._request(url, offset, mark)
@@ -203,7 +203,7 @@ class _Download:
         """Writes the body of a response to the part."""
         chunks = _chunks(response, self._timeout)
         if response.will_close:
-            response.length = None  # read until the end, whatever size was announced
+            response.length = None  # read to the end, regardless of the announced size
         first = next(chunks, b"")
         if not offset and (response.headers.get_content_type() == "text/html" or _WEB_PAGE.match(first)):
             raise _AttemptFailed("a web page, not the file", attempts=1)
@@ -212,11 +212,11 @@ class _Download:
         try:
             self._write(chain([first], chunks), offset, announced)
         except _AttemptFailed:
-            if announced is None or self._size() < announced:  # a failure after the last byte does not matter
+            if announced is None or self._size() < announced:  # a failure after the last byte is harmless
                 raise
 
     def _check(self, offset: int, announced: int | None) -> None:
-        """Raises :class:`_AttemptFailed` unless the part is the right file; discards it if it is another one."""
+        """Raises :class:`_AttemptFailed` unless the part is the correct file; discards it if it is another one."""
         size = self._size()
         if announced is not None and size < announced:
             raise _AttemptFailed(f"the connection ended after {size:,} of {announced:,} bytes")
@@ -264,7 +264,7 @@ class _Download:
         """Discards an earlier part, and notes where the new one comes from."""
         self._discard()
         mark = response.headers.get("ETag")
-        if mark is None or mark.startswith("W/"):  # a weak tag may stand for other bytes
+        if mark is None or mark.startswith("W/"):  # the same weak tag may be used for different bytes
             mark = response.headers.get("Last-Modified")
         files.write_json(self.note, {"url": url, "mark": mark})
 

@@ -1,4 +1,4 @@
-"""The events of a recording, in columns: what every decoder returns, and what frames are counted from."""
+"""The events of a recording, in columns: returned by every decoder, and counted into frames."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Events:
         return events.sorted_by_time(is_sorted=not bool((np.diff(events["t"]) < 0).any()))
 
     def sorted_by_time(self, *, is_sorted: bool) -> Events:
-        """Returns the events sorted by t (stable); these events themselves where ``is_sorted`` says that they are."""
+        """Returns the events sorted by t (stable); this object itself if ``is_sorted`` is true."""
         return self if is_sorted else self[np.argsort(self["t"], kind="stable")]
 
     def structured(self) -> np.ndarray:
@@ -94,11 +94,11 @@ class Events:
 
 
 class Decoded(NamedTuple):
-    """What a decoder returns of a file.
+    """Result of a decoder for one file.
 
     Attributes:
         events: Its events, sorted by t.
-        dropped: Number of events in the file that were left out: marked invalid, or of another kind of sensor output.
+        dropped: Number of events in the file that were left out: marked invalid, or another kind of sensor output.
     """
 
     events: Events

@@ -1,4 +1,4 @@
-"""From one recording to its frames, by a framing: decode, select, transform, count."""
+"""From one recording to its frames, as a framing defines: decode, select, transform, count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loops over events, compiled. Imported only when events are to be processed: numba takes a while to import."""
+"""Compiled loops over events. Imported only when events are processed, because numba takes a while to import."""
 
 from __future__ import annotations
 

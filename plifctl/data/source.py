@@ -1,4 +1,4 @@
-"""Where raw data come from: folders and archives of the user's, and published files that can be downloaded."""
+"""Sources of raw data: the user's folders and archives, and published files that can be downloaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 
 @dataclass(frozen=True)
 class RawSource:
-    """Where the raw files of a data set are, and how to read them.
+    """Location of the raw files of a data set, and options for reading them.
 
     Attributes:
         root: Folder of the files or its parent, or one archive; None: PLIFCTL_RAW_DIR, then the system's folders.
         verify: Refuse files whose checksum differs from the published one.
         download: Download missing files that are published.
         workers: Threads that read, decode and frame.
-        cache_dir: Cache directory, where surveys and downloads are kept; None: nothing is kept.
+        cache_dir: Cache directory, in which surveys and downloads are stored; None: nothing is stored.
         remember: Save surveys, so that files that have not changed are not read again.
     """
 
@@ -47,11 +47,11 @@ class RemoteFile:
     """A published file.
 
     Attributes:
-        name: Its name on the disk, whatever its URLs call it.
-        urls: Its URLs, tried in this order; none where it has to be downloaded by hand.
+        name: Its name on disk, which may differ from that in its URLs.
+        urls: Its URLs, tried in this order; empty if it must be downloaded by hand.
         md5: Its published checksum.
-        nbytes: Its size where that is known, to be shown; not compared with anything.
-        page: URL where a person finds it.
+        nbytes: Its size if known; for display only.
+        page: URL of its web page.
     """
 
     name: str

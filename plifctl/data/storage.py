@@ -169,7 +169,7 @@ class Storage:
             self._read_all(survey, on_read, workers, on_member)
         survey.md5s[:0] = md5s
         if saved is not None:
-            with suppress(MachineError):  # a read-only folder only means that the next survey reads everything again
+            with suppress(MachineError):  # in a read-only folder, the next survey reads everything again
                 saved.save(survey)
         return survey
 
@@ -226,7 +226,7 @@ class Storage:
         except FileNotFoundError as error:
             raise RawDataError(
                 f"{error.filename}: removed while it was read, or a broken link",
-                hint="wait until no other program changes the folder, then type the same command again",
+                hint="make sure that no other program changes the folder, then type the same command again",
             ) from error
         except OSError as error:
             # gzip and bz2 raise without an errno; a zip that lost its beginning makes Python seek to a negative offset
@@ -236,7 +236,7 @@ class Storage:
 
     def _damaged(self, error: Exception) -> DamagedFileError:
         return DamagedFileError(
-            f"{self.path}: damaged, or not an archive of the kind its name says: {error}",
+            f"{self.path}: damaged, or not an archive of the type in its name: {error}",
             hint="download the file again; an interrupted download looks like this",
         )
 
@@ -250,7 +250,7 @@ class Storage:
     def _list_folder(self, folder: str, inside: str, found: list[_File], depth: int) -> None:
         if depth > _MAX_DEPTH:
             raise DamagedFileError(
-                f"{folder}: folders nested more than {_MAX_DEPTH} deep", hint="remove the link that leads back"
+                f"{folder}: folders nested more than {_MAX_DEPTH} deep", hint="remove the link that creates a loop"
             )
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
@@ -258,7 +258,7 @@ class Storage:
                     self._list_folder(entry.path, f"{inside}{entry.name}/", found, depth + 1)
                 elif (logical := self._logical_name(f"{inside}{entry.name}")) is not None:
                     status = entry.stat()
-                    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block for ever
+                    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
                         raise DamagedFileError(f"{entry.path}: a pipe, a socket or a device, expected a file")
                     found.append(_File.of(logical, entry.path, status))
 
@@ -337,7 +337,7 @@ class Storage:
 
     @contextmanager
     def _md5_in_background(self) -> Iterator[list[str]]:
-        """Yields a list that contains the md5 of an archive's file afterwards; a thread of its own computes it."""
+        """Yields a list that afterwards contains the md5 of an archive's file, computed in a background thread."""
         found: list[str] = []
         if not self.path.is_file():
             yield found
@@ -378,7 +378,7 @@ class _File(NamedTuple):
 
     @classmethod
     def of(cls, name: str, path: str, status: os.stat_result) -> _File:
-        """Keeps only what the stamp is made of: a whole status is hundreds of bytes for each of many files."""
+        """Keeps only the parts of a status used by the stamp: a complete one takes hundreds of bytes per file."""
         # ctime too, the time of the last change of any kind: copying tools set mtime back
         state = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
         return cls(name, path, status.st_size, state)

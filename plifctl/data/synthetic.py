@@ -1,8 +1,8 @@
 """The embedded data set: a simulated DVS128 records moving shapes, in the file layout of DVS128 Gesture.
 
 Every gesture is one bright shape of random form, size, contrast and position on a field that wraps around. Only the
-motion of the shape depends on the class. A motion starts anywhere, and each pixel that a shape passes sees it come and
-go, so the sum of the events tells little about the class; the positions of the two polarities at each moment do.
+motion of the shape depends on the class. A motion starts anywhere, and each pixel that a shape passes sees both of its
+edges, so the sum of the events tells little about the class; the positions of the two polarities at each moment do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A map over threads whose results come in order."""
+"""A map over threads that returns results in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
-_TASK_BYTES = 2**20  # a task of its own costs more than reading fewer bytes
+_TASK_BYTES = 2**20  # for fewer bytes, a separate task costs more than reading them
 
 
 class WorkItem(Protocol):
@@ -14,7 +14,7 @@ class WorkItem(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Roughly how many bytes the item makes a thread read."""
+        """Approximate number of bytes that a thread reads for the item."""
         ...
 
 
@@ -28,7 +28,7 @@ def ordered_map(work: Callable[[_I], _R], items: Iterable[_I], workers: int) -> 
     When it is closed, or ``work`` raises, it waits for the tasks that are running and starts no others.
 
     Args:
-        work: Called in a thread; numpy, zlib, hashlib and compiled loops release the interpreter's lock meanwhile.
+        work: Called in a thread; numpy, zlib, hashlib and compiled loops release the GIL.
         items: Items of work; small ones are given to a thread together.
         workers: Number of threads.
     """

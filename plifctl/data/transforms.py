@@ -34,7 +34,7 @@ from plifctl.data.events import EVENT, Events
 from plifctl.errors import DamagedFileError, MachineError
 
 TRANSFORMS_VERSION = 1
-"""Part of the key of a cache with transforms: raised when their output changes."""
+"""Part of the key of a cache with transforms; raised when their output changes."""
 
 LATEST_US = 2**52
 """Latest time that is accepted, about 140 years: beyond it tonic's floating-point times are not exact to the µs."""

@@ -1,4 +1,4 @@
-"""Members of zip archives, read from any thread and without trusting the sizes that the archive declares."""
+"""Members of zip archives, read from any thread, without trusting the declared sizes."""
 
 from __future__ import annotations
 

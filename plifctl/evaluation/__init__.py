@@ -1,1 +1,1 @@
-"""What a trained network does on data: accuracy, latency, operations, summary."""
+"""Evaluation of networks: accuracy, latency, operations, summary."""

@@ -1,1 +1,1 @@
-"""Formats in which networks travel, one file each."""
+"""File formats for networks, one module each."""

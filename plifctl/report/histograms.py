@@ -31,7 +31,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": _GREY,
     "grid.color": "#e4e4e4",
     "legend.frameon": False,
-    "text.parse_math": False,  # a $ in a class name is a $
+    "text.parse_math": False,  # a $ in a class name is not a formula
 }
 
 

@@ -103,7 +103,7 @@ def colour_frames(frames: np.ndarray, saturation: int) -> np.ndarray:
 
 
 def _mix_inks(polarities: int) -> np.ndarray:
-    """Colours by level of each polarity, 0 to _LEVELS: uint8 ``[levels, 3]`` of one ink, ``[off, on, 3]`` of two."""
+    """Returns colours by level of each polarity, 0 to _LEVELS: uint8 ``[levels, 3]`` or ``[off, on, 3]``."""
     share = np.concatenate([[0.0], np.linspace(_FAINTEST, 1, _LEVELS)])[:, None]
     off, on, merged = (1 - share * (1 - np.array(ink) / 255) for ink in (OFF, ON, MERGED))
     reflected = merged if polarities == 1 else off[:, None] * on[None]
@@ -190,7 +190,7 @@ def save_picture(picture: Image.Image | Iterator[Image.Image], path: Path) -> No
 
 
 class _Pixels(OffsetBox):
-    """An array of colours, enlarged by a whole factor and drawn pixel by pixel, with a thin frame if asked for."""
+    """An array of colours, enlarged by a whole factor and drawn pixel by pixel, with an optional thin frame."""
 
     _offset: tuple[float, float]  # set by the box around it
 
@@ -283,7 +283,7 @@ class _Canvas:
 
 
 def _draw_sheet(head: Sequence[OffsetBox], blocks: Sequence[tuple[str, Sequence[_Cell]]], columns: int) -> Image.Image:
-    """Returns a head and below it blocks of a heading and cells, ``columns`` in a row, all equally wide."""
+    """Returns a title, and below it blocks of a heading and cells, ``columns`` in a row, all equally wide."""
     parts = [_column(*head)]
     for heading, cells in blocks:
         rows = [_row(*cells[i : i + columns], sep=_GAP, align="bottom") for i in range(0, len(cells), columns)]
@@ -343,7 +343,7 @@ def find_fonts() -> list[str]:
 
 @contextmanager
 def quiet_fonts() -> Iterator[None]:
-    """Draws a character that no font has as a box, without a warning: a class has its number beside its name."""
+    """Draws characters that no font has as boxes, without a warning; a class also has its number."""
     log = logging.getLogger("matplotlib.font_manager")  # a fallback font may lack the exact weight
     level = log.level
     with warnings.catch_warnings():

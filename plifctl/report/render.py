@@ -57,7 +57,7 @@ def _html(text: str) -> str:
 
 
 _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
-"""Shrinks what follows to the text width if it is wider."""
+"""LaTeX that shrinks the table to the text width if it is wider."""
 
 
 def latex(table: Table) -> str:
@@ -115,7 +115,7 @@ def csv_text(tables: Sequence[Table]) -> str:
 
 
 def _csv_value(value: Any) -> Any:
-    """A value without control characters, which a spreadsheet does not take for a formula."""
+    """Returns a value without control characters, in a form that a spreadsheet does not read as a formula."""
     if isinstance(value, list):
         value = " ".join(map(str, value))
     if not isinstance(value, str):
@@ -137,7 +137,7 @@ def tree(table: Table) -> dict[str, Any]:
 
 
 def _lines(entry: Entry) -> list[dict[str, Any]]:
-    """An entry in the long form: a line for each recipe that has a number; one where none has."""
+    """Returns the lines of an entry in the long form: one for each recipe with a number, or one without a number."""
     place: dict[str, Any] = {"row": entry.row, "column": entry.column, "reported": _reported(entry.reported)}
     if not entry.numbers:
         return [{**place, "result": None}]
@@ -173,7 +173,7 @@ def is_numeric(table: Table, column: int) -> bool:
 
 
 def marked_texts(cell: Cell) -> list[tuple[str, str]]:
-    """Returns the texts in a cell, each with the letter of its note, or an empty one."""
+    """Returns the texts in a cell, each with the letter of its note (empty if it has none)."""
     if cell.text:
         return [(plain(cell.text), "")]
     return [(plain(_with_difference(number)), number.mark) for number in cell.numbers]

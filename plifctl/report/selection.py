@@ -1,4 +1,4 @@
-"""Selection bias: of every run the best test epoch, the last one, and the mean of the last epochs."""
+"""Selection bias: for every run the best test epoch, the last one, and the mean of the last epochs."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _run(record: ResultRecord) -> str:
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
     sentences = {
-        "A": "a maximum over test epochs lies {} points above the last epoch of the same run",
-        "B": "the best test epoch lies {} points above the test accuracy of the model that validation chose",
+        "A": "a maximum over test epochs is {} points above the last epoch of the same run",
+        "B": "the best test epoch is {} points above the test accuracy of the model that validation selected",
     }
     found: list[str] = []
     for (origin, protocol), values in sorted(gains.items()):

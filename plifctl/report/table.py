@@ -18,9 +18,9 @@ class Number:
     Attributes:
         text: As printed.
         value: The number, where it is one.
-        records: The result records it was computed from; none where it follows from the registry alone.
+        records: The result records it was computed from; empty if it follows from the registry.
         difference: Of an accuracy or τ: this number minus the reported one.
-        mark: Letter of its note; empty where there is none.
+        mark: Letter of its note; empty if it has none.
         note: Experiment, settings and runs behind the number.
     """
 

@@ -41,7 +41,7 @@ Measure = Literal[
     "tau 2",
     "tau 3",
 ]
-"""What is compared with a column; ``test accuracy`` and ``tau`` of a layer are those of one epoch."""
+"""Measures that a column can be compared with; ``test accuracy`` and ``tau`` of a layer belong to one epoch."""
 
 
 class _Row(Spec):
@@ -68,7 +68,7 @@ class _Reported(Spec):
         caption: Content of the table.
         source: Where it was published.
         ours: Place of numbers from runs: in a column beside the reported one, or in a row below it.
-        columns: Name of each column, and what is compared with it.
+        columns: Name of each column, and the measure compared with it.
         rows: Rows by their first cells.
     """
 
@@ -137,7 +137,7 @@ def _heads(reported: _Reported, head: str) -> tuple[str, ...]:
 def _cells(
     reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
 ) -> list[tuple[Cell, ...]]:
-    """The row as reported, with numbers from runs in columns of their own or in a row below it."""
+    """Returns the row as reported, with numbers from runs in their own columns or in a row below it."""
     texts = [Cell(text) for text in (label, *row.cells)]
     if reported.ours == "rows":
         below = (Cell(row_label), *(Cell(numbers=found) for found in numbers[1:]))
@@ -149,7 +149,7 @@ def _cells(
 
 
 def _entries(reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]]) -> list[Entry]:
-    """The row in the long form: the cells that runs are compared with; all where the table has none of these."""
+    """Returns the row in the long form: the cells that runs are compared with; all cells if the table has none."""
     compared = any(reported.columns.values())
     cells = zip(reported.columns.items(), (label, *row.cells), numbers, strict=True)
     return [
@@ -218,7 +218,7 @@ class _Results:
         return "; ".join(parts)
 
     def _changes(self, record: ResultRecord) -> list[str]:
-        """Returns how the experiment of a record differs from the one of its name in the registry."""
+        """Returns how the experiment of a record differs from the registry's experiment of that name."""
         changes = [text for text in record.overrides if is_modification(text)]
         if not changes and record.digest is not None and record.experiment in self.registry.experiments():
             now = self.registry.experiment(record.experiment, recipe=record.recipe).for_protocol(record.protocol)
@@ -243,7 +243,7 @@ class _Results:
 
 
 def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float | None:
-    """Returns a number of a run: accuracies in percent, τ in steps; None where it has none at that epoch."""
+    """Returns a number of a run: accuracies in percent, τ in steps; None if it has none at that epoch."""
     match measure:
         case "T":
             return float(record.T)

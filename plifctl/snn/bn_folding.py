@@ -79,7 +79,7 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
 
 
 def fold_targets(network: NetworkSpec) -> dict[str, str | None]:
-    """Returns the convolution that each batch norm of a network folds into; None where there is none before it.
+    """Returns the convolution that each batch norm of a network folds into; None if there is none before it.
 
     Example:
         >>> fold_targets(

@@ -1,6 +1,6 @@
 """Counter-based random numbers: a function of integer keys, with no state, the same on every device.
 
-What is drawn for a sample follows from its key alone, whichever batch, process or order it is drawn in.
+The numbers of a sample depend only on its key, not on batch, process or order.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ class SpikingNetwork(nn.Module):
 
         Args:
             frame: One event frame or image per sample, ``[N, C, H, W]``.
-            state: What the step before returned; None: all neurons are at rest.
+            state: State returned by the previous step; None: all neurons are at rest.
 
         Returns:
             The vote of each class at this step, ``[N, classes]``, and the state after it; ``state`` is not changed.

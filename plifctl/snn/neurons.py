@@ -12,8 +12,8 @@ from plifctl.snn.functional import Dynamics, tau_to_a
 class SpikingLayer(nn.Module):
     """A layer of PLIF or LIF neurons.
 
-    Its parameters are exactly what is learnt: for PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and if the spec
-    says so ``v_threshold`` and ``log_width``, the logarithm of the surrogate's width, which keeps the width positive.
+    Its parameters are exactly the learnt ones: for PLIF ``a`` with k(a) = sigmoid(a) = 1/τ (Eq. 6), and on request of
+    the spec ``v_threshold`` and ``log_width``, the logarithm of the surrogate's width, which keeps the width positive.
 
     Args:
         spec: The neuron.

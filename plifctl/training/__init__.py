@@ -1,1 +1,1 @@
-"""The training loop, its data and its protocols. Prints nothing, knows no file name."""
+"""The training loop, its data and its protocols. Prints nothing and writes no files."""

@@ -66,7 +66,7 @@ class BatchLoader:
         samples: The cache.
         spec: The experiment: batch size, seed, augmentation, normalisation.
         device: Device of the batches.
-        data_in: Where the samples are held; batches are equal, bit for bit.
+        data_in: Placement of the samples; batches are equal for each, bit for bit.
         ranks: The processes that share each batch; a batch holds this rank's shard.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Data-parallel training: the ranks that share each batch, how they connect, and how an error ends all of them.
+"""Data-parallel training: ranks that share each batch, their connection, and errors that end all of them.
 
 Every process (a *rank*) holds the complete network. It computes its shard of each batch, gradients and statistics are
 summed, and all ranks make the same step: results do not depend on the number of ranks. A rank that fails writes its
@@ -82,7 +82,7 @@ class Ranks:
         return self.gather(socket.gethostname()).count(socket.gethostname())
 
     def broadcast_from_first(self, make: Callable[[], V]) -> V:
-        """Returns what ``make`` returns on the first rank; the others do not call it."""
+        """Returns the result of ``make`` on the first rank; the other ranks do not call it."""
         return make()
 
     def broadcast_model(self, model: nn.Module) -> None:
@@ -108,12 +108,12 @@ class Ranks:
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Position of a process among those it was started with.
+    """Rank of a process in its process group.
 
     Attributes:
-        rank: Its number.
-        size: Number of processes.
-        local: Its number on its machine.
+        rank: Number of this rank, from 0.
+        size: Number of ranks.
+        local: Number of this rank on its machine, from 0.
         host: Address of the first process.
         port: Port of the first process.
     """
@@ -371,7 +371,7 @@ def rank_device(info: RankInfo | None, name: str | None) -> str | None:
         return "cuda:0"
     if info.local >= gpus:
         raise UsageError(
-            f"rank {info.rank} is number {info.local} on its machine, which has {gpus} GPUs",
+            f"rank {info.rank} has local rank {info.local}, but its machine has {gpus} GPUs",
             hint=f"torchrun --nproc-per-node {gpus}, or --device cpu",
         )
     return f"cuda:{info.local}"

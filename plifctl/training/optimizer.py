@@ -1,4 +1,4 @@
-"""From a loss to new weights: optimizer and schedule by name, precision, accumulation, clipping."""
+"""Optimizer and schedule by name, precision, gradient accumulation and clipping: from a loss to new weights."""
 
 from __future__ import annotations
 

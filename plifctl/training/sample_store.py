@@ -1,6 +1,6 @@
-"""Samples on their way to the device: where they are held, and no more copies than needed.
+"""Samples on their way to the device: their placement (device, memory, disk), with as few copies as possible.
 
-They stay small unsigned integers until they are on the device, and their values never depend on where they are held.
+They stay small unsigned integers until they are on the device; their values do not depend on the placement.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MEMORY_SHARE = 1 / 2
 """Samples are held in memory by default if they need at most this share of the memory available."""
 
 DEVICE_SHARE = 1 / 4
-"""The same share of a GPU's free memory; training needs the larger part."""
+"""Likewise for a GPU's free memory; training needs the larger part."""
 
 _BLOCK_BYTES = 2**26  # read at once when all samples are read: Ctrl-C takes effect between two blocks
 
@@ -65,7 +65,7 @@ class Source(Protocol):
 def choose_placement(
     nbytes: int, device: torch.device, requested: DataPlacement | None = None, *, processes: int = 1
 ) -> tuple[DataPlacement, str]:
-    """Returns where to hold samples, and why in a sentence.
+    """Returns the placement of samples, and a sentence that explains it.
 
     Args:
         nbytes: Size of all samples.
@@ -135,7 +135,7 @@ class BufferPool:
 
     def __init__(self, *, pinned: bool = False) -> None:
         self._pinned = pinned
-        self._buffers: deque[tuple[np.ndarray, ref[np.ndarray]]] = deque(maxlen=4)  # memory, and its present user
+        self._buffers: deque[tuple[np.ndarray, ref[np.ndarray]]] = deque(maxlen=4)  # memory, and its current user
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
         """Returns a tensor with arbitrary content."""

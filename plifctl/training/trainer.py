@@ -135,7 +135,7 @@ class Trainer:
         """Trains to the last epoch and reports by the protocol.
 
         Raises:
-            Interrupted: A signal asked for it; the state is saved.
+            Interrupted: A signal stopped the training; the state is saved.
             StoppedByCallback: The recorder's ``on_epoch`` returned False; the state is saved.
             DivergedError: A number is not finite.
             OutOfMemoryError: The device ran out of memory.
@@ -148,7 +148,9 @@ class Trainer:
                     self._run_epoch()
                 return self._outcome()
         except _StopSignal as stop:
-            if self._should_continue():  # otherwise the last epoch saved the state, and the model is the best one
+            if (
+                self._should_continue()
+            ):  # otherwise the last epoch has saved the state, and the model now has the weights of the best epoch
                 self.recorder.save("last", self.state())
             self.ranks.barrier()  # torchrun kills the rank that saves when another one exits
             where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
@@ -243,7 +245,7 @@ class Trainer:
         return begin, min(begin + size, self.loader.steps(self.split.train))
 
     def _forward_backward(self, batch: Batch, samples: int) -> None:
-        """Adds a batch's part to the gradient of the mean loss of ``samples``, and to the sums of the epoch."""
+        """Adds a batch's contribution to the gradient of the mean loss of ``samples``, and to the sums of the epoch."""
         train = self.spec.train
         with autocast(train, self.loader.device):
             rates = self.model(batch.x, self.spec.T, keys=batch.keys)

@@ -1,4 +1,4 @@
-"""The data sets in all their layouts: which files, which samples and labels, which official split.
+"""The data sets in all their layouts: their files, samples, labels and official splits.
 
 There is a module for each data set and a class for each layout. :func:`open_raw` finds the files and returns an object
 of the class that fits.
@@ -59,13 +59,13 @@ def open_raw(
 
     Args:
         framing: The data set, and how it will be framed.
-        source: Where to look, and how to read; downloaded files are looked for last, unless ``source.root`` is given.
+        source: Where to search, and how to read; downloaded files are searched last, unless ``source.root`` is given.
         progress: Called with the bytes read so far, and all bytes.
         make_handler: Called once, after the files are found and before they are read; returns the function to call
             with each sample that is read, or None.
 
     Raises:
-        MissingRawDataError: Some or all files are missing; says where it looked and how to get them.
+        MissingRawDataError: Some or all files are missing; names the folders searched and how to get the files.
         RawDataError: The files found are not those of the data set.
         ChecksumError: A checksum differs.
         DamagedFileError: A file cannot be read.
@@ -99,7 +99,7 @@ def open_raw(
 
 
 def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Path, dict[str, Path]] | None:
-    """Returns the folder that contains every part, and the parts; of several the one with most archives."""
+    """Returns the folder that contains every part, and the parts; among several, the folder with most archives."""
     complete = [(folder, parts) for folder, parts in found if all(parts.values())]
     if not complete:
         return None
@@ -119,7 +119,7 @@ def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: S
 
 @contextmanager
 def _gc_relaxed() -> Iterator[None]:
-    """Runs the garbage collector less often: scanning lists of 60,000 files over and over takes a fifth of the time."""
+    """Runs the garbage collector less often: repeated scans of 60,000 files would take a fifth of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, *before[1:])
     try:
@@ -134,7 +134,7 @@ def published_files(dataset: DatasetSpec, parts: Iterable[str]) -> list[RemoteFi
 
 
 def _with_subfolders(layout: type[RawDataset], places: Sequence[Path]) -> Iterator[Path]:
-    """Yields the subfolders of each place that may contain the files; a place that is one of them only itself."""
+    """Yields the subfolders of each place that may contain the files; for a place that is one of them, only itself."""
     for place in places:
         yield from [place] if place.name in layout.subfolders else [place / name for name in layout.subfolders]
 
@@ -162,7 +162,7 @@ def _check_finished(folder: Path) -> None:
 
 
 def _named_place(root: Path | None) -> tuple[Path | None, str | None]:
-    """Returns the folder that the user or the environment names, and the file in it where a file is named."""
+    """Returns the folder named by the user or the environment, and the file in it if a file is named."""
     base, named_by = (root, "--raw") if root is not None else (paths.raw_dir(), "PLIFCTL_RAW_DIR")
     if base is None:
         return None, None
@@ -188,7 +188,7 @@ def _layouts_accepting(layouts: Sequence[type[RawDataset]], named: str) -> tuple
 def _places(
     dataset: DatasetSpec, layout: type[RawDataset], base: Path | None, *, only: bool, first: bool
 ) -> Iterator[Path]:
-    """Yields the folders in which a data set is looked for, in order.
+    """Yields the folders in which a data set is searched, in order.
 
     Args:
         dataset: The data set.

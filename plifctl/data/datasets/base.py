@@ -24,7 +24,7 @@ from plifctl.data.storage import Member, Storage, Survey
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
 
 Progress = Callable[[int, int], None]
-"""Called with how much is done, and the total."""
+"""Called with the amount done, and the total."""
 
 
 class Sample(NamedTuple):
@@ -84,7 +84,7 @@ class RawDataset(ABC):
         framing: The data set that is expected, and how its recordings are framed.
         root: The folder that contains the parts.
         parts: Path of each part.
-        source: How to read the files: verified or not, number of threads, where surveys are saved.
+        source: Options for reading the files: verification, number of threads, folder of surveys.
         progress: Called with the bytes surveyed so far, and all bytes.
         on_sample: Called with each sample during the survey; only by data sets with a file for each sample.
 
@@ -103,7 +103,7 @@ class RawDataset(ABC):
     folder_names: ClassVar[Sequence[str]] = ()
     """Names under which the folder is usually kept, relative to its parent."""
     subfolders: ClassVar[Sequence[str]] = ("", "download", "extract")
-    """Where in such a folder the files may be: SpikingJelly keeps archives and extracted files apart."""
+    """Subfolders of such a folder that may contain the files: SpikingJelly separates archives and extracted files."""
     pattern: ClassVar[re.Pattern[str]]
     """Finds a member's logical name, group 1."""
     formats: ClassVar[Sequence[str]]
@@ -111,9 +111,9 @@ class RawDataset(ABC):
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Names of each part's archive (preferred: it has a checksum), file or folder."""
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Published checksums of each part, that of its archive first."""
+    """Published checksums of each part, its archive first."""
     page: ClassVar[str] = ""
-    """URL where a person finds the data set."""
+    """URL of the web page of the data set."""
     urls: ClassVar[Mapping[str, Sequence[str]]] = {}
     """URLs of each part's archive, tried in this order; empty for data sets that must be downloaded by hand."""
     nbytes: ClassVar[Mapping[str, int]] = {}
@@ -173,7 +173,7 @@ class RawDataset(ABC):
         """Returns the path of each part of the data set in a folder; None for a part that is missing.
 
         Args:
-            folder: Where to look.
+            folder: The folder to search.
             name: Name of the data set.
             preferred: A file in the folder that the user named; preferred to all others.
         """
@@ -236,7 +236,7 @@ class RawDataset(ABC):
     def _handle_member(
         self, on_sample: SampleHandler | None, part: str, member: str, content: bytes, digest: str
     ) -> None:
-        """Calls ``on_sample`` with the sample in a member where it is known during the survey; here it is not."""
+        """Calls ``on_sample`` with the sample in a member, if it is known during the survey; not in this base class."""
         return
 
     def _require_members(self, part: str, names: Sequence[str], *, named_in: str = "") -> None:
@@ -280,7 +280,7 @@ class RawDataset(ABC):
             raise RawDataError(
                 f"{self.root}: {train} training and {test} test samples, but {self.dataset.title} has "
                 f"{official.train} and {official.test}",
-                hint="remove any other data set, or second copy, from this folder",
+                hint="remove other data sets and second copies from this folder",
             )
         if train == 0 or test == 0:
             raise RawDataError(f"{self.root}: found {train} training and {test} test samples, expected some of both")

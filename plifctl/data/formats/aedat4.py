@@ -6,8 +6,8 @@ packed by LZ4 or Zstandard, or not. An event is 16 bytes: int64 time in µs, int
 
 Of several streams of events the first is read, as other readers do; streams of other kinds are skipped. The format has
 no invalid events, so no event is dropped. A recording may be empty. Times may repeat and run backwards, and are sorted;
-they have 63 bits and do not overflow. Bytes after the table mean a damaged file; a recorder that was killed wrote no
-table, and its packets end with the file.
+they have 63 bits and do not overflow. Bytes after the table are an error. The file of a recorder that was killed has no
+table; it ends with a packet.
 
 LZ4 and Zstandard are unpacked by libraries; the container is read here, since the existing readers of whole files (that
 of tonic among them) end the process when a file is damaged.

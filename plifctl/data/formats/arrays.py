@@ -106,7 +106,7 @@ def _array(data: bytes, where: str) -> np.ndarray:
 def _decoded(columns: dict[str, np.ndarray], where: str) -> Decoded:
     for name in _COLUMNS:
         column = columns[name]
-        bad = ~((column >= 0) & (column <= _MAX[name]) & (column == np.floor(column)))  # false for NaN, too
+        bad = ~((column >= 0) & (column <= _MAX[name]) & (column == np.floor(column)))  # also false for NaN
         if bad.any():
             index = int(np.flatnonzero(bad)[0])
             raise DamagedFileError(

@@ -1,8 +1,8 @@
 """The python batches of CIFAR-10: pickled dictionaries, read by an interpreter that creates plain values only.
 
-A pickle is a program. Python's own interpreter calls what the file names, and even one without names can overflow the
-stack (by hashing a nested tuple) or allocate gigabytes (by the number of a memo). A batch needs two dozen instructions;
-this module runs those and refuses the rest.
+A pickle is a program. Python's own interpreter calls whatever functions the file names; even a pickle without names
+can overflow the stack (by hashing a nested tuple) or allocate gigabytes (by the number of a memo). A batch needs two
+dozen instructions; this module runs those and refuses all others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The formats that are known: which one a file has, and its decoder."""
+"""Detection of the known formats by their headers, and the decoder of each."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FIRST_VERSION = 1
 
 
 def format_of(data: bytes) -> str | None:
-    """Returns the name of a file's format by its header; None for a header that is not known."""
+    """Returns the name of a file's format by its header; None for an unknown header."""
     if not data.startswith(_MAGICS):
         return None
     return next(name for magic, name in _MAGIC.items() if data.startswith(magic))
 
 
 def describe_content(data: bytes) -> str:
-    """Returns what a file seems to be, for messages: the name of its format, or its first bytes."""
+    """Returns a description of a file for messages: its format, or its first bytes."""
     if name := format_of(data):
         return f"a file of format {name}"
     return f"a file that begins with {data[:12]!r}" if data else "an empty file"
@@ -42,7 +42,7 @@ def describe_content(data: bytes) -> str:
 def decoder_versions() -> dict[str, int]:
     """Returns the version of the decoder of each format.
 
-    A version rises when the decoder gives other events or images for the same file. Caches of what was read with the
+    A version rises when the decoder gives other events or images for the same file. Caches of data read with the
     decoder are then outdated; all others stay valid.
     """
     from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx

@@ -51,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Applies the style to figures that are made and written in the block; leaves the caller's settings alone."""
+    """Applies the style to figures that are made and written in the block; does not change the caller's settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)

@@ -22,7 +22,7 @@ WINDOW = 64
 """Epochs of the moving average."""
 
 _MAX_LINEAR_RATIO = 6.0
-"""Where the largest τ is more than so many times the smallest, the axis is logarithmic."""
+"""Ratio of the largest τ to the smallest from which on the axis is logarithmic."""
 
 _DASHES = (0, (4.0, 1.5))
 _PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
@@ -95,7 +95,7 @@ def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
 
     Args:
         lines: Curves; those without a test accuracy are left out.
-        epochs: Last epoch to draw; None: that of our longest curve, all where there is none of ours.
+        epochs: Last epoch to draw; None: that of our longest curve, all epochs if there is none of ours.
 
     Raises:
         UsageError: No curve has a test accuracy.
@@ -129,7 +129,7 @@ def _draw_accuracy(axes: Axes, line: Line, last: int | None, shown: dict[str, Li
     if not points:
         return
     numbers, percent = zip(*points, strict=True)
-    colour, style = _look(line)
+    colour, style = _line_style(line)
     few = len(numbers) <= WINDOW
     if not few:
         axes.plot(numbers, percent, color=colour, alpha=0.25, linewidth=0.6)
@@ -267,11 +267,11 @@ def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
 
 
 def _last_of_ours(lines: Sequence[Line]) -> int | None:
-    """Returns the last epoch of our curves, up to which the authors' are drawn; None without our own."""
+    """Returns the last epoch of our curves, up to which the authors' are drawn; None without a curve of ours."""
     return max((line.curve.epochs[-1] for line in lines if not line.imported and line.curve.epochs), default=None)
 
 
-def _look(line: Line) -> tuple[str, Any]:
+def _line_style(line: Line) -> tuple[str, Any]:
     """Returns colour and dashes of a line: green and red for τ = 16, as in the paper."""
     if line.neuron is None or line.tau is None:
         return BLACK, "-"

@@ -1,7 +1,7 @@
 """The page as a file: style, scripts and data are embedded, nothing is fetched.
 
 A content security policy allows exactly the embedded style and script, by hash. The charts are drawn by uPlot, which
-lies in ``vendor/`` with its licence.
+is in ``vendor/`` with its licence.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def write_page(folder: Path, data: dict[str, Any]) -> Path:
     """Writes the page into a folder atomically, and returns its path.
 
     Raises:
-        UsageError: The folder holds a page that plifctl has not written.
+        UsageError: The folder contains a page that plifctl did not write.
         MachineError: The file cannot be written.
     """
     path = folder / _NAME

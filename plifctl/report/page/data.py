@@ -19,7 +19,7 @@ MAX_SAMPLES, MAX_CHANNELS = 10, 16
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run as the page shows it.
+    """Data of a run for the page.
 
     Attributes:
         curve: Metrics by epoch; None if its files are damaged.
@@ -140,7 +140,7 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
 
 
 def _round(values: Sequence[float | None]) -> list[float | None]:
-    """Returns values with five digits, which is more than a screen shows; None for NaN and infinity."""
+    """Returns values with five digits, enough for a screen; None for NaN and infinity."""
     return [None if value is None or not np.isfinite(value) else float(f"{value:.5g}") for value in values]
 
 

@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, kind, body, with_body, tag)
 
     def _is_local_host(self) -> bool:
-        """Whether the Host header names this machine: another name could resolve to it (DNS rebinding)."""
+        """Returns whether the Host header names this machine; another name could resolve to it (DNS rebinding)."""
         port = self.server.server_port
         return self.headers.get("Host", "") in (f"{HOST}:{port}", f"localhost:{port}")
 

@@ -83,7 +83,7 @@ def spiking_step(x: Tensor, v: Tensor | None, dynamics: Dynamics) -> tuple[Tenso
 
     Args:
         x: Input of the step, ``[N, ...]``.
-        v: Membrane potential after the step before; None: V_reset.
+        v: Membrane potential after the previous step; None: V_reset.
         dynamics: The neurons.
 
     Returns:

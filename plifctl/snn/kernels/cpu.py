@@ -21,10 +21,10 @@ from plifctl.snn.kernels import cpu_loops as loops
 from plifctl.snn.kernels.stage import NormBackward, StageConfig, StageGradients, StageTensors
 
 MIN_ITEMS = 16
-"""Number of items that the work is divided into, at least, where it can be; more items are more sums to add up."""
+"""Minimum number of items that the work is divided into, if its size allows; more items mean more sums to add."""
 
 MAX_LANES = 256
-"""Features of a fully connected layer that are computed together, at most."""
+"""Maximum number of features of a fully connected layer that are computed together."""
 
 MAX_WINDOW = sys.maxsize
 
@@ -121,10 +121,10 @@ def _start_numba_threads() -> None:
     """Starts numba's threads and leaves torch's as they are.
 
     numba's OpenMP layer sets the number of OpenMP threads of the process, torch's included, to its own when it starts:
-    with OMP_NUM_THREADS=1 torch would go on with a thread for each core.
+    with OMP_NUM_THREADS=1 torch would continue with one thread per core.
     """
     threads = torch.get_num_threads()
-    numba.get_num_threads()  # starts them
+    numba.get_num_threads()  # starts the threads
     torch.set_num_threads(threads)
 
 

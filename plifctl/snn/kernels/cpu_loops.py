@@ -3,7 +3,7 @@
 Arrays are channels-last, ``[T, N, H, W, C]``; a fully connected layer has H = 1 and its features divided over W and C.
 Work is divided into items, each a few pooling windows of one row, for all samples and steps: the potentials of a window
 stay in the core's cache from the first step to the last, and the innermost loop runs over channels, which are
-contiguous and vectorised. Each item adds up its sums in memory of its own, and these are added in order: results do not
+contiguous and vectorised. Each item sums into its own memory, and these sums are added in order, so results do not
 depend on the number of threads.
 
 ``x`` and the arrays of the affine map may have one step for all T: an image shown T times, statistics over time.
@@ -18,7 +18,7 @@ from plifctl.config.choices import Surrogate
 from plifctl.jit import compiled, inlined
 
 MAX_CACHED = 2**17
-"""Number of potentials that backward keeps at once, at most, so that they stay in a core's own cache."""
+"""Maximum number of potentials that backward keeps at once, so that they stay in a core's own cache."""
 
 
 @inlined

@@ -1,4 +1,4 @@
-"""The part of a fused spiking stage that is the same on every device; a :class:`Backend` does the passes over memory.
+"""The device-independent part of a fused spiking stage; a :class:`Backend` does the passes over memory.
 
 Rows are ``[T, N, H, W, C]``: channels are contiguous in memory.
 """
@@ -126,7 +126,7 @@ class Backend(Protocol):
             config: Arguments of forward.
             grad: Gradient of the pooled spikes, rows.
             mean: Mean that batch norm subtracts, ``[T or 1, C]``; None without batch norm.
-            norm_backward: Is called once; None without batch norm.
+            norm_backward: Called once; None without batch norm.
             firing_grads: Compute the gradients of threshold and width.
         """
         ...

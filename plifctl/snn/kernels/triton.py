@@ -19,11 +19,11 @@ from plifctl.snn.kernels import triton_kernels as programs
 from plifctl.snn.kernels.stage import NormBackward, StageConfig, StageGradients, StageTensors
 
 TILE = 512
-"""Neurons that a program computes at once: 4 for each of its 128 threads, 16 bytes of float32. In larger tiles the
-float32 potentials and half-precision inputs get different thread layouts, and are exchanged at every step."""
+"""Number of neurons that a program computes at once: 4 for each of its 128 threads, 16 bytes of float32. In larger
+tiles the float32 potentials and half-precision inputs get different thread layouts, and are exchanged at every step."""
 
 MAX_CHANNELS = 32
-"""Channels of a tile, at most: contiguous in memory, and so few that the threads of a warp have a complete window."""
+"""Maximum number of channels of a tile: contiguous in memory, few enough for a warp to have complete windows."""
 
 MAX_WINDOW = 4
 """Larger pooling windows are left to torch: a tile would be a single window."""
@@ -86,7 +86,7 @@ def backward(
     *,
     firing_grads: bool,
 ) -> StageGradients:
-    """Sums what batch norm needs, if there is one, then writes the gradient of X, and all others."""
+    """Computes the sums for batch norm, if there is one, then writes the gradient of X and all others."""
     x, scale, shift, k, v_threshold, width = tensors
     channels = x.shape[4]
     real, _ = _computation_type(x.dtype)
@@ -134,7 +134,7 @@ def backward(
 
 
 def dropout_mask(keys: Tensor, layer: int, features: int, p: float) -> Tensor:
-    """Returns what the definition draws from ``hash_keys(keys, layer)``, in one launch instead of one per operation."""
+    """Returns the mask that the definition draws from ``hash_keys(keys, layer)``, in a single launch."""
     mask = torch.empty(len(keys), features, device=keys.device)
     kept = (torch.ones(()) / (1.0 - p)).item()  # as the definition rounds it
     if mask.numel():

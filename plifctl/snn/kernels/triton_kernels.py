@@ -33,7 +33,7 @@ def statistics(x, pivot, partial, rows, channels, stride_t, P: tl.constexpr, CB:
 
 @triton.jit
 def _tile(block, size, height, width, channels, window, K: tl.constexpr, P: tl.constexpr, CB: tl.constexpr):
-    """Returns where a tile lies in one step of the input and of the output.
+    """Returns the position of a tile in one step of the input and of the output.
 
     Returns:
         Channels ``[CB]``; offsets of the neurons in the input and their mask, ``[P, K, CB]``; offsets of the windows in

@@ -177,9 +177,9 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
     assert values[(long.run, "best − last")] == pytest.approx(30)
     assert values[("b", "best − result")] == pytest.approx(5)
-    assert "In the authors' one log of protocol A, a maximum over test epochs lies 25.0 points" in found.source
-    assert "In our one run of protocol A, a maximum over test epochs lies 30.0 points" in found.source
-    assert "In our one run of protocol B, the best test epoch lies 5.0 points" in found.source
+    assert "In the authors' one log of protocol A, a maximum over test epochs is 25.0 points" in found.source
+    assert "In our one run of protocol A, a maximum over test epochs is 30.0 points" in found.source
+    assert "In our one run of protocol B, the best test epoch is 5.0 points" in found.source
     assert len(build_selection_table([modified], include_modified=True).cells) == 1
     tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
     ((*_, best, _last, _mean, _1, _2, _3),) = build_selection_table([tied]).cells
@@ -200,8 +200,8 @@ def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Pa
         for entry in filled:
             assert [number.text for number in entry.numbers] == [f"{float(entry.reported):.2f}"]
     source = build_selection_table([r for r in records if r.origin == "imported"]).source
-    assert "In the authors' 30 logs of protocol A, a maximum over test epochs lies 0.1 to 26.7 points" in source
-    assert "In the authors' 2 logs of protocol B, the best test epoch lies 0.7 to 1.8 points" in source
+    assert "In the authors' 30 logs of protocol A, a maximum over test epochs is 0.1 to 26.7 points" in source
+    assert "In the authors' 2 logs of protocol B, the best test epoch is 0.7 to 1.8 points" in source
 
 
 def test_build_table_with_both_recipes_has_a_number_of_each() -> None:
