@@ -296,7 +296,7 @@ def epoch(setting: Setting) -> Iterator[Figure]:
         spec = _spec("fashion-mnist-plif", precision)
         title = f"epoch of Fashion-MNIST, batch 16, {precision}"
         try:
-            cache = find_cache(raw_independent_key(spec.dataset, spec.T, spec.frames), paths.cache_dir(), prepare="")
+            cache = find_cache(raw_independent_key(spec.framing), paths.cache_dir(), prepare="")
         except CacheError as error:
             print(f"left out: {title}: {error}; plifctl prepare fashion-mnist", file=sys.stderr)
             return
