@@ -103,7 +103,7 @@ def test_a_kernel_that_does_not_serve_the_device(
     assert "--kernel triton: Triton is not installed" in plifctl(*command, "--kernel", "triton").err
     from plifctl.snn.kernels import unsupported_reason
 
-    assert unsupported_reason("fused", torch.device("cuda", 1)) == "it is for the CPU, not for cuda:1"
+    assert unsupported_reason("fused", torch.device("cuda", 1)) == "runs on the CPU, not on cuda:1"
     assert unsupported_reason("auto", torch.device("cuda")) is None
 
 
