@@ -1,6 +1,6 @@
-"""Formats with checksums, struck beneath them: a content is mutated, then packed as somebody who means harm would.
+"""Formats with checksums, repacked after mutation: the content is mutated, then checksums are computed anew.
 
-Mutated files of :mod:`faults.formats` fail their checksums, nearly all; these do not, and reach what reads the content.
+Nearly all mutated files of :mod:`faults.formats` fail their checksums; these do not, and reach the code behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from plifctl.cache import file as cache_file
 from plifctl.runs.documents import add_checksum
 
-_BETWEEN = b"\0=====\0"  # parts of a content
+_BETWEEN = b"\0=====\0"  # separates the parts of a content
 
 
 def _of_zip(archive: bytes) -> bytes:
@@ -37,17 +37,17 @@ def _of_zip(archive: bytes) -> bytes:
 def _zipped(content: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as members, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # names may come twice
+        warnings.simplefilter("ignore")  # names may occur twice
         for part in content.split(_BETWEEN):
             name, _, data = part.partition(b"\n")
             member = zipfile.ZipInfo("x")
-            member.filename = name.decode("utf-8", "replace")[:20_000]  # its own constructor would end it at a NUL
+            member.filename = name.decode("utf-8", "replace")[:20_000]  # the constructor would cut the name at a NUL
             members.writestr(member, data)
     return file.getvalue()
 
 
 def _tarred(content: bytes) -> bytes:
-    """Packs a tar after its headers' checksums were put right."""
+    """Packs a tar with correct header checksums."""
     data = bytearray(content)
     for at in range(0, len(data) - 511, tarfile.BLOCKSIZE):
         if data[at + 257 : at + 262] == b"ustar":
@@ -62,7 +62,7 @@ def _of_json(text: bytes) -> bytes:
 
 
 def _documents(text: bytes) -> list[bytes]:
-    """The lines of a table, or the one document."""
+    """Returns the documents of a file: one for each line, or a single one."""
     lines = text.splitlines()
     return lines if all(line.startswith(b"{") and line.endswith(b"}") for line in lines) else [text]
 
@@ -82,7 +82,7 @@ def _checked_yaml(content: bytes) -> bytes:
 
 
 def _with_checksum(text: bytes, load: Callable[[bytes], Any], dump: Callable[[Any], str]) -> bytes:
-    """A document with a new checksum; what cannot have one stays as it is."""
+    """Returns a document with a new checksum; other values stay as they are."""
     try:
         return dump(add_checksum(load(text))).encode()
     except (ValueError, TypeError, RecursionError, yaml.YAMLError):
@@ -112,22 +112,22 @@ def _of_cache(cache: bytes) -> bytes:
         return json.dumps(cache_file.attributes_of(file)).encode()
 
 
-def _cache_like(whole: bytes) -> Callable[[bytes], bytes]:
-    """Gives a cache other attributes, sealed."""
+def _pack_cache_attributes(cache: bytes) -> Callable[[bytes], bytes]:
+    """Returns a function that writes other attributes, with a valid seal, into a cache."""
 
     def packed(content: bytes) -> bytes:
         try:
             attributes = json.loads(content)
         except (ValueError, RecursionError):
             return content
-        copy = io.BytesIO(whole)
+        copy = io.BytesIO(cache)
         with h5py.File(copy, "r+", libver=("v110", "v110")) as file:
             for name, value in attributes.items() if isinstance(attributes, dict) else ():
                 text = value if isinstance(value, str) else json.dumps(value)
                 try:
                     file.attrs[name] = value if isinstance(value, bool | int | float) else np.bytes_(text.encode())
                 except (ValueError, OSError, OverflowError, TypeError, UnicodeError, RuntimeError):
-                    continue  # HDF5 has no such name or number
+                    continue  # not a valid name or number in HDF5
             columns = cache_file._columns(file)
             try:
                 seal = cache_file._header_digest(cache_file.attributes_of(file), columns, cache_file.samples_of(file))
@@ -139,32 +139,32 @@ def _cache_like(whole: bytes) -> Callable[[bytes], bytes]:
     return packed
 
 
-def beneath_checksums(formats: Mapping[str, Format]) -> dict[str, Format]:
-    """The formats among these that have checksums or are packed, by a name of their own."""
+def repacked_formats(formats: Mapping[str, Format]) -> dict[str, Format]:
+    """Returns the formats that have checksums or are packed, by separate names."""
     packing: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
         **dict.fromkeys(("npz", "zip", "checkpoint", "spikes"), (_of_zip, _zipped)),
         **dict.fromkeys(("record", "run"), (_of_json, _checked_json)),
         "tar.gz": (gzip.decompress, _tarred),
         "config": (_of_yaml, _checked_yaml),
         "board": (_of_board, _board),
-        "cache": (_of_cache, _cache_like(formats["cache"].whole)),
+        "cache": (_of_cache, _pack_cache_attributes(formats["cache"].valid)),
     }
 
-    def within(name: str) -> Format:
+    def repacked(name: str) -> Format:
         unpacked, packed = packing[name]
         outer = formats[name]
-        return replace(outer, whole=unpacked(outer.whole), read=lambda content: outer.read(packed(content)))
+        return replace(outer, valid=unpacked(outer.valid), read=lambda content: outer.read(packed(content)))
 
-    return {f"{name}, beneath": within(name) for name in packing}
+    return {f"{name}, repacked": repacked(name) for name in packing}
 
 
-def every_format(place: Path) -> dict[str, Format]:
-    """All formats, and those again that can be struck beneath their checksums.
+def formats_with_repacked(place: Path) -> dict[str, Format]:
+    """Returns all formats, and again those that can be repacked after mutation.
 
     Args:
-        place: An empty folder for what files are made from.
+        place: An empty folder for intermediate files.
     """
     from faults.formats import all_formats
 
     found = all_formats(place)
-    return {**found, **beneath_checksums(found)}
+    return {**found, **repacked_formats(found)}

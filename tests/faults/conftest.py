@@ -1,4 +1,4 @@
-"""How hard the batteries strike: a little with every test run, wholly with ``make faults``."""
+"""Amount of fault tests: a small part in every test run, the full batteries with ``make faults``."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from faults.sandbox import Sandbox
 
 @pytest.fixture(scope="session")
 def full(pytestconfig: pytest.Config) -> bool:
-    """Whether the whole battery was asked for."""
+    """Returns whether the full battery was requested."""
     return bool(pytestconfig.getoption("--full"))
 
 
 @pytest.fixture
 def times(full: bool) -> Callable[[int, int], int]:
-    """How often: the first number in a short run, the second in the whole battery."""
-    return lambda short, whole: whole if full else short
+    """Returns a function that gives the number of repetitions: the first in a short run, the second in a full one."""
+    return lambda short, long: long if full else short
 
 
 @pytest.fixture
 def generator(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> random.Random:
-    """Random numbers of the test, from ``--seed``; the seed is shown where the test fails."""
+    """Returns the random generator of the test, seeded by ``--seed``; a failure shows the seed."""
     seed = pytestconfig.getoption("--seed")
     print(f"seed {seed}")
     return random.Random(f"{seed} {request.node.name}")
 
 
 @pytest.fixture
-def told(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Says how often something was done, past pytest's capture."""
+def print_summary(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Returns a function that prints a summary line, even while pytest captures output."""
 
     def say(text: str) -> None:
         with capsys.disabled():
@@ -44,6 +44,6 @@ def told(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> 
 
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
-    """A folder with raw gestures in it: 22 training samples, 11 for testing."""
+    """A sandbox with raw gestures: 22 training and 11 test samples."""
     write_gestures(tmp_path / "sandbox" / "raw")
     return Sandbox(tmp_path / "sandbox")

@@ -1,4 +1,4 @@
-"""Every format that plifctl reads: a whole file of it, and how it is read."""
+"""Every format that plifctl reads: a valid file, and a function that reads it."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ class Format:
     """A format of files.
 
     Attributes:
-        whole: One file.
-        read: Reads a file's content; what is wrong with it is an error of :attr:`documented`.
-        documented: Those that may come.
+        valid: A valid file.
+        read: Reads a file's content; raises one of :attr:`documented` if it is invalid.
+        documented: The errors allowed.
     """
 
-    whole: bytes
+    valid: bytes
     read: Callable[[bytes], object]
     documented: tuple[type[Exception], ...] = (PlifctlError,)
 
 
 def saved(write: Callable[[Any], None]) -> bytes:
-    """What a function writes into a file."""
+    """Returns the content that a function writes to a file."""
     file = io.BytesIO()
     write(file)
     return file.getvalue()
 
 
 def as_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    """Reads a content as the file of a name, in a folder of its own."""
+    """Returns a function that reads a content as a file of some name, in its own folder."""
     folder = Path(tempfile.mkdtemp(prefix="plifctl-faults-"))
 
     def read_content(content: bytes) -> object:
@@ -69,7 +69,7 @@ def as_file(name: str, read: Callable[[Path], object]) -> Callable[[bytes], obje
 
 
 def recordings() -> dict[str, Format]:
-    """Formats of events and images."""
+    """Returns the formats of events and images."""
     events = random_events(np.random.default_rng(0), 60)
     columns = np.stack([events["x"], events["y"], events["p"], events["t"]], 1).astype(np.int64)
     pairs = [(127 - int(e["x"])) << 1 | int(e["y"]) << 8 | (1 - int(e["p"])) for e in events]
@@ -108,7 +108,7 @@ def recordings() -> dict[str, Format]:
 
 
 def archives(place: Path) -> dict[str, Format]:
-    """Raw data sets in archives, read as ``prepare`` reads them."""
+    """Returns raw data sets in archives, read as ``prepare`` reads them."""
     from plifctl.config.dataset import Framing
     from plifctl.config.registry import load_registry
     from plifctl.data.datasets import open_raw
@@ -154,7 +154,7 @@ def _zip(file: Any, members: dict[str, bytes]) -> None:
 
 
 def documents(place: Path) -> dict[str, Format]:
-    """What plifctl itself writes, and what its users write."""
+    """Returns the files that plifctl and its users write."""
     from plifctl.config.registry import Registry
     from plifctl.config.yaml_tree import read_tree
     from plifctl.runs import Run, SpikeRecording, find_logs, load_checkpoint, load_spikes, save_spikes, verify_run
@@ -184,8 +184,8 @@ def documents(place: Path) -> dict[str, Format]:
 
         return read_content
 
-    def metrics_beneath(run: Run) -> object:
-        """Reads rows whose checksums match."""
+    def metrics_repacked(run: Run) -> object:
+        """Reads rows with matching checksums."""
         lines = []
         for number, line in enumerate((run.path / "metrics.jsonl").read_bytes().split(b"\n")[:-1], 1):
             with suppress(ValueError, TypeError, KeyError, RecursionError):
@@ -208,7 +208,7 @@ def documents(place: Path) -> dict[str, Format]:
         "record": Format(files["result.json"], as_file("result.json", read_record)),
         "config": Format(files["config.yaml"], of_a_run("config.yaml", Run.config)),
         "metrics": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", Run.metrics)),
-        "metrics, beneath": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", metrics_beneath)),
+        "metrics, repacked": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", metrics_repacked)),
         "checksums": Format(files["metrics.sha256"], of_a_run("metrics.sha256", Run.metrics)),
         "run": Format(files["run.json"], of_a_run("run.json", Run.info)),
         "manifest": Format(files["manifest.json"], of_a_run("manifest.json", verified)),
@@ -225,7 +225,7 @@ def _shipped() -> list[Path]:
 
 
 def caches(place: Path) -> dict[str, Format]:
-    """A cache, opened and read to its end."""
+    """Returns the format of caches; a cache is opened and read completely."""
     from factories import build_cache
 
     from plifctl.cache import Cache
@@ -249,9 +249,9 @@ def caches(place: Path) -> dict[str, Format]:
 
 
 def all_formats(place: Path) -> dict[str, Format]:
-    """Every format by its name.
+    """Returns every format by name.
 
     Args:
-        place: An empty folder for what files are made from.
+        place: An empty folder for intermediate files.
     """
     return {**recordings(), **archives(place), **documents(place), **caches(place)}

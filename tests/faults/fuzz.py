@@ -1,8 +1,8 @@
-"""Coverage-guided mutation: atheris keeps what reaches new code, and mutates that again.
+"""Coverage-guided mutation: atheris keeps files that reach new code, and mutates them again.
 
     PYTHONPATH=tests python -m faults.fuzz aedat4 --runs 100000 --seed 1
 
-The process ends with 0 when nothing but documented errors came, within 2 s each; else the file lies in ``--place``.
+Exits with 0 if every file was read or raised a documented error within 2 s; otherwise the file is in ``--place``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import sys
 import warnings
 from pathlib import Path
 
-from faults.mutation import SECONDS, mutated
+from faults.mutation import SECONDS, mutate_bytes
 
 COMPILED = ["plifctl.data.loops", "plifctl.cache.fletcher32", "plifctl.snn.kernels"]
-"""By numba, which knows no calls that count branches."""
+"""Compiled by numba, which cannot compile atheris' calls that count branches."""
 
 GROWTH_MB = 256
-"""What the process may grow by, after it has read a first file: its corpus, caches of compiled patterns, the file."""
+"""Growth of the process allowed after the first file: corpus, caches of compiled patterns, the file."""
 
 
 def main() -> None:
-    """Reads mutated files of one format until there were enough, or one is not as it should be."""
+    """Reads mutated files of one format until the number is reached or one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("format")
     parser.add_argument("--runs", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=1, help="0 is another one each time")
-    parser.add_argument("--place", type=Path, default=Path("fuzzing"), help="folder for the corpus and what fails")
+    parser.add_argument("--seed", type=int, default=1, help="seed; 0: random")
+    parser.add_argument("--place", type=Path, default=Path("fuzzing"), help="folder for the corpus and failing files")
     asked = parser.parse_args()
 
     import atheris
@@ -41,11 +41,11 @@ def main() -> None:
     corpus.mkdir(parents=True)
     (asked.place / "files").mkdir()
     with atheris.instrument_imports(include=["plifctl"], exclude=COMPILED):
-        from faults.checksummed_formats import every_format
+        from faults.checksummed_formats import formats_with_repacked
 
-        found = every_format(asked.place / "files")[asked.format]
-        found.read(found.whole)  # what is imported late is imported here
-    (corpus / "whole").write_bytes(found.whole)
+        found = formats_with_repacked(asked.place / "files")[asked.format]
+        found.read(found.valid)  # so that late imports happen here
+    (corpus / "valid").write_bytes(found.valid)
 
     def read(content: bytes) -> None:
         try:
@@ -57,12 +57,12 @@ def main() -> None:
         generator = random.Random(seed)
         if generator.random() < 0.5:
             return bytes(atheris.Mutate(content, most))
-        return mutated(content, generator)[:most]
+        return mutate_bytes(content, generator)[:most]
 
     options = {
         "runs": asked.runs,
         "seed": asked.seed,
-        "max_len": max(4096, 4 * len(found.whole)),
+        "max_len": max(4096, 4 * len(found.valid)),
         "timeout": SECONDS,
         "rss_limit_mb": _resident_mb() + GROWTH_MB,
         "artifact_prefix": f"{asked.place}/",
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _resident_mb() -> int:
-    """The most that libFuzzer believes was resident so far; a process begins with what its parent once had."""
+    """Returns the peak memory that libFuzzer sees; a process starts with that of its parent."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 

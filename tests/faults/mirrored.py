@@ -1,4 +1,4 @@
-"""``plifctl`` whose MNIST lies at other addresses: FAULTS_MIRROR is JSON of ``{part: [[address, …], [md5, …]]}``."""
+"""``plifctl`` with other URLs of MNIST: FAULTS_MIRROR is JSON of ``{part: [[URL, …], [md5, …]]}``."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is done to a file, and what reading it may take."""
+"""Random mutation of a file, and limits of time and memory for reading it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import struct
 
 SECONDS = 2
 MEMORY = 64 * 2**20
-"""Bytes that reading any small file may take, beside twenty times its size."""
+"""Memory, bytes, that reading a file may take in addition to twenty times its size."""
 
 _NUMBERS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 
 
-def mutated(content: bytes, generator: random.Random) -> bytes:
-    """A file with one to four things wrong: bits, numbers at their limits, parts lost, doubled, or put elsewhere."""
+def mutate_bytes(content: bytes, generator: random.Random) -> bytes:
+    """Returns a file with one to four faults: flipped bits, extreme numbers, parts removed, doubled or inserted."""
     data = bytearray(content)
     for _ in range(generator.randint(1, 4)):
         if not data:

@@ -1,4 +1,4 @@
-"""A folder in which commands run as processes of their own, and are struck."""
+"""A folder in which commands run as separate processes, and are killed or made to fail."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ import torch
 
 INJECTION = Path(__file__).parent / "injection"
 CHANGING = ("seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes", "seal")
-"""Of an epoch's row: what no two runs have alike."""
+"""Fields of an epoch's row that differ between equal runs."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended; ``code`` is negative where a signal ended it."""
+    """Result of a process; ``code`` is negative if a signal ended it."""
 
     code: int
     out: str
     err: str
 
     @property
-    def struck(self) -> bool:
+    def killed(self) -> bool:
         return self.code < 0
 
 
 class Sandbox:
-    """Commands that know of one folder only.
+    """Runs commands that use one folder only.
 
     Args:
-        folder: Made where it is not there.
+        folder: The folder; created if missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Sandbox:
         return self.folder / "runs"
 
     def register(self, **files: str) -> None:
-        """Writes files of a registry folder of the user's own, by kind and name: ``networks_tiny`` is networks/tiny."""
+        """Writes files of the user's registry folder, by kind and name: ``networks_tiny`` is networks/tiny."""
         own = self.folder / "registry"
         for name, text in files.items():
             path = own / f"{name.replace('_', '/')}.yaml"
@@ -93,18 +93,18 @@ class Sandbox:
         return Ended(process.returncode, out, err)
 
     def changes(self, *arguments: object) -> int:
-        """Runs a command undisturbed, and returns how often it changed the folder."""
+        """Runs a command without faults, and returns how often it changed the folder."""
         counted = self.folder.with_name(f"{self.folder.name}.changes")
         ended = self.run(*arguments, FAULTS_FOLDER=self.folder, FAULTS_COUNT=counted)
         assert ended.code == 0, ended.err
         return int(counted.read_text())
 
     def killed_at(self, change: int, *arguments: object) -> Ended:
-        """Runs a command that is killed at its n-th change of the folder, if it comes so far."""
+        """Runs a command and kills it at its n-th change of the folder, if it gets that far."""
         return self.run(*arguments, FAULTS_FOLDER=self.folder, FAULTS_AT=change)
 
     def stopped_after(self, seconds: float, signum: int, *arguments: object) -> Ended:
-        """Runs a command that gets a signal after a time, if it takes so long."""
+        """Runs a command and sends it a signal after some seconds, if it is still running."""
         process = self.start(arguments)
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < seconds:
@@ -114,16 +114,16 @@ class Sandbox:
         return Ended(process.returncode, out, err)
 
     def begun(self) -> list[Path]:
-        """Folders of runs; one that was being made when its process was killed is none."""
+        """Returns the folders of runs, without those whose creation was killed."""
         return [path.parent for path in self.runs.glob("*/config.yaml") if path.parent.suffix != ".partial"]
 
     def leftovers(self) -> list[str]:
-        """Files and folders that no finished command leaves behind."""
+        """Returns files and folders that a finished command must not leave behind."""
         stray = (".partial", ".part", ".journal")
         return [str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.name.endswith(stray)]
 
     def age(self) -> None:
-        """Makes what was left behind an hour older, so that it is nobody's any more."""
+        """Makes temporary files an hour older, so that they count as abandoned."""
         for path in self.folder.rglob("*.partial"):
             for part in (*path.rglob("*"), path):
                 os.utime(part, (time.time() - 3600,) * 2)
@@ -135,14 +135,14 @@ class Sandbox:
 
 
 def document(ended: Ended) -> dict[str, Any]:
-    """The JSON document that a command printed."""
+    """Returns the JSON document that a command printed."""
     assert ended.code == 0, ended.err
     tree: dict[str, Any] = json.loads(ended.out)
     return tree
 
 
-def what_was_learnt(run: Path) -> dict[str, Any]:
-    """Of a finished run all that must not depend on how often it was struck: weights, metrics, and its record."""
+def comparable_content(run: Path) -> dict[str, Any]:
+    """Returns the content of a finished run that must not depend on interruptions: weights, metrics and record."""
     found: dict[str, Any] = {}
     for name in ("last", "best"):
         state = torch.load(run / f"checkpoints/{name}.pt", weights_only=True)
@@ -157,5 +157,5 @@ def what_was_learnt(run: Path) -> dict[str, Any]:
 
 
 def pick(generator: random.Random, most: int, count: int) -> list[int]:
-    """``count`` numbers from 1 to ``most``, spread over all of them."""
+    """Returns ``count`` numbers from 1 to ``most``, spread over the range."""
     return [1 + int((index + generator.random()) * most / count) for index in range(count)]

@@ -1,4 +1,4 @@
-"""Bits that flip: found when what they are in is read, and by verify wherever they are; no number changes unnoticed."""
+"""Flipped bits: found when the data are read, and by verify in any place; no number changes unnoticed."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from plifctl.runs import Run, load_checkpoint, verify_run
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 2, "--json")
 Times = Callable[[int, int], int]
-Told = Callable[[str], None]
+PrintSummary = Callable[[str], None]
 
 
 def flip(path: Path, generator: random.Random) -> str:
-    """Flips one bit of a file, and says which."""
+    """Flips one bit of a file, and returns which."""
     content = bytearray(path.read_bytes())
     at, bit = generator.randrange(len(content)), generator.randrange(8)
     content[at] ^= 1 << bit
@@ -35,7 +35,7 @@ def flip(path: Path, generator: random.Random) -> str:
 
 
 def same(first: Any, second: Any) -> bool:
-    """Whether two trees of values, arrays and tensors are alike, bit for bit."""
+    """Returns whether two trees of values, arrays and tensors are equal, bit for bit."""
     if isinstance(first, dict):
         return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
     if isinstance(first, list | tuple):
@@ -45,22 +45,24 @@ def same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def found_when_read(read: Callable[[], Any], wanted: Any, name: str, what: str) -> bool:
-    """Reads what has a flipped bit: an error must name the file; what is read must be what was written."""
+def is_detected_on_read(read: Callable[[], Any], wanted: Any, name: str, what: str) -> bool:
+    """Reads data with a flipped bit: returns whether an error names the file; otherwise the data must be unchanged."""
     try:
         got = read()
     except PlifctlError as error:
         if name not in str(error):
             raise
         return True
-    assert same(wanted, got), f"changed in silence: {what}"
+    assert same(wanted, got), f"changed silently: {what}"
     return False
 
 
-def test_caches(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+def test_flipped_bit_in_a_cache_is_found(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
     document(sandbox.run(*PREPARE))
     (path,) = sandbox.caches.rglob("*.h5")
-    whole, beside = path.read_bytes(), path.with_name(f"{path.name}.sha256")
+    original, beside = path.read_bytes(), path.with_name(f"{path.name}.sha256")
     summed = beside.read_bytes()
 
     def read() -> tuple[Any, ...]:
@@ -73,15 +75,15 @@ def test_caches(sandbox: Sandbox, generator: random.Random, times: Times, told: 
     for number in range(flips):
         what = flip(beside if number % 20 == 0 else path, generator)
         assert verify_cache(path), f"not found: {what}"
-        found += found_when_read(read, wanted, path.name, what)
-        path.write_bytes(whole)
+        found += is_detected_on_read(read, wanted, path.name, what)
+        path.write_bytes(original)
         beside.write_bytes(summed)
     assert verify_cache(path) == []
-    told(f"{flips} flips, all found by verify, {found} when read, none changed a number")
+    print_summary(f"{flips} flips, all found by verify, {found} when read, none changed a number")
 
 
-def readings(run: Run) -> dict[str, Callable[[], Any]]:
-    """What is read of a run, by the file that it is in."""
+def readers_of(run: Run) -> dict[str, Callable[[], Any]]:
+    """Returns the reader of each file of a run."""
     return {
         "checkpoints/last.pt": lambda: load_checkpoint(run.checkpoint("last")),
         "checkpoints/best.pt": lambda: load_checkpoint(run.checkpoint("best")),
@@ -95,14 +97,16 @@ def readings(run: Run) -> dict[str, Callable[[], Any]]:
     }
 
 
-def test_runs(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+def test_flipped_bit_in_a_run_is_found(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
     document(sandbox.run(*PREPARE))
     document(sandbox.run(*TRAIN))
     (path,) = sandbox.runs.iterdir()
     kept = sandbox.folder / "kept"
     shutil.copytree(path, kept)
     run = Run(path)
-    wanted = {name: read() for name, read in readings(run).items()}
+    wanted = {name: read() for name, read in readers_of(run).items()}
     assert verify_run(run) == []
     files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if file.is_file() and file.name != ".lock")
     flips, read_back, found = times(60, 500), 0, 0
@@ -112,13 +116,15 @@ def test_runs(sandbox: Sandbox, generator: random.Random, times: Times, told: To
         assert verify_run(run), f"not found: {what}"
         if name in wanted:
             read_back += 1
-            found += found_when_read(readings(run)[name], wanted[name], Path(name).name, what)
+            found += is_detected_on_read(readers_of(run)[name], wanted[name], Path(name).name, what)
         shutil.copyfile(kept / name, path / name)
     assert verify_run(run) == []
-    told(f"{flips} flips, all found by verify; of {read_back} in what is read, {found} found when read")
+    print_summary(f"{flips} flips, all found by verify; of {read_back} in files that are read, {found} found when read")
 
 
-def test_records_of_the_registry(generator: random.Random, tmp_path: Path, times: Times, told: Told) -> None:
+def test_flipped_bit_in_a_record_of_the_registry_is_found(
+    generator: random.Random, tmp_path: Path, times: Times, print_summary: PrintSummary
+) -> None:
     from plifctl.paths import registry_dirs
     from plifctl.runs.records import read_record
 
@@ -129,5 +135,5 @@ def test_records_of_the_registry(generator: random.Random, tmp_path: Path, times
         shutil.copyfile(records[number % len(records)], path)
         wanted = read_record(path)
         what = flip(path, generator)
-        found += found_when_read(partial(read_record, path), wanted, path.name, what)
-    told(f"{found} flips found, the others changed nothing")
+        found += is_detected_on_read(partial(read_record, path), wanted, path.name, what)
+    print_summary(f"{found} flips found, the others changed nothing")

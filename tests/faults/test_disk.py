@@ -1,4 +1,4 @@
-"""Full disks, closed folders, files that vanish: the error names the path, and what was there before is untouched."""
+"""Full disks, read-only folders, removed files: the error names the path, and existing files stay unchanged."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from faults.sandbox import Ended, Sandbox, document, pick
 
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
-SAID = {
+MESSAGES = {
     "ENOSPC": "no space left on the disk",
     "EROFS": "read-only",
     "EACCES": "permission denied",
     "EIO": "Input/output",
 }
 Times = Callable[[int, int], int]
-Told = Callable[[str], None]
+PrintSummary = Callable[[str], None]
 
 
 def snapshot(folder: Path) -> dict[str, str]:
-    """Every file's digest, but of locks, which hold nothing."""
+    """Returns the digest of every file except locks, which are empty."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def refused(ended: Ended, folder: Path) -> None:
-    """A refusal of the system: exit code 7, the path, no traceback."""
+def assert_refused(ended: Ended, folder: Path) -> None:
+    """Asserts an error of the machine: exit code 7, the path, no traceback."""
     assert ended.code == 7, (ended.code, ended.err)
     assert "Traceback" not in ended.err
     assert str(folder) in ended.err
 
 
-@pytest.mark.parametrize("error", list(SAID))
-def test_nothing_can_be_written_from_some_moment_on(
-    error: str, sandbox: Sandbox, generator: random.Random, times: Times, told: Told
+@pytest.mark.parametrize("error", list(MESSAGES))
+def test_failing_disk_is_reported_and_leaves_nothing_incomplete(
+    error: str, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
 ) -> None:
     changes = sandbox.changes(*PREPARE)
     (cache,) = sandbox.caches.rglob("*.h5")
@@ -51,9 +51,9 @@ def test_nothing_can_be_written_from_some_moment_on(
     for at in pick(generator, changes, times(1, 12)):
         shutil.rmtree(sandbox.caches)
         ended = sandbox.run(*PREPARE, FAULTS_FOLDER=sandbox.folder, FAULTS_AT=at, FAULTS_HOW=error)
-        if ended.code != 0:  # a journal that cannot be removed hurts nobody
-            refused(ended, sandbox.folder)
-            assert SAID[error] in ended.err
+        if ended.code != 0:  # a journal that cannot be removed is harmless
+            assert_refused(ended, sandbox.folder)
+            assert MESSAGES[error] in ended.err
         strikes += 1
         assert document(sandbox.run(*PREPARE))["content_digest"] == wanted
         assert sandbox.run("cache", "verify").code == 0
@@ -63,7 +63,7 @@ def test_nothing_can_be_written_from_some_moment_on(
         shutil.rmtree(sandbox.runs)
         ended = sandbox.run(*TRAIN, FAULTS_FOLDER=sandbox.folder, FAULTS_AT=at, FAULTS_HOW=error)
         if ended.code != 0:
-            refused(ended, sandbox.folder)
+            assert_refused(ended, sandbox.folder)
         strikes += 1
         assert not list(sandbox.runs.glob("*/result.json")) or ended.code == 0
         sandbox.age()
@@ -71,7 +71,7 @@ def test_nothing_can_be_written_from_some_moment_on(
         assert ended.code == 0, ended.err
         assert sandbox.run("runs", "verify").code == 0
     assert snapshot(cache.parent) == before
-    told(f"{strikes} disks failed")
+    print_summary(f"{strikes} disks failed")
 
 
 @pytest.fixture
@@ -80,34 +80,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True).returncode:
-        pytest.skip("nothing can be mounted here")
+        pytest.skip("needs the right to mount")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_small_disk(small_disk: Path, tmp_path: Path, times: Times, told: Told) -> None:
+def test_prepare_on_a_full_disk_is_refused(
+    small_disk: Path, tmp_path: Path, times: Times, print_summary: PrintSummary
+) -> None:
     write_gestures(tmp_path / "raw", users=3, events=30_000)
     sandbox = Sandbox(small_disk)
     (small_disk / "data_cache").mkdir()
     prepare = ("prepare", "synthetic-gesture", "--T", 16, "--raw", tmp_path / "raw", "--json")
     full = 0
-    for free in range(0, 4 * 2**20, 2**22 // times(2, 30)):  # what else lies on the disk leaves ever less room
+    for free in range(0, 4 * 2**20, 2**22 // times(2, 30)):  # other files leave less and less space
         (small_disk / "filler").write_bytes(bytes(min(free, 2**22 - 2**16)))
         ended = sandbox.run(*prepare)
         if ended.code == 0:
             document(sandbox.run("cache", "verify", "--json"))
         else:
             full += 1
-            refused(ended, small_disk)
+            assert_refused(ended, small_disk)
             assert "no space left" in ended.err
             assert not [path for path in sandbox.leftovers() if not path.endswith(".journal")]
         shutil.rmtree(sandbox.caches)
         sandbox.caches.mkdir()
-    told(f"{full} full disks")
+    print_summary(f"{full} full disks")
     assert full
 
 
-def test_recordings_that_vanish(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+def test_prepare_with_recordings_removed_is_refused(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
     write_gestures(sandbox.folder / "raw", users=8, events=20_000)
     shutil.copytree(sandbox.folder / "raw", sandbox.folder / "kept")
     begun = time.monotonic()
@@ -130,11 +134,11 @@ def test_recordings_that_vanish(sandbox: Sandbox, generator: random.Random, time
         shutil.rmtree(sandbox.folder / "raw")
         shutil.copytree(sandbox.folder / "kept", sandbox.folder / "raw")
         assert document(sandbox.run(*PREPARE))["content_digest"] == wanted
-    told(f"{gone} preparations whose recordings vanished")
+    print_summary(f"{gone} preparations whose recordings were removed")
 
 
-def test_a_slow_disk(sandbox: Sandbox) -> None:
-    """Each change waits for the disk; nothing is given up, nothing comes out otherwise."""
+def test_slow_disk_gives_the_same_result(sandbox: Sandbox) -> None:
+    """Every change of the folder is delayed; the results are the same."""
     wanted = document(sandbox.run(*PREPARE))["content_digest"]
     sandbox.clear()
     slow = {"FAULTS_FOLDER": sandbox.folder, "FAULTS_AT": 1, "FAULTS_HOW": "wait"}
@@ -145,16 +149,16 @@ def test_a_slow_disk(sandbox: Sandbox) -> None:
 
 @pytest.fixture
 def unprivileged(sandbox: Sandbox) -> Sandbox:
-    """Commands that are refused what a user is refused; root, as CI often is, would not be."""
+    """Runs commands with a user's permissions, also if the tests run as root, as in many CI systems."""
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
-            pytest.skip("setpriv, which takes root's rights away, is not here")
+            pytest.skip("setpriv, which drops the rights of root, is not installed")
         sandbox.under = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     return sandbox
 
 
-def test_folders_that_are_read_only(unprivileged: Sandbox) -> None:
-    """A folder of somebody else's can be read from; what wants to write into it names it."""
+def test_read_only_folders_can_be_read_and_are_named_when_written(unprivileged: Sandbox) -> None:
+    """A read-only folder can be used for reading; errors of writing name it."""
     sandbox = unprivileged
     wanted = document(sandbox.run(*PREPARE))["content_digest"]
     document(sandbox.run(*TRAIN))
@@ -165,7 +169,7 @@ def test_folders_that_are_read_only(unprivileged: Sandbox) -> None:
     for folder in closed:
         folder.chmod(0o555)
     try:
-        assert document(sandbox.run(*PREPARE))["content_digest"] == wanted  # it is there
+        assert document(sandbox.run(*PREPARE))["content_digest"] == wanted  # the cache exists
         for command in (
             ("cache", "verify"),
             ("cache", "ls"),
@@ -185,7 +189,7 @@ def test_folders_that_are_read_only(unprivileged: Sandbox) -> None:
             ("runs", "rm", "--yes", run.name),
             ("report", "--html", sandbox.folder / "page"),
         ):
-            refused(sandbox.run(*command), sandbox.folder)
+            assert_refused(sandbox.run(*command), sandbox.folder)
         cache.chmod(0)
         ended = sandbox.run("eval", "last")
         assert (ended.code, f"{cache}: may not be read" in ended.err) == (5, True)
@@ -196,11 +200,11 @@ def test_folders_that_are_read_only(unprivileged: Sandbox) -> None:
     assert snapshot(sandbox.folder) == before
 
 
-def test_a_recording_that_may_not_be_read(unprivileged: Sandbox) -> None:
+def test_prepare_with_an_unreadable_recording_names_it(unprivileged: Sandbox) -> None:
     sandbox = unprivileged
     locked = sandbox.folder / "raw/user01_lab.aedat"
     locked.chmod(0)
-    refused(sandbox.run(*PREPARE), locked)
+    assert_refused(sandbox.run(*PREPARE), locked)
     assert not list(sandbox.caches.rglob("*.h5"))
     locked.chmod(0o644)
     document(sandbox.run(*PREPARE))

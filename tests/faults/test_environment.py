@@ -1,4 +1,4 @@
-"""Machines that lack something: a home, a terminal, UTF-8, the repository."""
+"""Machines without a home folder, a terminal, UTF-8 or the repository."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from faults.sandbox import Sandbox, document
 
 import plifctl as package
 
-ONLINE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # tests themselves are offline
+ONLINE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # the tests themselves are offline
 ROOT = Path(package.__file__).parents[1]
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--json")
 TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
 
 
-def test_no_home(sandbox: Sandbox) -> None:
+def test_commands_without_a_home_folder_work(sandbox: Sandbox) -> None:
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "USER", "LOGNAME"):
         sandbox.environment.pop(name, None)
     document(sandbox.run(*PREPARE, "--raw", "raw", HOME="/nonexistent"))
     document(sandbox.run(*TRAIN, HOME="/nonexistent"))
     del sandbox.environment["PLIFCTL_CACHE_DIR"]
-    del sandbox.environment["PLIFCTL_RUNS_DIR"]  # else beside the project, as these folders are there
+    del sandbox.environment["PLIFCTL_RUNS_DIR"]  # otherwise in the current folder, which has these folders
     assert sandbox.run("runs", "--json", HOME="/nonexistent").code == 0
 
 
 @pytest.mark.parametrize(
     "settings", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"LC_ALL": "POSIX", "PYTHONIOENCODING": "ascii"}]
 )
-def test_no_utf_8(sandbox: Sandbox, settings: dict[str, str]) -> None:
+def test_commands_without_utf8_work(sandbox: Sandbox, settings: dict[str, str]) -> None:
     document(sandbox.run(*PREPARE, "--raw", "raw", **settings))
     document(sandbox.run(*TRAIN, **settings))
     for command in (("show", "demo"), ("report", "--table", "4"), ("eval", "last"), ("runs", "show", "last"), ("ls",)):
@@ -44,7 +44,7 @@ def test_no_utf_8(sandbox: Sandbox, settings: dict[str, str]) -> None:
         assert "Traceback" not in ended.err
 
 
-def test_no_terminal_and_no_colour(sandbox: Sandbox) -> None:
+def test_training_without_terminal_and_colour_prints_plain_text(sandbox: Sandbox) -> None:
     document(sandbox.run(*PREPARE, "--raw", "raw"))
     ended = sandbox.run(*TRAIN[:-1], NO_COLOR="1", TERM="dumb", FORCE_COLOR="0")
     assert ended.code == 0, ended.err
@@ -56,10 +56,10 @@ NAMES = ("with spaces", "quo'te\"s", "новый день", "a;b&c|d $HOME `x`",
 
 
 @pytest.mark.parametrize("number", range(len(NAMES)))
-def test_names_of_folders(tmp_path: Path, number: int, full: bool) -> None:
+def test_commands_in_folders_with_unusual_names_work(tmp_path: Path, number: int, full: bool) -> None:
     name = NAMES[number]
     if not full and number not in (1, 2):
-        pytest.skip("part of make faults: other names")
+        pytest.skip("only in make faults: other names")
     write_gestures(tmp_path / name / "raw", events=60)
     sandbox = Sandbox(tmp_path / name)
     document(sandbox.run(*PREPARE, "--raw", sandbox.folder / "raw"))
@@ -72,7 +72,7 @@ def test_names_of_folders(tmp_path: Path, number: int, full: bool) -> None:
     assert "hint: " in ended.err
 
 
-def test_a_current_folder_that_may_not_be_written(sandbox: Sandbox) -> None:
+def test_read_only_current_folder_is_refused(sandbox: Sandbox) -> None:
     document(sandbox.run(*PREPARE, "--raw", "raw"))
     document(sandbox.run(*TRAIN))
     refusing = {"FAULTS_FOLDER": sandbox.folder, "FAULTS_AT": 1, "FAULTS_HOW": "EACCES"}
@@ -83,10 +83,10 @@ def test_a_current_folder_that_may_not_be_written(sandbox: Sandbox) -> None:
         assert "Traceback" not in ended.err
 
 
-def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
-    """A wheel and an sdist carry the registry and the page; both are built as a packager builds them."""
+def test_wheel_and_sdist_installed_without_the_repository_work(full: bool, tmp_path: Path) -> None:
+    """Wheel and sdist contain the registry and the page; both are built in a clean environment."""
     if not full:
-        pytest.skip("part of make faults: it installs packages")
+        pytest.skip("only in make faults: installs packages")
     build = tmp_path / "build"
     venv.create(build, with_pip=True)
     python = build / "bin" / "python"
@@ -117,7 +117,7 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
     install = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel]
     subprocess.run(install, check=True, env=ONLINE)
     for command in (("ls",), ("check",), ("report", "--table", "all"), ("report", "--html", "page")):
-        said = subprocess.run(
+        result = subprocess.run(
             [clean / "bin" / "plifctl", *command],
             cwd=tmp_path,
             env=ONLINE,
@@ -125,4 +125,4 @@ def test_installed_without_the_repository(full: bool, tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        assert said.returncode == 0, said.stderr
+        assert result.returncode == 0, result.stderr

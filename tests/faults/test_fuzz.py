@@ -1,4 +1,4 @@
-"""Mutated files that follow what the code does: each that reaches new code is mutated again."""
+"""Mutation guided by code coverage: files that reach new code are mutated again."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 import pytest
 from faults.test_hostile import NAMES
 
-pytestmark = pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is not installed: make faults does that")
+pytestmark = pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is missing (make faults installs it)")
 
-QUICK = ("aedat4", "npz, beneath")
-"""Of a short run."""
+QUICK = ("aedat4", "npz, repacked")
+"""Formats of a short run."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """All formats in a whole battery."""
+    """Parametrizes by all formats in a full battery."""
     metafunc.parametrize("name", NAMES if metafunc.config.getoption("--full") else QUICK)
 
 
-def test_coverage_guided(
-    name: str, full: bool, told: Callable[[str], None], pytestconfig: pytest.Config, tmp_path: Path
+def test_files_mutated_by_code_coverage_raise_documented_errors_only(
+    name: str, full: bool, print_summary: Callable[[str], None], pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     runs, seed = 100_000 if full else 500, 1 + int(pytestconfig.getoption("--seed"))
     command = [sys.executable, "-m", "faults.fuzz", name, "--runs", runs, "--seed", seed, "--place", tmp_path / "place"]
@@ -37,4 +37,4 @@ def test_coverage_guided(
     done = re.search(r"DONE\s+cov: (\d+) .*corp: (\d+)/", ended.stderr)
     assert done is not None, ended.stderr[-3000:]
     assert f"Done {runs} runs" in ended.stderr
-    told(f"{runs} files, {done[1]} branches reached, {done[2]} files that reached new ones")
+    print_summary(f"{runs} files, {done[1]} branches reached, {done[2]} files that reached new ones")

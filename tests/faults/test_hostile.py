@@ -1,4 +1,4 @@
-"""Files that are not what they seem: an error that is documented, soon, and without taking memory that is not there."""
+"""Invalid files: a documented error, in limited time and memory."""
 
 from __future__ import annotations
 
@@ -11,31 +11,42 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from faults.checksummed_formats import every_format
+from faults.checksummed_formats import formats_with_repacked
 from faults.formats import Format
-from faults.mutation import MEMORY, SECONDS, mutated
+from faults.mutation import MEMORY, SECONDS, mutate_bytes
 
 Times = Callable[[int, int], int]
-Told = Callable[[str], None]
+PrintSummary = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
 def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
-    return every_format(tmp_path_factory.mktemp("formats"))
+    return formats_with_repacked(tmp_path_factory.mktemp("formats"))
 
 
 PLAIN = (
     *("aedat2", "aedat3", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat", "npy", "npz", "idx", "cifar", "tar.gz"),
-    *("zip", "checkpoint", "spikes", "record", "config", "metrics", "metrics, beneath", "checksums", "run", "manifest"),
+    *(
+        "zip",
+        "checkpoint",
+        "spikes",
+        "record",
+        "config",
+        "metrics",
+        "metrics, repacked",
+        "checksums",
+        "run",
+        "manifest",
+    ),
     *("yaml", "csv", "board", "cache"),
 )
 PACKED = ("npz", "zip", "checkpoint", "spikes", "record", "run", "tar.gz", "config", "board", "cache")
-NAMES = (*PLAIN, *(f"{name}, beneath" for name in PACKED))
+NAMES = (*PLAIN, *(f"{name}, repacked" for name in PACKED))
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Raises where the block takes longer."""
+def time_limit(seconds: float) -> Iterator[None]:
+    """Fails if the block takes longer."""
 
     def late(signum: int, frame: FrameType | None) -> None:
         raise AssertionError("it hangs")
@@ -49,25 +60,30 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_every_format_is_here(formats: dict[str, Format]) -> None:
+def test_names_of_formats_are_complete_and_each_can_be_read(formats: dict[str, Format]) -> None:
     assert tuple(formats) == NAMES
     for found in formats.values():
-        found.read(found.whole)
+        found.read(found.valid)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_mutated_files(
-    name: str, formats: dict[str, Format], generator: random.Random, times: Times, told: Told, tmp_path: Path
+def test_randomly_mutated_files_raise_documented_errors_within_limits(
+    name: str,
+    formats: dict[str, Format],
+    generator: random.Random,
+    times: Times,
+    print_summary: PrintSummary,
+    tmp_path: Path,
 ) -> None:
     found = formats[name]
     files, refused = times(30, 100_000), 0
     for number in range(files):
-        content = mutated(found.whole, generator)
+        content = mutate_bytes(found.valid, generator)
         measured = number % 10 == 0
         if measured:
             tracemalloc.start()
         try:
-            with within(20 * SECONDS if measured else SECONDS):  # to trace memory takes its time
+            with time_limit(20 * SECONDS if measured else SECONDS):  # tracing memory is slow
                 found.read(content)
         except found.documented:
             refused += 1
@@ -81,5 +97,5 @@ def test_mutated_files(
                 tracemalloc.stop()
         if measured:
             assert peak < MEMORY + 20 * len(content), f"{peak:,} bytes for {len(content):,}"
-    told(f"{files} files, {refused} refused, the others read")
+    print_summary(f"{files} files, {refused} refused, the others read")
     assert refused

@@ -1,4 +1,4 @@
-"""Killed at any moment, and the same command again: nothing is lost, nothing half done is taken for whole."""
+"""Processes killed at any moment: the same command again loses nothing and uses nothing incomplete."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import serving
 from factories import idx_files
-from faults.sandbox import Ended, Sandbox, document, pick, what_was_learnt
+from faults.sandbox import Ended, Sandbox, comparable_content, document, pick
 
 from plifctl.data.datasets.idx import Mnist
 
@@ -23,7 +23,7 @@ PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
 TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 3, "--checkpoint-every", 1, "--json")
 LOG = "run-FashionMNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True-tag-test_accuracy.csv"
 Times = Callable[[int, int], int]
-Told = Callable[[str], None]
+PrintSummary = Callable[[str], None]
 
 
 def prepared(sandbox: Sandbox) -> dict[str, Any]:
@@ -34,7 +34,9 @@ def prepared(sandbox: Sandbox) -> dict[str, Any]:
     return tree
 
 
-def test_prepare(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
+def test_prepare_killed_anywhere_gives_the_same_cache(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
     changes = sandbox.changes(*PREPARE)
     (cache,) = sandbox.caches.rglob("*.h5")
     whole = cache.read_bytes()
@@ -45,51 +47,55 @@ def test_prepare(sandbox: Sandbox, generator: random.Random, times: Times, told:
     killed = 0
     for at in pick(generator, changes, times(3, 40)):
         sandbox.clear()
-        killed += sandbox.killed_at(at, *PREPARE).struck
+        killed += sandbox.killed_at(at, *PREPARE).killed
         assert prepared(sandbox)["content_digest"] == wanted
     for _ in range(times(1, 40)):
         sandbox.clear()
-        for _ in range(2):  # the second goes on where the first was
-            killed += sandbox.stopped_after(generator.uniform(0, took), signal.SIGKILL, *PREPARE).struck
+        for _ in range(2):  # the second resumes the first
+            killed += sandbox.stopped_after(generator.uniform(0, took), signal.SIGKILL, *PREPARE).killed
         assert prepared(sandbox)["content_digest"] == wanted
     assert len(cache.read_bytes()) == len(whole)
-    told(f"{killed} kills, {changes} changes of the folder each could strike")
+    print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
     assert killed
 
 
-def test_prepare_again_over_what_is_there(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
-    """``--force`` replaces a cache: until the new one is whole the old one is there."""
+def test_prepare_force_killed_keeps_the_old_cache_until_the_new_one_is_complete(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """``--force`` replaces a cache; the old one stays until the new one is complete."""
     wanted = prepared(sandbox)["content_digest"]
     changes = sandbox.changes(*PREPARE, "--force")
     killed = 0
     for at in pick(generator, changes, times(2, 30)):
-        killed += sandbox.killed_at(at, *PREPARE, "--force").struck
+        killed += sandbox.killed_at(at, *PREPARE, "--force").killed
         there = documents(sandbox.run("cache", "ls", "--json"))
         assert [entry["content_digest"] for entry in there if entry["state"] == "ok"] == [wanted]
         assert sandbox.run("cache", "verify").code == 0
     assert prepared(sandbox)["content_digest"] == wanted
-    told(f"{killed} kills")
+    print_summary(f"{killed} kills")
 
 
-def carry_on(sandbox: Sandbox, verb: str, strike: Callable[[Sandbox, tuple[object, ...]], Ended], most: int) -> int:
-    """Strikes a training again and again, each time going on from where it was; then lets it end."""
-    struck = 0
+def train_with_kills(
+    sandbox: Sandbox, verb: str, strike: Callable[[Sandbox, tuple[object, ...]], Ended], most: int
+) -> int:
+    """Kills a training repeatedly, resuming it each time, then lets it finish; returns the number of kills."""
+    kills = 0
     for number in range(most + 1):
         runs = sandbox.begun()
         assert len(runs) <= 1, "a killed command left two runs"
         command: tuple[object, ...] = (verb, "--resume", "last", "--json") if runs else (verb, "demo", *TINY)
         ended = strike(sandbox, command) if number < most else sandbox.run(*command)
-        if not ended.struck:
+        if not ended.killed:
             assert ended.code == 0, ended.err
             break
-        struck += 1
+        kills += 1
         sandbox.age()
         for entry in documents(sandbox.run("runs", "ls", "--json")):
             finished = (sandbox.runs / entry["run"] / "result.json").is_file()
             assert entry["status"] == ("finished" if finished else "killed"), entry
     assert sandbox.run("runs", "verify").code == 0
     assert sandbox.leftovers() == []
-    return struck
+    return kills
 
 
 def documents(ended: Ended) -> list[dict[str, Any]]:
@@ -98,57 +104,61 @@ def documents(ended: Ended) -> list[dict[str, Any]]:
     return found
 
 
-def undisturbed(sandbox: Sandbox, verb: str) -> tuple[dict[str, Any], int, float]:
-    """What a training comes to that nobody disturbs; its changes of the folder; seconds."""
+def train_uninterrupted(sandbox: Sandbox, verb: str) -> tuple[dict[str, Any], int, float]:
+    """Returns the result of an uninterrupted training, its number of changes of the folder, and its seconds."""
     prepared(sandbox)
     begun = time.monotonic()
     changes = sandbox.changes(verb, "demo", *TINY)
     took = time.monotonic() - begun
-    return what_was_learnt(the_run(sandbox)), changes, took
+    return comparable_content(only_run(sandbox)), changes, took
 
 
-def the_run(sandbox: Sandbox) -> Path:
+def only_run(sandbox: Sandbox) -> Path:
     (run,) = sandbox.begun()
     return run
 
 
-def forget(sandbox: Sandbox) -> None:
+def remove_runs(sandbox: Sandbox) -> None:
     shutil.rmtree(sandbox.runs)
 
 
 @pytest.mark.parametrize("verb", ["train", "validate"])
-def test_train(verb: str, sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
-    wanted, changes, took = undisturbed(sandbox, verb)
+def test_training_killed_anywhere_and_resumed_gives_the_same_result(
+    verb: str, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    wanted, changes, took = train_uninterrupted(sandbox, verb)
     killed = 0
     for at in pick(generator, changes, times(1, 40)):
-        forget(sandbox)
-        killed += carry_on(sandbox, verb, lambda sandbox, command, at=at: sandbox.killed_at(at, *command), 1)
-        assert what_was_learnt(the_run(sandbox)) == wanted, f"killed at change {at}"
+        remove_runs(sandbox)
+        killed += train_with_kills(sandbox, verb, lambda sandbox, command, at=at: sandbox.killed_at(at, *command), 1)
+        assert comparable_content(only_run(sandbox)) == wanted, f"killed at change {at}"
     for _ in range(times(1, 10)):
-        forget(sandbox)
-        killed += carry_on(
+        remove_runs(sandbox)
+        killed += train_with_kills(
             sandbox,
             verb,
             lambda sandbox, command: sandbox.stopped_after(generator.uniform(0, took), signal.SIGKILL, *command),
             3,
         )
-        assert what_was_learnt(the_run(sandbox)) == wanted
-    told(f"{killed} kills, {changes} changes of the folder each could strike")
+        assert comparable_content(only_run(sandbox)) == wanted
+    print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
     assert killed
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal(signum: signal.Signals, sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
-    """Asked to stop, a training writes a checkpoint first, and says how to go on."""
-    wanted, _, took = undisturbed(sandbox, "train")
+def test_training_stopped_by_a_signal_and_resumed_gives_the_same_result(
+    signum: signal.Signals, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """A training that is stopped writes a checkpoint first, and prints how to resume."""
+    wanted, _, took = train_uninterrupted(sandbox, "train")
     stopped = 0
     for _ in range(times(1, 10)):
-        forget(sandbox)
+        remove_runs(sandbox)
         for _ in range(3):
             runs = sandbox.begun()
             command: tuple[object, ...] = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
             ended = sandbox.stopped_after(generator.uniform(0.3 * took, took), signum, *command)
-            assert ended.code in (0, 128 + signum, -signum), ended.err  # the last: before Python was ready for it
+            assert ended.code in (0, 128 + signum, -signum), ended.err  # −signum: before Python installed its handlers
             stopped += ended.code != 0
             if list(sandbox.runs.glob("*/result.json")):
                 break
@@ -156,12 +166,14 @@ def test_a_signal(signum: signal.Signals, sandbox: Sandbox, generator: random.Ra
             runs = sandbox.begun()
             command = ("train", "--resume", "last") if runs else ("train", "demo", *TINY)
             assert sandbox.run(*command).code == 0
-        assert what_was_learnt(the_run(sandbox)) == wanted
-    told(f"{stopped} stops")
+        assert comparable_content(only_run(sandbox)) == wanted
+    print_summary(f"{stopped} stops")
 
 
-def test_a_download(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
-    """What is there of a file is kept and gone on with; in the end each is whole, or the cache is not made."""
+def test_prepare_killed_during_a_download_is_resumed(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """A partial download is kept and resumed; in the end all files are complete."""
     files = {f"/{name}": content for name, content in idx_files().items()}
     (sandbox.folder / "mnist").mkdir()
     command = ("prepare", "mnist", "--raw", "mnist", "--json")
@@ -172,7 +184,7 @@ def test_a_download(sandbox: Sandbox, generator: random.Random, times: Times, to
         mirror = {part: [[server.url + name], [hashlib.md5(files[name]).hexdigest()]] for part, name in names.items()}
         sandbox.environment |= {"FAULTS_MIRROR": json.dumps(mirror), "no_proxy": "127.0.0.1"}
 
-        def anew() -> None:
+        def remove_all() -> None:
             sandbox.clear()
             for path in (sandbox.folder / "mnist").iterdir():
                 path.unlink()
@@ -186,10 +198,10 @@ def test_a_download(sandbox: Sandbox, generator: random.Random, times: Times, to
             lambda: sandbox.stopped_after(generator.uniform(0.2 * took, took), signal.SIGKILL, *command)
         ] * times(1, 20)
         for strike in strikes:
-            anew()
-            for name in names.values():  # now and then a server that falls silent within a file
+            remove_all()
+            for name in names.values():  # sometimes the server drops the connection within a file
                 server.ways[name] = [serving.drop(generator.randrange(5000))] * generator.randrange(2)
-            killed += strike().struck
+            killed += strike().killed
             server.ways.clear()
             sandbox.age()
             assert document(sandbox.run(*command))["content_digest"] == wanted
@@ -197,12 +209,14 @@ def test_a_download(sandbox: Sandbox, generator: random.Random, times: Times, to
             assert {name: found[name] for name in files} == files
             assert sandbox.run("cache", "verify").code == 0
             assert sandbox.leftovers() == []
-    told(f"{killed} kills, {changes} changes of the folder each could strike")
+    print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
     assert killed
 
 
-def test_report_and_import(sandbox: Sandbox, generator: random.Random, times: Times, told: Told) -> None:
-    """Pages, figures, imported runs: each is the old one or the new one, and the same command makes the new one."""
+def test_report_and_import_killed_anywhere_leave_complete_files(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """Pages, figures and imported runs are the old or the new version; the same command again writes the new one."""
     sandbox.runs.mkdir()
     logs = sandbox.folder / "logs"
     logs.mkdir()
@@ -219,7 +233,7 @@ def test_report_and_import(sandbox: Sandbox, generator: random.Random, times: Ti
         before = written(sandbox)
         assert before
         for at in pick(generator, changes, times(1, 10)):
-            killed += sandbox.killed_at(at, *command).struck
+            killed += sandbox.killed_at(at, *command).killed
             assert {name for name in written(sandbox) if ".partial" not in name} == set(before)
             sandbox.age()
             ended = sandbox.run(*command)
@@ -227,11 +241,11 @@ def test_report_and_import(sandbox: Sandbox, generator: random.Random, times: Ti
             assert set(written(sandbox)) == set(before)
             assert sandbox.leftovers() == []
         assert sandbox.run("runs", "verify").code == 0
-    told(f"{killed} kills")
+    print_summary(f"{killed} kills")
     assert killed
 
 
 def written(sandbox: Sandbox) -> dict[str, bytes]:
-    """Every file of the folder, but locks."""
+    """Returns the content of every file of the folder except locks."""
     files = (path for path in sandbox.folder.rglob("*") if path.is_file() and not path.name.endswith(".lock"))
     return {str(path.relative_to(sandbox.folder)): path.read_bytes() for path in files}

@@ -41,30 +41,32 @@ samples: {train: 90000, test: 10000}
 frames: {slicing: number, outside_events: refuse}
 """
 Times = Callable[[int, int], int]
-Told = Callable[[str], None]
+PrintSummary = Callable[[str], None]
 
 
-def watched(process: subprocess.Popen[str], look: Callable[[int], None]) -> Ended:
-    """Lets a process run to its end, whatever it says, and looks at it all the time."""
+def watch(process: subprocess.Popen[str], look: Callable[[int], None]) -> Ended:
+    """Waits for a process, and calls ``look`` with its id meanwhile."""
     with ThreadPoolExecutor(1) as reader:
-        said = reader.submit(process.communicate)
+        output = reader.submit(process.communicate)
         while process.poll() is None:
-            with suppress(OSError, StopIteration):  # it has just ended
+            with suppress(OSError, StopIteration):  # the process has just ended
                 look(process.pid)
             time.sleep(0.05)
-        out, err = said.result()
+        out, err = output.result()
     return Ended(process.returncode, out, err)
 
 
 def peak_of(pid: int) -> tuple[int, int]:
-    """The most memory that a process has held, bytes, and its open files now."""
+    """Returns the peak memory of a process, bytes, and its number of open files."""
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(peak.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
-    """Memory does not grow with the number of samples beyond what their ids and labels take."""
+def test_prepare_of_many_samples_needs_little_memory_for_each(
+    tmp_path: Path, times: Times, print_summary: PrintSummary
+) -> None:
+    """Memory grows only by the ids and labels of the samples."""
     peaks = []
     for count in (times(500, 10_000), times(2_000, 100_000)):
         sandbox = Sandbox(tmp_path / str(count))
@@ -79,18 +81,20 @@ def test_many_samples(tmp_path: Path, times: Times, told: Told) -> None:
         sandbox.register(datasets_many=MANY)
         seen = [0]
         process = sandbox.start(("prepare", "many", "--T", 2, "--raw", "raw", "--no-checksum", "--json"))
-        samples = document(watched(process, lambda pid, seen=seen: seen.append(peak_of(pid)[0])))["samples"]
+        samples = document(watch(process, lambda pid, seen=seen: seen.append(peak_of(pid)[0])))["samples"]
         peak = max(seen)
         assert samples["train"] + samples["test"] == count
         assert sandbox.leftovers() == []
         assert sandbox.run("cache", "verify").code == 0
         peaks.append((count, peak))
     (few, before), (many, after) = peaks
-    told(f"{few:,} samples in {before / 1e6:.0f} MB, {many:,} in {after / 1e6:.0f} MB")
+    print_summary(f"{few:,} samples in {before / 1e6:.0f} MB, {many:,} in {after / 1e6:.0f} MB")
     assert after - before < 4000 * (many - few) + 50e6  # an id, a source, a digest, a row of a column: 4 kB is ample
 
 
-def test_many_epochs(sandbox: Sandbox, times: Times, told: Told) -> None:
+def test_training_of_many_epochs_keeps_memory_and_files_constant(
+    sandbox: Sandbox, times: Times, print_summary: PrintSummary
+) -> None:
     sandbox.register(networks_tiny=NETWORK, experiments_tiny=EXPERIMENT)
     document(sandbox.run("prepare", "synthetic-gesture", "--T", 2, "--raw", "raw", "--json"))
     epochs = times(40, 1000)
@@ -103,12 +107,14 @@ def test_many_epochs(sandbox: Sandbox, times: Times, told: Told) -> None:
             handles.append(peak_of(pid)[1])
             files.update(path.name for path in sandbox.runs.rglob("*") if not path.name.endswith(".partial"))
 
-    document(watched(process, look))
+    document(watch(process, look))
     (run,) = sandbox.runs.iterdir()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
     early, late = rows[epochs // 4]["peak_rss_bytes"], rows[-1]["peak_rss_bytes"]
-    told(f"{epochs} epochs: {early / 1e6:.0f} MB after a quarter, {late / 1e6:.0f} at the end, {max(handles)} handles")
+    print_summary(
+        f"{epochs} epochs: {early / 1e6:.0f} MB after a quarter, {late / 1e6:.0f} at the end, {max(handles)} handles"
+    )
     assert late - early < 20e6
     assert max(handles[len(handles) // 2 :]) <= max(handles[: len(handles) // 2]) + 2
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}

@@ -1,4 +1,4 @@
-"""Numbers at the edge of sense: an error that is documented, or the right answer."""
+"""Extreme numbers: a documented error, or the right answer."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def prepared(plifctl: Plifctl, raw: Path, T: int = 4) -> Cache:
 
 
 def without_class(raw: Path, label: int) -> None:
-    """Takes a class out of every recording's table."""
+    """Removes a class from every recording's table."""
     for path in raw.glob("*_labels.csv"):
         head, *rows = path.read_text().splitlines()
         path.write_text("\n".join([head, *(row for row in rows if not row.startswith(f"{label},"))]) + "\n")
 
 
-def test_a_step_that_explodes_names_where(plifctl: Plifctl, gestures: Path) -> None:
+def test_train_with_a_huge_learning_rate_names_the_layer(plifctl: Plifctl, gestures: Path) -> None:
     prepared(plifctl, gestures)
     said = plifctl("train", "demo", *TINY, "--set", "train.lr=1e38")
     assert said.code == 6
@@ -40,34 +40,34 @@ def test_a_step_that_explodes_names_where(plifctl: Plifctl, gestures: Path) -> N
     assert "killed" not in plifctl("runs").out
 
 
-def test_a_batch_of_one(plifctl: Plifctl, gestures: Path) -> None:
+def test_train_with_batches_of_one_sample_works(plifctl: Plifctl, gestures: Path) -> None:
     prepared(plifctl, gestures)
     said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=1", "--json")
     assert said.code == 0, said.err
     assert 0 <= json.loads(said.out)["accuracy"] <= 1
 
 
-def test_one_sample_of_each_class(plifctl: Plifctl, tmp_path: Path) -> None:
+def test_validate_with_one_sample_per_class_is_refused(plifctl: Plifctl, tmp_path: Path) -> None:
     write_gestures(tmp_path / "raw", users=2)
     prepared(plifctl, tmp_path / "raw")
     assert plifctl("train", "demo", *TINY, "--set", "train.batch_size=8").code == 0
     said = plifctl("validate", "demo", *TINY)
-    assert said.code == 2  # nothing could be left for validation
+    assert said.code == 2  # no sample would be left for validation
     assert "class left has 1 training sample" in said.err
 
 
-def test_a_class_without_a_sample(plifctl: Plifctl, gestures: Path) -> None:
+def test_class_without_samples_is_named_and_has_no_accuracy(plifctl: Plifctl, gestures: Path) -> None:
     without_class(gestures, 11)
     prepared(plifctl, gestures)
     said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=8")
     assert said.code == 0
-    assert "random walk" in said.err  # the class that is absent
+    assert "random walk" in said.err  # the absent class
     tree = json.loads(plifctl("eval", "last", "--json").out)
     assert [entry["accuracy"] is None for entry in tree["classes"]] == [False] * 10 + [True]
     assert np.sum(tree["confusion"]) == tree["samples"] == 10
 
 
-def test_classes_of_unequal_size(plifctl: Plifctl, tmp_path: Path) -> None:
+def test_validate_splits_classes_of_unequal_size_separately(plifctl: Plifctl, tmp_path: Path) -> None:
     write_gestures(tmp_path / "raw", users=6)
     for user in (1, 2, 3):
         path = tmp_path / f"raw/user{user:02}_lab_labels.csv"
@@ -81,7 +81,7 @@ def test_classes_of_unequal_size(plifctl: Plifctl, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("T", [1, 399, 400, 401, 1000])
-def test_more_steps_than_events(plifctl: Plifctl, tmp_path: Path, T: int) -> None:
+def test_frames_with_any_number_of_steps_sum_to_the_events(plifctl: Plifctl, tmp_path: Path, T: int) -> None:
     write_gestures(tmp_path / "raw", users=2, events=400 if T < 1000 else 3)
     cache = prepared(plifctl, tmp_path / "raw", T)
     samples = cache.read(np.arange(len(cache.labels)))
@@ -89,7 +89,7 @@ def test_more_steps_than_events(plifctl: Plifctl, tmp_path: Path, T: int) -> Non
 
 
 def images(folder: Path, labels: list[int]) -> Path:
-    """The four files of MNIST, with these labels in both sets."""
+    """Writes the four files of MNIST, with these labels in both sets."""
     folder.mkdir()
     for part in ("train", "t10k"):
         pictures = b"\0\0\x08\x03" + struct.pack(">III", len(labels), 28, 28) + bytes(784 * len(labels))
@@ -100,14 +100,14 @@ def images(folder: Path, labels: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("label", [10, 255])
-def test_a_label_out_of_range(plifctl: Plifctl, tmp_path: Path, label: int) -> None:
+def test_prepare_with_a_label_out_of_range_names_it(plifctl: Plifctl, tmp_path: Path, label: int) -> None:
     raw = images(tmp_path / "raw", [0, 1, label])
     said = plifctl("prepare", "mnist", "--raw", raw, "--no-checksum")
     assert said.code == 4
     assert str(label) in said.err
 
 
-def test_one_image(plifctl: Plifctl, tmp_path: Path) -> None:
+def test_train_on_a_single_image_works_or_is_refused(plifctl: Plifctl, tmp_path: Path) -> None:
     raw = images(tmp_path / "raw", [3])
     assert plifctl("prepare", "mnist", "--raw", raw, "--no-checksum").code == 0
     said = plifctl("train", "mnist-plif", "--epochs", 1, "--set", "T=1")

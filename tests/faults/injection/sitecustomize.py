@@ -1,11 +1,11 @@
-"""Strikes a Python process at the n-th time that it changes a folder; Python imports this first of all.
+"""Injects a fault at the n-th change of a folder by a Python process; Python imports this module at start.
 
 | variable | means |
 |---|---|
-| FAULTS_FOLDER | what happens outside of it does not count |
-| FAULTS_AT | at which time, from 1; 0: never |
-| FAULTS_HOW | ``kill``; ``wait``, or the name of an error such as ``ENOSPC``: so do this change and all later ones |
-| FAULTS_COUNT | a file that gets the number of changes when the process ends by itself |
+| FAULTS_FOLDER | the folder; changes outside it do not count |
+| FAULTS_AT | number of the change, from 1; 0: no fault |
+| FAULTS_HOW | ``kill``; or for this and all later changes ``wait``, or the name of an error such as ``ENOSPC`` |
+| FAULTS_COUNT | a file that the number of changes is written to at exit |
 """
 
 import atexit
@@ -23,7 +23,7 @@ _done = 0
 
 
 def _changed(event: str, arguments: tuple[object, ...]) -> object:
-    """What an event of Python's changes; None where it changes nothing."""
+    """Returns the path that an audit event changes; None if it changes nothing."""
     if event == "open":
         path, _, flags = arguments
         return path if isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) else None
@@ -43,7 +43,7 @@ def _strike(event: str, arguments: tuple[object, ...]) -> None:
     if _HOW == "wait":
         time.sleep(0.05)
         return
-    if event not in ("os.remove", "os.rmdir"):  # a full disk takes things away
+    if event not in ("os.remove", "os.rmdir"):  # a full disk still allows removing
         number = getattr(errno, _HOW)
         raise OSError(number, os.strerror(number), os.fspath(path))
 
