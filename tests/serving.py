@@ -1,4 +1,4 @@
-"""A server of files on this machine that does as it is told, also wrong things."""
+"""A file server on this machine that can be made to misbehave."""
 
 import socket
 import struct
@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Way = Callable[["_Handler", bytes], None]
-"""A way to answer a request for a file of this content."""
+"""Answers a request for a file with this content."""
 
 
 @dataclass
-class Asked:
-    """One request, and how it was answered."""
+class Request:
+    """A request, and its answer."""
 
     path: str
     headers: dict[str, str]
@@ -28,23 +28,23 @@ class Server:
     """The server.
 
     Attributes:
-        url: Its address, without the last slash.
-        files: Content by path; another path is answered with 404.
-        ways: How to answer the next requests for a path; then, or without any, as one should.
-        tags: Entity tags by path; None: no mark at all. By default one that follows from the content.
+        url: Its URL, without a final slash.
+        files: Content by path; other paths are answered with 404.
+        ways: Answers to the next requests for a path; without any, the server answers correctly.
+        tags: Entity tags by path; None: no tag. The default is derived from the content.
         asked: All requests.
-        go_on: Lets those that hang go on.
+        resume: Releases the requests that hang.
     """
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)
     ways: dict[str, list[Way]] = field(default_factory=lambda: defaultdict(list))
     tags: dict[str, str | None] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
-    go_on: threading.Event = field(default_factory=threading.Event)
+    asked: list[Request] = field(default_factory=list)
+    resume: threading.Event = field(default_factory=threading.Event)
 
     def sent(self, path: str) -> int:
-        """How many bytes of a file were sent, in all."""
+        """Returns the total number of bytes of a file that were sent."""
         return sum(asked.sent for asked in self.asked if asked.path == path)
 
 
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.asked = Asked(self.path, {name.lower(): value for name, value in self.headers.items()})
+        self.asked = Request(self.path, {name.lower(): value for name, value in self.headers.items()})
         self.served.asked.append(self.asked)
         ways = self.served.ways[self.path]
         if ways:
@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(data[start : start + 4096])
                 self.asked.sent += len(data[start : start + 4096])
         except OSError:
-            pass  # nobody listens any more
+            pass  # the client has closed the connection
 
     def marks(self, content: bytes) -> dict[str, str]:
         tag = self.served.tags.get(self.path, f'"{hash(content):x}"')
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def right(handler: _Handler, content: bytes, upto: int | None = None, announced: int = 0) -> None:
-    """All of the file, or the rest that was asked for; ``upto`` so many bytes of it, ``announced`` as so many more."""
+    """Sends the file or the requested rest; only the first ``upto`` bytes, and announces ``announced`` bytes more."""
     marks, start, code = handler.marks(content), 0, 200
     wanted, only_if = handler.asked.headers.get("range"), handler.asked.headers.get("if-range")
     if wanted is not None and (only_if is None or only_if == marks.get("ETag")):
@@ -103,12 +103,12 @@ def right(handler: _Handler, content: bytes, upto: int | None = None, announced:
 
 
 def drop(upto: int) -> Way:
-    """Ends the connection after so many bytes."""
+    """Closes the connection after some bytes."""
     return lambda handler, content: right(handler, content, upto)
 
 
 def reset(upto: int) -> Way:
-    """Resets the connection after so many bytes."""
+    """Resets the connection after some bytes."""
 
     def way(handler: _Handler, content: bytes) -> None:
         right(handler, content, upto)
@@ -120,29 +120,29 @@ def reset(upto: int) -> Way:
 
 
 def announce(more: int) -> Way:
-    """Announces so many bytes more than there are, or less."""
+    """Announces a size that is wrong by ``more`` bytes."""
     return lambda handler, content: right(handler, content, announced=more)
 
 
 def hang(upto: int) -> Way:
-    """Says nothing after so many bytes, until told to go on."""
+    """Stops sending after some bytes, until ``resume`` is set."""
 
     def way(handler: _Handler, content: bytes) -> None:
         right(handler, content, upto)
         handler.wfile.flush()
-        handler.served.go_on.wait(20)
+        handler.served.resume.wait(20)
 
     return way
 
 
 def whole(handler: _Handler, content: bytes) -> None:
-    """All of the file, whatever was asked for."""
+    """Sends the complete file, even if a range was requested."""
     handler.head(200, len(content), **handler.marks(content))
     handler.body(content)
 
 
 def unannounced(upto: int | None = None) -> Way:
-    """All of the file or a part of it, of unknown length."""
+    """Sends the file, or a part of it, without a length."""
 
     def way(handler: _Handler, content: bytes) -> None:
         handler.head(200, None, Connection="close", **handler.marks(content))
@@ -152,36 +152,36 @@ def unannounced(upto: int | None = None) -> Way:
 
 
 def other(content: bytes) -> Way:
-    """Another file."""
+    """Sends another file."""
     return lambda handler, _: right(handler, content)
 
 
 def other_part(handler: _Handler, content: bytes) -> None:
-    """Another part of the file than was asked for."""
+    """Sends another range than requested."""
     handler.head(206, len(content) - 7, Content_Range=f"bytes 7-{len(content) - 1}/{len(content)}")
     handler.body(content[7:])
 
 
 def page(handler: _Handler, content: bytes) -> None:
-    """A web page, called a file."""
+    """Sends a web page in place of the file."""
     text = b"\n<!DOCTYPE html><html><body>please log in</body></html>"
     handler.head(200, len(text), Content_Type="application/octet-stream")
     handler.body(text)
 
 
 def status(code: int, **headers: str) -> Way:
-    """Nothing but a status."""
+    """Sends a status only."""
     return lambda handler, _: handler.head(code, 0, **headers)
 
 
 def redirect(to: str, code: int = 302) -> Way:
-    """Sends elsewhere."""
+    """Redirects to another URL."""
     return status(code, Location=to)
 
 
 @contextmanager
 def serving(version: str = "HTTP/1.0") -> Iterator[Server]:
-    """Yields a server that speaks this version."""
+    """Yields a server with this HTTP version."""
     handler = type("Handler", (_Handler,), {"protocol_version": version})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         http.daemon_threads = True
@@ -192,6 +192,6 @@ def serving(version: str = "HTTP/1.0") -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.go_on.set()
+            server.resume.set()
             http.shutdown()
             thread.join()

@@ -204,9 +204,9 @@ def test_prepare_stopped_by_a_signal_keeps_the_part_and_is_resumed(
         for _ in range(1000):
             if part.exists():
                 break
-            handler.served.go_on.wait(0.01)
+            handler.served.resume.wait(0.01)
         os.kill(os.getpid(), number)
-        handler.served.go_on.wait(20)
+        handler.served.resume.wait(20)
 
     server.ways[path] = [stopped]
     assert plifctl("prepare", "mnist").code == code

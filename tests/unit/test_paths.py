@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and where things lie."""
+"""Atomic writes of files and folders, and default directories."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ from plifctl import files, paths
 from plifctl.errors import MachineError
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_atomic_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     files.write_text(path, "old")
 
@@ -25,11 +25,11 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with path.open() as reader:
         files.write_text(path, "new")
-        assert reader.read() == "old"  # whoever reads has the whole old file
+        assert reader.read() == "old"  # an open reader keeps the old content
     assert path.read_text() == "new"
 
 
-def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permissions_of_written_files_follow_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "UMASK", 0o027)
     files.write_text(tmp_path / "x", "")
     with files.atomic_folder(tmp_path / "folder"):
@@ -38,7 +38,7 @@ def test_what_is_written_may_be_read_by_whom_the_umask_lets(tmp_path: Path, monk
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o750
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_atomic_folder_that_fails_keeps_the_old_folder_and_removes_stale_ones(tmp_path: Path) -> None:
     folder = tmp_path / "f"
     with files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("old")
@@ -46,7 +46,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     stale, fresh = tmp_path / ".f.killed.partial", tmp_path / ".f.written.partial"
     stale.mkdir()
     os.utime(stale, (0, 0))
-    fresh.mkdir()  # somebody else's, who is at it
+    fresh.mkdir()  # another process is writing it
     os.utime(fresh, (0, 0))
     (fresh / "c").write_text("now")
 
@@ -60,7 +60,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".f.written.partial", "a", "c", "f"]
 
 
-def test_an_old_folder_is_gone_only_when_the_new_one_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_folder_removes_the_old_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
     (folder / "a").write_text("old")
@@ -78,7 +78,7 @@ def test_an_old_folder_is_gone_only_when_the_new_one_is_there(tmp_path: Path, mo
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "b"]
 
 
-def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
+def test_atomic_folder_that_cannot_be_renamed_restores_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "f"
@@ -97,14 +97,14 @@ def test_an_old_folder_comes_back_where_the_new_one_cannot_be_put(
     assert [path.name for path in tmp_path.rglob("*")] == ["f", "a"]
 
 
-def test_a_refusal_names_the_file_that_was_refused(tmp_path: Path) -> None:
+def test_machine_errors_name_the_file_of_the_error(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"inner: permission denied"), files.machine_errors(tmp_path):
         raise PermissionError(13, "Permission denied", str(tmp_path / "inner"))
     with pytest.raises(FileNotFoundError), files.machine_errors(tmp_path):
         raise FileNotFoundError
 
 
-def test_folders_of_the_project_come_before_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_by_environment_then_project_then_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, place in (("CACHE", paths.cache_dir), ("RUNS", paths.runs_dir)):
         monkeypatch.delenv(f"PLIFCTL_{name}_DIR", raising=False)

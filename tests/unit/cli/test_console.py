@@ -1,4 +1,4 @@
-"""What comes from a file is shown, never obeyed."""
+"""Control characters from files are escaped, never interpreted."""
 
 import json
 
@@ -11,34 +11,34 @@ HOSTILE = "a\x1b[2J\x9b31m\u202eb\r\udcff\nc\td [bold]é ﷽"
 SHOWN = "a\\x1b[2J\\x9b31m\\u202eb\\r\\udcff\nc\td [bold]é ﷽"
 
 
-def test_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.emit(HOSTILE)
     console.emit_verdict("x", [HOSTILE])
     assert capsys.readouterr().out == f"{SHOWN}\nx: DAMAGED\n  {SHOWN}\n"
 
 
-def test_what_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_messages_hostile_text_is_escaped_to_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.note(HOSTILE)
     console.warn(HOSTILE)
     console.fail(RawDataError(HOSTILE, hint=HOSTILE))
     said = capsys.readouterr().err
     first, second = SHOWN.split("\t")[0].splitlines()
     assert not set("\x1b\x9b\u202e\r") & set(said)
-    assert said.count(f"{first}\\n{second}") == 3  # one line each
+    assert said.count(f"{first}\\n{second}") == 3  # each on one line
     assert f"hint: {first}\nhint: {second}" in said
 
 
-def test_our_own_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warn_indented_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
     console.warn("two things:\n  one\n  a\nb")
     assert capsys.readouterr().err == "warning: two things:\n  one\n  a\\nb\n"
 
 
-def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_table_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.emit_table(["\x1b[1m"], [["\x1b[2Jx"]], title="\x9bt")
     assert capsys.readouterr().out == "\\x9bt\n\\x1b[1m\n\\x1b[2Jx\n"
 
 
-def test_json_is_the_same_document(capsys: pytest.CaptureFixture[str]) -> None:
+def test_emit_json_hostile_text_gives_the_same_document(capsys: pytest.CaptureFixture[str]) -> None:
     tree = {"a\x9b": HOSTILE}
     console.emit_json(tree)
     text = capsys.readouterr().out

@@ -103,7 +103,7 @@ class TestDownload:
                 thread.start()
             while "waiting for it" not in caplog.text:
                 time.sleep(0.01)
-        server.go_on.set()
+        server.resume.set()
         for thread in threads:
             thread.join()
         assert get.file.read_bytes() == CONTENT
@@ -318,7 +318,7 @@ class TestFailures:
         server.ways["/a"] = [serving.hang(50_000)]
         get(timeout=0.2)
         assert server.sent("/a") == len(CONTENT)
-        server.ways["/a"] = [lambda handler, content: handler.served.go_on.wait(20) and None] * ATTEMPTS
+        server.ways["/a"] = [lambda handler, content: handler.served.resume.wait(20) and None] * ATTEMPTS
         get.file.unlink()
         assert "received nothing for 0.2 s" in str(get.fails(timeout=0.2))
 
