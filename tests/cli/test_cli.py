@@ -1,4 +1,4 @@
-"""The command line as a user meets it: the whole way on a tiny data set, every exit code, every error's remedy."""
+"""The command line from raw recordings to tables on a tiny data set; exit codes, error messages and hints."""
 
 import json
 import re
@@ -29,30 +29,32 @@ def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
     return plifctl
 
 
-class TestTheWay:
-    def test_prepare_train_validate_eval_report(self, plifctl: Plifctl, gestures: Path, places: Path) -> None:
-        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
-        assert said.code == 0
-        assert "22 training and 11 test samples (not verified, incomplete)" in said.out
-        assert "warning: incomplete: 22 of 440" in said.err
+class TestPipeline:
+    def test_prepare_train_validate_eval_report_work_in_sequence(
+        self, plifctl: Plifctl, gestures: Path, places: Path
+    ) -> None:
+        result = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert result.code == 0
+        assert "22 training and 11 test samples (not verified, incomplete)" in result.out
+        assert "warning: incomplete: 22 of 440" in result.err
 
-        said = plifctl("train", "demo", *TINY)
-        assert said.code == 0
-        assert "best test accuracy:" in said.out
-        assert "epoch 2/2  loss" in said.err
-        assert "incomplete" in said.err
+        result = plifctl("train", "demo", *TINY)
+        assert result.code == 0
+        assert "best test accuracy:" in result.out
+        assert "epoch 2/2  loss" in result.err
+        assert "incomplete" in result.err
         (run,) = (places / "runs").iterdir()
         for name in ("run.json", "config.yaml", "env.json", "split.json", "metrics.jsonl", "result.json"):
             assert (run / name).is_file()
         assert list(run.glob("events.out.*"))
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
-        said = plifctl("validate", "demo", *TINY, "--json")
-        assert said.code == 0
-        assert json.loads(said.out)["protocol"] == "B"
+        result = plifctl("validate", "demo", *TINY, "--json")
+        assert result.code == 0
+        assert json.loads(result.out)["protocol"] == "B"
 
-        said = plifctl("eval", run.name, "--json")
-        tree = json.loads(said.out)
+        result = plifctl("eval", run.name, "--json")
+        tree = json.loads(result.out)
         record = json.loads((run / "result.json").read_text())
         assert tree["accuracy"] == record["accuracy"]
         assert sum(map(sum, tree["confusion"])) == 11
@@ -62,11 +64,13 @@ class TestTheWay:
         assert "finished" in plifctl("runs", "ls").out
         assert plifctl("report", "--table", "4").code == 0
 
-    def test_a_hit_and_a_dry_run(self, prepared: Plifctl, gestures: Path) -> None:
+    def test_prepare_of_an_existing_cache_and_dry_run_report_hit_and_miss(
+        self, prepared: Plifctl, gestures: Path
+    ) -> None:
         assert prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).out.startswith("found:")
-        said = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, "--dry-run")
-        assert said.out.startswith("miss:")
-        assert "T is 4, expected 5" in said.out
+        result = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, "--dry-run")
+        assert result.out.startswith("miss:")
+        assert "T is 4, expected 5" in result.out
         assert (
             json.loads(
                 prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures, "--dry-run", "--json").out
@@ -76,16 +80,16 @@ class TestTheWay:
         plan = json.loads(prepared("train", "demo", *TINY, "--dry-run", "--json").out)
         assert (plan["train"], plan["test"], plan["steps_per_epoch"]) == (22, 11, 2)
 
-    def test_train_prepares_when_asked(self, plifctl: Plifctl, gestures: Path) -> None:
-        said = plifctl("train", "demo", *TINY, "--epochs", 1, "--prepare", "--raw", gestures)
-        assert said.code == 0
+    def test_train_prepare_builds_the_missing_cache(self, plifctl: Plifctl, gestures: Path) -> None:
+        result = plifctl("train", "demo", *TINY, "--epochs", 1, "--prepare", "--raw", gestures)
+        assert result.code == 0
 
-    def test_more_epochs_later_and_finished_runs(self, prepared: Plifctl, places: Path) -> None:
+    def test_resume_with_more_epochs_equals_one_long_training(self, prepared: Plifctl, places: Path) -> None:
         whole = prepared("train", "demo", *TINY, "--epochs", 3, "--json")
         assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
-        said = prepared("train", "--resume", "last", "--epochs", 3, "--json")
-        assert said.code == 0
-        longer, straight = json.loads(said.out), json.loads(whole.out)
+        result = prepared("train", "--resume", "last", "--epochs", 3, "--json")
+        assert result.code == 0
+        longer, straight = json.loads(result.out), json.loads(whole.out)
         for key in ("accuracy", "best_epoch", "test_accuracy", "tau", "epochs"):
             assert longer[key] == straight[key]
         first, last = sorted((places / "runs").iterdir())
@@ -95,36 +99,38 @@ class TestTheWay:
         assert again.code == 0
         assert "is finished" in again.err
 
-    def test_resume_refuses_other_settings(self, prepared: Plifctl) -> None:
+    def test_resume_with_other_settings_is_refused(self, prepared: Plifctl) -> None:
         assert prepared("train", "demo", *TINY).code == 0
-        said = prepared("train", "--resume", "last", "--set", "train.lr=0.5")
-        assert said.code == 3
-        assert "train.lr: was 0.003, now 0.5" in said.err
+        result = prepared("train", "--resume", "last", "--set", "train.lr=0.5")
+        assert result.code == 3
+        assert "train.lr: was 0.003, now 0.5" in result.err
         assert prepared("train", "--resume", "last", "--epochs", 1).code == 3
         assert prepared("validate", "--resume", "last").code == 3
         assert prepared("train", "--resume", "nothing").code == 2
 
-    def test_the_registry(self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ls_show_check_list_entries_and_problems(
+        self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert "cifar10-plif-avgpool" in plifctl("ls").out
         assert json.loads(plifctl("ls", "datasets", "--json").out)[0]["name"] == "cifar10"
-        said = plifctl("show", "gesture-plif", "--recipe", "authors")
-        assert "number-remainder" in said.out
-        assert "gesture.yaml:" in said.out
+        result = plifctl("show", "gesture-plif", "--recipe", "authors")
+        assert "number-remainder" in result.out
+        assert "gesture.yaml:" in result.out
         assert json.loads(plifctl("show", "cifar10dvs", "--json").out)["spec"]["samples"]["train"] == 9000
         assert "all valid" in plifctl("check").out
         (places / "mine/networks").mkdir(parents=True)
         (places / "mine/networks/x.yaml").write_text("x:\n  structure: FC10\n  dropout: 2\n")
         monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "mine"))
-        said = plifctl("check")
-        assert said.code == 3
-        assert "x.yaml:1:1" in said.out
-        assert "batch_norm is missing" in said.out
+        result = plifctl("check")
+        assert result.code == 3
+        assert "x.yaml:1:1" in result.out
+        assert "batch_norm is missing" in result.out
 
     @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
-    def test_every_format(self, plifctl: Plifctl, form: str) -> None:
-        said = plifctl("report", "--table", "all", "--format", form)
-        assert said.code == 0
-        assert "94.38" in said.out
+    def test_report_in_each_format_has_the_reported_numbers(self, plifctl: Plifctl, form: str) -> None:
+        result = plifctl("report", "--table", "all", "--format", form)
+        assert result.code == 0
+        assert "94.38" in result.out
 
 
 class TestBadInput:
@@ -157,104 +163,110 @@ class TestBadInput:
             (("nonsense",), 2, "No such command", ""),
         ],
     )
-    def test_it_is_said(
+    def test_bad_input_gives_exit_code_message_and_hint(
         self, plifctl: Plifctl, arguments: tuple[object, ...], code: int, message: str, hint: str
     ) -> None:
-        said = plifctl(*arguments)
-        assert said.code == code
-        assert message in said.err
-        assert hint in said.err
-        assert "Traceback" not in said.err
-        assert said.out == ""
+        result = plifctl(*arguments)
+        assert result.code == code
+        assert message in result.err
+        assert hint in result.err
+        assert "Traceback" not in result.err
+        assert result.out == ""
 
-    def test_raw_files_missing_empty_truncated_foreign(self, plifctl: Plifctl, gestures: Path) -> None:
+    def test_prepare_with_damaged_or_missing_raw_files_names_the_file(self, plifctl: Plifctl, gestures: Path) -> None:
         recording = gestures / "user02_lab.aedat"
         whole = recording.read_bytes()
         for content in (b"", whole[:-5], b"#!AER-DAT2.0\r\n" + bytes(8), b"\x1f\x8b nothing"):
             recording.write_bytes(content)
-            said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
-            assert said.code == 4
-            assert "user02_lab.aedat: byte" in said.err
+            result = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+            assert result.code == 4
+            assert "user02_lab.aedat: byte" in result.err
         recording.unlink()
-        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
-        assert said.code == 4
-        assert "user02_lab.aedat is missing" in said.err
+        result = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert result.code == 4
+        assert "user02_lab.aedat is missing" in result.err
         assert plifctl("train", "demo", "--set", "T=4").code == 5
 
-    def test_a_different_checksum(self, plifctl: Plifctl, gestures: Path, tmp_path: Path) -> None:
+    def test_prepare_with_another_checksum_is_refused_unless_accepted(
+        self, plifctl: Plifctl, gestures: Path, tmp_path: Path
+    ) -> None:
         with tarfile.open(tmp_path / "DvsGesture.tar.gz", "w:gz") as archive:
             archive.add(gestures, "DvsGesture")
-        said = plifctl("prepare", "gesture", "--T", 4, "--raw", tmp_path)
-        assert said.code == 4
-        assert "the published file has 8a5c71fb11e24e5ca5b11866ca6c00a1" in said.err
-        assert "add --no-checksum" in said.err
-        said = plifctl("prepare", "gesture", "--T", 4, "--raw", tmp_path, "--no-checksum", "--json")
-        assert json.loads(said.out)["verified"] is False
+        result = plifctl("prepare", "gesture", "--T", 4, "--raw", tmp_path)
+        assert result.code == 4
+        assert "the published file has 8a5c71fb11e24e5ca5b11866ca6c00a1" in result.err
+        assert "add --no-checksum" in result.err
+        result = plifctl("prepare", "gesture", "--T", 4, "--raw", tmp_path, "--no-checksum", "--json")
+        assert json.loads(result.out)["verified"] is False
 
-    def test_a_cache_made_for_another_T(self, prepared: Plifctl) -> None:
-        said = prepared("train", "demo")
-        assert said.code == 5
-        assert "T is 4, expected 8" in said.err
-        assert "hint: plifctl prepare synthetic-gesture --T 8" in said.err
+    def test_train_with_a_cache_of_another_T_names_the_command(self, prepared: Plifctl) -> None:
+        result = prepared("train", "demo")
+        assert result.code == 5
+        assert "T is 4, expected 8" in result.err
+        assert "hint: plifctl prepare synthetic-gesture --T 8" in result.err
 
-    def test_a_damaged_cache_is_never_trained_on(self, prepared: Plifctl, places: Path) -> None:
+    def test_train_on_a_damaged_cache_is_refused(self, prepared: Plifctl, places: Path) -> None:
         (path,) = (places / "data_cache/synthetic-gesture").glob("*.h5")
         data = bytearray(path.read_bytes())
         middle = len(data) // 2
         data[middle : middle + 2000] = bytes(b ^ 0xFF for b in data[middle : middle + 2000])
         path.write_bytes(data)
-        said = prepared("train", "demo", *TINY)
-        assert said.code == 5
-        assert "--force" in said.err
+        result = prepared("train", "demo", *TINY)
+        assert result.code == 5
+        assert "--force" in result.err
         assert not list((places / "runs").glob("*/result.json"))
 
-    def test_a_checkpoint_of_another_network(self, prepared: Plifctl, places: Path) -> None:
+    def test_eval_of_a_checkpoint_of_another_network_is_refused(self, prepared: Plifctl, places: Path) -> None:
         assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
         (run,) = (places / "runs").iterdir()
         path = run / "checkpoints/best.pt"
         state = torch.load(path, weights_only=True)
         state["model"]["fc0.weight"] = torch.zeros(3, 3)
         torch.save(state, path)
-        said = prepared("eval", run.name)
-        assert said.code == 6
-        assert "another network" in said.err
+        result = prepared("eval", run.name)
+        assert result.code == 6
+        assert "another network" in result.err
         path.write_bytes(b"nothing")
         assert prepared("eval", run.name).code == 6
 
-    def test_a_device_that_is_not_there(self, prepared: Plifctl) -> None:
-        said = prepared("train", "demo", *TINY, "--device", "cuda:77")
-        assert said.code == 2
-        assert "--device cpu" in said.err
+    def test_train_on_a_missing_device_is_refused(self, prepared: Plifctl) -> None:
+        result = prepared("train", "demo", *TINY, "--device", "cuda:77")
+        assert result.code == 2
+        assert "--device cpu" in result.err
 
-    def test_static_images_have_no_T_in_their_cache(self, plifctl: Plifctl, tmp_path: Path) -> None:
-        said = plifctl("prepare", "mnist", "--T", 8, "--raw", tmp_path, "--no-download")
-        assert "cached once for all T" in said.err
+    def test_prepare_images_with_T_notes_that_T_is_not_used(self, plifctl: Plifctl, tmp_path: Path) -> None:
+        result = plifctl("prepare", "mnist", "--T", 8, "--raw", tmp_path, "--no-download")
+        assert "cached once for all T" in result.err
 
-    def test_a_full_disk_is_named(self, plifctl: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_prepare_on_a_full_disk_is_a_machine_error(
+        self, plifctl: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.posix_fallocate", full)
-        said = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
-        assert said.code == 7
-        assert "no space left" in said.err
+        result = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+        assert result.code == 7
+        assert "no space left" in result.err
 
     @pytest.mark.slow
     @pytest.mark.subprocess
     @pytest.mark.parametrize("limit", [2**12, 2**14, 2**15, 2**20])
-    def test_no_room_for_a_file_ends_cleanly(self, gestures: Path, places: Path, limit: int) -> None:
-        # HDF5 itself crashes when it cannot write; only a limit that the system holds shows whether it came to that
+    def test_prepare_beyond_the_file_size_limit_leaves_no_partial_file(
+        self, gestures: Path, places: Path, limit: int
+    ) -> None:
+        # HDF5 itself crashes if it cannot write; a limit of the system shows whether it was called
         limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
         code = limited + "import plifctl.cli; plifctl.cli.main()"
         arguments = ["prepare", "synthetic-gesture", "--T", "4", "--raw", str(gestures)]
-        said = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=100)
-        assert said.returncode == 7, said.stderr
-        assert "the file would exceed the size limit" in said.stderr
+        result = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=100)
+        assert result.returncode == 7, result.stderr
+        assert "the file would exceed the size limit" in result.stderr
         assert not list((places / "data_cache").rglob("*.h5")) + list((places / "data_cache").rglob("*.partial"))
-        said = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "plifctl", *arguments], capture_output=True, text=True, timeout=100
         )
-        assert said.returncode == 0, said.stderr
+        assert result.returncode == 0, result.stderr
         assert not list((places / "data_cache").rglob("*.journal"))
 
 
@@ -262,7 +274,7 @@ def every_error(base: type[PlifctlError] = PlifctlError) -> list[type[PlifctlErr
     return [base, *(e for sub in base.__subclasses__() for e in every_error(sub))]
 
 
-def test_exit_codes_are_the_documented_ones() -> None:
+def test_exit_codes_are_those_documented_in_errors() -> None:
     drawn = (Path(package.__file__).parent / "errors.py").read_text(encoding="utf-8").split('"""')[1]
     for error in every_error():
         (line,) = [line for line in drawn.splitlines() if f" {error.__name__} " in line]
@@ -278,7 +290,7 @@ def start(places: Path, *arguments: str) -> subprocess.Popen[str]:
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 
@@ -286,7 +298,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.subprocess
 class TestSignals:
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_training_stops_with_a_checkpoint_and_goes_on(
+    def test_train_stopped_by_a_signal_writes_a_checkpoint(
         self, prepared: Plifctl, places: Path, number: signal.Signals, code: int
     ) -> None:
         process = start(places, "train", "demo", "--set", "train.batch_size=2", "--set", "T=4", "--epochs", "50")
@@ -305,19 +317,19 @@ class TestSignals:
         done = torch.load(run / "checkpoints/last.pt", weights_only=True)["progress"]
         assert done["epoch"] >= 1
 
-    def test_a_killed_training_is_not_finished_and_goes_on(self, prepared: Plifctl, places: Path) -> None:
+    def test_train_killed_is_not_finished_and_can_be_resumed(self, prepared: Plifctl, places: Path) -> None:
         process = start(places, "train", "demo", *TINY, "--epochs", "4")
         wait_for(lambda: list((places / "runs").glob("*/checkpoints/last.pt")))
         process.kill()
         process.communicate()
         if "finished" not in prepared("runs", "ls").out:
             assert "killed" in prepared("runs", "ls").out
-        said = prepared("train", "--resume", "last", "--json")
-        assert said.code == 0
+        result = prepared("train", "--resume", "last", "--json")
+        assert result.code == 0
         straight = json.loads(prepared("train", "demo", *TINY, "--epochs", 4, "--json").out)
-        assert json.loads(said.out)["test_accuracy"] == straight["test_accuracy"]
+        assert json.loads(result.out)["test_accuracy"] == straight["test_accuracy"]
 
-    def test_preparing_stops_clean(self, places: Path) -> None:
+    def test_prepare_stopped_by_a_signal_is_resumed(self, places: Path) -> None:
         write_gestures(places / "many", users=40, events=20_000)
         process = start(places, "prepare", "synthetic-gesture", "--T", "300", "--raw", str(places / "many"))
         folder = places / "data_cache/synthetic-gesture"
@@ -335,15 +347,15 @@ class TestSignals:
 
 
 class TestSynthesize:
-    def test_it_writes_a_folder_again_but_no_other(self, plifctl: Plifctl, gestures: Path, places: Path) -> None:
+    def test_synthesize_into_a_foreign_folder_is_refused(self, plifctl: Plifctl, gestures: Path, places: Path) -> None:
         before = {path.name: path.read_bytes() for path in gestures.iterdir()}
-        said = plifctl("synthesize", gestures)  # real recordings look like this
-        assert said.code == 2
-        assert "not part of the embedded data set" in said.err
+        result = plifctl("synthesize", gestures)  # real recordings look like this
+        assert result.code == 2
+        assert "not part of the embedded data set" in result.err
         assert {path.name: path.read_bytes() for path in gestures.iterdir()} == before
 
     @pytest.mark.subprocess
-    def test_stopped_it_leaves_nothing_and_can_begin_again(self, places: Path) -> None:
+    def test_synthesize_stopped_by_a_signal_leaves_nothing(self, places: Path) -> None:
         process = start(places, "synthesize", "sim")
         wait_for(lambda: list(places.glob(".sim.*.partial/user03*")))
         process.send_signal(signal.SIGINT)
@@ -353,76 +365,78 @@ class TestSynthesize:
 
 
 class TestJson:
-    def test_an_error_is_a_document_too(self, plifctl: Plifctl) -> None:
+    def test_error_with_json_is_one_document(self, plifctl: Plifctl) -> None:
         for arguments, code in ((("eval", "nope"), 2), (("train", "demo"), 5), (("prepare", "gesture", "--T", 2), 4)):
-            said = plifctl(*arguments, "--json")
-            assert said.code == code
-            error = json.loads(said.out)["error"]
+            result = plifctl(*arguments, "--json")
+            assert result.code == code
+            error = json.loads(result.out)["error"]
             assert error["exit_code"] == code
-            assert error["message"] in said.err
+            assert error["message"] in result.err
 
-    def test_report_and_synthesize(self, plifctl: Plifctl, places: Path) -> None:
+    def test_report_and_check_with_json_print_one_document(self, plifctl: Plifctl, places: Path) -> None:
         assert json.loads(plifctl("report", "--table", "all", "--table", "demo", "--json").out)[-1]["table"] == "demo"
-        said = plifctl("check", "--json")
-        assert json.loads(said.out) == {"problems": []}
+        result = plifctl("check", "--json")
+        assert json.loads(result.out) == {"problems": []}
 
 
-def test_quiet_and_verbose(plifctl: Plifctl, gestures: Path) -> None:
-    said = plifctl("-q", "prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
-    assert "reading" not in said.err
-    assert "warning: incomplete" in said.err
-    said = plifctl("-v", "eval", "nope")
-    assert "Traceback" in said.err
-    assert "error: no run 'nope'" in said.err
+def test_quiet_hides_progress_and_verbose_shows_tracebacks(plifctl: Plifctl, gestures: Path) -> None:
+    result = plifctl("-q", "prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+    assert "reading" not in result.err
+    assert "warning: incomplete" in result.err
+    result = plifctl("-v", "eval", "nope")
+    assert "Traceback" in result.err
+    assert "error: no run 'nope'" in result.err
     assert "Traceback" not in plifctl("eval", "nope").err
 
 
-def test_one_damaged_run_hides_no_other(prepared: Plifctl, places: Path) -> None:
+def test_runs_ls_with_a_damaged_run_lists_the_others(prepared: Plifctl, places: Path) -> None:
     assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
     assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
     first, second = sorted((places / "runs").iterdir())
     (first / "config.yaml").write_text("experiment: [")
-    said = prepared("runs", "ls")
-    assert said.code == 0
-    assert "damaged" in said.out
-    assert second.name in said.out
+    result = prepared("runs", "ls")
+    assert result.code == 0
+    assert "damaged" in result.out
+    assert second.name in result.out
 
 
-def test_a_failing_resume_takes_nothing_away(prepared: Plifctl, places: Path) -> None:
+def test_resume_that_fails_keeps_the_result(prepared: Plifctl, places: Path) -> None:
     assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
     (run,) = (places / "runs").iterdir()
     whole = {name: (run / name).read_bytes() for name in ("result.json", "config.yaml", "metrics.jsonl")}
     (run / "checkpoints/last.pt").write_bytes(b"nothing")
-    said = prepared("train", "--resume", "last", "--epochs", 3)
-    assert said.code == 6
+    result = prepared("train", "--resume", "last", "--epochs", 3)
+    assert result.code == 6
     assert {name: (run / name).read_bytes() for name in whole} == whole
 
 
-class TestResumeAsks:
-    def test_no_other_recipe_and_no_fewer_epochs(self, prepared: Plifctl) -> None:
+class TestResume:
+    def test_resume_with_another_recipe_or_experiment_is_refused(self, prepared: Plifctl) -> None:
         assert prepared("train", "demo", *TINY, "--epochs", 2).code == 0
-        said = prepared("train", "--resume", "last", "--recipe", "authors")
-        assert said.code == 3
-        assert "recipe: was paper, now authors" in said.err
-        said = prepared("train", "demo", "--resume", "last")  # epochs stay those of the run
-        assert said.code == 0
-        assert "is finished" in said.err
-        said = prepared("train", "mnist-plif", "--resume", "last")
-        assert said.code == 3
+        result = prepared("train", "--resume", "last", "--recipe", "authors")
+        assert result.code == 3
+        assert "recipe: was paper, now authors" in result.err
+        result = prepared("train", "demo", "--resume", "last")  # epochs stay those of the run
+        assert result.code == 0
+        assert "is finished" in result.err
+        result = prepared("train", "mnist-plif", "--resume", "last")
+        assert result.code == 3
 
-    def test_the_cache_of_the_run_is_the_one_that_counts(self, prepared: Plifctl, gestures: Path, places: Path) -> None:
+    def test_resume_uses_the_cache_that_the_run_was_trained_on(
+        self, prepared: Plifctl, gestures: Path, places: Path
+    ) -> None:
         assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
         write_gestures(gestures, users=4)
         assert prepared("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
         assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
-        said = prepared("eval", "last", "--json")
-        assert json.loads(said.out)["samples"] == 11
+        result = prepared("eval", "last", "--json")
+        assert json.loads(result.out)["samples"] == 11
         record = json.loads(next((places / "runs").glob("*/result.json")).read_text())
         older = next(p for p in (places / "data_cache").rglob("*.h5") if content_of(p) == record["data"]["cache"])
         older.unlink()
-        said = prepared("train", "--resume", "last", "--epochs", 3)
-        assert said.code == 3
-        assert "trained on a cache of content" in said.err
+        result = prepared("train", "--resume", "last", "--epochs", 3)
+        assert result.code == 3
+        assert "trained on a cache of content" in result.err
         assert "warning: trained on a cache of content" in prepared("eval", "last").err
 
 
@@ -432,20 +446,22 @@ def content_of(path: Path) -> str:
     return Cache(path).content_digest
 
 
-def test_a_set_T_holds_for_both_protocols(plifctl: Plifctl) -> None:
+def test_validate_with_T_set_uses_it_instead_of_the_protocols(plifctl: Plifctl) -> None:
     for given, wanted in (((), "--T 20"), (("--set", "T=5"), "--T 5")):
-        said = plifctl("validate", "nmnist-plif", "--recipe", "authors", *given)
-        assert said.code == 5
-        assert f"hint: plifctl prepare nmnist {wanted} --recipe authors" in said.err
+        result = plifctl("validate", "nmnist-plif", "--recipe", "authors", *given)
+        assert result.code == 5
+        assert f"hint: plifctl prepare nmnist {wanted} --recipe authors" in result.err
 
 
-def test_raw_without_prepare_is_no_use(prepared: Plifctl, gestures: Path) -> None:
-    said = prepared("train", "demo", *TINY, "--raw", gestures)
-    assert said.code == 2
-    assert "--prepare" in said.err
+def test_train_raw_without_prepare_is_refused(prepared: Plifctl, gestures: Path) -> None:
+    result = prepared("train", "demo", *TINY, "--raw", gestures)
+    assert result.code == 2
+    assert "--prepare" in result.err
 
 
-def test_a_hit_needs_the_key_and_a_whole_file(prepared: Plifctl, gestures: Path, places: Path) -> None:
+def test_prepare_with_a_renamed_or_damaged_cache_is_refused_without_force(
+    prepared: Plifctl, gestures: Path, places: Path
+) -> None:
     folder = places / "data_cache/synthetic-gesture"
     (four,) = folder.glob("*.h5")
     prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures)
@@ -454,25 +470,25 @@ def test_a_hit_needs_the_key_and_a_whole_file(prepared: Plifctl, gestures: Path,
     for content in (five.read_bytes(), b"", b"junk"):
         five.write_bytes(content)
         for option in ("--dry-run", "--json"):
-            said = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, option)
-            assert said.code == 5
-            assert "--T 5" in said.err
-            assert "--force" in said.err
+            result = prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, option)
+            assert result.code == 5
+            assert "--T 5" in result.err
+            assert "--force" in result.err
     assert prepared("prepare", "synthetic-gesture", "--T", 5, "--raw", gestures, "--force").code == 0
 
 
-def test_a_dry_run_writes_nothing(plifctl: Plifctl, gestures: Path, places: Path) -> None:
+def test_prepare_dry_run_writes_nothing(plifctl: Plifctl, gestures: Path, places: Path) -> None:
     before = sorted(places.rglob("*"))
     assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures, "--dry-run").code == 0
     assert sorted(places.rglob("*")) == before
 
 
-def test_networks_that_share_a_name_with_a_data_set_can_be_shown(plifctl: Plifctl) -> None:
+def test_show_kind_selects_between_equal_names(plifctl: Plifctl) -> None:
     assert "layout" in plifctl("show", "gesture").out
     assert "structure" in plifctl("show", "gesture", "--kind", "network").out
 
 
-def test_a_data_set_of_ones_own_from_raw_files_to_evaluation(
+def test_own_data_set_from_raw_files_to_evaluation_works(
     plifctl: Plifctl, gestures: Path, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = (Path(package.__file__).parent.parent / "registry/datasets/synthetic-gesture.yaml").read_text()
@@ -489,17 +505,17 @@ def test_a_data_set_of_ones_own_from_raw_files_to_evaluation(
     assert plifctl("prepare", "mine", "--T", 4, "--raw", gestures).code == 0
     assert plifctl("train", "own").code == 0
     monkeypatch.delenv("PLIFCTL_REGISTRY")
-    assert plifctl("eval", "last").code == 0  # a checkpoint stands alone
-    assert plifctl("train", "--resume", "last", "--epochs", 2).code == 0  # and so does a run
+    assert plifctl("eval", "last").code == 0  # a checkpoint needs no registry
+    assert plifctl("train", "--resume", "last", "--epochs", 2).code == 0  # nor does a run
     assert plifctl("train", "own").code == 2
 
 
-def test_a_run_without_its_last_state_is_not_begun_anew(prepared: Plifctl, places: Path) -> None:
+def test_resume_of_a_finished_run_without_its_checkpoint_is_refused(prepared: Plifctl, places: Path) -> None:
     assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
     (run,) = (places / "runs").iterdir()
     (run / "checkpoints/last.pt").unlink()
     whole = {name: (run / name).read_bytes() for name in ("result.json", "metrics.jsonl", "checkpoints/best.pt")}
-    said = prepared("train", "--resume", "last", "--epochs", 2)
-    assert said.code == 6
-    assert "last.pt: missing" in said.err
+    result = prepared("train", "--resume", "last", "--epochs", 2)
+    assert result.code == 6
+    assert "last.pt: missing" in result.err
     assert {name: (run / name).read_bytes() for name in whole} == whole

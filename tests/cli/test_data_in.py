@@ -1,4 +1,4 @@
-"""Where samples are held, and how many frames they have, as a user meets it."""
+"""Placement of samples and number of frames, on the command line."""
 
 import json
 from collections.abc import Callable
@@ -23,15 +23,15 @@ def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
     return plifctl
 
 
-def test_it_is_said_and_changes_nothing(prepared: Plifctl, places: Path) -> None:
+def test_data_in_any_placement_is_logged_and_gives_equal_weights(prepared: Plifctl, places: Path) -> None:
     for arguments, line in (
         ((), "samples are held in memory: 4.3 MB of "),
         (("--data-in", "memory"), "samples are held in memory: 4.3 MB of "),
         (("--data-in", "disk"), "samples are read from disk"),
     ):
-        said = prepared("train", "demo", *TINY, *NUMBER, *arguments)
-        assert said.code == 0
-        assert sum(text.startswith(line) for text in said.err.splitlines()) == 1
+        result = prepared("train", "demo", *TINY, *NUMBER, *arguments)
+        assert result.code == 0
+        assert sum(text.startswith(line) for text in result.err.splitlines()) == 1
     runs = sorted((places / "runs").iterdir())
     weights = [torch.load(run / "checkpoints/last.pt", weights_only=True)["model"] for run in runs]
     assert len(weights) == 3
@@ -43,55 +43,57 @@ def test_it_is_said_and_changes_nothing(prepared: Plifctl, places: Path) -> None
     assert all(torch.equal(value, resumed[name]) for name, value in weights[0].items())
 
     tested = [prepared("eval", "last", "--json", *more) for more in ((), ("--data-in", "memory"))]
-    assert [said.code for said in tested] == [0, 0]
+    assert [result.code for result in tested] == [0, 0]
     assert tested[0].out == tested[1].out
     assert "samples are read from disk" in tested[0].err
     assert "samples are held in memory: 4.3 MB of " in tested[1].err
 
 
 @pytest.mark.parametrize("verb", ["train", "validate"])
-def test_no_room(prepared: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch, verb: str) -> None:
+def test_data_in_memory_without_enough_memory_is_refused(
+    prepared: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
     monkeypatch.setattr(samples, "free_memory", lambda: 4 * 10**6)
-    said = prepared(verb, "demo", *TINY, *NUMBER, "--data-in", "memory")
-    assert said.code == 2
-    assert "--data-in memory: the samples need 4.3 MB, in memory 4.0 MB are free" in said.err
-    assert "--data-in disk" in said.err
+    result = prepared(verb, "demo", *TINY, *NUMBER, "--data-in", "memory")
+    assert result.code == 2
+    assert "--data-in memory: the samples need 4.3 MB, in memory 4.0 MB are free" in result.err
+    assert "--data-in disk" in result.err
     assert not (places / "runs").exists()
     plan = json.loads(prepared(verb, "demo", *TINY, *NUMBER, "--dry-run", "--json").out)
     assert plan["data_in"] == "disk"
-    said = prepared(verb, "demo", *TINY, *NUMBER, "--epochs", 1)
-    assert said.code == 0
-    assert "samples are read from disk: 4.3 MB are more than 50% of 4.0 MB free in memory" in said.err
+    result = prepared(verb, "demo", *TINY, *NUMBER, "--epochs", 1)
+    assert result.code == 0
+    assert "samples are read from disk: 4.3 MB are more than 50% of 4.0 MB free in memory" in result.err
 
 
-def test_the_gpu_must_be_one(prepared: Plifctl) -> None:
-    said = prepared("train", "demo", *TINY, *NUMBER, "--device", "cpu", "--data-in", "device")
-    assert said.code == 2
-    assert "cpu has no memory of its own" in said.err
+def test_data_in_device_on_a_cpu_is_refused(prepared: Plifctl) -> None:
+    result = prepared("train", "demo", *TINY, *NUMBER, "--device", "cpu", "--data-in", "device")
+    assert result.code == 2
+    assert "cpu has no memory of its own" in result.err
     assert prepared("train", "demo", "--data-in", "tape").code == 2
 
 
-def test_as_many_frames_as_time_steps(plifctl: Plifctl, gestures: Path) -> None:
-    said = plifctl(*PREPARE, gestures, *DURATION)
-    assert said.code == 0
-    assert "5×2×128×128" in said.out  # 50 ms
+def test_train_with_another_T_than_the_frames_is_refused(plifctl: Plifctl, gestures: Path) -> None:
+    result = plifctl(*PREPARE, gestures, *DURATION)
+    assert result.code == 0
+    assert "5×2×128×128" in result.out  # 50 ms
     for verb in ("train", "validate"):
-        said = plifctl(verb, "demo", *TINY, *DURATION, "--set", "T=8")
-        assert said.code == 2
-        assert "its samples have 5 frames, the experiment has T = 8" in said.err
-        assert "--set T=5" in said.err
+        result = plifctl(verb, "demo", *TINY, *DURATION, "--set", "T=8")
+        assert result.code == 2
+        assert "its samples have 5 frames, the experiment has T = 8" in result.err
+        assert "--set T=5" in result.err
     assert plifctl("train", "demo", *TINY, *DURATION, "--set", "T=5").code == 0
     assert plifctl("eval", "last").code == 0
 
 
-def test_a_longer_recording_later_is_not_tested_on(plifctl: Plifctl, gestures: Path, places: Path) -> None:
+def test_eval_on_a_cache_with_more_frames_is_refused(plifctl: Plifctl, gestures: Path, places: Path) -> None:
     assert plifctl(*PREPARE, gestures, *DURATION).code == 0
     assert plifctl("train", "demo", *TINY, *DURATION, "--set", "T=5").code == 0
     for cache in (places / "data_cache").rglob("*.h5"):
         cache.unlink()
     path = gestures / "user03_lab_labels.csv"
-    path.write_text(path.read_text().replace("11,1000000,1060000", "11,920000,1060000"))  # some of class 10, too
+    path.write_text(path.read_text().replace("11,1000000,1060000", "11,920000,1060000"))  # includes events of class 10
     assert plifctl(*PREPARE, gestures, *DURATION).code == 0
-    said = plifctl("eval", "last")
-    assert said.code == 2
-    assert "the experiment has T = 5" in said.err
+    result = plifctl("eval", "last")
+    assert result.code == 2
+    assert "the experiment has T = 5" in result.err

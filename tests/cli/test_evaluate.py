@@ -1,4 +1,4 @@
-"""plifctl eval in depth, recorded spikes, and the figures that are drawn from them."""
+"""plifctl eval: its results, recorded spikes, and figures drawn from them."""
 
 import json
 from collections.abc import Callable
@@ -22,7 +22,7 @@ def trained(plifctl: Plifctl, gestures: Path) -> Plifctl:
     return plifctl
 
 
-def test_in_depth(trained: Plifctl) -> None:
+def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) -> None:
     tree = json.loads(trained("eval", "last", "--json").out)
     assert tree["accuracy_after_steps"][-1] == tree["accuracy"]
     assert len(tree["accuracy_after_steps"]) == tree["T"] == 4
@@ -34,7 +34,7 @@ def test_in_depth(trained: Plifctl) -> None:
     assert latency["wrong_at_the_end"] == round(11 * (1 - tree["accuracy"]))
     assert "spikes" not in tree
     assert json.loads(trained("eval", "last", "--operations", 0, "--json").out)["operations"] is None
-    said = trained("eval", "last").out
+    result = trained("eval", "last").out
     for text in (
         "If the network stopped",
         "first correct answer",
@@ -42,14 +42,14 @@ def test_in_depth(trained: Plifctl) -> None:
         "energy, an estimate",
         "assumed: 4.6 pJ",
     ):
-        assert text in said
+        assert text in result
 
 
-def test_spikes_are_kept_and_drawn(trained: Plifctl, places: Path) -> None:
-    said = trained("eval", "last", "--record-spikes", 4, "--json")
-    tree = json.loads(said.out)["spikes"]
+def test_eval_record_spikes_saves_spikes_that_figures_draw(trained: Plifctl, places: Path) -> None:
+    result = trained("eval", "last", "--record-spikes", 4, "--json")
+    tree = json.loads(result.out)["spikes"]
     recording = load_spikes(Path(tree["path"]))
-    assert recording.labels.tolist() == [0, 1, 2, 3]  # of each class first one
+    assert recording.labels.tolist() == [0, 1, 2, 3]  # one of each class first
     assert recording.inputs.shape[:3] == (4, 4, 2)
     assert list(recording.spikes) == ["sn0"]
     for name in ("S2", "S3", "S4", "S5"):
@@ -64,25 +64,25 @@ def test_spikes_are_kept_and_drawn(trained: Plifctl, places: Path) -> None:
     np.testing.assert_array_equal(one.spikes["sn0"][0], recording.spikes["sn0"][2])
 
 
-def test_what_cannot_be_kept(trained: Plifctl, places: Path) -> None:
-    said = trained("eval", "last", "--sample", "nobody")
-    assert said.code == 2
-    assert "no sample 'nobody'" in said.err
+def test_eval_record_spikes_outside_a_run_is_refused(trained: Plifctl, places: Path) -> None:
+    result = trained("eval", "last", "--sample", "nobody")
+    assert result.code == 2
+    assert "no sample 'nobody'" in result.err
     assert trained("export", "last", places / "model.pt").code == 0
-    said = trained("eval", places / "model.pt", "--record-spikes", 2)
-    assert said.code == 2
-    assert "not in a run directory" in said.err
-    said = trained("report", "--figure", "S2")
-    assert said.code == 2
-    assert "--record-spikes" in said.err
+    result = trained("eval", places / "model.pt", "--record-spikes", 2)
+    assert result.code == 2
+    assert "not in a run directory" in result.err
+    result = trained("report", "--figure", "S2")
+    assert result.code == 2
+    assert "--record-spikes" in result.err
 
 
-def test_a_run_in_its_first_epoch(plifctl: Plifctl, places: Path) -> None:
+def test_eval_of_a_run_in_its_first_epoch_hints_what_to_do(plifctl: Plifctl, places: Path) -> None:
     run = make_run(places / "runs", finished=False)
     run.checkpoint("best").unlink()
-    said = plifctl("eval", "last")
-    assert said.code == 6
-    assert f"{run.name} (killed) has no best checkpoint yet" in said.err
-    assert f"hint: plifctl train --resume {run.name}" in said.err
+    result = plifctl("eval", "last")
+    assert result.code == 6
+    assert f"{run.name} (killed) has no best checkpoint yet" in result.err
+    assert f"hint: plifctl train --resume {run.name}" in result.err
     with run.lock():
         assert f"hint: plifctl watch {run.name}" in plifctl("eval", "last").err

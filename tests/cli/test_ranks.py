@@ -1,4 +1,4 @@
-"""train as one of two processes: what is written, said and left behind, and how all of them end together."""
+"""Training with two processes: files, output, signals and errors."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
 
 
 def start(*arguments: str, second: dict[str, str] | None = None) -> list[subprocess.Popen[str]]:
-    """Two processes as srun starts them; ``second`` changes the environment of the second one."""
+    """Starts two processes as srun does; ``second`` changes the environment of the second one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -63,17 +63,17 @@ def start(*arguments: str, second: dict[str, str] | None = None) -> list[subproc
     ]
 
 
-def ends(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
-    said = [process.communicate(timeout=150) for process in processes]
-    return [(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+def wait_for_all(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    result = [process.communicate(timeout=150) for process in processes]
+    return [(process.returncode, *texts) for process, texts in zip(processes, result, strict=True)]
 
 
-def training_begins(places: Path, processes: list[subprocess.Popen[str]]) -> None:
-    """Waits until a checkpoint is there."""
+def wait_for_checkpoint(places: Path, processes: list[subprocess.Popen[str]]) -> None:
+    """Waits until a checkpoint exists."""
     until = time.monotonic() + 120
     while not list((places / "runs").glob("*/checkpoints/last.pt")):
-        assert time.monotonic() < until, "no checkpoint came"
-        assert all(process.poll() is None for process in processes), ends(processes)
+        assert time.monotonic() < until, "no checkpoint was written"
+        assert all(process.poll() is None for process in processes), wait_for_all(processes)
         time.sleep(0.05)
 
 
@@ -81,17 +81,17 @@ def rows(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_torchrun_writes_and_says_what_one_process_would(prepared: Plifctl, places: Path) -> None:
+def test_train_by_torchrun_gives_the_output_of_one_process(prepared: Plifctl, places: Path) -> None:
     assert prepared(*TRAIN, "--epochs", 1).code == 0
     (one,) = (places / "runs").iterdir()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "plifctl"]
-    said = subprocess.run(
+    result = subprocess.run(
         [*command, *TRAIN, "--epochs", "1", "--json"], env=environment(), capture_output=True, text=True, timeout=150
     )
-    assert said.returncode == 0, said.stderr
-    record = json.loads(said.stdout)  # one document
+    assert result.returncode == 0, result.stderr
+    record = json.loads(result.stdout)  # one document
     (two,) = set((places / "runs").iterdir()) - {one}
-    assert said.stderr.count("epoch 1/1  loss") == 1
+    assert result.stderr.count("epoch 1/1  loss") == 1
     assert record["environment"]["ranks"] == json.loads((two / "env.json").read_text())["ranks"] == 2
     assert json.loads((one / "env.json").read_text())["ranks"] == 1
     assert rows(two)[0]["loss"] == pytest.approx(rows(one)[0]["loss"], rel=1e-5)
@@ -99,12 +99,12 @@ def test_torchrun_writes_and_says_what_one_process_would(prepared: Plifctl, plac
     assert find_run(two.name, places / "runs").status() == "finished"
 
 
-def test_a_signal_to_any_rank_stops_all_and_any_number_goes_on(prepared: Plifctl, places: Path) -> None:
+def test_signal_to_any_rank_stops_all_and_any_number_resumes(prepared: Plifctl, places: Path) -> None:
     epochs = 12
     two = start(*TRAIN, "--epochs", str(epochs), "--checkpoint-every", "1")
-    training_begins(places, two)
+    wait_for_checkpoint(places, two)
     two[1].send_signal(signal.SIGTERM)
-    first, second = ends(two)
+    first, second = wait_for_all(two)
     assert (first[0], second[0]) == (143, 143)
     assert "the state is saved" in first[2]
     assert second[1:] == ("", "")
@@ -113,25 +113,25 @@ def test_a_signal_to_any_rank_stops_all_and_any_number_goes_on(prepared: Plifctl
     assert prepared("train", "--resume", "last").code == 0  # 2 → 1
     assert [row["epoch"] for row in rows(run)] == list(range(1, epochs + 1))
     again = start("train", "--resume", "last", "--epochs", str(epochs + 1))  # 1 → 2
-    assert [code for code, _, _ in ends(again)] == [0, 0]
+    assert [code for code, _, _ in wait_for_all(again)] == [0, 0]
     assert [row["epoch"] for row in rows(run)] == list(range(1, epochs + 2))
     assert json.loads((run / "result.json").read_text())["environment"]["ranks"] == 2
 
 
-def test_a_rank_that_dies_ends_the_run(prepared: Plifctl, places: Path) -> None:
+def test_rank_that_dies_fails_the_run(prepared: Plifctl, places: Path) -> None:
     two = start(*TRAIN, "--epochs", "1000", "--checkpoint-every", "1")
-    training_begins(places, two)
+    wait_for_checkpoint(places, two)
     two[1].kill()
-    first, second = ends(two)
+    first, second = wait_for_all(two)
     assert (first[0], second[0]) == (6, -signal.SIGKILL)
     assert "error: rank 1 of 2 died" in first[2]
     (run,) = (places / "runs").iterdir()
     assert find_run(run.name, places / "runs").status() == "failed"
 
 
-def test_an_error_of_one_rank_is_that_of_all(prepared: Plifctl, places: Path) -> None:
+def test_error_of_one_rank_is_the_exit_code_of_all(prepared: Plifctl, places: Path) -> None:
     two = start(*TRAIN, "--epochs", "1", "--json", second={"PLIFCTL_CACHE_DIR": str(places / "elsewhere")})
-    first, second = ends(two)
+    first, second = wait_for_all(two)
     assert (first[0], second[0]) == (5, 5)
     assert "error: rank 1: no cache of synthetic-gesture" in first[2]
     assert json.loads(first[1])["error"]["exit_code"] == 5

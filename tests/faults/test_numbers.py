@@ -20,9 +20,9 @@ TINY = ("--set", "T=4", "--epochs", 1)
 
 
 def prepared(plifctl: Plifctl, raw: Path, T: int = 4) -> Cache:
-    said = plifctl("prepare", "synthetic-gesture", "--T", T, "--raw", raw, "--json")
-    assert said.code == 0, said.err
-    return Cache(Path(json.loads(said.out)["path"]))
+    result = plifctl("prepare", "synthetic-gesture", "--T", T, "--raw", raw, "--json")
+    assert result.code == 0, result.err
+    return Cache(Path(json.loads(result.out)["path"]))
 
 
 def without_class(raw: Path, label: int) -> None:
@@ -34,34 +34,34 @@ def without_class(raw: Path, label: int) -> None:
 
 def test_train_with_a_huge_learning_rate_names_the_layer(plifctl: Plifctl, gestures: Path) -> None:
     prepared(plifctl, gestures)
-    said = plifctl("train", "demo", *TINY, "--set", "train.lr=1e38")
-    assert said.code == 6
-    assert "learning rate of 1e+38: conv0 has an infinite number in its weight" in said.err
+    result = plifctl("train", "demo", *TINY, "--set", "train.lr=1e38")
+    assert result.code == 6
+    assert "learning rate of 1e+38: conv0 has an infinite number in its weight" in result.err
     assert "killed" not in plifctl("runs").out
 
 
 def test_train_with_batches_of_one_sample_works(plifctl: Plifctl, gestures: Path) -> None:
     prepared(plifctl, gestures)
-    said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=1", "--json")
-    assert said.code == 0, said.err
-    assert 0 <= json.loads(said.out)["accuracy"] <= 1
+    result = plifctl("train", "demo", *TINY, "--set", "train.batch_size=1", "--json")
+    assert result.code == 0, result.err
+    assert 0 <= json.loads(result.out)["accuracy"] <= 1
 
 
 def test_validate_with_one_sample_per_class_is_refused(plifctl: Plifctl, tmp_path: Path) -> None:
     write_gestures(tmp_path / "raw", users=2)
     prepared(plifctl, tmp_path / "raw")
     assert plifctl("train", "demo", *TINY, "--set", "train.batch_size=8").code == 0
-    said = plifctl("validate", "demo", *TINY)
-    assert said.code == 2  # no sample would be left for validation
-    assert "class left has 1 training sample" in said.err
+    result = plifctl("validate", "demo", *TINY)
+    assert result.code == 2  # no sample would be left for validation
+    assert "class left has 1 training sample" in result.err
 
 
 def test_class_without_samples_is_named_and_has_no_accuracy(plifctl: Plifctl, gestures: Path) -> None:
     without_class(gestures, 11)
     prepared(plifctl, gestures)
-    said = plifctl("train", "demo", *TINY, "--set", "train.batch_size=8")
-    assert said.code == 0
-    assert "random walk" in said.err  # the absent class
+    result = plifctl("train", "demo", *TINY, "--set", "train.batch_size=8")
+    assert result.code == 0
+    assert "random walk" in result.err  # the absent class
     tree = json.loads(plifctl("eval", "last", "--json").out)
     assert [entry["accuracy"] is None for entry in tree["classes"]] == [False] * 10 + [True]
     assert np.sum(tree["confusion"]) == tree["samples"] == 10
@@ -73,8 +73,8 @@ def test_validate_splits_classes_of_unequal_size_separately(plifctl: Plifctl, tm
         path = tmp_path / f"raw/user{user:02}_lab_labels.csv"
         path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("4,")) + "\n")
     prepared(plifctl, tmp_path / "raw")
-    said = plifctl("validate", "demo", *TINY, "--set", "train.batch_size=8", "--json")
-    assert said.code == 0, said.err
+    result = plifctl("validate", "demo", *TINY, "--set", "train.batch_size=8", "--json")
+    assert result.code == 0, result.err
     (run,) = (tmp_path / "runs").iterdir()
     split = json.loads((run / "split.json").read_text())
     assert (len(split["train"]), len(split["validation"]), len(split["test"])) == (10 * 4 + 1, 10 + 1, 11)
@@ -102,14 +102,14 @@ def images(folder: Path, labels: list[int]) -> Path:
 @pytest.mark.parametrize("label", [10, 255])
 def test_prepare_with_a_label_out_of_range_names_it(plifctl: Plifctl, tmp_path: Path, label: int) -> None:
     raw = images(tmp_path / "raw", [0, 1, label])
-    said = plifctl("prepare", "mnist", "--raw", raw, "--no-checksum")
-    assert said.code == 4
-    assert str(label) in said.err
+    result = plifctl("prepare", "mnist", "--raw", raw, "--no-checksum")
+    assert result.code == 4
+    assert str(label) in result.err
 
 
 def test_train_on_a_single_image_works_or_is_refused(plifctl: Plifctl, tmp_path: Path) -> None:
     raw = images(tmp_path / "raw", [3])
     assert plifctl("prepare", "mnist", "--raw", raw, "--no-checksum").code == 0
-    said = plifctl("train", "mnist-plif", "--epochs", 1, "--set", "T=1")
-    assert said.code in (0, 6)  # a black image has no variance: a channel of one value each may be refused
-    assert "Traceback" not in said.err
+    result = plifctl("train", "mnist-plif", "--epochs", 1, "--set", "T=1")
+    assert result.code in (0, 6)  # a black image has no variance: a channel of one value each may be refused
+    assert "Traceback" not in result.err

@@ -120,5 +120,5 @@ def test_help_imports_no_heavy_library() -> None:
         "try: main()\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'h5py', 'numpy', 'pydantic', 'yaml', 'numba', 'tonic', 'PIL'} & set(sys.modules)))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.splitlines()[-1] == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"

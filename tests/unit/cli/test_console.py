@@ -21,11 +21,11 @@ def test_messages_hostile_text_is_escaped_to_one_line(capsys: pytest.CaptureFixt
     console.note(HOSTILE)
     console.warn(HOSTILE)
     console.fail(RawDataError(HOSTILE, hint=HOSTILE))
-    said = capsys.readouterr().err
+    result = capsys.readouterr().err
     first, second = SHOWN.split("\t")[0].splitlines()
-    assert not set("\x1b\x9b\u202e\r") & set(said)
-    assert said.count(f"{first}\\n{second}") == 3  # each on one line
-    assert f"hint: {first}\nhint: {second}" in said
+    assert not set("\x1b\x9b\u202e\r") & set(result)
+    assert result.count(f"{first}\\n{second}") == 3  # each on one line
+    assert f"hint: {first}\nhint: {second}" in result
 
 
 def test_warn_indented_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
