@@ -18,7 +18,7 @@ from plifctl.snn.networks import SpikeCounter, SpikingNetwork, firing_rates
 from plifctl.snn.neurons import SpikingLayer
 
 
-@pytest.fixture(params=["fused", "triton"])
+@pytest.fixture(params=["fused", pytest.param("triton", marks=pytest.mark.slow)])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """Each fast kernel."""
     if request.param == "triton":
@@ -38,6 +38,14 @@ def compare(fast: Kernel, *arguments: Any, **options: Any) -> Result:
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}")
     return found
+
+
+def test_stage_triton_small_shapes_equals_definition() -> None:
+    """A quick sample of the slow tests of Triton."""
+    pytest.importorskip("triton", reason="Triton is not installed")
+    compare("triton", (2, 2, 3, 5, 4), 2, {"detach_reset": False, "learn_threshold": True})
+    compare("triton", (1, 2, 3, 4, 4), 2, {"tau_per": "channel"}, norm="over-time", pool=("average", 2))
+    compare("triton", (2, 3, 40), 2, {"reset": "soft"}, norm=None, pool=None)
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
@@ -250,3 +258,70 @@ def test_dropout_triton_equals_definition(shape: tuple[int, ...], p: float, dtyp
         assert torch.equal(expected, found)
         by_expected, by_found = (torch.autograd.grad(y.sum(), x)[0] for y in (expected, found))
         assert torch.equal(by_expected, by_found)
+
+
+STEP_STRUCTURES = {
+    "norm and max pooling": "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-SN-DP-FC16-SN-DP-FC20-SN-APk10s10",
+    "average pooling before and after neurons": "c6k3s1-APk2s2-BN-SN-APk3s2-FC20-SN-APk10s10",
+    "no convolution": "FC24-SN-FC20-SN-APk10s10",
+}
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=str)
+@pytest.mark.parametrize("structure", STEP_STRUCTURES.values(), ids=STEP_STRUCTURES)
+@pytest.mark.parametrize("T", [1, 5])
+def test_network_step_by_step_equals_forward(neuron: dict[str, Any], structure: str, T: int) -> None:
+    spec = NetworkSpec(name="test", structure=structure, dropout=0.5, batch_norm="per-step")
+    torch.manual_seed(1)
+    net = SpikingNetwork(spec, PLIF.model_copy(update=neuron), (2, 11, 10), 2).double()
+    with torch.no_grad():
+        for name, layer in net.layers.items():
+            if not name.startswith("sn"):
+                for parameter in layer.parameters():
+                    parameter.mul_(10.0)
+    net(torch.randn(4, 3, 2, 11, 10, dtype=torch.float64), keys=torch.arange(4))  # updates the running statistics
+    net.eval()
+    frames = 2 * torch.randn(3, T, 2, 11, 10, dtype=torch.float64)
+    fired = 0.0
+    for sequence in (frames.transpose(0, 1), frames[:, :1].transpose(0, 1).expand(T, -1, -1, -1, -1)):
+        expected = net(sequence.transpose(0, 1))
+        state, votes = None, []
+        for frame in sequence:
+            before = None if state is None else {name: v.clone() for name, v in state.items()}
+            rates, new_state = net.step(frame, state)
+            if state is not None and before is not None:
+                assert all(torch.equal(state[name], before[name]) for name in before)  # not changed in place
+            state = new_state
+            votes.append(rates)
+        assert state is not None
+        assert list(state) == list(net.spiking_layers())
+        assert torch.equal(torch.stack(votes), expected)
+        fired += expected.sum().item()
+    assert torch.equal(torch.stack(votes), net(frames[:, 0], T))  # an image, shown T times
+    assert fired > 0
+
+
+def test_network_step_in_training_mode_is_refused() -> None:
+    spec = NetworkSpec(name="test", structure="FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
+    net = SpikingNetwork(spec, PLIF, (1, 4, 4), 2)
+    with pytest.raises(RuntimeError, match=r"call eval\(\)"):
+        net.step(torch.zeros(1, 1, 4, 4))
+
+
+def test_network_step_gives_gradients_through_time() -> None:
+    spec = NetworkSpec(name="test", structure="FC20-SN-FC20-SN-APk10s10", dropout=0.0, batch_norm="per-step")
+    torch.manual_seed(2)
+    net = SpikingNetwork(spec, PLIF, (1, 4, 4), 2, "eager").double().eval()
+    frames = 5 * torch.randn(3, 4, 1, 4, 4, dtype=torch.float64)
+    weight = torch.randn(4, 3, 2, dtype=torch.float64)
+    (net(frames) * weight).sum().backward()
+    expected = [parameter.grad for parameter in net.parameters()]
+    net.zero_grad()
+    state, votes = None, []
+    for frame in frames.transpose(0, 1):
+        rates, state = net.step(frame, state)
+        votes.append(rates)
+    (torch.stack(votes) * weight).sum().backward()
+    for parameter, gradient in zip(net.parameters(), expected, strict=True):
+        assert gradient is not None
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
