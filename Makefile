@@ -23,9 +23,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python $(INSTALL) -e ".[dev]"
 	@touch $@
 
-# PASSIVE: threads that wait give their core away; on cores shared with other programs training is several times as fast
+# PASSIVE: waiting threads release their core; on shared cores training is then several times as fast
 demo: export OMP_WAIT_POLICY ?= PASSIVE
-demo: $(READY)  ## set up .venv, then the whole way on simulated gestures: recordings to report
+demo: $(READY)  ## set up .venv, then the full pipeline on simulated gestures: recordings to report
 	@mkdir -p runs
 	$(BIN)/plifctl synthesize data_cache/raw/synthetic-gesture
 	$(BIN)/plifctl prepare synthetic-gesture --T 8 --raw data_cache/raw/synthetic-gesture
@@ -45,7 +45,7 @@ test: lint unit ## set up .venv, then ruff, mypy --strict and every test that is
 test-fast: $(READY) ## the inner loop: unit tests without processes
 	$(BIN)/python $(PYTEST) tests/unit plifctl $(QUICK)
 
-test-slow: $(READY) ## what takes long: kills, several ranks, failing disks, the kernels in Triton's interpreter
+test-slow: $(READY) ## the slow tests: kills, several ranks, failing disks, the kernels in Triton's interpreter
 	$(BIN)/python $(PYTEST) -m slow
 
 lint: $(READY)  ## ruff and mypy only
@@ -63,7 +63,7 @@ test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, 
 test-gpu: $(READY) ## the kernels on a GPU, against the definition; .venv needs torch's build with CUDA
 	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
 
-# where pip is not offered torch's CPU build for such a Python, it takes the one with CUDA: gigabytes
+# where no CPU build of torch is available for a Python version, pip installs the one with CUDA: gigabytes
 test-matrix: $(MATRIX:%=test-python-%) ## every test under other Pythons, each in its own environment: MATRIX="3.12 3.13"
 
 test-python-%: .venv-%/.ready
@@ -76,7 +76,7 @@ test-python-%: .venv-%/.ready
 
 .PRECIOUS: .venv-%/.ready
 
-faults: $(READY) ## the whole batteries of faults: kills, failing disks, flipped bits, many processes; takes long
+faults: $(READY) ## the full batteries of fault tests: kills, failing disks, flipped bits, many processes; takes hours
 	$(BIN)/python $(INSTALL) -e ".[faults]"
 	$(BIN)/python -m pytest tests/faults --full --timeout 7200
 
@@ -94,7 +94,7 @@ docs: $(READY)  ## the documentation as a site: site/index.html
 	$(BIN)/python $(INSTALL) -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-dist: $(READY)  ## wheel and sdist in dist/, checked: metadata, content, and the wheel in an environment of its own
+dist: $(READY)  ## wheel and sdist in dist/, checked: metadata, content, and the wheel in a new environment
 	$(BIN)/python $(INSTALL) -e ".[release]"
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
@@ -109,8 +109,8 @@ reference: $(READY) ## write docs/reference.md from --help, and the tables of re
 	$(BIN)/python docs/make_reference.py > docs/reference.md
 	$(BIN)/python docs/make_tables.py
 
-# Peers have an environment of their own: SpikingJelly asks for torchvision, torchaudio and SciencePlots, none of which
-# its functions measured here need, so it is installed without what it asks for; loguru and matplotlib it does need.
+# A separate environment for the peers. SpikingJelly is installed without its dependencies, because the functions measured
+# here do not need torchvision, torchaudio and SciencePlots; they do need loguru and matplotlib.
 $(BENCH)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) -e . \
@@ -119,22 +119,22 @@ $(BENCH)/.ready: pyproject.toml constraints.txt
 		neurobench==2.3.0 snntorch==1.0.0
 	@touch $@
 
-bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it is measured beside
+bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it is compared with
 
-bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, beside SpikingJelly and tonic
+bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, compared with SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.prepare --shared $(SHARED)
 
-bench-loader: $(BENCH)/.ready ## batches from the cache, beside SpikingJelly and tonic
+bench-loader: $(BENCH)/.ready ## batches from the cache, compared with SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.loader --shared $(SHARED)
 
-golden: $(BENCH)/.ready ## write what tests/golden compares with, by SpikingJelly and NeuroBench, anew
+golden: $(BENCH)/.ready ## write the golden values of tests/golden again, with SpikingJelly and NeuroBench
 	PYTHONPATH=tests $(BENCH)/bin/python -m golden.make_spikingjelly
 	PYTHONPATH=tests $(BENCH)/bin/python -m golden.make_neurobench
 
-bench-train: $(BENCH)/.ready ## training and inference on the CPU, beside SpikingJelly and the bare products
+bench-train: $(BENCH)/.ready ## training and inference on the CPU, compared with SpikingJelly and with the products alone
 	$(BENCH)/bin/python -m benchmarks.train_cpu
 
-bench-gpu: $(BENCH)/.ready ## training on a GPU, beside SpikingJelly; without one it only shows that it runs
+bench-gpu: $(BENCH)/.ready ## training on a GPU, compared with SpikingJelly; without a GPU it only shows that it runs
 	$(BENCH)/bin/python -m benchmarks.train_gpu
 
 clean:          ## remove the environment and everything generated

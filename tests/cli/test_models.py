@@ -1,12 +1,10 @@
-"""A network of one's own, from the guide's YAML to a file for other programs."""
+"""A user's own network, from the YAML in the guide to an exported file."""
 
-import io
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ GUIDE = (Path(__file__).resolve().parents[2] / "docs/guide.md").read_text(encodi
 
 
 def blocks(heading: str, language: str) -> list[str]:
-    """The blocks of code in one section of the guide."""
+    """Returns the code blocks of a section of the guide."""
     section = re.split(r"^##+ ", GUIDE.split(f"# {heading}\n")[1], maxsplit=1, flags=re.MULTILINE)[0]
     found = re.findall(r"^```(\w*)\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
     return [code for name, code in found if name == language]
@@ -27,8 +25,8 @@ def blocks(heading: str, language: str) -> list[str]:
 
 @pytest.fixture
 def own(plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch) -> Plifctl:
-    """The command line with the guide's registry folder of one's own."""
-    for text in blocks("Your own network", "yaml"):
+    """The command line with the registry folder of the guide."""
+    for text in blocks("A registry folder", "yaml"):
         path = places / text.splitlines()[0].removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -36,39 +34,34 @@ def own(plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch) -> Plif
     return plifctl
 
 
-def test_the_guide_can_be_followed(own: Plifctl, gestures: Path, places: Path) -> None:
+def test_guide_section_followed_gives_the_files_it_describes(own: Plifctl, gestures: Path, places: Path) -> None:
     assert gestures == places / "raw"
-    (commands,) = blocks("Your own network", "")
+    (commands,) = blocks("A registry folder", "bash")
     typed = [line.split("#")[0].split()[1:] for line in commands.splitlines() if line.startswith("plifctl ")]
     assert [words[0] for words in typed] == ["check", "show", "synthesize", "prepare", "train"]
     for words in typed:
-        if words[0] != "synthesize":  # the raw data are there, and fewer
-            said = own(*words, *(["--epochs", "1"] if words[0] == "train" else []))
-            assert said.code == 0, said.err
+        if words[0] != "synthesize":  # smaller raw data exist already
+            result = own(*words, *(["--epochs", "1"] if words[0] == "train" else []))
+            assert result.code == 0, result.err
 
     plain = json.loads(own("eval", "last", "--json").out)
-    said = own("eval", "last", "--fold-bn", "--json")
-    folded = json.loads(said.out)
-    assert "folded: bn0 into conv0, bn1 into conv1" in said.err
+    result = own("eval", "last", "--fold-bn", "--json")
+    folded = json.loads(result.out)
+    assert "folded: bn0 into conv0, bn1 into conv1" in result.err
     assert folded.pop("folded") == {"bn0": "conv0", "bn1": "conv1"}
     assert plain.pop("folded") == {}
-    # weights hardly trained leave few potentials at the threshold: rates are equal, or off by single spikes
+    # few potentials are at the threshold with hardly trained weights: rates are equal up to single spikes
     rates = [[layer.pop("firing_rate") for layer in tree["layers"]] for tree in (plain, folded)]
     assert rates[0] == pytest.approx(rates[1], abs=1e-3)
     assert plain == folded
 
-    (export,) = blocks("Use a trained network elsewhere", "")
+    (export,) = blocks("Use a trained network elsewhere", "bash")
     for line in export.splitlines():
-        said = own(*line.split("#")[0].split()[1:])
-        assert said.code == 0, said.err
-    assert f"{100 * plain['accuracy']:.2f} % of 11" in said.out  # of model.pt
+        result = own(*line.split("#")[0].split()[1:])
+        assert result.code == 0, result.err
+    assert f"{100 * plain['accuracy']:.2f} % of 11" in result.out  # of model.pt
 
-    (snippet,) = blocks("Use a trained network elsewhere", "python")
-    names: dict[str, Any] = {}
-    with redirect_stdout(io.StringIO()) as printed:
-        exec(snippet, names)
-    assert len(re.findall("'([^']+)'", printed.getvalue())) == 3
-    saved = names["saved"]
+    saved = torch.load("model.pt", weights_only=True)
     assert saved["T"] == 8
     assert saved["input_shape"] == [2, 128, 128]
     assert saved["mean"] == []
@@ -84,19 +77,19 @@ def test_the_guide_can_be_followed(own: Plifctl, gestures: Path, places: Path) -
     assert str(arrays["digest"]) == saved["digest"] == best["digest"]
     assert arrays["classes"].tolist() == saved["classes"]
 
-    said = own("export", "model.pt", "again.pt", "--fold-bn", "--json")  # of an exported file
-    assert "nothing to fold" in said.err
-    assert json.loads(said.out)["structure"] == names["spec"].network.structure
+    result = own("export", "model.pt", "again.pt", "--fold-bn", "--json")  # of an exported file
+    assert "nothing to fold" in result.err
+    assert json.loads(result.out)["structure"] == json.loads(saved["spec"])["network"]["structure"]
     again = torch.load("again.pt", weights_only=True)
     assert again["digest"] == saved["digest"]
     assert all(torch.equal(again["model"][name], weight) for name, weight in saved["model"].items())
 
-    said = own("export", "last", "model.pt")
-    assert said.code == 2
-    assert "rm model.pt" in said.err
-    said = own("export", "last", "model.onnx")
-    assert said.code == 2
-    assert ".npz, .pt" in said.err
+    result = own("export", "last", "model.pt")
+    assert result.code == 2
+    assert "rm model.pt" in result.err
+    result = own("export", "last", "model.onnx")
+    assert result.code == 2
+    assert ".npz, .pt" in result.err
     assert own("export", "best", "new.pt").code == 2
     assert own("eval", "model.npz").code == 2
     assert not Path("new.pt").exists()
@@ -104,7 +97,7 @@ def test_the_guide_can_be_followed(own: Plifctl, gestures: Path, places: Path) -
     assert own("export", "foreign.pt", "new.pt").code == 6
 
 
-def test_normalisation_goes_with_the_model(tmp_path: Path) -> None:
+def test_write_model_stores_the_normalisation(tmp_path: Path) -> None:
     from plifctl.config.registry import load_registry
     from plifctl.exchange.arrays import write_model
     from plifctl.snn.networks import SpikingNetwork
@@ -121,11 +114,11 @@ def test_normalisation_goes_with_the_model(tmp_path: Path) -> None:
 
 
 class TestShowParams:
-    def test_table_and_document(self, plifctl: Plifctl) -> None:
-        said = plifctl("show", "fashion-mnist-plif", "--params")
-        assert said.code == 0
-        assert re.search(r"conv1 +convolution 3×3 +128×14×14 +147,456 +26,214,400 +MACs +8\n", said.out)
-        assert "13,198,980 parameters" in said.out
+    def test_show_params_prints_table_and_json(self, plifctl: Plifctl) -> None:
+        result = plifctl("show", "fashion-mnist-plif", "--params")
+        assert result.code == 0
+        assert re.search(r"conv1 +convolution 3×3 +128×14×14 +147,456 +26,214,400 +MACs +8\n", result.out)
+        assert "13,198,980 parameters" in result.out
         tree = json.loads(plifctl("show", "fashion-mnist-plif", "--params", "--json", "--set", "T=4").out)
         assert tree["parameters"] == 13_198_980
         once = sum(layer["operations"] for layer in tree["layers"] if layer["kind"] == "MACs" and layer["runs"] == 1)
@@ -133,10 +126,10 @@ class TestShowParams:
         assert once == 860_672
         assert macs["per_sample"] == 4 * macs["per_step"] - 3 * once
 
-    def test_what_is_set_counts(self, plifctl: Plifctl) -> None:
+    def test_show_params_uses_overrides(self, plifctl: Plifctl) -> None:
         changes = ("network.structure=FC110-SN-APk10s10", "neuron.tau_per=neuron")
-        said = plifctl("show", "demo", "--params", "--json", *(word for text in changes for word in ("--set", text)))
-        layers = json.loads(said.out)["layers"]
+        result = plifctl("show", "demo", "--params", "--json", *(word for text in changes for word in ("--set", text)))
+        layers = json.loads(result.out)["layers"]
         assert [layer["parameters"] for layer in layers] == [2 * 128 * 128 * 110, 110, 0]
 
     @pytest.mark.parametrize(
@@ -147,24 +140,24 @@ class TestShowParams:
             ("cifar10-x", "did"),
         ],
     )
-    def test_it_needs_an_experiment(self, plifctl: Plifctl, name: str, hint: str) -> None:
-        said = plifctl("show", name, "--params")
-        assert said.code == 2
-        assert f"hint: {hint}" in said.err
+    def test_show_params_of_another_entry_is_refused(self, plifctl: Plifctl, name: str, hint: str) -> None:
+        result = plifctl("show", name, "--params")
+        assert result.code == 2
+        assert f"hint: {hint}" in result.err
 
     @pytest.mark.subprocess
-    def test_it_needs_no_torch(self) -> None:
+    def test_show_params_imports_no_torch(self) -> None:
         code = (
             "import sys; sys.argv = ['plifctl', 'show', 'demo', '--params']\n"
             "from plifctl.cli import main\n"
             "try: main()\nexcept SystemExit: pass\n"
             "print(sorted({'torch', 'h5py', 'numba', 'tonic'} & set(sys.modules)))"
         )
-        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert said.stdout.splitlines()[-1] == "[]"
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert result.stdout.splitlines()[-1] == "[]"
 
 
-class TestErrorsOfANetworkOfOnesOwn:
+class TestErrorsOfOwnNetwork:
     @pytest.mark.parametrize(
         ("was", "now", "message"),
         [
@@ -174,16 +167,20 @@ class TestErrorsOfANetworkOfOnesOwn:
             ("MPk2s2", "MPk2", r"small.yaml:3:3: small: structure: position 22: 'MPk2-.* a layer \(c128k3s1"),
         ],
     )
-    def test_they_name_the_line(self, own: Plifctl, places: Path, was: str, now: str, message: str) -> None:
+    def test_check_of_an_invalid_network_names_the_line(
+        self, own: Plifctl, places: Path, was: str, now: str, message: str
+    ) -> None:
         path = places / "mine/networks/small.yaml"
         path.write_text(path.read_text().replace(was, now))
-        said = own("check")
-        assert said.code == 3
-        assert re.search(message, said.out)
+        result = own("check")
+        assert result.code == 3
+        assert re.search(message, result.out)
 
-    def test_without_its_folder(self, own: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_own_experiment_without_its_folder_hints_the_variable(
+        self, own: Plifctl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("PLIFCTL_REGISTRY")
         for command in ("show", "train"):
-            said = own(command, "mine")
-            assert said.code == 2
-            assert "PLIFCTL_REGISTRY" in said.err
+            result = own(command, "mine")
+            assert result.code == 2
+            assert "PLIFCTL_REGISTRY" in result.err
