@@ -7,6 +7,7 @@ Protocol B selects the model on validation samples and tests it once.
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -48,10 +49,14 @@ COLLECT_EVERY = 16
 """Batches between two collections of losses and gradient norms from a GPU; each collects what the one before copied."""
 
 
+_GENERATOR_LOCK = threading.Lock()
+"""Held while weights are drawn: layers draw them from torch's global generator, which all threads share."""
+
+
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
     """Returns the experiment's network with weights drawn from its seed; torch's global generators stay as they are."""
     shape = frame_shape(spec.dataset, spec.frames)
-    with torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+    with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.default_generator.manual_seed(spec.train.seed)
         model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel)
     return model.to(device)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -471,3 +472,14 @@ def test_build_model_any_global_seed_gives_weights_of_manual_seed() -> None:
     expected = type(model)(spec.network, spec.neuron, model.input_shape, model.classes)
     for name, weight in expected.state_dict().items():
         assert torch.equal(model.state_dict()[name], weight)
+
+
+def test_build_model_in_several_threads_gives_each_the_weights_of_its_seed() -> None:
+    specs = [tiny_spec(f"train.seed={seed}") for seed in range(8)] * 4
+    state = torch.get_rng_state()
+    alone = [build_model(spec, CPU).state_dict() for spec in specs]
+    with ThreadPoolExecutor(8) as pool:
+        together = [model.state_dict() for model in pool.map(lambda spec: build_model(spec, CPU), specs)]
+    for expected, found in zip(alone, together, strict=True):
+        assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
+    assert torch.equal(torch.get_rng_state(), state)
