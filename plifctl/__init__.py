@@ -136,11 +136,18 @@ def dataset(
         errors.UsageError: Unknown data set, or T is missing.
         errors.CacheError: There is no such cache; the hint has the command that builds it.
     """
+    from plifctl.config.experiment import Experiment
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
 
+    if isinstance(name, Experiment) and (T is not None or recipe != "paper" or overrides):
+        raise errors.UsageError(
+            "T, recipe and overrides are those of the experiment", hint='change it: plifctl.experiment(it, {"T": 8})'
+        )
+    if not isinstance(name, str | Experiment):
+        raise errors.UsageError(f"found {name!r}, expected the name of a data set, or an experiment")
     return open_dataset(
-        name if isinstance(name, str) else name.spec.framing,
+        name.spec.framing if isinstance(name, Experiment) else name,
         T,
         split,
         recipe=recipe,
@@ -422,4 +429,12 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _model_name(model: str | Path | Run) -> str:
     """Returns the name under which a run, a path or a name is looked up."""
-    return str(Path(model).expanduser()) if isinstance(model, str | Path) else str(model.path)
+    if isinstance(model, str | Path):
+        return str(Path(model).expanduser())
+    from plifctl.runs import Run
+
+    if not isinstance(model, Run):
+        raise errors.UsageError(
+            f"found {type(model).__name__}, expected a run, its path or id, or a .pt file", hint="name the run: 'last'"
+        )
+    return str(model.path)

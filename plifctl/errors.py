@@ -174,12 +174,29 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         'did you mean gesture?'
     """
     choices = sorted(set(known))
+    same = [choice for choice in choices if choice.lower() == name.lower()]
     longer = [choice for choice in choices if name and choice.startswith(name)]
-    near = longer[:5] or difflib.get_close_matches(name, choices, n=1)
+    near = same or longer[:5] or difflib.get_close_matches(name, choices, n=1)
     if near:
         return f"did you mean {' or '.join(near)}?"
     more = f" and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
     return f"known: {', '.join(choices[:_LISTED])}{more}"
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> None:
+    """Refuses a value that is none of ``known``.
+
+    Args:
+        name: Name of the option, for the message.
+        value: The value.
+        known: The choices.
+
+    Raises:
+        UsageError: The value is not one of them.
+    """
+    choices = tuple(known)
+    if value not in choices:
+        raise UsageError(f"{name}: found {value!r}, expected {' or '.join(choices)}")
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:

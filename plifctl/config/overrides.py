@@ -46,12 +46,16 @@ def override_texts(overrides: Overrides) -> tuple[str, ...]:
     """Returns overrides as texts ``key=value``.
 
     Raises:
-        UsageError: A value of a mapping is not one that a registry file can hold.
+        UsageError: Neither a mapping nor a list, or a value of a mapping is not one that a registry file can hold.
 
     Example:
         >>> override_texts({"neuron.tau_0": 4.0, "train": {"optimizer_options": {"betas": (0.9, 0.99)}}})
         ('neuron.tau_0=4.0', 'train.optimizer_options.betas=[0.9, 0.99]')
     """
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        raise UsageError(
+            f"overrides: found {overrides!r}, expected a mapping or a list of texts", hint='e.g. {"train.lr": 0.01}'
+        )
     if not isinstance(overrides, Mapping):
         return tuple(overrides)
     return tuple(f"{key}={_value_text(key, value)}" for key, value in flatten(overrides).items())

@@ -22,7 +22,7 @@ from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merge_layers, read_tree
-from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+from plifctl.errors import RegistryError, UsageError, check_choice, did_you_mean, join_problems
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _NAME_BYTES = 80
@@ -74,7 +74,7 @@ class Registry:
             UsageError: No such data set, or an override is wrong.
             RegistryError: Its file is invalid.
         """
-        tree = self._dataset_layer(_known("data set", name, self._datasets), current_word(recipe))
+        tree = self._dataset_layer(_known("data set", name, self._datasets), _known_recipe(recipe))
         texts = override_texts(overrides)
         if texts and "frames" not in tree:
             raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
@@ -104,7 +104,7 @@ class Registry:
             UsageError: No such experiment or key, or a value is wrong.
             RegistryError: A file is invalid; the message lists every problem.
         """
-        recipe = current_word(recipe)
+        recipe = _known_recipe(recipe)
         layers = self._experiment_layers(name, recipe)
         named = Branch(layers[-1].origin, {"name": Leaf(name, layers[-1].origin)})
         return self._assemble([*layers, named], recipe, override_texts(overrides))
@@ -127,6 +127,7 @@ class Registry:
         """
         tree = _read_experiment_file(path)
         stated = current_word(tree.text("recipe"))
+        recipe = _known_recipe(recipe) if recipe is not None else None
         if recipe is not None and stated not in (None, recipe):
             raise UsageError(f"--recipe {recipe}: {path} is of the recipe {stated}", hint=f"plifctl show {path}")
         recipe = recipe or stated or "paper"
@@ -358,9 +359,11 @@ def load_experiment(
     """
     registry = registry or load_registry()
     if isinstance(source, Experiment):
-        if recipe not in (None, source.spec.recipe):
+        if recipe is not None and _known_recipe(recipe) != source.spec.recipe:
             raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
         return registry.change_experiment(source, overrides) if overrides else source
+    if not isinstance(source, str | Path):
+        raise UsageError(f"found {source!r}, expected the name of an experiment, a YAML file or an experiment")
     if is_experiment_file(source):
         return registry.read_experiment(Path(source).expanduser(), recipe=recipe, overrides=overrides)
     return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
@@ -369,6 +372,17 @@ def load_experiment(
 def is_experiment_file(source: str | Path) -> bool:
     """Returns whether an experiment is named by its file: by a Path, a text with a ``/``, or the ending ``.yaml``."""
     return isinstance(source, Path) or "/" in source or source.endswith((".yaml", ".yml"))
+
+
+def _known_recipe(recipe: Recipe) -> Recipe:
+    """Returns a recipe as it is called today.
+
+    Raises:
+        UsageError: There is no such recipe.
+    """
+    known: Recipe = current_word(recipe)
+    check_choice("recipe", known, RECIPES)
+    return known
 
 
 def _read_experiment_file(path: Path) -> Branch:

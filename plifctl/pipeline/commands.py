@@ -14,6 +14,7 @@ from plifctl import paths
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.identity import current_word
 from plifctl.config.registry import Registry
 from plifctl.data.source import RawSource
 from plifctl.errors import PlifctlError, RegistryError
@@ -41,6 +42,7 @@ def prepare_command(
         source: Source of the raw files, if the user named a folder.
         cache_dir: Cache directory, if the user named one.
     """
+    recipe = current_word(recipe)
     parts = ["plifctl prepare", framing.dataset.name]
     parts += [f"--T {framing.T}"] if framing.T is not None else []
     parts += [f"--recipe {recipe}"] if recipe != "paper" else []

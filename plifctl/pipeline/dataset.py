@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.choices import Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.registry import load_registry
+from plifctl.errors import check_choice
 from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
 
@@ -43,6 +44,7 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, cache: Cache, split: Part = "train") -> None:
         self.cache = cache
+        check_choice("split", split, get_args(Part))
         chosen = {"train": ~cache.is_test, "test": cache.is_test, "all": np.ones_like(cache.is_test)}[split]
         self.rows = np.flatnonzero(chosen)
         self.labels = cache.labels[self.rows]
@@ -50,6 +52,9 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
         self.classes = tuple(cache.key.fields["classes"])
         cache.close()  # an open file would be shared with forked workers
         self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} samples of {self.cache.path}>"
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 
 from plifctl.config.choices import Kernel
-from plifctl.errors import UsageError
+from plifctl.errors import UsageError, check_choice
 from plifctl.snn.kernels import unsupported_reason
 
 
@@ -15,6 +17,7 @@ def choose_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
     Raises:
         UsageError: There is no such device here, or the kernel does not support it.
     """
+    check_choice("kernel", kernel, get_args(Kernel))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else _named_device(name)
     if (why := unsupported_reason(kernel, device)) is not None:
         raise UsageError(f"--kernel {kernel}: {why}", hint="omit --kernel, or choose another device with --device")

@@ -136,6 +136,8 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
         CacheError: There is no cache of the data set.
         CheckpointError: The checkpoint is missing or damaged.
     """
+    if options.operations < 0:
+        raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
     device = choose_device(options.device, options.kernel)
     path = find_checkpoint(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)

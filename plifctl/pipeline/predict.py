@@ -15,13 +15,15 @@ from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.dataset import Framing
 from plifctl.config.registry import load_registry
-from plifctl.data.events import Events
+from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_frames, decode_recording, select_events
-from plifctl.errors import RawDataError, UsageError
+from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.pipeline.device import choose_device
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
+from plifctl.snn.functional import predict_over_time
 from plifctl.snn.networks import NeuronState
+from plifctl.training.optimizer import autocast
 
 BATCH = 16
 """Samples that :meth:`Model.predict` runs at once."""
@@ -107,8 +109,8 @@ class Model(nn.Module):
 
         Args:
             recording: A file of any known event format; events (:class:`~plifctl.data.events.Events` or a structured
-                array with the fields t in µs, x, y, p); frames ``[T, P, H, W]``; an image ``[C, H, W]`` uint8, or
-                float in 0…1. Or a list or tuple of these.
+                array with the fields t in µs, x, y, p); frames ``[T, P, H, W]`` of any T; an image ``[C, H, W]``
+                uint8, or float in 0…1. Or a list or tuple of these.
 
         Returns:
             A prediction, or a list of them in the same order.
@@ -129,18 +131,18 @@ class Model(nn.Module):
             samples = [self._input(recording) for recording in part]
             for group in _of_equal_shape(samples):
                 batch = torch.stack([samples[index] for index in group]).to(device)
-                with torch.no_grad():
-                    votes = self(batch).float().cpu().numpy()
+                with torch.no_grad(), autocast(self.spec.train, device):
+                    votes = self(batch).float().cpu()
                 found += [self._prediction(votes[:, place], part[index]) for place, index in enumerate(group)]
         return found
 
-    def _prediction(self, rates: np.ndarray, recording: Recording) -> Prediction:
-        total = rates.cumsum(0)
-        over_time = total.argmax(1)
-        label, votes = int(over_time[-1]), float(total[-1].sum())
-        share = float(total[-1, label]) / votes if votes else 0.0
+    def _prediction(self, rates: Tensor, recording: Recording) -> Prediction:
+        over_time = predict_over_time(rates[:, None])[:, 0].numpy()
+        total = rates.sum(0, dtype=torch.float64)
+        label, votes = int(over_time[-1]), float(total.sum())
+        share = float(total[label]) / votes if votes else 0.0
         source = str(recording) if isinstance(recording, str | Path) else type(recording).__name__
-        return Prediction(label, self.classes[label], share, rates, over_time, source)
+        return Prediction(label, self.classes[label], share, rates.numpy(), over_time, source)
 
     def _input(self, recording: Recording) -> Tensor:
         """Returns the network's input for one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
@@ -150,12 +152,12 @@ class Model(nn.Module):
                 raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
             return self._frames(_decoded(path, self.spec.framing), str(path))
         if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
-            return self._frames(Events.of(recording), "events")
-        array = torch.as_tensor(recording)
+            return self._frames(_as_events(recording), "events")
+        array = _as_tensor(recording)
         if array.dim() == 4 and self.spec.dataset.kind == "events":
             return self._checked(array, array.shape[1:])
         if array.dim() == 3 and self.spec.dataset.kind == "images":
-            return self._normalised(self._checked(array, array.shape), whole_numbers=not array.is_floating_point())
+            return self._normalised(self._checked(array, array.shape), array.dtype)
         wanted = "frames [T, P, H, W]" if self.spec.dataset.kind == "events" else "an image [C, H, W]"
         raise UsageError(f"{self.spec.title}: found an array of shape {list(array.shape)}, expected {wanted}")
 
@@ -163,10 +165,22 @@ class Model(nn.Module):
         if tuple(shape) != tuple(self.input_shape):
             found, wanted = ("×".join(map(str, one)) for one in (shape, self.input_shape))
             raise UsageError(f"{self.spec.title}: found {found}, the network takes {wanted}")
-        return array.to(torch.float32)
+        if not array.numel():
+            raise UsageError(f"{self.spec.title}: found no frames")
+        numbers = array.to(torch.float32)
+        if not numbers.isfinite().all():
+            raise UsageError(f"{self.spec.title}: found numbers that are not finite")
+        return numbers
 
-    def _normalised(self, image: Tensor, *, whole_numbers: bool) -> Tensor:
-        x = image / 255 if whole_numbers else image
+    def _normalised(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+        largest = 1 if dtype.is_floating_point or dtype == torch.bool else 255
+        low, high = image.min().item(), image.max().item()
+        if low < 0 or high > largest:
+            raise UsageError(
+                f"{self.spec.title}: found an image of {dtype} from {low:g} to {high:g}, expected 0 to {largest}",
+                hint="give images as uint8, or as float from 0 to 1",
+            )
+        x = image / largest
         if self.spec.train.normalise != "per-set":
             return x
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.spec.dataset.mean, self.spec.dataset.std))
@@ -179,7 +193,13 @@ class Model(nn.Module):
         selected = select_events(framing, events, Path(where).stem)
         if not len(selected):
             raise RawDataError(f"{where}: no events to frame", hint="is it a recording of this sensor, and not empty?")
-        frames = count_frames(framing, selected, self.T if framing.T is None else None, dtype=np.uint32, where=where)
+        T = self.T if framing.T is None else None
+        try:
+            frames = count_frames(framing, selected, T, dtype=np.uint32, where=where)
+        except DamagedFileError as error:  # its hint is one for building caches
+            _, height, width = framing.dataset.shape
+            error.hint = f"{self.spec.title} takes recordings of {width}×{height} pixels"
+            raise
         return torch.from_numpy(frames.astype(np.float32))
 
 
@@ -222,6 +242,47 @@ def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:
         yield group
 
 
+def _as_events(recording: Events | np.ndarray) -> Events:
+    """Returns the user's events sorted by time.
+
+    Raises:
+        UsageError: They are not an array ``[N]`` of whole numbers t, x, y, p.
+    """
+    if not isinstance(recording, Events):
+        names = recording.dtype.names or ()
+        if missing := [name for name in "txyp" if name not in names]:
+            raise UsageError(f"events: found the fields {', '.join(names)}; missing: {', '.join(missing)}")
+        if recording.ndim != 1:
+            raise UsageError(f"events: found an array of shape {list(recording.shape)}, expected [N]")
+        for name in "txyp":
+            column = recording[name]
+            with np.errstate(invalid="ignore"):  # NaN becomes another number
+                wrong = np.flatnonzero(column.astype(EVENT[name]) != column)
+            if len(wrong):
+                expected = {"t": "whole µs", "p": "0 or 1"}.get(name, "a whole number from 0 to 32767")
+                raise UsageError(
+                    f"events: event {wrong[0]} of {len(column)}: {name} is {column[wrong[0]]}, expected {expected}"
+                )
+    return Events.sorted_from(*(recording[name] for name in "txyp"))
+
+
+def _as_tensor(recording: Recording) -> Tensor:
+    """Returns the user's numbers as a tensor of their type, which shares no memory with a numpy array.
+
+    Raises:
+        UsageError: They are no real numbers.
+    """
+    if isinstance(recording, np.ndarray) and recording.dtype.kind in "biuf":
+        return torch.tensor(np.ascontiguousarray(recording, recording.dtype.newbyteorder("=")))
+    if isinstance(recording, Tensor) and not recording.is_complex():
+        return recording.detach()
+    kind = f" of {recording.dtype}" if isinstance(recording, np.ndarray | Tensor) else ""
+    raise UsageError(
+        f"found {type(recording).__name__}{kind}, expected a file, events, or an array of frames or of an image",
+        hint="several recordings: a list of them",
+    )
+
+
 def read_events(path: Path, dataset: str | None = None) -> Events:
     """Returns the events of a recording, with the choices of a data set for formats that have some.
 
@@ -236,6 +297,8 @@ def read_events(path: Path, dataset: str | None = None) -> Events:
 
 
 def _decoded(path: Path, framing: Framing | None) -> Events:
+    if path.is_dir():
+        raise RawDataError(f"{path}: a folder, expected the file of a recording")
     if not path.is_file():
         raise RawDataError(f"{path}: no such file", hint="name the file of a recording")
     with files.machine_errors(path):

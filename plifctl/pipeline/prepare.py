@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
+from typing import get_args
 
 from plifctl import cache as caches
 from plifctl import paths
@@ -16,7 +18,7 @@ from plifctl.config.registry import Registry, load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset, ImageDataset, SampleHandler
 from plifctl.data.source import RawSource
-from plifctl.errors import MissingRawDataError, UsageError
+from plifctl.errors import MissingRawDataError, UsageError, check_choice
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.download import DownloadPlan, download_missing, plan_download
 from plifctl.pipeline.progress import Progress, silent
@@ -160,9 +162,9 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
             f"{title}: event data sets need --T (number of frames)",
             hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(options.dataset, registry)}",
         )
-    if T is not None and not 1 <= T <= MAX_T:
-        raise UsageError(f"--T {T}: expected 1 to {MAX_T}")
-    return framing.with_T(T)
+    if T is not None and not (isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MAX_T):
+        raise UsageError(f"--T {T}: expected a whole number from 1 to {MAX_T}")
+    return framing.with_T(int(T) if T is not None else None)
 
 
 def build_cache(
@@ -187,6 +189,7 @@ def build_cache(
     Raises:
         MissingRawDataError: Missing files cannot or must not be downloaded; the hint describes how to get them.
     """
+    check_choice("compression", compression, get_args(Compression))
     with CacheBuilder(
         framing,
         source.cache_dir or paths.cache_dir(),

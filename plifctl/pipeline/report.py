@@ -7,13 +7,13 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import FIGURES, SELECTION_TABLE, TABLES, ResultSource
 from plifctl.config.registry import Registry, load_registry
-from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
+from plifctl.errors import PlifctlError, RunError, UsageError, check_choice, did_you_mean
 from plifctl.report import Table
 from plifctl.report import build_table as fill_table
 from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
@@ -56,7 +56,9 @@ def build_table(
     Raises:
         UsageError: There is no such table.
     """
-    return build_tables([name], runs_dir, source=source, include_modified=include_modified)[0]
+    if name == "all":
+        raise UsageError("table all: expected the name of one table", hint=f"known: {', '.join(TABLES)} and others")
+    return build_tables([str(name)], runs_dir, source=source, include_modified=include_modified)[0]
 
 
 def build_tables(
@@ -67,6 +69,7 @@ def build_tables(
     include_modified: bool = False,
 ) -> list[Table]:
     """Returns several tables, as :func:`build_table` does; ``all`` stands for those of the paper."""
+    check_choice("source", source, get_args(ResultSource))
     wanted = list(dict.fromkeys(n for name in names for n in (TABLES if name == "all" else (name,))))
     for name in wanted:
         if name in _RENAMED:

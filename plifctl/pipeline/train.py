@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from plifctl import paths
@@ -138,7 +139,10 @@ class _CallbackObserver(TrainObserver):
         return nullcontext()
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
-        return self._callback(row) if self._callback is not None else None
+        answer = self._callback(row) if self._callback is not None else None
+        return (
+            bool(answer) if isinstance(answer, bool | np.bool_) else None
+        )  # np.bool_: what numpy's numbers compare to
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,8 @@ def train_with_callback(options: TrainOptions, on_epoch: Callable[[dict[str, Any
         options: What to train, and how.
         on_epoch: Called after each epoch with its row of ``metrics.jsonl``; False stops the training.
     """
+    if on_epoch is not None and not callable(on_epoch):
+        raise UsageError(f"on_epoch: found {on_epoch!r}, expected a function of the epoch's row")
     observer = _CallbackObserver(on_epoch)
     try:
         return train(options, observer).run
@@ -285,6 +291,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
     experiment = _resumed_experiment(options, resumed) if resumed is not None else _new_experiment(options)
     spec = experiment.spec
     check_options(spec.train)
+    if options.checkpoint_every < 0:
+        raise UsageError(f"--checkpoint-every {options.checkpoint_every}: expected a number of steps, or 0")
     device = choose_device(options.device, options.kernel)
     if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
         raise UsageError(f"--graph: {why}", hint="omit --graph")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except PlifctlError:
         raise
     except Exception as error:  # torch raises many types on a damaged file
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {_first_line(error)}") from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {_reason(error)}") from error
     return state
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to load the file unchecked
+        return "it contains more than tensors and plain values"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__

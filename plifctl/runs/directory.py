@@ -67,6 +67,9 @@ class Run:
         if not (path / "config.yaml").is_file():
             raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists all runs")
 
+    def __repr__(self) -> str:
+        return f"<run {self.path}>"
+
     @property
     def name(self) -> str:
         """The name of the directory, which is the run's id."""

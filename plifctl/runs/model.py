@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import CheckpointError, UsageError
+from plifctl.errors import CheckpointError, UsageError, check_choice
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
@@ -61,6 +61,7 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         raise UsageError(f"{name}: arrays for other programs", hint="export a .pt file: plifctl export RUN FILE.pt")
     if name.endswith(".pt"):
         return Path(name)
+    check_choice("checkpoint", which, get_args(CheckpointName))
     run = find_run(name, runs_dir)
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":

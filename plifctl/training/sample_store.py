@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 from weakref import ref
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from plifctl.config.choices import DataPlacement
-from plifctl.errors import OutOfMemoryError, UsageError
+from plifctl.errors import OutOfMemoryError, UsageError, check_choice
 from plifctl.training.process import is_out_of_memory
 
 MEMORY_SHARE = 1 / 2
@@ -76,6 +76,8 @@ def choose_placement(
     Raises:
         UsageError: There is not enough memory for the placement requested.
     """
+    if requested is not None:
+        check_choice("data_in", requested, get_args(DataPlacement))
     free: dict[DataPlacement, int] = {"memory": free_memory() // processes}
     if device.type == "cuda":
         free = {"device": torch.cuda.mem_get_info(device)[0], **free}

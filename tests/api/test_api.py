@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import plifctl
 from plifctl.data.synthetic import write_synthetic_gesture
-from plifctl.errors import CacheError, ResumeError, UsageError
+from plifctl.errors import CacheError, RawDataError, ResumeError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +33,15 @@ def cache_dir(recordings: Path) -> Path:
     return folder
 
 
+FIRING = {"T": 4, "neuron.v_threshold": 0.03}
+"""With the threshold of the demo, a network of two epochs would not fire: all its answers would be equal."""
+
+
 @pytest.fixture(scope="module")
 def run(cache_dir: Path) -> Any:
     """A run of two epochs."""
     return plifctl.train(
-        "demo", epochs=2, overrides={"T": 4}, cache_dir=cache_dir, runs_dir=cache_dir.parent / "runs", device="cpu"
+        "demo", epochs=2, overrides=FIRING, cache_dir=cache_dir, runs_dir=cache_dir.parent / "runs", device="cpu"
     )
 
 
@@ -136,11 +142,22 @@ class TestTrain:
         assert run.status() == "finished"
 
     def test_on_epoch_false_stops_the_training_which_resumes_bit_for_bit(self, here: Path, run: Any) -> None:
-        stopped = plifctl.train("demo", epochs=2, overrides={"T": 4}, on_epoch=lambda row: False, device="cpu")
+        stopped = plifctl.train("demo", epochs=2, overrides=FIRING, on_epoch=lambda row: False, device="cpu")
         assert (stopped.status(), len(stopped.metrics())) == ("stopped", 1)
         resumed = plifctl.train(resume=stopped, device="cpu")
         assert resumed.status() == "finished"
         assert _weights(resumed) == _weights(run)
+
+    def test_on_epoch_false_of_numpy_stops_the_training(self, here: Path) -> None:
+        stopped = plifctl.train(
+            "demo", epochs=2, overrides=FIRING, on_epoch=lambda row: np.float64(row["loss"]) < 0, device="cpu"
+        )
+        assert (stopped.status(), len(stopped.metrics())) == ("stopped", 1)
+
+    def test_two_trainings_in_threads_give_the_weights_of_one(self, here: Path, run: Any) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            runs = list(pool.map(lambda _: plifctl.train("demo", epochs=2, overrides=FIRING, device="cpu"), range(2)))
+        assert [_weights(one) for one in runs] == [_weights(run)] * 2
 
     def test_resume_with_other_settings_is_refused(self, here: Path, run: Any) -> None:
         with pytest.raises(ResumeError, match=r"neuron\.tau_0"):
@@ -180,6 +197,7 @@ class TestPredict:
     def test_predict_of_frames_is_what_evaluation_counts(self, here: Path, run: Any, model: Any) -> None:
         data = plifctl.dataset("synthetic-gesture", T=4, split="test")
         answers = model.predict([frames for frames, _ in data])
+        assert len({answer.label for answer in answers}) > 1
         correct = sum(answer.label == label for answer, (_, label) in zip(answers, data, strict=True))
         assert correct / len(data) == pytest.approx(run.record().accuracy)
         assert answers[0].name == model.classes[answers[0].label]
@@ -206,7 +224,6 @@ class TestPredict:
 
     def test_predict_of_nothing_to_frame_is_refused(self, model: Any, tmp_path: Path) -> None:
         from plifctl.data.events import EVENT
-        from plifctl.errors import RawDataError
 
         with pytest.raises(RawDataError, match="no events to frame"):
             model.predict(np.empty(0, EVENT))
@@ -223,6 +240,106 @@ class TestPredict:
             rates, state = model.step(frames[:, t], state)
             votes.append(rates)
         torch.testing.assert_close(torch.stack(votes), model(frames))
+
+    def test_predict_of_equal_votes_answers_the_lowest_class_as_evaluation_does(self, model: Any) -> None:
+        rates = torch.zeros(3, 11)
+        rates[:, 5] = torch.tensor([0.1, 0.1, 0.1])  # 0.1 + 0.1 + 0.1 > 0.3 in floating point
+        rates[0, 2] = 0.3
+        answer = model._prediction(rates, np.empty(0))
+        assert (answer.label, answer.over_time.tolist()) == (2, [2, 2, 2])
+
+    def test_predict_takes_any_memory_layout_and_byte_order(self, here: Path, model: Any) -> None:
+        frames = plifctl.dataset("synthetic-gesture", T=4, split="test")[0][0].numpy()
+        wanted = model.predict(frames).rates
+        assert wanted.any()
+        for same in (frames.astype(">i4"), frames[:, :, ::-1][:, :, ::-1], np.broadcast_to(frames, frames.shape)):
+            np.testing.assert_array_equal(model.predict(same).rates, wanted)
+
+    def test_predict_of_unsorted_events_sorts_them(self, model: Any, recordings: Path) -> None:
+        events = plifctl.read_events(sorted(recordings.glob("*.aedat"))[0])[:20_000]
+        wanted = model.predict(events).rates
+        assert wanted.any()
+        np.testing.assert_array_equal(model.predict(events.structured()[::-1]).rates, wanted)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "message"),
+        [("t", 0.5, "t is 0.5, expected whole µs"), ("p", -1, "p is -1"), ("x", 70_000, "x is 70000")],
+    )
+    def test_predict_of_events_that_are_no_whole_numbers_is_refused(
+        self, model: Any, field: str, value: float, message: str
+    ) -> None:
+        events = np.zeros(3, [(name, "f8") for name in "txyp"])
+        events[field][1] = value
+        with pytest.raises(UsageError, match=f"event 1 of 3: {message}"):
+            model.predict(events)
+
+    @pytest.mark.parametrize(
+        ("recording", "message"),
+        [
+            (None, "found NoneType"),
+            (b"a.aedat", "found bytes"),
+            (np.zeros((0, 2, 128, 128)), "no frames"),
+            (np.full((4, 2, 128, 128), np.nan), "not finite"),
+            (np.zeros((4, 2, 128, 128), complex), "ndarray of complex128"),
+            (np.zeros(3, [("t", "i8"), ("x", "i2"), ("y", "i2")]), "missing: p"),
+            (np.zeros((3, 1), [(name, "i2") for name in "txyp"]), r"shape \[3, 1\], expected \[N\]"),
+        ],
+    )
+    def test_predict_of_what_is_no_recording_is_refused(self, model: Any, recording: Any, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            model.predict(recording)
+
+    def test_predict_of_a_text_file_or_a_folder_is_refused(self, model: Any, tmp_path: Path) -> None:
+        (tmp_path / "events.csv").write_text("t,x,y,p\n0,1,2,1\n5,6\n")  # 20 bytes: four ATIS events by its size
+        with pytest.raises(RawDataError, match="a text file"):
+            model.predict(tmp_path / "events.csv")
+        with pytest.raises(RawDataError, match="a folder"):
+            model.predict(tmp_path)
+
+    def test_predict_of_another_sensor_hints_at_the_size(self, model: Any) -> None:
+        events = np.zeros(1, [(name, "i2") for name in "txyp"])
+        events["x"] = 300
+        with pytest.raises(RawDataError, match="outside the sensor") as refused:
+            model.predict(events)
+        assert refused.value.hint.endswith("takes recordings of 128×128 pixels")
+
+
+api: Any = plifctl
+"""Called with values of wrong types."""
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("call", "message"),
+        [
+            (lambda: api.load(None), "found NoneType"),
+            (lambda: api.evaluate("last", operations=-1), "--operations -1"),
+            (lambda: api.train("demo", kernel="quick"), "kernel: found 'quick'"),
+            (lambda: api.train("demo", checkpoint_every=-1), "--checkpoint-every -1"),
+            (lambda: api.train("demo", on_epoch=3), "on_epoch: found 3"),
+            (lambda: api.train("demo", overrides={"T": 4}, data_in="tape"), "data_in: found 'tape'"),
+            (lambda: api.train(3), "found 3, expected the name of an experiment"),
+            (lambda: api.experiment("demo", recipe="quick"), "recipe: found 'quick', expected paper or authors"),
+            (lambda: api.experiment("demo", "T=4"), "overrides: found 'T=4'"),
+            (lambda: api.dataset("synthetic-gesture", 4, "Train"), "split: found 'Train'"),
+            (lambda: api.dataset("synthetic-gesture", "4"), "--T 4: expected a whole number"),
+            (lambda: api.dataset(api.experiment("demo"), 4), "those of the experiment"),
+            (lambda: api.prepare("synthetic-gesture", 4, compression="zip"), "compression: found 'zip'"),
+            (lambda: api.table("all"), "expected the name of one table"),
+            (lambda: api.table("4", source="theirs"), "source: found 'theirs'"),
+        ],
+    )
+    def test_call_with_an_unknown_choice_is_refused(self, here: Path, call: Callable[[], Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            call()
+
+    def test_recipe_by_its_old_name_is_accepted(self, here: Path) -> None:
+        old: Any = "published"
+        experiment = plifctl.experiment("demo", recipe=old)
+        assert plifctl.experiment(experiment, recipe=old).spec.recipe == "authors"
+        with pytest.raises(CacheError) as missing:
+            plifctl.dataset("synthetic-gesture", 4, recipe=old)
+        assert "--recipe authors" in missing.value.hint
 
 
 class TestTable:

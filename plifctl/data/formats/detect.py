@@ -7,6 +7,7 @@ from types import ModuleType
 
 from plifctl.config.choices import Axes, InvalidEvents
 from plifctl.data.events import Decoded
+from plifctl.errors import DamagedFileError
 
 _MAGIC = {
     b"#!AER-DAT1.0": "AEDAT 1.0",
@@ -30,6 +31,15 @@ def format_of(data: bytes) -> str | None:
     if not data.startswith(_MAGICS):
         return None
     return next(name for magic, name in _MAGIC.items() if data.startswith(magic))
+
+
+_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
+_TEXT_PREFIX = 4096
+
+
+def is_text(data: bytes) -> bool:
+    """Returns whether a file begins with nothing but printable ASCII: no events, whose times have zero bytes."""
+    return bool(data) and not data[:_TEXT_PREFIX].translate(None, _TEXT)
 
 
 def describe_content(data: bytes) -> str:
@@ -88,6 +98,8 @@ def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -
     from plifctl.data.formats.atis import decode_atis
     from plifctl.data.formats.dat import decode_dat
 
+    if format_of(data) is None and is_text(data):
+        raise DamagedFileError(f"{where}: a text file, which is none of the known formats of events")
     match format_of(data):
         case "AEDAT 2.0":
             return decode_aedat2(data, where=where, axes=axes)
