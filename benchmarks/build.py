@@ -1,4 +1,4 @@
-"""Prepares a data set once in a process of its own, and prints what it took as JSON; ``prepare.py`` starts it.
+"""Prepares a data set once in a separate process, and prints time and memory as JSON; started by ``prepare.py``.
 
 python -m benchmarks.build ours|spikingjelly gesture|nmnist RAW OUT T TRAIN TEST WORKERS
 """
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _peak() -> int:
-    """The most memory this process held, bytes. getrusage would tell the parent's peak where that was higher."""
+    """Returns the peak memory in bytes; getrusage would return the parent's peak if that was higher."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -35,7 +35,7 @@ def _ours(name: str, raw: Path, out: Path, T: int, counts: tuple[int, int], work
     from plifctl.data.datasets import open_raw
     from plifctl.data.source import RawSource
 
-    warm_up()  # a late import: numba, and the machine code that it keeps on disk
+    warm_up()  # imported late: numba, and its cached machine code
     dataset, frames = sized(name, counts, "number-remainder")
     framing = Framing(dataset=dataset, frames=frames).with_T(T)
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A spiking layer of ours beside torch.compile of its definition: whether what we wrote ourselves is still worth it."""
+"""Our spiking layer compared with torch.compile of its definition: are our own kernels still worth it?"""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compiled(device: torch.device, kernel: Kernel, kinds: tuple[torch.dtype, ...
 def _both_ways(
     kernel: Kernel, x: Tensor, spiking: SpikingLayer, norm: BatchNorm | None, pool: Pool | None
 ) -> Callable[[], list[Tensor]]:
-    """A function that returns spikes and gradients."""
+    """Returns a function that returns spikes and gradients."""
     wanted = [x, *spiking.parameters(), *(() if norm is None else norm.parameters())]
 
     def work() -> list[Tensor]:

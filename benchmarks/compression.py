@@ -1,8 +1,8 @@
-"""How samples might be packed: size, writing and reading of what HDF5 filters make of the real frames.
+"""Ways to compress samples: size, writing and reading of real frames with HDF5 filters.
 
     .bench-venv/bin/python -m benchmarks.compression
 
-What plifctl packs by (``plifctl.cache.chunks``) was chosen from this table. Every filter is HDF5's own or
+The compression of plifctl (``plifctl.cache.chunks``) was chosen from this table. Every filter is HDF5's own or
 hdf5plugin's, a sample a chunk with Fletcher-32, written and read by h5py in one thread; the last row of each set is
 numpy's compressed ``.npz`` of the same frames as float64, SpikingJelly's way.
 """
@@ -72,7 +72,7 @@ def _frames(name: str, root: Path, T: int, counts: tuple[int, int], work: Path) 
 
 
 def _measured(frames: np.ndarray, options: Mapping[str, Any], path: Path) -> tuple[float, float, float]:
-    """Bytes, seconds to write and seconds to read of a sample."""
+    """Returns bytes, seconds to write and seconds to read per sample."""
     writes, reads, size = [], [], 0
     room = np.empty((1, *frames.shape[1:]), frames.dtype)
     for _ in range(5):

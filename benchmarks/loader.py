@@ -1,4 +1,4 @@
-"""Batches out of a cache, beside SpikingJelly's and tonic's caches: ``make bench-loader``.
+"""Batches from a cache, compared with SpikingJelly's and tonic's caches: ``make bench-loader``.
 
 Every loader yields shuffled float32 batches of 16 on one core, from files that are in the page cache.
 """

@@ -1,4 +1,4 @@
-"""Raw data sets of a wanted size, made by copying the real recordings."""
+"""Raw data sets of any size, made by copying the real recordings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plifctl.config.dataset import DatasetSpec, FramesSpec, SampleCounts
 from plifctl.config.registry import load_registry
 
 EVENT_BYTES = 5
-"""Of an N-MNIST event in its file."""
+"""Bytes of an N-MNIST event in its file."""
 
 
 def gesture_folder(shared: Path, folder: Path, recordings: int) -> tuple[int, int]:
@@ -20,8 +20,8 @@ def gesture_folder(shared: Path, folder: Path, recordings: int) -> tuple[int, in
 
     Args:
         shared: The folder of real recordings.
-        folder: Is made.
-        recordings: How many; of ten samples each.
+        folder: The folder; is created.
+        recordings: Number of recordings, of ten samples each.
 
     Returns:
         Numbers of training and test samples.

@@ -1,4 +1,4 @@
-"""What every benchmark shares: interleaved pairs, medians and quartiles, bars, the table and the JSON document."""
+"""Shared by all benchmarks: interleaved pairs, medians and quartiles, bars, the table and the JSON document."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from plifctl import paths
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where child processes run, so that they import this checkout."""
 
-_LEAST_SECONDS = 0.05  # what is shorter is repeated until it takes this long: the clock's grain is far below
+_LEAST_SECONDS = 0.05  # shorter work is repeated until it takes this long, far more than the resolution of the clock
 _SIGNS = {">=": "≥", "<=": "≤", "<": "<"}
 _PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin", "torch", "spikingjelly", "tonic")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a benchmark may use.
+    """Settings of a benchmark.
 
     Attributes:
-        recordings: The folder of real recordings; None in a script that asks for none.
+        recordings: The folder of real recordings; None in a script that needs none.
         work: An empty folder on disk, removed at the end.
         quick: Measure less.
     """
@@ -50,30 +50,30 @@ class Setting:
 
     @property
     def pairs(self) -> int:
-        """How often ours and the peer take turns."""
+        """Number of pairs of measurements, ours and the peer's."""
         return 3 if self.quick else 7
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        """An empty folder, removed when left."""
+        """Yields an empty folder that is removed afterwards."""
         with tempfile.TemporaryDirectory(dir=self.work) as name:
             yield Path(name)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure and the bar it is held against.
+    """One measured figure and the bar it is compared with.
 
     Attributes:
         name: What was measured.
-        unit: Of ``ours`` and ``peer``.
-        ours: Every measurement of ours.
-        peer: Every measurement of the peer, each taken beside ours; empty where there is none.
-        peer_name: Who the peer is.
-        ratios: What is held against the bar, one for each pair: see :attr:`relation`; without a peer, ours itself.
-        relation: What the ratio says, e.g. ``peer/ours``.
+        unit: Unit of ``ours`` and ``peer``.
+        ours: All our measurements.
+        peer: All measurements of the peer, each taken next to one of ours; empty without a peer.
+        peer_name: Name of the peer.
+        ratios: Values compared with the bar, one for each pair: see :attr:`relation`; without a peer, ours itself.
+        relation: Meaning of the ratio, e.g. ``peer/ours``.
         bar: E.g. ``(">=", 100)``; None: the figure is only for information.
-        note: What a reader must know to judge it.
+        note: Remarks for the reader.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Figure:
 
     @property
     def passed(self) -> bool | None:
-        """Whether the median ratio meets the bar; None without one."""
+        """Returns whether the median ratio meets the bar; None without one."""
         if self.bar is None:
             return None
         relation, value = self.bar
@@ -117,7 +117,7 @@ Benchmark = Callable[[Setting], Iterator[Figure]]
 def faster(
     name: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float | None, note: str = ""
 ) -> Figure:
-    """Returns a figure of seconds: the peer's time over ours is to reach ``bar``."""
+    """Returns a figure of seconds: the peer's time over ours must reach ``bar``."""
     ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
     return Figure(name, "s", ours, peer, peer_name, ratios, "peer/ours", None if bar is None else (">=", bar), note)
 
@@ -131,7 +131,7 @@ def within(
     bar: float | None,
     note: str = "",
 ) -> Figure:
-    """Returns a figure of ours over the peer's, which is to stay at or below ``bar``, or is only told."""
+    """Returns a figure of ours over the peer's, which must be at most ``bar``, if there is one."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
     limit: tuple[Literal["<="], float] | None = None if bar is None else ("<=", bar)
     return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
@@ -140,13 +140,13 @@ def within(
 def rate(
     name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float, note: str = ""
 ) -> Figure:
-    """Returns a figure of work a second: ours over the peer's is to reach ``bar``."""
+    """Returns a figure of work a second: ours over the peer's must reach ``bar``."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
     return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", (">=", bar), note)
 
 
 def below(name: str, unit: str, ours: Sequence[float], bar: float | None, note: str = "") -> Figure:
-    """Returns a figure without a peer: ours is to stay below ``bar``, or is only told."""
+    """Returns a figure without a peer: ours must be below ``bar``, if there is one."""
     return Figure(name, unit, ours, (), "", ours, "", None if bar is None else ("<", bar), note)
 
 
@@ -178,7 +178,7 @@ def seconds(work: Callable[[], object], loops: int = 1) -> float:
 
 
 def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bool = True) -> None:
-    """The command line of a benchmark script: measures what is asked for, prints it, and exits 1 if a bar is missed.
+    """The command line of a benchmark script: measures, prints the figures, and exits with 1 if a bar is missed.
 
     Args:
         description: What the script measures.
@@ -229,7 +229,7 @@ def hardware() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Returns the versions of everything that was measured."""
+    """Returns the versions of all packages measured."""
     ours = {"python": platform.python_version(), "plifctl": paths.code_version()}
     return {**ours, **{name: metadata_of(name) for name in _PACKAGES}}
 

@@ -1,7 +1,7 @@
 """The peers' own code: SpikingJelly's and tonic's functions, data sets and layers, as a user would call them.
 
 SpikingJelly's data set modules import torchvision and torchaudio, which do not load beside torch's CPU build. The
-little that is called of them stands here; nothing of what is measured does.
+few functions needed are replaced here; none of them is measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from plifctl.snn.neurons import SpikingLayer
 
 
 class _DatasetFolder(Dataset[tuple[Any, int]]):
-    """torchvision's data set of one folder a class."""
+    """Replacement of torchvision's data set with one folder per class."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ def _stub(name: str, **members: object) -> None:
 
 
 def spikingjelly() -> ModuleType:
-    """Returns ``spikingjelly.datasets``, imported beside stand-ins for torchvision and torchaudio.
+    """Returns ``spikingjelly.datasets``, imported with replacements for torchvision and torchaudio.
 
     Its threads and compression are set by environment variables that it reads now:
     SJ_MAX_THREADS_NUMBER_FOR_DATASETS_PREPROCESS and SJ_SAVE_DATASETS_COMPRESSED.
@@ -107,7 +107,7 @@ def spikingjelly_dataset(name: str, root: Path, T: int, *, train: bool) -> Datas
 
 
 def spikingjelly_root(name: str, raw: Path, root: Path) -> None:
-    """Lays raw files out as SpikingJelly expects them; gesture recordings count as extracted, for ours are too."""
+    """Arranges raw files as SpikingJelly expects them; gesture recordings are extracted, as are ours."""
     (root / "download").mkdir(parents=True)
     if name == "gesture":
         (root / "extract").mkdir()
@@ -136,7 +136,7 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
     As its own ``model.parametric_lif_net``, but without biases in the linear layers, as published.
 
     Args:
-        ours: PLIF neurons with τ₀ = 2 at first, the arctan surrogate, threshold 1, reset to 0.
+        ours: PLIF neurons with τ₀ = 2, the arctan surrogate, threshold 1, reset to 0.
         step_mode: ``m``: a layer is called once with the whole sequence, and batch norm takes its statistics over time;
             ``s``: once a time step.
     """
@@ -181,21 +181,21 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
 
 
 class NoBackend(Exception):
-    """A backend that is not here."""
+    """The backend is not available."""
 
 
 def choose_backend(device: torch.device, backend: str) -> None:
     """Makes SpikingJelly's PLIF neurons use one of its backends from now on.
 
-    It asks for that with the variable SJ_PLIF_CUDA_IMPLEMENTATION when it is imported; what it then keeps is set here,
-    so that one process measures all of them.
+    It reads the variable SJ_PLIF_CUDA_IMPLEMENTATION at import; here the stored value is set, so that one process can
+    measure all backends.
 
     Args:
         device: Where they are.
         backend: ``cuda``, ``triton`` or ``torch``.
 
     Raises:
-        NoBackend: It cannot be had; says why.
+        NoBackend: It is not available; the message says why.
     """
     from spikingjelly._ops.plif import _selection
 

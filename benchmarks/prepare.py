@@ -1,7 +1,7 @@
-"""Raw recordings to frames on disk, beside SpikingJelly and tonic: ``make bench-prepare``.
+"""Raw recordings to frames on disk, compared with SpikingJelly and tonic: ``make bench-prepare``.
 
-Timed are a decoder, the framing of events, the whole way from raw files to a finished cache, the cache's size, and the
-command where the cache is there already.
+Measures a decoder, the framing of events, the path from raw files to a finished cache, the cache's size, and the
+command when the cache exists.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def nmnist(setting: Setting) -> Iterator[Figure]:
 
 
 def hit(setting: Setting) -> Iterator[Figure]:
-    """``plifctl prepare`` where the cache is there, over as many files as N-MNIST has."""
+    """``plifctl prepare`` when the cache exists, over as many files as N-MNIST has."""
     count = 6_000 if setting.quick else 60_000
     with setting.folder() as folder:
         material.nmnist_files(setting.shared, folder / "NMNIST", count, events=5)
@@ -113,11 +113,11 @@ def hit(setting: Setting) -> Iterator[Figure]:
         seconds = []
         for _ in range(1 + setting.pairs):
             start = time.perf_counter()
-            said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+            result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
             seconds.append(time.perf_counter() - start)
-            if said.returncode:
-                sys.exit(f"{' '.join(command)}\n{said.stderr}")
-            states.append(json.loads(said.stdout)["state"])
+            if result.returncode:
+                sys.exit(f"{' '.join(command)}\n{result.stderr}")
+            states.append(json.loads(result.stdout)["state"])
     _must_equal(states == ["built"] + ["found"] * setting.pairs, "what prepare says of the cache")
     yield below(f"plifctl prepare, cache there, {count:,} files", "s", seconds[1:], 1.0, "the whole command")
     yield below(f"plifctl prepare, no cache, {count:,} files", "s", seconds[:1], None, "files of five events each")
@@ -151,7 +151,7 @@ def _end_to_end(
             (folder / str(count), make(setting.shared, folder / str(count), count))
             for count in (recordings, recordings // 4, part)
         )
-        same = _built("ours", name, T, *some)  # also compiles what is compiled once for all
+        same = _built("ours", name, T, *some)  # also triggers the one-time compilation
         small = _built("ours", name, T, *quarter)
         for _ in range(3 if setting.quick else 5):
             mine.append(_built("ours", name, T, *whole))
@@ -197,13 +197,13 @@ def _built(who: str, name: str, T: int, raw: Path, counts: tuple[int, int]) -> d
     out = raw.with_name(f"out-{who}")
     command = [sys.executable, "-m", "benchmarks.build", who, name, raw, out, T, *counts, WORKERS]
     start = time.perf_counter()
-    said = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=ROOT)
+    result = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, cwd=ROOT)
     wall = time.perf_counter() - start
-    if said.returncode:
-        sys.exit(f"{who}, {name}: {said.stderr or said.stdout}")
+    if result.returncode:
+        sys.exit(f"{who}, {name}: {result.stderr or result.stdout}")
     subprocess.run(["rm", "-rf", str(out)], check=True)
-    os.sync()  # or the next one waits for this one's writes
-    return {**json.loads(said.stdout), "wall": wall}
+    os.sync()  # otherwise the next one waits for these writes
+    return {**json.loads(result.stdout), "wall": wall}
 
 
 def _each(work: Callable[[Any], object], items: Sequence[Any]) -> None:

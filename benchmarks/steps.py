@@ -1,4 +1,4 @@
-"""What ``benchmarks.train_cpu`` times: training steps of ours and of SpikingJelly, and the products in them alone."""
+"""Timed by ``benchmarks.train_cpu``: our training steps, SpikingJelly's, and their products alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def limit_threads() -> None:
 
 
 def experiment(name: str, *, batch_norm: str | None = None, dropout: float | None = None) -> ExperimentSpec:
-    """Returns a shipped experiment, its network changed where asked."""
+    """Returns a shipped experiment, with changes of its network if given."""
     changes: Mapping[str, str | float | None] = {"network.batch_norm": batch_norm, "network.dropout": dropout}
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     return load_registry().experiment(name, overrides=overrides).spec
@@ -47,7 +47,7 @@ def experiment(name: str, *, batch_norm: str | None = None, dropout: float | Non
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch made up: inputs of the experiment's shape, whose values are of no consequence for the time.
+    """A synthetic batch: inputs of the experiment's shape, whose values do not affect the time.
 
     Attributes:
         x: Normalised images ``[N, C, H, W]``, or frames ``[N, T, C, H, W]`` of event counts, most of them 0.
@@ -63,7 +63,7 @@ class Batch:
 
 
 def batch_of(spec: ExperimentSpec, size: int, T: int | None = None) -> Batch:
-    """Returns a batch for an experiment, of its own T unless another is asked for."""
+    """Returns a batch for an experiment, with its own T unless another is given."""
     steps = T or spec.T
     random = torch.Generator().manual_seed(2020)
     shape = frame_shape(spec.dataset, spec.frames)
@@ -78,7 +78,7 @@ def batch_of(spec: ExperimentSpec, size: int, T: int | None = None) -> Batch:
 def network(spec: ExperimentSpec) -> SpikingNetwork:
     """Returns an experiment's network in training mode, every layer of which fires.
 
-    As drawn, the linear layers hardly fire before they are trained; six times their weights make it one spike in seven.
+    With initial weights, the linear layers hardly fire; six times the weights give one spike in seven.
     """
     model = build_model(spec, torch.device("cpu")).train()
     with torch.no_grad():
@@ -89,7 +89,7 @@ def network(spec: ExperimentSpec) -> SpikingNetwork:
 
 
 def settled(spec: ExperimentSpec) -> SpikingNetwork:
-    """Returns :func:`network` with running statistics of a batch: with those of the start, nothing fires."""
+    """Returns :func:`network` with running statistics of a batch; with the initial ones, nothing fires."""
     model, batch = network(spec), batch_of(spec, 16)
     with torch.no_grad():
         for _ in range(30):
@@ -118,7 +118,7 @@ class Ours:
         self._classes = len(spec.dataset.classes)
 
     def step(self, batch: Batch) -> int:
-        """One step with everything that Trainer does in it; returns how many predictions were right."""
+        """Runs one step with everything that Trainer does in it; returns the number of correct predictions."""
         rates = self.model(batch.x, batch.T, keys=batch.keys)
         loss = self._loss(rates, one_hot(batch.labels, self._classes))
         self.optimizer.backward(loss)
@@ -133,7 +133,7 @@ class SpikingJelly:
     """Training as SpikingJelly's examples do it.
 
     Args:
-        ours: Whose layers and weights are taken.
+        ours: The network whose layers and weights are copied.
         spec: The experiment.
         step_mode: ``m`` or ``s``, see :func:`benchmarks.peers.spikingjelly_network`.
         once: See :func:`benchmarks.peers.spikingjelly_rates`.
@@ -154,7 +154,7 @@ class SpikingJelly:
         return F.mse_loss(rates, one_hot(labels, self._classes).to(rates).expand_as(rates))
 
     def step(self, batch: Batch) -> float:
-        """One step; returns how many predictions were right."""
+        """Runs one step; returns the number of correct predictions."""
         self.optimizer.zero_grad()
         rates = self.rates(batch)
         loss = self.loss(rates, batch.labels)
@@ -167,8 +167,8 @@ class SpikingJelly:
 def must_agree(name: str, step_mode: StepMode, *, once: bool) -> None:
     """Ends the benchmark unless ours and SpikingJelly compute the same in training, of two samples.
 
-    In float64, where no spike hangs on rounding: all votes equal, loss and every gradient to 1e-6. Both without
-    dropout, whose masks each draws in its own way, and both with the batch norm of the ``step_mode``.
+    In float64, in which no spike depends on rounding: all votes are equal, loss and gradients to 1e-6. Both run without
+    dropout, because they draw masks differently, and with the batch norm of the ``step_mode``.
 
     Args:
         name: The experiment.
@@ -221,7 +221,7 @@ def must_evaluate_alike(name: str) -> None:
 
 
 def _close(ours: Tensor | None, theirs: Tensor | None) -> bool:
-    """Whether they differ by less than a millionth of the largest; votes are so coarse that this makes them equal."""
+    """Returns whether they differ by less than 1e-6 of the largest; votes are so coarse that they are then equal."""
     if ours is None or theirs is None or ours.shape != theirs.shape:
         return False
     return bool((ours - theirs).abs().max() <= 1e-6 * theirs.abs().max())
@@ -232,9 +232,9 @@ class Product:
     """A convolution or matrix product of a training step: forward, weight gradient, input gradient.
 
     Attributes:
-        name: The layer's.
-        layout: Of the memory.
-        parts: What is called for each of the three; the first layer has no input gradient.
+        name: Name of the layer.
+        layout: Memory layout.
+        parts: A function for each of the three; the first layer has no input gradient.
     """
 
     name: str
@@ -254,7 +254,7 @@ def products(spec: ExperimentSpec, size: int, T: int) -> Iterator[list[Product]]
     """
     shape: tuple[int, ...] = frame_shape(spec.dataset, spec.frames)
     layers = structure.parse_structure(spec.network.structure)
-    images = size if spec.dataset.kind == "images" else size * T  # still pictures pass the first layers once
+    images = size if spec.dataset.kind == "images" else size * T  # static images pass the first layers once
     counts = {"conv": 0, "fc": 0}
     for layer, after in zip(layers, structure.shapes_after(layers, shape, len(spec.dataset.classes)), strict=True):
         first = not sum(counts.values())

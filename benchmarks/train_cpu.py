@@ -1,4 +1,4 @@
-"""Training and inference on two cores, beside SpikingJelly and beside the products in them: ``make bench-train``.
+"""Training and inference on two cores, compared with SpikingJelly and with the products alone: ``make bench-train``.
 
 The networks, their weights and the batches are the same on both sides; that both compute the same is checked before
 they are timed. SpikingJelly's ``step_mode`` m calls a layer once with the whole sequence, s once a time step.
@@ -65,7 +65,7 @@ def gesture(setting: Setting) -> Iterator[Figure]:
 
 
 def memory(setting: Setting) -> Iterator[Figure]:
-    """Memory of that step, each measurement in a process of its own."""
+    """Memory of that step, each measurement in a separate process."""
     for size in (2,) if setting.quick else (2, 4):
         found: tuple[list[tuple[float, float]], list[tuple[float, float]]] = [], []
         for _ in range(1 if setting.quick else 3):
@@ -142,7 +142,7 @@ def _networks(setting: Setting) -> tuple[tuple[str, int], ...]:
 
 
 def start(setting: Setting) -> Iterator[Figure]:
-    """``plifctl train`` from the command to the first step's checkpoint, where it ran before."""
+    """``plifctl train`` from the command to the checkpoint of the first step, second start."""
     with setting.folder() as folder:
         raw, cache = folder / "raw", folder / "cache"
         _plifctl("synthesize", raw)
@@ -201,7 +201,7 @@ def _profiled(work: Callable[[], object]) -> tuple[dict[str, float], dict[str, f
 def _beside(
     setting: Setting, title: str, ours: Worker, peer: Job, peer_name: str, bar: float | None, note: str = ""
 ) -> Figure:
-    """A worker of ours against one made for a peer's job."""
+    """A worker of ours compared with one for a peer's job."""
     with Worker(peer) as theirs:
         mine, other = interleaved(ours, theirs, setting.pairs)
         note = theirs.note or note
@@ -209,7 +209,7 @@ def _beside(
 
 
 def _held(job: Job) -> tuple[float, float]:
-    """MiB at most, beyond those of the start and in all."""
+    """Returns the peak in MiB, above the start and in total."""
     with Worker(job) as worker:
         for _ in range(3):
             worker()
@@ -219,9 +219,9 @@ def _held(job: Job) -> tuple[float, float]:
 
 def _plifctl(*words: Any) -> None:
     command = [sys.executable, "-m", "plifctl", *map(str, words)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    if said.returncode:
-        sys.exit(f"{' '.join(command)}\n{said.stderr}")
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)}\n{result.stderr}")
 
 
 def _to_first_step(cache: Path, runs: Path) -> float:

@@ -1,7 +1,7 @@
-"""Training steps on one GPU, beside SpikingJelly with each of its backends: ``make bench-gpu``.
+"""Training steps on one GPU, compared with SpikingJelly with each of its backends: ``make bench-gpu``.
 
 Weights and batches are the same on both sides, and that both compute the same is checked before they are timed. Without
-a GPU the script runs on the CPU at tiny sizes, which shows that it works, and says so: its figures are then of nothing.
+a GPU the script runs on the CPU at tiny sizes, to show that it works; it says that its figures then mean nothing.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ NETWORKS = (
     *("mnist-plif", "fashion-mnist-plif", "cifar10-plif", "nmnist-plif", "cifar10dvs-plif", "gesture-plif"),
 ) if GPU else ("mnist-plif",)  # fmt: skip
 SIZES = ((16, 1 / 3), (128, 1 / 1.7)) if GPU else ((2, 1 / 3),)
-"""Of batches, and the bar for each beside SpikingJelly's best backend."""
+"""Batch sizes, and the bar of each compared with SpikingJelly's best backend."""
 BACKENDS = ("cuda", "triton", "torch")
 STEPS = 10 if GPU else 1
-"""Timed at once; between them nothing waits for the GPU."""
+"""Steps timed together; nothing waits for the GPU between them."""
 NOTHING = "" if GPU else "NO FIGURE OF A GPU: run on the CPU, to see that the script works"
 
 
@@ -62,7 +62,7 @@ class Ours:
         self._graphed_step = GraphedStep(self._step, DEVICE)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
-        """One step, which waits for nothing."""
+        """Runs one step without waiting for the GPU."""
         self._graphed_step(batch.x, targets, batch.keys)
 
     def _step(self, x: Tensor, targets: Tensor, keys: Tensor) -> None:
@@ -80,7 +80,7 @@ class Theirs:
         spec: The experiment.
         step_mode: ``m`` or ``s``.
         backend: One of :data:`BACKENDS`.
-        graph: Forward and backward in a CUDA graph, as its ``train_classify`` has them on demand.
+        graph: Forward and backward in a CUDA graph, as an option of its ``train_classify``.
     """
 
     def __init__(self, spec: ExperimentSpec, step_mode: steps.StepMode, backend: str, *, graph: bool = False) -> None:
@@ -92,7 +92,7 @@ class Theirs:
         peers.choose_backend(DEVICE, backend)
 
     def step(self, batch: steps.Batch, targets: Tensor) -> None:
-        """One step, which waits for nothing, though its examples look at the loss."""
+        """Runs one step without waiting for the GPU, although its examples read the loss."""
         self._peer.optimizer.zero_grad(set_to_none=not self._graph)
         self._work(batch.x, batch.labels, batch.keys)
         self._peer.optimizer.step()
@@ -123,7 +123,7 @@ def _spec(name: str, precision: str) -> ExperimentSpec:
 
 
 def _beside(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> Iterator[Figure]:
-    """A step of ours beside SpikingJelly's best backend and beside single steps; memory of each; the floor."""
+    """Our step compared with SpikingJelly's best backend and with its single steps; memory; the lower bound."""
     while size:
         try:
             yield from _of_size(setting, spec, size, bar)
@@ -179,11 +179,11 @@ def _each(pair: tuple[list[float], list[float]]) -> tuple[list[float], list[floa
 
 
 def _memory(make: Callable[[], Ours | Theirs], batch: steps.Batch, targets: Tensor) -> float:
-    """MiB of the GPU that a side and a step of it hold at most, alone; a step that is replayed would not show it."""
-    gc.collect()  # what another side held goes now, not meanwhile
+    """Returns the peak GPU memory, MiB, of one side and one of its steps; a replayed step would not show it."""
+    gc.collect()  # frees the memory of the other side now, not later
     before = torch.cuda.memory_allocated() if GPU else 0
     side = make()
-    side.step(batch, targets)  # the optimiser has a state only then
+    side.step(batch, targets)  # the optimiser creates its state in the first step
     _wait()
     if not GPU:
         return math.nan
@@ -234,7 +234,7 @@ def _often(work: Callable[[], object]) -> Callable[[], None]:
 
 
 def _floor(spec: ExperimentSpec, size: int) -> float:
-    """Seconds that a step cannot do without: its bytes at the speed of a copy, or its flops at that of a product."""
+    """Returns a lower bound of a step, seconds: its bytes at the speed of a copy, or its flops at that of a product."""
     shape = frame_shape(spec.dataset, spec.frames)
     static = spec.dataset.kind == "images"
     layers = summary.summarize_network(
@@ -245,7 +245,7 @@ def _floor(spec: ExperimentSpec, size: int) -> float:
     for number, layer in enumerate(layers):
         after = math.prod(layer.shape) * layer.runs
         if layer.name.startswith(("conv", "fc")):
-            passes = 2 if first else 3  # nothing wants the gradient of the input
+            passes = 2 if first else 3  # the gradient of the input is not needed
             values += passes * (before + after)
             flops += passes * 2 * layer.operations * layer.runs
             first = False
@@ -304,15 +304,15 @@ def epoch(setting: Setting) -> Iterator[Figure]:
         spec = spec.model_copy(update={"train": train})
         split = split_a(cache.labels, cache.is_test, train.subset, spec.dataset.classes)
         loader = BatchLoader(cache, spec, DEVICE, data_in="device" if GPU else "memory")
-        told = _Told()
+        told = _EpochTimes()
         Trainer(spec, loader, split, told, kernel=KERNEL, graph=True).run()
         _wait()
         ended = [*told.ended, time.perf_counter()]
         yield below(title, "s", [ended[2] - ended[1]], 8, "the third epoch")
 
 
-class _Told:
-    """A recorder that keeps when epochs ended."""
+class _EpochTimes:
+    """A recorder that stores the end time of each epoch."""
 
     def __init__(self) -> None:
         self.ended: list[float] = []
@@ -321,22 +321,22 @@ class _Told:
         """Nothing."""
 
     def on_epoch(self, row: object) -> None:
-        """Keeps the time."""
+        """Stores the time."""
         self.ended.append(time.perf_counter())
 
     def save(self, name: str, state: object) -> None:
         """Nothing."""
 
     def load_best(self) -> dict[str, object]:
-        """Is not asked where every epoch is tested."""
+        """Not called, because every epoch is tested."""
         raise AssertionError
 
     def stop_signal(self) -> None:
-        """Nobody stops it."""
+        """Never requests a stop."""
 
 
 def _judged(part: Benchmark) -> Benchmark:
-    """A benchmark whose bars hold on a GPU only."""
+    """Returns a benchmark whose bars apply on a GPU only."""
 
     def measured(setting: Setting) -> Iterator[Figure]:
         for figure in part(setting):

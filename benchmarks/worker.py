@@ -1,7 +1,7 @@
-"""A process that does one thing when it is told to, so that each side has a process of its own, as its users run it.
+"""A process that runs a job on request, so that each side runs in its own process, as for its users.
 
-plifctl asks the C library to keep freed memory, which would serve a peer in the same process too; and what a process
-holds at most can be told only for the whole of it.
+plifctl makes the C library keep freed memory, which would also speed up a peer in the same process; and peak memory can
+only be measured for a complete process.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from plifctl.training.process import keep_freed_memory
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker does.
+    """Job of a worker.
 
     Attributes:
         who: ``ours``, ``spikingjelly``, the ``products`` in a step, each layer's in its fastest memory layout, or the
             ``contiguous products``, in the layout that SpikingJelly has.
-        what: A training step or inference; of ``products`` the step's.
-        experiment: Its name.
+        what: A training step or inference; for ``products``, those of a training step.
+        experiment: Name of the experiment.
         batch: Number of samples.
-        step_mode: Of SpikingJelly, see :func:`benchmarks.peers.spikingjelly_network`.
-        once: Of SpikingJelly, see :func:`benchmarks.peers.spikingjelly_rates`.
+        step_mode: For SpikingJelly, see :func:`benchmarks.peers.spikingjelly_network`.
+        once: For SpikingJelly, see :func:`benchmarks.peers.spikingjelly_rates`.
         keep_memory: Ask the C library to keep freed memory, as ``plifctl train`` does.
     """
 
@@ -50,29 +50,29 @@ class Job:
 
 
 class Worker:
-    """A process that does a job each time it is called; ended when left.
+    """A process that runs a job each time it is called; it ends with the context.
 
     Args:
         job: The job.
 
     Attributes:
-        note: What it says of its preparation.
-        before: Bytes it held when it was ready.
+        note: Message from its preparation.
+        before: Memory when it was ready, bytes.
     """
 
     def __init__(self, job: Job) -> None:
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(job))]
         self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        said = json.loads(self._answer())
-        self.note: str = said["note"]
-        self.before: int = said["before"]
+        result = json.loads(self._answer())
+        self.note: str = result["note"]
+        self.before: int = result["before"]
 
     def __call__(self) -> None:
-        """Does the job once and waits for its end."""
+        """Runs the job once and waits for its end."""
         self._ask("work")
 
     def peak(self) -> int:
-        """The most bytes that the process held."""
+        """Peak memory of the process, bytes."""
         return int(self._ask("peak"))
 
     def _ask(self, what: str) -> str:
@@ -85,7 +85,7 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            sys.exit("a worker ended; what it said is above")
+            sys.exit("a worker ended; its output is above")
         return line
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Worker:
 
 
 def main() -> None:
-    """Makes ready, says so, and does the job for every line ``work``."""
+    """Prepares, reports that it is ready, and runs the job for every input line ``work``."""
     steps.limit_threads()
     job = Job(**json.loads(sys.argv[1]))
     if job.keep_memory:
@@ -151,7 +151,7 @@ def _inference(job: Job, batch: steps.Batch) -> Callable[[], object]:
 
 
 def _products(spec: ExperimentSpec, batch: steps.Batch, *, contiguous: bool) -> tuple[Callable[[], object], str]:
-    """All products of a training step, and what each takes."""
+    """Returns a function that computes all products of a training step, and a note on the time of each."""
     chosen, told = [], []
     for made in steps.products(spec, len(batch.labels), batch.T):
         times = [{part: _median(call) for part, call in product.parts.items()} for product in made]
@@ -177,7 +177,7 @@ def _median(work: Callable[[], object]) -> float:
 
 
 def _held(field: str) -> int:
-    """Bytes. getrusage would tell the parent's peak where that was higher."""
+    """Returns the peak memory in bytes; getrusage would return the parent's peak if that was higher."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:"))
 
