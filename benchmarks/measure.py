@@ -45,7 +45,7 @@ class Setting:
     @property
     def shared(self) -> Path:
         """The folder of real recordings."""
-        assert self.recordings is not None, "run() was told that no recordings are needed"
+        assert self.recordings is not None, "run() was called with recordings=False"
         return self.recordings
 
     @property

@@ -83,7 +83,7 @@ def current_network(name: Any) -> Any:
 
 
 def current_keys(spec: Any) -> Any:
-    """Returns the fields of an experiment with their keys of today; what is no mapping as it is.
+    """Returns the fields of an experiment with today's keys; other values are returned unchanged.
 
     Example:
         >>> current_keys({"T": 8, "published": {"accuracy_a": 90.0}})

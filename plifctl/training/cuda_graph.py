@@ -44,7 +44,7 @@ class GraphedStep:
                 return
             if self._graph is None:
                 self._graph = torch.cuda.CUDAGraph()
-                # recording does not run the work; another thread may read samples meanwhile
+                # recording does not run the work; other threads may read samples during it
                 with torch.cuda.graph(self._graph, stream=self._side_stream, capture_error_mode="thread_local"):
                     self._work(*self._inputs)
             self._graph.replay()

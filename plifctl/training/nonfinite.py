@@ -18,7 +18,7 @@ def find_nonfinite_layer(model: SpikingNetwork, replay_step: Callable[[], object
         replay_step: Runs that step again, forward and backward.
 
     Returns:
-        The layer and what is not finite in it; None where all numbers are finite.
+        The layer and its non-finite value; None if all numbers are finite.
     """
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):

@@ -311,7 +311,7 @@ class TestSignals:
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code
-        assert "hint: go on with: plifctl train --resume" in err
+        assert "hint: to continue: plifctl train --resume" in err
         assert "stopped" in prepared("runs", "ls").out
         (run,) = (places / "runs").iterdir()
         done = torch.load(run / "checkpoints/last.pt", weights_only=True)["progress"]

@@ -45,7 +45,7 @@ PrintSummary = Callable[[str], None]
 
 
 def watch(process: subprocess.Popen[str], look: Callable[[int], None]) -> Ended:
-    """Waits for a process, and calls ``look`` with its id meanwhile."""
+    """Waits for a process, and calls ``look`` with its id while it runs."""
     with ThreadPoolExecutor(1) as reader:
         output = reader.submit(process.communicate)
         while process.poll() is None:
