@@ -114,7 +114,8 @@ def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = 
     from plifctl.runs import RunData, RunRecorder, create_run
     from plifctl.training.progress import EpochRow, Outcome
 
-    resolved = load_registry().experiment("demo", overrides=[f"train.epochs={epochs}", *overrides]).for_protocol(protocol)
+    changes = [f"train.epochs={epochs}", *overrides]
+    resolved = load_registry().experiment("demo", overrides=changes).for_protocol(protocol)
     split = {"digest": "d", "notes": [], "train": ["a", "b"], "validation": [], "test": ["c"]}
     used = {"path": "x.h5", "content_digest": "c" * 64}
     run = create_run(runs_dir, resolved, protocol, cache=used, split=split, environment={"torch": "2"})

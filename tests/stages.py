@@ -65,7 +65,8 @@ def stage(
     pooling = Pool(*pool, pool[1]) if pool is not None else None
     spikes = spiking_stage(x, T, spiking.dynamics(x), layer, pooling, kernel)
     (spikes.pooled * drawn(*spikes.pooled.shape)).sum().backward()
-    found |= {"spikes": spikes.pooled.detach(), "fired": spikes.spike_count, "grad": x.grad if x.grad is not None else x}
+    found |= {"spikes": spikes.pooled.detach(), "fired": spikes.spike_count}
+    found["grad"] = x.grad if x.grad is not None else x
     modules: dict[str, torch.nn.Module] = {"sn": spiking} | ({"bn": layer} if layer is not None else {})
     for name, module in modules.items():
         found |= {f"{name}.{key}": p.grad for key, p in module.named_parameters() if p.grad is not None}
