@@ -37,7 +37,8 @@ def export(
         run, file, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
     )
     trained = exported.trained
-    log_folded(trained)
+    if fold_bn:
+        log_folded(trained)
     tree = {
         "file": str(exported.path),
         "checkpoint": str(trained.path),

@@ -146,7 +146,8 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
         raise UsageError(
             f"{path}: not in a run directory, so spikes cannot be saved", hint="name the run: plifctl eval RUN"
         )
-    log_folded(trained)
+    if options.fold_bn:
+        log_folded(trained)
     spec, network = trained.spec, trained.network
     cache = experiment_cache(spec, options.cache_dir, content=trained.cache)
     place, why_there = choose_placement(cache.nbytes, device, options.data_in)
@@ -164,13 +165,13 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
 
 
 def log_folded(trained: TrainedModel) -> None:
-    """Logs which batch norms were folded, and which were kept, if folding was requested."""
-    if not trained.folded:
-        return
+    """Logs which batch norms were folded, and which were kept."""
     done = [f"{norm} into {conv}" for norm, conv in trained.folded.items() if conv is not None]
     kept = [norm for norm, conv in trained.folded.items() if conv is None]
     if done:
         _log.info("folded: %s", ", ".join(done))
+    else:
+        _log.info("nothing to fold: %s", trained.spec.network.structure)
     if kept:
         _log.info("not folded, no convolution directly before: %s", ", ".join(kept))
 
