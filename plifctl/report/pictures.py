@@ -123,6 +123,9 @@ def draw_events(title: str, details: str, samples: Sequence[Sample]) -> Image.Im
     T, (_, polarities, height, width) = max(map(len, frames)), frames[0].shape
     columns = _choose_columns(T) if len(samples) == 1 else min(T, 20)
     scale = _choose_scale(height, width, 256 if len(samples) == 1 and T <= 30 else 128)
+    pixels_of_frames = sum(map(len, frames)) * height * width * scale**2
+    if pixels_of_frames > MAX_PIXELS:  # refused here, before they are coloured
+        raise _too_large(f"{pixels_of_frames:,} pixels for the frames alone")
     saturation = find_saturation(frames)
     blocks = []
     for sample in samples:
@@ -132,6 +135,13 @@ def draw_events(title: str, details: str, samples: Sequence[Sample]) -> Image.Im
         ]
         blocks.append((sample.heading, cells))
     return _draw_sheet([*_heading(title, details), _legend(polarities, saturation)], blocks, columns)
+
+
+def _too_large(size: str) -> UsageError:
+    return UsageError(
+        f"a picture of {size} is too large: at most {MAX_PIXELS:,} pixels are drawn",
+        hint="draw fewer samples, or one as animation (--out NAME.gif)",
+    )
 
 
 def draw_images(title: str, details: str, samples: Sequence[Sample]) -> Image.Image:
@@ -265,10 +275,7 @@ class _Canvas:
         """
         width, height = int(width) + 2 * _MARGIN, int(height) + 2 * _MARGIN
         if width * height > MAX_PIXELS or max(width, height) >= 2**16:
-            raise UsageError(
-                f"a picture of {width}×{height} pixels is too large: at most {MAX_PIXELS:,} pixels are drawn",
-                hint="draw fewer samples, or one as animation (--out NAME.gif)",
-            )
+            raise _too_large(f"{width}×{height} pixels")
         self._figure.set_size_inches(width / _PX, height / _PX)
 
     def draw(self, page: OffsetBox) -> Image.Image:
