@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console, RenderableType
@@ -251,6 +252,8 @@ def start(*, json_wanted: bool) -> None:
     global _json, _emitted, _stopped
     _json, _emitted, _stopped = json_wanted, False, None
     mute(False)
+    if sys.stdout is None:  # closed by the shell: >&-
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal whose encoding lacks τ must not cause an error

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, Kernel
-from plifctl.config.dataset import Framing
+from plifctl.config.dataset import MAX_T, Framing
 from plifctl.config.registry import load_registry
 from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_frames, decode_recording, select_events
+from plifctl.data.frames import count_slices
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.pipeline.device import choose_device
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
@@ -108,9 +109,9 @@ class Model(nn.Module):
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
 
         Args:
-            recording: A file of any known event format; events (:class:`~plifctl.data.events.Events` or a structured
-                array with the fields t in µs, x, y, p); frames ``[T, P, H, W]`` of any T; an image ``[C, H, W]``
-                uint8, or float in 0…1. Or a list or tuple of these.
+            recording: A file of any known event format, taken as one sample; events
+                (:class:`~plifctl.data.events.Events` or a structured array with the fields t in µs, x, y, p); frames
+                ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list or tuple of these.
 
         Returns:
             A prediction, or a list of them in the same order.
@@ -193,14 +194,26 @@ class Model(nn.Module):
         selected = select_events(framing, events, Path(where).stem)
         if not len(selected):
             raise RawDataError(f"{where}: no events to frame", hint="is it a recording of this sensor, and not empty?")
-        T = self.T if framing.T is None else None
         try:
-            frames = count_frames(framing, selected, T, dtype=np.uint32, where=where)
+            frames = count_frames(framing, selected, self._time_steps(selected, where), dtype=np.uint32, where=where)
         except DamagedFileError as error:  # its hint is one for building caches
             _, height, width = framing.dataset.shape
             error.hint = f"{self.spec.title} takes recordings of {width}×{height} pixels"
             raise
         return torch.from_numpy(frames.astype(np.float32))
+
+    def _time_steps(self, events: Events, where: str) -> int:
+        """Returns T; with slices of a fixed duration as many as the events fill, if these are more."""
+        frames = self.spec.framing.frames
+        if frames is None or frames.duration_us is None:
+            return self.T
+        steps = max(self.T, count_slices(events["t"], frames.duration_us))
+        if steps > MAX_T:
+            raise UsageError(
+                f"{where}: fills {steps} slices of {frames.duration_us} µs, expected at most {MAX_T}",
+                hint="cut the recording into shorter ones",
+            )
+        return steps
 
 
 def load_model(

@@ -289,6 +289,21 @@ class TestPredict:
         with pytest.raises(UsageError, match=message):
             model.predict(recording)
 
+    def test_predict_with_slices_of_a_duration_takes_shorter_and_longer_recordings(
+        self, here: Path, recordings: Path
+    ) -> None:
+        settings = {**FIRING, "T": 5, "frames.slicing": "duration", "frames.duration_us": 100_000}
+        run = plifctl.train("demo", epochs=1, overrides=settings, build_cache=True, raw=recordings, device="cpu")
+        model = plifctl.load(run, device="cpu")
+        events = plifctl.read_events(sorted(recordings.glob("*.aedat"))[0])
+        steps = (events["t"][-1] - events["t"][0]) // 100_000 + 1
+        assert steps > 5
+        assert [len(model.predict(some).rates) for some in (events[:100], events)] == [5, steps]
+        sparse = events.structured()[:2]
+        sparse["t"] = (0, 10**12)
+        with pytest.raises(UsageError, match="slices of 100000 µs, expected at most"):
+            model.predict(sparse)
+
     def test_predict_of_a_text_file_or_a_folder_is_refused(self, model: Any, tmp_path: Path) -> None:
         (tmp_path / "events.csv").write_text("t,x,y,p\n0,1,2,1\n5,6\n")  # 20 bytes: four ATIS events by its size
         with pytest.raises(RawDataError, match="a text file"):

@@ -1,6 +1,9 @@
 """Control characters from files are escaped, never interpreted."""
 
 import json
+import logging
+import os
+import sys
 
 import pytest
 
@@ -44,3 +47,13 @@ def test_emit_json_hostile_text_gives_the_same_document(capsys: pytest.CaptureFi
     text = capsys.readouterr().out
     assert json.loads(text) == tree
     assert not set("\x1b\x9b\u202e\r\udcff") & set(text)
+
+
+def test_start_closed_stdout_does_not_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # what Python does for a command called with >&-
+    monkeypatch.setattr(logging.getLogger("plifctl"), "handlers", [])
+    monkeypatch.setattr(logging.getLogger("plifctl"), "level", logging.NOTSET)
+    console.start(json_wanted=False)
+    console.emit_table(["name"], [["demo"]])
+    assert sys.stdout.name == os.devnull
+    sys.stdout.close()
