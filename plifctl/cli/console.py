@@ -253,7 +253,7 @@ def start(*, json_wanted: bool) -> None:
     _json, _emitted, _stopped = json_wanted, False, None
     mute(False)
     if sys.stdout is None:  # closed by the shell: >&-
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal whose encoding lacks τ must not cause an error
