@@ -29,7 +29,7 @@ from typing import IO, NamedTuple
 from isal import igzip, isal_zlib
 
 from plifctl import files
-from plifctl.data.formats.detect import format_of
+from plifctl.data.formats.headers import format_of
 from plifctl.data.thread_map import ordered_map
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
 from plifctl.errors import DamagedFileError, MachineError, RawDataError

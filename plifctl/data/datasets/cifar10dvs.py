@@ -11,7 +11,7 @@ from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat4 import decode_aedat4
 from plifctl.data.formats.arrays import decode_npz
-from plifctl.data.formats.detect import format_of
+from plifctl.data.formats.headers import format_of
 from plifctl.errors import RawDataError
 
 _TEST = {"last-100": range(900, 1000), "first-100": range(100)}

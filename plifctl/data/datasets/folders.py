@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
-from plifctl.data.formats.detect import decode_any, describe_content, format_of
+from plifctl.data.formats.detect import decode_any
+from plifctl.data.formats.headers import describe_content, format_of
 from plifctl.errors import DamagedFileError, RawDataError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")

@@ -10,7 +10,7 @@ import numpy as np
 
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import describe_content
+from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError
 
 VERSION = 1

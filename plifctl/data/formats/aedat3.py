@@ -13,7 +13,7 @@ import numpy as np
 
 from plifctl.config.choices import InvalidEvents
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import describe_content
+from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError, RawDataError
 
 VERSION = 1

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import describe_content
+from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError
 
 VERSION = 1

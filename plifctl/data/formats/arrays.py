@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import describe_content
+from plifctl.data.formats.headers import describe_content
 from plifctl.data.zip_reader import ZipReader
 from plifctl.errors import DamagedFileError
 

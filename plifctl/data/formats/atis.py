@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import describe_content, format_of
+from plifctl.data.formats.headers import describe_content, format_of
 from plifctl.errors import DamagedFileError
 
 VERSION = 1

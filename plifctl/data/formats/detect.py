@@ -1,4 +1,4 @@
-"""Detection of the known formats by their headers, and the decoder of each."""
+"""The decoder of each known format, chosen by a file's header, and the versions of all decoders."""
 
 from __future__ import annotations
 
@@ -7,46 +7,11 @@ from types import ModuleType
 
 from plifctl.config.choices import Axes, InvalidEvents
 from plifctl.data.events import Decoded
+from plifctl.data.formats.headers import format_of, is_text
 from plifctl.errors import DamagedFileError
-
-_MAGIC = {
-    b"#!AER-DAT1.0": "AEDAT 1.0",
-    b"#!AER-DAT2.0": "AEDAT 2.0",
-    b"#!AER-DAT3.1": "AEDAT 3.1",
-    b"#!AER-DAT4.0": "AEDAT 4",
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip",
-    b"\x89HDF": "HDF5",
-    b"\x93NUMPY": "numpy",
-    **dict.fromkeys((b"% Data", b"% Date", b"% Version", b"% Height", b"% Width"), "Prophesee .dat"),
-}
-_MAGICS = tuple(_MAGIC)
 
 FIRST_VERSION = 1
 """Version of every decoder in plifctl 0.1.0."""
-
-
-def format_of(data: bytes) -> str | None:
-    """Returns the name of a file's format by its header; None for an unknown header."""
-    if not data.startswith(_MAGICS):
-        return None
-    return next(name for magic, name in _MAGIC.items() if data.startswith(magic))
-
-
-_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
-_TEXT_PREFIX = 4096
-
-
-def is_text(data: bytes) -> bool:
-    """Returns whether a file begins with nothing but printable ASCII: no events, whose times have zero bytes."""
-    return bool(data) and not data[:_TEXT_PREFIX].translate(None, _TEXT)
-
-
-def describe_content(data: bytes) -> str:
-    """Returns a description of a file for messages: its format, or its first bytes."""
-    if name := format_of(data):
-        return f"a file of format {name}"
-    return f"a file that begins with {data[:12]!r}" if data else "an empty file"
 
 
 def decoder_versions() -> dict[str, int]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from plifctl.data.formats.detect import describe_content
+from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
