@@ -163,7 +163,7 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
             hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(options.dataset, registry)}",
         )
     if T is not None and not (isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MAX_T):
-        raise UsageError(f"--T {T!r}: expected 1 to {MAX_T}")
+        raise UsageError(f"--T {T!r}: expected a whole number from 1 to {MAX_T}")
     return framing.with_T(int(T) if T is not None else None)
 
 

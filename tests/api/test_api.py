@@ -337,7 +337,7 @@ class TestArguments:
             (lambda: api.experiment("demo", recipe="quick"), "recipe: found 'quick', expected paper or authors"),
             (lambda: api.experiment("demo", "T=4"), "overrides: found 'T=4'"),
             (lambda: api.dataset("synthetic-gesture", 4, "Train"), "split: found 'Train'"),
-            (lambda: api.dataset("synthetic-gesture", "4"), "--T .4.: expected 1 to 10000"),
+            (lambda: api.dataset("synthetic-gesture", "4"), "--T .4.: expected a whole number from 1 to 10000"),
             (lambda: api.dataset(api.experiment("demo"), 4), "those of the experiment"),
             (lambda: api.prepare("synthetic-gesture", 4, compression="zip"), "compression: found 'zip'"),
             (lambda: api.table("all"), "expected the name of one table"),
