@@ -192,7 +192,7 @@ def test_read_only_folders_can_be_read_and_are_named_when_written(unprivileged: 
             assert_refused(sandbox.run(*command), sandbox.folder)
         cache.chmod(0)
         ended = sandbox.run("eval", "last")
-        assert (ended.code, f"{cache}: may not be read" in ended.err) == (5, True)
+        assert (ended.code, f"{cache}: permission denied" in ended.err) == (5, True)
     finally:
         cache.chmod(0o644)
         for folder in closed:
