@@ -10,7 +10,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # each worker process imports torch; tests use one thread each (tests/conftest.py)
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
-QUICK  := -m "not slow and not subprocess and not real"
+QUICK  := -m "not slow and not long and not subprocess and not real"
 
 .PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
 	bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
@@ -42,7 +42,7 @@ demo: $(READY)  ## set up .venv, then the full pipeline on simulated gestures: r
 
 test: lint unit ## set up .venv, then ruff, mypy --strict and every test that is not slow
 
-test-fast: $(READY) ## the inner loop: unit tests without processes
+test-fast: $(READY) ## the inner loop: quick unit tests
 	$(BIN)/python $(PYTEST) tests/unit plifctl $(QUICK)
 
 test-slow: $(READY) ## the slow tests: kills, several ranks, failing disks, the kernels in Triton's interpreter

@@ -78,6 +78,7 @@ EXPECTED["authors"] = EXPECTED["paper"] | {"cifar10": CIFAR10._replace(dropouts=
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("dataset", EXPECTED["paper"])
+@pytest.mark.long
 def test_networks(dataset: str, recipe: Recipe) -> None:
     registry = load_registry()
     expected = EXPECTED[recipe][dataset]

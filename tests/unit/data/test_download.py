@@ -314,6 +314,7 @@ class TestFailures:
             assert "unknown url type" in str(get.fails(url))
         get.fails("http://[x/")
 
+    @pytest.mark.long
     def test_server_that_stops_sending_times_out_and_is_resumed(self, get: Getting, server: Server) -> None:
         server.ways["/a"] = [serving.hang(50_000)]
         get(timeout=0.2)
@@ -385,6 +386,7 @@ class TestFailures:
 
 
 @pytest.mark.parametrize("seed", range(25))
+@pytest.mark.long
 def test_random_faults_give_the_right_file_or_none(seed: int, get: Getting, server: Server) -> None:
     rng = random.Random(seed)
     for path in ("/a", "/mirror"):

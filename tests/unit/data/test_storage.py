@@ -99,6 +99,7 @@ def test_zip_declared_bomb_is_refused_unread(tmp_path: Path) -> None:
         open_dataset("nmnist", tmp_path)
 
 
+@pytest.mark.long
 def test_zip_undeclared_bomb_is_refused_without_memory(tmp_path: Path) -> None:
     path = write_with_zip(tmp_path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -10,6 +10,8 @@ import pytest
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.synthetic import CLASSES, GESTURE_US, REFRACTORY_US, SENSOR, write_synthetic_gesture
 
+pytestmark = pytest.mark.long
+
 FEW_TRAIN, FEW_TEST = 5, 3
 
 

@@ -86,6 +86,7 @@ def check(network: NetworkSpec, neuron: NeuronSpec, shape: tuple[int, int, int],
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.long
 def test_summary_every_network_of_the_registry_matches_it(name: str) -> None:
     spec = NETWORKS[name]
     shape, static = frame_shape(spec.dataset, spec.frames), spec.dataset.kind == "images"

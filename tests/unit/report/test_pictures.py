@@ -127,6 +127,7 @@ class TestEvents:
             (31, 2, 16, 16, np.uint8, 8),
         ],
     )
+    @pytest.mark.long
     def test_draw_events_of_one_sample_places_each_frame_once_in_reading_order(
         self, tmp_path: Path, T: int, P: int, H: int, W: int, dtype: type, scale: int
     ) -> None:

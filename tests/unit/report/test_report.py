@@ -362,6 +362,7 @@ def test_to_latex_compiles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [60, 80, 118])
+@pytest.mark.long
 def test_table_text_is_no_wider_than_the_terminal(width: int) -> None:
     runs = [record(name) for name in ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")]
     drawn = [table(name, *runs) for name in ("2", "4", "5", "S2")]
@@ -379,6 +380,7 @@ def test_to_csv_of_a_table_without_results_has_its_cells() -> None:
 
 
 @pytest.mark.parametrize("width", [20, 60, 80, 118])
+@pytest.mark.long
 def test_table_text_in_a_narrow_terminal_has_every_number(width: int) -> None:
     for name in ("2", "4", "5", "S2"):
         found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")))

@@ -71,6 +71,7 @@ def test_status_follows_the_lock_and_the_files(tmp_path: Path) -> None:
     assert run.status() == "finished"
 
 
+@pytest.mark.long
 def test_live_of_a_second_process_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path)
     second = RunRecorder(run, RESOLVED.spec).live()

@@ -249,6 +249,7 @@ def test_gradients_after_running_statistics_changed_are_unaffected(fast: Kernel)
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("shape", [(3, 2, 5, 3, 7), (1, 4, 1500), (2, 0, 6), (2, 3, 0)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.long
 def test_dropout_triton_equals_definition(shape: tuple[int, ...], p: float, dtype: torch.dtype) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
     keys = torch.arange(shape[1]) * 3**39 - 2**62
@@ -270,6 +271,7 @@ STEP_STRUCTURES = {
 @pytest.mark.parametrize("neuron", NEURONS, ids=str)
 @pytest.mark.parametrize("structure", STEP_STRUCTURES.values(), ids=STEP_STRUCTURES)
 @pytest.mark.parametrize("T", [1, 5])
+@pytest.mark.long
 def test_network_step_by_step_equals_forward(neuron: dict[str, Any], structure: str, T: int) -> None:
     spec = NetworkSpec(name="test", structure=structure, dropout=0.5, batch_norm="per-step")
     torch.manual_seed(1)

@@ -32,6 +32,7 @@ STEPS = 5
     ],
     ids=str,
 )
+@pytest.mark.long
 def test_training_step_on_meta_device_reads_no_value(
     settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,7 @@ def test_compare_ranks_different_settings_are_refused() -> None:
         compare_ranks(Rank(0, 3, [{**facts, "cache": "b"}, {**facts, "plifctl": "2"}]), facts)
 
 
+@pytest.mark.long
 def test_process_group_without_peers_times_out() -> None:
     with (
         pytest.raises(RankError, match="rank 1 of 2 cannot connect") as error,

@@ -216,6 +216,7 @@ class Poisoned(BatchLoader):
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("collect_every", [1, 4, 100])
+@pytest.mark.long
 def test_run_failed_step_is_replayed_and_names_the_layer(collect_every: int, late: bool, accumulate: int) -> None:
     spec = tiny_spec("train.batch_size=2", f"train.accumulate={accumulate}")
     trainer = Trainer(spec, Poisoned(ShadeSamples(), spec, CPU), SPLIT_A, MemoryRecorder())
@@ -232,6 +233,7 @@ def test_run_failed_step_is_replayed_and_names_the_layer(collect_every: int, lat
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("collect_every", [1, 2, 5])
+@pytest.mark.long
 def test_run_collecting_rarely_or_late_changes_nothing(collect_every: int, late: bool) -> None:
     often, seldom = MemoryRecorder(), MemoryRecorder()
     spec = tiny_spec("train.batch_size=2")
