@@ -18,6 +18,7 @@ from pathlib import Path
 import platformdirs
 
 from plifctl import __version__
+from plifctl.errors import UsageError
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -35,11 +36,19 @@ def code_version() -> str:
 
 
 def registry_dirs() -> list[Path]:
-    """Returns the shipped registry folder, then the user's own (PLIFCTL_REGISTRY) if it is set."""
+    """Returns the shipped registry folder, then the user's own (PLIFCTL_REGISTRY) if it is set.
+
+    Raises:
+        UsageError: PLIFCTL_REGISTRY is set, but there is no such folder.
+    """
     installed = PACKAGE / "_registry"  # in a wheel; a source checkout has it beside the package
     shipped = installed if installed.is_dir() else PACKAGE.parent / "registry"
-    own = os.environ.get("PLIFCTL_REGISTRY")
-    return [shipped, Path(own)] if own else [shipped]
+    own = _variable("PLIFCTL_REGISTRY")
+    if own is None:
+        return [shipped]
+    if not own.is_dir():
+        raise UsageError(f"PLIFCTL_REGISTRY={own}: no such folder")
+    return [shipped, own]
 
 
 def cache_dir() -> Path:
@@ -60,8 +69,7 @@ def survey_dir(cache_dir: Path) -> Path:
 
 def raw_dir() -> Path | None:
     """Returns PLIFCTL_RAW_DIR, or None if it is not set."""
-    value = os.environ.get("PLIFCTL_RAW_DIR")
-    return Path(value) if value else None
+    return _variable("PLIFCTL_RAW_DIR")
 
 
 def download_dir(cache_dir: Path, dataset: str) -> Path:
@@ -70,7 +78,10 @@ def download_dir(cache_dir: Path, dataset: str) -> Path:
 
 
 def _directory(variable: str, project: Path, user: Path) -> Path:
-    value = os.environ.get(variable)
-    if value:
-        return Path(value)
-    return project if project.is_dir() else user
+    return _variable(variable) or (project if project.is_dir() else user)
+
+
+def _variable(name: str) -> Path | None:
+    """Returns the path that an environment variable is set to; a leading ``~`` is the home folder, as in a shell."""
+    value = os.environ.get(name)
+    return Path(value).expanduser() if value else None

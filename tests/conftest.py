@@ -1,5 +1,6 @@
 """Fixtures that every test may use."""
 
+import logging
 import os
 import signal
 import sys
@@ -102,6 +103,7 @@ def plifctl(
         return CommandResult(code if isinstance(code, int) else int(code is not None), captured.out, captured.err)
 
     yield run
+    logging.getLogger("plifctl").handlers.clear()  # the command's; a test of the library prints nothing
     for number, handler in handlers.items():
         signal.signal(number, handler)
 

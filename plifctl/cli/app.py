@@ -6,7 +6,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -28,7 +28,7 @@ from plifctl.cli import (
     train,
     watch,
 )
-from plifctl.errors import Interrupted, MachineError, PlifctlError, from_os_error
+from plifctl.errors import Interrupted, MachineError, PlifctlError, UsageError, from_os_error
 
 app = typer.Typer(
     name="plifctl",
@@ -40,6 +40,9 @@ app = typer.Typer(
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
 _REPORTING = (runs, watch, evaluate, export, report, serve, ls, show, show_sample, check)
+_SyntaxError: Any = typer.BadParameter.__mro__[1]
+"""The UsageError of click, of which newer versions of typer have a copy of their own."""
+
 for module in (prepare, cache, train, *_REPORTING, synthesize):
     module.register(app)
 
@@ -78,6 +81,24 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+def _parse_and_run() -> int:
+    """Runs the command that sys.argv names and returns its exit code; what click refuses is an error as any other."""
+    try:
+        code = app(standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except typer.Abort:
+        raise UsageError("no answer") from None
+    except _SyntaxError as error:
+        if error.ctx is None or error.message == error.ctx.get_help():  # a command without arguments shows its help
+            error.show()
+            return int(error.exit_code)
+        text = error.format_message().rstrip(".")
+        words = {word for parameter in error.ctx.command.params for word in parameter.opts}
+        by_json = "use --json\n" if text.startswith("No such option: --format") and "--json" in words else ""
+        hint = f"{by_json}{error.ctx.command_path} --help"
+        raise UsageError(text[:1].lower() + text[1:], hint=hint) from None
+
+
 def main() -> None:
     """Runs the command line; every error becomes an exit code (see plifctl.errors)."""
     console.start(json_wanted="--json" in sys.argv)
@@ -85,7 +106,7 @@ def main() -> None:
         signal.signal(signum, _interrupt)
     sys.unraisablehook = _unraisable
     try:
-        app()
+        sys.exit(_parse_and_run())
     except (PlifctlError, Interrupted) as error:
         console.fail(error)
         sys.exit(error.exit_code)

@@ -66,7 +66,10 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
 def show(
     name: CacheName,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write histograms to this file, too (.png).", show_default=False)
+        Path | None,
+        typer.Option(
+            "--out", parser=options.path, help="Write histograms to this file, too (.png).", show_default=False
+        ),
     ] = None,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
@@ -97,7 +100,9 @@ def verify(
     names: OptionalCacheNames = None,
     raw: Annotated[
         Path | None,
-        typer.Option("--raw", help="Read these raw data too, and compare their key with that of the cache."),
+        typer.Option(
+            "--raw", parser=options.path, help="Read these raw data too, and compare their key with that of the cache."
+        ),
     ] = None,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
@@ -158,7 +163,7 @@ def diff(
 def export(
     name: CacheName,
     to: Annotated[ExportTarget, typer.Option("--to", help="Tool that reads the files.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; must be new or empty.")],
+    out: Annotated[Path, typer.Option("--out", parser=options.path, help="Folder to write; must be new or empty.")],
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -17,7 +17,10 @@ def register(app: typer.Typer) -> None:
 
 def export(
     run: options.RunName,
-    file: Annotated[Path, typer.Argument(help="File to write, .pt (torch) or .npz (numpy).", show_default=False)],
+    file: Annotated[
+        Path,
+        typer.Argument(parser=options.path, help="File to write, .pt (torch) or .npz (numpy).", show_default=False),
+    ],
     checkpoint: options.CheckpointOption = "best",
     fold_bn: options.FoldOption = False,
     runs_dir: options.RunsDirOption = None,

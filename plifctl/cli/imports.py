@@ -13,7 +13,10 @@ from plifctl.errors import UsageError
 
 
 def import_runs(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of logs; its subfolders are read as well.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=options.path, metavar="DIR", help="Folder of logs; its subfolders are read as well."),
+    ],
     tag: Annotated[
         list[str] | None,
         typer.Option("--tag", metavar="SERIES=TAG", help="Tag of a series with an unusual name; can be repeated."),

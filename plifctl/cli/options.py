@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +14,11 @@ from plifctl.errors import UsageError
 
 if TYPE_CHECKING:
     from plifctl.config.registry import Registry
+
+
+def path(text: str) -> Path:
+    """Returns the path that a user means; shells leave the ``~`` of ``--cache-dir=~/caches`` as it is."""
+    return Path(text).expanduser()
 
 
 def registry() -> Registry:
@@ -92,10 +96,12 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 CacheDirOption = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache directory.", envvar="PLIFCTL_CACHE_DIR", show_default=False)
+    Path | None,
+    typer.Option("--cache-dir", parser=path, help="Cache directory.", envvar="PLIFCTL_CACHE_DIR", show_default=False),
 ]
 RunsDirOption = Annotated[
-    Path | None, typer.Option("--runs-dir", help="Runs directory.", envvar="PLIFCTL_RUNS_DIR", show_default=False)
+    Path | None,
+    typer.Option("--runs-dir", parser=path, help="Runs directory.", envvar="PLIFCTL_RUNS_DIR", show_default=False),
 ]
 DeviceOption = Annotated[
     str | None,
@@ -125,6 +131,7 @@ RawOption = Annotated[
     Path | None,
     typer.Option(
         "--raw",
+        parser=path,
         help="Folder of raw files, packed or extracted; missing ones are downloaded to it (default: PLIFCTL_RAW_DIR).",
     ),
 ]
@@ -167,7 +174,7 @@ def existing_cache_dir(given: Path | None) -> Path:
     Raises:
         UsageError: The given one does not exist.
     """
-    if given is not None and given != Path(os.environ.get("PLIFCTL_CACHE_DIR", "")) and not given.is_dir():
+    if given not in (None, paths.cache_dir()) and not given.is_dir():
         raise UsageError(f"{given}: no such cache directory", hint="--cache-dir takes an existing cache directory")
     return given or paths.cache_dir()
 
@@ -178,6 +185,6 @@ def existing_runs_dir(given: Path | None) -> Path:
     Raises:
         UsageError: The given one does not exist.
     """
-    if given is not None and given != Path(os.environ.get("PLIFCTL_RUNS_DIR", "")) and not given.is_dir():
+    if given not in (None, paths.runs_dir()) and not given.is_dir():
         raise UsageError(f"{given}: no such runs directory", hint="--runs-dir takes an existing runs directory")
     return given or paths.runs_dir()

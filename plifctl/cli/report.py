@@ -60,10 +60,18 @@ RunOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None,
-    typer.Option("--out", help="File of a figure (.pdf, .svg, .png), or folder of several.", show_default=False),
+    typer.Option(
+        "--out",
+        parser=options.path,
+        help="File of a figure (.pdf, .svg, .png), or folder of several.",
+        show_default=False,
+    ),
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="DIR", help="Write everything as a web page that needs no network.")
+    Path | None,
+    typer.Option(
+        "--html", parser=options.path, metavar="DIR", help="Write everything as a web page that needs no network."
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch to draw.")]
 ChannelOption = Annotated[

@@ -31,7 +31,10 @@ def show_sample(
     each_class: Annotated[bool, typer.Option("--each-class", help="Draw --count samples of each class.")] = False,
     count: Annotated[int, typer.Option("--count", min=1, help="Number of samples.")] = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Picture to write, .png or .gif (default: named after the sample).")
+        Path | None,
+        typer.Option(
+            "--out", parser=options.path, help="Picture to write, .png or .gif (default: named after the sample)."
+        ),
     ] = None,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,

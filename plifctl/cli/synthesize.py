@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def synthesize(
-    folder: Annotated[Path, typer.Argument(help="Folder for the recordings; created if missing.")],
+    folder: Annotated[Path, typer.Argument(parser=options.path, help="Folder for the recordings; created if missing.")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the simulation.")] = 2020,
     as_json: options.JsonOption = False,
 ) -> None:

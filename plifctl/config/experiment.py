@@ -108,6 +108,10 @@ class Experiment:
     origins: Mapping[str, Origin]
     overrides: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        changed = f", {' '.join(self.overrides)}" if self.overrides else ""
+        return f"<experiment {self.spec.name}, recipe {self.spec.recipe}, T = {self.spec.T}{changed}>"
+
     @property
     def modified(self) -> tuple[str, ...]:
         """The overrides that make this another experiment: all but seed and epochs."""

@@ -139,6 +139,8 @@ class Registry:
         if problem := _name_problem(name):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
+        if name != like:  # the paper reported nothing of an experiment with a name of its own
+            below = [layer.without("reported") for layer in below]
         named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
         found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
         if name not in self.experiments():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,6 +70,9 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
         sample = self.cache.read(self.rows[[index]])[0]
         frames = torch.from_numpy(sample if sample.dtype == np.uint8 else sample.astype(np.int32))
         return frames, int(self.labels[index])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
+        return (self[index] for index in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pid": None}

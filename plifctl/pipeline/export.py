@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from plifctl import paths
@@ -16,7 +16,7 @@ class Exported:
     """An exported file: the network in it, the number of its parameters, and its size in bytes."""
 
     path: Path
-    trained: TrainedModel
+    trained: TrainedModel = field(repr=False)
     parameters: int
     nbytes: int
 

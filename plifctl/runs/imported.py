@@ -215,10 +215,17 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         UsageError: Another folder has this name.
     """
     path = runs_dir / run.name
-    if path.exists():
+    by_0_1_0 = runs_dir / run.name.replace("authors-", "published-", 1)
+    if by_0_1_0 != path and (by_0_1_0 / _FILE).is_file() and _same_logs(run, by_0_1_0):
+        path = by_0_1_0  # it keeps its name; twice in a table it would be two runs
+    elif path.exists():
         if not (path / _FILE).is_file():
             raise UsageError(f"{path}: exists and is not an imported run", hint="choose another name: --name NAME")
-        _check_same_logs(run, path)
+        if not _same_logs(run, path):
+            raise UsageError(
+                f"{run.name}: already imported from other logs: {load_imported(path).source}",
+                hint=f"choose another name: --name NAME; or plifctl runs rm {run.name}",
+            )
     with files.atomic_folder(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
@@ -231,18 +238,14 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     return path
 
 
-def _check_same_logs(run: ImportedRun, path: Path) -> None:
-    """Raises UsageError if the run in ``path`` was imported from other logs than ``run``."""
+def _same_logs(run: ImportedRun, path: Path) -> bool:
+    """Returns whether the run in ``path`` was imported from the same logs as ``run``, or is damaged and can go."""
     try:
         previous = load_imported(path)
     except RunError:
-        return  # a damaged one is replaced
+        return True
     known = {facts["sha256"] for facts in previous.files.values()}
-    if previous.source != run.source and known.isdisjoint(facts["sha256"] for facts in run.files.values()):
-        raise UsageError(
-            f"{run.name}: already imported from other logs: {previous.source}",
-            hint=f"choose another name: --name NAME; or plifctl runs rm {run.name}",
-        )
+    return previous.source == run.source or not known.isdisjoint(facts["sha256"] for facts in run.files.values())
 
 
 def load_imported(path: Path) -> ImportedRun:

@@ -147,7 +147,7 @@ class TestBadInput:
             (("synthesize", "/proc/nowhere"), 7, "/proc/nowhere", ""),
             (("prepare", "gesture", "--T", 2, "--raw", "nowhere"), 4, "no such folder", "--raw"),
             (("prepare", "gesture", "--T", 2, "--set", "frames.x=1"), 2, "unknown key frames.x", "frames."),
-            (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "Invalid value for '--recipe'", "authors"),
+            (("prepare", "gesture", "--T", 2, "--recipe", "x"), 2, "invalid value for '--recipe'", "authors"),
             (("train",), 2, "missing argument: EXPERIMENT", "plifctl train demo"),
             (("train", "demoo"), 2, "unknown experiment", "demo"),
             (("train", "demo", "--set", "train.lrr=1"), 2, "unknown key", "train.lr"),
@@ -160,7 +160,7 @@ class TestBadInput:
             (("report", "--table", "1", "--format", "pdf"), 2, "unknown format", ""),
             (("ls", "cats"), 2, "unknown kind", ""),
             (("show", "gesture-pliff"), 2, "unknown name", "gesture-plif"),
-            (("nonsense",), 2, "No such command", ""),
+            (("nonsense",), 2, "no such command", ""),
         ],
     )
     def test_bad_input_gives_exit_code_message_and_hint(
@@ -372,6 +372,24 @@ class TestJson:
             error = json.loads(result.out)["error"]
             assert error["exit_code"] == code
             assert error["message"] in result.err
+
+    @pytest.mark.parametrize(
+        ("typed", "message", "hint"),
+        [
+            ("ls --jsom", "no such option: --jsom", "plifctl ls --help"),
+            ("ls --format json", "no such option: --format", "use --json\nplifctl ls --help"),
+            ("cache lss", "no such command 'lss'", "plifctl cache --help"),
+            ("train demo --epochs x", "invalid value for '--epochs'", "plifctl train --help"),
+        ],
+    )
+    def test_mistyped_command_with_json_is_one_document(
+        self, plifctl: Plifctl, typed: str, message: str, hint: str
+    ) -> None:
+        result = plifctl(*typed.split(), "--json")
+        error = json.loads(result.out)["error"]
+        assert (result.code, error["exit_code"], error["hint"]) == (2, 2, hint)
+        assert error["message"].startswith(message)
+        assert f"error: {message}" in result.err
 
     def test_report_and_check_with_json_print_one_document(self, plifctl: Plifctl, places: Path) -> None:
         assert json.loads(plifctl("report", "--table", "all", "--table", "demo", "--json").out)[-1]["table"] == "demo"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from plifctl import files, paths
-from plifctl.errors import MachineError
+from plifctl.errors import MachineError, UsageError
 
 
 def test_atomic_write_that_fails_keeps_the_old_file(tmp_path: Path) -> None:
@@ -114,3 +114,13 @@ def test_directories_by_environment_then_project_then_user(tmp_path: Path, monke
         assert place() == folder
         monkeypatch.setenv(f"PLIFCTL_{name}_DIR", "elsewhere")
         assert place() == Path("elsewhere")
+        monkeypatch.setenv(f"PLIFCTL_{name}_DIR", "~/elsewhere")
+        assert place() == Path.home() / "elsewhere"
+
+
+def test_registry_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
+    with pytest.raises(UsageError, match=r"PLIFCTL_REGISTRY=.*mine: no such folder"):
+        paths.registry_dirs()
+    (tmp_path / "mine").mkdir()
+    assert paths.registry_dirs()[1:] == [tmp_path / "mine"]

@@ -95,6 +95,12 @@ class TestByHand:
             load_experiment(file)
         assert "name: NAME" in error.value.hint
 
+    def test_like_under_another_name_has_no_reported_accuracy(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
+        assert load_experiment(file).spec.reported is not None
+        file.write_text("like: gesture-plif\nname: mine\n")
+        assert load_experiment(file).spec.reported is None
+
     def test_network_by_name_replaces_that_of_like(self, file: Path) -> None:
         file.write_text("like: gesture-plif\nnetwork: gesture-avgpool\n")
         found = load_experiment(file)

@@ -1,6 +1,7 @@
 """Imported runs: reading logs, the experiments they belong to, saving them among the runs."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,16 @@ class TestSaving:
         (curve,) = (c for c in load_curves(tmp_path / "runs", registry_dirs()) if c.origin == "imported")
         assert curve.series == {"test_accuracy": pytest.approx((0.4, 0.5))}
         assert find_curve("imported-mine", tmp_path / "runs", registry_dirs()) == curve
+
+    @pytest.mark.parametrize(("logs", "folders"), [("a", ["published-x"]), ("b", ["authors-x", "published-x"])])
+    def test_save_imported_keeps_the_name_that_0_1_0_gave_to_the_same_logs(
+        self, tmp_path: Path, logs: str, folders: list[str]
+    ) -> None:
+        for folder, value in (("a", 0.4), ("b", 0.5)):
+            board(tmp_path / folder / "logs", test_acc=[value])
+        save_imported(replace(imported(tmp_path / "a")[0], name="published-x"), tmp_path / "runs")
+        save_imported(replace(imported(tmp_path / logs)[0], name="authors-x"), tmp_path / "runs")
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == folders
 
     def test_save_imported_of_other_logs_with_the_same_name_is_refused(self, tmp_path: Path) -> None:
         for folder, value in (("a", 0.4), ("b", 0.5)):
