@@ -52,7 +52,8 @@ def show(
     from plifctl.config.base import flatten
 
     rows = [(key, _format(value), _short_origin(origins.get(key, ""))) for key, value in flatten(tree).items()]
-    console.emit_table(("key", "value", "from"), rows)
+    shown = 3 if origins else 2  # only the values of an experiment have origins
+    console.emit_table(("key", "value", "from")[:shown], [row[:shown] for row in rows])
 
 
 def _find_experiment(

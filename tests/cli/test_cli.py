@@ -504,6 +504,7 @@ def test_prepare_dry_run_writes_nothing(plifctl: Plifctl, gestures: Path, places
 def test_show_kind_selects_between_equal_names(plifctl: Plifctl) -> None:
     assert "layout" in plifctl("show", "gesture").out
     assert "structure" in plifctl("show", "gesture", "--kind", "network").out
+    assert plifctl("show", "gesture", "--kind", "network").out.splitlines()[0].split() == ["key", "value"]
 
 
 def test_own_data_set_from_raw_files_to_evaluation_works(
