@@ -97,7 +97,7 @@ def _tonic(raw: EventDataset, folder: Path, T: int) -> Epoch:
     framed = [
         (to_frame(peers.as_tonic(events)), raw.samples[row].label)
         for member in raw.recordings()
-        for row, events, _ in raw.decode(member.name, member.load())
+        for row, events, *_ in raw.decode(member.name, member.load())
         if raw.samples[row].split == "train"
     ]
     cached = DiskCachedDataset(framed, cache_path=str(folder / "tonic"))

@@ -30,9 +30,10 @@ from plifctl.config.choices import Compression
 from plifctl.config.dataset import Framing
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RecordingFile, Sample, SampleHandler
-from plifctl.data.events import Events
+from plifctl.data.events import Decoded
 from plifctl.data.formats.detect import raised_versions
 from plifctl.data.frames import CountOverflow
+from plifctl.data.remarks import describe_remarks
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
 
@@ -191,13 +192,13 @@ class CacheBuilder:
 
     # ------------------------------------------------------------------------------------------------------ framing
 
-    def _frame_surveyed(self, sample: Sample, source_digest: bytes, load: Callable[[], tuple[Events, int]]) -> None:
+    def _frame_surveyed(self, sample: Sample, source_digest: bytes, load: Callable[[], Decoded]) -> None:
         assert self._journal is not None
         if self._overflow is not None or self._journal.source_digests.get(sample.id) == source_digest:
             return
-        events, n_raw = load()
+        events, dropped, remarks = load()
         try:
-            self._append([self._framer.frame(sample.id, source_digest, events, n_raw)])
+            self._append([self._framer.frame(sample.id, source_digest, events, len(events) + dropped, remarks)])
         except CountOverflow as overflow:
             self._overflow = overflow  # finish frames everything again
 
@@ -260,8 +261,8 @@ class CacheBuilder:
 
     def _frame_recording(self, raw: EventDataset, done: frozenset[int], recording: RecordingFile) -> list[Record]:
         return [
-            self._framer.frame(raw.samples[row].id, raw.source_digest(row), events, n_raw)
-            for row, events, n_raw in raw.decode(recording.name, recording.load())
+            self._framer.frame(raw.samples[row].id, raw.source_digest(row), events, n_raw, remarks)
+            for row, events, n_raw, remarks in raw.decode(recording.name, recording.load())
             if row not in done
         ]
 
@@ -279,6 +280,12 @@ class CacheBuilder:
                 if row is not None and record.source_digest == raw.source_digest(row):
                     yield row, record
 
+        remarks = (
+            (sample.id, remark)
+            for row, sample in enumerate(raw.samples)
+            if journal.source_digests.get(sample.id) == raw.source_digest(row)
+            for remark in journal.remarks[sample.id]
+        )
         header = CacheHeader(
             key=key,
             samples=raw.samples,
@@ -288,7 +295,7 @@ class CacheBuilder:
             attributes={
                 "verified": raw.verified,
                 "complete_set": raw.complete,
-                "notes": json.dumps(raw.notes),
+                "notes": json.dumps([*raw.notes, *describe_remarks(remarks)]),
                 "formats": json.dumps(raw.formats_read()),
                 "made_by": self.made_by,
             },

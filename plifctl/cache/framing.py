@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
 from plifctl.data.framer import count_frames, select_events
 from plifctl.data.frames import count_slices
+from plifctl.data.remarks import Remark
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
 
@@ -39,7 +41,9 @@ class SampleFramer:
         self._framing, self._T, self._compression = framing, T, compression
         self._local = threading.local()
 
-    def frame(self, sample_id: str, source_digest: bytes, read: Events, n_raw: int) -> Record:
+    def frame(
+        self, sample_id: str, source_digest: bytes, read: Events, n_raw: int, remarks: Sequence[Remark] = ()
+    ) -> Record:
         """Returns the record of an event sample.
 
         Args:
@@ -47,6 +51,7 @@ class SampleFramer:
             source_digest: Digest of the raw data that it is framed from.
             read: Its events as decoded.
             n_raw: Number of its events in the file.
+            remarks: Remarks on its recording.
 
         Raises:
             CountOverflow: A count does not fit the type.
@@ -61,7 +66,8 @@ class SampleFramer:
         if self._framing.frames is not None and self._framing.frames.duration_us is not None:
             n_frames = count_slices(t, self._framing.frames.duration_us)
         duration = int(t[-1] - t[0]) if len(t) else 0
-        return self._record(sample_id, source_digest, frames, (n_raw, len(t), n_frames, duration))
+        record = self._record(sample_id, source_digest, frames, (n_raw, len(t), n_frames, duration))
+        return record._replace(remarks=tuple(remarks))
 
     def pack_image(self, sample_id: str, source_digest: bytes, image: np.ndarray) -> Record:
         """Returns the record of an image, uint8 ``[C, H, W]``."""

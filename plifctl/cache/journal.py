@@ -6,6 +6,7 @@ was being written when the build ended, and is cut off.
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import zlib
@@ -14,7 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_HEAD = struct.Struct("<32sqqqq32sIq")  # the fields of a record, then the lengths of name and chunk
+from plifctl.data.remarks import Remark
+
+_HEAD = struct.Struct("<32sqqqq32sIIq")  # the fields of a record, then the lengths of name, remarks and chunk
+_FORMAT = b"2 "  # raised when records change: those of another format are dropped
 _BUFFER = 2**18  # bytes that a kill may lose: less than a second of work
 _CRC = struct.Struct("<I")
 
@@ -31,6 +35,7 @@ class Record(NamedTuple):
         duration_us: Time from the first framed event to the last, µs.
         digest: sha256 over the frames.
         chunk: See :func:`plifctl.cache.chunks.encode`.
+        remarks: Remarks on its recording.
     """
 
     name: str
@@ -41,11 +46,13 @@ class Record(NamedTuple):
     duration_us: int
     digest: bytes
     chunk: bytes
+    remarks: tuple[Remark, ...] = ()
 
     def packed(self) -> tuple[bytes, bytes, bytes]:
-        """Returns the record as written: head and name, chunk, their checksum."""
+        """Returns the record as written: head with name and remarks, chunk, their checksum."""
         name = self.name.encode("utf-8", "surrogateescape")
-        head = _HEAD.pack(*self[1:-1], len(name), len(self.chunk)) + name
+        remarks = json.dumps(self.remarks).encode() if self.remarks else b""
+        head = _HEAD.pack(*self[1:-2], len(name), len(remarks), len(self.chunk)) + name + remarks
         return head, self.chunk, _CRC.pack(zlib.crc32(self.chunk, zlib.crc32(head)))
 
 
@@ -58,27 +65,30 @@ class Journal:
 
     Attributes:
         source_digests: Source digest of each sample in the journal, by id.
+        remarks: Remarks on each of them, by id.
         nbytes: Size of the file.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
-        self._head = identity.encode("utf-8", "surrogateescape") + b"\n"
+        self._head = _FORMAT + identity.encode("utf-8", "surrogateescape") + b"\n"
         self.source_digests: dict[str, bytes] = {}
+        self.remarks: dict[str, tuple[Remark, ...]] = {}
         self.nbytes = len(self._head)
         path.touch()
         self._file = path.open("r+b", buffering=_BUFFER)
         for record in self.records():
-            self._count(record)
+            self._count(record, sum(map(len, record.packed())))
         self._file.write(self._head)  # replaces the header of another identity
         self._file.truncate(self.nbytes)
         self._file.seek(self.nbytes)
 
     def append(self, records: list[Record]) -> None:
         """Appends records; if several have the same id, the last counts."""
-        self._file.write(b"".join(part for record in records for part in record.packed()))
         for record in records:
-            self._count(record)
+            packed = b"".join(record.packed())
+            self._file.write(packed)
+            self._count(record, len(packed))
 
     def records(self) -> Iterator[Record]:
         """Yields the complete records in the order they were added."""
@@ -88,22 +98,16 @@ class Journal:
                 return
             size = os.fstat(file.fileno()).st_size
             while len(head := file.read(_HEAD.size)) == _HEAD.size:
-                source_digest, n_raw, n_events, n_frames, duration_us, digest, named, length = _HEAD.unpack(head)
-                if not 0 <= named + length <= size:
+                source_digest, *counts, digest, named, remarked, length = _HEAD.unpack(head)
+                if not 0 <= named + remarked + length <= size:
                     return
-                name, chunk, checksum = file.read(named), file.read(length), file.read(_CRC.size)
-                if checksum != _CRC.pack(zlib.crc32(chunk, zlib.crc32(name, zlib.crc32(head)))):
+                texts, chunk, checksum = file.read(named + remarked), file.read(length), file.read(_CRC.size)
+                if checksum != _CRC.pack(zlib.crc32(chunk, zlib.crc32(texts, zlib.crc32(head)))):
                     return
-                yield Record(
-                    name.decode("utf-8", "surrogateescape"),
-                    source_digest,
-                    n_raw,
-                    n_events,
-                    n_frames,
-                    duration_us,
-                    digest,
-                    chunk,
-                )
+                name = texts[:named].decode("utf-8", "surrogateescape")
+                n_raw, n_events, n_frames, duration_us = counts
+                remarks = tuple(Remark(*remark) for remark in json.loads(texts[named:] or b"[]"))
+                yield Record(name, source_digest, n_raw, n_events, n_frames, duration_us, digest, chunk, remarks)
 
     def flush(self) -> None:
         """Writes buffered records to the file, where a kill does not lose them."""
@@ -116,6 +120,7 @@ class Journal:
         if not keep:
             self.path.unlink(missing_ok=True)
 
-    def _count(self, record: Record) -> None:
+    def _count(self, record: Record, nbytes: int) -> None:
         self.source_digests[record.name] = record.source_digest
-        self.nbytes += _HEAD.size + len(record.name.encode("utf-8", "surrogateescape")) + len(record.chunk) + _CRC.size
+        self.remarks[record.name] = record.remarks
+        self.nbytes += nbytes

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from plifctl.data.remarks import Remark
+
 EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
 """An event: t in µs, column x, row y, polarity p (0 off, 1 on)."""
 
@@ -49,15 +51,15 @@ class Events:
         return cls(*(np.ascontiguousarray(events[name], EVENT[name]) for name in EVENT.names or ()))
 
     @classmethod
+    def from_columns(cls, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> Events:
+        """Returns the events of four columns of any integer type."""
+        columns = zip("txyp", (t, x, y, p), strict=True)
+        return cls(*(np.ascontiguousarray(column, EVENT[name]) for name, column in columns))
+
+    @classmethod
     def sorted_from(cls, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> Events:
         """Returns the events of four columns of any integer type, sorted by t (stable)."""
-        columns = (np.ascontiguousarray(column, EVENT[name]) for name, column in zip("txyp", (t, x, y, p), strict=True))
-        events = cls(*columns)
-        return events.sorted_by_time(is_sorted=not bool((np.diff(events["t"]) < 0).any()))
-
-    def sorted_by_time(self, *, is_sorted: bool) -> Events:
-        """Returns the events sorted by t (stable); this object itself if ``is_sorted`` is true."""
-        return self if is_sorted else self[np.argsort(self["t"], kind="stable")]
+        return Decoded.in_order(cls.from_columns(t, x, y, p)).events
 
     def structured(self) -> np.ndarray:
         """Returns an array of dtype EVENT, the layout that other tools take."""
@@ -99,7 +101,29 @@ class Decoded(NamedTuple):
     Attributes:
         events: Its events, sorted by t.
         dropped: Number of events in the file that were left out: marked invalid, or another kind of sensor output.
+        remarks: What the user should know about the recording.
     """
 
     events: Events
     dropped: int
+    remarks: tuple[Remark, ...] = ()
+
+    @classmethod
+    def in_order(
+        cls, events: Events, dropped: int = 0, *, ascending: bool | None = None, remarks: tuple[Remark, ...] = ()
+    ) -> Decoded:
+        """Returns a decoder's result, its events sorted by t (stable), with a remark on those that go back in time.
+
+        Args:
+            events: The events in the order of the file.
+            dropped: See the attribute.
+            ascending: Whether their times ascend, where the decoder knows it.
+            remarks: Remarks of the decoder.
+        """
+        if ascending:
+            return cls(events, dropped, remarks)
+        steps = np.diff(events["t"])
+        if backward := int((steps < 0).sum()):
+            remarks = (*remarks, Remark("backward", backward, int(-steps.min())))
+            events = events[np.argsort(events["t"], kind="stable")]
+        return cls(events, dropped, remarks)

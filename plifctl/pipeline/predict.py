@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,15 @@ from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_frames, decode_recording, select_events
 from plifctl.data.frames import count_slices
+from plifctl.data.remarks import describe_remarks
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.pipeline.device import choose_device
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.networks import NeuronState
 from plifctl.training.optimizer import autocast
+
+_log = logging.getLogger(__name__)
 
 BATCH = 16
 """Samples that :meth:`Model.predict` runs at once."""
@@ -317,5 +321,9 @@ def _decoded(path: Path, framing: Framing | None) -> Events:
     with files.machine_errors(path):
         content = path.read_bytes()
     if framing is not None:
-        return decode_recording(framing, content, str(path)).events
-    return decode_any(content, where=str(path), axes="authors", invalid="drop").events
+        decoded = decode_recording(framing, content, str(path))
+    else:
+        decoded = decode_any(content, where=str(path), axes="authors", invalid="drop")
+    for note in describe_remarks((str(path), remark) for remark in decoded.remarks):
+        _log.warning(note)
+    return decoded.events

@@ -204,6 +204,9 @@ def build_cache(
             _log.warning(note)
         with progress(f"framing {framing.dataset.title}", "samples") as task:
             cache = builder.finish(raw)
+        for note in cache.notes:  # those that only decoding shows
+            if note not in raw.notes:
+                _log.warning(note)
     return Prepared(cache, builder.built)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from plifctl.config.choices import Split
 from plifctl.config.dataset import Framing, SampleCounts
 from plifctl.data.events import Decoded, Events
+from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
@@ -65,16 +66,18 @@ class DecodedSample(NamedTuple):
         row: Row of the sample.
         events: Its events, sorted by t.
         n_raw: Number of its events in the file, invalid ones included.
+        remarks: What the user should know about its recording; of a recording of several samples, with the first.
     """
 
     row: int
     events: Events
     n_raw: int
+    remarks: tuple[Remark, ...] = ()
 
 
-SampleHandler = Callable[[Sample, bytes, Callable[[], tuple[Events, int]]], None]
+SampleHandler = Callable[[Sample, bytes, Callable[[], Decoded]], None]
 """Called with each sample while the raw data are surveyed, in a thread: the sample, its source digest (see
-:meth:`RawDataset.source_digest`), and a function that returns its events and the number of its events in the file."""
+:meth:`RawDataset.source_digest`), and a function that decodes it."""
 
 
 class RawDataset(ABC):
@@ -350,8 +353,8 @@ class FilePerSample(EventDataset):
     """A data set of recordings that contain one sample each."""
 
     def decode(self, member: str, data: bytes) -> list[DecodedSample]:
-        events, dropped = self._decode(data, self._path_of(member))
-        return [DecodedSample(self.rows[self._by_member[member].id], events, len(events) + dropped)]
+        events, dropped, remarks = self._decode(data, self._path_of(member))
+        return [DecodedSample(self.rows[self._by_member[member].id], events, len(events) + dropped, remarks)]
 
     @abstractmethod
     def _sample(self, part: str, member: str) -> Sample | None:
@@ -380,11 +383,11 @@ class FilePerSample(EventDataset):
         if on_sample is None or (sample := self._sample(part, member)) is None:
             return
 
-        def load() -> tuple[Events, int]:
-            events, dropped = self._decode(content, f"{self.storages[part].path}: {member}")
-            return events, len(events) + dropped
-
-        on_sample(sample, bytes.fromhex(digest), load)
+        on_sample(
+            sample,
+            bytes.fromhex(digest),
+            partial(self._decode, content, f"{self.storages[part].path}: {member}"),
+        )
 
     @cached_property
     def _by_member(self) -> dict[str, Sample]:

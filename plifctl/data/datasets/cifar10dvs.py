@@ -102,9 +102,10 @@ class Cifar10Dvs(FilePerSample):
             case "AEDAT 4":
                 return decode_aedat4(data, where=where)
             case "zip":
-                events, dropped = decode_npz(data, where=where)
+                decoded = decode_npz(data, where=where)
                 if self.frames.axes == "authors":
-                    events = Events(events["t"], events["y"], 127 - events["x"], events["p"])
-                return Decoded(events, dropped)
+                    t, x, y, p = decoded.events.columns
+                    decoded = decoded._replace(events=Events(t, y, 127 - x, p))
+                return decoded
             case _:
                 return decode_aedat2(data, where=where, axes=self.frames.axes, outside=self.frames.outside_events)

@@ -126,8 +126,10 @@ class Gesture(EventDataset):
         cuts = np.searchsorted(decoded.events["t"], bounds).tolist()
         n_raw = np.diff(np.searchsorted(every["t"], bounds))[:, 0].tolist()
         return [
-            DecodedSample(self.rows[sample.id], decoded.events[first:last], count)
-            for (sample, _, _), (first, last), count in zip(self._windows[member], cuts, n_raw, strict=True)
+            DecodedSample(self.rows[sample.id], decoded.events[first:last], count, () if index else decoded.remarks)
+            for index, ((sample, _, _), (first, last), count) in enumerate(
+                zip(self._windows[member], cuts, n_raw, strict=True)
+            )
         ]
 
 

@@ -66,7 +66,7 @@ def decode_aedat2(
                 hint="to leave such events out and count them: add --set frames.outside_events=drop",
             )
         events = events[address >> 15 == 0]
-    return Decoded(events.sorted_by_time(is_sorted=ascending), count - len(events))
+    return Decoded.in_order(events, count - len(events), ascending=ascending)
 
 
 def _end_of_header(data: bytes, where: str) -> int:

@@ -60,7 +60,7 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
                 f"{where}: all {n} events are marked invalid (valid bit 0)",
                 hint="some recorders never set the bit; to keep such events: add --set frames.invalid_events=keep",
             )
-    return Decoded(events.sorted_by_time(is_sorted=ascending), n - len(events))
+    return Decoded.in_order(events, n - len(events), ascending=ascending)
 
 
 def encode_aedat3(events: np.ndarray) -> bytes:

@@ -114,7 +114,7 @@ def _decoded(events: np.ndarray, where: str) -> Decoded:
             f"{where}: event {bad[0]} of {len(events)} has time {event['t']} and polarity {event['p']}, "
             "expected a time of at least 0 and polarity 0 or 1"
         )
-    return Decoded(Events.sorted_from(events["t"], events["x"], events["y"], events["p"]), 0)
+    return Decoded.in_order(Events.from_columns(*(events[name] for name in "txyp")))
 
 
 def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:

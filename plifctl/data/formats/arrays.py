@@ -113,4 +113,4 @@ def _decoded(columns: dict[str, np.ndarray], where: str) -> Decoded:
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
                 f"expected a whole number from 0 to {_MAX[name]}"
             )
-    return Decoded(Events.sorted_from(*(columns[name] for name in _COLUMNS)), 0)
+    return Decoded.in_order(Events.from_columns(*(columns[name] for name in _COLUMNS)))

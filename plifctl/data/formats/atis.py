@@ -48,4 +48,4 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
     events = Events.empty(count)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
     events = events if found == count else events[:found]
-    return Decoded(events.sorted_by_time(is_sorted=ascending), 0)
+    return Decoded.in_order(events, ascending=ascending)

@@ -64,7 +64,7 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
         )
     t = raw["t"].astype(np.int64)
     t[1:] += np.cumsum(np.diff(t) < -_HALF) << 32
-    return Decoded(Events.sorted_from(t, word & _COORDINATE, (word >> 14) & _COORDINATE, p), 0)
+    return Decoded.in_order(Events.from_columns(t, word & _COORDINATE, (word >> 14) & _COORDINATE, p))
 
 
 def _end_of_header(data: bytes, where: str) -> int:

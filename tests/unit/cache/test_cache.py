@@ -41,7 +41,7 @@ def test_cache_has_frames_labels_and_counts_of_the_recordings(gestures: Path, tm
     assert cache.sample_ids[-1] == "user03_lab/10"
     assert cache.counts["n_events"].tolist() == cache.counts["n_raw"].tolist() == [400] * 33
     for member in raw.recordings():
-        for row, events, _ in raw.decode(member.name, member.load()):
+        for row, events, *_ in raw.decode(member.name, member.load()):
             expected = integrate_frames(events, 4, "number", 128, 128)
             np.testing.assert_array_equal(cache.read(np.array([row]))[0], expected)
 

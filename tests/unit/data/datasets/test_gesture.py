@@ -35,7 +35,7 @@ def gesture(tmp_path: Path) -> Path:
     raw = open_events("gesture", root, KEEP)
     seen: dict[tuple[str, int], int] = {}
     for member in raw.recordings():
-        for row, events, _ in raw.decode(member.name, member.load()):
+        for row, events, *_ in raw.decode(member.name, member.load()):
             sample = raw.samples[row]
             k = seen[member.name, sample.label] = seen.get((member.name, sample.label), -1) + 1
             name = f"{member.name.removesuffix('.aedat')}_{k}.npz"
@@ -49,7 +49,7 @@ def test_gesture_samples_have_the_events_of_their_windows(gestures: Path) -> Non
     assert [sample.id for sample in raw.samples[:2]] == ["user01_lab/00", "user01_lab/01"]
     assert [sample.split for sample in raw.samples].count("test") == 11
     assert [sample.label for sample in raw.samples[:11]] == list(range(11))
-    found = {row: events for member in raw.recordings() for row, events, _ in raw.decode(member.name, member.load())}
+    found = {row: events for member in raw.recordings() for row, events, *_ in raw.decode(member.name, member.load())}
     assert sorted(found) == list(range(33))
     for row, events in found.items():
         assert len(events) == 400
@@ -90,7 +90,7 @@ def test_gesture_windows_are_half_open_and_may_overlap(gestures: Path) -> None:
     raw = open_dataset("synthetic-gesture", gestures)
     assert isinstance(raw, EventDataset)
     data = (gestures / "user03_lab.aedat").read_bytes()
-    (_, first, _), (_, second, _), (_, third, _) = raw.decode("user03_lab.aedat", data)
+    (_, first, *_), (_, second, *_), (_, third, *_) = raw.decode("user03_lab.aedat", data)
     np.testing.assert_array_equal(first, second)
     edge = int(first["t"][200])
     (gestures / "user03_lab_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n1,0,{edge}\n1,{edge},60000\n")
@@ -176,7 +176,7 @@ def test_gesture_invalid_events_are_dropped_or_kept_by_choice(gestures: Path, in
     raw = open_raw(found, RawSource(gestures))
     assert isinstance(raw, EventDataset)
     member = next(raw.recordings())
-    row, events, n_raw = raw.decode(member.name, member.load())[0]
+    row, events, n_raw, _ = raw.decode(member.name, member.load())[0]
     assert (raw.samples[row].id, len(events), n_raw) == ("user01_lab/00", framed, 400)
 
 
@@ -186,7 +186,9 @@ def test_gesture_real_windows_have_the_counted_events(shared: Path) -> None:
     assert isinstance(raw, EventDataset)
     counts = json.loads((shared / "data/DvsGesture/counts.json").read_text())
     expected = [n for name in sorted(counts) for n in counts[name]["per_class"]]
-    found = {row: (len(events), n_raw) for m in raw.recordings() for row, events, n_raw in raw.decode(m.name, m.load())}
+    found = {
+        row: (len(events), n_raw) for m in raw.recordings() for row, events, n_raw, _ in raw.decode(m.name, m.load())
+    }
     assert [found[row] for row in range(50)] == [(n, n) for n in expected]
 
 
@@ -246,7 +248,7 @@ def test_gesture_tonic_set_is_complete_by_its_own_numbers(tmp_path: Path) -> Non
     assert any("1077 + 264 samples instead of 1176 + 288" in note for note in raw.notes)
     assert raw.samples[3].id == "user00_led/03"
     member = next(member for member in raw.recordings() if member.name.endswith("user04_led/3.npy"))
-    assert [(n, e.tolist()) for _, e, n in raw.decode(member.name, member.load())] == [
+    assert [(n, e.tolist()) for _, e, n, _ in raw.decode(member.name, member.load())] == [
         (2, [(3000, 3, 4, 0), (5000, 3, 4, 1)])
     ]
     for part in ("Train", "Test"):

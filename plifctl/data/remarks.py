@@ -1,0 +1,55 @@
+"""Remarks on recordings that could be read, but not quite as they are: kept for each sample, told as notes on the set.
+
+A decoder, a data set or the framing makes a :class:`Remark` on one recording. A cache collects those of all its samples
+and :func:`describe_remarks` returns one sentence for each kind, which the cache keeps among its notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+RemarkKind = Literal["backward"]
+"""What a remark is about; each has a sentence in :data:`_SENTENCES`."""
+
+_SENTENCES: dict[RemarkKind, str] = {
+    "backward": "times go back: {count} events are earlier than the one before, by up to {largest} µs, "
+    "in {recordings}; they were sorted by time",
+}
+
+
+class Remark(NamedTuple):
+    """Something in a recording that the user should know.
+
+    Attributes:
+        kind: What it is about.
+        occurrences: How often it occurs in the recording; added up over recordings.
+        largest: Its largest size; the largest of all recordings is told.
+    """
+
+    kind: RemarkKind
+    occurrences: int = 1
+    largest: int = 0
+
+
+def describe_remarks(found: Iterable[tuple[str, Remark]]) -> list[str]:
+    """Returns one sentence for each kind of remark.
+
+    Args:
+        found: The remarks, each with the id of its sample, in any order.
+
+    Example:
+        >>> describe_remarks([("b", Remark("backward", 1, 40)), ("a", Remark("backward", 2, 7))])[0][:72]
+        'times go back: 3 events are earlier than the one before, by up to 40 µs,'
+    """
+    by_kind: dict[RemarkKind, list[tuple[str, Remark]]] = {}
+    for sample, remark in found:
+        by_kind.setdefault(remark.kind, []).append((sample, remark))
+    notes = []
+    for kind, sentence in _SENTENCES.items():
+        if remarks := by_kind.get(kind):
+            name, worst = max(sorted(remarks), key=lambda one: (one[1].largest, one[1].occurrences))
+            others = f" and {len(remarks) - 1} more recordings" if len(remarks) > 1 else ""
+            count = sum(remark.occurrences for _, remark in remarks)
+            notes.append(sentence.format(count=count, largest=worst.largest, recordings=f"{name}{others}"))
+    return notes

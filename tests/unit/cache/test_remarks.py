@@ -1,0 +1,83 @@
+"""Remarks on recordings become notes of the cache, also of a build that was interrupted, and prepare warns of them."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import build_cache
+from raw_files import encode_atis, open_events
+
+from plifctl.cache import Cache
+from plifctl.data.events import EVENT
+from plifctl.data.source import RawSource
+from plifctl.pipeline.prepare import PrepareOptions, prepare
+
+pytestmark = pytest.mark.usefixtures("places")
+
+MINE = """\
+name: mine
+title: mine
+layout: folders
+kind: events
+shape: [2, 34, 34]
+classes: [a, b]
+samples: {train: 2, test: 2}
+recipes:
+  paper:
+    frames: {slicing: number, outside_events: refuse, invalid_events: drop}
+"""
+BACK = (
+    "times go back: 3 events are earlier than the one before, by up to 400 µs, "
+    "in train/b/0 and 1 more recordings; they were sorted by time"
+)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four recordings: one goes back once by 100 µs, another twice, by 400 and by 1 µs."""
+    (tmp_path / "registry/datasets").mkdir(parents=True)
+    (tmp_path / "registry/datasets/mine.yaml").write_text(MINE)
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "registry"))
+    times = {
+        "train/a": (0, 1000, 900, 2000),
+        "train/b": (500, 100, 200, 199),
+        "test/a": (1, 2, 3),
+        "test/b": (1, 1, 1),
+    }
+    for name, ts in times.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        events = np.array([(t, k, k, k % 2) for k, t in enumerate(ts)], EVENT)
+        (tmp_path / "data" / name / "0.bin").write_bytes(encode_atis(events))
+    return tmp_path / "data"
+
+
+def prepared(mine: Path, caplog: pytest.LogCaptureFixture) -> tuple[Cache, bool, list[str]]:
+    """The cache, whether it was built, and the warnings."""
+    caplog.clear()
+    found = prepare(PrepareOptions("mine", T=2, source=RawSource(mine), cache_dir=mine.parent / "caches"))
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    return found.cache, found.built, warnings
+
+
+def test_prepare_of_times_that_go_back_counts_them_in_notes_and_warns(
+    mine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache, built, warnings = prepared(mine, caplog)
+    assert (built, cache.notes, warnings) == (True, (BACK,), [BACK])
+    again, built, warnings = prepared(mine, caplog)
+    assert (built, again.notes, warnings) == (False, (BACK,), [BACK])
+
+
+def test_cache_resumed_from_a_journal_keeps_the_remarks(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, folder = open_events("mine", mine), mine.parent / "caches"
+    with monkeypatch.context() as broken:
+        broken.setattr("plifctl.cache.build.CacheBuilder._write", _fail)
+        with pytest.raises(OSError, match="full"):
+            build_cache(raw, 2, folder)
+    monkeypatch.setattr(type(raw), "recordings", lambda self: iter(()))  # nothing is decoded again
+    assert build_cache(raw, 2, folder).notes == (BACK,)
+
+
+def _fail(*_: object) -> None:
+    raise OSError("disk full")
