@@ -16,7 +16,7 @@
     │   ├── RankError             6  another rank of a data-parallel training died or failed
     │   └── CheckpointError       6  a checkpoint is damaged or of another network
     └── MachineError              7  disk full, no permission
-    Interrupted            130, 143  Ctrl-C or SIGTERM; not an Exception, so that handlers of errors do not catch it
+    Interrupted       130, 143, 129  Ctrl-C, SIGTERM or SIGHUP; not an Exception: handlers of errors do not catch it
     └── StoppedByCallback         0  an on_epoch callback ended a training
 
 A message says what is wrong, where, and what was found against what was expected; ``hint`` is what to type next.
@@ -152,7 +152,7 @@ class Interrupted(BaseException):
     def __init__(self, signum: int, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
-        self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM
+        self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP
 
 
 class StoppedByCallback(Interrupted):

@@ -89,9 +89,10 @@ def plifctl(
 ) -> Iterator[Callable[..., CommandResult]]:
     """Runs the command line in this process."""
     from plifctl.cli import main
+    from plifctl.training.process import stop_signals
 
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # put back afterwards, as the handlers are
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
 
     def run(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["plifctl", *map(str, arguments)])

@@ -29,6 +29,7 @@ from plifctl.cli import (
     watch,
 )
 from plifctl.errors import Interrupted, MachineError, PlifctlError, UsageError, from_os_error
+from plifctl.training.process import stop_signals
 
 app = typer.Typer(
     name="plifctl",
@@ -102,7 +103,7 @@ def _parse_and_run() -> int:
 def main() -> None:
     """Runs the command line; every error becomes an exit code (see plifctl.errors)."""
     console.start(json_wanted="--json" in sys.argv)
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in stop_signals():
         signal.signal(signum, _interrupt)
     sys.unraisablehook = _unraisable
     try:

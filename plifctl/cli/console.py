@@ -1,6 +1,9 @@
 """The terminal: data on stdout; messages, progress and errors on stderr.
 
 Colour and live bars need a terminal; without one, progress is a plain line every 30 seconds.
+
+A message that cannot be written is dropped: a full disk behind a log, a closed pipe or a closed terminal ends no
+command. Data that cannot be written to stdout is an error.
 """
 
 from __future__ import annotations
@@ -16,8 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -26,6 +28,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from plifctl.errors import Interrupted, PlifctlError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 PLAIN_LINE_SECONDS = 30.0
 _DRAW_SECONDS = 0.25
@@ -59,12 +64,8 @@ def _write(text: str) -> None:
     _emitted = True
     if _muted:
         return
-    try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # otherwise Python prints an error at exit
-        sys.exit(0)
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    sys.stdout.flush()
 
 
 def emit_verdict(name: str, problems: Sequence[str]) -> None:
@@ -126,7 +127,7 @@ def fail(error: PlifctlError | Interrupted) -> None:
     for line in filter(None, error.hint.split("\n")):
         _err.print(f"[bold]hint:[/] {_shown(line)}", soft_wrap=True)
     if _json and not _emitted:
-        with suppress(SystemExit):  # stdout may be closed; the exit code stays the error's
+        with suppress(SystemExit, OSError):  # stdout may be closed or full; the exit code stays the error's
             emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
 
 
@@ -252,14 +253,68 @@ def start(*, json_wanted: bool) -> None:
     global _json, _emitted, _stopped
     _json, _emitted, _stopped = json_wanted, False, None
     mute(False)
-    if sys.stdout is None:  # closed by the shell: >&-
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal whose encoding lacks τ must not cause an error
+    _open_standard_streams()
     log = logging.getLogger("plifctl")
     log.handlers = [_Handler()]
     log.setLevel(logging.INFO)
+
+
+class _StandardStream(io.RawIOBase):
+    """The file below stdout or stderr.
+
+    Args:
+        descriptor: What is written to.
+        lossy: Drop what cannot be written; otherwise it is an error, except that a closed pipe exits quietly.
+    """
+
+    def __init__(self, descriptor: int, *, lossy: bool) -> None:
+        self._descriptor, self._lossy = descriptor, lossy
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return os.write(self._descriptor, data)
+        except OSError as error:
+            if self._lossy:
+                return memoryview(data).nbytes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._descriptor)  # otherwise it fails again at exit
+            if isinstance(error, BrokenPipeError):
+                sys.exit(0)
+            error.filename = "stdout"
+            raise
+
+
+def _open_standard_streams() -> None:
+    """Opens the streams that the shell closed (``2>&-``), and lets a :class:`_StandardStream` write the others.
+
+    A closed descriptor would be given to the next file that is opened: libraries that write to stderr themselves would
+    write their messages into a cache or a checkpoint.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free descriptor, which is this one
+    sys.stdout = _standard_stream(sys.stdout, 1)
+    sys.stderr = _standard_stream(sys.stderr, 2)
+
+
+def _standard_stream(stream: TextIO | None, descriptor: int) -> TextIO:
+    """Returns the stream to use instead of Python's own, which is None if it was closed."""
+    if stream is not None and type(stream) is not io.TextIOWrapper:
+        return stream  # that of a test
+    written_to, encoding = (descriptor, "utf-8") if stream is None else (stream.fileno(), stream.encoding)
+    raw = io.BufferedWriter(_StandardStream(written_to, lossy=descriptor == 2))
+    # a terminal whose encoding lacks τ must not cause an error
+    return io.TextIOWrapper(raw, encoding=encoding, errors="replace", line_buffering=descriptor == 2)
 
 
 def mute(wanted: bool = True) -> None:

@@ -12,10 +12,11 @@ from plifctl.cli.display import TrainingDisplay, training_display
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.pipeline.train import TrainObserver
 from plifctl.runs import Run, StepProgress
+from plifctl.training.process import HANGUP, stop_signals
 
 
 class TerminalObserver(TrainObserver):
-    """Shows a training on the terminal; Ctrl-C and SIGTERM stop it after the current step."""
+    """Shows a training on the terminal; Ctrl-C, SIGTERM and SIGHUP stop it after the current step."""
 
     def __init__(self) -> None:
         self._signum: int | None = None
@@ -29,22 +30,28 @@ class TerminalObserver(TrainObserver):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The first signal asks the training to stop; the second one stops it at once."""
+        """The first signal asks the training to stop; a second SIGINT or SIGTERM stops it at once.
+
+        A second SIGHUP does not: a terminal that is closed sends several, from the system and from the shell.
+        """
 
         def request_stop(signum: int, frame: object) -> None:
             self._signum = signum
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            restore()
             console.note("stopping after this step; press again to stop at once")
 
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        def restore() -> None:
+            for number, handler in previous.items():
+                stopping = self._signum is not None and number == HANGUP
+                signal.signal(number, signal.SIG_IGN if stopping else handler)
+
+        previous = {number: signal.getsignal(number) for number in stop_signals()}
         try:
             for number in previous:
                 signal.signal(number, request_stop)
             yield
         finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+            restore()
 
     @contextmanager
     def display(self, run: Run, spec: ExperimentSpec) -> Iterator[None]:

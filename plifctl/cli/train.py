@@ -47,7 +47,7 @@ GraphOption = Annotated[
 _TRAIN = """Train, and test after each epoch (accuracy A).
 
 Uses the whole training set and reports the maximum, which is optimistic; validate reports accuracy B.
-Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume continues from there, bit for bit.
+Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there, bit for bit.
 
 Example: plifctl train fashion-mnist-plif --epochs 2
 """
@@ -55,7 +55,7 @@ Example: plifctl train fashion-mnist-plif --epochs 2
 _VALIDATE = """Train with a validation set (accuracy B).
 
 Trains on 85 % of each class, selects the model on the other 15 %, tests it once.
-Ctrl-C and SIGTERM stop it after writing a checkpoint; --resume continues from there, bit for bit.
+Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there, bit for bit.
 
 Example: plifctl validate gesture-plif --epochs 64
 """

@@ -311,8 +311,8 @@ class Group(Ranks):
 def process_group(info: RankInfo, timeout: float) -> Iterator[Group]:
     """Connects to the other processes and trains with them; the block ends the same way on all of them.
 
-    It sets MASTER_ADDR and MASTER_PORT; a rank that fails ignores SIGINT and SIGTERM from then on, which torchrun sends
-    to the others when one has ended.
+    It sets MASTER_ADDR and MASTER_PORT; a rank that fails ignores SIGINT, SIGTERM and SIGHUP from then on: torchrun
+    sends them to the others when one has ended.
 
     Args:
         info: Rank of this process.

@@ -12,7 +12,9 @@ import signal
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""Sent when the terminal is closed; None on Windows."""
 
 
 def wait_passively() -> None:
@@ -58,9 +60,15 @@ def use_deterministic_algorithms() -> None:
     torch.backends.cudnn.benchmark = False
 
 
+def stop_signals() -> list[signal.Signals]:
+    """Returns the signals that stop a command: SIGINT, SIGTERM, and SIGHUP unless ``nohup`` made it ignored."""
+    hangup = [HANGUP] if HANGUP is not None and signal.getsignal(HANGUP) != signal.SIG_IGN else []
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 def ignore_stop_signals() -> None:
-    """Ignores SIGINT and SIGTERM from now on: the process is about to end, and has to write its results first."""
-    for number in _STOP_SIGNALS:
+    """Ignores these signals from now on: the process is about to end, and has to write its results first."""
+    for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
 
 

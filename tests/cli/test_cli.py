@@ -297,7 +297,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.slow
 @pytest.mark.subprocess
 class TestSignals:
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
     def test_train_stopped_by_a_signal_writes_a_checkpoint(
         self, prepared: Plifctl, places: Path, number: signal.Signals, code: int
     ) -> None:

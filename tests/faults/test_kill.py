@@ -145,7 +145,7 @@ def test_training_killed_anywhere_and_resumed_gives_the_same_result(
     assert killed
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_training_stopped_by_a_signal_and_resumed_gives_the_same_result(
     signum: signal.Signals, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
 ) -> None:

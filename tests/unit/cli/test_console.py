@@ -1,9 +1,12 @@
-"""Control characters from files are escaped, never interpreted."""
+"""Control characters from files are escaped, never interpreted; faults of the streams."""
 
 import json
 import logging
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -49,11 +52,63 @@ def test_emit_json_hostile_text_gives_the_same_document(capsys: pytest.CaptureFi
     assert not set("\x1b\x9b\u202e\r\udcff") & set(text)
 
 
-def test_start_closed_stdout_does_not_end_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)  # what Python does for a command called with >&-
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Starts the console with the given streams; everything is put back afterwards."""
+
+    def start(**streams: TextIO | None) -> None:
+        for name, stream in streams.items():
+            monkeypatch.setattr(sys, name, stream)
+        console.start(json_wanted=True)
+
     monkeypatch.setattr(logging.getLogger("plifctl"), "handlers", [])
     monkeypatch.setattr(logging.getLogger("plifctl"), "level", logging.NOTSET)
-    console.start(json_wanted=False)
+    for name in ("_json", "_emitted", "_stopped"):
+        monkeypatch.setattr(console, name, getattr(console, name))
+    return start
+
+
+def test_start_closed_streams_do_not_end_the_command(started: Callable[..., None]) -> None:
+    started(stdout=None, stderr=None)  # what Python does for a command called with >&- 2>&-
     console.emit_table(["name"], [["demo"]])
-    assert sys.stdout.name == os.devnull
-    sys.stdout.close()
+    console.warn("w")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_warn_on_a_full_disk_is_dropped(started: Callable[..., None]) -> None:
+    with Path("/dev/full").open("w") as full:
+        started(stderr=full)
+        console.warn("w")
+        logging.getLogger("plifctl").warning("of the library")
+        print("of another library", file=sys.stderr, flush=True)
+        sys.stderr.flush()
+
+
+def test_warn_to_a_closed_pipe_is_dropped(started: Callable[..., None]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:  # noqa: PTH123
+        started(stderr=closed)
+        console.fail(RawDataError("e", hint="h"))
+        console.note("n")
+
+
+def test_emit_to_a_closed_pipe_exits_quietly(started: Callable[..., None]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:  # noqa: PTH123
+        started(stdout=closed)
+        with pytest.raises(SystemExit) as end:
+            console.emit("data")
+        assert end.value.code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_emit_on_a_full_disk_is_an_error_that_names_stdout(started: Callable[..., None]) -> None:
+    with Path("/dev/full").open("w") as full:
+        started(stdout=full)
+        with pytest.raises(OSError, match="stdout"):
+            console.emit("data")
+    with Path("/dev/full").open("w") as full:
+        started(stdout=full)
+        console.fail(RawDataError("e"))  # the document of an error: the exit code stays that of the error
