@@ -6,6 +6,7 @@ import errno
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,6 +19,8 @@ from plifctl.errors import from_os_error
 
 STALE_AFTER_S = 600
 """Age in seconds from which a temporary file counts as abandoned by a killed process."""
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(?:\.old)?\.partial")  # tempfile draws eight such characters
 
 UMASK = os.umask(0)  # can only be read by setting it; done at import, before threads start
 os.umask(UMASK)
@@ -117,9 +120,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
+def temporary_of(path: Path) -> str | None:
+    """Returns the name of the file or folder that ``path`` is a temporary one of; None if it is none of plifctl's."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return match[1] if match else None
+
+
 def _remove_stale(path: Path) -> None:
     """Removes the temporary files of ``path`` that killed processes left behind."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        if temporary_of(left) != path.name:
+            continue  # the user's
         with suppress(OSError):  # another process removed it first
             if time.time() - max(part.stat().st_mtime for part in (left, *left.rglob("*"))) <= STALE_AFTER_S:
                 continue  # another process may be writing it

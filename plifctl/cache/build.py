@@ -133,7 +133,7 @@ class CacheBuilder:
             cache = self._existing(key)
             if cache is not None:
                 return cache  # another process has built it
-            for stale in path.parent.glob(f".{path.name}.*.partial"):
+            for stale in _temporary_files(path):
                 stale.unlink(missing_ok=True)  # left by a killed build: this process has the lock
             if self.T is None and isinstance(raw, EventDataset):
                 self.T = slices_of_longest_sample(raw, self.workers)
@@ -151,7 +151,7 @@ class CacheBuilder:
         journals = [self.paths.journal(dtype) for dtype in (np.uint8, np.uint16)]
         written = path.stat().st_mtime_ns
         stale = [file for file in journals if file.exists() and file.stat().st_mtime_ns <= written]
-        stale += path.parent.glob(f".{path.name}.*.partial")
+        stale += _temporary_files(path)
         if stale:
             with suppress(filelock.Timeout, OSError), build_lock(self.paths, wait=False):
                 for file in stale:
@@ -315,3 +315,8 @@ class _Rows:
 def expected_bytes(raw: EventDataset | ImageDataset) -> int:
     """Returns the size of a cache before compression, bytes, if no count needs 16 bits; without T that of one frame."""
     return len(raw.samples) * (raw.framing.T or 1) * int(np.prod(raw.framing.shape))
+
+
+def _temporary_files(path: Path) -> list[Path]:
+    """Returns the temporary files that killed builds of a cache left behind."""
+    return [file for file in path.parent.glob(f".{path.name}.*.partial") if files.temporary_of(file) == path.name]

@@ -39,7 +39,9 @@ from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_me
 
 _VERSIONS = {"decoder_version": FIRST_VERSION, "integrator_version": INTEGRATOR_VERSION}
 _WRITING_S = 600  # a temporary file that changed more recently may still be written
-_CACHE_NAME = re.compile(r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}\.h5")
+_BUILD = r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}"
+_CACHE_NAME = re.compile(rf"{_BUILD}\.h5")
+_UNFINISHED_NAME = re.compile(rf"\.{_BUILD}(?:-uint(?:8|16)\.journal|\.h5(?:\.sha256)?\.[a-z0-9_]{{8}}\.partial)")
 
 _log = logging.getLogger(__name__)
 
@@ -166,6 +168,8 @@ def list_caches(cache_dir: Path) -> list[Entry]:
     patterns = ("*/*.h5", "*/.*-uint8.journal", "*/.*-uint16.journal", "*/.*.partial")
     found = []
     for path in (path for pattern in patterns for path in sorted(cache_dir.glob(pattern))):
+        if path.suffix != ".h5" and not _UNFINISHED_NAME.fullmatch(path.name):
+            continue  # the user's
         with suppress(FileNotFoundError):  # another process may remove it
             if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _WRITING_S:
                 continue  # a build may be writing it; a killed build leaves an old one
@@ -175,20 +179,21 @@ def list_caches(cache_dir: Path) -> list[Entry]:
 
 
 def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
-    """Returns the entry that a name or a beginning of a name denotes.
+    """Returns the entry that a name, a unique beginning of a name, or a path denotes, looked up in this order.
 
     Args:
         entries: Entries to choose from.
-        name: A path, or a unique beginning of ``dataset/file``, of ``file`` or of its hash.
+        name: ``dataset/file``, a unique beginning of it, of ``file`` or of its hash; or a path in the cache directory.
         cache_dir: Cache directory, for messages.
 
     Raises:
         UsageError: No entry, or several, have that name.
     """
-    if not name:
-        raise UsageError("the name of a cache is empty", hint="plifctl cache ls lists the caches")
-    exact = [entry for entry in entries if Path(name).resolve() == entry.path.resolve() or name == entry.name]
-    fitting = exact or [entry for entry in entries if any(alias.startswith(name) for alias in entry.aliases)]
+    if not name.strip() or Path(name).name in ("", ".."):
+        raise UsageError(f"{name!r} names no cache", hint="plifctl cache ls lists the caches")
+    exact = [entry for entry in entries if name == entry.name]
+    begun = [entry for entry in entries if any(alias.startswith(name) for alias in entry.aliases)]
+    fitting = exact or begun or [entry for entry in entries if _same_place(Path(name), entry.path)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
@@ -197,6 +202,11 @@ def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
     raise UsageError(
         f"{name} is ambiguous: {len(fitting)} caches", hint="one of: " + ", ".join(e.name for e in fitting)
     )
+
+
+def _same_place(one: Path, other: Path) -> bool:
+    """Returns whether two paths are one entry of one folder; a link and the file that it points to are two."""
+    return one.name == other.name and one.parent.resolve() == other.parent.resolve()
 
 
 def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> list[str]:
@@ -257,11 +267,25 @@ def remove_cache(entry: Entry) -> None:
     """Removes a cache, with its checksum file, or an unfinished build. Processes that have it open can still read it.
 
     Raises:
+        UsageError: It is a link, or a file that plifctl did not write.
         CacheError: Another process is building it.
     """
+    check_removable(entry)
     with files.machine_errors(entry.path), _not_being_built(entry):
         for path in (checksum_path(entry.path), entry.path):
             path.unlink(missing_ok=True)
+
+
+def check_removable(entry: Entry) -> None:
+    """Raises UsageError for an entry that is not plifctl's to remove: a link, or a file of another program."""
+    if (reason := _not_removable(entry)) is not None:
+        raise UsageError(f"{entry.path}: {reason}; it is not removed", hint="remove it with your shell")
+
+
+def _not_removable(entry: Entry) -> str | None:
+    if entry.path.is_symlink():
+        return f"a link to {entry.path.resolve()}"
+    return "not a cache of plifctl" if entry.state == "unrelated" else None
 
 
 def removable_entries(cache_dir: Path, *, older_than_days: float | None = None) -> list[tuple[Entry, str]]:
@@ -274,6 +298,8 @@ def removable_entries(cache_dir: Path, *, older_than_days: float | None = None) 
     found: list[tuple[Entry, str]] = []
     for entry in list_caches(cache_dir):
         age_days = (time.time() - entry.built) / 86_400
+        if _not_removable(entry) is not None:
+            continue
         if entry.state in ("unfinished", "unreadable", "outdated"):
             found.append((entry, entry.state))
         elif entry.state != "ok":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from plifctl.cache import Cache, key_of
-from plifctl.cache.catalogue import Entry, list_caches, remove_cache, select_cache, verify_cache
+from plifctl.cache.catalogue import Entry, check_removable, list_caches, remove_cache, select_cache, verify_cache
 from plifctl.cache.key import describe_differences, differences
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.registry import load_registry
@@ -93,10 +93,12 @@ def named_removals(names: Iterable[str], cache_dir: Path) -> list[Removal]:
     """Returns the caches with these names, each once.
 
     Raises:
-        UsageError: No cache, or several, have one of the names.
+        UsageError: No cache, or several, have one of the names, or one is not plifctl's to remove.
     """
     entries = list_caches(cache_dir)
-    chosen = (select_cache(entries, name, cache_dir) for name in names)
+    chosen = [select_cache(entries, name, cache_dir) for name in names]
+    for entry in chosen:
+        check_removable(entry)
     return list({entry.path: (entry, "named") for entry in chosen}.values())
 
 

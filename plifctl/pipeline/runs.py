@@ -21,12 +21,16 @@ from plifctl.runs import (
     ImportedRun,
     Run,
     best_row,
+    candidates,
+    check_removable,
     find_curve,
     find_imported,
     find_logs,
     find_run,
     import_log,
     imported_folders,
+    is_imported,
+    is_trained,
     list_runs,
     load_imported,
     remove_imported,
@@ -43,6 +47,8 @@ def list_entries(
 ) -> list[dict[str, Any]]:
     """Returns an entry for each run: imported ones by name, then the others, oldest first.
 
+    A folder with a document named as one of a run, none of which plifctl wrote, counts as a damaged run.
+
     Args:
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         experiment: Only the runs of this experiment.
@@ -52,7 +58,11 @@ def list_entries(
         UsageError: No run belongs to the experiment, and it is not in the registry.
     """
     folder = runs_dir or paths.runs_dir()
+    others = [path for path in candidates(folder) if not is_trained(path)]
+    for path in others:
+        _log.warning("%s: no file in it is readable as a document of plifctl", path)
     entries = [*_imported_entries(folder), *map(run_entry, list_runs(folder))]
+    entries += [_damaged_entry(path.name, path.stat().st_mtime) for path in others]
     if experiment is not None:
         known = {str(entry["experiment"]) for entry in entries}
         if experiment not in known and experiment not in load_registry().experiments():
@@ -63,8 +73,7 @@ def list_entries(
 
 def run_entry(run: Run) -> dict[str, Any]:
     """Returns the entry of a run in a list; for a damaged run, with the error as its status."""
-    empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
-    entry = {"run": run.name, "status": "damaged", **empty, "age_seconds": round(time.time() - run.started)}
+    entry = _damaged_entry(run.name, run.created)
     try:
         config, metrics, status = run.config(), run.metrics(), run.status()
         best = best_row(metrics) or {}
@@ -82,6 +91,11 @@ def run_entry(run: Run) -> dict[str, Any]:
         "epoch": len(metrics),
         "epochs": config.spec.train.epochs,
     }
+
+
+def _damaged_entry(name: str, created: float) -> dict[str, Any]:
+    empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
+    return {"run": name, "status": "damaged", **empty, "age_seconds": round(time.time() - created)}
 
 
 def imported_entry(run: ImportedRun) -> dict[str, Any]:
@@ -228,7 +242,7 @@ def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]
             name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
         }
         known["train.seed"] = curve.seed
-        if (runs_dir / curve.name / "config.yaml").is_file():
+        if is_trained(runs_dir / curve.name):
             run = Run(runs_dir / curve.name)
             spec = run.config().spec
             about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
@@ -275,18 +289,29 @@ def verify_runs(
 def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[Path, int]:
     """Returns the folders of runs, and how many bytes removing each of them frees.
 
+    Only children of the runs directory are removed, which are no links and which plifctl wrote.
+
     Raises:
-        UsageError: No such run, or one is being trained.
+        UsageError: No such run, it may not be removed, or it is being trained.
     """
     folder = runs_dir or paths.runs_dir()
     imported = {name: find_imported(name, folder) for name in names}
     runs = [find_run(name, folder) for name, path in imported.items() if path is None]
-    if live := sorted({run.name for run in runs if run.status() == "running"}):
+    folders = list(dict.fromkeys([*filter(None, imported.values()), *(run.path for run in runs)]))
+    for path in folders:
+        check_removable(path, folder)
+    if live := sorted({run.name for run in runs if _is_running(run)}):
         raise UsageError(
             f"being trained: {', '.join(live)}; nothing was removed", hint="stop the training first (Ctrl-C)"
         )
-    folders = [*filter(None, imported.values()), *(run.path for run in runs)]
-    return {path: sum(_file_sizes(path).values()) for path in dict.fromkeys(folders)}
+    return {path: sum(_file_sizes(path).values()) for path in folders}
+
+
+def _is_running(run: Run) -> bool:
+    try:
+        return run.status() == "running"
+    except RunError:  # damaged; the lock is tried again before it is removed
+        return False
 
 
 def remove_folders(folders: Sequence[Path]) -> None:
@@ -296,10 +321,10 @@ def remove_folders(folders: Sequence[Path]) -> None:
         UsageError: A run is being trained.
     """
     for path in folders:
-        if (path / "config.yaml").is_file():
-            remove_run(Run(path))
-        else:
+        if is_imported(path):
             remove_imported(path)
+        else:
+            remove_run(Run(path))
 
 
 def import_logs(

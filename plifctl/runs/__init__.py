@@ -17,6 +17,7 @@
 A run imported from the logs of other code has ``imported.json``, and ``result.json`` where its experiment is known.
 
 A process holds ``.lock`` while it trains a run, so that a killed run never looks finished or running.
+:mod:`plifctl.runs.folders` says which folders are runs.
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
@@ -32,6 +33,7 @@ from plifctl.runs.directory import (
     remove_run,
 )
 from plifctl.runs.event_logs import find_logs
+from plifctl.runs.folders import candidates, check_removable, is_imported, is_trained
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
@@ -60,7 +62,9 @@ __all__ = [
     "SpikeRecording",
     "StepProgress",
     "best_row",
+    "candidates",
     "check_records",
+    "check_removable",
     "create_run",
     "curve_of_run",
     "describe_machine",
@@ -70,6 +74,8 @@ __all__ = [
     "find_run",
     "import_log",
     "imported_folders",
+    "is_imported",
+    "is_trained",
     "list_runs",
     "load_checkpoint",
     "load_curves",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.runs import folders
 from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.imported import ImportedRun, imported_folders, load_imported
 from plifctl.runs.records import ResultRecord, load_records
@@ -141,26 +142,25 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
 
 
 def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curve:
-    """Returns the curve of a run by its path, its name, a unique part of its name, or ``last``.
+    """Returns the curve of a run by ``last``, its name, a unique part of its name, or its path.
 
     Raises:
         UsageError: No run matches, or several do.
         RunError: A file of it is damaged.
     """
-    if (Path(name) / "config.yaml").is_file():
-        return curve_of_run(Run(Path(name)))
-    if (Path(name) / "imported.json").is_file():
-        return curve_of_imported(load_imported(Path(name)))
+    folders.check_name(name)
     if name == "last" and (runs := list_runs(runs_dir)):
         return curve_of_run(runs[-1])
     curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}
-    matching = [name] if name in curves else [known for known in curves if name in known]
+    matching = folders.match_name(name, list(curves))
     if len(matching) == 1:
         return curves[matching[0]]
     if matching:
         raise UsageError(
             f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="use more of the name"
         )
+    if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
+        return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
 
 

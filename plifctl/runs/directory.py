@@ -22,6 +22,7 @@ from plifctl.config.choices import CheckpointName, Protocol, Recipe, RunStatus
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.errors import RunError, UsageError
+from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import StepProgress, read_progress
@@ -64,8 +65,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        if not (path / "config.yaml").is_file():
-            raise UsageError(f"{path}: not a run, config.yaml is missing", hint="plifctl runs lists all runs")
+        if not folders.is_trained(path):
+            raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
 
     def __repr__(self) -> str:
         return f"<run {self.path}>"
@@ -76,12 +77,17 @@ class Run:
         return self.path.name
 
     @property
-    def started(self) -> float:
-        """Time when the run was created, seconds since 1970: from its name, else from its folder."""
+    def created(self) -> float:
+        """Time when the run was created, seconds since 1970, whatever it is called today."""
+        try:
+            return float(self.info()["created"])
+        except (RunError, KeyError, TypeError, ValueError):  # damaged, or made by 0.1.0
+            pass
         try:
             return float(calendar.timegm(time.strptime(self.name.split("-")[0], _STAMP)))
-        except ValueError:  # the user chose the name
-            return (self.path / "config.yaml").stat().st_mtime
+        except ValueError:  # renamed; the split is written once, and renaming keeps its time
+            split = self.path / "split.json"
+            return (split if split.is_file() else self.path).stat().st_mtime
 
     def config(self) -> RunConfig:
         """Returns the settings of the run.
@@ -192,7 +198,8 @@ def create_run(
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
         temporary.chmod(0o777 & ~files.UMASK)
     try:
-        files.write_json(temporary / "run.json", add_checksum({"status": "created", "cache": cache}))
+        created = {"status": "created", "created": time.time(), "cache": cache}
+        files.write_json(temporary / "run.json", add_checksum(created))
         files.write_json(temporary / "env.json", add_checksum(environment))
         files.write_json(temporary / "split.json", add_checksum(split))
         write_config(temporary, resolved, protocol)
@@ -213,7 +220,7 @@ def _remove_abandoned(runs_dir: Path) -> None:
     """Removes the temporary folders of processes that were killed while they created a run."""
     for path in runs_dir.glob(".*.partial"):
         with suppress(OSError):  # another process was faster
-            if time.time() - path.stat().st_mtime > files.STALE_AFTER_S:
+            if folders.is_abandoned_folder(path) and time.time() - path.stat().st_mtime > files.STALE_AFTER_S:
                 shutil.rmtree(path)
 
 
@@ -233,29 +240,35 @@ def write_config(path: Path, resolved: Experiment, protocol: Protocol) -> None:
 
 
 def find_run(name: str, runs_dir: Path) -> Run:
-    """Returns a run by its path, its id, a unique part of its id, or ``last``.
+    """Returns a run by ``last``, its id, a unique part of its id, or its path, looked up in this order.
 
     Raises:
         UsageError: No run matches, or several do.
     """
-    if (Path(name) / "config.yaml").is_file():
-        return Run(Path(name))
-    runs = list_runs(runs_dir)
-    matching = runs[-1:] if name == "last" else [run for run in runs if name in run.name]
-    exact = [run for run in matching if run.name == name]
-    if len(exact or matching) == 1:
-        return (exact or matching)[0]
+    folders.check_name(name)
+    runs = {run.name: run for run in list_runs(runs_dir)}
+    if name == "last" and runs:
+        return list(runs.values())[-1]
+    matching = folders.match_name(name, list(runs))
+    if len(matching) == 1:
+        return runs[matching[0]]
     if matching:
-        names = ", ".join(run.name for run in matching[-5:])
         latest = "the latest are " if len(matching) > 5 else ""
+        names = ", ".join(matching[-5:])
         raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="use more of the name")
+    path = folders.find_folder(name, runs_dir)
+    if path is not None and not folders.is_trained(path):
+        raise UsageError(f"{path}: an imported run, which has no checkpoints", hint="plifctl runs show takes it")
+    if path is not None:
+        return Run(path)
     hint = "plifctl runs lists all runs, a path works too" if runs else "no run exists; plifctl train demo makes one"
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 
 
 def list_runs(runs_dir: Path) -> list[Run]:
-    """Returns every run, oldest first."""
-    return [Run(path.parent) for path in sorted(runs_dir.glob("[!.]*/config.yaml"))]
+    """Returns every run that plifctl trained, in the order in which they were created."""
+    runs = [Run(path) for path in folders.candidates(runs_dir) if folders.is_trained(path)]
+    return sorted(runs, key=lambda run: (run.created, run.name))
 
 
 def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -272,15 +285,15 @@ def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def remove_run(run: Run) -> None:
-    """Removes a run and everything in its folder.
+    """Removes a run and everything in its folder, but never what a link points to.
 
     Raises:
-        UsageError: It is being trained.
+        UsageError: It is being trained, or a link.
     """
+    folders.check_removable(run.path, run.path.parent)
     try:
         with files.machine_errors(run.path), run.lock().acquire(timeout=0):
-            (run.path / "config.yaml").unlink(missing_ok=True)  # first, so that a partly removed folder is not a run
-            shutil.rmtree(run.path)
+            folders.remove_folder(run.path)
     except filelock.Timeout:
         raise UsageError(
             f"{run.path}: the run is being trained, nothing was removed", hint="stop the training first (Ctrl-C)"

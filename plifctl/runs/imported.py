@@ -10,7 +10,6 @@ import bisect
 import json
 import math
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,12 +20,14 @@ from typing import Any
 from plifctl import files
 from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
+from plifctl.runs import folders
 from plifctl.runs.directory import list_runs
 from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
 
-_FILE = "imported.json"
+_FILE = folders.IMPORTED
+_FILES = (_FILE, "result.json")
 _AUTHORS_SEED = 2020
 
 ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
@@ -218,14 +219,19 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     by_0_1_0 = runs_dir / run.name.replace("authors-", "published-", 1)
     if by_0_1_0 != path and (by_0_1_0 / _FILE).is_file() and _same_logs(run, by_0_1_0):
         path = by_0_1_0  # it keeps its name; twice in a table it would be two runs
-    elif path.exists():
-        if not (path / _FILE).is_file():
+    elif path.exists() or path.is_symlink():
+        if not folders.is_imported(path):
             raise UsageError(f"{path}: exists and is not an imported run", hint="choose another name: --name NAME")
         if not _same_logs(run, path):
             raise UsageError(
                 f"{run.name}: already imported from other logs: {load_imported(path).source}",
                 hint=f"choose another name: --name NAME; or plifctl runs rm {run.name}",
             )
+    there = [file.name for file in path.iterdir() if not file.name.startswith(".")] if path.exists() else []
+    others = sorted(set(there) - set(_FILES))
+    if others or path.is_symlink():
+        what = f"has files of yours: {', '.join(others[:5])}" if others else f"is a link to {path.resolve()}"
+        raise UsageError(f"{path}: {what}; it is not replaced", hint="choose another name: --name NAME")
     with files.atomic_folder(path) as temporary:
         tree = {"schema_version": 1, **asdict(run)}
         del tree["imported"]
@@ -268,36 +274,34 @@ def load_imported(path: Path) -> ImportedRun:
 
 def imported_folders(runs_dir: Path) -> list[Path]:
     """Returns the folders of imported runs, sorted by name."""
-    return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}"))]
+    return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}")) if folders.is_imported(path.parent)]
 
 
 def find_imported(name: str, runs_dir: Path) -> Path | None:
-    """Returns the folder of an imported run by its path, its name, or a part of it that no other run has.
+    """Returns the folder of an imported run by its name, a part of it that no other run has, or its path.
 
     Returns None if no imported run matches, or a run trained here does.
 
     Raises:
         UsageError: Several imported runs match.
     """
-    folders = {path.name: path for path in imported_folders(runs_dir)}
-    if (Path(name) / _FILE).is_file():
-        return Path(name)
-    if name in folders:
-        return folders[name]
-    matching = [known for known in folders if name in known]
-    if not matching or name == "last" or any(name in run.name for run in list_runs(runs_dir)):
+    folders.check_name(name)
+    known = {path.name: path for path in imported_folders(runs_dir)}
+    matching = folders.match_name(name, list(known))
+    if name == "last" or (matching != [name] and any(name in run.name for run in list_runs(runs_dir))):
         return None
     if len(matching) > 1:
         names = ", ".join(matching[:5])
         raise UsageError(f"{len(matching)} imported runs match {name!r}: {names}", hint="use more of the name")
-    return folders[matching[0]]
+    if matching:
+        return known[matching[0]]
+    return Path(name) if folders.is_imported(Path(name)) else None
 
 
 def remove_imported(path: Path) -> None:
-    """Removes an imported run."""
-    with files.machine_errors(path):
-        (path / _FILE).unlink(missing_ok=True)  # first, so that a partly removed folder is not a run
-        shutil.rmtree(path)
+    """Removes an imported run, but never what a link points to."""
+    folders.check_removable(path, path.parent)
+    folders.remove_folder(path)
 
 
 def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import filelock
 from plifctl import files
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
+from plifctl.runs import folders
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
 from plifctl.runs.directory import Run, write_config
 from plifctl.runs.documents import add_checksum
@@ -61,7 +62,7 @@ class RunRecorder:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment
         except filelock.Timeout:
             raise ResumeError(f"{self.run.path}: another process is training this run") from None
-        for stale in self.run.path.rglob(".*.partial"):
+        for stale in folders.temporary_files(self.run.path):
             stale.unlink(missing_ok=True)  # left by a killed process, since this one holds the lock
         try:
             yield

@@ -14,6 +14,7 @@ from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.identity import current_word
 from plifctl.errors import RunError
+from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, load_document
 
 _log = logging.getLogger(__name__)
@@ -84,12 +85,13 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
     """Returns the records of finished runs, and those in the folders ``results/`` of the registry; each run once."""
     found: dict[str, ResultRecord] = {}
     files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
-    for path in [*files, *sorted(runs_dir.glob("*/result.json"))]:
+    for path in [*files, *sorted(runs_dir.glob("[!.]*/result.json"))]:
         try:
             record = read_record(path)
         except RunError as error:
-            _log.warning("skipped: %s", error)
-            continue
+            if path in files or folders.is_trained(path.parent) or folders.is_imported(path.parent):
+                _log.warning("skipped: %s", error)
+            continue  # without a word: a file of another program
         found[record.run] = record
     return list(found.values())
 

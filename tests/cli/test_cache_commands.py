@@ -237,9 +237,30 @@ def test_hostile_files_are_listed_as_unreadable(two: Plifctl, places: Path) -> N
 
 
 def test_prune_removes_old_temporary_files_only(two: Plifctl, places: Path) -> None:
-    left = places / "data_cache/synthetic-gesture/.T3-time-0123456789ab.h5.x1.partial"
+    left = places / "data_cache/synthetic-gesture/.T3-time-0123456789ab.h5.x1_abcde.partial"
     left.write_bytes(b"half")
     assert two("cache", "prune").out.startswith("0 removed")  # a build may still be writing it
     os.utime(left, (time.time() - 3600,) * 2)
     assert two("cache", "prune").code == 0
     assert not left.exists()
+
+
+@pytest.mark.parametrize("name", [".", "", "..", "thesis", "linked", "elsewhere.h5"])
+def test_rm_of_what_is_no_cache_of_plifctl_removes_nothing(
+    plifctl: Plifctl, gestures: Path, places: Path, name: str
+) -> None:
+    plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
+    (cache,) = (places / "data_cache").rglob("*.h5")
+    folder = cache.parent
+    (folder / "thesis.h5").write_bytes(b"mine")
+    (folder / ".thesis-uint8.journal").write_bytes(b"mine")
+    (places / "elsewhere.h5").write_bytes(cache.read_bytes())
+    (folder / "linked.h5").symlink_to(places / "elsewhere.h5")
+    result = plifctl("cache", "rm", name, "--yes")
+    assert result.code == 2, result.out
+    assert (places / "elsewhere.h5").exists()
+    assert (folder / "linked.h5").is_symlink()
+    assert (folder / "thesis.h5").read_bytes() == b"mine"
+    assert cache.exists()
+    assert plifctl("cache", "prune").code == 0
+    assert (folder / ".thesis-uint8.journal").read_bytes() == b"mine"

@@ -265,3 +265,103 @@ class TestWatch:
         assert "3 of 3 epochs done" in text
         assert re.search(r"sn0 +5\.000 +\+1\.000 +▁▅█ +0\.1000 +5\.0e-01 +1\.0e-01", text)
         assert "best: test 75.00 %, epoch 3" in text
+
+
+def foreign(folder: Path) -> Path:
+    """A folder of another program, with files named as those of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("lr: 0.1\n")
+    for name in ("result.json", "imported.json", "run.json"):
+        (folder / name).write_text('{"accuracy": 1}\n')
+    return folder
+
+
+class TestWhichFoldersAreRuns:
+    @pytest.mark.parametrize(
+        "name", [".", "", " ", "..", "./", "hydra", "runs/hydra", "linked", "runs/linked", "elsewhere/big", "/"]
+    )
+    def test_rm_of_what_is_no_run_of_the_folder_removes_nothing(
+        self, plifctl: Plifctl, folder: Path, places: Path, name: str
+    ) -> None:
+        make_run(folder)
+        foreign(places)  # the current folder
+        foreign(folder / "hydra")
+        make_run(places / "elsewhere").path.rename(places / "elsewhere/big")
+        (folder / "linked").symlink_to(places / "elsewhere/big")
+        before = {path: path.read_bytes() for path in places.rglob("*") if path.is_file() and path.name != ".lock"}
+        result = plifctl("runs", "rm", name, "--yes")
+        assert result.code == 2
+        assert result.err.startswith("error: ")
+        after = {path: path.read_bytes() for path in places.rglob("*") if path.is_file() and path.name != ".lock"}
+        assert after == before
+        assert (folder / "linked").is_symlink()
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("runs", "show"),
+            ("runs", "verify"),
+            ("runs", "compare", "last"),
+            ("watch",),
+            ("eval",),
+            ("export",),
+            ("train", "--resume"),
+        ],
+    )
+    @pytest.mark.parametrize("name", [".", "", "hydra", "runs/hydra"])
+    def test_command_with_what_is_no_run_is_refused_and_locks_nothing(
+        self, plifctl: Plifctl, folder: Path, places: Path, command: tuple[str, ...], name: str
+    ) -> None:
+        make_run(folder)
+        foreign(places)
+        foreign(folder / "hydra")
+        out = ("x.pt",) if command == ("export",) else ()
+        result = plifctl(*command, name, *out)
+        assert result.code == 2, result.err
+        assert "names no run" in result.err or "not a run of plifctl" in result.err
+        assert not (places / ".lock").exists()
+        assert not (folder / "hydra/.lock").exists()
+
+    def test_folder_of_another_program_is_listed_as_damaged(self, plifctl: Plifctl, folder: Path) -> None:
+        run = make_run(folder)
+        foreign(folder / "hydra")
+        listed = {entry["run"]: entry["status"] for entry in json.loads(plifctl("runs", "--json").out)}
+        assert listed == {run.name: "finished", "hydra": "damaged"}
+        assert plifctl("runs", "verify").code == 0
+
+    @pytest.mark.parametrize("name", ["run.json", "config.yaml", "env.json", "split.json"])
+    def test_rm_of_a_damaged_run_removes_it(self, plifctl: Plifctl, folder: Path, name: str) -> None:
+        run = make_run(folder)
+        (run.path / name).write_text("{")
+        assert plifctl("runs", "rm", run.name, "--yes").code == 0
+        assert not run.path.exists()
+
+    def test_last_is_the_run_that_began_last_whatever_its_name(self, plifctl: Plifctl, folder: Path) -> None:
+        first, second = make_run(folder, "train.seed=1"), make_run(folder, "train.seed=2")
+        first.path.rename(folder / "baseline")  # sorts after the others
+        assert json.loads(plifctl("runs", "show", "last", "--json").out)["run"] == second.name
+        assert json.loads(plifctl("watch", "last", "--json").out)["run"] == second.name
+        assert [entry["run"] for entry in json.loads(plifctl("runs", "--json").out)] == ["baseline", second.name]
+        assert plifctl("runs", "rm", "last", "--yes").code == 0
+        assert [path.name for path in folder.iterdir()] == ["baseline"]
+
+    def test_id_comes_before_a_path_of_the_same_name(self, plifctl: Plifctl, folder: Path, places: Path) -> None:
+        run, other = make_run(folder, "train.seed=1"), make_run(places / "other", "train.seed=2")
+        run.path.rename(folder / "mine")
+        other.path.rename(places / "mine")
+        assert json.loads(plifctl("runs", "show", "mine", "--json").out)["path"] == str(folder / "mine")
+        assert json.loads(plifctl("runs", "show", "./mine", "--json").out)["path"] == "mine"
+
+    def test_import_over_a_folder_of_ones_own_is_refused(self, plifctl: Plifctl, folder: Path, places: Path) -> None:
+        (places / "logs").mkdir()
+        (places / "logs/run-x-tag-test_acc.csv").write_text("Wall time,Step,Value\n1,0,0.5\n2,1,0.9\n")
+        foreign(folder / "imported-x")
+        result = plifctl("runs", "import", "logs")
+        assert result.code == 2
+        assert "exists and is not an imported run" in result.err
+        assert plifctl("runs", "import", "logs", "--name", "x").code == 0
+        (folder / "x/notes.txt").write_text("mine")
+        result = plifctl("runs", "import", "logs", "--name", "x")
+        assert result.code == 2
+        assert "notes.txt" in result.err
+        assert (folder / "x/notes.txt").read_text() == "mine"

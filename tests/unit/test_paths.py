@@ -43,7 +43,7 @@ def test_atomic_folder_that_fails_keeps_the_old_folder_and_removes_stale_ones(tm
     with files.atomic_folder(folder) as temporary:
         (temporary / "a").write_text("old")
         assert not folder.exists()
-    stale, fresh = tmp_path / ".f.killed.partial", tmp_path / ".f.written.partial"
+    stale, fresh = tmp_path / ".f.killed_1.partial", tmp_path / ".f.written1.partial"
     stale.mkdir()
     os.utime(stale, (0, 0))
     fresh.mkdir()  # another process is writing it
@@ -57,7 +57,7 @@ def test_atomic_folder_that_fails_keeps_the_old_folder_and_removes_stale_ones(tm
 
     with pytest.raises(KeyError):
         fails()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == [".f.written.partial", "a", "c", "f"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [".f.written1.partial", "a", "c", "f"]
 
 
 def test_atomic_folder_removes_the_old_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_build_removes_the_temporary_file_of_a_killed_build(gestures: Path, tmp_
     raw = raw_of(gestures, T=2)
     path = key_of(raw).path(tmp_path / "c")
     path.parent.mkdir(parents=True)
-    stale = path.with_name(f".{path.name}.xyz.partial")
+    stale = path.with_name(f".{path.name}.xyz_0123.partial")
     stale.write_bytes(b"half")
     with pytest.raises(CacheError, match="found none in"):
         find_cache(raw_independent_key(raw.framing.with_T(2)), tmp_path / "c", prepare="p")

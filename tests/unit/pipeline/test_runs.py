@@ -32,16 +32,16 @@ def logs(folder: Path, *names: str) -> Path:
 def test_list_entries_has_imported_runs_then_ours_and_names_damaged_ones(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runs = [make_run(tmp_path / "runs") for _ in range(2)]
+    damaged, finished = [make_run(tmp_path / "runs") for _ in range(2)]
     import_logs(logs(tmp_path / "logs", LOG))
-    (runs[1].path / "run.json").write_text("{}")
-    (runs[1].path / "result.json").unlink()
+    (damaged.path / "run.json").write_text("{}")
+    (damaged.path / "result.json").unlink()
     with caplog.at_level(logging.WARNING, logger="plifctl"):
         entries = list_entries()
-    assert [entry["status"] for entry in entries] == ["imported", "finished", "damaged"]
+    assert [entry["status"] for entry in entries] == ["imported", "damaged", "finished"]
     assert entries[0]["run"] == "authors-fashion-mnist-plif"
     assert "run.json: damaged" in caplog.text
-    assert [entry["run"] for entry in list_entries(status="finished")] == [runs[0].name]
+    assert [entry["run"] for entry in list_entries(status="finished")] == [finished.name]
     with pytest.raises(UsageError, match="unknown experiment 'demoo'"):
         list_entries(experiment="demoo")
 

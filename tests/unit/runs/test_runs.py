@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,45 @@ def test_remove_run_of_a_running_run_is_refused(tmp_path: Path) -> None:
     assert run.config()
     remove_run(run)
     assert [path.name for path in tmp_path.iterdir()] == [other.name]
+
+
+def test_remove_run_killed_half_way_leaves_a_run_that_can_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path)
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_run(run)
+    assert load_records(tmp_path, []) == []
+    assert [left.name for left in runs.list_runs(tmp_path)] == [run.name]
+    remove_run(find_run(run.name, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_run_removes_abandoned_folders_of_plifctl_only(tmp_path: Path) -> None:
+    ours, mine = tmp_path / ".20261128T000000Z-demo-x-s1.abcd_123.partial", tmp_path / ".thesis.chapters.partial"
+    for folder, name in ((ours, "run.json"), (mine, "one.tex")):
+        folder.mkdir()
+        (folder / name).write_text("{}")
+        os.utime(folder, (0, 0))
+    make(tmp_path)
+    assert not ours.exists()
+    assert (mine / "one.tex").exists()
+
+
+def test_live_removes_temporary_files_of_plifctl_only(tmp_path: Path) -> None:
+    run = make(tmp_path)
+    (run.path / "checkpoints").mkdir()
+    ours = [run.path / ".run.json.abcd_123.partial", run.path / "checkpoints/.last.pt.abcd_123.partial"]
+    mine = [run.path / ".notes.txt.partial", run.path / ".run.json.mine.partial", run.path / ".thesis.abcd_123.partial"]
+    for path in (*ours, *mine):
+        path.touch()
+    with RunRecorder(run, RESOLVED.spec).live():
+        pass
+    assert not any(path.exists() for path in ours)
+    assert all(path.exists() for path in mine)

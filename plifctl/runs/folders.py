@@ -1,0 +1,130 @@
+"""Which folders are runs of plifctl, and which of their files it wrote.
+
+**A run is a folder in which plifctl wrote at least one document.** A document counts by the checksum that it carries,
+not by its name: many programs write a ``config.yaml``. A run of which some documents are damaged stays a run, and a
+folder of other programs never becomes one. Other folders are not locked, not changed and not removed.
+
+**Names** are looked up in this order: ``last``, an id in the runs directory, a part that only one id has, a path. The
+empty name, ``.`` and ``..`` name no run.
+
+**Only children of the runs directory are removed,** and never what a link points to.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from plifctl import files
+from plifctl.errors import RunError, UsageError
+from plifctl.runs.documents import load_document
+
+_DOCUMENTS = {"run.json": ("cache",), "config.yaml": ("spec",), "env.json": ("torch",), "split.json": ("train",)}
+"""Documents of a run since its first moment, in the order in which they are tried, and the keys that each has."""
+
+IMPORTED = "imported.json"
+IMPORTED_BEGINS = b'{"schema_version": 1, "name": '
+"""How plifctl begins the document of an imported run, by which a damaged one is recognised."""
+
+_WRITTEN = (
+    *_DOCUMENTS,
+    *("progress.json", "manifest.json", "result.json", "spikes.npz", "last.pt", "best.pt"),
+    IMPORTED,
+)
+"""Files of a run that are written under a temporary name first."""
+
+
+def is_trained(path: Path) -> bool:
+    """Returns whether a folder is a run that plifctl trained, possibly a damaged one."""
+    for name, keys in _DOCUMENTS.items():
+        try:
+            if keys[0] in load_document(path / name, ()):
+                return True
+        except RunError:
+            continue
+    return False
+
+
+def is_imported(path: Path) -> bool:
+    """Returns whether a folder is a run that plifctl imported, possibly a damaged one."""
+    try:
+        with (path / IMPORTED).open("rb") as file:
+            return file.read(len(IMPORTED_BEGINS)) == IMPORTED_BEGINS
+    except OSError:
+        return False
+
+
+def candidates(runs_dir: Path) -> list[Path]:
+    """Returns the folders of the runs directory that have a document named as one of a trained run, by name."""
+    return sorted({path.parent for name in _DOCUMENTS for path in runs_dir.glob(f"[!.]*/{name}") if path.is_file()})
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that can name no run: an empty one, ``.`` or ``..``."""
+    if not name.strip() or Path(name).name in ("", ".."):
+        raise UsageError(f"{name!r} names no run", hint="name its id; plifctl runs lists all runs")
+
+
+def match_name(name: str, ids: Sequence[str]) -> list[str]:
+    """Returns the id that equals ``name``, else all ids that contain it."""
+    return [known for known in ids if known == name] or [known for known in ids if name in known]
+
+
+def find_folder(name: str, runs_dir: Path) -> Path | None:
+    """Returns the run that a name denotes which is no id: a path, or a child of the runs directory; None: no folder.
+
+    Raises:
+        UsageError: The folder is not a run.
+    """
+    for path in (runs_dir / name, Path(name)) if name == Path(name).name else (Path(name),):
+        if is_trained(path) or is_imported(path):
+            return path
+        if path.is_dir():
+            raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
+    return None
+
+
+def check_removable(path: Path, runs_dir: Path) -> None:
+    """Raises UsageError unless ``path`` is a child of the runs directory, not a link, and a run of plifctl."""
+    if path.is_symlink():
+        raise UsageError(
+            f"{path}: a link to {path.resolve()}; nothing was removed", hint="remove the link itself with your shell"
+        )
+    if path.parent.resolve() != runs_dir.resolve():
+        raise UsageError(
+            f"{path}: not in the runs directory {runs_dir}; nothing was removed",
+            hint=f"plifctl runs rm {shlex.quote(path.name)} --runs-dir {shlex.quote(str(path.parent))}",
+        )
+    if not (is_trained(path) or is_imported(path)):
+        raise UsageError(f"{path}: not a run of plifctl; nothing was removed")
+
+
+def remove_folder(path: Path) -> None:
+    """Removes a run and everything in its folder; the caller has checked that it may.
+
+    The result goes first, so that no report counts a run that is partly removed, and the documents that make the folder
+    a run go last, so that it can be removed again after a kill.
+    """
+    order = {"result.json": 0, "config.yaml": 0, "run.json": 2, IMPORTED: 2}
+    with files.machine_errors(path):
+        for child in sorted(path.iterdir(), key=lambda child: (order.get(child.name, 1), child.name)):
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child)
+            else:
+                child.unlink(missing_ok=True)
+        path.rmdir()
+
+
+def temporary_files(path: Path) -> list[Path]:
+    """Returns the temporary files in a run that a process of plifctl has left behind, if no process trains it."""
+    found = [file for folder in (path, path / "checkpoints") for file in folder.glob(".*.partial")]
+    return [file for file in found if files.temporary_of(file) in _WRITTEN or file.name == ".progress.json.partial"]
+
+
+def is_abandoned_folder(path: Path) -> bool:
+    """Returns whether ``path`` is the temporary folder of a run that was being created, with nothing else in it."""
+    if files.temporary_of(path) is None or path.is_symlink() or not path.is_dir():
+        return False
+    return all(file.name in _WRITTEN or files.temporary_of(file) in _WRITTEN for file in path.iterdir())
