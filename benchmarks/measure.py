@@ -260,9 +260,9 @@ def _print_table(description: str, figures: Sequence[Figure]) -> None:
     for figure in figures:
         table.add_row(
             figure.name + (f"\nagainst {figure.peer_name}" if figure.peer else ""),
-            _shown(figure.ours, figure.unit),
-            _shown(figure.peer, figure.unit) if figure.peer else "–",
-            _shown(figure.ratios, figure.relation) if figure.peer else "–",
+            _format_values(figure.ours, figure.unit),
+            _format_values(figure.peer, figure.unit) if figure.peer else "–",
+            _format_values(figure.ratios, figure.relation) if figure.peer else "–",
             f"{_SIGNS[figure.bar[0]]} {figure.bar[1]:g}" if figure.bar else "–",
             {True: "met", False: "MISSED", None: ""}[figure.passed],
         )
@@ -276,7 +276,7 @@ def _print_table(description: str, figures: Sequence[Figure]) -> None:
     console.print("median (quartiles) of interleaved pairs", highlight=False)
 
 
-def _shown(values: Sequence[float], unit: str) -> str:
+def _format_values(values: Sequence[float], unit: str) -> str:
     """The median with its unit, and below it the quartiles."""
     median, q1, q3 = (_spread(values)[name] for name in ("median", "q1", "q3"))
     scale = 1.0

@@ -142,7 +142,8 @@ def dataset(
 
     if isinstance(name, Experiment) and (T is not None or recipe != "paper" or overrides):
         raise errors.UsageError(
-            "T, recipe and overrides are those of the experiment", hint='change it: plifctl.experiment(it, {"T": 8})'
+            "T, recipe and overrides are those of the experiment",
+            hint='change a copy: plifctl.experiment(experiment, {"T": 8})',
         )
     if not isinstance(name, str | Experiment):
         raise errors.UsageError(f"found {name!r}, expected the name of a data set, or an experiment")

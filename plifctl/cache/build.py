@@ -233,7 +233,7 @@ class CacheBuilder:
             _log.info("resuming: %d of %d samples were framed before", len(done), n)
         count = len(done)
         self.progress(count, n)
-        for records in self._framed(raw, done) if count < n else ():
+        for records in self._frame_records(raw, done) if count < n else ():
             self._append(records)
             count += len(records)
             self.progress(count, n)
@@ -243,7 +243,7 @@ class CacheBuilder:
                 hint="make sure that no other program changes the files, then type the same command again",
             )
 
-    def _framed(self, raw: EventDataset | ImageDataset, done: frozenset[int]) -> Iterator[list[Record]]:
+    def _frame_records(self, raw: EventDataset | ImageDataset, done: frozenset[int]) -> Iterator[list[Record]]:
         """Yields the records of all samples that are not ``done``."""
         if isinstance(raw, EventDataset):
             recordings = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))

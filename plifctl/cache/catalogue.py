@@ -174,7 +174,7 @@ def list_caches(cache_dir: Path) -> list[Entry]:
             if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _WRITING_S:
                 continue  # a build may be writing it; a killed build leaves an old one
             if path.is_file():
-                found.append(_entry(path) if path.suffix == ".h5" else _unfinished(path))
+                found.append(_entry(path) if path.suffix == ".h5" else _unfinished_entry(path))
     return found
 
 
@@ -396,6 +396,6 @@ def _formats_read(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> l
     return list(json.loads(attributes["formats"])) if "formats" in attributes else layout_formats(fields["layout"])
 
 
-def _unfinished(path: Path) -> Entry:
+def _unfinished_entry(path: Path) -> Entry:
     status = path.stat()
     return Entry(path, "unfinished", status.st_size, status.st_mtime)

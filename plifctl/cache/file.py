@@ -335,7 +335,7 @@ def samples_of(file: h5py.File) -> h5py.Dataset:
         ValueError: It is stored in another file, or declares more than a file of this size can contain.
     """
     name = "frames" if "frames" in file else "images"
-    found = _stored(file, name)
+    found = _require_stored(file, name)
     if found.chunks != (1, *found.shape[1:]):
         raise ValueError(f"{name} have chunks of {found.chunks}, expected a chunk for each sample")
     if math.prod(found.chunks) * found.dtype.itemsize > MAX_SAMPLE_BYTES:
@@ -345,7 +345,7 @@ def samples_of(file: h5py.File) -> h5py.Dataset:
     return found
 
 
-def _stored(file: h5py.File, name: str) -> h5py.Dataset:
+def _require_stored(file: h5py.File, name: str) -> h5py.Dataset:
     """Returns a dataset, provided that its content is in the file itself."""
     found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.hasobject:
@@ -367,7 +367,11 @@ def _bytes(text: str) -> bytes:
 
 def _columns(file: h5py.File) -> dict[str, np.ndarray]:
     """Returns the columns: labels, ids and counts of the samples, by name."""
-    found = {name: _stored(file, name) for name in ("labels", "split", "sample_id", "digest", *COUNTS) if name in file}
+    found = {
+        name: _require_stored(file, name)
+        for name in ("labels", "split", "sample_id", "digest", *COUNTS)
+        if name in file
+    }
     if sum(column.nbytes for column in found.values()) > file.id.get_filesize():
         raise ValueError("columns are declared larger than the file")
     return {name: column[:] for name, column in found.items()}

@@ -83,12 +83,12 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
 
 
 def _parse_and_run() -> int:
-    """Runs the command that sys.argv names and returns its exit code; what click refuses is an error as any other."""
+    """Runs the command that sys.argv names and returns its exit code; errors of click become UsageError."""
     try:
         code = app(standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.Abort:
-        raise UsageError("no answer") from None
+        raise UsageError("not confirmed; nothing was removed", hint="add --yes") from None
     except _SyntaxError as error:
         if error.ctx is None or error.message == error.ctx.get_help():  # a command without arguments shows its help
             error.show()

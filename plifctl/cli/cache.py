@@ -59,7 +59,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
         console.note(f"no caches in {folder}; plifctl prepare builds one")
     else:
         rows = [_row(entry) for entry in entries]
-        console.emit_table(("cache", "samples", "MB", "age", "frames, choices, source"), rows)
+        console.emit_table(("cache", "samples", "MB", "age", "shape, choices of framing, raw files"), rows)
         console.emit(f"\n{sum(entry.nbytes for entry in entries) / 1e6:,.1f} MB in {folder}")
 
 
@@ -201,7 +201,10 @@ def rm(
 
 def prune(
     older_than: Annotated[
-        float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Also remove caches built earlier.")
+        float | None,
+        typer.Option(
+            "--older-than", metavar="DAYS", min=0, help="Also remove caches built more than this many days ago."
+        ),
     ] = None,
     dry_run: options.DryRunOption = False,
     cache_dir: options.CacheDirOption = None,
@@ -251,9 +254,13 @@ def _choices(frames: Mapping[str, Any]) -> str:
     from plifctl.config.identity import current_word
 
     in_name = ("slicing", "duration_us", "transforms")
-    values = [value for name, value in frames.items() if name not in in_name and value not in (None, "refuse")]
+    values = [
+        f"{name}={current_word(value)}"
+        for name, value in frames.items()
+        if name not in in_name and value not in (None, "refuse")
+    ]
     transforms = [transform["name"] for transform in frames.get("transforms", ())]
-    return ", ".join([*(str(current_word(value)) for value in values), *transforms])
+    return ", ".join([*values, *transforms])
 
 
 def _tree(entry: Entry) -> dict[str, Any]:

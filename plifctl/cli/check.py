@@ -15,9 +15,9 @@ def register(app: typer.Typer) -> None:
 
 
 def check(as_json: options.JsonOption = False) -> None:
-    """Validate every file of the registry, and of the folder that PLIFCTL_REGISTRY names.
+    """Validate every file of the registry.
 
-    Lists all problems at once, each with file, line and column.
+    Also those of the folder that PLIFCTL_REGISTRY names. Lists all problems at once, each with file, line and column.
     """
     from plifctl.report.tables import check_tables
     from plifctl.runs import check_records

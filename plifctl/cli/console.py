@@ -83,19 +83,24 @@ def emit_json(tree: Any) -> None:
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Writes a table to stdout, as wide as the terminal, elsewhere as wide as needed; numbers are right-aligned."""
-    table = Table(title=_shown(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=_escape_markup(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
+    )
     for index, column in enumerate(columns):
         numbers = all(_NUMBER.fullmatch(str(row[index])) for row in rows)
         # a name that is wrapped cannot be copied
         table.add_column(
-            _shown(column), justify="right" if numbers else "left", overflow="fold", no_wrap=index == 0 and not numbers
+            _escape_markup(column),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=index == 0 and not numbers,
         )
     for row in rows:
-        table.add_row(*(_shown(str(cell)) for cell in row))
-    _write(_drawn(table, terminal_width() or 10_000))
+        table.add_row(*(_escape_markup(str(cell)) for cell in row))
+    _write(_render_table(table, terminal_width() or 10_000))
 
 
-def _drawn(table: Table, width: int) -> str:
+def _render_table(table: Table, width: int) -> str:
     """Returns a table as text, coloured where stdout is a terminal, without trailing blanks."""
     drawing = Console(file=io.StringIO(), highlight=False, width=width, force_terminal=sys.stdout.isatty())
     with drawing.capture() as capture:
@@ -125,19 +130,19 @@ def fail(error: PlifctlError | Interrupted) -> None:
         traceback.print_exception(error)
     _err.print(f"[bold red]error:[/] {_sentence(str(error))}", soft_wrap=True)
     for line in filter(None, error.hint.split("\n")):
-        _err.print(f"[bold]hint:[/] {_shown(line)}", soft_wrap=True)
+        _err.print(f"[bold]hint:[/] {_escape_markup(line)}", soft_wrap=True)
     if _json and not _emitted:
         with suppress(SystemExit, OSError):  # stdout may be closed or full; the exit code stays the error's
             emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
 
 
-def _shown(text: str) -> str:
+def _escape_markup(text: str) -> str:
     """Returns a text that rich prints verbatim."""
     return escape(_printable(text))
 
 
 def _sentence(text: str) -> str:
-    return _shown(_FOREIGN_LINE.sub(r"\\n", text))
+    return _escape_markup(_FOREIGN_LINE.sub(r"\\n", text))
 
 
 class Bar:
@@ -167,7 +172,9 @@ class Bar:
         if self._progress is not None:
             if self._task is None:
                 self._task = self._progress.add_task(self.title, total=total, text=text)
-            self._progress.update(self._task, completed=done, total=total, description=_shown(self.title), text=text)
+            self._progress.update(
+                self._task, completed=done, total=total, description=_escape_markup(self.title), text=text
+            )
         elif now - self._reported >= PLAIN_LINE_SECONDS:
             self._reported = now
             left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""

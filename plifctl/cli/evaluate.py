@@ -96,7 +96,7 @@ def _print(tree: dict[str, Any]) -> None:
         for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
     ]
     console.emit_table(
-        ("", "class", "samples", "accuracy %", *numbers), rows, title="True class in rows, answers in columns"
+        ("", "class", "samples", "accuracy %", *numbers), rows, title="True class in rows, predicted class in columns"
     )
     console.emit("")
     layers = [(entry["name"], f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}") for entry in tree["layers"]]
@@ -107,7 +107,7 @@ def _print(tree: dict[str, Any]) -> None:
     if (spikes := tree.get("spikes")) is not None:
         console.emit(
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
-            f"({spikes['bytes'] / 1e6:.1f} MB)"
+            f"({spikes['bytes'] / 1e3:,.1f} kB)"
         )
 
 
@@ -120,8 +120,8 @@ def _print_over_time(tree: dict[str, Any]) -> None:
     console.emit_table(("steps", "accuracy %"), rows)
     latencies = []
     for name, key, rest, count in (
-        ("first correct answer", "first_right", "never correct", "never_right"),
-        ("correct from there on", "right_from", "wrong at the end", "wrong_at_the_end"),
+        ("first correct prediction", "first_right", "never correct", "never_right"),
+        ("correct until the end", "right_from", "wrong at the end", "wrong_at_the_end"),
     ):
         found = tree["latency"][key]
         values = ["", "", "", ""] if found is None else [f"{found[n]:.2f}" for n in ("mean", "p50", "p90", "p99")]
@@ -138,11 +138,11 @@ def _print_operations(tree: dict[str, Any]) -> None:
     console.emit_table(
         ("layer", "dense MACs", "effective MACs", "effective ACs", "membrane updates"),
         rows,
-        title=f"Operations a sample, mean of {tree['samples']}",
+        title=f"Operations per sample, mean of {tree['samples']} samples",
     )
     used, dense = tree["energy_estimate_joule"], tree["dense_energy_estimate_joule"]
     console.emit(
-        f"energy, an estimate: {1e6 * used:.3g} µJ a sample; if every product were computed {1e6 * dense:.3g} µJ"
+        f"estimated energy: {1e6 * used:.3g} µJ per sample; if zeros were multiplied, too: {1e6 * dense:.3g} µJ"
     )
     console.emit(f"assumed: {tree['assumptions']}")
 

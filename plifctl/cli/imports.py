@@ -33,7 +33,7 @@ def import_runs(
     scalar that is an accuracy by epoch; --tag test_accuracy=TAG names it. Importing the same logs again replaces the
     run; other logs of the same name need another one: --name.
 
-    Example: plifctl runs import published-logs
+    Example: plifctl runs import ~/spikingjelly/logs --tag test_accuracy=top1
     """
     from plifctl.pipeline.runs import import_logs, imported_entry
 

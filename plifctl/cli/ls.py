@@ -30,7 +30,9 @@ def ls(
     ] = "experiments",
     as_json: options.JsonOption = False,
 ) -> None:
-    """List experiments (with the accuracies A and B that the paper reports), data sets or networks.
+    """List experiments, data sets or networks.
+
+    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate).
 
     Example: plifctl ls datasets
     """

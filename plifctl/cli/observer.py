@@ -38,7 +38,7 @@ class TerminalObserver(TrainObserver):
         def request_stop(signum: int, frame: object) -> None:
             self._signum = signum
             restore()
-            console.note("stopping after this step; press again to stop at once")
+            console.note("stopping after this step; press Ctrl-C again to stop at once")
 
         def restore() -> None:
             for number, handler in previous.items():

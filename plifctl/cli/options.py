@@ -148,7 +148,7 @@ ChecksumOption = Annotated[
 NoDownloadOption = Annotated[bool, typer.Option("--no-download", help="Do not download missing raw files.")]
 
 
-def replaced(option: str, by: str) -> Any:
+def replaced_option(option: str, by: str) -> Any:
     """Returns a hidden option that is no longer used: it ends the command and names its replacement.
 
     Args:

@@ -45,7 +45,7 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}"]
     parts += [f"{name} {100 * row[key]:.2f} %" for name, key in _ACCURACIES if row[key] is not None]
     parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row["tau"]))
-    parts.append("rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
+    parts.append("firing rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
     parts.append(f"{row['seconds']:.1f} s")
     return "  ".join(parts)
 

@@ -38,7 +38,9 @@ def prepare(
     dry_run: options.DryRunOption = False,
     cache_dir: options.CacheDirOption = None,
     as_json: options.JsonOption = False,
-    _keep_invalid: Annotated[bool, options.replaced("--keep-invalid", "--set frames.invalid_events=keep")] = False,
+    _keep_invalid: Annotated[
+        bool, options.replaced_option("--keep-invalid", "--set frames.invalid_events=keep")
+    ] = False,
 ) -> None:
     """Frame raw recordings into a cache.
 
@@ -91,8 +93,8 @@ def _print_plan(plan: PreparePlan, as_json: bool) -> None:
         console.emit(plan.nearest)
     if not plan.hit:
         by_duration = plan.framing.frames is not None and not plan.framing.needs_T
-        each = " a frame" if by_duration else ""
-        console.emit(f"{plan.samples} samples, {_megabytes(plan.nbytes)}{each} before compression")
+        each = " per frame" if by_duration else ""
+        console.emit(f"{plan.samples:,} samples, {_megabytes(plan.nbytes)}{each} before compression")
 
 
 def _print_download(plan: DownloadPlan, as_json: bool) -> None:
@@ -126,16 +128,14 @@ def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
     if as_json:
         console.emit_json(tree)
         return
-    trust = ("verified" if cache.verified else "not verified") + (
-        ", complete" if cache.complete_set else ", incomplete"
-    )
+    trust = f"raw files {'' if cache.verified else 'not '}verified, set {'' if cache.complete_set else 'in'}complete"
     console.emit(f"{state}: {cache.path}")
-    console.emit(f"{len(cache.labels) - test} training and {test} test samples ({trust}), {_megabytes(nbytes)}")
-    console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} a sample; content {cache.content_digest[:12]}")
+    console.emit(f"{len(cache.labels) - test:,} training and {test:,} test samples ({trust}), {_megabytes(nbytes)}")
+    console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} per sample; content {cache.content_digest[:12]}")
     if cache.counts:
         read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
-        left_out = f", {read - framed} left out (invalid, outside, or by transforms)" if read != framed else ""
-        console.emit(f"{framed} events framed{left_out}")
+        left_out = f", {read - framed:,} left out (invalid, outside, or by transforms)" if read != framed else ""
+        console.emit(f"{framed:,} events framed{left_out}")
 
 
 def _megabytes(size: int) -> str:

@@ -109,7 +109,7 @@ def report(
     source: SourceOption = "ours",
     include_modified: ModifiedOption = False,
     runs_dir: options.RunsDirOption = None,
-    _context: Annotated[bool, options.replaced("--context", "--table context")] = False,
+    _context: Annotated[bool, options.replaced_option("--context", "--table context")] = False,
 ) -> None:
     """Print tables, draw figures, or write the report's page.
 
@@ -118,8 +118,8 @@ def report(
     Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
     its last 64.
 
-    Figures show the runs that are named, over the authors' curves of their experiments where these were imported;
-    without names the authors' curves, else our longest runs.
+    Figures show the runs that --run names, over the authors' curves of their experiments where these were imported.
+    Without --run they show the authors' curves, or your longest runs if none were imported.
 
     Example: plifctl report --table 4
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,10 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
 
 def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
+    from plifctl.pipeline.commands import training_verb
+
     rows, best = run.metrics(), tree["best"]
+    longer = f"plifctl {training_verb(tree['protocol'])} --resume {shlex.quote(run.name)} --epochs N"
     facts = [
         ("run", tree["path"]),
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
@@ -133,7 +137,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None else best["epoch"]),
         *tree["environment"].items(),
-        ("resume", tree["resume"] or "finished; a larger --epochs continues it"),
+        ("resume", tree["resume"] or f"finished; to train longer: {longer}"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
     _print_changes(tree["changes"])
@@ -158,12 +162,12 @@ def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, s
 def _print_changes(changes: list[dict[str, Any]] | None) -> None:
     console.emit("")
     if changes is None:
-        console.emit("the experiment is in no registry folder")
+        console.emit("no settings to compare: the experiment is in no registry folder")
     elif not changes:
         console.emit("all settings are those of the registry")
     else:
         rows = [(c["key"], _text(c["run"]), _text(c["registry"]), c["from"] or "") for c in changes]
-        console.emit_table(("setting", "here", "registry", "from"), rows)
+        console.emit_table(("setting", "this run", "registry", "from"), rows)
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
@@ -265,10 +269,10 @@ def _stride(rows: Sequence[object]) -> int:
 def verify(
     runs: options.OptionalRunIds = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:
-    """Verify every file of finished runs: all runs, or those named.
+    """Verify every file of finished runs.
 
-    Reads all files and compares them with the run's manifest; for imported runs, verifies their checksum. Exit code 1
-    if a file is damaged or missing.
+    All runs, or those named. Reads all files and compares them with the manifest of the run; for imported runs,
+    verifies their checksum. Exit code 1 if a file is damaged or missing.
 
     Example: plifctl runs verify last
     """

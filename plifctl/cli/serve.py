@@ -21,8 +21,9 @@ def serve(
 ) -> None:
     """Serve the report's page live.
 
-    The page follows runs while they are trained; Ctrl-C stops it. Only this machine can open it: for another
-    machine, such as one of a cluster, type ssh -L 8765:127.0.0.1:8765 MACHINE, and open the page here.
+    The page follows runs while they are trained; Ctrl-C stops the server. Only browsers on this machine can open it. If
+    this machine is a remote one, such as a node of a cluster, type ssh -L 8765:127.0.0.1:8765 MACHINE on your own
+    computer, and open the page there.
 
     Example: plifctl serve
     """

@@ -35,9 +35,9 @@ def show(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show every value of an experiment, a data set or a network, and where it is written.
+    """Show every value of an experiment, data set or network.
 
-    The keys of an experiment are those that --set takes.
+    For an experiment also the file and line of each value. Its keys are those that --set takes.
 
     Example: plifctl show gesture-plif --recipe authors
     """

@@ -37,7 +37,7 @@ RankTimeoutOption = Annotated[
 DeterministicOption = Annotated[
     bool,
     typer.Option(
-        "--deterministic", help="Only use deterministic algorithms, also on a GPU; an error if there is none."
+        "--deterministic", help="Use deterministic algorithms only, also on a GPU; an error where torch has none."
     ),
 ]
 GraphOption = Annotated[
@@ -47,7 +47,8 @@ GraphOption = Annotated[
 _TRAIN = """Train, and test after each epoch (accuracy A).
 
 Uses the whole training set and reports the maximum, which is optimistic; validate reports accuracy B.
-Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there, bit for bit.
+Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there (on the CPU
+bit for bit).
 
 Example: plifctl train fashion-mnist-plif --epochs 2
 """
@@ -55,7 +56,8 @@ Example: plifctl train fashion-mnist-plif --epochs 2
 _VALIDATE = """Train with a validation set (accuracy B).
 
 Trains on 85 % of each class, selects the model on the other 15 %, tests it once.
-Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there, bit for bit.
+Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there (on the CPU
+bit for bit).
 
 Example: plifctl validate gesture-plif --epochs 64
 """

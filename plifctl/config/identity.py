@@ -100,12 +100,12 @@ def current_layer(tree: Branch) -> Branch:
     for key, value in tree.items():
         if key == "recipes" and isinstance(value, Branch):
             found[key] = Branch(
-                value.origin, {_renamed(name, _NEW, value): _current(part) for name, part in value.items()}
+                value.origin, {_current_key(name, _NEW, value): _current(part) for name, part in value.items()}
             )
         elif key == "variants" and isinstance(value, Branch):  # their names are the user's
             found[key] = Branch(value.origin, {name: _current(part) for name, part in value.items()})
         else:
-            found[_renamed(key, "reported", tree)] = value
+            found[_current_key(key, "reported", tree)] = value
     return found
 
 
@@ -113,7 +113,7 @@ def _current(part: Branch | Leaf) -> Branch | Leaf:
     return current_layer(part) if isinstance(part, Branch) else part
 
 
-def _renamed(key: str, name: str, around: Branch) -> str:
+def _current_key(key: str, name: str, around: Branch) -> str:
     if key != _OLD or name in around:  # both spellings at once are an error of the file
         return key
     warn_old_words()

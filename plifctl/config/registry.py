@@ -74,7 +74,7 @@ class Registry:
             UsageError: No such data set, or an override is wrong.
             RegistryError: Its file is invalid.
         """
-        tree = self._dataset_layer(_known("data set", name, self._datasets), _known_recipe(recipe))
+        tree = self._dataset_layer(_require_known("data set", name, self._datasets), _known_recipe(recipe))
         texts = override_texts(overrides)
         if texts and "frames" not in tree:
             raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
@@ -89,8 +89,8 @@ class Registry:
             RegistryError: Its file is invalid.
         """
         name = current_network(name)
-        tree = self._networks[_known("network", name, self._networks)].tree
-        return validate_tree(NetworkSpec, _named(tree, name, tree.origin), name)
+        tree = self._networks[_require_known("network", name, self._networks)].tree
+        return validate_tree(NetworkSpec, _with_name(tree, name, tree.origin), name)
 
     def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Overrides = ()) -> Experiment:
         """Returns an experiment with its layers merged.
@@ -270,7 +270,7 @@ class Registry:
     def _experiment_layers(self, name: str, recipe: Recipe, named_at: Origin | None = None) -> list[Branch]:
         if named_at is not None and name not in self._experiments:
             raise RegistryError(f"{named_at}: unknown experiment {name}; {did_you_mean(name, self._experiments)}")
-        entry = self._experiments[_known("experiment", name, self._experiments)]
+        entry = self._experiments[_require_known("experiment", name, self._experiments)]
         layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
         return [layer.without(*_REGISTRY_KEYS) for layer in layers]
 
@@ -404,7 +404,7 @@ def _read_experiment_file(path: Path) -> Branch:
     return tree
 
 
-def _named(tree: Branch, name: str, named_at: Origin) -> Branch:
+def _with_name(tree: Branch, name: str, named_at: Origin) -> Branch:
     return merge_layers(tree, Branch(tree.origin, {"name": Leaf(name, named_at)}))
 
 
@@ -466,7 +466,7 @@ def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
     return found
 
 
-def _known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
+def _require_known(kind: str, name: str, entries: dict[str, _Entry]) -> str:
     if name not in entries:
         raise unknown_name(kind, name, entries)
     return name

@@ -161,13 +161,13 @@ class _Download:
 
     def _try_repeatedly(self, url: str) -> None:
         """Tries one URL until the part is the complete, correct file."""
-        failures, furthest = 0, self._received(url)[0]
+        failures, furthest = 0, self._bytes_received(url)[0]
         while True:
             try:
                 return self._try_once(url)
             except _AttemptFailed as failure:
                 failures += 1
-                size = self._received(url)[0]
+                size = self._bytes_received(url)[0]
                 if size >= furthest + _PROGRESS_BYTES:
                     failures, furthest = 1, size
                 never_answered = isinstance(failure, _NoConnection) and url not in self._answered
@@ -179,7 +179,7 @@ class _Download:
 
     def _try_once(self, url: str) -> None:
         """Requests the missing bytes once; returns if the part is then the complete, correct file."""
-        offset, mark = self._received(url)
+        offset, mark = self._bytes_received(url)
         try:
             response = self._request(url, offset, mark)
         except _RangeNotSatisfiable:
@@ -276,7 +276,7 @@ class _Download:
                 done += len(chunk)
                 self._progress(self.file.name, done, total)
 
-    def _received(self, url: str) -> tuple[int, str | None]:
+    def _bytes_received(self, url: str) -> tuple[int, str | None]:
         """Returns how many bytes of a URL were received, and the mark of the file they belong to."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))

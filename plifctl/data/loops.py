@@ -99,7 +99,7 @@ def decode_pairs(words, transposed, t, x, y, p):  # type: ignore[no-untyped-def]
 
 @compiled()
 def decode_atis_events(data, t, x, y, p):  # type: ignore[no-untyped-def]
-    """ATIS: decodes 5 bytes an event.
+    """ATIS: decodes events of 5 bytes.
 
     Returns:
         Number of events written, without overflow marks, and whether their times ascend.

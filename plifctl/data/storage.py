@@ -222,7 +222,7 @@ class Storage:
         try:
             yield
         except _ARCHIVE_ERRORS as error:  # type: ignore[misc]  # isal's stub does not declare its error an exception
-            raise self._damaged(error) from error
+            raise self._damaged_error(error) from error
         except FileNotFoundError as error:
             raise RawDataError(
                 f"{error.filename}: removed while it was read, or a broken link",
@@ -231,10 +231,10 @@ class Storage:
         except OSError as error:
             # gzip and bz2 raise without an errno; a zip that lost its beginning makes Python seek to a negative offset
             if error.errno in (None, errno.EINVAL):
-                raise self._damaged(error) from error
+                raise self._damaged_error(error) from error
             raise
 
-    def _damaged(self, error: Exception) -> DamagedFileError:
+    def _damaged_error(self, error: Exception) -> DamagedFileError:
         return DamagedFileError(
             f"{self.path}: damaged, or not an archive of the type in its name: {error}",
             hint="download the file again; an interrupted download looks like this",

@@ -39,7 +39,7 @@ def ordered_map(work: Callable[[_I], _R], items: Iterable[_I], workers: int) -> 
     with ThreadPoolExecutor(workers) as pool:
         pending: list[Future[list[_R]]] = []
         try:
-            for group in _grouped(items):
+            for group in _group_items(items):
                 pending.append(pool.submit(work_on, group))
                 if len(pending) > workers + 1:
                     yield from pending.pop(0).result()
@@ -50,7 +50,7 @@ def ordered_map(work: Callable[[_I], _R], items: Iterable[_I], workers: int) -> 
                 future.cancel()
 
 
-def _grouped(items: Iterable[_I]) -> Iterator[list[_I]]:
+def _group_items(items: Iterable[_I]) -> Iterator[list[_I]]:
     group: list[_I] = []
     nbytes = 0
     for item in items:

@@ -110,7 +110,7 @@ def _apply(events: np.ndarray, transform: TransformSpec, shape: Shape, stream: s
             change = _tonic().transforms.TimeJitter(std=std, clip_negative=False, sort_timestamps=False)
     if not transform.random:
         return np.asarray(change(events))
-    with _seeded(stream):
+    with _seeded_generator(stream):
         return np.asarray(change(events))
 
 
@@ -131,14 +131,14 @@ def _keep_mask(
             hot[tuple(_tonic().functional.identify_hot_pixel(events, rate).T)] = True
             kept = ~hot[x, y]
         case DropPixels(p=p):
-            with _seeded(stream):
+            with _seeded_generator(stream):
                 dropped = np.random.rand(width, height) < p
             kept = ~dropped[x, y]
     return np.asarray(kept)
 
 
 @contextmanager
-def _seeded(stream: str) -> Iterator[None]:
+def _seeded_generator(stream: str) -> Iterator[None]:
     """Seeds numpy's global generator for one thread at a time, and restores it."""
     words = np.frombuffer(hashlib.sha256(stream.encode("utf-8", "surrogateescape")).digest(), "<u4")
     with _GENERATOR_LOCK:

@@ -156,7 +156,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
     chosen = _recorded_rows(cache, rows, options) if recording else None
     with autocast(spec.train, device) or nullcontext():
-        found = evaluate_network(network, _reported(loader, rows, spec, progress), spec.T, over_time=True)
+        found = evaluate_network(network, _report_batches(loader, rows, spec, progress), spec.T, over_time=True)
     counted = None
     if options.operations:
         counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
@@ -176,7 +176,9 @@ def log_folded(trained: TrainedModel) -> None:
         _log.info("not folded, no convolution directly before: %s", ", ".join(kept))
 
 
-def _reported(loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+def _report_batches(
+    loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progress
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields inputs and labels of the test samples, reporting each batch."""
     steps = -(-len(rows) // spec.train.batch_size)
     with progress(f"testing {spec.title}", "batches") as task:
@@ -292,6 +294,6 @@ def _operations(counted: Operations) -> dict[str, Any]:
         "total": {name: counted.total(name) for name in names},
         "energy_estimate_joule": counted.energy,
         "dense_energy_estimate_joule": counted.dense_energy,
-        "assumptions": f"{PICOJOULES['MAC']} pJ a MAC, {PICOJOULES['AC']} pJ an AC (32-bit floating point, 45 nm CMOS, "
-        "Horowitz 2014); effective operations of synapses only, neither neurons nor memory",
+        "assumptions": f"{PICOJOULES['MAC']} pJ per MAC, {PICOJOULES['AC']} pJ per AC (32-bit floating point, "
+        "45 nm CMOS, Horowitz 2014); effective operations of synapses only, neither neurons nor memory",
     }

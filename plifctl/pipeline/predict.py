@@ -133,7 +133,7 @@ class Model(nn.Module):
         device = next(self.network.parameters()).device
         for start in range(0, len(recordings), BATCH):
             part = recordings[start : start + BATCH]
-            samples = [self._input(recording) for recording in part]
+            samples = [self._to_input(recording) for recording in part]
             for group in _of_equal_shape(samples):
                 batch = torch.stack([samples[index] for index in group]).to(device)
                 with torch.no_grad(), autocast(self.spec.train, device):
@@ -149,24 +149,24 @@ class Model(nn.Module):
         source = str(recording) if isinstance(recording, str | Path) else type(recording).__name__
         return Prediction(label, self.classes[label], share, rates.numpy(), over_time, source)
 
-    def _input(self, recording: Recording) -> Tensor:
+    def _to_input(self, recording: Recording) -> Tensor:
         """Returns the network's input for one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
         if isinstance(recording, str | Path):
             path = Path(recording).expanduser()
             if self.spec.frames is None:
                 raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
-            return self._frames(_decoded(path, self.spec.framing), str(path))
+            return self._frames(_decode_file(path, self.spec.framing), str(path))
         if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
             return self._frames(_as_events(recording), "events")
         array = _as_tensor(recording)
         if array.dim() == 4 and self.spec.dataset.kind == "events":
-            return self._checked(array, array.shape[1:])
+            return self._check_shape(array, array.shape[1:])
         if array.dim() == 3 and self.spec.dataset.kind == "images":
-            return self._normalised(self._checked(array, array.shape), array.dtype)
+            return self._normalise(self._check_shape(array, array.shape), array.dtype)
         wanted = "frames [T, P, H, W]" if self.spec.dataset.kind == "events" else "an image [C, H, W]"
         raise UsageError(f"{self.spec.title}: found an array of shape {list(array.shape)}, expected {wanted}")
 
-    def _checked(self, array: Tensor, shape: torch.Size) -> Tensor:
+    def _check_shape(self, array: Tensor, shape: torch.Size) -> Tensor:
         if tuple(shape) != tuple(self.input_shape):
             found, wanted = ("×".join(map(str, one)) for one in (shape, self.input_shape))
             raise UsageError(f"{self.spec.title}: found {found}, the network takes {wanted}")
@@ -177,7 +177,7 @@ class Model(nn.Module):
             raise UsageError(f"{self.spec.title}: found numbers that are not finite")
         return numbers
 
-    def _normalised(self, image: Tensor, dtype: torch.dtype) -> Tensor:
+    def _normalise(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         largest = 1 if dtype.is_floating_point or dtype == torch.bool else 255
         low, high = image.min().item(), image.max().item()
         if low < 0 or high > largest:
@@ -310,10 +310,10 @@ def read_events(path: Path, dataset: str | None = None) -> Events:
     framing = load_registry().dataset(dataset) if dataset is not None else None
     if framing is not None and framing.frames is None:
         raise UsageError(f"{framing.dataset.title} is a data set of images, not of events")
-    return _decoded(path, framing)
+    return _decode_file(path, framing)
 
 
-def _decoded(path: Path, framing: Framing | None) -> Events:
+def _decode_file(path: Path, framing: Framing | None) -> Events:
     if path.is_dir():
         raise RawDataError(f"{path}: a folder, expected the file of a recording")
     if not path.is_file():

@@ -121,7 +121,7 @@ def draw_figures(
     Raises:
         UsageError: There is no such figure or run, or nothing to draw.
     """
-    from plifctl.report.figures import FIGURE_KINDS, save_figure, styled
+    from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
 
     wanted = list(dict.fromkeys(n for name in names for n in (FIGURES if name == "all" else (name,))))
     for name in wanted:
@@ -132,7 +132,7 @@ def draw_figures(
     for name in wanted:
         kind, path = FIGURE_KINDS[name], _figure_path(name, out, several=len(wanted) > 1)
         try:
-            with styled():
+            with figure_style():
                 used, figure = source.draw(name, kind)
                 save_figure(figure, path, f"Figure {name}. {kind.caption}")
         except (UsageError, RunError) as error:

@@ -317,7 +317,9 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
     for note in split.notes:
         _log.warning(note)
     if experiment.modified:
-        _log.info("modified: %s; the run stays out of the paper's tables", ", ".join(experiment.modified))
+        _log.info(
+            "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)
+        )
     _log.info(why_there)
     return _Setup(options, experiment, resumed, cache, split, device, place, ranks)
 
@@ -328,7 +330,7 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
     setup = _set_up(options, progress, ranks)
     resumed = setup.resumed
     if resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, setup.spec)):
-        longer = "stopped early" if resumed.record().stopped_early else "a larger --epochs continues it"
+        longer = "it stopped early" if resumed.record().stopped_early else "a larger --epochs trains it longer"
         _log.info("%s is finished; %s", resumed.name, longer)
         return TrainResult(resumed, trained=False, rank=ranks.rank)
     environment = {
@@ -425,7 +427,7 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
             f"{run.name} follows protocol {config.protocol}",
             hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
         )
-    resolved = _named_again(options, run) if options.experiment is not None else _recorded(options, run)
+    resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
     was, now = config.spec, resolved.spec
     before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
     different = [
@@ -443,7 +445,7 @@ def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     return resolved
 
 
-def _recorded(options: TrainOptions, run: Run) -> Experiment:
+def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
     """Returns the experiment that a run recorded, independent of the registry, with the new overrides."""
     config = run.config()
     origins = {key: Origin(text) for key, text in config.origins.items()}

@@ -250,7 +250,7 @@ class _Cell(VPacker):
 
 
 class _Canvas:
-    """An Agg canvas for pages of boxes, one pixel a point."""
+    """An Agg canvas for pages of boxes, one pixel per point."""
 
     def __init__(self) -> None:
         self._figure = Figure(dpi=_PX, facecolor="white")

@@ -138,13 +138,13 @@ def tree(table: Table) -> dict[str, Any]:
 
 def _lines(entry: Entry) -> list[dict[str, Any]]:
     """Returns the lines of an entry in the long form: one for each recipe with a number, or one without a number."""
-    place: dict[str, Any] = {"row": entry.row, "column": entry.column, "reported": _reported(entry.reported)}
+    place: dict[str, Any] = {"row": entry.row, "column": entry.column, "reported": _parse_reported(entry.reported)}
     if not entry.numbers:
         return [{**place, "result": None}]
     return [{**place, **_result(number)} for number in entry.numbers]
 
 
-def _reported(text: str) -> float | str | None:
+def _parse_reported(text: str) -> float | str | None:
     try:
         return float(text)
     except ValueError:

@@ -61,7 +61,7 @@ class _Row(Spec):
         return self.of.get(column) if isinstance(self.of, dict) else self.of
 
 
-class _Reported(Spec):
+class _ReportedTable(Spec):
     """A table as reported.
 
     Attributes:
@@ -125,7 +125,7 @@ _HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors"}
 _ROW_LABELS: dict[ResultSource, str] = {"ours": "our result, Δ", "authors": "authors' logs, Δ"}
 
 
-def _heads(reported: _Reported, head: str) -> tuple[str, ...]:
+def _heads(reported: _ReportedTable, head: str) -> tuple[str, ...]:
     heads: list[str] = []
     for column, measure in reported.columns.items():
         heads.append(column)
@@ -135,7 +135,7 @@ def _heads(reported: _Reported, head: str) -> tuple[str, ...]:
 
 
 def _cells(
-    reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
+    reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
 ) -> list[tuple[Cell, ...]]:
     """Returns the row as reported, with numbers from runs in their own columns or in a row below it."""
     texts = [Cell(text) for text in (label, *row.cells)]
@@ -148,7 +148,7 @@ def _cells(
     return [tuple(cells)]
 
 
-def _entries(reported: _Reported, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]]) -> list[Entry]:
+def _entries(reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]]) -> list[Entry]:
     """Returns the row in the long form: the cells that runs are compared with; all cells if the table has none."""
     compared = any(reported.columns.values())
     cells = zip(reported.columns.items(), (label, *row.cells), numbers, strict=True)
@@ -305,10 +305,10 @@ def check_tables(folders: Sequence[Path]) -> list[str]:
     return problems
 
 
-def _read(path: Path) -> _Reported:
+def _read(path: Path) -> _ReportedTable:
     try:
         tree = read_tree(path, str(path))
-        found = _Reported.model_validate(tree.plain())
+        found = _ReportedTable.model_validate(tree.plain())
     except YamlError as error:
         raise RegistryError(str(error)) from None
     except ValidationError as error:

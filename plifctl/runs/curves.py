@@ -59,7 +59,7 @@ def curve_of_run(run: Run) -> Curve:
         RunError: A file of it is damaged.
     """
     config, rows = run.config(), run.metrics()
-    layers = max((tuple(row.get("layers") or _numbered(len(row["tau"]))) for row in rows), key=len, default=())
+    layers = max((tuple(row.get("layers") or _layer_numbers(len(row["tau"]))) for row in rows), key=len, default=())
     fully_connected = {name: None for row in rows for name in row.get("w_over_tau", {})}
     return Curve(
         run.name,
@@ -70,7 +70,7 @@ def curve_of_run(run: Run) -> Curve:
         config.spec.T,
         config.spec.train.seed,
         tuple(row["epoch"] for row in rows),
-        _known({name: tuple(row.get(name) for row in rows) for name in SERIES}),
+        _with_values({name: tuple(row.get(name) for row in rows) for name in SERIES}),
         layers,
         tuple(tuple(row["tau"][index] for row in rows) for index in range(len(layers))),
         {name: tuple(row.get("w_over_tau", {}).get(name) for row in rows) for name in fully_connected},
@@ -94,8 +94,8 @@ def curve_of_record(record: ResultRecord) -> Curve:
         record.T,
         record.seed,
         tuple(index + 1 for index in logged),
-        _known({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
-        _numbered(width),
+        _with_values({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
+        _layer_numbers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
     )
 
@@ -164,7 +164,7 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
 
 
-def _numbered(layers: int) -> tuple[str, ...]:
+def _layer_numbers(layers: int) -> tuple[str, ...]:
     return tuple(f"sn{index}" for index in range(layers))
 
 
@@ -172,5 +172,5 @@ def _at(values: Sequence[Any], index: int) -> Any:
     return values[index] if index < len(values) else None
 
 
-def _known(series: dict[str, tuple[float | None, ...]]) -> dict[str, tuple[float | None, ...]]:
+def _with_values(series: dict[str, tuple[float | None, ...]]) -> dict[str, tuple[float | None, ...]]:
     return {name: values for name, values in series.items() if any(value is not None for value in values)}

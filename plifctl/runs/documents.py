@@ -42,7 +42,7 @@ def add_checksum(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, _CHECKSUM: _digest(tree)}
 
 
-def verified(tree: object, keys: Sequence[str] = ()) -> dict[str, Any]:
+def verify_content(tree: object, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Returns the content of a document without its checksum.
 
     Args:
@@ -78,7 +78,7 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
     """
     parse = yaml.safe_load if path.suffix == ".yaml" else json.loads
     try:
-        return verified(parse(path.read_text(encoding="utf-8")), keys)
+        return verify_content(parse(path.read_text(encoding="utf-8")), keys)
     except _OlderError as error:
         raise RunError(
             f"{path}: made by an older plifctl: {error}", hint="plifctl reads files of version 0.1.0 and later"

@@ -245,7 +245,7 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
 
 
 def _same_logs(run: ImportedRun, path: Path) -> bool:
-    """Returns whether the run in ``path`` was imported from the same logs as ``run``, or is damaged and can go."""
+    """Returns whether the run in ``path`` was imported from the logs of ``run``, or is damaged and may be replaced."""
     try:
         previous = load_imported(path)
     except RunError:
@@ -377,7 +377,7 @@ def _tags(log: Log, chosen: Mapping[str, str]) -> dict[str, str]:
 
 
 def _epochs_of(series: Series, axis: Series, from_zero: bool) -> Iterator[int]:
-    """Yields the epoch of each value of a series that was written once an epoch, by training step.
+    """Yields the epoch of each value of a series that was written once per epoch, by training step.
 
     Steps of epochs that a resumed training repeated count twice. The epoch is therefore that of the accuracy
     nearest in time, plus the number of epochs in between (by steps) whose accuracy is missing in the log.

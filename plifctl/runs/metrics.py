@@ -24,14 +24,14 @@ from typing import Any
 
 from plifctl import files
 from plifctl.errors import RunError
-from plifctl.runs.documents import SEAL, verified
+from plifctl.runs.documents import SEAL, verify_content
 
 _CHECKSUM_LINE = re.compile(rb"([0-9a-f]{64})  epoch (\d+)")
 _ATTEMPTS = 5
 
 
 class MetricsFile:
-    """The metrics of a run, one row an epoch.
+    """The metrics of a run, one row per epoch.
 
     Args:
         folder: The run directory.
@@ -121,7 +121,7 @@ def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
     """Returns a row, or None if its checksum was not written; removes the checksum from ``expected``."""
     row = json.loads(line)
     if isinstance(row, dict) and SEAL in row:
-        row = verified(row)
+        row = verify_content(row)
         int(row["epoch"])
         return row
     checksum = expected.pop(int(row["epoch"]), None)

@@ -67,7 +67,7 @@ def load_spikes(path: Path) -> SpikeRecording:
         with np.load(content, allow_pickle=False) as arrays:
             meta = {name: arrays[name] for name in _META}
             names = [name.removeprefix("bits/") for name in arrays.files if name.startswith("bits/")]
-            spikes = {name: _unpacked(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
+            spikes = {name: _unpack_spikes(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
         ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
         found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
         _check(found)
@@ -76,7 +76,7 @@ def load_spikes(path: Path) -> SpikeRecording:
     return found
 
 
-def _unpacked(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def _unpack_spikes(bits: np.ndarray, shape: np.ndarray) -> np.ndarray:
     sizes = tuple(int(size) for size in shape)
     count = math.prod(sizes)
     if min(sizes) < 0 or bits.size != -(-count // 8):

@@ -80,7 +80,7 @@ class LayerMetrics:
         row = {
             "layers": list(spiking),
             "a": [float(learnt[name].mean()) if name in learnt else None for name in spiking],
-            "tau_quantiles": {name: _quantiles(_sorted(taus), TAU_QUANTILES) for name, taus in several.items()},
+            "tau_quantiles": {name: _quantiles(_sort_values(taus), TAU_QUANTILES) for name, taus in several.items()},
             "gradient_norm": self._gradient_norm(),
             "w_over_tau": self._w_over_tau(),
             "peak_rss_bytes": peak_memory(),
@@ -122,7 +122,7 @@ def distribution(values: Tensor) -> dict[str, Any]:
         >>> found["counts"][0], found["counts"][11], found["counts"][-1], sum(found["counts"])
         (1, 2, 1, 4)
     """
-    ordered = _sorted(values)
+    ordered = _sort_values(values)
     counts, _ = np.histogram(ordered, np.array([-np.inf, *EDGES, np.inf], ordered.dtype))
     return {
         "mean": float(ordered.mean(dtype=np.float64)),
@@ -132,7 +132,7 @@ def distribution(values: Tensor) -> dict[str, Any]:
     }
 
 
-def _sorted(values: Tensor) -> np.ndarray:
+def _sort_values(values: Tensor) -> np.ndarray:
     flat: np.ndarray = np.sort(values.flatten().cpu().numpy())
     return flat
 

@@ -286,7 +286,7 @@ class Trainer:
             if failed is not None:
                 begin, end = self._accumulation_around(part.step - part.batches + failed * self.spec.train.accumulate)
                 no_layer = f"the loss is {loss_sum / part.samples}, or the norm of all gradients together infinite"
-                raise self._diverged(self._replay_failed_step(begin, end) or no_layer, end)
+                raise self._diverged_error(self._replay_failed_step(begin, end) or no_layer, end)
             progress.loss_sum += loss_sum
             progress.correct += int(correct)
             progress.seen += part.samples
@@ -310,10 +310,10 @@ class Trainer:
         taus = self.model.taus()
         for name, tau in zip(self.model.spiking_layers(), taus, strict=True):
             if not math.isfinite(tau):
-                raise self._diverged(f"τ of layer {name} is {tau}", self.progress.step)
+                raise self._diverged_error(f"τ of layer {name} is {tau}", self.progress.step)
         return taus
 
-    def _diverged(self, what: str, step: int) -> DivergedError:
+    def _diverged_error(self, what: str, step: int) -> DivergedError:
         epoch = self.progress.epoch
         rate = learning_rate(self.spec.train, epoch)
         return DivergedError(

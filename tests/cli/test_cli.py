@@ -35,7 +35,7 @@ class TestPipeline:
     ) -> None:
         result = plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures)
         assert result.code == 0
-        assert "22 training and 11 test samples (not verified, incomplete)" in result.out
+        assert "22 training and 11 test samples (raw files not verified, set incomplete)" in result.out
         assert "warning: incomplete: 22 of 440" in result.err
 
         result = plifctl("train", "demo", *TINY)

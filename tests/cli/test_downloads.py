@@ -43,7 +43,7 @@ class TestDownloading:
     def test_prepare_downloads_missing_files_once(self, plifctl: Plifctl, server: Server, places: Path) -> None:
         result = plifctl("prepare", "mnist")
         assert result.code == 0
-        assert "30 training and 10 test samples (verified, incomplete)" in result.out
+        assert "30 training and 10 test samples (raw files verified, set incomplete)" in result.out
         folder = places / "data_cache/raw/mnist"
         assert there(folder) == idx_files()
         assert f"downloading MNIST to {folder}: 4 files, size unknown" in result.err

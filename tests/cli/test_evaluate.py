@@ -37,9 +37,9 @@ def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) ->
     result = trained("eval", "last").out
     for text in (
         "If the network stopped",
-        "first correct answer",
+        "first correct prediction",
         "effective ACs",
-        "energy, an estimate",
+        "estimated energy",
         "assumed: 4.6 pJ",
     ):
         assert text in result

@@ -83,7 +83,7 @@ class TestShow:
             "demo, paper recipe, protocol A",
             "test accuracy   ▁▅█  best 75.00, last 75.00 %",
             "2 train, 0 validation, 1 test",
-            "finished; a larger --epochs continues it",
+            "finished; to train longer: plifctl train --resume",
         ):
             assert text in result.out
         assert re.search(r"train\.lr +0\.5 +0\.003 +--set train\.lr=0\.5", result.out)

@@ -409,7 +409,7 @@ class ImageDataset(RawDataset):
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns images uint8 ``[N, C, H, W]`` and labels int64 ``[N]``, row i being ``samples[i]``."""
 
-    def _numbered(self, split: Split, labels: np.ndarray) -> list[Sample]:
+    def _number_samples(self, split: Split, labels: np.ndarray) -> list[Sample]:
         classes = len(self.dataset.classes)
         outside = np.flatnonzero((labels < 0) | (labels >= classes))
         if len(outside):

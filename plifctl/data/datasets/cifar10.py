@@ -35,7 +35,7 @@ class Cifar10(ImageDataset):
 
     def _samples(self) -> list[Sample]:
         train = np.concatenate([labels for _, labels in self._batches[:-1]])
-        return self._numbered("train", train) + self._numbered("test", self._batches[-1][1])
+        return self._number_samples("train", train) + self._number_samples("test", self._batches[-1][1])
 
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         images, labels = (np.concatenate(arrays) for arrays in zip(*self._batches, strict=True))

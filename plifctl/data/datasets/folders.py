@@ -55,8 +55,8 @@ class Folders(FilePerSample):
         found, stated = {name for _, name, *_ in members}, set(self.dataset.classes)
         if found and found != stated:
             raise RawDataError(
-                f"{self.root}: the class folders are {_listed(found - stated, found)}, "
-                f"expected the classes of the data set's YAML: {_listed(stated - found, stated)}",
+                f"{self.root}: the class folders are {_list_names(found - stated, found)}, "
+                f"expected the classes of the data set's YAML: {_list_names(stated - found, stated)}",
                 hint="rename the folders, or change classes: in the YAML",
             )
         return super()._samples()
@@ -79,7 +79,7 @@ class Folders(FilePerSample):
         return decode_any(data, where=where, axes="authors", invalid=self.frames.invalid_events)
 
 
-def _listed(different: set[str], names: set[str]) -> str:
+def _list_names(different: set[str], names: set[str]) -> str:
     """Returns at most a dozen of the names, first those of one side only."""
     ordered = sorted(different) + sorted(names - different)
     return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

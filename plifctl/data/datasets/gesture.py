@@ -44,7 +44,7 @@ class Gesture(EventDataset):
         twice = set(self._trials("train")) & set(self._trials("test"))
         if twice:
             raise RawDataError(f"{self.root}: {min(twice)} is in both trials_to_train.txt and trials_to_test.txt")
-        return [sample for trial in self._used for sample, _, _ in self._windows[trial]]
+        return [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
 
     def _found_counts(self) -> tuple[int, int]:
         # whether the set is complete does not depend on how much of it a recipe trains on
@@ -52,7 +52,7 @@ class Gesture(EventDataset):
         return train, test
 
     @cached_property
-    def _used(self) -> frozenset[str]:
+    def _used_recordings(self) -> frozenset[str]:
         """The recordings that the recipe uses."""
         assert self.frames is not None
         train = self._trials("train")
@@ -62,7 +62,7 @@ class Gesture(EventDataset):
     def _windows(self) -> dict[str, list[_Window]]:
         """The samples of every recording in the two lists."""
         splits: tuple[Literal["train"], Literal["test"]] = ("train", "test")
-        return {trial: self._cut(trial, split) for split in splits for trial in self._trials(split)}
+        return {trial: self._read_windows(trial, split) for split in splits for trial in self._trials(split)}
 
     def _trials(self, split: str) -> list[str]:
         name = f"trials_to_{split}.txt"
@@ -72,7 +72,7 @@ class Gesture(EventDataset):
         self._require_members("recordings", trials, named_in=name)
         return trials
 
-    def _cut(self, trial: str, split: Split) -> list[_Window]:
+    def _read_windows(self, trial: str, split: Split) -> list[_Window]:
         stem = trial.removesuffix(".aedat")
         table = f"{stem}_labels.csv"
         self._require_members("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
@@ -112,7 +112,7 @@ class Gesture(EventDataset):
         }
 
     def rows_of(self, part: str, member: str) -> Sequence[int]:
-        if member not in self._used:
+        if member not in self._used_recordings:
             return ()
         return [self.rows[sample.id] for sample, _, _ in self._windows[member]]
 

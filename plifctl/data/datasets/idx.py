@@ -33,7 +33,7 @@ class Idx(ImageDataset):
                     f"{self.root}: {prefix} images have shape {list(images.shape)}, "
                     f"expected {[len(labels), *self.dataset.shape[1:]]} for {len(labels)} labels"
                 )
-            samples += self._numbered("train" if split == "train" else "test", labels)
+            samples += self._number_samples("train" if split == "train" else "test", labels)
         return samples
 
     @cached_property

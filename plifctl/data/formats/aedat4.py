@@ -66,13 +66,13 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
     at, end, unpack = _header(data, where)
     description = data[:at]
     if end < len(data):
-        _unpacked(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
+        _unpack_bytes(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
     left = _MAX_UNPACKED_BYTES
     for packets in _streams(data, at, end, where):
         parts = []
         for start, size in packets:
             place = f"{where}: byte {start}"
-            content = _unpacked(data[start : start + size], unpack, left, place)
+            content = _unpack_bytes(data[start : start + size], unpack, left, place)
             left -= len(content)
             if content[8:12] == _EVENTS:
                 parts.append(_elements(content, place))
@@ -81,10 +81,10 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
             else:
                 break  # a stream has packets of one kind: this one is another output of the camera
         if parts:
-            return _decoded(np.concatenate(parts), where)
+            return _to_events(np.concatenate(parts), where)
     if _EVENTS not in description:
         raise DamagedFileError(f"{where}: the file has no stream of events")
-    return _decoded(np.empty(0, _ELEMENT), where)
+    return _to_events(np.empty(0, _ELEMENT), where)
 
 
 def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int, int]]]:
@@ -106,7 +106,7 @@ def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int,
     return [packets for _, packets in sorted(streams.items())]
 
 
-def _decoded(events: np.ndarray, where: str) -> Decoded:
+def _to_events(events: np.ndarray, where: str) -> Decoded:
     bad = np.flatnonzero((events["t"] < 0) | (events["p"] > 1))
     if len(bad):
         event = events[bad[0]]
@@ -173,7 +173,7 @@ def _follow(buffer: bytes, at: int) -> int:
     return at + int(struct.unpack_from("<I", buffer, at)[0])
 
 
-def _unpacked(packed: bytes, unpack: _Unpack, limit: int, where: str) -> bytes:
+def _unpack_bytes(packed: bytes, unpack: _Unpack, limit: int, where: str) -> bytes:
     try:
         content = unpack(packed, limit)
     except ValueError as error:

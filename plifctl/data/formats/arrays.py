@@ -49,7 +49,7 @@ def decode_npy(data: bytes, *, where: str) -> Decoded:
         us = np.rint(t * np.float64(1000)) if t.dtype.kind == "f" else t.astype(np.float64) * 1000
     if t.dtype.kind in "iu" and len(t) and us.max() < 2**62:
         us = t.astype(np.int64) * 1000  # exact
-    return _decoded({"t": us, "x": x, "y": y, "p": p}, where)
+    return _to_events({"t": us, "x": x, "y": y, "p": p}, where)
 
 
 def decode_npz(data: bytes, *, where: str) -> Decoded:
@@ -83,7 +83,7 @@ def decode_npz(data: bytes, *, where: str) -> Decoded:
     if any(shape != shapes["t"] or len(shape) != 1 for shape in shapes.values()):
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise DamagedFileError(f"{where}: arrays of shapes {found}, expected four of one length")
-    return _decoded(columns, where)
+    return _to_events(columns, where)
 
 
 def _array(data: bytes, where: str) -> np.ndarray:
@@ -103,7 +103,7 @@ def _array(data: bytes, where: str) -> np.ndarray:
     return flat.reshape(shape, order="F" if fortran_order else "C")
 
 
-def _decoded(columns: dict[str, np.ndarray], where: str) -> Decoded:
+def _to_events(columns: dict[str, np.ndarray], where: str) -> Decoded:
     for name in _COLUMNS:
         column = columns[name]
         bad = ~((column >= 0) & (column <= _MAX[name]) & (column == np.floor(column)))  # also false for NaN

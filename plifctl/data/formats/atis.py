@@ -1,4 +1,4 @@
-"""The ATIS format of N-MNIST: 5 bytes an event, no header.
+"""The ATIS format of N-MNIST: 5 bytes per event, no header.
 
 x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is an overflow
 mark: it adds 2^13 µs to the times that follow.

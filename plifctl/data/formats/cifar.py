@@ -40,7 +40,7 @@ def decode_cifar_batch(data: bytes, *, where: str) -> tuple[np.ndarray, np.ndarr
     """
     try:
         batch = _PickleInterpreter(data).run()
-    except _Refused as error:
+    except _UnsafePickle as error:
         raise DamagedFileError(
             f"{where}: refused: its pickle uses {error}, which a CIFAR-10 batch does not need"
         ) from None
@@ -59,7 +59,7 @@ def decode_cifar_batch(data: bytes, *, where: str) -> tuple[np.ndarray, np.ndarr
     return pixels.reshape(-1, *_PIXELS), np.array(labels, np.int64)
 
 
-class _Refused(Exception):
+class _UnsafePickle(Exception):
     pass
 
 
@@ -109,7 +109,7 @@ class _PickleInterpreter:
         """Returns the value that the program leaves on the stack."""
         for count, (instruction, argument, _) in enumerate(pickletools.genops(self._data)):
             if count >= _MAX_INSTRUCTIONS:
-                raise _Refused(f"more than {_MAX_INSTRUCTIONS:,} instructions")
+                raise _UnsafePickle(f"more than {_MAX_INSTRUCTIONS:,} instructions")
             self._step(instruction.name, argument)
         return self._stack.pop()
 
@@ -134,7 +134,7 @@ class _PickleInterpreter:
         elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else self._pop_to_mark()
             if not all(isinstance(key, bytes) for key in items[::2]):
-                raise _Refused("a key that is not text")
+                raise _UnsafePickle("a key that is not text")
             self._top(dict).update(zip(items[::2], items[1::2], strict=True))
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
@@ -151,11 +151,11 @@ class _PickleInterpreter:
             state = stack.pop()
             self._fill(stack[-1], state)
         elif name not in ("PROTO", "FRAME", "STOP"):
-            raise _Refused(f"the instruction {name}")
+            raise _UnsafePickle(f"the instruction {name}")
 
     def _allowed_name(self, text: str) -> _Name:
         if text not in self._NAMES:  # refused here: a program may join names of any length, any number of times
-            raise _Refused(text.replace(" ", ".")[:80])
+            raise _UnsafePickle(text.replace(" ", ".")[:80])
         return _Name(text)
 
     def _pop_to_mark(self) -> list[Any]:
@@ -175,24 +175,24 @@ class _PickleInterpreter:
             return _Array()
         if name == "numpy dtype":
             if arguments[0] != b"u1":
-                raise _Refused("an array of another type than bytes")
+                raise _UnsafePickle("an array of another type than bytes")
             return _Bytes()
         if name == "_codecs encode":  # how Python 3 writes bytes for Python 2
             text = arguments[0].decode()
             self._copied += len(text)
             if arguments[1] != b"latin1" or self._copied > len(self._data):
-                raise _Refused("text in another encoding, or more of it than the file has")
+                raise _UnsafePickle("text in another encoding, or more of it than the file has")
             return text.encode("latin1")
-        raise _Refused(name.replace(" ", "."))
+        raise _UnsafePickle(name.replace(" ", "."))
 
     def _fill(self, target: Any, state: Any) -> None:
         if isinstance(target, _Bytes):
             return  # byte order, fields and alignment: bytes have none
         if not isinstance(target, _Array):
-            raise _Refused(f"a state for {type(target).__name__}")
+            raise _UnsafePickle(f"a state for {type(target).__name__}")
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Bytes) or not isinstance(raw, bytes):
-            raise _Refused("an array of another type than bytes")
+            raise _UnsafePickle("an array of another type than bytes")
         target.values = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if fortran else "C")
 
 

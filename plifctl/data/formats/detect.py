@@ -7,6 +7,13 @@ from types import ModuleType
 
 from plifctl.config.choices import Axes, InvalidEvents
 from plifctl.data.events import Decoded
+from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
+from plifctl.data.formats.aedat2 import decode_aedat2
+from plifctl.data.formats.aedat3 import decode_aedat3
+from plifctl.data.formats.aedat4 import decode_aedat4
+from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.data.formats.atis import decode_atis
+from plifctl.data.formats.dat import decode_dat
 from plifctl.data.formats.headers import format_of, is_text
 from plifctl.errors import DamagedFileError
 
@@ -20,8 +27,6 @@ def decoder_versions() -> dict[str, int]:
     A version rises when the decoder gives other events or images for the same file. Caches of data read with the
     decoder are then outdated; all others stay valid.
     """
-    from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
-
     decoders: dict[str, ModuleType] = {
         "AEDAT 2.0": aedat2,
         "AEDAT 3.1": aedat3,
@@ -55,14 +60,6 @@ def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -
         DamagedFileError: The file cannot be decoded.
         RawDataError: See :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
     """
-    # the decoders import describe_content from here, for their messages
-    from plifctl.data.formats.aedat2 import decode_aedat2
-    from plifctl.data.formats.aedat3 import decode_aedat3
-    from plifctl.data.formats.aedat4 import decode_aedat4
-    from plifctl.data.formats.arrays import decode_npy, decode_npz
-    from plifctl.data.formats.atis import decode_atis
-    from plifctl.data.formats.dat import decode_dat
-
     if format_of(data) is None and is_text(data):
         raise DamagedFileError(f"{where}: a text file, which is none of the known formats of events")
     match format_of(data):

@@ -9,10 +9,10 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from plifctl.report.figures import neuron, spikes, training
-from plifctl.report.figures.style import FORMATS, save_figure, styled
+from plifctl.report.figures.style import FORMATS, figure_style, save_figure
 from plifctl.report.figures.training import Line, line_of
 
-__all__ = ["FIGURE_KINDS", "FORMATS", "Figure", "FigureKind", "Line", "line_of", "save_figure", "styled"]
+__all__ = ["FIGURE_KINDS", "FORMATS", "Figure", "FigureKind", "Line", "figure_style", "line_of", "save_figure"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class FigureKind:
 FIGURE_KINDS = {
     "1b": FigureKind(
         "Membrane potential V of an LIF neuron with constant input. Changing τ stretches v = f(t) along t, changing w "
-        "along V. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, a step a millisecond.",
+        "along V. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, one step per millisecond.",
         "nothing",
         neuron.draw_constant_input,
     ),
     "2": FigureKind(
         "Membrane potential V of an LIF neuron that receives spikes at t = 5, 80, 85, 90 ms. A smaller τ: faster "
-        "charge and decay. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, ten steps a millisecond.",
+        "charge and decay. Lines: Eq. 1 solved; dots: the discrete neuron of Eq. 5, ten steps per millisecond.",
         "nothing",
         neuron.draw_spike_response,
     ),
@@ -51,7 +51,7 @@ FIGURE_KINDS = {
         training.draw_accuracy,
     ),
     "7": FigureKind(
-        "Time constant τ(i) of the i-th layer of PLIF neurons during training, from two starts.",
+        "Time constant τ(i) of the i-th layer of PLIF neurons during training, for two initial values.",
         "curves",
         training.draw_tau,
     ),

@@ -21,7 +21,7 @@ from plifctl.report.figures.style import (
     SINGLE,
     letter,
     new_figure,
-    stacked,
+    stack_parts,
 )
 from plifctl.snn.functional import charge, fire, reset
 
@@ -58,7 +58,7 @@ def spike_response(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
     return np.asarray(each.sum(1))
 
 
-def simulated(x: np.ndarray, tau: float, dt: float) -> np.ndarray:
+def simulate_neuron(x: np.ndarray, tau: float, dt: float) -> np.ndarray:
     """Returns the potential after each step of the discrete neuron, Eq. 5 with τ/dt steps and no threshold.
 
     Args:
@@ -86,7 +86,7 @@ def draw_constant_input() -> Figure:
         ("$w-$", TAU, WEIGHT / 2, PINK, (0, (6, 2, 1, 2))),
     ):
         axes.plot(t, constant_input(t, tau, weight), color=colour, linestyle=style, label=label)
-        steps = simulated(np.full(100, weight), tau, dt)
+        steps = simulate_neuron(np.full(100, weight), tau, dt)
         axes.plot(dt * np.arange(5, 101, 10), steps[4::10], ".", color=colour, markersize=3)
     axes.set(xlabel="$t$ (ms)", ylabel="$V$", xlim=(0, 100), ylim=(0, None))
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -106,7 +106,7 @@ def draw_spike_response() -> Figure:
         ("$w-$", TAU, WEIGHT / 2, PINK, (0, (6, 2, 1, 2))),
     ):
         axes.plot(t, spike_response(t, tau, weight), color=colour, linestyle=style, label=label)
-        axes.plot(t[::60], simulated(weight * x, tau, dt)[::60], ".", color=colour, markersize=3)
+        axes.plot(t[::60], simulate_neuron(weight * x, tau, dt)[::60], ".", color=colour, markersize=3)
     axes.plot(SPIKES, np.full(len(SPIKES), -0.006), "|", color=BLACK, markersize=5, clip_on=False)
     axes.set(xlabel="$t$ (ms)", ylabel="$V$", xlim=(0, 150))
     axes.legend(loc="upper left")
@@ -167,7 +167,7 @@ def example_image(size: int = 24) -> np.ndarray:
 def draw_encoders() -> Figure:
     """Draws Figure J."""
     figure = new_figure(DOUBLE, 3.9)
-    above, below = stacked(figure, 1.15, 1.0)
+    above, below = stack_parts(figure, 1.15, 1.0)
     counts, firsts = above.subplots(1, 2)
     pixels = np.arange(256)
     spikes = encoder_spikes(pixels, T)

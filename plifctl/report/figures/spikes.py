@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from plifctl.errors import UsageError
 from plifctl.report.figures.neuron import show_picture
-from plifctl.report.figures.style import DOUBLE, new_figure, stacked
+from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts
 from plifctl.runs import SpikeRecording
 
 GRID_CHANNELS = 128
@@ -55,7 +55,7 @@ def draw_channels(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
         (1.0, None),
         strict=True,
     ):
-        show_picture(axes, _tiled(pictures.astype(np.float64), columns), white=white)
+        show_picture(axes, _tile_pictures(pictures.astype(np.float64), columns), white=white)
         axes.set_title(title, loc="left", fontsize=7)
     return figure
 
@@ -69,7 +69,7 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
     seen = np.stack([_picture(frame) for frame in frames.astype(np.float64)])
     count = np.arange(1, steps + 1).reshape(-1, 1, 1)
     figure = new_figure(DOUBLE, 2 * ((1 + len(chosen)) * DOUBLE / steps + 0.35))
-    parts = stacked(figure, 1, 1)
+    parts = stack_parts(figure, 1, 1)
     for part, title, above, below in (
         (parts[0], r"(a) $x_t$ and $S_t$ at each step", seen, maps[:, chosen].astype(np.float64)),
         (
@@ -97,7 +97,7 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     (channel,) = _channels(maps, channels, (59,))[:1]
     samples, steps = min(3, len(maps)), maps.shape[1]
     figure = new_figure(DOUBLE, samples * (2 * DOUBLE / steps + 0.25))
-    for index, part in enumerate(stacked(figure, *[1.0] * samples)):
+    for index, part in enumerate(stack_parts(figure, *[1.0] * samples)):
         name = recording.classes[int(recording.labels[index])]
         part.suptitle(f"{name}; input, and spikes of channel {channel}", x=0.01, ha="left", fontsize=6)
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
@@ -150,7 +150,7 @@ def _picture(frame: np.ndarray) -> np.ndarray:
     return found
 
 
-def _tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
+def _tile_pictures(pictures: np.ndarray, columns: int) -> np.ndarray:
     """Returns pictures ``[C, H, W]`` tiled in rows of ``columns``, with grey lines between them."""
     count, height, width = pictures.shape
     rows = -(-count // columns)

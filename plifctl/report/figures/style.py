@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def figure_style() -> Iterator[None]:
     """Applies the style to figures that are made and written in the block; does not change the caller's settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -68,7 +68,7 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def stacked(figure: Figure, *heights: float) -> list[SubFigure]:
+def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
     """Returns parts of a figure below each other.
 
     Args:

@@ -220,7 +220,7 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
     if not known:
         raise UsageError(
             "no run has a distribution of W_fc/τ",
-            hint="runs trained here have it; name one: --run RUN",
+            hint="name a run that plifctl trained: --run RUN; plifctl runs lists all runs",
         )
     curve = known[0].curve
     figure = new_figure(DOUBLE if len(curve.w_over_tau) > 1 else SINGLE, 2.3)
@@ -243,7 +243,7 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
             )
         axes.plot(numbers, quantiles[:, QUANTILES.index(0.5)], color=BLACK, label="median")
         mean, std = (np.array([row[name] for _, row in rows]) for name in ("mean", "std"))
-        axes.plot(numbers, mean + std, color=RED, linestyle=_DASHES, label="mean ± deviation")
+        axes.plot(numbers, mean + std, color=RED, linestyle=_DASHES, label="mean ± std")
         axes.plot(numbers, mean - std, color=RED, linestyle=_DASHES)
         letter(axes, index, f"$W_{{fc}}/\\tau$ of {layer}")
         axes.set(xlabel="epoch", xlim=(numbers[0], max(numbers[-1], numbers[0] + 1)))

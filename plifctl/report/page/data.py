@@ -115,7 +115,7 @@ def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
 
 
 def _frames(inputs: np.ndarray) -> dict[str, Any]:
-    """Returns grey images, one byte a pixel; of events, the counts of both polarities, scaled to 255."""
+    """Returns grey images, one byte per pixel; of events, the counts of both polarities, scaled to 255."""
     grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
     maximum = max(int(grey.max(initial=0)), 1)
     pixels = np.round(grey * (255 / maximum)).astype(np.uint8)

@@ -87,7 +87,7 @@ def test_panel_without_colour_has_the_same_text() -> None:
 
 def test_epoch_line_has_loss_accuracies_and_layers() -> None:
     text = epoch_line(row(3, tau=[2.0], firing_rate=[0.1]), 64)
-    assert text == "epoch 3/64  loss 0.0900  train 50.00 %  val 25.00 %  τ 2.00  rate 0.100  100.0 s"
+    assert text == "epoch 3/64  loss 0.0900  train 50.00 %  val 25.00 %  τ 2.00  firing rate 0.100  100.0 s"
 
 
 @pytest.mark.parametrize("width", [1, 3, 7, 50])

@@ -214,7 +214,7 @@ class TestAsTonic:
 
         theirs = DropPixel(hot_pixel_frequency=40_000)(events)
         assert apply(events, spec("hot-pixels", max_rate_hz=40_000)).tolist() == theirs.tolist()
-        with module._seeded("1\0" + "0\0" + "a/1"):
+        with module._seeded_generator("1\0" + "0\0" + "a/1"):
             theirs = RandomDropPixel(p=0.4, sensor_size=(W, H, 2))(events)
         assert apply(events, spec("drop-pixels", p=0.4)).tolist() == theirs.tolist()
 

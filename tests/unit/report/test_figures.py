@@ -11,14 +11,14 @@ import pytest
 
 from plifctl.config.registry import load_registry
 from plifctl.errors import UsageError
-from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, line_of, save_figure, styled
+from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, figure_style, line_of, save_figure
 from plifctl.report.figures.neuron import (
     SPIKES,
     constant_input,
     encoder_spikes,
     latency_spikes,
     poisson_spikes,
-    simulated,
+    simulate_neuron,
     spike_count,
     spike_response,
 )
@@ -67,7 +67,7 @@ class TestNeuron:
         errors = []
         for dt in (1.0, 0.1):
             t = dt * np.arange(1, round(100 / dt) + 1)
-            errors.append(np.abs(simulated(np.full(len(t), 1.5), 20.0, dt) - constant_input(t, 20.0, 1.5)).max())
+            errors.append(np.abs(simulate_neuron(np.full(len(t), 1.5), 20.0, dt) - constant_input(t, 20.0, 1.5)).max())
         assert errors[0] < 0.05
         assert errors[1] == pytest.approx(errors[0] / 10, rel=0.2)
 
@@ -75,7 +75,7 @@ class TestNeuron:
         t, dt = 0.01 * np.arange(12_000), 0.01
         x = np.zeros(len(t))
         x[np.rint(np.array(SPIKES) / dt).astype(int)] = 1 / dt
-        assert np.abs(simulated(x, 10.0, dt) - spike_response(t, 10.0, 1.0)).max() < 1e-3
+        assert np.abs(simulate_neuron(x, 10.0, dt) - spike_response(t, 10.0, 1.0)).max() < 1e-3
         brute = [sum(0.1 * math.exp(-(s - spike) / 10) for spike in SPIKES if s >= spike) for s in t[::1000]]
         np.testing.assert_allclose(spike_response(t, 10.0, 1.0)[::1000], brute, atol=1e-12)
 
@@ -111,7 +111,7 @@ def test_moving_average_with_missing_epochs_counts_epochs() -> None:
 class TestAccuracy:
     def test_draw_accuracy_has_values_and_moving_average(self) -> None:
         authors = curve("fashion-mnist-plif", range(1, 201))
-        with styled():
+        with figure_style():
             figure = FIGURE_KINDS["6"].draw([line(authors)], None)
         raw, mean = figure.axes[0].lines
         np.testing.assert_allclose(raw.get_ydata(), 100 * np.array(authors.series["test_accuracy"]))
@@ -120,7 +120,7 @@ class TestAccuracy:
 
     def test_draw_accuracy_with_our_run_ends_the_authors_curve_at_our_last_epoch(self) -> None:
         lines = [line(curve("cifar10-plif", range(1, 201))), line(curve("cifar10-plif", [1, 2, 3], origin="trained"))]
-        with styled():
+        with figure_style():
             figure = FIGURE_KINDS["6"].draw(lines, None)
         authors, ours = figure.axes[0].lines
         assert authors.get_xdata().tolist() == ours.get_xdata().tolist() == [1, 2, 3]
@@ -132,7 +132,7 @@ class TestAccuracy:
 
     def test_draw_accuracy_has_the_panels_of_the_paper_first(self) -> None:
         names = ["gesture-lif-tau16", "cifar10dvs-plif", "cifar10-lif", "fashion-mnist-plif-tau16", None]
-        with styled():
+        with figure_style():
             figure = FIGURE_KINDS["6"].draw([line(curve(name, range(1, 9))) for name in names], None)
         titles = [axes.get_title(loc="left") for axes in figure.axes]
         assert titles[:4] == ["(a) Fashion-MNIST", "(b) CIFAR-10", "(c) CIFAR10-DVS", "(d) DVS128 Gesture"]
@@ -140,7 +140,7 @@ class TestAccuracy:
 
     def test_draw_accuracy_with_missing_values_leaves_them_out(self) -> None:
         gaps = curve("cifar10-plif", [1, 2, 3], series={"test_accuracy": (0.5, None, 0.7)})
-        with styled():
+        with figure_style():
             (drawn,) = FIGURE_KINDS["6"].draw([line(gaps)], None).axes[0].lines
         assert drawn.get_xdata().tolist() == [1, 3]
 
@@ -152,7 +152,7 @@ class TestAccuracy:
 
 def test_draw_tau_has_a_line_for_each_layer_and_start() -> None:
     lines = [line(curve(name, range(1, 101))) for name in ("cifar10-plif", "cifar10-plif-tau16", "cifar10-lif")]
-    with styled():
+    with figure_style():
         figure = FIGURE_KINDS["7"].draw(lines, 50)
     axes = figure.axes[0]
     assert len(axes.lines) == 4  # two layers, two starts; LIF learns none
@@ -161,7 +161,7 @@ def test_draw_tau_has_a_line_for_each_layer_and_start() -> None:
     np.testing.assert_allclose(axes.lines[1].get_ydata(), lines[0].curve.tau[1][:50])
     assert axes.get_yscale() == "linear"
     far = curve("cifar10-plif", range(1, 101), tau=((1.5,) * 100, (50.0,) * 100))
-    with styled():
+    with figure_style():
         assert FIGURE_KINDS["7"].draw([line(far)], None).axes[0].get_yscale() == "log"
     with pytest.raises(UsageError, match="time constants"):
         FIGURE_KINDS["7"].draw(lines[2:], None)
@@ -172,7 +172,7 @@ def test_draw_distribution_has_the_recorded_quantiles() -> None:
         {"mean": 0.1 * n, "std": 1.0, "quantiles": [n + share for share in QUANTILES], "counts": []} for n in range(3)
     )
     found = curve("cifar10-plif", [1, 2, 3], origin="trained", w_over_tau={"fc0": rows, "fc1": (None, *rows[1:])})
-    with styled():
+    with figure_style():
         figure = FIGURE_KINDS["S1"].draw([line(found)], None)
     first, second = figure.axes
     median = next(drawn for drawn in first.lines if drawn.get_label() == "median")
@@ -185,7 +185,7 @@ def test_draw_distribution_has_the_recorded_quantiles() -> None:
 class TestSpikes:
     def test_draw_static_and_samples_show_the_recorded_pictures(self) -> None:
         found = recording()
-        with styled():
+        with figure_style():
             static, samples = FIGURE_KINDS["S2"].draw(found, [4, 1]), FIGURE_KINDS["S5"].draw(found, [2])
         shown = [np.asarray(axes.images[0].get_array()) for axes in static.axes]
         np.testing.assert_allclose(shown[0], found.inputs[0].mean(0).sum(0))
@@ -197,7 +197,7 @@ class TestSpikes:
 
     def test_draw_channels_without_such_a_channel_is_refused(self) -> None:
         found = recording(channels=6)
-        with styled():
+        with figure_style():
             grid = np.asarray(FIGURE_KINDS["S3"].draw(found, []).axes[1].images[0].get_array())
         np.testing.assert_allclose(grid[:5, 6:11], found.spikes["sn0"][0, :, 1].mean(0))
         with pytest.raises(UsageError, match="no channel 6: the layer has 6"):
@@ -208,7 +208,7 @@ class TestSpikes:
 
     def test_draw_over_time_shows_means_up_to_each_step(self) -> None:
         found = recording()
-        with styled():
+        with figure_style():
             below = FIGURE_KINDS["S4"].draw(found, [3]).subfigs[1]
         shown = [np.asarray(axes.images[0].get_array()) for axes in below.axes]
         np.testing.assert_allclose(shown[2], found.inputs[0, :3].sum(1).mean(0))
@@ -231,7 +231,7 @@ def test_save_figure_twice_gives_the_same_bytes(name: str, tmp_path: Path) -> No
     before = dict(mpl.rcParams)
     for form in FORMATS if name == "1b" else ("png",):
         for copy in ("a", "b"):
-            with styled():
+            with figure_style():
                 mpl.rcParams["savefig.dpi"] = 60  # drawn faster
                 save_figure(everything(name), tmp_path / f"{copy}.{form}", "caption")
         assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()

@@ -9,7 +9,7 @@ from factories import make_run
 
 from plifctl.errors import RunError
 from plifctl.paths import registry_dirs
-from plifctl.runs.documents import add_checksum, load_document, verified
+from plifctl.runs.documents import add_checksum, load_document, verify_content
 from plifctl.runs.records import read_record
 
 CONTENT = {"experiment": "demo", "accuracy": 0.5, "tau": [2.0]}
@@ -73,9 +73,9 @@ def test_load_document_without_a_checksum_is_called_older(tmp_path: Path) -> Non
 def test_run_made_by_an_older_plifctl_is_called_that_in_all_its_documents(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     for name in ("run.json", "env.json", "split.json", "result.json"):
-        tree = verified(json.loads((run.path / name).read_text()))
+        tree = verify_content(json.loads((run.path / name).read_text()))
         (run.path / name).write_text(json.dumps(tree))
-    config = verified(yaml.safe_load((run.path / "config.yaml").read_text()))
+    config = verify_content(yaml.safe_load((run.path / "config.yaml").read_text()))
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
     (run.path / "metrics.sha256").unlink()  # its rows had no checksums, either
     for read in (run.config, run.info, run.environment, run.split, run.record, run.metrics):
