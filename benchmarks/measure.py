@@ -1,4 +1,4 @@
-"""Shared by all benchmarks: interleaved pairs, medians and quartiles, bars, the table and the JSON document."""
+"""Shared by all benchmarks: interleaved pairs, medians and quartiles, targets, the table and the JSON document."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure and the bar it is compared with.
+    """One measured figure and the target it is compared with.
 
     Attributes:
         name: What was measured.
@@ -70,9 +70,9 @@ class Figure:
         ours: All our measurements.
         peer: All measurements of the peer, each taken next to one of ours; empty without a peer.
         peer_name: Name of the peer.
-        ratios: Values compared with the bar, one for each pair: see :attr:`relation`; without a peer, ours itself.
+        ratios: Values compared with the target, one for each pair: see :attr:`relation`; without a peer, ours itself.
         relation: Meaning of the ratio, e.g. ``peer/ours``.
-        bar: E.g. ``(">=", 100)``; None: the figure is only for information.
+        target: E.g. ``(">=", 100)``; None: the figure is only for information.
         note: Remarks for the reader.
     """
 
@@ -83,15 +83,15 @@ class Figure:
     peer_name: str
     ratios: Sequence[float]
     relation: str
-    bar: tuple[Literal[">=", "<=", "<"], float] | None
+    target: tuple[Literal[">=", "<=", "<"], float] | None
     note: str
 
     @property
     def passed(self) -> bool | None:
-        """Returns whether the median ratio meets the bar; None without one."""
-        if self.bar is None:
+        """Returns whether the median ratio meets the target; None without one."""
+        if self.target is None:
             return None
-        relation, value = self.bar
+        relation, value = self.target
         median = float(np.median(self.ratios))
         return {">=": median >= value, "<=": median <= value, "<": median < value}[relation]
 
@@ -105,7 +105,7 @@ class Figure:
             "peer_name": self.peer_name or None,
             "ratio": _spread(self.ratios) if self.peer else None,
             "ratio_is": self.relation or None,
-            "bar": f"{self.bar[0]} {self.bar[1]:g}" if self.bar else None,
+            "target": f"{self.target[0]} {self.target[1]:g}" if self.target else None,
             "passed": self.passed,
             "note": self.note or None,
         }
@@ -115,11 +115,13 @@ Benchmark = Callable[[Setting], Iterator[Figure]]
 
 
 def faster(
-    name: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float | None, note: str = ""
+    name: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, target: float | None, note: str = ""
 ) -> Figure:
-    """Returns a figure of seconds: the peer's time over ours must reach ``bar``."""
+    """Returns a figure of seconds: the peer's time over ours must reach ``target``."""
     ratios = [theirs / own for own, theirs in zip(ours, peer, strict=True)]
-    return Figure(name, "s", ours, peer, peer_name, ratios, "peer/ours", None if bar is None else (">=", bar), note)
+    return Figure(
+        name, "s", ours, peer, peer_name, ratios, "peer/ours", None if target is None else (">=", target), note
+    )
 
 
 def within(
@@ -128,26 +130,26 @@ def within(
     ours: Sequence[float],
     peer: Sequence[float],
     peer_name: str,
-    bar: float | None,
+    target: float | None,
     note: str = "",
 ) -> Figure:
-    """Returns a figure of ours over the peer's, which must be at most ``bar``, if there is one."""
+    """Returns a figure of ours over the peer's, which must be at most ``target``, if there is one."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    limit: tuple[Literal["<="], float] | None = None if bar is None else ("<=", bar)
+    limit: tuple[Literal["<="], float] | None = None if target is None else ("<=", target)
     return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
 
 
 def rate(
-    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, bar: float, note: str = ""
+    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, target: float, note: str = ""
 ) -> Figure:
-    """Returns a figure of work a second: ours over the peer's must reach ``bar``."""
+    """Returns a figure of work per second: ours over the peer's must reach ``target``."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", (">=", bar), note)
+    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", (">=", target), note)
 
 
-def below(name: str, unit: str, ours: Sequence[float], bar: float | None, note: str = "") -> Figure:
-    """Returns a figure without a peer: ours must be below ``bar``, if there is one."""
-    return Figure(name, unit, ours, (), "", ours, "", None if bar is None else ("<", bar), note)
+def below(name: str, unit: str, ours: Sequence[float], target: float | None, note: str = "") -> Figure:
+    """Returns a figure without a peer: ours must be below ``target``, if there is one."""
+    return Figure(name, unit, ours, (), "", ours, "", None if target is None else ("<", target), note)
 
 
 def interleaved(ours: Callable[[], object], peer: Callable[[], object], pairs: int) -> tuple[list[float], list[float]]:
@@ -178,7 +180,7 @@ def seconds(work: Callable[[], object], loops: int = 1) -> float:
 
 
 def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bool = True) -> None:
-    """The command line of a benchmark script: measures, prints the figures, and exits with 1 if a bar is missed.
+    """The command line of a benchmark script: measures, prints the figures, and exits with 1 if a target is missed.
 
     Args:
         description: What the script measures.
@@ -254,7 +256,7 @@ def _print_table(description: str, figures: Sequence[Figure]) -> None:
     console = Console()
     table = Table(title=description, title_justify="left")
     table.add_column("figure", overflow="fold")
-    for column in ("ours", "peer", "ratio", "bar"):
+    for column in ("ours", "peer", "ratio", "target"):
         table.add_column(column, justify="right", overflow="fold")
     table.add_column("")
     for figure in figures:
@@ -263,7 +265,7 @@ def _print_table(description: str, figures: Sequence[Figure]) -> None:
             _format_values(figure.ours, figure.unit),
             _format_values(figure.peer, figure.unit) if figure.peer else "–",
             _format_values(figure.ratios, figure.relation) if figure.peer else "–",
-            f"{_SIGNS[figure.bar[0]]} {figure.bar[1]:g}" if figure.bar else "–",
+            f"{_SIGNS[figure.target[0]]} {figure.target[1]:g}" if figure.target else "–",
             {True: "met", False: "MISSED", None: ""}[figure.passed],
         )
     console.print(table)

@@ -93,13 +93,13 @@ def frames(setting: Setting) -> Iterator[Figure]:
 def gesture(setting: Setting) -> Iterator[Figure]:
     """Gesture recordings to a finished cache."""
     recordings, part = (40, 5) if setting.quick else (200, 10)
-    yield from _end_to_end(setting, "gesture", 20, recordings, part, samples_each=10, bar=50)
+    yield from _end_to_end(setting, "gesture", 20, recordings, part, samples_each=10, target=50)
 
 
 def nmnist(setting: Setting) -> Iterator[Figure]:
     """N-MNIST zips to a finished cache."""
     recordings, part = (4_000, 500) if setting.quick else (20_000, 1_000)
-    yield from _end_to_end(setting, "nmnist", 10, recordings, part, samples_each=1, bar=15)
+    yield from _end_to_end(setting, "nmnist", 10, recordings, part, samples_each=1, target=15)
 
 
 def hit(setting: Setting) -> Iterator[Figure]:
@@ -138,7 +138,7 @@ def moving_edge(n: int, side: int) -> np.ndarray:
 
 
 def _end_to_end(
-    setting: Setting, name: str, T: int, recordings: int, part: int, *, samples_each: int, bar: float
+    setting: Setting, name: str, T: int, recordings: int, part: int, *, samples_each: int, target: float
 ) -> Iterator[Figure]:
     """Time, memory and size of preparing: ours all ``recordings``, SpikingJelly ``part`` of them, scaled."""
     make = {"gesture": material.gesture_folder, "nmnist": material.nmnist_zips}[name]
@@ -162,7 +162,9 @@ def _end_to_end(
         f"samples; its times × {scale:g}"
     )
     what = f"prepare {title}, {samples:,} samples, T={T}, {WORKERS} workers"
-    yield faster(what, _of(mine, "seconds"), [scale * s for s in _of(theirs, "seconds")], "SpikingJelly", bar, scaled)
+    yield faster(
+        what, _of(mine, "seconds"), [scale * s for s in _of(theirs, "seconds")], "SpikingJelly", target, scaled
+    )
     yield faster(
         f"{what}, with interpreter start",
         _of(mine, "wall"),

@@ -199,13 +199,13 @@ def _profiled(work: Callable[[], object]) -> tuple[dict[str, float], dict[str, f
 
 
 def _beside(
-    setting: Setting, title: str, ours: Worker, peer: Job, peer_name: str, bar: float | None, note: str = ""
+    setting: Setting, title: str, ours: Worker, peer: Job, peer_name: str, target: float | None, note: str = ""
 ) -> Figure:
     """A worker of ours compared with one for a peer's job."""
     with Worker(peer) as theirs:
         mine, other = interleaved(ours, theirs, setting.pairs)
         note = theirs.note or note
-    return within(title, "s", mine, other, peer_name, bar, note)
+    return within(title, "s", mine, other, peer_name, target, note)
 
 
 def _held(job: Job) -> tuple[float, float]:

@@ -41,7 +41,7 @@ NETWORKS = (
     *("mnist-plif", "fashion-mnist-plif", "cifar10-plif", "nmnist-plif", "cifar10dvs-plif", "gesture-plif"),
 ) if GPU else ("mnist-plif",)  # fmt: skip
 SIZES = ((16, 1 / 3), (128, 1 / 1.7)) if GPU else ((2, 1 / 3),)
-"""Batch sizes, and the bar of each compared with SpikingJelly's best backend."""
+"""Batch sizes, and the target of each compared with SpikingJelly's best backend."""
 BACKENDS = ("cuda", "triton", "torch")
 STEPS = 10 if GPU else 1
 """Steps timed together; nothing waits for the GPU between them."""
@@ -111,8 +111,8 @@ def steps_in(precision: str) -> Callable[[Setting], Iterator[Figure]]:
         for name in NETWORKS[:2] if setting.quick else NETWORKS:
             steps.must_agree(name, "m", once=False)
             spec = _spec(name, precision)
-            for size, bar in SIZES:
-                yield from _beside(setting, spec, size, bar)
+            for size, target in SIZES:
+                yield from _beside(setting, spec, size, target)
 
     return measured
 
@@ -122,11 +122,11 @@ def _spec(name: str, precision: str) -> ExperimentSpec:
     return spec.model_copy(update={"train": spec.train.model_copy(update={"precision": precision})})
 
 
-def _beside(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> Iterator[Figure]:
+def _beside(setting: Setting, spec: ExperimentSpec, size: int, target: float) -> Iterator[Figure]:
     """Our step compared with SpikingJelly's best backend and with its single steps; memory; the lower bound."""
     while size:
         try:
-            yield from _of_size(setting, spec, size, bar)
+            yield from _of_size(setting, spec, size, target)
             return
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -136,7 +136,7 @@ def _beside(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> It
         size //= 2  # of both sides
 
 
-def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> Iterator[Figure]:
+def _of_size(setting: Setting, spec: ExperimentSpec, size: int, target: float) -> Iterator[Figure]:
     made = steps.batch_of(spec, size)
     batch = steps.Batch(made.x.to(DEVICE), made.labels.to(DEVICE), made.keys.to(DEVICE), made.T)
     targets = steps.one_hot(batch.labels, len(spec.dataset.classes))
@@ -153,7 +153,7 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, bar: float) -> I
     found = {name: interleaved(mine, _timed(kinds[name](), batch, targets), setting.pairs) for name in peaks}
     best = min(found, key=lambda backend: float(np.median(found[backend][1])))
     own, other = _each(found[best])
-    yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", bar, note)
+    yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", target, note)
     try:
         graph = interleaved(mine, _timed(Theirs(spec, "m", best, graph=True), batch, targets), setting.pairs)
         captured = f"SpikingJelly, step_mode m, backend {best}, forward and backward in a CUDA graph"
@@ -336,11 +336,11 @@ class _EpochTimes:
 
 
 def _judged(part: Benchmark) -> Benchmark:
-    """Returns a benchmark whose bars apply on a GPU only."""
+    """Returns a benchmark whose targets apply on a GPU only."""
 
     def measured(setting: Setting) -> Iterator[Figure]:
         for figure in part(setting):
-            yield figure if GPU else replace(figure, bar=None, note=f"{NOTHING}; {figure.note}".rstrip("; "))
+            yield figure if GPU else replace(figure, target=None, note=f"{NOTHING}; {figure.note}".rstrip("; "))
 
     return measured
 
