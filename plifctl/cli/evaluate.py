@@ -44,7 +44,7 @@ def evaluate(
 ) -> None:
     """Test a run, a checkpoint or an exported file.
 
-    Shows accuracy, also by class and by time step, how soon answers are correct, the confusion matrix, firing rate and
+    Shows accuracy, also by class and by time step, how soon predictions are correct, the confusion matrix, firing rate and
     τ of each layer, operations, and an estimate of their energy. Recorded spikes are kept in the run; report --figure
     S2 to S5 draws them.
 

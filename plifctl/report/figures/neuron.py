@@ -184,9 +184,9 @@ def draw_encoders() -> Figure:
         label=r"encoder: $\lfloor T / \lceil V_{th} / (wp) \rceil \rfloor$",
     )
     counts.plot(pixels[::6] / 255, spikes.sum(0)[::6], ".", color=BLUE, markersize=3.5, label="encoder, simulated")
-    counts.set(xlabel="pixel $p$", ylabel=f"spikes in $T = {T}$ steps", xlim=(0, 1), ylim=(0, None))
+    counts.set(xlabel="pixel value $p$", ylabel=f"spikes in $T = {T}$ steps", xlim=(0, 1), ylim=(0, None))
     counts.legend(loc="upper left")
-    letter(counts, 0, "how often")
+    letter(counts, 0, "number of spikes")
     fired = spikes.any(0)
     firsts.plot(pixels[fired] / 255, spikes.argmax(0)[fired], color=BLUE, drawstyle="steps-post", label="encoder")
     latency = latency_spikes(pixels, T)
@@ -198,9 +198,9 @@ def draw_encoders() -> Figure:
         drawstyle="steps-post",
         label=r"latency: $\lfloor (T - 1)(1 - p) \rfloor$",
     )
-    firsts.set(xlabel="pixel $p$", ylabel="step of the first spike", xlim=(0, 1), ylim=(-0.5, T))
+    firsts.set(xlabel="pixel value $p$", ylabel="step of the first spike", xlim=(0, 1), ylim=(-0.5, T))
     firsts.legend(loc="upper right")
-    letter(firsts, 1, "how soon")
+    letter(firsts, 1, "first spike")
     _draw_images(below.subplots(3, 11, gridspec_kw={"hspace": 0.05, "wspace": 0.05}))
     return figure
 

@@ -91,7 +91,7 @@ function drawRuns() {
     return el("details", { "data-run": run.name, open: open.has(run.name) },
       el("summary", {}, run.name, " ", el("span", { class: "status" }, `${run.status}, ${epoch}${accuracy}`)),
       el("div", { class: "facts" },
-        el("div", {}, el("p", {}, known || "No further facts."), renderFacts("Environment", run.environment)),
+        el("div", {}, el("p", {}, known || "No further information."), renderFacts("Environment", run.environment)),
         renderFacts("Settings", run.settings, ["setting", "value", "source"])));
   }));
   if (!data.runs.length) byId("run-list").append(el("p", { class: "empty" }, "No runs."));

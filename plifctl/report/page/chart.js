@@ -120,7 +120,7 @@ function drawChart() {
     hooks: {
       setSelect: [(u) => u.select.width && zoom([u.select.left, u.select.left + u.select.width].map((px) => u.posToVal(px, "x")))],
       setCursor: [(u) => { state.cursor = isNumber(u.cursor.idx) ? u.data[0][u.cursor.idx] : null; }],
-      setSeries: [(u, index, { show }) => { // the faint raw values go with their average
+      setSeries: [(u, index, { show }) => { // the faint raw values are shown and hidden with their average
         const raw = u.series[index]?.raw;
         if (show !== undefined && raw !== index) u.setSeries(raw, { show }, false);
       }],
