@@ -383,7 +383,7 @@ def _entry(path: Path) -> Entry:
 
 
 def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
-    """Returns whether a cache was made by today's format, decoders and integrator."""
+    """Returns whether a cache was made by the current cache format, decoders and integrator."""
     versions = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
     decoders = raised_versions(_formats_read(attributes, fields))
     return (

@@ -321,7 +321,7 @@ def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:
 
 
 def other_maker(attributes: Mapping[str, Any]) -> str:
-    """Returns ``an older plifctl`` or ``a newer plifctl`` for a cache of another format; empty for one of today's."""
+    """Returns ``an older plifctl`` or ``a newer plifctl`` for a cache of another format; empty for the current one."""
     version = attributes.get("format", 1 if "key" in attributes else FORMAT)  # the first format stated no version
     if version == FORMAT:
         return ""

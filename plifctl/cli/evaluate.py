@@ -44,9 +44,9 @@ def evaluate(
 ) -> None:
     """Test a run, a checkpoint or an exported file.
 
-    Shows accuracy, also by class and by time step, how soon predictions are correct, the confusion matrix, firing rate and
-    τ of each layer, operations, and an estimate of their energy. Recorded spikes are kept in the run; report --figure
-    S2 to S5 draws them.
+    Shows accuracy, also by class and by time step, how soon predictions are correct, the confusion matrix, firing rate
+    and τ of each layer, operations, and an estimate of their energy. Recorded spikes are kept in the run; report
+    --figure S2 to S5 draws them.
 
     Example: plifctl eval last --record-spikes 10
     """

@@ -43,7 +43,7 @@ def _check_plain(value: Any) -> Any:
 
 
 Option = Annotated[Any, AfterValidator(_check_plain)]
-"""A value among the own options of an optimiser or a learning-rate schedule."""
+"""A value among the own options of an optimizer or a learning-rate schedule."""
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,7 +68,7 @@ Loss = Literal["mse-per-step", "mse-rate", "ce-rate", "tet"]
 """Loss functions."""
 
 Optimizer = Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "radam", "rmsprop", "sgd"]
-"""Optimisers of torch."""
+"""Optimizers of torch."""
 
 Schedule = Literal["cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"]
 """Learning-rate schedules."""

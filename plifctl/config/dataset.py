@@ -43,7 +43,7 @@ class DatasetSpec(Spec):
         classes: Names of the classes, in the order of the labels.
         samples: Official number of samples.
         mean: Mean of each channel of images in units of 0…1; None for events.
-        std: Standard deviation, likewise.
+        std: Standard deviation of each channel, in the same unit; None for events.
     """
 
     name: str

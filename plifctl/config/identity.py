@@ -31,7 +31,7 @@ from plifctl.config.yaml_tree import Branch, Leaf
 _OLD, _NEW = "published", "authors"
 
 TABLE_FOLDERS = ("published", "tables")
-"""Where a registry folder may hold tables: as of 0.1.0, and today; the later wins."""
+"""Where a registry folder may hold tables: as of 0.1.0, and today; the later one takes precedence."""
 
 _NETWORKS = {
     f"{dataset}-{_OLD}{pooling}": f"{dataset}-{_NEW}{pooling}"

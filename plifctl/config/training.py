@@ -30,7 +30,7 @@ class TrainSpec(Spec):
         loss: ``mse-per-step`` is the mean over t of each step's MSE (Sec. 3.7); ``mse-rate`` the MSE of the mean rate;
             ``ce-rate`` the cross-entropy of the mean rate; ``tet`` temporal efficient training (Deng et al. 2022).
         tet_weight: λ of the loss ``tet``; None for the others.
-        optimizer: Optimiser of torch.
+        optimizer: Optimizer of torch.
         optimizer_options: Its own options, without lr.
         lr: Learning rate at the start.
         schedule: ``cosine`` falls for ``cosine_period`` epochs, rises for as many, and so on; ``cosine-restarts``
@@ -48,7 +48,7 @@ class TrainSpec(Spec):
         subset: Fraction of each class's training and test samples used, in sample order.
         event_augmentation: Augmentations of the event frames of training samples, in this order; see
             :mod:`plifctl.config.augmentation`.
-        accumulate: Number of batches whose mean gradient makes one optimiser step; batch norms see each batch.
+        accumulate: Number of batches whose mean gradient makes one optimizer step; batch norms see each batch.
         clip_norm: Maximum norm of all gradients together; None: no limit.
         precision: Number format of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of
             10 bits, ``fp16`` scales the loss.

@@ -400,7 +400,7 @@ def _log_start(run: Run, spec: ExperimentSpec, trainer: Trainer, device: torch.d
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     _log.info("%s: %s parameters on %s, run %s", spec.title, f"{parameters:,}", device, run.path)
     if trainer.progress.epoch or trainer.progress.step:
-        _log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+        _log.info("resumed %s", trainer.progress.position)
 
 
 def _is_done(run: Run, spec: ExperimentSpec) -> bool:

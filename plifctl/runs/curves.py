@@ -26,7 +26,7 @@ class Curve:
         name: Name of the run.
         origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
         experiment: Name in the registry; None if it is not in the registry.
-        recipe: None if unknown; likewise protocol, T and seed.
+        recipe: Recipe; None if unknown, as for protocol, T and seed.
         protocol: A or B.
         T: Time steps.
         seed: Seed of the training.

@@ -93,6 +93,16 @@ class Progress:
     best_accuracy: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def position(self) -> str:
+        """The position in words, for messages.
+
+        Example:
+            >>> Progress(epoch=3).position, Progress(epoch=3, step=12).position
+            ('after epoch 3', 'in epoch 4, after step 12')
+        """
+        return f"in epoch {self.epoch + 1}, after step {self.step}" if self.step else f"after epoch {self.epoch}"
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -27,7 +27,7 @@ MEMORY_SHARE = 1 / 2
 """Samples are held in memory by default if they need at most this share of the memory available."""
 
 DEVICE_SHARE = 1 / 4
-"""Likewise for a GPU's free memory; training needs the larger part."""
+"""The same for the free memory of a GPU; training needs the larger part."""
 
 _BLOCK_BYTES = 2**26  # read at once when all samples are read: Ctrl-C takes effect between two blocks
 

@@ -158,8 +158,7 @@ class Trainer:
             ):  # otherwise the last epoch has saved the state, and the model now has the weights of the best epoch
                 self.recorder.save("last", self.state())
             self.ranks.barrier()  # torchrun kills the rank that saves when another one exits
-            where = f"after epoch {self.progress.epoch}, step {self.progress.step}"
-            raise Interrupted(stop.signum, f"stopped {where}; the state is saved") from None
+            raise Interrupted(stop.signum, f"stopped {self.progress.position}; the state is saved") from None
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -237,10 +237,10 @@ def backward(  # type: ignore[no-untyped-def]
         span: See x.
         grad: Gradient of the pooled spikes, ``[T, N, H', W', C]``.
         grad_y: Result: gradient of the output of the affine map, shape of ``x``.
-        grad_k: Result, float64, zero beforehand: ``[items, C]``, or ``[H·W, C]`` where each neuron has its own k.
-        grad_threshold: Result, float64 ``[items, C]``, zero beforehand.
-        grad_width: Result, float64 ``[items, C]``, zero beforehand.
-        moments: Result, float64 ``[items, T or 1, 2, C]``, zero beforehand: sums of grad_y and of
+        grad_k: Result, float64, initialised to zero: ``[items, C]``, or ``[H·W, C]`` where each neuron has its own k.
+        grad_threshold: Result, float64 ``[items, C]``, initialised to zero.
+        grad_width: Result, float64 ``[items, C]``, initialised to zero.
+        moments: Result, float64 ``[items, T or 1, 2, C]``, initialised to zero: sums of grad_y and of
             grad_y · (x − centre); not computed where the second dimension is 0.
     """
     steps, samples, height, width, channels = x.shape
@@ -334,7 +334,7 @@ def _deviations(x, pivot, total, square):  # type: ignore[no-untyped-def]
 
 @compiled(parallel=True)
 def statistics(x, pivot, sums):  # type: ignore[no-untyped-def]
-    """Sums x − pivot ``[T or 1, C]`` and its square into ``sums [H, T or 1, 2, C]``, float64, zero beforehand."""
+    """Sums x − pivot ``[T or 1, C]`` and its square into ``sums [H, T or 1, 2, C]``, float64, initialised to zero."""
     steps, samples, height, width, channels = x.shape
     for y in numba.prange(height):
         part = np.zeros((2, channels), x.dtype)
