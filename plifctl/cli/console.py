@@ -217,10 +217,10 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
         _raise_if_stopped()
         if time.monotonic() - drawn >= _DRAW_SECONDS:
             drawn = time.monotonic()
-            lively.refresh()
+            display.refresh()
 
     # no thread of its own: it would draw in the middle of an update, and slow down the training
-    with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as lively:
+    with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as display:
         yield draw
 
 

@@ -161,15 +161,15 @@ class _Download:
 
     def _try_repeatedly(self, url: str) -> None:
         """Tries one URL until the part is the complete, correct file."""
-        failures, furthest = 0, self._bytes_received(url)[0]
+        failures, size_at_reset = 0, self._bytes_received(url)[0]
         while True:
             try:
                 return self._try_once(url)
             except _AttemptFailed as failure:
                 failures += 1
                 size = self._bytes_received(url)[0]
-                if size >= furthest + _PROGRESS_BYTES:
-                    failures, furthest = 1, size
+                if size >= size_at_reset + _PROGRESS_BYTES:
+                    failures, size_at_reset = 1, size
                 never_answered = isinstance(failure, _NoConnection) and url not in self._answered
                 if failures >= (_CONNECTION_ATTEMPTS if never_answered else failure.attempts):
                     raise

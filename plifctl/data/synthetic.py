@@ -255,8 +255,11 @@ def _distance(form: int, u: np.ndarray, v: np.ndarray, size: np.float32) -> np.n
         case 3:
             distance = np.maximum(a - 1.4 * size, b - 0.5 * size)
         case 4:
-            lying, standing = np.maximum(a - 1.2 * size, b - 0.4 * size), np.maximum(b - 1.2 * size, a - 0.4 * size)
-            distance = np.minimum(lying, standing)
+            horizontal_arm, vertical_arm = (
+                np.maximum(a - 1.2 * size, b - 0.4 * size),
+                np.maximum(b - 1.2 * size, a - 0.4 * size),
+            )
+            distance = np.minimum(horizontal_arm, vertical_arm)
         case _:
             distance = np.abs(radius - 0.85 * size) - 0.3 * size
     return distance

@@ -150,8 +150,8 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
         log_folded(trained)
     spec, network = trained.spec, trained.network
     cache = experiment_cache(spec, options.cache_dir, content=trained.cache)
-    place, why_there = choose_placement(cache.nbytes, device, options.data_in)
-    _log.info(why_there)
+    place, placement_reason = choose_placement(cache.nbytes, device, options.data_in)
+    _log.info(placement_reason)
     loader = BatchLoader(cache, spec, device, data_in=place)
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
     chosen = _recorded_rows(cache, rows, options) if recording else None
@@ -210,8 +210,8 @@ def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> 
         return np.array([known[name] for name in options.samples])
     labels = cache.labels[rows]
     # the first sample of each class, then the second of each, and so on
-    turn = np.array([int((labels[:index] == label).sum()) for index, label in enumerate(labels)])
-    return rows[np.lexsort((labels, turn))[: options.record_spikes]]
+    occurrence = np.array([int((labels[:index] == label).sum()) for index, label in enumerate(labels)])
+    return rows[np.lexsort((labels, occurrence))[: options.record_spikes]]
 
 
 def _record(

@@ -359,8 +359,8 @@ def import_logs(
             raise UsageError(f"--name {name!r}: not a valid folder name")
         found = [replace(found[0], name=name)]
     names = [run.name for run in found]
-    if twice := sorted({known for known in names if names.count(known) > 1}):
-        raise UsageError(f"{folder}: several logs have the name {', '.join(twice)}", hint="import them one by one")
+    if duplicates := sorted({known for known in names if names.count(known) > 1}):
+        raise UsageError(f"{folder}: several logs have the name {', '.join(duplicates)}", hint="import them one by one")
     for run in found if not dry_run else ():
         save_imported(run, runs_dir or paths.runs_dir())
     return found

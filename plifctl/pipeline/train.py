@@ -312,7 +312,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
             "torch": torch.__version__,
         },
     )
-    place, why_there = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
+    place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
     split = _split(options.protocol, spec, cache)
     for note in split.notes:
         _log.warning(note)
@@ -320,7 +320,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
         _log.info(
             "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)
         )
-    _log.info(why_there)
+    _log.info(placement_reason)
     return _Setup(options, experiment, resumed, cache, split, device, place, ranks)
 
 

@@ -269,8 +269,8 @@ def _best(records: list[ResultRecord]) -> list[ResultRecord]:
         return data is None or data.complete, record.epochs, data.train if data else 0, record.finished
 
     best = max(records, key=rank)
-    alike = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
-    return [alike[seed] for seed in sorted(alike)]
+    same_settings = {r.seed: r for r in sorted(records, key=lambda r: r.finished) if _settings(r) == _settings(best)}
+    return [same_settings[seed] for seed in sorted(same_settings)]
 
 
 def _settings(record: ResultRecord) -> tuple[object, ...]:

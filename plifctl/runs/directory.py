@@ -261,7 +261,11 @@ def find_run(name: str, runs_dir: Path) -> Run:
         raise UsageError(f"{path}: an imported run, which has no checkpoints", hint="plifctl runs show takes it")
     if path is not None:
         return Run(path)
-    hint = "plifctl runs lists all runs, a path works too" if runs else "no run exists; plifctl train demo makes one"
+    hint = (
+        "plifctl runs lists all runs; a path can be given as well"
+        if runs
+        else "no run exists; plifctl train demo makes one"
+    )
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
 
 

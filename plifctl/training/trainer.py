@@ -174,8 +174,8 @@ class Trainer:
 
     def _should_continue(self) -> bool:
         progress, patience = self.progress, self.spec.train.early_stop
-        patient = patience is None or progress.epoch - progress.best_epoch < patience
-        return progress.epoch < self.spec.train.epochs and patient
+        within_patience = patience is None or progress.epoch - progress.best_epoch < patience
+        return progress.epoch < self.spec.train.epochs and within_patience
 
     def _run_epoch(self) -> None:
         progress, started = self.progress, time.perf_counter()

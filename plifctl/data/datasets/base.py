@@ -151,8 +151,8 @@ class RawDataset(ABC):
         self.samples = tuple(sorted(found, key=attrgetter("split"), reverse=True))  # train before test
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
         if len(self.rows) < len(self.samples):
-            twice = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
-            raise RawDataError(f"{root}: sample {twice} exists twice, under two file names")
+            duplicate = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
+            raise RawDataError(f"{root}: sample {duplicate} exists twice, under two file names")
         self.complete = self._is_complete()
         self.notes = tuple(self._notes())
 

@@ -41,9 +41,9 @@ class Gesture(EventDataset):
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
 
     def _samples(self) -> list[Sample]:
-        twice = set(self._trials("train")) & set(self._trials("test"))
-        if twice:
-            raise RawDataError(f"{self.root}: {min(twice)} is in both trials_to_train.txt and trials_to_test.txt")
+        in_both = set(self._trials("train")) & set(self._trials("test"))
+        if in_both:
+            raise RawDataError(f"{self.root}: {min(in_both)} is in both trials_to_train.txt and trials_to_test.txt")
         return [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
 
     def _found_counts(self) -> tuple[int, int]:

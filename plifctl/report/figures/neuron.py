@@ -168,7 +168,7 @@ def draw_encoders() -> Figure:
     """Draws Figure J."""
     figure = new_figure(DOUBLE, 3.9)
     above, below = stack_parts(figure, 1.15, 1.0)
-    counts, firsts = above.subplots(1, 2)
+    counts, first_spikes = above.subplots(1, 2)
     pixels = np.arange(256)
     spikes = encoder_spikes(pixels, T)
     counts.plot(pixels / 255, T * pixels / 255, color=BLACK, label="Poisson, expected: $pT$")
@@ -188,9 +188,9 @@ def draw_encoders() -> Figure:
     counts.legend(loc="upper left")
     letter(counts, 0, "number of spikes")
     fired = spikes.any(0)
-    firsts.plot(pixels[fired] / 255, spikes.argmax(0)[fired], color=BLUE, drawstyle="steps-post", label="encoder")
+    first_spikes.plot(pixels[fired] / 255, spikes.argmax(0)[fired], color=BLUE, drawstyle="steps-post", label="encoder")
     latency = latency_spikes(pixels, T)
-    firsts.plot(
+    first_spikes.plot(
         pixels[1:] / 255,
         latency.argmax(0)[1:],
         color=ORANGE,
@@ -198,9 +198,9 @@ def draw_encoders() -> Figure:
         drawstyle="steps-post",
         label=r"latency: $\lfloor (T - 1)(1 - p) \rfloor$",
     )
-    firsts.set(xlabel="pixel value $p$", ylabel="step of the first spike", xlim=(0, 1), ylim=(-0.5, T))
-    firsts.legend(loc="upper right")
-    letter(firsts, 1, "first spike")
+    first_spikes.set(xlabel="pixel value $p$", ylabel="step of the first spike", xlim=(0, 1), ylim=(-0.5, T))
+    first_spikes.legend(loc="upper right")
+    letter(first_spikes, 1, "first spike")
     _draw_images(below.subplots(3, 11, gridspec_kw={"hspace": 0.05, "wspace": 0.05}))
     return figure
 

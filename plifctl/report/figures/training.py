@@ -275,13 +275,13 @@ def _line_style(line: Line) -> tuple[str, Any]:
     """Returns colour and dashes of a line: green and red for τ = 16, as in the paper."""
     if line.neuron is None or line.tau is None:
         return BLACK, "-"
-    far = not math.isclose(line.tau, 2.0)
+    is_slow = not math.isclose(line.tau, 2.0)
     return {
         ("plif", False): (BLUE, "-"),
         ("plif", True): (GREEN, (0, (5, 1))),
         ("lif", False): (ORANGE, (0, (3, 1, 1, 1))),
         ("lif", True): (RED, (0, (1, 1))),
-    }[line.neuron, far]
+    }[line.neuron, is_slow]
 
 
 def _whole_epochs(axes: Axes) -> None:

@@ -127,8 +127,8 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
     if spikes.ndim == 3:
         width = next(n for n in range(int(np.sqrt(spikes.shape[2])), 0, -1) if spikes.shape[2] % n == 0)
         spikes = spikes.reshape(*spikes.shape[:2], 1, width, -1)
-    busiest = np.argsort(-spikes.mean((0, 1, 3, 4)), kind="stable")[:MAX_CHANNELS]
-    channels = np.sort(busiest)
+    most_active = np.argsort(-spikes.mean((0, 1, 3, 4)), kind="stable")[:MAX_CHANNELS]
+    channels = np.sort(most_active)
     kept = spikes[:, :, channels]
     return {
         "name": name,
