@@ -1,4 +1,4 @@
-"""Remarks on recordings that could be read, but not quite as they are: kept for each sample, told as notes on the set.
+"""Remarks on recordings that were changed while they were read; summarised as notes of the cache.
 
 A decoder, a data set or the framing makes a :class:`Remark` on one recording. A cache collects those of all its samples
 and :func:`describe_remarks` returns one sentence for each kind, which the cache keeps among its notes.
@@ -23,8 +23,8 @@ class Remark(NamedTuple):
 
     Attributes:
         kind: What it is about.
-        occurrences: How often it occurs in the recording; added up over recordings.
-        largest: Its largest size; the largest of all recordings is told.
+        occurrences: Number of occurrences in the recording; a note has the sum over all recordings.
+        largest: Its largest size, in the unit of the sentence; a note has the maximum over all recordings.
     """
 
     kind: RemarkKind

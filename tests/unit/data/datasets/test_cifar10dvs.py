@@ -62,7 +62,7 @@ def test_cifar10dvs_splits_by_file_number_in_folders_and_zips(tmp_path: Path) ->
     packed = open_dataset("cifar10dvs", tmp_path / "zips")
     assert packed.digest == folder
     assert isinstance(packed, EventDataset)
-    found = {row: events for m in packed.recordings() for row, events, _ in packed.decode(m.name, m.load())}
+    found = {row: events for m in packed.recordings() for row, events, *_ in packed.decode(m.name, m.load())}
     assert found[1].tolist() == [(7, 120, 0, 1)]
 
 
