@@ -95,7 +95,7 @@ def _parse_and_run() -> int:
             return int(error.exit_code)
         text = error.format_message().rstrip(".")
         words = {word for parameter in error.ctx.command.params for word in parameter.opts}
-        by_json = "use --json\n" if text.startswith("No such option: --format") and "--json" in words else ""
+        by_json = "use --json\n" if getattr(error, "option_name", "") == "--format" and "--json" in words else ""
         hint = f"{by_json}{error.ctx.command_path} --help"
         raise UsageError(text[:1].lower() + text[1:], hint=hint) from None
 
