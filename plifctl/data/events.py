@@ -59,7 +59,8 @@ class Events:
     @classmethod
     def sorted_from(cls, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> Events:
         """Returns the events of four columns of any integer type, sorted by t (stable)."""
-        return Decoded.in_order(cls.from_columns(t, x, y, p)).events
+        events = cls.from_columns(t, x, y, p)
+        return events if (np.diff(events["t"]) >= 0).all() else events[np.argsort(events["t"], kind="stable")]
 
     def structured(self) -> np.ndarray:
         """Returns an array of dtype EVENT, the layout that other tools take."""
@@ -107,23 +108,3 @@ class Decoded(NamedTuple):
     events: Events
     dropped: int
     remarks: tuple[Remark, ...] = ()
-
-    @classmethod
-    def in_order(
-        cls, events: Events, dropped: int = 0, *, ascending: bool | None = None, remarks: tuple[Remark, ...] = ()
-    ) -> Decoded:
-        """Returns a decoder's result, its events sorted by t (stable), with a remark on those that go back in time.
-
-        Args:
-            events: The events in the order of the file.
-            dropped: See the attribute.
-            ascending: Whether their times ascend, where the decoder knows it.
-            remarks: Remarks of the decoder.
-        """
-        if ascending:
-            return cls(events, dropped, remarks)
-        steps = np.diff(events["t"])
-        if backward := int((steps < 0).sum()):
-            remarks = (*remarks, Remark("backward", backward, int(-steps.min())))
-            events = events[np.argsort(events["t"], kind="stable")]
-        return cls(events, dropped, remarks)

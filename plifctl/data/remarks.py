@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-RemarkKind = Literal["backward"]
+RemarkKind = Literal["overflow", "reset", "backward", "sources"]
 """What a remark is about; each has a sentence in :data:`_SENTENCES`."""
 
 _SENTENCES: dict[RemarkKind, str] = {
+    "overflow": "the clock overflowed {count} times, in {recordings}; the times were continued",
+    "reset": "the clock was reset {count} times during {recordings}; the times were continued",
+    "sources": "more than one source of events: only the first was read, {count} others were left out, in {recordings}",
     "backward": "times go back: {count} events are earlier than the one before, by up to {largest} µs, "
     "in {recordings}; they were sorted by time",
 }

@@ -30,6 +30,7 @@ from isal import igzip, isal_zlib
 
 from plifctl import files
 from plifctl.data.formats.headers import format_of
+from plifctl.data.formats.variants import variants_of
 from plifctl.data.thread_map import ordered_map
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
 from plifctl.errors import DamagedFileError, MachineError, RawDataError
@@ -53,7 +54,7 @@ _ARCHIVE_ERRORS = (
 )
 _MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
-_SURVEY_VERSION = 2  # raised when a survey contains more than before
+_SURVEY_VERSION = 3  # raised when a survey contains more than before
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Survey:
             folder.
         members: sha256 of each member's content, by logical name.
         texts: Content of the small text members (``.csv``, ``.txt``), by logical name.
-        formats: Formats that the members' headers name.
+        formats: Formats that the members' headers name, and the variants of them that occur.
     """
 
     md5s: list[str] = field(default_factory=list)
@@ -81,11 +82,11 @@ class Survey:
 
 
 class _MemberSurvey(NamedTuple):
-    """Name, sha256 and header's format of a member; the md5 of a packed file's content; the text of a list."""
+    """Name, sha256, format and variants of a member; the md5 of a packed file's content; the text of a list."""
 
     name: str
     digest: str
-    format: str | None
+    formats: tuple[str, ...]
     md5: str | None
     text: str | None
 
@@ -183,8 +184,7 @@ class Storage:
                 found.md5s.append(member.md5)
             if member.text is not None:
                 found.texts[member.name] = member.text
-            if member.format is not None and member.format not in found.formats:
-                found.formats.append(member.format)
+            found.formats.extend(name for name in member.formats if name not in found.formats)
 
     def _members_reported(self, on_read: OnRead) -> Iterator[Member]:
         for member in self.members():
@@ -198,7 +198,9 @@ class Storage:
         packed = self.path.suffix == ".gz" and not _is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
         text = self._text_of(member.name, content) if member.name.endswith((".csv", ".txt")) else None
-        return _MemberSurvey(member.name, digest, format_of(content), md5, text)
+        named = format_of(content)
+        variants = variants_of(content, without_header=member.name.endswith(".bin"))
+        return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
 
     def _text_of(self, name: str, content: bytes) -> str:
         if len(content) > _MAX_TEXT_BYTES:

@@ -19,6 +19,7 @@ import numpy as np
 from plifctl.config.choices import Split
 from plifctl.config.dataset import Framing, SampleCounts
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
@@ -258,8 +259,9 @@ class RawDataset(ABC):
         return any(format_name in survey.formats for survey in self.surveys.values())
 
     def formats_read(self) -> list[str]:
-        """Returns the formats that the samples are decoded from."""
-        return [name for name in self.formats if self._has_format(name)] or [self.formats[0]]
+        """Returns the formats that the samples are decoded from, with the variants of them that occur."""
+        found = [name for name in self.formats if self._has_format(name)] or [self.formats[0]]
+        return [*found, *(name for name in VARIANTS if self._has_format(name))]
 
     def _is_published(self, part: str, verify: bool) -> bool:
         found, known = self.surveys[part].md5s, self.md5.get(part, ())

@@ -1,7 +1,8 @@
 """AEDAT 2.0, the container of CIFAR10-DVS.
 
 Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. A DVS128 address has the
-polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks words that are not DVS events.
+polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks words that are not DVS events. The clock
+overflows after 71 minutes; its times are continued.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import numpy as np
 
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
@@ -18,6 +21,7 @@ VERSION = 1
 
 _MAGIC = b"#!AER-DAT2.0"
 _PAIR_BYTES = 8
+_CLOCK_BITS = 32
 
 
 def decode_aedat2(
@@ -66,7 +70,27 @@ def decode_aedat2(
                 hint="to leave such events out and count them: add --set frames.outside_events=drop",
             )
         events = events[address >> 15 == 0]
-    return Decoded.in_order(events, count - len(events), ascending=ascending)
+    remarks: tuple[Remark, ...] = ()
+    if not ascending:
+        t, x, y, p = events.columns
+        t, remarks = continue_overflows(t, _CLOCK_BITS)
+        events, ascending = Events(t, x, y, p), None
+    return sort_by_time(events, where, dropped=count - len(events), ascending=ascending, remarks=remarks)
+
+
+def times_of(data: bytes) -> np.ndarray:
+    """Returns the times of all words, uint32 in file order; empty if no step back is of 65.5 ms or more.
+
+    Raises:
+        DamagedFileError: The file has another format.
+    """
+    start = _end_of_header(data, "")
+    words = np.frombuffer(data, ">u2", (len(data) - start) // _PAIR_BYTES * 4, start)
+    high = words[2::4]
+    if not (high[1:] < high[:-1]).any():
+        return np.empty(0, np.uint32)
+    times: np.ndarray = high.astype(np.uint32) << 16 | words[3::4]
+    return times
 
 
 def _end_of_header(data: bytes, where: str) -> int:

@@ -3,17 +3,25 @@
 Text lines that begin with ``#`` up to ``#!END-HEADER``, then packets: a 28-byte little-endian header and
 ``capacity × size`` bytes, of which ``number × size`` are events. A polarity event (packet type 1) is a word, bit 0
 valid, bit 1 polarity, bits 2–16 y, bits 17–31 x, and an int32 time in µs, extended by the packet's overflow count.
+
+Of several sources of events (cameras) the one with the lowest number is read, as in AEDAT 4. A special event (packet
+type 0) of type 1 says that the clock was set to 0: later times are continued from the last one before it.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from plifctl.config.choices import InvalidEvents
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
 
 VERSION = 1
@@ -22,13 +30,14 @@ VERSION = 1
 _MAGIC = b"#!AER-DAT3.1"
 _END = b"#!END-HEADER"
 _PACKET = struct.Struct("<hhiiiiii")  # type, source, size, tsOffset, tsOverflow, capacity, number, valid
-_POLARITY = 1
+_SPECIAL, _POLARITY = 0, 1
+_RESET = 1
 _WORD = np.dtype([("data", "<u4"), ("t", "<u4")])
 _PER_PACKET = 4096
 
 
 def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -> Decoded:
-    """Decodes the polarity events of an AEDAT 3.1 file; packets of other types are skipped.
+    """Decodes the polarity events of the first source of an AEDAT 3.1 file; packets of other types are skipped.
 
     Args:
         data: The file.
@@ -39,19 +48,26 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
         The events; ``dropped`` counts the invalid ones left out.
 
     Raises:
-        DamagedFileError: The file has another format, is cut off, or a packet header is inconsistent.
+        DamagedFileError: The file has another format, is cut off, a packet header is inconsistent, or times start again
+            without a reset event.
         RawDataError: Every polarity event is marked invalid, and ``invalid`` is ``drop``.
 
     Source: the AEDAT 3.1 specification.
     """
     from plifctl.data.loops import decode_words
 
-    words, packets = _polarity_words(data, where)
+    found, sources, resets = first_source(read_packets(data, where))
+    words, packets = _as_words(data, found)
     n = int(packets[:, 1].sum())
     events = Events.empty(n)
     all_valid, ascending, positive = decode_words(words, packets, *events.columns)
     if not positive:
         raise DamagedFileError(f"{where}: an event has a negative time; the file is damaged")
+    remarks = (Remark("sources", sources - 1),) if sources > 1 else ()
+    if resets and not ascending:
+        counts = np.concatenate([[0], np.cumsum(packets[:, 1])])
+        if continued := _continue_resets(events["t"], counts[resets].tolist()):
+            remarks, ascending = (*remarks, Remark("reset", continued)), None
     if invalid == "drop" and not all_valid:
         valid = [words[first : first + 2 * count : 2] & 1 for first, count, _ in packets.tolist()]
         events = events[np.concatenate(valid) == 1]
@@ -60,7 +76,7 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
                 f"{where}: all {n} events are marked invalid (valid bit 0)",
                 hint="some recorders never set the bit; to keep such events: add --set frames.invalid_events=keep",
             )
-    return Decoded.in_order(events, n - len(events), ascending=ascending)
+    return sort_by_time(events, where, dropped=n - len(events), ascending=ascending, remarks=remarks)
 
 
 def encode_aedat3(events: np.ndarray) -> bytes:
@@ -82,17 +98,41 @@ def encode_aedat3(events: np.ndarray) -> bytes:
     return b"".join(parts)
 
 
-def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the file as words, and first word, number of events and overflow count of each packet ``[n, 3]``."""
+class _Packet(NamedTuple):
+    """A packet of polarity events, or of special events one of which resets the clock.
+
+    Attributes:
+        source: Number of its source.
+        start: Byte where its events begin.
+        n_events: Number of its events; 0: the clock is reset.
+        overflows: Its overflow count.
+    """
+
+    source: int
+    start: int
+    n_events: int
+    overflows: int
+
+    def time_of(self, data: bytes, index: int) -> int:
+        """Returns the time of an event, µs, as in the file."""
+        at = self.start + index * _WORD.itemsize + 4
+        return self.overflows << 31 | int.from_bytes(data[at : at + 4], "little")
+
+
+def read_packets(data: bytes, where: str) -> Iterator[_Packet]:
+    """Yields the packets of polarity events that are not empty, and the resets of the clock, in file order.
+
+    Raises:
+        DamagedFileError: The file has another format, is cut off, or a packet header is inconsistent.
+    """
     at = _end_of_header(data, where)
-    packets: list[tuple[int, int, int]] = []
     while at < len(data):
         if len(data) - at < _PACKET.size:
             raise DamagedFileError(
                 f"{where}: byte {at}: {len(data) - at} bytes left, a packet header has {_PACKET.size}; "
                 "the file is cut off"
             )
-        kind, _, size, ts_offset, ts_overflow, capacity, number, _ = _PACKET.unpack_from(data, at)
+        kind, source, size, ts_offset, ts_overflow, capacity, number, _ = _PACKET.unpack_from(data, at)
         body = at + _PACKET.size
         if size <= 0 or number < 0 or not number <= capacity or kind < 0 or ts_overflow < 0:
             raise DamagedFileError(
@@ -108,17 +148,67 @@ def _polarity_words(data: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
                 "the file is cut off"
             )
         if kind == _POLARITY and number:
-            packets.append((body, number, ts_overflow))
+            yield _Packet(source, body, number, ts_overflow)
+        elif kind == _SPECIAL and size == _WORD.itemsize and _RESET in _special_types(data, body, number):
+            yield _Packet(source, body, 0, 0)
         at = body + size * capacity
-    table = np.array(packets, np.int64).reshape(-1, 3)
+
+
+def _special_types(data: bytes, body: int, number: int) -> set[int]:
+    """Returns the types of the special events of a packet: bits 1–7 of the first byte, after the valid bit."""
+    return {first >> 1 for first in data[body : body + _WORD.itemsize * number : _WORD.itemsize]}
+
+
+def first_source(packets: Iterable[_Packet]) -> tuple[list[_Packet], int, list[int]]:
+    """Returns the packets of events of the first source, the number of sources, and where the clock is reset.
+
+    Returns:
+        The packets; the number of sources of polarity events; the index of the packet after each reset.
+    """
+    found = list(packets)
+    sources = {packet.source for packet in found if packet.n_events}
+    first = min(sources, default=0)
+    events: list[_Packet] = []
+    resets: list[int] = []
+    for packet in found:
+        if not packet.n_events:
+            resets.append(len(events))
+        elif packet.source == first:
+            events.append(packet)
+    return events, len(sources), resets
+
+
+def _as_words(data: bytes, packets: Sequence[_Packet]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the file as words, and first word, number of events and overflow count of each packet ``[n, 3]``."""
+    table = np.array([packet[1:] for packet in packets], np.int64).reshape(-1, 3)
     shift = int(table[0, 0]) % 4 if packets else 0
     if (table[:, 0] % 4 != shift).any():  # after a packet of an odd size
-        words = np.concatenate([np.frombuffer(data, np.uint32, 2 * count, start) for start, count, _ in packets])
+        words = np.concatenate([np.frombuffer(data, np.uint32, 2 * one.n_events, one.start) for one in packets])
         table[:, 0] = np.cumsum(2 * table[:, 1]) - 2 * table[:, 1]
     else:
         words = np.frombuffer(data, np.uint32, (len(data) - shift) // 4, shift)
         table[:, 0] = (table[:, 0] - shift) // 4
     return words, table
+
+
+def _continue_resets(t: np.ndarray, resets: Sequence[int]) -> int:
+    """Adds to the times after each reset, in place, the last time before it; returns the number of resets that apply.
+
+    Args:
+        t: Times in the order of the file, int64 ``[N]``, µs.
+        resets: Index of the first event after each reset, ascending.
+    """
+    applied, offset, latest, latest_raw = 0, 0, 0, 0
+    for first, end in pairwise([0, *resets, len(t)]):
+        stretch = t[first:end]
+        if not len(stretch):
+            continue
+        if first and stretch.min() < latest_raw:  # a clock that runs on was not set to 0
+            offset, applied = latest, applied + 1
+        latest_raw = int(stretch.max())
+        stretch += offset
+        latest = latest_raw + offset
+    return applied
 
 
 def _end_of_header(data: bytes, where: str) -> int:

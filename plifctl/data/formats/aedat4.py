@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
@@ -67,8 +69,8 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
     description = data[:at]
     if end < len(data):
         _unpack_bytes(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
-    left = _MAX_UNPACKED_BYTES
-    for packets in _streams(data, at, end, where):
+    left, streams = _MAX_UNPACKED_BYTES, _streams(data, at, end, where)
+    for index, packets in enumerate(streams):
         parts = []
         for start, size in packets:
             place = f"{where}: byte {start}"
@@ -81,7 +83,8 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
             else:
                 break  # a stream has packets of one kind: this one is another output of the camera
         if parts:
-            return _to_events(np.concatenate(parts), where)
+            others = sum(_is_of_events(data, other[0], unpack, left, where) for other in streams[index + 1 :])
+            return _to_events(np.concatenate(parts), where, (Remark("sources", others),) if others else ())
     if _EVENTS not in description:
         raise DamagedFileError(f"{where}: the file has no stream of events")
     return _to_events(np.empty(0, _ELEMENT), where)
@@ -106,7 +109,12 @@ def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int,
     return [packets for _, packets in sorted(streams.items())]
 
 
-def _to_events(events: np.ndarray, where: str) -> Decoded:
+def _is_of_events(data: bytes, packet: tuple[int, int], unpack: _Unpack, limit: int, where: str) -> bool:
+    start, size = packet
+    return _unpack_bytes(data[start : start + size], unpack, limit, f"{where}: byte {start}")[8:12] == _EVENTS
+
+
+def _to_events(events: np.ndarray, where: str, remarks: tuple[Remark, ...] = ()) -> Decoded:
     bad = np.flatnonzero((events["t"] < 0) | (events["p"] > 1))
     if len(bad):
         event = events[bad[0]]
@@ -114,7 +122,7 @@ def _to_events(events: np.ndarray, where: str) -> Decoded:
             f"{where}: event {bad[0]} of {len(events)} has time {event['t']} and polarity {event['p']}, "
             "expected a time of at least 0 and polarity 0 or 1"
         )
-    return Decoded.in_order(Events.from_columns(*(events[name] for name in "txyp")))
+    return sort_by_time(Events.from_columns(*(events[name] for name in "txyp")), where, remarks=remarks)
 
 
 def _header(data: bytes, where: str) -> tuple[int, int, _Unpack]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content
 from plifctl.data.zip_reader import ZipReader
 from plifctl.errors import DamagedFileError
@@ -113,4 +114,4 @@ def _to_events(columns: dict[str, np.ndarray], where: str) -> Decoded:
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
                 f"expected a whole number from 0 to {_MAX[name]}"
             )
-    return Decoded.in_order(Events.from_columns(*(columns[name] for name in _COLUMNS)))
+    return sort_by_time(Events.from_columns(*(columns[name] for name in _COLUMNS)), where)

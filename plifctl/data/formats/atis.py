@@ -1,7 +1,8 @@
 """The ATIS format of N-MNIST: 5 bytes per event, no header.
 
 x, y, then 24 bits big-endian: polarity in bit 23, time in µs in bits 0–22. An event with y = 240 is an overflow
-mark: it adds 2^13 µs to the times that follow.
+mark: it adds 2^13 µs to the times that follow. In files without such marks the clock overflows after 2^23 µs (8.4 s),
+and its times are continued.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import describe_content, format_of
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
 """Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _EVENT_BYTES = 5
+_CLOCK_BITS = 23
 
 
 def decode_atis(data: bytes, *, where: str) -> Decoded:
@@ -48,4 +52,9 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
     events = Events.empty(count)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
     events = events if found == count else events[:found]
-    return Decoded.in_order(events, ascending=ascending)
+    remarks: tuple[Remark, ...] = ()
+    if not ascending and found == count:  # with overflow marks, times are complete
+        t, x, y, p = events.columns
+        t, remarks = continue_overflows(t, _CLOCK_BITS)
+        events, ascending = Events(t, x, y, p), None
+    return sort_by_time(events, where, ascending=ascending, remarks=remarks)

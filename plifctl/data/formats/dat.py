@@ -1,17 +1,21 @@
 """Prophesee's ``.dat``, the container of N-Cars.
 
 Text lines that begin with ``%``, two bytes (type and size of an event), then events of 8 bytes, little-endian: uint32
-time in µs, and a word with x in bits 0–13, y in bits 14–27, the polarity in bits 28–31. The format has no
-invalid events, so no event is dropped. A recording may be empty. Times may repeat and run backwards, and are sorted; a
-step back by more than half of uint32's range is an overflow of the clock, after 71 minutes, and is undone.
+time in µs, and a word with x in bits 0–13, y in bits 14–27, the polarity in bits 28–31. That is version 2; in files of
+version 1, which say so or state no version, x is in bits 0–8, y in bits 9–16, the polarity in bit 17. The format has no
+invalid events, so no event is dropped. A recording may be empty. Times may repeat and run backwards, and are sorted.
+The clock overflows after 71 minutes, and its times are continued.
 """
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.clocks import continue_overflows, sort_by_time
+from plifctl.data.formats.headers import describe_content, percent_header
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
@@ -20,7 +24,10 @@ VERSION = 1
 _EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
 _CONTRAST_EVENTS = (0x00, 0x0C)  # the old and the new type number
 _COORDINATE = np.uint32((1 << 14) - 1)
-_HALF = 1 << 31
+_CLOCK_BITS = 32
+_VERSION_LINE = re.compile(rb"^% *Version +(\d{1,4})", re.MULTILINE)
+CURRENT_VERSION = 2
+"""The current version of the layout of events."""
 
 
 def decode_dat(data: bytes, *, where: str) -> Decoded:
@@ -34,9 +41,35 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
         The events; none is dropped.
 
     Raises:
-        DamagedFileError: The file has another format, is cut off, has events of another type, or an invalid polarity.
+        DamagedFileError: The file has another format, is cut off, has events of another type or of another version.
 
     Source: Prophesee's description of the format.
+    """
+    raw, version = raw_events(data, where)
+    word = raw["word"]
+    if version < CURRENT_VERSION:
+        used = 18
+        x, y, p = word & np.uint32(0x1FF), (word >> 9) & np.uint32(0xFF), (word >> 17) & np.uint32(1)
+    else:
+        used = 29
+        x, y, p = word & _COORDINATE, (word >> 14) & _COORDINATE, word >> 28
+    bad = np.flatnonzero(word >> used)
+    if len(bad):
+        event = int(bad[0])
+        problem = f"has polarity {p[event]}, expected 0 or 1"
+        if version < CURRENT_VERSION:
+            problem = f"is {word[event]:#x}, expected 18 bits: the header states version 1, the events are of another"
+        at = len(data) - raw.nbytes + event * _EVENT.itemsize
+        raise DamagedFileError(f"{where}: byte {at}: event {event} {problem}")
+    t, remarks = continue_overflows(raw["t"].astype(np.int64), _CLOCK_BITS)
+    return sort_by_time(Events.from_columns(t, x, y, p), where, remarks=remarks)
+
+
+def raw_events(data: bytes, where: str) -> tuple[np.ndarray, int]:
+    """Returns the events of a file as stored, fields t and word, and the version of their layout, 1 or 2.
+
+    Raises:
+        DamagedFileError: The file has another format, is cut off, or has events of another type.
     """
     start = _end_of_header(data, where)
     if len(data) < start + 2:
@@ -54,17 +87,11 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT.itemsize}; the file is cut off"
         )
     raw = np.frombuffer(data, _EVENT, count, start)
-    word = raw["word"]
-    p = word >> 28
-    bad = np.flatnonzero(p > 1)
-    if len(bad):
-        raise DamagedFileError(
-            f"{where}: byte {start + int(bad[0]) * _EVENT.itemsize}: event {bad[0]} has polarity {p[bad[0]]}, "
-            "expected 0 or 1"
-        )
-    t = raw["t"].astype(np.int64)
-    t[1:] += np.cumsum(np.diff(t) < -_HALF) << 32
-    return Decoded.in_order(Events.from_columns(t, word & _COORDINATE, (word >> 14) & _COORDINATE, p))
+    stated = _VERSION_LINE.search(percent_header(data))
+    if stated is not None:
+        return raw, min(max(int(stated[1]), 1), CURRENT_VERSION)
+    # in version 2 an event of 18 bits would be an off event of the first 16 rows
+    return raw, 1 if count and not (raw["word"] >> 18).any() else CURRENT_VERSION
 
 
 def _end_of_header(data: bytes, where: str) -> int:

@@ -42,8 +42,10 @@ def decoder_versions() -> dict[str, int]:
 
 
 def raised_versions(formats: Iterable[str]) -> dict[str, int]:
-    """Returns the versions of the decoders of some formats, without those that are as in plifctl 0.1.0."""
-    versions = decoder_versions()
+    """Returns the versions of the decoders of some formats and variants, without those that are as in plifctl 0.1.0."""
+    from plifctl.data.formats.variants import VARIANTS
+
+    versions = {**decoder_versions(), **VARIANTS}
     return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _MAGIC = {
     b"#!AER-DAT1.0": "AEDAT 1.0",
     b"#!AER-DAT2.0": "AEDAT 2.0",
@@ -11,16 +13,32 @@ _MAGIC = {
     b"PK\x03\x04": "zip",
     b"\x89HDF": "HDF5",
     b"\x93NUMPY": "numpy",
+    b"Event Stream": "Event Stream",
+    b"MATLAB 5.0 MAT-file": "MATLAB",
     **dict.fromkeys((b"% Data", b"% Date", b"% Version", b"% Height", b"% Width"), "Prophesee .dat"),
+    **dict.fromkeys((b"% camera", b"% evt", b"% format", b"% date", b"% geometry"), "Prophesee EVT (.raw)"),
 }
 _MAGICS = tuple(_MAGIC)
+
+_EVT = re.compile(rb"^% *(?:evt +(\d)|format +EVT(\d)|(?:plugin|integrator)_name )", re.MULTILINE)
+_PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
 
 
 def format_of(data: bytes) -> str | None:
     """Returns the name of a file's format by its header; None for an unknown header."""
     if not data.startswith(_MAGICS):
         return None
-    return next(name for magic, name in _MAGIC.items() if data.startswith(magic))
+    name = next(name for magic, name in _MAGIC.items() if data.startswith(magic))
+    if name.startswith("Prophesee") and (evt := _EVT.search(percent_header(data))):
+        version = evt[1] or evt[2]  # .dat files begin with lines of the same kind
+        return f"Prophesee EVT {version.decode()} (.raw)" if version else "Prophesee EVT (.raw)"
+    return name
+
+
+def percent_header(data: bytes) -> bytes:
+    """Returns the lines at the beginning of a file that begin with ``%``, of Prophesee's formats."""
+    header = _PERCENT_HEADER.match(data)
+    return header[0] if header else b""
 
 
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
@@ -36,4 +54,6 @@ def describe_content(data: bytes) -> str:
     """Returns a description of a file for messages: its format, or its first bytes."""
     if name := format_of(data):
         return f"a file of format {name}"
+    if is_text(data):
+        return f"a text file that begins with {data.splitlines()[0][:40].decode()!r}"
     return f"a file that begins with {data[:12]!r}" if data else "an empty file"

@@ -96,7 +96,7 @@ def test_gesture_windows_are_half_open_and_may_overlap(gestures: Path) -> None:
     (gestures / "user03_lab_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n1,0,{edge}\n1,{edge},60000\n")
     raw = open_dataset("synthetic-gesture", gestures)
     assert isinstance(raw, EventDataset)
-    (_, before, _), (_, after, _) = raw.decode("user03_lab.aedat", data)
+    (_, before, *_), (_, after, *_) = raw.decode("user03_lab.aedat", data)
     assert before["t"].max() < edge == after["t"].min()
     assert len(before) + len(after) == len(first)
     assert (third["t"] >= 30_000).all()

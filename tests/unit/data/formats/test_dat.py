@@ -1,5 +1,6 @@
 """The decoder of Prophesee's .dat, against files written by hand, damaged ones and an independent reader."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +55,28 @@ def test_decode_dat_real_file_equals_another_reader(shared: Path) -> None:
     assert len(ours) == 2009
     for field in "txyp":
         np.testing.assert_array_equal(ours[field], theirs[field])
+
+
+OLD = [(5, 303, 239, 1), (9, 0, 5, 0), (2**31, 511, 255, 1)]
+"""t, x, y, p of events of version 1."""
+
+
+def encode_old(header: bytes) -> bytes:
+    """A file of version 1: x in bits 0–8, y in bits 9–16, polarity in bit 17."""
+    return header + b"\x00\x08" + b"".join(struct.pack("<II", t, p << 17 | y << 9 | x) for t, x, y, p in OLD)
+
+
+@pytest.mark.parametrize("header", [b"% Data file\n% Version 1\n", b"% Data file\n% Version 0\n", b"% Data file\n"])
+def test_decode_dat_of_version_1_or_none_is_read_by_its_masks(header: bytes) -> None:
+    assert decode_dat(encode_old(header), where="f").events.tolist() == OLD
+
+
+def test_decode_dat_without_version_but_with_events_of_version_2_is_read_by_theirs() -> None:
+    data = encode_dat((1, 300, 200, 1), (2, 5, 0, 0)).replace(b"% Version 2\n", b"")
+    assert decode_dat(data, where="f").events.tolist() == [(1, 300, 200, 1), (2, 5, 0, 0)]
+
+
+def test_decode_dat_of_version_1_with_other_events_is_refused() -> None:
+    data = encode_dat((1, 300, 200, 1)).replace(b"Version 2", b"Version 1")
+    with pytest.raises(DamagedFileError, match="event 0 is 0x1032012c, expected 18 bits: the header states version 1"):
+        decode_dat(data, where="f")
