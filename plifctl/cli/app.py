@@ -85,7 +85,7 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
 def _parse_and_run() -> int:
     """Runs the command that sys.argv names and returns its exit code; errors of click become UsageError."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="plifctl", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.Abort:
         raise UsageError("not confirmed; nothing was removed", hint="add --yes") from None
