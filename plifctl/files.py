@@ -121,7 +121,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def temporary_of(path: Path) -> str | None:
-    """Returns the name of the file or folder that ``path`` is a temporary one of; None if it is none of plifctl's."""
+    """Returns the name of the file that a temporary file of plifctl will replace; None for other paths."""
     match = _TEMPORARY.fullmatch(path.name)
     return match[1] if match else None
 

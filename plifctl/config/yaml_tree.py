@@ -94,13 +94,16 @@ class Branch(dict[str, "Leaf | Branch"]):
 
 
 def merge_layers(*layers: Branch) -> Branch:
-    """Returns the layers merged: mappings are merged, of other values the last one counts."""
+    """Returns the layers merged: mappings are merged, of other values the last one counts.
+
+    The origin of a mapping within the layers is that of the last layer that has it: the file to change.
+    """
     result = Branch(layers[0].origin)
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
             if isinstance(below, Branch) and isinstance(value, Branch):
-                value = merge_layers(below, value)
+                value = Branch(value.origin, merge_layers(below, value))
             result[key] = value
     return result
 

@@ -78,7 +78,7 @@ class Run:
 
     @property
     def created(self) -> float:
-        """Time when the run was created, seconds since 1970, whatever it is called today."""
+        """Time when the run was created, seconds since 1970; renaming the folder does not change it."""
         try:
             return float(self.info()["created"])
         except (RunError, KeyError, TypeError, ValueError):  # damaged, or made by 0.1.0

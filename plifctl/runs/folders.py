@@ -25,7 +25,7 @@ _DOCUMENTS = {"run.json": ("cache",), "config.yaml": ("spec",), "env.json": ("to
 """Documents of a run since its first moment, in the order in which they are tried, and the keys that each has."""
 
 IMPORTED = "imported.json"
-IMPORTED_BEGINS = b'{"schema_version": 1, "name": '
+IMPORTED_PREFIX = b'{"schema_version": 1, "name": '
 """How plifctl begins the document of an imported run, by which a damaged one is recognised."""
 
 _WRITTEN = (
@@ -51,7 +51,7 @@ def is_imported(path: Path) -> bool:
     """Returns whether a folder is a run that plifctl imported, possibly a damaged one."""
     try:
         with (path / IMPORTED).open("rb") as file:
-            return file.read(len(IMPORTED_BEGINS)) == IMPORTED_BEGINS
+            return file.read(len(IMPORTED_PREFIX)) == IMPORTED_PREFIX
     except OSError:
         return False
 
@@ -73,7 +73,7 @@ def match_name(name: str, ids: Sequence[str]) -> list[str]:
 
 
 def find_folder(name: str, runs_dir: Path) -> Path | None:
-    """Returns the run that a name denotes which is no id: a path, or a child of the runs directory; None: no folder.
+    """Returns the folder of a run that is named by a path, or by its name in the runs directory; None: no such folder.
 
     Raises:
         UsageError: The folder is not a run.

@@ -91,7 +91,7 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
         except RunError as error:
             if path in files or folders.is_trained(path.parent) or folders.is_imported(path.parent):
                 _log.warning("skipped: %s", error)
-            continue  # without a word: a file of another program
+            continue  # no warning: a file of another program
         found[record.run] = record
     return list(found.values())
 

@@ -210,6 +210,11 @@ class TestOwnFolder:
         assert any("mine.yaml:4:1: mine: T: found 'four' (a text)" in line for line in lines)
         assert any("mine.yaml:5:25: mine: unknown key train.lrr; did you mean lr?" in line for line in lines)
 
+    def test_values_that_contradict_each_other_are_named_in_the_file_that_set_them_last(self, tmp_path: Path) -> None:
+        registry = own(tmp_path, experiments__mine=MINE.replace("tau_0: 3.0", "tau: 3.0"), networks__tiny=TINY)
+        with pytest.raises(RegistryError, match=r"experiments/mine.yaml:9:5: mine: neuron: kind plif takes tau_0"):
+            registry.experiment("mine")
+
     def test_check_lists_the_problems_of_all_files(self, tmp_path: Path) -> None:
         registry = own(
             tmp_path, experiments__mine=MINE.replace("T: 4", "T: 0"), networks__tiny=TINY.replace("FC20", "FC30")
