@@ -1,8 +1,8 @@
 """Clocks of recordings: counters that overflow are continued, recordings whose clock starts again are refused.
 
-Events may be stored a little out of order, and are sorted. Where a time jumps back further, sorting would lay the
-stretches before and after the jump over each other. If the format says what happened (an overflow of its counter, a
-reset event), the times are continued; else the time between the stretches is unknown, and the file is refused.
+Events may be stored a little out of order, and are sorted. Where a time jumps back further, sorting would mix the
+events before and after the jump. If the format says what happened (an overflow of its counter, a
+reset event), the times are continued; else the time between the two parts is unknown, and the file is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 MAX_STEP_BACK_US = 100_000
-"""Largest step back in time that is taken for events stored out of order, µs; cameras' buffers are some 10 ms long."""
+"""Largest step back in time that is taken for events stored out of order, µs; cameras buffer events for about 10 ms."""
 
 
 def continue_overflows(t: np.ndarray, bits: int) -> tuple[np.ndarray, tuple[Remark, ...]]:

@@ -1,6 +1,6 @@
-"""Files that decoders of 0.1.0 read wrongly, recognised without decoding them.
+"""Files that the decoders of 0.1.0 read incorrectly, recognised without decoding them.
 
-A decoder that is mended gives other events for a few files only. Raising its version would outdate the caches of all
+A corrected decoder gives other events for a few files only. Raising its version would outdate the caches of all
 others as well. So these files are variants of their format with a version of their own, which becomes part of the keys
 of caches that were read from them: see :func:`~plifctl.data.formats.detect.raised_versions`.
 """
