@@ -29,7 +29,15 @@ from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression
 from plifctl.config.dataset import Framing
 from plifctl.data.datasets import layout_formats
-from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RecordingFile, Sample, SampleHandler
+from plifctl.data.datasets.base import (
+    EventCounts,
+    EventDataset,
+    ImageDataset,
+    Progress,
+    RecordingFile,
+    Sample,
+    SampleHandler,
+)
 from plifctl.data.events import Decoded
 from plifctl.data.formats.detect import raised_versions
 from plifctl.data.frames import CountOverflow
@@ -119,7 +127,7 @@ class CacheBuilder:
 
         Raises:
             DamagedFileError: A recording cannot be decoded.
-            RawDataError: The raw data have changed since they were surveyed.
+            RawDataError: The raw data have changed since they were surveyed, or a set of samples has no events.
             MachineError: The disk is full, or the folder cannot be written.
         """
         key = key_of(raw)
@@ -268,6 +276,18 @@ class CacheBuilder:
 
     # ----------------------------------------------------------------------------------------------------- the file
 
+    def _notes_on_content(self, raw: EventDataset | ImageDataset, journal: Journal) -> list[str]:
+        """Returns the warnings about the data that only decoding shows.
+
+        Raises:
+            RawDataError: The training set or the test set has no events at all.
+        """
+        if not isinstance(raw, EventDataset):
+            return []
+        counts = np.array([journal.counts[sample.id] for sample in raw.samples], np.int64)
+        remarks = ((sample.id, remark) for sample in raw.samples for remark in journal.remarks[sample.id])
+        return [*describe_remarks(remarks), *raw.notes_on_events(EventCounts(*counts.T))]
+
     def _write(self, raw: EventDataset | ImageDataset, key: CacheKey, path: Path) -> None:
         journal = self._journal
         assert journal is not None
@@ -280,12 +300,6 @@ class CacheBuilder:
                 if row is not None and record.source_digest == raw.source_digest(row):
                     yield row, record
 
-        remarks = (
-            (sample.id, remark)
-            for row, sample in enumerate(raw.samples)
-            if journal.source_digests.get(sample.id) == raw.source_digest(row)
-            for remark in journal.remarks[sample.id]
-        )
         header = CacheHeader(
             key=key,
             samples=raw.samples,
@@ -295,7 +309,7 @@ class CacheBuilder:
             attributes={
                 "verified": raw.verified,
                 "complete_set": raw.complete,
-                "notes": json.dumps([*raw.notes, *describe_remarks(remarks)]),
+                "notes": json.dumps([*raw.notes, *self._notes_on_content(raw, journal)]),
                 "formats": json.dumps(raw.formats_read()),
                 "made_by": self.made_by,
             },

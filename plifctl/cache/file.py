@@ -38,6 +38,7 @@ from plifctl.cache.key import CacheKey
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression
 from plifctl.data.datasets.base import Sample
+from plifctl.data.empty_samples import EMPTY, empty_note
 from plifctl.errors import CacheError, CorruptCacheError
 
 NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -119,18 +120,30 @@ class Cache:
         self.content_digest: str = attributes["content_digest"]
         self.verified: bool = attributes["verified"]
         self.complete_set: bool = attributes["complete_set"]
-        self.notes: tuple[str, ...] = tuple(json.loads(attributes["notes"]))
         self.labels: np.ndarray = columns["labels"]
         self.is_test: np.ndarray = columns["split"]
         self.sample_ids: list[str] = [name.decode("utf-8", "surrogateescape") for name in columns["sample_id"].tolist()]
         self.digests: np.ndarray = columns["digest"]
         self.counts = {name: columns[name] for name in COUNTS if name in columns}
+        self.notes: tuple[str, ...] = self._notes(json.loads(attributes["notes"]))
         self.created: str = attributes["created"]
         self.made_by: str = attributes["made_by"]
         self.compression: str = attributes["compression"]
         self.shape: tuple[int, ...] = tuple(samples.shape)
         self.dtype: np.dtype[Any] = samples.dtype
         self.nbytes = int(samples.size) * samples.dtype.itemsize
+
+    def _notes(self, stored: Sequence[str]) -> tuple[str, ...]:
+        """Returns the stored notes; caches of version 0.1.0 were built without the one on samples without events."""
+        if not self.counts or any(note.startswith(EMPTY) for note in stored):
+            return tuple(stored)
+        note = empty_note(self.sample_ids, self.is_test, self.counts["n_raw"], self.counts["n_events"])
+        return (*stored, note) if note is not None else tuple(stored)
+
+    @property
+    def without_events(self) -> np.ndarray:
+        """Whether each sample has no events, bool ``[N]``; False for images."""
+        return self.counts["n_events"] == 0 if self.counts else np.zeros(len(self.labels), bool)
 
     def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Returns the samples of ``rows``, in that order; a row may be repeated.

@@ -66,6 +66,7 @@ class Journal:
     Attributes:
         source_digests: Source digest of each sample in the journal, by id.
         remarks: Remarks on each of them, by id.
+        counts: ``n_raw``, ``n_events`` and ``duration_us`` of each sample, by id.
         nbytes: Size of the file.
     """
 
@@ -74,6 +75,7 @@ class Journal:
         self._head = _FORMAT + identity.encode("utf-8", "surrogateescape") + b"\n"
         self.source_digests: dict[str, bytes] = {}
         self.remarks: dict[str, tuple[Remark, ...]] = {}
+        self.counts: dict[str, tuple[int, int, int]] = {}
         self.nbytes = len(self._head)
         path.touch()
         self._file = path.open("r+b", buffering=_BUFFER)
@@ -123,4 +125,5 @@ class Journal:
     def _count(self, record: Record, nbytes: int) -> None:
         self.source_digests[record.name] = record.source_digest
         self.remarks[record.name] = record.remarks
+        self.counts[record.name] = record.n_raw, record.n_events, record.duration_us
         self.nbytes += nbytes

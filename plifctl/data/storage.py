@@ -6,6 +6,7 @@ Nothing is unpacked to disk. A member's logical name is the part of its path tha
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
@@ -54,7 +55,11 @@ _ARCHIVE_ERRORS = (
 )
 _MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
+<<<<<<< HEAD
 _SURVEY_VERSION = 3  # raised when a survey contains more than before
+=======
+_SURVEY_VERSION = 3  # raised when a survey contains more than before, or texts are read otherwise
+>>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
 
 @dataclass(frozen=True)
@@ -197,17 +202,22 @@ class Storage:
         on_member(member.name, content, digest)
         packed = self.path.suffix == ".gz" and not _is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
+<<<<<<< HEAD
         text = self._text_of(member.name, content) if member.name.endswith((".csv", ".txt")) else None
         named = format_of(content)
         variants = variants_of(content, without_header=member.name.endswith(".bin"))
         return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
+=======
+        text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
+        return _MemberSurvey(member.name, digest, format_of(content), md5, text)
+>>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
     def _text_of(self, name: str, content: bytes) -> str:
         if len(content) > _MAX_TEXT_BYTES:
             raise DamagedFileError(
                 f"{self.path}: {name}: {len(content)} bytes, expected a list of at most {_MAX_TEXT_BYTES}"
             )
-        return content.decode("utf-8", errors="replace").removeprefix("\ufeff")
+        return decode_text(content)
 
     def forget_survey(self, survey_dir: Path) -> None:
         """Removes the saved survey of this storage."""
@@ -404,6 +414,23 @@ class _SavedSurvey:
 
     def save(self, survey: Survey) -> None:
         files.write_json(self.path, {"stamp": self.stamp, "survey": asdict(survey)})
+
+
+def decode_text(content: bytes) -> str:
+    """Returns the text of a small file: UTF-8, or the UTF-16 that Windows writes, without the mark of its encoding.
+
+    Example:
+        >>> decode_text("user01".encode("utf-16")), decode_text("user01".encode("utf-16-be"))
+        ('user01', 'user01')
+    """
+    encoding = "utf-8"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif content and not any(content[::2]):
+        encoding = "utf-16-be"
+    elif len(content) > 1 and not any(content[1::2]):
+        encoding = "utf-16-le"
+    return content.decode(encoding, errors="replace").removeprefix("\ufeff")
 
 
 def _is_tar(path: Path) -> bool:

@@ -18,12 +18,13 @@ import numpy as np
 
 from plifctl.config.choices import Split
 from plifctl.config.dataset import Framing, SampleCounts
+from plifctl.data.empty_samples import empty_note
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
-from plifctl.errors import ChecksumError, DamagedFileError, RawDataError
+from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems
 
 Progress = Callable[[int, int], None]
 """Called with the amount done, and the total."""
@@ -76,6 +77,20 @@ class DecodedSample(NamedTuple):
     remarks: tuple[Remark, ...] = ()
 
 
+class EventCounts(NamedTuple):
+    """Counts of each sample after framing, int64 ``[N]``.
+
+    Attributes:
+        n_raw: Number of its events in the file.
+        n_events: Number of events framed.
+        duration_us: Time from the first framed event to the last, µs.
+    """
+
+    n_raw: np.ndarray
+    n_events: np.ndarray
+    duration_us: np.ndarray
+
+
 SampleHandler = Callable[[Sample, bytes, Callable[[], Decoded]], None]
 """Called with each sample while the raw data are surveyed, in a thread: the sample, its source digest (see
 :meth:`RawDataset.source_digest`), and a function that decodes it."""
@@ -106,8 +121,9 @@ class RawDataset(ABC):
 
     folder_names: ClassVar[Sequence[str]] = ()
     """Names under which the folder is usually kept, relative to its parent."""
-    subfolders: ClassVar[Sequence[str]] = ("", "download", "extract")
-    """Subfolders of such a folder that may contain the files: SpikingJelly separates archives and extracted files."""
+    subfolders: ClassVar[Sequence[str]] = ("", "download", "extract", "extracted")
+    """Subfolders of such a folder that may contain the files: SpikingJelly, and ``extracted`` the authors, separate
+    archives and extracted files."""
     pattern: ClassVar[re.Pattern[str]]
     """Finds a member's logical name, group 1."""
     formats: ClassVar[Sequence[str]]
@@ -145,9 +161,9 @@ class RawDataset(ABC):
         self.surveys = self._survey(source.workers, progress, on_sample)
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused
         self.verified = bool(self.md5) and all(published)
+        found = self._samples()
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
         self.digest = hashlib.sha256(parts_digest.encode()).hexdigest()
-        found = self._samples()
         found.sort(key=attrgetter("id"))
         self.samples = tuple(sorted(found, key=attrgetter("split"), reverse=True))  # train before test
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
@@ -342,6 +358,36 @@ class EventDataset(RawDataset):
     @abstractmethod
     def rows_of(self, part: str, member: str) -> Sequence[int]:
         """Returns the rows of the samples in a member of a part; empty for a member that is not a recording."""
+
+    def notes_on_events(self, counts: EventCounts) -> tuple[str, ...]:
+        """Returns warnings about framed samples: those without events, and what is wrong with their recordings.
+
+        Args:
+            counts: Counts of each sample.
+
+        Raises:
+            RawDataError: The training set or the test set has no events at all.
+        """
+        is_test = np.array([sample.split == "test" for sample in self.samples])
+        note = empty_note([sample.id for sample in self.samples], is_test, counts.n_raw, counts.n_events)
+        causes = tuple(self._notes_on_recordings(counts))
+        for part, rows in (("training", ~is_test), ("test", is_test)):
+            if not counts.n_events[rows].any():
+                left_out = int(counts.n_raw[rows].sum())
+                because = f"; all {left_out} were left out (invalid, outside, or by transforms)" if left_out else ""
+                raise RawDataError(
+                    join_problems(
+                        [f"{self.root}: 0 events in all {rows.sum()} samples of the {part} set{because}", *causes]
+                    ),
+                    hint="change the choices of frames: that leave them out"
+                    if left_out
+                    else "correct the labels or replace the recordings, then type the same command again",
+                )
+        return causes if note is None else (note, *causes)
+
+    def _notes_on_recordings(self, counts: EventCounts) -> Iterator[str]:
+        """Yields what is wrong with the recordings that samples were cut from; nothing in this base class."""
+        yield from ()
 
     def _path_of(self, member: str) -> str:
         """Returns the storage and the member in it, for messages."""

@@ -6,15 +6,24 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
 from plifctl.config.choices import Split
 from plifctl.config.dataset import SampleCounts
-from plifctl.data.datasets.base import DecodedSample, EventDataset, FilePerSample, Sample
+from plifctl.data.datasets.base import (
+    DecodedSample,
+    EventCounts,
+    EventDataset,
+    FilePerSample,
+    Sample,
+)
+from plifctl.data.datasets.label_windows import SHORTEST_US, EventSpan, describe_windows
+from plifctl.data.empty_samples import MAX_NAMED, shortened
 from plifctl.data.events import Decoded
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
@@ -24,31 +33,65 @@ _LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
 _FIRST = 78
 """Number of recordings of the training list that the authors' runs used."""
 
+_SPLITS: tuple[Split, Split] = ("train", "test")
+
+_ORIGINAL_NAMES = re.compile(r"user\d+_[a-z_]+(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt")
+"""Members that the digest of the raw data contains whether or not a list names them."""
+
 _Window = tuple[Sample, int, int]
 """A sample and its window in the recording: events with start ≤ t < end, µs."""
 
 
 class Gesture(EventDataset):
-    """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split."""
+    """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split.
+
+    Recordings may have any names: those in the lists count, with or without a path and an ending, and in any case
+    where a file system or a person changed it.
+    """
 
     folder_names: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
     page = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
     formats: ClassVar[Sequence[str]] = ("AEDAT 3.1",)
-    pattern = re.compile(r"(?:^|/)(user\d+_[a-z_]+\.aedat|user\d+_[a-z_]+_labels\.csv|trials_to_(?:train|test)\.txt)$")
+    pattern = re.compile(r"(?:^|/)([^/]+\.aedat|[^/]+_labels\.csv|trials_to_(?:train|test)\.txt)$", re.IGNORECASE)
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
     }
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
 
     def _samples(self) -> list[Sample]:
+<<<<<<< HEAD
         in_both = set(self._trials("train")) & set(self._trials("test"))
         if in_both:
             raise RawDataError(f"{self.root}: {min(in_both)} is in both trials_to_train.txt and trials_to_test.txt")
         return [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
+=======
+        twice = set(self._trials("train")) & set(self._trials("test"))
+        if twice:
+            raise RawDataError(f"{self.root}: {min(twice)} is in both trials_to_train.txt and trials_to_test.txt")
+        samples = [sample for trial in self._used for sample, _, _ in self._windows[trial]]
+        self._spans: dict[str, EventSpan] = {}
+        self._forget_unlisted()
+        return samples
+
+    def _forget_unlisted(self) -> None:
+        """Keeps the members in the lists, and those named as in the original, which the digest always contained."""
+        used = {member for split in _SPLITS for member in (self._list_of(split), *self._trials(split))}
+        used |= {self._table_of(trial, split) for split in _SPLITS for trial in self._trials(split)}
+        survey = self.surveys["recordings"]
+        kept = {
+            name: digest for name, digest in survey.members.items() if name in used or _ORIGINAL_NAMES.fullmatch(name)
+        }
+        self.surveys = {"recordings": replace(survey, members=kept)}
+
+    @cached_property
+    def _there(self) -> tuple[str, ...]:
+        """All members that may be lists, recordings or tables."""
+        return tuple(sorted(self.surveys["recordings"].members))
+>>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
     def _found_counts(self) -> tuple[int, int]:
         # whether the set is complete does not depend on how much of it a recipe trains on
-        train, test = (sum(len(self._windows[trial]) for trial in self._trials(split)) for split in ("train", "test"))
+        train, test = (sum(len(self._windows[trial]) for trial in self._trials(split)) for split in _SPLITS)
         return train, test
 
     @cached_property
@@ -61,21 +104,62 @@ class Gesture(EventDataset):
     @cached_property
     def _windows(self) -> dict[str, list[_Window]]:
         """The samples of every recording in the two lists."""
+<<<<<<< HEAD
         splits: tuple[Literal["train"], Literal["test"]] = ("train", "test")
         return {trial: self._read_windows(trial, split) for split in splits for trial in self._trials(split)}
+=======
+        return {trial: self._cut(trial, split) for split in _SPLITS for trial in self._trials(split)}
+>>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
-    def _trials(self, split: str) -> list[str]:
-        name = f"trials_to_{split}.txt"
-        self._require_members("recordings", [name])
-        lines = self.surveys["recordings"].texts[name].splitlines()
-        trials = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        self._require_members("recordings", trials, named_in=name)
-        return trials
+    def _list_of(self, split: Split) -> str:
+        return self._find([f"trials_to_{split}.txt"])
 
+    def _trials(self, split: Split) -> list[str]:
+        """Returns the recordings of a list, as they are called in the storage."""
+        text = self.surveys["recordings"].texts[self._list_of(split)]
+        # a line may have a path, of Windows too, and lack the ending
+        names = [name for line in text.splitlines() if (name := line.strip().strip("\"'").replace("\\", "/"))]
+        bare = [name.rpartition("/")[2] for name in names]
+        return list(dict.fromkeys(self._find([name, f"{name}.aedat"], f"trials_to_{split}.txt") for name in bare))
+
+    def _table_of(self, trial: str, split: Split) -> str:
+        return self._find([f"{_stem(trial)}_labels.csv"], f"trials_to_{split}.txt, as the labels of {trial}")
+
+    def _find(self, names: Sequence[str], named_in: str = "") -> str:
+        """Returns the member with the first of these names that there is; else one that differs in capitals only.
+
+        Raises:
+            RawDataError: There is none; the message names files of the same kind that are there.
+        """
+        if exact := next((name for name in names if name in self._there), None):
+            return exact
+        wanted = [name.lower() for name in names]
+        similar = [name for name in self._there if name.lower() in wanted]
+        if len(similar) == 1:
+            return similar[0]
+        because = f", named in {named_in}" if named_in else ""
+        where = f"{self.storages['recordings'].path}: {names[0]}"
+        if similar:
+            raise RawDataError(f"{where}{because}: found {' and '.join(similar)}", hint="rename or remove one of them")
+        ending = wanted[-1][wanted[-1].rfind("_labels.csv" if wanted[-1].endswith("_labels.csv") else ".") :]
+        same_kind = [name for name in self._there if name.lower().endswith(ending)]
+        found = f"; {len(same_kind)} other *{ending} are there, e.g. {same_kind[0]}" if same_kind else ""
+        raise RawDataError(
+            f"{where} is missing{because}{found}",
+            hint="correct the name in the list, or rename the file"
+            if found
+            else "the data set is incomplete: download or extract it again",
+        )
+
+<<<<<<< HEAD
     def _read_windows(self, trial: str, split: Split) -> list[_Window]:
         stem = trial.removesuffix(".aedat")
         table = f"{stem}_labels.csv"
         self._require_members("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
+=======
+    def _cut(self, trial: str, split: Split) -> list[_Window]:
+        table, stem = self._table_of(trial, split), _stem(trial)
+>>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
         where = f"{self.storages['recordings'].path}: {table}"
         try:
             head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
@@ -124,6 +208,7 @@ class Gesture(EventDataset):
         every = decoded.events if not decoded.dropped else decode_aedat3(data, where=where, invalid="keep").events
         bounds = np.array([(start, end) for _, start, end in self._windows[member]], np.int64).reshape(-1, 2)
         cuts = np.searchsorted(decoded.events["t"], bounds).tolist()
+        self._spans[member] = EventSpan.of(decoded.events["t"], cuts)
         n_raw = np.diff(np.searchsorted(every["t"], bounds))[:, 0].tolist()
         return [
             DecodedSample(self.rows[sample.id], decoded.events[first:last], count, () if index else decoded.remarks)
@@ -131,6 +216,33 @@ class Gesture(EventDataset):
                 zip(self._windows[member], cuts, n_raw, strict=True)
             )
         ]
+
+    def _notes_on_recordings(self, counts: EventCounts) -> Iterator[str]:
+        suspects = [member for member in sorted(self._used) if self._is_suspect(member, counts)]
+        if unknown := set(suspects) - set(self._spans):  # framed by a build that was interrupted
+            for recording in self.recordings():
+                if recording.name in unknown:
+                    self.decode(recording.name, recording.load())
+        found: dict[str, str] = {}
+        for member in suspects:
+            windows = [(start, end) for _, start, end in self._windows[member]]
+            if (problem := describe_windows(member, windows, self._spans[member])) is not None:
+                found[member] = problem
+        yield from list(found.values())[:MAX_NAMED]
+        if more := list(found)[MAX_NAMED:]:
+            yield f"the same kind of problem in {len(more)} more recordings: {shortened(more)}"
+
+    def _is_suspect(self, member: str, counts: EventCounts) -> bool:
+        """Returns whether the events of a recording may not fill its windows: cheap, and true of more than those."""
+        windows = self._windows[member]
+        rows = [self.rows[sample.id] for sample, _, _ in windows]
+        lengths = np.array([end - start for _, start, end in windows])
+        partly = (counts.n_events[rows] == 0) | (counts.duration_us[rows] < 0.99 * lengths)
+        return bool(rows) and bool(partly.any() or lengths.max() < SHORTEST_US)
+
+
+def _stem(recording: str) -> str:
+    return recording[: -len(".aedat")] if recording.lower().endswith(".aedat") else recording
 
 
 class SyntheticGesture(Gesture):

@@ -108,6 +108,103 @@ def test_gesture_missing_listed_recording_error_names_it(gestures: Path) -> None
         open_dataset("synthetic-gesture", gestures)
 
 
+def rename(folder: Path, old: str, new: str) -> None:
+    """Renames a recording with its labels."""
+    for ending in (".aedat", "_labels.csv"):
+        (folder / f"{old}{ending}").rename(folder / f"{new}{ending}")
+
+
+def change_list(folder: Path, old: str, new: str) -> None:
+    path = folder / "trials_to_train.txt"
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "user01_lab",
+        "DvsGesture/user01_lab.aedat",
+        "C:\\data\\user01_lab.aedat",
+        " user01_lab.aedat\r",
+        '"USER01_lab.AEDAT"',
+    ],
+)
+def test_gesture_list_with_paths_or_without_ending_is_read(gestures: Path, line: str) -> None:
+    expected = open_dataset("synthetic-gesture", gestures)
+    change_list(gestures, "user01_lab.aedat", line)
+    found = open_dataset("synthetic-gesture", gestures)
+    assert found.samples == expected.samples
+    assert [found.source_digest(row) for row in range(33)] == [expected.source_digest(row) for row in range(33)]
+
+
+def test_gesture_endings_in_capitals_are_read(gestures: Path) -> None:
+    expected = open_dataset("synthetic-gesture", gestures).samples
+    (gestures / "user01_lab.aedat").rename(gestures / "user01_lab.AEDAT")
+    (gestures / "user02_lab_labels.csv").rename(gestures / "user02_lab_labels.CSV")
+    assert open_dataset("synthetic-gesture", gestures).samples == expected
+
+
+def test_gesture_names_of_ones_own_are_read(gestures: Path) -> None:
+    rename(gestures, "user01_lab", "Anna_office-1")
+    change_list(gestures, "user01_lab", "Anna_office-1")
+    raw = open_events("synthetic-gesture", gestures)
+    assert [sample.id for sample in raw.samples[:2]] == ["Anna_office-1/00", "Anna_office-1/01"]
+    assert [len(events) for events in events_by_id(raw).values()] == [400] * 33
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["trials_to_train.txt", "user01_lab_labels.csv"])
+def test_gesture_texts_as_windows_writes_them_are_read(gestures: Path, encoding: str, name: str) -> None:
+    expected = open_dataset("synthetic-gesture", gestures).samples
+    (gestures / name).write_bytes((gestures / name).read_text().replace("\n", "\r\n").encode(encoding))
+    assert open_dataset("synthetic-gesture", gestures).samples == expected
+
+
+def test_gesture_recording_in_no_list_changes_the_digest_only_with_a_name_of_the_original(gestures: Path) -> None:
+    before = open_dataset("synthetic-gesture", gestures).digest
+    shutil.copy(gestures / "user01_lab.aedat", gestures / "copy of user01.aedat")
+    assert open_dataset("synthetic-gesture", gestures).digest == before
+    shutil.copy(gestures / "user01_lab.aedat", gestures / "user09_lab.aedat")
+    assert open_dataset("synthetic-gesture", gestures).digest != before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "berta.aedat",
+            r"berta.aedat is missing, named in trials_to_train.txt; 3 other \*.aedat are there, e.g. use",
+        ),
+        ("berta", r"berta is missing, named in trials_to_train.txt; 3 other \*.aedat are there, e.g. user01_lab.aedat"),
+    ],
+)
+def test_gesture_missing_recording_error_names_one_that_is_there(gestures: Path, name: str, message: str) -> None:
+    change_list(gestures, "user01_lab.aedat", name)
+    with pytest.raises(RawDataError, match=message) as error:
+        open_dataset("synthetic-gesture", gestures)
+    assert "rename the file" in error.value.hint
+
+
+def test_gesture_missing_labels_error_names_those_that_are_there(gestures: Path) -> None:
+    (gestures / "user01_lab_labels.csv").rename(gestures / "user01_labels.csv")
+    with pytest.raises(RawDataError, match=r"user01_lab_labels.csv is missing.*3 other \*_labels.csv are there, e.g"):
+        open_dataset("synthetic-gesture", gestures)
+
+
+def test_gesture_name_that_two_files_differ_from_in_capitals_is_refused(gestures: Path) -> None:
+    for name in ("USER01_lab.aedat", "User01_lab.aedat"):
+        shutil.copy(gestures / "user01_lab.aedat", gestures / name)
+    (gestures / "user01_lab.aedat").unlink()
+    with pytest.raises(RawDataError, match=r"found USER01_lab.aedat and User01_lab.aedat"):
+        open_dataset("synthetic-gesture", gestures)
+
+
+def test_gesture_folder_of_the_authors_code_is_found(tmp_path: Path) -> None:
+    write_gestures(tmp_path / "DVS128Gesture/extracted/DvsGesture")
+    for root in (tmp_path, tmp_path / "DVS128Gesture", tmp_path / "DVS128Gesture/extracted"):
+        assert len(open_dataset("gesture", root).samples) == 33
+
+
 @pytest.mark.parametrize("row", ["12,0,5", "0,0,5", "1,5,0", "a,b,c", "1,2"])
 def test_gesture_invalid_label_row_error_names_the_line(gestures: Path, row: str) -> None:
     (gestures / "user01_lab_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n1,0,5\n{row}\n")
