@@ -55,11 +55,7 @@ _ARCHIVE_ERRORS = (
 )
 _MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
-<<<<<<< HEAD
-_SURVEY_VERSION = 3  # raised when a survey contains more than before
-=======
 _SURVEY_VERSION = 3  # raised when a survey contains more than before, or texts are read otherwise
->>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
 
 @dataclass(frozen=True)
@@ -202,15 +198,10 @@ class Storage:
         on_member(member.name, content, digest)
         packed = self.path.suffix == ".gz" and not _is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
-<<<<<<< HEAD
-        text = self._text_of(member.name, content) if member.name.endswith((".csv", ".txt")) else None
+        text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
         named = format_of(content)
         variants = variants_of(content, without_header=member.name.endswith(".bin"))
         return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
-=======
-        text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
-        return _MemberSurvey(member.name, digest, format_of(content), md5, text)
->>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
     def _text_of(self, name: str, content: bytes) -> str:
         if len(content) > _MAX_TEXT_BYTES:

@@ -59,16 +59,10 @@ class Gesture(EventDataset):
     md5: ClassVar[Mapping[str, Sequence[str]]] = {"recordings": ("8a5c71fb11e24e5ca5b11866ca6c00a1",)}
 
     def _samples(self) -> list[Sample]:
-<<<<<<< HEAD
         in_both = set(self._trials("train")) & set(self._trials("test"))
         if in_both:
             raise RawDataError(f"{self.root}: {min(in_both)} is in both trials_to_train.txt and trials_to_test.txt")
-        return [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
-=======
-        twice = set(self._trials("train")) & set(self._trials("test"))
-        if twice:
-            raise RawDataError(f"{self.root}: {min(twice)} is in both trials_to_train.txt and trials_to_test.txt")
-        samples = [sample for trial in self._used for sample, _, _ in self._windows[trial]]
+        samples = [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
         self._spans: dict[str, EventSpan] = {}
         self._forget_unlisted()
         return samples
@@ -87,7 +81,6 @@ class Gesture(EventDataset):
     def _there(self) -> tuple[str, ...]:
         """All members that may be lists, recordings or tables."""
         return tuple(sorted(self.surveys["recordings"].members))
->>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
 
     def _found_counts(self) -> tuple[int, int]:
         # whether the set is complete does not depend on how much of it a recipe trains on
@@ -104,12 +97,7 @@ class Gesture(EventDataset):
     @cached_property
     def _windows(self) -> dict[str, list[_Window]]:
         """The samples of every recording in the two lists."""
-<<<<<<< HEAD
-        splits: tuple[Literal["train"], Literal["test"]] = ("train", "test")
-        return {trial: self._read_windows(trial, split) for split in splits for trial in self._trials(split)}
-=======
-        return {trial: self._cut(trial, split) for split in _SPLITS for trial in self._trials(split)}
->>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
+        return {trial: self._read_windows(trial, split) for split in _SPLITS for trial in self._trials(split)}
 
     def _list_of(self, split: Split) -> str:
         return self._find([f"trials_to_{split}.txt"])
@@ -151,15 +139,8 @@ class Gesture(EventDataset):
             else "the data set is incomplete: download or extract it again",
         )
 
-<<<<<<< HEAD
     def _read_windows(self, trial: str, split: Split) -> list[_Window]:
-        stem = trial.removesuffix(".aedat")
-        table = f"{stem}_labels.csv"
-        self._require_members("recordings", [table], named_in=f"trials_to_{split}.txt, as the labels of {trial}")
-=======
-    def _cut(self, trial: str, split: Split) -> list[_Window]:
         table, stem = self._table_of(trial, split), _stem(trial)
->>>>>>> f7c5370 (Samples without events are named or refused; gesture names, lists and texts as people keep them)
         where = f"{self.storages['recordings'].path}: {table}"
         try:
             head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
@@ -218,7 +199,7 @@ class Gesture(EventDataset):
         ]
 
     def _notes_on_recordings(self, counts: EventCounts) -> Iterator[str]:
-        suspects = [member for member in sorted(self._used) if self._is_suspect(member, counts)]
+        suspects = [member for member in sorted(self._used_recordings) if self._is_suspect(member, counts)]
         if unknown := set(suspects) - set(self._spans):  # framed by a build that was interrupted
             for recording in self.recordings():
                 if recording.name in unknown:
