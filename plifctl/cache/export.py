@@ -379,7 +379,7 @@ def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments
     called = "".join(
         f'    {name} = {peer}({root}, {split}data_type="frame", {arguments})\n' for split, name in splits.items()
     )
-    never = "print takes the place of a function that is not called, since the frames exist.\n"
+    never = "SpikingJelly requires custom_integrate_function, but never calls it, because the frames exist.\n"
     return f"""SpikingJelly finds the frames and converts nothing (float32, [T, P, H, W]):
 
     from spikingjelly.datasets import {peer}
