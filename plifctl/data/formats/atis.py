@@ -45,7 +45,8 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
     count, rest = divmod(len(data), _EVENT_BYTES)
     if rest:
         raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT_BYTES}; the file is cut off"
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an ATIS event has {_EVENT_BYTES}; "
+            "the file is cut off, or of another format"
         )
     from plifctl.data.loops import decode_atis_events
 
@@ -53,7 +54,7 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
     events = events if found == count else events[:found]
     remarks: tuple[Remark, ...] = ()
-    if not ascending and found == count:  # with overflow marks, times are complete
+    if not ascending and found == count:  # overflow marks make the times complete
         t, x, y, p = events.columns
         t, remarks = continue_overflows(t, _CLOCK_BITS)
         events, ascending = Events(t, x, y, p), None
