@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -15,11 +15,15 @@ from plifctl.config.choices import Compression
 from plifctl.config.dataset import MAX_T, Framing
 from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
-from plifctl.data.framer import count_frames, select_events
-from plifctl.data.frames import count_slices
+from plifctl.data.framer import count_frames, keep_inside, select_events
+from plifctl.data.frames import MAX_LEFT_OUT, count_slices
 from plifctl.data.remarks import Remark
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
+
+_LONGEST_US = 3_600_000_000
+_SHORTEST_US, _MANY_EVENTS = 1000, 10
+"""Samples that last longer, or are shorter though they have many events, are probably read in a wrong unit."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,8 @@ class SampleFramer:
             CountOverflow: A count does not fit the type.
             DamagedFileError: An event lies outside the sensor, and such events are refused.
         """
-        events = select_events(self._framing, read, sample_id)
+        inside = keep_inside(self._framing, read)
+        events = select_events(self._framing, inside, sample_id)
         if not hasattr(self._local, "buffer"):
             self._local.buffer = np.empty((self._T, *self._framing.shape), self.dtype)
         frames = self._local.buffer
@@ -67,7 +72,7 @@ class SampleFramer:
             n_frames = count_slices(t, self._framing.frames.duration_us)
         duration = int(t[-1] - t[0]) if len(t) else 0
         record = self._record(sample_id, source_digest, frames, (n_raw, len(t), n_frames, duration))
-        return record._replace(remarks=tuple(remarks))
+        return record._replace(remarks=(*remarks, *_remarks_on(inside, n_raw)))
 
     def pack_image(self, sample_id: str, source_digest: bytes, image: np.ndarray) -> Record:
         """Returns the record of an image, uint8 ``[C, H, W]``."""
@@ -78,6 +83,17 @@ class SampleFramer:
     ) -> Record:
         digest = hashlib.sha256(sample.data).digest()
         return Record(sample_id, source_digest, *counts, digest, encode(sample, self._compression))
+
+
+def _remarks_on(events: Events, n_raw: int) -> Iterator[Remark]:
+    """Yields what is implausible about a sample: the share of its events that was left out, or its duration."""
+    if (left_out := n_raw - len(events)) > MAX_LEFT_OUT * n_raw:
+        yield Remark("left-out", left_out, 100 * left_out // n_raw)
+    duration = int(events["t"][-1] - events["t"][0]) if len(events) else 0
+    if duration > _LONGEST_US:
+        yield Remark("long", largest=duration // 1_000_000)
+    if duration < _SHORTEST_US and len(events) >= _MANY_EVENTS:
+        yield Remark("short")
 
 
 def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:

@@ -59,6 +59,8 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
         "T": framing.T if framing.needs_T else None,
         "frames": hashed_fields(frames, "frames") if frames else None,
     }
+    if dataset.time_unit is not None:  # newer than 0.1.0: only where it is set
+        fields["time_unit"] = dataset.time_unit
     return hashed_words(fields)
 
 

@@ -36,6 +36,9 @@ OutsideEvents = Literal["refuse", "drop"]
 InvalidEvents = Literal["drop", "keep"]
 """AEDAT 3.1 events whose valid bit is 0."""
 
+TimeUnit = Literal["us", "ms", "s"]
+"""Unit of the times in recordings that do not state it: numpy arrays."""
+
 Axes = Literal["authors", "spikingjelly"]
 """Reading of CIFAR10-DVS addresses: that of the authors' code, or of SpikingJelly."""
 

@@ -7,7 +7,17 @@ from typing import Annotated, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Axes, DataKind, InvalidEvents, Layout, OutsideEvents, Slicing, TestSet, TrainingSet
+from plifctl.config.choices import (
+    Axes,
+    DataKind,
+    InvalidEvents,
+    Layout,
+    OutsideEvents,
+    Slicing,
+    TestSet,
+    TimeUnit,
+    TrainingSet,
+)
 from plifctl.config.identity import current_word
 from plifctl.config.transforms import Shape, TransformSpec
 
@@ -44,6 +54,8 @@ class DatasetSpec(Spec):
         samples: Official number of samples.
         mean: Mean of each channel of images in units of 0…1; None for events.
         std: Standard deviation of each channel, in the same unit; None for events.
+        time_unit: Unit of the times in numpy recordings of the layout ``folders``; None: ms in a matrix, as tonic saves
+            them, µs elsewhere.
     """
 
     name: str
@@ -55,6 +67,7 @@ class DatasetSpec(Spec):
     samples: SampleCounts
     mean: tuple[float, ...] | None = Field(default=None, strict=False)
     std: tuple[float, ...] | None = Field(default=None, strict=False)
+    time_unit: TimeUnit | None = None
 
     @model_validator(mode="after")
     def _check_images(self) -> DatasetSpec:
@@ -64,6 +77,8 @@ class DatasetSpec(Spec):
                 raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
         if (self.kind == "events") != (self.layout in _CHOICES_OF_LAYOUT):
             raise ValueError(f"raw files of the layout {self.layout} hold no {self.kind}")
+        if self.time_unit is not None and self.layout != "folders":
+            raise ValueError(f"time_unit: the times of the layout {self.layout} have a known unit; omit it")
         return self
 
 

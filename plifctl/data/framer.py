@@ -23,10 +23,22 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
         DamagedFileError: The file cannot be decoded.
         RawDataError: All its events are marked invalid.
     """
-    assert framing.frames is not None
+    frames = framing.frames
+    assert frames is not None
     return decode_any(
-        data, where=where, axes=framing.frames.axes or "authors", invalid=framing.frames.invalid_events or "drop"
+        data,
+        where=where,
+        axes=frames.axes or "authors",
+        invalid=frames.invalid_events or "drop",
+        outside=frames.outside_events,
+        time_unit=framing.dataset.time_unit,
     )
+
+
+def keep_inside(framing: Framing, events: Events) -> Events:
+    """Returns the events on the sensor if the framing drops those outside, else all events."""
+    assert framing.frames is not None
+    return drop_outside(events, *framing.dataset.shape) if framing.frames.outside_events == "drop" else events
 
 
 def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
@@ -39,8 +51,7 @@ def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
     """
     frames, sensor = framing.frames, framing.dataset.shape
     assert frames is not None
-    if frames.outside_events == "drop":
-        events = drop_outside(events, *sensor)
+    events = keep_inside(framing, events)
     if not frames.transforms:
         return events
     transformed = apply_transforms(

@@ -117,10 +117,12 @@ def integrate_frames(
     frames = out.reshape(T, -1)
     outside, counted = count_events(x, y, p, edges, height, width, frames)
     if outside >= 0:
+        count = len(t) - len(drop_outside(events, polarities, height, width))
         raise DamagedFileError(
             f"{where}: event {outside} of {len(t)} is at x={x[outside]}, y={y[outside]}, polarity {p[outside]}, "
-            f"outside the sensor of {width}×{height}",
-            hint="to leave such events out and count them: add --set frames.outside_events=drop",
+            f"outside the sensor of {width}×{height}, as are {count} in all",
+            hint=hint_to_drop(count, len(t))
+            or f"compare the size of the sensor, shape: in the YAML: x reaches {x.max()} and y {y.max()}",
         )
     if counted != len(t):  # a count overflowed
         larger = np.zeros(frames.shape, np.uint64)
@@ -129,6 +131,17 @@ def integrate_frames(
             raise AssertionError(f"{where}: frames do not sum to the number of events")
         raise CountOverflow(int(larger.max()))
     return out
+
+
+MAX_LEFT_OUT = 0.1
+"""Largest share of a recording's events that may be left out without a word: more is likelier another camera."""
+
+
+def hint_to_drop(count: int, total: int) -> str:
+    """Returns the hint how to leave ``count`` of ``total`` events out, if they are few; else an empty text."""
+    if count > MAX_LEFT_OUT * total:
+        return ""
+    return "to leave such events out and count them: add --set frames.outside_events=drop"
 
 
 def drop_outside(events: Events, polarities: int, height: int, width: int) -> Events:

@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-RemarkKind = Literal["overflow", "reset", "backward", "sources"]
+RemarkKind = Literal["overflow", "reset", "backward", "sources", "unit", "left-out", "long", "short"]
 """What a remark is about; each has a sentence in :data:`_SENTENCES`."""
 
 _SENTENCES: dict[RemarkKind, str] = {
     "overflow": "the clock overflowed {count} times, in {recordings}; the times were continued",
     "reset": "the clock was reset {count} times during {recordings}; the times were continued",
+    "unit": "times of .npy matrices were taken for ms, since the data set's YAML has no time_unit: {recordings}, up to "
+    "{largest} ms long",
+    "left-out": "more than a tenth left out: {count} events, up to {largest} % of a recording, in {recordings}; "
+    "they lie outside the sensor, or are marked invalid",
+    "long": "too long: {recordings}, up to {largest} s; probably the times are in a smaller unit (time_unit:)",
+    "short": "too short: {recordings}, less than 1 ms; probably the times are in a larger unit (time_unit:)",
     "sources": "more than one source of events: only the first was read, {count} others were left out, in {recordings}",
     "backward": "times go back: {count} events are earlier than the one before, by up to {largest} µs, "
     "in {recordings}; they were sorted by time",

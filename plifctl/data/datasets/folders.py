@@ -8,8 +8,9 @@ from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
-from plifctl.data.formats.detect import decode_any
-from plifctl.data.formats.headers import describe_content, format_of
+from plifctl.data.formats.detect import READABLE
+from plifctl.data.formats.headers import describe_content, format_of, is_text
+from plifctl.data.framer import decode_recording
 from plifctl.errors import DamagedFileError, RawDataError
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
@@ -69,14 +70,12 @@ class Folders(FilePerSample):
         return Sample(str(PurePosixPath(member).with_suffix("")), label, "train" if split[-4:] == "rain" else "test")
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        assert self.frames is not None
-        assert self.frames.invalid_events is not None
-        if format_of(data) is None and not where.endswith(".bin"):
+        if format_of(data) is None and not where.endswith(".bin") and not is_text(data):
             raise DamagedFileError(
-                f"{where}: {describe_content(data)}, expected a recording of a known format",
+                f"{where}: {describe_content(data)}, expected a recording of a known format: {READABLE}",
                 hint="move it out of the folder; recordings without a header (ATIS) must be named .bin",
             )
-        return decode_any(data, where=where, axes="authors", invalid=self.frames.invalid_events)
+        return decode_recording(self.framing, data, where)
 
 
 def _list_names(different: set[str], names: set[str]) -> str:

@@ -310,4 +310,4 @@ class TonicGesture(FilePerSample):
         return Sample(f"{recording}/{label:02d}", label, "train" if part == "Train" else "test")
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        return decode_npy(data, where=where)
+        return decode_npy(data, where=where, time_unit="ms")

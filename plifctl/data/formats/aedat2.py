@@ -1,8 +1,8 @@
 """AEDAT 2.0, the container of CIFAR10-DVS.
 
 Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. A DVS128 address has the
-polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 31 marks words that are not DVS events. The clock
-overflows after 71 minutes; its times are continued.
+polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 15 (synchronisation) and bit 31 mark words that are
+not DVS events. The clock overflows after 71 minutes, and its times are continued.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.frames import MAX_LEFT_OUT, hint_to_drop
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
@@ -38,7 +39,7 @@ def decode_aedat2(
         where: Its name, for messages.
         axes: ``authors``: x = 127 − bits 1–7, y = bits 8–14; ``spikingjelly``: x = 127 − bits 8–14,
             y = 127 − bits 1–7. Both: p = 1 − bit 0.
-        outside: Whether addresses of more than 15 bits, those of cameras with more pixels, are an error or dropped.
+        outside: Whether addresses of cameras with more pixels are an error, or dropped unless most events have them.
 
     Returns:
         The events; ``dropped`` counts the words that are not DVS events, or outside.
@@ -61,13 +62,18 @@ def decode_aedat2(
     bits, ascending = decode_pairs(words, axes == "spikingjelly", *events.columns)
     if bits >> 15:  # some words are not events of a DVS128
         address = words[::2].byteswap()
-        foreign = np.flatnonzero((address >> 15 != 0) & (address >> 31 == 0))
-        if len(foreign) and outside == "refuse":
+        outside_dvs128, synchronisation = (address >> 15 != 0) & (address >> 31 == 0), address >> 15 == 1
+        if synchronisation.sum() <= MAX_LEFT_OUT * count:  # more would be coordinates of another camera
+            outside_dvs128 &= ~synchronisation
+        foreign = np.flatnonzero(outside_dvs128)
+        if len(foreign) and (outside == "refuse" or len(foreign) > count // 2):
             index = int(foreign[0])
             raise DamagedFileError(
-                f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, "
-                "expected at most 15 bits (DVS128); the file is of another camera",
-                hint="to leave such events out and count them: add --set frames.outside_events=drop",
+                f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, as "
+                f"{len(foreign)} of {count} have more than the 15 bits of a DVS128; the file is of another camera",
+                hint=hint_to_drop(len(foreign), count)
+                or "AEDAT 2.0 is read of a DVS128 only; convert the file to AEDAT 4 (with DV), or save its events with "
+                "numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs",
             )
         events = events[address >> 15 == 0]
     remarks: tuple[Remark, ...] = ()

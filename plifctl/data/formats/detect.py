@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import ModuleType
 
-from plifctl.config.choices import Axes, InvalidEvents
+from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents, TimeUnit
 from plifctl.data.events import Decoded
 from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
 from plifctl.data.formats.aedat2 import decode_aedat2
@@ -14,7 +14,7 @@ from plifctl.data.formats.aedat4 import decode_aedat4
 from plifctl.data.formats.arrays import decode_npy, decode_npz
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.dat import decode_dat
-from plifctl.data.formats.headers import format_of, is_text
+from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
@@ -49,7 +49,15 @@ def raised_versions(formats: Iterable[str]) -> dict[str, int]:
     return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 
-def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -> Decoded:
+def decode_any(
+    data: bytes,
+    *,
+    where: str,
+    axes: Axes,
+    invalid: InvalidEvents,
+    outside: OutsideEvents = "refuse",
+    time_unit: TimeUnit | None = None,
+) -> Decoded:
     """Decodes a recording by its header; a file without a known header is decoded as ATIS, which has none.
 
     Args:
@@ -57,16 +65,17 @@ def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -
         where: Its name, for messages.
         axes: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
         invalid: Of AEDAT 3.1, see :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
+        outside: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
+        time_unit: Of numpy arrays, see :mod:`~plifctl.data.formats.arrays`.
 
     Raises:
         DamagedFileError: The file cannot be decoded.
         RawDataError: See :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
     """
-    if format_of(data) is None and is_text(data):
-        raise DamagedFileError(f"{where}: a text file, which is none of the known formats of events")
-    match format_of(data):
+    name = format_of(data)
+    match name:
         case "AEDAT 2.0":
-            return decode_aedat2(data, where=where, axes=axes)
+            return decode_aedat2(data, where=where, axes=axes, outside=outside)
         case "AEDAT 3.1":
             return decode_aedat3(data, where=where, invalid=invalid)
         case "AEDAT 4":
@@ -74,8 +83,27 @@ def decode_any(data: bytes, *, where: str, axes: Axes, invalid: InvalidEvents) -
         case "Prophesee .dat":
             return decode_dat(data, where=where)
         case "numpy":
-            return decode_npy(data, where=where)
+            return decode_npy(data, where=where, time_unit=time_unit)
         case "zip":
-            return decode_npz(data, where=where)
-        case _:
+            return decode_npz(data, where=where, time_unit=time_unit)
+        case None if not is_text(data):
             return decode_atis(data, where=where)
+        case _:
+            raise DamagedFileError(
+                f"{where}: {describe_content(data)}, which is not read; "
+                f"expected a recording of a known format: {READABLE}",
+                hint=_how_to_convert(name),
+            )
+
+
+READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz)"
+"""The formats of recordings that can be decoded, for messages."""
+
+
+def _how_to_convert(format_name: str | None) -> str:
+    if format_name == "gzip":
+        return "unpack it: gunzip FILE"
+    with_numpy = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
+    if format_name is not None and format_name.startswith("Prophesee EVT"):
+        return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {with_numpy}"
+    return with_numpy if format_name is not None else f"{with_numpy}\nif it is no recording: move it out of the folder"

@@ -20,7 +20,8 @@ _MAGIC = {
 }
 _MAGICS = tuple(_MAGIC)
 
-_EVT = re.compile(rb"^% *(?:evt +(\d)|format +EVT(\d)|(?:plugin|integrator)_name )", re.MULTILINE)
+_EVT = re.compile(rb"^% *(?:evt +|format +EVT)(\d)", re.MULTILINE)
+_EVT_RECORDER = re.compile(rb"^% *(?:plugin|integrator)_name ", re.MULTILINE)
 _PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
 
 
@@ -29,10 +30,12 @@ def format_of(data: bytes) -> str | None:
     if not data.startswith(_MAGICS):
         return None
     name = next(name for magic, name in _MAGIC.items() if data.startswith(magic))
-    if name.startswith("Prophesee") and (evt := _EVT.search(percent_header(data))):
-        version = evt[1] or evt[2]  # .dat files begin with lines of the same kind
-        return f"Prophesee EVT {version.decode()} (.raw)" if version else "Prophesee EVT (.raw)"
-    return name
+    if not name.startswith("Prophesee"):
+        return name
+    header = percent_header(data)  # both of Prophesee's formats begin with lines of the same kind
+    if version := _EVT.search(header):
+        return f"Prophesee EVT {version[1].decode()} (.raw)"
+    return "Prophesee EVT (.raw)" if _EVT_RECORDER.search(header) else name
 
 
 def percent_header(data: bytes) -> bytes:

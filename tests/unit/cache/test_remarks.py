@@ -9,7 +9,10 @@ from factories import build_cache
 from raw_files import encode_atis, open_events
 
 from plifctl.cache import Cache
-from plifctl.data.events import EVENT
+from plifctl.cache.framing import SampleFramer
+from plifctl.config.registry import load_registry
+from plifctl.data.events import EVENT, Events
+from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource
 from plifctl.pipeline.prepare import PrepareOptions, prepare
 
@@ -81,3 +84,30 @@ def test_cache_resumed_from_a_journal_keeps_the_remarks(mine: Path, monkeypatch:
 
 def _fail(*_: object) -> None:
     raise OSError("disk full")
+
+
+def notes_of(mine: Path, name: str, xs: list[int]) -> tuple[str, ...]:
+    """Notes of the cache, read with outside_events=drop, after the x of one recording were set."""
+    events = np.array([(2000 * k, x, k % 34, 1) for k, x in enumerate(xs)], EVENT)
+    for other in ("train/a", "train/b", "test/a", "test/b"):
+        (mine / other / "0.bin").write_bytes(encode_atis(events if other == name else events[-1:]))
+    options = PrepareOptions("mine", T=2, overrides=("frames.outside_events=drop",), source=RawSource(mine))
+    return prepare(options).cache.notes
+
+
+@pytest.mark.parametrize(("outside", "notes"), [(2, 0), (3, 1)])
+def test_prepare_that_leaves_out_more_than_a_tenth_says_so(mine: Path, outside: int, notes: int) -> None:
+    found = notes_of(mine, "test/b", [200] * outside + [5] * (20 - outside))
+    assert len(found) == notes
+    for note in found:
+        assert note.startswith("more than a tenth left out: 3 events, up to 15 % of a recording, in test/b/0")
+
+
+def test_cache_of_implausible_durations_says_so() -> None:
+    framer = SampleFramer(load_registry().dataset("nmnist").with_T(2), 2, np.uint8, "none")
+    step = {"short": 90, "long": 400_000_001, "right": 1000}
+    found = {
+        name: framer.frame("a", b"", Events.of(np.array([(k * us, 1, 1, 1) for k in range(10)], EVENT)), 10).remarks
+        for name, us in step.items()
+    }
+    assert found == {"short": (Remark("short"),), "long": (Remark("long", largest=3600),), "right": ()}

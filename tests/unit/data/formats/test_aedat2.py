@@ -5,6 +5,7 @@ import struct
 import pytest
 from raw_files import AEDAT2_HEADER, AEDAT3_HEADER
 
+from plifctl.config.choices import OutsideEvents
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.errors import DamagedFileError
 
@@ -68,3 +69,30 @@ def test_decode_aedat2_damaged_file_is_refused(data: bytes) -> None:
 def test_decode_aedat2_trailing_bytes_are_refused(count: int) -> None:
     with pytest.raises(DamagedFileError, match=f"{count} bytes left"):
         decode_aedat2(AEDAT2_HEADER + bytes(16 + count), where="f", axes="authors")
+
+
+def words(*addresses: int) -> bytes:
+    return AEDAT2_HEADER + b"".join(struct.pack(">II", address, 10 * k) for k, address in enumerate(addresses))
+
+
+def test_decode_aedat2_synchronisation_words_of_bit_15_are_dropped_and_counted() -> None:
+    found = decode_aedat2(words(*range(10), 1 << 15 | 77, *range(10)), where="f", axes="authors")
+    assert (len(found.events), found.dropped) == (20, 1)
+
+
+@pytest.mark.parametrize("outside", ["refuse", "drop"])
+def test_decode_aedat2_mostly_of_another_camera_is_refused_without_a_hint_to_drop(outside: OutsideEvents) -> None:
+    davis = [y << 22 | x << 12 | 1 << 11 for x, y in ((0, 0), (3, 5), (6, 10), (239, 179))]
+    with pytest.raises(DamagedFileError, match="4 of 4 have more than the 15 bits of a DVS128") as error:
+        decode_aedat2(words(*davis), where="f", axes="authors", outside=outside)
+    assert "outside_events" not in error.value.hint
+    assert "np.savez" in error.value.hint
+
+
+def test_decode_aedat2_with_few_foreign_words_hints_to_drop_them_which_works() -> None:
+    data = words(*range(10), 1 << 20)
+    with pytest.raises(DamagedFileError, match="event 10 has the address 0x100000, as 1 of 11") as error:
+        decode_aedat2(data, where="f", axes="authors")
+    assert "frames.outside_events=drop" in error.value.hint
+    found = decode_aedat2(data, where="f", axes="authors", outside="drop")
+    assert (len(found.events), found.dropped) == (10, 1)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from raw_files import encode_npy, encode_npz
 
+from plifctl.config.choices import TimeUnit
 from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 ROWS = ((3, 4, 1, 20), (1, 2, 0, 10), (5, 6, 1, 20))  # x, y, p, t in ms
@@ -112,3 +114,60 @@ def test_decode_npz_compressed_by_lzma_is_refused() -> None:
             archive.writestr(f"{name}.npy", encode_npy(np.array(column)))
     with pytest.raises(DamagedFileError, match="compressed by method 14"):
         decode_npz(file.getvalue(), where="f")
+
+
+EVENTS = np.array([(0, 3, 4, 1), (1500, 1, 2, 0)], [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
+ROWS_OF_EVENTS = [(0, 3, 4, 1), (1500, 1, 2, 0)]
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("us", 1), ("ms", 1000), ("s", 1_000_000)])
+def test_decode_npy_matrix_in_the_unit_of_the_data_set(unit: TimeUnit, factor: int) -> None:
+    matrix = np.array([(3, 4, 1, 0), (1, 2, 0, 7)])
+    found = decode_npy(encode_npy(matrix), where="f", time_unit=unit)
+    assert found.events.tolist() == [(0, 3, 4, 1), (7 * factor, 1, 2, 0)]
+    assert found.remarks == ()
+
+
+def test_decode_npy_matrix_without_a_unit_is_ms_and_says_so() -> None:
+    found = decode_npy(encode_npy(np.array([(3, 4, 1, 0), (1, 2, 0, 7)])), where="f")
+    assert found.events["t"].tolist() == [0, 7000]
+    assert found.remarks == (Remark("unit", largest=7),)
+
+
+@pytest.mark.parametrize("names", [("t", "x", "y", "p"), ("ts", "x", "y", "pol"), ("timestamp", "x", "y", "polarity")])
+def test_decode_structured_arrays_by_the_names_of_their_fields_in_us(names: tuple[str, ...]) -> None:
+    array = EVENTS.view([(name, EVENTS.dtype[field]) for name, field in zip(names, "txyp", strict=True)])
+    assert decode_npy(encode_npy(array), where="f").events.tolist() == ROWS_OF_EVENTS
+    assert decode_npz(encode_npz(events=array), where="f").events.tolist() == ROWS_OF_EVENTS
+    columns = {name: array[name] for name in names}
+    assert decode_npz(encode_npz(**columns), where="f").events.tolist() == ROWS_OF_EVENTS
+
+
+def test_decode_structured_array_without_a_field_names_those_found() -> None:
+    array = np.zeros(3, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("on", "u1")])
+    for data, decode in ((encode_npy(array), decode_npy), (encode_npz(a=array), decode_npz)):
+        with pytest.raises(DamagedFileError, match=r"with the fields t, x, y, on, expected .* t, x, y and p"):
+            decode(data, where="f")
+
+
+def test_decode_npz_in_seconds_asks_for_the_unit_and_reads_by_it() -> None:
+    data = encode_npz(t=np.array([0, 0.001, 0.0025], "f4"), x=np.arange(3), y=np.arange(3), p=np.array([-1, 1, -1]))
+    with pytest.raises(DamagedFileError, match=r"event 1 of 3: t is 0\.001") as error:
+        decode_npz(data, where="f")
+    assert "time_unit: s" in error.value.hint
+    assert decode_npz(data, where="f", time_unit="s").events.tolist() == [
+        (0, 0, 0, 0),
+        (1000, 1, 1, 1),
+        (2500, 2, 2, 0),
+    ]
+
+
+@pytest.mark.parametrize("columns", [(0, 1, 3, 2), (3, 0, 1, 2)], ids=["x-y-t-p", "t-x-y-p"])
+def test_decode_npy_of_another_order_is_refused_with_the_command_that_reorders(columns: tuple[int, ...]) -> None:
+    matrix = np.array([(3 * k, 5 * k, k % 2, 1000 * k) for k in range(40)])  # x, y, p, t
+    other = matrix[:, list(columns)]
+    with pytest.raises(DamagedFileError, match="the last of the four columns is the polarity") as error:
+        decode_npy(encode_npy(other), where="f")
+    order = [list(columns).index(k) for k in range(4)]
+    assert f"events[:, {order}]" in error.value.hint
+    assert (other[:, order] == matrix).all()

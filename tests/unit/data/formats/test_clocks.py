@@ -26,7 +26,7 @@ from plifctl.errors import DamagedFileError
 
 def decoded(data: bytes) -> tuple[list[int], list[int], tuple[Remark, ...]]:
     """Times and x of the events of a file, and the remarks on it."""
-    found = decode_any(data, where="f", axes="authors", invalid="drop")
+    found = decode_any(data, where="f", axes="authors", invalid="drop", time_unit=None if data[:2] == b"PK" else "ms")
     return found.events["t"].tolist(), found.events["x"].tolist(), found.remarks
 
 

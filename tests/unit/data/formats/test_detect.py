@@ -36,3 +36,26 @@ def test_decode_any_header_decides_the_format(data: bytes, events: tuple[int, in
 def test_decode_any_of_unreadable_formats_is_refused(data: bytes) -> None:
     with pytest.raises(DamagedFileError):
         ANY(data)
+
+
+EVT3 = b"% camera_integrator_name Prophesee\n% date 2023-04-03 11:36:26\n% evt 3.0\n% format EVT3\n% end\n\x00"
+EVT2 = b"% Date 2020-09-25 07:48:31\n% integrator_name Prophesee\n% system_ID 21\n% evt 2.0\n\x00\x80"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (EVT3, "a file of format Prophesee EVT 3"),
+        (EVT2, "a file of format Prophesee EVT 2"),
+        (EVT2.replace(b"% evt 2.0\n", b""), "a file of format Prophesee EVT "),
+        (b"\x89HDF\r\n\x1a\n" + bytes(30), "a file of format HDF5"),
+        (b"Event Stream\x02\x00\x00\x01", "a file of format Event Stream"),
+        (b"MATLAB 5.0 MAT-file Platform: posix", "a file of format MATLAB"),
+        (b"0.001000 3 5 1\n0.002 6 10 0\n", r"a text file that begins with '0.001000 3 5 1'"),
+        (b"x,y,p,t\n3,5,1,1000\n", "a text file that begins with 'x,y,p,t'"),
+    ],
+)
+def test_decode_any_of_unreadable_formats_names_them_and_the_readable(data: bytes, name: str) -> None:
+    with pytest.raises(DamagedFileError, match=f"f: {name}.*which is not read; expected .* AEDAT 2.0, 3.1") as error:
+        ANY(data)
+    assert "np.savez" in error.value.hint
