@@ -208,7 +208,7 @@ def can_draw() -> bool:
 def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
     """Shows a renderable at the bottom of the terminal while the block runs, and leaves it there.
 
-    Yields a function that redraws it, at most a few times a second however often it is called.
+    Yields a function that redraws it, at most a few times per second, however often it is called.
     """
     drawn = 0.0
 

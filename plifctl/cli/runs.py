@@ -256,7 +256,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
 
 
 def _thin_out(epochs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns about a screenful of epochs, from those that all runs have and from all."""
+    """Returns at most as many epochs as fit a screen, some that all runs have and some of all."""
     shared = [row for row in epochs if None not in row["accuracy"]]
     kept = {row["epoch"] for rows in (shared, epochs) if rows for row in (*rows[:: _stride(rows)], rows[-1])}
     return [row for row in epochs if row["epoch"] in kept]
