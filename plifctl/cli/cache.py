@@ -90,7 +90,10 @@ def show(
     if as_json:
         console.emit_json({**found.facts, "statistics": found.statistics.to_json()})
         return
-    rows = [(key, _text(value)) for key, value in flatten(found.facts).items() if value not in (None, [])]
+    empty = _first_few(found.facts["empty_samples"]).removeprefix(": ")
+    facts = flatten({**found.facts, "empty_samples": empty, "notes": None})
+    rows = [(key, _text(value)) for key, value in facts.items() if value not in (None, [], "")]
+    rows += [("note", note) for note in found.facts["notes"]]
     console.emit_table(("", "value"), rows)
     console.emit("")
     print_statistics(found.statistics, found.classes)
@@ -175,6 +178,8 @@ def export(
     from plifctl.pipeline.caches import open_named_cache
 
     cache = open_named_cache(name, options.existing_cache_dir(cache_dir))
+    for note in cache.notes:
+        console.warn(note)
     with console.bar(f"writing {out}", "samples") as bar:
         exported = export_cache(cache, to, out, progress=bar.update, workers=DEFAULT_WORKERS)
     if as_json:

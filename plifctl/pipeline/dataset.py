@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
 
 Part = Literal["train", "test", "all"]
+
+_log = logging.getLogger(__name__)
 
 
 class CachedDataset(Dataset[tuple[Tensor, int]]):
@@ -87,7 +90,7 @@ def open_dataset(
     overrides: Sequence[str] = (),
     cache_dir: Path | None = None,
 ) -> CachedDataset:
-    """Returns the samples of a data set from its cache.
+    """Returns the samples of a data set from its cache; logs the warnings about its data.
 
     Args:
         dataset: Name in the registry, or a framing, such as ``experiment.spec.framing``.
@@ -108,4 +111,6 @@ def open_dataset(
         framing = resolve_framing(options, load_registry())
     command = prepare_command(framing, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
     cache = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
+    for note in cache.notes:
+        _log.warning(note)
     return CachedDataset(cache, split)

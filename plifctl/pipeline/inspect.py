@@ -174,6 +174,7 @@ def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progr
         "verified": cache.verified,
         "complete": cache.complete_set,
         "notes": list(cache.notes),
+        "empty_samples": [cache.sample_ids[row] for row in np.flatnonzero(cache.without_events)],
         "content_digest": cache.content_digest,
         "key": dict(cache.key.fields),
     }
@@ -268,7 +269,8 @@ def _load_sample(cache: Cache, entry: dict[str, Any]) -> Sample:
 
     content = cache.read(np.array([entry["row"]]))[0]
     number, name = entry["label"], entry["class"]
-    details = [f"{entry['n_events']:,} events"] if "n_events" in entry else []
+    events = entry.get("n_events")
+    details = [] if events is None else [f"{events:,} events" if events else "NO EVENTS: an empty sample"]
     details.append("test set" if entry["split"] == "test" else "training set")
     return Sample(
         name=entry["id"],

@@ -128,7 +128,9 @@ def plan_prepare(options: PrepareOptions, progress: Progress = silent) -> Prepar
     for note in raw.notes:
         _log.warning(note)
     key = caches.key_of(raw)
-    hit = not options.force and caches.open_cache(key, folder, made_by=command) is not None
+    found = None if options.force else caches.open_cache(key, folder, made_by=command)
+    hit = found is not None
+    _log_notes_on_content(found, raw)
     return PreparePlan(
         framing,
         hit=hit,
@@ -204,10 +206,15 @@ def build_cache(
             _log.warning(note)
         with progress(f"framing {framing.dataset.title}", "samples") as task:
             cache = builder.finish(raw)
-        for note in cache.notes:  # those that only decoding shows
-            if note not in raw.notes:
-                _log.warning(note)
+        _log_notes_on_content(cache, raw)
     return Prepared(cache, builder.built)
+
+
+def _log_notes_on_content(cache: Cache | None, raw: EventDataset | ImageDataset) -> None:
+    """Logs the notes of a cache that only decoding shows; the others have been logged."""
+    for note in cache.notes if cache is not None else ():
+        if note not in raw.notes:
+            _log.warning(note)
 
 
 def open_raw_reported(

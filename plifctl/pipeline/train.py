@@ -361,6 +361,7 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
 def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> None:
     """Trains the run to its end from its saved state, and writes the record."""
     cache, split, spec, ranks = setup.cache, setup.split, setup.spec, setup.ranks
+    used = np.concatenate([split.train, split.validation, split.test])
     data = RunData(
         verified=cache.verified,
         complete=cache.complete_set,
@@ -368,6 +369,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
         validation=len(split.validation),
         test=len(split.test),
         cache=cache.content_digest,
+        without_events=int(cache.without_events[used].sum()),
     )
     recorder = _ObservedRecorder(run, spec, observer)
     with recorder.live(), observer.training(), ranks.propagate_errors():

@@ -71,7 +71,9 @@ def _run(record: ResultRecord) -> str:
     if record.origin == "imported":
         return "authors' log"
     subset = ", subset" if record.data is not None and not record.data.complete else ""
-    return f"recipe {record.recipe}, seed {record.seed}{subset}"
+    empty = record.data.without_events if record.data is not None else 0
+    without = f", {empty} samples without events" if empty else ""
+    return f"recipe {record.recipe}, seed {record.seed}{subset}{without}"
 
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:

@@ -211,6 +211,8 @@ class _Results:
             parts.append("stopped early")
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
+        if data is not None and data.without_events:
+            parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")
         if data is not None and not data.verified:
             parts.append("source not verified")
         if changes := self._changes(first):

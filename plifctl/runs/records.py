@@ -23,7 +23,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class RunData(Spec):
-    """Data of a run: numbers of samples, and the content digest of the cache."""
+    """Data of a run: numbers of samples, and the content digest of the cache.
+
+    Attributes:
+        without_events: Number of samples that contain no events; 0 in records of version 0.1.0, which did not count.
+    """
 
     verified: bool
     complete: bool
@@ -31,6 +35,7 @@ class RunData(Spec):
     validation: int
     test: int
     cache: str
+    without_events: int = 0
 
 
 class ResultRecord(Spec):

@@ -105,6 +105,7 @@ def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
         "run": name,
         "classes": list(recording.classes),
         "ids": list(recording.sample_ids[:count]),
+        "empty": [not inputs.any() for inputs in recording.inputs[:count]],
         "labels": recording.labels[:count].tolist(),
         "left_out": len(recording.sample_ids) - count,
         "T": int(recording.votes.shape[1]),

@@ -27,7 +27,7 @@ function drawViewer() {
   box.replaceChildren(
     el("div", { class: "controls viewer-controls" },
       choice("Run", "recording", data.samples.map((entry) => entry.run)),
-      choice("Sample", "sample", recording.ids.map((id, i) => `${recording.classes[recording.labels[i]]} (${id})`)),
+      choice("Sample", "sample", recording.ids.map((id, i) => `${recording.classes[recording.labels[i]]} (${id})${recording.empty[i] ? ", no events" : ""}`)),
       layer ? choice("Layer", "layer", recording.layers.map((entry) => entry.name)) : null,
       layer ? choice("Channel", "channel", layer.channels.map(String)) : null),
     el("div", { class: "controls viewer-controls" },
@@ -38,7 +38,8 @@ function drawViewer() {
     el("div", { class: "pictures" },
       pictureOf("input", "Input"), layer ? pictureOf("spikes", "Spikes") : null, layer ? pictureOf("rates", "Firing rate so far") : null,
       el("div", {}, el("h3", {}, "Firing rates of the classes so far"), el("table", { id: "votes" }))),
-    el("p", { class: "source" }, recording.left_out ? `The run has ${recording.left_out} more samples. ` : "",
+    el("p", { class: "source" }, recording.empty[viewer.sample] ? "This sample contains no events: an empty input with a label. " : "",
+      recording.left_out ? `The run has ${recording.left_out} more samples. ` : "",
       layer && layer.of > layer.channels.length ? `Shown: the ${layer.channels.length} most active of ${layer.of} channels.` : ""));
   show(viewer.t);
 }

@@ -65,7 +65,9 @@ def test_page_data_of_run_has_its_numbers_without_nan() -> None:
 
 def test_page_data_of_spikes_is_packed_and_bounded() -> None:
     given = recording()
+    given.inputs[3] = 0
     (found,) = build_page_data([], [RunFacts(None, "run", "finished", spikes=given)], "1")["samples"]
+    assert found["empty"] == [False, False, False, True, False, False, False, False, False, False]
     assert (len(found["ids"]), found["left_out"], found["T"]) == (10, 2, 3)
     maps, features = found["layers"]
     assert (len(maps["channels"]), maps["of"]) == (16, 20)

@@ -113,7 +113,7 @@ def test_build_table_with_runs_fills_their_cells_only() -> None:
 
 
 def test_note_of_a_number_names_settings_and_run() -> None:
-    subset = record(data={"complete": False, "verified": False, "train": 800, "test": 100})
+    subset = record(data={"complete": False, "verified": False, "train": 800, "test": 100, "without_events": 7})
     ((mark, note),) = table("4", subset).notes.items()
     assert mark == "a"
     for part in (
@@ -126,7 +126,7 @@ def test_note_of_a_number_names_settings_and_run() -> None:
         "run run-",
     ):
         assert part in note
-    assert "SUBSET: 800 training and 100 test samples" in note
+    assert "SUBSET: 800 training and 100 test samples; 7 SAMPLES WITHOUT EVENTS" in note
     assert "not verified" in note
 
 
