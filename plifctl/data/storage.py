@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -55,6 +55,7 @@ _ARCHIVE_ERRORS = (
 )
 _MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
+_MAX_SKIPPED_FOLDERS = 1000
 _SURVEY_VERSION = 3  # raised when a survey contains more than before, or texts are read otherwise
 
 
@@ -68,12 +69,14 @@ class Survey:
         members: sha256 of each member's content, by logical name.
         texts: Content of the small text members (``.csv``, ``.txt``), by logical name.
         formats: Formats that the members' headers name, and the variants of them that occur.
+        skipped: Files that are not members: by folder their number, and the name of the first.
     """
 
     md5s: list[str] = field(default_factory=list)
     members: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     formats: list[str] = field(default_factory=list)
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -112,10 +115,12 @@ class Storage:
     Args:
         path: A folder, an archive (``.zip``, ``.tar.gz``, ``.tgz``, ``.tar``), or a file, plain or ``.gz``.
         pattern: Its group 1 is the logical name at the end of a member's path; other files are not members.
+        rename: Returns the logical name for what the pattern found, where archives differ from the published ones.
     """
 
-    def __init__(self, path: Path, pattern: re.Pattern[str]) -> None:
-        self.path, self.pattern = path, pattern
+    def __init__(self, path: Path, pattern: re.Pattern[str], rename: Callable[[str], str] = lambda name: name) -> None:
+        self.path, self.pattern, self._rename = path, pattern, rename
+        self._skipped: dict[str, tuple[int, str]] = {}
 
     def members(self) -> Iterator[Member]:
         """Yields each member, in storage order.
@@ -165,11 +170,12 @@ class Storage:
             survey = saved.load() if saved is not None else None
         if survey is not None:
             on_read(self.nbytes())
-            return survey
+            return replace(survey, skipped=self._skipped) if self.path.is_dir() else survey
         survey = Survey()
         with self._md5_in_background() as md5s:
             self._read_all(survey, on_read, workers, on_member)
         survey.md5s[:0] = md5s
+        survey.skipped.update(self._skipped)
         if saved is not None:
             with suppress(MachineError):  # in a read-only folder, the next survey reads everything again
                 saved.save(survey)
@@ -276,9 +282,10 @@ class Storage:
     def _zip(self) -> Iterator[Member]:
         # members are loaded later, in threads: the reader closes its file when the last of them is freed
         archive = ZipReader(self.path, where=str(self.path))
+        self._skipped = {}
         for info in archive.infolist():
-            name = self._logical_name(info.filename)
-            if name is not None and not info.is_dir():
+            path = info.filename.replace("\\", "/")  # as some programs for Windows write it
+            if not path.endswith("/") and (name := self._logical_name(path)) is not None:
                 yield Member(name, info.compress_size, partial(self._read_zip_member, archive, info))
 
     def _read_zip_member(self, archive: ZipReader, info: zipfile.ZipInfo) -> bytes:
@@ -305,9 +312,9 @@ class Storage:
 
     def _tar_members(self, archive: tarfile.TarFile, tell: Callable[[], int]) -> Iterator[Member]:
         before = 0
+        self._skipped = {}
         for info in archive:
-            name = self._logical_name(info.name)
-            if name is None or info.isdir():
+            if info.isdir() or (name := self._logical_name(info.name)) is None:
                 continue
             plain = info.isreg() and not info.issparse() and info.size <= MEMBER_LIMIT
             member = archive.extractfile(info) if plain else None
@@ -367,8 +374,13 @@ class Storage:
             raise DamagedFileError(f"{self.path}: refused, the member {name!r} leads outside the archive")
         if name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name:
             return None  # files that file managers create
-        match = self.pattern.search(name)
-        return match[1] if match else None
+        if match := self.pattern.search(name):
+            return self._rename(match[1])
+        folder, _, file = name.rpartition("/")
+        count, first = self._skipped.get(folder, (0, file))
+        if count or len(self._skipped) < _MAX_SKIPPED_FOLDERS:
+            self._skipped[folder] = count + 1, first
+        return None
 
 
 class _File(NamedTuple):

@@ -110,11 +110,19 @@ def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Pat
 def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: Sequence[Path]) -> MissingRawDataError:
     wanted = ", ".join(names[0] for names in original.part_files.values()) or "train/ and test/"
     where = ", ".join(dict.fromkeys(map(str, searched))) or "no folder: PLIFCTL_RAW_DIR is not set"
+    found = next((names for folder in searched if (names := _names_in(folder))), "")
     return MissingRawDataError(
-        f"no raw data of {dataset.title}: looked for {wanted} (packed or extracted) in {where}",
+        f"no raw data of {dataset.title}: looked for {wanted} (packed or extracted) in {where}{found}",
         hint=f"{original.how_to_get()}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
         parts=original.part_files,
     )
+
+
+def _names_in(folder: Path) -> str:
+    """Returns some names in a folder, for a message; empty if it does not exist or is empty."""
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.glob("[!.]*"))
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"; found there: {', '.join(names[:4])}{more}" if names else ""
 
 
 @contextmanager

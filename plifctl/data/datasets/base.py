@@ -126,6 +126,8 @@ class RawDataset(ABC):
     archives and extracted files."""
     pattern: ClassVar[re.Pattern[str]]
     """Finds a member's logical name, group 1."""
+    example: ClassVar[str] = ""
+    """Logical name of a member, for messages."""
     formats: ClassVar[Sequence[str]]
     """Formats that the files may have; the first one for files whose header does not tell."""
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -157,7 +159,9 @@ class RawDataset(ABC):
         for (choice, value), (reason, hint) in self.unsupported.items():
             if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
-        self.storages = {part: Storage(path, self.pattern) for part, path in parts.items()}
+        self.storages = {
+            part: Storage(path, self.pattern, partial(self.canonical_name, part)) for part, path in parts.items()
+        }
         self.surveys = self._survey(source.workers, progress, on_sample)
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused
         self.verified = bool(self.md5) and all(published)
@@ -198,6 +202,11 @@ class RawDataset(ABC):
             preferred: A file in the folder that the user named; preferred to all others.
         """
         return {part: _find_part(folder, names, preferred) for part, names in cls.part_files.items()}
+
+    @classmethod
+    def canonical_name(cls, part: str, name: str) -> str:
+        """Returns the logical name, as in the published files, of what :attr:`pattern` found in a part."""
+        return name
 
     @classmethod
     def accepts_file(cls, name: str) -> bool:
@@ -304,8 +313,21 @@ class RawDataset(ABC):
                 hint="remove other data sets and second copies from this folder",
             )
         if train == 0 or test == 0:
-            raise RawDataError(f"{self.root}: found {train} training and {test} test samples, expected some of both")
+            raise RawDataError(
+                f"{self.root}: found {train} training and {test} test samples, expected some of both",
+                hint=self._describe_skipped(),
+            )
         return (train, test) == (official.train, official.test)
+
+    def _describe_skipped(self) -> str:
+        """Returns the hint of a data set without samples: what was looked for, and what was found instead."""
+        skipped = [(folder, *found) for survey in self.surveys.values() for folder, found in survey.skipped.items()]
+        looked_for = f"looked for files such as {self.example or self.how_to_get()}"
+        if not skipped:
+            return looked_for
+        folder, _, first = skipped[0]
+        found = f"{folder}/{first}".removeprefix("/")
+        return f"{looked_for}; found {sum(count for _, count, _ in skipped)} others, such as {found}"
 
     def _official_counts(self) -> SampleCounts:
         """Returns the numbers of samples of the complete data set."""

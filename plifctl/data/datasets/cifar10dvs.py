@@ -28,6 +28,7 @@ class Cifar10Dvs(FilePerSample):
     subfolders: ClassVar[Sequence[str]] = (*FilePerSample.subfolders, "events_np")
     page = "https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671"
     formats: ClassVar[Sequence[str]] = ("AEDAT 2.0", "AEDAT 4", "zip")
+    example = "airplane/cifar10_airplane_0.aedat"
     pattern = re.compile(r"(?:^|/)(([a-z]+)/cifar10_\2_\d{1,4}\.(?:aedat4?|npz))$")
     md5: ClassVar[Mapping[str, Sequence[str]]] = {
         "airplane": ("0afd5c4bf9ae06af762a77b180354fdd",),

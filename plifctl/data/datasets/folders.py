@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
@@ -26,6 +28,7 @@ class Folders(FilePerSample):
 
     subfolders: ClassVar[tuple[str, ...]] = ("",)
     formats: ClassVar[tuple[str, ...]] = ("ATIS", "AEDAT 2.0", "AEDAT 3.1", "AEDAT 4", "Prophesee .dat", "numpy", "zip")
+    example = "train/CLASS/FILE"
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/.+)$")
 
     @classmethod
@@ -61,6 +64,21 @@ class Folders(FilePerSample):
                 hint="rename the folders, or change classes: in the YAML",
             )
         return super()._samples()
+
+    def _notes(self) -> Iterator[str]:
+        yield from super()._notes()
+        others: Counter[str] = Counter()
+        for folder, (count, _) in self.surveys["recordings"].skipped.items():
+            parents = folder.split("/")
+            for place, name in enumerate(parents[:-1]):
+                if parents[place + 1] in self.dataset.classes:
+                    others[name] += count
+                    break
+        for name, count in sorted(others.items()):
+            yield (
+                f"{name}/ is not read ({count} files): a data set has train/ and test/; the validation samples of "
+                "protocol B are drawn from train/"
+            )
 
     def _sample(self, part: str, member: str) -> Sample | None:
         split, name, _ = member.split("/", 2)

@@ -13,12 +13,16 @@ from plifctl.data.formats.atis import decode_atis
 
 
 class Nmnist(FilePerSample):
-    """One ATIS file for each sample."""
+    """One ATIS file for each sample.
+
+    Archives that people packed again are read too: their members may begin with ``train``, or with the digit.
+    """
 
     folder_names: ClassVar[Sequence[str]] = ("nmnist", "NMNIST", "N-MNIST")
     page = "https://www.garrickorchard.com/datasets/n-mnist"
     formats: ClassVar[Sequence[str]] = ("ATIS",)
-    pattern = re.compile(r"(?:^|/)((?:Train|Test)/\d/\d+\.bin)$")
+    example = "Train/3/00041.bin"
+    pattern = re.compile(r"(?:^|/)((?:(?:[Tt]rain|[Tt]est)/)?\d/\d+\.bin)$")
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "Train": ("Train.zip", "train.zip", "Train"),
         "Test": ("Test.zip", "test.zip", "Test"),
@@ -36,6 +40,11 @@ class Nmnist(FilePerSample):
         )
     }
 
+    @classmethod
+    def canonical_name(cls, part: str, name: str) -> str:
+        *split, digit, file = name.split("/")
+        return f"{split[0].capitalize() if split else part}/{digit}/{file}"
+
     def _sample(self, part: str, member: str) -> Sample | None:
         split, digit, file = member.split("/")
         if split != part:  # a Train.zip may contain Test/
@@ -52,12 +61,17 @@ class SpikingJellyNmnist(Nmnist):
 
     subfolders: ClassVar[Sequence[str]] = ("events_np",)
     formats: ClassVar[Sequence[str]] = ("zip",)
+    example = "train/3/41.npz"
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d/\d+\.npz)$")
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
     format_notes: ClassVar[Mapping[str, str]] = {
         "zip": "converted: read from SpikingJelly's events_np, not the original files"
     }
+
+    @classmethod
+    def canonical_name(cls, part: str, name: str) -> str:
+        return name
 
     def _decode(self, data: bytes, where: str) -> Decoded:
         return decode_npz(data, where=where)

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 from factories import encode_aedat4
 from raw_files import encode_atis, events_by_id, open_events, pack_tar, pack_zip, save_npz
 
+from plifctl.cache import key_of
 from plifctl.config.registry import load_registry
+from plifctl.data.datasets import open_raw
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
-from plifctl.errors import DamagedFileError, RawDataError
+from plifctl.data.source import RawSource
+from plifctl.errors import DamagedFileError, MissingRawDataError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -169,3 +173,61 @@ def test_folders_example_of_the_registry_readme_is_valid(tmp_path: Path, monkeyp
     monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
     assert load_registry().check() == []
     assert load_registry().dataset("ncars", "authors").dataset.layout == "folders"
+
+
+def test_folders_zip_with_backslashes_gives_the_same_data(mine: Path) -> None:
+    with zipfile.ZipFile(mine.parent / "mine.zip", "w") as archive:
+        for path in sorted(mine.rglob("*")):
+            member = zipfile.ZipInfo()
+            member.filename = path.relative_to(mine).as_posix().replace("/", "\\") + ("\\" if path.is_dir() else "")
+            archive.writestr(member, b"" if path.is_dir() else path.read_bytes())
+    folder, packed = open_events("mine", mine), open_events("mine", mine.parent / "mine.zip")
+    assert packed.digest == folder.digest
+    assert events_by_id(packed) == events_by_id(folder)
+
+
+def test_folders_a_third_split_is_named_in_the_notes_with_saved_surveys_too(mine: Path) -> None:
+    for name, file in (("val", "1.bin"), ("val", "2.bin"), ("extra", "3.bin")):
+        (mine / name / "cars").mkdir(parents=True, exist_ok=True)
+        (mine / name / "cars" / file).write_bytes(bytes(5))
+    (mine / "readme").mkdir()
+    (mine / "readme/about.txt").write_text("about")
+    framing, source = load_registry().dataset("mine"), RawSource(mine, cache_dir=mine.parent / "caches")
+    for _ in range(2):
+        notes = open_raw(framing, source).notes
+        assert [note[: note.index(":")] for note in notes] == [
+            "extra/ is not read (1 files)",
+            "val/ is not read (2 files)",
+        ]
+
+
+def test_folders_without_splits_names_what_was_found(mine: Path) -> None:
+    with pytest.raises(MissingRawDataError, match=r"looked for train/ and test/ .*; found there: background/, cars/"):
+        open_events("mine", mine / "train")
+
+
+def test_folders_time_unit_of_the_yaml_is_read_and_part_of_the_key(mine: Path) -> None:
+    path = mine.parent / "registry/datasets/mine.yaml"
+    np.save(mine / "train/cars/b.npy", np.array([(1, 2, 1, 0), (1, 2, 0, 7000)]))
+    (mine / "train/cars/b.dat").unlink()
+    keys, times = [], []
+    for line in ("", "time_unit: us\n", "time_unit: ms\n"):
+        path.write_text(MINE + line)
+        raw = open_events("mine", mine)
+        keys.append(key_of(raw).fields)
+        times.append(events_by_id(raw)["train/cars/b"][1][0])
+    assert times == [7_000_000, 7000, 7_000_000]
+    assert [key.get("time_unit") for key in keys] == [None, "us", "ms"]
+    assert "time_unit" not in keys[0]
+
+
+def test_folders_outside_events_drop_applies_to_aedat2(mine: Path) -> None:
+    words = [*range(0, 60, 2), 1 << 20]
+    data = b"#!AER-DAT2.0\r\n" + b"".join(struct.pack(">II", word, 10 * k) for k, word in enumerate(words))
+    (mine / "test/cars/a.aedat").write_bytes(data)
+    raw = open_events("mine", mine)
+    with pytest.raises(DamagedFileError, match="another camera") as error:
+        events_by_id(raw)
+    assert "frames.outside_events=drop" in error.value.hint
+    dropping = open_events("mine", mine, "frames.outside_events=drop")
+    assert len(events_by_id(dropping)["test/cars/a"]) == 30

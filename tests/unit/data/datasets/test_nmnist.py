@@ -2,6 +2,8 @@
 
 import hashlib
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +153,43 @@ def test_nmnist_members_of_the_other_split_are_ignored(nmnist: Path, tmp_path: P
     both = open_events("nmnist", tmp_path / "both")
     assert both.samples == open_events("nmnist", nmnist).samples
     assert sum(1 for _ in both.recordings()) == len(both.samples) == 8
+
+
+def pack_as(root: Path, target: Path, rename: Callable[[str], str]) -> None:
+    """Packs Train and Test of N-MNIST into Train.zip and Test.zip, with other names of the members."""
+    target.mkdir()
+    for split in ("Train", "Test"):
+        with zipfile.ZipFile(target / f"{split}.zip", "w") as archive:
+            for path in sorted((root / split).rglob("*.bin")):
+                member = zipfile.ZipInfo()
+                member.filename = rename(path.relative_to(root).as_posix())
+                archive.writestr(member, path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: name.replace("/", "\\"),
+        lambda name: name.partition("/")[2],
+        str.lower,
+        lambda name: f"n-mnist/{name}",
+    ],
+    ids=["backslashes", "flat", "lower-case", "in-a-folder"],
+)
+def test_nmnist_archives_that_were_packed_again_give_the_same_data(
+    tmp_path: Path, rename: Callable[[str], str]
+) -> None:
+    write_nmnist(tmp_path / "original")
+    pack_as(tmp_path / "original", tmp_path / "packed", rename)
+    original, packed = (open_events("nmnist", tmp_path / name) for name in ("original", "packed"))
+    assert packed.digest == original.digest
+    assert events_by_id(packed) == events_by_id(original)
+    assert len(packed.samples) == 8
+
+
+def test_nmnist_archives_without_samples_say_what_was_looked_for_and_found(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "original")
+    pack_as(tmp_path / "original", tmp_path / "packed", lambda name: name.replace(".bin", ".dat"))
+    with pytest.raises(RawDataError, match="found 0 training and 0 test samples") as error:
+        open_events("nmnist", tmp_path / "packed")
+    assert error.value.hint == "looked for files such as Train/3/00041.bin; found 8 others, such as Train/0/00000.dat"
