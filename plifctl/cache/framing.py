@@ -121,7 +121,8 @@ def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:
     if longest > MAX_T:
         raise RawDataError(
             f"{raw.samples[row].id}: {longest} slices of {duration_us} µs, expected at most {MAX_T}",
-            hint="choose a longer frames.duration_us",
+            hint="choose a longer frames.duration_us\n"
+            "if the recording is not that long: state the unit of its times in the data set's YAML, e.g. time_unit: us",
         )
     return longest
 
