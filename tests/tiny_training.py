@@ -13,6 +13,7 @@ import torch
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
+from plifctl.errors import CheckpointError
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.progress import EpochRow
 from plifctl.training.splits import Split
@@ -79,6 +80,8 @@ class MemoryRecorder:
         self.saved[name] = copy.deepcopy(state)
 
     def load_best(self) -> dict[str, Any]:
+        if "best" not in self.saved:
+            raise CheckpointError("best.pt: no such checkpoint")
         return self.saved["best"]
 
     def stop_signal(self) -> int | None:

@@ -377,6 +377,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
         state = ranks.broadcast_from_first(lambda: _saved_state(run))
         if state is not None:
             trainer.restore(state)
+            trainer.repair_best()
         recorder.begin(setup.experiment, trainer.progress.epoch)
         _log_start(run, spec, trainer, setup.device)
         with observer.display(run, spec):

@@ -136,6 +136,27 @@ class Trainer:
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint contains no training state to resume: {error!r}") from error
 
+    def repair_best(self) -> None:
+        """Makes the best checkpoint that of the restored state; the first rank calls it before :meth:`run`.
+
+        A process that was killed between the state of an epoch and its best checkpoint leaves the earlier best. The
+        weights of that epoch are those of the state, from which the checkpoint is written again.
+
+        Raises:
+            CheckpointError: It belongs to another epoch, is missing or damaged, and its weights are not in the state.
+        """
+        progress = self.progress
+        if not progress.best_epoch:
+            return
+        in_state = progress.best_epoch == progress.epoch and not progress.step
+        try:
+            if self._check_best(self.recorder.load_best()) or not in_state:
+                return
+        except CheckpointError:
+            if not in_state:
+                raise
+        self._save_best()
+
     def run(self) -> Outcome:
         """Trains to the last epoch and reports by the protocol.
 
@@ -205,10 +226,10 @@ class Trainer:
             best_accuracy=selecting.accuracy if is_best else progress.best_accuracy,
             history=[*progress.history, asdict(row)],
         )
-        if is_best:
-            self.recorder.save("best", {"digest": self.spec.digest, "model": self.model.state_dict()})
         stop = self.recorder.on_epoch(row) is False
         self.recorder.save("last", self.state())
+        if is_best:  # last: until the row and the state are written, the history has the earlier best
+            self._save_best()
         if self.ranks.any_true(stop) and self._should_continue():
             raise StoppedByCallback(f"stopped by on_epoch after epoch {row.epoch}; the state is saved")
 
@@ -331,7 +352,7 @@ class Trainer:
 
     def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Evaluation:
         if part == "validate" and self.spec.validation.loader == "as-training":
-            batches = self.loader.training_batches(rows, self.progress.epoch, cut_mix=False)
+            batches = self.loader.training_batches(rows, epoch - 1, cut_mix=False)
             steps = self.loader.steps(rows)
         else:
             batches = self.loader.evaluation_batches(rows)
@@ -356,12 +377,38 @@ class Trainer:
         best = self.progress.best_accuracy
         return accuracy > best or (accuracy == best and self.spec.train.ties == "latest")
 
+    def _save_best(self) -> None:
+        progress = self.progress
+        stated = {"epoch": progress.best_epoch, "accuracy": progress.best_accuracy}
+        self.recorder.save("best", {"digest": self.spec.digest, "model": self.model.state_dict(), **stated})
+
+    def _check_best(self, saved: dict[str, Any]) -> bool:
+        """Returns whether a best checkpoint states that it is the history's; False: one of 0.1.0, which states nothing.
+
+        Raises:
+            CheckpointError: It is that of another epoch.
+        """
+        wanted = (self.progress.best_epoch, self.progress.best_accuracy)
+        found = (saved.get("epoch"), saved.get("accuracy"))
+        if found not in (wanted, (None, None)):
+            raise CheckpointError(
+                f"the best checkpoint is of epoch {found[0]} with accuracy {found[1]}, "
+                f"but the best epoch of the history is {wanted[0]} with accuracy {wanted[1]}",
+                hint="start a new run: omit --resume",
+            )
+        return found == wanted
+
     def _outcome(self) -> Outcome:
         history = [EpochRow(**row) for row in self.progress.history]
         best = self.progress.best_epoch
         row = history[best - 1]
+        saved = self.ranks.broadcast_from_first(self.recorder.load_best)
+        states_epoch = self._check_best(saved)
         if row.test_accuracy is None:
-            load_weights(self.model, self.ranks.broadcast_from_first(self.recorder.load_best))
+            load_weights(self.model, saved)
+            if not states_epoch:
+                found = self._evaluate(self.split.validation, "validate", best).accuracy
+                self._check_best({"epoch": best, "accuracy": found})
             accuracy = self._evaluate(self.split.test, "test", best).accuracy
         else:
             accuracy = row.test_accuracy

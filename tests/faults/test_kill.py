@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import serving
+import torch
 from factories import idx_files
 from faults.sandbox import Ended, Sandbox, comparable_content, document, pick
 
@@ -141,6 +142,35 @@ def test_training_killed_anywhere_and_resumed_gives_the_same_result(
             3,
         )
         assert comparable_content(only_run(sandbox)) == wanted
+    print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
+    assert killed
+
+
+@pytest.mark.parametrize("verb", ["train", "validate"])
+def test_training_killed_and_resumed_with_other_bits_reports_the_model_of_its_epoch(
+    verb: str, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """Each process computes other numbers, as on a GPU: record, history and best checkpoint still say the same."""
+    _, changes, _ = train_uninterrupted(sandbox, verb)
+    sandbox.program = [str(Path(__file__).with_name("nudged.py"))]
+    killed = 0
+    for at in pick(generator, changes, times(1, 40)):
+        remove_runs(sandbox)
+        seeds = iter(range(100 * at + 1, 100 * at + 100))
+
+        def strike(sandbox: Sandbox, command: tuple[object, ...], at: int = at, seeds: Any = seeds) -> Ended:
+            sandbox.environment["FAULTS_NUDGE"] = str(next(seeds))
+            return sandbox.killed_at(at, *command)
+
+        killed += train_with_kills(sandbox, verb, strike, 3)
+        run = only_run(sandbox)
+        record = json.loads((run / "result.json").read_text())
+        best = torch.load(run / "checkpoints/best.pt", weights_only=True)
+        row = json.loads((run / "metrics.jsonl").read_text().splitlines()[record["best_epoch"] - 1])
+        selecting = row["test_accuracy"] if verb == "train" else row["validation_accuracy"]
+        assert (best["epoch"], best["accuracy"]) == (record["best_epoch"], selecting), f"killed at change {at}"
+        answer = document(sandbox.run("eval", run.name, "--json"))
+        assert answer["accuracy"] == record["accuracy"], f"killed at change {at}"
     print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
     assert killed
 

@@ -36,6 +36,7 @@ from plifctl.errors import (
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import Optimizer, graph_unsupported_reason, learning_rate
+from plifctl.training.progress import EpochRow
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
 
@@ -86,7 +87,8 @@ class TestProtocols:
 class TestResume:
     @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 7, 12])
     def test_run_interrupted_and_resumed_equals_uninterrupted(self, stop_after: int) -> None:
-        uninterrupted, first, second = MemoryRecorder(), MemoryRecorder(stop_after), MemoryRecorder()
+        uninterrupted, first = MemoryRecorder(), MemoryRecorder(stop_after)
+        second = MemoryRecorder(saved=first.saved)
         expected = tiny_trainer(uninterrupted).run()
         with pytest.raises(Interrupted) as stopped:
             tiny_trainer(first).run()
@@ -111,6 +113,74 @@ class TestResume:
         larger = with_structure(spec, spec.network.structure.replace("FC20", "FC30"))
         with pytest.raises(CheckpointError, match="another network"):
             tiny_trainer(MemoryRecorder(), larger).restore(recorder.saved["last"])
+
+
+class TestBestCheckpoint:
+    """The order of an epoch's end is row, state, best checkpoint; a process may be killed between any two of them."""
+
+    @pytest.mark.parametrize("split", [SPLIT_A, SPLIT_B])
+    def test_best_states_the_epoch_and_accuracy_of_the_history(self, split: Split) -> None:
+        recorder = MemoryRecorder()
+        outcome = tiny_trainer(recorder, split=split).run()
+        best, row = recorder.saved["best"], recorder.rows[outcome.best_epoch - 1]
+        selecting = row.test_accuracy if split is SPLIT_A else row.validation_accuracy
+        assert (best["epoch"], best["accuracy"]) == (outcome.best_epoch, selecting)
+
+    def test_best_is_written_after_the_row_and_the_state(self) -> None:
+        order: list[str] = []
+
+        class Ordered(MemoryRecorder):
+            def on_epoch(self, row: EpochRow) -> bool | None:
+                order.append("row")
+                return super().on_epoch(row)
+
+            def save(self, name: str, state: dict[str, Any]) -> None:
+                order.append(name)
+                super().save(name, state)
+
+        tiny_trainer(Ordered(), tiny_spec("train.epochs=1")).run()
+        assert order == ["row", "last", "best"]
+
+    def test_repair_best_killed_before_it_was_written_writes_it_from_the_state(self) -> None:
+        recorder = MemoryRecorder()
+        tiny_trainer(recorder, tiny_spec("train.epochs=1"), SPLIT_B).run()
+        written = recorder.saved.pop("best")
+        for left in (None, {**written, "epoch": 7, "accuracy": 0.25}):  # none yet, or that of another epoch
+            resumed = MemoryRecorder(saved={"last": recorder.saved["last"], **({"best": left} if left else {})})
+            trainer = tiny_trainer(resumed, split=SPLIT_B)
+            trainer.restore(resumed.saved["last"])
+            trainer.repair_best()
+            assert (resumed.saved["best"]["epoch"], resumed.saved["best"]["accuracy"]) == (1, written["accuracy"])
+            assert same_weights(resumed.saved["best"], written)
+
+    @pytest.mark.parametrize("wrong", [{"epoch": 7}, {"accuracy": 0.123}])
+    def test_best_of_another_epoch_is_refused_on_resume_and_at_the_end(self, wrong: dict[str, Any]) -> None:
+        first = MemoryRecorder(stop_after=5)  # within the second epoch
+        with pytest.raises(Interrupted):
+            tiny_trainer(first, tiny_spec("train.lr=1e-30"), SPLIT_B).run()
+        first.saved["best"] |= wrong
+        trainer = tiny_trainer(first, tiny_spec("train.lr=1e-30"), SPLIT_B)
+        trainer.restore(first.saved["last"])
+        assert (trainer.progress.epoch, trainer.progress.best_epoch) == (1, 1)
+        with pytest.raises(CheckpointError, match="but the best epoch of the history is 1"):
+            trainer.repair_best()
+        first.stop_after = None
+        with pytest.raises(CheckpointError, match="but the best epoch of the history is 1"):
+            trainer.run()
+
+    def test_best_of_0_1_0_without_epoch_is_compared_by_its_accuracy_at_the_end(self) -> None:
+        recorder = MemoryRecorder()
+        spec = tiny_spec("train.epochs=12", "train.lr=1e-2", "train.augmentation=none")
+        trainer = tiny_trainer(recorder, spec, SPLIT_B)
+        outcome = trainer.run()
+        assert outcome.validation_accuracy == 1.0
+        for key in ("epoch", "accuracy"):
+            del recorder.saved["best"][key]
+        assert trainer._outcome() == outcome
+        wrong = {name: torch.zeros_like(weight) for name, weight in recorder.saved["best"]["model"].items()}
+        recorder.saved["best"]["model"] = wrong  # always class 0, right for half of the samples
+        with pytest.raises(CheckpointError, match="but the best epoch of the history"):
+            trainer._outcome()
 
 
 def test_run_same_seed_gives_same_weights() -> None:
@@ -365,7 +435,8 @@ class TestGraphedSteps:
         assert all(call == calls[0] for call in calls)  # the inputs are static
 
     def test_run_with_graph_interrupted_and_resumed_equals_uninterrupted(self) -> None:
-        undisturbed, stopped, again = MemoryRecorder(), MemoryRecorder(stop_after=6), MemoryRecorder()
+        undisturbed, stopped = MemoryRecorder(), MemoryRecorder(stop_after=6)
+        again = MemoryRecorder(saved=stopped.saved)
         tiny_trainer(undisturbed).run()
         with pytest.raises(Interrupted):
             tiny_trainer(stopped, graph=True).run()
@@ -414,7 +485,8 @@ class TestGraphedSteps:
 
 class TestCallback:
     def test_run_on_epoch_false_stops_after_it_and_resumes(self) -> None:
-        uninterrupted, first, second = MemoryRecorder(), MemoryRecorder(stop_after_epoch=2), MemoryRecorder()
+        uninterrupted, first = MemoryRecorder(), MemoryRecorder(stop_after_epoch=2)
+        second = MemoryRecorder(saved=first.saved)
         tiny_trainer(uninterrupted).run()
         with pytest.raises(StoppedByCallback, match="after epoch 2; the state is saved") as stopped:
             tiny_trainer(first).run()
@@ -457,7 +529,7 @@ def test_run_and_restore_leave_global_state_alone(capsys: pytest.CaptureFixture[
     recorder = MemoryRecorder(stop_after=4)
     with pytest.raises(Interrupted):
         tiny_trainer(recorder).run()
-    trainer = tiny_trainer(MemoryRecorder())
+    trainer = tiny_trainer(MemoryRecorder(saved=recorder.saved))
     trainer.restore(recorder.saved["last"])
     trainer.run()
     assert global_state() == before
