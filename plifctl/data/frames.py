@@ -134,7 +134,7 @@ def integrate_frames(
 
 
 MAX_LEFT_OUT = 0.1
-"""Largest share of a recording's events that may be left out without a word: more is likelier another camera."""
+"""Largest share of a recording's events that may be left out without a note; more suggests another camera."""
 
 
 def hint_to_drop(count: int, total: int) -> str:

@@ -15,7 +15,7 @@ RemarkKind = Literal["overflow", "reset", "backward", "sources", "unit", "left-o
 _SENTENCES: dict[RemarkKind, str] = {
     "overflow": "the clock overflowed {count} times, in {recordings}; the times were continued",
     "reset": "the clock was reset {count} times during {recordings}; the times were continued",
-    "unit": "times of .npy matrices were taken for ms, since the data set's YAML has no time_unit: {recordings}, up to "
+    "unit": "times of .npy matrices were read as ms, since the data set's YAML has no time_unit: {recordings}, up to "
     "{largest} ms long",
     "left-out": "more than a tenth left out: {count} events, up to {largest} % of a recording, in {recordings}; "
     "they lie outside the sensor, or are marked invalid",

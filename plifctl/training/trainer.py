@@ -137,7 +137,7 @@ class Trainer:
             raise CheckpointError(f"the checkpoint contains no training state to resume: {error!r}") from error
 
     def repair_best(self) -> None:
-        """Makes the best checkpoint that of the restored state; the first rank calls it before :meth:`run`.
+        """Makes the best checkpoint agree with the restored state; the first rank calls it before :meth:`run`.
 
         A process that was killed between the state of an epoch and its best checkpoint leaves the earlier best. The
         weights of that epoch are those of the state, from which the checkpoint is written again.
@@ -383,7 +383,7 @@ class Trainer:
         self.recorder.save("best", {"digest": self.spec.digest, "model": self.model.state_dict(), **stated})
 
     def _check_best(self, saved: dict[str, Any]) -> bool:
-        """Returns whether a best checkpoint states that it is the history's; False: one of 0.1.0, which states nothing.
+        """Returns whether a best checkpoint states the best epoch of the history; False: it is of 0.1.0, states none.
 
         Raises:
             CheckpointError: It is that of another epoch.
