@@ -13,7 +13,8 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from plifctl.data.formats.cifar import decode_cifar_batch
 from plifctl.data.formats.dat import decode_dat
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.formats.idx import decode_idx
+from plifctl.data.formats.variants import variants_of
 from plifctl.errors import PlifctlError, RunError
 
 
@@ -87,24 +89,38 @@ def recordings() -> dict[str, Format]:
     archive = saved(lambda file: np.savez(file, **{name: events[name] for name in "txyp"}))
     batch = {b"data": np.zeros((4, 3072), np.uint8), b"labels": [0, 1, 2, 3]}
     idx = b"\0\0\x08\x03" + struct.pack(">III", 2, 5, 7) + bytes(70)
+    old_dat = b"% Data file\n% Version 1\n\0\x08" + b"".join(
+        struct.pack("<II", int(e["t"]), int(e["x"]) | int(e["y"]) << 9 | int(e["p"]) << 17) for e in events
+    )
+    reset = struct.pack("<hhiiiiii", 0, 1, 8, 4, 0, 1, 1, 1) + struct.pack("<II", 1 << 1 | 1, 2**31 - 1)
+    packet = encode_aedat3(events).partition(b"#!END-HEADER\r\n")[2]
     none, lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("none", "lz4", "zstd"))
 
     def any_format(data: bytes) -> object:
         return decode_any(data, where="f", axes="authors", invalid="drop")
 
-    return {
+    found = {
         "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="authors")),
         "aedat3": Format(encode_aedat3(events), lambda data: decode_aedat3(data, where="f")),
+        "aedat3-reset": Format(encode_aedat3(events) + reset + packet, lambda data: decode_aedat3(data, where="f")),
         "aedat4": Format(none, lambda data: decode_aedat4(data, where="f")),
         "aedat4-lz4": Format(lz4, lambda data: decode_aedat4(data, where="f")),
         "aedat4-zstd": Format(zstd, any_format),
         "atis": Format(atis, lambda data: decode_atis(data, where="f")),
         "dat": Format(dat, lambda data: decode_dat(data, where="f")),
+        "dat-1": Format(old_dat, lambda data: decode_dat(data, where="f")),
+        "npy-structured": Format(saved(lambda file: np.save(file, events)), lambda data: decode_npy(data, where="f")),
         "npy": Format(saved(lambda file: np.save(file, columns)), lambda data: decode_npy(data, where="f")),
         "npz": Format(archive, lambda data: decode_npz(data, where="f")),
         "idx": Format(idx, lambda data: decode_idx(data, where="f")),
         "cifar": Format(pickle.dumps(batch, 2), lambda data: decode_cifar_batch(data, where="f")),
     }
+
+    def surveyed(read: Callable[[bytes], object], data: bytes) -> object:
+        variants_of(data, without_header=True)  # as when raw data are surveyed
+        return read(data)
+
+    return {name: replace(one, read=partial(surveyed, one.read)) for name, one in found.items()}
 
 
 def archives(place: Path) -> dict[str, Format]:

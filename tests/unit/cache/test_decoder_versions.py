@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from factories import build_cache, encode_aedat4, random_events
+from raw_files import encode_dat
 
 from plifctl.cache import Cache, find_cache, key_of, raw_independent_key
 from plifctl.cache.catalogue import list_caches, verify_cache
@@ -18,6 +20,7 @@ from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats import aedat3, aedat4, arrays, dat
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.data.formats.detect import decoder_versions, raised_versions
+from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError
 
@@ -124,3 +127,38 @@ def test_every_layout_names_formats_that_have_a_decoder() -> None:
         assert set(layout_formats(load_registry().dataset(name).dataset.layout)) <= set(versions)
     assert set(layout_formats("folders")) == set(versions) - {"IDX", "CIFAR"}
     assert raised_versions(versions) == {}
+
+
+def test_mended_decoder_changes_only_the_keys_of_recordings_that_it_read_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = SampleCounts(train=2, test=2)
+    dataset = DatasetSpec(
+        name="mine",
+        title="mine",
+        layout="folders",
+        kind="events",
+        shape=(2, 128, 128),
+        classes=("x", "y"),
+        samples=counts,
+    )
+    frames = FramesSpec(slicing="number", outside_events="refuse", invalid_events="drop")
+    framing = Framing(dataset=dataset, frames=frames, T=2)
+    folders = ("train/x", "train/y", "test/x", "test/y")
+    for folder in folders:
+        (tmp_path / "mine" / folder).mkdir(parents=True)
+    old = b"% Version 1\n\0\x08" + struct.pack("<II", 7, 1 << 17 | 20 << 9 | 30)
+    keys = []
+    for content in (encode_dat((7, 30, 20, 1)), old):
+        for folder in folders:
+            (tmp_path / "mine" / folder / "0.dat").write_bytes(content)
+        raw = open_raw(framing, RawSource(tmp_path / "mine"))
+        assert isinstance(raw, EventDataset)
+        keys.append(key_of(raw).fields)
+    assert "decoders" not in keys[0]
+    assert keys[1]["decoders"] == {"Prophesee .dat of version 1": 2}
+    cache = build_cache(raw, 2, tmp_path / "caches")
+    assert cache.read(np.array([0]))[0].sum(axis=0)[1, 20, 30] == 1
+    assert states(tmp_path / "caches") == {cache.path.name: "ok"}
+    monkeypatch.setitem(VARIANTS, "Prophesee .dat of version 1", 3)
+    assert states(tmp_path / "caches") == {cache.path.name: "outdated"}
