@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is at every moment the old one or the complete new one."""
+"""Atomic writes: a file or folder is at every moment the old one or the complete new one; reads of any file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -138,6 +139,36 @@ def _remove_stale(path: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink()
+
+
+def read_regular(path: Path, limit: int = -1) -> bytes:
+    """Returns the content of a file; a pipe in its place, which could block forever, is an error.
+
+    Args:
+        path: The file.
+        limit: Number of bytes after which the rest is not read; −1: none.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb") as file:  # noqa: PTH123
+        mode = os.fstat(file.fileno()).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read(limit)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Returns the value of a JSON document.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_text(path: Path, text: str) -> None:

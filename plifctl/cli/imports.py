@@ -31,7 +31,8 @@ def import_runs(
     Reads TensorBoard's event files, or CSV files exported by TensorBoard. The authors' logs become runs of their
     experiments, named authors-EXPERIMENT, and report --source authors makes the tables from them. Other logs need a
     scalar that is an accuracy by epoch; --tag test_accuracy=TAG names it. Importing the same logs again replaces the
-    run; other logs of the same name need another one: --name.
+    run; other logs of the same name need another one: --name. A log that cannot be imported does not stop the others;
+    the exit code is then that of its error.
 
     Example: plifctl runs import ~/spikingjelly/logs --tag test_accuracy=top1
     """
@@ -39,16 +40,25 @@ def import_runs(
 
     there = runs_dir or paths.runs_dir()
     found = import_logs(folder, there, tags=dict(map(_pair, tag or ())), name=name, dry_run=dry_run)
-    entries = [imported_entry(run) for run in found]
+    entries = [imported_entry(run) for run in found.runs]
+    for error in found.errors:
+        console.warn(f"not imported: {error}")
     if as_json:
-        console.emit_json({"runs_dir": str(there), "dry_run": dry_run, "imported": entries})
-        return
+        failed = [str(error) for error in found.errors]
+        console.emit_json({"runs_dir": str(there), "dry_run": dry_run, "imported": entries, "failed": failed})
+    else:
+        _print(entries, there, dry_run=dry_run)
+    if found.errors:
+        raise typer.Exit(found.errors[0].exit_code)
+
+
+def _print(entries: list[dict[str, Any]], there: Path, *, dry_run: bool) -> None:
     rows = [
         (entry["run"], entry["protocol"] or "", _percent(entry), f"{entry['epoch']}/{entry['epochs']}")
         for entry in entries
     ]
     console.emit_table(("run", "A/B", "best %", "epochs logged"), rows)
-    count = f"{len(found)} run{'s' if len(found) > 1 else ''}"
+    count = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
     console.emit(f"{'would be imported' if dry_run else 'imported'}: {count}, to {there}")
 
 

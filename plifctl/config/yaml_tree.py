@@ -1,7 +1,9 @@
 """YAML read into trees that keep the position of each value, and written so that it reads back the same.
 
 Narrower than YAML 1.1: only ``true`` and ``false`` are booleans (``no`` is text), ``1e-3`` is a number, a key given
-twice is an error, and there are no aliases, anchors or tags.
+twice is an error, and there are no aliases, anchors or tags. :func:`read_dumped` reads what ``yaml.safe_dump`` wrote,
+by the rules of YAML 1.1. Both bound the size and the depth of a file, and refuse aliases, with which a small file can
+be gigabytes in memory.
 """
 
 from __future__ import annotations
@@ -15,10 +17,13 @@ from typing import Any
 
 import yaml
 
+from plifctl import files
+
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
 
 _LOADER = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INT = re.compile(r"[-+]?[0-9]+")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _WORD = re.compile(r"[^\W\d_][\w.+/-]*")
@@ -131,18 +136,34 @@ def read_tree(path: Path, name: str) -> Branch:
         YamlError: The first problem of the file.
     """
     start = Origin(name, 1, 1)
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise YamlError(start, f"larger than {MAX_BYTES} bytes")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise YamlError(start, f"byte {error.start} is not UTF-8") from None
-    tree = _value(_compose(text, name), start)
+    tree = _value(_compose(_read(path, start), name), start)
     if not isinstance(tree, Branch):
         raise YamlError(start, "the top level must be a mapping, key: value")
     return tree
+
+
+def read_dumped(path: Path) -> Any:
+    """Returns the value of a file that ``yaml.safe_dump`` wrote.
+
+    Raises:
+        YamlError: It is larger or nested deeper than the limits, has aliases, or is not YAML.
+    """
+    start = Origin(path.name, 1, 1)
+    node = _compose(_read(path, start), start.source, _SAFE_LOADER)
+    try:
+        return yaml.constructor.SafeConstructor().construct_document(node)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2000-13-01
+        raise YamlError(start, f"not YAML: {error}") from None
+
+
+def _read(path: Path, start: Origin) -> str:
+    data = files.read_regular(path, MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise YamlError(start, f"larger than {MAX_BYTES} bytes")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise YamlError(start, f"byte {error.start} is not UTF-8") from None
 
 
 def parse_value(text: str, origin: Origin, *, mapping: bool = False) -> Leaf | Branch:
@@ -167,7 +188,7 @@ def parse_value(text: str, origin: Origin, *, mapping: bool = False) -> Leaf | B
     )
 
 
-def _compose(text: str, name: str) -> yaml.Node:
+def _compose(text: str, name: str, loader: Any = _LOADER) -> yaml.Node:
     try:
         depth = 0
         for event in yaml.parse(text, Loader=_LOADER):
@@ -178,7 +199,7 @@ def _compose(text: str, name: str) -> yaml.Node:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:  # the composer is recursive
                 raise YamlError(_place(name, event.start_mark), f"nested deeper than {MAX_DEPTH}")
-        node = yaml.compose(text, Loader=_LOADER)
+        node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         raise YamlError(_place(name, error.problem_mark), f"not YAML: {error.problem}") from None
     except yaml.YAMLError as error:

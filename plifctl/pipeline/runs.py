@@ -6,14 +6,15 @@ import logging
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plifctl import paths
 from plifctl.config.base import flatten
 from plifctl.config.registry import Registry, load_registry
-from plifctl.errors import PlifctlError, RunError, UsageError, did_you_mean
+from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
@@ -122,6 +123,7 @@ def _imported_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
             yield imported_entry(load_imported(path))
         except RunError as error:
             _log.warning("%s", error)
+            yield _damaged_entry(path.name, path.stat().st_mtime)
 
 
 def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
@@ -327,6 +329,19 @@ def remove_folders(folders: Sequence[Path]) -> None:
             remove_run(Run(path))
 
 
+@dataclass(frozen=True)
+class ImportedLogs:
+    """The runs that were made from the logs in a folder.
+
+    Attributes:
+        runs: The runs.
+        errors: Why other logs were not imported.
+    """
+
+    runs: list[ImportedRun]
+    errors: list[PlifctlError]
+
+
 def import_logs(
     folder: Path,
     runs_dir: Path | None = None,
@@ -334,8 +349,8 @@ def import_logs(
     tags: Mapping[str, str] | None = None,
     name: str | None = None,
     dry_run: bool = False,
-) -> list[ImportedRun]:
-    """Imports the runs of other code from the logs in a folder.
+) -> ImportedLogs:
+    """Imports the runs of other code from the logs in a folder; a log that cannot be imported does not stop the others.
 
     Args:
         folder: TensorBoard event files, or the CSV files exported from them, in subfolders as well.
@@ -345,22 +360,40 @@ def import_logs(
         dry_run: Return the runs and save nothing.
 
     Raises:
-        UsageError: No accuracy is found, or a name is taken.
-        RawDataError: There are no logs, or a log is damaged.
+        UsageError: Two logs have the same name; or no log could be imported, since its accuracy is unknown or its name
+            is taken.
+        RawDataError: There are no logs, or all are damaged.
     """
-    experiments = load_registry().experiments()
-    found = [import_log(log, folder, tags=tags or {}, experiments=experiments) for log in find_logs(folder)]
-    if name is not None:
-        if len(found) > 1:
-            raise UsageError(
-                f"--name {name}: found {len(found)} runs in {folder}", hint="name the folder of a single run"
-            )
+    damaged: list[DamagedFileError] = []
+    logs, experiments = find_logs(folder, damaged), load_registry().experiments()
+    result = ImportedLogs([], [*damaged])
+    found: list[ImportedRun] = []
+    for log in logs:
+        with _collecting(result.errors):
+            found.append(import_log(log, folder, tags=tags or {}, experiments=experiments))
+    if name is not None and found:
+        if (n := len(logs) + len(damaged)) > 1:
+            raise UsageError(f"--name {name}: found {n} runs in {folder}", hint="name the folder of a single run")
         if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
             raise UsageError(f"--name {name!r}: not a valid folder name")
         found = [replace(found[0], name=name)]
     names = [run.name for run in found]
     if duplicates := sorted({known for known in names if names.count(known) > 1}):
         raise UsageError(f"{folder}: several logs have the name {', '.join(duplicates)}", hint="import them one by one")
-    for run in found if not dry_run else ():
-        save_imported(run, runs_dir or paths.runs_dir())
-    return found
+    for run in found:
+        with _collecting(result.errors):
+            if not dry_run:
+                save_imported(run, runs_dir or paths.runs_dir())
+            result.runs.append(run)
+    if not result.runs:
+        raise result.errors[0]
+    return result
+
+
+@contextmanager
+def _collecting(errors: list[PlifctlError]) -> Iterator[None]:
+    """Appends the error of a log to ``errors`` instead of raising it."""
+    try:
+        yield
+    except (UsageError, DamagedFileError) as error:
+        errors.append(error)

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from plifctl import files
+from plifctl.config.yaml_tree import read_dumped
 from plifctl.errors import RunError
 
 _CHECKSUM = "checksum"
@@ -76,9 +76,9 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
     Raises:
         RunError: The file is missing, damaged, or was made by a plifctl older than 0.1.0.
     """
-    parse = yaml.safe_load if path.suffix == ".yaml" else json.loads
     try:
-        return verify_content(parse(path.read_text(encoding="utf-8")), keys)
+        tree = read_dumped(path) if path.suffix == ".yaml" else files.parse_json(files.read_regular(path))
+        return verify_content(tree, keys)
     except _OlderError as error:
         raise RunError(
             f"{path}: made by an older plifctl: {error}", hint="plifctl reads files of version 0.1.0 and later"
@@ -87,7 +87,7 @@ def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[st
         raise RunError(f"{path}: missing", hint=hint) from error
     except OSError as error:
         raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {error}", hint=hint) from error
 
 

@@ -6,8 +6,9 @@ import csv
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,8 +61,12 @@ class _Point(NamedTuple):
     time: float
 
 
-def find_logs(folder: Path) -> list[Log]:
+def find_logs(folder: Path, damaged: list[DamagedFileError] | None = None) -> list[Log]:
     """Returns the logs in a folder and its subfolders, sorted by name.
+
+    Args:
+        folder: The folder.
+        damaged: Receives the error of each damaged log, and the others are returned; None: the first one is raised.
 
     Raises:
         MissingRawDataError: No log was found.
@@ -71,12 +76,22 @@ def find_logs(folder: Path) -> list[Log]:
         raise MissingRawDataError(f"{folder}: no such folder", hint="name the folder of the logs")
     exported: dict[str, list[tuple[str, Path]]] = {}
     for path in sorted(folder.rglob("*.csv")):
-        if path.is_file() and (match := _CSV.fullmatch(path.name)):
+        if not path.is_dir() and (match := _CSV.fullmatch(path.name)):
             exported.setdefault(match["run"], []).append((match["tag"], path))
-    logs = [_read_exports(name, files) for name, files in exported.items()]
+    readers: list[Callable[[], Log | None]] = [partial(_read_exports, name, files) for name, files in exported.items()]
     folders = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
-    logs += [log for path in folders if (log := _read_events(path)) is not None]
-    if not logs:
+    readers += [partial(_read_events, path) for path in folders]
+    logs = []
+    for read in readers:
+        try:
+            log = read()
+        except DamagedFileError as error:
+            if damaged is None:
+                raise
+            damaged.append(error)
+        else:
+            logs += [log] if log is not None else []
+    if not logs and not damaged:
         raise MissingRawDataError(
             f"{folder}: no scalars found, neither in TensorBoard event files nor in exports (run-NAME-tag-TAG.csv)"
         )
@@ -86,11 +101,22 @@ def find_logs(folder: Path) -> list[Log]:
 def _read_exports(name: str, files: list[tuple[str, Path]]) -> Log:
     by_tag: dict[str, Path] = {}
     for tag, path in files:
+        _check_readable(path)
         if (other := by_tag.setdefault(tag, path)) != path and other.read_bytes() != path.read_bytes():
             raise DamagedFileError(
                 f"{path}: differs from {other}, of the same run and tag", hint="import the folders one by one"
             )
     return Log(name, tuple(by_tag.values()), {tag: _sorted_series(_read_points(path)) for tag, path in by_tag.items()})
+
+
+def _check_readable(path: Path) -> None:
+    """Raises an error for a file that cannot be opened, or that is a pipe, which could block forever."""
+    if not path.is_file():
+        raise DamagedFileError(f"{path}: not a regular file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _read_points(path: Path) -> list[_Point]:
@@ -141,6 +167,7 @@ def _check_events(path: Path) -> None:
     """Raises an error for a damaged event; TensorBoard itself would stop there silently and miss the rest."""
     from tensorboard.compat.tensorflow_stub import errors, pywrap_tensorflow
 
+    _check_readable(path)
     reader, count = pywrap_tensorflow.PyRecordReader_New(str(path)), 0
     try:
         while True:

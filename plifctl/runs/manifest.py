@@ -47,14 +47,16 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
     """
     path = run.path / _NAME
     try:
-        text = path.read_text(encoding="utf-8")
-        files: dict[str, dict[str, Any]] = json.loads(text)["files"]
-        if text != _text(files):
+        content = files.read_regular(path)
+        listed: dict[str, dict[str, Any]] = files.parse_json(content)["files"]
+        if content != _text(listed).encode():
             return [f"{_NAME}: damaged: its layout is not what plifctl writes"]
-        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in files.items()}
+        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in listed.items()}
     except FileNotFoundError:
         return [f"{_NAME}: missing"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except OSError as error:
+        return [f"{_NAME}: cannot be read: {error.strerror or error}"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return [f"{_NAME}: damaged: {error}"]
     problems = []
     for number, (name, (size, digest)) in enumerate(expected.items(), 1):
@@ -70,5 +72,5 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
     return problems
 
 
-def _text(files: dict[str, dict[str, Any]]) -> str:
-    return json.dumps({"schema_version": 1, "files": files}, indent=1, ensure_ascii=False) + "\n"
+def _text(listed: dict[str, dict[str, Any]]) -> str:
+    return json.dumps({"schema_version": 1, "files": listed}, indent=1, ensure_ascii=False) + "\n"

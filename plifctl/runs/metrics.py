@@ -59,7 +59,7 @@ class MetricsFile:
         for number, line in enumerate(lines, 1):
             try:
                 row = _parse_row(line, expected)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError) as error:
                 raise RunError(f"{self.path}:{number}: damaged: {error}") from error
             if row is not None:
                 rows.append(row)
@@ -119,7 +119,7 @@ class MetricsFile:
 
 def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
     """Returns a row, or None if its checksum was not written; removes the checksum from ``expected``."""
-    row = json.loads(line)
+    row = files.parse_json(line)
     if isinstance(row, dict) and SEAL in row:
         row = verify_content(row)
         int(row["epoch"])
@@ -135,9 +135,11 @@ def _parse_row(line: bytes, expected: dict[int, str]) -> dict[str, Any] | None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return files.read_regular(path)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _lines(content: bytes) -> list[bytes]:

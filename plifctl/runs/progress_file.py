@@ -9,6 +9,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
+from plifctl import files
+
 EVERY_SECONDS = 1.0
 
 
@@ -67,6 +71,6 @@ def write_progress(path: Path, progress: StepProgress) -> None:
 def read_progress(path: Path) -> StepProgress | None:
     """Returns the last progress written; None if none can be read."""
     try:
-        return StepProgress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(StepProgress).validate_json(files.read_regular(path), strict=True)
+    except (OSError, ValueError):
         return None

@@ -1,12 +1,13 @@
 """Looking after runs without the command line."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 from factories import make_run
 
-from plifctl.errors import UsageError
+from plifctl.errors import DamagedFileError, UsageError
 from plifctl.pipeline.runs import (
     compare_runs,
     describe_run,
@@ -103,6 +104,29 @@ def test_import_logs_with_an_invalid_name_is_refused(tmp_path: Path, name: str) 
 
 
 def test_import_logs_dry_run_saves_nothing(tmp_path: Path) -> None:
-    (run,) = import_logs(logs(tmp_path / "logs", LOG), name="mine", dry_run=True)
+    (run,) = import_logs(logs(tmp_path / "logs", LOG), name="mine", dry_run=True).runs
     assert (run.name, run.accuracies) == ("mine", {1: 0.5, 2: 0.9})
     assert not (tmp_path / "runs").exists()
+
+
+def test_import_logs_with_logs_that_cannot_be_read_imports_the_others(tmp_path: Path) -> None:
+    folder = logs(tmp_path / "logs", LOG, "run-a-tag-test_acc.csv", "run-b-tag-lr.csv")
+    (folder / "run-c-tag-test_acc.csv").write_text("Wall time,Step,Value\n1,0,x\n")
+    os.mkfifo(folder / "run-d-tag-test_acc.csv")
+    (folder / "board").mkdir()
+    os.mkfifo(folder / "board/events.out.tfevents.1")
+    found = import_logs(folder)
+    assert sorted(run.name for run in found.runs) == ["authors-fashion-mnist-plif", "imported-a"]
+    assert sorted(str(error).removeprefix(f"{folder}/")[:30] for error in found.errors) == [
+        "b: none of its scalars has a k",
+        "board/events.out.tfevents.1: n",
+        "run-c-tag-test_acc.csv:2: coul",
+        "run-d-tag-test_acc.csv: not a ",
+    ]
+
+
+def test_import_logs_without_a_readable_log_is_refused(tmp_path: Path) -> None:
+    folder = logs(tmp_path / "logs")
+    (folder / "run-c-tag-test_acc.csv").write_text("Wall time,Step,Value\n1,0,x\n")
+    with pytest.raises(DamagedFileError, match=r"run-c-tag-test_acc\.csv:2"):
+        import_logs(folder)
