@@ -72,7 +72,9 @@ class NeuronSpec(Spec):
     def _check_tau(self) -> NeuronSpec:
         wanted, other = ("tau_0", "tau") if self.kind == "plif" else ("tau", "tau_0")
         if getattr(self, wanted) is None or getattr(self, other) is not None:
-            raise ValueError(f"kind {self.kind} takes {wanted}, not {other}")
+            changes = [f"neuron.{wanted}=…"] if getattr(self, wanted) is None else []
+            changes += [f"neuron.{other}=null"] if getattr(self, other) is not None else []
+            raise ValueError(f"kind {self.kind} takes {wanted}, not {other}: set {' and '.join(changes)}")
         if self.kind == "lif" and self.tau_per != "layer":
             raise ValueError(f"tau_per {self.tau_per}: a fixed τ is the same for all neurons; kind plif learns several")
         if self.v_reset >= self.v_threshold:

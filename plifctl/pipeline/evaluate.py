@@ -18,6 +18,7 @@ from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, Record
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
+from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
 from plifctl.pipeline.device import choose_device
@@ -157,6 +158,8 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
     chosen = _recorded_rows(cache, rows, options) if recording else None
     with autocast(spec.train, device) or nullcontext():
         found = evaluate_network(network, _report_batches(loader, rows, spec, progress), spec.T, over_time=True)
+    for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
+        _log.warning(warning)
     counted = None
     if options.operations:
         counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)

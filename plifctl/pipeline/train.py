@@ -26,6 +26,7 @@ from plifctl.config.registry import load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, StoppedByCallback, UsageError, join_problems
+from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import choose_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -524,6 +525,7 @@ class _ObservedRecorder(RunRecorder):
     def __init__(self, run: Run, spec: ExperimentSpec, observer: TrainObserver) -> None:
         super().__init__(run, spec)
         self._observer = observer
+        self._first_epoch = True  # of this process
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         super().on_step(epoch, step, steps, loss, part)
@@ -532,6 +534,11 @@ class _ObservedRecorder(RunRecorder):
 
     def on_epoch(self, row: EpochRow) -> bool | None:
         super().on_epoch(row)
+        if self._first_epoch:
+            self._first_epoch = False
+            rates = dict(zip(row.layers, row.firing_rate, strict=True))
+            for warning in describe_extreme_rates(rates, self.spec.network, self.spec.neuron):
+                _log.warning("after epoch %d: %s", row.epoch, warning)
         return self._observer.on_epoch(asdict(row))
 
     def stop_signal(self) -> int | None:
