@@ -27,7 +27,7 @@ def describe_extreme_rates(rates: Mapping[str, float], network: NetworkSpec, neu
     name, tau, threshold = ("tau_0" if neuron.kind == "plif" else "tau"), neuron.start_tau, neuron.v_threshold
     height = threshold - neuron.v_reset
     norm = (
-        "other inputs (train.normalise)"
+        "normalised inputs (train.normalise), or more epochs: after few steps the running statistics of batch norm lag"
         if "BN" in network.structure
         else "batch norm before the neurons (BN in network.structure)"
     )

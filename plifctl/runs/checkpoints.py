@@ -11,6 +11,7 @@ from typing import Any
 from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, PlifctlError
+from plifctl.runs.foreign import HINT, describe_foreign
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -27,15 +28,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Returns the content of a checkpoint; executes no code from it.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing, damaged, or of another program.
     """
     import torch
 
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists all runs")
+    with files.machine_errors(path):
+        content = io.BytesIO(path.read_bytes())
     try:
-        with files.machine_errors(path):
-            content = io.BytesIO(path.read_bytes())
         with zipfile.ZipFile(content) as archive:
             if damaged := archive.testzip():  # torch writes checksums and does not verify them
                 raise ValueError(f"checksum mismatch in {damaged}")
@@ -46,6 +47,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except PlifctlError:
         raise
     except Exception as error:  # torch raises many types on a damaged file
+        if (foreign := describe_foreign(content.getvalue())) is not None:
+            raise CheckpointError(f"{path}: {foreign}", hint=HINT) from error
         raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {_reason(error)}") from error
     return state
 

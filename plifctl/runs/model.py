@@ -49,7 +49,7 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     """Returns the checkpoint of a run, or the file that was named.
 
     Args:
-        name: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
+        name: A run (path, id, part of an id, ``last``), a ``.pt`` file, or any other file that there is.
         which: Which of a run's checkpoints.
         runs_dir: Runs directory.
 
@@ -59,7 +59,7 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     """
     if name.endswith(".npz"):
         raise UsageError(f"{name}: arrays for other programs", hint="export a .pt file: plifctl export RUN FILE.pt")
-    if name.endswith(".pt"):
+    if name.endswith(".pt") or Path(name).is_file():
         return Path(name)
     check_choice("checkpoint", which, get_args(CheckpointName))
     run = find_run(name, runs_dir)
@@ -90,7 +90,10 @@ def load_trained(
     state: dict[str, Any] = load_checkpoint(path)
     spec = ExperimentSpec.model_validate_json(state["spec"])
     network = build_model(spec, device or torch.device("cpu"), kernel)
-    load_weights(network, state)
+    try:
+        load_weights(network, state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}", hint=error.hint) from error
     folded: dict[str, str | None] = {}
     if fold:
         folded, network = fold_targets(spec.network), fold_batch_norm(network)

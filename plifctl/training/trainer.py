@@ -432,7 +432,8 @@ def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:
     """Loads the weights of a saved state into ``model``.
 
     Raises:
-        CheckpointError: They belong to another network; the message names the first difference.
+        CheckpointError: They belong to another network, or are not finite real numbers; the message names the first
+            difference, or the tensor.
     """
     weights = state.get("model")
     if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
@@ -444,7 +445,25 @@ def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:
             f"the checkpoint belongs to another network: found {_first(unexpected)}, expected {_first(missing)}",
             hint="evaluate a checkpoint with the experiment that it was trained with",
         )
+    for name, expected_tensor in model.state_dict().items():
+        if (problem := _unusable(weights[name], expected_tensor)) is not None:
+            raise CheckpointError(
+                f"the weights cannot be used: {name} {problem}",
+                hint="use another checkpoint: --checkpoint last or best; or train the network again",
+            )
     model.load_state_dict(weights)
+
+
+def _unusable(found: Tensor, expected: Tensor) -> str | None:
+    """Describes what makes a stored tensor unusable in place of the network's; None if nothing does."""
+    if found.layout != torch.strided:
+        return f"is stored as {found.layout}, expected a dense tensor"
+    if found.is_floating_point() != expected.is_floating_point() or found.is_complex():
+        return f"contains {found.dtype}, expected {expected.dtype}"
+    if bad := int((~found.isfinite()).sum()):
+        kind = "NaN" if found.isnan().any() else "infinite"
+        return f"has {bad} of {found.numel()} values that are not finite ({kind})"
+    return None
 
 
 def _shapes(weights: dict[str, Tensor]) -> set[str]:
