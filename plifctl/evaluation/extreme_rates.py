@@ -1,4 +1,4 @@
-"""Layers that never fire, or fire at every step: they pass nothing on that depends on the input."""
+"""Layers that never fire, or fire at every step: their output does not depend on the input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def describe_extreme_rates(rates: Mapping[str, float], network: NetworkSpec, neu
         >>> describe_extreme_rates({"sn0": 0.2}, network, neuron)
         []
         >>> describe_extreme_rates({"sn0": 0.0}, network, neuron)[0][:50]
-        'layer sn0 never fires (firing rate 0): nothing of '
+        'layer sn0 never fires (firing rate 0): no informat'
     """
     name, tau, threshold = ("tau_0" if neuron.kind == "plif" else "tau"), neuron.start_tau, neuron.v_threshold
     height = threshold - neuron.v_reset
@@ -34,18 +34,20 @@ def describe_extreme_rates(rates: Mapping[str, float], network: NetworkSpec, neu
     found: list[str] = []
     last = [*rates][-1]
     if silent := [layer for layer, rate in rates.items() if rate == 0]:
-        answers = "; the last one among them, so every answer is class 0" if last in silent else ""
+        predictions = "; the last one among them, so every prediction is class 0" if last in silent else ""
         found.append(
-            f"{_layers(silent)} never fire{_s(silent)} (firing rate 0): nothing of the input passes "
-            f"{_it(silent)}{answers}; try a shorter time constant (--set neuron.{name}={(1 + tau) / 2:g}), a lower "
-            f"threshold (--set neuron.v_threshold={threshold - height / 2:g}), or {norm}"
+            f"{_layers(silent)} never fire{_verb_ending(silent)} (firing rate 0): no information about the input "
+            f"passes {_pronoun(silent)}{predictions}; try a shorter time constant "
+            f"(--set neuron.{name}={(1 + tau) / 2:g}), a lower threshold (--set "
+            f"neuron.v_threshold={threshold - height / 2:g}), or {norm}"
         )
     if busy := [layer for layer, rate in rates.items() if rate == 1]:
-        answers = "; the last one among them, so every answer is class 0" if last in busy else ""
+        predictions = "; the last one among them, so every prediction is class 0" if last in busy else ""
         found.append(
-            f"{_layers(busy)} fire{_s(busy)} at every step (firing rate 1): nothing of the input passes "
-            f"{_it(busy)}{answers}; try a longer time constant (--set neuron.{name}={2 * tau:g}), a higher threshold "
-            f"(--set neuron.v_threshold={threshold + height:g}), or {norm}"
+            f"{_layers(busy)} fire{_verb_ending(busy)} at every step (firing rate 1): no information about the input "
+            f"passes {_pronoun(busy)}{predictions}; try a longer time constant "
+            f"(--set neuron.{name}={2 * tau:g}), a higher threshold (--set "
+            f"neuron.v_threshold={threshold + height:g}), or {norm}"
         )
     return found
 
@@ -54,9 +56,9 @@ def _layers(names: Sequence[str]) -> str:
     return f"layer{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
 
-def _s(names: Sequence[str]) -> str:
+def _verb_ending(names: Sequence[str]) -> str:
     return "s" if len(names) == 1 else ""
 
 
-def _it(names: Sequence[str]) -> str:
+def _pronoun(names: Sequence[str]) -> str:
     return "it" if len(names) == 1 else "them"
