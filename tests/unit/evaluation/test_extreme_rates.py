@@ -32,8 +32,8 @@ def test_describe_extreme_rates_of_a_silent_layer_names_it_and_what_to_try() -> 
 def test_describe_extreme_rates_of_layers_that_always_fire_names_them_and_the_answer() -> None:
     assert describe_extreme_rates({"sn0": 1.0, "sn1": 1.0}, NORMED, LIF) == [
         "layers sn0, sn1 fire at every step (firing rate 1): no information about the input passes them; the last one "
-        "among them, so every prediction is class 0; try a longer time constant (--set neuron.tau=32), a higher threshold "
-        "(--set neuron.v_threshold=3), or normalised inputs (train.normalise), "
+        "among them, so every prediction is class 0; try a longer time constant (--set neuron.tau=32), a higher "
+        "threshold (--set neuron.v_threshold=3), or normalised inputs (train.normalise), "
         "or more epochs: after few steps the running statistics of batch norm lag"
     ]
 
