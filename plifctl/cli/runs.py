@@ -133,6 +133,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
         ("status", f"{tree['status']}, started {console.age(tree['age_seconds'])} ago"),
         ("epochs", f"{tree['epoch']} of {tree['epochs']}"),
+        ("result", _kept_result(tree["kept_result"])),
         ("samples", ", ".join(f"{n:,} {part}" for part, n in tree["samples"].items())),
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None else best["epoch"]),
@@ -140,10 +141,32 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("resume", tree["resume"] or f"finished; to train longer: {longer}"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
+    _print_stretches(tree["stretches"])
     _print_changes(tree["changes"])
     _print_layers(rows, width)
     console.emit("")
     console.emit_table(("file", "bytes"), [(name, f"{size:,}") for name, size in tree["files"].items()])
+
+
+def _kept_result(kept: dict[str, Any] | None) -> str:
+    if kept is None:
+        return ""
+    epochs = "1 epoch" if kept["epochs"] == 1 else f"{kept['epochs']} epochs"
+    return f"{_percent(kept['accuracy'])} % of {epochs}, reported until the longer training ends"
+
+
+def _print_stretches(stretches: list[dict[str, Any]]) -> None:
+    """Prints which process trained which epochs, if there were several."""
+    if len(stretches) < 2:
+        return
+    rows = []
+    for stretch in stretches:
+        first, last = stretch["epochs"]
+        known = {**stretch["environment"], **stretch}
+        facts = [_text(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
+        rows.append((f"{first}" if first == last else f"{first} to {last}", *facts))
+    console.emit("")
+    console.emit_table(("epochs", "plifctl", "torch", "device", "host", "training version"), rows)
 
 
 def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, str]]:

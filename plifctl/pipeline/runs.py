@@ -137,17 +137,20 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         RunError: A file of the run is damaged.
     """
     config, rows, status, split = run.config(), run.metrics(), run.status(), run.split()
+    kept = run.kept_result()
     entry = {key: value for key, value in run_entry(run).items() if not key.startswith("best_")}
     return {
         "path": str(run.path),
         **entry,
         "status": status,
         "accuracy": run.record().accuracy if status == "finished" else None,
+        "kept_result": kept and {"epochs": kept.epochs, "accuracy": kept.accuracy, "best_epoch": kept.best_epoch},
         "best": best_row(rows),
         "last": rows[-1] if rows else None,
         "changes": _changes(run, registry or load_registry()),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
         "environment": run.environment(),
+        "stretches": [stretch.model_dump(mode="json") for stretch in run.stretches()],
         "cache": run.info()["cache"],
         "files": _file_sizes(run.path),
         "resume": None
@@ -247,13 +250,23 @@ def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]
         if is_trained(runs_dir / curve.name):
             run = Run(runs_dir / curve.name)
             spec = run.config().spec
-            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": run.environment()}
+            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": _environment(run)}
             known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
         settings.append(known)
     keys = {key: None for setting in settings for key in setting if key != "name"}
     values = {key: [setting.get(key) for setting in settings] for key in keys}
     # an unknown value is not a difference
     return {key: found for key, found in values.items() if len({repr(v) for v in found if v is not None}) > 1}
+
+
+def _environment(run: Run) -> dict[str, str]:
+    """Versions and machine of a run; where its processes differ, the values of all of them."""
+    stretches = run.stretches()
+    if not stretches:
+        return run.environment()
+    found = [{"training_version": s.training_version, "host": s.host, **s.environment} for s in stretches]
+    keys = dict.fromkeys(key for values in found for key in values)
+    return {key: ", then ".join(dict.fromkeys(str(v[key]) for v in found if key in v)) for key in keys}
 
 
 def verify_runs(

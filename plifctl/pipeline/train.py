@@ -379,7 +379,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
         if state is not None:
             trainer.restore(state)
             trainer.repair_best()
-        recorder.begin(setup.experiment, trainer.progress.epoch)
+        recorder.begin(setup.experiment, trainer.progress.epoch, trainer.progress.step, environment)
         _log_start(run, spec, trainer, setup.device)
         with observer.display(run, spec):
             try:

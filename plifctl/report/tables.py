@@ -25,6 +25,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 from plifctl.report.selection import build_selection_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
+from plifctl.runs.stretches import COMPARED
 
 _OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -174,15 +175,22 @@ class _Results:
             return (Number(text, float(text) if text.isdecimal() else None),)
         protocol = "B" if measure == "accuracy B" else "A"
         candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
-        by_recipe = [_best([r for r in candidates if r.recipe == recipe]) for recipe in RECIPES]
-        numbers = (self._number(found, measure, reported, epoch) for found in by_recipe if found)
+        by_recipe = [[r for r in candidates if r.recipe == recipe] for recipe in RECIPES]
+        numbers = (self._number(_best(known), known, measure, reported, epoch) for known in by_recipe if known)
         return tuple(number for number in numbers if number is not None)
 
-    def _number(self, found: list[ResultRecord], measure: Measure, reported: str, epoch: int | None) -> Number | None:
+    def _number(
+        self,
+        found: list[ResultRecord],
+        candidates: list[ResultRecord],
+        measure: Measure,
+        reported: str,
+        epoch: int | None,
+    ) -> Number | None:
         values = [value for record in found if (value := _value(record, measure, epoch)) is not None]
         if not values:
             return None
-        note = self._note(found)
+        note = self._note(found, candidates)
         known = {text: mark for mark, text in self.notes.items()}
         mark = known.get(note) or _letters(len(self.notes))
         self.notes[mark] = note
@@ -194,7 +202,7 @@ class _Results:
         difference = round(mean, digits) - float(reported) if _is_number(reported) else None
         return Number(f"{mean:.{digits}f}{spread}", mean, difference, tuple(found), mark, note)
 
-    def _note(self, found: list[ResultRecord]) -> str:
+    def _note(self, found: list[ResultRecord], candidates: list[ResultRecord]) -> str:
         first = found[0]
         planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
         seeds = ", ".join(str(record.seed) for record in found)
@@ -209,6 +217,7 @@ class _Results:
             parts.append(f"imported, {logged} epochs logged, best epoch {first.best_epoch}")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
+        parts += _version_notes(found, candidates)
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
         if data is not None and data.without_events:
@@ -276,7 +285,30 @@ def _best(records: list[ResultRecord]) -> list[ResultRecord]:
 
 
 def _settings(record: ResultRecord) -> tuple[object, ...]:
-    return record.digest, record.epochs, record.data and (record.data.cache, record.data.complete)
+    """Returns what runs with a common mean share."""
+    data = record.data and (record.data.cache, record.data.complete)
+    return record.training_versions, record.digest, record.epochs, data
+
+
+def _version_notes(found: list[ResultRecord], candidates: list[ResultRecord]) -> list[str]:
+    """Returns in which versions and devices the runs of one number differ, and how many of other versions it omits."""
+    notes = []
+    for name in COMPARED:
+        environments = [
+            environment
+            for record in found
+            for environment in ([stretch.environment for stretch in record.stretches] or [record.environment])
+        ]
+        values = sorted({str(environment[name]) for environment in environments if name in environment})
+        if len(values) > 1:
+            notes.append(f"DIFFERENT {name}: {', '.join(values)}")
+    versions, *settings = _settings(found[0])
+    omitted = [r for r in candidates if _settings(r)[1:] == tuple(settings) and r.training_versions != versions]
+    if omitted:
+        others = sorted({version for record in omitted for version in record.training_versions})
+        count = f"{len(omitted)} run{'s' if len(omitted) > 1 else ''}"
+        notes.append(f"{count} of training version {', '.join(map(str, others))} left out")
+    return notes
 
 
 def _is_number(text: str) -> bool:

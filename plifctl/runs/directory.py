@@ -27,6 +27,7 @@ from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import StepProgress, read_progress
 from plifctl.runs.records import ResultRecord, read_record
+from plifctl.runs.stretches import Stretch, first_entry, stretches_of
 
 _RECORDED = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -65,6 +66,7 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._config: tuple[tuple[int, ...], RunConfig] | None = None  # state of the file, and its content
         if not folders.is_trained(path):
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
 
@@ -96,12 +98,19 @@ class Run:
             RunError: ``config.yaml`` is damaged, or made by an older plifctl.
         """
         path = self.path / "config.yaml"
+        with suppress(OSError):
+            state = path.stat()
+            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+            if self._config is not None and self._config[0] == stamp:
+                return self._config[1]
         tree = load_document(path, ("spec", "protocol"))
         try:
             spec = ExperimentSpec.model_validate(tree["spec"])
             overrides = tuple(tree["overrides"])
             origins = {current_path(key): str(origin) for key, origin in tree["origins"].items()}
-            return RunConfig(tree["experiment"], spec.recipe, tree["protocol"], overrides, spec, origins)
+            config = RunConfig(tree["experiment"], spec.recipe, tree["protocol"], overrides, spec, origins)
+            self._config = stamp, config
+            return config
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 
@@ -129,7 +138,7 @@ class Run:
 
     def status(self) -> RunStatus:
         """Returns the status, derived from the files and the lock: a killed run never looks finished or running."""
-        if (self.path / "result.json").is_file():
+        if self._is_finished():
             return "finished"
         lock = self.lock()
         try:
@@ -141,6 +150,30 @@ class Run:
             return self.info()["status"] if self.info().get("status") in _RECORDED else "unknown"
         recorded = self.info().get("status")
         return recorded if recorded in ("stopped", "failed") else "killed"
+
+    def kept_result(self) -> ResultRecord | None:
+        """Returns the result of fewer epochs, of a finished run whose longer training has not ended; else None.
+
+        It stays the result of its own number of epochs, which reports read, until the longer one replaces it.
+        """
+        try:
+            record, wanted = self.record(), self.config().spec.train.epochs
+        except RunError:  # no result, or damage that is named where the file is used
+            return None
+        return record if record.epochs < wanted and not record.stopped_early else None
+
+    def _is_finished(self) -> bool:
+        return (self.path / "result.json").is_file() and self.kept_result() is None
+
+    def stretches(self) -> tuple[Stretch, ...]:
+        """Returns the processes that trained the epochs so far."""
+        return stretches_of(self.stretch_entries(), len(self.metrics()))
+
+    def stretch_entries(self) -> list[dict[str, Any]]:
+        """Returns the list of processes in ``run.json``; for a run of 0.1.0, the one that created it."""
+        info = self.info()
+        known: list[dict[str, Any]] | None = info.get("stretches")
+        return known if known is not None else [first_entry(str(info.get("host", "")), self.environment())]
 
     def lock(self) -> filelock.BaseFileLock:
         """Returns the lock that a process holds while it trains the run."""
@@ -157,7 +190,7 @@ class Run:
             RunError: A row is damaged, or the run was made by an older plifctl.
         """
         try:
-            return MetricsFile(self.path).read(finished=(self.path / "result.json").is_file())
+            return MetricsFile(self.path).read(finished=self._is_finished())
         except RunError:
             self.config()  # a better error if an older plifctl made the run
             raise
@@ -167,7 +200,7 @@ class Run:
         return self.path / "checkpoints" / f"{name}.pt"
 
     def record(self) -> ResultRecord:
-        """Returns the result of a finished run."""
+        """Returns the result of a finished run, or the one that a longer training has not replaced yet."""
         return read_record(self.path / "result.json")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,11 +25,14 @@ from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
 from plifctl.runs.records import ResultRecord, RunData, record_text
+from plifctl.runs.stretches import append_entry, describe_change, entry, stretches_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
     from plifctl.training.progress import EpochRow, Outcome
+
+_log = logging.getLogger(__name__)
 
 
 class RunRecorder:
@@ -76,21 +80,43 @@ class RunRecorder:
             (self.run.path / "progress.json").unlink(missing_ok=True)
             lock.release()
 
-    def begin(self, resolved: Experiment, epochs_done: int) -> None:
-        """Marks the run as running, from its start or resumed.
+    def begin(
+        self, resolved: Experiment, epochs_done: int, step: int = 0, environment: Mapping[str, Any] | None = None
+    ) -> None:
+        """Marks the run as running, from its start or resumed, and records the process as a stretch of its training.
+
+        The result of a finished run that is made longer stays until :meth:`finish` replaces it.
 
         Args:
             resolved: The experiment, possibly with more epochs than before.
             epochs_done: Epochs in the checkpoint; later rows of ``metrics.jsonl`` are removed.
+            step: Batches of the next epoch in the checkpoint.
+            environment: Versions and machine of this process.
 
         Raises:
             RunError: ``metrics.jsonl`` is damaged, or has fewer epochs.
         """
         self._metrics.truncate(epochs_done)  # first: it may refuse
-        for name in ("result.json", "manifest.json"):  # a run that continues is not finished
-            (self.run.path / name).unlink(missing_ok=True)
+        entries = self._stretch_entries(epochs_done, step, environment or {})
         write_config(self.run.path, resolved, self.run.config().protocol)
-        self._update_info(status="running", pid=os.getpid(), host=socket.gethostname(), started=_now(), argv=sys.argv)
+        # after the configuration, by which a run that is made longer is not finished
+        (self.run.path / "manifest.json").unlink(missing_ok=True)
+        process = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "argv": sys.argv}
+        self._update_info(status="running", **process, stretches=entries)
+
+    def _stretch_entries(self, epochs_done: int, step: int, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the stretches of the run with that of this process; warns if it continues with other versions."""
+        begun = self.run.stretch_entries() if epochs_done or step else []
+        entries = append_entry(begun, entry(epochs_done + 1, step, socket.gethostname(), environment))
+        known = stretches_of(entries, epochs_done + 1)
+        if len(known) > 1 and (change := describe_change(known[-2], known[-1])):
+            _log.warning(
+                "%s: resumed in epoch %d with other versions: %s; the record names both",
+                self.run.name,
+                epochs_done + 1,
+                change,
+            )
+        return entries
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         """Writes the progress for other processes, at most once a second."""
@@ -130,7 +156,7 @@ class RunRecorder:
     def finish(
         self, outcome: Outcome, resolved: Experiment, data: RunData, environment: dict[str, Any]
     ) -> ResultRecord:
-        """Writes the manifest of all files, then the record, which marks the run as finished."""
+        """Writes the manifest of all files, then the record, which finishes the run and replaces a shorter one."""
         spec = resolved.spec
         record = ResultRecord(
             schema_version=1,
@@ -152,6 +178,7 @@ class RunRecorder:
             test_accuracy=tuple(row.test_accuracy for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
             environment=environment,
+            stretches=stretches_of(self.run.stretch_entries(), len(outcome.history)),
             finished=_now(),
         )
         self._update_info(status="finished", exit_code=0)

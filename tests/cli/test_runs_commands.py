@@ -19,6 +19,7 @@ from plifctl.cli.runs import fit_columns
 from plifctl.config.registry import load_registry
 from plifctl.errors import Interrupted, RunError
 from plifctl.runs import Run, RunRecorder
+from plifctl.runs.metrics import MetricsFile
 
 Plifctl = Callable[..., Any]
 
@@ -98,6 +99,41 @@ class TestShow:
         result = plifctl("runs", "show", str(run.path))
         assert f"plifctl validate --resume {run.name}" in result.out
         assert "all settings are those of the registry" in result.out
+
+
+class TestLongerTraining:
+    def test_show_names_the_result_that_stays_and_the_longer_training(self, plifctl: Plifctl, folder: Path) -> None:
+        run = make_run(folder, epochs=2)
+        longer = load_registry().experiment("demo", overrides=["train.epochs=5"])
+        recorder = RunRecorder(run, longer.spec)
+        with recorder.live():
+            recorder.begin(longer, 2, 0, {"torch": "9.9"})
+            assert "running" in plifctl("runs", "show", run.name).out
+        result = plifctl("runs", "show", run.name)
+        assert re.search(r"status +killed", result.out)
+        assert re.search(r"epochs +2 of 5", result.out)
+        assert re.search(r"result +66\.67 % of 2 epochs, reported until the longer training ends", result.out)
+        assert f"plifctl train --resume {run.name}" in result.out
+        tree = json.loads(plifctl("runs", "show", run.name, "--json").out)
+        assert (tree["status"], tree["kept_result"]["epochs"]) == ("killed", 2)
+        (entry,) = json.loads(plifctl("runs", "--json").out)
+        assert (entry["status"], entry["epoch"], entry["epochs"]) == ("killed", 2, 5)
+        assert json.loads(plifctl("watch", run.name, "--json").out)["exit_code"] == 6
+        entries = json.loads(plifctl("report", "--table", "selection", "--json").out)[0]["entries"]
+        assert run.name in {entry["row"] for entry in entries}
+
+    def test_show_lists_the_processes_that_trained_a_run(self, plifctl: Plifctl, folder: Path) -> None:
+        run = make_run(folder, finished=False)
+        recorder = RunRecorder(run, run.config().spec)
+        with recorder.live():
+            recorder.begin(load_registry().experiment("demo", overrides=["train.epochs=3"]), 2, 0, {"torch": "9.9"})
+            MetricsFile(run.path).append({**run.metrics()[0], "epoch": 3})
+        result = plifctl("runs", "show", run.name)
+        assert re.search(r"\n1 to 2 +.*\n3 +9\.9 ", result.out)
+        assert [one["epochs"] for one in json.loads(plifctl("runs", "show", run.name, "--json").out)["stretches"]] == [
+            [1, 2],
+            [3, 3],
+        ]
 
 
 class TestCompare:

@@ -17,6 +17,7 @@ from plifctl.config.registry import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.runs import (
     Run,
+    RunData,
     RunRecorder,
     StepProgress,
     best_row,
@@ -29,8 +30,10 @@ from plifctl.runs import (
 )
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import write_progress
+from plifctl.training.progress import TRAINING_VERSION, EpochRow, Outcome
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
+LONGER = load_registry().experiment("demo", overrides=["train.epochs=5"])
 
 
 def make(folder: Path) -> Run:
@@ -195,9 +198,8 @@ class TestManifest:
 
     def test_begin_of_a_finished_run_removes_its_manifest(self, tmp_path: Path) -> None:
         run = make_run(tmp_path)
-        recorder = RunRecorder(run, RESOLVED.spec)
-        with recorder.live():
-            recorder.begin(RESOLVED, 1)
+        with RunRecorder(run, LONGER.spec).live():
+            RunRecorder(run, LONGER.spec).begin(LONGER, 3)
         assert not (run.path / "manifest.json").exists()
         assert run.status() == "killed"
 
@@ -281,3 +283,126 @@ def test_live_removes_temporary_files_of_plifctl_only(tmp_path: Path) -> None:
         pass
     assert not any(path.exists() for path in ours)
     assert all(path.exists() for path in mine)
+
+
+class TestLongerTraining:
+    """A finished run of 3 epochs is made longer, to 5."""
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(None, "killed"), (RunError("x"), "failed"), (Interrupted(15, "x"), "stopped")]
+    )
+    def test_result_stays_that_of_its_epochs_until_the_longer_one_is_written(
+        self, tmp_path: Path, error: BaseException | None, status: str
+    ) -> None:
+        run = make_run(tmp_path)
+        kept = run.record()
+        assert (kept.epochs, kept.accuracy) == (3, 0.75)
+        assert run.kept_result() is None
+        recorder = RunRecorder(run, LONGER.spec)
+
+        def extend() -> None:
+            with recorder.live():
+                recorder.begin(LONGER, 3)
+                assert run.status() == "running"
+                MetricsFile(run.path).append({"epoch": 4})
+                with (run.path / "metrics.jsonl").open("a") as file:
+                    file.write('{"epoch": 5')  # being written
+                assert [row["epoch"] for row in run.metrics()] == [1, 2, 3, 4]
+                if error is not None:
+                    raise error
+
+        if error is None:
+            extend()
+        else:
+            with pytest.raises(type(error)):
+                extend()
+        assert run.status() == status
+        assert run.kept_result() == kept
+        assert load_records(tmp_path, []) == [kept]
+
+    def test_finish_replaces_the_result(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        recorder = RunRecorder(run, LONGER.spec)
+        data = RunData(verified=True, complete=True, train=2, validation=0, test=1, cache="c" * 64)
+        with recorder.live():
+            recorder.begin(LONGER, 3)
+            for epoch in (4, 5):
+                MetricsFile(run.path).append({"epoch": epoch})
+            rows = [EpochRow(n, 0.1, 0.5, None, n / 10, 1e-3, [2.0], [0.1], 1.0, 9.0) for n in range(1, 6)]
+            recorder.finish(Outcome(0.5, None, 5, rows, False), LONGER, data, {"torch": "2"})
+        assert run.status() == "finished"
+        assert run.kept_result() is None
+        assert [(record.epochs, record.accuracy) for record in load_records(tmp_path, [])] == [(5, 0.5)]
+        assert verify_run(run) == []
+
+    def test_run_killed_before_its_configuration_is_written_is_finished(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = make_run(tmp_path)
+        recorder = RunRecorder(run, LONGER.spec)
+
+        def killed(*_: object) -> None:
+            raise SystemExit
+
+        monkeypatch.setattr("plifctl.runs.recorder.write_config", killed)
+        monkeypatch.setattr(recorder, "_update_info", lambda **_: None)
+        with pytest.raises(SystemExit), recorder.live():
+            recorder.begin(LONGER, 3)
+        assert run.status() == "finished"
+        assert verify_run(run) == []
+
+
+class TestStretches:
+    def begin(self, run: Run, epochs_done: int, step: int, **environment: Any) -> None:
+        recorder = RunRecorder(run, LONGER.spec)
+        with recorder.live():
+            recorder.begin(LONGER, epochs_done, step, environment)
+
+    def row(self, run: Run, *epochs: int) -> None:
+        for epoch in epochs:
+            MetricsFile(run.path).append({"epoch": epoch})
+
+    def test_every_process_that_trained_is_listed_with_its_epochs(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        run = make(tmp_path)
+        self.begin(run, 0, 0, torch="2.5.1", device="cpu", plifctl="a")
+        self.row(run, 1, 2)
+        self.begin(run, 2, 0, torch="9", device="cpu", plifctl="a")  # killed before it saved anything
+        self.begin(run, 2, 0, torch="2.6.0", device="cpu", plifctl="a")  # stopped in epoch 4, after 7 batches
+        self.row(run, 3)
+        self.begin(run, 3, 7, torch="2.6.0", device="H100", plifctl="b")
+        self.row(run, 4, 5)
+        found = [(s.epochs, s.environment["torch"], s.environment["device"]) for s in run.stretches()]
+        assert found == [((1, 2), "2.5.1", "cpu"), ((3, 4), "2.6.0", "cpu"), ((4, 5), "2.6.0", "H100")]
+        assert {s.training_version for s in run.stretches()} == {TRAINING_VERSION}
+        assert all(s.host for s in run.stretches())
+        warned = [message for message in caplog.messages if "with other versions" in message]
+        assert "resumed in epoch 3 with other versions: torch 2.5.1, now 2.6.0;" in warned[1]
+        assert "epoch 4 with other versions: device cpu, now H100; plifctl a, now b;" in warned[2]
+
+    def test_resuming_with_another_training_version_is_recorded_and_warned_of(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = make(tmp_path)
+        self.begin(run, 0, 0)
+        self.row(run, 1)
+        monkeypatch.setattr("plifctl.runs.stretches.TRAINING_VERSION", 7)
+        self.begin(run, 1, 0)
+        self.row(run, 2)
+        assert [(s.epochs, s.training_version) for s in run.stretches()] == [((1, 1), 1), ((2, 2), 7)]
+        assert "training version 1, now 7" in caplog.text
+
+    def test_run_of_0_1_0_has_the_process_that_created_it(self, tmp_path: Path) -> None:
+        run = make(tmp_path)
+        self.row(run, 1, 2)  # 0.1.0 wrote no stretches
+        assert [(s.epochs, s.training_version, s.environment) for s in run.stretches()] == [((1, 2), 1, {"torch": "2"})]
+        self.begin(run, 2, 0, torch="3")
+        self.row(run, 3)
+        assert [(s.epochs, s.environment["torch"]) for s in run.stretches()] == [((1, 2), "2"), ((3, 3), "3")]
+
+    def test_record_has_the_stretches(self, tmp_path: Path) -> None:
+        record = make_run(tmp_path).record()
+        assert [stretch.epochs for stretch in record.stretches] == [(1, 3)]
+        assert record.training_versions == (TRAINING_VERSION,)
+        assert record.digest == make_run(tmp_path).record().digest

@@ -1,0 +1,86 @@
+"""Stretches of a training: which process trained which epochs of a run, and with what.
+
+A run is often trained by several processes: it is stopped and resumed, or made longer. ``run.json`` lists them under
+``stretches``; each entry begins where its process took up the training: at an epoch, and after so many of its batches.
+An entry ends where the next one begins. A process that was killed before it saved anything leaves nothing in the
+weights: its entry is replaced by that of the process that began at the same place again.
+
+The result record has the same list, with the first and last epoch of each. An epoch that two processes shared is in
+both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from plifctl.config.base import Spec
+from plifctl.errors import RunError
+from plifctl.training.progress import TRAINING_VERSION
+
+COMPARED = ("torch", "device", "plifctl")
+"""Parts of the environment that seeds with one mean are compared by, beside the training version."""
+
+
+class Stretch(Spec):
+    """The epochs of a run that one process trained.
+
+    Attributes:
+        epochs: First and last epoch, from 1.
+        training_version: :data:`plifctl.training.progress.TRAINING_VERSION` of the process.
+        host: Name of the machine; with several ranks, that of the first.
+        environment: Versions and machine, as :func:`plifctl.runs.describe_machine` gives them, and options.
+    """
+
+    epochs: tuple[int, int]
+    training_version: int
+    host: str
+    environment: dict[str, Any]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What numbers of different stretches are compared by."""
+        found = {name: str(self.environment[name]) for name in COMPARED if name in self.environment}
+        return {"training version": str(self.training_version), **found}
+
+
+def entry(epoch: int, step: int, host: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entry of a process of this version, which takes up a training in ``epoch`` after ``step`` batches."""
+    version = {"training_version": TRAINING_VERSION, "host": host}
+    return {"epoch": epoch, "step": step, **version, "environment": dict(environment)}
+
+
+def first_entry(host: str, environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the entry of a run of 0.1.0, which recorded only the process that created it; its version is 1."""
+    return {**entry(1, 0, host, environment), "training_version": 1}
+
+
+def append_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the entries with a new one, without those that begin where it begins, or later."""
+    return [*(old for old in entries if (old["epoch"], old["step"]) < (new["epoch"], new["step"])), new]
+
+
+def stretches_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Stretch, ...]:
+    """Returns the stretches of a training of so many epochs; processes that trained none of them are left out.
+
+    Raises:
+        RunError: An entry is damaged.
+    """
+    found = []
+    try:
+        for this, following in zip_longest(entries, entries[1:]):
+            last = epochs if following is None else following["epoch"] - (following["step"] == 0)
+            if this["epoch"] <= min(last, epochs):
+                values = {name: this[name] for name in ("training_version", "host", "environment")}
+                found.append(Stretch(epochs=(this["epoch"], min(last, epochs)), **values))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(f"run.json: damaged: its stretches: {error}") from error
+    return tuple(found)
+
+
+def describe_change(before: Stretch, after: Stretch) -> str:
+    """Returns how two stretches differ, ``torch 2.5.1, now 2.6.0``; empty if they do not."""
+    old, new = before.facts, after.facts
+    changed = [name for name in old if name in new and old[name] != new[name]]
+    return "; ".join(f"{name} {old[name]}, now {new[name]}" for name in changed)
