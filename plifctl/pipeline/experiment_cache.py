@@ -42,8 +42,10 @@ def experiment_cache(
     folder = cache_dir or paths.cache_dir()
     command = prepare_command_of(spec, load_registry(), source=build_from, cache_dir=cache_dir)
     wanted = raw_independent_key(spec.framing)
+    notes: tuple[str, ...] = ()
     try:
         cache = find_cache(wanted, folder, prepare=command, content=content)
+        notes = cache.notes  # of a cache that is built here, build_cache logs them
     except CorruptCacheError:
         raise
     except CacheError:
@@ -60,6 +62,6 @@ def experiment_cache(
         _log.warning(
             "trained on a cache of content %s; this one has content %s", content[:12], cache.content_digest[:12]
         )
-    for note in cache.notes:
+    for note in notes:
         _log.warning(note)
     return cache

@@ -196,7 +196,7 @@ def test_folders_a_third_split_is_named_in_the_notes_with_saved_surveys_too(mine
     for _ in range(2):
         notes = open_raw(framing, source).notes
         assert [note[: note.index(":")] for note in notes] == [
-            "extra/ is not read (1 files)",
+            "extra/ is not read (1 file)",
             "val/ is not read (2 files)",
         ]
 
