@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from plifctl import __version__
 from plifctl.cli import (
@@ -31,8 +32,22 @@ from plifctl.cli import (
 from plifctl.errors import Interrupted, MachineError, PlifctlError, UsageError, from_os_error
 from plifctl.training.process import stop_signals
 
+_EVERYWHERE = ("-q", "--quiet", "-v", "--verbose")
+
+
+class _OptionsAnywhere(TyperGroup):
+    """Takes the options of every subcommand after the subcommand, too, up to ``--``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        first = [word for word in args[:end] if word in _EVERYWHERE]
+        others = [word for word in args[:end] if word not in _EVERYWHERE]
+        return list(super().parse_args(ctx, [*first, *others, *args[end:]]))
+
+
 app = typer.Typer(
     name="plifctl",
+    cls=_OptionsAnywhere,
     help="Spiking networks with learnable membrane time constants: from raw recordings to the paper's tables.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -62,7 +77,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Options of every subcommand."""
+    """Options of every subcommand, before or after it."""
     console.set_verbosity(quiet=quiet, verbose=verbose)
 
 

@@ -63,7 +63,14 @@ def ls(
     if as_json:
         console.emit_json(entries)
     elif not entries:
-        console.note(f"no runs in {folder}; plifctl train demo makes one")
+        others = len(list_entries(folder)) if experiment is not None or status is not None else 0
+        asked = [f"--{name} {value}" for name, value in (("experiment", experiment), ("status", status)) if value]
+        there = f"{others} run{'s' if others > 1 else ''} in {folder}"
+        console.note(
+            f"no run matches {' '.join(asked)}; {there}: plifctl runs ls"
+            if others
+            else f"no runs in {folder}; plifctl train demo makes one"
+        )
     else:
         columns, rows = fit_columns([_row(entry) for entry in entries], console.terminal_width())
         console.emit_table(columns, rows)

@@ -29,8 +29,12 @@ def _named_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # the device "meta" has tensors without content
     except Exception as error:  # torch raises many types for a device that it was built without
+        # of a missing operator it lists every backend that has it, in one line
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, NotImplementedError):
+            line = f"torch {torch.__version__} finds no such device here"
         raise UsageError(
-            f"--device {name}: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"--device {name}: {line}",
             hint="--device cpu works everywhere",
         ) from None
     return device

@@ -58,3 +58,9 @@ def test_eval_of_weights_that_are_no_finite_real_numbers_is_refused(
     assert result.code == 6
     assert f"changed.pt: the weights cannot be used: {name}" in result.err
     assert message in result.err
+
+
+def test_train_lif_with_tau_alone_says_that_tau_0_must_be_null(plifctl: Plifctl) -> None:
+    result = plifctl("train", "demo", "--set", "neuron.kind=lif", "--set", "neuron.tau=2.0")
+    assert result.code == 2
+    assert "kind lif takes tau, not tau_0: set neuron.tau_0=null" in result.err

@@ -1,0 +1,52 @@
+"""What a user types: options of all commands, filters without a match, devices that are not there."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_run
+
+Plifctl = Callable[..., Any]
+
+
+@pytest.mark.parametrize("words", [("runs", "ls"), ("runs",), ("ls",), ("cache", "ls"), ("check",), ("show", "demo")])
+@pytest.mark.parametrize("option", ["-q", "--quiet"])
+def test_quiet_after_any_command_is_as_before_it(plifctl: Plifctl, words: tuple[str, ...], option: str) -> None:
+    before, after = plifctl(option, *words), plifctl(*words, option)
+    assert (after.code, after.out, after.err) == (before.code, before.out, before.err)
+    assert after.err == ""
+
+
+@pytest.mark.parametrize("option", ["-v", "--verbose"])
+def test_verbose_after_the_command_shows_where_an_error_was_raised(plifctl: Plifctl, option: str) -> None:
+    assert "Traceback" in plifctl("train", "no-such-experiment", option).err
+    assert "Traceback" not in plifctl("train", "no-such-experiment").err
+
+
+def test_options_after_two_dashes_are_arguments(plifctl: Plifctl) -> None:
+    result = plifctl("show", "--", "-q")
+    assert result.code == 2
+    assert "'-q'" in result.err
+
+
+@pytest.mark.parametrize("option", [("--status", "killed"), ("--experiment", "gesture-plif")])
+def test_runs_ls_without_a_match_says_so(plifctl: Plifctl, places: Path, option: tuple[str, str]) -> None:
+    make_run(places / "runs")
+    result = plifctl("runs", "ls", *option)
+    assert (result.code, result.out) == (0, "")
+    assert f"no run matches {' '.join(option)}; 1 run in {places / 'runs'}: plifctl runs ls" in result.err
+
+
+def test_runs_ls_of_an_empty_folder_says_how_to_make_one(plifctl: Plifctl) -> None:
+    assert "; plifctl train demo makes one" in plifctl("runs", "ls", "--status", "finished").err
+
+
+@pytest.mark.parametrize("device", ["mps", "cuda:99", "meta", "xla", "nonsense"])
+def test_device_that_is_not_there_is_one_short_line(plifctl: Plifctl, device: str) -> None:
+    result = plifctl("eval", "last", "--device", device)
+    assert result.code == 2
+    error, hint = result.err.splitlines()
+    assert error.startswith(f"error: --device {device}: ")
+    assert len(error) < 250
+    assert hint == "hint: --device cpu works everywhere"
