@@ -77,8 +77,8 @@ class Folders(FilePerSample):
         for name, count in sorted(others.items()):
             files = "1 file" if count == 1 else f"{count} files"
             yield (
-                f"{name}/ is not read ({files}): a data set has train/ and test/; the validation samples of protocol B are "
-                "drawn from train/"
+                f"{name}/ is not read ({files}): a data set has train/ and test/; protocol B draws validation samples "
+                "from train/"
             )
 
     def _sample(self, part: str, member: str) -> Sample | None:
