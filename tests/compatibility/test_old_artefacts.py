@@ -54,9 +54,15 @@ def reported(entry: dict[str, Any]) -> Any:
 
 
 def shared(found: dict[str, Any], wanted: dict[str, Any], *fields: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns some fields of two documents, in today's words."""
+    """Returns some fields of two documents, in today's words; of mappings in them, what 0.1.0 wrote."""
     first, second = today(found), today(wanted)
-    return {name: first[name] for name in fields}, {name: second[name] for name in fields}
+
+    def then(name: str) -> Any:
+        value, before = first[name], second[name]
+        both = isinstance(value, dict) and isinstance(before, dict)
+        return {key: value[key] for key in value if key in before} if both else value
+
+    return {name: then(name) for name in fields}, {name: second[name] for name in fields}
 
 
 def rows_in(path: Path) -> list[dict[str, Any]]:
