@@ -79,7 +79,7 @@ class ResultRecord(Spec):
 
     @property
     def training_versions(self) -> tuple[int, ...]:
-        """Versions of training that its numbers are of, each once; 0.1.0, which does not state it, has version 1."""
+        """The training versions of its epochs, each once; 0.1.0, which does not state it, has version 1."""
         return tuple(sorted({stretch.training_version for stretch in self.stretches} or {1}))
 
 

@@ -1,7 +1,7 @@
-"""Stretches of a training: which process trained which epochs of a run, and with what.
+"""Stretches of a training: which process trained which epochs of a run, on which machine and with which versions.
 
 A run is often trained by several processes: it is stopped and resumed, or made longer. ``run.json`` lists them under
-``stretches``; each entry begins where its process took up the training: at an epoch, and after so many of its batches.
+``stretches``; each entry states where its process started: the epoch, and the number of its batches trained before.
 An entry ends where the next one begins. A process that was killed before it saved anything leaves nothing in the
 weights: its entry is replaced by that of the process that began at the same place again.
 
@@ -46,7 +46,7 @@ class Stretch(Spec):
 
 
 def entry(epoch: int, step: int, host: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entry of a process of this version, which takes up a training in ``epoch`` after ``step`` batches."""
+    """Returns the entry of a process of this version, which continues a training in ``epoch`` after ``step`` batches."""
     version = {"training_version": TRAINING_VERSION, "host": host}
     return {"epoch": epoch, "step": step, **version, "environment": dict(environment)}
 
@@ -62,7 +62,7 @@ def append_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list
 
 
 def stretches_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Stretch, ...]:
-    """Returns the stretches of a training of so many epochs; processes that trained none of them are left out.
+    """Returns the stretches of a training of ``epochs`` epochs; processes that trained none of them are left out.
 
     Raises:
         RunError: An entry is damaged.
