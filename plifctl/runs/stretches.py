@@ -1,7 +1,7 @@
 """Stretches of a training: which process trained which epochs of a run, on which machine and with which versions.
 
 A run is often trained by several processes: it is stopped and resumed, or made longer. ``run.json`` lists them under
-``stretches``; each entry states where its process started: the epoch, and the number of its batches trained before.
+``stretches``; each entry states where its process started: the epoch, and the number of its batches done before.
 An entry ends where the next one begins. A process that was killed before it saved anything leaves nothing in the
 weights: its entry is replaced by that of the process that began at the same place again.
 
@@ -46,7 +46,7 @@ class Stretch(Spec):
 
 
 def entry(epoch: int, step: int, host: str, environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the entry of a process of this version, which continues a training in ``epoch`` after ``step`` batches."""
+    """Returns the entry of a process of this version, which continues training in ``epoch`` after ``step`` batches."""
     version = {"training_version": TRAINING_VERSION, "host": host}
     return {"epoch": epoch, "step": step, **version, "environment": dict(environment)}
 
