@@ -1,0 +1,107 @@
+"""Recordings and layouts as people bring them: read as they are, or refused with a message that names what they are.
+
+Each recording holds the same 40 events; 39 and a synchronisation word; or 20 of each of two cameras.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from raw_files import events_by_id, open_events
+
+from plifctl.errors import RawDataError
+
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("places")]
+
+
+SAMPLES = ("train/a/0", "train/b/0", "test/a/0", "test/b/0")
+
+
+def count_events(
+    place: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str = ""
+) -> dict[str, int]:
+    """Reads a data set by its YAML; returns the number of events of each sample, all of which are those written."""
+    registry = tmp_path / "registry/datasets"
+    registry.mkdir(parents=True)
+    shutil.copy(place, registry)
+    with (registry / place.name).open("a") as file:
+        file.write(f"time_unit: {unit}\n" if unit else "")
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "registry"))
+    opened = open_events(place.stem, raw)
+    _, height, width = opened.dataset.shape
+    found = events_by_id(opened)
+    for k, sample in enumerate(SAMPLES):
+        written = [(1000 * i, (3 * i + k) % width, (5 * i + k) % height, i % 2) for i in range(40)]
+        assert set(found[sample]) <= set(written)
+    return {sample: len(events) for sample, events in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "events"),
+    [
+        ("npy-struct-txyp", "", 40),
+        ("npy-tonic-struct", "", 40),
+        ("npy-structured/npy-xypt-us", "us", 40),
+        ("npy-structured/npz-pm1", "", 40),
+        ("npz-events-struct", "", 40),
+        ("npz-keys-ts-pol", "", 40),
+        ("npz-sec", "s", 40),
+        ("aedat2-sync/aedat2-dvs128-sync", "", 39),
+        ("aedat3-two-cameras", "", 20),
+    ],
+)
+def test_field_recordings_have_their_events(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, unit: str, events: int
+) -> None:
+    folder = shared / "data/field/formats" / name
+    found = count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch, unit)
+    assert found == dict.fromkeys(SAMPLES, events)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("evt-raw/evt2-raw", r"0\.raw: a file of format Prophesee EVT 2"),
+        ("evt-raw/evt3-raw", r"0\.raw: a file of format Prophesee EVT 3"),
+        ("evt-raw/evt3-raw-old", r"0\.raw: a file of format Prophesee EVT 3"),
+        ("hdf5/h5-dsec", r"0\.h5: a file of format HDF5"),
+        ("hdf5/h5-prophesee", r"0\.h5: a file of format HDF5"),
+        ("hdf5/h5-v2e", r"0\.h5: a file of format HDF5"),
+        ("txt-rpg", r"0\.txt: a text file that begins with '0\.000000 "),
+        ("csv-metavision", r"0\.csv: a text file that begins with "),
+        ("es-dvs", r"0\.es: a file of format Event Stream"),
+        ("mat-asldvs", r"0\.mat: a file of format MATLAB"),
+        ("aedat2-davis240", r"as 40 of 44 have more than the 15 bits of a DVS128; the file is of another camera"),
+        ("npy-txyp-us", "the last of the four columns is the polarity"),
+        ("npy-xytp-us", "the last of the four columns is the polarity"),
+        ("npy-xytp-sec-pm1", "the last of the four columns is the polarity"),
+        ("npz-sec", r"t is 0\.001, expected a whole number"),
+    ],
+)
+def test_field_recordings_that_are_not_read_are_named_with_a_way_out(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    folder = shared / "data/field/formats" / name
+    with pytest.raises(RawDataError, match=message) as error:
+        count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch)
+    assert "np.sav" in error.value.hint or "time_unit: s" in error.value.hint
+    assert "outside_events" not in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("yaml", "raw"),
+    [("zip-backslash/o-backslash.yaml", "zip-backslash/o-backslash.zip"), ("o-three-splits/o-three-splits.yaml", None)],
+)
+def test_field_layouts_are_read(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, yaml: str, raw: str | None
+) -> None:
+    layouts = shared / "data/field/layouts"
+    found = count_events(layouts / yaml, layouts / (raw or yaml.removesuffix(".yaml")), tmp_path, monkeypatch)
+    assert found == dict.fromkeys(SAMPLES, 40)
+
+
+def test_field_nmnist_archives_packed_again_are_one_data_set(shared: Path) -> None:
+    layouts = shared / "data/field/layouts"
+    found = [open_events("nmnist", layouts / name) for name in ("n-backslash", "n-flat", "n-lower-inside")]
+    assert len({raw.digest for raw in found}) == 1
+    assert [len(raw.samples) for raw in found] == [20, 20, 20]
