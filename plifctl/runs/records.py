@@ -106,6 +106,8 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
             if path in files or folders.is_trained(path.parent) or folders.is_imported(path.parent):
                 _log.warning("skipped: %s", error)
             continue  # no warning: a file of another program
+        if path not in files and record.run != path.parent.name:  # the user renamed the run
+            record = record.model_copy(update={"run": path.parent.name})
         found[record.run] = record
     return list(found.values())
 

@@ -146,6 +146,41 @@ def test_training_killed_anywhere_and_resumed_gives_the_same_result(
     assert killed
 
 
+def test_longer_training_killed_anywhere_keeps_the_result_until_the_longer_one_is_written(
+    sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary
+) -> None:
+    """The folder always has a complete result, of 1 epoch or of 3; the same command again gives that of 3."""
+    prepared(sandbox)
+    short = (*TINY[:4], "--epochs", 1, "--json")
+    document(sandbox.run("train", "demo", *short))
+    finished = sandbox.folder / "finished"
+    shutil.copytree(sandbox.runs, finished)
+    longer = ("train", "--resume", "last", "--epochs", 3, "--json")
+    changes, killed = sandbox.changes(*longer), 0
+    wanted = comparable_content(only_run(sandbox))
+    for at in pick(generator, changes, times(1, 40)):
+        remove_runs(sandbox)
+        shutil.copytree(finished, sandbox.runs)
+        killed += sandbox.killed_at(at, *longer).killed
+        shown = document(sandbox.run("runs", "show", "last", "--json"))
+        record = json.loads((only_run(sandbox) / "result.json").read_text())
+        assert record["epochs"] in (1, 3), f"killed at change {at}"
+        assert sandbox.run("runs", "verify").code == 0, f"killed at change {at}"
+        if shown["status"] == "finished":
+            assert shown["kept_result"] is None
+        else:
+            assert (shown["status"], shown["kept_result"]["accuracy"]) == ("killed", record["accuracy"])
+        (table,) = json.loads(sandbox.run("report", "--table", "selection", "--include-modified", "--json").out)
+        assert (record["epochs"] == 1) or record["run"] in {entry["row"] for entry in table["entries"]}
+        sandbox.age()
+        assert document(sandbox.run(*longer))["epochs"] == 3
+        assert comparable_content(only_run(sandbox)) == wanted, f"killed at change {at}"
+        assert sandbox.run("runs", "verify", "last").code == 0
+        assert sandbox.leftovers() == []
+    print_summary(f"{killed} kills, {changes} changes of the folder to choose from")
+    assert killed
+
+
 @pytest.mark.parametrize("verb", ["train", "validate"])
 def test_training_killed_and_resumed_with_other_bits_reports_the_model_of_its_epoch(
     verb: str, sandbox: Sandbox, generator: random.Random, times: Times, print_summary: PrintSummary

@@ -285,6 +285,13 @@ def test_live_removes_temporary_files_of_plifctl_only(tmp_path: Path) -> None:
     assert all(path.exists() for path in mine)
 
 
+def test_renamed_run_has_one_record_and_one_curve_of_its_new_name(tmp_path: Path) -> None:
+    make_run(tmp_path).path.rename(tmp_path / "baseline")
+    assert [record.run for record in load_records(tmp_path, [])] == ["baseline"]
+    assert [curve.name for curve in runs.load_curves(tmp_path, [])] == ["baseline"]
+    assert verify_run(find_run("baseline", tmp_path)) == []
+
+
 class TestLongerTraining:
     """A finished run of 3 epochs is made longer, to 5."""
 
