@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
+from numba.core.caching import FunctionCache
 from numba.core.compiler import Compiler
 
 
@@ -17,6 +19,24 @@ class _NoAliasCompiler(Compiler):
         return super().define_pipelines()  # type: ignore[no-untyped-call]
 
 
+class _RepairedCache(FunctionCache):
+    """Machine code on disk; damaged files, such as an empty index after a full disk, are replaced, not an error."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Returns the machine code of a signature; None if there is none that can be read."""
+        try:
+            return super().load_overload(sig, target_context)  # type: ignore[no-untyped-call]
+        except Exception:  # pickle and LLVM raise many types
+            with suppress(OSError):
+                self.flush()  # type: ignore[no-untyped-call]
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Saves machine code; where a damaged file cannot be replaced, nothing is saved."""
+        with suppress(Exception):
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+
+
 def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Returns a decorator that compiles a function at its first call; it releases the GIL while it runs.
 
@@ -26,10 +46,10 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
 
     def compile_lazily(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(function, cache=True, **options)
-        except RuntimeError:  # no writable cache directory, neither beside the source nor in the home directory
-            return numba.njit(function, **options)
+        dispatcher = numba.njit(function, **options)
+        with suppress(RuntimeError):  # no writable cache directory, neither beside the source nor in the home directory
+            dispatcher._cache = _RepairedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+        return dispatcher
 
     return compile_lazily
 

@@ -29,8 +29,8 @@ from plifctl.cli import (
     train,
     watch,
 )
-from plifctl.errors import Interrupted, MachineError, PlifctlError, UsageError, from_os_error
-from plifctl.training.process import stop_signals
+from plifctl.errors import Interrupted, MachineError, OutOfMemoryError, PlifctlError, UsageError, from_os_error
+from plifctl.training.process import is_out_of_memory, stop_signals
 
 _EVERYWHERE = ("-q", "--quiet", "-v", "--verbose")
 
@@ -132,7 +132,10 @@ def main() -> None:
         )
         console.fail(refusal)
         sys.exit(refusal.exit_code)
-    except Exception:
+    except Exception as error:
+        if is_out_of_memory(error):
+            console.fail(OutOfMemoryError(f"out of memory: {error}".removesuffix(": "), hint="end other programs"))
+            sys.exit(OutOfMemoryError.exit_code)
         traceback.print_exc()
         console.note("this is a bug in plifctl; please report it with the lines above")
         sys.exit(PlifctlError.exit_code)

@@ -14,6 +14,7 @@ SN replaces the PLIF of the table: the experiment defines the neuron.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_LAYERS = 1000
+MAX_NUMBERS = 2**31
+"""Largest number of weights of a layer, and of its outputs for a sample at one step: 8 GiB of float32 each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,5 +236,19 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
                 pass
         if min(shape) < 1:
             raise ValueError(f"{notation(layer)} has no output for an input of shape {list(before)}")
+        for what, count in (("weights", _weights(layer, before)), ("outputs for a sample", math.prod(shape))):
+            if count > MAX_NUMBERS:
+                raise ValueError(f"{notation(layer)} has {count:,} {what}, expected at most {MAX_NUMBERS:,} (8 GiB)")
         shapes.append(shape)
     return shapes
+
+
+def _weights(layer: Layer, before: tuple[int, ...]) -> int:
+    """Returns the number of weights of a layer whose input has the shape ``before``."""
+    match layer:
+        case Conv(channels, size, _, _):
+            return channels * before[0] * size**2
+        case Linear(features):
+            return features * math.prod(before)
+        case _:
+            return 0

@@ -22,6 +22,9 @@ from plifctl.config.choices import (
 )
 from plifctl.config.dataset import MAX_T
 
+MAX_COUNT = 2**31 - 1
+"""Largest number of epochs, of samples in a batch and so on: no data set has more, and torch's sizes have 64 bits."""
+
 
 class TrainSpec(Spec):
     """Training (Sec. 3.7 and supplement F), with each choice on which text and authors' code differ.
@@ -62,9 +65,9 @@ class TrainSpec(Spec):
     lr: float = Field(gt=0)
     schedule: Schedule
     schedule_options: dict[str, Option] = Field(default_factory=dict)
-    cosine_period: int = Field(gt=0)
-    epochs: int = Field(gt=0)
-    batch_size: int = Field(gt=0)
+    cosine_period: int = Field(gt=0, le=MAX_COUNT)
+    epochs: int = Field(gt=0, le=MAX_COUNT)
+    batch_size: int = Field(gt=0, le=MAX_COUNT)
     seed: int = Field(ge=0, lt=2**32)
     augmentation: Augmentation
     normalise: Normalise
@@ -72,10 +75,10 @@ class TrainSpec(Spec):
     ties: Ties
     subset: float = Field(gt=0, le=1)
     event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: int = Field(default=1, ge=1, le=MAX_COUNT)
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Precision = "fp32"
-    early_stop: int | None = Field(default=None, ge=1)
+    early_stop: int | None = Field(default=None, ge=1, le=MAX_COUNT)
 
     @model_validator(mode="after")
     def _check_cut_mix(self) -> Self:

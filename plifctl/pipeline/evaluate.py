@@ -28,6 +28,7 @@ from plifctl.runs import SpikeRecording, save_spikes
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import autocast
+from plifctl.training.process import out_of_memory_errors
 from plifctl.training.sample_store import choose_placement
 from plifctl.training.splits import split_a
 
@@ -136,7 +137,13 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
         UsageError: There is no such run, sample or device; or spikes are requested of a file outside a run.
         CacheError: There is no cache of the data set.
         CheckpointError: The checkpoint is missing or damaged.
+        OutOfMemoryError: The device ran out of memory.
     """
+    with out_of_memory_errors("out of memory", "--device cpu, or end other programs that use the device's memory"):
+        return _evaluate(options, progress)
+
+
+def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.operations < 0:
         raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
     device = choose_device(options.device, options.kernel)

@@ -10,6 +10,10 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from plifctl.errors import OutOfMemoryError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of malloc.h
 
@@ -80,6 +84,22 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+@contextmanager
+def out_of_memory_errors(message: str, hint: str) -> Iterator[None]:
+    """Turns errors that mean that memory ran out into OutOfMemoryError.
+
+    Args:
+        message: What needed the memory.
+        hint: What needs less.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(f"{message}: {error}".removesuffix(": "), hint=hint) from error
 
 
 def is_out_of_memory(error: Exception) -> bool:

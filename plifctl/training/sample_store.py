@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from plifctl.config.choices import DataPlacement
-from plifctl.errors import OutOfMemoryError, UsageError, check_choice
-from plifctl.training.process import is_out_of_memory
+from plifctl.errors import UsageError, check_choice
+from plifctl.training.process import out_of_memory_errors
 
 MEMORY_SHARE = 1 / 2
 """Samples are held in memory by default if they need at most this share of the memory available."""
@@ -117,13 +117,8 @@ def open_source(samples: Samples, device: torch.device, placement: DataPlacement
     """
     if placement == "disk":
         return _DiskSource(samples, device)
-    try:
+    with out_of_memory_errors(f"not enough memory for {_format_bytes(samples.nbytes)} of samples", "--data-in disk"):
         return _MemorySource(samples, device, device if placement == "device" else torch.device("cpu"))
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        message = f"not enough memory for {_format_bytes(samples.nbytes)} of samples"
-        raise OutOfMemoryError(message, hint="--data-in disk") from error
 
 
 class BufferPool:

@@ -27,7 +27,6 @@ from plifctl.errors import (
     CheckpointError,
     DivergedError,
     Interrupted,
-    OutOfMemoryError,
     RunError,
     StoppedByCallback,
 )
@@ -41,7 +40,7 @@ from plifctl.training.device_sums import DeviceSums
 from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.nonfinite import find_nonfinite_layer
 from plifctl.training.optimizer import Optimizer, autocast, float32_products, learning_rate
-from plifctl.training.process import is_out_of_memory
+from plifctl.training.process import out_of_memory_errors
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
 from plifctl.training.splits import Split
 
@@ -133,7 +132,7 @@ class Trainer:
             self.optimizer.restore(state["optimisation"])
             self.progress = Progress(**state["progress"])
             self.layer_metrics.restore(state["vitals"])
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # torch raises many types on a state that does not fit
             raise CheckpointError(f"the checkpoint contains no training state to resume: {error!r}") from error
 
     def repair_best(self) -> None:
@@ -169,7 +168,10 @@ class Trainer:
         """
         size = self.spec.train.batch_size
         try:
-            with float32_products(self.spec.train, self.loader.device):
+            with (
+                out_of_memory_errors(f"out of memory with batches of {size}", _less_memory_hint(self.spec.train)),
+                float32_products(self.spec.train, self.loader.device),
+            ):
                 while self._should_continue():
                     self._run_epoch()
                 return self._outcome()
@@ -180,11 +182,6 @@ class Trainer:
                 self.recorder.save("last", self.state())
             self.ranks.barrier()  # torchrun kills the rank that saves when another one exits
             raise Interrupted(stop.signum, f"stopped {self.progress.position}; the state is saved") from None
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            message = f"out of memory with batches of {size}: {error}"
-            raise OutOfMemoryError(message, hint=_less_memory_hint(self.spec.train)) from error
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -445,13 +442,17 @@ def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:
             f"the checkpoint belongs to another network: found {_first(unexpected)}, expected {_first(missing)}",
             hint="evaluate a checkpoint with the experiment that it was trained with",
         )
-    for name, expected_tensor in model.state_dict().items():
-        if (problem := _unusable(weights[name], expected_tensor)) is not None:
-            raise CheckpointError(
-                f"the weights cannot be used: {name} {problem}",
-                hint="use another checkpoint: --checkpoint last or best; or train the network again",
-            )
-    model.load_state_dict(weights)
+    try:
+        for name, expected_tensor in model.state_dict().items():
+            if (problem := _unusable(weights[name], expected_tensor)) is not None:
+                raise CheckpointError(
+                    f"the weights cannot be used: {name} {problem}",
+                    hint="use another checkpoint: --checkpoint last or best; or train the network again",
+                )
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:  # e.g. of tensors without data, or of torch's other kinds
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"the weights of the checkpoint cannot be loaded: {reason}") from error
 
 
 def _unusable(found: Tensor, expected: Tensor) -> str | None:

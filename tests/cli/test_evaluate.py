@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from factories import make_run
 
 from plifctl.runs import load_spikes
@@ -86,3 +87,28 @@ def test_eval_of_a_run_in_its_first_epoch_hints_what_to_do(plifctl: Plifctl, pla
     assert f"hint: plifctl train --resume {run.name}" in result.err
     with run.lock():
         assert f"hint: plifctl watch {run.name}" in plifctl("eval", "last").err
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory: 9 bytes")])
+def test_eval_out_of_memory_fails_with_code_6(
+    trained: Plifctl, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def run_out(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("plifctl.pipeline.evaluate.evaluate_network", run_out)
+    result = trained("eval", "last")
+    assert (result.code, "error: out of memory" in result.err) == (6, True)
+    monkeypatch.setattr("plifctl.pipeline.evaluate.experiment_cache", run_out)  # in any other part of a command
+    assert trained("eval", "last").code == 6
+
+
+@pytest.mark.parametrize("make", [lambda weight: weight.to_sparse(), lambda weight: weight.to("meta"), lambda _: None])
+def test_eval_of_weights_that_torch_cannot_load_fails_with_code_6(trained: Plifctl, places: Path, make: Any) -> None:
+    (path,) = (places / "runs").glob("*/checkpoints/best.pt")
+    state = torch.load(path, weights_only=True)
+    state["model"] = {name: make(weight) for name, weight in state["model"].items()}
+    torch.save(state, path)
+    result = trained("eval", "last")
+    assert result.code == 6, result.err
+    assert "checkpoint" in result.err

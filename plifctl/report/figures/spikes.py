@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from plifctl.errors import UsageError
 from plifctl.report.figures.neuron import show_picture
-from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts
+from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts, verbatim
 from plifctl.runs import SpikeRecording
 
 GRID_CHANNELS = 128
@@ -28,7 +28,7 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     figure = new_figure(DOUBLE, (DOUBLE / columns) * (1 + len(chosen)) + 0.2)
     grid = figure.subplots(1 + len(chosen), columns, squeeze=False)
     for column in range(columns):
-        name = recording.classes[int(recording.labels[column])]
+        name = verbatim(recording.classes[int(recording.labels[column])])
         show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, white=None)
         for row, channel in enumerate(chosen, 1):
             show_picture(grid[row, column], maps[column, :, channel].mean(0))
@@ -98,7 +98,7 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     samples, steps = min(3, len(maps)), maps.shape[1]
     figure = new_figure(DOUBLE, samples * (2 * DOUBLE / steps + 0.25))
     for index, part in enumerate(stack_parts(figure, *[1.0] * samples)):
-        name = recording.classes[int(recording.labels[index])]
+        name = verbatim(recording.classes[int(recording.labels[index])])
         part.suptitle(f"{name}; input, and spikes of channel {channel}", x=0.01, ha="left", fontsize=6)
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
         seen = [_picture(frame) for frame in frames]

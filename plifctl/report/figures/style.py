@@ -84,6 +84,11 @@ def letter(axes: Axes, index: int, title: str) -> None:
     axes.set_title(f"({chr(ord('a') + index)}) {title}", loc="left")
 
 
+def verbatim(text: str) -> str:
+    """Returns a user's text as matplotlib shows it unchanged: a ``$`` in it does not begin a formula."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Figure, path: Path, caption: str) -> None:
     """Writes a figure atomically, without dates, so that the same figure gives the same bytes.
 

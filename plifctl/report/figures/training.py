@@ -15,7 +15,19 @@ from matplotlib.ticker import MaxNLocator
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import UsageError
-from plifctl.report.figures.style import BLACK, BLUE, COLOURS, DOUBLE, GREEN, ORANGE, RED, SINGLE, letter, new_figure
+from plifctl.report.figures.style import (
+    BLACK,
+    BLUE,
+    COLOURS,
+    DOUBLE,
+    GREEN,
+    ORANGE,
+    RED,
+    SINGLE,
+    letter,
+    new_figure,
+    verbatim,
+)
 from plifctl.runs import Curve
 
 WINDOW = 64
@@ -34,7 +46,7 @@ class Line:
 
     Attributes:
         curve: The curve.
-        panel: Title of the data set; the name of the run where it is unknown.
+        panel: Title of the data set; the name of the run where it is unknown. As matplotlib takes it.
         label: Label in the legend: the neuron and its time constant.
         neuron: plif or lif; None where it is unknown.
         tau: Initial time constant.
@@ -61,12 +73,12 @@ def line_of(curve: Curve, experiment: Callable[[str], ExperimentSpec | None]) ->
     """
     spec = experiment(curve.experiment) if curve.experiment else None
     if spec is None:
-        return Line(curve, curve.name, curve.name, None, None)
+        return Line(curve, verbatim(curve.name), verbatim(curve.name), None, None)
     kind = spec.neuron.kind
     tau = spec.neuron.tau_0 if kind == "plif" else spec.neuron.tau
     sign = r"$\tau_0$" if kind == "plif" else r"$\tau$"
     known = f"{kind.upper()}, {sign} = {tau:g}" if tau is not None else kind.upper()
-    return Line(curve, spec.dataset.title, known, kind, tau)
+    return Line(curve, verbatim(spec.dataset.title), known, kind, tau)
 
 
 def moving_average(epochs: Sequence[int], values: Sequence[float], window: int = WINDOW) -> np.ndarray:

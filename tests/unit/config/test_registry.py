@@ -240,6 +240,19 @@ class TestOwnFolder:
             registry.network("tiny")
 
     @pytest.mark.parametrize(
+        ("override", "problem"),
+        [
+            ("train.batch_size=1000000000000000000000", "should be less than or equal to 2147483647"),
+            ("network.structure=c99999k999s1-SN-FC110-SN-APk10s10", "199,598,203,998 weights"),
+            ("network.structure=c1k1s1-FC999999-SN-FC110-SN-APk10s10", "16,383,983,616 weights"),
+            ("network.structure=c1k1s1-c99999k2s1-c99999k1s1-SN-FC110-SN-APk10s10", "9,999,800,001 weights"),
+        ],
+    )
+    def test_size_beyond_its_bound_is_an_error(self, override: str, problem: str) -> None:
+        with pytest.raises((RegistryError, UsageError), match=problem):
+            load_registry().experiment("demo", overrides=[override])
+
+    @pytest.mark.parametrize(
         "text",
         [
             "extends: _common\nrecipes: {publishd: {T: 4}}\n",

@@ -242,3 +242,11 @@ def test_save_figure_with_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown format of figures"):
         save_figure(everything("1b"), tmp_path / "a.bmp", "")
     assert not list(tmp_path.iterdir())
+
+
+def test_draw_accuracy_with_a_dollar_in_a_title_shows_it_verbatim() -> None:
+    found = line(curve(None, range(1, 4), name=r"$\nonsense{$ b_c"))  # as a formula it would be an error
+    with figure_style():
+        figure = FIGURE_KINDS["6"].draw([found], None)
+        figure.canvas.draw()
+    assert figure.axes[0].get_title(loc="left") == r"(a) \$\nonsense{\$ b_c"
