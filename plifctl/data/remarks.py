@@ -13,16 +13,16 @@ RemarkKind = Literal["overflow", "reset", "backward", "sources", "unit", "left-o
 """What a remark is about; each has a sentence in :data:`_SENTENCES`."""
 
 _SENTENCES: dict[RemarkKind, str] = {
-    "overflow": "the clock overflowed {count} times, in {recordings}; the times were continued",
-    "reset": "the clock was reset {count} times during {recordings}; the times were continued",
+    "overflow": "the clock overflowed {count} time{s}, in {recordings}; the times were continued",
+    "reset": "the clock was reset {count} time{s} during {recordings}; the times were continued",
     "unit": "times of .npy matrices were read as ms, since the data set's YAML has no time_unit: {recordings}, up to "
     "{largest} ms long",
-    "left-out": "more than a tenth left out: {count} events, up to {largest} % of a recording, in {recordings}; "
+    "left-out": "more than a tenth left out: {count} event{s}, up to {largest} % of a recording, in {recordings}; "
     "they lie outside the sensor, or are marked invalid",
     "long": "too long: {recordings}, up to {largest} s; probably the times are in a smaller unit (time_unit:)",
     "short": "too short: {recordings}, less than 1 ms; probably the times are in a larger unit (time_unit:)",
-    "sources": "more than one source of events: only the first was read, {count} others were left out, in {recordings}",
-    "backward": "times go back: {count} events are earlier than the one before, by up to {largest} µs, "
+    "sources": "more than one source of events: only the first was read, {count} left out, in {recordings}",
+    "backward": "times go back: {count} event{s} earlier than the one before, by up to {largest} µs, "
     "in {recordings}; they were sorted by time",
 }
 
@@ -48,8 +48,8 @@ def describe_remarks(found: Iterable[tuple[str, Remark]]) -> list[str]:
         found: The remarks, each with the id of its sample, in any order.
 
     Example:
-        >>> describe_remarks([("b", Remark("backward", 1, 40)), ("a", Remark("backward", 2, 7))])[0][:72]
-        'times go back: 3 events are earlier than the one before, by up to 40 µs,'
+        >>> describe_remarks([("b", Remark("backward", 1, 40)), ("a", Remark("backward", 2, 7))])[0][:73]
+        'times go back: 3 events earlier than the one before, by up to 40 µs, in b'
     """
     by_kind: dict[RemarkKind, list[tuple[str, Remark]]] = {}
     for sample, remark in found:
@@ -58,7 +58,12 @@ def describe_remarks(found: Iterable[tuple[str, Remark]]) -> list[str]:
     for kind, sentence in _SENTENCES.items():
         if remarks := by_kind.get(kind):
             name, worst = max(sorted(remarks), key=lambda one: (one[1].largest, one[1].occurrences))
-            others = f" and {len(remarks) - 1} more recordings" if len(remarks) > 1 else ""
+            more = len(remarks) - 1
+            others = f" and {more} more recording{'s' if more > 1 else ''}" if more else ""
             count = sum(remark.occurrences for _, remark in remarks)
-            notes.append(sentence.format(count=count, largest=worst.largest, recordings=f"{name}{others}"))
+            notes.append(
+                sentence.format(
+                    count=count, s="" if count == 1 else "s", largest=worst.largest, recordings=name + others
+                )
+            )
     return notes

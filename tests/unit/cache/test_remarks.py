@@ -31,8 +31,8 @@ recipes:
     frames: {slicing: number, outside_events: refuse, invalid_events: drop}
 """
 BACK = (
-    "times go back: 3 events are earlier than the one before, by up to 400 µs, "
-    "in train/b/0 and 1 more recordings; they were sorted by time"
+    "times go back: 3 events earlier than the one before, by up to 400 µs, "
+    "in train/b/0 and 1 more recording; they were sorted by time"
 )
 
 
