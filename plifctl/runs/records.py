@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe
@@ -37,6 +37,12 @@ class RunData(Spec):
     test: int
     cache: str
     without_events: int = 0
+
+    @model_serializer(mode="wrap")
+    def _leave_out_zero(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of data without empty samples stay as they were before the field existed."""
+        tree: dict[str, Any] = serialize(self)
+        return {name: value for name, value in tree.items() if name != "without_events" or value}
 
 
 class ResultRecord(Spec):
