@@ -208,7 +208,8 @@ class _FigureSource:
         if self.runs:
             path = find_run(self.runs[0], self.runs_dir).path
             return path.name, load_spikes(path / "spikes.npz")
-        found = sorted(self.runs_dir.glob("[!.]*/spikes.npz"), key=lambda path: path.stat().st_mtime)
+        recorded = (run.path / "spikes.npz" for run in list_runs(self.runs_dir))
+        found = sorted(filter(Path.is_file, recorded), key=lambda path: path.stat().st_mtime)
         if not found:
             raise UsageError("no run has recorded spikes", hint="plifctl eval RUN --record-spikes 10")
         return found[-1].parent.name, load_spikes(found[-1])
@@ -296,7 +297,7 @@ class PageSource:
         if facts is None or before != state:
             facts = _read_run(run)
             self._known[run.path] = state, facts
-        if facts.curve is None:
+        if facts.curve is None or facts.status == "finished":  # which these files determine
             return facts
         try:
             return replace(facts, status=run.status())  # a process that is killed changes no file

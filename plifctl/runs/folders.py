@@ -12,6 +12,7 @@ empty name, ``.`` and ``..`` name no run.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ from plifctl import files
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.documents import load_document
 
-_DOCUMENTS = {"run.json": ("cache",), "config.yaml": ("spec",), "env.json": ("torch",), "split.json": ("train",)}
-"""Documents of a run since its first moment, in the order in which they are tried, and the keys that each has."""
+_DOCUMENTS = {"run.json": "cache", "config.yaml": "spec", "env.json": "torch", "split.json": "train"}
+"""Documents of a run since its first moment, in the order in which they are tried, and a key that each has."""
 
 IMPORTED = "imported.json"
 IMPORTED_PREFIX = b'{"schema_version": 1, "name": '
@@ -38,11 +39,11 @@ _WRITTEN = (
 
 def is_trained(path: Path) -> bool:
     """Returns whether a folder is a run that plifctl trained, possibly a damaged one."""
-    for name, keys in _DOCUMENTS.items():
+    for name, key in _DOCUMENTS.items():
         try:
-            if keys[0] in load_document(path / name, ()):
+            if (path / name).is_file() and key in load_document(path / name, ()):
                 return True
-        except RunError:
+        except (RunError, OSError):  # damaged, or a name that the system does not take
             continue
     return False
 
@@ -50,6 +51,8 @@ def is_trained(path: Path) -> bool:
 def is_imported(path: Path) -> bool:
     """Returns whether a folder is a run that plifctl imported, possibly a damaged one."""
     try:
+        if not (path / IMPORTED).is_file():  # a pipe would block
+            return False
         with (path / IMPORTED).open("rb") as file:
             return file.read(len(IMPORTED_PREFIX)) == IMPORTED_PREFIX
     except OSError:
@@ -81,7 +84,7 @@ def find_folder(name: str, runs_dir: Path) -> Path | None:
     for path in (runs_dir / name, Path(name)) if name == Path(name).name else (Path(name),):
         if is_trained(path) or is_imported(path):
             return path
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails for a name that is too long
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
     return None
 

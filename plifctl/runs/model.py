@@ -13,6 +13,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, UsageError, check_choice
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
+from plifctl.runs.folders import is_trained
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
@@ -42,7 +43,7 @@ class TrainedModel:
     def run(self) -> Path | None:
         """The run directory that the checkpoint belongs to; None for a file of its own."""
         folder = self.path.parent.parent
-        return folder if (folder / "config.yaml").is_file() else None
+        return folder if is_trained(folder) else None
 
 
 def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:

@@ -365,6 +365,15 @@ class TestWhichFoldersAreRuns:
         assert listed == {run.name: "finished", "hydra": "damaged"}
         assert plifctl("runs", "verify").code == 0
 
+    def test_pipes_named_as_documents_block_nothing(self, plifctl: Plifctl, folder: Path) -> None:
+        run = make_run(folder)
+        for name in ("run.json", "config.yaml", "imported.json"):
+            (folder / "pipes").mkdir(exist_ok=True)
+            os.mkfifo(folder / "pipes" / name)
+        assert [entry["run"] for entry in json.loads(plifctl("runs", "--json").out)] == [run.name]
+        assert "not a run of plifctl" in plifctl("runs", "show", "pipes").err
+        assert plifctl("runs", "show", "x" * 5000).code == 2
+
     @pytest.mark.parametrize("name", ["run.json", "config.yaml", "env.json", "split.json"])
     def test_rm_of_a_damaged_run_removes_it(self, plifctl: Plifctl, folder: Path, name: str) -> None:
         run = make_run(folder)
