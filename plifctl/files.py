@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from plifctl.errors import from_os_error
+from plifctl.errors import UsageError, from_os_error
 
 STALE_AFTER_S = 600
 """Age in seconds from which a temporary file counts as abandoned by a killed process."""
@@ -30,8 +30,37 @@ os.umask(UMASK)
 def make_dir(path: Path) -> Path:
     """Creates ``path`` and its parents; raises MachineError if the system refuses."""
     with machine_errors(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
+        for folder in reversed(missing):
+            sync_folder(folder.parent)
     return path
+
+
+def sync_folder(path: Path) -> None:
+    """Writes the names in a folder to the disk: without it, a rename or a new file may be undone by a power failure.
+
+    Does nothing on systems and file systems where a folder cannot be synchronised.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder that can be written and not read
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Writes the content of a file to the disk."""
+    with path.open("r+b" if os.name == "nt" else "rb") as file:  # Windows cannot flush a file opened for reading
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -50,11 +79,13 @@ def machine_errors(path: Path) -> Iterator[None]:
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; renames it over ``path`` if the block succeeds, else removes it.
 
-    The content is on the disk before the rename, so ``path`` is at every moment the old file or the complete new one.
+    The content is on the disk before the rename, and the rename before the block ends: ``path`` is at every moment,
+    after a power failure as well, the old file or the complete new one, and files that are written one after the other
+    appear in this order.
     Temporary files of killed processes are removed after :data:`STALE_AFTER_S`.
     """
     make_dir(path.parent)
-    _remove_stale(path)
+    _remove_stale(path, path.parent)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
     except OSError as error:
@@ -66,10 +97,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with machine_errors(path):
             yield temporary
-            with temporary.open("r+b") as file:  # Windows cannot flush a file opened for reading
-                os.fsync(file.fileno())
+            sync_file(temporary)
             temporary.chmod(0o666 & ~UMASK)  # mkstemp's 0600 would hide the file from a user's group
             temporary.replace(path)
+            sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -95,30 +126,76 @@ def reserve_bytes(path: Path, nbytes: int) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a new folder beside ``path``; replaces ``path`` by it if the block succeeds, else removes it.
 
-    An existing folder is moved aside first and removed last: a process killed in between has removed neither.
+    An existing folder is moved aside first and removed last: a process killed in between has removed neither. An empty
+    one is filled instead: it may be a mount point or the current folder, which cannot be replaced.
+
+    Raises:
+        UsageError: ``path`` is a mount point or the current folder, and not empty.
     """
     path = path.resolve()
+    if path.is_dir() and is_empty(path):
+        with _filled_folder(path) as temporary:
+            yield temporary
+        return
+    if path.is_dir() and (os.path.ismount(path) or path.samefile(Path())):
+        kind = "a mount point" if os.path.ismount(path) else "the current folder"
+        raise UsageError(f"{path}: {kind}, which cannot be replaced", hint="name a new folder in it")
     make_dir(path.parent)
-    _remove_stale(path)
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    except OSError as error:
-        error.filename = str(path)
-        with machine_errors(path):
-            raise
+    _remove_stale(path, path.parent)
+    temporary = _temporary_folder(path, path.parent)
     aside = temporary.with_suffix(".old.partial")
     try:
         with machine_errors(path):
             temporary.chmod(0o777 & ~UMASK)
             yield temporary
+            _sync_tree(temporary)
             if path.exists():
                 path.replace(aside)
             temporary.replace(path)
+            sync_folder(path.parent)  # before the old folder is removed
     finally:
         if aside.exists() and not path.exists():
             aside.replace(path)
         for left in (temporary, aside):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _filled_folder(path: Path) -> Iterator[Path]:
+    """Yields a temporary folder in the empty folder ``path``; moves its content to ``path`` if the block succeeds."""
+    _remove_stale(path, path)
+    temporary = _temporary_folder(path, path)
+    try:
+        with machine_errors(path):
+            yield temporary
+            _sync_tree(temporary)
+            for child in sorted(temporary.iterdir(), key=lambda child: (child.is_file(), child.name)):
+                child.rename(path / child.name)
+            temporary.rmdir()
+            sync_folder(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _temporary_folder(path: Path, parent: Path) -> Path:
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=parent))
+    except OSError as error:
+        error.filename = str(path)  # the user knows this path, not the temporary one
+        with machine_errors(path):
+            raise
+    return temporary
+
+
+def _sync_tree(folder: Path) -> None:
+    """Writes a folder with everything in it to the disk."""
+    for path in (folder, *folder.rglob("*")):
+        (sync_folder if path.is_dir() else sync_file)(path)
+
+
+def is_empty(folder: Path) -> bool:
+    """Returns whether a folder is empty, except for temporary files of plifctl."""
+    return all(temporary_of(path) is not None for path in folder.iterdir())
 
 
 def temporary_of(path: Path) -> str | None:
@@ -127,9 +204,9 @@ def temporary_of(path: Path) -> str | None:
     return match[1] if match else None
 
 
-def _remove_stale(path: Path) -> None:
-    """Removes the temporary files of ``path`` that killed processes left behind."""
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+def _remove_stale(path: Path, parent: Path) -> None:
+    """Removes the temporary files of ``path`` in the folder ``parent`` that killed processes left behind."""
+    for left in parent.glob(f".{glob.escape(path.name)}.*.partial"):
         if temporary_of(left) != path.name:
             continue  # the user's
         with suppress(OSError):  # another process removed it first

@@ -105,7 +105,7 @@ def export_cache(
 
 def _require_empty(out: Path) -> None:
     with files.machine_errors(out):
-        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        if not out.exists() or (out.is_dir() and files.is_empty(out)):
             return
     found = "a folder that is not empty" if out.is_dir() else "a file"
     raise UsageError(

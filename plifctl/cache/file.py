@@ -263,6 +263,7 @@ def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Re
             digest = hashlib.file_digest(content, "sha256").hexdigest()
         # a build killed between the two renames leaves a cache without a checksum, never with that of another file
         checksum_path(path).unlink(missing_ok=True)
+        files.sync_folder(path.parent)
     files.write_text(checksum_path(path), checksum_line(path, digest))
 
 

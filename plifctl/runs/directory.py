@@ -240,6 +240,7 @@ def create_run(
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
             try:
                 temporary.rename(path)
+                files.sync_folder(runs_dir)
                 break
             except OSError:
                 if not path.exists():

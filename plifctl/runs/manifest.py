@@ -30,7 +30,10 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
     """
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     excluded = {_NAME, *_TEMPORARY, *pending}
-    facts = {name: fingerprint(path) for name, path in found.items() if name not in excluded}
+    listed = {name: path for name, path in found.items() if name not in excluded}
+    for path in listed.values():  # the events of TensorBoard: the manifest must not outlive what it lists
+        files.sync_file(path)
+    facts = {name: fingerprint(path) for name, path in listed.items()}
     for name, content in pending.items():
         facts[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     files.write_text(folder / _NAME, _text(facts))

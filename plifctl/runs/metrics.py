@@ -149,9 +149,12 @@ def _lines(content: bytes) -> list[bytes]:
 
 def _append(path: Path, line: bytes) -> None:
     with files.machine_errors(path), path.open("ab") as file:
+        new = file.tell() == 0
         file.write(line + b"\n")
         file.flush()
         os.fsync(file.fileno())
+        if new:
+            files.sync_folder(path.parent)
 
 
 def _keep(path: Path, lines: Sequence[bytes]) -> None:

@@ -124,3 +124,23 @@ def test_registry_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: py
         paths.registry_dirs()
     (tmp_path / "mine").mkdir()
     assert paths.registry_dirs()[1:] == [tmp_path / "mine"]
+
+
+def test_atomic_folder_for_the_current_folder_with_files_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="the current folder, which cannot be replaced"), files.atomic_folder(Path()):
+        raise AssertionError
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_atomic_folder_that_fails_in_an_empty_folder_leaves_it_empty(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "part").write_text("x")
+        raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"), files.atomic_folder(tmp_path) as temporary:
+        fail(temporary)
+    assert list(tmp_path.iterdir()) == []

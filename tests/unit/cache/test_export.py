@@ -273,6 +273,27 @@ class TestTargets:
             export_cache(cache, "npz", tmp_path / "out", progress=progress)
         assert written(tmp_path / "out") == {"mine": b"x"}
 
+    def test_export_into_the_current_folder_fills_it(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here = tmp_path / "here"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        inode = here.stat().st_ino
+        exported = export_cache(cache, "npz", Path())
+        assert (exported.samples, here.stat().st_ino, Path("samples.csv").is_file()) == (33, inode, True)
+        assert not list(tmp_path.glob(".here.*"))
+        with pytest.raises(UsageError, match="a folder that is not empty"):
+            export_cache(cache, "npz", Path())
+
+    def test_export_into_a_mount_point_writes_nothing_beside_it(self, cache: Cache, tmp_path: Path) -> None:
+        place = tmp_path / "mounted/place"
+        place.mkdir(parents=True)
+        seen: list[str] = []
+        export_cache(cache, "tonic", place, progress=lambda n, of: seen.extend(map(str, place.parent.iterdir())))
+        assert set(seen) == {str(place)}
+        assert len(list(place.glob("train/*.hdf5"))) == 22
+
     def test_export_to_an_empty_folder_succeeds(self, cache: Cache, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         assert export_cache(cache, "npz", tmp_path / "out").samples == 33
