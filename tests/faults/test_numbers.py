@@ -14,6 +14,7 @@ import pytest
 from factories import write_gestures
 
 from plifctl.cache import Cache
+from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
 
 Plifctl = Callable[..., Any]
 TINY = ("--set", "T=4", "--epochs", 1)
@@ -30,6 +31,22 @@ def without_class(raw: Path, label: int) -> None:
     for path in raw.glob("*_labels.csv"):
         head, *rows = path.read_text().splitlines()
         path.write_text("\n".join([head, *(row for row in rows if not row.startswith(f"{label},"))]) + "\n")
+
+
+@pytest.mark.parametrize("window", range(11))
+def test_prepare_of_a_recording_cut_in_any_window_names_what_is_missing(
+    plifctl: Plifctl, gestures: Path, window: int
+) -> None:
+    recording, end = gestures / "user01_lab.aedat", 100_000 * window + 30_000
+    events = decode_aedat3(recording.read_bytes(), where="", invalid="keep").events.structured()
+    recording.write_bytes(encode_aedat3(events[events["t"] < end]))
+    cache = prepared(plifctl, gestures)
+    missing = [f"user01_lab/{number:02}" for number in range(window + 1, 11)]
+    assert [cache.sample_ids[row] for row in np.flatnonzero(cache.without_events)] == missing
+    (cut,) = [note for note in cache.notes if note.startswith("user01_lab.aedat: cut short: its last event is at ")]
+    assert f"window {window:02} only a part" in cut
+    (empty,) = [note for note in cache.notes if note.startswith("empty: ")] or [""]
+    assert all(name in empty for name in missing)
 
 
 def test_train_with_a_huge_learning_rate_names_the_layer(plifctl: Plifctl, gestures: Path) -> None:
