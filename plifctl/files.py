@@ -23,6 +23,8 @@ STALE_AFTER_S = 600
 
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(?:\.old)?\.partial")  # tempfile draws eight such characters
 
+_MANY_FILES = 1000
+
 UMASK = os.umask(0)  # can only be read by setting it; done at import, before threads start
 os.umask(UMASK)
 
@@ -189,7 +191,11 @@ def _temporary_folder(path: Path, parent: Path) -> Path:
 
 def _sync_tree(folder: Path) -> None:
     """Writes a folder with everything in it to the disk."""
-    for path in (folder, *folder.rglob("*")):
+    found = [folder, *folder.rglob("*")]
+    if len(found) > _MANY_FILES and hasattr(os, "sync"):
+        os.sync()  # everything at once: one by one, tens of thousands of files take minutes
+        return
+    for path in found:
         (sync_folder if path.is_dir() else sync_file)(path)
 
 

@@ -95,7 +95,22 @@ def test_power_failure_in_a_training_loses_no_good_checkpoint_and_shows_no_wrong
                 best["epoch"], best["step"] = max((best["epoch"], best["step"]), position(one.checkpoint("last")))
         single = Recording(recorded.root, [moment])
         states += check_states(single, tmp_path / "state", generator, times(*VARIANTS), check)
-    print_summary(f"{states} states of {len(recorded.moments)} moments, {finished} of them finished")
+    resumed = 0
+    for moment in generator.sample(recorded.moments, times(2, 60)):
+        restore(moment, tmp_path / "state", generator)
+        if not (found := list_runs(tmp_path / "state")):
+            continue
+        assert plifctl(verb, "--resume", found[0].path, "--json").code == 0
+        record = found[0].record()
+        assert (record.accuracy, record.test_accuracy, record.tau) == (
+            wanted.accuracy,
+            wanted.test_accuracy,
+            wanted.tau,
+        )
+        resumed += 1
+    print_summary(
+        f"{states} states of {len(recorded.moments)} moments, {finished} of them finished; {resumed} runs resumed"
+    )
     assert finished
     assert (best["epoch"], best["step"]) == (3, 0)
 
