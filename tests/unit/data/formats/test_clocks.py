@@ -60,9 +60,7 @@ def polarity_packet(first: int, *times: int, source: int = 1, overflow: int = 0)
     return bytes(packet)
 
 
-@pytest.mark.parametrize(
-    ("encode", "bits"), [(encode_atis_wrapped, 23), (encode_aedat2, 32), (encode_dat_wrapped, 32)], ids=str
-)
+@pytest.mark.parametrize(("encode", "bits"), [(encode_atis_wrapped, 23), (encode_aedat2, 32), (encode_dat_wrapped, 32)])
 def test_clock_past_its_bits_is_continued_with_late_events_in_their_place(encode, bits: int) -> None:  # type: ignore[no-untyped-def]
     top = 2**bits
     # a pause of half the range cannot be told from a step back
