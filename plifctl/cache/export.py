@@ -110,8 +110,15 @@ def _require_empty(out: Path) -> None:
     found = "a folder that is not empty" if out.is_dir() else "a file"
     raise UsageError(
         f"{out}: found {found}, expected a new or empty folder",
-        hint=f"export to another folder: --out {shlex.quote(f'{out}-2')}\nor remove it: rm -r {shlex.quote(str(out))}",
+        hint=f"export to another folder: --out {shlex.quote(str(_new_folder(out)))}",
     )
+
+
+def _new_folder(out: Path) -> Path:
+    """Returns a folder that does not exist: beside ``out``, or in it if it has no name (the current folder, a root)."""
+    named = out.name not in ("", "..")
+    found = (out.with_name(f"{out.name}-{n}") if named else out / f"frames-{n}" for n in count(2))
+    return next(path for path in found if not path.exists())
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,8 @@ def _splits(cache: Cache) -> list[str]:
 def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None:
     """Writes samples.csv, exported.json and EXPORTED.txt."""
     classes = cache.key.fields["classes"]
-    with (folder / "samples.csv").open("w", encoding="utf-8", newline="") as file:
+    # the id of a sample is the path of its recording, which may contain bytes that are not UTF-8
+    with (folder / "samples.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("file", "split", "label", "class", "id"))
         for name, split, label, sample in zip(plan.files, _splits(cache), cache.labels, cache.sample_ids, strict=True):

@@ -222,7 +222,11 @@ def create_run(
         cache: Path and content digest of the cache.
         split: As :meth:`plifctl.training.splits.Split.to_json` gives it.
         environment: As :func:`describe_machine` gives it.
+
+    Raises:
+        UsageError: TensorBoard cannot write to the directory.
     """
+    files.require_utf8(runs_dir)
     spec = resolved.spec
     stamp = time.strftime(_STAMP, time.gmtime())
     name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"

@@ -60,7 +60,9 @@ class RunRecorder:
 
         Raises:
             ResumeError: Another process is training it.
+            UsageError: TensorBoard cannot write to its folder.
         """
+        files.require_utf8(self.run.path)
         lock = self.run.lock()
         try:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment

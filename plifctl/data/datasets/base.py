@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -173,7 +173,12 @@ class RawDataset(ABC):
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
         if len(self.rows) < len(self.samples):
             duplicate = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
-            raise RawDataError(f"{root}: sample {duplicate} exists twice, under two file names")
+            members = (name for survey in self.surveys.values() for name in sorted(survey.members))
+            same = [name for name in members if str(PurePosixPath(name).with_suffix("")) == duplicate]
+            raise RawDataError(
+                f"{root}: sample {duplicate} exists twice: {' and '.join(same[:2]) or 'under two file names'}",
+                hint="a sample is named by its file without the ending: rename one, or move it out of the folder",
+            )
         self.complete = self._is_complete()
         self.notes = tuple(self._notes())
 

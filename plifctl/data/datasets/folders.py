@@ -29,7 +29,7 @@ class Folders(FilePerSample):
     subfolders: ClassVar[tuple[str, ...]] = ("",)
     formats: ClassVar[tuple[str, ...]] = ("ATIS", "AEDAT 2.0", "AEDAT 3.1", "AEDAT 4", "Prophesee .dat", "numpy", "zip")
     example = "train/CLASS/FILE"
-    pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/.+)$")
+    pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/[\s\S]+)$")
 
     @classmethod
     def how_to_get(cls) -> str:

@@ -259,7 +259,7 @@ class TestTargets:
         (tmp_path / "out/mine").write_text("x")
         with pytest.raises(UsageError, match="not empty") as error:
             export_cache(cache, target, tmp_path / "out")
-        assert f"rm -r {tmp_path / 'out'}" in error.value.hint
+        assert error.value.hint == f"export to another folder: --out {tmp_path / 'out-2'}"
         with pytest.raises(UsageError, match="a file"):
             export_cache(cache, target, tmp_path / "out/mine")
         assert written(tmp_path / "out") == {"mine": b"x"}
@@ -293,6 +293,26 @@ class TestTargets:
         export_cache(cache, "tonic", place, progress=lambda n, of: seen.extend(map(str, place.parent.iterdir())))
         assert set(seen) == {str(place)}
         assert len(list(place.glob("train/*.hdf5"))) == 22
+
+    @pytest.mark.parametrize(
+        ("out", "other"), [(".", "frames-2"), ("..", "../frames-3"), ("/", "/frames-2"), ("used", "used-3")]
+    )
+    def test_export_to_a_used_folder_suggests_a_new_one_and_never_to_remove_it(
+        self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, other: str
+    ) -> None:
+        for name in ("here/used/mine", "here/used-2/mine", "frames-2/mine"):
+            (tmp_path / name).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path / "here")
+        with pytest.raises(UsageError, match="not empty") as error:
+            export_cache(cache, "npz", Path(out))
+        assert error.value.hint == f"export to another folder: --out {other}"
+
+    def test_export_of_ids_that_are_not_utf8_lists_them_escaped(self, gestures: Path, tmp_path: Path) -> None:
+        cache = cache_of(gestures, 4, tmp_path / "c")
+        cache.sample_ids[0] = "user\udcff/00"
+        exported = export_cache(cache, "npz", tmp_path / "out")
+        assert samples_of(exported)[0]["id"] == r"user\udcff/00"
+        assert (tmp_path / "out" / samples_of(exported)[0]["file"]).is_file()
 
     def test_export_to_an_empty_folder_succeeds(self, cache: Cache, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()

@@ -41,6 +41,19 @@ def make(folder: Path) -> Run:
     return create_run(folder, RESOLVED, "A", **parts)
 
 
+def test_create_run_in_a_folder_that_tensorboard_cannot_write_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not UTF-8") as error:
+        make(tmp_path / "bad\udcff")
+    assert "--runs-dir" in error.value.hint
+    assert not list(tmp_path.iterdir())
+    run = make(tmp_path / "good")
+    moved = Run(run.path.rename(tmp_path / "moved\udcff"))
+    before = (moved.path / "run.json").read_bytes()
+    with pytest.raises(UsageError, match="not UTF-8"), RunRecorder(moved, RESOLVED.spec).live():
+        pass
+    assert (moved.path / "run.json").read_bytes() == before
+
+
 def test_create_run_when_read_back_has_its_config(tmp_path: Path) -> None:
     run = make(tmp_path)
     config = run.config()

@@ -74,6 +74,25 @@ def test_folders_recordings_of_every_format_are_read_by_header(mine: Path) -> No
     assert list(events_by_id(raw).values()) == [[(7, 1, 2, 1)]] * 6
 
 
+def test_folders_names_with_line_breaks_blanks_and_foreign_letters_are_samples(mine: Path) -> None:
+    for old, new in (
+        ("cars/a.aedat", "cars/one\ntwo.aedat"),
+        ("cars/b.dat", "cars/ä b.dat"),
+        ("background/d", "background/\n"),
+    ):
+        (mine / "train" / old).rename(mine / "train" / new)
+    raw = open_events("mine", mine)
+    assert [sample.id for sample in raw.samples[:4]] == [
+        "train/background/\n",
+        "train/background/deep/c",
+        "train/cars/one\ntwo",
+        "train/cars/ä b",
+    ]
+    assert raw.complete
+    assert raw.notes == ()
+    assert list(events_by_id(raw).values()) == [[(7, 1, 2, 1)]] * 6
+
+
 @pytest.mark.parametrize("archive", ["mine.zip", "mine.tar.gz", "else.tgz"])
 def test_folders_archive_and_folder_have_the_same_digest(mine: Path, tmp_path: Path, archive: str) -> None:
     target = tmp_path / "packed" / archive
@@ -117,7 +136,7 @@ def test_folders_two_folders_for_one_split_are_refused(mine: Path) -> None:
 
 def test_folders_one_sample_in_two_formats_is_refused(mine: Path) -> None:
     shutil.copy(mine / "train/cars/a.aedat", mine / "train/cars/a.dat")
-    with pytest.raises(RawDataError, match="train/cars/a exists twice"):
+    with pytest.raises(RawDataError, match=r"train/cars/a exists twice: train/cars/a\.aedat and train/cars/a\.dat"):
         open_events("mine", mine)
 
 
