@@ -327,7 +327,7 @@ class RawDataset(ABC):
     def _describe_skipped(self) -> str:
         """Returns the hint of a data set without samples: what was looked for, and what was found instead."""
         skipped = [(folder, *found) for survey in self.surveys.values() for folder, found in survey.skipped.items()]
-        looked_for = f"looked for files such as {self.example or self.how_to_get()}"
+        looked_for = f"looked for files such as {self.example}" if self.example else self.how_to_get()
         if not skipped:
             return looked_for
         folder, _, first = skipped[0]

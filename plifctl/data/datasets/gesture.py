@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -38,6 +38,9 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _ORIGINAL_NAMES = re.compile(r"user\d+_[a-z_]+(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt")
 """Members that the digest of the raw data contains whether or not a list names them."""
 
+_LATEST_US = 2**62
+"""Bound of the times in tables, µs: that of the times of events."""
+
 _Window = tuple[Sample, int, int]
 """A sample and its window in the recording: events with start ≤ t < end, µs."""
 
@@ -52,6 +55,7 @@ class Gesture(EventDataset):
     folder_names: ClassVar[Sequence[str]] = ("gesture", "DvsGesture", "DVS128Gesture")
     page = "https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794"
     formats: ClassVar[Sequence[str]] = ("AEDAT 3.1",)
+    example = "user01_fluorescent.aedat, listed in trials_to_train.txt"
     pattern = re.compile(r"(?:^|/)([^/]+\.aedat|[^/]+_labels\.csv|trials_to_(?:train|test)\.txt)$", re.IGNORECASE)
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
@@ -114,15 +118,15 @@ class Gesture(EventDataset):
         return self._find([f"{_stem(trial)}_labels.csv"], f"trials_to_{split}.txt, as the labels of {trial}")
 
     def _find(self, names: Sequence[str], named_in: str = "") -> str:
-        """Returns the member with the first of these names that there is; else one that differs in capitals only.
+        """Returns the member with the first of these names that there is; else one that differs in :func:`_comparable`.
 
         Raises:
             RawDataError: There is none; the message names files of the same kind that are there.
         """
         if exact := next((name for name in names if name in self._there), None):
             return exact
-        wanted = [name.lower() for name in names]
-        similar = [name for name in self._there if name.lower() in wanted]
+        wanted = [_comparable(name) for name in names]
+        similar = [name for name in self._there if _comparable(name) in wanted]
         if len(similar) == 1:
             return similar[0]
         because = f", named in {named_in}" if named_in else ""
@@ -131,7 +135,8 @@ class Gesture(EventDataset):
             raise RawDataError(f"{where}{because}: found {' and '.join(similar)}", hint="rename or remove one of them")
         ending = wanted[-1][wanted[-1].rfind("_labels.csv" if wanted[-1].endswith("_labels.csv") else ".") :]
         same_kind = [name for name in self._there if name.lower().endswith(ending)]
-        found = f"; {len(same_kind)} other *{ending} are there, e.g. {same_kind[0]}" if same_kind else ""
+        others = f"{len(same_kind)} other *{ending} {'is' if len(same_kind) == 1 else 'are'} there"
+        found = f"; {others}, e.g. {same_kind[0]}" if same_kind else ""
         raise RawDataError(
             f"{where} is missing{because}{found}",
             hint="correct the name in the list, or rename the file"
@@ -143,7 +148,8 @@ class Gesture(EventDataset):
         table, stem = self._table_of(trial, split), _stem(trial)
         where = f"{self.storages['recordings'].path}: {table}"
         try:
-            head, *lines = [*csv.reader(io.StringIO(self.surveys["recordings"].texts[table]))] or [[]]
+            text = self.surveys["recordings"].texts[table]
+            head, *lines = [*csv.reader(text.splitlines())] or [[]]  # whatever ends the lines
         except csv.Error as error:
             raise DamagedFileError(f"{where}: {error}", hint="download the file again") from error
         if [column.strip() for column in head] != _LABELS_HEAD:
@@ -156,13 +162,26 @@ class Gesture(EventDataset):
                 label, start, end = (int(value) for value in line)
             except ValueError:
                 label, start, end = 0, 0, 0
-            if not (1 <= label <= len(self.dataset.classes) and start <= end):
+            if not (1 <= label <= len(self.dataset.classes) and -_LATEST_US <= start <= end <= _LATEST_US):
                 raise DamagedFileError(
                     f"{where}, line {number}: {','.join(line)!r}, expected class (1 to "
                     f"{len(self.dataset.classes)}), start and end in µs"
                 )
             windows.append((Sample(f"{stem}/{len(windows):02d}", label - 1, split), start, end))
+        if not windows:
+            raise DamagedFileError(
+                f"{where}: contains no windows, expected a line for each gesture",
+                hint=f"label the recording, or remove it from trials_to_{split}.txt",
+            )
         return windows
+
+    def _notes(self) -> Iterator[str]:
+        yield from super()._notes()
+        for trial in sorted(self._used_recordings):
+            times = [(start, end) for _, start, end in self._windows[trial]]
+            if again := len(times) - len(set(times)):
+                which = "1 window is" if again == 1 else f"{again} windows are"
+                yield f"{trial}: {which} a repetition of another: the same events are more than one sample"
 
     def source_digest(self, row: int) -> bytes:
         return self._source_digests[self.samples[row].id]
@@ -220,6 +239,11 @@ class Gesture(EventDataset):
         lengths = np.array([end - start for _, start, end in windows])
         partly = (counts.n_events[rows] == 0) | (counts.duration_us[rows] < 0.99 * lengths)
         return bool(rows) and bool(partly.any() or lengths.max() < SHORTEST_US)
+
+
+def _comparable(name: str) -> str:
+    """Returns a name without capitals, and its accents in one of the two forms that systems write."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 def _stem(recording: str) -> str:

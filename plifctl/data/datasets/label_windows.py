@@ -117,7 +117,7 @@ def _other_unit(windows: Sequence[Window], first: int, last: int) -> str | None:
         margin = factor * longest  # of one window: the recording may be cut as well
         # in the right unit the labels reach well into the recording
         within = low * factor >= first - margin and last / 4 < high * factor <= last + margin
-        if within and (longest < SHORTEST_US if factor > 1 else low > last):
+        if within and (longest < SHORTEST_US if factor > 1 else low > last and longest * factor >= SHORTEST_US):
             return unit
     return None
 

@@ -227,6 +227,49 @@ def test_gesture_labels_that_are_not_csv_are_refused(gestures: Path, text: str) 
         open_dataset("synthetic-gesture", gestures)
 
 
+def test_gesture_labels_with_line_ends_of_old_macs_are_read(gestures: Path) -> None:
+    expected = open_events("gesture", gestures).samples
+    for path in gestures.glob("*_labels.csv"):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert open_events("gesture", gestures).samples == expected
+
+
+def test_gesture_windows_that_are_repeated_are_in_the_notes(gestures: Path) -> None:
+    path = gestures / "user01_lab_labels.csv"
+    path.write_text(path.read_text() + "1,0,60000\n2,0,60000\n")
+    assert [note for note in open_events("gesture", gestures).notes if "repetition" in note] == [
+        "user01_lab.aedat: 2 windows are a repetition of another: the same events are more than one sample"
+    ]
+
+
+@pytest.mark.parametrize("end", [2**62 + 1, 10**30])
+def test_gesture_times_that_no_recording_reaches_are_refused(gestures: Path, end: int) -> None:
+    (gestures / "user01_lab_labels.csv").write_text(f"class,startTime_usec,endTime_usec\n1,0,{end}\n")
+    with pytest.raises(DamagedFileError, match=r"user01_lab_labels.csv, line 2"):
+        open_events("gesture", gestures)
+
+
+def test_gesture_labels_without_windows_are_refused(gestures: Path) -> None:
+    (gestures / "user01_lab_labels.csv").write_text("class,startTime_usec,endTime_usec\n\n")
+    with pytest.raises(DamagedFileError, match=r"user01_lab_labels.csv: contains no windows") as error:
+        open_events("gesture", gestures)
+    assert "trials_to_train.txt" in error.value.hint
+
+
+def test_gesture_empty_list_error_says_what_was_looked_for(gestures: Path) -> None:
+    (gestures / "trials_to_test.txt").write_text("\n")
+    with pytest.raises(RawDataError, match=r"found 22 training and 0 test samples") as error:
+        open_events("gesture", gestures)
+    assert error.value.hint == "looked for files such as user01_fluorescent.aedat, listed in trials_to_train.txt"
+
+
+def test_gesture_name_with_accents_in_two_forms_is_one(gestures: Path) -> None:
+    for ending in (".aedat", "_labels.csv"):
+        (gestures / f"user03_lab{ending}").rename(gestures / f"J\u00fcrgen{ending}")
+    (gestures / "trials_to_test.txt").write_text("Ju\u0308rgen.aedat\n", encoding="utf-8")
+    assert open_events("gesture", gestures).samples[-1].id == "J\u00fcrgen/10"
+
+
 def test_gesture_labels_with_byte_order_mark_are_read(gestures: Path) -> None:
     path = gestures / "user01_lab_labels.csv"
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

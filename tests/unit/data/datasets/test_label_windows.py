@@ -53,6 +53,15 @@ def test_describe_windows_of_a_recording_that_begins_inside_them_says_begins_lat
     )
 
 
+def test_describe_windows_of_a_clock_that_began_earlier_are_not_taken_for_ns() -> None:
+    later = [(1000 * SECOND + start, 1000 * SECOND + end) for start, end in WINDOWS]  # as ns they would last 0.5 ms
+    text = described(later, every(100, 0, 6 * SECOND))
+    assert text is not None
+    assert text.startswith("a.aedat: the labels look like those of another clock or recording")
+    in_ns = [(1000 * start, 1000 * end) for start, end in WINDOWS]
+    assert str(described(in_ns, every(100, 0, 6 * SECOND))).startswith("a.aedat: the labels look like ns instead of µs")
+
+
 def test_describe_windows_without_events_between_others_names_them() -> None:
     t = np.concatenate([every(100, 0, 2 * SECOND), every(100, 4 * SECOND, 6 * SECOND)])
     assert described(WINDOWS, t) == ("a.aedat: no events in windows 01 to 02 (its events lie from 0 to 5,999,900 µs)")
