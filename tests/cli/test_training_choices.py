@@ -49,7 +49,7 @@ def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, pl
     assert (record["epochs"], record["stopped_early"]) == (2, True)
     result = prepared("train", "--resume", "last", "--epochs", 12)
     assert result.code == 0
-    assert "is finished; stopped early" in result.err
+    assert "is finished; it stopped early" in result.err
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
