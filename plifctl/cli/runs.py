@@ -148,7 +148,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("resume", tree["resume"] or f"finished; to train longer: {longer}"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
-    _print_stretches(tree["stretches"])
+    _print_sessions(tree["sessions"])
     _print_changes(tree["changes"])
     _print_layers(rows, width)
     console.emit("")
@@ -162,14 +162,14 @@ def _kept_result(kept: dict[str, Any] | None) -> str:
     return f"{_percent(kept['accuracy'])} % of {epochs}, reported until the longer training ends"
 
 
-def _print_stretches(stretches: list[dict[str, Any]]) -> None:
+def _print_sessions(sessions: list[dict[str, Any]]) -> None:
     """Prints which process trained which epochs, if there were several."""
-    if len(stretches) < 2:
+    if len(sessions) < 2:
         return
     rows = []
-    for stretch in stretches:
-        first, last = stretch["epochs"]
-        known = {**stretch["environment"], **stretch}
+    for session in sessions:
+        first, last = session["epochs"]
+        known = {**session["environment"], **session}
         facts = [_text(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
         rows.append((f"{first}" if first == last else f"{first} to {last}", *facts))
     console.emit("")

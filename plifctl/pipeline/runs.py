@@ -150,7 +150,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "changes": _changes(run, registry or load_registry()),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
         "environment": run.environment(),
-        "stretches": [stretch.model_dump(mode="json") for stretch in run.stretches()],
+        "sessions": [session.model_dump(mode="json") for session in run.sessions()],
         "cache": run.info()["cache"],
         "files": _file_sizes(run.path),
         "resume": None
@@ -261,10 +261,10 @@ def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]
 
 def _environment(run: Run) -> dict[str, str]:
     """Versions and machine of a run; where its processes differ, the values of all of them."""
-    stretches = run.stretches()
-    if not stretches:
+    sessions = run.sessions()
+    if not sessions:
         return run.environment()
-    found = [{"training_version": s.training_version, "host": s.host, **s.environment} for s in stretches]
+    found = [{"training_version": s.training_version, "host": s.host, **s.environment} for s in sessions]
     keys = dict.fromkeys(key for values in found for key in values)
     return {key: ", then ".join(dict.fromkeys(str(v[key]) for v in found if key in v)) for key in keys}
 

@@ -25,7 +25,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 from plifctl.report.selection import build_selection_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
-from plifctl.runs.stretches import COMPARED
+from plifctl.runs.sessions import COMPARED
 
 _OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -297,7 +297,7 @@ def _version_notes(found: list[ResultRecord], candidates: list[ResultRecord]) ->
         environments = [
             environment
             for record in found
-            for environment in ([stretch.environment for stretch in record.stretches] or [record.environment])
+            for environment in ([session.environment for session in record.sessions] or [record.environment])
         ]
         values = sorted({str(environment[name]) for environment in environments if name in environment})
         if len(values) > 1:

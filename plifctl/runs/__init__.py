@@ -1,7 +1,7 @@
 """Run directories: all files of a training, and the small result record that reports are made from.
 
     runs/<UTC>-<experiment>-<spec12>-s<seed>/
-        run.json         start, cache, the processes that trained it (stretches), and how it ended
+        run.json         start, cache, the processes that trained it (sessions), and how it ended
         config.yaml      the resolved experiment and the origin of each value
         env.json         versions and machine
         split.json       sample ids of training, validation and test

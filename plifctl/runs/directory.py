@@ -27,7 +27,7 @@ from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import StepProgress, read_progress
 from plifctl.runs.records import ResultRecord, read_record
-from plifctl.runs.stretches import Stretch, first_entry, stretches_of
+from plifctl.runs.sessions import Session, first_entry, sessions_of
 
 _RECORDED = ("running", "stopped", "failed")
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -165,14 +165,14 @@ class Run:
     def _is_finished(self) -> bool:
         return (self.path / "result.json").is_file() and self.kept_result() is None
 
-    def stretches(self) -> tuple[Stretch, ...]:
+    def sessions(self) -> tuple[Session, ...]:
         """Returns the processes that trained the epochs so far."""
-        return stretches_of(self.stretch_entries(), len(self.metrics()))
+        return sessions_of(self.session_entries(), len(self.metrics()))
 
-    def stretch_entries(self) -> list[dict[str, Any]]:
+    def session_entries(self) -> list[dict[str, Any]]:
         """Returns the list of processes in ``run.json``; for a run of 0.1.0, the one that created it."""
         info = self.info()
-        known: list[dict[str, Any]] | None = info.get("stretches")
+        known: list[dict[str, Any]] | None = info.get("sessions")
         return known if known is not None else [first_entry(str(info.get("host", "")), self.environment())]
 
     def lock(self) -> filelock.BaseFileLock:

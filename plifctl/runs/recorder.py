@@ -25,7 +25,7 @@ from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
 from plifctl.runs.records import ResultRecord, RunData, record_text
-from plifctl.runs.stretches import append_entry, describe_change, entry, stretches_of
+from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -85,7 +85,7 @@ class RunRecorder:
     def begin(
         self, resolved: Experiment, epochs_done: int, step: int = 0, environment: Mapping[str, Any] | None = None
     ) -> None:
-        """Marks the run as running, from its start or resumed, and records the process as a stretch of its training.
+        """Marks the run as running, from its start or resumed, and records the process as a session of its training.
 
         The result of a finished run that is made longer stays until :meth:`finish` replaces it.
 
@@ -99,18 +99,18 @@ class RunRecorder:
             RunError: ``metrics.jsonl`` is damaged, or has fewer epochs.
         """
         self._metrics.truncate(epochs_done)  # first: it may refuse
-        entries = self._stretch_entries(epochs_done, step, environment or {})
+        entries = self._session_entries(epochs_done, step, environment or {})
         write_config(self.run.path, resolved, self.run.config().protocol)
         # after the configuration, by which a run that is made longer is not finished
         (self.run.path / "manifest.json").unlink(missing_ok=True)
         process = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "argv": sys.argv}
-        self._update_info(status="running", **process, stretches=entries)
+        self._update_info(status="running", **process, sessions=entries)
 
-    def _stretch_entries(self, epochs_done: int, step: int, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Returns the stretches of the run with that of this process; warns if it continues with other versions."""
-        begun = self.run.stretch_entries() if epochs_done or step else []
+    def _session_entries(self, epochs_done: int, step: int, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the sessions of the run with that of this process; warns if it continues with other versions."""
+        begun = self.run.session_entries() if epochs_done or step else []
         entries = append_entry(begun, entry(epochs_done + 1, step, socket.gethostname(), environment))
-        known = stretches_of(entries, epochs_done + 1)
+        known = sessions_of(entries, epochs_done + 1)
         if len(known) > 1 and (change := describe_change(known[-2], known[-1])):
             _log.warning(
                 "%s: resumed in epoch %d with other versions: %s; the record names both",
@@ -180,7 +180,7 @@ class RunRecorder:
             test_accuracy=tuple(row.test_accuracy for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
             environment=environment,
-            stretches=stretches_of(self.run.stretch_entries(), len(outcome.history)),
+            sessions=sessions_of(self.run.session_entries(), len(outcome.history)),
             finished=_now(),
         )
         self._update_info(status="finished", exit_code=0)

@@ -16,7 +16,7 @@ from plifctl.config.identity import current_word
 from plifctl.errors import RunError
 from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, load_document
-from plifctl.runs.stretches import Stretch
+from plifctl.runs.sessions import Session
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ResultRecord(Spec):
         test_accuracy: Test accuracy after each epoch; None where it was not tested, or not logged.
         tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
         environment: Versions and machine of the last process.
-        stretches: Every process that trained the run, with its epochs; empty in records of 0.1.0.
+        sessions: Every process that trained the run, with its epochs; empty in records of 0.1.0.
     """
 
     schema_version: Literal[1]
@@ -80,13 +80,13 @@ class ResultRecord(Spec):
     test_accuracy: tuple[Fraction | None, ...]
     tau: tuple[tuple[float, ...], ...]
     environment: dict[str, Any]
-    stretches: tuple[Stretch, ...] = ()
+    sessions: tuple[Session, ...] = ()
     finished: str
 
     @property
     def training_versions(self) -> tuple[int, ...]:
         """The training versions of its epochs, each once; 0.1.0, which does not state it, has version 1."""
-        return tuple(sorted({stretch.training_version for stretch in self.stretches} or {1}))
+        return tuple(sorted({session.training_version for session in self.sessions} or {1}))
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:

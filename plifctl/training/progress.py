@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 TRAINING_VERSION = 1
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
-and device give other weights; 0.1.0 has version 1. Every stretch of epochs records it, and runs of different versions
+and device give other weights; 0.1.0 has version 1. Every session of epochs records it, and runs of different versions
 have no common mean. It is not part of a digest: the experiment is the same."""
 
 

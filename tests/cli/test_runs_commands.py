@@ -130,7 +130,7 @@ class TestLongerTraining:
             MetricsFile(run.path).append({**run.metrics()[0], "epoch": 3})
         result = plifctl("runs", "show", run.name)
         assert re.search(r"\n1 to 2 +.*\n3 +9\.9 ", result.out)
-        assert [one["epochs"] for one in json.loads(plifctl("runs", "show", run.name, "--json").out)["stretches"]] == [
+        assert [one["epochs"] for one in json.loads(plifctl("runs", "show", run.name, "--json").out)["sessions"]] == [
             [1, 2],
             [3, 3],
         ]

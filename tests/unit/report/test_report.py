@@ -21,7 +21,7 @@ from plifctl.report import Table, build_table
 from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
 from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
-from plifctl.runs.stretches import Stretch
+from plifctl.runs.sessions import Session
 
 
 @cache
@@ -293,15 +293,15 @@ def test_table_with_a_hostile_run_name_is_escaped(form: str) -> None:
         assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 
 
-def stretch(last: int, torch: str, version: int = 1, first: int = 1) -> Stretch:
+def session(last: int, torch: str, version: int = 1, first: int = 1) -> Session:
     environment = {"torch": torch, "device": "cpu", "plifctl": "0.2.0"}
-    return Stretch(epochs=(first, last), training_version=version, host="h", environment=environment)
+    return Session(epochs=(first, last), training_version=version, host="h", environment=environment)
 
 
 def test_seeds_of_different_training_versions_have_no_common_mean() -> None:
     seeds = [(1, 1, 0.90), (2, 1, 0.92), (3, 7, 0.50)]  # seed, version, accuracy
     records = [
-        record(run=f"r{seed}", seed=seed, accuracy=accuracy, stretches=(stretch(2, "2.6.0", version),))
+        record(run=f"r{seed}", seed=seed, accuracy=accuracy, sessions=(session(2, "2.6.0", version),))
         for seed, version, accuracy in seeds
     ]
     assert results(table("5", *records[:2]))[("max", "Fashion-MNIST")] == ["91.00 ± 1.41"]
@@ -309,16 +309,16 @@ def test_seeds_of_different_training_versions_have_no_common_mean() -> None:
     found = table("5", *newest)
     assert results(found)[("max", "Fashion-MNIST")] == ["50.00"]
     assert "2 runs of training version 1 left out" in found.notes["a"]
-    both = records[0].model_copy(update={"stretches": (stretch(1, "2.6.0"), stretch(2, "2.6.0", 7, first=2))})
+    both = records[0].model_copy(update={"sessions": (session(1, "2.6.0"), session(2, "2.6.0", 7, first=2))})
     assert results(table("5", both, records[1]))[("max", "Fashion-MNIST")] == ["90.00"]
 
 
 def test_note_names_torch_device_and_code_where_they_differ() -> None:
-    same = [record(run=f"r{seed}", seed=seed, stretches=(stretch(2, "2.6.0"),)) for seed in (1, 2)]
+    same = [record(run=f"r{seed}", seed=seed, sessions=(session(2, "2.6.0"),)) for seed in (1, 2)]
     assert "DIFFERENT" not in table("5", *same).notes["a"]
-    other = record(run="r2", seed=2, stretches=(stretch(1, "2.5.1"), stretch(2, "2.6.0", first=2)))
+    other = record(run="r2", seed=2, sessions=(session(1, "2.5.1"), session(2, "2.6.0", first=2)))
     assert "DIFFERENT torch: 2.5.1, 2.6.0" in table("5", same[0], other).notes["a"]
-    old = record(run="r2", seed=2, environment={"torch": "2.6.0", "device": "cpu", "plifctl": "0.1.0"})  # no stretches
+    old = record(run="r2", seed=2, environment={"torch": "2.6.0", "device": "cpu", "plifctl": "0.1.0"})  # no sessions
     note = table("5", same[0], old).notes["a"]
     assert "DIFFERENT plifctl: 0.1.0, 0.2.0" in note
     assert "DIFFERENT torch" not in note

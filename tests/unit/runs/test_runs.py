@@ -372,7 +372,7 @@ class TestLongerTraining:
         assert verify_run(run) == []
 
 
-class TestStretches:
+class TestSessions:
     def begin(self, run: Run, epochs_done: int, step: int, **environment: Any) -> None:
         recorder = RunRecorder(run, LONGER.spec)
         with recorder.live():
@@ -393,10 +393,10 @@ class TestStretches:
         self.row(run, 3)
         self.begin(run, 3, 7, torch="2.6.0", device="H100", plifctl="b")
         self.row(run, 4, 5)
-        found = [(s.epochs, s.environment["torch"], s.environment["device"]) for s in run.stretches()]
+        found = [(s.epochs, s.environment["torch"], s.environment["device"]) for s in run.sessions()]
         assert found == [((1, 2), "2.5.1", "cpu"), ((3, 4), "2.6.0", "cpu"), ((4, 5), "2.6.0", "H100")]
-        assert {s.training_version for s in run.stretches()} == {TRAINING_VERSION}
-        assert all(s.host for s in run.stretches())
+        assert {s.training_version for s in run.sessions()} == {TRAINING_VERSION}
+        assert all(s.host for s in run.sessions())
         warned = [message for message in caplog.messages if "with other versions" in message]
         assert "resumed in epoch 3 with other versions: torch 2.5.1, now 2.6.0;" in warned[1]
         assert "epoch 4 with other versions: device cpu, now H100; plifctl a, now b;" in warned[2]
@@ -407,22 +407,22 @@ class TestStretches:
         run = make(tmp_path)
         self.begin(run, 0, 0)
         self.row(run, 1)
-        monkeypatch.setattr("plifctl.runs.stretches.TRAINING_VERSION", 7)
+        monkeypatch.setattr("plifctl.runs.sessions.TRAINING_VERSION", 7)
         self.begin(run, 1, 0)
         self.row(run, 2)
-        assert [(s.epochs, s.training_version) for s in run.stretches()] == [((1, 1), 1), ((2, 2), 7)]
+        assert [(s.epochs, s.training_version) for s in run.sessions()] == [((1, 1), 1), ((2, 2), 7)]
         assert "training version 1, now 7" in caplog.text
 
     def test_run_of_0_1_0_has_the_process_that_created_it(self, tmp_path: Path) -> None:
         run = make(tmp_path)
-        self.row(run, 1, 2)  # 0.1.0 wrote no stretches
-        assert [(s.epochs, s.training_version, s.environment) for s in run.stretches()] == [((1, 2), 1, {"torch": "2"})]
+        self.row(run, 1, 2)  # 0.1.0 wrote no sessions
+        assert [(s.epochs, s.training_version, s.environment) for s in run.sessions()] == [((1, 2), 1, {"torch": "2"})]
         self.begin(run, 2, 0, torch="3")
         self.row(run, 3)
-        assert [(s.epochs, s.environment["torch"]) for s in run.stretches()] == [((1, 2), "2"), ((3, 3), "3")]
+        assert [(s.epochs, s.environment["torch"]) for s in run.sessions()] == [((1, 2), "2"), ((3, 3), "3")]
 
-    def test_record_has_the_stretches(self, tmp_path: Path) -> None:
+    def test_record_has_the_sessions(self, tmp_path: Path) -> None:
         record = make_run(tmp_path).record()
-        assert [stretch.epochs for stretch in record.stretches] == [(1, 3)]
+        assert [session.epochs for session in record.sessions] == [(1, 3)]
         assert record.training_versions == (TRAINING_VERSION,)
         assert record.digest == make_run(tmp_path).record().digest

@@ -1,7 +1,7 @@
-"""Stretches of a training: which process trained which epochs of a run, on which machine and with which versions.
+"""Sessions of a training: which process trained which epochs of a run, on which machine and with which versions.
 
 A run is often trained by several processes: it is stopped and resumed, or made longer. ``run.json`` lists them under
-``stretches``; each entry states where its process started: the epoch, and the number of its batches done before.
+``sessions``; each entry states where its process started: the epoch, and the number of its batches done before.
 An entry ends where the next one begins. A process that was killed before it saved anything leaves nothing in the
 weights: its entry is replaced by that of the process that began at the same place again.
 
@@ -23,7 +23,7 @@ COMPARED = ("torch", "device", "plifctl")
 """Parts of the environment that seeds with one mean are compared by, beside the training version."""
 
 
-class Stretch(Spec):
+class Session(Spec):
     """The epochs of a run that one process trained.
 
     Attributes:
@@ -40,7 +40,7 @@ class Stretch(Spec):
 
     @property
     def facts(self) -> dict[str, str]:
-        """What numbers of different stretches are compared by."""
+        """What numbers of different sessions are compared by."""
         found = {name: str(self.environment[name]) for name in COMPARED if name in self.environment}
         return {"training version": str(self.training_version), **found}
 
@@ -61,8 +61,8 @@ def append_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list
     return [*(old for old in entries if (old["epoch"], old["step"]) < (new["epoch"], new["step"])), new]
 
 
-def stretches_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Stretch, ...]:
-    """Returns the stretches of a training of ``epochs`` epochs; processes that trained none of them are left out.
+def sessions_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Session, ...]:
+    """Returns the sessions of a training of ``epochs`` epochs; processes that trained none of them are left out.
 
     Raises:
         RunError: An entry is damaged.
@@ -73,14 +73,14 @@ def stretches_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Str
             last = epochs if following is None else following["epoch"] - (following["step"] == 0)
             if this["epoch"] <= min(last, epochs):
                 values = {name: this[name] for name in ("training_version", "host", "environment")}
-                found.append(Stretch(epochs=(this["epoch"], min(last, epochs)), **values))
+                found.append(Session(epochs=(this["epoch"], min(last, epochs)), **values))
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"run.json: damaged: its stretches: {error}") from error
+        raise RunError(f"run.json: damaged: its sessions: {error}") from error
     return tuple(found)
 
 
-def describe_change(before: Stretch, after: Stretch) -> str:
-    """Returns how two stretches differ, ``torch 2.5.1, now 2.6.0``; empty if they do not."""
+def describe_change(before: Session, after: Session) -> str:
+    """Returns how two sessions differ, ``torch 2.5.1, now 2.6.0``; empty if they do not."""
     old, new = before.facts, after.facts
     changed = [name for name in old if name in new and old[name] != new[name]]
     return "; ".join(f"{name} {old[name]}, now {new[name]}" for name in changed)
