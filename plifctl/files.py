@@ -143,9 +143,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     one is filled instead: it may be a mount point or the current folder, which cannot be replaced.
 
     Raises:
-        UsageError: ``path`` is a mount point or the current folder, and not empty.
+        UsageError: ``path`` is a file, or a mount point or the current folder that is not empty.
     """
     path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: a file, expected a new folder", hint="name another folder")
     if path.is_dir() and is_empty(path):
         with _filled_folder(path) as temporary:
             yield temporary

@@ -132,7 +132,7 @@ class Storage:
         with self._raw_errors():
             if self.path.is_dir():
                 yield from self._folder()
-            elif self.path.suffix == ".zip":
+            elif self.path.suffix.lower() == ".zip":
                 yield from self._zip()
             elif _is_tar(self.path):
                 yield from self._tar()
@@ -202,7 +202,7 @@ class Storage:
         content = member.load()
         digest = hashlib.sha256(content).hexdigest()
         on_member(member.name, content, digest)
-        packed = self.path.suffix == ".gz" and not _is_tar(self.path)
+        packed = self.path.suffix.lower() == ".gz" and not _is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
         text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
         named = format_of(content)
@@ -333,7 +333,7 @@ class Storage:
             before = tell()
 
     def _file(self) -> Member:
-        packed = self.path.suffix == ".gz"
+        packed = self.path.suffix.lower() == ".gz"
         name = self._logical_name(self.path.stem if packed else self.path.name)
         assert name is not None, f"{self.path} was found by its name"
         return Member(name, self.path.stat().st_size, partial(self._read_single_file, packed))
@@ -437,4 +437,4 @@ def decode_text(content: bytes) -> str:
 
 
 def _is_tar(path: Path) -> bool:
-    return path.name.endswith((".tar.gz", ".tgz", ".tar"))
+    return path.name.lower().endswith((".tar.gz", ".tgz", ".tar"))

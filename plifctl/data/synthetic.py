@@ -7,6 +7,7 @@ edges, so the sum of the events tells little about the class; the positions of t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.errors import UsageError
-from plifctl.files import atomic_folder
+from plifctl.files import atomic_folder, is_empty, temporary_of
 
 CLASSES = (
     "left",
@@ -43,6 +44,9 @@ _MARKER_FILE = "SIMULATED.txt"
 """File that marks a folder that may be replaced."""
 
 _LIGHTS = ("fluorescent", "fluorescent_led", "lab", "led", "natural")
+_OWN_NAMES = re.compile(
+    rf"user\d+_(?:{'|'.join(_LIGHTS)})(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt|{re.escape(_MARKER_FILE)}"
+)
 _STEP_US = 2500
 _STEPS = GESTURE_US // _STEP_US
 _GAP_US = (150_000, 350_000)
@@ -74,13 +78,22 @@ def write_synthetic_gesture(
         UsageError: The folder contains other files.
     """
     root = Path(root)
-    if root.is_dir() and any(root.iterdir()) and not (root / _MARKER_FILE).is_file():
-        raise UsageError(
-            f"{root}: contains files that are not part of the embedded data set", hint="name a new or an empty folder"
-        )
+    if root.is_dir() and not is_empty(root):
+        _require_own(root)
     with atomic_folder(root) as folder:
         _write(folder, train_users, test_users, seed, progress)
         _write_lines(folder / _MARKER_FILE, ["Simulated by plifctl synthesize; it may write this folder again."])
+
+
+def _require_own(root: Path) -> None:
+    """Raises UsageError if the folder contains anything that :func:`write_synthetic_gesture` did not write."""
+    names = sorted(path.name for path in root.iterdir() if temporary_of(path) is None)
+    others = [name for name in names if not _OWN_NAMES.fullmatch(name)]
+    if others or _MARKER_FILE not in names:
+        raise UsageError(
+            f"{root}: contains files that are not part of the embedded data set, such as {(others or names)[0]}",
+            hint="name a new or an empty folder",
+        )
 
 
 def _write(

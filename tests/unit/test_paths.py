@@ -60,6 +60,13 @@ def test_atomic_folder_that_fails_keeps_the_old_folder_and_removes_stale_ones(tm
     assert sorted(path.name for path in tmp_path.rglob("*")) == [".f.written1.partial", "a", "c", "f"]
 
 
+def test_atomic_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("precious")
+    with pytest.raises(UsageError, match="a file"), files.atomic_folder(tmp_path / "f"):
+        pass
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("f", "precious")]
+
+
 def test_atomic_folder_removes_the_old_folder_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "f"
     folder.mkdir()

@@ -186,8 +186,9 @@ def _layouts_accepting(layouts: Sequence[type[RawDataset]], named: str) -> tuple
     accepting = tuple(layout for layout in layouts if layout.accepts_file(named))
     if not accepting:
         known = sorted({name for layout in layouts for names in layout.part_files.values() for name in names})
+        expected = ", ".join(known) or "an archive (.zip, .tar.gz, .tgz or .tar)"
         raise RawDataError(
-            f"{named}: not a file of this data set, expected {', '.join(known) or 'an archive'}",
+            f"{named}: not a file of this data set, expected {expected}",
             hint="name the folder of the raw files: --raw DIR",
         )
     return accepting

@@ -44,7 +44,7 @@ class Folders(FilePerSample):
 
     @classmethod
     def accepts_file(cls, name: str) -> bool:
-        return name.endswith(_ARCHIVES)
+        return name.lower().endswith(_ARCHIVES)
 
     def formats_read(self) -> list[str]:
         without_header = any(name.endswith(".bin") for name in self.surveys["recordings"].members)

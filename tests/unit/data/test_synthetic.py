@@ -9,6 +9,7 @@ import pytest
 
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.synthetic import CLASSES, GESTURE_US, REFRACTORY_US, SENSOR, write_synthetic_gesture
+from plifctl.errors import UsageError
 
 pytestmark = pytest.mark.long
 
@@ -121,6 +122,25 @@ def test_synthetic_recording_depends_on_seed_and_user_only(tmp_path: Path) -> No
     assert {name: more[name] for name in first} == first
     assert first.keys() == other.keys()
     assert all(first[name] != other[name] for name in first)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "user01_lab_labels-corrected.csv", "models"])
+def test_synthetic_folder_with_files_of_the_user_is_not_replaced(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "raw"
+    write_synthetic_gesture(folder, train_users=1, test_users=1)
+    (folder / name).mkdir()
+    with pytest.raises(UsageError, match=f"such as {name}"):
+        write_synthetic_gesture(folder, train_users=1, test_users=1)
+    assert (folder / name).is_dir()
+    (folder / name).rename(tmp_path / name)
+    write_synthetic_gesture(folder, train_users=1, test_users=1)
+
+
+def test_synthetic_file_in_place_of_the_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "raw").write_text("precious")
+    with pytest.raises(UsageError, match="a file"):
+        write_synthetic_gesture(tmp_path / "raw", train_users=1, test_users=1)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("raw", "precious")]
 
 
 def test_synthetic_progress_counts_the_recordings(tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ def test_folders_names_with_line_breaks_blanks_and_foreign_letters_are_samples(m
     assert list(events_by_id(raw).values()) == [[(7, 1, 2, 1)]] * 6
 
 
-@pytest.mark.parametrize("archive", ["mine.zip", "mine.tar.gz", "else.tgz"])
+@pytest.mark.parametrize("archive", ["mine.zip", "mine.tar.gz", "else.tgz", "ELSE.ZIP", "else.TAR.GZ"])
 def test_folders_archive_and_folder_have_the_same_digest(mine: Path, tmp_path: Path, archive: str) -> None:
     target = tmp_path / "packed" / archive
-    (pack_zip if archive.endswith(".zip") else pack_tar)(mine, target)
+    (pack_zip if archive.lower().endswith(".zip") else pack_tar)(mine, target)
     place = target.parent if archive.startswith("mine") else target
     packed = open_events("mine", place)
     assert packed.digest == open_events("mine", mine).digest
