@@ -24,16 +24,16 @@ def empty_note(sample_ids: Sequence[str], is_test: np.ndarray, n_raw: np.ndarray
 
     Example:
         >>> empty_note(["a/0", "a/1"], np.array([False, True]), np.array([7, 0]), np.array([7, 0]))
-        'empty: 1 of 2 samples contains no events and is labelled all the same (0 training, 1 test): a/1'
+        'empty: 1 of 2 samples has a label but no events (0 training, 1 test): a/1'
     """
     rows = np.flatnonzero(n_events == 0).tolist()
     if not len(rows):
         return None
     test, left_out = int(is_test[rows].sum()), int((n_raw[rows] > 0).sum())
-    verb, be = ("contains", "is") if len(rows) == 1 else ("contain", "are")
+    has = "has" if len(rows) == 1 else "have"
     because = f"; of {left_out} every event was left out (invalid, outside, or by transforms)" if left_out else ""
     return (
-        f"{EMPTY}{len(rows)} of {len(n_events)} samples {verb} no events and {be} labelled all the same "
+        f"{EMPTY}{len(rows)} of {len(n_events)} samples {has} a label but no events "
         f"({len(rows) - test} training, {test} test){because}: {shortened([sample_ids[row] for row in rows])}"
     )
 

@@ -11,7 +11,7 @@ import plifctl as package
 from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
 
 Plifctl = Callable[..., Any]
-EMPTY = "warning: empty: 5 of 33 samples contain no events and are labelled all the same (5 training, 0 test)"
+EMPTY = "warning: empty: 5 of 33 samples have a label but no events (5 training, 0 test)"
 CUT = "warning: user01_lab.aedat: cut short: its last event is at 5"
 
 

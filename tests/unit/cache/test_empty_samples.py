@@ -14,7 +14,7 @@ from plifctl.errors import RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
 
-EMPTY = "empty: 5 of 33 samples contain no events and are labelled all the same (5 training, 0 test): "
+EMPTY = "empty: 5 of 33 samples have a label but no events (5 training, 0 test): "
 CUT = (
     "user01_lab.aedat: cut short: its last event is at 599,999 µs, its last window ends at 1,060,000 µs; "
     "windows 06 to 10 after it contain no events"
@@ -112,7 +112,7 @@ def test_build_any_layout_notes_empty_samples(tmp_path: Path) -> None:
     )
     cache = build_cache(open_events("nmnist", raw, DROP), 4, tmp_path)
     assert cache.notes[-1] == (
-        "empty: 2 of 4 samples contain no events and are labelled all the same (1 training, 1 test); "
+        "empty: 2 of 4 samples have a label but no events (1 training, 1 test); "
         "of 2 every event was left out (invalid, outside, or by transforms): Train/1/00001, Test/1/00001"
     )
 
