@@ -34,6 +34,10 @@ MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
 
 
+MAX_SIDE = 2**15
+"""The largest height and width: formats have coordinates of at most 15 bits."""
+
+
 class SampleCounts(Spec):
     """Official number of samples in each split."""
 
@@ -68,6 +72,14 @@ class DatasetSpec(Spec):
     mean: tuple[float, ...] | None = Field(default=None, strict=False)
     std: tuple[float, ...] | None = Field(default=None, strict=False)
     time_unit: TimeUnit | None = None
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> DatasetSpec:
+        if self.kind == "events" and self.shape[0] != 2:
+            raise ValueError(f"shape: found {self.shape[0]} polarities, expected 2: [2, height, width]")
+        if not all(0 < size <= MAX_SIDE for size in self.shape):
+            raise ValueError(f"shape: found {list(self.shape)}, expected numbers from 1 to {MAX_SIDE}")
+        return self
 
     @model_validator(mode="after")
     def _check_images(self) -> DatasetSpec:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from plifctl.config.base import flatten
+from plifctl.config.dataset import DatasetSpec
 from plifctl.config.registry import Registry, load_registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
@@ -302,6 +304,21 @@ samples: {train: 10, test: 10}
 mean: [0.5]
 std: [0.5]
 """
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([3, 128, 128], "found 3 polarities, expected 2"),
+        ([1, 128, 128], "found 1 polarities, expected 2"),
+        ([2, 0, 128], r"found \[2, 0, 128\], expected numbers from 1 to 32768"),
+        ([2, 128, 9_999_999], r"expected numbers from 1 to 32768"),
+    ],
+)
+def test_shape_that_no_sensor_has_is_refused(shape: list[int], message: str) -> None:
+    values = {**load_registry().dataset("gesture", "paper").dataset.model_dump(), "shape": shape}
+    with pytest.raises(ValidationError, match=message):
+        DatasetSpec(**values)
 
 
 @pytest.mark.parametrize(
