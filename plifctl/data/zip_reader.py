@@ -24,6 +24,7 @@ _MAX_RATIO = 100
 """Largest compression ratio of a large member; recordings are packed to a half or a third."""
 
 _LOCAL = struct.Struct("<4s22xHH")  # from a local header: signature, lengths of name and extra field
+_END = struct.Struct("<4s16xH")  # signature, length of the comment
 _ENCRYPTED = 1
 
 
@@ -61,6 +62,19 @@ class ZipReader:
             weakref.finalize(self, os.close, file)
             self._size = os.fstat(file).st_size
             self._bytes = partial(_read_at, file)
+        if self._is_inner():
+            raise zipfile.BadZipFile("the end is missing, and with it the list of members")
+
+    def _is_inner(self) -> bool:
+        """Returns whether the members are those of an archive inside this one, whose own end was cut off.
+
+        zipfile takes the last end record in a file, which may be that of a stored member.
+        """
+        if not self._members or min(info.header_offset for info in self._members) == 0:
+            return False
+        tail = self._bytes(min(self._size, _END.size + 2**16), max(0, self._size - _END.size - 2**16))
+        at = tail.rfind(b"PK\x05\x06")
+        return 0 <= at <= len(tail) - _END.size and at + _END.size + _END.unpack_from(tail, at)[-1] != len(tail)
 
     def infolist(self) -> list[zipfile.ZipInfo]:
         """Returns the directory entries of the members, folders included."""

@@ -27,3 +27,17 @@ def test_read_from_many_threads_returns_each_members_content(
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(reader.read, members))
     assert all(content == contents[info.filename] for info, content in zip(members, found, strict=True))
+
+
+@pytest.mark.parametrize("cut", [1, 50, 300])
+def test_archive_of_archives_whose_end_is_cut_off_is_not_read_as_its_last_member(tmp_path: Path, cut: int) -> None:
+    for name in ("one.npz", "two.npz"):
+        np.savez(tmp_path / name, t=np.arange(100))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("one.npz", "two.npz"):
+            archive.write(tmp_path / name, name)
+    whole = (tmp_path / "a.zip").read_bytes()
+    for content in (whole, whole + b"junk", b"prefix" + whole):
+        assert [info.filename for info in zip_reader.ZipReader(content, where="a").infolist()] == ["one.npz", "two.npz"]
+    with pytest.raises(zipfile.BadZipFile):
+        zip_reader.ZipReader(whole[:-cut], where="a")
