@@ -128,6 +128,7 @@ class Trainer:
                 "the checkpoint belongs to another experiment: "
                 f"found {str(state.get('digest'))[:12]}, expected {self.spec.digest[:12]}"
             )
+        self._check_seed(state)
         try:
             self.optimizer.restore(state["optimisation"])
             self.progress = Progress(**state["progress"])
@@ -383,8 +384,9 @@ class Trainer:
         """Returns whether a best checkpoint states the best epoch of the history; False: it is of 0.1.0, states none.
 
         Raises:
-            CheckpointError: It is that of another epoch.
+            CheckpointError: It is that of another epoch or of another seed.
         """
+        self._check_seed(saved)
         wanted = (self.progress.best_epoch, self.progress.best_accuracy)
         found = (saved.get("epoch"), saved.get("accuracy"))
         if found not in (wanted, (None, None)):
@@ -394,6 +396,16 @@ class Trainer:
                 hint="start a new run: omit --resume",
             )
         return found == wanted
+
+    def _check_seed(self, saved: dict[str, Any]) -> None:
+        """Raises CheckpointError for a checkpoint of another seed, which the digest of the experiment leaves out."""
+        spec = saved.get("spec")
+        found = self.spec.train.seed if spec is None else ExperimentSpec.model_validate_json(spec).train.seed
+        if found != self.spec.train.seed:
+            raise CheckpointError(
+                f"the checkpoint belongs to a run of another seed: found {found}, expected {self.spec.train.seed}",
+                hint="put the run's own checkpoints back, or start a new run: omit --resume",
+            )
 
     def _outcome(self) -> Outcome:
         history = [EpochRow(**row) for row in self.progress.history]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,20 @@ class TestUnusableStates:
     def test_restore_of_another_experiment_is_refused(self) -> None:
         with pytest.raises(CheckpointError, match="another experiment"):
             tiny_trainer(MemoryRecorder()).restore({**self.state(), "digest": "0" * 64})
+
+    @pytest.mark.parametrize("name", ["last", "best"])
+    def test_checkpoint_of_another_seed_is_refused(self, name: str) -> None:
+        recorder = MemoryRecorder()
+        tiny_trainer(recorder, tiny_spec("train.epochs=1")).run()
+        own, other = tiny_spec("train.epochs=2"), tiny_spec("train.epochs=2", "train.seed=7")
+        assert own.digest == other.digest  # of an experiment, whatever the seed
+        for spec, refused in ((own, False), (other, True)):
+            resumed = MemoryRecorder(saved={**recorder.saved})
+            resumed.saved[name] = {**recorder.saved[name], "spec": spec.model_dump_json()}
+            trainer = tiny_trainer(resumed, own)
+            with pytest.raises(CheckpointError, match="another seed: found 7") if refused else nullcontext():
+                trainer.restore(resumed.saved["last"])
+                trainer._check_best(resumed.saved["best"])
 
     @pytest.mark.parametrize("missing", ["optimisation", "progress", "vitals"])
     def test_restore_of_incomplete_state_is_refused(self, missing: str) -> None:
