@@ -25,7 +25,8 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
 
 
 PLAIN = (
-    *("aedat2", "aedat3", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat", "npy", "npz", "idx", "cifar", "tar.gz"),
+    *("aedat2", "aedat3", "aedat3-reset", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat", "dat-1"),
+    *("npy-structured", "npy", "npz", "idx", "cifar", "tar.gz"),
     *(
         "zip",
         "checkpoint",
