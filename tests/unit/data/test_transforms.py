@@ -128,6 +128,7 @@ def merged(events: list[Event]) -> list[Event]:
 )
 @settings(deadline=None, max_examples=60)
 @given(events=SOME | LATER)
+@pytest.mark.long
 def test_transform_without_random_numbers_equals_its_definition(
     name: str, definition: Callable[..., list[Event]], arguments: dict[str, Any], events: np.ndarray
 ) -> None:

@@ -104,6 +104,7 @@ def test_summary_every_network_of_the_registry_matches_it(name: str) -> None:
     ],
 )
 @pytest.mark.parametrize("static", [True, False])
+@pytest.mark.long
 def test_summary_learnable_neurons_and_odd_sizes_match_the_network(changes: dict[str, object], static: bool) -> None:
     neuron = NeuronSpec.model_validate({**PLIF.model_dump(), **changes})
     structure = "BN-c3k5s2b-BN-BN-SN-APk3s2-c4k2s1-SN-MPk2s1-DP-FC12-SN-FC20-SN-APk10s10"

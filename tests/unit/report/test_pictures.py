@@ -141,6 +141,7 @@ class TestEvents:
         assert len(lefts) <= T
         assert len(tops) == -(-T // len(lefts))
 
+    @pytest.mark.long
     def test_draw_events_of_empty_recording_is_white(self) -> None:
         picture = np.asarray(draw_events("a set", "", [make_sample(np.zeros((2, 2, 8, 8), np.uint8))]))
         assert len(find_places(picture, np.full((256, 256, 3), 255, np.uint8))) >= 2

@@ -93,6 +93,7 @@ def without_norm(*overrides: str) -> ExperimentSpec:
 
 
 @pytest.mark.parametrize("samples", [16, 15, 13])
+@pytest.mark.long
 def test_run_accumulated_batches_equal_one_large_batch(samples: int) -> None:
     rows = Split(np.arange(samples), np.empty(0, np.int64), np.arange(16, 24))
     found = []

@@ -87,6 +87,7 @@ class TestProtocols:
 
 class TestResume:
     @pytest.mark.parametrize("stop_after", [1, 2, 3, 4, 5, 7, 12])
+    @pytest.mark.long
     def test_run_interrupted_and_resumed_equals_uninterrupted(self, stop_after: int) -> None:
         uninterrupted, first = MemoryRecorder(), MemoryRecorder(stop_after)
         second = MemoryRecorder(saved=first.saved)

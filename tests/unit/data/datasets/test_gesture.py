@@ -373,6 +373,7 @@ def test_gesture_events_np_with_unsupported_choice_is_refused(
     assert hint in error.value.hint
 
 
+@pytest.mark.long
 def test_gesture_tonic_set_is_complete_by_its_own_numbers(tmp_path: Path) -> None:
     for part, users in (("Train", range(98)), ("Test", range(100, 124))):
         for user in users:

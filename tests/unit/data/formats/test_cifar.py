@@ -62,6 +62,7 @@ def test_decode_cifar_batch_never_executes_a_pickle(tmp_path: Path, monkeypatch:
     ],
     ids=["nested-key", "large-memo", "unknown-instruction", "long-program", "foreign-name", "declared-size"],
 )
+@pytest.mark.long
 def test_decode_cifar_batch_hostile_pickle_is_refused_cheaply(data: bytes, why: str) -> None:
     with pytest.raises(DamagedFileError, match=why):
         decode_cifar_batch(data, where="f")
