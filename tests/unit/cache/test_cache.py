@@ -32,6 +32,7 @@ def raw_of(root: Path, *overrides: str, T: int | None = None) -> EventDataset:
     return raw
 
 
+@pytest.mark.long
 def test_cache_has_frames_labels_and_counts_of_the_recordings(gestures: Path, tmp_path: Path) -> None:
     raw = raw_of(gestures)
     cache = build_cache(raw, 4, tmp_path / "c")

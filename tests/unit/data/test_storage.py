@@ -64,6 +64,7 @@ def test_zip_damaged_error_names_the_archive(tmp_path: Path, damage: object) -> 
 
 
 @pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.long
 def test_zip_with_a_flipped_bit_raises_only_raw_data_errors(tmp_path: Path, kind: int) -> None:
     write_nmnist(tmp_path / "a")
     pack_zip(tmp_path / "a/Test", tmp_path / "Test.zip")

@@ -201,6 +201,7 @@ class TestAnimation:
         ("T", "P", "H", "W", "high", "scale"),
         [(10, 2, 34, 34, 1, 18), (3, 2, 64, 128, 60, 5), (1, 2, 32, 32, 1, 20), (4, 1, 40, 32, 9, 16)],
     )
+    @pytest.mark.long
     def test_gif_of_sample_has_every_frame_and_every_colour(
         self, tmp_path: Path, T: int, P: int, H: int, W: int, high: int, scale: int
     ) -> None:

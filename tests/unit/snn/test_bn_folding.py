@@ -92,6 +92,7 @@ def potentials(x: Tensor, k: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @torch.no_grad()
+@pytest.mark.long
 def test_fold_potentials_equal_up_to_rounding(dtype: torch.dtype) -> None:
     """Compares each layer on the same input; a first spike that differs lies at the threshold."""
     compared = 0

@@ -168,6 +168,7 @@ class TestCutMix:
             assert (ys[0], ys[-1] + 1, xs[0], xs[-1] + 1) in boxes
 
     @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+    @pytest.mark.long
     def test_cut_areas_have_the_moments_of_beta(self, alpha: float) -> None:
         found = draw_cut_areas(hash_keys(7, torch.arange(20_000)), alpha)
         assert found.dtype == torch.float64

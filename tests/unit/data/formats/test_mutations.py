@@ -73,6 +73,7 @@ def test_decode_mutated_file_raises_plifctl_error_or_sorts(content: bytes, decod
     ],
     ids=[*AEDAT4_PACKINGS, "no-table", "dat", "npy", "npy-float", "npz", "npz-packed"],
 )
+@pytest.mark.long
 def test_decode_mutated_container_raises_plifctl_error_or_is_valid(
     content: bytes, decode: Callable[..., Decoded]
 ) -> None:
