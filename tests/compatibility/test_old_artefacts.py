@@ -380,7 +380,8 @@ class TestResume:
         rows, rows_of_then = (rows_in(at / "metrics.jsonl") for at in (run, wanted))
         assert len(rows) == len(rows_of_then)
         for row, row_of_then in zip(rows, rows_of_then, strict=True):
-            for name in ("epoch", "loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "layers"):
+            assert (row["epoch"], row["layers"]) == (row_of_then["epoch"], row_of_then["layers"])
+            for name in ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr"):
                 assert row[name] == (row_of_then[name] if exact else pytest.approx(row_of_then[name], rel=1e-5))
             for name in ("tau", "firing_rate"):
                 assert row[name] == (row_of_then[name] if exact else pytest.approx(row_of_then[name], rel=1e-5))
