@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 
@@ -166,6 +166,16 @@ class StoppedByCallback(Interrupted):
 _LISTED = 60  # names in a hint: more than experiments, fewer than samples
 
 
+def list_names(names: Sequence[str], most: int = 10) -> str:
+    """Returns names for a message, at most the first ``most`` of them; the others are counted.
+
+    Example:
+        >>> list_names(["a", "b", "c"], 2)
+        'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Returns a hint that names the nearest of ``known``; if none is near, it lists them, at most the first 60.
 
@@ -179,8 +189,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = same or longer[:5] or difflib.get_close_matches(name, choices, n=1)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    more = f" and {len(choices) - _LISTED:,} more" if len(choices) > _LISTED else ""
-    return f"known: {', '.join(choices[:_LISTED])}{more}"
+    return f"known: {list_names(choices, _LISTED)}"
 
 
 def check_choice(name: str, value: object, known: Iterable[str]) -> None:

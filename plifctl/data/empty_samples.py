@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from plifctl.errors import list_names
+
 EMPTY = "empty: "
 """Beginning of the note on samples without events."""
-
-MAX_NAMED = 10
-"""Samples or recordings that a note names; more are counted."""
 
 
 def empty_note(sample_ids: Sequence[str], is_test: np.ndarray, n_raw: np.ndarray, n_events: np.ndarray) -> str | None:
@@ -34,11 +33,5 @@ def empty_note(sample_ids: Sequence[str], is_test: np.ndarray, n_raw: np.ndarray
     because = f"; of {left_out} every event was left out (invalid, outside, or by transforms)" if left_out else ""
     return (
         f"{EMPTY}{len(rows)} of {len(n_events)} samples {has} a label but no events "
-        f"({len(rows) - test} training, {test} test){because}: {shortened([sample_ids[row] for row in rows])}"
+        f"({len(rows) - test} training, {test} test){because}: {list_names([sample_ids[row] for row in rows])}"
     )
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Returns the names in one line, at most :data:`MAX_NAMED`."""
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import get_args
 
 import torch
@@ -29,12 +30,10 @@ def _named_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # the device "meta" has tensors without content
     except Exception as error:  # torch raises many types for a device that it was built without
-        # of a missing operator it lists every backend that has it, in one line
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, NotImplementedError):
-            line = f"torch {torch.__version__} finds no such device here"
+        # without an operator for the device, torch names every backend that has one: thousands of characters
+        line = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
         raise UsageError(
-            f"--device {name}: {line}",
+            f"--device {name}: torch {torch.__version__} cannot use it here: {line}",
             hint="--device cpu works everywhere",
         ) from None
     return device

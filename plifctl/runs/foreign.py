@@ -8,9 +8,10 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from plifctl.errors import list_names
+
 _OURS = ("spec", "digest")
 _PLAIN_MODULES = ("collections", "torch._utils", "torch")  # of tensors, storages and dictionaries
-_SHOWN = 4
 
 HINT = (
     "plifctl tests networks that it trained: plifctl train NAME, then plifctl eval last\n"
@@ -87,7 +88,7 @@ def _describe_state(state: Any) -> str | None:
     if not isinstance(state, Mapping) or any(key in state for key in _OURS):
         return None
     keys = [str(key) for key in state]
-    shown = ", ".join(keys[:_SHOWN]) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
+    shown = list_names(keys, 4)
     if keys and all(isinstance(value, torch.Tensor) for value in state.values()):
         return f"weights of another program: a state dict without its experiment ({shown})"
     return f"a checkpoint of another program: it has {shown or 'no entries'}, and no experiment of plifctl"

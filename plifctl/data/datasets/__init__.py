@@ -22,7 +22,7 @@ from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, Syntheti
 from plifctl.data.datasets.idx import FashionMnist, Mnist
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.source import RawSource, RemoteFile
-from plifctl.errors import MissingRawDataError, RawDataError
+from plifctl.errors import MissingRawDataError, RawDataError, list_names
 
 _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "mnist": (Mnist,),
@@ -121,8 +121,7 @@ def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: S
 def _names_in(folder: Path) -> str:
     """Returns some names in a folder, for a message; empty if it does not exist or is empty."""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.glob("[!.]*"))
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"; found there: {', '.join(names[:4])}{more}" if names else ""
+    return f"; found there: {list_names(names, 4)}" if names else ""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
-from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems
+from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems, list_names
 
 Progress = Callable[[int, int], None]
 """Called with the amount done, and the total."""
@@ -277,10 +277,9 @@ class RawDataset(ABC):
         """Raises RawDataError unless a part has members of these names."""
         missing = [name for name in names if name not in self.surveys[part].members]
         if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             because = f", named in {named_in}" if named_in else ""
             raise RawDataError(
-                f"{self.storages[part].path}: {missing[0]}{more} is missing{because}",
+                f"{self.storages[part].path}: {list_names(missing, 1)} is missing{because}",
                 hint="the data set is incomplete: download or extract it again",
             )
 

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from plifctl.config.choices import Split
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
 from plifctl.data.formats.detect import READABLE
 from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.data.framer import decode_recording
-from plifctl.errors import DamagedFileError, RawDataError
+from plifctl.errors import DamagedFileError, RawDataError, list_names
 
 _ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
+_SPLITS: tuple[Split, Split] = ("train", "test")
 _SPLIT = r"(?:[^/]+_)?(?:[Tt]rain|[Tt]est)"
 
 
@@ -38,8 +40,7 @@ class Folders(FilePerSample):
     @classmethod
     def find_parts(cls, folder: Path, name: str, preferred: str | None) -> dict[str, Path | None]:
         archives = [folder / file for file in ([preferred] if preferred else [name + ending for ending in _ARCHIVES])]
-        splits = {path.name.lower()[-4:] for path in folder.glob("*") if re.fullmatch(_SPLIT, path.name)}
-        is_there = {"rain", "test"} <= splits
+        is_there = {_split_of(path.name) for path in folder.glob("*") if re.fullmatch(_SPLIT, path.name)} == {*_SPLITS}
         return {"recordings": next((path for path in archives if path.is_file()), folder if is_there else None)}
 
     @classmethod
@@ -52,15 +53,15 @@ class Folders(FilePerSample):
 
     def _samples(self) -> list[Sample]:
         members = [name.split("/") for name in self.surveys["recordings"].members]
-        for split in ("train", "test"):
-            named = sorted({name for name, *_ in members if name.lower().endswith(split)})
+        for split in _SPLITS:
+            named = sorted({name for name, *_ in members if _split_of(name) == split})
             if len(named) > 1:
                 raise RawDataError(f"{self.root}: {named[0]} and {named[1]}, expected one folder for {split}")
         found, stated = {name for _, name, *_ in members}, set(self.dataset.classes)
         if found and found != stated:
             raise RawDataError(
-                f"{self.root}: the class folders are {_list_names(found - stated, found)}, "
-                f"expected the classes of the data set's YAML: {_list_names(stated - found, stated)}",
+                f"{self.root}: the class folders are {_list_different(found - stated, found)}, "
+                f"expected the classes of the data set's YAML: {_list_different(stated - found, stated)}",
                 hint="rename the folders, or change classes: in the YAML",
             )
         return super()._samples()
@@ -86,7 +87,7 @@ class Folders(FilePerSample):
         if name not in self.dataset.classes:
             return None
         label = self.dataset.classes.index(name)
-        return Sample(str(PurePosixPath(member).with_suffix("")), label, "train" if split[-4:] == "rain" else "test")
+        return Sample(str(PurePosixPath(member).with_suffix("")), label, _split_of(split))
 
     def _decode(self, data: bytes, where: str) -> Decoded:
         if format_of(data) is None and not where.endswith(".bin") and not is_text(data):
@@ -97,7 +98,10 @@ class Folders(FilePerSample):
         return decode_recording(self.framing, data, where)
 
 
-def _list_names(different: set[str], names: set[str]) -> str:
-    """Returns at most a dozen of the names, first those of one side only."""
-    ordered = sorted(different) + sorted(names - different)
-    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")
+def _list_different(different: set[str], names: set[str]) -> str:
+    """Returns the names for a message, first those of one side only."""
+    return list_names(sorted(different) + sorted(names - different), 12)
+
+
+def _split_of(folder: str) -> Split:
+    return "test" if folder.lower().endswith("test") else "train"

@@ -23,11 +23,10 @@ from plifctl.data.datasets.base import (
     Sample,
 )
 from plifctl.data.datasets.label_windows import SHORTEST_US, EventSpan, describe_windows
-from plifctl.data.empty_samples import MAX_NAMED, shortened
 from plifctl.data.events import Decoded
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
-from plifctl.errors import DamagedFileError, RawDataError
+from plifctl.errors import DamagedFileError, RawDataError, list_names
 
 _LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
 _FIRST = 78
@@ -40,6 +39,9 @@ _ORIGINAL_NAMES = re.compile(r"user\d+_[a-z_]+(?:\.aedat|_labels\.csv)|trials_to
 
 _LATEST_US = 2**62
 """Bound of the times in tables, µs: that of the times of events."""
+
+_MAX_DESCRIBED = 10
+"""Recordings whose problem is described in a note of its own."""
 
 _Window = tuple[Sample, int, int]
 """A sample and its window in the recording: events with start ≤ t < end, µs."""
@@ -228,9 +230,9 @@ class Gesture(EventDataset):
             windows = [(start, end) for _, start, end in self._windows[member]]
             if (problem := describe_windows(member, windows, self._spans[member])) is not None:
                 found[member] = problem
-        yield from list(found.values())[:MAX_NAMED]
-        if more := list(found)[MAX_NAMED:]:
-            yield f"the same kind of problem in {len(more)} more recordings: {shortened(more)}"
+        yield from list(found.values())[:_MAX_DESCRIBED]
+        if more := list(found)[_MAX_DESCRIBED:]:
+            yield f"the same kind of problem in {len(more)} more recordings: {list_names(more)}"
 
     def _is_suspect(self, member: str, counts: EventCounts) -> bool:
         """Returns whether the events of a recording may not fill its windows: cheap, and true of more than those."""

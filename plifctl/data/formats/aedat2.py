@@ -12,7 +12,7 @@ import numpy as np
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
-from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
 from plifctl.data.frames import MAX_LEFT_OUT, hint_to_drop
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -72,8 +72,7 @@ def decode_aedat2(
                 f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, as "
                 f"{len(foreign)} of {count} have more than the 15 bits of a DVS128; the file is of another camera",
                 hint=hint_to_drop(len(foreign), count)
-                or "AEDAT 2.0 is read of a DVS128 only; convert the file to AEDAT 4 (with DV), or save its events with "
-                "numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs",
+                or f"AEDAT 2.0 is read of a DVS128 only; convert the file to AEDAT 4 (with DV), or {SAVE_WITH_NUMPY}",
             )
         events = events[address >> 15 == 0]
     remarks: tuple[Remark, ...] = ()

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from plifctl.config.choices import TimeUnit
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
-from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
 from plifctl.data.remarks import Remark
 from plifctl.data.zip_reader import ZipReader
 from plifctl.errors import DamagedFileError
@@ -35,7 +35,6 @@ _SYNONYMS = {
 _MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
 _US: Mapping[TimeUnit, int] = {"us": 1, "ms": 1000, "s": 1_000_000}
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_SAVE = "save the events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
 
 
 def decode_npy(data: bytes, *, where: str, time_unit: TimeUnit | None = None) -> Decoded:
@@ -59,7 +58,7 @@ def decode_npy(data: bytes, *, where: str, time_unit: TimeUnit | None = None) ->
         return _to_events(_fields(array, where), where, time_unit or "us")
     if array.ndim != 2 or array.shape[1] != 4:
         raise DamagedFileError(
-            f"{where}: an array of shape {list(array.shape)}, expected [events, 4]: x, y, p, t", hint=_SAVE
+            f"{where}: an array of shape {list(array.shape)}, expected [events, 4]: x, y, p, t", hint=SAVE_WITH_NUMPY
         )
     _check_order(array, where)
     x, y, p, t = (array[:, column] for column in range(4))
@@ -98,7 +97,7 @@ def decode_npz(data: bytes, *, where: str, time_unit: TimeUnit | None = None) ->
     columns = {name: _array(file, f"{where}: {name}") for name, file in files.items()}
     if not columns or (len(columns) == 1 and next(iter(columns.values())).dtype.names is None):
         found = ", ".join(sorted(members)[:5]) or "nothing"
-        raise DamagedFileError(f"{where}: contains {found}, expected arrays named t, x, y, p", hint=_SAVE)
+        raise DamagedFileError(f"{where}: contains {found}, expected arrays named t, x, y, p", hint=SAVE_WITH_NUMPY)
     if len(columns) == 1:
         columns = _fields(next(iter(columns.values())), where)
     shapes = {name: list(column.shape) for name, column in columns.items()}
@@ -125,7 +124,7 @@ def _fields(array: np.ndarray, where: str) -> dict[str, np.ndarray]:
         raise DamagedFileError(
             f"{where}: an array of shape {list(array.shape)} with the fields {', '.join(names)}, "
             "expected one of shape [events] with t, x, y and p",
-            hint=_SAVE,
+            hint=SAVE_WITH_NUMPY,
         )
     return {name: found[name] for name in _COLUMNS}
 

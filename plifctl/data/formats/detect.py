@@ -14,7 +14,7 @@ from plifctl.data.formats.aedat4 import decode_aedat4
 from plifctl.data.formats.arrays import decode_npy, decode_npz
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.dat import decode_dat
-from plifctl.data.formats.headers import describe_content, format_of, is_text
+from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
@@ -103,7 +103,10 @@ READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz
 def _how_to_convert(format_name: str | None) -> str:
     if format_name == "gzip":
         return "unpack it: gunzip FILE"
-    with_numpy = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
     if format_name is not None and format_name.startswith("Prophesee EVT"):
-        return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {with_numpy}"
-    return with_numpy if format_name is not None else f"{with_numpy}\nif it is no recording: move it out of the folder"
+        return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
+    return (
+        SAVE_WITH_NUMPY
+        if format_name is not None
+        else f"{SAVE_WITH_NUMPY}\nif it is no recording: move it out of the folder"
+    )

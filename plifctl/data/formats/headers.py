@@ -20,6 +20,9 @@ _MAGIC = {
 }
 _MAGICS = tuple(_MAGIC)
 
+SAVE_WITH_NUMPY = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
+"""Hint for a recording that cannot be read as it is."""
+
 _EVT = re.compile(rb"^% *(?:evt +|format +EVT)(\d)", re.MULTILINE)
 _EVT_RECORDER = re.compile(rb"^% *(?:plugin|integrator)_name ", re.MULTILINE)
 _PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
