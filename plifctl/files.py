@@ -39,17 +39,6 @@ def make_dir(path: Path) -> Path:
     return path
 
 
-def require_utf8(path: Path) -> None:
-    """Raises UsageError if a path contains bytes that are not UTF-8: TensorBoard cannot write there."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        raise UsageError(
-            f"{path}: the path contains bytes that are not UTF-8; TensorBoard cannot write there",
-            hint="rename the folder, or choose another one: --runs-dir DIR",
-        ) from None
-
-
 def sync_folder(path: Path) -> None:
     """Writes the names in a folder to the disk: without it, a rename or a new file may be undone by a power failure.
 

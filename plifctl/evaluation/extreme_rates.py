@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from plifctl.config.network import NetworkSpec, NeuronSpec
 
@@ -31,34 +31,22 @@ def describe_extreme_rates(rates: Mapping[str, float], network: NetworkSpec, neu
         if "BN" in network.structure
         else "batch norm before the neurons (BN in network.structure)"
     )
-    found: list[str] = []
     last = [*rates][-1]
-    if silent := [layer for layer, rate in rates.items() if rate == 0]:
-        predictions = "; the last one among them, so every prediction is class 0" if last in silent else ""
+    cases = (
+        (0, "never fires", "never fire", "a shorter", (1 + tau) / 2, "a lower", threshold - height / 2),
+        (1, "fires at every step", "fire at every step", "a longer", 2 * tau, "a higher", threshold + height),
+    )
+    found: list[str] = []
+    for extreme, one, several, other_tau, tau_to_try, other_threshold, threshold_to_try in cases:
+        layers = [layer for layer, rate in rates.items() if rate == extreme]
+        if not layers:
+            continue
+        single = len(layers) == 1
+        what = f"layer {layers[0]} {one}" if single else f"layers {', '.join(layers)} {several}"
+        predictions = "; the last one among them, so every prediction is class 0" if last in layers else ""
         found.append(
-            f"{_layers(silent)} never fire{_verb_ending(silent)} (firing rate 0): no information about the input "
-            f"passes {_pronoun(silent)}{predictions}; try a shorter time constant "
-            f"(--set neuron.{name}={(1 + tau) / 2:g}), a lower threshold (--set "
-            f"neuron.v_threshold={threshold - height / 2:g}), or {norm}"
-        )
-    if busy := [layer for layer, rate in rates.items() if rate == 1]:
-        predictions = "; the last one among them, so every prediction is class 0" if last in busy else ""
-        found.append(
-            f"{_layers(busy)} fire{_verb_ending(busy)} at every step (firing rate 1): no information about the input "
-            f"passes {_pronoun(busy)}{predictions}; try a longer time constant "
-            f"(--set neuron.{name}={2 * tau:g}), a higher threshold (--set "
-            f"neuron.v_threshold={threshold + height:g}), or {norm}"
+            f"{what} (firing rate {extreme}): no information about the input passes {'it' if single else 'them'}"
+            f"{predictions}; try {other_tau} time constant (--set neuron.{name}={tau_to_try:g}), {other_threshold} "
+            f"threshold (--set neuron.v_threshold={threshold_to_try:g}), or {norm}"
         )
     return found
-
-
-def _layers(names: Sequence[str]) -> str:
-    return f"layer{'s' if len(names) > 1 else ''} {', '.join(names)}"
-
-
-def _verb_ending(names: Sequence[str]) -> str:
-    return "s" if len(names) == 1 else ""
-
-
-def _pronoun(names: Sequence[str]) -> str:
-    return "it" if len(names) == 1 else "them"

@@ -226,7 +226,7 @@ def create_run(
     Raises:
         UsageError: TensorBoard cannot write to the directory.
     """
-    files.require_utf8(runs_dir)
+    require_utf8(runs_dir)
     spec = resolved.spec
     stamp = time.strftime(_STAMP, time.gmtime())
     name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
@@ -275,6 +275,17 @@ def write_config(path: Path, resolved: Experiment, protocol: Protocol) -> None:
     }
     text = yaml.safe_dump(add_checksum(tree), sort_keys=False, allow_unicode=True, width=120)
     files.write_text(path / "config.yaml", text)
+
+
+def require_utf8(path: Path) -> None:
+    """Raises UsageError if a path contains bytes that are not UTF-8: TensorBoard cannot write there."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path}: the path contains bytes that are not UTF-8; TensorBoard cannot write there",
+            hint="rename the folder, or choose another one: --runs-dir DIR",
+        ) from None
 
 
 def find_run(name: str, runs_dir: Path) -> Run:

@@ -19,7 +19,7 @@ from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs import folders
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
-from plifctl.runs.directory import Run, write_config
+from plifctl.runs.directory import Run, require_utf8, write_config
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
@@ -62,7 +62,7 @@ class RunRecorder:
             ResumeError: Another process is training it.
             UsageError: TensorBoard cannot write to its folder.
         """
-        files.require_utf8(self.run.path)
+        require_utf8(self.run.path)
         lock = self.run.lock()
         try:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment

@@ -94,20 +94,24 @@ def test_cache_of_0_1_0_is_outdated_by_any_format_its_layout_may_have(
     assert states(folder) == {cache.path.name: "outdated"}
 
 
-def test_formats_read_of_mixed_folders_are_those_found(tmp_path: Path) -> None:
-    events = random_events(np.random.default_rng(0), 50)
-    recordings = {"a.aedat": encode_aedat3(events), "b.aedat4": encode_aedat4((0, "EVTS", events)), "c.bin": bytes(10)}
-    frames = FramesSpec(slicing="number", outside_events="drop", invalid_events="drop")
-    counts = SampleCounts(train=6, test=6)
-    dataset = DatasetSpec(
+def own_dataset(samples: int) -> DatasetSpec:
+    """Returns a data set of one's own, with as many samples in the training as in the test set."""
+    return DatasetSpec(
         name="mine",
         title="mine",
         layout="folders",
         kind="events",
         shape=(2, 128, 128),
         classes=("x", "y"),
-        samples=counts,
+        samples=SampleCounts(train=samples, test=samples),
     )
+
+
+def test_formats_read_of_mixed_folders_are_those_found(tmp_path: Path) -> None:
+    events = random_events(np.random.default_rng(0), 50)
+    recordings = {"a.aedat": encode_aedat3(events), "b.aedat4": encode_aedat4((0, "EVTS", events)), "c.bin": bytes(10)}
+    frames = FramesSpec(slicing="number", outside_events="drop", invalid_events="drop")
+    dataset = own_dataset(samples=6)
     for split in ("train", "test"):
         for name in dataset.classes:
             (tmp_path / "mine" / split / name).mkdir(parents=True)
@@ -132,16 +136,7 @@ def test_every_layout_names_formats_that_have_a_decoder() -> None:
 def test_mended_decoder_changes_only_the_keys_of_recordings_that_it_read_wrongly(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counts = SampleCounts(train=2, test=2)
-    dataset = DatasetSpec(
-        name="mine",
-        title="mine",
-        layout="folders",
-        kind="events",
-        shape=(2, 128, 128),
-        classes=("x", "y"),
-        samples=counts,
-    )
+    dataset = own_dataset(samples=2)
     frames = FramesSpec(slicing="number", outside_events="refuse", invalid_events="drop")
     framing = Framing(dataset=dataset, frames=frames, T=2)
     folders = ("train/x", "train/y", "test/x", "test/y")
