@@ -195,6 +195,21 @@ def _step_backward(  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _potentials(x, n, row, begin, size, window, scale, shift, k, v_threshold, v_reset, soft, v, h):  # type: ignore[no-untyped-def]
+    """Writes the potentials before firing of ``size`` windows of a sample, from ``begin`` on, for all steps."""
+    steps, _, height, width, _ = x.shape
+    window_size = window * window
+    for t in range(len(h)):
+        tx, ts = t if steps > 1 else 0, t if len(scale) > 1 else 0
+        for j in range(size * window_size):
+            y = row * window + j % window_size // window
+            z = (begin + j // window_size) * window + j % window
+            if y < height and z < width:
+                neuron = y * width + z if len(k) > 1 else 0
+                _step(x[tx, n, y, z], scale[ts], shift[ts], k[neuron], v_threshold, v_reset, soft, v[j], h[t, j])
+
+
+@inlined
 def _sum_products(x, centre, grad_y, total, product):  # type: ignore[no-untyped-def]
     for c in range(len(x)):
         total[c] += grad_y[c]
@@ -268,16 +283,7 @@ def backward(  # type: ignore[no-untyped-def]
                 size = min(group, end - begin)
                 v[:] = v_reset
                 grad_v[:] = 0
-                for t in range(T):
-                    tx, ts = t if steps > 1 else 0, t if len(scale) > 1 else 0
-                    for j in range(size * window_size):
-                        y = row * window + j % window_size // window
-                        z = (begin + j // window_size) * window + j % window
-                        if y < height and z < width:
-                            _step(
-                                x[tx, n, y, z], scale[ts], shift[ts], k[y * width + z if own_k else 0], v_threshold,
-                                v_reset, soft, v[j], h[t, j],
-                            )  # fmt: skip
+                _potentials(x, n, row, begin, size, window, scale, shift, k, v_threshold, v_reset, soft, v, h)
                 for t in range(T - 1, -1, -1):
                     tx, ts = t if steps > 1 else 0, t if len(scale) > 1 else 0
                     for j in range(size * window_size):
@@ -316,9 +322,8 @@ def backward(  # type: ignore[no-untyped-def]
             for t in range(sums):
                 _flush(moment_sums[t, 0], moments[item, t, 0])
                 _flush(moment_sums[t, 1], moments[item, t, 1])
-            if not own_k:
-                for j in range(len(k_sum)):
-                    _flush(k_sum[j], grad_k[item])
+            for j in range(0 if own_k else len(k_sum)):
+                _flush(k_sum[j], grad_k[item])
             if firing_grads:
                 _flush(threshold_sum, grad_threshold[item])
                 _flush(width_sum, grad_width[item])
