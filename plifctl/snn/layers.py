@@ -113,6 +113,17 @@ class Conv(nn.Conv2d):
         return apply_per_frame(lambda images: super(Conv, self).forward(_to_channels_last(images)), x)
 
 
+class Linear(nn.Linear):
+    """Fully connected layer without bias; the weights of one input feature are contiguous in memory.
+
+    Event-driven products read the weights of active features only. Shape and values are those of torch's layer.
+    """
+
+    def __init__(self, features_in: int, features: int) -> None:
+        super().__init__(features_in, features, bias=False)
+        self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
+
+
 class Pool(nn.Module):
     """Max or average pooling; the maximum keeps spikes binary (Sec. 3.6)."""
 

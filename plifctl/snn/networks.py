@@ -12,8 +12,8 @@ from plifctl.config import structure
 from plifctl.config.choices import Kernel
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
-from plifctl.snn.kernels import held_dropout, spiking_stage, spiking_step
-from plifctl.snn.layers import BatchNorm, Conv, Dropout, Pool
+from plifctl.snn.kernels import apply_synapses, held_dropout, spiking_stage, spiking_step
+from plifctl.snn.layers import BatchNorm, Conv, Dropout, Linear, Pool
 from plifctl.snn.neurons import SpikingLayer
 
 Observer = Callable[[str, Tensor], None]
@@ -128,7 +128,7 @@ class SpikingNetwork(nn.Module):
             case structure.Pool(mode, size, stride):
                 return Pool(mode, size, stride)
             case structure.Linear(features):
-                return nn.Linear(torch.Size(shape).numel(), features, bias=False)
+                return Linear(torch.Size(shape).numel(), features)
             case structure.Vote(voters):
                 self.voters = voters
                 return None
@@ -174,8 +174,8 @@ class SpikingNetwork(nn.Module):
             layer = layers[index][1]
             if isinstance(layer, Dropout):
                 x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
-            elif isinstance(layer, nn.Linear):
-                x = layer(x.flatten(2))
+            elif isinstance(layer, Conv | nn.Linear):
+                x = apply_synapses(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x, self.kernel)
             elif (stage := _stage_at(layers, index, with_pooling=observe is None)) is not None:
                 output = spiking_stage(x, T, stage.spiking.dynamics(x), stage.norm, stage.pool, self.kernel)
                 x = output.pooled
@@ -225,8 +225,8 @@ class SpikingNetwork(nn.Module):
                 previous = None if state is None else state[name]
                 spikes, new_state[name] = spiking_step(x[0], previous, layer.dynamics(x))
                 x = spikes[None]
-            elif isinstance(layer, nn.Linear):
-                x = layer(x.flatten(2))
+            elif isinstance(layer, Conv | nn.Linear):
+                x = apply_synapses(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x, self.kernel)
             elif not isinstance(layer, Dropout):
                 x = layer(x)
         return vote(x[0], self.voters), new_state

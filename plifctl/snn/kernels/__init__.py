@@ -8,14 +8,14 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plifctl.config.choices import Kernel
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import reference
 from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.keyed_random import hash_keys, held_dropout_mask
-from plifctl.snn.layers import BatchNorm, Pool
+from plifctl.snn.layers import BatchNorm, Conv, Pool
 
 
 def unsupported_reason(kernel: Kernel, device: torch.device) -> str | None:
@@ -27,6 +27,26 @@ def unsupported_reason(kernel: Kernel, device: torch.device) -> str | None:
     if kernel == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"runs on GPUs, not on {device}"
     return None
+
+
+def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") -> Tensor:
+    """Applies the weights of a convolution or of a fully connected layer.
+
+    Args:
+        layer: The layer.
+        x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``.
+        kernel: ``eager`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute only where
+            ``x`` is not zero, if that is faster for this layer and this share of active inputs.
+    """
+    exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    if kernel in ("eager", "triton") or x.device.type != "cpu" or not exact:
+        dense: Tensor = layer(x)
+        return dense
+    from plifctl.snn.kernels import event_driven  # numba takes half a second to import
+
+    if not event_driven.can_be_event_driven(layer.weight):
+        return event_driven.dense(layer, x)
+    return event_driven.convolution(x, layer) if isinstance(layer, Conv) else event_driven.product(x, layer)
 
 
 class StageOutput(NamedTuple):

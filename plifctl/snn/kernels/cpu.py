@@ -39,7 +39,7 @@ def features_to_rows(x: Tensor) -> Tensor:
 def sum_deviations(rows: Tensor, pivot: Tensor) -> Tensor:
     """See :class:`~plifctl.snn.kernels.stage.Backend`, as for all functions here."""
     sums = np.zeros((rows.shape[2], len(rows), 2, rows.shape[4]))
-    with _threads_of_torch():
+    with threads_of_torch():
         loops.statistics(rows.numpy(), pivot.numpy(), sums)
     return torch.from_numpy(sums.sum(0))
 
@@ -52,7 +52,7 @@ def forward(tensors: StageTensors, config: StageConfig) -> tuple[Tensor, Tensor]
     out = x.new_empty(config.T, samples, height // window, columns // window, channels)
     span, items = _divide_work(height, columns, window)
     counts = np.zeros(items)
-    with _threads_of_torch():
+    with threads_of_torch():
         loops.forward(
             *_arrays(x, scale, shift, k, _per_channel(v_threshold, channels)),
             x.numpy().dtype.type(config.v_reset),
@@ -85,7 +85,7 @@ def backward(
     grad_k = np.zeros((items if len(k) == 1 else len(k), channels))
     grad_threshold, grad_width = np.zeros((2, items, channels))
     sums = np.zeros((items, 0 if mean is None else len(mean), 2, channels))
-    with _threads_of_torch():
+    with threads_of_torch():
         loops.backward(
             *_arrays(x, scale, shift, x.new_zeros(1, channels) if mean is None else mean, k),
             *_arrays(_per_channel(v_threshold, channels)),
@@ -129,7 +129,7 @@ def _start_numba_threads() -> None:
 
 
 @contextmanager
-def _threads_of_torch() -> Iterator[None]:
+def threads_of_torch() -> Iterator[None]:
     """Gives numba as many threads as torch has, within the block."""
     _start_numba_threads()
     before = numba.get_num_threads()

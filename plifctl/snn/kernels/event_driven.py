@@ -1,0 +1,330 @@
+"""Convolutions and matrix products that compute only where an input is not zero, on the CPU.
+
+The inputs of all but the first layer are spikes, and few neurons fire at a time (Sec. 3.6 of the paper: products with
+binary spikes are additions). Forward adds up the weights of active inputs; the gradient of the weights adds up the
+gradients that active inputs reach. The gradient of the input is dense: the surrogate has no zeros.
+
+Whether a layer is computed this way depends on its shape and the share of active inputs alone: the same input gives the
+same bits, for any number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+from plifctl.snn.kernels import event_loops as loops
+from plifctl.snn.kernels.cpu import threads_of_torch
+from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
+from plifctl.snn.layers import Conv
+
+MIN_ITEMS = 16
+"""Minimum number of items that the work is divided into, if its size allows."""
+
+PANEL_BYTES = 48 * 2**10
+"""Size of the weights that all pixels of an item use before the next ones are read: most of a core's first cache."""
+
+TILE_BYTES = 2**18
+"""Size of the gradients that stay in a core's second cache."""
+
+ROWS_OF_ITEM = 256
+"""Rows of the input of a fully connected layer that are computed together."""
+
+
+MIN_CHANNELS = 32
+"""Fewest input and output channels of an event-driven convolution; lists of fewer take longer than their sums."""
+
+MIN_WEIGHTS = 2**20
+"""Fewest weights of an event-driven fully connected layer; the weights of smaller ones stay in a core's cache."""
+
+
+def can_be_event_driven(weight: Tensor) -> bool:
+    """Returns whether a layer of these weights, ``[O, C, K, K]`` or ``[O, F]``, is large enough."""
+    return min(weight.shape[:2]) >= MIN_CHANNELS if weight.dim() == 4 else weight.numel() >= MIN_WEIGHTS
+
+
+def relative_cost(weight: Tensor, density: float, *, training: bool) -> float:
+    """Returns the estimated time of an event-driven layer as a share of the dense one's.
+
+    It consists of reading the input, a part for each sum that is begun, and one for each row that is added.
+
+    Args:
+        weight: ``[O, C, K, K]`` or ``[O, F]``.
+        density: Share of inputs that are not zero.
+        training: Include the gradient of the weights, where the dense product is faster in comparison.
+    """
+    copying = 0.35
+    begun = 0.03 + 36 / (weight.shape[0] * weight.shape[3]) if weight.dim() == 4 else copying
+    return begun + (3.0 if training else 2.0) * density
+
+
+def convolution(x: Tensor, layer: Conv) -> Tensor:
+    """Applies a convolution to a sequence ``[T, N, C, H, W]``; see :class:`~plifctl.snn.layers.Conv`."""
+    images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    counts = count_active(_rows(images.permute(0, 2, 3, 1)))
+    if not _pays(layer, counts, images):
+        return dense(layer, x)
+    y: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+        images, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]), counts
+    )
+    return y.view(*x.shape[:2], *y.shape[1:])
+
+
+def product(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Applies a fully connected layer without bias to a sequence ``[T, N, F]``."""
+    rows = x.flatten(0, 1).contiguous()
+    counts = count_active(_rows(rows))
+    if not _pays(layer, counts, rows):
+        return dense(layer, x)
+    y: Tensor = _Product.apply(rows, layer.weight, counts)  # type: ignore[no-untyped-call]
+    return y.view(*x.shape[:2], y.shape[1])
+
+
+def dense(layer: Conv | nn.Linear, x: Tensor) -> Tensor:
+    """Applies a layer as torch does."""
+    y: Tensor = layer(x)
+    return y
+
+
+def _pays(layer: Conv | nn.Linear, counts: np.ndarray, x: Tensor) -> bool:
+    density = float(counts.sum()) / max(1, x.numel())
+    training = torch.is_grad_enabled() and layer.weight.requires_grad
+    return relative_cost(layer.weight, density, training=training) < 1
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    """Returns ``[M, H, W, C]`` as ``[M · H, W · C]``, and ``[M, F]`` as it is."""
+    rows: np.ndarray = (x.detach().flatten(2).flatten(0, 1) if x.dim() == 4 else x.detach()).numpy()
+    return rows
+
+
+class ActiveInputs(NamedTuple):
+    """The values of an input that are not zero, by row, group of channels and pixel; see :func:`event_loops.collect`.
+
+    Attributes:
+        positions: Pixel · group + channel within the group, uint32.
+        values: The values.
+        pointers: Where the list of each pixel begins, int64 ``[rows, groups · pixels + 1]``.
+        group: Channels (or features) in a group.
+    """
+
+    positions: np.ndarray
+    values: np.ndarray
+    pointers: np.ndarray
+    group: int
+
+
+def count_active(rows: np.ndarray) -> np.ndarray:
+    """Returns the number of values that are not zero in each row ``[R, L]``."""
+    counts = np.empty(len(rows), np.int64)
+    with threads_of_torch():
+        loops.count(rows, counts)
+    return counts
+
+
+def list_active(rows: np.ndarray, counts: np.ndarray, pixels: int, group: int) -> ActiveInputs:
+    """Lists the values of rows ``[R, pixels · C]`` that are not zero, in groups of channels."""
+    ends = np.cumsum(counts)
+    groups = -(-rows.shape[1] // pixels // group)
+    pointers = np.empty((len(rows), groups * pixels + 1), np.int64)
+    pointers[:, 0], pointers[:, -1] = ends - counts, ends
+    total = int(ends[-1]) if len(ends) else 0
+    active = ActiveInputs(np.empty(total, np.uint32), np.empty(total, rows.dtype), pointers, group)
+    with threads_of_torch():
+        loops.collect(rows, pixels, group, *active[:3])
+    return active
+
+
+def convolve(
+    active: ActiveInputs, weight: Tensor, bias: Tensor | None, shape: torch.Size, stride: int, padding: int
+) -> Tensor:
+    """Returns a convolution of square kernels.
+
+    Args:
+        active: Active inputs by pixel.
+        weight: ``[O, C, K, K]``.
+        bias: ``[O]``.
+        shape: ``[M, H, W, C]`` of the input.
+        stride: Stride.
+        padding: Zeros around the input.
+
+    Returns:
+        ``[M, H', W', O]``.
+    """
+    images, height, width, channels = shape
+    outputs, _, kernel, _ = weight.shape
+    rows = _pad_outputs(weight.permute(2, 3, 1, 0))
+    blocks, groups = _blocks(rows), -(-channels // active.group)
+    grouped = F.pad(rows, (0, 0, 0, groups * active.group - channels)).view(kernel, kernel, groups, active.group, -1)
+    panels = [grouped[..., first : first + lanes].transpose(1, 2).flatten() for first, lanes, _ in blocks]
+    padded_bias = rows.new_zeros(rows.shape[-1])
+    if bias is not None:
+        padded_bias[:outputs] = bias
+    out_height, out_width = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
+    out = rows.new_empty(images, out_height, out_width, rows.shape[-1])
+    with threads_of_torch():
+        loops.convolve(
+            *active[:3], torch.cat(panels).numpy(), padded_bias.numpy(), kernel, stride, padding, height, width,
+            active.group, -(-out_height // -(-MIN_ITEMS // max(1, images))), blocks, out.numpy(),
+        )  # fmt: skip
+    return out[..., :outputs]
+
+
+def multiply(active: ActiveInputs, weight: Tensor, samples: int) -> Tensor:
+    """Returns ``x @ weight.T`` for active inputs of one pixel; ``weight`` is ``[O, F]``, the result ``[M, O]``."""
+    rows = _pad_outputs(weight.t())
+    out = rows.new_empty(samples, rows.shape[-1])
+    with threads_of_torch():
+        loops.multiply(*active[:3], rows.numpy(), active.group, ROWS_OF_ITEM, _blocks(rows), out.numpy())
+    return out[:, : len(weight)]
+
+
+def convolution_weight_gradient(
+    active: ActiveInputs, grad: Tensor, shape: torch.Size, kernel: int, stride: int, padding: int
+) -> Tensor:
+    """Returns the gradient of the weights of :func:`convolve`, ``[O, C, K, K]``.
+
+    Args:
+        active: Active inputs by pixel.
+        grad: Gradient of the output, ``[M, H', W', O]``.
+        shape: ``[M, H, W, C]`` of the input.
+        kernel: K.
+        stride: Stride.
+        padding: Zeros around the input.
+    """
+    images, height, width, channels = shape
+    outputs, edge = grad.shape[3], kernel - 1 - padding
+    lanes = VECTOR_BYTES // grad.element_size()
+    # where the input has a pixel, and a tap an output: zeros between outputs for strides, and around them
+    spread = grad.new_zeros(images, height + kernel - 1, width + kernel - 1, outputs + -outputs % lanes)
+    ends = (edge + (size - 1) * stride + 1 for size in grad.shape[1:3])
+    rows, columns = (slice(edge, end, stride) for end in ends)
+    spread[:, rows, columns, :outputs] = grad
+    steps = torch.arange(kernel - 1, -1, -1)
+    offsets = (steps[:, None] * (width + kernel - 1) + steps).flatten()
+    tile = max(1, TILE_BYTES // (spread.shape[2] * MAX_VECTORS * VECTOR_BYTES))
+    by_tap = _weight_gradient(active, spread.flatten(0, 2), offsets, channels, tile, height, *spread.shape[1:3])
+    return by_tap[..., :outputs].view(kernel, kernel, channels, outputs).permute(3, 2, 0, 1)
+
+
+def product_weight_gradient(active: ActiveInputs, grad: Tensor, features: int) -> Tensor:
+    """Returns the gradient of the weights of :func:`multiply`, ``[O, F]``; ``grad`` is ``[M, O]``."""
+    tile = max(1, TILE_BYTES // (MAX_VECTORS * VECTOR_BYTES))
+    by_feature = _weight_gradient(
+        active, _pad_outputs(grad), torch.zeros(1, dtype=torch.int64), features, tile, 1, 1, 1
+    )
+    return by_feature[0, :, : grad.shape[1]].t()
+
+
+def _weight_gradient(
+    active: ActiveInputs,
+    grad: Tensor,
+    offsets: Tensor,
+    channels: int,
+    tile: int,
+    height: int,
+    height_step: int,
+    width_step: int,
+) -> Tensor:
+    """Returns the gradient ``[taps, C, O]``; arguments as in the two functions of ``event_loops`` that are called."""
+    pixels, values = np.empty_like(active.positions), np.empty_like(active.values)
+    first = np.empty((-(-len(active.pointers) // tile), channels + 1), np.int64)
+    out = grad.new_zeros(len(offsets), channels, grad.shape[-1])
+    with threads_of_torch():
+        loops.transpose(
+            *active[:3], channels, active.group, tile, height, height_step, width_step, pixels, values, first
+        )
+        loops.weight_gradient(
+            pixels,
+            values,
+            first,
+            grad.numpy(),
+            offsets.numpy(),
+            -(-channels // MIN_ITEMS),
+            _blocks(grad),
+            out.numpy(),
+        )
+    return out
+
+
+def channels_of_group(weight: Tensor) -> int:
+    """Returns the channels whose weights, for one block of outputs and one row of taps, stay in the first cache."""
+    taps = weight.shape[3] if weight.dim() == 4 else 1
+    return max(1, min(weight.shape[1], PANEL_BYTES // (MAX_VECTORS * VECTOR_BYTES * taps)))
+
+
+def _pad_outputs(rows: Tensor) -> Tensor:
+    """Returns rows of whole vectors, contiguous; a copy only where they are not."""
+    lanes = VECTOR_BYTES // rows.element_size()
+    missing = -rows.shape[-1] % lanes
+    return (F.pad(rows, (0, missing)) if missing else rows).contiguous()
+
+
+def _blocks(rows: Tensor) -> np.ndarray:
+    """Returns the blocks of output channels that are summed together: the first, their number, that of vectors."""
+    lanes = VECTOR_BYTES // rows.element_size()
+    left, blocks = rows.shape[-1] // lanes, []
+    while left:
+        vectors = min(MAX_VECTORS, 1 << (left.bit_length() - 1))
+        blocks.append((rows.shape[-1] - left * lanes, vectors * lanes, vectors))
+        left -= vectors
+    return np.array(blocks, np.int64).reshape(-1, 3)
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, counts: np.ndarray
+    ) -> Tensor:
+        maps = x.permute(0, 2, 3, 1)
+        active = list_active(_rows(maps), counts, maps.shape[2], channels_of_group(weight))
+        ctx.save_for_backward(weight)
+        ctx.active, ctx.shape, ctx.stride, ctx.padding = active, maps.shape, stride, padding
+        return convolve(active, weight, bias, maps.shape, stride, padding).permute(0, 3, 1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        (weight,) = ctx.saved_tensors
+        images, height, width, channels = ctx.shape
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            size = grad.new_empty(images, channels, height, width).contiguous(memory_format=torch.channels_last)
+            grad_x = _input_gradient(grad, size, weight, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[1]:
+            grad_weight = convolution_weight_gradient(
+                ctx.active, grad.permute(0, 2, 3, 1), ctx.shape, weight.shape[2], ctx.stride, ctx.padding
+            )
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    """Returns the gradient of a convolution's input; of ``x`` only shape and layout are used."""
+    found: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
+    )[0]
+    return found
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, counts: np.ndarray) -> Tensor:  # type: ignore[no-untyped-def]
+        active = list_active(_rows(x), counts, 1, channels_of_group(weight))
+        ctx.save_for_backward(weight)
+        ctx.active = active
+        return multiply(active, weight, len(x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        (weight,) = ctx.saved_tensors
+        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+        grad_weight = product_weight_gradient(ctx.active, grad, weight.shape[1]) if ctx.needs_input_grad[1] else None
+        return grad_x, grad_weight, None

@@ -1,0 +1,160 @@
+"""Sums of rows in vector registers: the primitive of event-driven products.
+
+A product with spikes adds up a few rows of a matrix, for each output the rows of its active inputs. A compiler keeps
+the sums in memory, and loads and stores them for every row; here they stay in registers from the first row to the last.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _vector_bytes() -> int:
+    """Returns the width of a vector register that numba compiles for (NUMBA_CPU_FEATURES takes precedence)."""
+    features = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    known = binding.get_host_cpu_features().flatten() if features is None else features
+    return 64 if "+avx512f" in known else 32 if "+avx2" in known else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+MAX_VECTORS = 8
+"""Vectors that are summed at once: as many as hide the latency of an addition, and leave registers for the rest."""
+
+
+def _sum_rows_of(vectors: int) -> Any:
+    """Returns the compiled sum for a number of vectors."""
+
+    @intrinsic
+    def sum_rows(typing, rows, base, stride, index, value, begin, end, out, at):  # type: ignore[no-untyped-def]
+        signature = types.void(rows, types.intp, types.intp, index, value, types.intp, types.intp, out, types.intp)
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            def data(position: int) -> Any:
+                make = context.make_array(signature.args[position])
+                return make(context, builder, arguments[position]).data
+
+            _emit_sum(
+                context, builder, signature.args[0].dtype, vectors, data(0), arguments[1], arguments[2], data(3),
+                data(4), arguments[5], arguments[6], builder.gep(data(7), [arguments[8]]),
+            )  # fmt: skip
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return sum_rows
+
+
+def _emit_sum(  # type: ignore[no-untyped-def]
+    context, builder, dtype, vectors, rows, base, stride, index, value, begin, end, out
+) -> None:
+    """Emits ``out += Σ value[j] · rows[base + index[j] · stride:]`` over j from begin to end."""
+    size = dtype.bitwidth // 8
+    lanes = VECTOR_BYTES // size
+    integer, scalar = ir.IntType(64), context.get_value_type(dtype)
+    vector = ir.VectorType(scalar, lanes)
+    undefined = ir.Constant(vector, ir.Undefined)
+    fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{dtype.bitwidth}"
+    )
+
+    def pointers(start: Any) -> list[Any]:
+        places = (builder.gep(start, [ir.Constant(integer, lanes * part)]) for part in range(vectors))
+        return [builder.bitcast(place, vector.as_pointer()) for place in places]
+
+    def load(pointer: Any) -> Any:
+        loaded = builder.load(pointer)
+        loaded.align = size  # rows may begin anywhere
+        return loaded
+
+    targets = pointers(out)
+    before = [load(target) for target in targets]
+    entry, loop, after = builder.block, builder.append_basic_block("rows"), builder.append_basic_block("summed")
+    builder.cbranch(builder.icmp_signed("<", begin, end), loop, after)
+
+    builder.position_at_end(loop)
+    j = builder.phi(integer)
+    j.add_incoming(begin, entry)
+    sums = [builder.phi(vector) for _ in range(vectors)]
+    for total, start in zip(sums, before, strict=True):
+        total.add_incoming(start, entry)
+    row = builder.zext(builder.load(builder.gep(index, [j])), integer)
+    first = builder.gep(rows, [builder.add(base, builder.mul(row, stride))])
+    lane0 = builder.insert_element(undefined, builder.load(builder.gep(value, [j])), ir.Constant(ir.IntType(32), 0))
+    factor = builder.shuffle_vector(lane0, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+    added = [
+        builder.call(fma, [factor, load(place), total]) for place, total in zip(pointers(first), sums, strict=True)
+    ]
+    following = builder.add(j, ir.Constant(integer, 1))
+    builder.cbranch(builder.icmp_signed("<", following, end), loop, after)
+    j.add_incoming(following, loop)
+    for total, new in zip(sums, added, strict=True):
+        total.add_incoming(new, loop)
+
+    builder.position_at_end(after)
+    results = [builder.phi(vector) for _ in range(vectors)]
+    for result, start, new in zip(results, before, added, strict=True):
+        result.add_incoming(start, entry)
+        result.add_incoming(new, loop)
+    for result, target in zip(results, targets, strict=True):
+        builder.store(result, target).align = size
+
+
+_sum_8, _sum_4, _sum_2, _sum_1 = map(_sum_rows_of, (MAX_VECTORS, 4, 2, 1))
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def sum_rows(rows, base, stride, index, value, begin, end, out, at, vectors):  # type: ignore[no-untyped-def]
+    """Adds ``Σ value[j] · rows[base + index[j] · stride : …]`` over j from begin to end to ``out[at : …]``.
+
+    Args:
+        rows: Flat array of floats.
+        base: Where row 0 begins in it.
+        stride: Distance between rows.
+        index: Row numbers, uint32.
+        value: Factor of each row.
+        begin: First j.
+        end: Last j + 1.
+        out: Flat array of the same type.
+        at: Where the sums begin in it.
+        vectors: Number of vectors of :data:`VECTOR_BYTES` in a sum: 8, 4, 2 or 1.
+    """
+    if vectors == 8:
+        _sum_8(rows, base, stride, index, value, begin, end, out, at)
+    elif vectors == 4:
+        _sum_4(rows, base, stride, index, value, begin, end, out, at)
+    elif vectors == 2:
+        _sum_2(rows, base, stride, index, value, begin, end, out, at)
+    else:
+        _sum_1(rows, base, stride, index, value, begin, end, out, at)
+
+
+MASK_LANES = 32
+"""Values that :func:`active_mask` reads."""
+
+
+@intrinsic
+def _active_mask(typing, x, at):  # type: ignore[no-untyped-def]
+    signature = types.uint32(x, types.intp)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        dtype = signature.args[0].dtype
+        vector = ir.VectorType(context.get_value_type(dtype), MASK_LANES)
+        start = builder.gep(context.make_array(signature.args[0])(context, builder, arguments[0]).data, [arguments[1]])
+        values = builder.load(builder.bitcast(start, vector.as_pointer()))
+        values.align = dtype.bitwidth // 8
+        return builder.bitcast(builder.fcmp_unordered("!=", values, ir.Constant(vector, None)), ir.IntType(32))
+
+    return signature, generate
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def active_mask(x, at):  # type: ignore[no-untyped-def]
+    """Returns a bit for each of 32 values of the flat array ``x`` from ``at`` on: 1 where the value is not zero."""
+    return _active_mask(x, at)  # type: ignore[call-arg]

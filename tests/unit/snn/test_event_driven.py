@@ -1,0 +1,223 @@
+"""Event-driven products: equal to the dense ones, values and gradients; chosen by shape and share of active inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from plifctl.config.registry import load_registry
+from plifctl.snn.kernels import apply_synapses, event_driven, registers
+from plifctl.snn.layers import Conv, Linear
+from plifctl.snn.networks import SpikingNetwork
+
+# images, H, W, C, O, kernel, stride, padding, share of active inputs
+CONVOLUTIONS = [
+    (3, 5, 7, 4, 6, 3, 1, 1, 0.3),
+    (2, 6, 6, 3, 130, 3, 2, 1, 0.2),
+    (1, 4, 4, 1, 1, 1, 1, 0, 0.5),
+    (2, 9, 5, 16, 72, 5, 1, 2, 0.1),
+    (2, 8, 8, 5, 9, 3, 3, 0, 0.4),
+    (20, 3, 3, 33, 5, 3, 1, 1, 0.2),
+    (1, 40, 2, 2, 8, 7, 1, 3, 0.2),
+    (0, 4, 4, 2, 3, 3, 1, 1, 0.5),
+    (2, 5, 5, 2, 3, 3, 1, 1, 0.0),
+    (2, 5, 5, 2, 3, 3, 1, 1, 1.0),
+]
+PRODUCTS = [(5, 10, 3, 0.3), (70, 300, 130, 0.1), (1, 7, 64, 1.0), (3, 5, 2, 0.0), (0, 5, 2, 0.5), (300, 40, 600, 0.2)]
+
+
+@pytest.fixture(autouse=True)
+def everything_is_event_driven(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers and every share of active inputs, except where the choice itself is tested."""
+    if "chosen" not in request.keywords:
+        monkeypatch.setattr(event_driven, "can_be_event_driven", lambda weight: True)
+        monkeypatch.setattr(event_driven, "relative_cost", lambda weight, density, training: 0.0)
+
+
+def active(*shape: int, density: float, values: str = "spikes", dtype: torch.dtype = torch.float64) -> Tensor:
+    """Returns inputs of which a share is not zero."""
+    chosen = (torch.rand(shape) < density).to(dtype)
+    kinds = {
+        "spikes": chosen,
+        "dropped": 2 * chosen,
+        "counts": chosen * torch.randint(1, 9, shape),
+        "pooled": chosen * torch.randint(1, 4, shape) / 4,
+        "any": chosen * torch.randn(shape, dtype=dtype),
+    }
+    return kinds[values]
+
+
+def results(layer: nn.Module, x: Tensor, kernel: str) -> Iterator[Tensor]:
+    """Yields output and gradients of a layer."""
+    x = x.clone().requires_grad_()
+    layer.zero_grad()
+    y = apply_synapses(layer, x, kernel)
+    yield y.detach()
+    y.sin().sum().backward()
+    yield x.grad
+    yield from (parameter.grad.clone() for parameter in layer.parameters())
+
+
+def assert_equal(layer: nn.Module, x: Tensor) -> None:
+    for dense, found in zip(results(layer, x, "eager"), results(layer, x, "fused"), strict=True):
+        torch.testing.assert_close(found, dense, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_convolution_equals_torch(case: tuple[int, ...], bias: bool) -> None:
+    images, height, width, channels, outputs, kernel, stride, padding, density = case
+    x = active(images, height, width, channels, density=density, values="any")
+    weight = torch.randn(outputs, channels, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    added = torch.randn(outputs, dtype=torch.float64) if bias else None
+    rows = x.reshape(images * height, width * channels).numpy()
+    listed = event_driven.list_active(rows, event_driven.count_active(rows), width, min(channels, 5))
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, added, stride, padding)
+    found = event_driven.convolve(listed, weight.detach(), added, x.shape, stride, padding)
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), y.detach(), rtol=1e-9, atol=1e-9)
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    by_weight = event_driven.convolution_weight_gradient(
+        listed, grad.permute(0, 2, 3, 1), x.shape, kernel, stride, padding
+    )
+    torch.testing.assert_close(by_weight, weight.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", PRODUCTS, ids=str)
+def test_product_equals_torch(case: tuple[int, ...]) -> None:
+    samples, features, outputs, density = case
+    x = active(samples, features, density=density, values="any")
+    weight = torch.randn(outputs, features, dtype=torch.float64, requires_grad=True)
+    listed = event_driven.list_active(x.numpy(), event_driven.count_active(x.numpy()), 1, 16)
+    y = x @ weight.t()
+    torch.testing.assert_close(
+        event_driven.multiply(listed, weight.detach(), samples), y.detach(), rtol=1e-9, atol=1e-9
+    )
+    grad = torch.randn_like(y)
+    y.backward(grad)
+    by_weight = event_driven.product_weight_gradient(listed, grad, features)
+    torch.testing.assert_close(by_weight, weight.grad, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("values", ["spikes", "dropped", "counts", "pooled", "any"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_layers_of_a_sequence_equal_dense_ones(values: str, steps: int) -> None:
+    torch.manual_seed(0)
+    maps = active(steps, 2, 5, 7, 6, density=0.2, values=values)
+    assert_equal(Conv(5, 9, 3, 1).double(), maps)
+    assert_equal(Conv(5, 9, 3, 2, bias=True).double(), maps)
+    assert_equal(Linear(50, 33).double(), active(steps, 2, 50, density=0.2, values=values))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e-320])
+def test_list_active_has_every_value_but_zero(value: float) -> None:
+    rows = np.zeros((2, 70))
+    rows[0, [3, 31, 32, 69]] = value
+    rows[1, 5] = -0.0
+    listed = event_driven.list_active(rows, event_driven.count_active(rows), 7, 4)
+    # 7 pixels of 10 channels, in groups of 4: position is pixel · 4 + channel in its group; groups 0, 1, 2
+    assert listed.positions.tolist() == [3, 3 * 4 + 1, 3 * 4 + 2, 6 * 4 + 1]
+    np.testing.assert_array_equal(listed.values, [value] * 4)
+    # 3 is channel 3 of pixel 0; 31 and 32 are channels 1 and 2 of pixel 3; 69 is channel 9 of pixel 6, in group 2
+    assert listed.pointers[0].tolist() == [0, 1, 1, 1, 3, 3, 3, *[3] * 7, *[3] * 7, 4]
+
+
+def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
+    torch.manual_seed(0)
+    layers = (
+        (Conv(40, 70, 3, 1), active(4, 3, 40, 9, 9, density=0.2, dtype=torch.float32)),
+        (Linear(900, 700), active(4, 3, 900, density=0.2, dtype=torch.float32)),
+    )
+    before = torch.get_num_threads()
+    for layer, x in layers:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            # the gradient of the input is torch's own
+            output, _, *weights = results(layer, x, "fused")
+            found.append([output, *weights])
+        torch.set_num_threads(before)
+        assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_network_in_training_equals_the_definition() -> None:
+    spec = load_registry().experiment("demo").spec
+    torch.manual_seed(0)
+    models = [
+        SpikingNetwork(spec.network, spec.neuron, (2, 128, 128), 11, kernel).double() for kernel in ("eager", "fused")
+    ]
+    models[1].load_state_dict(models[0].state_dict())
+    x = torch.poisson(torch.full((2, 4, 2, 128, 128), 0.2, dtype=torch.float64))
+    votes = [model(x, keys=torch.arange(2)) for model in models]
+    torch.testing.assert_close(votes[1], votes[0], rtol=0, atol=1e-9)
+    for vote in votes:
+        vote.square().sum().backward()
+    for (name, one), two in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-9, atol=1e-9, msg=name)
+
+
+class TestLinear:
+    def test_weights_are_those_of_torch_and_input_major(self) -> None:
+        torch.manual_seed(0)
+        ours = Linear(5, 3)
+        torch.manual_seed(0)
+        theirs = nn.Linear(5, 3, bias=False)
+        assert torch.equal(ours.weight, theirs.weight)
+        for layer in (ours, copy.deepcopy(ours), copy.deepcopy(ours).double()):
+            layer.load_state_dict(theirs.state_dict())
+            assert layer.weight.t().is_contiguous()
+            layer(torch.randn(2, 5, dtype=layer.weight.dtype)).sum().backward()
+            assert layer.weight.grad.shape == (3, 5)
+
+
+@pytest.mark.chosen
+class TestChoice:
+    def test_small_layers_are_dense(self) -> None:
+        assert not event_driven.can_be_event_driven(torch.empty(128, 2, 3, 3))
+        assert event_driven.can_be_event_driven(torch.empty(128, 128, 3, 3))
+        assert not event_driven.can_be_event_driven(torch.empty(100, 2048))
+        assert event_driven.can_be_event_driven(torch.empty(2048, 8192))
+
+    @pytest.mark.parametrize(("density", "expected"), [(0.05, True), (0.6, False)])
+    def test_layer_with_few_active_inputs_is_event_driven(
+        self, density: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called = []
+        convolve = event_driven.convolve
+        monkeypatch.setattr(event_driven, "convolve", lambda *args: called.append(1) or convolve(*args))
+        layer = Conv(32, 32, 3, 1)
+        x = active(1, 2, 32, 6, 6, density=density, dtype=torch.float32)
+        torch.testing.assert_close(apply_synapses(layer, x, "auto"), layer(x))
+        assert bool(called) == expected
+
+    @pytest.mark.parametrize("kernel", ["eager", "triton"])
+    def test_other_kernels_are_dense(self, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(event_driven, "convolution", None)
+        apply_synapses(Conv(32, 32, 3, 1), torch.zeros(1, 1, 32, 4, 4), kernel)
+
+    def test_half_precision_is_dense(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(event_driven, "convolution", None)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = apply_synapses(Conv(32, 32, 3, 1), torch.zeros(1, 1, 32, 4, 4), "auto")
+        assert y.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("vectors", [8, 4, 2, 1])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sum_rows_adds_rows_to_what_is_there(vectors: int, dtype: type) -> None:
+    lanes = vectors * registers.VECTOR_BYTES // np.dtype(dtype).itemsize
+    random = np.random.default_rng(0)
+    rows, out = random.integers(0, 9, (6, lanes + 3)).astype(dtype), np.ones(lanes + 2, dtype)
+    index, value = np.array([9, 4, 0, 4], np.uint32), np.array([9, 2, 1, 3], dtype)
+    flat = rows.reshape(-1)
+    registers.sum_rows(flat, 1, lanes + 3, index, value, 1, 4, out, 1, vectors)
+    expected = 1 + 5 * rows[4, 1 : lanes + 1] + rows[0, 1 : lanes + 1]
+    assert out.tolist() == [1, *expected, 1]
+    registers.sum_rows(flat, 1, lanes + 3, index, value, 2, 2, out, 1, vectors)
+    assert out.tolist() == [1, *expected, 1]
