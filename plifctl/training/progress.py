@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
-and device give other weights; 0.1.0 has version 1. Every session of epochs records it, and runs of different versions
-have no common mean. It is not part of a digest: the experiment is the same."""
+and device give other weights: 1 is that of 0.1.0; from 2 on, layers of which few inputs fire are event-driven. Every
+session of epochs records it, and runs of different versions have no common mean. It is not part of a digest: the
+experiment is the same."""
 
 
 @dataclass(frozen=True)

@@ -347,6 +347,19 @@ class TestReports:
         assert [name for name in [*RUNS.values(), *IMPORTED] if name not in page] == []
 
 
+TRAINING_VERSION_1 = """
+from functools import partial
+from torch import nn
+from plifctl.cli.app import main
+from plifctl.snn import networks
+from plifctl.snn.kernels import event_driven
+event_driven.can_be_event_driven = lambda weight: False
+networks.Linear = partial(nn.Linear, bias=False)
+main()
+"""
+"""The command line with the products of 0.1.0: dense, of weights in torch's order of memory."""
+
+
 def _machine() -> dict[str, str]:
     """Returns what the last bits of a training depend on, beside the number of threads."""
     info = Path("/proc/cpuinfo")
@@ -364,7 +377,7 @@ class TestResume:
     ) -> None:
         # a process of its own: the artefacts were made with one thread, and two add up in another order
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "plifctl", verb, "--resume", RUNS[kind], "--json"]
+        command = [sys.executable, "-c", TRAINING_VERSION_1, verb, "--resume", RUNS[kind], "--json"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         made_on, same_bits = expected("machine"), _machine()

@@ -48,19 +48,24 @@ def can_be_event_driven(weight: Tensor) -> bool:
     return min(weight.shape[:2]) >= MIN_CHANNELS if weight.dim() == 4 else weight.numel() >= MIN_WEIGHTS
 
 
-def relative_cost(weight: Tensor, density: float, *, training: bool) -> float:
+def relative_cost(weight: Tensor, rows: int, density: float, *, training: bool) -> float:
     """Returns the estimated time of an event-driven layer as a share of the dense one's.
 
-    It consists of reading the input, a part for each sum that is begun, and one for each row that is added.
+    The constants are fitted to ``benchmarks/event_driven.py``. Those of a fully connected layer are multiples of the
+    time in which its weights are read.
 
     Args:
         weight: ``[O, C, K, K]`` or ``[O, F]``.
+        rows: Images, or rows of F features.
         density: Share of inputs that are not zero.
         training: Include the gradient of the weights, where the dense product is faster in comparison.
     """
-    copying = 0.35
-    begun = 0.03 + 36 / (weight.shape[0] * weight.shape[3]) if weight.dim() == 4 else copying
-    return begun + (3.0 if training else 2.0) * density
+    if weight.dim() == 4:
+        begun = 0.03 + 36 / (weight.shape[0] * weight.shape[3])  # lists, and beginning each sum
+        return begun + (3.0 if training else 2.0) * density
+    copied = rows >= loops.MIN_USES
+    read = 1.8 if copied else min(1.0, rows * density)
+    return (read + rows * (0.007 + 0.09 * density)) / (1.0 + 0.04 * rows)
 
 
 def convolution(x: Tensor, layer: Conv) -> Tensor:
@@ -94,7 +99,7 @@ def dense(layer: Conv | nn.Linear, x: Tensor) -> Tensor:
 def _pays(layer: Conv | nn.Linear, counts: np.ndarray, x: Tensor) -> bool:
     density = float(counts.sum()) / max(1, x.numel())
     training = torch.is_grad_enabled() and layer.weight.requires_grad
-    return relative_cost(layer.weight, density, training=training) < 1
+    return relative_cost(layer.weight, len(x), density, training=training) < 1
 
 
 def _rows(x: Tensor) -> np.ndarray:
@@ -232,9 +237,11 @@ def _weight_gradient(
     width_step: int,
 ) -> Tensor:
     """Returns the gradient ``[taps, C, O]``; arguments as in the two functions of ``event_loops`` that are called."""
+    if not len(active.pointers):
+        return grad.new_zeros(len(offsets), channels, grad.shape[-1])
     pixels, values = np.empty_like(active.positions), np.empty_like(active.values)
     first = np.empty((-(-len(active.pointers) // tile), channels + 1), np.int64)
-    out = grad.new_zeros(len(offsets), channels, grad.shape[-1])
+    out = grad.new_empty(len(offsets), channels, grad.shape[-1])
     with threads_of_torch():
         loops.transpose(
             *active[:3], channels, active.group, tile, height, height_step, width_step, pixels, values, first

@@ -13,7 +13,7 @@ import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from plifctl.jit import compiled, inlined
-from plifctl.snn.kernels.registers import MASK_LANES, active_mask, sum_rows
+from plifctl.snn.kernels.registers import CACHE_LINE, MASK_LANES, active_mask, prefetch, sum_rows
 
 SPAN = 8
 """Blocks of outputs of a fully connected layer that an item computes."""
@@ -173,6 +173,10 @@ def multiply(index, value, pointers, weight, group, rows_of_item, blocks, out): 
             if copied:
                 for feature in range(min(group, features - part * group)):
                     source = (part * group + feature) * outputs
+                    # the next row lies in another page of memory: the processor does not foresee that it is read
+                    following = min(features - 1, part * group + feature + 1) * outputs + origin
+                    for ahead in range(0, width, CACHE_LINE // weight.itemsize):
+                        prefetch(rows, following + ahead)
                     for output, lanes, _ in chosen:
                         target = (output - origin) * group + feature * lanes
                         _copy(rows, source + output, lanes, panels, target)
@@ -249,19 +253,22 @@ def weight_gradient(position, values, first, grad, offsets, channels_of_item, bl
         offsets: Pixels from there to the one that each tap reads, int64 ``[taps]``.
         channels_of_item: Channels that are computed together.
         blocks: As in :func:`convolve`.
-        out: Result, ``[taps, C, O]``, zero beforehand.
+        out: Result, ``[taps, C, O]``.
     """
     taps, channels, outputs = out.shape
     rows, sums = grad.reshape(grad.size), out.reshape(out.size)
     for item in numba.prange((channels + channels_of_item - 1) // channels_of_item):
         for tile in range(len(first)):
             for block in range(len(blocks)):
-                output, _, vectors = blocks[block]
+                output, lanes, vectors = blocks[block]
                 for c in range(item * channels_of_item, min(channels, (item + 1) * channels_of_item)):
                     begin, end = first[tile, c], first[tile, c + 1]
-                    if begin < end:
-                        for tap in range(taps):
+                    for tap in range(taps):
+                        at = (tap * channels + c) * outputs + output
+                        if tile == 0:
+                            sums[at : at + lanes] = 0
+                        if begin < end:
                             sum_rows(
-                                rows, offsets[tap] * outputs + output, outputs, position, values, begin, end, sums,
-                                (tap * channels + c) * outputs + output, vectors,
+                                rows, offsets[tap] * outputs + output, outputs, position, values, begin, end, sums, at,
+                                vectors,
                             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Sums of rows in vector registers: the primitive of event-driven products.
+"""Sums of rows in vector registers: the primitive of event-driven products; masks of active values; prefetching.
 
 A product with spikes adds up a few rows of a matrix, for each output the rows of its active inputs. A compiler keeps
 the sums in memory, and loads and stores them for every row; here they stay in registers from the first row to the last.
@@ -158,3 +158,30 @@ def _active_mask(typing, x, at):  # type: ignore[no-untyped-def]
 def active_mask(x, at):  # type: ignore[no-untyped-def]
     """Returns a bit for each of 32 values of the flat array ``x`` from ``at`` on: 1 where the value is not zero."""
     return _active_mask(x, at)  # type: ignore[call-arg]
+
+
+CACHE_LINE = 64
+"""Bytes that the processor reads at once."""
+
+
+@intrinsic
+def _prefetch(typing, x, at):  # type: ignore[no-untyped-def]
+    signature = types.void(x, types.intp)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        read, every_cache, of_data = (ir.Constant(number, choice) for choice in (0, 3, 1))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], kind)
+        builder.call(prefetch, [pointer, read, every_cache, of_data])
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@numba.njit(nogil=True, error_model="numpy", inline="always")
+def prefetch(x, at):  # type: ignore[no-untyped-def]
+    """Begins to read the cache line of the flat array ``x`` at ``at``; results are the same without it."""
+    _prefetch(x, at)  # type: ignore[call-arg]
