@@ -47,17 +47,19 @@ def firing_rates(counts: Iterable[dict[str, tuple[float, int]]]) -> dict[str, fl
 
 
 class _Stage(NamedTuple):
-    """Layers that are computed together: batch norm, spiking neurons, pooling.
+    """Layers that are computed together: synapses, batch norm, spiking neurons, pooling.
 
     Attributes:
         name: Name of the spiking layer.
-        norm: Batch norm before it.
+        synapses: Convolution or fully connected layer before it.
+        norm: Batch norm between them.
         spiking: The spiking layer.
         pool: Pooling after it.
         layers: Number of layers in the stage.
     """
 
     name: str
+    synapses: Conv | nn.Linear | None
     norm: BatchNorm | None
     spiking: SpikingLayer
     pool: Pool | None
@@ -66,20 +68,20 @@ class _Stage(NamedTuple):
 
 def _stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: bool) -> _Stage | None:
     """Returns the stage that begins with the layer at ``index``; None where none does."""
-    norm = layers[index][1]
-    at = index + isinstance(norm, BatchNorm)
-    name, spiking = layers[at] if at < len(layers) else ("", None)
-    if not isinstance(spiking, SpikingLayer):
+    ahead = iter([*layers[index:], ("", None)])
+    name, layer = next(ahead)
+    synapses = norm = pool = None
+    if isinstance(layer, Conv | nn.Linear):
+        synapses, (name, layer) = layer, next(ahead)
+    if isinstance(layer, BatchNorm):
+        norm, (name, layer) = layer, next(ahead)
+    if not isinstance(layer, SpikingLayer):
         return None
-    pool = layers[at + 1][1] if at + 1 < len(layers) else None
-    included = isinstance(pool, Pool) and pool.kernel == pool.stride and with_pooling
-    return _Stage(
-        name,
-        norm if isinstance(norm, BatchNorm) else None,
-        spiking,
-        pool if isinstance(pool, Pool) and included else None,
-        at - index + 1 + included,
-    )
+    _, after = next(ahead)
+    if isinstance(after, Pool) and after.kernel == after.stride and with_pooling:
+        pool = after
+    size = 1 + sum(part is not None for part in (synapses, norm, pool))
+    return _Stage(name, synapses, norm, layer, pool, size)
 
 
 class SpikingNetwork(nn.Module):
@@ -174,16 +176,17 @@ class SpikingNetwork(nn.Module):
             layer = layers[index][1]
             if isinstance(layer, Dropout):
                 x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
-            elif isinstance(layer, Conv | nn.Linear):
-                x = apply_synapses(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x, self.kernel)
             elif (stage := _stage_at(layers, index, with_pooling=observe is None)) is not None:
-                output = spiking_stage(x, T, stage.spiking.dynamics(x), stage.norm, stage.pool, self.kernel)
+                dynamics = stage.spiking.dynamics(x)
+                output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses)
                 x = output.pooled
                 if counter is not None:
                     counter.add(stage.name, output.spike_count, output.neuron_steps)
                 if observe is not None:
                     observe(stage.name, x)
                 index += stage.layers - 1
+            elif isinstance(layer, Conv | nn.Linear):
+                x = apply_synapses(layer, x, self.kernel)
             else:
                 x = layer(x)
             index += 1
@@ -226,7 +229,7 @@ class SpikingNetwork(nn.Module):
                 spikes, new_state[name] = spiking_step(x[0], previous, layer.dynamics(x))
                 x = spikes[None]
             elif isinstance(layer, Conv | nn.Linear):
-                x = apply_synapses(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x, self.kernel)
+                x = apply_synapses(layer, x, self.kernel)
             elif not isinstance(layer, Dropout):
                 x = layer(x)
         return vote(x[0], self.voters), new_state

@@ -34,10 +34,11 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
 
     Args:
         layer: The layer.
-        x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``.
+        x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``; for a fully connected layer any shape of F values.
         kernel: ``eager`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute only where
             ``x`` is not zero, if that is faster for this layer and this share of active inputs.
     """
+    x = x.flatten(2) if isinstance(layer, nn.Linear) else x
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
     if kernel in ("eager", "triton") or x.device.type != "cpu" or not exact:
         dense: Tensor = layer(x)
@@ -70,8 +71,9 @@ def spiking_stage(
     norm: BatchNorm | None = None,
     pooling: Pool | None = None,
     kernel: Kernel = "auto",
+    synapses: Conv | nn.Linear | None = None,
 ) -> StageOutput:
-    """Runs batch norm, a layer of leaky integrate-and-fire neurons starting from V_{−1} = V_reset, and pooling.
+    """Runs synapses, batch norm, leaky integrate-and-fire neurons starting from V_{−1} = V_reset, and pooling.
 
     Args:
         x: Input ``[T, N, C, H, W]`` or ``[T, N, F]``; a first dimension of 1 means the same input at every step. Half
@@ -82,9 +84,12 @@ def spiking_stage(
         pooling: Pooling of their spikes, in windows that do not overlap.
         kernel: ``eager`` is the definition, step by step; ``fused`` one compiled pass on the CPU; ``triton`` the same
             on a GPU, where spikes have the precision of ``x``; ``auto`` is fused on a CPU and eager elsewhere.
+        synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    if synapses is not None:
+        x = apply_synapses(synapses, x, kernel)
     if kernel == "triton":
         from plifctl.snn.kernels import triton
 
