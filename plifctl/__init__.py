@@ -300,18 +300,20 @@ def evaluate(
     checkpoint: CheckpointName = "best",
     fold_bn: bool = False,
     operations: int = 20,
+    layer_times: float = 5.0,
     device: str | None = None,
     kernel: Kernel = "auto",
     cache_dir: str | Path | None = None,
     runs_dir: str | Path | None = None,
 ) -> EvaluationResult:
-    """Tests a trained network on the test set: accuracy, latency, firing rates, operations.
+    """Tests a trained network on the test set: accuracy, latency, firing rates, operations, times of the layers.
 
     Args:
         model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
         checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         operations: Number of test samples to count operations on; 0: do not count.
+        layer_times: Seconds that measuring the time of each layer, dense and event-driven, may take; 0: do not measure.
         device: Torch device; None: a GPU if there is one.
         kernel: Implementation of the spiking layers.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
@@ -330,6 +332,7 @@ def evaluate(
         checkpoint=checkpoint,
         fold_bn=fold_bn,
         operations=operations,
+        layer_times=layer_times,
         device=device,
         kernel=kernel,
         cache_dir=_path(cache_dir),

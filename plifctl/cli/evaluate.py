@@ -25,6 +25,12 @@ def evaluate(
     operations: Annotated[
         int, typer.Option("--operations", min=0, help="Number of test samples to count operations on; 0: do not count.")
     ] = 20,
+    layer_times: Annotated[
+        float,
+        typer.Option(
+            "--layer-times", min=0, help="Seconds to measure the time of each layer for, on a CPU; 0: do not measure."
+        ),
+    ] = 5.0,
     record_spikes: Annotated[
         int | None,
         typer.Option("--record-spikes", min=1, help="Record the spikes of N test samples, spread over the classes."),
@@ -45,8 +51,8 @@ def evaluate(
     """Test a run, a checkpoint or an exported file.
 
     Shows accuracy, also by class and by time step, how soon predictions are correct, the confusion matrix, firing rate
-    and τ of each layer, operations, and an estimate of their energy. Recorded spikes are kept in the run; report
-    --figure S2 to S5 draws them.
+    and τ of each layer, operations and an estimate of their energy, and on a CPU the measured time of each layer, dense
+    and event-driven. Recorded spikes are kept in the run; report --figure S2 to S5 draws them.
 
     Example: plifctl eval last --record-spikes 10
     """
@@ -65,6 +71,7 @@ def evaluate(
             fold_bn=fold_bn,
             kernel=kernel,
             operations=operations,
+            layer_times=layer_times,
             record_spikes=record_spikes,
             samples=tuple(sample or ()),
             record_layers=record_layers,
@@ -104,6 +111,8 @@ def _print(tree: dict[str, Any]) -> None:
     _print_over_time(tree)
     if tree["operations"] is not None:
         _print_operations(tree["operations"])
+    if tree["layer_times"] is not None:
+        _print_layer_times(tree["layer_times"])
     if (spikes := tree.get("spikes")) is not None:
         console.emit(
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
@@ -145,6 +154,32 @@ def _print_operations(tree: dict[str, Any]) -> None:
         f"estimated energy: {1e6 * used:.3g} µJ per sample; if zeros were multiplied, too: {1e6 * dense:.3g} µJ"
     )
     console.emit(f"assumed: {tree['assumptions']}")
+
+
+def _print_layer_times(tree: dict[str, Any]) -> None:
+    rows = [
+        (
+            layer["name"],
+            f"{100 * layer['active_inputs']:.1f}",
+            *(f"{1e3 * layer[name]:.3g}" for name in ("dense_seconds", "event_driven_seconds")),
+            f"{layer['event_driven_seconds'] / layer['dense_seconds']:.2f}",
+            layer["chosen"],
+        )
+        for layer in tree["layers"]
+    ]
+    threads = "1 thread" if tree["threads"] == 1 else f"{tree['threads']} threads"
+    console.emit("")
+    console.emit_table(
+        ("layer", "active inputs %", "dense ms", "event-driven ms", "ratio", "auto takes"),
+        rows,
+        title=f"Time per sample of the weights of each layer, measured here with {threads}, batches of {tree['batch']}",
+    )
+    dense, chosen = (tree["total"][name] for name in ("dense_seconds", "chosen_seconds"))
+    console.emit(
+        f"all layers: {1e3 * dense:.3g} ms per sample dense, {1e3 * chosen:.3g} ms as auto takes them "
+        f"(ratio {chosen / dense:.2f})"
+    )
+    console.emit("active inputs are those that are not 0; neurons, batch norm and pooling are not included")
 
 
 def _count(value: float) -> str:

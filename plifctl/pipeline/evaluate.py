@@ -1,8 +1,9 @@
-"""Tests a trained network: accuracy, latency, firing rates, operations; implements ``plifctl eval``."""
+"""Tests a trained network: accuracy, latency, firing rates, operations, times; implements ``plifctl eval``."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
+from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
 from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
 from plifctl.pipeline.device import choose_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -34,6 +36,8 @@ from plifctl.training.splits import split_a
 
 _log = logging.getLogger(__name__)
 
+_TIMED_BATCHES = 3
+
 
 @dataclass(frozen=True)
 class EvaluateOptions:
@@ -45,6 +49,7 @@ class EvaluateOptions:
         fold_bn: Fold batch norms into the convolutions before them.
         kernel: Kernel of the spiking layers.
         operations: Number of test samples to count operations on; 0: do not count.
+        layer_times: Seconds that measuring the time of each layer may take, on a CPU; 0: do not measure.
         record_spikes: Number of test samples whose spikes are kept in the run; None: none, unless some are named.
         samples: Ids of the samples whose spikes are kept.
         record_layers: Spiking layers to record.
@@ -59,6 +64,7 @@ class EvaluateOptions:
     fold_bn: bool = False
     kernel: Kernel = "auto"
     operations: int = 20
+    layer_times: float = 5.0
     record_spikes: int | None = None
     samples: tuple[str, ...] = ()
     record_layers: RecordedLayers = "first"
@@ -104,6 +110,7 @@ class EvaluationResult:
         accuracy_after_steps: Accuracy if the network stopped after each step.
         latency: Steps until the prediction is correct: mean and percentiles.
         operations: Operations per sample, and an energy estimate; None if not counted.
+        layer_times: Time of each layer that has weights, dense and event-driven; None if not measured.
         spikes: Recorded samples and layers, and the file; None if none were recorded.
     """
 
@@ -120,6 +127,7 @@ class EvaluationResult:
     accuracy_after_steps: list[float]
     latency: dict[str, Any]
     operations: dict[str, Any] | None
+    layer_times: dict[str, Any] | None
     spikes: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -146,6 +154,8 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
 def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.operations < 0:
         raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
+    if not 0 <= options.layer_times < math.inf:
+        raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
     device = choose_device(options.device, options.kernel)
     path = find_checkpoint(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
@@ -170,8 +180,9 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     counted = None
     if options.operations:
         counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
+    timed = _time_layers(trained, loader, rows, options.layer_times) if options.layer_times else None
     spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
-    return _result(found, trained, counted, spikes)
+    return _result(found, trained, counted, timed, spikes)
 
 
 def log_folded(trained: TrainedModel) -> None:
@@ -208,6 +219,15 @@ def _pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
     for batch in loader.evaluation_batches(rows):
         for start in range(0, len(batch.x), 2):
             yield batch.x[start : start + 2]
+
+
+def _time_layers(trained: TrainedModel, loader: BatchLoader, rows: np.ndarray, seconds: float) -> LayerTimes | None:
+    spec = trained.spec
+    if (why := times_unsupported_reason(loader.device, spec.train.precision)) is not None:
+        _log.info("times of the layers are not measured: %s", why)
+        return None
+    batches = loader.evaluation_batches(_spread(rows, _TIMED_BATCHES * spec.train.batch_size))
+    return measure_layer_times(trained.network, [batch.x for batch in batches], spec.T, seconds)
 
 
 def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> np.ndarray:
@@ -253,7 +273,11 @@ def _record(
 
 
 def _result(
-    found: Evaluation, trained: TrainedModel, counted: Operations | None, spikes: dict[str, Any] | None
+    found: Evaluation,
+    trained: TrainedModel,
+    counted: Operations | None,
+    timed: LayerTimes | None,
+    spikes: dict[str, Any] | None,
 ) -> EvaluationResult:
     spec, network = trained.spec, trained.network
     confusion = found.confusion(len(spec.dataset.classes))
@@ -277,6 +301,7 @@ def _result(
         accuracy_after_steps=(found.over_time == found.labels).mean(1).tolist(),
         latency=_latency(measure_latency(found.over_time, found.labels)),
         operations=None if counted is None else _operations(counted),
+        layer_times=None if timed is None else _layer_times(timed),
         spikes=spikes,
     )
 
@@ -293,6 +318,25 @@ def _latency(latency: Latency) -> dict[str, Any]:
         "right_from": summary(latency.stable_from),
         "never_right": latency.never_correct,
         "wrong_at_the_end": latency.wrong_at_end,
+    }
+
+
+def _layer_times(timed: LayerTimes) -> dict[str, Any]:
+    return {
+        "samples": timed.samples,
+        "batch": timed.batch,
+        "threads": timed.threads,
+        "layers": [
+            {
+                "name": layer.name,
+                "active_inputs": layer.active_inputs,
+                "dense_seconds": layer.dense,
+                "event_driven_seconds": layer.event_driven,
+                "chosen": layer.chosen,
+            }
+            for layer in timed.layers
+        ],
+        "total": {"dense_seconds": timed.dense, "chosen_seconds": timed.chosen},
     }
 
 

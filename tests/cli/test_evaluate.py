@@ -34,7 +34,13 @@ def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) ->
     latency = tree["latency"]
     assert latency["wrong_at_the_end"] == round(11 * (1 - tree["accuracy"]))
     assert "spikes" not in tree
-    assert json.loads(trained("eval", "last", "--operations", 0, "--json").out)["operations"] is None
+    timed = tree["layer_times"]
+    assert [layer["name"] for layer in timed["layers"]] == [row["name"] for row in operations["layers"] if row["dense"]]
+    assert (timed["batch"], timed["samples"]) == (8, 8)  # 11 samples: a batch of 8, and a smaller one
+    assert timed["total"]["chosen_seconds"] > 0
+    fast = json.loads(trained("eval", "last", "--operations", 0, "--layer-times", 0, "--json").out)
+    assert fast["operations"] is None
+    assert fast["layer_times"] is None
     result = trained("eval", "last").out
     for text in (
         "If the network stopped",
@@ -42,6 +48,8 @@ def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) ->
         "effective ACs",
         "estimated energy",
         "assumed: 4.6 pJ",
+        "auto takes",
+        "ms as auto takes them",
     ):
         assert text in result
 

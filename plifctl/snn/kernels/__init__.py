@@ -45,9 +45,7 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
         return dense
     from plifctl.snn.kernels import event_driven  # numba takes half a second to import
 
-    if not event_driven.can_be_event_driven(layer.weight):
-        return event_driven.dense(layer, x)
-    return event_driven.convolution(x, layer) if isinstance(layer, Conv) else event_driven.product(x, layer)
+    return event_driven.apply(layer, x)
 
 
 class StageOutput(NamedTuple):

@@ -68,11 +68,29 @@ def relative_cost(weight: Tensor, rows: int, density: float, *, training: bool) 
     return (read + rows * (0.007 + 0.09 * density)) / (1.0 + 0.04 * rows)
 
 
-def convolution(x: Tensor, layer: Conv) -> Tensor:
-    """Applies a convolution to a sequence ``[T, N, C, H, W]``; see :class:`~plifctl.snn.layers.Conv`."""
+def is_chosen(weight: Tensor, rows: int, density: float, *, training: bool) -> bool:
+    """Returns whether a layer is computed event-driven; arguments as in :func:`relative_cost`."""
+    return can_be_event_driven(weight) and relative_cost(weight, rows, density, training=training) < 1
+
+
+def apply(layer: Conv | nn.Linear, x: Tensor, *, always: bool = False) -> Tensor:
+    """Applies a layer event-driven, where that is expected to be faster; ``always``: also elsewhere.
+
+    Args:
+        layer: A convolution, or a fully connected layer without bias.
+        x: A sequence ``[T, N, C, H, W]``, or ``[T, N, F]``.
+        always: Never compute the dense product.
+    """
+    if not (always or can_be_event_driven(layer.weight)):
+        return dense(layer, x)
+    return convolution(x, layer, always=always) if isinstance(layer, Conv) else product(x, layer, always=always)
+
+
+def convolution(x: Tensor, layer: Conv, *, always: bool = False) -> Tensor:
+    """Applies a convolution; arguments as in :func:`apply`."""
     images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
     counts = count_active(_rows(images.permute(0, 2, 3, 1)))
-    if not _pays(layer, counts, images):
+    if not (always or _pays(layer, counts, images)):
         return dense(layer, x)
     y: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
         images, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]), counts
@@ -80,11 +98,11 @@ def convolution(x: Tensor, layer: Conv) -> Tensor:
     return y.view(*x.shape[:2], *y.shape[1:])
 
 
-def product(x: Tensor, layer: nn.Linear) -> Tensor:
-    """Applies a fully connected layer without bias to a sequence ``[T, N, F]``."""
+def product(x: Tensor, layer: nn.Linear, *, always: bool = False) -> Tensor:
+    """Applies a fully connected layer; arguments as in :func:`apply`."""
     rows = x.flatten(0, 1).contiguous()
     counts = count_active(_rows(rows))
-    if not _pays(layer, counts, rows):
+    if not (always or _pays(layer, counts, rows)):
         return dense(layer, x)
     y: Tensor = _Product.apply(rows, layer.weight, counts)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:2], y.shape[1])
@@ -99,7 +117,7 @@ def dense(layer: Conv | nn.Linear, x: Tensor) -> Tensor:
 def _pays(layer: Conv | nn.Linear, counts: np.ndarray, x: Tensor) -> bool:
     density = float(counts.sum()) / max(1, x.numel())
     training = torch.is_grad_enabled() and layer.weight.requires_grad
-    return relative_cost(layer.weight, len(x), density, training=training) < 1
+    return is_chosen(layer.weight, len(x), density, training=training)
 
 
 def _rows(x: Tensor) -> np.ndarray:
