@@ -208,7 +208,7 @@ def train(
     data_in: DataPlacement | None = None,
     kernel: Kernel = "auto",
     deterministic: bool = False,
-    graph: bool = False,
+    graph: bool | None = None,
     checkpoint_every: int = 0,
     cache_dir: str | Path | None = None,
     runs_dir: str | Path | None = None,
@@ -229,9 +229,9 @@ def train(
         raw: Folder of the raw files to build it from.
         device: Torch device; None: a GPU if there is one.
         data_in: Where samples are held; None: wherever they fit.
-        kernel: Implementation of the spiking layers.
+        kernel: Implementation of the spiking layers; ``auto``: on a GPU that which trials choose when training starts.
         deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
-        graph: On a GPU, record a training step as a CUDA graph and replay it.
+        graph: On a GPU, record a training step as a CUDA graph and replay it; None: if trials choose it.
         checkpoint_every: Save the state every so many steps as well.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
@@ -261,7 +261,7 @@ def validate(
     data_in: DataPlacement | None = None,
     kernel: Kernel = "auto",
     deterministic: bool = False,
-    graph: bool = False,
+    graph: bool | None = None,
     checkpoint_every: int = 0,
     cache_dir: str | Path | None = None,
     runs_dir: str | Path | None = None,

@@ -7,6 +7,7 @@
 | PLIFCTL_RUNS_DIR | the runs directory |
 | PLIFCTL_REGISTRY | the user's own registry folder, added to the shipped one |
 | PLIFCTL_DEVICE | the torch device |
+| PLIFCTL_KERNEL_TRIALS | ``off``: on a GPU, no kernels are tried |
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """Returns PLIFCTL_RUNS_DIR, or ``runs/`` in the current folder if it exists, else the user data folder."""
     return _directory("PLIFCTL_RUNS_DIR", Path("runs"), Path(platformdirs.user_data_dir("plifctl")) / "runs")
+
+
+def kernels_dir() -> Path:
+    """Returns the folder in which the kernels chosen on GPUs are remembered."""
+    return Path(platformdirs.user_cache_dir("plifctl")) / "kernels"
 
 
 def survey_dir(cache_dir: Path) -> Path:

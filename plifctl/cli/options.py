@@ -120,7 +120,8 @@ KernelOption = Annotated[
     Kernel,
     typer.Option(
         "--kernel",
-        help="Kernel of spiking layers: eager is the definition, fused (CPU) and triton (GPU) are faster.",
+        help="Kernel of spiking layers: eager is the definition, compiled is torch.compile of it, fused (CPU) and "
+        "triton (GPU) are ours. auto is fused on the CPU; on a GPU, short trials choose when a training starts.",
     ),
 ]
 CheckpointOption = Annotated[CheckpointName, typer.Option("--checkpoint", help="Checkpoint to use.")]

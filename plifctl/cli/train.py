@@ -41,7 +41,11 @@ DeterministicOption = Annotated[
     ),
 ]
 GraphOption = Annotated[
-    bool, typer.Option("--graph", help="On a GPU: record a training step as a CUDA graph, and replay it.")
+    bool | None,
+    typer.Option(
+        "--graph/--no-graph",
+        help="On a GPU: record a training step as a CUDA graph, and replay it (default: if trials choose it).",
+    ),
 ]
 
 _TRAIN = """Train, and test after each epoch (accuracy A).
@@ -87,7 +91,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         checkpoint_every: EveryOption = 0,
         kernel: options.KernelOption = "auto",
         deterministic: DeterministicOption = False,
-        graph: GraphOption = False,
+        graph: GraphOption = None,
         rank_timeout: RankTimeoutOption = 120.0,
         dry_run: options.DryRunOption = False,
         cache_dir: options.CacheDirOption = None,

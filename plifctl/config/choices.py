@@ -99,8 +99,8 @@ TestSchedule = Literal["once", "every-epoch"]
 
 # ----------------------------------------------------------------------------------------------- running and storing
 
-Kernel = Literal["auto", "eager", "fused", "triton"]
-"""Implementation of the spiking layers: the definition, one compiled pass on the CPU, or Triton on a GPU."""
+Kernel = Literal["auto", "eager", "compiled", "fused", "triton"]
+"""Implementation of the spiking layers: the definition, torch.compile of it, one pass on the CPU, Triton on a GPU."""
 
 DataPlacement = Literal["device", "memory", "disk"]
 """Place of the samples during training: memory of the device, memory of the machine, or disk."""

@@ -8,12 +8,26 @@ from typing import get_args
 import torch
 
 from plifctl.config.choices import Kernel
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import UsageError, check_choice
 from plifctl.snn.kernels import unsupported_reason
+from plifctl.snn.networks import SpikingNetwork
+from plifctl.training.kernel_selection import select_kernel
 
 
 def choose_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
     """Returns the torch device of that name; for None a GPU where there is one, else the CPU.
+
+    Raises:
+        UsageError: There is no such device here, it cannot be used, or the kernel does not support it.
+    """
+    device = find_device(name, kernel)
+    open_device(device)
+    return device
+
+
+def find_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
+    """Returns the same device without opening it: a GPU in exclusive mode remains free for another process.
 
     Raises:
         UsageError: There is no such device here, or the kernel does not support it.
@@ -25,15 +39,37 @@ def choose_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
     return device
 
 
+def use_remembered_kernel(network: SpikingNetwork, spec: ExperimentSpec, device: torch.device) -> None:
+    """Makes a trained network with the kernel ``auto`` use the one that trials chose for its training on this GPU."""
+    network.kernel = select_kernel(spec, device, kernel=network.kernel, trials="later").kernel
+
+
+def open_device(device: torch.device) -> None:
+    """Uses a device for the first time.
+
+    Raises:
+        UsageError: It cannot be used: another process holds a GPU in exclusive mode, or its driver does not work.
+    """
+    try:
+        torch.zeros(1, device=device).item()  # the device "meta" has tensors without content
+    except Exception as error:  # torch raises many types for a device that it was built without
+        raise _unusable(str(device), error) from None
+
+
 def _named_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # the device "meta" has tensors without content
-    except Exception as error:  # torch raises many types for a device that it was built without
-        # without an operator for the device, torch names every backend that has one: thousands of characters
-        line = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
-        raise UsageError(
-            f"--device {name}: torch {torch.__version__} cannot use it here: {line}",
-            hint="--device cpu works everywhere",
-        ) from None
+    except Exception as error:
+        raise _unusable(name, error) from None
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
+        open_device(device)
     return device
+
+
+def _unusable(name: str, error: Exception) -> UsageError:
+    # without an operator for the device, torch names every backend that has one: thousands of characters
+    line = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
+    return UsageError(
+        f"--device {name}: torch {torch.__version__} cannot use it here: {line}",
+        hint="--device cpu works everywhere",
+    )

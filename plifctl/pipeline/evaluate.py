@@ -23,7 +23,7 @@ from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
 from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
-from plifctl.pipeline.device import choose_device
+from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import SpikeRecording, save_spikes
@@ -159,6 +159,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     device = choose_device(options.device, options.kernel)
     path = find_checkpoint(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
+    use_remembered_kernel(trained.network, trained.spec, device)
     recording = options.record_spikes is not None or bool(options.samples)
     if recording and trained.run is None:
         raise UsageError(

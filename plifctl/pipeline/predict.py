@@ -22,7 +22,7 @@ from plifctl.data.framer import count_frames, decode_recording, select_events
 from plifctl.data.frames import count_slices
 from plifctl.data.remarks import describe_remarks
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
-from plifctl.pipeline.device import choose_device
+from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.networks import NeuronState
@@ -244,7 +244,10 @@ def load_model(
         CheckpointError: It has no checkpoint, or it is damaged.
     """
     path = find_checkpoint(str(Path(name).expanduser()), checkpoint, runs_dir or paths.runs_dir())
-    return Model(load_trained(path, choose_device(device, kernel), fold=fold_bn, kernel=kernel))
+    place = choose_device(device, kernel)
+    trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
+    use_remembered_kernel(trained.network, trained.spec, place)
+    return Model(trained)
 
 
 def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:

@@ -28,7 +28,7 @@ from plifctl.data.source import RawSource
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, StoppedByCallback, UsageError, join_problems
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.pipeline.commands import prepare_command_of, training_verb
-from plifctl.pipeline.device import choose_device
+from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
@@ -43,6 +43,7 @@ from plifctl.runs import (
 )
 from plifctl.training.batches import BatchLoader, steps_per_epoch
 from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
+from plifctl.training.kernel_selection import Selection, select_kernel
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
@@ -67,9 +68,9 @@ class TrainOptions:
         source: Raw data to build it from.
         device: Torch device; None: a GPU where there is one.
         data_in: Where samples are held; None: wherever they fit.
-        kernel: Implementation of the spiking layers.
+        kernel: Implementation of the spiking layers; ``auto`` is fused on the CPU, and chosen by trials on a GPU.
         deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
-        graph: Record a training step as a CUDA graph and replay it.
+        graph: Record a training step as a CUDA graph and replay it; None: if trials choose it.
         checkpoint_every: Save the state every so many steps as well; 0: after epochs and on signals only.
         rank_timeout: Seconds to wait for a rank that does not answer.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
@@ -87,7 +88,7 @@ class TrainOptions:
     data_in: DataPlacement | None = None
     kernel: Kernel = "auto"
     deterministic: bool = False
-    graph: bool = False
+    graph: bool | None = None
     checkpoint_every: int = 0
     rank_timeout: float = 120.0
     cache_dir: Path | None = None
@@ -177,6 +178,7 @@ class TrainPlan:
     epochs: int
     steps_per_epoch: int
     device: str
+    kernel: str
     data_in: DataPlacement
     runs_dir: str
 
@@ -233,7 +235,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
     Raises:
         UsageError, ResumeError, CacheError: As :func:`train`.
     """
-    setup = _set_up(replace(options, build_cache=False), silent, Ranks())
+    setup = _set_up(replace(options, build_cache=False), silent, Ranks(), dry_run=True)
     spec, split = setup.spec, setup.split
     return TrainPlan(
         experiment=spec.name,
@@ -248,6 +250,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         epochs=spec.train.epochs,
         steps_per_epoch=steps_per_epoch(len(split.train), spec.train),
         device=str(setup.device),
+        kernel=setup.selection.describe(),
         data_in=setup.place,
         runs_dir=str(options.runs_dir or paths.runs_dir()),
     )
@@ -263,8 +266,10 @@ class _Setup:
     cache: Cache
     split: Split
     device: torch.device
+    selection: Selection
     place: DataPlacement
     ranks: Ranks
+    finished: bool
 
     @property
     def spec(self) -> ExperimentSpec:
@@ -272,20 +277,19 @@ class _Setup:
 
     def trainer(self, recorder: _ObservedRecorder | _RankRecorder) -> Trainer:
         """Returns the training in its initial state."""
-        options = self.options
         batches = BatchLoader(self.cache, self.spec, self.device, data_in=self.place, ranks=self.ranks)
         return Trainer(
             self.spec,
             batches,
             self.split,
             recorder,
-            checkpoint_every=options.checkpoint_every,
-            kernel=options.kernel,
-            graph=options.graph,
+            checkpoint_every=self.options.checkpoint_every,
+            kernel=self.selection.kernel,
+            graph=self.selection.graph,
         )
 
 
-def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
+def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run: bool = False) -> _Setup:
     """Resolves everything that a training needs, so that errors are found before training starts."""
     runs_dir = options.runs_dir or paths.runs_dir()
     resumed = find_run(options.resume, runs_dir) if options.resume is not None else None
@@ -294,7 +298,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
     check_options(spec.train)
     if options.checkpoint_every < 0:
         raise UsageError(f"--checkpoint-every {options.checkpoint_every}: expected a number of steps, or 0")
-    device = choose_device(options.device, options.kernel)
+    device = find_device(options.device, options.kernel)
     if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
         raise UsageError(f"--graph: {why}", hint="omit --graph")
     with ranks.first_rank_first():
@@ -313,6 +317,10 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
             "torch": torch.__version__,
         },
     )
+    finished = resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, spec))
+    # before this process opens the GPU: in exclusive mode no other one could
+    selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not (dry_run or finished))
+    open_device(device)
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
     split = _split(options.protocol, spec, cache)
     for note in split.notes:
@@ -322,7 +330,35 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks) -> _Setup:
             "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)
         )
     _log.info(placement_reason)
-    return _Setup(options, experiment, resumed, cache, split, device, place, ranks)
+    return _Setup(options, experiment, resumed, cache, split, device, selection, place, ranks, finished)
+
+
+def _select_kernel(
+    options: TrainOptions,
+    spec: ExperimentSpec,
+    device: torch.device,
+    resumed: Run | None,
+    ranks: Ranks,
+    *,
+    may_try: bool,
+) -> Selection:
+    """Returns the kernel, which the first rank chooses for all."""
+    found: Selection | None = None
+    with ranks.first_rank_first():  # the others wait as long as it takes
+        if ranks.rank == 0:
+            entries = resumed.session_entries() if resumed is not None else []
+            found = select_kernel(
+                spec,
+                device,
+                kernel=options.kernel,
+                graph=options.graph,
+                processes=ranks.size,
+                recorded=entries[-1]["environment"] if entries else None,
+                trials="never" if options.deterministic else "run" if may_try else "later",
+            )
+    found = ranks.broadcast_from_first(lambda: found)
+    assert found is not None
+    return found
 
 
 def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
@@ -330,15 +366,14 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
         use_deterministic_algorithms()
     setup = _set_up(options, progress, ranks)
     resumed = setup.resumed
-    if resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, setup.spec)):
+    if resumed is not None and setup.finished:
         longer = "it stopped early" if resumed.record().stopped_early else "a larger --epochs trains it longer"
         _log.info("%s is finished; %s", resumed.name, longer)
         return TrainResult(resumed, trained=False, rank=ranks.rank)
     environment = {
         **describe_machine(str(setup.device), torch.get_num_threads(), ranks.size),
-        "kernel": options.kernel,
+        **setup.selection.to_environment(),
         "deterministic": options.deterministic,
-        "graph": options.graph,
     }
     run = resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
     if ranks.rank == 0:
@@ -380,7 +415,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
             trainer.restore(state)
             trainer.repair_best()
         recorder.begin(setup.experiment, trainer.progress.epoch, trainer.progress.step, environment)
-        _log_start(run, spec, trainer, setup.device)
+        _log_start(run, trainer, setup)
         with observer.display(run, spec):
             try:
                 outcome = trainer.run()
@@ -400,9 +435,12 @@ def _train_along(setup: _Setup, observer: TrainObserver) -> None:
         trainer.run()
 
 
-def _log_start(run: Run, spec: ExperimentSpec, trainer: Trainer, device: torch.device) -> None:
+def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:
+    spec, device, selection = setup.spec, setup.device, setup.selection
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
     _log.info("%s: %s parameters on %s, run %s", spec.title, f"{parameters:,}", device, run.path)
+    if selection.gpu:
+        _log.info("kernel: %s", selection.describe())
     if trainer.progress.epoch or trainer.progress.step:
         _log.info("resumed %s", trainer.progress.position)
 

@@ -240,7 +240,7 @@ class Trainer:
             for batch in batches:
                 begin, end = self._accumulation_around(progress.step)
                 if self._graphed_step is not None and batch.global_size == self.spec.train.batch_size:
-                    self._graphed_step(batch.x, batch.labels, batch.targets, batch.keys)
+                    self.full_step(batch)
                 else:
                     self._forward_backward(batch, self.loader.samples_in(rows, begin, end))
                     if progress.step + 1 == end:
@@ -275,6 +275,11 @@ class Trainer:
         loss = self.ranks.weighted_loss(loss_function(train), rates, batch.targets, batch.global_size)
         self.optimizer.backward(loss * (batch.global_size / samples))
         self._sums.add(loss.detach() * batch.global_size, predict(rates.detach()) == batch.labels)
+
+    def full_step(self, batch: Batch) -> None:
+        """Does the step of one full batch, from samples to weights; with ``graph`` it is recorded and replayed."""
+        step = self._graphed_step or self._full_step
+        step(batch.x, batch.labels, batch.targets, batch.keys)
 
     def _full_step(self, x: Tensor, labels: Tensor, targets: Tensor, keys: Tensor) -> None:
         """Does the step of one full batch, from samples to weights; it only changes tensors, so it can be recorded."""

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from plifctl.training.kernel_selection import Selection
+
 Plifctl = Callable[..., Any]
 TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--epochs", "1")
 
@@ -133,3 +135,40 @@ def test_train_graph_without_a_gpu_is_refused(prepared: Plifctl, places: Path) -
     assert result.code == 2
     assert "--graph: CUDA graphs need a GPU, the device is cpu" in result.err
     assert not (places / "runs").exists()
+
+
+@pytest.mark.usefixtures("restore_determinism")
+def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
+    prepared: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def chosen(spec: Any, device: Any, **options: Any) -> Selection:
+        asked.append(options)
+        return Selection("eager", False, "trials", "Test GPU", 4.1, "2026-11-28", left_out={"triton": "crashed"})
+
+    monkeypatch.setattr("plifctl.pipeline.train.select_kernel", chosen)
+    result = prepared("train", "demo", *TINY)
+    assert "kernel: definition; checked on this GPU" in result.err
+    (run,) = (places / "runs").iterdir()
+    (session,) = json.loads((run / "run.json").read_text())["sessions"]
+    record = json.loads((run / "result.json").read_text())
+    for environment in (session["environment"], record["environment"], record["sessions"][0]["environment"]):
+        assert (environment["kernel"], environment["graph"]) == ("eager", False)
+        assert environment["kernel_choice"]["speedup"] == 4.1
+        assert environment["kernel_choice"]["left_out"] == {"triton": "crashed"}
+    assert prepared("train", "--resume", "last").code == 0  # finished: nothing is tried
+    assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
+    assert prepared("train", "--resume", "last", "--epochs", 3, "--deterministic").code == 0
+    assert [options["trials"] for options in asked] == ["run", "later", "run", "never"]
+    assert [options["recorded"] is None for options in asked] == [True, False, False, False]
+    assert asked[2]["recorded"]["kernel_choice"]["gpu"] == "Test GPU"
+
+
+def test_train_dry_run_tries_no_kernels(prepared: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+    later = Selection("eager", False, "later", "Test GPU")
+    monkeypatch.setattr("plifctl.pipeline.train.select_kernel", lambda *_, **options: asked.append(options) or later)
+    result = prepared("train", "demo", *TINY, "--dry-run", "--json")
+    assert json.loads(result.out)["kernel"] == "chosen by trials when the training starts"
+    assert [options["trials"] for options in asked] == ["later"]

@@ -35,12 +35,12 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     Args:
         layer: The layer.
         x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``; for a fully connected layer any shape of F values.
-        kernel: ``eager`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute only where
+        kernel: ``eager``, ``compiled`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute only where
             ``x`` is not zero, if that is faster for this layer and this share of active inputs.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if kernel in ("eager", "triton") or x.device.type != "cpu" or not exact:
+    if kernel in ("eager", "compiled", "triton") or x.device.type != "cpu" or not exact:
         dense: Tensor = layer(x)
         return dense
     from plifctl.snn.kernels import event_driven  # numba takes half a second to import
@@ -80,8 +80,9 @@ def spiking_stage(
         dynamics: The neurons.
         norm: Batch norm before them.
         pooling: Pooling of their spikes, in windows that do not overlap.
-        kernel: ``eager`` is the definition, step by step; ``fused`` one compiled pass on the CPU; ``triton`` the same
-            on a GPU, where spikes have the precision of ``x``; ``auto`` is fused on a CPU and eager elsewhere.
+        kernel: ``eager`` is the definition, step by step; ``compiled`` is torch.compile of it; ``fused`` one compiled
+            pass on the CPU; ``triton`` the same on a GPU, where spikes have the precision of ``x``; ``auto`` is fused
+            on a CPU and eager elsewhere.
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
 
     Source: Eq. 2–6; gradients Eq. 8–16.
@@ -96,6 +97,10 @@ def spiking_stage(
         from plifctl.snn.kernels import cpu  # numba takes half a second to import
 
         pooled, count = run_stage(_at_least_float32(x), T, dynamics, norm, pooling, cpu)
+    elif kernel == "compiled":
+        from plifctl.snn.kernels import compiled  # torch.compile takes seconds to import
+
+        pooled, count = compiled.run_stage_compiled(_at_least_float32(x), T, dynamics, norm, pooling)
     else:
         pooled, count = reference.run_stage_eager(_at_least_float32(x), T, dynamics, norm, pooling)
     return StageOutput(pooled, count, T * math.prod(x.shape[1:]))
