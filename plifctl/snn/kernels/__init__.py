@@ -35,8 +35,8 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     Args:
         layer: The layer.
         x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``; for a fully connected layer any shape of F values.
-        kernel: ``eager``, ``compiled`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute only where
-            ``x`` is not zero, if that is faster for this layer and this share of active inputs.
+        kernel: ``eager``, ``compiled`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute
+            only where ``x`` is not zero, if that is faster for this layer and this share of active inputs.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
