@@ -43,8 +43,10 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     if kernel in ("eager", "compiled", "triton") or x.device.type != "cpu" or not exact:
         dense: Tensor = layer(x)
         return dense
-    from plifctl.snn.kernels import event_driven  # numba takes half a second to import
+    from plifctl.snn.kernels import event_driven, patches  # numba takes half a second to import
 
+    if isinstance(layer, Conv) and patches.pays(layer, x):
+        return patches.convolution(x, layer)
     return event_driven.apply(layer, x)
 
 

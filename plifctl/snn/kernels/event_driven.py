@@ -181,8 +181,8 @@ def convolve(
     """
     images, height, width, channels = shape
     outputs, _, kernel, _ = weight.shape
-    rows = _pad_outputs(weight.permute(2, 3, 1, 0))
-    blocks, groups = _blocks(rows), -(-channels // active.group)
+    rows = pad_outputs(weight.permute(2, 3, 1, 0))
+    blocks, groups = output_blocks(rows), -(-channels // active.group)
     grouped = F.pad(rows, (0, 0, 0, groups * active.group - channels)).view(kernel, kernel, groups, active.group, -1)
     panels = [grouped[..., first : first + lanes].transpose(1, 2).flatten() for first, lanes, _ in blocks]
     padded_bias = rows.new_zeros(rows.shape[-1])
@@ -200,10 +200,10 @@ def convolve(
 
 def multiply(active: ActiveInputs, weight: Tensor, samples: int) -> Tensor:
     """Returns ``x @ weight.T`` for active inputs of one pixel; ``weight`` is ``[O, F]``, the result ``[M, O]``."""
-    rows = _pad_outputs(weight.t())
+    rows = pad_outputs(weight.t())
     out = rows.new_empty(samples, rows.shape[-1])
     with threads_of_torch():
-        loops.multiply(*active[:3], rows.numpy(), active.group, ROWS_OF_ITEM, _blocks(rows), out.numpy())
+        loops.multiply(*active[:3], rows.numpy(), active.group, ROWS_OF_ITEM, output_blocks(rows), out.numpy())
     return out[:, : len(weight)]
 
 
@@ -238,9 +238,7 @@ def convolution_weight_gradient(
 def product_weight_gradient(active: ActiveInputs, grad: Tensor, features: int) -> Tensor:
     """Returns the gradient of the weights of :func:`multiply`, ``[O, F]``; ``grad`` is ``[M, O]``."""
     tile = max(1, TILE_BYTES // (MAX_VECTORS * VECTOR_BYTES))
-    by_feature = _weight_gradient(
-        active, _pad_outputs(grad), torch.zeros(1, dtype=torch.int64), features, tile, 1, 1, 1
-    )
+    by_feature = _weight_gradient(active, pad_outputs(grad), torch.zeros(1, dtype=torch.int64), features, tile, 1, 1, 1)
     return by_feature[0, :, : grad.shape[1]].t()
 
 
@@ -271,7 +269,7 @@ def _weight_gradient(
             grad.numpy(),
             offsets.numpy(),
             -(-channels // MIN_ITEMS),
-            _blocks(grad),
+            output_blocks(grad),
             out.numpy(),
         )
     return out
@@ -283,14 +281,14 @@ def channels_of_group(weight: Tensor) -> int:
     return max(1, min(weight.shape[1], PANEL_BYTES // (MAX_VECTORS * VECTOR_BYTES * taps)))
 
 
-def _pad_outputs(rows: Tensor) -> Tensor:
+def pad_outputs(rows: Tensor) -> Tensor:
     """Returns rows of whole vectors, contiguous; a copy only where they are not."""
     lanes = VECTOR_BYTES // rows.element_size()
     missing = -rows.shape[-1] % lanes
     return (F.pad(rows, (0, missing)) if missing else rows).contiguous()
 
 
-def _blocks(rows: Tensor) -> np.ndarray:
+def output_blocks(rows: Tensor) -> np.ndarray:
     """Returns the blocks of output channels that are summed together: the first, their number, that of vectors."""
     lanes = VECTOR_BYTES // rows.element_size()
     left, blocks = rows.shape[-1] // lanes, []
@@ -319,7 +317,7 @@ class _Convolution(torch.autograd.Function):
         images, height, width, channels = ctx.shape
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            size = grad.new_empty(images, channels, height, width).contiguous(memory_format=torch.channels_last)
+            size = grad.new_empty(images, height, width, channels).permute(0, 3, 1, 2)
             grad_x = _input_gradient(grad, size, weight, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[1]:
             grad_weight = convolution_weight_gradient(
