@@ -9,15 +9,16 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.tables import TextTable
 from plifctl import paths
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,11 +37,13 @@ class Setting:
         recordings: The folder of real recordings; None in a script that needs none.
         work: An empty folder on disk, removed at the end.
         quick: Measure less.
+        kept: A folder for what another call can use again; within ``work`` unless one was named.
     """
 
     recordings: Path | None
     work: Path
     quick: bool
+    kept: Path
 
     @property
     def shared(self) -> Path:
@@ -74,6 +77,7 @@ class Figure:
         relation: Meaning of the ratio, e.g. ``peer/ours``.
         target: E.g. ``(">=", 100)``; None: the figure is only for information.
         note: Remarks for the reader.
+        labels: What was measured, for tables and pictures: e.g. layer, part, share of active inputs.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Figure:
     relation: str
     target: tuple[Literal[">=", "<=", "<"], float] | None
     note: str
+    labels: Mapping[str, str | float] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool | None:
@@ -108,6 +113,7 @@ class Figure:
             "target": f"{self.target[0]} {self.target[1]:g}" if self.target else None,
             "passed": self.passed,
             "note": self.note or None,
+            "labels": dict(self.labels),
         }
 
 
@@ -166,6 +172,24 @@ def interleaved(ours: Callable[[], object], peer: Callable[[], object], pairs: i
     return found
 
 
+def in_turn(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Times functions in turn, in every other round from the last to the first, after a call that is not counted.
+
+    Args:
+        works: The functions by name.
+        rounds: Number of measurements of each.
+
+    Returns:
+        Seconds a call, of each function by its name, one for each round.
+    """
+    loops = {name: _loops(work) for name, work in works.items()}
+    found: dict[str, list[float]] = {name: [] for name in works}
+    for number in range(rounds):
+        for name in list(works) if number % 2 == 0 else reversed(list(works)):
+            found[name].append(seconds(works[name], loops[name]))
+    return found
+
+
 def _loops(work: Callable[[], object]) -> int:
     work()
     return max(1, round(_LEAST_SECONDS / seconds(work)))
@@ -179,13 +203,22 @@ def seconds(work: Callable[[], object], loops: int = 1) -> float:
     return (time.perf_counter() - start) / loops
 
 
-def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bool = True) -> None:
+def run(
+    description: str,
+    benchmarks: Mapping[str, Benchmark],
+    *,
+    recordings: bool = True,
+    keeps: str = "",
+    tables: Callable[[Sequence[dict[str, Any]]], Iterable[TextTable]] | None = None,
+) -> None:
     """The command line of a benchmark script: measures, prints the figures, and exits with 1 if a target is missed.
 
     Args:
         description: What the script measures.
         benchmarks: By the name that ``--only`` takes.
         recordings: Whether they need the folder of real recordings.
+        tables: Makes tables of the figures as :meth:`Figure.to_json` gives them; None: one, with a row for each figure.
+        keeps: What they leave in ``Setting.kept`` for another call; empty: nothing.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--only", metavar="NAME", choices=list(benchmarks), help=f"one of {', '.join(benchmarks)}")
@@ -194,6 +227,8 @@ def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bo
     if recordings:
         parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", help="the real recordings")
     parser.add_argument("--work", type=Path, help="a folder on the disk to measure on; default: the temporary folder")
+    if keeps:
+        parser.add_argument("--keep", type=Path, metavar="DIR", help=f"keep {keeps} in this folder, and use them again")
     options = parser.parse_args()
     shared: Path | None = options.shared if recordings else None
     if shared is not None and not ((shared / "DvsGesture").is_dir() and (shared / "NMNIST").is_dir()):
@@ -204,7 +239,8 @@ def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bo
     with tempfile.TemporaryDirectory(prefix="plifctl-bench-", dir=options.work) as work:
         for name in [options.only] if options.only else benchmarks:
             print(f"measuring {name} …", file=sys.stderr, flush=True)
-            figures += benchmarks[name](Setting(shared, Path(work), options.quick))
+            kept = Path(work, "kept") if not keeps or options.keep is None else options.keep.resolve()
+            figures += benchmarks[name](Setting(shared, Path(work), options.quick, kept))
     if options.json:
         document = {
             "benchmark": description,
@@ -215,7 +251,11 @@ def run(description: str, benchmarks: Mapping[str, Benchmark], *, recordings: bo
         }
         print(json.dumps(document, indent=1, ensure_ascii=False))
     else:
-        _print_table(description, figures)
+        if tables is None:
+            _print_figures(description, figures)
+        else:
+            _print_tables(tables([figure.to_json() for figure in figures]))
+        _print_machine()
     sys.exit(any(figure.passed is False for figure in figures))
 
 
@@ -249,7 +289,23 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"median": float(median), "q1": float(q1), "q3": float(q3), "n": len(values)}
 
 
-def _print_table(description: str, figures: Sequence[Figure]) -> None:
+def _print_tables(tables: Iterable[TextTable]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for text in tables:
+        console.print(text.title)
+        table = Table(box=None, pad_edge=False)
+        for index, column in enumerate(text.columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in text.rows:
+            table.add_row(*row)
+        console.print(table)
+        console.print(f"{text.note}\n")
+
+
+def _print_figures(description: str, figures: Sequence[Figure]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -272,6 +328,12 @@ def _print_table(description: str, figures: Sequence[Figure]) -> None:
     for figure in figures:
         if figure.note:
             console.print(f"{figure.name}: {figure.note}", highlight=False)
+
+
+def _print_machine() -> None:
+    from rich.console import Console
+
+    console = Console()
     machine, software = hardware(), versions()
     console.print(f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_GiB']} GiB", highlight=False)
     console.print(", ".join(f"{name} {version}" for name, version in software.items() if version), highlight=False)

@@ -172,7 +172,7 @@ def _print_layer_times(tree: dict[str, Any]) -> None:
     console.emit_table(
         ("layer", "active inputs %", "dense ms", "event-driven ms", "ratio", "auto takes"),
         rows,
-        title=f"Time per sample of the weights of each layer, measured here with {threads}, batches of {tree['batch']}",
+        title=f"Measured time per sample of each layer's weights ({threads}, batch {tree['batch']})",
     )
     dense, chosen = (tree["total"][name] for name in ("dense_seconds", "chosen_seconds"))
     console.emit(
