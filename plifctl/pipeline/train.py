@@ -7,8 +7,8 @@ others only train.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,16 @@ from plifctl.config.overrides import merge_overrides
 from plifctl.config.registry import load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
-from plifctl.errors import CheckpointError, Interrupted, ResumeError, StoppedByCallback, UsageError, join_problems
+from plifctl.errors import (
+    CheckpointError,
+    Interrupted,
+    PlifctlError,
+    ResumeError,
+    RunError,
+    StoppedByCallback,
+    UsageError,
+    join_problems,
+)
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import find_device, open_device
@@ -44,6 +53,7 @@ from plifctl.runs import (
 from plifctl.training.batches import BatchLoader, steps_per_epoch
 from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
 from plifctl.training.kernel_selection import Selection, select_kernel
+from plifctl.training.kernel_trial import known_cause
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
@@ -408,7 +418,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
         without_events=int(cache.without_events[used].sum()),
     )
     recorder = _ObservedRecorder(run, spec, observer)
-    with recorder.live(), observer.training(), ranks.propagate_errors():
+    with recorder.live(), observer.training(), ranks.propagate_errors(), _kernel_errors(setup.selection):
         trainer = setup.trainer(recorder)
         state = ranks.broadcast_from_first(lambda: _saved_state(run))
         if state is not None:
@@ -427,12 +437,26 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
 
 def _train_along(setup: _Setup, observer: TrainObserver) -> None:
     """Trains in step with the first rank; writes and reports nothing."""
-    with observer.training(), setup.ranks.propagate_errors():
+    with observer.training(), setup.ranks.propagate_errors(), _kernel_errors(setup.selection):
         trainer = setup.trainer(_RankRecorder(observer))
         state = setup.ranks.broadcast_from_first(lambda: None)
         if state is not None:
             trainer.restore(state)
         trainer.run()
+
+
+@contextmanager
+def _kernel_errors(selection: Selection) -> Iterator[None]:
+    """Turns the errors of a kernel that this machine cannot build into RunError."""
+    try:
+        yield
+    except PlifctlError:
+        raise
+    except Exception as error:
+        if (cause := known_cause(error)) is None:
+            raise
+        message = f"the kernel {selection.label} cannot be used: {cause}"
+        raise RunError(message, hint="--kernel eager needs nothing; plifctl doctor shows what is missing") from error
 
 
 def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:

@@ -47,7 +47,12 @@ TRIAL_SECONDS = 60.0
 _TIMED_SECONDS = 1.5
 """Seconds of timed steps of a candidate."""
 
-_LABELS: Mapping[Kernel, str] = {"eager": "definition", "compiled": "torch.compile", "triton": "triton"}
+_LABELS: Mapping[Kernel, str] = {
+    "auto": "fused",
+    "eager": "definition",
+    "compiled": "torch.compile",
+    "triton": "triton",
+}
 
 
 @dataclass(frozen=True)
@@ -292,7 +297,7 @@ class _Request:
             left_out,
         )
         try:
-            files.write_json(self.path, {"key": self.key, "choice": asdict(chosen)})
+            files.write_json(self.path, {"experiment": self.spec.name, "key": self.key, "choice": asdict(chosen)})
         except (OSError, MachineError) as error:  # a full disk, or a home folder that cannot be written
             _log.warning("kernel: the choice is not remembered: %s", error)
         return chosen

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,22 +19,11 @@ import numpy as np
 import torch
 
 from plifctl.config.choices import Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn.kernels import unsupported_reason
-from plifctl.training.batches import BatchLoader
 from plifctl.training.kernel_check import DifferenceError, check_kernel
-from plifctl.training.optimizer import float32_products
 from plifctl.training.process import is_out_of_memory
-from plifctl.training.progress import EpochRow
-from plifctl.training.splits import Split
-from plifctl.training.trainer import Trainer
-
-_WARM_UP_STEPS = 5
-"""Steps that are not timed: kernels are compiled in the first; a CUDA graph is recorded in the fourth."""
-
-_BLOCKS = 5
-"""Blocks of steps that are timed one by one; the result is their median."""
+from plifctl.training.step_times import BatchTimer, SyntheticSamples
 
 BUSY = "the GPU does not admit another process"
 NO_COMPILER = "needs a C compiler, and there is none here (Debian, Ubuntu: apt install gcc; or set CC)"
@@ -93,9 +79,15 @@ def run_trial(request: TrialRequest) -> None:
                 continue
             if request.kernel != "eager" or graph:
                 check_kernel(spec, device, request.kernel, graph=graph)
-            request.answer(graph=graph, seconds=time_step(spec, device, request.kernel, graph, request.seconds))
+            request.answer(graph=graph, seconds=_time_step(spec, device, request.kernel, graph, request.seconds))
         except Exception as error:  # torch, Triton and compilers raise many types
             request.answer(graph=graph, left_out=describe_failure(error))
+
+
+def _time_step(spec: ExperimentSpec, device: torch.device, kernel: Kernel, graph: bool, seconds: float) -> float:
+    samples = SyntheticSamples(spec, spec.train.batch_size)
+    timer = BatchTimer(spec, samples, device, kernel=kernel, graph=graph, data_in="disk")
+    return timer.time_step(np.arange(spec.train.batch_size), seconds)
 
 
 def describe_failure(error: BaseException) -> str:
@@ -104,97 +96,16 @@ def describe_failure(error: BaseException) -> str:
         return str(error)
     if isinstance(error, Exception) and is_out_of_memory(error):
         return "out of memory"
-    text = f"{type(error).__name__}: {error}"
-    for marks, cause in _CAUSES:
-        if any(mark in text for mark in marks):
-            return cause
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if (cause := known_cause(error)) is not None:
+        return cause
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
     return lines[0][:200]
 
 
-def time_step(spec: ExperimentSpec, device: torch.device, kernel: Kernel, graph: bool, seconds: float) -> float:
-    """Returns the seconds of a training step of a full batch: forward, backward, optimizer; without loading.
-
-    Args:
-        spec: The experiment.
-        device: Where it trains.
-        kernel: Kernel of the spiking layers.
-        graph: Record the step as a CUDA graph.
-        seconds: Time to spend, beside the first steps.
-    """
-    rows = np.arange(spec.train.batch_size)
-    samples = SyntheticSamples(spec, len(rows))
-    loader = BatchLoader(samples, spec, device, data_in="disk")
-    trainer = Trainer(spec, loader, Split(rows, rows[:0], rows), _Silent(), kernel=kernel, graph=graph)
-    trainer.model.train()
-    trainer.optimizer.begin_epoch(0)
-    with closing(loader.training_batches(rows, 0)) as batches:
-        batch = next(batches)
-
-    def block(steps: int) -> float:
-        started = time.perf_counter()
-        for _ in range(steps):
-            trainer.full_step(batch)
-        _wait(device)
-        return (time.perf_counter() - started) / steps
-
-    with float32_products(spec.train, device):
-        block(_WARM_UP_STEPS)
-        steps = max(1, int(seconds / _BLOCKS / max(block(1), 1e-6)))
-        until = time.perf_counter() + seconds
-        found = [block(steps)]
-        while len(found) < _BLOCKS and time.perf_counter() < until:
-            found.append(block(steps))
-    return statistics.median(found)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class SyntheticSamples:
-    """Samples of an experiment's shape with random content: on a GPU, the time of a step does not depend on it.
-
-    Args:
-        spec: The experiment.
-        count: Number of samples.
-    """
-
-    def __init__(self, spec: ExperimentSpec, count: int) -> None:
-        shape, random = frame_shape(spec.dataset, spec.frames), np.random.default_rng(0)
-        if spec.dataset.kind == "images":
-            self._content = random.integers(0, 256, (count, *shape), np.uint8)
-        else:
-            self._content = random.poisson(0.05, (count, spec.T, *shape)).astype(np.uint8)
-        self.labels = np.arange(count) % len(spec.dataset.classes)
-        self.sample_ids = [str(number) for number in range(count)]
-        self.shape, self.dtype, self.nbytes = self._content.shape, self._content.dtype, self._content.nbytes
-
-    def read(self, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Returns the samples of ``rows``."""
-        found: np.ndarray = np.take(self._content, rows, 0, out)
-        return found
-
-
-class _Silent:
-    """A recorder that stores nothing; no epoch ends in a trial."""
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Nothing."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Nothing."""
-
-    def save(self, name: str, state: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def load_best(self) -> dict[str, Any]:
-        """Not called."""
-        raise AssertionError
-
-    def stop_signal(self) -> None:
-        """Never requests a stop."""
+def known_cause(error: BaseException) -> str | None:
+    """Returns what a machine lacks that a kernel needs, from an error of torch or Triton; None for other errors."""
+    text = f"{type(error).__name__}: {error}"
+    return next((cause for marks, cause in _CAUSES if any(mark in text for mark in marks)), None)
 
 
 def write_request(request: TrialRequest, path: Path) -> None:

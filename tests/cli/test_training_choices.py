@@ -172,3 +172,16 @@ def test_train_dry_run_tries_no_kernels(prepared: Plifctl, monkeypatch: pytest.M
     result = prepared("train", "demo", *TINY, "--dry-run", "--json")
     assert json.loads(result.out)["kernel"] == "chosen by trials when the training starts"
     assert [options["trials"] for options in asked] == ["later"]
+
+
+def test_train_kernel_that_cannot_be_built_is_one_line_with_a_hint(
+    prepared: Plifctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unbuildable(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    monkeypatch.setattr("plifctl.training.trainer.Trainer.run", unbuildable)
+    result = prepared("train", "demo", *TINY, "--kernel", "compiled")
+    assert result.code == 6
+    assert "error: the kernel torch.compile cannot be used: needs a C compiler" in result.err
+    assert "hint: --kernel eager" in result.err

@@ -1,0 +1,218 @@
+"""plifctl doctor: the machine, versions, chosen kernels, folders, and what is missing; times of an experiment."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from plifctl.cli import console, options
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.bench import ExperimentTimes
+    from plifctl.pipeline.doctor import Diagnosis, Place
+
+_WIDTH, _LABEL_WIDTH = 80, 12
+
+BenchOption = Annotated[
+    str | None,
+    typer.Option(
+        "--bench", metavar="EXPERIMENT", help="Time epochs of an experiment here.", autocompletion=options.experiments
+    ),
+]
+SecondsOption = Annotated[
+    float | None, typer.Option("--seconds", min=0.1, help="With --bench: time to spend on timed steps (default: 30).")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the subcommand."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    bench: BenchOption = None,
+    seconds: SecondsOption = None,
+    recipe: options.RecipeOption = None,
+    overrides: options.SetOption = None,
+    device: options.DeviceOption = None,
+    kernel: options.KernelOption = "auto",
+    cache_dir: options.CacheDirOption = None,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Show the machine, versions, kernels and folders, and what is missing.
+
+    Ends with exit code 1 if something is missing that training needs. With --bench EXPERIMENT it times training steps
+    and test batches instead, and estimates how long an epoch and the experiment take on this machine.
+
+    Example: plifctl doctor --bench fashion-mnist-plif
+    """
+    from plifctl.errors import UsageError
+
+    if bench is not None:
+        _bench(bench, seconds, recipe, overrides, device, kernel, cache_dir, as_json)
+        return
+    if seconds is not None or recipe is not None or overrides or kernel != "auto":
+        raise UsageError("--seconds, --recipe, --set and --kernel require --bench", hint="add --bench EXPERIMENT")
+    from plifctl.pipeline.doctor import examine
+
+    found = examine(cache_dir=cache_dir, runs_dir=runs_dir)
+    if as_json:
+        console.emit_json({**asdict(found), "can_train": found.can_train})
+    else:
+        console.emit("\n".join(_lines(found)))
+    if not found.can_train:
+        raise typer.Exit(1)
+
+
+def _lines(found: Diagnosis) -> list[str]:
+    lines = ["machine", *_machine(found.machine), "", "versions", *_versions(found), "", "kernels"]
+    for entry in found.kernels:
+        lines += _kernel(entry)
+    lines += ["", "folders"]
+    for place in found.places:
+        lines += _place(place)
+    if found.missing:
+        lines += ["", "optional parts that are missing"]
+        for part in found.missing:
+            lines += [*_row(part.part, f"for {part.used_for}"), *_row("", part.command)]
+    lines += ["", "problems"] if found.problems else ["", "training can run"]
+    for problem in found.problems:
+        lines += textwrap.wrap(
+            problem,
+            _WIDTH,
+            initial_indent="  ",
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return lines
+
+
+def _row(label: str, text: str) -> list[str]:
+    """Returns the lines of a labelled text; words are never broken, so that paths and commands can be copied."""
+    indent = " " * (_LABEL_WIDTH + 2)
+    start = f"  {label:<{_LABEL_WIDTH}}"
+    if len(label) >= _LABEL_WIDTH:
+        return [f"  {label}", *_row("", text)]
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _machine(machine: dict[str, Any]) -> list[str]:
+    cores = f"{machine['usable_cores']} of {machine['cores']} cores"
+    bits = machine["vector_bits"]
+    vectors = f", vectors of {bits} bits" if bits else ""
+    lines = [*_row("processor", f"{machine['processor']}, {cores}{vectors}"), *_row("system", machine["system"])]
+    if machine["memory_bytes"]:
+        free = machine["free_memory_bytes"]
+        lines += _row(
+            "memory", (f"{_size(free)} free of " if free is not None else "") + _size(machine["memory_bytes"])
+        )
+    for gpu in machine["gpus"]:
+        parts = [gpu["name"]]
+        parts += [f"{gpu['memory_mib'] / 1024:.0f} GiB"] if gpu.get("memory_mib") else []
+        parts += [f"driver {gpu['driver']}"] if gpu.get("driver") else []
+        parts += ["exclusive mode: one process at a time"] if gpu.get("exclusive") else []
+        lines += _row("GPU", ", ".join(parts))
+    return lines if machine["gpus"] else [*lines, *_row("GPU", "none")]
+
+
+def _versions(found: Diagnosis) -> list[str]:
+    names = [f"{name} {version or '–'}" for name, version in found.versions.items()]
+    cuda = found.machine["torch_cuda"]
+    return _row("", ", ".join(names) + f"; torch is built {f'for CUDA {cuda}' if cuda else 'for CPUs only'}")
+
+
+def _kernel(entry: dict[str, Any]) -> list[str]:
+    if "file" not in entry:
+        return _row(
+            {"cpu": "CPU", "gpu": "GPU"}[entry["device"]], ": ".join(filter(None, (entry["kernel"], entry["why"])))
+        )
+    times = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in entry["seconds"].items())
+    lines = [*_row("GPU", f"{entry['device']}, {entry['experiment']}, T = {entry['T']}: {entry['why']}")]
+    lines += _row("", f"steps: {times}") if times else []
+    for name, reason in entry["left_out"].items():
+        lines += _row("", f"left out: {name}: {reason}")
+    return [*lines, *_row("", "to choose again, remove"), *_row("", entry["file"])]
+
+
+def _place(place: Place) -> list[str]:
+    unit = {"caches": "cache", "runs": "run", "registry": "experiment", "kernels": "remembered choice"}[place.name]
+    count = f"{place.entries} {unit}{'' if place.entries == 1 else 's'}"
+    state = "writable" if place.writable else "cannot be written"
+    disk = f"{_size(place.free_bytes)} free of {_size(place.total_bytes)}" + ", nearly full" * place.nearly_full
+    held = count + (f" of {_size(place.bytes)}" if place.bytes else "")
+    facts = [held if place.exists else "does not exist yet", state, disk]
+    facts += [f"{place.set_by} changes it"] if place.set_by else []
+    return [*_row(place.name, place.path), *_row("", "; ".join(facts))]
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:,.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:,.1f} MiB"
+
+
+def _bench(
+    experiment: str,
+    seconds: float | None,
+    recipe: Any,
+    overrides: Sequence[str] | None,
+    device: str | None,
+    kernel: Any,
+    cache_dir: Any,
+    as_json: bool,
+) -> None:
+    from plifctl.training.process import keep_freed_memory, wait_passively
+
+    wait_passively()  # before the imports below import torch
+
+    from plifctl.pipeline.bench import BenchOptions, bench_experiment
+
+    keep_freed_memory()  # as in a training
+    spent = {} if seconds is None else {"seconds": seconds}
+    wanted = BenchOptions(experiment, tuple(overrides or ()), recipe, device, kernel, cache_dir=cache_dir, **spent)
+    found = bench_experiment(wanted)
+    if as_json:
+        console.emit_json(asdict(found))
+    else:
+        _print_times(found)
+
+
+def _print_times(found: ExperimentTimes) -> None:
+    on = found.environment["device"]
+    rows = [
+        ("experiment", f"{found.experiment}, {found.recipe} recipe, T = {found.T}, batches of {found.batch_size}"),
+        ("device", f"{on}, {found.environment['threads']} threads; kernel {found.kernel}"),
+        ("epoch", f"{found.steps_per_epoch:,} steps for {found.train:,} samples, then a test of {found.test:,}"),
+        ("training step", f"{_time(found.step)} without loading"),
+    ]
+    if found.loaded_step is not None:
+        rows.append(("", f"{_time(found.loaded_step)} with loading and augmentation"))
+    rows.append(("test batch", _time(found.evaluation_batch)))
+    rows.append(("epoch takes", f"{_time(found.epoch_without_loading)} without loading"))
+    if found.epoch is not None:
+        rows.append(("", f"{_time(found.epoch)} with loading"))
+    rows.append(("experiment", f"{_time(found.training)} for {found.epochs:,} epochs"))
+    for label, text in rows:
+        console.emit("\n".join(_row(label, text)).removeprefix("  "))
+    if found.prepare is not None:
+        console.note("samples are random, loading was not timed: there is no cache")
+        console.note(f"to time it as well: {found.prepare}")
+
+
+def _time(seconds: float) -> str:
+    """Returns a time in a unit that gives it three digits.
+
+    Example:
+        >>> _time(0.0123), _time(75.0), _time(4000.0), _time(200_000.0)
+        ('12.3 ms', '75.0 s', '66.7 min', '55.6 h')
+    """
+    for unit, length, most in (("ms", 1e-3, 1.0), ("s", 1.0, 600.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0)):
+        if seconds < most:
+            return f"{seconds / length:.3g} {unit}" if seconds / length < 10 else f"{seconds / length:,.1f} {unit}"
+    return f"{seconds / 86_400:,.1f} days"
