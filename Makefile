@@ -13,7 +13,7 @@ PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 QUICK  := -m "not slow and not long and not subprocess and not real"
 
 .PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
-	bench-env bench-prepare bench-loader bench-train bench-gpu golden clean
+	bench-env bench-prepare bench-loader bench-train bench-events bench-shares bench-gpu golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -133,6 +133,14 @@ golden: $(BENCH)/.ready ## write the golden values of tests/golden again, with S
 
 bench-train: $(BENCH)/.ready ## training and inference on the CPU, compared with SpikingJelly and with the products alone
 	$(BENCH)/bin/python -m benchmarks.train_cpu
+
+bench-events: $(BENCH)/.ready ## event-driven layers on the CPU, compared with dense ones and with other libraries
+	$(BENCH)/bin/python -m benchmarks.event_driven
+
+# trains three networks first, for a few epochs on real data; they are kept, so that a second call only measures
+KEEP ?= .bench-shares
+bench-shares: $(BENCH)/.ready ## each layer's share of a training step on the CPU, dense and event-driven
+	$(BENCH)/bin/python -m benchmarks.shares --shared $(SHARED) --keep $(KEEP)
 
 bench-gpu: $(BENCH)/.ready ## training on a GPU, compared with SpikingJelly; without a GPU it only shows that it runs
 	$(BENCH)/bin/python -m benchmarks.train_gpu

@@ -6,11 +6,14 @@ Inputs are random spikes; before anything is timed, both sides compute the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks import layers
 from benchmarks.measure import Figure, Setting, interleaved, run, within
 from benchmarks.steps import THREADS, limit_threads
 from plifctl.snn.kernels import apply_synapses, event_driven
@@ -48,63 +51,37 @@ def _spikes(shape: tuple[int, ...], density: float) -> Tensor:
 
 
 def forward(setting: Setting) -> Iterator[Figure]:
-    """A layer's output, finding the active inputs included."""
-    for name, layer, shape in _layers():
-        for density, target in FORWARD.items():
-            x = _spikes(shape, density)
-            with torch.no_grad():
-                torch.testing.assert_close(apply_synapses(layer, x), layer(x), rtol=1e-4, atol=1e-4)
+    """A layer's output, finding the active inputs included, as plifctl computes it: event-driven or dense."""
+    with torch.no_grad():
+        for name, layer, shape in _layers():
+            for density, target in FORWARD.items():
+                x = _spikes(shape, density)
+                _must_agree(layers.forward(layer, x))
                 ours, dense = interleaved(
-                    lambda layer=layer, x=x: apply_synapses(layer, x),
-                    lambda layer=layer, x=x: layer(x),
-                    setting.pairs * 8,
+                    partial(apply_synapses, layer, x), layers.forward(layer, x).dense, setting.pairs * 8
                 )
-            yield within(f"forward, {name}, {density:.0%} active", "s", ours, dense, DENSE, target)
+                title = f"forward, {name}, {density:.0%} active"
+                yield _labelled(within(title, "s", ours, dense, DENSE, target), "forward", name, density)
 
 
 def weights(setting: Setting) -> Iterator[Figure]:
-    """The gradient of a layer's weights from lists of active inputs that forward made."""
+    """The gradient of a layer's weights, event-driven, from lists of active inputs that forward made."""
     for name, layer, shape in _layers():
         for density, target in WEIGHTS.items():
-            x = _spikes(shape, density).flatten(0, 1)
-            grad = torch.randn_like(layer(x[:, None])[:, 0] if isinstance(layer, nn.Linear) else layer(x[None])[0])
-            yield within(
-                f"gradient of weights, {name}, {density:.0%} active",
-                "s",
-                *_time_gradients(layer, x, grad.detach(), setting.pairs * 8),
-                DENSE,
-                target,
-            )
+            x = _spikes(shape, density)
+            ways = layers.weight_gradient(layer, x, torch.randn_like(event_driven.dense(layer, x)))
+            _must_agree(ways)
+            title = f"gradient of weights, {name}, {density:.0%} active"
+            figure = within(title, "s", *interleaved(*ways, setting.pairs * 8), DENSE, target)
+            yield _labelled(figure, "weight gradient", name, density)
 
 
-def _time_gradients(layer: Conv | nn.Linear, x: Tensor, grad: Tensor, pairs: int) -> tuple[list[float], list[float]]:
-    weight = layer.weight.detach()
-    group = event_driven.channels_of_group(weight)
-    if isinstance(layer, nn.Linear):
-        rows = x.numpy()
-        active = event_driven.list_active(rows, event_driven.count_active(rows), 1, group)
+def _must_agree(ways: layers.Ways) -> None:
+    torch.testing.assert_close(ways.event_driven(), ways.dense(), rtol=1e-3, atol=1e-3)
 
-        def ours() -> Tensor:
-            return event_driven.product_weight_gradient(active, grad, x.shape[1])
 
-        def dense() -> Tensor:
-            return grad.t() @ x
-    else:
-        maps = x.permute(0, 2, 3, 1)
-        rows = maps.flatten(2).flatten(0, 1).numpy()
-        active = event_driven.list_active(rows, event_driven.count_active(rows), maps.shape[2], group)
-
-        def ours() -> Tensor:
-            return event_driven.convolution_weight_gradient(active, grad.permute(0, 2, 3, 1), maps.shape, 3, 1, 1)
-
-        def dense() -> Tensor:
-            found: Tensor = torch.ops.aten.convolution_backward(
-                grad, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
-            )[1]
-            return found
-
-    torch.testing.assert_close(ours(), dense(), rtol=1e-3, atol=1e-3)
-    return interleaved(ours, dense, pairs)
+def _labelled(figure: Figure, part: str, layer: str, density: float) -> Figure:
+    return replace(figure, labels={"part": part, "layer": layer, "active_inputs": density})
 
 
 if __name__ == "__main__":

@@ -23,10 +23,12 @@ from benchmarks import layers, steps
 from benchmarks.measure import Benchmark, Figure, Setting, below, in_turn, run, within
 from benchmarks.tables import share_tables
 from plifctl.cache import Cache
+from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import RawDataError
 from plifctl.runs import Run, list_runs
 from plifctl.runs.model import load_trained
+from plifctl.snn import kernels
 from plifctl.snn.kernels import cpu, event_driven
 from plifctl.snn.layers import BatchNorm, Conv
 from plifctl.snn.networks import SpikingNetwork
@@ -132,7 +134,7 @@ class _Layer(NamedTuple):
         name: Its name.
         layer: The layer.
         x: Its input, ``[T, N, ...]``.
-        grad: The gradient of its output, ``[T·N, ...]``.
+        grad: The gradient of its output.
         chosen: Whether it is event-driven.
         passes: Of the spiking stage after it: a function for each part of :data:`_CPU_PASSES`.
     """
@@ -193,24 +195,24 @@ def _works(step: _Step) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yields everything that is timed, by name: of a layer ``layer: part``, and ``layer: part, dense``."""
 
     def dense_step() -> None:
-        with mock.patch.object(event_driven, "apply", lambda layer, x: event_driven.dense(layer, x)):
+        with mock.patch.object(kernels, "apply_synapses", _apply_dense):
             step.run()
 
     yield "step", torch.enable_grad()(step.run)
     yield "dense step", torch.enable_grad()(dense_step)
     yield "optimizer", step.optimizer
     for index, one in enumerate(step.layers):
-        x = one.x.flatten(0, 1)
-        pairs = {
-            "forward": layers.forward(one.layer, one.x),
-            "weight gradient": layers.weight_gradient(one.layer, x, one.grad),
-        }
+        with torch.enable_grad():
+            pairs = {
+                "forward": layers.forward(one.layer, one.x),
+                "weight gradient": layers.weight_gradient(one.layer, one.x, one.grad),
+            }
         for part, ways in pairs.items():
             torch.testing.assert_close(ways.event_driven(), ways.dense(), rtol=1e-3, atol=1e-3)
             yield f"{one.name}: {part}", ways.event_driven
             yield f"{one.name}: {part}, dense", ways.dense
         if index:
-            yield f"{one.name}: input gradient", layers.input_gradient(one.layer, x, one.grad)
+            yield f"{one.name}: input gradient", layers.input_gradient(one.layer, one.x, one.grad)
         for part, work in one.passes.items():
             yield f"{one.name}: {part}", work
 
@@ -249,6 +251,10 @@ def _figures_of_parts(
     yield share(left, list(rest[0]), list(rest[1]), {"part": "rest"})
 
 
+def _apply_dense(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> Tensor:
+    return event_driven.dense(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x)
+
+
 def _batch(cache: Cache, spec: ExperimentSpec) -> steps.Batch:
     """Returns the first training batch of the next epoch."""
     rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).train
@@ -267,11 +273,12 @@ def _take_apart(spec: ExperimentSpec, network: SpikingNetwork, batch: steps.Batc
     synapses: list[tuple[nn.Module, Tensor]] = []
     grads: dict[int, Tensor] = {}
     passes: dict[str, list[Callable[[], object]]] = {part: [] for part in _CPU_PASSES.values()}
-    apply, optimizer_step = event_driven.apply, ours.optimizer.step
+    apply, optimizer_step = kernels.apply_synapses, ours.optimizer.step
     parameter_grads: list[Tensor | None] = []
 
-    def keep_input(layer: Conv | nn.Linear, x: Tensor) -> Tensor:
-        y = apply(layer, x)
+    def keep_input(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> Tensor:
+        x = x.flatten(2) if isinstance(layer, nn.Linear) else x
+        y = apply(layer, x, kernel)
         y.register_hook(partial(grads.__setitem__, len(synapses)))
         synapses.append((layer, x.detach()))
         return y
@@ -286,7 +293,7 @@ def _take_apart(spec: ExperimentSpec, network: SpikingNetwork, batch: steps.Batc
 
     kept_passes = {name: partial(keep_pass, part, getattr(cpu, name)) for name, part in _CPU_PASSES.items()}
     with (
-        mock.patch.object(event_driven, "apply", keep_input),
+        mock.patch.object(kernels, "apply_synapses", keep_input),
         mock.patch.object(ours.optimizer, "step", keep_grads),
         mock.patch.multiple(cpu, **kept_passes),
     ):
@@ -322,10 +329,8 @@ def _layers(
         assert isinstance(after[bool(parts)], SpikingLayer), f"{name}: no spiking layer after it"
         parts["scan forward"], parts["scan backward"] = next(stages)
         kept, x = synapses[len(found)]
-        assert kept is layer, f"{name}: not computed by event_driven.apply"
-        density = float(x.count_nonzero()) / x.numel()
-        chosen = event_driven.is_chosen(layer.weight, x.shape[0] * x.shape[1], density, training=True)
-        found.append(_Layer(name, layer, x, grads[len(found)].flatten(0, 1), chosen, parts))
+        assert kept is layer, f"{name}: not computed by apply_synapses"
+        found.append(_Layer(name, layer, x, grads[len(found)], layers.is_chosen(layer, x), parts))
     return found
 
 

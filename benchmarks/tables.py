@@ -63,14 +63,9 @@ def _share_table(
     rows = []
     for layer in dict.fromkeys(name for name, _ in found if name is not None):
         labels = found[layer, "forward"]["labels"]
-        mark = " *" if step == labels["chosen"] == "event-driven" else ""
-        rows.append(
-            [
-                layer + mark,
-                f"{100 * labels['active_inputs']:.1f}",
-                *(cell(layer, *parts) for parts in _COLUMNS.values()),
-            ]
-        )
+        name = layer + (" *" if step == labels["chosen"] == "event-driven" else "")
+        cells = [cell(layer, *parts) for parts in _COLUMNS.values()]
+        rows.append([name, f"{100 * labels['active_inputs']:.1f}", *cells])
     what = "all layers dense" if step == "dense" else "layers marked * event-driven, as auto takes them"
     rest = whole - sum(milliseconds(figure) for (_, part), figure in found.items() if part not in ("step", "rest"))
     return TextTable(
