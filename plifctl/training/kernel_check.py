@@ -38,6 +38,9 @@ NEAR_THRESHOLD = 1e-5
 _SAMPLES, _MAX_CHANNELS, _MAX_SIDE, _MAX_FEATURES = 3, 40, 11, 700
 """Sizes of the inputs: more than one tile of a kernel, not a multiple of it, and small enough for the definition."""
 
+_MAX_STEPS = 6
+"""Time steps: torch.compile unrolls them, which takes long; our kernels run the same loop for any number."""
+
 _GRAPH_CALLS = 5
 """The warm-up calls of :class:`GraphedStep`, the recording, and a replay."""
 
@@ -55,7 +58,7 @@ class StageCase:
 
     Attributes:
         shape: ``(C, H, W)`` or ``(F,)`` of one sample.
-        T: Number of time steps.
+        T: Number of time steps, also reduced.
         norm: Kind of batch norm; None: none.
         pool: Kind and size of pooling; None: none.
         static: The input is the same at every step.
@@ -87,7 +90,8 @@ def stage_cases(spec: ExperimentSpec) -> list[StageCase]:
             if isinstance(following, structure.Pool) and following.kernel == following.stride:
                 pool = (following.mode, following.kernel)
             kind = spec.network.batch_norm if number and layers[number - 1] == norm else None
-            found[StageCase(_reduced(shape, pool[1] if pool else 1), spec.T, kind, pool, static)] = None
+            size = _reduced(shape, pool[1] if pool else 1)
+            found[StageCase(size, min(spec.T, _MAX_STEPS), kind, pool, static)] = None
             static = False
         shape = after
     return list(found)
@@ -235,7 +239,7 @@ class _StageCheck:
         return spiking.to(self.device, real), norm, pool
 
     def _results(self, kernel: Kernel, *, training: bool, pooled: bool) -> dict[str, Tensor]:
-        """Returns pooled spikes and the gradients of everything, from a recorded graph if the check is of one."""
+        """Returns spikes, pooled ones with all gradients; from a recorded graph if the check is of one."""
         spiking, norm, pool = self._layers()
         pool = pool if pooled else None
         modules: list[torch.nn.Module] = [spiking] + ([norm.train(training)] if norm is not None else [])
@@ -246,9 +250,11 @@ class _StageCheck:
         def work(x: Tensor) -> None:
             x = x.detach().requires_grad_()
             output = run_stage(x, self.case.T, spiking.dynamics(x), norm, pool, kernel).pooled
-            upstream = self._upstream(output)
             wanted = [x, *(p for module in modules for p in module.parameters())]
-            grads = torch.autograd.grad((output * upstream).sum(), wanted, allow_unused=True)
+            grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
+            if pooled:
+                upstream = self._upstream(output)
+                grads = torch.autograd.grad((output * upstream).sum(), wanted, allow_unused=True)
             for name, value in (("spikes", output.detach()), *zip(names, grads, strict=True)):
                 if value is not None and name in found:
                     found[name].copy_(value)

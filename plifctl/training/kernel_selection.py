@@ -16,12 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import filelock
 import torch
@@ -44,8 +44,16 @@ TRIALS_VARIABLE = "PLIFCTL_KERNEL_TRIALS"
 TRIAL_SECONDS = 60.0
 """Seconds that all trials together take at most."""
 
+_SHARE = 2 / 3
+"""Share of the time left that a kernel may take which is not the last one."""
+
+_GRAPH = " + graph"
+
 _TIMED_SECONDS = 1.5
 """Seconds of timed steps of a candidate."""
+
+_MAX_ATTEMPTS = 3
+"""Trainings that try a candidate which found no time."""
 
 _LABELS: Mapping[Kernel, str] = {
     "auto": "fused",
@@ -94,6 +102,7 @@ class Selection:
         checked: Date of the trials, ``YYYY-MM-DD``; empty without trials.
         seconds: Seconds of a training step of each candidate that was timed, by its label.
         left_out: Why candidates were left out, by their label.
+        unfinished: Those of them that found no time, with the number of attempts; the next training tries them again.
         note: Why the definition is used without a check.
     """
 
@@ -105,12 +114,18 @@ class Selection:
     checked: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    unfinished: Mapping[str, int] = field(default_factory=dict)
     note: str = ""
 
     @property
     def label(self) -> str:
         """``triton + graph``."""
         return label(self.kernel, graph=self.graph)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no candidate is tried again; kernels that a stopped process has built are found by the next one."""
+        return all(attempts >= _MAX_ATTEMPTS for attempts in self.unfinished.values())
 
     def describe(self) -> str:
         """Returns the choice in one line."""
@@ -136,7 +151,7 @@ def label(kernel: Kernel, graph: bool) -> str:
         >>> label("eager", graph=True)
         'definition + graph'
     """
-    return _LABELS.get(kernel, kernel) + (" + graph" if graph else "")
+    return _LABELS.get(kernel, kernel) + (_GRAPH if graph else "")
 
 
 def select_kernel(
@@ -176,12 +191,14 @@ def select_kernel(
     if trials == "never" or os.environ.get(TRIALS_VARIABLE) == "off":
         return Selection("eager", bool(graph), "rule", gpu.name)
     request = _Request.of(spec, device, gpu, graph, processes, candidates)
-    if (known := request.remembered()) is not None:
+    known = request.remembered()
+    if known is not None and (known.is_final or trials == "later"):
         return known
     if trials == "later":
         return Selection("eager", bool(graph), "later", gpu.name)
     with request.lock():  # trials at the same time would disturb each other
-        return request.remembered() or request.choose(seconds)
+        known = request.remembered()
+        return known if known is not None and known.is_final else request.choose(known, seconds)
 
 
 def remembered_selections() -> list[tuple[Path, dict[str, Any]]]:
@@ -272,30 +289,42 @@ class _Request:
             return replace(Selection(**tree["choice"]), by="remembered")
         return None
 
-    def choose(self, seconds: float) -> Selection:
-        """Tries all candidates, and remembers the choice if any could be timed."""
-        number = sum(map(len, self.variants.values()))
-        _log.info("kernel: trying %d ways to compute a step on %s, at most %.0f s", number, self.gpu.name, seconds)
-        timed, left_out = _try_all(self, seconds)
-        for reason in dict.fromkeys(left_out.values()):
-            _log.warning("kernel left out: %s: %s", ", ".join(n for n in left_out if left_out[n] == reason), reason)
-        if not timed:
-            busy = self.gpu.exclusive or BUSY in left_out.values()
-            note = _EXCLUSIVE_NOTE if busy else "not checked: no candidate could be tried"
-            graph = (True,) in self.variants.values()
-            return Selection("eager", graph, "rule", self.gpu.name, left_out=left_out, note=note)
-        kernel, graph = min(timed, key=timed.__getitem__)
-        definition = timed.get(("eager", False))
+    def choose(self, earlier: Selection | None, seconds: float) -> Selection:
+        """Tries the candidates, and remembers the choice, unless another process holds the GPU.
+
+        Args:
+            earlier: Choice of earlier trials, in which some candidates found no time: only those are tried.
+            seconds: Time limit.
+        """
+        before = earlier or Selection("eager", False, "trials")
+        names = {
+            label(one.kernel, graph=graph): one.kernel for one, graphs in self.variants.items() for graph in graphs
+        }
+        wanted = set(before.unfinished or names)
+        _log.info("kernel: trying %d ways to compute a step on %s, at most %.0f s", len(wanted), self.gpu.name, seconds)
+        found = _try_all(self, wanted, seconds)
+        timed = {**before.seconds, **found.seconds}
+        left_out = {**before.left_out, **found.left_out}
+        left_out = {name: reason for name, reason in left_out.items() if name not in timed}
+        unfinished = {name: before.unfinished.get(name, 0) + 1 for name in found.unfinished}
         chosen = Selection(
-            kernel,
-            graph,
-            "trials",
-            self.gpu.name,
-            definition / timed[kernel, graph] if definition is not None else None,
-            time.strftime("%Y-%m-%d"),
-            {label(*variant): value for variant, value in timed.items()},
-            left_out,
+            kernel="eager",
+            graph=(True,) in self.variants.values(),
+            by="trials",
+            gpu=self.gpu.name,
+            checked=time.strftime("%Y-%m-%d") if timed else "",
+            seconds=timed,
+            left_out=left_out,
+            unfinished=unfinished,
+            note="" if timed else "not checked: no candidate could be tried",
         )
+        _warn_left_out(chosen, found)
+        if timed:
+            fastest = min(timed, key=timed.__getitem__)
+            speedup = timed["definition"] / timed[fastest] if "definition" in timed else None
+            chosen = replace(chosen, kernel=names[fastest], graph=fastest.endswith(_GRAPH), speedup=speedup)
+        elif self.gpu.exclusive or BUSY in left_out.values():
+            return replace(chosen, note=_EXCLUSIVE_NOTE)
         try:
             files.write_json(self.path, {"experiment": self.spec.name, "key": self.key, "choice": asdict(chosen)})
         except (OSError, MachineError) as error:  # a full disk, or a home folder that cannot be written
@@ -309,33 +338,59 @@ _EXCLUSIVE_NOTE = (
 )
 
 
-def _try_all(request: _Request, seconds: float) -> tuple[dict[tuple[Kernel, bool], float], dict[str, str]]:
-    """Tries each candidate in a process of its own.
+class _Results(NamedTuple):
+    """Results of trials, by label: seconds of a step, or why a candidate was left out, and which found no time."""
 
-    Returns:
-        Seconds of a step of each variant that was timed, and why the others were left out.
+    seconds: dict[str, float]
+    left_out: dict[str, str]
+    unfinished: list[str]
+
+
+def _warn_left_out(chosen: Selection, found: _Results) -> None:
+    """Warns of the candidates that these trials left out, once for each reason."""
+    for reason in dict.fromkeys(found.left_out.values()):
+        names = [name for name in found.left_out if found.left_out[name] == reason]
+        again = any(chosen.unfinished.get(name, _MAX_ATTEMPTS) < _MAX_ATTEMPTS for name in names)
+        later = "; the next training tries again" if again else ""
+        _log.warning("kernel left out: %s: %s%s", ", ".join(names), reason, later)
+
+
+def _try_all(request: _Request, wanted: Collection[str], seconds: float) -> _Results:
+    """Tries each kernel in a process of its own.
+
+    Args:
+        request: What is tried.
+        wanted: Labels of the candidates to try.
+        seconds: Time limit.
     """
-    timed: dict[tuple[Kernel, bool], float] = {}
-    left_out: dict[str, str] = {}
+    results = _Results({}, {}, [])
     until = time.monotonic() + seconds
-    for number, (candidate, graphs) in enumerate(request.variants.items()):
-        following = len(request.variants) - number - 1
-        left = until - time.monotonic()
-        limit = left / 2 if following else left  # one that hangs leaves time for the others
-        answers, failure = _run_process(request, candidate, graphs, max(limit, 0.0))
+    kernels = {
+        candidate: tuple(graph for graph in graphs if label(candidate.kernel, graph=graph) in wanted)
+        for candidate, graphs in request.variants.items()
+    }
+    kernels = {candidate: graphs for candidate, graphs in kernels.items() if graphs}
+    for number, (candidate, graphs) in enumerate(kernels.items(), 1):
+        left = max(0.0, until - time.monotonic())
+        # one that hangs leaves time for the others
+        limit = left if number == len(kernels) else _SHARE * left
+        answers, failure, timed_out = _run_process(request, candidate, graphs, limit)
         for graph in graphs:
-            answer = answers.get(graph, {"left_out": failure})
+            name, answer = label(candidate.kernel, graph=graph), answers.get(graph, {"left_out": failure})
             if "seconds" in answer:
-                timed[candidate.kernel, graph] = float(answer["seconds"])
-            else:
-                left_out[label(candidate.kernel, graph=graph)] = str(answer["left_out"])
-    return timed, left_out
+                results.seconds[name] = float(answer["seconds"])
+                continue
+            results.left_out[name] = str(answer["left_out"])
+            if timed_out and graph not in answers:
+                results.unfinished.append(name)
+    return results
 
 
 def _run_process(
     request: _Request, candidate: Candidate, graphs: tuple[bool, ...], limit: float
-) -> tuple[dict[bool, dict[str, Any]], str]:
-    """Runs the trial of a candidate; returns its answers by variant, and why there are no more."""
+) -> tuple[dict[bool, dict[str, Any]], str, bool]:
+    """Runs the trial of a candidate; returns its answers by variant, why there are no more, and whether time was up."""
+    timed_out = False
     with tempfile.TemporaryDirectory(prefix="plifctl-kernel-") as folder:
         place, answers = Path(folder, "request.json"), Path(folder, "answers.jsonl")
         spec = request.spec.model_dump_json()
@@ -356,10 +411,10 @@ def _run_process(
                 stderr.seek(0)
                 failure = _describe_end(process.returncode, stderr.read().decode(errors="replace"), request.gpu)
             except subprocess.TimeoutExpired:
-                failure = f"no answer within {limit:.0f} s"
+                failure, timed_out = f"no answer within {limit:.0f} s", True
             finally:
                 process.kill()  # also if a signal ends this process
-        return _read_answers(answers), failure
+        return _read_answers(answers), failure, timed_out
 
 
 def _describe_end(code: int, stderr: str, gpu: Gpu) -> str:

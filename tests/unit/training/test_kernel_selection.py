@@ -50,7 +50,7 @@ def tried(driver: None, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(request: Any, candidate: Candidate, graphs: tuple[bool, ...], limit: float) -> Any:
         found.append(candidate.kernel)
         seconds = {"eager": 0.004, "triton": 0.001, "compiled": 0.003}[candidate.kernel]
-        return {graph: {"graph": graph, "seconds": seconds / (2 if graph else 1)} for graph in graphs}, ""
+        return {graph: {"graph": graph, "seconds": seconds / (2 if graph else 1)} for graph in graphs}, "", False
 
     monkeypatch.setattr(kernel_selection, "_run_process", run)
     return found
@@ -174,6 +174,38 @@ class TestRules:
         assert choose(recorded=recorded).by == "trials"
         assert choose(recorded={"device": "cpu", "kernel": "auto", "graph": False}).by == "remembered"
 
+    def test_select_what_found_no_time_is_tried_again_three_times(
+        self, tried: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        in_time, run = False, kernel_selection._run_process
+
+        def slow_compiler(request: Any, candidate: Candidate, graphs: tuple[bool, ...], limit: float) -> Any:
+            answers, *_ = run(request, candidate, graphs, limit)
+            if candidate.kernel == "compiled" and not in_time:
+                return {}, f"no answer within {limit:.0f} s", True
+            return answers, "", False
+
+        monkeypatch.setattr(kernel_selection, "_run_process", slow_compiler)
+        first = choose()
+        assert (first.label, first.unfinished) == ("triton + graph", {"torch.compile": 1, "torch.compile + graph": 1})
+        assert "torch.compile, torch.compile + graph: no answer within" in caplog.text
+        assert caplog.text.count("the next training tries again") == 1
+        tried.clear()
+        assert choose(trials="later").label == "triton + graph"
+        assert tried == []
+        assert choose().unfinished == {"torch.compile": 2, "torch.compile + graph": 2}
+        assert tried == ["compiled"]
+        third = choose()
+        assert caplog.text.count("the next training tries again") == 2
+        assert (third.is_final, choose().by, tried) == (True, "remembered", ["compiled", "compiled"])
+        ((path, tree),) = remembered_selections()
+        path.write_text(json.dumps({**tree, "choice": {**tree["choice"], "unfinished": {"torch.compile": 1}}}))
+        in_time = True
+        fourth = choose()
+        assert "torch.compile" in fourth.seconds
+        assert "torch.compile" not in fourth.left_out
+        assert (fourth.label, fourth.speedup, fourth.is_final) == ("triton + graph", 8.0, True)
+
     def test_select_without_a_writable_cache_folder_chooses_and_warns(
         self, tried: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -224,9 +256,8 @@ class TestProcesses:
     def test_trials_hang_is_stopped_and_the_definition_used(self, driver: None) -> None:
         found = choose(Candidate("triton", run="kernel_trials:hang"), seconds=2.0)
         assert found.left_out["triton"] == "no answer within 2 s"
-        assert (found.kernel, found.by) == ("eager", "rule")
+        assert (found.kernel, found.unfinished) == ("eager", {"triton": 1, "triton + graph": 1})
         assert found.describe() == "definition; not checked: no candidate could be tried"
-        assert remembered_selections() == []
 
     def test_trials_exclusive_mode_is_said_and_not_remembered(self, driver: Callable[..., None]) -> None:
         driver(ROW.replace("Default", "Exclusive_Process"))
