@@ -5,9 +5,11 @@ Inputs are random spikes; before anything is timed, both sides compute the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -20,10 +22,11 @@ from plifctl.snn.kernels import apply_synapses, event_driven
 from plifctl.snn.layers import Conv, Linear
 from plifctl.training.process import keep_freed_memory
 
-FORWARD = {0.01: None, 0.04: 0.25, 0.09: 0.40, 0.20: 0.75, 0.60: 1.05}
-"""Target of the ratio for each share of active inputs; at 60 % the dense product is chosen."""
+FORWARD = {0.01: None, 0.02: None, 0.04: 0.25, 0.09: 0.40, 0.14: None, 0.20: 0.75, 0.30: 1.05, 0.45: 1.05, 0.60: 1.05}
+"""Target of the ratio for each share of active inputs; where most are active, the dense product is chosen."""
 
-WEIGHTS = {0.01: None, 0.04: 0.35, 0.09: 0.5, 0.20: 0.9}
+WEIGHTS = {0.01: None, 0.02: None, 0.04: 0.35, 0.09: 0.5, 0.14: None, 0.20: 0.9, 0.30: None}
+OTHERS = (0.04, 0.09, 0.20)
 DENSE = "the same layer of torch"
 
 
@@ -76,6 +79,51 @@ def weights(setting: Setting) -> Iterator[Figure]:
             yield _labelled(figure, "weight gradient", name, density)
 
 
+def others(setting: Setting) -> Iterator[Figure]:
+    """A layer's output compared with other libraries, where they are installed."""
+    with torch.no_grad():
+        for name, layer, shape in (_layers()[0], _layers()[3]):
+            for density in OTHERS:
+                x = _spikes(shape, density)
+                for peer, work in _peers(layer, x):
+                    ours = partial(apply_synapses, layer, x)
+                    try:
+                        _must_agree(layers.Ways(ours, work))
+                    except (ImportError, RuntimeError) as error:  # torch.compile wants a compiler of the system
+                        print(f"left out: {peer}: {str(error).splitlines()[0]}", file=sys.stderr)
+                        continue
+                    title = f"forward, {name}, {density:.0%} active"
+                    figure = within(title, "s", *interleaved(ours, work, setting.pairs * 8), peer, None)
+                    yield _labelled(figure, "forward", name, density)
+
+
+def _peers(layer: Conv | nn.Linear, x: Tensor) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """Yields name and function of each library that computes this layer, from the same dense tensor."""
+    compiled = torch.compile(partial(event_driven.dense, layer))
+    yield "torch.compile of the layer", lambda: compiled(x)
+    if isinstance(layer, nn.Linear):
+        rows, weight = x.flatten(0, 1), layer.weight.t()
+        yield "torch.sparse, CSR", lambda: (rows.to_sparse_csr() @ weight).view(*x.shape[:2], -1)
+        yield "brainevent", _brainevent_product(layer, x)
+
+
+def _brainevent_product(layer: nn.Linear, x: Tensor) -> Callable[[], Tensor]:
+    """Returns brainevent's product of binary events, which are given to it as the array that it works on."""
+
+    @cache
+    def prepared() -> Callable[[], Tensor]:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import brainevent
+        import jax
+
+        product = jax.jit(lambda events, weight: brainevent.BinaryArray(events) @ weight)
+        events = jax.numpy.asarray(x.flatten(0, 1).numpy() != 0)
+        weight = jax.numpy.asarray(layer.weight.detach().t().contiguous().numpy())
+        return lambda: torch.from_dlpack(product(events, weight).block_until_ready()).view(*x.shape[:2], -1)
+
+    return lambda: prepared()()
+
+
 def _must_agree(ways: layers.Ways) -> None:
     torch.testing.assert_close(ways.event_driven(), ways.dense(), rtol=1e-3, atol=1e-3)
 
@@ -89,6 +137,6 @@ if __name__ == "__main__":
     keep_freed_memory()
     run(
         f"event-driven layers, {THREADS} threads, float32",
-        {"forward": forward, "weights": weights},
+        {"forward": forward, "weights": weights, "others": others},
         recordings=False,
     )
