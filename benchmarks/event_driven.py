@@ -19,6 +19,7 @@ from benchmarks import layers
 from benchmarks.measure import Figure, Setting, interleaved, run, within
 from benchmarks.steps import THREADS, limit_threads
 from plifctl.snn.kernels import apply_synapses, event_driven
+from plifctl.snn.kernels.registers import VECTOR_BYTES
 from plifctl.snn.layers import Conv, Linear
 from plifctl.training.process import keep_freed_memory
 
@@ -129,14 +130,15 @@ def _must_agree(ways: layers.Ways) -> None:
 
 
 def _labelled(figure: Figure, part: str, layer: str, density: float) -> Figure:
-    return replace(figure, labels={"part": part, "layer": layer, "active_inputs": density})
+    peer = "dense" if figure.peer_name == DENSE else "library"
+    return replace(figure, labels={"part": part, "layer": layer, "active_inputs": density, "peer": peer})
 
 
 if __name__ == "__main__":
     limit_threads()
     keep_freed_memory()
     run(
-        f"event-driven layers, {THREADS} threads, float32",
+        f"event-driven layers, {THREADS} threads, float32, vectors of {8 * VECTOR_BYTES} bits",
         {"forward": forward, "weights": weights, "others": others},
         recordings=False,
     )

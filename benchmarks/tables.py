@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 Entry = dict[str, Any]
 """A figure as :meth:`benchmarks.measure.Figure.to_json` gives it."""
 
@@ -74,3 +76,41 @@ def _share_table(
         rows,
         f"optimizer {cell(None, 'optimizer')}, rest {rest:,.3g} ({100 * rest / whole:.1f}), step {whole:,.4g} ms",
     )
+
+
+def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
+    """Yields a table of layers by share of active inputs, for forward and for the gradient of the weights."""
+    own = [figure for figure in figures if figure["labels"]["peer"] == "dense"]
+    for part in dict.fromkeys(figure["labels"]["part"] for figure in own):
+        found = {
+            (figure["labels"]["layer"], figure["labels"]["active_inputs"]): figure
+            for figure in own
+            if figure["labels"]["part"] == part
+        }
+        densities = sorted({density for _, density in found})
+        rows = []
+        for layer in dict.fromkeys(name for name, _ in found):
+            row = [found.get((layer, density)) for density in densities]
+            dense = float(np.median([figure["peer"]["median"] for figure in row if figure]))
+            rows.append([layer, f"{1e3 * dense:.3g} ms", *(_ratio(figure) if figure else "" for figure in row)])
+        yield TextTable(part, ("layer", "dense", *(f"{density:.0%}" for density in densities)), rows, "")
+
+
+def library_table(figures: Sequence[Entry]) -> TextTable:
+    """Returns the table of layers beside those of other libraries."""
+    rows = [
+        [
+            figure["labels"]["layer"],
+            f"{figure['labels']['active_inputs']:.0%}",
+            f"{1e3 * figure['ours']['median']:.3g} ms",
+            f"{1e3 * figure['peer']['median']:.3g} ms, {figure['peer_name']}",
+            _ratio(figure),
+        ]
+        for figure in figures
+        if figure["labels"]["peer"] != "dense"
+    ]
+    return TextTable("", ("layer", "active", "ours", "other", "ratio"), rows, "")
+
+
+def _ratio(figure: Entry) -> str:
+    return f"{figure['ratio']['median']:.2f}"

@@ -1,33 +1,41 @@
-"""Writes the tables of the report into the pages: ``make reference`` runs it.
+"""Writes tables into the pages, and the picture made of benchmarks: ``make reference`` runs it.
 
-A table stands between ``<!-- table NAME -->`` and ``<!-- end -->``. It is built from the records in the registry, not
-from the user's runs.
+A table of the report stands between ``<!-- table NAME -->`` and ``<!-- end -->``. It is built from the records in the
+registry, not from the user's runs. What benchmarks measured stands between ``<!-- benchmark NAME -->`` and
+``<!-- end -->``; it is built from the documents in ``benchmarks/results``.
 """
 
 import re
+import sys
 import tempfile
 from pathlib import Path
 
 import plifctl
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-_TABLE = re.compile(r"<!-- table (\S+) -->\n.*?<!-- end -->", re.DOTALL)
+from benchmarks import pages  # noqa: E402 - found only from here on
+
+_BLOCK = re.compile(r"<!-- (table|benchmark) (\S+) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def with_tables(text: str) -> str:
-    """Returns the text of a page with its tables as the report prints them."""
+    """Returns the text of a page with its tables as the report prints them, and as benchmarks measured them."""
     with tempfile.TemporaryDirectory() as no_runs:
-        return _TABLE.sub(
-            lambda found: (
-                f"<!-- table {found[1]} -->\n{plifctl.table(found[1], runs_dir=no_runs).to_markdown().rstrip()}\n"
-                "<!-- end -->"
-            ),
-            text,
+
+        def content(kind: str, name: str) -> str:
+            if kind == "benchmark":
+                return pages.block(name)
+            return plifctl.table(name, runs_dir=no_runs).to_markdown().rstrip() + "\n"
+
+        return _BLOCK.sub(
+            lambda found: f"<!-- {found[1]} {found[2]} -->\n{content(found[1], found[2])}<!-- end -->", text
         )
 
 
 if __name__ == "__main__":
+    pages.draw_picture(ROOT / "docs" / pages.PICTURE)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         old = page.read_text(encoding="utf-8")
         if (new := with_tables(old)) != old:
