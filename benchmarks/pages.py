@@ -55,8 +55,8 @@ def _layers(document: dict[str, Any]) -> str:
     lines = [
         "## Time of a layer",
         "",
-        "Inputs are random spikes. The columns are shares of active inputs. A cell is the time divided by that of torch's dense",
-        f"layer on the same input: the median of at least {pairs} interleaved pairs.",
+        "Inputs are random spikes; the columns are shares of active inputs. A cell is the time divided by that of",
+        f"torch's dense layer on the same input: the median of at least {pairs} interleaved pairs.",
     ]
     for table in layer_tables(document["figures"]):
         lines += ["", _TITLES[table.title], "", *_markdown(table)]
@@ -74,7 +74,8 @@ def _libraries(document: dict[str, Any]) -> str:
     lines = [
         "## Beside other libraries",
         "",
-        "The output of one layer. brainevent gets the spikes in the array type that it works on, and uses the threads of JAX.",
+        "The output of one layer. brainevent gets the spikes in the array type that it works on, and uses the threads",
+        "of JAX.",
     ]
     return _text([*lines, "", *_markdown(table)]) if table.rows else ""
 
@@ -83,8 +84,9 @@ def _shares(document: dict[str, Any]) -> str:
     lines = [
         "## Where a training step spends its time",
         "",
-        "Each part was timed alone, on the tensors that it has in the step. *grad. W* is the gradient of the weights, *grad. x*",
-        "that of the input, *scan* the neurons with pooling and batch norm in both directions, *norm* the statistics of batch norm.",
+        "Each part was timed alone, on the tensors that it has in the step. *grad. W* is the gradient of the weights,",
+        "*grad. x* that of the input, *scan* the neurons with pooling and batch norm in both directions, *norm* the",
+        "statistics of batch norm.",
     ]
     for table in share_tables(document["figures"]):
         lines += ["", f"**{table.title}**", "", *_markdown(table), "", table.note]

@@ -42,14 +42,14 @@ def test_make_targets_of_a_page_exist(page: str) -> None:
     assert {word for words in inline for word in words.split()} <= targets
 
 
-PAGES_WITH_TABLES = [page for page in PAGES if "<!-- table " in page_text(page)]
+PAGES_WITH_TABLES = [page for page in PAGES if re.search("<!-- (table|benchmark) ", page_text(page))]
 
 
 def test_pages_with_tables_include_the_results() -> None:
-    assert "docs/results.md" in PAGES_WITH_TABLES
+    assert {"docs/results.md", "docs/event-driven.md"} <= set(PAGES_WITH_TABLES)
 
 
 @pytest.mark.parametrize("page", PAGES_WITH_TABLES)
-def test_tables_of_a_page_equal_those_of_report(page: str) -> None:
+def test_tables_of_a_page_equal_those_of_report_and_benchmarks(page: str) -> None:
     with_tables = runpy.run_path(str(ROOT / "docs/make_tables.py"))["with_tables"]
     assert page_text(page) == with_tables(page_text(page)), "outdated; write it with: make reference"
