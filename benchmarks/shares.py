@@ -175,8 +175,9 @@ def _figures(recipe: Recipe, cache: Cache, trained: Run, setting: Setting) -> It
     labels: dict[str, str | float] = {"network": recipe.experiment}
     accuracy = trained.metrics()[-1]["test_accuracy"]
     samples = split_a(cache.labels, cache.is_test, recipe.subset, model.spec.dataset.classes)
+    epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     note = (
-        f"T={model.spec.T}, batch {recipe.batch}, after {recipe.epochs} epochs of {len(samples.train)} samples; "
+        f"T={model.spec.T}, batch {recipe.batch}, after {epochs} of {len(samples.train)} samples; "
         f"test accuracy {100 * accuracy:.1f} % of {len(samples.test)}" + (recipe.note and f"; {recipe.note}")
     )
     whole = within(

@@ -60,7 +60,7 @@ def _share_table(
 
     def cell(layer: str | None, *parts: str) -> str:
         times = [milliseconds(found[layer, part]) for part in parts if (layer, part) in found]
-        return f"{sum(times):,.3g} ({100 * sum(times) / whole:.1f})" if times else ""
+        return f"{_number(sum(times))} ({100 * sum(times) / whole:.1f})" if times else ""
 
     rows = []
     for layer in dict.fromkeys(name for name, _ in found if name is not None):
@@ -74,8 +74,12 @@ def _share_table(
         f"{network}, {what}: ms (% of the training step). {found[None, 'step']['note']}",
         ("layer", "active %", *_COLUMNS),
         rows,
-        f"optimizer {cell(None, 'optimizer')}, rest {rest:,.3g} ({100 * rest / whole:.1f}), step {whole:,.4g} ms",
+        f"optimizer {cell(None, 'optimizer')}, rest {_number(rest)} ({100 * rest / whole:.1f}), step {_number(whole)} ms",
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
