@@ -60,8 +60,18 @@ test-browser: $(READY) ## the page in Chromium; installs Playwright into .venv, 
 	$(BIN)/python $(INSTALL) -e ".[browser]"
 	$(BIN)/python -m pytest tests/browser
 
+# both together take 15 minutes of a GPU; each figure is on the disk as soon as it is measured: make test-gpu bench-gpu RESULTS=DIR
+RESULTS ?= gpu-results
+TEST_MINUTES ?= 5
+BENCH_MINUTES ?= 9
+GPU_TESTS := tests/gpu/test_selection.py tests/gpu/test_triton.py tests/gpu/test_training.py
+
+test-gpu: export TRITON_INTERPRET := 0
 test-gpu: $(READY) ## the kernels on a GPU, against the definition; .venv needs torch's build with CUDA
-	TRITON_INTERPRET=0 $(BIN)/python -m pytest tests/gpu
+	@mkdir -p $(RESULTS)
+	timeout $(TEST_MINUTES)m $(BIN)/python -m pytest -vv $(GPU_TESTS) > $(RESULTS)/test-gpu.txt 2>&1; code=$$?; \
+	tail -n 40 $(RESULTS)/test-gpu.txt; \
+	[ $$code = 124 ] && echo "the time is over; what was not tested: TEST_MINUTES=30" && exit 0; exit $$code
 
 # where no CPU build of torch is available for a Python version, pip installs the one with CUDA: gigabytes
 test-matrix: $(MATRIX:%=test-python-%) ## every test under other Pythons, each in its own environment: MATRIX="3.12 3.13"
@@ -143,7 +153,7 @@ bench-shares: $(BENCH)/.ready ## each layer's share of a training step on the CP
 	$(BENCH)/bin/python -m benchmarks.shares --shared $(SHARED) --keep $(KEEP)
 
 bench-gpu: $(BENCH)/.ready ## training on a GPU, compared with SpikingJelly; without a GPU it only shows that it runs
-	$(BENCH)/bin/python -m benchmarks.train_gpu
+	$(BENCH)/bin/python -m benchmarks.train_gpu --results $(RESULTS) --minutes $(BENCH_MINUTES)
 
 clean:          ## remove the environment and everything generated
 	rm -rf $(VENV) $(MATRIX:%=.venv-%) $(BENCH) $(LOWEST) site dist .mypy_cache .ruff_cache .pytest_cache

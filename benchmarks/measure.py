@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -20,13 +21,14 @@ import numpy as np
 
 from benchmarks.tables import TextTable
 from plifctl import paths
+from plifctl.training.gpus import list_gpus
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where child processes run, so that they import this checkout."""
 
 _LEAST_SECONDS = 0.05  # shorter work is repeated until it takes this long, far more than the resolution of the clock
 _SIGNS = {">=": "≥", "<=": "≤", "<": "<"}
-_PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin", "torch", "spikingjelly", "tonic")
+_PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin", "torch", "triton", "spikingjelly", "tonic")
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,8 @@ def run(
     if recordings:
         parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared" / "data", help="the real recordings")
     parser.add_argument("--work", type=Path, help="a folder on the disk to measure on; default: the temporary folder")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="append each figure to a file in DIR once measured")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="start no figure after so many minutes")
     if keeps:
         parser.add_argument("--keep", type=Path, metavar="DIR", help=f"keep {keeps} in this folder, and use them again")
     options = parser.parse_args()
@@ -237,10 +241,13 @@ def run(
         sys.exit("the peers are not installed: make bench-env, then run with .bench-venv/bin/python")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="plifctl-bench-", dir=options.work) as work:
-        for name in [options.only] if options.only else benchmarks:
-            print(f"measuring {name} …", file=sys.stderr, flush=True)
-            kept = Path(work, "kept") if not keeps or options.keep is None else options.keep.resolve()
-            figures += benchmarks[name](Setting(shared, Path(work), options.quick, kept))
+        kept = Path(work, "kept") if not keeps or options.keep is None else options.keep.resolve()
+        setting = Setting(shared, Path(work), options.quick, kept)
+        wanted = {name: part for name, part in benchmarks.items() if options.only in (None, name)}
+        for figure in _measured(wanted, setting, time.monotonic() + 60 * options.minutes):
+            figures.append(figure)
+            if options.results is not None:
+                _append(options.results, description, figure, first=len(figures) == 1)
     if options.json:
         document = {
             "benchmark": description,
@@ -259,15 +266,38 @@ def run(
     sys.exit(any(figure.passed is False for figure in figures))
 
 
+def _measured(parts: Mapping[str, Benchmark], setting: Setting, until: float) -> Iterator[Figure]:
+    """Yields the figures of all parts in order; after the time ``until`` none is started."""
+    for name, part in parts.items():
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        for figure in part(setting):
+            yield figure
+            if time.monotonic() > until:
+                print(f"the time is over in {name}; what follows was not measured", file=sys.stderr, flush=True)
+                return
+
+
+def _append(folder: Path, description: str, figure: Figure, *, first: bool) -> None:
+    """Appends a figure to the results of this script, a line of JSON; the first one after a line of the machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{Path(sys.argv[0]).stem}.jsonl").open("a", encoding="utf-8") as file:
+        if first:
+            machine = {"benchmark": description, "hardware": hardware(), "versions": versions()}
+            file.write(json.dumps(machine, ensure_ascii=False) + "\n")
+        file.write(json.dumps(figure.to_json(), ensure_ascii=False) + "\n")
+
+
 def hardware() -> dict[str, Any]:
-    """Returns the machine: processor, cores that this process may use, memory."""
+    """Returns the machine: processor, cores that this process may use, memory, GPUs."""
     cpuinfo = Path("/proc/cpuinfo")
     model = platform.processor() or platform.machine()
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"cpu": model, "cores": os.cpu_count(), "memory_GiB": round(memory, 1), "system": platform.platform()}
+    gpus = [f"{gpu.name}, driver {gpu.driver}" for gpu in list_gpus()]
+    found = {"cpu": model, "cores": os.cpu_count(), "memory_GiB": round(memory, 1), "system": platform.platform()}
+    return {**found, "gpus": gpus}
 
 
 def versions() -> dict[str, str | None]:

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from benchmarks import peers
 from plifctl.config import structure
+from plifctl.config.choices import Kernel
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
@@ -29,6 +30,7 @@ from plifctl.training.trainer import build_model
 THREADS = 2
 
 StepMode = Literal["m", "s"]
+_CPU = torch.device("cpu")
 _LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -164,7 +166,9 @@ class SpikingJelly:
         return (rates.mean(0).argmax(1) == batch.labels).float().sum().item()
 
 
-def must_agree(name: str, step_mode: StepMode, *, once: bool) -> None:
+def must_agree(
+    name: str, step_mode: StepMode, *, once: bool, device: torch.device = _CPU, kernel: Kernel = "auto"
+) -> None:
     """Ends the benchmark unless ours and SpikingJelly compute the same in training, of two samples.
 
     In float64, in which no spike depends on rounding: all votes are equal, loss and gradients to 1e-6. Both run without
@@ -174,17 +178,20 @@ def must_agree(name: str, step_mode: StepMode, *, once: bool) -> None:
         name: The experiment.
         step_mode: Of SpikingJelly.
         once: Of SpikingJelly.
+        device: Where both run.
+        kernel: Kernel of ours.
     """
     spec = experiment(name, batch_norm="over-time" if step_mode == "m" else "per-step", dropout=0.0)
     batch = batch_of(spec, size=2, T=4)
     ours = network(spec)
+    ours.kernel = kernel
     theirs = SpikingJelly(ours, spec, step_mode, once=once)
-    double = Batch(batch.x.double(), batch.labels, batch.keys, batch.T)
-    rates = ours.double()(double.x, double.T, keys=double.keys)
-    theirs.model.double()
+    double = Batch(batch.x.to(device).double(), batch.labels.to(device), batch.keys.to(device), batch.T)
+    rates = ours.double().to(device)(double.x, double.T, keys=double.keys)
+    theirs.model.double().to(device)
     expected = theirs.rates(double)
-    targets = one_hot(batch.labels, len(spec.dataset.classes)).to(rates)
-    losses = loss_function(spec.train)(rates, targets), theirs.loss(expected, batch.labels)
+    targets = one_hot(double.labels, len(spec.dataset.classes)).to(rates)
+    losses = loss_function(spec.train)(rates, targets), theirs.loss(expected, double.labels)
     for loss in losses:
         loss.backward()  # type: ignore[no-untyped-call]
     rates, expected = rates.detach(), expected.detach()

@@ -13,15 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import peers, steps
+from benchmarks import bf16x3, peers, steps
 from benchmarks.compiled import compiled
-from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, within
+from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, rate, run, seconds, within
 from plifctl.config.choices import Kernel
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
@@ -30,6 +30,7 @@ from plifctl.evaluation import summary
 from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.losses import loss_function
 from plifctl.training.cuda_graph import GraphedStep
+from plifctl.training.kernel_selection import select_kernel
 from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.optimizer import Optimizer, autocast, float32_products
 from plifctl.training.process import is_out_of_memory
@@ -37,14 +38,22 @@ from plifctl.training.process import is_out_of_memory
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
 KERNEL: Kernel = "triton" if GPU else "auto"
-NETWORKS = (
-    *("mnist-plif", "fashion-mnist-plif", "cifar10-plif", "nmnist-plif", "cifar10dvs-plif", "gesture-plif"),
-) if GPU else ("mnist-plif",)  # fmt: skip
-SIZES = ((16, 1 / 3), (128, 1 / 1.7)) if GPU else ((2, 1 / 3),)
+NETWORKS = ("fashion-mnist-plif", "nmnist-plif", "gesture-plif") if GPU else ("mnist-plif",)
+"""Measured first: an image network, and those of event frames."""
+
+OTHER_NETWORKS = ("cifar10-plif", "cifar10dvs-plif", "mnist-plif") if GPU else ()
+SIZES = ((128, 1 / 1.2), (16, 1 / 3)) if GPU else ((2, 1 / 3),)
 """Batch sizes, and the target of each compared with SpikingJelly's best backend."""
+
+MEMORY = 1 / 2
+"""Target of our memory, compared with SpikingJelly's least."""
+
 BACKENDS = ("cuda", "triton", "torch")
 STEPS = 10 if GPU else 1
-"""Steps timed together; nothing waits for the GPU between them."""
+"""Repetitions timed together; nothing waits for the GPU between them."""
+
+BLOCK_SECONDS = 0.25 if GPU else 0.0
+"""Training steps are timed in blocks of about this time, at most :data:`STEPS` steps."""
 NOTHING = "" if GPU else "NO FIGURE OF A GPU: run on the CPU, to see that the script works"
 
 
@@ -104,15 +113,19 @@ class Theirs:
             self._peer.loss(rates.float(), labels).backward()  # type: ignore[no-untyped-call]
 
 
-def steps_in(precision: str) -> Callable[[Setting], Iterator[Figure]]:
-    """The six networks' training steps in a precision."""
+def steps_in(precision: str, networks: tuple[str, ...]) -> Benchmark:
+    """Training steps of networks in a precision."""
 
     def measured(setting: Setting) -> Iterator[Figure]:
-        for name in NETWORKS[:2] if setting.quick else NETWORKS:
-            steps.must_agree(name, "m", once=False)
-            spec = _spec(name, precision)
+        for name in networks[:1] if setting.quick else networks:
+            try:
+                peers.choose_backend(DEVICE, "torch")
+                steps.must_agree(name, "m", once=False, device=DEVICE, kernel=KERNEL)
+            except (SystemExit, RuntimeError) as error:  # the other networks are measured
+                print(f"left out: {name}: {error}", file=sys.stderr)
+                continue
             for size, target in SIZES:
-                yield from _beside(setting, spec, size, target)
+                yield from _beside(setting, _spec(name, precision), size, target)
 
     return measured
 
@@ -142,40 +155,69 @@ def _of_size(setting: Setting, spec: ExperimentSpec, size: int, target: float) -
     targets = steps.one_hot(batch.labels, len(spec.dataset.classes))
     title = f"training step, {spec.name}, {spec.train.precision}, T={spec.T}, batch {size}"
     kinds = {backend: partial(Theirs, spec, "m", backend) for backend in BACKENDS}
-    memory, peaks, missing = _memory(partial(Ours, spec), batch, targets), {}, []
+    memory, peaks, once, missing = _memory(partial(Ours, spec), batch, targets), {}, {}, []
     for backend, make in kinds.items():
         try:
             peaks[backend] = _memory(make, batch, targets)
+            once[backend] = _Timed(make(), batch, targets).step_seconds
         except peers.NoBackend as error:
             missing.append(f"{backend}: {error}")
-    note = "; ".join(missing)
-    mine = _timed(Ours(spec), batch, targets)
-    found = {name: interleaved(mine, _timed(kinds[name](), batch, targets), setting.pairs) for name in peaks}
-    best = min(found, key=lambda backend: float(np.median(found[backend][1])))
-    own, other = _each(found[best])
+    best = min(once, key=once.__getitem__)  # only the fastest is measured carefully
+    note = "; ".join([*(f"{backend} {1e3 * value:.3g} ms" for backend, value in once.items()), *missing])
+    if GPU:
+        what = "what a side and its second step hold at most, the batch not counted"
+        yield within(f"memory, {title}", "MiB", [memory], [min(peaks.values())], "SpikingJelly's least", MEMORY, what)
+    mine, theirs = _Timed(Ours(spec), batch, targets), _Timed(kinds[best](), batch, targets)
+    own, other = _interleaved(setting, mine, theirs)
     yield within(title, "s", own, other, f"SpikingJelly, step_mode m, backend {best}", target, note)
+    spent = [float(np.median(own))]
+    yield within(f"floor, {title}", "s", spent, [_floor(spec, size)], "its bytes or its flops alone", 2.5)
+    del theirs
     try:
-        graph = interleaved(mine, _timed(Theirs(spec, "m", best, graph=True), batch, targets), setting.pairs)
+        graphed = _Timed(Theirs(spec, "m", best, graph=True), batch, targets)
         captured = f"SpikingJelly, step_mode m, backend {best}, forward and backward in a CUDA graph"
-        yield within(title, "s", *_each(graph), captured, None)
+        yield within(title, "s", *_interleaved(setting, mine, graphed), captured, None)
+        del graphed
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
         print(f"left out: {title}, SpikingJelly in a CUDA graph: {error}", file=sys.stderr)
-    if size == SIZES[0][0]:
-        single = interleaved(mine, _timed(Theirs(spec, "s", "torch"), batch, targets), 3)
-        yield within(title, "s", *_each(single), "SpikingJelly, step_mode s", 0.1)
-    if GPU:
-        note = "what a side and its second step hold at most, the batch not counted"
-        yield within(f"memory, {title}", "MiB", [memory], [min(peaks.values())], "SpikingJelly's least", 1 / 3, note)
-    spent = [float(np.median(own))]
-    yield within(f"floor, {title}", "s", spent, [_floor(spec, size)], "its bytes or its flops alone", 2.5)
+    if size == min(size for size, _ in SIZES):
+        single = _Timed(Theirs(spec, "s", "torch"), batch, targets)
+        yield within(title, "s", *_interleaved(setting, mine, single), "SpikingJelly, step_mode s", 0.1)
 
 
-def _each(pair: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-    """Seconds of one step."""
-    own, other = pair
-    return [value / STEPS for value in own], [value / STEPS for value in other]
+class _Timed:
+    """A side whose steps are timed in blocks.
+
+    Attributes:
+        step_seconds: Seconds of a step, measured once.
+    """
+
+    def __init__(self, side: Ours | Theirs, batch: steps.Batch, targets: Tensor) -> None:
+        self._work = partial(side.step, batch, targets)
+        self._steps = 1
+        for _ in range(5 if GPU else 1):  # kernels are compiled, a graph is recorded
+            self._work()
+        _wait()
+        self.step_seconds = seconds(self)
+        self._steps = max(1, min(STEPS, round(BLOCK_SECONDS / self.step_seconds)))
+
+    def __call__(self) -> None:
+        for _ in range(self._steps):
+            self._work()
+        _wait()
+
+    def per_step(self, blocks: list[float]) -> list[float]:
+        """Returns the seconds of a step from those of blocks."""
+        return [value / self._steps for value in blocks]
+
+
+def _interleaved(setting: Setting, mine: _Timed, theirs: _Timed) -> tuple[list[float], list[float]]:
+    """Returns the seconds of a step of both sides; fewer pairs of slow steps, so that every part finds time."""
+    pairs = setting.pairs if max(mine.step_seconds, theirs.step_seconds) < 0.5 else 3
+    own, other = interleaved(mine, theirs, pairs)
+    return mine.per_step(own), theirs.per_step(other)
 
 
 def _memory(make: Callable[[], Ours | Theirs], batch: steps.Batch, targets: Tensor) -> float:
@@ -193,35 +235,28 @@ def _memory(make: Callable[[], Ours | Theirs], batch: steps.Batch, targets: Tens
     return (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
-def _timed(side: Ours | Theirs, batch: steps.Batch, targets: Tensor) -> Callable[[], None]:
-    def work() -> None:
-        for _ in range(STEPS):
-            side.step(batch, targets)
-        _wait()
-
-    return work
-
-
 def _wait() -> None:
     if GPU:
         torch.cuda.synchronize()
 
 
+@cache
 def _bandwidth() -> float:
     """Bytes a second that a copy reads and writes together."""
     source = torch.empty(2**28 if GPU else 2**22, dtype=torch.uint8, device=DEVICE)
     target = torch.empty_like(source)
-    seconds = interleaved(_often(lambda: target.copy_(source)), lambda: None, 5)[0]
-    return 2 * STEPS * source.numel() / float(np.median(seconds))
+    found = interleaved(_often(lambda: target.copy_(source)), lambda: None, 5)[0]
+    return 2 * STEPS * source.numel() / float(np.median(found))
 
 
+@cache
 def _flops(precision: str) -> float:
     """Operations a second of a large matrix product."""
     size = 8192 if GPU else 256
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     one, other = (torch.randn(size, size, device=DEVICE, dtype=kind) for _ in range(2))
-    seconds = interleaved(_often(lambda: one @ other), lambda: None, 5)[0]
-    return 2.0 * STEPS * size**3 / float(np.median(seconds))
+    found = interleaved(_often(lambda: one @ other), lambda: None, 5)[0]
+    return 2.0 * STEPS * size**3 / float(np.median(found))
 
 
 def _often(work: Callable[[], object]) -> Callable[[], None]:
@@ -259,6 +294,21 @@ def _floor(spec: ExperimentSpec, size: int) -> float:
         before = after
     width = 2 if spec.train.precision == "bf16" else 4
     return max(size * values * width / _bandwidth(), size * flops / _flops(spec.train.precision))
+
+
+def selection(setting: Setting) -> Iterator[Figure]:
+    """What ``--kernel auto`` chooses: the time of a step with each candidate, by the trials of a training."""
+    if not GPU:
+        print("left out: the choice of a kernel needs a GPU", file=sys.stderr)
+        return
+    spec = _spec(NETWORKS[0], "tf32")
+    chosen = select_kernel(spec, DEVICE)
+    definition = chosen.seconds.get("definition", math.nan)
+    for name, value in chosen.seconds.items():
+        note = f"chosen: {chosen.describe()}" if name == chosen.label else ""
+        yield within(f"step with {name}, {spec.name}, tf32", "s", [value], [definition], "the definition", None, note)
+    for name, reason in chosen.left_out.items():
+        print(f"left out by the trials: {name}: {reason}", file=sys.stderr)
 
 
 def scan(setting: Setting) -> Iterator[Figure]:
@@ -347,6 +397,15 @@ def _judged(part: Benchmark) -> Benchmark:
 
 if __name__ == "__main__":
     device = torch.cuda.get_device_name() if GPU else "no GPU: tiny sizes on the CPU, figures of nothing"
-    parts = {"steps-bf16": steps_in("bf16"), "steps-tf32": steps_in("tf32"), "scan": scan, "epoch": epoch}
-    parts["compiled"] = compiled(DEVICE, KERNEL, (torch.float32, torch.bfloat16) if GPU else (torch.float32,))
+    parts = {  # in order of worth: the time may end
+        "steps-tf32": steps_in("tf32", NETWORKS),
+        "selection": selection,
+        "steps-bf16": steps_in("bf16", NETWORKS),
+        "bf16x3": bf16x3.products(DEVICE),
+        "scan": scan,
+        "compiled": compiled(DEVICE, KERNEL, (torch.float32, torch.bfloat16) if GPU else (torch.float32,)),
+        "epoch": epoch,
+        "others-tf32": steps_in("tf32", OTHER_NETWORKS),
+        "others-bf16": steps_in("bf16", OTHER_NETWORKS),
+    }
     run(f"training on {device}", {name: _judged(part) for name, part in parts.items()}, recordings=False)

@@ -20,6 +20,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["PLIFCTL_KERNEL_TRIALS"] = "off"  # on a machine with a GPU, a training in a test tries no kernels
 
 _HERE = Path(__file__).parent
 _DIRECTORY_MARKS = {
