@@ -88,6 +88,9 @@ Ties = Literal["earliest", "latest"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """Number format of convolutions and matrix products."""
 
+Memory = Literal["full", "compact"]
+"""Memory of a training step: keep the outputs of convolutions, or their inputs and compute the outputs again."""
+
 Rounding = Literal["ceil-keep-one", "ceil"]
 """Training samples of a class of n in protocol B: min(n − 1, ⌈f·n⌉), or ⌈f·n⌉."""
 

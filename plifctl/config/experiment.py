@@ -114,7 +114,7 @@ class Experiment:
 
     @property
     def modified(self) -> tuple[str, ...]:
-        """The overrides that make this another experiment: all but seed and epochs."""
+        """The overrides that make this another experiment: all but seed, epochs and memory."""
         return tuple(filter(is_modification, self.overrides))
 
     def for_protocol(self, protocol: Protocol) -> Experiment:

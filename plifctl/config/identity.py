@@ -54,10 +54,10 @@ _FIELDS_OF_0_1_0: Mapping[str, tuple[str, ...]] = {
 """Fields that are hashed even at their defaults, by section. Never to be changed."""
 
 _NOT_HASHED = (
-    *("title", "reported", "train.epochs", "train.seed"),
+    *("title", "reported", "train.epochs", "train.seed", "train.memory"),
     *("dataset.title", "dataset.layout", "dataset.kind", "dataset.shape", "dataset.classes", "dataset.samples"),
 )
-"""Descriptions, and what may differ between runs of one experiment. Never to be changed."""
+"""Descriptions, and what may differ between runs of one experiment. Fields that existed are never added or removed."""
 
 _log = logging.getLogger(__name__)
 

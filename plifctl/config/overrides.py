@@ -22,7 +22,7 @@ Overrides = Sequence[str] | Mapping[str, Any]
 _NOT_SETTABLE = ("name", "title", "recipe", "reported", "dataset")
 """Descriptions, and fields with more than one value."""
 
-_NO_MODIFICATION = ("train.seed", "train.epochs")
+_NO_MODIFICATION = ("train.seed", "train.epochs", "train.memory")
 
 
 def override_key(text: str) -> str:
@@ -31,7 +31,7 @@ def override_key(text: str) -> str:
 
 
 def is_modification(text: str) -> bool:
-    """Returns whether ``key=value`` makes another experiment: all keys do but seed and epochs."""
+    """Returns whether ``key=value`` makes another experiment: all keys do but seed, epochs and memory."""
     return override_key(text) not in _NO_MODIFICATION
 
 

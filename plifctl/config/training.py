@@ -11,6 +11,7 @@ from plifctl.config.base import Option, Spec
 from plifctl.config.choices import (
     Augmentation,
     Loss,
+    Memory,
     Normalise,
     Optimizer,
     Precision,
@@ -56,6 +57,8 @@ class TrainSpec(Spec):
         precision: Number format of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of
             10 bits, ``fp16`` scales the loss.
         early_stop: Number of epochs without a better accuracy after which training ends; None: never.
+        memory: ``compact`` keeps the inputs of convolutions, instead of their outputs, which are computed again for
+            the gradients; results are the same. Not part of the digest.
     """
 
     loss: Loss
@@ -79,6 +82,7 @@ class TrainSpec(Spec):
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Precision = "fp32"
     early_stop: int | None = Field(default=None, ge=1, le=MAX_COUNT)
+    memory: Memory = "full"
 
     @model_validator(mode="after")
     def _check_cut_mix(self) -> Self:

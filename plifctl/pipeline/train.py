@@ -59,7 +59,7 @@ from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
 from plifctl.training.sample_store import choose_placement
 from plifctl.training.splits import Split, split_a, split_b
-from plifctl.training.trainer import Trainer
+from plifctl.training.trainer import Trainer, check_memory
 
 _log = logging.getLogger(__name__)
 
@@ -311,6 +311,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     device = find_device(options.device, options.kernel)
     if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
         raise UsageError(f"--graph: {why}", hint="omit --graph")
+    check_memory(spec.train, device, options.kernel)
     with ranks.first_rank_first():
         cache = _training_cache(options, spec, resumed, progress, may_build=ranks.rank == 0)
     compare_ranks(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from plifctl.config import structure
-from plifctl.config.choices import Kernel
+from plifctl.config.choices import Kernel, Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
-from plifctl.snn.kernels import apply_synapses, held_dropout, spiking_stage, spiking_step
+from plifctl.snn.kernels import Kept, apply_synapses, held_dropout, spiking_stage, spiking_step
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Linear, Pool
 from plifctl.snn.neurons import SpikingLayer
 
@@ -84,6 +85,29 @@ def _stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: 
     return _Stage(name, synapses, norm, layer, pool, size)
 
 
+def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
+    """Returns what each convolution keeps for the gradients, so that a step needs little memory and time.
+
+    The backward pass of a layer needs its output and as much for the gradient. An output is kept, and not computed
+    again, if the backward passes of the layers after it, which run while it is kept, then need no more than the
+    largest one. The first layer is computed again: with few input channels, that is cheap.
+
+    Args:
+        outputs: Size of the output of each convolution, by name, in order.
+    """
+    names, sizes = list(outputs), list(outputs.values())
+    largest, total = 2 * max(sizes[1:], default=0), 0
+    kept: dict[str, Kept] = {}
+    for index, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        after = 2 * max(sizes[index + 1 :], default=0)
+        if index and total + size + after <= largest:
+            kept[name] = "input and output"
+            total += size
+        else:
+            kept[name] = "input"
+    return kept
+
+
 class SpikingNetwork(nn.Module):
     """The layers of a :class:`NetworkSpec` with one kind of neuron.
 
@@ -95,6 +119,8 @@ class SpikingNetwork(nn.Module):
         input_shape: ``(C, H, W)`` of one frame or image.
         classes: Number of classes; the structure must end in as many votes.
         kernel: Implementation of the spiking layers.
+        memory: ``compact``: keep the inputs of convolutions for the gradients, and compute their outputs again; fused
+            kernel only. Results are the same.
 
     Raises:
         ValueError: The structure does not fit the input or the classes.
@@ -107,6 +133,7 @@ class SpikingNetwork(nn.Module):
         input_shape: tuple[int, int, int],
         classes: int,
         kernel: Kernel = "auto",
+        memory: Memory = "full",
     ) -> None:
         super().__init__()
         self.network, self.neuron = network, neuron
@@ -117,11 +144,15 @@ class SpikingNetwork(nn.Module):
         layers = structure.parse_structure(network.structure)
         shape: tuple[int, ...] = input_shape
         shapes_after = structure.shapes_after(layers, input_shape, classes)
+        outputs: dict[str, int] = {}
         for name, layer, shape_after in zip(structure.layer_names(layers), layers, shapes_after, strict=True):
             module = self._build_module(layer, shape)
             if module is not None:
                 self.layers[name] = module
+            if isinstance(module, Conv):
+                outputs[name] = math.prod(shape_after)
             shape = shape_after
+        self._kept = choose_kept(outputs) if memory == "compact" else {}
 
     def _build_module(self, layer: structure.Layer, shape: tuple[int, ...]) -> nn.Module | None:
         match layer:
@@ -178,7 +209,8 @@ class SpikingNetwork(nn.Module):
                 x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
             elif (stage := _stage_at(layers, index, with_pooling=observe is None)) is not None:
                 dynamics = stage.spiking.dynamics(x)
-                output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses)
+                keep = self._kept.get(layers[index][0], "all")
+                output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses, keep)
                 x = output.pooled
                 if counter is not None:
                     counter.add(stage.name, output.spike_count, output.neuron_steps)

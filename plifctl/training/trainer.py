@@ -29,6 +29,7 @@ from plifctl.errors import (
     Interrupted,
     RunError,
     StoppedByCallback,
+    UsageError,
 )
 from plifctl.evaluation.accuracy import Evaluation, evaluate
 from plifctl.snn.functional import predict
@@ -57,8 +58,23 @@ def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "au
     shape = frame_shape(spec.dataset, spec.frames)
     with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
         torch.default_generator.manual_seed(spec.train.seed)
-        model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel)
+        model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel, spec.train.memory)
     return model.to(device)
+
+
+def check_memory(train: TrainSpec, device: torch.device, kernel: Kernel) -> None:
+    """Raises UsageError if ``train.memory`` is compact and a training cannot run with it."""
+    reason = _compact_unsupported_reason(train, device, kernel)
+    if train.memory == "compact" and reason is not None:
+        raise UsageError(f"train.memory: compact {reason}", hint="--set train.memory=full")
+
+
+def _compact_unsupported_reason(train: TrainSpec, device: torch.device, kernel: Kernel) -> str | None:
+    if device.type != "cpu" or kernel not in ("auto", "fused"):
+        return f"needs the fused kernel on a CPU; the kernel is {kernel}, the device {device}"
+    if train.precision in ("bf16", "fp16"):
+        return f"needs train.precision fp32, not {train.precision}"
+    return None
 
 
 class Trainer:
@@ -75,7 +91,7 @@ class Trainer:
             :func:`~plifctl.training.optimizer.graph_unsupported_reason`.
 
     Raises:
-        UsageError: Unknown options of the optimizer or the schedule.
+        UsageError: Unknown options of the optimizer or the schedule, or ``train.memory`` is not supported.
     """
 
     def __init__(
@@ -92,6 +108,8 @@ class Trainer:
         self.ranks = loader.ranks
         self.spec, self.loader, self.split, self.recorder = spec, loader, split, recorder
         self.checkpoint_every = checkpoint_every
+        check_memory(spec.train, loader.device, kernel)
+        self._may_be_compact = _compact_unsupported_reason(spec.train, loader.device, kernel) is None
         self.model = build_model(spec, loader.device, kernel)
         self.ranks.broadcast_model(self.model)
         self.optimizer = Optimizer(self.model, spec.train, loader.device, graph=graph)
@@ -170,7 +188,7 @@ class Trainer:
         size = self.spec.train.batch_size
         try:
             with (
-                out_of_memory_errors(f"out of memory with batches of {size}", _less_memory_hint(self.spec.train)),
+                out_of_memory_errors(f"out of memory with batches of {size}", self._less_memory_hint()),
                 float32_products(self.spec.train, self.loader.device),
             ):
                 while self._should_continue():
@@ -190,6 +208,16 @@ class Trainer:
                 f"batches of {size}: batch normalisation has one value per channel to normalise",
                 hint="--set train.batch_size=2 or more, or --set network.batch_norm=over-time",
             ) from error
+
+    def _less_memory_hint(self) -> str:
+        train, size = self.spec.train, self.spec.train.batch_size
+        compact = train.memory == "full" and self._may_be_compact
+        first = "try --set train.memory=compact, which gives the same results; or " if compact else "try "
+        if size == 1:
+            others = "fewer time steps (--set T=…), a smaller network, or another device"
+            return f"batches have one sample already: {first}{others}"
+        accumulate = f"--set train.accumulate={2 * train.accumulate}"
+        return f"{first}--set train.batch_size={size // 2}; {accumulate} keeps the size of the optimizer's steps"
 
     def _should_continue(self) -> bool:
         progress, patience = self.progress, self.spec.train.early_stop
@@ -432,14 +460,6 @@ class Trainer:
 class _StopSignal(Exception):
     def __init__(self, signum: int) -> None:
         self.signum = signum
-
-
-def _less_memory_hint(train: TrainSpec) -> str:
-    size = train.batch_size
-    if size == 1:
-        return "batches have one sample already: try fewer time steps (--set T=…), a smaller network, or another device"
-    accumulate = f"--set train.accumulate={2 * train.accumulate}"
-    return f"try --set train.batch_size={size // 2}; {accumulate} keeps the size of the optimizer's steps"
 
 
 def load_weights(model: SpikingNetwork, state: dict[str, Any]) -> None:

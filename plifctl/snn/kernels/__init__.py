@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +39,7 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
             only where ``x`` is not zero, if that is faster for this layer and this share of active inputs.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
-    exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    if kernel in ("eager", "compiled", "triton") or x.device.type != "cpu" or not exact:
+    if kernel in ("eager", "compiled", "triton") or x.device.type != "cpu" or not _is_exact(layer, x):
         dense: Tensor = layer(x)
         return dense
     from plifctl.snn.kernels import event_driven, patches  # numba takes half a second to import
@@ -48,6 +47,15 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     if isinstance(layer, Conv) and patches.pays(layer, x):
         return patches.convolution(x, layer)
     return event_driven.apply(layer, x)
+
+
+def _is_exact(layer: Conv | nn.Linear, x: Tensor) -> bool:
+    return x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+
+
+Kept = Literal["all", "input and output", "input"]
+"""What a stage keeps of its convolution for the gradients: both as they are, or the input packed, with the output or
+without; it is then computed again."""
 
 
 class StageOutput(NamedTuple):
@@ -72,6 +80,7 @@ def spiking_stage(
     pooling: Pool | None = None,
     kernel: Kernel = "auto",
     synapses: Conv | nn.Linear | None = None,
+    keep: Kept = "all",
 ) -> StageOutput:
     """Runs synapses, batch norm, leaky integrate-and-fire neurons starting from V_{−1} = V_reset, and pooling.
 
@@ -86,16 +95,24 @@ def spiking_stage(
             pass on the CPU; ``triton`` the same on a GPU, where spikes have the precision of ``x``; ``auto`` is fused
             on a CPU and eager elsewhere.
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
+        keep: What is kept for the gradients; fused kernel only. Results are the same.
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    fused = kernel == "fused" or (kernel == "auto" and x.device.type == "cpu")
+    compacts = keep != "all" and fused and torch.is_grad_enabled() and x.numel() > 0
+    if compacts and isinstance(synapses, Conv) and _is_exact(synapses, x):
+        from plifctl.snn.kernels import compact  # numba takes half a second to import
+
+        keep_output = keep == "input and output"
+        return StageOutput(*compact.run_compact_stage(x, T, synapses, dynamics, norm, pooling, keep_output=keep_output))
     if synapses is not None:
         x = apply_synapses(synapses, x, kernel)
     if kernel == "triton":
         from plifctl.snn.kernels import triton
 
         pooled, count = run_stage(x, T, dynamics, norm, pooling, triton)
-    elif kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
+    elif fused:
         from plifctl.snn.kernels import cpu  # numba takes half a second to import
 
         pooled, count = run_stage(_at_least_float32(x), T, dynamics, norm, pooling, cpu)

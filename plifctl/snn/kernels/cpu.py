@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from plifctl.snn.kernels import cpu_loops as loops
-from plifctl.snn.kernels.stage import NormBackward, StageConfig, StageGradients, StageTensors
+from plifctl.snn.kernels.stage import NormBackward, NormCoefficients, StageConfig, StageGradients, StageTensors
 
 MIN_ITEMS = 16
 """Minimum number of items that the work is divided into, if its size allows; more items mean more sums to add."""
@@ -37,11 +38,16 @@ def features_to_rows(x: Tensor) -> Tensor:
 
 
 def sum_deviations(rows: Tensor, pivot: Tensor) -> Tensor:
-    """See :class:`~plifctl.snn.kernels.stage.Backend`, as for all functions here."""
+    """See :class:`~plifctl.snn.kernels.stage.Backend`, as for forward and backward."""
+    return torch.from_numpy(deviations_of_rows(rows, pivot).sum(0))
+
+
+def deviations_of_rows(rows: Tensor, pivot: Tensor) -> np.ndarray:
+    """Returns what each row of the maps contributes to :func:`sum_deviations`, ``[H, T, 2, C]``."""
     sums = np.zeros((rows.shape[2], len(rows), 2, rows.shape[4]))
     with threads_of_torch():
         loops.statistics(rows.numpy(), pivot.numpy(), sums)
-    return torch.from_numpy(sums.sum(0))
+    return sums
 
 
 def forward(tensors: StageTensors, config: StageConfig) -> tuple[Tensor, Tensor]:
@@ -50,8 +56,8 @@ def forward(tensors: StageTensors, config: StageConfig) -> tuple[Tensor, Tensor]
     _, samples, height, columns, channels = x.shape
     window = config.window
     out = x.new_empty(config.T, samples, height // window, columns // window, channels)
-    span, items = _divide_work(height, columns, window)
-    counts = np.zeros(items)
+    span = windows_of_item(height, columns, window)
+    counts = np.zeros(_items(height, columns, window, span))
     with threads_of_torch():
         loops.forward(
             *_arrays(x, scale, shift, k, _per_channel(v_threshold, channels)),
@@ -77,14 +83,63 @@ def backward(
     firing_grads: bool,
 ) -> StageGradients:
     """Writes the gradient of batch norm's output, and goes through batch norm in place."""
+    _, _, height, columns, _ = tensors.x.shape
+    span = windows_of_item(height, columns, config.window)
+    grad_x = torch.empty_like(tensors.x)
+    sums = scan_back(tensors, config, grad, mean, grad_x, span, firing_grads=firing_grads)
+    if norm_backward is not None:
+        combine(grad_x, tensors.x, norm_backward(*sum_moments(sums)))
+    return StageGradients(grad_x, *sum_neuron_gradients(tensors.k, sums, firing_grads=firing_grads))
+
+
+class BackwardSums(NamedTuple):
+    """What :func:`scan_back` sums for some rows of the maps, float64; of all rows in order after concatenation.
+
+    Attributes:
+        k: ``[items, C]``, or ``[H·W, C]`` where each neuron has its own k.
+        v_threshold: ``[items, C]``.
+        width: ``[items, C]``.
+        moments: ``[items, T or 1, 2, C]``; see :func:`plifctl.snn.kernels.cpu_loops.backward`.
+    """
+
+    k: np.ndarray
+    v_threshold: np.ndarray
+    width: np.ndarray
+    moments: np.ndarray
+
+
+def scan_back(
+    tensors: StageTensors,
+    config: StageConfig,
+    grad: Tensor,
+    mean: Tensor | None,
+    grad_y: Tensor,
+    span: int,
+    *,
+    firing_grads: bool,
+) -> BackwardSums:
+    """Goes back through time; returns the sums for the gradients of all but the maps.
+
+    Args:
+        tensors: Arguments of forward, like config; maps may be some of their rows, from the first of a window on.
+        config: See tensors.
+        grad: Gradient of the pooled spikes of these rows.
+        mean: See :class:`~plifctl.snn.kernels.stage.Backend`.
+        grad_y: Result: gradient of the output of batch norm, shape of the maps.
+        span: Windows in an item, by :func:`windows_of_item` of the complete maps.
+        firing_grads: See :class:`~plifctl.snn.kernels.stage.Backend`.
+    """
     x, scale, shift, k, v_threshold, width = tensors
     _, _, height, columns, channels = x.shape
-    span, items = _divide_work(height, columns, config.window)
+    items = _items(height, columns, config.window, span)
     real = x.numpy().dtype.type
-    grad_x = torch.empty_like(x)
-    grad_k = np.zeros((items if len(k) == 1 else len(k), channels))
     grad_threshold, grad_width = np.zeros((2, items, channels))
-    sums = np.zeros((items, 0 if mean is None else len(mean), 2, channels))
+    sums = BackwardSums(
+        np.zeros((items if len(k) == 1 else len(k), channels)),
+        grad_threshold,
+        grad_width,
+        np.zeros((items, 0 if mean is None else len(mean), 2, channels)),
+    )
     with threads_of_torch():
         loops.backward(
             *_arrays(x, scale, shift, x.new_zeros(1, channels) if mean is None else mean, k),
@@ -99,20 +154,33 @@ def backward(
             config.average,
             span,
             grad.numpy(),
-            grad_x.numpy(),
-            grad_k,
-            grad_threshold,
-            grad_width,
-            sums,
+            grad_y.numpy(),
+            *sums,
         )
-        if norm_backward is not None:
-            coefficients = norm_backward(*torch.from_numpy(sums.sum(0)).unbind(1))
-            loops.combine(grad_x.numpy(), x.numpy(), *_arrays(*(part.to(x.dtype) for part in coefficients)))
-    return StageGradients(
-        grad_x,
-        torch.from_numpy(grad_k if len(k) > 1 else grad_k.sum(0, keepdims=True)).to(x.dtype),
-        torch.from_numpy(grad_threshold.sum(0)).to(x.dtype).sum() if firing_grads else None,
-        torch.tensor(grad_width.sum(), dtype=x.dtype) if firing_grads else None,
+    return sums
+
+
+def sum_moments(sums: BackwardSums) -> tuple[Tensor, Tensor]:
+    """Returns the arguments of a :data:`~plifctl.snn.kernels.stage.NormBackward`."""
+    total, product = torch.from_numpy(sums.moments.sum(0)).unbind(1)
+    return total, product
+
+
+def combine(grad: Tensor, x: Tensor, coefficients: NormCoefficients) -> None:
+    """Replaces the gradient of batch norm's output by that of its input ``x``."""
+    with threads_of_torch():
+        loops.combine(grad.numpy(), x.numpy(), *_arrays(*(part.to(x.dtype) for part in coefficients)))
+
+
+def sum_neuron_gradients(
+    k: Tensor, sums: BackwardSums, *, firing_grads: bool
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Returns the gradients of k, threshold and width."""
+    dtype = k.dtype
+    return (
+        torch.from_numpy(sums.k if len(k) > 1 else sums.k.sum(0, keepdims=True)).to(dtype),
+        torch.from_numpy(sums.v_threshold.sum(0)).to(dtype).sum() if firing_grads else None,
+        torch.tensor(sums.width.sum(), dtype=dtype) if firing_grads else None,
     )
 
 
@@ -144,11 +212,15 @@ def _per_channel(scalar: Tensor, channels: int) -> Tensor:
     return scalar.expand(channels).contiguous()
 
 
-def _divide_work(height: int, width: int, window: int) -> tuple[int, int]:
-    """Returns the windows per item and the number of items; they depend on the shape alone, not on the cores."""
+def windows_of_item(height: int, width: int, window: int) -> int:
+    """Returns the number of windows in an item; it depends on the shape alone, not on the cores."""
     rows, across = -(-height // window), -(-width // window)
-    span = -(-across // -(-MIN_ITEMS // rows))
-    return span, rows * -(-across // span)
+    return -(-across // -(-MIN_ITEMS // rows))
+
+
+def _items(height: int, width: int, window: int, span: int) -> int:
+    across = -(-width // window)
+    return -(-height // window) * -(-across // span)
 
 
 def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:

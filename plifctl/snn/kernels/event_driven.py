@@ -89,13 +89,28 @@ def apply(layer: Conv | nn.Linear, x: Tensor, *, always: bool = False) -> Tensor
 def convolution(x: Tensor, layer: Conv, *, always: bool = False) -> Tensor:
     """Applies a convolution; arguments as in :func:`apply`."""
     images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    counts = count_active(_rows(images.permute(0, 2, 3, 1)))
-    if not (always or _pays(layer, counts, images)):
+    active = inputs_of_convolution(images, layer, always=always)
+    if active is None:
         return dense(layer, x)
     y: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-        images, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]), counts
+        images, layer.weight, layer.bias, layer.stride[0], int(layer.padding[0]), active
     )
     return y.view(*x.shape[:2], *y.shape[1:])
+
+
+def inputs_of_convolution(images: Tensor, layer: Conv, *, always: bool = False) -> ActiveInputs | None:
+    """Returns the active inputs of a convolution; None where the dense one is expected to be faster.
+
+    Args:
+        images: ``[M, C, H, W]``, channels-last in memory.
+        layer: The convolution.
+        always: See :func:`apply`.
+    """
+    maps = images.permute(0, 2, 3, 1)
+    counts = count_active(_rows(maps))
+    if not (always or _pays(layer, counts, images)):
+        return None
+    return list_active(_rows(maps), counts, maps.shape[2], channels_of_group(layer.weight))
 
 
 def product(x: Tensor, layer: nn.Linear, *, always: bool = False) -> Tensor:
@@ -302,10 +317,9 @@ def output_blocks(rows: Tensor) -> np.ndarray:
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[no-untyped-def]
-        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, counts: np.ndarray
+        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, active: ActiveInputs
     ) -> Tensor:
         maps = x.permute(0, 2, 3, 1)
-        active = list_active(_rows(maps), counts, maps.shape[2], channels_of_group(weight))
         ctx.save_for_backward(weight)
         ctx.active, ctx.shape, ctx.stride, ctx.padding = active, maps.shape, stride, padding
         return convolve(active, weight, bias, maps.shape, stride, padding).permute(0, 3, 1, 2)
@@ -314,26 +328,37 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (weight,) = ctx.saved_tensors
-        images, height, width, channels = ctx.shape
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            size = grad.new_empty(images, height, width, channels).permute(0, 3, 1, 2)
-            grad_x = _input_gradient(grad, size, weight, ctx.stride, ctx.padding)
-        if ctx.needs_input_grad[1]:
-            grad_weight = convolution_weight_gradient(
-                ctx.active, grad.permute(0, 2, 3, 1), ctx.shape, weight.shape[2], ctx.stride, ctx.padding
-            )
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad.sum((0, 2, 3))
-        return grad_x, grad_weight, grad_bias, None, None, None
+        found = convolution_gradients(
+            ctx.active, grad, weight, ctx.shape, ctx.stride, ctx.padding, list(ctx.needs_input_grad[:3])
+        )
+        return *found, None, None, None
 
 
-def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """Returns the gradient of a convolution's input; of ``x`` only shape and layout are used."""
-    found: Tensor = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
-    )[0]
-    return found
+def convolution_gradients(
+    active: ActiveInputs, grad: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int, needed: list[bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Returns the gradients of input, weights and bias of :func:`convolve`; None of those that are not needed.
+
+    Args:
+        active: Active inputs by pixel.
+        grad: Gradient of the output, ``[M, O, H', W']``.
+        weight: ``[O, C, K, K]``.
+        shape: ``[M, H, W, C]`` of the input.
+        stride: Stride.
+        padding: Zeros around the input.
+        needed: Which are needed.
+    """
+    grad_x = grad_weight = None
+    if needed[1]:
+        by_pixel = grad.permute(0, 2, 3, 1)
+        grad_weight = convolution_weight_gradient(active, by_pixel, shape, weight.shape[2], stride, padding)
+    if needed[0]:
+        images, height, width, channels = shape
+        x = grad.new_empty(images, height, width, channels).permute(0, 3, 1, 2)  # only shape and layout are used
+        grad_x = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
+        )[0]
+    return grad_x, grad_weight, grad.sum((0, 2, 3)) if needed[2] else None
 
 
 class _Product(torch.autograd.Function):

@@ -6,6 +6,8 @@ any rows of it alone, and the gradient of the weights from any rows of its gradi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -55,15 +57,34 @@ def to_maps(x: Tensor) -> Tensor:
     return x.flatten(0, 1).permute(0, 2, 3, 1).contiguous()
 
 
-def convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, band: range) -> Tensor:
-    """Returns rows of a convolution, ``[M, rows, W', O]``, of ``maps`` ``[M, H, W, C]``."""
+def convolve(
+    maps: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    band: range,
+    new: Callable[[Sequence[int]], Tensor] | None = None,
+) -> Tensor:
+    """Returns rows of a convolution, ``[M, rows, W', O]``.
+
+    Args:
+        maps: ``[M, H, W, C]``.
+        weight: ``[O, C, K, K]``.
+        bias: ``[O]``.
+        stride: Stride.
+        padding: Zeros around the input.
+        band: The rows.
+        new: Returns memory for the result, of a shape; O is padded to whole vectors.
+    """
     images, _, width, _ = maps.shape
     outputs, _, kernel, _ = weight.shape
     rows = pad_outputs(weight.permute(3, 2, 1, 0).flatten(0, 2))
     padded_bias = rows.new_zeros(rows.shape[1])
     if bias is not None:
         padded_bias[:outputs] = bias
-    out = rows.new_empty(images, len(band), (width + 2 * padding - kernel) // stride + 1, rows.shape[1])
+    shape = images, len(band), (width + 2 * padding - kernel) // stride + 1, rows.shape[1]
+    out = rows.new_empty(shape) if new is None else new(shape)
     with threads_of_torch():
         loops.convolve(
             maps.numpy(), rows.numpy(), padded_bias.numpy(), kernel, stride, padding, band.start, output_blocks(rows),
@@ -104,6 +125,16 @@ def sum_weight_gradient(sums: list[np.ndarray], weight: Tensor) -> Tensor:
     return total.view(kernel, kernel, channels, outputs).permute(3, 2, 1, 0)
 
 
+def bias_gradient_sums(grad: Tensor) -> np.ndarray:
+    """Returns what rows of the output contribute to the gradient of the bias, float64 ``[rows, O]``."""
+    return np.array([grad[:, row].sum((0, 1), dtype=torch.float64).numpy() for row in range(grad.shape[1])])
+
+
+def sum_bias_gradient(sums: list[np.ndarray], weight: Tensor) -> Tensor:
+    """Returns the gradient of the bias from the sums of all rows, in their order."""
+    return torch.from_numpy(np.concatenate(sums).sum(0)).to(weight.dtype)
+
+
 class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, maps: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:  # type: ignore[no-untyped-def]
@@ -118,5 +149,5 @@ class _Convolution(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         rows = grad.permute(0, 2, 3, 1).contiguous()
         sums = weight_gradient_sums(maps, rows, weight.shape[2], ctx.stride, ctx.padding, 0)
-        grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        grad_bias = sum_bias_gradient([bias_gradient_sums(rows)], weight) if ctx.needs_input_grad[2] else None
         return None, sum_weight_gradient([sums], weight), grad_bias, None, None

@@ -6,6 +6,7 @@ Rows are ``[T, N, H, W, C]``: channels are contiguous in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -143,7 +144,22 @@ def run_stage(
         return run_stage_eager(x, T, dynamics, norm, pooling)
     maps = x.dim() == 5
     rows = x.permute(0, 1, 3, 4, 2).contiguous() if maps else backend.features_to_rows(x)
-    config = StageConfig(
+    k = k_of_rows(dynamics.k, rows.shape[3:], maps=maps)
+    statistics = None
+    if norm is not None:
+        values = rows[0, ..., 0].numel()
+        statistics = norm_statistics(norm, rows.detach(), values, partial(backend.sum_deviations, rows.detach()))
+    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    config = stage_config(T, dynamics, pooling)
+    pooled, count = _Stage.apply(  # type: ignore[no-untyped-call]
+        rows, weight, bias, k, dynamics.v_threshold, dynamics.width, statistics, config, backend
+    )
+    return (pooled.permute(0, 1, 4, 2, 3) if maps else pooled.flatten(2)), count
+
+
+def stage_config(T: int, dynamics: Dynamics, pooling: Pool | None) -> StageConfig:
+    """Returns the settings of a stage that are not tensors."""
+    return StageConfig(
         T,
         dynamics.v_reset,
         dynamics.soft,
@@ -152,16 +168,9 @@ def run_stage(
         1 if pooling is None else pooling.kernel,
         pooling is not None and pooling.mode == "average",
     )
-    k = _k_of_rows(dynamics.k, rows.shape[3:], maps=maps)
-    statistics = None if norm is None else _norm_statistics(rows, norm, backend)
-    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
-    pooled, count = _Stage.apply(  # type: ignore[no-untyped-call]
-        rows, weight, bias, k, dynamics.v_threshold, dynamics.width, statistics, config, backend
-    )
-    return (pooled.permute(0, 1, 4, 2, 3) if maps else pooled.flatten(2)), count
 
 
-class _NormStatistics(NamedTuple):
+class NormStatistics(NamedTuple):
     """Statistics that batch norm normalises by, float64 ``[T or 1, C]``.
 
     Attributes:
@@ -176,7 +185,7 @@ class _NormStatistics(NamedTuple):
     values: float
 
 
-def _k_of_rows(k: Tensor, row_shape: torch.Size, *, maps: bool) -> Tensor:
+def k_of_rows(k: Tensor, row_shape: torch.Size, *, maps: bool) -> Tensor:
     """Returns 1/τ as :class:`StageTensors` has it; ``row_shape`` is ``(W, C)`` of the rows."""
     width, channels = row_shape
     if k.numel() == 1:
@@ -186,31 +195,42 @@ def _k_of_rows(k: Tensor, row_shape: torch.Size, *, maps: bool) -> Tensor:
     return k.permute(1, 2, 0).reshape(-1, channels)
 
 
-def _norm_statistics(rows: Tensor, norm: BatchNorm, backend: Backend) -> _NormStatistics:
-    """Returns the statistics of a batch norm; in training the running ones are updated."""
+def norm_statistics(
+    norm: BatchNorm, rows: Tensor, values: int, sum_deviations: Callable[[Tensor], Tensor]
+) -> NormStatistics:
+    """Returns the statistics of a batch norm; in training the running ones are updated.
+
+    Args:
+        norm: The batch norm.
+        rows: Its input, or the first rows of the maps.
+        values: Number of values of a channel and step in this process.
+        sum_deviations: Sums of the whole input; see :class:`Backend`.
+    """
     if not norm.training:
         assert norm.running_mean is not None
         assert norm.running_var is not None
         mean, variance = norm.running_mean[None].to(torch.float64, copy=True), norm.running_var[None].double()
-        return _NormStatistics(mean, (variance + norm.eps).rsqrt(), 0.0)
-    mean, variance, values = _batch_statistics(rows.detach(), backend, per_step=norm.per_step)
-    norm.update_running_statistics(mean, variance, values)
-    return _NormStatistics(mean, (variance + norm.eps).rsqrt(), values)
+        return NormStatistics(mean, (variance + norm.eps).rsqrt(), 0.0)
+    mean, variance, total = _batch_statistics(rows, values, sum_deviations, per_step=norm.per_step)
+    norm.update_running_statistics(mean, variance, total)
+    return NormStatistics(mean, (variance + norm.eps).rsqrt(), total)
 
 
-def _batch_statistics(rows: Tensor, backend: Backend, *, per_step: bool) -> tuple[Tensor, Tensor, float]:
+def _batch_statistics(
+    rows: Tensor, values: int, sum_deviations: Callable[[Tensor], Tensor], *, per_step: bool
+) -> tuple[Tensor, Tensor, float]:
     """Returns mean and variance of each channel over all processes, ``[T or 1, C]``, and the number of values."""
-    values = rows[0, ..., 0].numel()
     if not values:  # this rank's shard of a small batch may be empty
         zeros = rows.new_zeros(len(rows), rows.shape[4], dtype=torch.float64)
         return combine_moments(zeros, zeros, 0, per_step=per_step)
-    pivot = rows[:, 0, 0, 0]  # any value near the mean: squares of small differences lose little precision
-    total, square = backend.sum_deviations(rows, pivot).unbind(1)
+    # any value near the mean: squares of small differences lose little precision; the rows may be overwritten
+    pivot = rows[:, 0, 0, 0].clone()
+    total, square = sum_deviations(pivot).unbind(1)
     return combine_moments(pivot + total / values, square - total * total / values, values, per_step=per_step)
 
 
-def _affine(
-    weight: Tensor | None, bias: Tensor | None, statistics: _NormStatistics | None, like: Tensor
+def affine(
+    weight: Tensor | None, bias: Tensor | None, statistics: NormStatistics | None, like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Returns scale and shift as :class:`StageTensors` has them, in the type of ``like``, ``[C]``."""
     if statistics is None:
@@ -231,12 +251,12 @@ class _Stage(torch.autograd.Function):
         k: Tensor,
         v_threshold: Tensor,
         width: Tensor,
-        statistics: _NormStatistics | None,
+        statistics: NormStatistics | None,
         config: StageConfig,
         backend: Backend,
     ) -> tuple[Tensor, Tensor]:
         k = k.contiguous()
-        tensors = StageTensors(x, *_affine(weight, bias, statistics, k[0]), k, v_threshold, width)
+        tensors = StageTensors(x, *affine(weight, bias, statistics, k[0]), k, v_threshold, width)
         pooled, count = backend.forward(tensors, config)
         ctx.save_for_backward(weight, *tensors)
         ctx.statistics, ctx.config, ctx.backend = statistics, config, backend
@@ -254,9 +274,8 @@ class _Stage(torch.autograd.Function):
 
         def norm_backward(total: Tensor, product: Tensor) -> NormCoefficients:
             nonlocal grad_weight, grad_bias
-            grad_weight = (product * statistics.scale).sum(0).to(weight.dtype)
-            grad_bias = total.sum(0).to(weight.dtype)
-            return _norm_coefficients(weight, statistics, total, product)
+            coefficients, grad_weight, grad_bias = norm_gradients(weight, statistics, total, product)
+            return coefficients
 
         gradients = ctx.backend.backward(
             tensors,
@@ -270,11 +289,19 @@ class _Stage(torch.autograd.Function):
         return gradients.x, grad_weight, grad_bias, *by_neuron, None, None, None
 
 
-def _norm_coefficients(weight: Tensor, statistics: _NormStatistics, total: Tensor, product: Tensor) -> NormCoefficients:
+def norm_gradients(
+    weight: Tensor, statistics: NormStatistics, total: Tensor, product: Tensor
+) -> tuple[NormCoefficients, Tensor, Tensor]:
+    """Goes back through batch norm; the sums are the arguments of a :data:`NormBackward`.
+
+    Returns:
+        The gradient of its input, and those of its weight and bias.
+    """
+    grad_weight, grad_bias = (product * statistics.scale).sum(0).to(weight.dtype), total.sum(0).to(weight.dtype)
     by_grad = statistics.scale * weight
     by_x = constant = torch.zeros_like(by_grad)
     if statistics.values:
         total, product = all_reduce_sum(torch.stack([total, product])) / statistics.values
         by_x = -by_grad * statistics.scale.square() * product
         constant = -by_grad * total - by_x * statistics.mean
-    return NormCoefficients(by_grad, by_x, constant)
+    return NormCoefficients(by_grad, by_x, constant), grad_weight, grad_bias

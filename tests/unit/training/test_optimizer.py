@@ -276,7 +276,16 @@ def test_run_out_of_memory_suggests_a_smaller_batch(failure: Exception, monkeypa
     monkeypatch.setattr(trainer.model, "forward", fail)
     with pytest.raises(OutOfMemoryError, match="batches of 6") as error:
         trainer.run()
-    assert error.value.hint.startswith("try --set train.batch_size=3; --set train.accumulate=6 keeps")
+    assert error.value.hint.startswith("try --set train.memory=compact, which gives the same results; or ")
+    assert "--set train.batch_size=3; --set train.accumulate=6 keeps" in error.value.hint
+
+
+def test_run_out_of_memory_with_compact_memory_suggests_a_smaller_batch_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = tiny_trainer(MemoryRecorder(), tiny_spec("train.batch_size=6", "train.memory=compact"))
+    monkeypatch.setattr(trainer.model, "forward", lambda *_, **__: torch.empty(2**60))
+    with pytest.raises(OutOfMemoryError) as error:
+        trainer.run()
+    assert error.value.hint.startswith("try --set train.batch_size=3; ")
 
 
 def test_run_out_of_memory_with_one_sample_suggests_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:

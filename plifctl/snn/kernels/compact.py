@@ -1,0 +1,432 @@
+"""Spiking stages in little memory, on the CPU: ``train.memory: compact``.
+
+Forward keeps the input of a convolution, spikes as lists or bits, and backward computes the output again, which is the
+largest tensor of a stage: the same convolution of the same values gives the same bits. Its gradient takes its place
+before the gradient of the weights is computed. Where the input is that of the network, and its convolution can compute
+any rows alone (:mod:`plifctl.snn.kernels.patches`), no step of forward or backward has more than a band of rows: each
+is computed once for the sums of batch norm, and once more with them.
+
+Sums over bands are those over all rows, in the same order: results have the bits of :mod:`plifctl.snn.kernels.cpu`.
+Statistics of batch norm are those of forward, so ranks exchange the same sums in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - torch's own custom
+
+from plifctl.snn.functional import Dynamics
+from plifctl.snn.kernels import cpu, event_driven, patches
+from plifctl.snn.kernels.patch_loops import ROWS_OF_ITEM
+from plifctl.snn.kernels.stage import (
+    NormStatistics,
+    StageConfig,
+    StageTensors,
+    affine,
+    k_of_rows,
+    norm_gradients,
+    norm_statistics,
+    stage_config,
+)
+from plifctl.snn.layers import BatchNorm, Conv, Pool
+
+MIN_BAND = 16
+"""Fewest rows of a band, if the maps have as many; each band is a call of every loop."""
+
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+"""Gradients of input, weights and bias."""
+
+
+def run_compact_stage(
+    x: Tensor,
+    T: int,
+    synapses: Conv,
+    dynamics: Dynamics,
+    norm: BatchNorm | None,
+    pooling: Pool | None,
+    *,
+    keep_output: bool,
+) -> tuple[Tensor, Tensor, int]:
+    """Runs :func:`plifctl.snn.kernels.spiking_stage` in training, for later gradients in little memory.
+
+    Args:
+        x: Input of the convolution, ``[T or 1, N, C, H, W]``, not empty.
+        T: Number of time steps.
+        synapses: The convolution.
+        dynamics: The neurons.
+        norm: Batch norm before them.
+        pooling: Pooling of their spikes.
+        keep_output: Keep the output of the convolution too, unless it is never complete.
+
+    Returns:
+        Pooled spikes, the number of spikes before pooling, and the largest number possible.
+    """
+    weight, bias = (None, None) if norm is None else (norm.weight, norm.bias)
+    stage = _StageOptions(
+        _convolution_of(x, synapses), x.shape[:2], norm, stage_config(T, dynamics, pooling), keep_output
+    )
+    k = k_of_rows(dynamics.k, torch.Size((stage.convolution.size[1], synapses.out_channels)), maps=True)
+    pooled, count = _Stage.apply(  # type: ignore[no-untyped-call]
+        x, synapses.weight, synapses.bias, weight, bias, k, dynamics.v_threshold, dynamics.width, stage
+    )
+    return (
+        pooled.permute(0, 1, 4, 2, 3),
+        count,
+        T * x.shape[1] * synapses.out_channels * math.prod(stage.convolution.size),
+    )
+
+
+class _Buffer:
+    """Memory for the tensors of one band after the other.
+
+    Freed and allocated again, they would not take the same place: the C library needs more than their size to align
+    them.
+
+    Args:
+        like: A tensor of their type.
+        rows: Largest number of rows of a band.
+    """
+
+    def __init__(self, like: Tensor, rows: int) -> None:
+        self._like, self._rows, self._memory = like, rows, like.new_empty(0)
+
+    def tensor(self, shape: Sequence[int]) -> Tensor:
+        """Returns a tensor ``[M, rows, W, O]``, not initialised, in place of the one before."""
+        size = math.prod(shape)
+        if len(self._memory) < size:
+            self._memory = self._like.new_empty(size // shape[1] * self._rows)
+        return self._memory[:size].view(*shape)
+
+
+class _Convolution(Protocol):
+    """A convolution with what backward needs of its input.
+
+    Attributes:
+        size: Height and width of the output.
+    """
+
+    size: tuple[int, int]
+
+    def bands(self, window: int) -> list[range]:
+        """Returns the parts of the output's rows that are computed alone, each of complete pooling windows."""
+        ...
+
+    def output(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
+        """Returns rows of the output, ``[M, rows, W, O]``, in ``buffer`` if there are several bands."""
+        ...
+
+    def gradients(
+        self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
+    ) -> _Gradients:
+        """Returns the gradients; ``grad`` is called once for each band, and returns that of the output's rows."""
+        ...
+
+
+def _convolution_of(x: Tensor, layer: Conv) -> _Convolution:
+    """Returns the convolution that :func:`plifctl.snn.kernels.apply_synapses` chooses."""
+    stride, padding = layer.stride[0], int(layer.padding[0])
+    *_, height, width = x.shape
+    size = tuple((length + 2 * padding - layer.kernel_size[0]) // stride + 1 for length in (height, width))
+    options = _Geometry(stride, padding, (size[0], size[1]))
+    if patches.pays(layer, x):
+        return _PatchConvolution(patches.to_maps(x), options)
+    images = x.detach().flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    if event_driven.can_be_event_driven(layer.weight):
+        active = event_driven.inputs_of_convolution(images, layer)
+        if active is not None:
+            return _EventDrivenConvolution(active, images.permute(0, 2, 3, 1).shape, options)
+    return _DenseConvolution(_pack(images), options)
+
+
+class _Geometry(NamedTuple):
+    stride: int
+    padding: int
+    size: tuple[int, int]
+
+
+class _PatchConvolution:
+    """See :mod:`plifctl.snn.kernels.patches`; the input has no gradient."""
+
+    def __init__(self, maps: Tensor, geometry: _Geometry) -> None:
+        self._maps, (self._stride, self._padding, self.size) = maps, geometry
+
+    def bands(self, window: int) -> list[range]:
+        size, height = math.lcm(ROWS_OF_ITEM, window), self.size[0]
+        size *= -(-MIN_BAND // size)
+        starts = range(0, max(1, height - height % size), size)  # the last band has the rest
+        return [range(start, start + size) for start in starts[:-1]] + [range(starts[-1], height)]
+
+    def output(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
+        return patches.convolve(self._maps, weight, bias, self._stride, self._padding, band, buffer.tensor)
+
+    def gradients(
+        self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
+    ) -> _Gradients:
+        weight_sums, bias_sums = [], []
+        for band in bands:
+            rows = grad(band)
+            weight_sums.append(
+                patches.weight_gradient_sums(self._maps, rows, weight.shape[2], self._stride, self._padding, band.start)
+            )
+            if needed[2]:
+                bias_sums.append(patches.bias_gradient_sums(rows))
+        grad_bias = patches.sum_bias_gradient(bias_sums, weight) if needed[2] else None
+        return None, patches.sum_weight_gradient(weight_sums, weight), grad_bias
+
+
+class _EventDrivenConvolution:
+    """See :mod:`plifctl.snn.kernels.event_driven`; keeps the active inputs."""
+
+    def __init__(self, active: event_driven.ActiveInputs, shape: torch.Size, geometry: _Geometry) -> None:
+        self._active, self._shape, (self._stride, self._padding, self.size) = active, shape, geometry
+
+    def bands(self, window: int) -> list[range]:
+        return [range(self.size[0])]
+
+    def output(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
+        return event_driven.convolve(self._active, weight, bias, self._shape, self._stride, self._padding)
+
+    def gradients(
+        self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
+    ) -> _Gradients:
+        return event_driven.convolution_gradients(
+            self._active, grad(bands[0]).permute(0, 3, 1, 2), weight, self._shape, self._stride, self._padding, needed
+        )
+
+
+class _DenseConvolution:
+    """torch's convolution; keeps the input, packed."""
+
+    def __init__(self, images: _PackedImages, geometry: _Geometry) -> None:
+        self._images, (self._stride, self._padding, self.size) = images, geometry
+
+    def bands(self, window: int) -> list[range]:
+        return [range(self.size[0])]
+
+    def output(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
+        return F.conv2d(_unpack(self._images), weight, bias, self._stride, self._padding).permute(0, 2, 3, 1)
+
+    def gradients(
+        self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
+    ) -> _Gradients:
+        found = torch.ops.aten.convolution_backward(
+            grad(bands[0]).permute(0, 3, 1, 2), _unpack(self._images), weight,
+            [len(weight)] if needed[2] else None, [self._stride] * 2, [self._padding] * 2, [1, 1], False, [0, 0], 1,
+            needed,
+        )  # fmt: skip
+        return found[0], found[1], found[2]
+
+
+class _PackedImages(NamedTuple):
+    """Images whose values are zero or one other, a bit for each value; or the images as they are.
+
+    Attributes:
+        stored: Bits in the order of memory, uint8; or the images.
+        value: The other value; None where the images are stored.
+        shape: ``[M, C, H, W]``.
+        stride: Strides of the images.
+    """
+
+    stored: Tensor
+    value: Tensor | None
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+
+def _pack(images: Tensor) -> _PackedImages:
+    """Packs channels-last images."""
+    active, value = images != 0, images.max()
+    if not torch.equal(active, images == value):
+        return _PackedImages(images, None, images.shape, images.stride())
+    bits = np.packbits(active.permute(0, 2, 3, 1).numpy())
+    return _PackedImages(torch.from_numpy(bits), value, images.shape, images.stride())
+
+
+def _unpack(packed: _PackedImages) -> Tensor:
+    if packed.value is None:
+        return packed.stored
+    active = torch.from_numpy(np.unpackbits(packed.stored.numpy(), count=packed.shape.numel()))
+    return active.to(packed.value.dtype).mul_(packed.value).as_strided(packed.shape, packed.stride)
+
+
+class _StageOptions(NamedTuple):
+    """What a stage needs besides tensors with gradients.
+
+    Attributes:
+        convolution: The convolution, with its input.
+        sequence: Steps and samples of the input.
+        norm: Batch norm.
+        config: Settings of the neurons and of pooling.
+        keep_output: Keep the output of the convolution.
+    """
+
+    convolution: _Convolution
+    sequence: torch.Size
+    norm: BatchNorm | None
+    config: StageConfig
+    keep_output: bool
+
+    def buffer(self, like: Tensor) -> _Buffer:
+        """Returns memory for a band."""
+        return _Buffer(like, max(map(len, self.convolution.bands(self.config.window))))
+
+    def rows(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
+        """Returns rows of the convolution's output, ``[T or 1, N, rows, W, O]``; see :class:`_Convolution`."""
+        output = self.convolution.output(weight, bias, band, buffer).contiguous()
+        return output.view(*self.sequence, *output.shape[1:])
+
+
+class _Stage(torch.autograd.Function):
+    @staticmethod
+    def forward(  # type: ignore[no-untyped-def]
+        ctx,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        norm_weight: Tensor | None,
+        norm_bias: Tensor | None,
+        k: Tensor,
+        v_threshold: Tensor,
+        width: Tensor,
+        stage: _StageOptions,
+    ) -> tuple[Tensor, Tensor]:
+        bands, config = stage.convolution.bands(stage.config.window), stage.config
+        buffer = stage.buffer(weight)
+        output = stage.rows(weight, bias, bands[0], buffer) if len(bands) == 1 else None
+
+        def rows(band: range) -> Tensor:
+            return stage.rows(weight, bias, band, buffer) if output is None else output
+
+        k = k.contiguous()
+        statistics = None if stage.norm is None else _statistics(stage, rows, bands)
+        scale, shift = affine(norm_weight, norm_bias, statistics, k[0])
+        height, columns = stage.convolution.size
+        samples, channels, window = stage.sequence[1], len(weight), config.window
+        pooled = x.new_empty(config.T, samples, height // window, columns // window, channels)
+        count = torch.zeros((), dtype=torch.float64)
+        for band in bands:
+            tensors = StageTensors(rows(band), scale, shift, _rows_of_k(k, columns, band), v_threshold, width)
+            part, fired = cpu.forward(tensors, config)
+            if len(bands) == 1:
+                pooled = part
+            else:
+                pooled[:, :, band.start // window : band.stop // window] = part
+            count += fired
+        ctx.save_for_backward(weight, bias, norm_weight, scale, shift, k, v_threshold, width)
+        ctx.stage, ctx.statistics, ctx.bands, ctx.output = (
+            stage,
+            statistics,
+            bands,
+            output if stage.keep_output else None,
+        )
+        ctx.mark_non_differentiable(count)
+        return pooled, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        back = _Backward(ctx, grads[0].contiguous())
+        ctx.output = None  # freed before the convolution; if the graph is kept, the next backward computes it again
+        return (*back.gradients(ctx.bands), None)
+
+
+def _statistics(stage: _StageOptions, rows: Callable[[range], Tensor], bands: list[range]) -> NormStatistics:
+    assert stage.norm is not None
+    first = rows(bands[0])
+
+    def sum_deviations(pivot: Tensor) -> Tensor:
+        parts = [cpu.deviations_of_rows(first if band is bands[0] else rows(band), pivot) for band in bands]
+        return torch.from_numpy(np.concatenate(parts).sum(0))
+
+    height, width = stage.convolution.size
+    return norm_statistics(stage.norm, first, stage.sequence[1] * height * width, sum_deviations)
+
+
+def _rows_of_k(k: Tensor, columns: int, band: range) -> Tensor:
+    return k if len(k) == 1 else k[band.start * columns : band.stop * columns]
+
+
+class _Backward:
+    """The backward pass of a stage.
+
+    Args:
+        ctx: Context of the forward pass.
+        grad: Gradient of the pooled spikes, rows.
+    """
+
+    def __init__(self, ctx, grad: Tensor) -> None:  # type: ignore[no-untyped-def]
+        self._weight, self._bias, self._norm_weight, self._scale, self._shift, *neurons = ctx.saved_tensors
+        self._k, self._v_threshold, self._width = neurons
+        self._stage: _StageOptions = ctx.stage
+        self._statistics: NormStatistics | None = ctx.statistics
+        self._output: Tensor | None = ctx.output
+        self._needed, self._grad = ctx.needs_input_grad, grad
+        self._buffer, self._grad_buffer = self._stage.buffer(grad), self._stage.buffer(grad)
+
+    def gradients(self, bands: list[range]) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of the tensors of :meth:`_Stage.forward`."""
+        sums: list[cpu.BackwardSums] = []
+        coefficients = grad_norm_weight = grad_norm_bias = only = None
+        if self._statistics is not None:
+            for band in bands:
+                *only, part = self._scan_back(band)
+                sums.append(part)
+            moments = cpu.sum_moments(_join(sums))
+            coefficients, grad_norm_weight, grad_norm_bias = norm_gradients(
+                self._norm_weight, self._statistics, *moments
+            )
+        if len(bands) > 1:
+            only = None
+
+        def output_gradient(band: range) -> Tensor:
+            nonlocal only
+            if only is None:
+                x, grad_y, part = self._scan_back(band)
+            else:
+                (x, grad_y), only = only, None
+            if coefficients is None:
+                sums.append(part)
+            else:
+                cpu.combine(grad_y, x, coefficients)
+            return grad_y.flatten(0, 1)
+
+        grad_x, *by_weight = self._stage.convolution.gradients(
+            output_gradient, self._weight, bands, list(self._needed[:3])
+        )
+        if grad_x is not None:
+            grad_x = grad_x.view(*self._stage.sequence, *grad_x.shape[1:])
+        by_neuron = cpu.sum_neuron_gradients(self._k, _join(sums), firing_grads=self._firing_grads)
+        return grad_x, *by_weight, grad_norm_weight, grad_norm_bias, *by_neuron
+
+    @property
+    def _firing_grads(self) -> bool:
+        return bool(self._needed[6] or self._needed[7])
+
+    def _scan_back(self, band: range) -> tuple[Tensor, Tensor, cpu.BackwardSums]:
+        """Returns the output of the convolution, the gradient of batch norm's output, and the sums of a band."""
+        output, self._output = self._output, None
+        x = self._stage.rows(self._weight, self._bias, band, self._buffer) if output is None else output
+        (height, columns), window = self._stage.convolution.size, self._stage.config.window
+        k = _rows_of_k(self._k, columns, band)
+        grad_y = self._grad_buffer.tensor(x.flatten(0, 1).shape).view_as(x)
+        sums = cpu.scan_back(
+            StageTensors(x, self._scale, self._shift, k, self._v_threshold, self._width),
+            self._stage.config,
+            self._grad[:, :, band.start // window : band.stop // window].contiguous(),
+            None if self._statistics is None else self._statistics.mean.to(k.dtype),
+            grad_y,
+            cpu.windows_of_item(height, columns, window),
+            firing_grads=self._firing_grads,
+        )
+        return x, grad_y, sums
+
+
+def _join(sums: list[cpu.BackwardSums]) -> cpu.BackwardSums:
+    return cpu.BackwardSums(*map(np.concatenate, zip(*sums, strict=True)))
