@@ -13,6 +13,8 @@ from plifctl.report.figures.style import BLACK, COLOURS, DOUBLE, figure_style, n
 
 _TITLES = {"forward": "forward, finding active inputs included", "weight gradient": "gradient of the weights"}
 
+_MAX_RATIO = 1.6  # where a curve leaves the picture
+
 
 def draw(figures: Sequence[Entry], path: Path) -> None:
     """Draws medians and quartiles of all layers, forward and weight gradients, and the dense layer's time as 1.
@@ -34,7 +36,7 @@ def draw(figures: Sequence[Entry], path: Path) -> None:
             axes.set_xlabel("active inputs")
             axes.xaxis.set_major_formatter(PercentFormatter(1, 0))
             axes.set_xlim(0)
-            axes.set_ylim(0)
+            axes.set_ylim(0, min(_MAX_RATIO, 1.05 * max(1.0, *(one["ratio"]["q3"] for one in own))))
         picture.axes[0].set_ylabel("time / time of the dense layer")
         picture.axes[0].legend(loc="lower right")
         save_figure(picture, path, "Time of event-driven layers against the share of active inputs")

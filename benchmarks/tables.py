@@ -74,7 +74,8 @@ def _share_table(
         f"{network}, {what}: ms (% of the training step). {found[None, 'step']['note']}",
         ("layer", "active %", *_COLUMNS),
         rows,
-        f"optimizer {cell(None, 'optimizer')}, rest {_number(rest)} ({100 * rest / whole:.1f}), step {_number(whole)} ms",
+        f"optimizer {cell(None, 'optimizer')}, rest {_number(rest)} ({100 * rest / whole:.1f}), "
+        f"step {_number(whole)} ms",
     )
 
 
