@@ -40,8 +40,12 @@ def find_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
 
 
 def use_remembered_kernel(network: SpikingNetwork, spec: ExperimentSpec, device: torch.device) -> None:
-    """Makes a trained network with the kernel ``auto`` use the one that trials chose for its training on this GPU."""
-    network.kernel = select_kernel(spec, device, kernel=network.kernel, trials="later").kernel
+    """Makes a trained network with the kernel ``auto`` use the one that trials chose for its training on this GPU.
+
+    The compiled definition is not used: compiling takes longer than most evaluations.
+    """
+    chosen = select_kernel(spec, device, kernel=network.kernel, trials="later")
+    network.kernel = "eager" if (chosen.kernel, chosen.by) == ("compiled", "remembered") else chosen.kernel
 
 
 def open_device(device: torch.device) -> None:

@@ -52,6 +52,9 @@ _GRAPH = " + graph"
 _TIMED_SECONDS = 1.5
 """Seconds of timed steps of a candidate."""
 
+_GRACE_SECONDS = 10
+"""Seconds after the time limit of a trial in which this process stops it; then it ends by itself."""
+
 _MAX_ATTEMPTS = 3
 """Trainings that try a candidate which found no time."""
 
@@ -182,7 +185,7 @@ def select_kernel(
     if kernel != "auto":
         return Selection(kernel, bool(graph), "option")
     if device.type != "cuda":
-        return Selection("auto", bool(graph), "rule")
+        return Selection("auto" if device.type == "cpu" else "eager", bool(graph), "rule")
     if graph_unsupported_reason(spec.train, device, processes) is not None:
         graph = False
     gpu = gpu_of(device)
@@ -273,7 +276,11 @@ class _Request:
         lock = filelock.FileLock(paths.kernels_dir() / ".lock")
         with suppress(OSError, filelock.Timeout):
             files.make_dir(paths.kernels_dir())
-            lock.acquire(timeout=2 * TRIAL_SECONDS)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                _log.info("kernel: waiting for another process that tries kernels")
+                lock.acquire(timeout=2 * TRIAL_SECONDS)
         try:
             yield
         finally:
@@ -395,7 +402,16 @@ def _run_process(
         place, answers = Path(folder, "request.json"), Path(folder, "answers.jsonl")
         spec = request.spec.model_dump_json()
         seconds = min(_TIMED_SECONDS, limit / 8)
-        wanted = TrialRequest(spec, str(request.device), candidate.kernel, graphs, seconds, str(answers), candidate.run)
+        wanted = TrialRequest(
+            spec=spec,
+            device=str(request.device),
+            kernel=candidate.kernel,
+            graphs=graphs,
+            seconds=seconds,
+            limit=int(limit) + _GRACE_SECONDS,
+            answers=str(answers),
+            run=candidate.run,
+        )
         write_request(wanted, place)
         # the modules that this process imports are found in the other one, too
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -47,6 +48,7 @@ class TrialRequest:
         kernel: The kernel.
         graphs: The variants: without (False) and with (True) a CUDA graph.
         seconds: Time to spend on the timed steps of a variant.
+        limit: Seconds after which the process ends by itself, should nothing have stopped it.
         answers: Path of the file of answers.
         run: ``module:function`` that is called with this request.
     """
@@ -56,6 +58,7 @@ class TrialRequest:
     kernel: Kernel
     graphs: tuple[bool, ...]
     seconds: float
+    limit: int
     answers: str
     run: str
 
@@ -117,6 +120,8 @@ def main(path: str) -> None:
     """Runs the trial of a request."""
     tree = json.loads(Path(path).read_text(encoding="utf-8"))
     request = TrialRequest(**{**tree, "graphs": tuple(tree["graphs"])})
+    if hasattr(signal, "alarm"):
+        signal.alarm(request.limit)  # also ends a process that hangs in a driver, and whose parent was killed
     module, _, name = request.run.partition(":")
     run: Callable[[TrialRequest], None] = getattr(importlib.import_module(module), name)
     run(request)

@@ -3,6 +3,9 @@
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from plifctl import paths
 from plifctl.training import kernel_selection
 from plifctl.training.gpus import gpu_of, list_gpus
 from plifctl.training.kernel_selection import Candidate, Selection, remembered_selections, select_kernel
+from plifctl.training.kernel_trial import TrialRequest, write_request
 
 GPU = torch.device("cuda")
 DEFINITION, TRITON, COMPILED = (
@@ -130,7 +134,24 @@ class TestRules:
     def test_select_on_the_cpu_keeps_auto_and_never_tries(self, tried: list[str]) -> None:
         found = select_kernel(tiny_spec(), torch.device("cpu"))
         assert found.to_environment() == {"kernel": "auto", "graph": False}
+        assert select_kernel(tiny_spec(), torch.device("mps")).kernel == "eager"
         assert tried == []
+
+    def test_select_while_another_process_tries_waits_for_its_choice(
+        self, tried: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        acquire, free = kernel_selection.filelock.FileLock.acquire, []
+
+        def held(lock: Any, timeout: float) -> Any:
+            if not free:
+                free.append(timeout)
+                raise kernel_selection.filelock.Timeout(lock.lock_file)
+            return acquire(lock, timeout=timeout)
+
+        monkeypatch.setattr(kernel_selection.filelock.FileLock, "acquire", held)
+        with caplog.at_level(logging.INFO, "plifctl"):
+            assert choose().by == "trials"
+        assert "waiting for another process that tries kernels" in caplog.text
 
     def test_select_never_or_later_uses_the_definition(self, tried: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         later = choose(trials="later")
@@ -266,6 +287,26 @@ class TestProcesses:
         assert "the GPU is in exclusive mode and open already" in found.describe()
         assert "exclusive mode" in found.to_environment()["kernel_choice"]["note"]
         assert remembered_selections() == []
+
+
+@pytest.mark.subprocess
+def test_trial_that_nothing_stops_ends_by_itself(tmp_path: Path) -> None:
+    """A process whose parent was killed does not hold the GPU for ever."""
+    request = TrialRequest(
+        spec=tiny_spec().model_dump_json(),
+        device="cpu",
+        kernel="eager",
+        graphs=(False,),
+        seconds=1.0,
+        limit=1,
+        answers=str(tmp_path / "answers"),
+        run="kernel_trials:hang",
+    )
+    write_request(request, tmp_path / "request")
+    command = [sys.executable, "-m", "plifctl.training.kernel_trial", str(tmp_path / "request")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    ended = subprocess.run(command, env=environment, timeout=200, check=False)
+    assert ended.returncode == -signal.SIGALRM
 
 
 class TestGpus:
