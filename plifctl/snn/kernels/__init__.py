@@ -39,7 +39,7 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
             only where ``x`` is not zero, if that is faster for this layer and this share of active inputs.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
-    if kernel in ("eager", "compiled", "triton") or x.device.type != "cpu" or not _is_exact(layer, x):
+    if not _may_be_event_driven(layer, x, kernel):
         dense: Tensor = layer(x)
         return dense
     from plifctl.snn.kernels import event_driven, patches  # numba takes half a second to import
@@ -49,8 +49,9 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     return event_driven.apply(layer, x)
 
 
-def _is_exact(layer: Conv | nn.Linear, x: Tensor) -> bool:
-    return x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+def _may_be_event_driven(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> bool:
+    exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact
 
 
 Kept = Literal["all", "input and output", "input"]
@@ -99,20 +100,17 @@ def spiking_stage(
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
-    fused = kernel == "fused" or (kernel == "auto" and x.device.type == "cpu")
-    compacts = keep != "all" and fused and torch.is_grad_enabled() and x.numel() > 0
-    if compacts and isinstance(synapses, Conv) and _is_exact(synapses, x):
-        from plifctl.snn.kernels import compact  # numba takes half a second to import
-
-        keep_output = keep == "input and output"
-        return StageOutput(*compact.run_compact_stage(x, T, synapses, dynamics, norm, pooling, keep_output=keep_output))
+    if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
+        whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)
+        if whole is not None:
+            return whole
     if synapses is not None:
         x = apply_synapses(synapses, x, kernel)
     if kernel == "triton":
         from plifctl.snn.kernels import triton
 
         pooled, count = run_stage(x, T, dynamics, norm, pooling, triton)
-    elif fused:
+    elif kernel == "fused" or (kernel == "auto" and x.device.type == "cpu"):
         from plifctl.snn.kernels import cpu  # numba takes half a second to import
 
         pooled, count = run_stage(_at_least_float32(x), T, dynamics, norm, pooling, cpu)
@@ -123,6 +121,31 @@ def spiking_stage(
     else:
         pooled, count = reference.run_stage_eager(_at_least_float32(x), T, dynamics, norm, pooling)
     return StageOutput(pooled, count, T * math.prod(x.shape[1:]))
+
+
+def _stage_of_convolution(
+    x: Tensor,
+    T: int,
+    dynamics: Dynamics,
+    norm: BatchNorm | None,
+    pooling: Pool | None,
+    layer: Conv,
+    keep: Kept,
+) -> StageOutput | None:
+    """Runs a stage together with its convolution on a CPU; None where it is run after the convolution."""
+    if torch.is_grad_enabled():
+        if keep == "all":
+            return None
+        from plifctl.snn.kernels import compact  # numba takes half a second to import
+
+        keep_output = keep == "input and output"
+        return StageOutput(*compact.run_compact_stage(x, T, layer, dynamics, norm, pooling, keep_output=keep_output))
+    if len(x) < T or (norm is not None and norm.training):
+        return None
+    from plifctl.snn.kernels import event_driven
+
+    found = event_driven.evaluate_stage(x, layer, dynamics, norm, pooling)
+    return None if found is None else StageOutput(*found)
 
 
 def spiking_step(x: Tensor, v: Tensor | None, dynamics: Dynamics) -> tuple[Tensor, Tensor]:

@@ -136,7 +136,7 @@ def _convolution_of(x: Tensor, layer: Conv) -> _Convolution:
     size = tuple((length + 2 * padding - layer.kernel_size[0]) // stride + 1 for length in (height, width))
     options = _Geometry(stride, padding, (size[0], size[1]))
     if patches.pays(layer, x):
-        return _PatchConvolution(patches.to_maps(x), options)
+        return _PatchConvolution(event_driven.to_maps(x), options)
     images = x.detach().flatten(0, 1).contiguous(memory_format=torch.channels_last)
     if event_driven.can_be_event_driven(layer.weight):
         active = event_driven.inputs_of_convolution(images, layer)

@@ -23,6 +23,7 @@ MAX_CACHED = 2**17
 
 @inlined
 def _step(x, scale, shift, k, v_threshold, v_reset, soft, v, h):  # type: ignore[no-untyped-def]
+    """Writes the potentials of neurons before firing to ``h``, those after it to ``v``."""
     for c in range(len(h)):
         y = x[c] * scale[c] + shift[c]
         h[c] = v[c] + k[c] * (y - (v[c] - v_reset))
@@ -30,26 +31,32 @@ def _step(x, scale, shift, k, v_threshold, v_reset, soft, v, h):  # type: ignore
 
 
 @inlined
-def _fire(h, v_threshold, spikes):  # type: ignore[no-untyped-def]
-    zero, one = h.dtype.type(0), h.dtype.type(1)
-    for c in range(len(h)):
-        spikes[c] = one if h[c] >= v_threshold[c] else zero
+def fire(  # type: ignore[no-untyped-def]
+    x, x_at, scale, shift, k, v_threshold, v_reset, soft, average, v, v_at, total, pooled, pooled_at
+):
+    """Runs one step of neurons, adds their spikes to ``total``, and to a pooling window or takes their maximum.
+
+    ``x``, ``v`` and ``pooled`` are flat, with the place of the first neuron: views of them would take as long to make
+    as the loop. Potentials before firing and spikes stay in registers.
+    """
+    zero, one = v.dtype.type(0), v.dtype.type(1)
+    # unsigned: a negative index would count from the end, and testing for it would stop the loop from being vectorised
+    x_first, v_first, pooled_first = np.uintp(x_at), np.uintp(v_at), np.uintp(pooled_at)
+    for i in range(len(total)):
+        c = np.uintp(i)
+        y, before = x[x_first + c] * scale[c] + shift[c], v[v_first + c]
+        h = before + k[c] * (y - (before - v_reset))
+        fires = h >= v_threshold[c]
+        spike = one if fires else zero
+        v[v_first + c] = ((h - v_threshold[c]) if soft else v_reset) if fires else h
+        total[c] += spike
+        # the maximum of 0 and 1 as a sum: compilers make of max() a store under a mask, which takes ten times as long
+        pooled[pooled_first + c] += spike if average else spike * (one - pooled[pooled_first + c])
 
 
 @inlined
-def _add_spikes(spikes, total):  # type: ignore[no-untyped-def]
-    for c in range(len(spikes)):
-        total[c] += spikes[c]
-
-
-@inlined
-def _max_spikes(spikes, out):  # type: ignore[no-untyped-def]
-    for c in range(len(spikes)):
-        out[c] = max(out[c], spikes[c])
-
-
-@inlined
-def _scale(out, factor):  # type: ignore[no-untyped-def]
+def scale_sums(out, factor):  # type: ignore[no-untyped-def]
+    """Multiplies sums in place."""
     for c in range(len(out)):
         out[c] *= factor
 
@@ -77,10 +84,11 @@ def forward(x, scale, shift, k, v_threshold, v_reset, soft, T, window, average, 
     rows, columns = out.shape[2], out.shape[3]
     across = (width + window - 1) // window
     spans = (across + span - 1) // span
+    flat, pooled = x.reshape(x.size), out.reshape(out.size)
     for item in numba.prange(((height + window - 1) // window) * spans):
         row = item // spans
-        v = np.empty((window * window, channels), x.dtype)
-        h, spikes, total = np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.zeros(channels, x.dtype)
+        v = np.empty(window * window * channels, x.dtype)
+        unused, total = np.empty(channels, x.dtype), np.zeros(channels, x.dtype)
         mean_factor = x.dtype.type(1.0 / (window * window))
         fired = 0.0
         for n in range(samples):
@@ -89,6 +97,7 @@ def forward(x, scale, shift, k, v_threshold, v_reset, soft, T, window, average, 
                 complete = row < rows and column < columns
                 v[:] = v_reset
                 for t in range(T):
+                    pooled_at = (((t * samples + n) * rows + row) * columns + column) * channels
                     if complete:
                         out[t, n, row, column] = 0
                     for j in range(window * window):
@@ -97,15 +106,13 @@ def forward(x, scale, shift, k, v_threshold, v_reset, soft, T, window, average, 
                             continue
                         tx, ts = t if steps > 1 else 0, t if len(scale) > 1 else 0
                         neuron = y * width + z if len(k) > 1 else 0
-                        _step(x[tx, n, y, z], scale[ts], shift[ts], k[neuron], v_threshold, v_reset, soft, v[j], h)
-                        _fire(h, v_threshold, spikes)
-                        _add_spikes(spikes, total)
-                        if complete and average:
-                            _add_spikes(spikes, out[t, n, row, column])
-                        elif complete:
-                            _max_spikes(spikes, out[t, n, row, column])
+                        x_at = (((tx * samples + n) * height + y) * width + z) * channels
+                        fire(
+                            flat, x_at, scale[ts], shift[ts], k[neuron], v_threshold, v_reset, soft, average, v,
+                            j * channels, total, pooled if complete else unused, pooled_at if complete else 0,
+                        )  # fmt: skip
                     if complete and average:
-                        _scale(out[t, n, row, column], mean_factor)
+                        scale_sums(out[t, n, row, column], mean_factor)
             fired += total.sum()
         counts[item] = fired
 

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
+from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import event_loops as loops
 from plifctl.snn.kernels.cpu import threads_of_torch
 from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
-from plifctl.snn.layers import Conv
+from plifctl.snn.kernels.stage import evaluation_tensors
+from plifctl.snn.layers import BatchNorm, Conv, Pool
 
 MIN_ITEMS = 16
 """Minimum number of items that the work is divided into, if its size allows."""
@@ -86,6 +88,19 @@ def apply(layer: Conv | nn.Linear, x: Tensor, *, always: bool = False) -> Tensor
     return convolution(x, layer, always=always) if isinstance(layer, Conv) else product(x, layer, always=always)
 
 
+def one_pass_cost(weight: Tensor, density: float) -> float:
+    """Returns the estimated time of :func:`evaluate_stage` as a share of that of a dense convolution and a stage.
+
+    Args:
+        weight: ``[O, C, K, K]``.
+        density: Share of inputs that are not zero.
+    """
+    if min(weight.shape[:2]) >= MIN_CHANNELS:
+        return relative_cost(weight, 0, density, training=False)
+    # of few channels, the pass over the output takes longer than the products
+    return 0.65 + 10 / weight.shape[0] + 0.9 * density
+
+
 def convolution(x: Tensor, layer: Conv, *, always: bool = False) -> Tensor:
     """Applies a convolution; arguments as in :func:`apply`."""
     images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
@@ -135,6 +150,11 @@ def _pays(layer: Conv | nn.Linear, counts: np.ndarray, x: Tensor) -> bool:
     return is_chosen(layer.weight, len(x), density, training=training)
 
 
+def to_maps(x: Tensor) -> Tensor:
+    """Returns ``[T, N, C, H, W]`` as ``[T · N, H, W, C]``, contiguous."""
+    return x.flatten(0, 1).permute(0, 2, 3, 1).contiguous()
+
+
 def _rows(x: Tensor) -> np.ndarray:
     """Returns ``[M, H, W, C]`` as ``[M · H, W · C]``, and ``[M, F]`` as it is."""
     rows: np.ndarray = (x.detach().flatten(2).flatten(0, 1) if x.dim() == 4 else x.detach()).numpy()
@@ -178,6 +198,32 @@ def list_active(rows: np.ndarray, counts: np.ndarray, pixels: int, group: int) -
     return active
 
 
+class _Panels(NamedTuple):
+    """Weights of a convolution as the compiled loops read them; see :func:`event_loops.convolve`.
+
+    Attributes:
+        weight: By block of outputs, flat.
+        bias: ``[O]``, O padded to whole vectors.
+        blocks: Blocks of outputs.
+    """
+
+    weight: np.ndarray
+    bias: np.ndarray
+    blocks: np.ndarray
+
+
+def _panels(weight: Tensor, bias: Tensor | None, group: int) -> _Panels:
+    outputs, channels, kernel, _ = weight.shape
+    rows = pad_outputs(weight.permute(2, 3, 1, 0))
+    blocks, groups = output_blocks(rows), -(-channels // group)
+    grouped = F.pad(rows, (0, 0, 0, groups * group - channels)).view(kernel, kernel, groups, group, -1)
+    panels = [grouped[..., first : first + lanes].transpose(1, 2).flatten() for first, lanes, _ in blocks]
+    padded_bias = rows.new_zeros(rows.shape[-1])
+    if bias is not None:
+        padded_bias[:outputs] = bias
+    return _Panels(torch.cat(panels).numpy(), padded_bias.numpy(), blocks)
+
+
 def convolve(
     active: ActiveInputs, weight: Tensor, bias: Tensor | None, shape: torch.Size, stride: int, padding: int
 ) -> Tensor:
@@ -194,23 +240,73 @@ def convolve(
     Returns:
         ``[M, H', W', O]``.
     """
-    images, height, width, channels = shape
-    outputs, _, kernel, _ = weight.shape
-    rows = pad_outputs(weight.permute(2, 3, 1, 0))
-    blocks, groups = output_blocks(rows), -(-channels // active.group)
-    grouped = F.pad(rows, (0, 0, 0, groups * active.group - channels)).view(kernel, kernel, groups, active.group, -1)
-    panels = [grouped[..., first : first + lanes].transpose(1, 2).flatten() for first, lanes, _ in blocks]
-    padded_bias = rows.new_zeros(rows.shape[-1])
-    if bias is not None:
-        padded_bias[:outputs] = bias
-    out_height, out_width = ((size + 2 * padding - kernel) // stride + 1 for size in (height, width))
-    out = rows.new_empty(images, out_height, out_width, rows.shape[-1])
+    images, height, width, _ = shape
+    panels = _panels(weight, bias, active.group)
+    out_height, out_width = _output_size(shape, weight, stride, padding)
+    out = weight.new_empty(images, out_height, out_width, len(panels.bias))
     with threads_of_torch():
         loops.convolve(
-            *active[:3], torch.cat(panels).numpy(), padded_bias.numpy(), kernel, stride, padding, height, width,
-            active.group, -(-out_height // -(-MIN_ITEMS // max(1, images))), blocks, out.numpy(),
+            *active[:3], panels.weight, panels.bias, weight.shape[2], stride, padding, height, width, active.group,
+            -(-out_height // -(-MIN_ITEMS // max(1, images))), panels.blocks, out.numpy(),
         )  # fmt: skip
-    return out[..., :outputs]
+    return out[..., : len(weight)]
+
+
+def _output_size(shape: torch.Size, weight: Tensor, stride: int, padding: int) -> tuple[int, int]:
+    height, width = ((size + 2 * padding - weight.shape[2]) // stride + 1 for size in shape[1:3])
+    return height, width
+
+
+def evaluate_stage(
+    x: Tensor, layer: Conv, dynamics: Dynamics, norm: BatchNorm | None, pooling: Pool | None
+) -> tuple[Tensor, Tensor, int] | None:
+    """Runs a convolution, batch norm by its running statistics, neurons and pooling in one pass, without gradients.
+
+    The output of the convolution is nowhere in memory as a whole.
+
+    Args:
+        x: Input, ``[T, N, C, H, W]``.
+        layer: The convolution.
+        dynamics: The neurons.
+        norm: Batch norm before them.
+        pooling: Pooling after them, in windows that do not overlap.
+
+    Returns:
+        Pooled spikes ``[T, N, C', H', W']``, the number of spikes before pooling, a float64 scalar, and the largest
+        number possible; None where the dense convolution is faster.
+    """
+    T, samples = x.shape[:2]
+    maps = to_maps(x)
+    counts = count_active(_rows(maps))
+    if one_pass_cost(layer.weight, float(counts.sum()) / max(1, maps.numel())) >= 1:
+        return None
+    weight, stride, padding = layer.weight.detach(), layer.stride[0], int(layer.padding[0])
+    active = list_active(_rows(maps), counts, maps.shape[2], channels_of_group(weight))
+    panels = _panels(weight, layer.bias, active.group)
+    height, width = _output_size(maps.shape, weight, stride, padding)
+    window, lanes = 1 if pooling is None else pooling.kernel, len(panels.bias)
+    per_channel = evaluation_tensors(dynamics, norm, torch.Size((width, len(weight))))
+    scale, shift, k = (F.pad(part.detach(), (0, lanes - len(weight))).numpy() for part in per_channel)
+    threshold = np.full(lanes, np.inf, panels.bias.dtype)  # channels of the padding never fire
+    threshold[: len(weight)] = dynamics.v_threshold.detach().numpy()
+    pooled = weight.new_empty(T, samples, height // window, width // window, lanes)
+    rows = _rows_of_band(height, width, window, samples)
+    spikes = np.zeros(samples * -(-height // rows))
+    with threads_of_torch():
+        loops.evaluate(
+            *active[:3], panels.weight, panels.bias, weight.shape[2], stride, padding, *maps.shape[1:3], active.group,
+            rows, panels.blocks, scale, shift, k, threshold, threshold.dtype.type(dynamics.v_reset), dynamics.soft,
+            window, pooling is not None and pooling.mode == "average", height, width, pooled.numpy(), spikes,
+        )  # fmt: skip
+    pooled = pooled[..., : len(weight)].permute(0, 1, 4, 2, 3)
+    return pooled, torch.tensor(spikes.sum(), dtype=torch.float64), len(maps) * len(weight) * height * width
+
+
+def _rows_of_band(height: int, width: int, window: int, samples: int) -> int:
+    """Returns the rows of the output that an item of :func:`evaluate_stage` computes, a multiple of the window."""
+    bytes_of_row = 2 * width * MAX_VECTORS * VECTOR_BYTES  # inputs and potentials of one block of outputs
+    rows = min(TILE_BYTES // bytes_of_row, height // -(-MIN_ITEMS // max(1, samples)))
+    return max(1, rows // window) * window
 
 
 def multiply(active: ActiveInputs, weight: Tensor, samples: int) -> Tensor:

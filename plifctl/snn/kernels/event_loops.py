@@ -13,6 +13,7 @@ import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from plifctl.jit import compiled, inlined
+from plifctl.snn.kernels.cpu_loops import fire, scale_sums
 from plifctl.snn.kernels.registers import CACHE_LINE, MASK_LANES, active_mask, prefetch, sum_rows
 
 SPAN = 8
@@ -78,6 +79,41 @@ def collect(x, pixels, group, index, value, pointers):  # type: ignore[no-untype
                 at = _list(flat, begin, begin + size, begin - pixel * group, at, index, value)
 
 
+@inlined
+def _copy(source, begin, size, target, at):  # type: ignore[no-untyped-def]
+    for i in range(size):
+        target[at + i] = source[begin + i]
+
+
+@inlined
+def _add_convolution(  # type: ignore[no-untyped-def]
+    index, value, pointers, weight, kernel, stride, padding, height, width, group, image, first, end, block, sums, at,
+    distance, out_width,
+):  # fmt: skip
+    """Adds the convolution of an image to rows ``first`` to ``end`` of its output, for one block of outputs.
+
+    The sums of the first pixel begin at ``at``, those of each following one ``distance`` further.
+    """
+    output, lanes, vectors = block
+    groups = (pointers.shape[1] - 1) // width
+    for tap in range(kernel):
+        for part in range(groups):
+            panel = (output * kernel * groups + (tap * groups + part) * lanes) * kernel * group
+            for y in range(first, end):
+                row = y * stride - padding + tap
+                if row < 0 or row >= height:
+                    continue
+                for z in range(out_width):
+                    left = z * stride - padding
+                    begin = pointers[image * height + row, part * width + max(0, left)]
+                    last = pointers[image * height + row, part * width + min(width, left + kernel)]
+                    if begin < last:
+                        sum_rows(
+                            weight, panel - left * group * lanes, lanes, index, value, begin, last, sums,
+                            at + ((y - first) * out_width + z) * distance, vectors,
+                        )  # fmt: skip
+
+
 @compiled(parallel=True)
 def convolve(  # type: ignore[no-untyped-def]
     index, value, pointers, weight, bias, kernel, stride, padding, height, width, group, rows_of_item, blocks, out
@@ -104,7 +140,6 @@ def convolve(  # type: ignore[no-untyped-def]
         out: Result, ``[M, H', W', O]``.
     """
     images, out_height, out_width, outputs = out.shape
-    groups = (pointers.shape[1] - 1) // width
     sums = out.reshape(out.size)
     bands = (out_height + rows_of_item - 1) // rows_of_item
     for item in numba.prange(images * bands):
@@ -114,29 +149,85 @@ def convolve(  # type: ignore[no-untyped-def]
             for z in range(out_width):
                 out[image, y, z] = bias
         for block in range(len(blocks)):
-            output, lanes, vectors = blocks[block]
-            for tap in range(kernel):
-                for part in range(groups):
-                    panel = (output * kernel * groups + (tap * groups + part) * lanes) * kernel * group
-                    for y in range(first, end):
-                        row = y * stride - padding + tap
-                        if row < 0 or row >= height:
-                            continue
-                        for z in range(out_width):
-                            left = z * stride - padding
-                            begin = pointers[image * height + row, part * width + max(0, left)]
-                            last = pointers[image * height + row, part * width + min(width, left + kernel)]
-                            if begin < last:
-                                sum_rows(
-                                    weight, panel - left * group * lanes, lanes, index, value, begin, last, sums,
-                                    ((image * out_height + y) * out_width + z) * outputs + output, vectors,
-                                )  # fmt: skip
+            at = (image * out_height + first) * out_width * outputs + blocks[block, 0]
+            _add_convolution(
+                index, value, pointers, weight, kernel, stride, padding, height, width, group, image, first, end,
+                blocks[block], sums, at, outputs, out_width,
+            )  # fmt: skip
 
 
 @inlined
-def _copy(source, begin, size, target, at):  # type: ignore[no-untyped-def]
-    for i in range(size):
-        target[at + i] = source[begin + i]
+def _fire_band(  # type: ignore[no-untyped-def]
+    x, v, lanes, first, end, width, output, scale, shift, k, v_threshold, v_reset, soft, window, average, out, flat, at,
+    total,
+):  # fmt: skip
+    """Runs one step of the neurons of rows ``first`` to ``end``, for one block of channels, and pools their spikes.
+
+    ``x`` and ``v``, their input and potentials, are flat. ``out [H', W', C]``, the result of the step and sample,
+    begins at ``at`` in ``flat``.
+    """
+    rows, columns, outputs = out.shape
+    unused, factor = np.empty(lanes, x.dtype), x.dtype.type(1.0 / (window * window))
+    out[first // window : (end + window - 1) // window, :, output : output + lanes] = 0
+    of_neuron = k[0, output : output + lanes]
+    place = 0
+    for y in range(first, end):
+        row = y // window
+        for column in range((width + window - 1) // window):
+            complete = row < rows and column < columns
+            pooled_at = at + (row * columns + column) * outputs + output if complete else 0
+            for z in range(column * window, min(width, (column + 1) * window)):
+                if len(k) > 1:
+                    of_neuron = k[y * width + z, output : output + lanes]
+                fire(
+                    x, place, scale, shift, of_neuron, v_threshold, v_reset, soft, average, v, place, total,
+                    flat if complete else unused, pooled_at,
+                )  # fmt: skip
+                place += lanes
+            if complete and average and y % window == window - 1:
+                scale_sums(out[row, column, output : output + lanes], factor)
+
+
+@compiled(parallel=True)
+def evaluate(  # type: ignore[no-untyped-def]
+    index, value, pointers, weight, bias, kernel, stride, padding, height, width, group, rows_of_item, blocks,
+    scale, shift, k, v_threshold, v_reset, soft, window, average, out_height, out_width, out, counts,
+):  # fmt: skip
+    """Computes a convolution, an affine map of each channel, spiking neurons over all steps, and pooling.
+
+    The input and the potentials of the neurons of an item stay in a core's second cache.
+
+    The arguments up to ``blocks`` are those of :func:`convolve`, with M = T · N and ``rows_of_item`` a multiple of
+    ``window``; those up to ``average`` are those of :func:`plifctl.snn.kernels.cpu_loops.forward`. The convolution has
+    ``out_height`` rows of ``out_width`` pixels. Results are ``out``, pooled spikes ``[T, N, H', W', O]``, and
+    ``counts``, spikes before pooling, float64 ``[items]``.
+    """
+    T, samples, rows, columns, outputs = out.shape
+    flat = out.reshape(out.size)
+    bands = (out_height + rows_of_item - 1) // rows_of_item
+    for item in numba.prange(samples * bands):
+        n, first = item // bands, item % bands * rows_of_item
+        end = min(out_height, first + rows_of_item)
+        fired = 0.0
+        for block in range(len(blocks)):
+            output, lanes, _ = blocks[block]
+            part = slice(output, output + lanes)
+            x = np.empty(((end - first) * out_width, lanes), bias.dtype)
+            v, total = np.full(x.size, v_reset, bias.dtype), np.zeros(lanes, bias.dtype)
+            for t in range(T):
+                x[:] = bias[part]
+                _add_convolution(
+                    index, value, pointers, weight, kernel, stride, padding, height, width, group, t * samples + n,
+                    first, end, blocks[block], x.reshape(x.size), 0, lanes, out_width,
+                )  # fmt: skip
+                ts = t if len(scale) > 1 else 0
+                _fire_band(
+                    x.reshape(x.size), v, lanes, first, end, out_width, output, scale[ts, part], shift[ts, part], k,
+                    v_threshold[part], v_reset, soft, window, average, out[t, n], flat,
+                    (t * samples + n) * rows * columns * outputs, total,
+                )  # fmt: skip
+            fired += total.sum()
+        counts[item] = fired
 
 
 @compiled(parallel=True)

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from plifctl.snn.kernels import patch_loops as loops
 from plifctl.snn.kernels.cpu import threads_of_torch
-from plifctl.snn.kernels.event_driven import output_blocks, pad_outputs
+from plifctl.snn.kernels.event_driven import output_blocks, pad_outputs, to_maps
 from plifctl.snn.layers import Conv
 
 MAX_PATCH = 64
@@ -50,11 +50,6 @@ def convolution(x: Tensor, layer: Conv) -> Tensor:
         to_maps(x), layer.weight, layer.bias, layer.stride[0], int(layer.padding[0])
     )
     return y.view(*x.shape[:2], *y.shape[1:])
-
-
-def to_maps(x: Tensor) -> Tensor:
-    """Returns ``[T, N, C, H, W]`` as ``[M, H, W, C]``, contiguous."""
-    return x.flatten(0, 1).permute(0, 2, 3, 1).contiguous()
 
 
 def convolve(

@@ -143,7 +143,7 @@ def run_stage(
     if not x.numel() and (norm is None or not norm.training):  # in training the other ranks wait for this one's sums
         return run_stage_eager(x, T, dynamics, norm, pooling)
     maps = x.dim() == 5
-    rows = x.permute(0, 1, 3, 4, 2).contiguous() if maps else backend.features_to_rows(x)
+    rows = (x.permute(0, 1, 3, 4, 2) if maps else backend.features_to_rows(x)).contiguous()
     k = k_of_rows(dynamics.k, rows.shape[3:], maps=maps)
     statistics = None
     if norm is not None:
@@ -207,13 +207,17 @@ def norm_statistics(
         sum_deviations: Sums of the whole input; see :class:`Backend`.
     """
     if not norm.training:
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        mean, variance = norm.running_mean[None].to(torch.float64, copy=True), norm.running_var[None].double()
-        return NormStatistics(mean, (variance + norm.eps).rsqrt(), 0.0)
+        return _running_statistics(norm)
     mean, variance, total = _batch_statistics(rows, values, sum_deviations, per_step=norm.per_step)
     norm.update_running_statistics(mean, variance, total)
     return NormStatistics(mean, (variance + norm.eps).rsqrt(), total)
+
+
+def _running_statistics(norm: BatchNorm) -> NormStatistics:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean[None].to(torch.float64, copy=True), norm.running_var[None].double()
+    return NormStatistics(mean, (variance + norm.eps).rsqrt(), 0.0)
 
 
 def _batch_statistics(
@@ -239,6 +243,22 @@ def affine(
     assert bias is not None
     scale = statistics.scale * weight
     return scale.to(like), (bias - statistics.mean * scale).to(like)
+
+
+def evaluation_tensors(
+    dynamics: Dynamics, norm: BatchNorm | None, row_shape: torch.Size
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns scale, shift and k of maps as :class:`StageTensors` has them, for evaluation.
+
+    Args:
+        dynamics: The neurons.
+        norm: Batch norm before them, in evaluation mode.
+        row_shape: ``(W, C)`` of the maps.
+    """
+    k = k_of_rows(dynamics.k, row_shape, maps=True).contiguous()
+    if norm is None:
+        return *affine(None, None, None, k[0]), k
+    return *affine(norm.weight, norm.bias, _running_statistics(norm), k[0]), k
 
 
 class _Stage(torch.autograd.Function):

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from stages import PLIF
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from plifctl.config.registry import load_registry
-from plifctl.snn.kernels import apply_synapses, event_driven, registers
-from plifctl.snn.layers import Conv, Linear
+from plifctl.snn.kernels import apply_synapses, event_driven, registers, spiking_stage
+from plifctl.snn.layers import BatchNorm, Conv, Linear, Pool
 from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.neurons import SpikingLayer
 
 # images, H, W, C, O, kernel, stride, padding, share of active inputs
 CONVOLUTIONS = [
@@ -38,6 +40,7 @@ def everything_is_event_driven(request: pytest.FixtureRequest, monkeypatch: pyte
     if "chosen" not in request.keywords:
         monkeypatch.setattr(event_driven, "can_be_event_driven", lambda weight: True)
         monkeypatch.setattr(event_driven, "relative_cost", lambda *args, **kwargs: 0.0)
+        monkeypatch.setattr(event_driven, "one_pass_cost", lambda *args: 0.0)
 
 
 def active(*shape: int, density: float, values: str = "spikes", dtype: torch.dtype = torch.float64) -> Tensor:
@@ -144,6 +147,83 @@ def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
             found.append([output, *weights])
         torch.set_num_threads(before)
         assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def stage_in_evaluation(
+    case: tuple[object, ...], kernel: str, dtype: torch.dtype, x: Tensor
+) -> tuple[Tensor, Tensor, int]:
+    """Returns pooled spikes, their number and the largest possible."""
+    _, outputs, size, stride, norm, pool, tau_per, reset, _ = case
+    torch.manual_seed(3)
+    layer = Conv(x.shape[2], outputs, size, stride, bias=True).to(dtype)
+    shape = layer(x)[0, 0].shape
+    neuron = PLIF.model_copy(update={"tau_per": tau_per, "reset": reset, "v_reset": -0.1, "v_threshold": 0.3})
+    spiking = SpikingLayer(neuron, shape).to(dtype)
+    spiking.a.data += 0.5 * torch.randn_like(spiking.a)
+    batch_norm = None if norm is None else BatchNorm(outputs, per_step=norm == "per-step").to(dtype).eval()
+    if batch_norm is not None:
+        for tensor in (batch_norm.weight, batch_norm.bias, batch_norm.running_mean, batch_norm.running_var):
+            tensor.data += 0.3 * torch.rand_like(tensor)
+    pooling = None if pool is None else Pool(*pool, pool[1])
+    with torch.no_grad():
+        return spiking_stage(x, len(x), spiking.dynamics(x), batch_norm, pooling, kernel, layer)
+
+
+# channels, outputs, kernel, stride, batch norm, pooling, τ per, reset, shape of the input
+STAGES = [
+    (2, 70, 3, 1, "per-step", ("max", 2), "layer", "hard", (3, 2, 2, 8, 8)),
+    (40, 64, 3, 1, None, ("max", 2), "channel", "soft", (4, 1, 40, 9, 7)),
+    (5, 9, 5, 2, "over-time", ("average", 3), "neuron", "hard", (2, 3, 5, 17, 13)),
+    (33, 130, 3, 1, None, None, "neuron", "soft", (1, 2, 33, 5, 6)),
+    (3, 8, 1, 1, "over-time", ("max", 4), "layer", "hard", (5, 1, 3, 6, 6)),
+    (4, 4, 3, 3, None, ("average", 2), "layer", "hard", (2, 20, 4, 40, 40)),
+    (2, 8, 3, 1, None, ("max", 5), "layer", "hard", (2, 1, 2, 5, 5)),
+]
+
+
+@pytest.mark.parametrize("case", STAGES, ids=str)
+@pytest.mark.parametrize("density", [0.0, 0.3])
+def test_stage_in_evaluation_is_one_pass_and_equals_the_definition(
+    case: tuple[object, ...], density: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(1)
+    x = active(*case[-1], density=density, values="counts")
+    expected = stage_in_evaluation(case, "eager", torch.float64, x)
+    monkeypatch.setattr("plifctl.snn.kernels.apply_synapses", None)
+    found = stage_in_evaluation(case, "fused", torch.float64, x)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-12)
+    assert found[1:] == expected[1:]
+    assert density == 0 or 0 < float(found[1]) < found[2]
+
+
+def test_stage_in_evaluation_has_the_bits_of_its_parts_for_any_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(1)
+    case = STAGES[1]
+    x = active(*case[-1], density=0.2, dtype=torch.float32)
+    one_pass = stage_in_evaluation(case, "fused", torch.float32, x)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    single = stage_in_evaluation(case, "fused", torch.float32, x)
+    torch.set_num_threads(before)
+    monkeypatch.setattr(event_driven, "evaluate_stage", lambda *args: None)
+    parts = stage_in_evaluation(case, "fused", torch.float32, x)
+    for other in (single, parts):
+        assert torch.equal(one_pass[0], other[0])
+        assert one_pass[1:] == other[1:]
+
+
+def test_stage_with_gradients_is_not_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_driven, "evaluate_stage", None)
+    layer, spiking = Conv(2, 4, 3, 1), SpikingLayer(PLIF, (4, 6, 6))
+    x = active(3, 2, 2, 6, 6, density=0.5, dtype=torch.float32)
+    spiking_stage(x, 3, spiking.dynamics(x), synapses=layer).pooled.sum().backward()
+    assert layer.weight.grad is not None
+    training = BatchNorm(4, per_step=True)
+    with torch.no_grad():
+        spiking_stage(x, 3, spiking.dynamics(x), training, synapses=layer)  # statistics are taken of this batch
+        spiking_stage(x[:1], 3, spiking.dynamics(x), synapses=layer)  # an image is convolved once
 
 
 def test_network_in_training_equals_the_definition() -> None:
