@@ -329,6 +329,7 @@ class TestArguments:
         [
             (lambda: api.load(None), "found NoneType"),
             (lambda: api.evaluate("last", operations=-1), "--operations -1"),
+            (lambda: api.evaluate("last", layer_times=-1), "--layer-times -1"),
             (lambda: api.train("demo", kernel="quick"), "kernel: found 'quick'"),
             (lambda: api.train("demo", checkpoint_every=-1), "--checkpoint-every -1"),
             (lambda: api.train("demo", on_epoch=3), "on_epoch: found 3"),
