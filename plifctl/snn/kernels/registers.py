@@ -60,8 +60,9 @@ def _emit_sum(  # type: ignore[no-untyped-def]
     integer, scalar = ir.IntType(64), context.get_value_type(dtype)
     vector = ir.VectorType(scalar, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
-    fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{dtype.bitwidth}"
+    # one instruction where the processor has it, else two; llvm.fma would call a function for each value
+    multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{dtype.bitwidth}"
     )
 
     def pointers(start: Any) -> list[Any]:
@@ -89,7 +90,8 @@ def _emit_sum(  # type: ignore[no-untyped-def]
     lane0 = builder.insert_element(undefined, builder.load(builder.gep(value, [j])), ir.Constant(ir.IntType(32), 0))
     factor = builder.shuffle_vector(lane0, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
     added = [
-        builder.call(fma, [factor, load(place), total]) for place, total in zip(pointers(first), sums, strict=True)
+        builder.call(multiply_add, [factor, load(place), total])
+        for place, total in zip(pointers(first), sums, strict=True)
     ]
     following = builder.add(j, ir.Constant(integer, 1))
     builder.cbranch(builder.icmp_signed("<", following, end), loop, after)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,3 +307,39 @@ def test_sum_rows_adds_rows_to_what_is_there(vectors: int, dtype: type) -> None:
     assert out.tolist() == [1, *expected, 1]
     registers.sum_rows(flat, 1, lanes + 3, index, value, 2, 2, out, 1, vectors)
     assert out.tolist() == [1, *expected, 1]
+
+
+COMPILE = """
+import sys
+import numpy as np
+from numba import njit
+from plifctl.snn.kernels import registers
+
+@njit(nogil=True)
+def add(rows, index, value, out):
+    registers.sum_rows(rows, 0, 16, index, value, 0, len(index), out, 0, 8)
+
+add.compile("void(f4[::1], u4[::1], f4[::1], f4[::1])")
+sys.stdout.write("\\n".join(add.inspect_asm().values()))
+"""
+
+
+@pytest.mark.subprocess
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="processors of x86")
+@pytest.mark.parametrize(
+    ("processor", "features", "instruction"),
+    [
+        ("skylake-avx512", "+avx512f,+avx512vl,+avx2,+avx,+fma", r"vfmadd\w+ps\s.*%zmm"),
+        ("haswell", "+avx2,+avx,+fma", r"vfmadd\w+ps\s.*%ymm"),
+        ("nehalem", "+sse4.2", r"mulps\s.*%xmm"),
+    ],
+)
+def test_sum_rows_is_compiled_to_the_widest_vectors_of_a_processor(
+    processor: str, features: str, instruction: str, tmp_path: Path
+) -> None:
+    options = {"NUMBA_CPU_NAME": processor, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    compiled = subprocess.run(
+        [sys.executable, "-c", COMPILE], env={**os.environ, **options}, capture_output=True, text=True, check=True
+    )
+    assert re.search(instruction, compiled.stdout)
+    assert "fmaf" not in compiled.stdout  # a function call for each value
