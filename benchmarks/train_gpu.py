@@ -385,12 +385,17 @@ class _EpochTimes:
         """Never requests a stop."""
 
 
-def _judged(part: Benchmark) -> Benchmark:
-    """Returns a benchmark whose targets apply on a GPU only."""
+def _judged(name: str, part: Benchmark) -> Benchmark:
+    """Returns a benchmark whose targets apply on a GPU only, and whose failure is a missed target, not the end."""
 
     def measured(setting: Setting) -> Iterator[Figure]:
-        for figure in part(setting):
-            yield figure if GPU else replace(figure, target=None, note=f"{NOTHING}; {figure.note}".rstrip("; "))
+        try:
+            for figure in part(setting):
+                yield figure if GPU else replace(figure, target=None, note=f"{NOTHING}; {figure.note}".rstrip("; "))
+        except Exception as error:  # torch, Triton and SpikingJelly raise many types; the other parts are measured
+            reason = f"{type(error).__name__}: {error}"
+            print(f"{name} ended: {reason}", file=sys.stderr)
+            yield below(f"errors that ended {name}", "", [1.0], 1.0, reason)
 
     return measured
 
@@ -408,4 +413,4 @@ if __name__ == "__main__":
         "others-tf32": steps_in("tf32", OTHER_NETWORKS),
         "others-bf16": steps_in("bf16", OTHER_NETWORKS),
     }
-    run(f"training on {device}", {name: _judged(part) for name, part in parts.items()}, recordings=False)
+    run(f"training on {device}", {name: _judged(name, part) for name, part in parts.items()}, recordings=False)
