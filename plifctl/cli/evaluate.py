@@ -172,14 +172,14 @@ def _print_layer_times(tree: dict[str, Any]) -> None:
     console.emit_table(
         ("layer", "active inputs %", "dense ms", "event-driven ms", "ratio", "auto takes"),
         rows,
-        title=f"Measured time per sample of each layer's weights ({threads}, batch {tree['batch']})",
+        title=f"Measured time per sample of each layer ({threads}, batch {tree['batch']})",
     )
     dense, chosen = (tree["total"][name] for name in ("dense_seconds", "chosen_seconds"))
     console.emit(
         f"all layers: {1e3 * dense:.3g} ms per sample dense, {1e3 * chosen:.3g} ms as auto takes them "
         f"(ratio {chosen / dense:.2f})"
     )
-    console.emit("active inputs are those that are not 0; neurons, batch norm and pooling are not included")
+    console.emit("active inputs are those that are not 0; batch norm, neurons and pooling after a layer are included")
 
 
 def _count(value: float) -> str:

@@ -47,7 +47,7 @@ def firing_rates(counts: Iterable[dict[str, tuple[float, int]]]) -> dict[str, fl
     return {name: sum(part[name][0] for part in parts) / sum(part[name][1] for part in parts) for name in parts[0]}
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
     """Layers that are computed together: synapses, batch norm, spiking neurons, pooling.
 
     Attributes:
@@ -67,8 +67,14 @@ class _Stage(NamedTuple):
     layers: int
 
 
-def _stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: bool) -> _Stage | None:
-    """Returns the stage that begins with the layer at ``index``; None where none does."""
+def stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: bool) -> Stage | None:
+    """Returns the stage that begins with a layer; None where none does.
+
+    Args:
+        layers: All layers of a network, with their names.
+        index: The layer.
+        with_pooling: Make pooling in windows that do not overlap a part of the stage.
+    """
     ahead = iter([*layers[index:], ("", None)])
     name, layer = next(ahead)
     synapses = norm = pool = None
@@ -82,7 +88,7 @@ def _stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: 
     if isinstance(after, Pool) and after.kernel == after.stride and with_pooling:
         pool = after
     size = 1 + sum(part is not None for part in (synapses, norm, pool))
-    return _Stage(name, synapses, norm, layer, pool, size)
+    return Stage(name, synapses, norm, layer, pool, size)
 
 
 def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
@@ -207,7 +213,7 @@ class SpikingNetwork(nn.Module):
             layer = layers[index][1]
             if isinstance(layer, Dropout):
                 x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
-            elif (stage := _stage_at(layers, index, with_pooling=observe is None)) is not None:
+            elif (stage := stage_at(layers, index, with_pooling=observe is None)) is not None:
                 dynamics = stage.spiking.dynamics(x)
                 keep = self._kept.get(layers[index][0], "all")
                 output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses, keep)

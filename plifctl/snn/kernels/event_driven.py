@@ -258,7 +258,13 @@ def _output_size(shape: torch.Size, weight: Tensor, stride: int, padding: int) -
 
 
 def evaluate_stage(
-    x: Tensor, layer: Conv, dynamics: Dynamics, norm: BatchNorm | None, pooling: Pool | None
+    x: Tensor,
+    layer: Conv,
+    dynamics: Dynamics,
+    norm: BatchNorm | None,
+    pooling: Pool | None,
+    *,
+    always: bool = False,
 ) -> tuple[Tensor, Tensor, int] | None:
     """Runs a convolution, batch norm by its running statistics, neurons and pooling in one pass, without gradients.
 
@@ -270,15 +276,16 @@ def evaluate_stage(
         dynamics: The neurons.
         norm: Batch norm before them.
         pooling: Pooling after them, in windows that do not overlap.
+        always: Also where the dense convolution is expected to be faster.
 
     Returns:
         Pooled spikes ``[T, N, C', H', W']``, the number of spikes before pooling, a float64 scalar, and the largest
-        number possible; None where the dense convolution is faster.
+        number possible; None where the dense convolution is expected to be faster.
     """
     T, samples = x.shape[:2]
     maps = to_maps(x)
     counts = count_active(_rows(maps))
-    if one_pass_cost(layer.weight, float(counts.sum()) / max(1, maps.numel())) >= 1:
+    if not always and one_pass_cost(layer.weight, float(counts.sum()) / max(1, maps.numel())) >= 1:
         return None
     weight, stride, padding = layer.weight.detach(), layer.stride[0], int(layer.padding[0])
     active = list_active(_rows(maps), counts, maps.shape[2], channels_of_group(weight))

@@ -20,14 +20,14 @@ def network() -> SpikingNetwork:
     spec = NetworkSpec(name="n", structure=STRUCTURE, dropout=0.5, batch_norm="per-step")
     model = SpikingNetwork(spec, NEURON, (2, 8, 8), 2)
     with torch.no_grad():
-        for layer in model.layers.values():
+        for name, layer in model.layers.items():
             if isinstance(layer, Conv | nn.Linear):
-                layer.weight.mul_(3.0)
+                layer.weight.mul_(1.5 if name == "conv0" else 3.0)
     return model.eval()
 
 
 def frames(samples: int = 6, T: int = 4) -> Tensor:
-    return torch.poisson(torch.full((samples, T, 2, 8, 8), 0.2), torch.Generator().manual_seed(1))
+    return torch.poisson(torch.full((samples, T, 2, 8, 8), 1.0), torch.Generator().manual_seed(1))
 
 
 def layers_computed_densely(model: SpikingNetwork, x: Tensor, monkeypatch: pytest.MonkeyPatch) -> set[str]:
