@@ -132,6 +132,7 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
 def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
     from plifctl.pipeline.commands import training_verb
+    from plifctl.runs.sessions import summarize_environment
 
     rows, best = run.metrics(), tree["best"]
     longer = f"plifctl {training_verb(tree['protocol'])} --resume {shlex.quote(run.name)} --epochs N"
@@ -144,7 +145,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("samples", ", ".join(f"{n:,} {part}" for part, n in tree["samples"].items())),
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None else best["epoch"]),
-        *tree["environment"].items(),
+        *summarize_environment(tree["environment"]).items(),
         ("resume", tree["resume"] or f"finished; to train longer: {longer}"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])

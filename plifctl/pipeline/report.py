@@ -29,6 +29,7 @@ from plifctl.runs import (
     load_records,
     load_spikes,
 )
+from plifctl.runs.sessions import summarize_environment
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -316,7 +317,7 @@ def _read_run(run: Run) -> RunFacts:
             run.status(),
             config.spec.title,
             {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
-            flatten(run.environment()),
+            flatten(summarize_environment(run.environment())),
             load_spikes(spikes) if spikes.is_file() else None,
         )
     except RunError as error:

@@ -265,7 +265,7 @@ def _environment(run: Run) -> dict[str, str]:
     if not sessions:
         return run.environment()
     found = [{"training_version": s.training_version, "host": s.host, **s.environment} for s in sessions]
-    keys = dict.fromkeys(key for values in found for key in values)
+    keys = dict.fromkeys(key for values in found for key in values if key != "kernel_choice")  # times always differ
     return {key: ", then ".join(dict.fromkeys(str(v[key]) for v in found if key in v)) for key in keys}
 
 

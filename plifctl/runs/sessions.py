@@ -61,6 +61,20 @@ def append_entry(entries: Sequence[dict[str, Any]], new: dict[str, Any]) -> list
     return [*(old for old in entries if (old["epoch"], old["step"]) < (new["epoch"], new["step"])), new]
 
 
+def summarize_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns an environment for reading: the kernel and how it was chosen are one text.
+
+    Example:
+        >>> summarize_environment({"kernel": "triton", "graph": True, "kernel_choice": {"summary": "triton + graph"}})
+        {'kernel': 'triton + graph'}
+    """
+    choice = environment.get("kernel_choice")
+    if not isinstance(choice, Mapping) or "summary" not in choice:
+        return dict(environment)
+    rest = {name: value for name, value in environment.items() if name not in ("graph", "kernel_choice")}
+    return {**rest, "kernel": str(choice["summary"])}
+
+
 def sessions_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Session, ...]:
     """Returns the sessions of a training of ``epochs`` epochs; processes that trained none of them are left out.
 

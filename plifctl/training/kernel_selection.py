@@ -143,7 +143,8 @@ class Selection:
 
     def to_environment(self) -> dict[str, Any]:
         """Returns the fields of a session's environment: the kernel, and how it was chosen if trials decided."""
-        choice = {"kernel_choice": asdict(self)} if self.checked or self.note else {}
+        summary = replace(self, by="run").describe()
+        choice = {"kernel_choice": {"summary": summary, **asdict(self)}} if self.checked or self.note else {}
         return {"kernel": self.kernel, "graph": self.graph, **choice}
 
 
@@ -216,6 +217,7 @@ def remembered_selections() -> list[tuple[Path, dict[str, Any]]]:
 def _recorded_selection(recorded: Mapping[str, Any], gpu: Gpu, graph: bool | None) -> Selection | None:
     """Returns the choice that a session recorded; None if it trained on another device."""
     choice = dict(recorded.get("kernel_choice") or {})
+    choice.pop("summary", None)
     if "kernel" not in recorded or recorded.get("device") == "cpu" or choice.get("gpu", gpu.name) != gpu.name:
         return None
     kernel: Kernel = "eager" if recorded["kernel"] == "auto" else recorded["kernel"]  # before there were trials

@@ -157,6 +157,9 @@ def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
         assert (environment["kernel"], environment["graph"]) == ("eager", False)
         assert environment["kernel_choice"]["speedup"] == 4.1
         assert environment["kernel_choice"]["left_out"] == {"triton": "crashed"}
+    shown = prepared("runs", "show", "last").out
+    assert "definition; checked on this GPU on 2026-11-28" in shown
+    assert "kernel_choice" not in shown
     assert prepared("train", "--resume", "last").code == 0  # finished: nothing is tried
     assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
     assert prepared("train", "--resume", "last", "--epochs", 3, "--deterministic").code == 0

@@ -15,9 +15,15 @@ import torch
 from tiny_training import tiny_spec
 
 from plifctl import paths
+from plifctl.runs.sessions import summarize_environment
 from plifctl.training import kernel_selection
 from plifctl.training.gpus import gpu_of, list_gpus
-from plifctl.training.kernel_selection import Candidate, Selection, remembered_selections, select_kernel
+from plifctl.training.kernel_selection import (
+    Candidate,
+    Selection,
+    remembered_selections,
+    select_kernel,
+)
 from plifctl.training.kernel_trial import TrialRequest, write_request
 
 GPU = torch.device("cuda")
@@ -186,6 +192,13 @@ class TestRules:
         old = choose(recorded={"device": "Test GPU 80GB", "kernel": "auto", "graph": False})  # before there were trials
         assert (old.kernel, old.by) == ("eager", "run")
         assert tried == []
+
+    def test_summarize_environment_makes_one_text_of_the_choice(self, tried: list[str]) -> None:
+        environment = {"device": "Test GPU 80GB", **choose().to_environment(), "deterministic": False}
+        found = summarize_environment(environment)
+        assert set(found) == {"device", "kernel", "deterministic"}
+        assert found["kernel"].startswith("triton + graph, 8.0 × the definition; checked on this GPU on 2")
+        assert summarize_environment({"kernel": "auto", "graph": False}) == {"kernel": "auto", "graph": False}
 
     def test_select_resumed_on_another_device_chooses_again(
         self, tried: list[str], driver: Callable[..., None]
