@@ -89,7 +89,8 @@ def _shares(document: dict[str, Any]) -> str:
         "statistics of batch norm.",
     ]
     for table in share_tables(document["figures"]):
-        lines += ["", f"**{table.title}**", "", *_markdown(table), "", table.note]
+        title = table.title.replace("*", r"\*")
+        lines += ["", f"**{title}**", "", *_markdown(table), "", table.note]
     return _text([*lines, "", _measured(document)])
 
 
