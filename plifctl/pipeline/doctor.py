@@ -191,21 +191,25 @@ def _processor() -> str:
 
 
 def _kernels(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from plifctl.training.kernel_selection import TRIALS_VARIABLE, Selection, remembered_selections
+    from plifctl.training.kernel_selection import TRIALS_VARIABLE, remembered_selections
 
     found: list[dict[str, Any]] = [
         {"device": "cpu", "kernel": "fused", "why": "compiled for this processor; nothing is timed"}
     ]
-    remembered = []
-    for path, tree in remembered_selections():
-        try:
-            chosen = Selection(**{**tree["choice"], "by": "remembered"})
-            document = {"device": chosen.gpu, "kernel": chosen.label, "why": chosen.describe()}
-            details = {"experiment": tree.get("experiment"), "T": tree["key"]["T"], "key": tree["key"]}
-            times = {"seconds": dict(chosen.seconds), "left_out": dict(chosen.left_out), "file": str(path)}
-        except (TypeError, KeyError):  # of another version
-            continue
-        remembered.append({**document, **details, **times})
+    remembered = [
+        {
+            "device": chosen.gpu,
+            "kernel": chosen.label,
+            "why": chosen.describe(),
+            "experiment": experiment,
+            "T": key.get("T"),
+            "key": dict(key),
+            "seconds": dict(chosen.seconds),
+            "left_out": dict(chosen.left_out),
+            "file": str(path),
+        }
+        for path, experiment, key, chosen in remembered_selections()
+    ]
     if os.environ.get(TRIALS_VARIABLE) == "off":
         found.append({"device": "gpu", "kernel": "definition", "why": f"{TRIALS_VARIABLE}=off"})
     elif gpus and not remembered:

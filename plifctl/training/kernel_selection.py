@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 
 import filelock
 import torch
+from pydantic import TypeAdapter
 
 from plifctl import files, paths
 from plifctl.config.base import digest_of
@@ -46,8 +47,6 @@ TRIAL_SECONDS = 60.0
 
 _SHARE = 2 / 3
 """Share of the time left that a kernel may take which is not the last one."""
-
-_GRAPH = " + graph"
 
 _TIMED_SECONDS = 1.5
 """Seconds of timed steps of a candidate."""
@@ -155,7 +154,7 @@ def label(kernel: Kernel, graph: bool) -> str:
         >>> label("eager", graph=True)
         'definition + graph'
     """
-    return _LABELS.get(kernel, kernel) + (_GRAPH if graph else "")
+    return _LABELS.get(kernel, kernel) + (" + graph" if graph else "")
 
 
 def select_kernel(
@@ -205,25 +204,37 @@ def select_kernel(
         return known if known is not None and known.is_final else request.choose(known, seconds)
 
 
-def remembered_selections() -> list[tuple[Path, dict[str, Any]]]:
-    """Returns the documents of all remembered trials, with their files; damaged ones are left out."""
-    found = []
-    for path in sorted(paths.kernels_dir().glob("*.json")):
-        if (tree := _read(path)) is not None:
-            found.append((path, tree))
-    return found
+class Remembered(NamedTuple):
+    """A choice of earlier trials.
+
+    Attributes:
+        path: Its file.
+        experiment: Name of the experiment that was trained.
+        key: What the choice depends on.
+        selection: The choice.
+    """
+
+    path: Path
+    experiment: str
+    key: Mapping[str, Any]
+    selection: Selection
+
+
+def remembered_selections() -> list[Remembered]:
+    """Returns all remembered choices; files that cannot be read are left out."""
+    found = map(_read, sorted(paths.kernels_dir().glob("*.json")))
+    return [remembered for remembered in found if remembered is not None]
 
 
 def _recorded_selection(recorded: Mapping[str, Any], gpu: Gpu, graph: bool | None) -> Selection | None:
     """Returns the choice that a session recorded; None if it trained on another device."""
     choice = dict(recorded.get("kernel_choice") or {})
-    choice.pop("summary", None)
     if "kernel" not in recorded or recorded.get("device") == "cpu" or choice.get("gpu", gpu.name) != gpu.name:
         return None
     kernel: Kernel = "eager" if recorded["kernel"] == "auto" else recorded["kernel"]  # before there were trials
     graph = bool(recorded.get("graph")) if graph is None else graph
-    with suppress(TypeError):
-        return replace(Selection(**{**choice, "kernel": kernel, "graph": graph, "by": "run"}), gpu=gpu.name)
+    with suppress(ValueError):  # recorded by another version
+        return _PARSER.validate_python({**choice, "kernel": kernel, "graph": graph, "by": "run", "gpu": gpu.name})
     return Selection(kernel, graph, "run", gpu.name)
 
 
@@ -291,12 +302,8 @@ class _Request:
 
     def remembered(self) -> Selection | None:
         """Returns the choice of earlier trials of the same; None if there were none."""
-        tree = _read(self.path)
-        if tree is None or tree["key"] != self.key:
-            return None
-        with suppress(TypeError):
-            return replace(Selection(**tree["choice"]), by="remembered")
-        return None
+        found = _read(self.path)
+        return found.selection if found is not None and found.key == self.key else None
 
     def choose(self, earlier: Selection | None, seconds: float) -> Selection:
         """Tries the candidates, and remembers the choice, unless another process holds the GPU.
@@ -306,10 +313,12 @@ class _Request:
             seconds: Time limit.
         """
         before = earlier or Selection("eager", False, "trials")
-        names = {
-            label(one.kernel, graph=graph): one.kernel for one, graphs in self.variants.items() for graph in graphs
+        variants = {
+            label(one.kernel, graph=graph): (one.kernel, graph)
+            for one, graphs in self.variants.items()
+            for graph in graphs
         }
-        wanted = set(before.unfinished or names)
+        wanted = set(before.unfinished or variants)
         _log.info("kernel: trying %d ways to compute a step on %s, at most %.0f s", len(wanted), self.gpu.name, seconds)
         found = _try_all(self, wanted, seconds)
         timed = {**before.seconds, **found.seconds}
@@ -331,7 +340,8 @@ class _Request:
         if timed:
             fastest = min(timed, key=timed.__getitem__)
             speedup = timed["definition"] / timed[fastest] if "definition" in timed else None
-            chosen = replace(chosen, kernel=names[fastest], graph=fastest.endswith(_GRAPH), speedup=speedup)
+            kernel, graph = variants[fastest]
+            chosen = replace(chosen, kernel=kernel, graph=graph, speedup=speedup)
         elif self.gpu.exclusive or BUSY in left_out.values():
             return replace(chosen, note=_EXCLUSIVE_NOTE)
         try:
@@ -427,7 +437,7 @@ def _run_process(
             try:
                 process.wait(limit)
                 stderr.seek(0)
-                failure = _describe_end(process.returncode, stderr.read().decode(errors="replace"), request.gpu)
+                failure = _describe_end(process.returncode, stderr.read().decode(errors="replace"))
             except subprocess.TimeoutExpired:
                 failure, timed_out = f"no answer within {limit:.0f} s", True
             finally:
@@ -435,7 +445,7 @@ def _run_process(
         return _read_answers(answers), failure, timed_out
 
 
-def _describe_end(code: int, stderr: str, gpu: Gpu) -> str:
+def _describe_end(code: int, stderr: str) -> str:
     """Returns why a process that ended has not answered."""
     if code < 0:
         with suppress(ValueError):
@@ -454,12 +464,15 @@ def _read_answers(path: Path) -> dict[bool, dict[str, Any]]:
     return found
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Returns the document of a remembered choice; None if there is none that can be read."""
-    with suppress(OSError, ValueError):
+_PARSER = TypeAdapter(Selection)
+
+
+def _read(path: Path) -> Remembered | None:
+    """Returns a remembered choice; None if there is none that can be read."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
         tree = files.parse_json(files.read_regular(path))
-        if isinstance(tree, dict) and isinstance(tree.get("key"), dict) and isinstance(tree.get("choice"), dict):
-            return tree
+        selection = _PARSER.validate_python({**tree["choice"], "by": "remembered"})
+        return Remembered(path, str(tree["experiment"]), dict(tree["key"]), selection)
     return None
 
 

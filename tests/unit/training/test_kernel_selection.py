@@ -121,11 +121,13 @@ class TestRules:
     @pytest.mark.parametrize("content", ["", "{", "[]", '{"key": {}, "choice": {}}'])
     def test_select_damaged_memory_tries_again(self, tried: list[str], content: str) -> None:
         choose()
-        ((path, tree),) = remembered_selections()
+        path = remembered_selections()[0].path
+        tree = json.loads(path.read_text())
         path.write_text(content)
         assert choose().by == "trials"
-        path.write_text(json.dumps({**tree, "choice": {"kernel": "triton", "from": "a later version"}}))
-        assert choose().by == "trials"
+        for wrong in ({"kernel": "quick"}, {"seconds": None}, {"unfinished": "x"}):
+            path.write_text(json.dumps({**tree, "choice": {**tree["choice"], **wrong}}))
+            assert choose().by == "trials"
 
     def test_select_explicit_kernel_never_tries(self, tried: list[str]) -> None:
         found = [choose(kernel=kernel, graph=graph) for kernel in ("eager", "triton") for graph in (None, True)]
@@ -232,7 +234,8 @@ class TestRules:
         third = choose()
         assert caplog.text.count("the next training tries again") == 2
         assert (third.is_final, choose().by, tried) == (True, "remembered", ["compiled", "compiled"])
-        ((path, tree),) = remembered_selections()
+        path = remembered_selections()[0].path
+        tree = json.loads(path.read_text())
         path.write_text(json.dumps({**tree, "choice": {**tree["choice"], "unfinished": {"torch.compile": 1}}}))
         in_time = True
         fourth = choose()
