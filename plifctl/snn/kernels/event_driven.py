@@ -214,14 +214,12 @@ class _Panels(NamedTuple):
 
 def _panels(weight: Tensor, bias: Tensor | None, group: int) -> _Panels:
     outputs, channels, kernel, _ = weight.shape
-    rows = pad_outputs(weight.permute(2, 3, 1, 0))
-    blocks, groups = output_blocks(rows), -(-channels // group)
-    grouped = F.pad(rows, (0, 0, 0, groups * group - channels)).view(kernel, kernel, groups, group, -1)
-    panels = [grouped[..., first : first + lanes].transpose(1, 2).flatten() for first, lanes, _ in blocks]
-    padded_bias = rows.new_zeros(rows.shape[-1])
-    if bias is not None:
-        padded_bias[:outputs] = bias
-    return _Panels(torch.cat(panels).numpy(), padded_bias.numpy(), blocks)
+    padded_bias = pad_outputs(weight.new_zeros(outputs) if bias is None else bias.detach())
+    blocks = output_blocks(padded_bias)
+    panels = np.zeros(len(padded_bias) * -(-channels // group) * group * kernel**2, padded_bias.numpy().dtype)
+    with threads_of_torch():
+        loops.pack(weight.detach().contiguous().numpy(), group, blocks, panels)
+    return _Panels(panels, padded_bias.numpy(), blocks)
 
 
 def convolve(

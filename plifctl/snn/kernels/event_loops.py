@@ -79,6 +79,30 @@ def collect(x, pixels, group, index, value, pointers):  # type: ignore[no-untype
                 at = _list(flat, begin, begin + size, begin - pixel * group, at, index, value)
 
 
+@compiled(parallel=True)
+def pack(weight, group, blocks, panels):  # type: ignore[no-untyped-def]
+    """Writes the weights of a convolution as :func:`convolve` reads them.
+
+    Args:
+        weight: ``[O, C, K, K]``.
+        group: Channels in a group.
+        blocks: See :func:`convolve`.
+        panels: Result, flat, zero beforehand: outputs and channels of the padding stay zero.
+    """
+    outputs, channels, kernel, _ = weight.shape
+    groups = (channels + group - 1) // group
+    for item in numba.prange(len(blocks) * groups):
+        part = item % groups
+        first, lanes, _ = blocks[item // groups]
+        for lane in range(min(lanes, outputs - first)):
+            for c in range(part * group, min(channels, (part + 1) * group)):
+                for tap in range(kernel):
+                    panel = (first * kernel * groups + (tap * groups + part) * lanes) * kernel * group
+                    at = panel + (c - part * group) * lanes + lane
+                    for column in range(kernel):
+                        panels[at + column * group * lanes] = weight[first + lane, c, tap, column]
+
+
 @inlined
 def _copy(source, begin, size, target, at):  # type: ignore[no-untyped-def]
     for i in range(size):
