@@ -124,7 +124,7 @@ def examine(*, cache_dir: Path | None = None, runs_dir: Path | None = None) -> D
         _kernels(machine["gpus"]) if with_torch else [],
         places,
         list(_missing(machine)),
-        problems,
+        list(dict.fromkeys(problems)),
     )
 
 
@@ -134,7 +134,8 @@ def _import_problems() -> Iterator[str]:
             importlib.import_module(name)
         except Exception as error:  # a broken library raises anything
             text = (str(error).splitlines() or [type(error).__name__])[0]
-            yield f"{name}: cannot be imported: {text}; {sys.executable} -m pip install --force-reinstall {name}"
+            package = {"yaml": "pyyaml"}.get(name, name)
+            yield f"{name}: cannot be imported: {text}; {sys.executable} -m pip install --force-reinstall {package}"
 
 
 def _registry_problems() -> list[str]:

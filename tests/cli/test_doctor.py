@@ -93,6 +93,15 @@ def test_doctor_invalid_registry_is_a_problem(plifctl: Plifctl, places: Path, mo
     assert "plifctl check" in result.out
 
 
+def test_doctor_registry_folder_that_does_not_exist_is_one_problem(
+    plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "nowhere"))
+    result = plifctl("doctor", "--json")
+    assert result.code == 1
+    assert json.loads(result.out)["problems"] == [f"PLIFCTL_REGISTRY={places / 'nowhere'}: no such folder"]
+
+
 def test_doctor_gpu_without_torch_for_it_names_the_command(
     plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
