@@ -180,6 +180,62 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
     return net.train()
 
 
+def snntorch_network(ours: SpikingNetwork) -> nn.Sequential:
+    """Returns snnTorch's network of the same layers, as its users write it, in training mode."""
+    import snntorch
+    from snntorch import surrogate
+
+    net = nn.Sequential()
+    for name, module in ours.layers.items():
+        made: nn.Module
+        match module:
+            case nn.Conv2d():
+                kernel = module.kernel_size[0]
+                made = nn.Conv2d(
+                    module.in_channels, module.out_channels, kernel, module.stride[0], kernel // 2, bias=False
+                )
+            case nn.BatchNorm2d():
+                made = nn.BatchNorm2d(module.num_features)
+            case SpikingLayer():
+                made = snntorch.Leaky(beta=0.5, learn_beta=True, spike_grad=surrogate.atan(), reset_mechanism="zero")
+            case Pool():
+                made = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[module.mode](module.kernel, module.stride)
+            case Dropout():
+                made = nn.Dropout(module.p)
+            case nn.Linear():
+                if not any(isinstance(before, nn.Linear) for before in net):
+                    net.add_module("flatten", nn.Flatten())
+                made = nn.Linear(module.in_features, module.out_features, bias=False)
+            case _:
+                sys.exit(f"{name}: snnTorch's counterpart of {module} is not known")
+        net.add_module(name, made)
+    return net.train()
+
+
+def snntorch_rates(net: nn.Sequential, x: Tensor, T: int, voters: int) -> Tensor:
+    """Returns the votes ``[T, N, classes]`` of :func:`snntorch_network`, the neurons starting at rest.
+
+    Args:
+        net: The network.
+        x: Frames ``[N, T, C, H, W]`` or images ``[N, C, H, W]``, which go through all layers at each step.
+        T: Number of time steps.
+        voters: Neurons of a class.
+    """
+    import snntorch
+
+    states = {layer: layer.reset_mem() for layer in net if isinstance(layer, snntorch.Leaky)}
+    votes = []
+    for step in range(T):
+        y = x[:, step] if x.dim() == 5 else x
+        for layer in net:
+            if isinstance(layer, snntorch.Leaky):
+                y, states[layer] = layer(y, states[layer])
+            else:
+                y = layer(y)
+        votes.append(y.unflatten(1, (-1, voters)).mean(2))
+    return torch.stack(votes)
+
+
 class NoBackend(Exception):
     """The backend is not available."""
 

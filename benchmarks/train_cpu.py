@@ -27,11 +27,13 @@ from benchmarks.measure import ROOT, Figure, Setting, below, interleaved, run, s
 from benchmarks.worker import Job, Worker
 from plifctl.training.process import keep_freed_memory
 
-FASHION, GESTURE = "fashion-mnist-plif", "gesture-plif"
+FASHION, GESTURE, NMNIST = "fashion-mnist-plif", "gesture-plif", "nmnist-plif"
 REPEATED = "SpikingJelly, step_mode m"
 ONCE = "SpikingJelly, step_mode m, first convolution once, freed memory kept"
 SINGLE = "SpikingJelly, step_mode s, first convolution once"
 PRODUCTS = "the convolutions and matrix products alone, each in its fastest layout"
+DENSE = "ours, without event-driven layers"
+SNNTORCH = "snnTorch, Leaky neurons in a loop over time"
 CONTIGUOUS = "its convolutions and matrix products alone, contiguous as SpikingJelly has them"
 _EACH_THEIR_OWN = "batch norm per time step; SpikingJelly's of step_mode m over time, as is its way"
 
@@ -47,7 +49,24 @@ def fashion(setting: Setting) -> Iterator[Figure]:
         yield _beside(setting, title, ours, replace(theirs, once=True, keep_memory=True), ONCE, None, _EACH_THEIR_OWN)
         single = replace(theirs, step_mode="s", once=True)
         yield _beside(setting, title, ours, single, SINGLE, 0.45, "batch norm per time step on both sides")
-        yield _beside(setting, title, ours, replace(theirs, who="products", keep_memory=True), PRODUCTS, 1.25)
+        yield from _floors(setting, title, ours, theirs, 1.1)
+
+
+def nmnist(setting: Setting) -> Iterator[Figure]:
+    """A training step of the N-MNIST network, T = 10."""
+    steps.must_agree(NMNIST, "m", once=False)
+    title = f"training step, {NMNIST}, T=10, batch 16"
+    theirs = Job("spikingjelly", "train", NMNIST, 16)
+    with Worker(Job("ours", "train", NMNIST, 16, keep_memory=True)) as ours:
+        yield _beside(setting, title, ours, theirs, REPEATED, 0.45, _EACH_THEIR_OWN)
+        yield _beside(setting, title, ours, replace(theirs, who="snntorch"), SNNTORCH, None)
+        yield from _floors(setting, title, ours, theirs, 0.9)
+
+
+def _floors(setting: Setting, title: str, ours: Worker, job: Job, target: float | None) -> Iterator[Figure]:
+    """Compares with the products alone, and with our own step without event-driven layers."""
+    yield _beside(setting, title, ours, replace(job, who="products", keep_memory=True), PRODUCTS, target)
+    yield _beside(setting, title, ours, replace(job, who="ours, dense", keep_memory=True), DENSE, None)
 
 
 def gesture(setting: Setting) -> Iterator[Figure]:
@@ -61,7 +80,7 @@ def gesture(setting: Setting) -> Iterator[Figure]:
             yield _beside(
                 setting, title, ours, replace(theirs, who="contiguous products", keep_memory=True), CONTIGUOUS, 1.3
             )
-            yield _beside(setting, title, ours, replace(theirs, who="products", keep_memory=True), PRODUCTS, None)
+            yield from _floors(setting, title, ours, theirs, 1.0)
 
 
 def memory(setting: Setting) -> Iterator[Figure]:
@@ -79,14 +98,25 @@ def memory(setting: Setting) -> Iterator[Figure]:
 
 
 def inference(setting: Setting) -> Iterator[Figure]:
-    """The Fashion-MNIST network in evaluation."""
-    steps.must_evaluate_alike(FASHION)
-    title = f"inference, {FASHION}, T=8, batch 64"
+    """Networks in evaluation: batches, and one recording."""
     note = "batch norm folded into the convolutions in ours"
-    theirs = Job("spikingjelly", "infer", FASHION, 64)
-    with Worker(Job("ours", "infer", FASHION, 64, keep_memory=True)) as ours:
-        yield _beside(setting, title, ours, theirs, REPEATED, 0.3, note)
-        yield _beside(setting, title, ours, replace(theirs, once=True, keep_memory=True), ONCE, None, note)
+    for name, size in ((FASHION, 64), (NMNIST, 64), (GESTURE, 4)):
+        if setting.quick and name == GESTURE:
+            continue
+        steps.must_evaluate_alike(name)
+        title = f"inference, {name}, T={steps.experiment(name).T}, batch {size}"
+        theirs = Job("spikingjelly", "infer", name, size)
+        with Worker(Job("ours", "infer", name, size, keep_memory=True)) as ours:
+            images = name == FASHION
+            yield _beside(setting, title, ours, theirs, REPEATED, 0.3 if images else 0.15, note)
+            if images:
+                yield _beside(setting, title, ours, replace(theirs, once=True, keep_memory=True), ONCE, None, note)
+            yield from _floors(setting, title, ours, theirs, None if images else 0.6)
+    for name in (NMNIST,) if setting.quick else (NMNIST, GESTURE):
+        title = f"inference, {name}, T={steps.experiment(name).T}, one recording"
+        with Worker(Job("ours", "infer", name, 1, keep_memory=True)) as ours:
+            dense = Job("ours, dense", "infer", name, 1, keep_memory=True)
+            yield _beside(setting, title, ours, dense, DENSE, 0.4, note)
 
 
 def growth(setting: Setting) -> Iterator[Figure]:
@@ -246,6 +276,7 @@ if __name__ == "__main__":
         f"training and inference, {steps.THREADS} threads, float32",
         {
             "fashion": fashion,
+            "nmnist": nmnist,
             "gesture": gesture,
             "memory": memory,
             "inference": inference,

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -21,6 +21,7 @@ import torch
 from benchmarks import steps
 from benchmarks.measure import ROOT, seconds
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.snn import kernels
 from plifctl.snn.functional import predict
 from plifctl.training.process import keep_freed_memory
 
@@ -30,9 +31,10 @@ class Job:
     """Job of a worker.
 
     Attributes:
-        who: ``ours``, ``spikingjelly``, the ``products`` in a step, each layer's in its fastest memory layout, or the
-            ``contiguous products``, in the layout that SpikingJelly has.
-        what: A training step or inference; for ``products``, those of a training step.
+        who: ``ours``, ``ours, dense`` without event-driven layers, ``spikingjelly``, ``snntorch``, the ``products`` in
+            a step or in inference, each layer's in its fastest memory layout, or the ``contiguous products``, in the
+            layout that SpikingJelly has.
+        what: A training step or inference.
         experiment: Name of the experiment.
         batch: Number of samples.
         step_mode: For SpikingJelly, see :func:`benchmarks.peers.spikingjelly_network`.
@@ -40,7 +42,7 @@ class Job:
         keep_memory: Ask the C library to keep freed memory, as ``plifctl train`` does.
     """
 
-    who: Literal["ours", "spikingjelly", "products", "contiguous products"]
+    who: Literal["ours", "ours, dense", "spikingjelly", "snntorch", "products", "contiguous products"]
     what: Literal["train", "infer"]
     experiment: str
     batch: int
@@ -117,12 +119,17 @@ def _prepared(job: Job) -> tuple[Callable[[], object], str]:
     spec = steps.experiment(job.experiment)
     batch = steps.batch_of(spec, job.batch)
     if job.who in ("products", "contiguous products"):
-        return _products(spec, batch, contiguous=job.who == "contiguous products")
+        return _products(job, spec, batch)
+    if job.who == "ours, dense":
+        kernels._may_be_event_driven = lambda *_: False
     if job.what == "infer":
         return _inference(job, batch), ""
-    if job.who == "ours":
+    if job.who.startswith("ours"):
         ours = steps.Ours(spec)
         return lambda: ours.step(batch), ""
+    if job.who == "snntorch":
+        other = steps.SnnTorch(steps.network(spec), spec)
+        return lambda: other.step(batch), ""
     theirs = steps.SpikingJelly(steps.network(spec), spec, job.step_mode, once=job.once)
     return lambda: theirs.step(batch), ""
 
@@ -132,7 +139,7 @@ def _inference(job: Job, batch: steps.Batch) -> Callable[[], object]:
 
     spec = steps.experiment(job.experiment)
     settled = steps.settled(spec)
-    if job.who == "ours":
+    if job.who.startswith("ours"):
         folded = fold_batch_norm(settled)
 
         def ours() -> object:
@@ -150,10 +157,12 @@ def _inference(job: Job, batch: steps.Batch) -> Callable[[], object]:
     return spikingjelly
 
 
-def _products(spec: ExperimentSpec, batch: steps.Batch, *, contiguous: bool) -> tuple[Callable[[], object], str]:
-    """Returns a function that computes all products of a training step, and a note on the time of each."""
-    chosen, told = [], []
+def _products(job: Job, spec: ExperimentSpec, batch: steps.Batch) -> tuple[Callable[[], object], str]:
+    """Returns a function that computes all products of a training step or of inference, and a note on their times."""
+    chosen, told, contiguous = [], [], job.who == "contiguous products"
     for made in steps.products(spec, len(batch.labels), batch.T):
+        if job.what == "infer":
+            made = [replace(product, parts={"forward": product.parts["forward"]}) for product in made]
         times = [{part: _median(call) for part, call in product.parts.items()} for product in made]
         order = sorted(range(len(made)), key=lambda index: sum(times[index].values()))
         best = next(i for i in order if not contiguous or made[i].layout == "contiguous")
@@ -168,7 +177,8 @@ def _products(spec: ExperimentSpec, batch: steps.Batch, *, contiguous: bool) -> 
         for product in chosen:
             product()
 
-    return work, "ms, forward + weight gradient + input gradient (in the other layout): " + ", ".join(told)
+    parts = "forward" if job.what == "infer" else "forward + weight gradient + input gradient"
+    return work, f"ms, {parts} (in the other layout): " + ", ".join(told)
 
 
 def _median(work: Callable[[], object]) -> float:
