@@ -44,8 +44,8 @@ def test_guide_section_followed_gives_the_files_it_describes(own: Plifctl, gestu
             result = own(*words, *(["--epochs", "1"] if words[0] == "train" else []))
             assert result.code == 0, result.err
 
-    plain = json.loads(own("eval", "last", "--json").out)
-    result = own("eval", "last", "--fold-bn", "--json")
+    plain = json.loads(own("eval", "last", "--json", "--layer-times", 0).out)
+    result = own("eval", "last", "--fold-bn", "--json", "--layer-times", 0)
     folded = json.loads(result.out)
     assert "folded: bn0 into conv0, bn1 into conv1" in result.err
     assert folded.pop("folded") == {"bn0": "conv0", "bn1": "conv1"}
