@@ -232,20 +232,51 @@ def test_stage_with_gradients_is_not_one_pass(monkeypatch: pytest.MonkeyPatch) -
         spiking_stage(x[:1], 3, spiking.dynamics(x), synapses=layer)  # an image is convolved once
 
 
+def let_it_fire(model: SpikingNetwork) -> None:
+    """Raises the weights of fully connected layers; with initial ones, their neurons hardly fire."""
+    with torch.no_grad():
+        for layer in model.layers.values():
+            if isinstance(layer, nn.Linear):
+                layer.weight *= 30
+
+
 def test_network_in_training_equals_the_definition() -> None:
     spec = load_registry().experiment("demo").spec
     torch.manual_seed(0)
     models = [
         SpikingNetwork(spec.network, spec.neuron, (2, 128, 128), 11, kernel).double() for kernel in ("eager", "fused")
     ]
+    let_it_fire(models[0])
     models[1].load_state_dict(models[0].state_dict())
     x = torch.poisson(torch.full((2, 4, 2, 128, 128), 0.2, dtype=torch.float64))
     votes = [model(x, keys=torch.arange(2)) for model in models]
     torch.testing.assert_close(votes[1], votes[0], rtol=0, atol=1e-9)
+    assert votes[0].unique().numel() > 5
     for vote in votes:
         vote.square().sum().backward()
     for (name, one), two in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
         torch.testing.assert_close(two.grad, one.grad, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize(("dtype", "equal_votes"), [(torch.float64, 1.0), (torch.float32, 0.99)])
+def test_network_in_evaluation_votes_as_the_definition(dtype: torch.dtype, equal_votes: float) -> None:
+    spec = load_registry().experiment("demo").spec
+    torch.manual_seed(0)
+    model = SpikingNetwork(spec.network, spec.neuron, (2, 128, 128), 11).to(dtype)
+    let_it_fire(model)
+    x = torch.poisson(torch.full((3, 4, 2, 128, 128), 0.2, dtype=dtype))
+    with torch.no_grad():
+        for layer in model.layers.values():
+            if isinstance(layer, BatchNorm):
+                layer.momentum = 1.0  # the statistics of this batch; with initial ones nothing fires
+        model(x, keys=torch.arange(3))
+        votes = {}
+        for kernel in ("eager", "fused"):
+            model.eval().kernel = kernel
+            votes[kernel] = model(x)
+    assert votes["eager"].unique().numel() > 5
+    same = torch.isclose(votes["eager"], votes["fused"], rtol=0, atol=1e-6)
+    assert same.float().mean() >= equal_votes
 
 
 class TestLinear:
