@@ -15,7 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from benchmarks import peers
 from plifctl.config import structure
-from plifctl.config.choices import Kernel
+from plifctl.config.choices import Kernel, Memory
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import load_registry
@@ -40,9 +40,15 @@ def limit_threads() -> None:
     numba.set_num_threads(THREADS)
 
 
-def experiment(name: str, *, batch_norm: str | None = None, dropout: float | None = None) -> ExperimentSpec:
-    """Returns a shipped experiment, with changes of its network if given."""
-    changes: Mapping[str, str | float | None] = {"network.batch_norm": batch_norm, "network.dropout": dropout}
+def experiment(
+    name: str, *, batch_norm: str | None = None, dropout: float | None = None, memory: Memory = "full"
+) -> ExperimentSpec:
+    """Returns a shipped experiment, with changes of its network and of the training's memory if given."""
+    changes: Mapping[str, str | float | None] = {
+        "network.batch_norm": batch_norm,
+        "network.dropout": dropout,
+        "train.memory": memory,
+    }
     overrides = [f"{key}={value}" for key, value in changes.items() if value is not None]
     return load_registry().experiment(name, overrides=overrides).spec
 

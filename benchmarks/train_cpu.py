@@ -34,6 +34,7 @@ SINGLE = "SpikingJelly, step_mode s, first convolution once"
 PRODUCTS = "the convolutions and matrix products alone, each in its fastest layout"
 DENSE = "ours, without event-driven layers"
 SNNTORCH = "snnTorch, Leaky neurons in a loop over time"
+FULL = "ours, memory: full"
 CONTIGUOUS = "its convolutions and matrix products alone, contiguous as SpikingJelly has them"
 _EACH_THEIR_OWN = "batch norm per time step; SpikingJelly's of step_mode m over time, as is its way"
 
@@ -95,6 +96,17 @@ def memory(setting: Setting) -> Iterator[Figure]:
         note = "the most held in three steps, less what is held when all is imported and made"
         yield within(f"memory of a training step, {title}", "MiB", more, their_more, REPEATED, 0.5, note)
         yield within(f"memory of the whole process, {title}", "MiB", whole, their_whole, REPEATED, None)
+        yield from _compact(setting, size, title, more, note)
+
+
+def _compact(setting: Setting, size: int, title: str, full: list[float], note: str) -> Iterator[Figure]:
+    """Memory and time with ``train.memory: compact``; results have the same bits."""
+    jobs = [Job("ours", "train", GESTURE, size, keep_memory=True, memory=memory) for memory in ("compact", "full")]
+    held = [_held(jobs[0])[0] for _ in full]
+    yield within(f"memory of a training step, {title}, memory: compact", "MiB", held, full, FULL, 0.5, note)
+    with Worker(jobs[0]) as compact, Worker(jobs[1]) as other:
+        times = interleaved(compact, other, setting.pairs)
+    yield within(f"training step, {title}, memory: compact", "s", *times, FULL, 1.15)
 
 
 def inference(setting: Setting) -> Iterator[Figure]:

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks import steps
 from benchmarks.measure import ROOT, seconds
+from plifctl.config.choices import Memory
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn import kernels
 from plifctl.snn.functional import predict
@@ -40,6 +41,7 @@ class Job:
         step_mode: For SpikingJelly, see :func:`benchmarks.peers.spikingjelly_network`.
         once: For SpikingJelly, see :func:`benchmarks.peers.spikingjelly_rates`.
         keep_memory: Ask the C library to keep freed memory, as ``plifctl train`` does.
+        memory: ``train.memory``, for ours.
     """
 
     who: Literal["ours", "ours, dense", "spikingjelly", "snntorch", "products", "contiguous products"]
@@ -49,6 +51,7 @@ class Job:
     step_mode: steps.StepMode = "m"
     once: bool = False
     keep_memory: bool = False
+    memory: Memory = "full"
 
 
 class Worker:
@@ -116,7 +119,7 @@ def main() -> None:
 
 
 def _prepared(job: Job) -> tuple[Callable[[], object], str]:
-    spec = steps.experiment(job.experiment)
+    spec = steps.experiment(job.experiment, memory=job.memory)
     batch = steps.batch_of(spec, job.batch)
     if job.who in ("products", "contiguous products"):
         return _products(job, spec, batch)

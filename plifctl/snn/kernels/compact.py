@@ -4,7 +4,8 @@ Forward keeps the input of a convolution, spikes as lists or bits, and backward 
 largest tensor of a stage: the same convolution of the same values gives the same bits. Its gradient takes its place
 before the gradient of the weights is computed. Where the input is that of the network, and its convolution can compute
 any rows alone (:mod:`plifctl.snn.kernels.patches`), no step of forward or backward has more than a band of rows: each
-is computed once for the sums of batch norm, and once more with them.
+is computed once for the sums of batch norm, and once more with them; the second time begins with the band that is
+still there.
 
 Sums over bands are those over all rows, in the same order: results have the bits of :mod:`plifctl.snn.kernels.cpu`.
 Statistics of batch norm are those of forward, so ranks exchange the same sums in the same order.
@@ -86,9 +87,6 @@ def run_compact_stage(
 class _Buffer:
     """Memory for the tensors of one band after the other.
 
-    Freed and allocated again, they would not take the same place: the C library needs more than their size to align
-    them.
-
     Args:
         like: A tensor of their type.
         rows: Largest number of rows of a band.
@@ -101,7 +99,7 @@ class _Buffer:
         """Returns a tensor ``[M, rows, W, O]``, not initialised, in place of the one before."""
         size = math.prod(shape)
         if len(self._memory) < size:
-            self._memory = self._like.new_empty(size // shape[1] * self._rows)
+            self._memory = cpu.new_maps(self._like, size // shape[1] * self._rows)
         return self._memory[:size].view(*shape)
 
 
@@ -125,7 +123,7 @@ class _Convolution(Protocol):
     def gradients(
         self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
     ) -> _Gradients:
-        """Returns the gradients; ``grad`` is called once for each band, and returns that of the output's rows."""
+        """Returns the gradients; ``grad`` is called once for each band, from the last on, for that of its rows."""
         ...
 
 
@@ -170,35 +168,50 @@ class _PatchConvolution:
         self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
     ) -> _Gradients:
         weight_sums, bias_sums = [], []
-        for band in bands:
+        for band in reversed(bands):
             rows = grad(band)
             weight_sums.append(
                 patches.weight_gradient_sums(self._maps, rows, weight.shape[2], self._stride, self._padding, band.start)
             )
             if needed[2]:
                 bias_sums.append(patches.bias_gradient_sums(rows))
-        grad_bias = patches.sum_bias_gradient(bias_sums, weight) if needed[2] else None
-        return None, patches.sum_weight_gradient(weight_sums, weight), grad_bias
+        grad_bias = patches.sum_bias_gradient(bias_sums[::-1], weight) if needed[2] else None
+        return None, patches.sum_weight_gradient(weight_sums[::-1], weight), grad_bias
 
 
 class _EventDrivenConvolution:
-    """See :mod:`plifctl.snn.kernels.event_driven`; keeps the active inputs."""
+    """See :mod:`plifctl.snn.kernels.event_driven`; keeps where inputs are active, and values that differ."""
 
     def __init__(self, active: event_driven.ActiveInputs, shape: torch.Size, geometry: _Geometry) -> None:
-        self._active, self._shape, (self._stride, self._padding, self.size) = active, shape, geometry
+        self._shape, (self._stride, self._padding, self.size) = shape, geometry
+        equal = len(active.values) > 0 and bool((active.values == active.values[0]).all())
+        self._value = active.values[0] if equal else None
+        self._active = active._replace(values=active.values[:0]) if equal else active
 
     def bands(self, window: int) -> list[range]:
         return [range(self.size[0])]
 
     def output(self, weight: Tensor, bias: Tensor | None, band: range, buffer: _Buffer) -> Tensor:
-        return event_driven.convolve(self._active, weight, bias, self._shape, self._stride, self._padding)
+        return event_driven.convolve(self._inputs(), weight, bias, self._shape, self._stride, self._padding)
 
     def gradients(
         self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
     ) -> _Gradients:
-        return event_driven.convolution_gradients(
-            self._active, grad(bands[0]).permute(0, 3, 1, 2), weight, self._shape, self._stride, self._padding, needed
-        )
+        rows, options = grad(bands[0]), (self._stride, self._padding)
+        by_output = rows.permute(0, 3, 1, 2)
+        grad_x = grad_weight = None
+        if needed[1]:
+            grad_weight = event_driven.convolution_weight_gradient(
+                self._inputs(), rows, self._shape, weight.shape[2], *options
+            )
+        if needed[0]:
+            grad_x = event_driven.convolution_input_gradient(by_output, weight, self._shape[1:3], *options)
+        return grad_x, grad_weight, by_output.sum((0, 2, 3)) if needed[2] else None
+
+    def _inputs(self) -> event_driven.ActiveInputs:
+        if self._value is None:
+            return self._active
+        return self._active._replace(values=np.full(len(self._active.positions), self._value))
 
 
 class _DenseConvolution:
@@ -297,35 +310,26 @@ class _Stage(torch.autograd.Function):
         width: Tensor,
         stage: _StageOptions,
     ) -> tuple[Tensor, Tensor]:
-        bands, config = stage.convolution.bands(stage.config.window), stage.config
-        buffer = stage.buffer(weight)
-        output = stage.rows(weight, bias, bands[0], buffer) if len(bands) == 1 else None
-
-        def rows(band: range) -> Tensor:
-            return stage.rows(weight, bias, band, buffer) if output is None else output
-
-        k = k.contiguous()
+        bands, config, k = stage.convolution.bands(stage.config.window), stage.config, k.contiguous()
+        rows = _Rows(stage, weight, bias)
         statistics = None if stage.norm is None else _statistics(stage, rows, bands)
         scale, shift = affine(norm_weight, norm_bias, statistics, k[0])
         height, columns = stage.convolution.size
-        samples, channels, window = stage.sequence[1], len(weight), config.window
-        pooled = x.new_empty(config.T, samples, height // window, columns // window, channels)
+        pooled, window = x.new_empty(0), config.window
         count = torch.zeros((), dtype=torch.float64)
-        for band in bands:
+        for band in reversed(bands):
             tensors = StageTensors(rows(band), scale, shift, _rows_of_k(k, columns, band), v_threshold, width)
             part, fired = cpu.forward(tensors, config)
+            count += fired
             if len(bands) == 1:
                 pooled = part
-            else:
-                pooled[:, :, band.start // window : band.stop // window] = part
-            count += fired
+                continue
+            if band is bands[-1]:
+                pooled = cpu.new_maps(part, *part.shape[:2], height // window, *part.shape[3:])
+            pooled[:, :, band.start // window : band.stop // window] = part
         ctx.save_for_backward(weight, bias, norm_weight, scale, shift, k, v_threshold, width)
-        ctx.stage, ctx.statistics, ctx.bands, ctx.output = (
-            stage,
-            statistics,
-            bands,
-            output if stage.keep_output else None,
-        )
+        ctx.stage, ctx.statistics, ctx.bands = stage, statistics, bands
+        ctx.output = rows(bands[0]) if stage.keep_output and len(bands) == 1 else None
         ctx.mark_non_differentiable(count)
         return pooled, count
 
@@ -337,12 +341,33 @@ class _Stage(torch.autograd.Function):
         return (*back.gradients(ctx.bands), None)
 
 
-def _statistics(stage: _StageOptions, rows: Callable[[range], Tensor], bands: list[range]) -> NormStatistics:
+class _Rows:
+    """The output of a convolution, one band after the other; the last one is not computed again.
+
+    Args:
+        stage: The stage.
+        weight: Weights of the convolution.
+        bias: Its bias.
+    """
+
+    def __init__(self, stage: _StageOptions, weight: Tensor, bias: Tensor | None) -> None:
+        self._stage, self._weight, self._bias = stage, weight, bias
+        self._buffer = stage.buffer(weight)
+        self._last: tuple[range, Tensor] | None = None
+
+    def __call__(self, band: range) -> Tensor:
+        """Returns rows of the output; those of the band before are overwritten."""
+        if self._last is None or self._last[0] != band:
+            self._last = band, self._stage.rows(self._weight, self._bias, band, self._buffer)
+        return self._last[1]
+
+
+def _statistics(stage: _StageOptions, rows: _Rows, bands: list[range]) -> NormStatistics:
     assert stage.norm is not None
     first = rows(bands[0])
 
     def sum_deviations(pivot: Tensor) -> Tensor:
-        parts = [cpu.deviations_of_rows(first if band is bands[0] else rows(band), pivot) for band in bands]
+        parts = [cpu.deviations_of_rows(rows(band), pivot) for band in bands]
         return torch.from_numpy(np.concatenate(parts).sum(0))
 
     height, width = stage.convolution.size
@@ -369,31 +394,27 @@ class _Backward:
         self._output: Tensor | None = ctx.output
         self._needed, self._grad = ctx.needs_input_grad, grad
         self._buffer, self._grad_buffer = self._stage.buffer(grad), self._stage.buffer(grad)
+        self._last: tuple[range, Tensor, Tensor] | None = None
 
     def gradients(self, bands: list[range]) -> tuple[Tensor | None, ...]:
         """Returns the gradients of the tensors of :meth:`_Stage.forward`."""
         sums: list[cpu.BackwardSums] = []
-        coefficients = grad_norm_weight = grad_norm_bias = only = None
+        coefficients = grad_norm_weight = grad_norm_bias = None
         if self._statistics is not None:
-            for band in bands:
-                *only, part = self._scan_back(band)
-                sums.append(part)
+            sums = [self._scan_back(band) for band in bands]
             moments = cpu.sum_moments(_join(sums))
             coefficients, grad_norm_weight, grad_norm_bias = norm_gradients(
                 self._norm_weight, self._statistics, *moments
             )
-        if len(bands) > 1:
-            only = None
 
         def output_gradient(band: range) -> Tensor:
-            nonlocal only
-            if only is None:
-                x, grad_y, part = self._scan_back(band)
-            else:
-                (x, grad_y), only = only, None
-            if coefficients is None:
-                sums.append(part)
-            else:
+            if self._last is None or self._last[0] != band:
+                part = self._scan_back(band)
+                if coefficients is None:
+                    sums.insert(0, part)
+            assert self._last is not None
+            (_, x, grad_y), self._last = self._last, None  # x is freed before the gradients of the convolution
+            if coefficients is not None:
                 cpu.combine(grad_y, x, coefficients)
             return grad_y.flatten(0, 1)
 
@@ -409,8 +430,8 @@ class _Backward:
     def _firing_grads(self) -> bool:
         return bool(self._needed[6] or self._needed[7])
 
-    def _scan_back(self, band: range) -> tuple[Tensor, Tensor, cpu.BackwardSums]:
-        """Returns the output of the convolution, the gradient of batch norm's output, and the sums of a band."""
+    def _scan_back(self, band: range) -> cpu.BackwardSums:
+        """Computes the output and the gradient of batch norm's output of a band; returns its sums."""
         output, self._output = self._output, None
         x = self._stage.rows(self._weight, self._bias, band, self._buffer) if output is None else output
         (height, columns), window = self._stage.convolution.size, self._stage.config.window
@@ -425,7 +446,8 @@ class _Backward:
             cpu.windows_of_item(height, columns, window),
             firing_grads=self._firing_grads,
         )
-        return x, grad_y, sums
+        self._last = band, x, grad_y
+        return sums
 
 
 def _join(sums: list[cpu.BackwardSums]) -> cpu.BackwardSums:

@@ -7,6 +7,7 @@ place.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def forward(tensors: StageTensors, config: StageConfig) -> tuple[Tensor, Tensor]
     x, scale, shift, k, v_threshold, _ = tensors
     _, samples, height, columns, channels = x.shape
     window = config.window
-    out = x.new_empty(config.T, samples, height // window, columns // window, channels)
+    out = new_maps(x, config.T, samples, height // window, columns // window, channels)
     span = windows_of_item(height, columns, window)
     counts = np.zeros(_items(height, columns, window, span))
     with threads_of_torch():
@@ -182,6 +183,22 @@ def sum_neuron_gradients(
         torch.from_numpy(sums.v_threshold.sum(0)).to(dtype).sum() if firing_grads else None,
         torch.tensor(sums.width.sum(), dtype=dtype) if firing_grads else None,
     )
+
+
+_ALIGNMENT, _SLACK = 64, 4096
+
+
+def new_maps(like: Tensor, *shape: int) -> Tensor:
+    """Returns a tensor that is not initialised, of the type of ``like``, in memory that is used again once it is freed.
+
+    torch asks for aligned memory, for which glibc (before 2.38) needs more than its size: the place of a freed tensor
+    is too small for the next of the same size, and a process that keeps freed memory grows. This asks for a little
+    more and aligns by itself.
+    """
+    size = math.prod(shape) * like.element_size()
+    memory = np.empty(size + _SLACK, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return torch.from_numpy(memory[start : start + size]).view(like.dtype).view(shape)
 
 
 @cache

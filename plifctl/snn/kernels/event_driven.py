@@ -10,6 +10,8 @@ same bits, for any number of threads.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import event_loops as loops
-from plifctl.snn.kernels.cpu import threads_of_torch
+from plifctl.snn.kernels.cpu import new_maps, threads_of_torch
 from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
 from plifctl.snn.kernels.stage import evaluation_tensors
 from plifctl.snn.layers import BatchNorm, Conv, Pool
@@ -33,6 +35,9 @@ PANEL_BYTES = 48 * 2**10
 
 TILE_BYTES = 2**18
 """Size of the gradients that stay in a core's second cache."""
+
+SPREAD_BYTES = 2**24
+"""Size of the gradients that are copied at once to where the gradient of the weights reads them."""
 
 ROWS_OF_ITEM = 256
 """Rows of the input of a fully connected layer that are computed together."""
@@ -165,7 +170,7 @@ class ActiveInputs(NamedTuple):
     """The values of an input that are not zero, by row, group of channels and pixel; see :func:`event_loops.collect`.
 
     Attributes:
-        positions: Pixel · group + channel within the group, uint32.
+        positions: Pixel · group + channel within the group, uint16 if that is enough, else uint32.
         values: The values.
         pointers: Where the list of each pixel begins, int64 ``[rows, groups · pixels + 1]``.
         group: Channels (or features) in a group.
@@ -192,7 +197,8 @@ def list_active(rows: np.ndarray, counts: np.ndarray, pixels: int, group: int) -
     pointers = np.empty((len(rows), groups * pixels + 1), np.int64)
     pointers[:, 0], pointers[:, -1] = ends - counts, ends
     total = int(ends[-1]) if len(ends) else 0
-    active = ActiveInputs(np.empty(total, np.uint32), np.empty(total, rows.dtype), pointers, group)
+    position_type = np.uint16 if pixels * group <= 2**16 else np.uint32
+    active = ActiveInputs(np.empty(total, position_type), np.empty(total, rows.dtype), pointers, group)
     with threads_of_torch():
         loops.collect(rows, pixels, group, *active[:3])
     return active
@@ -241,7 +247,7 @@ def convolve(
     images, height, width, _ = shape
     panels = _panels(weight, bias, active.group)
     out_height, out_width = _output_size(shape, weight, stride, padding)
-    out = weight.new_empty(images, out_height, out_width, len(panels.bias))
+    out = new_maps(weight, images, out_height, out_width, len(panels.bias))
     with threads_of_torch():
         loops.convolve(
             *active[:3], panels.weight, panels.bias, weight.shape[2], stride, padding, height, width, active.group,
@@ -339,16 +345,30 @@ def convolution_weight_gradient(
     images, height, width, channels = shape
     outputs, edge = grad.shape[3], kernel - 1 - padding
     lanes = VECTOR_BYTES // grad.element_size()
-    # where the input has a pixel, and a tap an output: zeros between outputs for strides, and around them
-    spread = grad.new_zeros(images, height + kernel - 1, width + kernel - 1, outputs + -outputs % lanes)
     ends = (edge + (size - 1) * stride + 1 for size in grad.shape[1:3])
     rows, columns = (slice(edge, end, stride) for end in ends)
-    spread[:, rows, columns, :outputs] = grad
     steps = torch.arange(kernel - 1, -1, -1)
     offsets = (steps[:, None] * (width + kernel - 1) + steps).flatten()
-    tile = max(1, TILE_BYTES // (spread.shape[2] * MAX_VECTORS * VECTOR_BYTES))
-    by_tap = _weight_gradient(active, spread.flatten(0, 2), offsets, channels, tile, height, *spread.shape[1:3])
+    tile = max(1, TILE_BYTES // ((width + kernel - 1) * MAX_VECTORS * VECTOR_BYTES))
+    size = height + kernel - 1, width + kernel - 1, outputs + -outputs % lanes
+    by_tap = grad.new_zeros(len(offsets), channels, size[2])
+    chunk = max(1, SPREAD_BYTES // (math.prod(size) * grad.element_size()))
+    for begin in range(0, images, chunk):
+        part = grad[begin : begin + chunk]
+        # where the input has a pixel, and a tap an output: zeros between outputs for strides, and around them
+        spread = grad.new_zeros(len(part), *size)
+        spread[:, rows, columns, :outputs] = part
+        of_part = _select_rows(active, begin * height, (begin + len(part)) * height)
+        by_tap += _weight_gradient(of_part, spread.flatten(0, 2), offsets, channels, tile, height, *size[:2])
     return by_tap[..., :outputs].view(kernel, kernel, channels, outputs).permute(3, 2, 0, 1)
+
+
+def _select_rows(active: ActiveInputs, begin: int, end: int) -> ActiveInputs:
+    pointers = active.pointers[begin:end]
+    first, last = (pointers[0, 0], pointers[-1, -1]) if len(pointers) else (0, 0)
+    return active._replace(
+        positions=active.positions[first:last], values=active.values[first:last], pointers=pointers - first
+    )
 
 
 def product_weight_gradient(active: ActiveInputs, grad: Tensor, features: int) -> Tensor:
@@ -371,7 +391,7 @@ def _weight_gradient(
     """Returns the gradient ``[taps, C, O]``; arguments as in the two functions of ``event_loops`` that are called."""
     if not len(active.pointers):
         return grad.new_zeros(len(offsets), channels, grad.shape[-1])
-    pixels, values = np.empty_like(active.positions), np.empty_like(active.values)
+    pixels, values = np.empty(len(active.values), np.uint32), np.empty_like(active.values)
     first = np.empty((-(-len(active.pointers) // tile), channels + 1), np.int64)
     out = grad.new_empty(len(offsets), channels, grad.shape[-1])
     with threads_of_torch():
@@ -429,37 +449,32 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (weight,) = ctx.saved_tensors
-        found = convolution_gradients(
-            ctx.active, grad, weight, ctx.shape, ctx.stride, ctx.padding, list(ctx.needs_input_grad[:3])
-        )
-        return *found, None, None, None
+        options = ctx.stride, ctx.padding
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[1]:
+            by_pixel = grad.permute(0, 2, 3, 1)
+            grad_weight = convolution_weight_gradient(ctx.active, by_pixel, ctx.shape, weight.shape[2], *options)
+        if ctx.needs_input_grad[0]:
+            grad_x = convolution_input_gradient(grad, weight, ctx.shape[1:3], *options)
+        grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return grad_x, grad_weight, grad_bias, None, None, None
 
 
-def convolution_gradients(
-    active: ActiveInputs, grad: Tensor, weight: Tensor, shape: torch.Size, stride: int, padding: int, needed: list[bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Returns the gradients of input, weights and bias of :func:`convolve`; None of those that are not needed.
+def convolution_input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
+    """Returns the gradient of the input of :func:`convolve`, ``[M, C, H, W]``; it is dense.
 
     Args:
-        active: Active inputs by pixel.
         grad: Gradient of the output, ``[M, O, H', W']``.
         weight: ``[O, C, K, K]``.
-        shape: ``[M, H, W, C]`` of the input.
+        size: H and W.
         stride: Stride.
         padding: Zeros around the input.
-        needed: Which are needed.
     """
-    grad_x = grad_weight = None
-    if needed[1]:
-        by_pixel = grad.permute(0, 2, 3, 1)
-        grad_weight = convolution_weight_gradient(active, by_pixel, shape, weight.shape[2], stride, padding)
-    if needed[0]:
-        images, height, width, channels = shape
-        x = grad.new_empty(images, height, width, channels).permute(0, 3, 1, 2)  # only shape and layout are used
-        grad_x = torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
-        )[0]
-    return grad_x, grad_weight, grad.sum((0, 2, 3)) if needed[2] else None
+    rest = [
+        length + 2 * padding - weight.shape[2] - (outputs - 1) * stride
+        for length, outputs in zip(size, grad.shape[2:], strict=True)
+    ]
+    return F.conv_transpose2d(grad, weight, None, stride, padding, rest)
 
 
 class _Product(torch.autograd.Function):

@@ -49,6 +49,12 @@ def _list_columns(x, image, top, kernel, index, value, pointers):  # type: ignor
     pointers[width] = found
 
 
+@inlined
+def _copy(source, target, at):  # type: ignore[no-untyped-def]
+    for i in range(len(source)):
+        target[at + i] = source[i]
+
+
 @compiled(parallel=True)
 def convolve(x, weight, bias, kernel, stride, padding, begin, blocks, out):  # type: ignore[no-untyped-def]
     """Computes rows of a convolution.
@@ -75,7 +81,7 @@ def convolve(x, weight, bias, kernel, stride, padding, begin, blocks, out):  # t
         for z in range(columns):
             left = z * stride - padding
             first, last = pointers[max(0, left)], pointers[min(width, left + kernel)]
-            out[image, y, z] = bias
+            _copy(bias, sums, ((image * rows + y) * columns + z) * outputs)
             for block in range(len(blocks)):
                 output, _, vectors = blocks[block]
                 at = ((image * rows + y) * columns + z) * outputs + output

@@ -34,6 +34,15 @@ def later(**changes: Any) -> _LaterSpec:
     return _LaterSpec.model_validate({**tree, **changes, "train": {**tree["train"], **changes.get("train", {})}})
 
 
+def test_memory_of_a_training_step_leaves_the_digest() -> None:
+    full, compact = (
+        load_registry().experiment("gesture-plif", overrides=[f"train.memory={memory}"]).spec
+        for memory in ("full", "compact")
+    )
+    assert compact.train.memory == "compact"
+    assert compact.digest == full.digest == load_registry().experiment("gesture-plif").spec.digest
+
+
 class TestNewFields:
     def test_new_fields_at_their_defaults_leave_the_digest(self) -> None:
         assert later().digest == load_registry().experiment("gesture-plif").spec.digest

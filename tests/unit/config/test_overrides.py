@@ -136,6 +136,6 @@ def test_merge_overrides_replaces_keys_set_again() -> None:
     assert merge_overrides(["T=4", "train.lr=1"], ["train.lr = 2"]) == ("T=4", "train.lr = 2")
 
 
-def test_seed_and_epochs_are_no_modification() -> None:
-    texts = ["train.seed=1", "train.epochs = 3", "train.lr=1", "T=4"]
-    assert [is_modification(text) for text in texts] == [False, False, True, True]
+def test_seed_epochs_and_memory_are_no_modification() -> None:
+    texts = ["train.seed=1", "train.epochs = 3", "train.memory=compact", "train.lr=1", "T=4"]
+    assert [is_modification(text) for text in texts] == [False, False, False, True, True]
