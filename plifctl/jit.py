@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,7 +23,15 @@ class _NoAliasCompiler(Compiler):
 
 
 class _RepairedCache(FunctionCache):
-    """Machine code on disk; damaged files, such as an empty index after a full disk, are replaced, not an error."""
+    """Machine code on disk; damaged files, such as an empty index after a full disk, are replaced, not an error.
+
+    Numba compares the file of a function only. A function also has the code of those that it calls, from other files.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        with suppress(OSError):  # in an archive or a frozen program numba has its own way
+            self._cache_file._source_stamp = [_digest(file) for file in sorted(_source_files(function))]
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Returns the machine code of a signature; None if there is none that can be read."""
@@ -37,6 +48,22 @@ class _RepairedCache(FunctionCache):
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
 
 
+def _source_files(function: Callable[..., Any]) -> set[str]:
+    """Returns the files of a function, of the compiled functions that it may call, and of what compiles them."""
+    files, functions = {__file__}, [function]
+    while functions:
+        one = functions.pop()
+        if one.__code__.co_filename not in files:
+            files.add(one.__code__.co_filename)
+            functions += [value.py_func for value in one.__globals__.values() if hasattr(value, "py_func")]
+    return files
+
+
+@cache
+def _digest(file: str) -> bytes:
+    return hashlib.sha256(Path(file).read_bytes()).digest()
+
+
 def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Returns a decorator that compiles a function at its first call; it releases the GIL while it runs.
 
@@ -48,7 +75,7 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
     def compile_lazily(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(function, **options)
         with suppress(RuntimeError):  # no writable cache directory, neither beside the source nor in the home directory
-            dispatcher._cache = _RepairedCache(dispatcher.py_func)  # type: ignore[no-untyped-call]
+            dispatcher._cache = _RepairedCache(dispatcher.py_func)
         return dispatcher
 
     return compile_lazily

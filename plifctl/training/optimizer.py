@@ -262,6 +262,19 @@ class Optimizer:
         """Restores a state that :meth:`state` returned."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
         self._optimizer.load_state_dict(state["optimizer"])
+        self._take_layout_of_parameters()
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True) if self._capturable else ():
             group.update(capturable=True, lr=rate)  # begin_epoch sets its value
         self._scaler.load_state_dict(state["scaler"])
+
+    def _take_layout_of_parameters(self) -> None:
+        """Lays the state out in memory as the parameters are.
+
+        Fused optimizers walk through parameter, gradient and state in the order of memory. In checkpoints of 0.1.0
+        the weights of fully connected layers have another order.
+        """
+        for parameter, held in self._optimizer.state.items():
+            for name, value in held.items():
+                same_shape = isinstance(value, Tensor) and value.shape == parameter.shape
+                if same_shape and value.stride() != parameter.stride():
+                    held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

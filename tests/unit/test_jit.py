@@ -1,11 +1,14 @@
-"""Machine code on disk that is damaged is compiled again."""
+"""Machine code on disk that is damaged or outdated is compiled again."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from plifctl import jit
 
 SOURCE = """
 from plifctl.jit import compiled
@@ -43,3 +46,23 @@ def test_compiled_with_a_damaged_cache_compiles_again(
     again = load(path)
     assert again.double(5) == 10
     assert sum(again.double.stats.cache_hits.values()) == 1  # what was compiled again was saved
+
+
+def test_compiled_after_a_change_of_another_file_compiles_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jitted", None)
+    path, called = tmp_path / "jitted.py", tmp_path / "called_by_jitted.py"
+    path.write_text("from called_by_jitted import inner\n" + SOURCE.replace("2 * x", "inner(x)"))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # python tells versions of a file apart by the second
+
+    def doubled(factor: int) -> int:
+        called.write_text(f"from plifctl.jit import inlined\n\n@inlined\ndef inner(x):\n    return {factor} * x\n")
+        jit._digest.cache_clear()  # as another process would
+        monkeypatch.setitem(sys.modules, "called_by_jitted", None)
+        del sys.modules["called_by_jitted"]
+        importlib.invalidate_caches()
+        return int(load(path).double(5))
+
+    assert [doubled(2), doubled(3)] == [10, 15]

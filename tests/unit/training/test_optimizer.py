@@ -1,5 +1,6 @@
 """From losses to weights: optimizers, schedules, accumulation, clipping, precision, failures."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.optim import lr_scheduler
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import DivergedError, Interrupted, OutOfMemoryError, UsageError
+from plifctl.snn.layers import Linear
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import Optimizer, autocast, float32_products, learning_rate
 from plifctl.training.splits import Split
@@ -45,6 +47,30 @@ def test_step_every_optimizer_equals_torch(name: str) -> None:
         reference.step()
     for own, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_restore_state_of_another_layout_continues_the_same_training(name: str) -> None:
+    momentum = ["train.optimizer_options.momentum=0.9"] if name == "sgd" else []
+    train = tiny_spec(f"train.optimizer={name}", "train.lr=0.05", *momentum).train
+    rows, columns = torch.nn.Linear(7, 5, bias=False), Linear(7, 5)  # as 0.1.0 had it, and as it is now
+    assert rows.weight.stride() != columns.weight.stride()
+    first, second = Optimizer(rows, train, CPU), Optimizer(columns, train, CPU)
+
+    def step(model: torch.nn.Linear, optimizer: Optimizer, x: torch.Tensor) -> None:
+        optimizer.begin_epoch(0)
+        model(x).square().sum().backward()
+        optimizer.step(torch.tensor(1.0))
+
+    inputs = torch.randn(4, 3, 7)
+    for x in inputs[:2]:
+        step(rows, first, x)
+    columns.load_state_dict(rows.state_dict())
+    second.restore(copy.deepcopy(first.state()))
+    for x in inputs[2:]:
+        step(rows, first, x)
+        step(columns, second, x)
+    torch.testing.assert_close(columns.weight, rows.weight)
 
 
 @pytest.mark.parametrize(
