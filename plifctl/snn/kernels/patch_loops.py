@@ -49,12 +49,6 @@ def _list_columns(x, image, top, kernel, index, value, pointers):  # type: ignor
     pointers[width] = found
 
 
-@inlined
-def _copy(source, target, at):  # type: ignore[no-untyped-def]
-    for i in range(len(source)):
-        target[at + i] = source[i]
-
-
 @compiled(parallel=True)
 def convolve(x, weight, bias, kernel, stride, padding, begin, blocks, out):  # type: ignore[no-untyped-def]
     """Computes rows of a convolution.
@@ -81,7 +75,7 @@ def convolve(x, weight, bias, kernel, stride, padding, begin, blocks, out):  # t
         for z in range(columns):
             left = z * stride - padding
             first, last = pointers[max(0, left)], pointers[min(width, left + kernel)]
-            _copy(bias, sums, ((image * rows + y) * columns + z) * outputs)
+            out[image, y, z] = bias
             for block in range(len(blocks)):
                 output, _, vectors = blocks[block]
                 at = ((image * rows + y) * columns + z) * outputs + output
