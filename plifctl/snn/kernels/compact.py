@@ -206,7 +206,7 @@ class _EventDrivenConvolution:
             )
         if needed[0]:
             grad_x = event_driven.convolution_input_gradient(by_output, weight, self._shape[1:3], *options)
-        return grad_x, grad_weight, by_output.sum((0, 2, 3)) if needed[2] else None
+        return grad_x, grad_weight, event_driven.bias_gradient(rows) if needed[2] else None
 
     def _inputs(self) -> event_driven.ActiveInputs:
         if self._value is None:

@@ -456,8 +456,16 @@ class _Convolution(torch.autograd.Function):
             grad_weight = convolution_weight_gradient(ctx.active, by_pixel, ctx.shape, weight.shape[2], *options)
         if ctx.needs_input_grad[0]:
             grad_x = convolution_input_gradient(grad, weight, ctx.shape[1:3], *options)
-        grad_bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+        grad_bias = bias_gradient(grad.permute(0, 2, 3, 1)) if ctx.needs_input_grad[2] else None
         return grad_x, grad_weight, grad_bias, None, None, None
+
+
+def bias_gradient(grad: Tensor) -> Tensor:
+    """Returns the gradient of the bias of :func:`convolve`; ``grad`` is ``[M, H', W', O]``.
+
+    Sums over several dimensions would be taken in an order that depends on the strides of dimensions of size 1.
+    """
+    return grad.flatten(0, 2).sum(0)
 
 
 def convolution_input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
@@ -474,7 +482,10 @@ def convolution_input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int]
         length + 2 * padding - weight.shape[2] - (outputs - 1) * stride
         for length, outputs in zip(size, grad.shape[2:], strict=True)
     ]
-    return F.conv_transpose2d(grad, weight, None, stride, padding, rest)
+    maps = grad.permute(0, 2, 3, 1)
+    # the strides of one image depend on its origin, and torch would choose its algorithm, and so the last bits, by them
+    maps = maps.flatten().view(maps.shape)
+    return F.conv_transpose2d(maps.permute(0, 3, 1, 2), weight, None, stride, padding, rest)
 
 
 class _Product(torch.autograd.Function):

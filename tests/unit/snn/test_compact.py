@@ -112,9 +112,13 @@ def test_compact_of_one_sample_and_step_has_the_bits_of_full() -> None:
     _assert_same_bits(_MAX, _frames(1, 1))
 
 
-def test_compact_of_event_driven_layers_has_the_bits_of_full(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("T", "samples"), [(4, 3), (1, 1)])
+@pytest.mark.parametrize("structure", [_MAX, _UNPOOLED])
+def test_compact_of_event_driven_layers_has_the_bits_of_full(
+    structure: str, T: int, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(event_driven, "relative_cost", lambda *_, **__: 0.0)
-    _assert_same_bits(_MAX, _frames())
+    _assert_same_bits(structure, _frames(T, samples).double())
 
 
 def test_compact_of_dense_layers_has_the_bits_of_full(monkeypatch: pytest.MonkeyPatch) -> None:
