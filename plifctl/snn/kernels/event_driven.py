@@ -84,7 +84,7 @@ def apply(layer: Conv | nn.Linear, x: Tensor, *, always: bool = False) -> Tensor
     """Applies a layer event-driven, where that is expected to be faster; ``always``: also elsewhere.
 
     Args:
-        layer: A convolution, or a fully connected layer without bias.
+        layer: A convolution, or a fully connected layer.
         x: A sequence ``[T, N, C, H, W]``, or ``[T, N, F]``.
         always: Never compute the dense product.
     """
@@ -140,7 +140,8 @@ def product(x: Tensor, layer: nn.Linear, *, always: bool = False) -> Tensor:
     if not (always or _pays(layer, counts, rows)):
         return dense(layer, x)
     y: Tensor = _Product.apply(rows, layer.weight, counts)  # type: ignore[no-untyped-call]
-    return y.view(*x.shape[:2], y.shape[1])
+    y = y.view(*x.shape[:2], y.shape[1])
+    return y if layer.bias is None else y + layer.bias
 
 
 def dense(layer: Conv | nn.Linear, x: Tensor) -> Tensor:

@@ -114,6 +114,14 @@ def test_product_equals_torch(case: tuple[int, ...]) -> None:
     torch.testing.assert_close(by_weight, weight.grad, rtol=1e-9, atol=1e-9)
 
 
+def test_apply_synapses_fully_connected_layer_with_bias_adds_it() -> None:
+    layer, x = nn.Linear(40, 24, dtype=torch.float64), active(3, 2, 40, density=0.1)
+    y = apply_synapses(layer, x)
+    torch.testing.assert_close(y, layer(x), rtol=1e-9, atol=1e-9)
+    y.sum().backward()
+    torch.testing.assert_close(layer.bias.grad, torch.full_like(layer.bias, 6))
+
+
 @pytest.mark.parametrize("values", ["spikes", "dropped", "counts", "pooled", "any"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_layers_of_a_sequence_equal_dense_ones(values: str, steps: int) -> None:
