@@ -410,8 +410,8 @@ class TestSessions:
         monkeypatch.setattr("plifctl.runs.sessions.TRAINING_VERSION", 7)
         self.begin(run, 1, 0)
         self.row(run, 2)
-        assert [(s.epochs, s.training_version) for s in run.sessions()] == [((1, 1), 1), ((2, 2), 7)]
-        assert "training version 1, now 7" in caplog.text
+        assert [(s.epochs, s.training_version) for s in run.sessions()] == [((1, 1), TRAINING_VERSION), ((2, 2), 7)]
+        assert f"training version {TRAINING_VERSION}, now 7" in caplog.text
 
     def test_run_of_0_1_0_has_the_process_that_created_it(self, tmp_path: Path) -> None:
         run = make(tmp_path)
