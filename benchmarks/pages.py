@@ -26,8 +26,9 @@ def block(name: str) -> str:
         KeyError: There is no such part.
     """
     source, render = _BLOCKS[name]
-    path = RESULTS / f"{source}.json"
-    return render(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ""
+    paths = [path for part in source.split() if (path := RESULTS / f"{part}.json").exists()]
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return render(*documents) if documents else ""
 
 
 def draw_picture(path: Path) -> None:
@@ -94,6 +95,28 @@ def _shares(document: dict[str, Any]) -> str:
     return _text([*lines, "", _measured(document)])
 
 
+def _training(*documents: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"{figure['name']}, compared with {figure['peer_name']}",
+            *(_quantity(figure[side]["median"], figure["unit"]) for side in ("ours", "peer")),
+            "{median:.2f} ({q1:.2f}–{q3:.2f})".format(**figure["ratio"]),
+            (figure["target"] or "–").replace("<=", "≤"),
+        )
+        for document in documents
+        for figure in document["figures"]
+        if figure["ratio"] is not None
+    ]
+    measured = dict.fromkeys(map(_measured, documents))
+    return _text([*_markdown(TextTable("", ("work", "ours", "peer", "ratio", "target"), rows, "")), "", *measured])
+
+
+def _quantity(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    return f"{value:,.0f} {unit}"
+
+
 def _measured(document: dict[str, Any]) -> str:
     machine, versions = document["hardware"], document["versions"]
     software = ", ".join(f"{name} {versions[name]}" for name in ("torch", "numba", "python", "plifctl"))
@@ -113,10 +136,11 @@ def _text(lines: Iterable[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+_BLOCKS: dict[str, tuple[str, Callable[..., str]]] = {
     "picture": ("event_driven", _picture),
     "layers": ("event_driven", _layers),
     "libraries": ("event_driven", _libraries),
     "shares": ("shares", _shares),
+    "training": ("train_nmnist train_fashion train_gesture train_memory train_inference", _training),
 }
-"""Parts of pages by name: the document that each needs, and the function that renders it."""
+"""Parts of pages by name: the documents that each needs, and the function that renders them."""

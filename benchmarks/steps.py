@@ -101,7 +101,7 @@ def settled(spec: ExperimentSpec) -> SpikingNetwork:
     model, batch = network(spec), batch_of(spec, 16 if spec.dataset.kind == "images" else 4)
     updates = batch.T if spec.network.batch_norm == "per-step" else 1
     with torch.no_grad():
-        for _ in range(-(-30 // updates)):
+        for _ in range(-(-240 // updates)):
             model(batch.x, batch.T, keys=batch.keys)
     return model
 

@@ -46,7 +46,7 @@ ROWS_OF_ITEM = 256
 MIN_CHANNELS = 32
 """Fewest input and output channels of an event-driven convolution; lists of fewer take longer than their sums."""
 
-MIN_WEIGHTS = 2**20
+MIN_WEIGHTS = 2**22
 """Fewest weights of an event-driven fully connected layer; the weights of smaller ones stay in a core's cache."""
 
 
