@@ -220,7 +220,9 @@ class Group(Ranks):
 
     def broadcast_model(self, model: nn.Module) -> None:
         for tensor in model.state_dict().values():
-            distributed.broadcast(tensor, 0)
+            whole = tensor.contiguous()  # NCCL takes no others; fully connected layers are stored input-major
+            distributed.broadcast(whole, 0)
+            tensor.copy_(whole)
 
     def barrier(self) -> None:
         self.sum_values(0.0)

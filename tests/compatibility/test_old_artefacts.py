@@ -358,6 +358,7 @@ networks.Linear = partial(nn.Linear, bias=False)
 main()
 """
 """The command line with the products of 0.1.0: dense, of weights in torch's order of memory."""
+COMMAND_LINES = {"as then": ["-c", TRAINING_VERSION_1], "as now": ["-m", "plifctl"]}
 
 
 def _machine() -> dict[str, str]:
@@ -371,17 +372,18 @@ def _machine() -> dict[str, str]:
 
 @pytest.mark.subprocess
 class TestResume:
+    @pytest.mark.parametrize("products", COMMAND_LINES)
     @pytest.mark.parametrize(("kind", "verb", "protocol"), [("stopped", "train", "A"), ("killed", "validate", "B")])
     def test_interrupted_run_ends_as_0_1_0_would_have_ended_it(
-        self, artefacts: Path, kind: str, verb: str, protocol: str
+        self, artefacts: Path, kind: str, verb: str, protocol: str, products: str
     ) -> None:
         # a process of its own: the artefacts were made with one thread, and two add up in another order
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", TRAINING_VERSION_1, verb, "--resume", RUNS[kind], "--json"]
+        command = [sys.executable, *COMMAND_LINES[products], verb, "--resume", RUNS[kind], "--json"]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         made_on, same_bits = expected("machine"), _machine()
-        exact = {name: made_on[name] for name in same_bits} == same_bits
+        exact = products == "as then" and {name: made_on[name] for name in same_bits} == same_bits
         wanted = HERE / "expected/resumed" / kind
         run = artefacts / "runs" / RUNS[kind]
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import Any
 
 import numba
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 
 def _vector_bytes() -> int:
     """Returns the width of a vector register that numba compiles for (NUMBA_CPU_FEATURES takes precedence)."""
     features = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
-    known = binding.get_host_cpu_features().flatten() if features is None else features
+    # numba's own function: of processors for which it does not use AVX, it leaves AVX out
+    known = get_host_cpu_features() if features is None else features
     return 64 if "+avx512f" in known else 32 if "+avx2" in known else 16
 
 

@@ -127,7 +127,7 @@ def test_compact_of_dense_layers_has_the_bits_of_full(monkeypatch: pytest.Monkey
     _assert_same_bits(_MAX, _frames())
 
 
-def test_compact_without_samples_has_the_bits_of_full() -> None:
+def test_compact_without_samples_has_no_votes() -> None:
     x = _frames()[:0]
     for memory in ("full", "compact"):
         model = _network(_NO_NORM, x, memory, "per-step", {})  # type: ignore[arg-type]

@@ -8,8 +8,9 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ from plifctl.snn.kernels import apply_synapses, event_driven, registers, spiking
 from plifctl.snn.layers import BatchNorm, Conv, Linear, Pool
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
+
+Result = TypeVar("Result")
 
 # images, H, W, C, O, kernel, stride, padding, share of active inputs
 CONVOLUTIONS = [
@@ -145,21 +148,35 @@ def test_list_active_has_every_value_but_zero(value: float) -> None:
     assert listed.pointers[0].tolist() == [0, 1, 1, 1, 3, 3, 3, *[3] * 7, *[3] * 7, 4]
 
 
+@pytest.mark.parametrize("pixels", [2**16, 2**16 + 1])
+def test_list_active_of_a_long_row_has_its_last_position(pixels: int) -> None:
+    rows = np.zeros((1, pixels))
+    rows[0, -1] = 1
+    listed = event_driven.list_active(rows, event_driven.count_active(rows), pixels, 1)
+    assert listed.positions.tolist() == [pixels - 1]
+
+
+def with_threads(threads: int, compute: Callable[[], Result]) -> Result:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return compute()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
     torch.manual_seed(0)
     layers = (
         (Conv(40, 70, 3, 1), active(4, 3, 40, 9, 9, density=0.2, dtype=torch.float32)),
         (Linear(900, 700), active(4, 3, 900, density=0.2, dtype=torch.float32)),
     )
-    before = torch.get_num_threads()
     for layer, x in layers:
         found = []
         for threads in (1, 2):
-            torch.set_num_threads(threads)
             # the gradient of the input is torch's own
-            output, _, *weights = results(layer, x, "fused")
+            output, _, *weights = with_threads(threads, lambda layer=layer, x=x: list(results(layer, x, "fused")))
             found.append([output, *weights])
-        torch.set_num_threads(before)
         assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
 
 
@@ -217,10 +234,7 @@ def test_stage_in_evaluation_has_the_bits_of_its_parts_for_any_number_of_threads
     case = STAGES[1]
     x = active(*case[-1], density=0.2, dtype=torch.float32)
     one_pass = stage_in_evaluation(case, "fused", torch.float32, x)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    single = stage_in_evaluation(case, "fused", torch.float32, x)
-    torch.set_num_threads(before)
+    single = with_threads(1, lambda: stage_in_evaluation(case, "fused", torch.float32, x))
     monkeypatch.setattr(event_driven, "evaluate_stage", lambda *args: None)
     parts = stage_in_evaluation(case, "fused", torch.float32, x)
     for other in (single, parts):
@@ -382,3 +396,13 @@ def test_sum_rows_is_compiled_to_the_widest_vectors_of_a_processor(
     )
     assert re.search(instruction, compiled.stdout)
     assert "fmaf" not in compiled.stdout  # a function call for each value
+
+
+@pytest.mark.subprocess
+def test_vectors_are_those_that_numba_uses() -> None:
+    options = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CPU_")}
+    command = [sys.executable, "-c", "from plifctl.snn.kernels.registers import VECTOR_BYTES as b; print(b)"]
+    found = subprocess.run(
+        command, env={**options, "NUMBA_ENABLE_AVX": "0"}, capture_output=True, text=True, check=True
+    )
+    assert int(found.stdout) == 16

@@ -13,7 +13,9 @@ from rank_worker import train
 
 from plifctl.config.choices import Protocol
 from plifctl.errors import RankError, RunError, UsageError
+from plifctl.snn.layers import Linear
 from plifctl.training.distributed import (
+    Group,
     RankInfo,
     Ranks,
     compare_ranks,
@@ -146,6 +148,20 @@ def test_compare_ranks_different_settings_are_refused() -> None:
     compare_ranks(Rank(0, 2, [facts]), facts)
     with pytest.raises(UsageError, match=r"cache: rank 0 has a, rank 1 has b\n  plifctl: rank 0 has 1, rank 2 has 2"):
         compare_ranks(Rank(0, 3, [{**facts, "cache": "b"}, {**facts, "plifctl": "2"}]), facts)
+
+
+def test_broadcast_model_sends_contiguous_tensors_and_keeps_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broadcast(tensor: torch.Tensor, source: int) -> None:
+        assert tensor.is_contiguous()  # NCCL refuses others
+        tensor.copy_(torch.arange(6.0).view(2, 3) + source)
+
+    model = Linear(3, 2)
+    stride = model.weight.stride()
+    assert not model.weight.is_contiguous()
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    Group(RankInfo(1, 2, 1, "", 0), torch.distributed.HashStore(), 1.0).broadcast_model(model)
+    assert torch.equal(model.weight, torch.arange(6.0).view(2, 3))
+    assert model.weight.stride() == stride
 
 
 @pytest.mark.long
