@@ -20,7 +20,7 @@ def _vector_bytes() -> int:
     """Returns the width of a vector register that numba compiles for (NUMBA_CPU_FEATURES takes precedence)."""
     features = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
     # numba's own function: of processors for which it does not use AVX, it leaves AVX out
-    known = get_host_cpu_features() if features is None else features
+    known = get_host_cpu_features() if features is None else features  # type: ignore[no-untyped-call]
     return 64 if "+avx512f" in known else 32 if "+avx2" in known else 16
 
 
