@@ -130,6 +130,35 @@ def as_tonic(events: np.ndarray) -> np.ndarray:
     return made
 
 
+def _rebuild(ours: SpikingNetwork, rebuild: Callable[[nn.Module], nn.Module | None], library: Any) -> nn.Sequential:
+    """Returns a peer's network of the same layers, in training mode.
+
+    Args:
+        ours: The network.
+        rebuild: Returns the peer's convolution or neurons; None for other layers.
+        library: Where the peer has its other layers, by torch's names.
+    """
+    net = nn.Sequential()
+    for name, module in ours.layers.items():
+        made = rebuild(module)
+        match module:
+            case nn.BatchNorm2d():
+                made = library.BatchNorm2d(module.num_features)
+            case Pool():
+                pool = library.MaxPool2d if module.mode == "max" else library.AvgPool2d
+                made = pool(module.kernel, module.stride)
+            case Dropout():
+                made = library.Dropout(module.p)
+            case nn.Linear():
+                if not any(isinstance(before, nn.Linear) for before in net):
+                    net.add_module("flatten", library.Flatten())
+                made = library.Linear(module.in_features, module.out_features, bias=False)
+        if made is None:
+            sys.exit(f"{name}: the peer's counterpart of {module} is not known")
+        net.add_module(name, made)
+    return net
+
+
 def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
     """Returns SpikingJelly's network of the same layers with the same weights, in training mode.
 
@@ -142,11 +171,10 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
     """
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
-    net = nn.Sequential()
-    for name, module in ours.layers.items():
+    def rebuild(module: nn.Module) -> nn.Module | None:
         match module:
             case nn.Conv2d():
-                made = layer.Conv2d(
+                return layer.Conv2d(
                     module.in_channels,
                     module.out_channels,
                     module.kernel_size,
@@ -154,24 +182,13 @@ def spikingjelly_network(ours: SpikingNetwork, step_mode: str) -> nn.Sequential:
                     padding=module.padding,
                     bias=False,
                 )
-            case nn.BatchNorm2d():
-                made = layer.BatchNorm2d(module.num_features)
             case SpikingLayer():
-                made = neuron.ParametricLIFNode(
+                return neuron.ParametricLIFNode(
                     init_tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=module.spec.detach_reset
                 )
-            case Pool():
-                pools = {"max": layer.MaxPool2d, "average": layer.AvgPool2d}
-                made = pools[module.mode](module.kernel, module.stride)
-            case Dropout():
-                made = layer.Dropout(module.p)
-            case nn.Linear():
-                if not any(isinstance(before, nn.Linear) for before in net):
-                    net.add_module("flatten", layer.Flatten())
-                made = layer.Linear(module.in_features, module.out_features, bias=False)
-            case _:
-                sys.exit(f"{name}: SpikingJelly's counterpart of {module} is not known")
-        net.add_module(name, made)
+        return None
+
+    net = _rebuild(ours, rebuild, layer)
     net.add_module("vote", layer.VotingLayer(ours.voters))
     functional.set_step_mode(net, step_mode)
     # its parameter w is a of ours
@@ -185,31 +202,16 @@ def snntorch_network(ours: SpikingNetwork) -> nn.Sequential:
     import snntorch
     from snntorch import surrogate
 
-    net = nn.Sequential()
-    for name, module in ours.layers.items():
-        made: nn.Module
+    def rebuild(module: nn.Module) -> nn.Module | None:
         match module:
             case nn.Conv2d():
-                kernel = module.kernel_size[0]
-                made = nn.Conv2d(
-                    module.in_channels, module.out_channels, kernel, module.stride[0], kernel // 2, bias=False
-                )
-            case nn.BatchNorm2d():
-                made = nn.BatchNorm2d(module.num_features)
+                channels, kernel = (module.in_channels, module.out_channels), module.kernel_size[0]
+                return nn.Conv2d(*channels, kernel, module.stride[0], kernel // 2, bias=False)
             case SpikingLayer():
-                made = snntorch.Leaky(beta=0.5, learn_beta=True, spike_grad=surrogate.atan(), reset_mechanism="zero")
-            case Pool():
-                made = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}[module.mode](module.kernel, module.stride)
-            case Dropout():
-                made = nn.Dropout(module.p)
-            case nn.Linear():
-                if not any(isinstance(before, nn.Linear) for before in net):
-                    net.add_module("flatten", nn.Flatten())
-                made = nn.Linear(module.in_features, module.out_features, bias=False)
-            case _:
-                sys.exit(f"{name}: snnTorch's counterpart of {module} is not known")
-        net.add_module(name, made)
-    return net.train()
+                return snntorch.Leaky(beta=0.5, learn_beta=True, spike_grad=surrogate.atan(), reset_mechanism="zero")
+        return None
+
+    return _rebuild(ours, rebuild, nn).train()
 
 
 def snntorch_rates(net: nn.Sequential, x: Tensor, T: int, voters: int) -> Tensor:
