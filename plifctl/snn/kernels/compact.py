@@ -197,16 +197,9 @@ class _EventDrivenConvolution:
     def gradients(
         self, grad: Callable[[range], Tensor], weight: Tensor, bands: list[range], needed: list[bool]
     ) -> _Gradients:
-        rows, options = grad(bands[0]), (self._stride, self._padding)
-        by_output = rows.permute(0, 3, 1, 2)
-        grad_x = grad_weight = None
-        if needed[1]:
-            grad_weight = event_driven.convolution_weight_gradient(
-                self._inputs(), rows, self._shape, weight.shape[2], *options
-            )
-        if needed[0]:
-            grad_x = event_driven.convolution_input_gradient(by_output, weight, self._shape[1:3], *options)
-        return grad_x, grad_weight, event_driven.bias_gradient(rows) if needed[2] else None
+        return event_driven.convolution_gradients(
+            self._inputs(), grad(bands[0]), weight, self._shape, self._stride, self._padding, needed
+        )
 
     def _inputs(self) -> event_driven.ActiveInputs:
         if self._value is None:

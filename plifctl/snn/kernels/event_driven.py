@@ -450,18 +450,41 @@ class _Convolution(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (weight,) = ctx.saved_tensors
-        options = ctx.stride, ctx.padding
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[1]:
-            by_pixel = grad.permute(0, 2, 3, 1)
-            grad_weight = convolution_weight_gradient(ctx.active, by_pixel, ctx.shape, weight.shape[2], *options)
-        if ctx.needs_input_grad[0]:
-            grad_x = convolution_input_gradient(grad, weight, ctx.shape[1:3], *options)
-        grad_bias = bias_gradient(grad.permute(0, 2, 3, 1)) if ctx.needs_input_grad[2] else None
-        return grad_x, grad_weight, grad_bias, None, None, None
+        by_pixel = grad.permute(0, 2, 3, 1)
+        needed = ctx.needs_input_grad[:3]
+        gradients = convolution_gradients(ctx.active, by_pixel, weight, ctx.shape, ctx.stride, ctx.padding, needed)
+        return *gradients, None, None, None
 
 
-def bias_gradient(grad: Tensor) -> Tensor:
+def convolution_gradients(
+    active: ActiveInputs,
+    grad: Tensor,
+    weight: Tensor,
+    shape: torch.Size,
+    stride: int,
+    padding: int,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Returns the gradients of input, weights and bias of :func:`convolve`, each None where it is not needed.
+
+    Args:
+        active: Active inputs by pixel.
+        grad: Gradient of the output, ``[M, H', W', O]``.
+        weight: ``[O, C, K, K]``.
+        shape: ``[M, H, W, C]`` of the input.
+        stride: Stride.
+        padding: Zeros around the input.
+        needed: Which of the three are needed.
+    """
+    grad_x = grad_weight = None
+    if needed[1]:
+        grad_weight = convolution_weight_gradient(active, grad, shape, weight.shape[2], stride, padding)
+    if needed[0]:
+        grad_x = _input_gradient(grad.permute(0, 3, 1, 2), weight, shape[1:3], stride, padding)
+    return grad_x, grad_weight, _bias_gradient(grad) if needed[2] else None
+
+
+def _bias_gradient(grad: Tensor) -> Tensor:
     """Returns the gradient of the bias of :func:`convolve`; ``grad`` is ``[M, H', W', O]``.
 
     Sums over several dimensions would be taken in an order that depends on the strides of dimensions of size 1.
@@ -469,7 +492,7 @@ def bias_gradient(grad: Tensor) -> Tensor:
     return grad.flatten(0, 2).sum(0)
 
 
-def convolution_input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
+def _input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
     """Returns the gradient of the input of :func:`convolve`, ``[M, C, H, W]``; it is dense.
 
     Args:
