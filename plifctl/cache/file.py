@@ -4,6 +4,8 @@
 |---|---|---|
 | samples | frames ``[N, T, P, H, W]`` uint8 or uint16 | images ``[N, C, H, W]`` uint8 |
 | labels, split | ``[N]`` int64; ``[N]`` bool, true for test | the same |
+| is_validation | ``[N]`` bool; only where the official split has such samples | – |
+| group | ``[N]`` text; only where the raw data name groups | – |
 | sample_id | ``[N]`` text | the same |
 | digest | ``[N, 32]`` sha256 of each sample | the same |
 | n_raw, n_events | ``[N]`` events read, events framed | – |
@@ -47,6 +49,9 @@ NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, Runtime
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
 """Columns of event sets only."""
 
+_VALIDATION, _GROUP = "is_validation", "group"
+"""Columns of some data sets only."""
+
 MAX_SAMPLE_BYTES = 2**31
 """Largest size of one sample; a file that declares more is not a cache."""
 
@@ -70,6 +75,8 @@ class Cache:
         notes: Warnings about the raw data, for the user.
         labels: Class of each sample, int64 ``[N]``.
         is_test: Whether a sample belongs to the official test set, bool ``[N]``.
+        is_validation: Whether it belongs to official validation samples, bool ``[N]``.
+        groups: Subject, session … of each sample, as the raw data name it; None where they name none.
         sample_ids: Logical name of each sample.
         counts: ``n_raw``, ``n_events``, ``n_frames`` and ``duration_us``, int64 ``[N]``; of event sets only.
         digests: sha256 of each sample, uint8 ``[N, 32]``.
@@ -122,7 +129,9 @@ class Cache:
         self.complete_set: bool = attributes["complete_set"]
         self.labels: np.ndarray = columns["labels"]
         self.is_test: np.ndarray = columns["split"]
-        self.sample_ids: list[str] = [name.decode("utf-8", "surrogateescape") for name in columns["sample_id"].tolist()]
+        self.is_validation: np.ndarray = columns.get(_VALIDATION, np.zeros(len(self.labels), bool))
+        self.sample_ids: list[str] = _texts(columns["sample_id"])
+        self.groups: list[str] | None = _texts(columns[_GROUP]) if _GROUP in columns else None
         self.digests: np.ndarray = columns["digest"]
         self.counts = {name: columns[name] for name in COUNTS if name in columns}
         self.notes: tuple[str, ...] = self._notes(json.loads(attributes["notes"]))
@@ -273,14 +282,19 @@ def _has_events(key: CacheKey) -> bool:
 
 def _new_columns(header: CacheHeader) -> dict[str, np.ndarray]:
     """Returns the columns by name; those that the records fill in are zeros."""
-    n, ids = len(header.samples), [_bytes(sample.id) for sample in header.samples]
-    return {
-        "labels": np.array([sample.label for sample in header.samples], np.int64),
-        "split": np.array([sample.split == "test" for sample in header.samples]),
-        "sample_id": np.array(ids, f"S{max(map(len, ids))}"),
+    samples, n = header.samples, len(header.samples)
+    columns = {
+        "labels": np.array([sample.label for sample in samples], np.int64),
+        "split": np.array([sample.split == "test" for sample in samples]),
+        "sample_id": _text_column([sample.id for sample in samples]),
         "digest": np.zeros((n, 32), np.uint8),
         **{name: np.zeros(n, np.int64) for name in (COUNTS if _has_events(header.key) else ())},
     }
+    if any(sample.split == "validation" for sample in samples):
+        columns[_VALIDATION] = np.array([sample.split == "validation" for sample in samples])
+    if any(sample.group for sample in samples):
+        columns[_GROUP] = _text_column([sample.group for sample in samples])
+    return columns
 
 
 def _write_records(
@@ -327,10 +341,11 @@ def checksum_line(path: Path, digest: str) -> str:
 
 
 def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:
-    """Returns sha256 over every sample's id, label, split and content, in order; compression does not matter."""
+    """Returns sha256 over every sample's id, label, split, group and content, in order; compression does not matter."""
     total = hashlib.sha256()
     for sample, digest in zip(samples, digests, strict=True):
-        total.update(_bytes(f"{sample.id}\0{sample.label}\0{sample.split}\0") + digest.tobytes())
+        group = f"{sample.group}\0" if sample.group else ""
+        total.update(_bytes(f"{sample.id}\0{sample.label}\0{sample.split}\0{group}") + digest.tobytes())
     return total.hexdigest()
 
 
@@ -375,6 +390,15 @@ def attributes_of(file: h5py.File) -> dict[str, Any]:
     }
 
 
+def _text_column(texts: Sequence[str]) -> np.ndarray:
+    encoded = [_bytes(text) for text in texts]
+    return np.array(encoded, f"S{max(1, *map(len, encoded))}")
+
+
+def _texts(column: np.ndarray) -> list[str]:
+    return [text.decode("utf-8", "surrogateescape") for text in column.tolist()]
+
+
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")  # a path in a command may contain bytes that are not UTF-8
 
@@ -383,7 +407,7 @@ def _columns(file: h5py.File) -> dict[str, np.ndarray]:
     """Returns the columns: labels, ids and counts of the samples, by name."""
     found = {
         name: _require_stored(file, name)
-        for name in ("labels", "split", "sample_id", "digest", *COUNTS)
+        for name in ("labels", "split", "sample_id", "digest", _VALIDATION, _GROUP, *COUNTS)
         if name in file
     }
     if sum(column.nbytes for column in found.values()) > file.id.get_filesize():

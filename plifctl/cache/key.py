@@ -59,9 +59,7 @@ def raw_independent_key(framing: Framing) -> dict[str, Any]:
         "T": framing.T if framing.needs_T else None,
         "frames": hashed_fields(frames, "frames") if frames else None,
     }
-    if dataset.time_unit is not None:  # newer than 0.1.0: only where it is set
-        fields["time_unit"] = dataset.time_unit
-    return hashed_words(fields)
+    return hashed_words(fields | dataset.hashed_reading())  # newer than 0.1.0: only what is set
 
 
 def key_of(raw: EventDataset | ImageDataset) -> CacheKey:

@@ -76,8 +76,8 @@ def _datasets(registry: Registry) -> list[dict[str, Any]]:
                 "kind": spec.kind,
                 "shape": "×".join(map(str, spec.shape)),
                 "classes": len(spec.classes),
-                "train": spec.samples.train,
-                "test": spec.samples.test,
+                "train": spec.samples.train if spec.samples else None,
+                "test": spec.samples.test if spec.samples else None,
             }
         )
     return entries

@@ -17,15 +17,23 @@ EntryKind = Literal["experiment", "dataset", "network"]
 
 # ---------------------------------------------------------------------------------------------- data sets and frames
 
-Layout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture", "folders"]
-"""Layout of the raw files of a data set, their names and formats: that of a known data set, or
-``folders``: a folder for each split and class, a recording of any known format for each sample."""
+OwnLayout = Literal["folders", "class-folders", "label-table"]
+"""Layouts of a user's own recordings, of any known format: ``folders`` SPLIT/CLASS/FILE, ``class-folders`` CLASS/FILE,
+``label-table`` recordings anywhere in a folder and a CSV file with the label of each."""
+
+OWN_LAYOUTS: tuple[OwnLayout, ...] = get_args(OwnLayout)
+
+PublishedLayout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture", "synthetic-gesture"]
+"""Layouts of the published data sets, in their own file names and formats, and of the embedded one."""
+
+Layout = Literal[PublishedLayout, OwnLayout]
+"""Layout of the raw files of a data set: their names and formats."""
 
 DataKind = Literal["events", "images"]
 """Kind of the samples of a data set."""
 
-Split = Literal["train", "test"]
-"""Official split of a data set."""
+Split = Literal["train", "validation", "test"]
+"""Official split of a data set; few have samples for validation. Without a split, all samples are ``train``."""
 
 Slicing = Literal["number", "number-remainder", "time", "duration"]
 """Rule by which the events of a sample are cut into frames."""
@@ -36,8 +44,11 @@ OutsideEvents = Literal["refuse", "drop"]
 InvalidEvents = Literal["drop", "keep"]
 """AEDAT 3.1 events whose valid bit is 0."""
 
-TimeUnit = Literal["us", "ms", "s"]
-"""Unit of the times in recordings that do not state it: numpy arrays."""
+TimeUnit = Literal["ns", "us", "ms", "s"]
+"""Unit of the times in recordings that do not state it: arrays and text."""
+
+Column = Literal["t", "x", "y", "p", "-"]
+"""Column of a matrix of events, or of a line of text; ``-`` is not read."""
 
 Axes = Literal["authors", "spikingjelly"]
 """Reading of CIFAR10-DVS addresses: that of the authors' code, or of SpikingJelly."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import (
+    OWN_LAYOUTS,
     Axes,
+    Column,
     DataKind,
     InvalidEvents,
     Layout,
@@ -18,15 +20,16 @@ from plifctl.config.choices import (
     TimeUnit,
     TrainingSet,
 )
-from plifctl.config.identity import current_word
+from plifctl.config.identity import current_word, hashed_fields
 from plifctl.config.transforms import Shape, TransformSpec
 
+_OWN_CHOICES = {"slicing", "outside_events", "invalid_events"}
 _CHOICES_OF_LAYOUT: dict[Layout, set[str]] = {
     "nmnist": {"slicing", "outside_events"},
     "cifar10dvs": {"slicing", "outside_events", "axes", "test_set"},
     "gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
     "synthetic-gesture": {"slicing", "outside_events", "invalid_events", "training_set"},
-    "folders": {"slicing", "outside_events", "invalid_events"},
+    **dict.fromkeys(OWN_LAYOUTS, _OWN_CHOICES),
 }
 """Choices of framing that a layout has; images are not framed."""
 
@@ -45,21 +48,78 @@ class SampleCounts(Spec):
     test: int = Field(gt=0)
 
 
-class DatasetSpec(Spec):
-    """A data set: what its samples are, not where its files are.
+class LabelTable(Spec):
+    """The CSV file of the layout ``label-table``: a line for each sample, columns found by their names in the header.
+
+    Attributes:
+        file: Path of the CSV file in the folder of the recordings.
+        recording: Column with the path of the recording in that folder, with or without the ending of the file.
+        label: Column with the name of the class.
+        split: Column with the split, ``train``, ``validation`` or ``test``; None: the recordings have no split.
+        group: Column with the subject, session …, whose samples should not be divided; None: there is none.
+        start: Column with the time at which the sample begins in its recording; None: at the beginning.
+        end: Column with the time at which it ends; None: at the end of the recording.
+        time_unit: Unit of ``start`` and ``end``.
+    """
+
+    file: str
+    recording: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+    start: str | None = None
+    end: str | None = None
+    time_unit: TimeUnit = "us"
+
+
+class ReadingSpec(Spec):
+    """What the recordings do not say about themselves; all of it is optional.
+
+    Attributes:
+        time_unit: Unit of the times in arrays and text; None: what is usual for each, see docs/formats.md.
+        columns: Columns of a matrix (``.npy``) or of the lines of a text, in their order.
+        fields: Names of t, x, y and p, where they are not the usual ones, in ``.npz``, structured arrays, HDF5 and the
+            header of a text.
+        source: The stream of events to read, where a file has several: the number of a source in AEDAT 3.1, of a
+            stream in AEDAT 4.
+        transpose: Exchange x and y; first of the three.
+        flip_x: Mirror left and right.
+        flip_y: Mirror top and bottom: jAER, for instance, counts rows from the bottom.
+    """
+
+    time_unit: TimeUnit | None = None
+    columns: tuple[Column, ...] | None = Field(default=None, strict=False)
+    fields: dict[Literal["t", "x", "y", "p"], str] | None = None
+    source: int | None = Field(default=None, ge=0)
+    transpose: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
+
+    @field_validator("columns")
+    @classmethod
+    def _check_columns(cls, columns: tuple[Column, ...] | None) -> tuple[Column, ...] | None:
+        if columns is not None and sorted(name for name in columns if name != "-") != ["p", "t", "x", "y"]:
+            raise ValueError(f"found {list(columns)}, expected t, x, y and p once each, and - for other columns")
+        return columns
+
+
+class DatasetSpec(ReadingSpec):
+    """A data set: what its samples are.
 
     Attributes:
         name: Name in the registry.
         title: Name in messages and tables.
-        layout: File names and formats of the raw data: those of a known data set, or ``folders``.
+        layout: File names and formats of the raw data: those of a published data set, or of a user's own recordings.
         kind: What a sample is.
-        shape: ``(C, H, W)`` of an image; ``(P, H, W)`` of event frames: polarities, sensor height and width.
+        shape: ``(C, H, W)`` of an image; ``(P, H, W)`` of event frames: polarities, sensor height and width, as events
+            are after ``transpose``.
         classes: Names of the classes, in the order of the labels.
-        samples: Official number of samples.
+        samples: Official number of samples; None: not known, of a user's own recordings.
         mean: Mean of each channel of images in units of 0…1; None for events.
         std: Standard deviation of each channel, in the same unit; None for events.
-        time_unit: Unit of the times in numpy recordings of the layout ``folders``; None: ms in a matrix, as tonic saves
-            them, µs elsewhere.
+        raw: Folder or archive of a user's own recordings, where ``--raw`` names no other; relative to the file that
+            says so.
+        labels: The table of the layout ``label-table``.
     """
 
     name: str
@@ -68,10 +128,22 @@ class DatasetSpec(Spec):
     kind: DataKind
     shape: tuple[int, int, int] = Field(strict=False)
     classes: tuple[str, ...] = Field(strict=False, min_length=2)
-    samples: SampleCounts
+    samples: SampleCounts | None = None
     mean: tuple[float, ...] | None = Field(default=None, strict=False)
     std: tuple[float, ...] | None = Field(default=None, strict=False)
-    time_unit: TimeUnit | None = None
+    raw: str | None = None
+    labels: LabelTable | None = None
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the recordings are the user's own, in one of the general layouts."""
+        return self.layout in OWN_LAYOUTS
+
+    def hashed_reading(self) -> dict[str, Any]:
+        """Returns what decides the events of a recording besides layout and shape, as JSON values; empty by default."""
+        reading = ReadingSpec.model_validate(self.model_dump(include=set(ReadingSpec.model_fields)))
+        labels = {} if self.labels is None else {"labels": self.labels.model_dump(mode="json", exclude_none=True)}
+        return hashed_fields(reading, "dataset") | labels
 
     @model_validator(mode="after")
     def _check_shape(self) -> DatasetSpec:
@@ -89,8 +161,21 @@ class DatasetSpec(Spec):
                 raise ValueError(f"an image data set of {channels} channels needs {channels} values of mean and of std")
         if (self.kind == "events") != (self.layout in _CHOICES_OF_LAYOUT):
             raise ValueError(f"raw files of the layout {self.layout} hold no {self.kind}")
-        if self.time_unit is not None and self.layout != "folders":
-            raise ValueError(f"time_unit: the times of the layout {self.layout} have a known unit; omit it")
+        return self
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> DatasetSpec:
+        if not self.is_own:
+            if self.samples is None:
+                raise ValueError("samples: the numbers of training and test samples are missing")
+            if self.time_unit is not None:
+                raise ValueError(f"time_unit: the times of the layout {self.layout} have a known unit; omit it")
+            for key in ("raw", *(name for name in ReadingSpec.model_fields if name != "time_unit")):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key}: the files of the layout {self.layout} are known; omit it")
+        if (self.labels is not None) != (self.layout == "label-table"):
+            problem = "is missing" if self.labels is None else f"the layout {self.layout} has no table"
+            raise ValueError(f"labels: {problem}; the layout label-table needs it")
         return self
 
 

@@ -56,6 +56,7 @@ _FIELDS_OF_0_1_0: Mapping[str, tuple[str, ...]] = {
 _NOT_HASHED = (
     *("title", "reported", "train.epochs", "train.seed", "train.memory"),
     *("dataset.title", "dataset.layout", "dataset.kind", "dataset.shape", "dataset.classes", "dataset.samples"),
+    "dataset.raw",
 )
 """Descriptions, and what may differ between runs of one experiment. Fields that existed are never added or removed."""
 

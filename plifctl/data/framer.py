@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.config.dataset import Framing
+from plifctl.config.dataset import DatasetSpec, Framing
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.frames import count_slices, drop_outside, integrate_frames
@@ -25,14 +25,31 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
     """
     frames = framing.frames
     assert frames is not None
-    return decode_any(
+    decoded = decode_any(
         data,
         where=where,
         axes=frames.axes or "authors",
         invalid=frames.invalid_events or "drop",
         outside=frames.outside_events,
-        time_unit=framing.dataset.time_unit,
+        reading=framing.dataset,
     )
+    return decoded._replace(events=orient_events(decoded.events, framing.dataset))
+
+
+def orient_events(events: Events, dataset: DatasetSpec) -> Events:
+    """Returns the events with x and y exchanged, then mirrored, as the data set says.
+
+    Events outside the sensor stay outside.
+    """
+    t, x, y, p = events.columns
+    _, height, width = dataset.shape
+    if dataset.transpose:
+        x, y = y, x
+    if dataset.flip_x:
+        x = (width - 1 - x).astype(x.dtype)
+    if dataset.flip_y:
+        y = (height - 1 - y).astype(y.dtype)
+    return Events(t, x, y, p)
 
 
 def keep_inside(framing: Framing, events: Events) -> Events:

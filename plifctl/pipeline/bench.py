@@ -169,4 +169,9 @@ def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
 def _sizes(spec: ExperimentSpec) -> tuple[int, int]:
     """Returns the numbers of training and test samples that the registry states."""
     known, subset = spec.dataset.samples, spec.train.subset
+    if known is None:
+        raise UsageError(
+            f"{spec.dataset.title}: the number of samples is not known before there is a cache",
+            hint=prepare_command_of(spec, load_registry()),
+        )
     return round(known.train * subset), round(known.test * subset)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, get_args
 
 import numpy as np
 
@@ -37,11 +37,13 @@ class Sample(NamedTuple):
         id: Its logical name in the data set, e.g. ``Train/3/00041``.
         label: Its class.
         split: Official split that it belongs to.
+        group: Subject, session …, if the raw data name it; empty otherwise.
     """
 
     id: str
     label: int
     split: Split
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,9 @@ class EventCounts(NamedTuple):
     n_events: np.ndarray
     duration_us: np.ndarray
 
+
+_SPLITS: tuple[Split, ...] = get_args(Split)
+"""In the order of the rows of a cache."""
 
 SampleHandler = Callable[[Sample, bytes, Callable[[], Decoded]], None]
 """Called with each sample while the raw data are surveyed, in a thread: the sample, its source digest (see
@@ -169,7 +174,7 @@ class RawDataset(ABC):
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
         self.digest = hashlib.sha256(parts_digest.encode()).hexdigest()
         found.sort(key=attrgetter("id"))
-        self.samples = tuple(sorted(found, key=attrgetter("split"), reverse=True))  # train before test
+        self.samples = tuple(sorted(found, key=lambda sample: _SPLITS.index(sample.split)))
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
         if len(self.rows) < len(self.samples):
             duplicate = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
@@ -310,6 +315,10 @@ class RawDataset(ABC):
     def _is_complete(self) -> bool:
         train, test = self._found_counts()
         official = self._official_counts()
+        if official is None:
+            if not self.samples:
+                raise RawDataError(f"{self.root}: found no samples", hint=self._describe_skipped())
+            return True
         if train > official.train or test > official.test:
             raise RawDataError(
                 f"{self.root}: {train} training and {test} test samples, but {self.dataset.title} has "
@@ -333,19 +342,22 @@ class RawDataset(ABC):
         found = f"{folder}/{first}".removeprefix("/")
         return f"{looked_for}; found {sum(count for _, count, _ in skipped)} others, such as {found}"
 
-    def _official_counts(self) -> SampleCounts:
-        """Returns the numbers of samples of the complete data set."""
+    def _official_counts(self) -> SampleCounts | None:
+        """Returns the numbers of samples of the complete data set; None if they are not known."""
         return self.dataset.samples
 
     def _found_counts(self) -> tuple[int, int]:
-        """Returns the numbers of training and test samples found, to compare with the official ones."""
+        """Returns the numbers of training and test samples found, to compare with the official ones.
+
+        Samples for validation are training samples.
+        """
         test = sum(sample.split == "test" for sample in self.samples)
         return len(self.samples) - test, test
 
     def _notes(self) -> Iterator[str]:
-        if not self.complete:
+        official = self._official_counts()
+        if not self.complete and official is not None:
             train, test = self._found_counts()
-            official = self._official_counts()
             yield (
                 f"incomplete: {train} of {official.train} training and {test} of {official.test} test samples; "
                 "results on a subset are not comparable with the full set"
@@ -398,7 +410,7 @@ class EventDataset(RawDataset):
         note = empty_note([sample.id for sample in self.samples], is_test, counts.n_raw, counts.n_events)
         causes = tuple(self._notes_on_recordings(counts))
         for part, rows in (("training", ~is_test), ("test", is_test)):
-            if not counts.n_events[rows].any():
+            if rows.any() and not counts.n_events[rows].any():
                 left_out = int(counts.n_raw[rows].sum())
                 because = f"; all {left_out} were left out (invalid, outside, or by transforms)" if left_out else ""
                 raise RawDataError(

@@ -323,7 +323,7 @@ class TonicGesture(FilePerSample):
         "times in ms); results on it are not comparable with the original"
     }
 
-    def _official_counts(self) -> SampleCounts:
+    def _official_counts(self) -> SampleCounts | None:
         if self.dataset.name != self.dataset.layout:
             return super()._official_counts()
         return SampleCounts(train=1077, test=264)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from types import ModuleType
 
-from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents, TimeUnit
+from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
+from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
 from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
 from plifctl.data.formats.aedat2 import decode_aedat2
@@ -19,6 +20,10 @@ from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
 """Version of every decoder in plifctl 0.1.0."""
+
+
+AS_USUAL = ReadingSpec()
+"""Nothing is known about a file but what it says."""
 
 
 def decoder_versions() -> dict[str, int]:
@@ -56,9 +61,11 @@ def decode_any(
     axes: Axes,
     invalid: InvalidEvents,
     outside: OutsideEvents = "refuse",
-    time_unit: TimeUnit | None = None,
+    reading: ReadingSpec = AS_USUAL,
 ) -> Decoded:
     """Decodes a recording by its header; a file without a known header is decoded as ATIS, which has none.
+
+    Events are as the file has them: :func:`~plifctl.data.framer.decode_recording` applies the orientation.
 
     Args:
         data: The file.
@@ -66,7 +73,7 @@ def decode_any(
         axes: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
         invalid: Of AEDAT 3.1, see :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
         outside: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
-        time_unit: Of numpy arrays, see :mod:`~plifctl.data.formats.arrays`.
+        reading: What the file does not say about itself.
 
     Raises:
         DamagedFileError: The file cannot be decoded.
@@ -83,9 +90,9 @@ def decode_any(
         case "Prophesee .dat":
             return decode_dat(data, where=where)
         case "numpy":
-            return decode_npy(data, where=where, time_unit=time_unit)
+            return decode_npy(data, where=where, time_unit=reading.time_unit)
         case "zip":
-            return decode_npz(data, where=where, time_unit=time_unit)
+            return decode_npz(data, where=where, time_unit=reading.time_unit)
         case None if not is_text(data):
             return decode_atis(data, where=where)
         case _:

@@ -16,6 +16,7 @@ from raw_files import (
     encode_npz,
 )
 
+from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import EVENT
 from plifctl.data.formats.clocks import continue_overflows
 from plifctl.data.formats.detect import decode_any, raised_versions
@@ -26,7 +27,13 @@ from plifctl.errors import DamagedFileError
 
 def decoded(data: bytes) -> tuple[list[int], list[int], tuple[Remark, ...]]:
     """Times and x of the events of a file, and the remarks on it."""
-    found = decode_any(data, where="f", axes="authors", invalid="drop", time_unit=None if data[:2] == b"PK" else "ms")
+    found = decode_any(
+        data,
+        where="f",
+        axes="authors",
+        invalid="drop",
+        reading=ReadingSpec(time_unit=None if data[:2] == b"PK" else "ms"),
+    )
     return found.events["t"].tolist(), found.events["x"].tolist(), found.remarks
 
 
