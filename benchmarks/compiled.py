@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.measure import Benchmark, Figure, Setting, faster, interleaved
 from plifctl.config.choices import Kernel
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import SpikingLayer

@@ -21,7 +21,7 @@ from benchmarks import material, peers
 from benchmarks.measure import Figure, Setting, below, rate, run
 from plifctl.cache import Cache, CacheBuilder
 from plifctl.config.dataset import Framing
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.source import RawSource

@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from plifctl.config.dataset import DatasetSpec, FramesSpec, SampleCounts
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 
 EVENT_BYTES = 5
 """Bytes of an N-MNIST event in its file."""

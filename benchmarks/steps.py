@@ -18,7 +18,7 @@ from plifctl.config import structure
 from plifctl.config.choices import Kernel, Memory
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.snn.functional import predict
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.losses import loss_function

@@ -62,11 +62,11 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def prepare(
-    dataset: str,
+    dataset: str | Path,
     T: int | None = None,
     *,
     raw: str | Path | None = None,
-    recipe: Recipe = "paper",
+    recipe: Recipe | None = None,
     overrides: Overrides = (),
     verify: bool = True,
     download: bool = True,
@@ -78,10 +78,11 @@ def prepare(
     """Returns the cache of a data set, built from its raw files unless it exists.
 
     Args:
-        dataset: Name of a data set in the registry.
-        T: Number of frames of each sample; required for event data sets.
-        raw: Folder of the raw files; None: PLIFCTL_RAW_DIR, then the system's folders of data sets.
-        recipe: Choices of framing: of the paper's text or of the authors' code.
+        dataset: Name of a data set in the registry, or of ``NAME.yaml`` in the working directory; or a YAML file of a
+            data set or an experiment.
+        T: Number of frames of each sample; required for event data sets, unless the file is of an experiment.
+        raw: Folder of the raw files; None: that of the file, PLIFCTL_RAW_DIR, then the system's folders of data sets.
+        recipe: Choices of framing: of the paper's text or of the authors' code; None: of the file, or ``paper``.
         overrides: Changes to them, e.g. ``{"frames.slicing": "time"}``.
         verify: Refuse files whose checksum differs from the published one.
         download: Download missing files, where they are published.
@@ -114,21 +115,22 @@ def prepare(
 
 
 def dataset(
-    name: str | Experiment,
+    name: str | Path | Experiment,
     T: int | None = None,
     split: Part = "train",
     *,
-    recipe: Recipe = "paper",
+    recipe: Recipe | None = None,
     overrides: Overrides = (),
     cache_dir: str | Path | None = None,
 ) -> CachedDataset:
     """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
 
     Args:
-        name: Name of a data set; or an experiment, whose T, recipe and overrides are used.
+        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment, whose T, recipe and overrides
+            are used.
         T: Number of frames; required for event data sets.
         split: ``train``, ``test`` (the official split), or ``all``.
-        recipe: Recipe of framing.
+        recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
@@ -140,13 +142,13 @@ def dataset(
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
 
-    if isinstance(name, Experiment) and (T is not None or recipe != "paper" or overrides):
+    if isinstance(name, Experiment) and (T is not None or recipe is not None or overrides):
         raise errors.UsageError(
             "T, recipe and overrides are those of the experiment",
             hint='change a copy: plifctl.experiment(experiment, {"T": 8})',
         )
-    if not isinstance(name, str | Experiment):
-        raise errors.UsageError(f"found {name!r}, expected the name of a data set, or an experiment")
+    if not isinstance(name, str | Path | Experiment):
+        raise errors.UsageError(f"found {name!r}, expected the name of a data set, a YAML file or an experiment")
     return open_dataset(
         name.spec.framing if isinstance(name, Experiment) else name,
         T,
@@ -187,7 +189,7 @@ def experiment(
         errors.UsageError: Unknown experiment or key, or an invalid value.
         errors.RegistryError: A file is invalid.
     """
-    from plifctl.config.registry import load_experiment
+    from plifctl.config.lookup import load_experiment
 
     return load_experiment(source, overrides, recipe=recipe)
 

@@ -110,7 +110,7 @@ def encode_aedat4(
 
 def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = True, protocol: Any = "A") -> Any:
     """A run of the demo, without its training: each epoch is a little better than the one before."""
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
     from plifctl.runs import RunData, RunRecorder, create_run
     from plifctl.training.progress import EpochRow, Outcome
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from plifctl.config.choices import Recipe
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset, ImageDataset
 from plifctl.data.events import EVENT, Events

@@ -12,7 +12,7 @@ import torch
 
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.progress import EpochRow

@@ -23,7 +23,7 @@ def path(text: str) -> Path:
 
 def registry() -> Registry:
     """Returns the registry; its modules are not imported at start."""
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
 
     return load_registry()
 

@@ -56,7 +56,7 @@ def prepare(
     wanted = PrepareOptions(
         dataset,
         T=T,
-        recipe=recipe or "paper",
+        recipe=recipe,
         overrides=tuple(overrides or ()),
         source=options.raw_source(raw, no_checksum=no_checksum, no_download=no_download, workers=workers),
         force=force,

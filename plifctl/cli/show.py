@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from plifctl.errors import UsageError
 if TYPE_CHECKING:
     from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.registry import Registry
+    from plifctl.config.yaml_tree import Origin
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +37,9 @@ def show(
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Show every value of an experiment, data set or network.
+    """Show every value of an experiment, data set or network, and its origin.
 
-    For an experiment also the file and line of each value. Its keys are those that --set takes.
+    The keys of an experiment are those that --set takes.
 
     Example: plifctl show gesture-plif --recipe authors
     """
@@ -52,16 +54,16 @@ def show(
     from plifctl.config.base import flatten
 
     rows = [(key, _format(value), _short_origin(origins.get(key, ""))) for key, value in flatten(tree).items()]
-    shown = 3 if origins else 2  # only the values of an experiment have origins
-    console.emit_table(("key", "value", "from")[:shown], [row[:shown] for row in rows])
+    console.emit_table(("key", "value", "from"), rows)
 
 
 def _find_experiment(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> Experiment | None:
-    from plifctl.config.registry import is_experiment_file, load_experiment
+    from plifctl.config.lookup import file_of, load_experiment
 
-    if kind in (None, "experiment") and (is_experiment_file(name) or name in registry.experiments()):
+    known = registry.experiments()
+    if kind in (None, "experiment") and (name in known or file_of(name, known) is not None):
         return load_experiment(name, overrides, recipe=recipe, registry=registry)
     return None
 
@@ -69,24 +71,30 @@ def _find_experiment(
 def _find_entry(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the values of an entry, and for an experiment the origin of each."""
+    """Returns the values of an entry, and the origin of each."""
     from plifctl.config.registry import unknown_name
 
     experiment = _find_experiment(registry, name, kind, recipe, overrides)
     if experiment is not None:
-        origins = {key: str(origin) for key, origin in experiment.origins.items()}
-        return {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}, origins
+        spec = {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}
+        return spec, _texts(experiment.origins)
     if kind in (None, "dataset") and name in registry.datasets():
         found = registry.dataset(name, recipe or "paper", overrides)
         tree = found.dataset.model_dump(mode="json")
-        return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, {}
+        origins = _texts(registry.dataset_origins(name, recipe or "paper", overrides))
+        own = {key.removeprefix("dataset."): origin for key, origin in origins.items()}
+        return {**tree, "frames": found.frames.model_dump(mode="json")} if found.frames else tree, own
     if kind in (None, "network") and name in registry.networks():
         if overrides:
             raise UsageError("--set changes experiments and data sets", hint="plifctl show EXPERIMENT --set …")
-        return registry.network(name).model_dump(mode="json"), {}
+        return registry.network(name).model_dump(mode="json"), _texts(registry.network_origins(name))
     names = {"experiment": registry.experiments(), "dataset": registry.datasets(), "network": registry.networks()}
     known = names[kind] if kind is not None else [name for some in names.values() for name in some]
     raise unknown_name(kind or "name", name, known)
+
+
+def _texts(origins: Mapping[str, Origin]) -> dict[str, str]:
+    return {key: str(origin) for key, origin in origins.items()}
 
 
 def _experiment_with_layers(

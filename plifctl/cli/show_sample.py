@@ -52,7 +52,7 @@ def show_sample(
         ShowSampleOptions(
             dataset,
             T=T,
-            recipe=recipe or "paper",
+            recipe=recipe,
             overrides=tuple(overrides or ()),
             selection=SampleSelection(sample, split=split, label=label, each_class=each_class, count=count),
             out=out,

@@ -126,7 +126,7 @@ class Experiment:
         return replace(self, spec=spec, origins=origins)
 
     def save(self, path: str | Path) -> None:
-        """Writes a YAML file that ``plifctl train FILE`` and :func:`plifctl.config.registry.load_experiment` read.
+        """Writes a YAML file that ``plifctl train FILE`` and :func:`plifctl.config.lookup.load_experiment` read.
 
         The file states every value, so that later changes of the registry leave its digest the same; only data sets are
         referred to by name. Overridden values are marked.

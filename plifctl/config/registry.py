@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from plifctl import paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
@@ -74,12 +73,15 @@ class Registry:
             UsageError: No such data set, or an override is wrong.
             RegistryError: Its file is invalid.
         """
-        tree = self._dataset_layer(_require_known("data set", name, self._datasets), _known_recipe(recipe))
-        texts = override_texts(overrides)
-        if texts and "frames" not in tree:
-            raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
-        changes = [parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts]
-        return validate_tree(Framing, merge_layers(tree, *changes), name)
+        return validate_tree(Framing, self._framing_tree(name, recipe, overrides), name)
+
+    def dataset_origins(self, name: str, recipe: Recipe = "paper", overrides: Overrides = ()) -> dict[str, Origin]:
+        """Returns where each value of :meth:`dataset` was written, by dotted path."""
+        return _origins(self._framing_tree(name, recipe, overrides))
+
+    def _framing_tree(self, name: str, recipe: Recipe, overrides: Overrides) -> Branch:
+        tree = self._dataset_layer(_require_known("data set", name, self._datasets), known_recipe(recipe))
+        return _with_frames(tree, name, override_texts(overrides))
 
     def network(self, name: str) -> NetworkSpec:
         """Returns a network.
@@ -89,8 +91,15 @@ class Registry:
             RegistryError: Its file is invalid.
         """
         name = current_network(name)
+        return validate_tree(NetworkSpec, self._network_tree(name), name)
+
+    def network_origins(self, name: str) -> dict[str, Origin]:
+        """Returns where each value of :meth:`network` was written, by key."""
+        return _origins(self._network_tree(current_network(name)))
+
+    def _network_tree(self, name: str) -> Branch:
         tree = self._networks[_require_known("network", name, self._networks)].tree
-        return validate_tree(NetworkSpec, _with_name(tree, name, tree.origin), name)
+        return merge_layers(tree, Branch(tree.origin, {"name": Leaf(name, tree.origin)}))
 
     def experiment(self, name: str, *, recipe: Recipe = "paper", overrides: Overrides = ()) -> Experiment:
         """Returns an experiment with its layers merged.
@@ -104,7 +113,7 @@ class Registry:
             UsageError: No such experiment or key, or a value is wrong.
             RegistryError: A file is invalid; the message lists every problem.
         """
-        recipe = _known_recipe(recipe)
+        recipe = known_recipe(recipe)
         layers = self._experiment_layers(name, recipe)
         named = Branch(layers[-1].origin, {"name": Leaf(name, layers[-1].origin)})
         return self._assemble([*layers, named], recipe, override_texts(overrides))
@@ -113,8 +122,9 @@ class Registry:
         """Returns the experiment of a YAML file, as :meth:`Experiment.save` writes one.
 
         The file has the keys of ``plifctl show``, nested. It states every value, or ``like: NAME`` and the values that
-        differ from that experiment of the registry. If it has the name of an experiment of the registry, each
-        difference is an override; with a name of its own it is another experiment.
+        differ from that experiment of the registry. Data set and network are names, or mappings of all their values.
+        If it has the name of an experiment of the registry, each difference is an override; with a name of its own it
+        is another experiment.
 
         Args:
             path: The file.
@@ -127,7 +137,7 @@ class Registry:
         """
         tree = _read_experiment_file(path)
         stated = current_word(tree.text("recipe"))
-        recipe = _known_recipe(recipe) if recipe is not None else None
+        recipe = known_recipe(recipe) if recipe is not None else None
         if recipe is not None and stated not in (None, recipe):
             raise UsageError(f"--recipe {recipe}: {path} is of the recipe {stated}", hint=f"plifctl show {path}")
         recipe = recipe or stated or "paper"
@@ -146,6 +156,32 @@ class Registry:
         if name not in self.experiments():
             return Experiment(found.spec, found.origins)
         return Experiment(found.spec, found.origins, self._differences(found, path))
+
+    def read_framing(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Framing:
+        """Returns the data set of a YAML file and its framing: of an experiment (T chosen), or of a data set (no T).
+
+        Args:
+            path: The file: an experiment as :meth:`read_experiment` reads it, or a file as in ``registry/datasets``.
+            recipe: As of :meth:`read_experiment`.
+            overrides: Changes to keys ``frames.…``.
+
+        Raises:
+            UsageError: No such file, or an override is wrong.
+            RegistryError: The file is invalid; the message lists every problem.
+        """
+        tree = _read_file(path)
+        if "layout" not in tree:
+            texts = override_texts(overrides)
+            for text in texts:
+                parse_override(text, ExperimentSpec, sections=("frames",))
+            return self.read_experiment(path, recipe=recipe, overrides=texts).spec.framing
+        name = tree.text("name")
+        if problem := _name_problem(name or ""):
+            raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
+        if problems := list(_unknown_recipes(tree)):
+            raise RegistryError(join_problems(problems))
+        layer = _layer_of_dataset(tree, known_recipe(recipe or "paper"))
+        return validate_tree(Framing, _with_frames(layer, str(name), override_texts(overrides)), str(name))
 
     def change_experiment(self, experiment: Experiment, overrides: Overrides) -> Experiment:
         """Returns an experiment with some values changed; only a network set by its name is looked up here."""
@@ -262,10 +298,7 @@ class Registry:
                     yield f"{path}: {error.strerror}"
 
     def _dataset_layer(self, name: str, recipe: Recipe) -> Branch:
-        tree = self._datasets[name].tree
-        own = Branch(tree.origin, {"dataset": tree.without("recipes", "frames")})
-        shared = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})
-        return merge_layers(own, shared, tree.branch("recipes", recipe))
+        return _layer_of_dataset(self._datasets[name].tree, recipe)
 
     def _experiment_layers(self, name: str, recipe: Recipe, named_at: Origin | None = None) -> list[Branch]:
         if named_at is not None and name not in self._experiments:
@@ -304,7 +337,7 @@ class Registry:
             ),
         )
         spec = validate_tree(ExperimentSpec, tree, own.text("name") or "")
-        return Experiment(spec, {path: leaf.origin for path, leaf in tree.leaves().items()}, overrides)
+        return Experiment(spec, _origins(tree), overrides)
 
     def _differences(self, experiment: Experiment, path: Path) -> tuple[str, ...]:
         """Returns the differences from the registry's experiment of the same name, as overrides."""
@@ -330,53 +363,7 @@ class Registry:
         return texts
 
 
-def load_registry(folders: Sequence[Path] | None = None) -> Registry:
-    """Returns the registry of ``folders``, by default the shipped one and the user's own."""
-    return Registry(paths.registry_dirs() if folders is None else folders)
-
-
-def load_experiment(
-    source: str | Path | Experiment,
-    overrides: Overrides = (),
-    *,
-    recipe: Recipe | None = None,
-    registry: Registry | None = None,
-) -> Experiment:
-    """Returns an experiment by its name, from a YAML file, or changed from another.
-
-    Args:
-        source: A name in the registry, a file (a Path, or a text with a ``/`` or the ending ``.yaml``), or an
-            experiment.
-        overrides: Texts ``key=value``, or a mapping from dotted keys to values.
-        recipe: ``paper`` or ``authors``; None: that of the file or experiment, ``paper`` of a name.
-        registry: Where names are looked up; None: the shipped registry and the user's own.
-
-    Raises:
-        UsageError: No such experiment, file or key, or a value is wrong.
-        RegistryError: A file is invalid.
-
-    Example:
-        >>> load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).modified
-        ('neuron.tau_0=4.0',)
-    """
-    registry = registry or load_registry()
-    if isinstance(source, Experiment):
-        if recipe is not None and _known_recipe(recipe) != source.spec.recipe:
-            raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
-        return registry.change_experiment(source, overrides) if overrides else source
-    if not isinstance(source, str | Path):
-        raise UsageError(f"found {source!r}, expected the name of an experiment, a YAML file or an experiment")
-    if is_experiment_file(source):
-        return registry.read_experiment(Path(source).expanduser(), recipe=recipe, overrides=overrides)
-    return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
-
-
-def is_experiment_file(source: str | Path) -> bool:
-    """Returns whether an experiment is named by its file: by a Path, a text with a ``/``, or the ending ``.yaml``."""
-    return isinstance(source, Path) or "/" in source or source.endswith((".yaml", ".yml"))
-
-
-def _known_recipe(recipe: Recipe) -> Recipe:
+def known_recipe(recipe: Recipe) -> Recipe:
     """Returns a recipe as it is called today.
 
     Raises:
@@ -387,25 +374,53 @@ def _known_recipe(recipe: Recipe) -> Recipe:
     return known
 
 
-def _read_experiment_file(path: Path) -> Branch:
+def _read_file(path: Path) -> Branch:
+    """Returns the mapping of a file of the user's own; the folder of its recordings relative to the file."""
     try:
         tree = current_layer(read_tree(path, str(path)))
     except YamlError as error:
         raise RegistryError(str(error)) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="plifctl ls lists the experiments of the registry") from None
+    dataset = tree if "layout" in tree else tree.get("dataset")
+    raw = dataset.get("raw") if isinstance(dataset, Branch) else None
+    if isinstance(dataset, Branch) and isinstance(raw, Leaf) and isinstance(raw.value, str):
+        place = path.absolute().parent / Path(raw.value).expanduser()
+        dataset["raw"] = Leaf(str(place), raw.origin)
+    return tree
+
+
+def _read_experiment_file(path: Path) -> Branch:
+    tree = _read_file(path)
+    if "layout" in tree:
+        raise RegistryError(
+            f"{path}: a data set, expected an experiment",
+            hint=f"plifctl prepare {path} frames its recordings; an experiment has it as dataset: {{name: …, …}}",
+        )
     if foreign := [key for key in _REGISTRY_KEYS if key in tree]:
         raise RegistryError(
             f"{tree[foreign[0]].origin}: {foreign[0]}: for registry folders only; a single file holds one experiment",
             hint="export PLIFCTL_REGISTRY=FOLDER, with this file in FOLDER/experiments",
         )
-    if isinstance(tree.get("dataset"), Branch):
-        raise RegistryError(f"{tree['dataset'].origin}: dataset: found a mapping, expected the name of a data set")
     return tree
 
 
-def _with_name(tree: Branch, name: str, named_at: Origin) -> Branch:
-    return merge_layers(tree, Branch(tree.origin, {"name": Leaf(name, named_at)}))
+def _layer_of_dataset(tree: Branch, recipe: Recipe) -> Branch:
+    """Returns the mappings ``dataset`` and ``frames`` of a data set's file, with its values for a recipe."""
+    own = Branch(tree.origin, {"dataset": tree.without("recipes", "frames")})
+    shared = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})
+    return merge_layers(own, shared, tree.branch("recipes", recipe))
+
+
+def _with_frames(tree: Branch, name: str, texts: Sequence[str]) -> Branch:
+    """Returns a data set's layer with some keys of ``frames`` overridden."""
+    if texts and "frames" not in tree:
+        raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
+    return merge_layers(tree, *(parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts))
+
+
+def _origins(tree: Branch) -> dict[str, Origin]:
+    return {path: leaf.origin for path, leaf in tree.leaves().items()}
 
 
 def _network_as_mapping(layer: Branch) -> Branch:

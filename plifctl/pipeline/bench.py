@@ -12,7 +12,7 @@ import torch
 from plifctl.cache import Cache
 from plifctl.config.choices import Kernel, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.registry import load_experiment, load_registry
+from plifctl.config.lookup import load_experiment, load_registry
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device

@@ -10,7 +10,7 @@ from plifctl.cache import Cache, key_of
 from plifctl.cache.catalogue import Entry, check_removable, list_caches, remove_cache, select_cache, verify_cache
 from plifctl.cache.key import describe_differences, differences
 from plifctl.config.dataset import FramesSpec, Framing
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_framing
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.prepare import open_raw_reported
@@ -81,7 +81,7 @@ def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progre
     """Reads raw data without using saved surveys, and compares their key with that of a cache."""
     fields = Cache(entry.path).key.fields
     framing = Framing(
-        dataset=load_registry().dataset(fields["dataset"]).dataset,
+        dataset=load_framing(fields["dataset"]).dataset,
         frames=FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
     ).with_T(fields["T"])
     source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)

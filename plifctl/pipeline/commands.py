@@ -15,6 +15,7 @@ from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_word
+from plifctl.config.lookup import load_framing
 from plifctl.config.registry import Registry
 from plifctl.data.source import RawSource
 from plifctl.errors import PlifctlError, RegistryError
@@ -28,7 +29,8 @@ def training_verb(protocol: Protocol) -> str:
 def prepare_command(
     framing: Framing,
     *,
-    recipe: Recipe = "paper",
+    name: str | None = None,
+    recipe: Recipe | None = None,
     overrides: Sequence[str] = (),
     source: RawSource | None = None,
     cache_dir: Path | None = None,
@@ -37,15 +39,16 @@ def prepare_command(
 
     Args:
         framing: The data set and its T.
-        recipe: The recipe that the framing comes from.
+        name: What names the data set on the command line; None: its name in the registry.
+        recipe: The recipe that the framing comes from; None: that of a file, or ``paper``.
         overrides: Differences from the recipe, texts ``key=value``.
         source: Source of the raw files, if the user named a folder.
         cache_dir: Cache directory, if the user named one.
     """
     recipe = current_word(recipe)
-    parts = ["plifctl prepare", framing.dataset.name]
+    parts = ["plifctl prepare", shlex.quote(name or framing.dataset.name)]
     parts += [f"--T {framing.T}"] if framing.T is not None else []
-    parts += [f"--recipe {recipe}"] if recipe != "paper" else []
+    parts += [f"--recipe {recipe}"] if recipe not in (None, "paper") else []
     parts += [f"--set {shlex.quote(text)}" for text in overrides]
     if source is not None and source.root is not None:
         parts += [f"--raw {shlex.quote(str(source.root))}"]
@@ -66,18 +69,28 @@ def prepare_command_of(
         source: As :func:`prepare_command`.
         cache_dir: As :func:`prepare_command`.
     """
+    own_file = None if spec.dataset.name in registry.datasets() else _file_of_own_data(spec)
     if spec.frames is None:
-        return prepare_command(spec.framing, source=source, cache_dir=cache_dir)
+        return prepare_command(spec.framing, name=own_file, source=source, cache_dir=cache_dir)
+    recipe = None if own_file else spec.recipe
     try:
-        usual = registry.dataset(spec.dataset.name, spec.recipe).frames
-    except PlifctlError:  # the data set of a checkpoint may be missing in this registry
-        usual = None
+        usual = load_framing(own_file or spec.dataset.name, recipe=recipe, registry=registry).frames
+    except PlifctlError:  # the data set of a checkpoint, or the file of a run, may be missing
+        usual = spec.frames if own_file else None
     changes: list[str] = []
     for key, field in FramesSpec.model_fields.items():
         value, before = (getattr(frames, key, field.default) for frames in (spec.frames, usual))
         if value != before:
             changes.append(f"frames.{key}={_as_typed(value)}")
-    return prepare_command(spec.framing, recipe=spec.recipe, overrides=changes, source=source, cache_dir=cache_dir)
+    return prepare_command(
+        spec.framing, name=own_file, recipe=recipe, overrides=changes, source=source, cache_dir=cache_dir
+    )
+
+
+def _file_of_own_data(spec: ExperimentSpec) -> str:
+    """Returns the file of an experiment whose data set is not in the registry, as far as it can be known."""
+    files = [f"{name}.yaml" for name in (spec.name, spec.dataset.name)]
+    return next((file for file in files if Path(file).is_file()), files[0])
 
 
 def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
@@ -88,7 +101,7 @@ def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
 
 
 def usual_time_steps(dataset: str, registry: Registry) -> int:
-    """Returns the smallest T that experiments on an event data set use; 10 if there are none."""
+    """Returns the smallest T that the registry's experiments on an event data set use; 10 if there are none."""
     used = []
     for name in registry.experiments():
         with suppress(RegistryError):  # an invalid experiment is reported when it is used

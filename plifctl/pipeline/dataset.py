@@ -17,7 +17,7 @@ from plifctl import paths
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.choices import Recipe
 from plifctl.config.dataset import Framing
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import check_choice
 from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
@@ -82,21 +82,21 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
 
 def open_dataset(
-    dataset: str | Framing,
+    dataset: str | Path | Framing,
     T: int | None = None,
     split: Part = "train",
     *,
-    recipe: Recipe = "paper",
+    recipe: Recipe | None = None,
     overrides: Sequence[str] = (),
     cache_dir: Path | None = None,
 ) -> CachedDataset:
     """Returns the samples of a data set from its cache; logs the warnings about its data.
 
     Args:
-        dataset: Name in the registry, or a framing, such as ``experiment.spec.framing``.
+        dataset: Name in the registry, YAML file, or a framing, such as ``experiment.spec.framing``.
         T: Number of frames; needed for event data sets that are named.
         split: ``train``, ``test``, or ``all``.
-        recipe: Recipe of framing.
+        recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it, texts ``frames.key=value``.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
@@ -105,11 +105,12 @@ def open_dataset(
         CacheError: There is no such cache; the hint has the command that builds it.
     """
     if isinstance(dataset, Framing):
-        framing = dataset
+        framing, name = dataset, None
     else:
+        name = str(dataset)
         options = PrepareOptions(dataset, T=T, recipe=recipe, overrides=tuple(overrides))
         framing = resolve_framing(options, load_registry())
-    command = prepare_command(framing, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
+    command = prepare_command(framing, name=name, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
     cache = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
     for note in cache.notes:
         _log.warning(note)

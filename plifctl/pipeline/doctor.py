@@ -139,7 +139,7 @@ def _import_problems() -> Iterator[str]:
 
 
 def _registry_problems() -> list[str]:
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
 
     try:
         found = load_registry().check()

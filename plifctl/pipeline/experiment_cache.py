@@ -8,7 +8,7 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.commands import prepare_command_of

@@ -16,7 +16,7 @@ from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.cache.statistics import Statistics, compute_statistics
 from plifctl.config.choices import Recipe, Split
 from plifctl.config.dataset import DatasetSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_framing, load_registry
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
@@ -60,7 +60,7 @@ class ShowSampleOptions:
     Attributes:
         dataset: Name of a data set in the registry.
         T: Number of frames of the cache; None: the smallest that experiments use.
-        recipe: Recipe of framing.
+        recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it, texts ``frames.key=value``.
         selection: Which samples to draw.
         out: Picture to write: .png, or .gif for an animation of one sample; None: named after the samples.
@@ -69,7 +69,7 @@ class ShowSampleOptions:
 
     dataset: str
     T: int | None = None
-    recipe: Recipe = "paper"
+    recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
     selection: SampleSelection = field(default_factory=SampleSelection)
     out: Path | None = None
@@ -220,12 +220,14 @@ def _check_out(out: Path | None) -> None:
 
 def _find_cache(options: ShowSampleOptions) -> tuple[DatasetSpec, Cache]:
     registry = load_registry()
-    framing = registry.dataset(options.dataset, options.recipe, options.overrides)
-    T = options.T
+    framing = load_framing(options.dataset, options.overrides, recipe=options.recipe, registry=registry)
+    T = options.T or framing.T
     if T is None and framing.needs_T:
         T = usual_time_steps(options.dataset, registry)
     framing, cache_dir = framing.with_T(T), options.cache_dir
-    command = prepare_command(framing, recipe=options.recipe, overrides=options.overrides, cache_dir=cache_dir)
+    command = prepare_command(
+        framing, name=options.dataset, recipe=options.recipe, overrides=options.overrides, cache_dir=cache_dir
+    )
     found = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
     return framing.dataset, found
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.dataset import MAX_T, Framing
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_framing
 from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_frames, decode_recording, select_events
@@ -310,7 +310,7 @@ def read_events(path: Path, dataset: str | None = None) -> Events:
         RawDataError: The file cannot be read.
         UsageError: Unknown data set, or one of images.
     """
-    framing = load_registry().dataset(dataset) if dataset is not None else None
+    framing = load_framing(dataset) if dataset is not None else None
     if framing is not None and framing.frames is None:
         raise UsageError(f"{framing.dataset.title} is a data set of images, not of events")
     return _decode_file(path, framing)

@@ -14,7 +14,8 @@ from plifctl import paths
 from plifctl.cache import Cache, CacheBuilder, CacheKey
 from plifctl.config.choices import Compression, Recipe
 from plifctl.config.dataset import MAX_T, Framing
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_framing, load_registry
+from plifctl.config.registry import Registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset, ImageDataset, SampleHandler
 from plifctl.data.source import RawSource
@@ -31,9 +32,10 @@ class PrepareOptions:
     """The options of ``plifctl prepare``.
 
     Attributes:
-        dataset: Name of a data set in the registry.
-        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration.
-        recipe: Which choices of framing: the paper's text or the authors' code.
+        dataset: Name of a data set in the registry, or a YAML file of a data set or an experiment.
+        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration, or the file
+            is of an experiment, whose T is used.
+        recipe: Which choices of framing: the paper's text or the authors' code; None: of the file, or the paper's.
         overrides: Changes to them, texts ``frames.key=value``.
         source: Where the raw files are, and how to read them.
         force: Build the cache even if it exists.
@@ -41,9 +43,9 @@ class PrepareOptions:
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
     """
 
-    dataset: str
+    dataset: str | Path
     T: int | None = None
-    recipe: Recipe = "paper"
+    recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
     source: RawSource = field(default_factory=RawSource)
     force: bool = False
@@ -151,7 +153,8 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
         UsageError: Unknown data set or key; T is missing, out of range, or given with slices of a fixed duration.
         RegistryError: The data set's file is invalid.
     """
-    framing, T = registry.dataset(options.dataset, options.recipe, options.overrides), options.T
+    framing = load_framing(options.dataset, options.overrides, recipe=options.recipe, registry=registry)
+    T = options.T if options.T is not None else framing.T
     title = framing.dataset.title
     if framing.frames is None and T is not None:
         _log.info("%s is cached once for all T: images are shown for T steps (of the experiment) in training", title)
@@ -162,7 +165,7 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
     elif framing.needs_T and T is None:
         raise UsageError(
             f"{title}: event data sets need --T (number of frames)",
-            hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(options.dataset, registry)}",
+            hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(framing.dataset.name, registry)}",
         )
     if T is not None and not (isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MAX_T):
         raise UsageError(f"--T {T!r}: expected a whole number from 1 to {MAX_T}")
@@ -259,6 +262,7 @@ def _source(options: PrepareOptions, *, remember: bool = True) -> RawSource:
 def _command(options: PrepareOptions, framing: Framing) -> str:
     return prepare_command(
         framing,
+        name=str(options.dataset),
         recipe=options.recipe,
         overrides=options.overrides,
         source=options.source,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import FIGURES, SELECTION_TABLE, TABLES, ResultSource
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RunError, UsageError, check_choice, did_you_mean
 from plifctl.report import Table
 from plifctl.report import build_table as fill_table

@@ -13,7 +13,8 @@ from typing import Any
 
 from plifctl import paths
 from plifctl.config.base import flatten
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.progress import Progress, silent

@@ -21,8 +21,8 @@ from plifctl.cache import Cache
 from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.lookup import load_experiment, load_registry
 from plifctl.config.overrides import merge_overrides
-from plifctl.config.registry import load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
 from plifctl.errors import (

@@ -91,7 +91,7 @@ class TestSilence:
     def test_a_forward_pass_leaves_the_number_of_threads_as_it_was(self) -> None:
         code = """
 import torch
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.training.trainer import build_model
 spec = load_registry().experiment("demo").spec
 build_model(spec, torch.device("cpu")).eval()(torch.zeros(1, spec.T, 2, 128, 128))

@@ -98,7 +98,7 @@ def test_guide_section_followed_gives_the_files_it_describes(own: Plifctl, gestu
 
 
 def test_write_model_stores_the_normalisation(tmp_path: Path) -> None:
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
     from plifctl.exchange.arrays import write_model
     from plifctl.snn.networks import SpikingNetwork
 

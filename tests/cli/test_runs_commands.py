@@ -16,7 +16,7 @@ import pytest
 from factories import make_run
 
 from plifctl.cli.runs import fit_columns
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import Interrupted, RunError
 from plifctl.runs import Run, RunRecorder
 from plifctl.runs.metrics import MetricsFile

@@ -17,7 +17,7 @@ _PROTOCOLS: tuple[Any, ...] = ("A", "B")
 
 
 def _registry() -> Any:
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
 
     return load_registry()
 

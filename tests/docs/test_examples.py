@@ -22,7 +22,8 @@ from pages import PAGES, ROOT, Block, blocks_of, page_text
 import plifctl
 from plifctl.cli.app import app
 from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
-from plifctl.config.registry import Registry, load_experiment, load_registry
+from plifctl.config.lookup import load_experiment, load_registry
+from plifctl.config.registry import Registry
 from plifctl.config.training import TrainSpec
 from plifctl.data.synthetic import write_synthetic_gesture
 from plifctl.training.optimizer import Optimizer

@@ -126,7 +126,7 @@ def recordings() -> dict[str, Format]:
 def archives(place: Path) -> dict[str, Format]:
     """Returns raw data sets in archives, read as ``prepare`` reads them."""
     from plifctl.config.dataset import Framing
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
     from plifctl.data.datasets import open_raw
     from plifctl.data.datasets.base import EventDataset
     from plifctl.data.source import RawSource
@@ -245,7 +245,7 @@ def caches(place: Path) -> dict[str, Format]:
     from factories import build_cache
 
     from plifctl.cache import Cache
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
     from plifctl.data.datasets import open_raw
     from plifctl.data.source import RawSource
 

@@ -8,7 +8,7 @@ from tiny_training import tiny_spec
 
 from plifctl import paths
 from plifctl.config.choices import Kernel
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.training.kernel_check import check_kernel
 from plifctl.training.kernel_selection import Candidate, select_kernel
 

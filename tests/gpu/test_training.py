@@ -8,7 +8,7 @@ import torch
 from tiny_training import ShadeSamples
 
 from plifctl.config.choices import DataPlacement, Kernel
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.training.batches import BatchLoader
 from plifctl.training.progress import EpochRow
 from plifctl.training.splits import Split

@@ -15,7 +15,7 @@ from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache, CacheBuilder, CacheKey, expected_bytes, find_cache, key_of, raw_independent_key
 from plifctl.cache.catalogue import list_caches, removable_entries, verify_cache
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.frames import integrate_frames

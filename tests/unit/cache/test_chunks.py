@@ -12,7 +12,7 @@ from plifctl.cache import Cache
 from plifctl.cache.chunks import COMPRESSIONS, decode, encode
 from plifctl.cache.fletcher32 import fletcher32
 from plifctl.config.choices import Compression
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.source import RawSource

@@ -14,7 +14,7 @@ from raw_files import encode_dat
 from plifctl.cache import Cache, find_cache, key_of, raw_independent_key
 from plifctl.cache.catalogue import list_caches, verify_cache
 from plifctl.config.dataset import DatasetSpec, FramesSpec, Framing, SampleCounts
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import layout_formats, open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats import aedat3, aedat4, arrays, dat

@@ -15,7 +15,7 @@ from plifctl.cache import Cache
 from plifctl.cache import export as module
 from plifctl.cache.export import TARGETS, ExportResult, export_cache
 from plifctl.config.choices import ExportTarget
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CorruptCacheError, UsageError

@@ -10,7 +10,7 @@ from raw_files import encode_atis, open_events
 
 from plifctl.cache import Cache
 from plifctl.cache.framing import SampleFramer
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.events import EVENT, Events
 from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource

@@ -192,7 +192,7 @@ def test_to_json_of_events_is_valid_json() -> None:
 def test_mnist_training_images_have_known_mean_and_std(shared: Path, tmp_path: Path) -> None:
     from factories import build_cache
 
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
     from plifctl.data.datasets import open_raw
     from plifctl.data.source import RawSource
 

@@ -6,7 +6,7 @@ import pytest
 
 from plifctl.config.augmentation import EVENT_AUGMENTATIONS, Flip, Roll
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import RegistryError, UsageError
 
 EVERY = (

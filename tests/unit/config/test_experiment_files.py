@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from plifctl.config.choices import RECIPES
-from plifctl.config.registry import Registry, is_experiment_file, load_experiment, load_registry
+from plifctl.config.lookup import is_file_name, load_experiment, load_registry
+from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 
 
@@ -128,7 +129,8 @@ class TestByHand:
             ("like: gesture-plif\nnetwork: gestur\n", r"mine.yaml:2:1: unknown network gestur"),
             ("T: 4\n", "name is missing"),
             ("name: mine\nT: 4\n", "unknown dataset None"),
-            ("like: gesture-plif\ndataset: {name: x}\n", r"mine.yaml:2:1: dataset: found a mapping"),
+            ("like: gesture-plif\ndataset: {name: x}\n", r"mine.yaml:2:1: gesture-plif: dataset.title is missing"),
+            ("name: x\ntitle: x\nlayout: folders\n", "a data set, expected an experiment"),
             ("variants: {}\n", r"mine.yaml:1:1: variants: for registry folders only"),
             ("a: [\n", "not YAML"),
             ("name: a/b\nlike: gesture-plif\n", "cannot be a name"),
@@ -199,4 +201,4 @@ class TestChange:
     ],
 )
 def test_experiment_file_is_told_from_a_name(source: Any, is_file: bool) -> None:
-    assert is_experiment_file(source) == is_file
+    assert is_file_name(source) == is_file

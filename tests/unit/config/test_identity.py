@@ -10,7 +10,8 @@ import pytest
 from plifctl.config.base import digest_of
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import _FIELDS_OF_0_1_0, _NOT_HASHED, hashed_fields, hashed_words, warn_old_words
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.config.training import TrainSpec
 from plifctl.errors import RegistryError
 from plifctl.paths import registry_dirs

@@ -8,8 +8,8 @@ import pytest
 
 from plifctl.config.base import flatten
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification, merge_overrides, override_texts
-from plifctl.config.registry import load_registry
 from plifctl.errors import UsageError
 
 

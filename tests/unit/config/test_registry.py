@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from plifctl.config.base import flatten
 from plifctl.config.dataset import DatasetSpec
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from plifctl.config.choices import RECIPES, Recipe
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.snn.networks import SpikingNetwork
 
 VARIANTS = {"plif": 2.0, "plif-tau16": 16.0, "lif": 2.0, "lif-tau16": 16.0, "plif-avgpool": 2.0}

@@ -21,7 +21,8 @@ from pydantic import TypeAdapter
 
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.config.transforms import TRANSFORMS, TransformSpec
 from plifctl.data import transforms as module
 from plifctl.data.events import EVENT

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.lookup import load_registry
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.config.registry import load_registry
 from plifctl.config.structure import layer_names, notation, parse_structure, structure_of
 from plifctl.evaluation.summary import LayerSummary, summarize_network, total_operations
 from plifctl.snn.layers import Conv, Pool

@@ -9,7 +9,7 @@ import pytest
 from factories import build_cache, write_gestures
 from PIL import Image
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, UsageError

@@ -9,7 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError
 from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, figure_style, line_of, save_figure
 from plifctl.report.figures.neuron import (

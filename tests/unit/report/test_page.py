@@ -127,7 +127,7 @@ def test_write_page_replaces_pages_of_plifctl_only(tmp_path: Path) -> None:
 
 
 def test_page_data_of_table_has_its_cells() -> None:
-    from plifctl.config.registry import load_registry
+    from plifctl.config.lookup import load_registry
 
     table = build_table("4", [], load_registry())
     (found,) = build_page_data([table], [], "1")["tables"]

@@ -14,7 +14,8 @@ import pytest
 
 from plifctl.cli.tables import table_text
 from plifctl.config.choices import TABLES
-from plifctl.config.registry import Registry, load_registry
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.report import Table, build_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import DamagedFileError, MissingRawDataError, RunError, UsageError
 from plifctl.paths import registry_dirs
 from plifctl.runs import (

@@ -13,7 +13,7 @@ from factories import make_run
 
 import plifctl as package
 from plifctl import runs
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.runs import (
     Run,

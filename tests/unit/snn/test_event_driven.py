@@ -19,7 +19,7 @@ from stages import PLIF
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.snn.kernels import apply_synapses, event_driven, registers, spiking_stage
 from plifctl.snn.layers import BatchNorm, Conv, Linear, Pool
 from plifctl.snn.networks import SpikingNetwork

@@ -6,7 +6,7 @@ import torch
 from tiny_training import CPU, SPLIT_A, ArraySamples, ShadeSamples, tiny_spec
 
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.training.batches import Batch, BatchLoader, hash_sample_ids
 from plifctl.training.distributed import Ranks
 

@@ -9,7 +9,7 @@ from tiny_training import CPU, tiny_spec
 from torch import Tensor
 
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.snn.kernels import StageOutput, spiking_stage
 from plifctl.training import kernel_check
 from plifctl.training.kernel_check import DifferenceError, check_kernel, stage_cases

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.runs import RunRecorder, create_run
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.layer_metrics import EDGES, QUANTILES, TAU_QUANTILES, LayerMetrics, distribution

@@ -15,7 +15,7 @@ from tiny_training import CPU, ArraySamples
 from plifctl.cache import Cache
 from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.source import RawSource

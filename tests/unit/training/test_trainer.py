@@ -25,7 +25,7 @@ from tiny_training import (
 
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.errors import (
     CheckpointError,
     DivergedError,

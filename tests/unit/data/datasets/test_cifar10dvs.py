@@ -8,7 +8,7 @@ import pytest
 from factories import encode_aedat4, random_events
 from raw_files import events_by_id, open_dataset, open_events, pack_zip, save_npz
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats.aedat2 import decode_aedat2

@@ -11,7 +11,7 @@ from factories import encode_aedat4
 from raw_files import encode_atis, events_by_id, open_events, pack_tar, pack_zip, save_npz
 
 from plifctl.cache import key_of
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3

@@ -10,7 +10,7 @@ import pytest
 from factories import write_gestures
 from raw_files import events_by_id, open_dataset, open_events, pack_tar, save_npz
 
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.source import RawSource

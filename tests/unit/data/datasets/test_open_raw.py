@@ -8,7 +8,7 @@ from factories import write_gestures
 from raw_files import open_dataset, write_idx
 
 from plifctl.config.dataset import Framing
-from plifctl.config.registry import load_registry
+from plifctl.config.lookup import load_registry
 from plifctl.data import datasets
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset

@@ -1,0 +1,114 @@
+"""What the user names: an experiment or a data set by its name in the registry, by a YAML file, or as an object.
+
+A name is looked up in the registry, then as the file ``NAME.yaml`` in the working directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plifctl import paths
+from plifctl.config.choices import Recipe
+from plifctl.config.dataset import Framing
+from plifctl.config.experiment import Experiment
+from plifctl.config.overrides import Overrides
+from plifctl.config.registry import Registry, known_recipe
+from plifctl.errors import UsageError
+
+
+def load_registry(folders: Sequence[Path] | None = None) -> Registry:
+    """Returns the registry of ``folders``, by default the shipped one and the user's own."""
+    return Registry(paths.registry_dirs() if folders is None else folders)
+
+
+def load_experiment(
+    source: str | Path | Experiment,
+    overrides: Overrides = (),
+    *,
+    recipe: Recipe | None = None,
+    registry: Registry | None = None,
+) -> Experiment:
+    """Returns an experiment by its name, from a YAML file, or changed from another.
+
+    Args:
+        source: A name in the registry, or of ``NAME.yaml`` in the working directory; a file (a Path, or a text with a
+            ``/`` or the ending ``.yaml``); or an experiment.
+        overrides: Texts ``key=value``, or a mapping from dotted keys to values.
+        recipe: ``paper`` or ``authors``; None: that of the file or experiment, ``paper`` of a name.
+        registry: Where names are looked up; None: the shipped registry and the user's own.
+
+    Raises:
+        UsageError: No such experiment, file or key, a name that the registry and a file have, or a value is wrong.
+        RegistryError: A file is invalid.
+
+    Example:
+        >>> load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).modified
+        ('neuron.tau_0=4.0',)
+    """
+    registry = registry or load_registry()
+    if isinstance(source, Experiment):
+        if recipe is not None and known_recipe(recipe) != source.spec.recipe:
+            raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
+        return registry.change_experiment(source, overrides) if overrides else source
+    if not isinstance(source, str | Path):
+        raise UsageError(f"found {source!r}, expected the name of an experiment, a YAML file or an experiment")
+    if (file := file_of(source, registry.experiments())) is not None:
+        return registry.read_experiment(file, recipe=recipe, overrides=overrides)
+    return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
+
+
+def load_framing(
+    source: str | Path,
+    overrides: Overrides = (),
+    *,
+    recipe: Recipe | None = None,
+    registry: Registry | None = None,
+) -> Framing:
+    """Returns a data set and how it is framed, by its name or from the YAML file of a data set or an experiment.
+
+    Args:
+        source: As of :func:`load_experiment`.
+        overrides: Changes to keys ``frames.…``.
+        recipe: ``paper`` or ``authors``; None: that of the file, ``paper`` of a name.
+        registry: As of :func:`load_experiment`.
+
+    Returns:
+        The framing; T is that of the experiment in a file, else not chosen.
+
+    Raises:
+        UsageError, RegistryError: As :func:`load_experiment`.
+    """
+    registry = registry or load_registry()
+    if (file := file_of(source, registry.datasets())) is not None:
+        return registry.read_framing(file, recipe=recipe, overrides=overrides)
+    return registry.dataset(str(source), recipe or "paper", overrides)
+
+
+def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
+    """Returns the YAML file that the user means; None for a name in the registry, and for an unknown one.
+
+    Args:
+        source: A Path, or a text with a ``/`` or the ending ``.yaml``: a file. Any other text is a name: of an entry of
+            the registry, or of ``NAME.yaml`` in the working directory.
+        known: Names in the registry.
+
+    Raises:
+        UsageError: The registry and the working directory have the name.
+    """
+    if is_file_name(source):
+        return Path(source).expanduser()
+    here = Path(f"{source}.yaml")
+    if not here.is_file():
+        return None
+    if source in known:
+        raise UsageError(
+            f"{source} is a name in the registry and the file {here} in this folder",
+            hint=f"to use the file: ./{here}; to use the registry's: type the command in another folder",
+        )
+    return here
+
+
+def is_file_name(source: str | Path) -> bool:
+    """Returns whether a text can only be the name of a file."""
+    return isinstance(source, Path) or "/" in source or source.endswith((".yaml", ".yml"))
