@@ -35,7 +35,7 @@ from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
 from plifctl.training.batches import BatchLoader
 from plifctl.training.process import keep_freed_memory
-from plifctl.training.splits import split_a
+from plifctl.training.splits import make_split
 
 DENSE = "the same, dense"
 _CPU_PASSES = {"sum_deviations": "norm statistics", "forward": "scan forward", "backward": "scan backward"}
@@ -174,7 +174,7 @@ def _figures(recipe: Recipe, cache: Cache, trained: Run, setting: Setting) -> It
         found = in_turn(works, 2 * setting.pairs)
     labels: dict[str, str | float] = {"network": recipe.experiment}
     accuracy = trained.metrics()[-1]["test_accuracy"]
-    samples = split_a(cache.labels, cache.is_test, recipe.subset, model.spec.dataset.classes)
+    samples = make_split("A", model.spec, cache)
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     note = (
         f"T={model.spec.T}, batch {recipe.batch}, after {epochs} of {len(samples.train)} samples; "
@@ -258,7 +258,7 @@ def _apply_dense(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> Tensor:
 
 def _batch(cache: Cache, spec: ExperimentSpec) -> steps.Batch:
     """Returns the first training batch of the next epoch."""
-    rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).train
+    rows = make_split("A", spec, cache).train
     batch = next(BatchLoader(cache, spec, torch.device("cpu")).training_batches(rows, spec.train.epochs))
     return steps.Batch(batch.x, batch.labels, batch.keys, spec.T)
 

@@ -339,7 +339,7 @@ def epoch(setting: Setting) -> Iterator[Figure]:
     from plifctl import paths
     from plifctl.cache import find_cache, raw_independent_key
     from plifctl.training.batches import BatchLoader
-    from plifctl.training.splits import split_a
+    from plifctl.training.splits import make_split
     from plifctl.training.trainer import Trainer
 
     for precision in ("tf32", "bf16"):
@@ -352,7 +352,7 @@ def epoch(setting: Setting) -> Iterator[Figure]:
             return
         train = spec.train.model_copy(update={"epochs": 3, **({} if GPU else {"subset": 0.001})})
         spec = spec.model_copy(update={"train": train})
-        split = split_a(cache.labels, cache.is_test, train.subset, spec.dataset.classes)
+        split = make_split("A", spec, cache)
         loader = BatchLoader(cache, spec, DEVICE, data_in="device" if GPU else "memory")
         told = _EpochTimes()
         Trainer(spec, loader, split, told, kernel=KERNEL, graph=True).run()

@@ -1,6 +1,9 @@
-"""plifctl check: validates every file of the registry."""
+"""plifctl check: validates files of one's own, or every file of the registry."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,26 +17,55 @@ def register(app: typer.Typer) -> None:
     app.command("check")(check)
 
 
-def check(as_json: options.JsonOption = False) -> None:
-    """Validate every file of the registry.
+def check(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(parser=options.path, help="Files of experiments or data sets (default: the registry)."),
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Validate files of your own, or every file of the registry.
 
-    Also those of the folder that PLIFCTL_REGISTRY names. Lists all problems at once, each with file, line and column.
+    Without files, also those of the folder that PLIFCTL_REGISTRY names. Lists all problems at once, each with file,
+    line and column.
+
+    Example: plifctl check mine.yaml
     """
+    problems, summary = _check_files(files) if files else _check_registry()
+    if as_json:
+        console.emit_json({"problems": problems})
+    else:
+        for line in problems or [summary]:
+            console.emit(line)
+    if problems:
+        count = len(problems)
+        where = "these files" if files else "the registry"
+        raise RegistryError(f"{count} problem{'s' if count > 1 else ''} in {where}")
+
+
+def _check_registry() -> tuple[list[str], str]:
+    """Returns the problems of the registry, and what it contains."""
     from plifctl.report.tables import check_tables
     from plifctl.runs import check_records
 
     registry = options.registry()
     problems = [*registry.check(), *check_tables(registry.folders), *check_records(registry.folders)]
-    if as_json:
-        console.emit_json({"problems": problems})
-    elif problems:
-        for problem in problems:
-            console.emit(problem)
-    else:
-        experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
-        console.emit(
-            f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
-        )
     if problems:
-        count = len(problems)
-        raise RegistryError(f"{count} problem{'s' if count > 1 else ''} in the registry")
+        return problems, ""
+    experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
+    return [], (
+        f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
+    )
+
+
+def _check_files(files: list[Path]) -> tuple[list[str], str]:
+    """Returns the problems of some files, and what they describe."""
+    registry = options.registry()
+    problems: list[str] = []
+    found: list[str] = []
+    for file in files:
+        try:
+            found.append(registry.describe_file(file))
+        except RegistryError as error:
+            problems += error.problems
+    return problems, "\n".join(f"{line}: valid" for line in found)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from plifctl.config.yaml_tree import Origin
 
 
+_SETTABLE = ("frames", "split", "network", "neuron", "train", "validation")
+"""Sections whose keys are shown even where they have no value: --set takes them."""
+
+
 def register(app: typer.Typer) -> None:
     """Adds the subcommand."""
     app.command("show")(show)
@@ -53,7 +57,11 @@ def show(
         return
     from plifctl.config.base import flatten
 
-    rows = [(key, _format(value), _short_origin(origins.get(key, ""))) for key, value in flatten(tree).items()]
+    rows = [
+        (key, _format(value), _short_origin(origins.get(key, "")))
+        for key, value in flatten(tree).items()
+        if value not in (None, False) or key in origins or key.partition(".")[0] in _SETTABLE
+    ]
     console.emit_table(("key", "value", "from"), rows)
 
 

@@ -105,6 +105,14 @@ Memory = Literal["full", "compact"]
 Rounding = Literal["ceil-keep-one", "ceil"]
 """Training samples of a class of n in protocol B: min(n − 1, ⌈f·n⌉), or ⌈f·n⌉."""
 
+SplitMethod = Literal["official", "share", "folds", "leave-one-out"]
+"""Choice of the test samples: those of the data set; a share of each class, or of the groups, at random; one of k
+parts; or one group."""
+
+ValidationMethod = Literal["in-order", "share", "official"]
+"""Choice of protocol B's validation samples: the last ones of each class (the paper's), some at random, or those of the
+data set."""
+
 ValidationLoader = Literal["all", "as-training"]
 """Validation samples: all as they are, or shuffled, augmented and cut to whole batches like training samples."""
 

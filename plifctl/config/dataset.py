@@ -103,8 +103,22 @@ class ReadingSpec(Spec):
         return columns
 
 
-class DatasetSpec(ReadingSpec):
-    """A data set: what its samples are.
+class _Described(Spec):
+    """What the samples of a data set are."""
+
+    name: str
+    title: str
+    layout: Layout
+    kind: DataKind
+    shape: tuple[int, int, int] = Field(strict=False)
+    classes: tuple[str, ...] = Field(strict=False, min_length=2)
+    samples: SampleCounts | None = None
+    mean: tuple[float, ...] | None = Field(default=None, strict=False)
+    std: tuple[float, ...] | None = Field(default=None, strict=False)
+
+
+class DatasetSpec(ReadingSpec, _Described):  # fields in files are in the order of the last base first
+    """A data set: what its samples are, and what its recordings do not say about themselves.
 
     Attributes:
         name: Name in the registry.
@@ -122,15 +136,6 @@ class DatasetSpec(ReadingSpec):
         labels: The table of the layout ``label-table``.
     """
 
-    name: str
-    title: str
-    layout: Layout
-    kind: DataKind
-    shape: tuple[int, int, int] = Field(strict=False)
-    classes: tuple[str, ...] = Field(strict=False, min_length=2)
-    samples: SampleCounts | None = None
-    mean: tuple[float, ...] | None = Field(default=None, strict=False)
-    std: tuple[float, ...] | None = Field(default=None, strict=False)
     raw: str | None = None
     labels: LabelTable | None = None
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from plifctl import files
-from plifctl.config.base import InconsistentValues, Spec, digest_of, flatten
+from plifctl.config.base import InconsistentValues, Spec, digest_of, flatten, nested_spec
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, Framing, check_frames, frame_shape
 from plifctl.config.identity import current_keys, current_word, hashed_fields, hashed_words
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
 from plifctl.config.yaml_tree import Origin, format_yaml
@@ -43,6 +45,7 @@ class ExperimentSpec(Spec):
     network: NetworkSpec
     neuron: NeuronSpec
     train: TrainSpec
+    split: SplitSpec = SplitSpec()
     validation: ValidationSpec
 
     @model_validator(mode="before")
@@ -60,6 +63,16 @@ class ExperimentSpec(Spec):
         elif self.train.event_augmentation:
             raise ValueError(
                 f"train.event_augmentation: {self.dataset.title} is an image data set; see train.augmentation"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_split(self) -> Self:
+        if self.split.method != "official" and not self.dataset.is_own and self.split.groups == FROM_TABLE:
+            raise ValueError(f"split.groups: {self.dataset.title} has no table of labels; state a pattern of its ids")
+        if self.split.groups is not None and self.validation.method == "in-order":
+            raise ValueError(
+                "validation.method in-order divides groups: set validation.method=share, or split.groups=null"
             )
         return self
 
@@ -125,11 +138,21 @@ class Experiment:
         origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
         return replace(self, spec=spec, origins=origins)
 
-    def save(self, path: str | Path) -> None:
+    def renamed(self, name: str) -> Experiment:
+        """Returns the experiment under a name of its own, of which nothing has been reported."""
+        spec = self.spec.model_copy(update={"name": name, "title": name, "reported": None})
+        origins = {key: origin for key, origin in self.origins.items() if not key.startswith("reported.")}
+        return Experiment(spec, origins)
+
+    def save(self, path: str | Path, *, based_on: str = "") -> None:
         """Writes a YAML file that ``plifctl train FILE`` and :func:`plifctl.config.lookup.load_experiment` read.
 
-        The file states every value, so that later changes of the registry leave its digest the same; only data sets are
-        referred to by name. Overridden values are marked.
+        The file states every value, of the data set and the network, too, so that later changes of the registry leave
+        its digest the same. Choices are listed beside a value; overridden values are marked.
+
+        Args:
+            path: The file.
+            based_on: What the experiment was made from, for the heading.
 
         Raises:
             UsageError: The file exists.
@@ -138,14 +161,32 @@ class Experiment:
         with files.machine_errors(path):
             if path.exists():
                 raise UsageError(f"{path}: exists already", hint="choose another name, or remove it")
-            files.write_text(path, self._file_text(path))
+            files.write_text(path, self._file_text(path, based_on))
 
-    def _file_text(self, path: Path) -> str:
-        values = flatten({**self.spec.model_dump(mode="json"), "dataset": self.spec.dataset.name})
-        stated = {key: value for key, value in values.items() if key in self.origins or key == "dataset"}
+    def _file_text(self, path: Path, based_on: str) -> str:
+        values = flatten(self.spec.model_dump(mode="json"))
+        stated = {key: value for key, value in values.items() if key in self.origins and value is not None}
         changed = [override_key(text) for text in self.overrides]
-        comments = {key: "changed" for key in stated for one in changed if f"{key}.".startswith(f"{one}.")}
+        comments = {
+            key: choices for key, choices in _choices(ExperimentSpec) if key in stated and key != "dataset.layout"
+        }
+        comments |= {key: "changed" for key in stated for one in changed if f"{key}.".startswith(f"{one}.")}
+        origin = f", as {based_on}" if based_on else ""
+        named = shlex.quote(path.name if path.name.endswith((".yaml", ".yml")) else f"./{path.name}")
         return (
-            f"# Experiment {self.spec.name}, recipe {self.spec.recipe}: every value is stated and can be changed.\n"
-            f"#\n#   plifctl show {path.name}\n#   plifctl train {path.name}\n#\n" + format_yaml(stated, comments)
+            f"# Experiment {self.spec.name}, recipe {self.spec.recipe}{origin}.\n"
+            "# Every value that decides its numbers is stated and can be changed.\n"
+            f"#\n#   plifctl show {named}\n#   plifctl train {named}\n#\n" + format_yaml(stated, comments)
         )
+
+
+def _choices(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yields the dotted path of every value that is one of a few words, and the words."""
+    for name, field in model.model_fields.items():
+        if (nested := nested_spec(field.annotation)) is not None:
+            yield from _choices(nested, f"{prefix}{name}.")
+            continue
+        kinds = (field.annotation, *get_args(field.annotation))
+        words = next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+        if len(words) > 1:
+            yield f"{prefix}{name}", " | ".join(words)

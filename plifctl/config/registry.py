@@ -183,6 +183,20 @@ class Registry:
         layer = _layer_of_dataset(tree, known_recipe(recipe or "paper"))
         return validate_tree(Framing, _with_frames(layer, str(name), override_texts(overrides)), str(name))
 
+    def describe_file(self, path: Path) -> str:
+        """Returns what a YAML file describes, for a message, after all of it was checked.
+
+        Raises:
+            UsageError: No such file.
+            RegistryError: The file is invalid; the message lists every problem.
+        """
+        if "layout" in _read_file(path):
+            for recipe in RECIPES:
+                found = self.read_framing(path, recipe=recipe)
+            return f"{path}: data set {found.dataset.name}, {len(found.dataset.classes)} classes"
+        spec = self.read_experiment(path).spec
+        return f"{path}: experiment {spec.name}, data set {spec.dataset.name}, network {spec.network.name}"
+
     def change_experiment(self, experiment: Experiment, overrides: Overrides) -> Experiment:
         """Returns an experiment with some values changed; only a network set by its name is looked up here."""
         spec, texts = experiment.spec, override_texts(overrides)
@@ -451,6 +465,12 @@ def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _En
         else:
             found[entry[0]] = entry[1]
     return found, problems
+
+
+def check_name(name: str, origin: str) -> None:
+    """Raises UsageError, beginning with ``origin``, if a text cannot be the name of an experiment or a data set."""
+    if problem := _name_problem(name):
+        raise UsageError(f"{origin}: {problem}")
 
 
 def _name_problem(name: str) -> str:

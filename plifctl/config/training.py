@@ -20,6 +20,7 @@ from plifctl.config.choices import (
     TestSchedule,
     Ties,
     ValidationLoader,
+    ValidationMethod,
 )
 from plifctl.config.dataset import MAX_T
 
@@ -102,13 +103,17 @@ class ValidationSpec(Spec):
     """Protocol B (supplement G): the epoch is chosen on a part of the training set, and tested once.
 
     Attributes:
-        train_fraction: Fraction of each class that stays in training.
+        method: ``in-order`` validates on the last training samples of each class in the order of their ids (the
+            paper's); ``share`` on a random part of each class, or whole groups where split.groups is set, drawn with
+            split.seed; ``official`` on the validation samples of the data set.
+        train_fraction: Fraction of each class that stays in training; not used by ``official``.
         rounding: ``ceil-keep-one`` trains on min(n − 1, ⌈f·n⌉) samples of a class of n; ``ceil`` on ⌈f·n⌉.
         loader: ``all`` validation samples as they are; ``as-training`` shuffles, augments and drops the last batch.
         test: ``once``, with the chosen model; ``every-epoch``, reported at the chosen epoch.
         T: Time steps in this protocol, where the authors' run used other than the experiment's; else None.
     """
 
+    method: ValidationMethod = "in-order"
     train_fraction: float = Field(gt=0, lt=1)
     rounding: Rounding
     loader: ValidationLoader

@@ -23,7 +23,7 @@ from plifctl.training.kernel_selection import select_kernel
 from plifctl.training.optimizer import check_options
 from plifctl.training.process import out_of_memory_errors
 from plifctl.training.sample_store import choose_placement
-from plifctl.training.splits import Split, split_a
+from plifctl.training.splits import Split, make_split
 from plifctl.training.step_times import BatchTimer, SyntheticSamples
 
 
@@ -163,7 +163,7 @@ def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
     if cache is None:
         rows = np.arange(spec.train.batch_size)
         return Split(rows, rows[:0], rows)
-    return split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes)
+    return make_split("A", spec, cache)
 
 
 def _sizes(spec: ExperimentSpec) -> tuple[int, int]:

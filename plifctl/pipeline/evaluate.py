@@ -32,7 +32,7 @@ from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
 from plifctl.training.sample_store import choose_placement
-from plifctl.training.splits import split_a
+from plifctl.training.splits import make_split
 
 _log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, spec, device, data_in=place)
-    rows = split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes).test
+    rows = make_split("A", spec, cache).test
     chosen = _recorded_rows(cache, rows, options) if recording else None
     with autocast(spec.train, device) or nullcontext():
         found = evaluate_network(network, _report_batches(loader, rows, spec, progress), spec.T, over_time=True)

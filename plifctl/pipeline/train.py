@@ -58,7 +58,7 @@ from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
 from plifctl.training.sample_store import choose_placement
-from plifctl.training.splits import Split, split_a, split_b
+from plifctl.training.splits import Split, make_split
 from plifctl.training.trainer import Trainer, check_memory
 
 _log = logging.getLogger(__name__)
@@ -333,7 +333,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not (dry_run or finished))
     open_device(device)
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
-    split = _split(options.protocol, spec, cache)
+    split = make_split(options.protocol, spec, cache)
     for note in split.notes:
         _log.warning(note)
     if experiment.modified:
@@ -555,19 +555,6 @@ def _training_cache(
             hint=f"prepare the same raw data again: {command}",
         )
     return cache
-
-
-def _split(protocol: Protocol, spec: ExperimentSpec, cache: Cache) -> Split:
-    if protocol == "A":
-        return split_a(cache.labels, cache.is_test, spec.train.subset, spec.dataset.classes)
-    return split_b(
-        cache.labels,
-        cache.is_test,
-        train_fraction=spec.validation.train_fraction,
-        rounding=spec.validation.rounding,
-        subset=spec.train.subset,
-        classes=spec.dataset.classes,
-    )
 
 
 def _saved_state(run: Run) -> dict[str, Any] | None:

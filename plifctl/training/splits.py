@@ -1,22 +1,48 @@
-"""Rows of a cache for training, validation and test: protocols A and B.
+"""Rows of a cache for training, validation and test.
 
-Both start from the official training and test set. A trains on the complete training set; B (supplement G) keeps a part
-of each class of it for validation. Rows are int64 and ascending, so a split depends on the labels alone.
+First the test samples are chosen (:class:`~plifctl.config.split.SplitSpec`), then, in protocol B, the validation
+samples among the others. Protocol A trains on all others; B (supplement G) keeps a part of each class for validation.
+Rows are int64 and ascending. Everything depends on labels, ids, groups and seeds alone: what is random is the order of
+samples by a hash of seed and id.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
 from plifctl.config.base import digest_of
-from plifctl.config.choices import Rounding
-from plifctl.errors import UsageError
+from plifctl.config.choices import Protocol
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.split import FROM_TABLE, SplitSpec
+from plifctl.config.training import ValidationSpec
+from plifctl.errors import UsageError, list_names
+
+
+class Samples(Interface):
+    """What a split is made from; a cache has all of it.
+
+    Attributes:
+        labels: Class of each sample, int64 ``[N]``.
+        is_test: Whether it belongs to the official test set, bool ``[N]``.
+        is_validation: Whether it belongs to official validation samples, bool ``[N]``.
+        sample_ids: Its logical name.
+        groups: Its group, where the raw data name one; else None.
+    """
+
+    labels: np.ndarray
+    is_test: np.ndarray
+    is_validation: np.ndarray
+    sample_ids: list[str]
+    groups: list[str] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +54,14 @@ class Split:
         validation: Rows to select the model on; empty in protocol A.
         test: Rows to test on.
         notes: Remarks on the split for the user.
+        groups: Names of the groups of each purpose; empty unless samples are split by group.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     notes: tuple[str, ...] = ()
+    groups: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -41,93 +69,247 @@ class Split:
         return digest_of({name: rows.tolist() for name, rows in self._parts()})
 
     def to_json(self, sample_ids: Sequence[str]) -> dict[str, Any]:
-        """Returns the split as sample ids, its digest and notes, for ``split.json``.
+        """Returns the split as sample ids, its digest, notes and groups, for ``split.json``.
 
         Args:
             sample_ids: The id of each row of the cache.
         """
         ids = {name: [sample_ids[row] for row in rows] for name, rows in self._parts()}
-        return {"digest": self.digest, "notes": list(self.notes), **ids}
+        groups = {"groups": self.groups} if self.groups else {}
+        return {"digest": self.digest, "notes": list(self.notes), **groups, **ids}
 
     def _parts(self) -> list[tuple[str, np.ndarray]]:
         return [("train", self.train), ("validation", self.validation), ("test", self.test)]
 
 
-def split_a(labels: np.ndarray, is_test: np.ndarray, subset: float, classes: Sequence[str]) -> Split:
-    """Returns the split of protocol A: the official training and test set, no validation.
+def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Split:
+    """Returns the rows that an experiment trains, validates and tests on.
 
     Args:
-        labels: Class of each row, int64 ``[N]``.
-        is_test: Whether a row belongs to the official test set, bool ``[N]``.
-        subset: Fraction of each class of both sets to use, in sample order; at least one sample of each class.
-        classes: Names of the classes, for notes.
-    """
-    train, test = _official(labels, is_test, subset)
-    absent = [name for label, name in enumerate(classes) if label not in labels[train]]
-    return Split(train, _rows([]), test, tuple(map(_absent_note, absent)))
-
-
-def split_b(
-    labels: np.ndarray,
-    is_test: np.ndarray,
-    *,
-    train_fraction: float,
-    rounding: Rounding,
-    subset: float,
-    classes: Sequence[str],
-) -> Split:
-    """Returns the split of protocol B: the first part of each class's training samples trains, the rest validates.
-
-    Args:
-        labels: Class of each row, int64 ``[N]``.
-        is_test: Whether a row belongs to the official test set, bool ``[N]``.
-        train_fraction: f, the share of a class of n samples that stays in training; a decimal number, so that 0.85 of
-            20 is exactly 17.
-        rounding: ``ceil`` trains on ⌈f·n⌉ samples of a class, ``ceil-keep-one`` on min(n − 1, ⌈f·n⌉).
-        subset: As in :func:`split_a`; applied first.
-        classes: Names of the classes, for messages.
+        protocol: A, without validation, or B.
+        spec: The experiment: ``split``, ``validation``, ``train.subset`` (the part of each class of training,
+            validation and test samples that is used, the first ones by id) and the classes.
+        samples: The samples of its cache.
 
     Raises:
-        UsageError: A class has too few samples to give one to training and one to validation.
+        UsageError: The samples do not allow the split: no test samples, too few of a class, a pattern of groups that
+            ids do not have.
 
-    Source: supplement G; ``ceil`` is the rule of the authors' code.
+    Source: supplement G for protocol B; ``rounding: ceil`` is the rule of the authors' code.
     """
-    rows, test = _official(labels, is_test, subset)
+    groups = _groups(spec.split, samples)
+    train, test = _choose_test(spec, samples, groups)
+    subset = spec.train.subset
+    train, test = (_first_of_each_class(rows, samples.labels, subset) for rows in (train, test))
+    validation = _rows([])
+    if protocol == "B":
+        train, validation = _choose_validation(spec, samples, groups, train)
+    split = Split(train, validation, test)
+    notes = list(_notes(protocol, spec, samples, split))
+    named: dict[str, list[str]] = {}
+    if groups is not None:
+        named = {name: sorted({groups[row] for row in rows}) for name, rows in split._parts() if len(rows)}
+        notes.append("; ".join(f"{name}: groups {list_names(names, 6)}" for name, names in named.items()))
+    return Split(train, validation, test, tuple(notes), named)
+
+
+def _choose_test(spec: ExperimentSpec, samples: Samples, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows that are not tested on and are for training, and those that are tested on."""
+    split, everything = spec.split, np.arange(len(samples.labels))
+    match split.method:
+        case "official":
+            if not samples.is_test.any():
+                raise UsageError(
+                    f"{spec.dataset.title}: the recordings have no test set",
+                    hint="make one: --set split.method=share --set split.test=0.2\n"
+                    "or in the experiment's file: split: {method: share, test: 0.2}",
+                )
+            return np.flatnonzero(~samples.is_test & ~samples.is_validation), np.flatnonzero(samples.is_test)
+        case "share":
+            assert split.test is not None
+            chosen = _draw(everything, samples, groups, [1 - split.test, split.test], split.seed) == 1
+        case "folds":
+            assert split.folds is not None
+            assert split.fold is not None
+            chosen = _draw(everything, samples, groups, [1 / split.folds] * split.folds, split.seed) == split.fold - 1
+        case "leave-one-out":
+            assert split.fold is not None
+            assert groups is not None
+            names = sorted(set(groups))
+            if split.fold > len(names):
+                raise UsageError(
+                    f"split.fold {split.fold}: there are {len(names)} groups: {list_names(names, 12)}",
+                    hint=f"a number from 1 to {len(names)}",
+                )
+            chosen = np.array(groups) == names[split.fold - 1]
+    return everything[~chosen], everything[chosen]
+
+
+def _choose_validation(
+    spec: ExperimentSpec, samples: Samples, groups: Sequence[str] | None, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows that stay in training, and those for validation."""
+    validation = spec.validation
+    match validation.method:
+        case "official":
+            rows = np.flatnonzero(samples.is_validation)
+            if spec.split.method != "official" or not len(rows):
+                problem = "the recordings have none" if not len(rows) else f"split.method is {spec.split.method}"
+                raise UsageError(
+                    f"validation.method official: {spec.dataset.title} has no validation samples: {problem}",
+                    hint="draw them from the training samples: --set validation.method=share",
+                )
+            return train, _first_of_each_class(rows, samples.labels, spec.train.subset)
+        case "share":
+            weights = [validation.train_fraction, 1 - validation.train_fraction]
+            drawn = _draw(train, samples, groups, weights, spec.split.seed)
+            return train[drawn == 0], train[drawn == 1]
+        case "in-order":
+            return _last_of_each_class(validation, samples.labels, train, spec.dataset.classes)
+
+
+def _last_of_each_class(
+    validation: ValidationSpec, labels: np.ndarray, rows: np.ndarray, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divides training rows as the paper does: the first part of each class trains, the rest validates."""
+    fraction, rounding = validation.train_fraction, validation.rounding
     train: list[np.ndarray] = []
-    validation: list[np.ndarray] = []
-    notes: list[str] = []
+    rest: list[np.ndarray] = []
     for label, name in enumerate(classes):
         members = rows[labels[rows] == label]
         n = len(members)
         if n == 0:
-            notes.append(_absent_note(name))
             continue
-        n_train = _ceil(train_fraction, n)
+        n_train = _ceil(fraction, n)
         if rounding == "ceil-keep-one":
             n_train = min(n - 1, n_train)
         if n_train in (0, n):
             raise UsageError(
                 f"protocol B: class {name} has {n} training sample{'s' if n > 1 else ''}; {rounding} of "
-                f"{train_fraction} leaves {n_train} for training and {n - n_train} for validation; each needs 1",
+                f"{fraction} leaves {n_train} for training and {n - n_train} for validation; each needs 1",
                 hint="use more samples (--set train.subset=1.0), or protocol A, which needs no validation",
             )
         train.append(members[:n_train])
-        validation.append(members[n_train:])
-    return Split(_rows(train), _rows(validation), test, tuple(notes))
+        rest.append(members[n_train:])
+    return _rows(train), _rows(rest)
 
 
-def _absent_note(name: str) -> str:
-    return f"class {name} has no training sample"
+def _notes(protocol: Protocol, spec: ExperimentSpec, samples: Samples, split: Split) -> list[str]:
+    classes = spec.dataset.classes
+    parts = [("training", split.train), ("test", split.test)]
+    parts += [("validation", split.validation)] if protocol == "B" else []
+    notes = []
+    for part, rows in parts:
+        present = set(samples.labels[rows].tolist())
+        if part != "training" and spec.split.method == "official" and spec.validation.method != "share":
+            continue  # what the data set, or the paper's rule, says
+        notes += [f"class {name} has no {part} sample" for label, name in enumerate(classes) if label not in present]
+    unused = samples.is_validation.any() and spec.split.method == "official"
+    if unused and protocol == "B" and spec.validation.method != "official":
+        notes.append(
+            f"{int(samples.is_validation.sum())} validation samples of the data set are not used: "
+            "validation.method=official would"
+        )
+    return notes
 
 
-def _official(labels: np.ndarray, is_test: np.ndarray, subset: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rows of the official training and test set, of each class the first ⌈subset·n⌉."""
-    parts = []
-    for test in (False, True):
-        rows = np.flatnonzero(is_test == test)
-        by_class = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
-        parts.append(_rows([members[: _ceil(subset, len(members))] for members in by_class]))
-    return parts[0], parts[1]
+def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
+    """Returns the group of each sample; None if each is one by itself."""
+    if split.groups is None:
+        return None
+    if split.groups == FROM_TABLE:
+        if samples.groups is None or not all(samples.groups):
+            raise UsageError(
+                "split.groups: table, but the label table names no groups",
+                hint="name its column in the data set: labels: {group: COLUMN, …}\n"
+                "or state a pattern of the ids: --set split.groups='(subject[0-9]+)'",
+            )
+        return samples.groups
+    found = [re.search(split.groups, sample) for sample in samples.sample_ids]
+    without = [name for name, match in zip(samples.sample_ids, found, strict=True) if match is None]
+    if without:
+        raise UsageError(
+            f"split.groups: the pattern {split.groups!r} is not in {len(without)} of {len(found)} ids: "
+            f"{list_names(without, 3)}",
+            hint="change the pattern; plifctl show-sample shows ids",
+        )
+    return [match[1] if match.re.groups and match[1] is not None else match[0] for match in found if match is not None]
+
+
+def _draw(
+    rows: np.ndarray, samples: Samples, groups: Sequence[str] | None, weights: Sequence[float], seed: int
+) -> np.ndarray:
+    """Divides samples at random into parts, each with about its share of every class.
+
+    Args:
+        rows: The samples, ``[n]``.
+        samples: All samples.
+        groups: Group of each sample; samples of a group get the same part. None: each is one by itself.
+        weights: Share of each part; they sum to 1.
+        seed: Decides the choice, together with the ids (or names of groups).
+
+    Returns:
+        The part of each sample, int64 ``[n]``.
+
+    Raises:
+        UsageError: There are fewer groups than parts.
+    """
+    if groups is not None:
+        return _draw_groups(rows, samples.labels, [groups[row] for row in rows.tolist()], weights, seed)
+    part, dealt = np.empty(len(rows), np.int64), 0
+    labels = samples.labels[rows]
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        order = np.argsort([_hash(seed, samples.sample_ids[rows[place]]) for place in members.tolist()], kind="stable")
+        if len(set(weights)) == 1:  # folds: dealt like cards, on from the last class, so that all are of one size
+            part[members[order]] = (dealt + np.arange(len(members))) % len(weights)
+            dealt += len(members)
+        else:
+            second = math.floor(Fraction(str(float(weights[1]))) * len(members) + Fraction(1, 2))
+            part[members[order]] = np.arange(len(members)) < min(max(second, 1), len(members) - 1)
+    return part
+
+
+def _draw_groups(
+    rows: np.ndarray, labels: np.ndarray, groups: Sequence[str], weights: Sequence[float], seed: int
+) -> np.ndarray:
+    """Divides whole groups: the largest first, each to the part whose classes then fit its share best."""
+    names = sorted(set(groups), key=lambda name: _hash(seed, name))
+    if len(names) < len(weights):
+        raise UsageError(
+            f"{len(names)} groups cannot be divided into {len(weights)} parts: {list_names(sorted(names), 6)}",
+            hint="check the pattern split.groups, or divide single samples: --set split.groups=null",
+        )
+    place = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(names), int(labels.max(initial=0)) + 1))
+    np.add.at(counts, ([place[name] for name in groups], labels[rows]), 1)
+    targets = np.outer(weights, counts.sum(0))
+    filled, part = np.zeros_like(targets), np.empty(len(names), np.int64)
+    for group in np.argsort(-counts.sum(1), kind="stable").tolist():
+        before, after = (
+            ((held - targets) ** 2 / np.maximum(targets, 1e-9)) for held in (filled, filled + counts[group])
+        )
+        part[group] = int((after - before).sum(1).argmin())
+        filled[part[group]] += counts[group]
+    _fill_empty_parts(part, counts.sum(1), targets.sum(1))
+    return part[[place[name] for name in groups]]
+
+
+def _fill_empty_parts(part: np.ndarray, sizes: np.ndarray, targets: np.ndarray) -> None:
+    """Moves into each empty part, from the part with most groups, the group whose size fits it best."""
+    for empty in np.flatnonzero(np.bincount(part, minlength=len(targets)) == 0).tolist():
+        candidates = np.flatnonzero(part == np.bincount(part, minlength=len(targets)).argmax())
+        part[candidates[np.abs(sizes[candidates] - targets[empty]).argmin()]] = empty
+
+
+def _hash(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
+
+
+def _first_of_each_class(rows: np.ndarray, labels: np.ndarray, subset: float) -> np.ndarray:
+    """Returns of each class the first ⌈subset·n⌉ rows."""
+    by_class = [rows[labels[rows] == label] for label in np.unique(labels[rows])]
+    return _rows([members[: _ceil(subset, len(members))] for members in by_class])
 
 
 def _ceil(fraction: float, n: int) -> int:

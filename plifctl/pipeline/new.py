@@ -1,0 +1,61 @@
+"""An experiment of the user's own, written as a file; implements ``plifctl new``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plifctl import paths
+from plifctl.config.choices import Recipe
+from plifctl.config.experiment import Experiment
+from plifctl.config.lookup import file_of, load_experiment, load_registry
+from plifctl.config.registry import check_name
+from plifctl.config.yaml_tree import Origin
+from plifctl.errors import UsageError
+from plifctl.runs import find_run
+
+
+def write_experiment(
+    file: Path,
+    like: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    recipe: Recipe | None = None,
+    runs_dir: Path | None = None,
+) -> Experiment:
+    """Writes an experiment to a file that states every value, and returns it; it has the name of the file.
+
+    Args:
+        file: The file.
+        like: Experiment to begin with: a name, a YAML file, or a run.
+        overrides: Changes to it, texts ``key=value``.
+        recipe: Recipe of a named experiment; None: ``paper``, or that of the file or run.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        UsageError: The file exists, its name cannot be that of an experiment, or there is no such experiment.
+    """
+    registry = load_registry()
+    name = file.stem
+    check_name(name, f"{file}")
+    if name in registry.experiments() or name in registry.datasets():
+        raise UsageError(
+            f"{file}: {name} is a name in the registry, and would mean two things", hint="choose another name"
+        )
+    source: str | Experiment = like
+    if like not in registry.experiments() and file_of(like, registry.experiments()) is None:
+        source = _of_run(like, runs_dir)
+    experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(name)
+    experiment.save(file, based_on=like)
+    return experiment
+
+
+def _of_run(name: str, runs_dir: Path | None) -> Experiment:
+    try:
+        run = find_run(name, runs_dir or paths.runs_dir())
+    except UsageError:
+        raise UsageError(
+            f"unknown experiment {name!r}, which is no file and no run either",
+            hint="plifctl ls lists the experiments, plifctl runs the runs",
+        ) from None
+    config = run.config()
+    return Experiment(config.spec, {key: Origin(text) for key, text in config.origins.items()}, config.overrides)
