@@ -17,13 +17,9 @@ from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
 from plifctl.data.framer import count_frames, keep_inside, select_events
 from plifctl.data.frames import MAX_LEFT_OUT, count_slices
-from plifctl.data.remarks import Remark
+from plifctl.data.remarks import Remark, remarks_on_duration
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
-
-_LONGEST_US = 3_600_000_000
-_SHORTEST_US, _MANY_EVENTS = 1000, 10
-"""Samples that last longer, or are shorter though they have many events, are probably read in a wrong unit."""
 
 _log = logging.getLogger(__name__)
 
@@ -90,10 +86,7 @@ def _remarks_on(events: Events, n_raw: int) -> Iterator[Remark]:
     if (left_out := n_raw - len(events)) > MAX_LEFT_OUT * n_raw:
         yield Remark("left-out", left_out, 100 * left_out // n_raw)
     duration = int(events["t"][-1] - events["t"][0]) if len(events) else 0
-    if duration > _LONGEST_US:
-        yield Remark("long", largest=duration // 1_000_000)
-    if duration < _SHORTEST_US and len(events) >= _MANY_EVENTS:
-        yield Remark("short")
+    yield from remarks_on_duration(len(events), duration)
 
 
 def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:

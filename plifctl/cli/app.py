@@ -16,6 +16,7 @@ from plifctl.cli import (
     cache,
     check,
     console,
+    data,
     doctor,
     evaluate,
     export,
@@ -61,7 +62,7 @@ _REPORTING = (runs, watch, evaluate, export, report, serve, ls, show, new, check
 _SyntaxError: Any = typer.BadParameter.__mro__[1]
 """The UsageError of click, of which newer versions of typer have a copy of their own."""
 
-for module in (prepare, cache, train, *_REPORTING, synthesize):
+for module in (data, prepare, cache, train, *_REPORTING, synthesize):
     module.register(app)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.config.dataset import DatasetSpec, Framing
+from plifctl.config.dataset import Framing, ReadingSpec
+from plifctl.config.transforms import Shape
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import decode_any
 from plifctl.data.frames import count_slices, drop_outside, integrate_frames
@@ -33,21 +34,26 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
         outside=frames.outside_events,
         reading=framing.dataset,
     )
-    return decoded._replace(events=orient_events(decoded.events, framing.dataset))
+    return decoded._replace(events=orient_events(decoded.events, framing.dataset, framing.dataset.shape))
 
 
-def orient_events(events: Events, dataset: DatasetSpec) -> Events:
+def orient_events(events: Events, reading: ReadingSpec, shape: Shape) -> Events:
     """Returns the events with x and y exchanged, then mirrored, as the data set says.
 
     Events outside the sensor stay outside.
+
+    Args:
+        events: Events as the file has them.
+        reading: What to do.
+        shape: ``(P, H, W)``, as events are afterwards.
     """
     t, x, y, p = events.columns
-    _, height, width = dataset.shape
-    if dataset.transpose:
+    _, height, width = shape
+    if reading.transpose:
         x, y = y, x
-    if dataset.flip_x:
+    if reading.flip_x:
         x = (width - 1 - x).astype(x.dtype)
-    if dataset.flip_y:
+    if reading.flip_y:
         y = (height - 1 - y).astype(y.dtype)
     return Events(t, x, y, p)
 

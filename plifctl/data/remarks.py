@@ -6,7 +6,7 @@ and :func:`describe_remarks` returns one sentence for each kind, which the cache
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 RemarkKind = Literal["overflow", "reset", "backward", "sources", "unit", "left-out", "long", "short"]
@@ -67,3 +67,16 @@ def describe_remarks(found: Iterable[tuple[str, Remark]]) -> list[str]:
                 )
             )
     return notes
+
+
+_LONGEST_US = 3_600_000_000
+_SHORTEST_US, _MANY_EVENTS = 1000, 10
+"""Recordings that last longer, or are shorter though they have many events, are probably read in a wrong unit."""
+
+
+def remarks_on_duration(n_events: int, duration_us: int) -> Iterator[Remark]:
+    """Yields a remark if a recording's duration is implausible."""
+    if duration_us > _LONGEST_US:
+        yield Remark("long", largest=duration_us // 1_000_000)
+    if duration_us < _SHORTEST_US and n_events >= _MANY_EVENTS:
+        yield Remark("short")

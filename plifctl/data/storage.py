@@ -134,7 +134,7 @@ class Storage:
                 yield from self._folder()
             elif self.path.suffix.lower() == ".zip":
                 yield from self._zip()
-            elif _is_tar(self.path):
+            elif is_tar(self.path):
                 yield from self._tar()
             else:
                 yield self._file()
@@ -202,7 +202,7 @@ class Storage:
         content = member.load()
         digest = hashlib.sha256(content).hexdigest()
         on_member(member.name, content, digest)
-        packed = self.path.suffix.lower() == ".gz" and not _is_tar(self.path)
+        packed = self.path.suffix.lower() == ".gz" and not is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
         text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
         named = format_of(content)
@@ -436,5 +436,6 @@ def decode_text(content: bytes) -> str:
     return content.decode(encoding, errors="replace").removeprefix("\ufeff")
 
 
-def _is_tar(path: Path) -> bool:
+def is_tar(path: Path) -> bool:
+    """Returns whether a file's name is that of a tar archive, packed or not."""
     return path.name.lower().endswith((".tar.gz", ".tgz", ".tar"))

@@ -7,12 +7,16 @@ not DVS events. The clock overflows after 71 minutes, and its times are continue
 
 from __future__ import annotations
 
+import re
+from typing import BinaryIO
+
 import numpy as np
 
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
+from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_camera, size_of
 from plifctl.data.frames import MAX_LEFT_OUT, hint_to_drop
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -109,3 +113,29 @@ def _end_of_header(data: bytes, where: str) -> int:
             raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
         at = end + 1
     return at
+
+
+_CHIP = re.compile(rb"^# *AEChip: *([\w.]+)", re.MULTILINE)
+
+
+def summarise_aedat2(file: BinaryIO) -> Summary:
+    """Returns the camera that jAER names; of a DVS128 or an unknown camera also the number of words and their times.
+
+    Words that are not events are counted as well. Other cameras mix frames and motion into the words.
+    """
+    header = read_comment_lines(file, b"#")
+    named = _CHIP.search(header)
+    camera = named[1].decode().rpartition(".")[2] if named else ""
+    sensor = sensor_of_camera(camera)
+    if sensor not in (None, (128, 128)):
+        return Summary(camera, sensor)
+    start = file.tell()
+    count = (size_of(file) - start) // _PAIR_BYTES
+    times = []
+    for word in (0, count - 1) if count else ():
+        file.seek(start + word * _PAIR_BYTES + 4)
+        times.append(int.from_bytes(file.read(4), "big"))
+    if not times:
+        return Summary(camera, sensor, 0)
+    first, last = times
+    return Summary(camera, sensor, count, first, last + (1 << _CLOCK_BITS if last < first else 0))

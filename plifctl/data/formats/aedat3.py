@@ -10,10 +10,12 @@ type 0) of type 1 says that the clock was set to 0: later times are continued fr
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from plifctl.config.choices import InvalidEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_camera, size_of
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
 
@@ -223,3 +226,50 @@ def _end_of_header(data: bytes, where: str) -> int:
             return end + 1
         at = end + 1
     raise DamagedFileError(f"{where}: byte {at}: the header does not end in {_END.decode()}")
+
+
+_SOURCE = re.compile(rb"^#Source (\d+): *([^\r\n]+)", re.MULTILINE)
+_KINDS = {_SPECIAL: "special events", 2: "frames", 3: "IMU samples", 4: "IMU samples", 6: "ear events"}
+
+
+def summarise_aedat3(file: BinaryIO) -> Summary:
+    """Returns what header and packet headers state about the first source of events, up to a damaged packet.
+
+    Events are counted whether they are marked valid or not. A reset of the clock is not seen in the times.
+    """
+    header = read_comment_lines(file, b"#", _END)
+    at, end = file.tell(), size_of(file)
+    found: Counter[tuple[int, int]] = Counter()
+    events: dict[int, list[tuple[int, int, int]]] = {}
+    while at + _PACKET.size <= end:
+        file.seek(at)
+        kind, source, size, _, overflow, capacity, number, _ = _PACKET.unpack(file.read(_PACKET.size))
+        at += _PACKET.size + size * capacity
+        if kind < 0 or size <= 0 or not 0 <= number <= capacity or at > end:
+            break
+        found[kind, source] += number
+        if kind == _POLARITY and number:  # the packets of the first and of the last event
+            ends = events.setdefault(source, [])
+            ends[1:] = [(at - size * capacity, number, overflow)]
+    cameras = {int(number): name.decode(errors="replace").strip() for number, name in _SOURCE.findall(header)}
+    first = min(events, default=min(cameras, default=0))
+    others: Counter[str] = Counter()
+    for (kind, source), count in found.items():
+        if kind != _POLARITY:
+            others[_KINDS.get(kind, f"elements of type {kind}")] += count
+        elif source != first:
+            others[f"events of source {source}"] += count
+    camera = cameras.get(first, "")
+    times = _times_of_ends(file, events.get(first, []))
+    return Summary(camera, sensor_of_camera(camera), found[_POLARITY, first], *times, tuple(sorted(others.items())))
+
+
+def _times_of_ends(file: BinaryIO, ends: Sequence[tuple[int, int, int]]) -> tuple[int | None, int | None]:
+    """Returns the times of the first and the last event of the first and the last packet, µs."""
+    if not ends:
+        return None, None
+    times = []
+    for index, (start, number, overflow) in ((0, ends[0]), (-1, ends[-1])):
+        file.seek(start + (number - 1 if index else 0) * _WORD.itemsize + 4)
+        times.append(overflow << 31 | int.from_bytes(file.read(4), "little"))
+    return times[0], times[1]

@@ -15,15 +15,18 @@ of tonic among them) end the process when a file is damaged.
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.summary import Summary, size_of
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
@@ -166,7 +169,11 @@ def _elements(buffer: bytes, where: str) -> np.ndarray:
 
 def _field(buffer: bytes, index: int) -> int:
     """Returns the offset of a field of the root table of a size-prefixed flatbuffer; 0 for a field at its default."""
-    root = _follow(buffer, 4)
+    return _field_of(buffer, _follow(buffer, 4), index)
+
+
+def _field_of(buffer: bytes, root: int, index: int) -> int:
+    """Returns the offset of a field of the table at ``root``; 0 for a field at its default."""
     vtable = root - struct.unpack_from("<i", buffer, root)[0]
     if vtable < 0:  # Python would count from the end
         raise ValueError("a table outside the buffer")
@@ -226,3 +233,92 @@ def _frame(decompressor: Any, failure: type[Exception], packed: bytes, limit: in
 
 
 _UNPACK: dict[int, _Unpack] = {0: _plain, 1: _lz4, 2: _lz4, 3: _zstd, 4: _zstd}
+
+
+_IN_XML = re.compile(
+    rb'<node name="(?P<stream>\d+)"|'
+    rb'<attr key="(?P<key>typeIdentifier|sizeX|sizeY|source)"[^>]{0,100}>(?P<value>[^<]{0,200})<'
+)
+_KINDS = {"EVTS": "events of other streams", "FRME": "frames", "IMUS": "IMU samples", "TRIG": "triggers"}
+_MAX_TABLE_BYTES = 2**26
+
+
+def summarise_aedat4(file: BinaryIO) -> Summary:
+    """Returns what the header states, and how many elements and which times the table at the end lists.
+
+    A file without a readable table, such as that of a recorder that was killed, states no number of events.
+    """
+    head = file.read(len(_MAGIC) + 4)
+    head += file.read(min(int.from_bytes(head[-4:], "little"), _MAX_TABLE_BYTES))
+    streams = _stated_streams(head)
+    first = min((number for number, stated in streams.items() if stated.get("typeIdentifier") == "EVTS"), default=-1)
+    stated = streams.get(first, {})
+    sizes = [int(stated[key]) for key in ("sizeX", "sizeY") if stated.get(key, "").isdecimal()]
+    summary = Summary(stated.get("source", ""), (sizes[0], sizes[1]) if len(sizes) == 2 else None)
+    try:
+        packets = _read_table(file, head)
+    except (struct.error, ValueError, LookupError):
+        return summary
+    others: Counter[str] = Counter()
+    for packet in packets:
+        if packet.stream != first and packet.n_elements:
+            kind = streams.get(packet.stream, {}).get("typeIdentifier", "unknown")
+            others[_KINDS.get(kind, f"elements of kind {kind}")] += packet.n_elements
+    events = [packet for packet in packets if packet.stream == first and packet.n_elements]
+    return summary._replace(
+        n_events=sum(packet.n_elements for packet in events),
+        first_us=min((packet.first_us for packet in events), default=None),
+        last_us=max((packet.last_us for packet in events), default=None),
+        others=tuple(sorted(others.items())),
+    )
+
+
+def _stated_streams(header: bytes) -> dict[int, dict[str, str]]:
+    """Returns the attributes of each stream that the header's XML states."""
+    streams: dict[int, dict[str, str]] = {}
+    stream: dict[str, str] = {}
+    for found in _IN_XML.finditer(header):
+        if found["stream"]:
+            stream = streams.setdefault(int(found["stream"]), {})
+        else:
+            stream.setdefault(found["key"].decode(), found["value"].decode(errors="replace"))
+    return streams
+
+
+class _TableRow(NamedTuple):
+    """A packet in the table at the end: its stream, and number and times (µs) of its elements."""
+
+    stream: int
+    n_elements: int
+    first_us: int
+    last_us: int
+
+
+def _read_table(file: BinaryIO, head: bytes) -> list[_TableRow]:
+    """Returns the rows of the table at the end of a file.
+
+    Raises:
+        struct.error, ValueError, LookupError: There is none, or it cannot be read.
+    """
+    header = head[len(_MAGIC) :]
+    (compression,) = struct.unpack_from("<i", header, at) if (at := _field(header, 0)) else (0,)
+    (start,) = struct.unpack_from("<q", header, _field(header, 1))
+    if not len(head) <= start < size_of(file):
+        raise ValueError("no table")
+    file.seek(start)
+    table = _UNPACK[compression](file.read(_MAX_TABLE_BYTES), _MAX_TABLE_BYTES)
+    if table[8:12] != b"FTAB":
+        raise ValueError("no table")
+    at = _follow(table, _field(table, 0))
+    (count,) = struct.unpack_from("<I", table, at)
+    return [_table_row(table, _follow(table, at + 4 + 4 * index)) for index in range(min(count, len(table)))]
+
+
+def _table_row(table: bytes, root: int) -> _TableRow:
+    def number(index: int) -> int:
+        at = _field_of(table, root, index)
+        return int(struct.unpack_from("<q", table, at)[0]) if at else 0
+
+    packet = _field_of(table, root, 1)
+    (stream,) = struct.unpack_from("<i", table, packet) if packet else (0,)
+    return _TableRow(stream, number(2), number(3), number(4))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
+from typing import BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -20,6 +21,7 @@ from plifctl.config.choices import TimeUnit
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
+from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.remarks import Remark
 from plifctl.data.zip_reader import ZipReader
 from plifctl.errors import DamagedFileError
@@ -191,3 +193,12 @@ def _to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit) ->
                 hint="if t is in seconds, state it in the data set's YAML: time_unit: s" if name == "t" else "",
             )
     return sort_by_time(Events.from_columns(*(columns[name] for name in _COLUMNS)), where)
+
+
+def summarise_npy(file: BinaryIO) -> Summary:
+    """Returns the number of rows; the times need the order of the columns, which only the decoder finds."""
+    try:
+        shape, _, _ = _HEADERS[npy.read_magic(file)](file)
+    except Exception:  # the header is evaluated by Python: a damaged one can fail in any way
+        return NOTHING
+    return Summary(n_events=shape[0]) if shape else NOTHING

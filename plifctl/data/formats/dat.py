@@ -10,12 +10,14 @@ The clock overflows after 71 minutes, and its times are continued.
 from __future__ import annotations
 
 import re
+from typing import BinaryIO
 
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import describe_content, percent_header
+from plifctl.data.formats.summary import Summary, read_comment_lines, size_of
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
@@ -106,3 +108,23 @@ def _end_of_header(data: bytes, where: str) -> int:
             raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
         at = end + 1
     return at
+
+
+_SIZE_LINE = re.compile(rb"^% *(Width|Height) +(\d{1,5})", re.MULTILINE)
+
+
+def summarise_dat(file: BinaryIO) -> Summary:
+    """Returns sensor, number of events, and times of the first and last one, if the clock overflowed once at most."""
+    header = read_comment_lines(file, b"%")
+    sizes = {name: int(size) for name, size in _SIZE_LINE.findall(header)}
+    sensor = (sizes[b"Width"], sizes[b"Height"]) if len(sizes) == 2 else None
+    start = file.tell() + 2
+    count = max(0, size_of(file) - start) // _EVENT.itemsize
+    times = []
+    for event in (0, count - 1) if count else ():
+        file.seek(start + event * _EVENT.itemsize)
+        times.append(int.from_bytes(file.read(4), "little"))
+    if not times:
+        return Summary("", sensor, 0)
+    first, last = times
+    return Summary("", sensor, count, first, last + (1 << _CLOCK_BITS if last < first else 0))

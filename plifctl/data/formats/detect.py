@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import BinaryIO
 
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
 from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
-from plifctl.data.formats.aedat2 import decode_aedat2
-from plifctl.data.formats.aedat3 import decode_aedat3
-from plifctl.data.formats.aedat4 import decode_aedat4
-from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.data.formats.aedat2 import decode_aedat2, summarise_aedat2
+from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
+from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
+from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
 from plifctl.data.formats.atis import decode_atis
-from plifctl.data.formats.dat import decode_dat
-from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content, format_of, is_text
+from plifctl.data.formats.dat import decode_dat, summarise_dat
+from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
+from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
@@ -102,6 +104,22 @@ def decode_any(
                 hint=_how_to_convert(name),
             )
 
+
+def summarise_any(file: BinaryIO) -> Summary:
+    """Returns what a file states about its recording, without decoding events; of most formats a few reads."""
+    name = format_of(file.read(HEADER_BYTES))
+    file.seek(0)
+    summarise = _SUMMARIES.get(name or "")
+    return summarise(file) if summarise is not None else NOTHING
+
+
+_SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
+    "AEDAT 2.0": summarise_aedat2,
+    "AEDAT 3.1": summarise_aedat3,
+    "AEDAT 4": summarise_aedat4,
+    "Prophesee .dat": summarise_dat,
+    "numpy": summarise_npy,
+}
 
 READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz)"
 """The formats of recordings that can be decoded, for messages."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 
 _MAGIC = {
@@ -19,6 +20,9 @@ _MAGIC = {
     **dict.fromkeys((b"% camera", b"% evt", b"% format", b"% date", b"% geometry"), "Prophesee EVT (.raw)"),
 }
 _MAGICS = tuple(_MAGIC)
+
+Size = tuple[int, int]
+"""Width and height of a sensor, pixels."""
 
 SAVE_WITH_NUMPY = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
 """Hint for a recording that cannot be read as it is."""
@@ -47,6 +51,9 @@ def percent_header(data: bytes) -> bytes:
     return header[0] if header else b""
 
 
+HEADER_BYTES = 2**16
+"""The first bytes of a file, which suffice to tell its format."""
+
 _TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
 _TEXT_PREFIX = 4096
 
@@ -56,10 +63,75 @@ def is_text(data: bytes) -> bool:
     return bool(data) and not data[:_TEXT_PREFIX].translate(None, _TEXT)
 
 
+_LOOKS_LIKE: tuple[tuple[str, bytes, int], ...] = (
+    ("a ROS bag", b"#ROSBAG V", 0),
+    ("a ROS 2 recording (MCAP)", b"\x89MCAP0", 0),
+    ("an SQLite database, as ROS 2 bags are", b"SQLite format 3", 0),
+    ("an MP4 video", b"ftyp", 4),
+    ("an AVI video", b"AVI ", 8),
+    ("a Matroska or WebM video", b"\x1aE\xdf\xa3", 0),
+    ("a PNG picture", b"\x89PNG", 0),
+    ("a JPEG picture", b"\xff\xd8\xff", 0),
+    ("a GIF picture", b"GIF8", 0),
+    ("a TIFF picture", b"II*\0", 0),
+    ("a tar archive", b"ustar", 257),
+    ("a file packed by bzip2", b"BZh", 0),
+    ("a file packed by xz", b"\xfd7zXZ", 0),
+    ("a file packed by Zstandard", b"\x28\xb5\x2f\xfd", 0),
+    ("a 7z archive", b"7z\xbc\xaf\x27\x1c", 0),
+    ("a RAR archive", b"Rar!", 0),
+    ("a Parquet table", b"PAR1", 0),
+    ("an Arrow table", b"ARROW1", 0),
+    ("a PDF document", b"%PDF", 0),
+    *((f"a Python pickle (protocol {protocol})", bytes((0x80, protocol)), 0) for protocol in range(2, 6)),
+    ("text in UTF-16", b"\xff\xfe", 0),
+    ("text in UTF-16", b"\xfe\xff", 0),
+)
+"""What a file may be that is not read, by the bytes at an offset."""
+
+
+def guess_content(data: bytes) -> str | None:
+    r"""Returns what a file looks like that is of no known format, with an article; None if its beginning tells nothing.
+
+    Example:
+        >>> guess_content(b"#ROSBAG V2.0"), guess_content(b"0.1 34 17 1\n0.2 35 17 0\n")
+        ('a ROS bag', 'text with 4 columns of numbers')
+    """
+    for looks, mark, at in _LOOKS_LIKE:
+        if data.startswith(mark, at):
+            return looks
+    if not is_text(data):
+        return "text" if _is_utf8_text(data) else None
+    lines = data[:_TEXT_PREFIX].splitlines()
+    numbers = [_count_numbers(line) for line in lines[1:-1] or lines]
+    same = numbers and numbers[0] and len(set(numbers)) == 1
+    return f"text with {numbers[0]} column{'s' if numbers[0] > 1 else ''} of numbers" if same else "text"
+
+
+def _is_utf8_text(data: bytes) -> bool:
+    """Returns whether a file begins with text in UTF-8, without control characters."""
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data[:_TEXT_PREFIX])  # a character may be cut
+    except UnicodeDecodeError:
+        return False
+    return bool(text) and all(character.isprintable() or character in "\t\n\r\ufeff" for character in text)
+
+
+def _count_numbers(line: bytes) -> int:
+    """Returns how many numbers a line consists of; 0 if it contains anything else."""
+    words = re.split(rb"[\s,;]+", line.strip())
+    try:
+        return len([float(word) for word in words])
+    except ValueError:
+        return 0
+
+
 def describe_content(data: bytes) -> str:
-    """Returns a description of a file for messages: its format, or its first bytes."""
+    """Returns a description of a file for messages: its format, what it looks like, or its first bytes."""
     if name := format_of(data):
         return f"a file of format {name}"
     if is_text(data):
         return f"a text file that begins with {data.splitlines()[0][:40].decode()!r}"
+    if looks := guess_content(data):
+        return f"a file that begins with {data[:12]!r} and looks like {looks}"
     return f"a file that begins with {data[:12]!r}" if data else "an empty file"
