@@ -149,7 +149,7 @@ class TestByHand:
         file.write_text("\n".join(lines), encoding="utf-8")
         with pytest.raises(RegistryError) as error:
             load_experiment(file)
-        assert len(error.value.problems) == 2
+        assert len(error.value.problems) == 3  # two are called kind
 
     def test_missing_file_is_a_usage_error(self, file: Path) -> None:
         with pytest.raises(UsageError, match=r"mine.yaml: No such file"):
