@@ -129,7 +129,7 @@ def dataset(
         name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment, whose T, recipe and overrides
             are used.
         T: Number of frames; required for event data sets.
-        split: ``train``, ``test`` (the official split), or ``all``.
+        split: ``train``, ``validation`` or ``test`` of the official split, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.

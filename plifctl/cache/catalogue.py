@@ -239,14 +239,15 @@ def verify_cache(path: Path, progress: Progress = lambda done, total: None) -> l
         problems += _sample_problems(cache, row)
         if row % 64 == 63 or row == len(cache.labels) - 1:
             progress(row + 1, len(cache.labels))
-    samples = [
-        Sample(name, int(label), "test" if test else "train")
-        for name, label, test in zip(cache.sample_ids, cache.labels, cache.is_test, strict=True)
-    ]
-    if content_digest(samples, cache.digests) != cache.content_digest:
+    if content_digest(_samples(cache), cache.digests) != cache.content_digest:
         problems.append("checksum mismatch: the content digest does not match the samples")
     cache.close()
     return problems
+
+
+def _samples(cache: Cache) -> list[Sample]:
+    groups = cache.groups or [""] * len(cache.labels)
+    return list(map(Sample, cache.sample_ids, cache.labels.tolist(), cache.splits, groups))
 
 
 def _sample_problems(cache: Cache, row: int) -> list[str]:
@@ -315,14 +316,11 @@ def compare_caches(ours: Cache, theirs: Cache) -> dict[str, Any]:
     Returns:
         ``key``: field to both values; ``only_in_first``, ``only_in_second``, ``different``: sample ids.
     """
-    first, second = (dict(zip(cache.sample_ids, range(len(cache.labels)), strict=True)) for cache in (ours, theirs))
-    different = [
-        name
-        for name in first.keys() & second.keys()
-        if ours.digests[first[name]].tobytes() != theirs.digests[second[name]].tobytes()
-        or ours.labels[first[name]] != theirs.labels[second[name]]
-        or ours.is_test[first[name]] != theirs.is_test[second[name]]
-    ]
+    first, second = (
+        {sample.id: (sample, digest.tobytes()) for sample, digest in zip(_samples(cache), cache.digests, strict=True)}
+        for cache in (ours, theirs)
+    )
+    different = [name for name in first.keys() & second.keys() if first[name] != second[name]]
     return {
         "key": {name: list(values) for name, values in differences(theirs.key.fields, ours.key.fields).items()},
         "only_in_first": sorted(first.keys() - second.keys()),

@@ -31,7 +31,7 @@ import numpy as np
 from plifctl import files, paths
 from plifctl.cache.file import Cache
 from plifctl.cache.key import framing_label
-from plifctl.config.choices import ExportTarget
+from plifctl.config.choices import SPLITS, ExportTarget, Split
 from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
 from plifctl.data.thread_map import ordered_map
@@ -153,8 +153,10 @@ def _frames_of(cache: Cache) -> dict[str, Any] | None:
     return frames
 
 
-def _splits(cache: Cache) -> list[str]:
-    return ["test" if tests else "train" for tests in cache.is_test]
+def _present_splits(cache: Cache) -> list[Split]:
+    """Returns the splits that have samples."""
+    found = set(cache.splits)
+    return [split for split in SPLITS if split in found]
 
 
 def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None:
@@ -163,9 +165,11 @@ def _describe(cache: Cache, to: ExportTarget, plan: _Plan, folder: Path) -> None
     # the id of a sample is the path of its recording, which may contain bytes that are not UTF-8
     with (folder / "samples.csv").open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("file", "split", "label", "class", "id"))
-        for name, split, label, sample in zip(plan.files, _splits(cache), cache.labels, cache.sample_ids, strict=True):
-            table.writerow((name, split, int(label), classes[label], sample))
+        groups = cache.groups
+        table.writerow(("file", "split", "label", "class", "id", *(["group"] if groups else [])))
+        for row, (name, split, label) in enumerate(zip(plan.files, cache.splits, cache.labels, strict=True)):
+            group = [groups[row]] if groups else []
+            table.writerow((name, split, int(label), classes[label], cache.sample_ids[row], *group))
     origin = {
         "exported_to": to,
         "dataset": cache.key.fields["dataset"],
@@ -216,7 +220,7 @@ class _Plan:
 
 def _npz(cache: Cache, root: str) -> _Plan:
     kind, classes = _kind(cache), _unique_paths(cache.key.fields["classes"])
-    folders = [f"{split}/{classes[label]}" for split, label in zip(_splits(cache), cache.labels, strict=True)]
+    folders = [f"{split}/{classes[label]}" for split, label in zip(cache.splits, cache.labels, strict=True)]
     return _Plan(
         _unique_paths(cache.sample_ids, folders, ".npz"),
         lambda sample, label, name: _npz_of({kind: sample, "label": np.int64(label), "id": np.array(name)}),
@@ -225,29 +229,28 @@ def _npz(cache: Cache, root: str) -> _Plan:
     from pathlib import Path
     import numpy as np
 
-    for path in sorted(Path({root}, "train").glob("*/*.npz")):
+    for path in sorted(Path({root}, "{_present_splits(cache)[0]}").glob("*/*.npz")):
         with np.load(path) as sample:
             {kind}, label = sample["{kind}"], int(sample["label"])
 """,
-        ("train", "test"),
     )
 
 
 def _tonic(cache: Cache, root: str) -> _Plan:
-    numbers = {"train": count(), "test": count()}
+    numbers = {split: count() for split in SPLITS}
+    loading = "".join(
+        f'    {split} = DiskCachedDataset(None, cache_path={root} + "/{split}")\n' for split in _present_splits(cache)
+    )
     return _Plan(
-        [f"{split}/{next(numbers[split])}_0.hdf5" for split in _splits(cache)],
+        [f"{split}/{next(numbers[split])}_0.hdf5" for split in cache.splits],
         lambda sample, label, name: _hdf5_of(sample, label),
         f"""tonic's DiskCachedDataset reads a split without the data set that it would cache. A sample is
 {_kind(cache)} ({_describe_samples(cache)}) and label:
 
     from tonic import DiskCachedDataset
 
-    train = DiskCachedDataset(None, cache_path={root} + "/train")
-    test = DiskCachedDataset(None, cache_path={root} + "/test")
-    {_kind(cache)}, label = train[0]
+{loading}    {_kind(cache)}, label = {_present_splits(cache)[0]}[0]
 """,
-        ("train", "test"),
     )
 
 
@@ -283,12 +286,12 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
     difference = _difference_to_spikingjelly(cache, frames)
     folder, arguments = _spikingjelly_folder(cache, frames, own=not difference)
     names = _class_folders(cache, peer)
-    splits = ("", "") if peer == "CIFAR10DVS" else ("/train", "/test")
+    has_splits = peer != "CIFAR10DVS"
+    parents = {split: f"{folder}/{split}" if has_splits else folder for split in _present_splits(cache)}
     places = [
-        f"{folder}{splits[tests]}/{names[label]}"
-        for tests, label in zip(cache.is_test.astype(int), cache.labels, strict=True)
+        f"{parents[split]}/{names[label]}" for split, label in zip(cache.splits, cache.labels.tolist(), strict=True)
     ]
-    folders = [f"{folder}{split}/{name}" for split in splits for name in names]
+    folders = [f"{parent}/{name}" for parent in dict.fromkeys(parents.values()) for name in names]
     remarks = [""]
     if peer:
         remarks.append("events_np is empty: this folder cannot be converted to other frames.")
@@ -296,7 +299,7 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
         remarks.append(
             f"The folder does not have SpikingJelly's own name, since its frames would differ: {difference}."
         )
-    if splits[0] == "":
+    if not has_splits:
         remarks.append("SpikingJelly's CIFAR10DVS has no split; samples.csv contains the split of the cache.")
     if sorted(names) != names:
         remarks.append(
@@ -310,7 +313,7 @@ def _spikingjelly(cache: Cache, root: str) -> _Plan:
     return _Plan(
         _unique_paths(_sample_names(cache, peer), places, ".npz"),
         lambda sample, label, name: _npz_of({"frames": sample}),
-        _loading_in_spikingjelly(peer, root, folder, arguments) + "\n".join(remarks) + "\n",
+        _loading_in_spikingjelly(peer, root, folder, arguments, _present_splits(cache)) + "\n".join(remarks) + "\n",
         [*(["events_np"] if peer else []), *folders],
     )
 
@@ -372,20 +375,22 @@ def _sample_names(cache: Cache, peer: str | None) -> list[str]:
     return names
 
 
-def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments: str) -> str:
+def _loading_in_spikingjelly(peer: str | None, root: str, folder: str, arguments: str, splits: Sequence[Split]) -> str:
     if peer is None:
+        read = "".join(
+            f'    {split} = DatasetFolder(Path({root}, "{folder}", "{split}"), load_npz_frames, (".npz",))\n'
+            for split in splits
+        )
         return f"""SpikingJelly has no data set of this layout; torchvision reads the folders, with labels of the cache:
 
     from pathlib import Path
     from spikingjelly.datasets.utils import load_npz_frames
     from torchvision.datasets import DatasetFolder
 
-    train = DatasetFolder(Path({root}, "{folder}", "train"), load_npz_frames, (".npz",))
-    test = DatasetFolder(Path({root}, "{folder}", "test"), load_npz_frames, (".npz",))
-"""
-    splits = {"": "data"} if peer == "CIFAR10DVS" else {"train=True, ": "train", "train=False, ": "test"}
+{read}"""
+    variables = {"": "data"} if peer == "CIFAR10DVS" else {"train=True, ": "train", "train=False, ": "test"}
     called = "".join(
-        f'    {name} = {peer}({root}, {split}data_type="frame", {arguments})\n' for split, name in splits.items()
+        f'    {name} = {peer}({root}, {split}data_type="frame", {arguments})\n' for split, name in variables.items()
     )
     never = "SpikingJelly requires custom_integrate_function, but never calls it, because the frames exist.\n"
     return f"""SpikingJelly finds the frames and converts nothing (float32, [T, P, H, W]):

@@ -38,7 +38,7 @@ from plifctl.cache.chunks import create, decode
 from plifctl.cache.journal import Record
 from plifctl.cache.key import CacheKey
 from plifctl.config.base import canonical_json
-from plifctl.config.choices import Compression
+from plifctl.config.choices import Compression, Split
 from plifctl.data.datasets.base import Sample
 from plifctl.data.empty_samples import EMPTY, empty_note
 from plifctl.errors import CacheError, CorruptCacheError
@@ -146,8 +146,16 @@ class Cache:
         """Returns the stored notes; caches of version 0.1.0 were built without the one on samples without events."""
         if not self.counts or any(note.startswith(EMPTY) for note in stored):
             return tuple(stored)
-        note = empty_note(self.sample_ids, self.is_test, self.counts["n_raw"], self.counts["n_events"])
+        note = empty_note(self.sample_ids, self.splits, self.counts["n_raw"], self.counts["n_events"])
         return (*stored, note) if note is not None else tuple(stored)
+
+    @cached_property
+    def splits(self) -> list[Split]:
+        """Official split of each sample; without splits, all are ``train``."""
+        names: list[Split] = np.where(
+            self.is_test, "test", np.where(self.is_validation, "validation", "train")
+        ).tolist()
+        return names
 
     @property
     def without_events(self) -> np.ndarray:

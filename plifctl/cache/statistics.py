@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plifctl.config.choices import SPLITS, Split
+
 if TYPE_CHECKING:
     from plifctl.cache import Cache
 
@@ -127,30 +129,32 @@ class Statistics:
     """Statistics of a cache.
 
     Attributes:
-        samples: Number of samples in each split, ``train`` and ``test``.
+        samples: Number of samples in each split: ``train``, ``validation`` if there are any, and ``test``.
         classes: Number of samples of class 0, 1, … in each split.
         events: For event data sets, else None.
         channels: For image data sets, the channels of each split that has samples; else None.
     """
 
-    samples: dict[str, int]
-    classes: dict[str, tuple[int, ...]]
+    samples: dict[Split, int]
+    classes: dict[Split, tuple[int, ...]]
     events: EventStatistics | None
     channels: dict[str, tuple[Channel, ...]] | None
 
-    def by_class(self, names: Sequence[str] = ()) -> list[tuple[str, int, int]]:
-        """Returns number and name of each class, its training samples, and its test samples.
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that have samples; ``train`` if there are none at all."""
+        return tuple(split for split, count in self.samples.items() if count) or ("train",)
+
+    def by_class(self, names: Sequence[str] = ()) -> list[tuple[str, tuple[int, ...]]]:
+        """Returns number and name of each class, and its samples in each of the :attr:`splits`.
 
         Args:
             names: Class names, if known; named classes without samples are listed, too.
         """
-        train, test = self.classes["train"], self.classes["test"]
-        pad = [0] * (len(names) - len(train))
-        labels = [
-            str(i) if i >= len(names) or names[i] == str(i) else f"{i} {names[i]}"
-            for i in range(max(len(train), len(names)))
-        ]
-        return list(zip(labels, [*train, *pad], [*test, *pad], strict=True))
+        counts = list(zip(*(self.classes[split] for split in self.splits), strict=True))
+        counts += [(0,) * len(self.splits)] * (len(names) - len(counts))
+        labels = [str(i) if i >= len(names) or names[i] == str(i) else f"{i} {names[i]}" for i in range(len(counts))]
+        return list(zip(labels, counts, strict=True))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the statistics as JSON values."""
@@ -167,13 +171,15 @@ def compute_statistics(cache: Cache, progress: Callable[[int, int], None] = lamb
     Raises:
         CorruptCacheError: A sample fails its checksum.
     """
-    splits = {"train": ~cache.is_test, "test": cache.is_test}
+    splits = np.array(cache.splits)
+    rows_of = {split: splits == split for split in SPLITS if split != "validation" or split in splits}
     n_classes = int(cache.labels.max(initial=-1)) + 1
     images = len(cache.shape) == 4
     return Statistics(
-        samples={name: int(rows.sum()) for name, rows in splits.items()},
+        samples={split: int(rows.sum()) for split, rows in rows_of.items()},
         classes={
-            name: tuple(np.bincount(cache.labels[rows], minlength=n_classes).tolist()) for name, rows in splits.items()
+            split: tuple(np.bincount(cache.labels[rows], minlength=n_classes).tolist())
+            for split, rows in rows_of.items()
         },
         events=None if images else _event_statistics(cache, progress),
         channels=_channel_statistics(cache, progress) if images else None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import Compression
+from plifctl.config.choices import SPLIT_WORDS, SPLITS, Compression, Split
 from plifctl.data.source import DEFAULT_WORKERS
 
 if TYPE_CHECKING:
@@ -110,11 +111,11 @@ def _print_download(plan: DownloadPlan, as_json: bool) -> None:
 
 
 def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
-    test, nbytes = int(cache.is_test.sum()), cache.path.stat().st_size
+    counts, nbytes = Counter(cache.splits), cache.path.stat().st_size
     tree = {
         "state": state,
         "path": str(cache.path),
-        "samples": {"train": len(cache.labels) - test, "test": test},
+        "samples": {split: counts[split] for split in SPLITS if counts[split] or split != "validation"},
         "shape": list(cache.shape),
         "dtype": str(cache.dtype),
         "bytes": nbytes,
@@ -130,12 +131,19 @@ def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
         return
     trust = f"raw files {'' if cache.verified else 'not '}verified, set {'' if cache.complete_set else 'in'}complete"
     console.emit(f"{state}: {cache.path}")
-    console.emit(f"{len(cache.labels) - test:,} training and {test:,} test samples ({trust}), {_megabytes(nbytes)}")
+    console.emit(f"{_count_samples(counts)} ({trust}), {_megabytes(nbytes)}")
     console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} per sample; content {cache.content_digest[:12]}")
     if cache.counts:
         read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
         left_out = f", {read - framed:,} left out (invalid, outside, or by transforms)" if read != framed else ""
         console.emit(f"{framed:,} events framed{left_out}")
+
+
+def _count_samples(counts: Counter[Split]) -> str:
+    if counts["train"] == counts.total():
+        return f"{counts['train']:,} samples without an official split"
+    *parts, last = (f"{counts[split]:,} {SPLIT_WORDS[split]}" for split in SPLITS if counts[split])
+    return f"{', '.join(parts)} and {last} samples" if parts else f"{last} samples"
 
 
 def _megabytes(size: int) -> str:

@@ -65,11 +65,12 @@ def _print_events(events: EventStatistics) -> None:
 
 def _print_classes(stats: Statistics, names: Sequence[str]) -> None:
     block, longest = _encodable("█", "#"), max(1, *map(sum, zip(*stats.classes.values(), strict=True)))
-    rows: list[tuple[object, ...]] = []
-    for name, train, test in stats.by_class(names):
-        rows.append((name, f"{train:,}", f"{test:,}", block * round(_BAR_WIDTH * (train + test) / longest)))
-    rows.append(("all", f"{stats.samples['train']:,}", f"{stats.samples['test']:,}", ""))
-    console.emit_table(("class", "train", "test", ""), rows)
+    rows = [
+        (name, *(f"{count:,}" for count in counts), block * round(_BAR_WIDTH * sum(counts) / longest))
+        for name, counts in stats.by_class(names)
+    ]
+    rows.append(("all", *(f"{stats.samples[split]:,}" for split in stats.splits), ""))
+    console.emit_table(("class", *stats.splits, ""), rows)
 
 
 def _summary(values: Distribution, unit: int = 1) -> list[str]:

@@ -35,6 +35,12 @@ DataKind = Literal["events", "images"]
 Split = Literal["train", "validation", "test"]
 """Official split of a data set; few have samples for validation. Without a split, all samples are ``train``."""
 
+SPLITS: tuple[Split, ...] = get_args(Split)
+"""In the order of the rows of a cache."""
+
+SPLIT_WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
+"""The splits in messages: training samples, validation samples, test samples."""
+
 Slicing = Literal["number", "number-remainder", "time", "duration"]
 """Rule by which the events of a sample are cut into frames."""
 

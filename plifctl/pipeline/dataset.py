@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from torch.utils.data import Dataset
 
 from plifctl import paths
 from plifctl.cache import Cache, find_cache, raw_independent_key
-from plifctl.config.choices import Recipe
+from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import Framing
 from plifctl.config.lookup import load_registry
-from plifctl.errors import check_choice
+from plifctl.errors import UsageError, check_choice
 from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
 
-Part = Literal["train", "test", "all"]
+Part = Literal["train", "validation", "test", "all"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,8 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
     Args:
         cache: The cache.
-        split: The official training set, the official test set, or both.
+        split: The official training, validation or test set, or all samples. Where the data have no official split,
+            all samples are ``train``.
 
     Attributes:
         cache: The cache.
@@ -48,8 +49,12 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, cache: Cache, split: Part = "train") -> None:
         self.cache = cache
         check_choice("split", split, get_args(Part))
-        chosen = {"train": ~cache.is_test, "test": cache.is_test, "all": np.ones_like(cache.is_test)}[split]
-        self.rows = np.flatnonzero(chosen)
+        self.rows = np.array([row for row, name in enumerate(cache.splits) if split in (name, "all")], np.int64)
+        if not len(self.rows):
+            raise UsageError(
+                f"split: {cache.path} has no {SPLIT_WORDS[cast('Split', split)]} samples",
+                hint="found " + " and ".join(f'split="{name}"' for name in sorted(set(cache.splits))),
+            )
         self.labels = cache.labels[self.rows]
         self.sample_ids = [cache.sample_ids[row] for row in self.rows]
         self.classes = tuple(cache.key.fields["classes"])
@@ -95,13 +100,13 @@ def open_dataset(
     Args:
         dataset: Name in the registry, YAML file, or a framing, such as ``experiment.spec.framing``.
         T: Number of frames; needed for event data sets that are named.
-        split: ``train``, ``test``, or ``all``.
+        split: ``train``, ``validation``, ``test``, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it, texts ``frames.key=value``.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
     Raises:
-        UsageError: Unknown data set, or T is missing.
+        UsageError: Unknown data set, T is missing, or the data set has no such split.
         CacheError: There is no such cache; the hint has the command that builds it.
     """
     if isinstance(dataset, Framing):

@@ -14,7 +14,7 @@ import numpy as np
 from plifctl import paths
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.cache.statistics import Statistics, compute_statistics
-from plifctl.config.choices import Recipe, Split
+from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import DatasetSpec
 from plifctl.config.lookup import load_framing, load_registry
 from plifctl.errors import UsageError, did_you_mean
@@ -193,14 +193,15 @@ def select_rows(cache: Cache, dataset: DatasetSpec, selection: SampleSelection) 
         return [_find_row(cache, selection.sample)]
     wanted = np.ones(len(cache.labels), bool)
     if selection.split is not None:
-        wanted &= cache.is_test == (selection.split == "test")
+        wanted &= np.array(cache.splits) == selection.split
     if selection.label is not None:
         wanted &= cache.labels == _find_class(dataset, selection.label)
     rows, count = np.flatnonzero(wanted), selection.count
     if not len(rows):
         named = {"split": selection.split, "class": selection.label}
         of = " and ".join(f"{name} {value}" for name, value in named.items() if value is not None)
-        raise UsageError(f"{cache.path}: no sample of {of or 'any class'}")
+        found = " and ".join(dict.fromkeys(cache.splits))
+        raise UsageError(f"{cache.path}: no sample of {of or 'any class'}", hint=f"it has {found} samples")
     if selection.each_class:
         labels = cache.labels[rows]
         rows = np.concatenate([rows[labels == label][:count] for label in np.unique(labels)])
@@ -261,7 +262,8 @@ def _describe_row(cache: Cache, dataset: DatasetSpec, row: int) -> dict[str, Any
         "id": cache.sample_ids[row],
         "label": label,
         "class": dataset.classes[label],
-        "split": "test" if cache.is_test[row] else "train",
+        "split": cache.splits[row],
+        **({"group": cache.groups[row]} if cache.groups else {}),
         **{name: int(column[row]) for name, column in cache.counts.items()},
     }
 
@@ -273,7 +275,8 @@ def _load_sample(cache: Cache, entry: dict[str, Any]) -> Sample:
     number, name = entry["label"], entry["class"]
     events = entry.get("n_events")
     details = [] if events is None else [f"{events:,} events" if events else "NO EVENTS: an empty sample"]
-    details.append("test set" if entry["split"] == "test" else "training set")
+    details += [f"{SPLIT_WORDS[entry['split']]} set"] if len(set(cache.splits)) > 1 else []
+    details += [f"group {entry['group']}"] if entry.get("group") else []
     return Sample(
         name=entry["id"],
         label=f"class {number}" if name == str(number) else f"{name} (class {number})",

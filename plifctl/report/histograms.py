@@ -14,11 +14,13 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from PIL import Image
 
 from plifctl.cache.statistics import Distribution, Statistics
+from plifctl.config.choices import SPLIT_WORDS, Split
 from plifctl.report.pictures import find_fonts, quiet_fonts
 
 _DPI = 100
 _WIDTH, _CHART_HEIGHT, _BAR_HEIGHT = 12.4, 2.9, 0.24  # inches
-_TRAIN, _TEST, _BARS, _GREY = "#0072B2", "#D55E00", "#56606B", "#5f5f5f"
+_MEDIAN, _BARS, _GREY = "#D55E00", "#56606B", "#5f5f5f"
+_SPLIT_COLOURS: dict[Split, str] = {"train": "#0072B2", "validation": "#009E73", "test": "#D55E00"}
 _STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
@@ -54,8 +56,7 @@ def draw_histograms(title: str, details: str, stats: Statistics, classes: Sequen
 
 def plot_histograms(title: str, details: str, stats: Statistics, classes: Sequence[str] = ()) -> Figure:
     """Returns the same as a figure, in the caller's style."""
-    rows = stats.by_class(classes)
-    bars_height = 1.0 + _BAR_HEIGHT * len(rows)
+    bars_height = 1.0 + _BAR_HEIGHT * len(stats.by_class(classes))
     heights = [bars_height] if stats.events is None else [_CHART_HEIGHT, bars_height]
     figure = Figure(figsize=(_WIDTH, sum(heights) + 0.6), dpi=_DPI, facecolor="white")
     figure.set_layout_engine("constrained", h_pad=0.12, w_pad=0.12)
@@ -70,7 +71,7 @@ def plot_histograms(title: str, details: str, stats: Statistics, classes: Sequen
         )
         for axes, chart in zip(parts[0].subplots(1, 3), charts, strict=True):
             _plot_distribution(axes, *chart)
-    _plot_classes(parts[-1].subplots(), rows)
+    _plot_classes(parts[-1].subplots(), stats, classes)
     return figure
 
 
@@ -79,9 +80,9 @@ def _plot_distribution(axes: Axes, title: str, xlabel: str, ylabel: str, values:
     digits = 0 if unit == 1 else 1
     low, middle, high = (f"{value / unit:,.{digits}f}" for value in (values.min, values.median, values.max))
     axes.bar(edges[:-1], values.counts, np.diff(edges), align="edge", color=_BARS, edgecolor="white", linewidth=0.8)
-    axes.axvline(values.median / unit, color=_TEST, linewidth=2)
+    axes.axvline(values.median / unit, color=_MEDIAN, linewidth=2)
     axes.set_title(title, loc="left")
-    axes.set_title(f"median {middle}", loc="right", color=_TEST, fontsize=10)
+    axes.set_title(f"median {middle}", loc="right", color=_MEDIAN, fontsize=10)
     axes.set_xlabel(f"{xlabel} ({low} to {high})")
     axes.set_ylabel(ylabel)
     axes.grid(axis="y")
@@ -91,19 +92,21 @@ def _plot_distribution(axes: Axes, title: str, xlabel: str, ylabel: str, values:
         axis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))
 
 
-def _plot_classes(axes: Axes, rows: Sequence[tuple[str, int, int]]) -> None:
+def _plot_classes(axes: Axes, stats: Statistics, classes: Sequence[str]) -> None:
     """Stacked bars, class 0 at the top."""
-    names, train, test = zip(*rows, strict=True) if rows else ((), (), ())
-    places = np.arange(len(rows))
-    axes.barh(places, train, 0.72, color=_TRAIN, label="training")
-    bars = axes.barh(places, test, 0.72, left=train, color=_TEST, label="test")
-    axes.bar_label(bars, [f"{a:,} + {b:,}" for a, b in zip(train, test, strict=True)], padding=5, color=_GREY)
+    rows = stats.by_class(classes)
+    names, counts = [name for name, _ in rows], np.array([counts for _, counts in rows]).reshape(len(rows), -1)
+    places, totals = np.arange(len(rows)), np.zeros(len(rows), np.int64)
+    for split, column in zip(stats.splits, counts.T, strict=True):
+        bars = axes.barh(places, column, 0.72, left=totals, color=_SPLIT_COLOURS[split], label=SPLIT_WORDS[split])
+        totals = totals + column
+    axes.bar_label(bars, [" + ".join(f"{n:,}" for n in row) for row in counts], padding=5, color=_GREY)
     axes.set_yticks(places, names, color="black")
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlim(0, 1.08 * max([1, *np.add(train, test)]))
+    axes.set_xlim(0, 1.08 * max([1, *totals]))
     axes.tick_params(axis="y", length=0)
-    axes.set_title("Samples per class: training + test", loc="left")
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+    axes.set_title(f"Samples per class: {' + '.join(SPLIT_WORDS[split] for split in stats.splits)}", loc="left")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, borderaxespad=0.2)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.10g}"))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import ClassVar, NamedTuple, get_args
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from plifctl.config.choices import Split
+from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
 from plifctl.config.dataset import Framing, SampleCounts
 from plifctl.data.empty_samples import empty_note
 from plifctl.data.events import Decoded, Events
@@ -92,9 +92,6 @@ class EventCounts(NamedTuple):
     n_events: np.ndarray
     duration_us: np.ndarray
 
-
-_SPLITS: tuple[Split, ...] = get_args(Split)
-"""In the order of the rows of a cache."""
 
 SampleHandler = Callable[[Sample, bytes, Callable[[], Decoded]], None]
 """Called with each sample while the raw data are surveyed, in a thread: the sample, its source digest (see
@@ -174,7 +171,7 @@ class RawDataset(ABC):
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
         self.digest = hashlib.sha256(parts_digest.encode()).hexdigest()
         found.sort(key=attrgetter("id"))
-        self.samples = tuple(sorted(found, key=lambda sample: _SPLITS.index(sample.split)))
+        self.samples = tuple(sorted(found, key=lambda sample: SPLITS.index(sample.split)))
         self.rows = {sample.id: row for row, sample in enumerate(self.samples)}
         if len(self.rows) < len(self.samples):
             duplicate = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
@@ -404,18 +401,21 @@ class EventDataset(RawDataset):
             counts: Counts of each sample.
 
         Raises:
-            RawDataError: The training set or the test set has no events at all.
+            RawDataError: No sample of a split has any events.
         """
-        is_test = np.array([sample.split == "test" for sample in self.samples])
-        note = empty_note([sample.id for sample in self.samples], is_test, counts.n_raw, counts.n_events)
+        splits = [sample.split for sample in self.samples]
+        note = empty_note([sample.id for sample in self.samples], splits, counts.n_raw, counts.n_events)
         causes = tuple(self._notes_on_recordings(counts))
-        for part, rows in (("training", ~is_test), ("test", is_test)):
-            if rows.any() and not counts.n_events[rows].any():
+        present = dict.fromkeys(splits)
+        for split in present:
+            rows = np.array([found == split for found in splits])
+            if not counts.n_events[rows].any():
+                part = f"{SPLIT_WORDS[split]} set" if len(present) > 1 else "data set"
                 left_out = int(counts.n_raw[rows].sum())
                 because = f"; all {left_out} were left out (invalid, outside, or by transforms)" if left_out else ""
                 raise RawDataError(
                     join_problems(
-                        [f"{self.root}: 0 events in all {rows.sum()} samples of the {part} set{because}", *causes]
+                        [f"{self.root}: 0 events in all {rows.sum()} samples of the {part}{because}", *causes]
                     ),
                     hint="change the choices of frames: that leave them out"
                     if left_out

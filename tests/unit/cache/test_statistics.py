@@ -34,6 +34,10 @@ class FakeCache:
     def nbytes(self) -> int:
         return self.content.nbytes
 
+    @property
+    def splits(self) -> list[str]:
+        return ["test" if test else "train" for test in self.is_test]
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         return self.content[rows]
 

@@ -25,7 +25,7 @@ DATASET: Any = SimpleNamespace(title="A set", classes=("left", "right", "up"))
 CACHE: Any = SimpleNamespace(
     path=Path("a.h5"),
     labels=np.array([0, 1, 2, 0, 1, 0]),
-    is_test=np.array([False, False, False, False, True, True]),
+    splits=["train", "train", "train", "train", "test", "test"],
     sample_ids=["a", "b", "c", "d", "e", "7"],
 )
 
