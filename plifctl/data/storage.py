@@ -67,7 +67,7 @@ class Survey:
         md5s: Checksums to compare with published ones: of an archive's file and of a packed file's content; empty for a
             folder.
         members: sha256 of each member's content, by logical name.
-        texts: Content of the small text members (``.csv``, ``.txt``), by logical name.
+        texts: Content of the members that are lists, by logical name.
         formats: Formats that the members' headers name, and the variants of them that occur.
         skipped: Files that are not members: by folder their number, and the name of the first.
     """
@@ -116,10 +116,18 @@ class Storage:
         path: A folder, an archive (``.zip``, ``.tar.gz``, ``.tgz``, ``.tar``), or a file, plain or ``.gz``.
         pattern: Its group 1 is the logical name at the end of a member's path; other files are not members.
         rename: Returns the logical name for what the pattern found, where archives differ from the published ones.
+        lists: Finds the logical names of lists, whose text a survey keeps; None: there are none.
     """
 
-    def __init__(self, path: Path, pattern: re.Pattern[str], rename: Callable[[str], str] = lambda name: name) -> None:
-        self.path, self.pattern, self._rename = path, pattern, rename
+    def __init__(
+        self,
+        path: Path,
+        pattern: re.Pattern[str],
+        rename: Callable[[str], str] = lambda name: name,
+        *,
+        lists: re.Pattern[str] | None = None,
+    ) -> None:
+        self.path, self.pattern, self.lists, self._rename = path, pattern, lists, rename
         self._skipped: dict[str, tuple[int, str]] = {}
 
     def members(self) -> Iterator[Member]:
@@ -163,7 +171,7 @@ class Storage:
             on_member: Called for every member that is read.
 
         Raises:
-            DamagedFileError: As :meth:`members`; two members have the same name; a text member is too long.
+            DamagedFileError: As :meth:`members`; two members have the same name; a list is too long.
         """
         with self._raw_errors():
             saved = _SavedSurvey(self, survey_dir) if survey_dir is not None else None
@@ -204,7 +212,7 @@ class Storage:
         on_member(member.name, content, digest)
         packed = self.path.suffix.lower() == ".gz" and not is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
-        text = self._text_of(member.name, content) if member.name.lower().endswith((".csv", ".txt")) else None
+        text = self._text_of(member.name, content) if self.lists and self.lists.search(member.name) else None
         named = format_of(content)
         variants = variants_of(content, without_header=member.name.endswith(".bin"))
         return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
@@ -403,7 +411,8 @@ class _SavedSurvey:
     """A survey in a file, valid as long as the storage's stamp is the same."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
-        identity = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}"
+        lists = f"\0{storage.lists.pattern}" if storage.lists else ""
+        identity = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}{lists}"
         key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:24]
         self.path = folder / f"{key}.json"
         self.stamp = storage.stamp()

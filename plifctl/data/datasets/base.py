@@ -128,6 +128,8 @@ class RawDataset(ABC):
     archives and extracted files."""
     pattern: ClassVar[re.Pattern[str]]
     """Finds a member's logical name, group 1."""
+    lists: ClassVar[re.Pattern[str] | None] = None
+    """Finds the logical names of members that are lists: small texts, which the survey keeps."""
     example: ClassVar[str] = ""
     """Logical name of a member, for messages."""
     formats: ClassVar[Sequence[str]]
@@ -162,7 +164,8 @@ class RawDataset(ABC):
             if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
         self.storages = {
-            part: Storage(path, self.pattern, partial(self.canonical_name, part)) for part, path in parts.items()
+            part: Storage(path, self.pattern, partial(self.canonical_name, part), lists=self.lists)
+            for part, path in parts.items()
         }
         self.surveys = self._survey(source.workers, progress, on_sample)
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused

@@ -59,6 +59,7 @@ class Gesture(EventDataset):
     formats: ClassVar[Sequence[str]] = ("AEDAT 3.1",)
     example = "user01_fluorescent.aedat, listed in trials_to_train.txt"
     pattern = re.compile(r"(?:^|/)([^/]+\.aedat|[^/]+_labels\.csv|trials_to_(?:train|test)\.txt)$", re.IGNORECASE)
+    lists = re.compile(r"\.(?:csv|txt)$", re.IGNORECASE)
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         "recordings": ("DvsGesture.tar.gz", "DvsGesture.tgz", "DvsGesture", "trials_to_train.txt")
     }

@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import re
 import struct
 import tarfile
 import tracemalloc
@@ -15,6 +16,7 @@ from factories import write_gestures
 from raw_files import atis_recording, open_dataset, pack_zip, write_nmnist
 
 from plifctl.data import zip_reader
+from plifctl.data.storage import Storage
 from plifctl.errors import DamagedFileError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -251,3 +253,13 @@ def test_folder_broken_link_in_place_of_a_file_error_names_it(gestures: Path) ->
     (gestures / "user01_lab.aedat").symlink_to("nowhere")
     with pytest.raises(RawDataError, match=r"user01_lab.aedat: removed while it was read, or a broken link"):
         open_dataset("synthetic-gesture", gestures)
+
+
+def test_survey_keeps_the_texts_of_lists_only(tmp_path: Path) -> None:
+    (tmp_path / "a_labels.csv").write_text("a,b")
+    (tmp_path / "events.txt").write_text("0 1 2 3\n" * 10_000)  # longer than a list may be
+    pattern = re.compile(r"([^/]+)$")
+    assert Storage(tmp_path, pattern).survey().texts == {}
+    assert Storage(tmp_path, pattern, lists=re.compile(r"_labels\.csv$")).survey().texts == {"a_labels.csv": "a,b"}
+    with pytest.raises(DamagedFileError, match=r"events\.txt: 80000 bytes, expected a list"):
+        Storage(tmp_path, pattern, lists=re.compile(r"\.txt$")).survey()
