@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from plifctl.config.choices import Split
-from plifctl.config.dataset import SampleCounts
+from plifctl.config.dataset import ReadingSpec, SampleCounts
 from plifctl.data.datasets.base import (
     DecodedSample,
     EventCounts,
@@ -337,4 +337,4 @@ class TonicGesture(FilePerSample):
         return Sample(f"{recording}/{label:02d}", label, "train" if part == "Train" else "test")
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        return decode_npy(data, where=where, time_unit="ms")
+        return decode_npy(data, where=where, reading=ReadingSpec(time_unit="ms"))

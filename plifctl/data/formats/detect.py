@@ -15,6 +15,7 @@ from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
 from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
 from plifctl.data.formats.atis import decode_atis
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
@@ -22,10 +23,6 @@ from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
 """Version of every decoder in plifctl 0.1.0."""
-
-
-AS_USUAL = ReadingSpec()
-"""Nothing is known about a file but what it says."""
 
 
 def decoder_versions() -> dict[str, int]:
@@ -92,9 +89,9 @@ def decode_any(
         case "Prophesee .dat":
             return decode_dat(data, where=where)
         case "numpy":
-            return decode_npy(data, where=where, time_unit=reading.time_unit)
+            return decode_npy(data, where=where, reading=reading)
         case "zip":
-            return decode_npz(data, where=where, time_unit=reading.time_unit)
+            return decode_npz(data, where=where, reading=reading)
         case None if not is_text(data):
             return decode_atis(data, where=where)
         case _:

@@ -18,14 +18,17 @@ SAMPLES = ("train/a/0", "train/b/0", "test/a/0", "test/b/0")
 
 
 def count_events(
-    place: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: str = ""
+    place: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: str = ""
 ) -> dict[str, int]:
-    """Reads a data set by its YAML; returns the number of events of each sample, all of which are those written."""
+    """Reads a data set by its YAML, with more keys; returns the number of events of each sample.
+
+    All of them are those written.
+    """
     registry = tmp_path / "registry/datasets"
     registry.mkdir(parents=True)
     shutil.copy(place, registry)
     with (registry / place.name).open("a") as file:
-        file.write(f"time_unit: {unit}\n" if unit else "")
+        file.write(keys)
     monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "registry"))
     opened = open_events(place.stem, raw)
     _, height, width = opened.dataset.shape
@@ -37,24 +40,27 @@ def count_events(
 
 
 @pytest.mark.parametrize(
-    ("name", "unit", "events"),
+    ("name", "keys", "events"),
     [
         ("npy-struct-txyp", "", 40),
         ("npy-tonic-struct", "", 40),
-        ("npy-structured/npy-xypt-us", "us", 40),
+        ("npy-structured/npy-xypt-us", "time_unit: us", 40),
         ("npy-structured/npz-pm1", "", 40),
         ("npz-events-struct", "", 40),
         ("npz-keys-ts-pol", "", 40),
-        ("npz-sec", "s", 40),
+        ("npz-sec", "time_unit: s", 40),
+        ("npy-txyp-us", "columns: [t, x, y, p]", 40),
+        ("npy-xytp-us", "columns: [x, y, t, p]\ntime_unit: us", 40),
+        ("npy-xytp-sec-pm1", "columns: [x, y, t, p]\ntime_unit: s", 40),
         ("aedat2-sync/aedat2-dvs128-sync", "", 39),
         ("aedat3-two-cameras", "", 20),
     ],
 )
 def test_field_recordings_have_their_events(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, unit: str, events: int
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, keys: str, events: int
 ) -> None:
     folder = shared / "data/field/formats" / name
-    found = count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch, unit)
+    found = count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch, keys)
     assert found == dict.fromkeys(SAMPLES, events)
 
 
@@ -84,7 +90,7 @@ def test_field_recordings_that_are_not_read_are_named_with_a_way_out(
     folder = shared / "data/field/formats" / name
     with pytest.raises(RawDataError, match=message) as error:
         count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch)
-    assert "np.sav" in error.value.hint or "time_unit: s" in error.value.hint
+    assert any(way in error.value.hint for way in ("np.sav", "time_unit: s", "columns: ["))
     assert "outside_events" not in error.value.hint
 
 

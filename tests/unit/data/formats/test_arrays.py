@@ -9,6 +9,7 @@ import pytest
 from raw_files import encode_npy, encode_npz
 
 from plifctl.config.choices import TimeUnit
+from plifctl.config.dataset import ReadingSpec
 from plifctl.data.formats.arrays import decode_npy, decode_npz
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -123,7 +124,7 @@ ROWS_OF_EVENTS = [(0, 3, 4, 1), (1500, 1, 2, 0)]
 @pytest.mark.parametrize(("unit", "factor"), [("us", 1), ("ms", 1000), ("s", 1_000_000)])
 def test_decode_npy_matrix_in_the_unit_of_the_data_set(unit: TimeUnit, factor: int) -> None:
     matrix = np.array([(3, 4, 1, 0), (1, 2, 0, 7)])
-    found = decode_npy(encode_npy(matrix), where="f", time_unit=unit)
+    found = decode_npy(encode_npy(matrix), where="f", reading=ReadingSpec(time_unit=unit))
     assert found.events.tolist() == [(0, 3, 4, 1), (7 * factor, 1, 2, 0)]
     assert found.remarks == ()
 
@@ -155,19 +156,120 @@ def test_decode_npz_in_seconds_asks_for_the_unit_and_reads_by_it() -> None:
     with pytest.raises(DamagedFileError, match=r"event 1 of 3: t is 0\.001") as error:
         decode_npz(data, where="f")
     assert "time_unit: s" in error.value.hint
-    assert decode_npz(data, where="f", time_unit="s").events.tolist() == [
+    assert decode_npz(data, where="f", reading=ReadingSpec(time_unit="s")).events.tolist() == [
         (0, 0, 0, 0),
         (1000, 1, 1, 1),
         (2500, 2, 2, 0),
     ]
 
 
-@pytest.mark.parametrize("columns", [(0, 1, 3, 2), (3, 0, 1, 2)], ids=["x-y-t-p", "t-x-y-p"])
-def test_decode_npy_of_another_order_is_refused_with_the_command_that_reorders(columns: tuple[int, ...]) -> None:
-    matrix = np.array([(3 * k, 5 * k, k % 2, 1000 * k) for k in range(40)])  # x, y, p, t
-    other = matrix[:, list(columns)]
+@pytest.mark.parametrize(
+    ("names", "unit", "p"),
+    [("xytp", "us", (0, 1)), ("txyp", "us", (0, 1)), ("xytp", "s", (-1, 1)), ("txyp", "s", (-1, 1))],
+)
+def test_decode_npy_of_another_order_is_refused_with_the_keys_that_read_it(
+    names: str, unit: str, p: tuple[int, int]
+) -> None:
+    columns = {"x": [3 * k for k in range(40)], "y": [5 * k for k in range(40)], "p": [p[k % 2] for k in range(40)]}
+    columns["t"] = [1000 * k if unit == "us" else 0.001 * k for k in range(40)]  # type: ignore[misc]
+    data = encode_npy(np.array([columns[name] for name in names]).T)
     with pytest.raises(DamagedFileError, match="the last of the four columns is the polarity") as error:
-        decode_npy(encode_npy(other), where="f")
-    order = [list(columns).index(k) for k in range(4)]
-    assert f"events[:, {order}]" in error.value.hint
-    assert (other[:, order] == matrix).all()
+        decode_npy(data, where="f")
+    assert f"columns: [{', '.join(names)}] and time_unit: {unit}" in error.value.hint
+    reading = ReadingSpec.model_validate({"columns": list(names), "time_unit": unit})
+    assert decode_npy(data, where="f", reading=reading).events.tolist() == [
+        (1000 * k, 3 * k, 5 * k, k % 2) for k in range(40)
+    ]
+
+
+def reading(**keys: object) -> ReadingSpec:
+    return ReadingSpec.model_validate(keys)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "npz among others"])
+def test_decode_matrix_of_five_columns_reads_those_that_are_stated(kind: str) -> None:
+    matrix = np.array([(9, 3, 4, 0, 1), (9, 1, 2, 1500, 0)])
+    keys = reading(columns=["-", "x", "y", "t", "p"])
+    if kind == "npy":
+        found = decode_npy(encode_npy(matrix), where="f", reading=keys)
+    else:
+        others = {"label": np.array(3), "name": np.array("a")} if kind == "npz among others" else {}
+        found = decode_npz(encode_npz(events=matrix, **others), where="f", reading=keys)
+    assert found.events.tolist() == [(0, 3, 4, 1), (1500, 1, 2, 0)]
+    assert found.remarks == ()
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 6), (15,), (3, 5, 1)])
+def test_decode_matrix_of_other_columns_than_stated_is_refused(shape: tuple[int, ...]) -> None:
+    keys = reading(columns=["t", "x", "y", "p", "-"])
+    with pytest.raises(DamagedFileError, match=r"expected \[events, 5\]: t, x, y, p, -, as the data set's YAML states"):
+        decode_npy(encode_npy(np.zeros(shape)), where="f", reading=keys)
+
+
+def test_decode_npz_of_one_matrix_without_stated_columns_names_the_key() -> None:
+    matrix = np.array([(k, 3 * k, 200 - k, k % 2) for k in range(9)])
+    with pytest.raises(
+        DamagedFileError, match=r"f: events: an array of shape \[9, 4\], expected named columns"
+    ) as error:
+        decode_npz(encode_npz(events=matrix), where="f")
+    assert "columns: " in error.value.hint
+
+
+@pytest.mark.parametrize("dtype", ["i8", "u8", "u4", "u2", "f8"])
+def test_decode_times_in_ns_are_rounded_to_the_nearest_us_of_two_to_the_even(dtype: str) -> None:
+    ns = np.array([0, 499, 500, 501, 1499, 1500, 2500, 2501], dtype)
+    zeros = np.zeros(len(ns), int)
+    found = decode_npz(encode_npz(t=ns, x=zeros, y=zeros, p=zeros), where="f", reading=reading(time_unit="ns"))
+    assert found.events["t"].tolist() == [0, 0, 0, 1, 1, 2, 2, 3]
+
+
+def test_decode_times_of_today_in_ns_are_exact() -> None:
+    now = 1_700_000_000_123_456_789
+    data = encode_npz(t=np.array([now, now + 1000]), x=np.zeros(2, int), y=np.zeros(2, int), p=np.zeros(2, int))
+    found = decode_npz(data, where="f", reading=reading(time_unit="ns"))
+    assert found.events["t"].tolist() == [now // 1000 + 1, now // 1000 + 2]
+
+
+@pytest.mark.parametrize("names", [("Time", "X", "Y", "Polarity"), ("ts", "xs", "ys", "ps")])
+def test_decode_fields_in_any_case_and_order_by_their_usual_names(names: tuple[str, ...]) -> None:
+    types = [(name, "i4") for name in reversed(names)]
+    array = np.array([(1, 4, 3, 0), (0, 2, 1, 1500)], types)
+    assert decode_npy(encode_npy(array), where="f").events.tolist() == ROWS_OF_EVENTS
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_decode_fields_by_the_names_that_the_data_set_states(many: bool) -> None:
+    keys = reading(fields={"t": "when", "p": "on"})
+    array = EVENTS.view([(new, EVENTS.dtype[old]) for old, new in zip("txyp", ("when", "x", "y", "on"), strict=True)])
+    others = {"label": np.zeros(1)} if many else {}
+    files = [
+        (decode_npy, encode_npy(array)),
+        (decode_npz, encode_npz(events=array, **others)),
+        (decode_npz, encode_npz(**{name: array[name] for name in array.dtype.names or ()}, **others)),
+    ]
+    for decode, data in files:
+        assert decode(data, where="f", reading=keys).events.tolist() == ROWS_OF_EVENTS
+
+
+def test_decode_fields_that_are_stated_but_missing_lists_those_found() -> None:
+    with pytest.raises(DamagedFileError, match=r"no 'when', expected as t by the data set's YAML; found t, x, y, p"):
+        decode_npy(encode_npy(EVENTS), where="f", reading=reading(fields={"t": "when"}))
+
+
+def test_decode_fields_of_two_times_asks_which() -> None:
+    array = np.zeros(3, [("t", "i8"), ("timestamp", "i8"), ("x", "i2"), ("y", "i2"), ("p", "u1")])
+    with pytest.raises(DamagedFileError, match="both t and timestamp may be t") as error:
+        decode_npy(encode_npy(array), where="f")
+    assert "fields: {t: t}" in error.value.hint
+    assert len(decode_npy(encode_npy(array), where="f", reading=reading(fields={"t": "t"})).events) == 3
+
+
+def test_decode_fields_of_text_beside_the_events_are_not_read() -> None:
+    array = np.zeros(3, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", "?"), ("camera", "U4")])
+    assert len(decode_npy(encode_npy(array), where="f").events) == 3
+
+
+def test_decode_npz_of_many_arrays_that_unpack_to_far_more_is_refused() -> None:
+    data = encode_npz(packed=True, **{f"a{k}": np.zeros(2**22) for k in range(9)})
+    with pytest.raises(DamagedFileError, match="refused"):
+        decode_npz(data, where="f")

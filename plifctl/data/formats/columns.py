@@ -1,0 +1,190 @@
+"""Columns of events as people store them: named or in an order, times in any unit, polarities of any kind.
+
+Arrays, text and HDF5 have columns t, x, y and p; they differ in how these are found. Names are recognised in any case,
+with their usual synonyms. What a recording does not say, the data set's YAML does: :class:`ReadingSpec`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal, get_args
+
+import numpy as np
+
+from plifctl.config.choices import TimeUnit
+from plifctl.config.dataset import ReadingSpec
+from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.clocks import sort_by_time
+from plifctl.errors import DamagedFileError, list_names
+
+AS_USUAL = ReadingSpec()
+"""Nothing is known about a recording but what it says."""
+
+Name = Literal["t", "x", "y", "p"]
+
+COLUMNS: tuple[Name, ...] = get_args(Name)
+
+_SYNONYMS = {
+    **dict.fromkeys(("t", "ts", "time", "times", "timestamp", "timestamps"), "t"),
+    **dict.fromkeys(("x", "xs", "x_coordinate", "x_coordinates"), "x"),
+    **dict.fromkeys(("y", "ys", "y_coordinate", "y_coordinates"), "y"),
+    **dict.fromkeys(("p", "ps", "pol", "pols", "polarity", "polarities"), "p"),
+}
+_MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
+
+_US: Mapping[TimeUnit, int] = {"us": 1, "ms": 1000, "s": 1_000_000}
+
+_SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s"
+
+NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
+"""Hint for a recording whose columns have other names."""
+
+
+def find_columns(names: Iterable[str], fields: Mapping[Name, str] | None, where: str) -> dict[str, str] | None:
+    """Returns the name of each of the columns t, x, y and p; None unless all of them are found.
+
+    Args:
+        names: Names in the recording.
+        fields: Names of columns that the data set's YAML states; the others are found by their usual names.
+        where: Name of the recording, for messages.
+
+    Raises:
+        DamagedFileError: A stated name is missing, or a column has several usual names.
+
+    Example:
+        >>> find_columns(["Timestamp", "x", "y", "on"], {"p": "on"}, "f")
+        {'t': 'Timestamp', 'x': 'x', 'y': 'y', 'p': 'on'}
+    """
+    there = list(names)
+    found: dict[str, str] = {}
+    for column in COLUMNS:
+        stated = (fields or {}).get(column)
+        if stated is not None and stated not in there:
+            raise DamagedFileError(
+                f"{where}: no {stated!r}, expected as {column} by the data set's YAML; found {list_names(there, 8)}",
+                hint="correct fields: in the data set's YAML",
+            )
+        usual = [name for name in there if _SYNONYMS.get(name.lower()) == column]
+        if stated is None and len(usual) > 1:
+            raise DamagedFileError(
+                f"{where}: both {usual[0]} and {usual[1]} may be {column}",
+                hint=f"state one of them in the data set's YAML: fields: {{{column}: {usual[0]}}}",
+            )
+        if name := stated or next(iter(usual), None):
+            found[column] = name
+    return found if len(found) == len(COLUMNS) else None
+
+
+def to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit | None) -> Decoded:
+    """Returns events of four columns of any numbers, checked, t in µs and sorted; none is dropped.
+
+    Polarities are 0 and 1, −1 and 1, or false and true. Times that are not whole µs are rounded to the nearest, of two
+    equally near ones to the even, if the unit is stated.
+
+    Args:
+        columns: The columns t, x, y and p, ``[N]`` each.
+        where: Name of the recording, for messages.
+        unit: Unit of t; None: µs, of which fractions are refused, since they are probably of another unit.
+
+    Raises:
+        DamagedFileError: A value is impossible, or the clock jumps back.
+    """
+    _check_types(columns, where)
+    checked = {**columns, "t": to_us(columns["t"], unit or "us"), "p": _to_binary(columns["p"])}
+    for name in COLUMNS:
+        column = checked[name]
+        good = (column >= 0) & (column <= _MAX[name])  # also false for NaN
+        if column.dtype.kind == "f":
+            good &= column == np.floor(column)
+        if not good.all():
+            index = int(np.flatnonzero(~good)[0])
+            raise DamagedFileError(
+                f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
+                f"expected a whole number from 0 to {_MAX[name]}",
+                hint=_SECONDS if name == "t" and unit is None else "",
+            )
+    return sort_by_time(Events.from_columns(*(checked[name] for name in COLUMNS)), where)
+
+
+def _check_types(columns: Mapping[str, np.ndarray], where: str) -> None:
+    """Raises DamagedFileError unless the columns are numbers, ``[N]`` each."""
+    if other := [column.dtype for column in columns.values() if column.dtype.kind not in "biuf"]:
+        raise DamagedFileError(f"{where}: an array of {other[0]}, expected numbers")
+    shapes = {name: list(columns[name].shape) for name in COLUMNS}
+    if any(shape != shapes["t"] or len(shape) != 1 for shape in shapes.values()):
+        found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise DamagedFileError(f"{where}: arrays of shapes {found}, expected four of one length")
+
+
+def to_us(t: np.ndarray, unit: TimeUnit) -> np.ndarray:
+    """Returns times in µs, rounded to the nearest, of two equally near ones to the even; µs are returned as they are.
+
+    Example:
+        >>> to_us(np.array([499, 500, 501, 1500]), "ns").tolist(), to_us(np.array([0.0015]), "s").tolist()
+        ([0, 0, 1, 2], [1500.0])
+    """
+    if unit == "us":
+        return t
+    if t.dtype.kind in "iu" and unit == "ns":
+        us, rest = np.divmod(t.astype(np.uint64 if t.dtype.kind == "u" else np.int64), 1000)
+        us += (rest > 500) | ((rest == 500) & (us % 2 == 1))
+        return us
+    with np.errstate(over="ignore", invalid="ignore"):
+        if unit == "ns":
+            return np.rint(t / np.float64(1000))
+        factor = _US[unit]
+        us = np.rint(t * np.float64(factor)) if t.dtype.kind == "f" else t.astype(np.float64) * factor
+    if t.dtype.kind in "iu" and len(t) and us.max() < 2**62:
+        us = t.astype(np.int64) * factor  # exact
+    return us
+
+
+def _to_binary(p: np.ndarray) -> np.ndarray:
+    """Returns polarities of −1 and 1 as False and True; others as they are."""
+    return p == 1 if (p == -1).any() and np.isin(p, (-1, 1)).all() else p
+
+
+def describe_order(rows: np.ndarray) -> str:
+    """Returns a hint for events without names: the order of the columns that is the best guess.
+
+    Args:
+        rows: The first rows, ``[n, columns]``.
+
+    Example:
+        >>> describe_order(np.array([(0.001, 7, 2, 0), (0.002, 3, 9, 1)]))
+        "state the order of the columns in the data set's YAML, probably columns: [t, x, y, p] and time_unit: s"
+    """
+    guess = guess_order(rows)
+    if guess is None:
+        return (
+            "state the order of the columns in the data set's YAML, - for one that is not read, "
+            "e.g. columns: [x, y, p, t]\nand the unit of t: time_unit: us, ms or s"
+        )
+    t = rows[:, guess.index("t")]
+    unit = "time_unit: s" if (t != np.floor(t)).any() else "time_unit: us"
+    return f"state the order of the columns in the data set's YAML, probably columns: [{', '.join(guess)}] and {unit}"
+
+
+def guess_order(rows: np.ndarray) -> list[str] | None:
+    """Returns the most plausible order of the columns of some rows ``[n, columns]``; None if none is.
+
+    Times ascend, and reach further than coordinates or have fractions; polarities are −1, 0 or 1; x is before y.
+    """
+    if rows.dtype.kind not in "biuf" or len(rows) < 2 or not np.isfinite(rows).all():
+        return None
+    rows = rows.astype(np.float64)
+    columns = range(rows.shape[1])
+    binary = [k for k in columns if np.isin(rows[:, k], (-1, 0, 1)).all()]
+    whole = [k for k in columns if (rows[:, k] == np.floor(rows[:, k])).all()]
+    ascending = [k for k in columns if (np.diff(rows[:, k]) >= 0).all() and not (k in binary and k in whole)]
+    ascending = [k for k in ascending if k not in whole] or ascending
+    if not ascending:
+        return None
+    t = max(ascending, key=lambda k: float(np.ptp(rows[:, k])))
+    p = next((k for k in reversed(binary) if k != t), None)
+    places = [k for k in whole if k not in (t, p)]
+    places = [k for k in places if k not in binary] if len(places) > 2 else places
+    if p is None or len(places) < 2:
+        return None
+    order = dict.fromkeys(columns, "-") | {t: "t", p: "p", places[0]: "x", places[1]: "y"}
+    return [order[k] for k in columns]
