@@ -30,7 +30,7 @@ from typing import IO, NamedTuple
 from isal import igzip, isal_zlib
 
 from plifctl import files
-from plifctl.data.formats.headers import format_of
+from plifctl.data.formats.headers import format_of, is_text
 from plifctl.data.formats.variants import variants_of
 from plifctl.data.thread_map import ordered_map
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
@@ -56,7 +56,7 @@ _ARCHIVE_ERRORS = (
 _MAX_TEXT_BYTES = 2**16
 _MAX_DEPTH = 40
 _MAX_SKIPPED_FOLDERS = 1000
-_SURVEY_VERSION = 3  # raised when a survey contains more than before, or texts are read otherwise
+_SURVEY_VERSION = 4  # raised when a survey contains more than before, or texts are read otherwise
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class Storage:
         packed = self.path.suffix.lower() == ".gz" and not is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
         text = self._text_of(member.name, content) if self.lists and self.lists.search(member.name) else None
-        named = format_of(content)
+        named = format_of(content) or ("text" if is_text(content) else None)
         variants = variants_of(content, without_header=member.name.endswith(".bin"))
         return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
 

@@ -29,7 +29,16 @@ class Folders(FilePerSample):
     """
 
     subfolders: ClassVar[tuple[str, ...]] = ("",)
-    formats: ClassVar[tuple[str, ...]] = ("ATIS", "AEDAT 2.0", "AEDAT 3.1", "AEDAT 4", "Prophesee .dat", "numpy", "zip")
+    formats: ClassVar[tuple[str, ...]] = (
+        "ATIS",
+        "AEDAT 2.0",
+        "AEDAT 3.1",
+        "AEDAT 4",
+        "Prophesee .dat",
+        "numpy",
+        "zip",
+        "text",
+    )
     example = "train/CLASS/FILE"
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/[\s\S]+)$")
 

@@ -34,7 +34,8 @@ _MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
 
 _US: Mapping[TimeUnit, int] = {"us": 1, "ms": 1000, "s": 1_000_000}
 
-_SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s"
+SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s"
+"""Hint for times with fractions whose unit is not stated."""
 
 NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
 """Hint for a recording whose columns have other names."""
@@ -78,13 +79,13 @@ def find_columns(names: Iterable[str], fields: Mapping[Name, str] | None, where:
 def to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit | None) -> Decoded:
     """Returns events of four columns of any numbers, checked, t in µs and sorted; none is dropped.
 
-    Polarities are 0 and 1, −1 and 1, or false and true. Times that are not whole µs are rounded to the nearest, of two
-    equally near ones to the even, if the unit is stated.
+    Polarities are 0 and 1, −1 and 1, or false and true. Times in other units are rounded to the nearest µs, of two
+    equally near ones to the even. Fractions of µs are refused: they are probably times in another unit.
 
     Args:
         columns: The columns t, x, y and p, ``[N]`` each.
         where: Name of the recording, for messages.
-        unit: Unit of t; None: µs, of which fractions are refused, since they are probably of another unit.
+        unit: Unit of t; None: µs.
 
     Raises:
         DamagedFileError: A value is impossible, or the clock jumps back.
@@ -101,7 +102,7 @@ def to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit | No
             raise DamagedFileError(
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
                 f"expected a whole number from 0 to {_MAX[name]}",
-                hint=_SECONDS if name == "t" and unit is None else "",
+                hint=SECONDS if name == "t" and unit is None else "",
             )
     return sort_by_time(Events.from_columns(*(checked[name] for name in COLUMNS)), where)
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
-from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx
+from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx, text
 from plifctl.data.formats.aedat2 import decode_aedat2, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
@@ -19,6 +19,7 @@ from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
+from plifctl.data.formats.text import decode_text
 from plifctl.errors import DamagedFileError
 
 FIRST_VERSION = 1
@@ -41,6 +42,7 @@ def decoder_versions() -> dict[str, int]:
         "ATIS": atis,
         "IDX": idx,
         "CIFAR": cifar,
+        "text": text,
     }
     return {name: int(module.VERSION) for name, module in decoders.items()}
 
@@ -92,7 +94,9 @@ def decode_any(
             return decode_npy(data, where=where, reading=reading)
         case "zip":
             return decode_npz(data, where=where, reading=reading)
-        case None if not is_text(data):
+        case None if is_text(data):
+            return decode_text(data, where=where, reading=reading)
+        case None:
             return decode_atis(data, where=where)
         case _:
             raise DamagedFileError(
@@ -118,17 +122,13 @@ _SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
     "numpy": summarise_npy,
 }
 
-READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz)"
+READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz), text"
 """The formats of recordings that can be decoded, for messages."""
 
 
-def _how_to_convert(format_name: str | None) -> str:
+def _how_to_convert(format_name: str) -> str:
     if format_name == "gzip":
         return "unpack it: gunzip FILE"
-    if format_name is not None and format_name.startswith("Prophesee EVT"):
+    if format_name.startswith("Prophesee EVT"):
         return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
-    return (
-        SAVE_WITH_NUMPY
-        if format_name is not None
-        else f"{SAVE_WITH_NUMPY}\nif it is no recording: move it out of the folder"
-    )
+    return SAVE_WITH_NUMPY

@@ -15,7 +15,7 @@ _MAGIC = {
     b"\x89HDF": "HDF5",
     b"\x93NUMPY": "numpy",
     b"Event Stream": "Event Stream",
-    b"MATLAB 5.0 MAT-file": "MATLAB",
+    **dict.fromkeys((b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file"), "MATLAB"),
     **dict.fromkeys((b"% Data", b"% Date", b"% Version", b"% Height", b"% Width"), "Prophesee .dat"),
     **dict.fromkeys((b"% camera", b"% evt", b"% format", b"% date", b"% geometry"), "Prophesee EVT (.raw)"),
 }
@@ -54,13 +54,20 @@ def percent_header(data: bytes) -> bytes:
 HEADER_BYTES = 2**16
 """The first bytes of a file, which suffice to tell its format."""
 
-_TEXT = bytes(range(0x20, 0x7F)) + b"\t\n\r"
+_CONTROL = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})
 _TEXT_PREFIX = 4096
 
 
 def is_text(data: bytes) -> bool:
-    """Returns whether a file begins with nothing but printable ASCII: no events, whose times have zero bytes."""
-    return bool(data) and not data[:_TEXT_PREFIX].translate(None, _TEXT)
+    """Returns whether a file begins with printable UTF-8: no events, whose times have zero bytes."""
+    prefix = data[:_TEXT_PREFIX]
+    if not prefix or len(prefix.translate(None, _CONTROL)) < len(prefix):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(prefix, len(data) <= _TEXT_PREFIX)
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _LOOKS_LIKE: tuple[tuple[str, bytes, int], ...] = (
@@ -101,20 +108,11 @@ def guess_content(data: bytes) -> str | None:
         if data.startswith(mark, at):
             return looks
     if not is_text(data):
-        return "text" if _is_utf8_text(data) else None
+        return None
     lines = data[:_TEXT_PREFIX].splitlines()
     numbers = [_count_numbers(line) for line in lines[1:-1] or lines]
     same = numbers and numbers[0] and len(set(numbers)) == 1
     return f"text with {numbers[0]} column{'s' if numbers[0] > 1 else ''} of numbers" if same else "text"
-
-
-def _is_utf8_text(data: bytes) -> bool:
-    """Returns whether a file begins with text in UTF-8, without control characters."""
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(data[:_TEXT_PREFIX])  # a character may be cut
-    except UnicodeDecodeError:
-        return False
-    return bool(text) and all(character.isprintable() or character in "\t\n\r\ufeff" for character in text)
 
 
 def _count_numbers(line: bytes) -> int:
@@ -131,7 +129,8 @@ def describe_content(data: bytes) -> str:
     if name := format_of(data):
         return f"a file of format {name}"
     if is_text(data):
-        return f"a text file that begins with {data.splitlines()[0][:40].decode()!r}"
+        first = data.removeprefix(codecs.BOM_UTF8).splitlines() or [b""]
+        return f"a text file that begins with {first[0][:40].decode(errors='replace')!r}"
     if looks := guess_content(data):
         return f"a file that begins with {data[:12]!r} and looks like {looks}"
     return f"a file that begins with {data[:12]!r}" if data else "an empty file"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.formats.detect import AS_USUAL
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.headers import Size
 from plifctl.data.frames import MAX_LEFT_OUT
 from plifctl.data.inspection.facts import EventFacts, Finding

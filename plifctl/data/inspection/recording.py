@@ -9,7 +9,8 @@ from typing import BinaryIO
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.detect import AS_USUAL, READABLE, decode_any, summarise_any
+from plifctl.data.formats.columns import AS_USUAL
+from plifctl.data.formats.detect import READABLE, decode_any, summarise_any
 from plifctl.data.formats.headers import HEADER_BYTES, describe_content, format_of, guess_content, is_text
 from plifctl.data.inspection.facts import EventFacts, Finding, RecordingFacts
 from plifctl.data.inspection.findings import ATIS, RECORDING_ENDINGS, ending_of, find_peculiarities

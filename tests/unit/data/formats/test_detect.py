@@ -26,6 +26,7 @@ ANY = partial(decode_any, where="f", axes="authors", invalid="drop")
         (encode_npy(np.array([(1, 2, 1, 7)])), (7000, 1, 2, 1)),
         (encode_npz(t=np.array([7]), x=np.array([1]), y=np.array([2]), p=np.array([1])), (7, 1, 2, 1)),
         (bytes((1, 2, 0x80, 0, 7)), (7, 1, 2, 1)),
+        (b"x,y,p,t\n1,2,1,7\n", (7, 1, 2, 1)),
     ],
 )
 def test_decode_any_header_decides_the_format(data: bytes, events: tuple[int, int, int, int]) -> None:
@@ -51,8 +52,7 @@ EVT2 = b"% Date 2020-09-25 07:48:31\n% integrator_name Prophesee\n% system_ID 21
         (b"\x89HDF\r\n\x1a\n" + bytes(30), "a file of format HDF5"),
         (b"Event Stream\x02\x00\x00\x01", "a file of format Event Stream"),
         (b"MATLAB 5.0 MAT-file Platform: posix", "a file of format MATLAB"),
-        (b"0.001000 3 5 1\n0.002 6 10 0\n", r"a text file that begins with '0.001000 3 5 1'"),
-        (b"x,y,p,t\n3,5,1,1000\n", "a text file that begins with 'x,y,p,t'"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500) + b"\x89HDF\r\n\x1a\n", "a file of format MATLAB"),
     ],
 )
 def test_decode_any_of_unreadable_formats_names_them_and_the_readable(data: bytes, name: str) -> None:
