@@ -6,7 +6,7 @@ few recordings, on request, a picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,32 @@ import numpy as np
 
 from plifctl import files
 from plifctl.config.dataset import ReadingSpec
+from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import parse_override
 from plifctl.config.problems import validate_tree
 from plifctl.config.yaml_tree import Branch, Origin, merge_layers
+from plifctl.data.datasets import find_published
 from plifctl.data.events import Events
 from plifctl.data.formats.headers import Size
 from plifctl.data.framer import orient_events
 from plifctl.data.frames import drop_outside, integrate_frames
+from plifctl.data.inspection.collection import DECODED_BYTES, choose_files, decode_files, summarise_files
 from plifctl.data.inspection.facts import RecordingFacts
+from plifctl.data.inspection.folder import FolderFacts
+from plifctl.data.inspection.label_table import MAX_TABLE_BYTES, find_label_table
+from plifctl.data.inspection.listing import File, is_archive, list_files
 from plifctl.data.inspection.recording import inspect_recording
+from plifctl.data.source import DEFAULT_WORKERS, RawSource
+from plifctl.data.storage import decode_text, is_tar
 from plifctl.errors import RawDataError, UsageError
+from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
+
+MAX_DRAWN = 20
+"""Most recordings in a picture."""
+
+MAX_SIDE_DRAWN = 640
+"""Pixels of a side in a picture; larger sensors are drawn smaller by a whole factor."""
 
 SLICES = 8
 """Number of time slices in the picture of a recording."""
@@ -35,14 +50,18 @@ class InspectOptions:
     """The options of ``plifctl data inspect``.
 
     Attributes:
-        path: A recording.
+        path: A recording, a folder, or an archive of recordings.
         overrides: What recordings do not say about themselves, texts ``key=value`` with the keys of a data set's YAML.
+        full: Decode every recording of a folder, not only some.
         out: Picture to write, .png; None: none.
+        workers: Number of threads.
     """
 
     path: Path
     overrides: tuple[str, ...] = ()
+    full: bool = False
     out: Path | None = None
+    workers: int = DEFAULT_WORKERS
 
 
 @dataclass(frozen=True)
@@ -59,19 +78,53 @@ class InspectedRecording:
     facts: RecordingFacts
     out: Path | None
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is a recording that can be read."""
+        return self.facts.kind == "recording"
 
-def inspect_file(options: InspectOptions, progress: Progress = silent) -> InspectedRecording:
-    """Decodes a recording and returns its facts; draws it, if wanted.
+
+@dataclass(frozen=True)
+class InspectedFolder:
+    """Facts of a folder or an archive.
+
+    Attributes:
+        path: The folder or archive.
+        facts: Its facts.
+        prepare: The command that prepares it, if it contains a published data set; else empty.
+        out: The picture that was written; None if none was wanted.
+    """
+
+    path: Path
+    facts: FolderFacts
+    prepare: str
+    out: Path | None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it contains a recording that can be read, or a published data set."""
+        return bool(self.facts.recordings or self.prepare)
+
+
+def inspect_data(options: InspectOptions, progress: Progress = silent) -> InspectedRecording | InspectedFolder:
+    """Inspects a recording, a folder or an archive, and draws recordings, if wanted.
 
     Raises:
         UsageError: An override is wrong, or the picture is no .png.
-        RawDataError: No such file, or it cannot be read.
-        MachineError: The picture cannot be written.
+        RawDataError: No such file or folder, or the archive cannot be read.
+        MachineError: A file may not be read, or the picture cannot be written.
     """
-    check_picture(options.out)
-    reading, path = read_overrides(options.overrides), options.path
-    if not path.is_file():
+    _check_picture(options.out)
+    path, reading = options.path, read_overrides(options.overrides)
+    if not path.exists():
         raise RawDataError(f"{path}: no such file or folder", hint="name a recording, a folder, or an archive")
+    if path.is_dir() or is_archive(path):
+        return _inspect_folder(options, reading, progress)
+    return _inspect_file(options, reading, progress)
+
+
+def _inspect_file(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedRecording:
+    path = options.path
     with progress(f"decoding {path.name}", "files") as task:
         task.update(0, 1)
         with files.machine_errors(path):
@@ -80,7 +133,7 @@ def inspect_file(options: InspectOptions, progress: Progress = silent) -> Inspec
     if options.out is None or not len(events):
         return InspectedRecording(path, facts, None)
     assert facts.sensor is not None
-    draw_recordings(path.name, [(facts, events)], facts.sensor, reading, options.out)
+    _draw(path.name, [(facts, events)], facts.sensor, reading, options.out)
     return InspectedRecording(path, facts, options.out)
 
 
@@ -94,7 +147,7 @@ def read_overrides(overrides: Sequence[str]) -> ReadingSpec:
     return validate_tree(ReadingSpec, merge_layers(Branch(Origin("--set")), *changes), "recordings")
 
 
-def check_picture(out: Path | None) -> None:
+def _check_picture(out: Path | None) -> None:
     """Raises UsageError unless a picture can be written to ``out``."""
     if out is not None and out.suffix.lower() != ".png":
         raise UsageError(f"--out {out}: the picture is a .png", hint=f"--out {out.stem}.png")
@@ -102,7 +155,85 @@ def check_picture(out: Path | None) -> None:
         raise UsageError(f"--out {out}: this is a folder", hint=f"--out {out / 'NAME.png'}")
 
 
-def draw_recordings(
+def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedFolder:
+    path = options.path
+    with files.machine_errors(path):
+        found, lists = _inspect_files(options, reading, progress)
+    recordings = [one.name for one in found.values() if one.kind != "other"]
+    tables = [find_label_table(file.name, decode_text(file.load()), recordings) for file in lists]
+    facts = FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
+    published = find_published(path) if path.is_dir() else None
+    prepare = ""
+    if published is not None:
+        registry = load_registry()
+        framing = registry.dataset(published).with_T(usual_time_steps(published, registry))
+        prepare = prepare_command(framing, source=RawSource(path))
+    out = _draw_folder(options, facts, reading) if options.out is not None else None
+    return InspectedFolder(path, facts, prepare, out)
+
+
+def _inspect_files(
+    options: InspectOptions, reading: ReadingSpec, progress: Progress
+) -> tuple[dict[str, RecordingFacts], list[File]]:
+    """Returns the facts of every file by its name, and the files that may be tables of labels."""
+    path, found = options.path, {}
+    total = 0
+    with progress(f"reading {path.name}", "files") as task:
+
+        def keep(facts: RecordingFacts) -> None:
+            found[facts.name] = facts
+            task.update(len(found), max(total, len(found)))
+
+        if is_tar(path):  # its members can be read once only, one after the other
+            lists: list[File] = []
+            decode_files(_noting(list_files(path), lists), reading=reading, workers=options.workers, on_facts=keep)
+            return found, lists
+        listed = list(list_files(path))
+        total = len(listed)
+        summarise_files(listed, workers=options.workers, on_facts=keep)
+    chosen = choose_files(list(found.values()), None if options.full else DECODED_BYTES)
+    with progress(f"decoding {path.name}", "files") as task:
+        done = 0
+
+        def replace(facts: RecordingFacts) -> None:
+            nonlocal done
+            done += 1
+            found[facts.name] = facts
+            task.update(done, len(chosen))
+
+        wanted = (file for file in listed if file.name in chosen)
+        decode_files(wanted, reading=reading, workers=options.workers, on_facts=replace)
+    return found, [file for file in listed if _may_be_table(file) and found[file.name].kind != "recording"]
+
+
+def _noting(all_files: Iterable[File], lists: list[File]) -> Iterator[File]:
+    for file in all_files:
+        if _may_be_table(file):
+            lists.append(file)
+        yield file
+
+
+def _may_be_table(file: File) -> bool:
+    return file.name.lower().endswith((".csv", ".tsv", ".txt")) and file.nbytes <= MAX_TABLE_BYTES
+
+
+def _draw_folder(options: InspectOptions, facts: FolderFacts, reading: ReadingSpec) -> Path | None:
+    """Draws the first recording of each class; of a folder without classes the first one."""
+    assert options.out is not None
+    names = facts.first_of_each_class()[:MAX_DRAWN]
+    drawn = []
+    for file in list_files(options.path):
+        if file.name in names:
+            one, events = inspect_recording(file.name, file.load(), reading)
+            drawn += [(one, events)] if len(events) else []
+    if not drawn:
+        return None
+    width, height = (max(size) for size in zip(*(one.sensor for one, _ in drawn if one.sensor), strict=True))
+    _draw(options.path.name, drawn, (width, height), reading, options.out)
+    return options.out
+
+
+def _draw(
     title: str,
     recordings: Sequence[tuple[RecordingFacts, Events]],
     sensor: Size,
@@ -125,12 +256,16 @@ def draw_recordings(
     from plifctl.report.pictures import Sample, draw_events, save_picture  # imports matplotlib
 
     width, height = (sensor[1], sensor[0]) if reading.transpose else sensor
+    factor = -(-max(width, height) // MAX_SIDE_DRAWN)
     samples = []
     for facts, events in recordings:
-        oriented = orient_events(events, reading, (2, height, width))
-        inside = drop_outside(oriented, 2, height, width)
-        frames = integrate_frames(inside, SLICES, "time", height, width, dtype=np.uint32)
+        t, x, y, p = drop_outside(orient_events(events, reading, (2, height, width)), 2, height, width).columns
+        shrunk = Events.from_columns(t, x // factor, y // factor, p)
+        frames = integrate_frames(
+            shrunk, SLICES, "time", -(-height // factor), -(-width // factor), dtype=np.uint32, where=facts.name
+        )
         duration = f"{len(events):,} events in {(facts.duration_us or 0) / 1e6:,.3g} s"
         samples.append(Sample(facts.name, facts.format, duration, frames))
-    details = f"{width} × {height} pixels, row 0 at the top; {SLICES} slices of equal time, from left to right"
+    size = f"{width} × {height} pixels{f', drawn at 1/{factor}' if factor > 1 else ''}"
+    details = f"{size}, row 0 at the top; {SLICES} slices of equal time, from left to right"
     save_picture(draw_events(title, details, samples), out)

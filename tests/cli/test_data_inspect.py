@@ -1,6 +1,7 @@
 """plifctl data inspect, run as a user runs it."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from raw_files import AEDAT3_HEADER, encode_dat, encode_npy
+from raw_files import AEDAT3_HEADER, encode_dat, encode_npy, pack_zip, write_nmnist
 
 Plifctl = Callable[..., Any]
 
@@ -107,3 +108,93 @@ def test_inspect_unreadable_file_shows_what_is_known_and_ends_with_4(
 )
 def test_inspect_real_samples(plifctl: Plifctl, shared: Path, name: str) -> None:
     assert plifctl("data", "inspect", shared / "data/samples" / name).code == 0
+
+
+def dat(n: int, step: int = 1000) -> bytes:
+    return encode_dat(*((step * k, k % 8, k % 6, k % 2) for k in range(n)))
+
+
+@pytest.fixture
+def hands(places: Path) -> Path:
+    """A folder of two classes: five recordings, one of them cut off, and a table of labels."""
+    for name, content in {
+        "fist/1.dat": dat(10),
+        "fist/2.dat": dat(20),
+        "wave/1.dat": dat(30),
+        "wave/2.dat": dat(40, 10**6),
+        "wave/3.dat": dat(10)[:-1],
+        "labels.csv": b"file,subject,class\nfist/1,anna,fist\nfist/2,bob,fist\nwave/1,bob,wave\nwave/9,bob,wave\n",
+        "notes.md": b"# notes\n",
+    }.items():
+        (places / "hands" / name).parent.mkdir(parents=True, exist_ok=True)
+        (places / "hands" / name).write_bytes(content)
+    return places / "hands"
+
+
+def test_inspect_folder_shows_formats_classes_problems(plifctl: Plifctl, hands: Path) -> None:
+    result = plifctl("data", "inspect", "hands")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert lines[0].startswith("hands: 7 files, ")
+    assert "layout: CLASS/FILE (layout: class-folders)" in lines
+    assert any(line.split() == ["fist", "2", "30", "0.009", "0.014", "0.019"] for line in lines)
+    assert "labels.csv: a table of labels, 4 rows" in lines
+    assert "  problem: 1 rows name no file in this folder" in lines
+    assert any(line.startswith("unreadable: ") and "the file is cut off" in line for line in lines)
+    assert "  in wave/3.dat" in lines
+    assert "stands out: wave/2.dat: 39 s, 1,000 times the median" not in lines  # 2,053 times
+    assert any(line.startswith("stands out: wave/2.dat: 39 s, ") for line in lines)
+    assert "no recording: notes.md: text" in lines
+
+
+def test_inspect_folder_as_json_has_everything(plifctl: Plifctl, hands: Path) -> None:
+    tree = json.loads(plifctl("data", "inspect", "hands", "--json").out)
+    assert (tree["layout"], [row["class"] for row in tree["classes"]]) == ("class-folders", ["fist", "wave"])
+    assert [one["name"] for one in tree["recordings"]] == ["fist/1.dat", "fist/2.dat", "wave/1.dat", "wave/2.dat"]
+    assert [one["name"] for one in tree["unreadable"]] == ["wave/3.dat"]
+    assert tree["tables"][0]["roles"] == {"recording": "file", "label": "class", "group": "subject"}
+    assert tree["formats"][0]["n_decoded"] == 4
+
+
+@pytest.mark.long
+def test_inspect_folder_with_out_draws_each_class(plifctl: Plifctl, hands: Path, places: Path) -> None:
+    result = plifctl("data", "inspect", "hands", "--out", "hands.png")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "written: hands.png")
+    with Image.open(places / "hands.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_inspect_archive_is_read_without_extracting(plifctl: Plifctl, hands: Path, places: Path) -> None:
+    pack_zip(hands, places / "all.zip")
+    tree = json.loads(plifctl("data", "inspect", "all.zip", "--json").out)
+    assert (tree["root"], len(tree["recordings"])) == ("hands", 4)
+
+
+def test_inspect_folder_without_recordings_ends_with_4(plifctl: Plifctl, places: Path) -> None:
+    (places / "empty").mkdir()
+    (places / "empty/notes.md").write_text("# notes\n")
+    result = plifctl("data", "inspect", "empty")
+    assert (result.code, "no recording: notes.md: text" in result.out) == (4, True)
+
+
+def test_inspect_published_data_set_names_the_command(plifctl: Plifctl, places: Path) -> None:
+    write_nmnist(places / "raw")
+    assert "plifctl prepare nmnist --T 10 --raw raw" in plifctl("data", "inspect", "raw").out
+    for split in ("Train", "Test"):  # folders of another data set
+        (places / "raw" / split / "0").rename(places / "raw" / split / "zero")
+        (places / "raw" / split / "1").rename(places / "raw" / split / "one")
+    assert "plifctl prepare" not in plifctl("data", "inspect", "raw").out
+
+
+def test_inspect_folder_with_one_file_unreadable_by_permission(plifctl: Plifctl, hands: Path) -> None:
+    (hands / "fist/1.dat").chmod(0)
+    if os.access(hands / "fist/1.dat", os.R_OK):
+        pytest.skip("root reads everything")
+    tree = json.loads(plifctl("data", "inspect", "hands", "--json").out)
+    assert [one["name"] for one in tree["unreadable"]] == ["fist/1.dat", "wave/3.dat"]
+
+
+@pytest.mark.parametrize("layout", ["o-unsplit", "o-three-splits/o-three-splits", "zip-backslash/o-backslash.zip"])
+def test_inspect_field_layouts(plifctl: Plifctl, shared: Path, layout: str) -> None:
+    tree = json.loads(plifctl("data", "inspect", shared / "data/field/layouts" / layout, "--json").out)
+    assert sorted({row["class"] for row in tree["classes"]}) == ["a", "b"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from plifctl import files, paths
-from plifctl.config.choices import Layout
+from plifctl.config.choices import OWN_LAYOUTS, Layout
 from plifctl.config.dataset import DatasetSpec, Framing
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, SampleHandler
 from plifctl.data.datasets.cifar10 import Cifar10
@@ -22,6 +22,7 @@ from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, Syntheti
 from plifctl.data.datasets.idx import FashionMnist, Mnist
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.source import RawSource, RemoteFile
+from plifctl.data.storage import Storage
 from plifctl.errors import MissingRawDataError, RawDataError, list_names
 
 _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
@@ -96,6 +97,26 @@ def open_raw(
         if partial is None and (first := next(incomplete, None)):
             partial = _parts_missing(dataset, layout, *first)
     raise partial or _nothing_found(dataset, layouts[0], searched)
+
+
+def find_published(folder: Path) -> Layout | None:
+    """Returns the published data set whose files a folder contains, all of them; None if it contains none."""
+    with files.machine_errors(folder):
+        for name, layouts in _LAYOUTS.items():
+            for layout in layouts if name not in OWN_LAYOUTS else ():
+                parts = [layout.find_parts(place, name, None) for place in _with_subfolders(layout, [folder])]
+                if any(all(_has_member(layout, path) for path in found.values()) for found in parts):
+                    return name
+    return None
+
+
+def _has_member(layout: type[RawDataset], path: Path | None) -> bool:
+    """Returns whether a part is there; a folder must contain a member: other data sets have folders named train."""
+    if path is None or not path.is_dir():
+        return path is not None
+    with suppress(RawDataError):
+        return any(True for _ in Storage(path, layout.pattern).members())
+    return False
 
 
 def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Path, dict[str, Path]] | None:

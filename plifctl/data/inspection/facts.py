@@ -11,7 +11,12 @@ from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.headers import Size
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.frames import drop_outside
-from plifctl.data.remarks import Remark, remarks_on_duration
+from plifctl.data.remarks import Remark, RemarkKind, remarks_on_duration
+
+Topic = Literal[
+    "unreadable", "no-header", "ending", "empty", "sensor", "outside", "invalid", "orientation", "polarity", RemarkKind
+]
+"""What a finding is about."""
 
 
 class Finding(NamedTuple):
@@ -19,11 +24,13 @@ class Finding(NamedTuple):
 
     Attributes:
         kind: ``assumed``: the files do not say it; ``problem``: something to decide or to repair.
+        topic: What it is about, in one word; findings of several recordings with one topic are shown as one.
         message: What it is.
         hint: What to do about it; empty if nothing has to be done.
     """
 
     kind: Literal["assumed", "problem"]
+    topic: Topic
     message: str
     hint: str = ""
 

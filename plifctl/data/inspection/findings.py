@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Literal
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.formats.columns import AS_USUAL
@@ -64,52 +65,65 @@ def find_peculiarities(
     """
     yield from _about_format(name, format_name)
     if not events.n_events:
-        yield Finding("problem", "it contains no events")
+        yield Finding("problem", "empty", "it contains no events")
         return
     yield from _about_sensor(events, stated)
     if events.n_dropped:
         yield _about_dropped(format_name, events)
     for remark in events.remarks:
         (sentence,) = describe_remarks([(name, remark)])
-        yield Finding("assumed" if remark.kind == "unit" else "problem", sentence, _REMEDIES.get(remark.kind, ""))
+        kind: Literal["assumed", "problem"] = "assumed" if remark.kind == "unit" else "problem"
+        yield Finding(kind, remark.kind, sentence, _REMEDIES.get(remark.kind, ""))
     if format_name == "AEDAT 2.0" and not reading.flip_y:
         yield Finding(
             "assumed",
+            "orientation",
             "row 0 is at the top; jAER, which writes AEDAT 2.0, counts rows from the bottom",
             "if the picture (--out) is upside down: flip_y: true",
         )
     if events.n_on in (0, events.n_events) and events.n_events >= _MANY_EVENTS:
-        yield Finding("problem", f"all events are {'on' if events.n_on else 'off'}; is the column of p another one?")
+        yield Finding(
+            "problem", "polarity", f"all events are {'on' if events.n_on else 'off'}; is the column of p another one?"
+        )
 
 
 def _about_format(name: str, format_name: str) -> Iterator[Finding]:
     ending = ending_of(name)
     usual = _ENDINGS.get(format_name, (ending,))
     if format_name == ATIS and ending in usual:
-        yield Finding("assumed", "it has no header, and is named .bin: events of 5 bytes, as those of N-MNIST (ATIS)")
+        yield Finding(
+            "assumed", "no-header", "it has no header, and is named .bin: events of 5 bytes, as those of N-MNIST (ATIS)"
+        )
     elif format_name == ATIS:
         yield Finding(
             "assumed",
+            "no-header",
             "it has no header, and can be read as events of 5 bytes, as those of N-MNIST (ATIS)",
             "rename it: recordings without a header must be named .bin",
         )
     elif ending not in usual and any(ending in endings for endings in _ENDINGS.values()):
-        yield Finding("assumed", f"the name ends in {ending}, but the header says {format_name}: the header counts")
+        yield Finding(
+            "assumed", "ending", f"the name ends in {ending}, but the header says {format_name}: the header counts"
+        )
+
+
+def sensor_finding(what: str, seen: Size) -> Finding:
+    """Returns the finding that the size of the sensor is not stated, by what events need."""
+    width, height = seen
+    hint = f"state that of your camera, height first: shape: [2, {height}, {width}]"
+    return Finding("assumed", "sensor", f"{what} {width} × {height}", hint)
 
 
 def _about_sensor(events: EventFacts, stated: Size | None) -> Iterator[Finding]:
     assert events.seen is not None, "there are events"
     width, height = events.seen
     if stated is None:
-        yield Finding(
-            "assumed",
-            f"the file does not state the size of the sensor; its events need {width} × {height}",
-            f"state that of your camera, height first: shape: [2, {height}, {width}]",
-        )
+        yield sensor_finding("the file does not state the size of the sensor; its events need", events.seen)
     elif events.n_outside:
         few = events.n_outside <= MAX_LEFT_OUT * events.n_events
         yield Finding(
             "problem",
+            "outside",
             f"{events.n_outside:,} of {events.n_events:,} events lie outside the sensor of {stated[0]} × {stated[1]}: "
             f"x reaches {width - 1}, y {height - 1}",
             "to leave them out: frames.outside_events: drop" if few else f"to keep them: shape: [2, {height}, {width}]",
@@ -121,7 +135,8 @@ def _about_dropped(format_name: str, events: EventFacts) -> Finding:
     if format_name == "AEDAT 3.1":
         return Finding(
             "problem",
+            "invalid",
             f"{dropped} of {total} events are marked invalid (valid bit 0), and are left out",
             "to keep them: frames.invalid_events: keep",
         )
-    return Finding("problem", f"{dropped} of {total} words are not events, and are left out")
+    return Finding("problem", "invalid", f"{dropped} of {total} words are not events, and are left out")

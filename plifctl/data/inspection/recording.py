@@ -43,7 +43,9 @@ def summarise_recording(name: str, file: BinaryIO, nbytes: int) -> RecordingFact
 
 
 def _unknown(head: bytes) -> Finding:
-    return Finding("problem", f"{describe_content(head)}; expected a recording of a known format: {READABLE}")
+    return Finding(
+        "problem", "unreadable", f"{describe_content(head)}; expected a recording of a known format: {READABLE}"
+    )
 
 
 def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -> tuple[RecordingFacts, Events]:
@@ -71,7 +73,7 @@ def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -
 
 def _refused(facts: RecordingFacts, data: bytes, error: RawDataError) -> RecordingFacts:
     """Returns the facts of a file that cannot be decoded."""
-    name, finding = facts.name, Finding("problem", str(error).removeprefix(f"{facts.name}: "), error.hint)
+    name, finding = facts.name, Finding("problem", "unreadable", str(error).removeprefix(f"{facts.name}: "), error.hint)
     if data.startswith(b"PK") and ending_of(name) != ".npz":
         return replace(facts, kind="other", format="a zip archive", findings=(finding,))
     if facts.kind == "unread" and not is_text(data):  # it was tried as ATIS
@@ -92,7 +94,7 @@ def _decode(name: str, data: bytes, reading: ReadingSpec) -> tuple[Decoded, list
         raise
     except RawDataError as error:  # all events are marked invalid
         decoded = decode_any(data, where=name, axes="authors", invalid="keep", reading=reading)
-        return decoded, [Finding("problem", str(error).removeprefix(f"{name}: "), error.hint)]
+        return decoded, [Finding("problem", "invalid", str(error).removeprefix(f"{name}: "), error.hint)]
 
 
 def _is_atis(name: str, head: bytes) -> bool:

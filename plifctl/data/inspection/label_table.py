@@ -1,0 +1,160 @@
+"""Tables of labels: which column of a CSV file names the recordings, their classes, splits, groups and windows."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+
+from plifctl.data.inspection.layout import sort_names, split_of
+
+ColumnRole = Literal["recording", "label", "split", "group", "start", "end"]
+"""What a column says; the keys of ``labels:`` in the YAML of a data set."""
+
+MAX_TABLE_BYTES = 2**26
+_MAX_CLASSES = 1000
+_ROLE_NAMES: dict[ColumnRole, str] = {
+    "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",
+    "split": r"split|set|subset|fold|partition|usage",
+    "group": r"subjects?|users?|persons?|people|groups?|sessions?|participants?|speakers?|actors?",
+    "start": r"start.*|begin.*|onset.*|from|t_?0|t_?start.*",
+    "end": r"end.*|stop.*|offset.*|to|until|t_?1|t_?end.*",
+}
+
+
+@dataclass(frozen=True)
+class FoundTable:
+    """A table of labels.
+
+    Attributes:
+        name: Path of its file in the folder.
+        columns: All its columns.
+        roles: Column of each role that was found.
+        n_rows: Number of its rows, without the header.
+        n_missing: Number of rows that name no recording of the folder.
+        n_unlisted: Number of recordings that no row names.
+        classes: Values of the column of labels.
+        recording: The recording whose windows it lists, by the name of the file; empty if a column names recordings.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    roles: Mapping[ColumnRole, str]
+    n_rows: int
+    n_missing: int
+    n_unlisted: int
+    classes: tuple[str, ...]
+    recording: str = ""
+
+
+def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTable | None:
+    r"""Returns what a CSV file says about recordings; None if no column names them.
+
+    Args:
+        name: Its path in the folder.
+        text: Its content, the first line being the names of the columns.
+        recordings: Paths of the recordings in the folder.
+
+    Example:
+        >>> table = find_label_table("labels.csv", "file,gesture\na.dat,wave\nb.dat,fist\n", ["a.dat", "b.dat"])
+        >>> dict(table.roles), table.classes
+        ({'recording': 'file', 'label': 'gesture'}, ('fist', 'wave'))
+    """
+    header, rows = _read_rows(text)
+    if len(header) < 2 or not rows:
+        return None
+    values = {column: [row[index] for row in rows] for index, column in enumerate(header)}
+    known = _known_names(recordings)
+    hits = {column: sum(value in known for value in cells) for column, cells in values.items()}
+    column = max(hits, key=lambda column: hits[column])
+    owner = "" if 2 * hits[column] >= len(rows) else _owner(name, recordings)
+    if 2 * hits[column] < len(rows) and not owner:
+        return None
+    roles: dict[ColumnRole, str] = {} if owner else {"recording": column}
+    _assign_roles(roles, values)
+    if owner and "label" not in roles:
+        return None
+    listed = {owner} if owner else {known[value] for value in values[column] if value in known}
+    return FoundTable(
+        name=name,
+        columns=tuple(header),
+        roles=roles,
+        n_rows=len(rows),
+        n_missing=0 if owner else len(rows) - hits[column],
+        n_unlisted=len(recordings) - len(listed),
+        classes=tuple(sort_names(values[roles["label"]])) if "label" in roles else (),
+        recording=owner,
+    )
+
+
+def _owner(name: str, recordings: Sequence[str]) -> str:
+    """Returns the recording that a table belongs to, in the same folder with a name that begins alike; else nothing."""
+    stem = str(PurePosixPath(name).with_suffix(""))
+    owners = [one for one in recordings if stem.startswith(str(PurePosixPath(one).with_suffix("")))]
+    return max(owners, key=len, default="")
+
+
+def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[str]]) -> None:
+    """Adds the columns whose names and cells fit a role, each to one role."""
+    for role, fits in _FITS.items():
+        free = [column for column in values if column not in roles.values()]
+        named = [column for column in free if re.fullmatch(_ROLE_NAMES[role], column.strip(), re.IGNORECASE)]
+        if found := next((column for column in named if fits(values[column])), None):
+            roles[role] = found
+    if "label" not in roles and (guess := _guess_label(values, roles)):
+        roles["label"] = guess
+
+
+def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of a CSV file that have as many cells; nothing if it cannot be read."""
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        header, *rows = csv.reader(text.splitlines(), delimiter=delimiter)
+    except (csv.Error, ValueError):
+        return [], []
+    if len(set(header)) < len(header):
+        return [], []
+    return header, [[cell.strip() for cell in row] for row in rows if len(row) == len(header)]
+
+
+def _known_names(recordings: Sequence[str]) -> dict[str, str]:
+    """Returns the recordings by all texts that may name them: path and file name, with and without the ending."""
+    known: dict[str, str] = {}
+    for path in recordings:
+        whole = PurePosixPath(path)
+        for text in (path, str(whole.with_suffix("")), whole.name, whole.stem):
+            known.setdefault(text, path)
+    return known
+
+
+def _are_numbers(cells: Sequence[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells])
+    except ValueError:
+        return False
+
+
+def _are_classes(cells: Sequence[str]) -> bool:
+    return 1 < len(set(cells)) <= min(_MAX_CLASSES, len(cells))
+
+
+_FITS: dict[ColumnRole, Callable[[Sequence[str]], bool]] = {
+    "split": lambda cells: all(split_of(cell) for cell in cells),
+    "start": _are_numbers,
+    "end": _are_numbers,
+    "group": lambda cells: True,
+    "label": _are_classes,
+}
+"""What the cells of a column must be for its role, in the order in which columns are assigned."""
+
+
+def _guess_label(others: Mapping[str, Sequence[str]], roles: Mapping[ColumnRole, str]) -> str | None:
+    """Returns the column that may be the label though its name does not say so: that with the fewest classes."""
+    free = {column: cells for column, cells in others.items() if column not in roles.values()}
+    repeated = {column: len(set(cells)) for column, cells in free.items() if 2 * len(set(cells)) <= len(cells)}
+    fitting = {column: count for column, count in repeated.items() if 1 < count <= _MAX_CLASSES}
+    return min(fitting, key=lambda column: fitting[column]) if fitting else None

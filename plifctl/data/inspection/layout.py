@@ -1,0 +1,122 @@
+"""Layout of recordings in a folder: which folders are splits, which are classes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from plifctl.config.choices import OwnLayout, Split
+
+_SPLITS: dict[Split, str] = {
+    "train": r"(?:.+[_-])?train(?:ing)?",
+    "validation": r"(?:.+[_-])?(?:val|valid|validation|dev)",
+    "test": r"(?:.+[_-])?test(?:ing)?",
+}
+"""Names of folders, and values in tables, that are splits."""
+
+
+def split_of(name: str) -> Split | None:
+    """Returns the split that a folder or a value in a table names; None if it names none.
+
+    Example:
+        >>> split_of("Train"), split_of("n-cars_test"), split_of("val"), split_of("trains")
+        ('train', 'test', 'validation', None)
+    """
+    return next((split for split, names in _SPLITS.items() if re.fullmatch(names, name, re.IGNORECASE)), None)
+
+
+def sort_names(names: Iterable[str]) -> list[str]:
+    """Returns the different names of classes in the order of their labels: numbers by size, then others by name.
+
+    Example:
+        >>> sort_names(["wave", "10", "9", "fist", "9"])
+        ['9', '10', 'fist', 'wave']
+    """
+    return sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+class Place(NamedTuple):
+    """What the folders of a recording say about it.
+
+    Attributes:
+        split: Folder of its split; empty if there is none.
+        label: Folder of its class; empty if there is none.
+    """
+
+    split: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class FoundLayout:
+    """The layout of recordings.
+
+    Attributes:
+        name: Layout in the YAML of a data set; None if the folders name no classes.
+        root: Folder that contains those of the splits or classes; empty if they lie in the folder itself.
+        places: Split and class of each recording, in the order of the names.
+    """
+
+    name: OwnLayout | None
+    root: str
+    places: tuple[Place, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The folders of classes."""
+        return tuple(sort_names(place.label for place in self.places if place.label))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The folders of splits."""
+        found = {place.split: split_of(place.split) for place in self.places if place.split}
+        return tuple(name for split in _SPLITS for name in sorted(found) if found[name] == split)
+
+
+def find_layout(names: Sequence[str]) -> FoundLayout:
+    """Returns the layout of recordings, by their paths.
+
+    Folders that all recordings share are the root, unless they are a split. A split has classes if every recording in
+    it lies in a further folder; without splits, the first folders that differ are the classes.
+
+    Example:
+        >>> layout = find_layout(["set/train/a/1.bin", "set/train/b/2.bin", "set/test/a/3.bin"])
+        >>> layout.name, layout.root, layout.classes, layout.splits
+        ('folders', 'set', ('a', 'b'), ('train', 'test'))
+    """
+    folders = [name.split("/")[:-1] for name in names]
+    depth = _depth_of_splits(folders)
+    if depth is not None:
+        places = [Place(parts[depth], parts[depth + 1] if len(parts) > depth + 1 else "") for parts in folders]
+        has_classes = all(place.label for place in places)
+        return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places))
+    depth = _shared(folders)
+    if not folders or any(len(parts) <= depth for parts in folders):
+        return FoundLayout(None, _most_common(folders, depth), (Place(),) * len(folders))
+    places = [Place("", parts[depth]) for parts in folders]
+    return FoundLayout("class-folders", _most_common(folders, depth), tuple(places))
+
+
+def _depth_of_splits(folders: Sequence[Sequence[str]]) -> int | None:
+    """Returns at which depth every recording has a folder that names a split; None if there is none."""
+    shallowest = min(map(len, folders), default=0)
+    return next(
+        (depth for depth in range(shallowest) if all(split_of(parts[depth]) is not None for parts in folders)), None
+    )
+
+
+def _shared(folders: Sequence[Sequence[str]]) -> int:
+    """Returns how many leading folders all recordings share."""
+    depth = 0
+    while len({tuple(parts[: depth + 1]) for parts in folders}) == 1 and len(folders[0]) > depth:
+        depth += 1
+    return depth
+
+
+def _most_common(folders: Sequence[Sequence[str]], depth: int) -> str:
+    """Returns the leading folders of most recordings."""
+    counts = Counter("/".join(parts[:depth]) for parts in folders)
+    return counts.most_common(1)[0][0] if counts else ""

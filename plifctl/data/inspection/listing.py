@@ -1,0 +1,107 @@
+"""The files of a folder or an archive, each of which can be opened or read on its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from plifctl.data.storage import Storage, is_tar
+from plifctl.data.zip_reader import MEMBER_LIMIT
+from plifctl.errors import DamagedFileError
+
+_EVERY_FILE = re.compile(r"^([\s\S]+)$")
+
+
+class File(NamedTuple):
+    """A file of a folder, or a member of an archive.
+
+    Attributes:
+        name: Its path in the folder or archive.
+        nbytes: Its size as stored.
+        load: Returns its content; may be called in any thread.
+        open: Opens it; None for a member of an archive, which is read at once.
+    """
+
+    name: str
+    nbytes: int
+    load: Callable[[], bytes]
+    open: Callable[[], BinaryIO] | None = None
+
+
+def is_archive(path: Path) -> bool:
+    """Returns whether a file's name is that of an archive of several files; ``.npz`` is a recording."""
+    return path.suffix.lower() == ".zip" or is_tar(path)
+
+
+def list_files(path: Path) -> Iterator[File]:
+    """Yields the files of a folder, sorted by path, or of an archive in its order; hidden ones are left out.
+
+    The members of a tar file must be read in this order, one after the other.
+
+    Raises:
+        DamagedFileError: The archive cannot be read, or contains a path that leads outside it.
+    """
+    if path.is_dir():
+        yield from _list_folder(str(path), "", ())
+        return
+    for member in Storage(path, _EVERY_FILE).members():
+        yield File(member.name, member.nbytes, member.load)
+
+
+def _list_folder(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
+    """Yields the files of a folder.
+
+    Args:
+        folder: Its path.
+        inside: Its path in the folder that is listed, with ``/`` at its end; empty for that folder.
+        above: Device and inode of the folders above it.
+    """
+    status = os.stat(folder)  # noqa: PTH116 - the text of its path is needed
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        yield _unreadable(inside.rstrip("/"), DamagedFileError(f"{inside}: a link to a folder above it"))
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _list_folder(entry.path, f"{inside}{entry.name}/", (*above, here))
+        else:
+            yield _file(f"{inside}{entry.name}", entry)
+
+
+def _file(name: str, entry: os.DirEntry[str]) -> File:
+    """Returns a file of a folder; one that cannot be read, such as a broken link or a pipe, fails when it is opened."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        return _unreadable(name, error)
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
+        return _unreadable(name, DamagedFileError(f"{name}: a pipe, a socket or a device, expected a file"))
+    return File(name, status.st_size, partial(_load, entry.path), partial(_open, entry.path))
+
+
+def _unreadable(name: str, error: Exception) -> File:
+    def fail() -> bytes:
+        raise error
+
+    return File(name, 0, fail)
+
+
+def _open(path: str) -> BinaryIO:
+    return open(path, "rb")  # noqa: PTH123 - pathlib costs more than reading a small file
+
+
+def _load(path: str) -> bytes:
+    with _open(path) as file:
+        content = file.read(MEMBER_LIMIT + 1)
+    if len(content) > MEMBER_LIMIT:
+        raise DamagedFileError(f"{path}: larger than {MEMBER_LIMIT} bytes, which is the largest recording that is read")
+    return content

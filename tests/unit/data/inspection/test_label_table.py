@@ -1,0 +1,58 @@
+"""Tables of labels, found by what their columns contain."""
+
+import pytest
+
+from plifctl.data.inspection.label_table import FoundTable, find_label_table
+
+FILES = ["rec/a.dat", "rec/b.dat", "rec/c.dat", "rec/d.dat"]
+
+
+def find(text: str, name: str = "labels.csv") -> FoundTable:
+    table = find_label_table(name, text, FILES)
+    assert table is not None
+    return table
+
+
+@pytest.mark.parametrize("cells", [("rec/a.dat", "rec/b.dat"), ("rec/a", "rec/b"), ("a.dat", "b.dat"), ("a", "b")])
+def test_recordings_may_be_named_by_path_or_name(cells: tuple[str, str]) -> None:
+    table = find(f"x,label\n{cells[0]},wave\n{cells[1]},fist\n")
+    assert table.roles == {"recording": "x", "label": "label"}
+    assert (table.classes, table.n_rows, table.n_missing, table.n_unlisted) == (("fist", "wave"), 2, 0, 2)
+
+
+def test_columns_of_split_group_and_window_are_found() -> None:
+    header = "File;Gesture;Usage;Subject;startTime_usec;endTime_usec\n"
+    rows = "a;wave;train;anna;0;10\nb;fist;test;bob;5;20\nb;wave;test;bob;25;30\n"
+    assert find(header + rows).roles == {
+        "recording": "File",
+        "label": "Gesture",
+        "split": "Usage",
+        "group": "Subject",
+        "start": "startTime_usec",
+        "end": "endTime_usec",
+    }
+
+
+def test_column_whose_name_fits_but_whose_cells_do_not_has_no_role() -> None:
+    assert find("file,class,split\na,wave,yes\nb,fist,no\n").roles == {"recording": "file", "label": "class"}
+
+
+def test_label_without_a_usual_name_is_that_with_fewest_classes() -> None:
+    text = "file,hand,remark\na,left,x\nb,left,y\nc,right,z\nd,right,w\n"
+    assert find(text).roles["label"] == "hand"
+
+
+def test_rows_that_name_no_recording_are_counted() -> None:
+    table = find("file\tclass\na\twave\nb\tfist\nzz\tfist\n")
+    assert (table.n_missing, table.n_unlisted) == (1, 2)
+
+
+def test_table_named_after_a_recording_lists_its_windows() -> None:
+    table = find("class,startTime_usec,endTime_usec\n1,0,10\n2,10,20\n", "rec/a_labels.csv")
+    assert table.recording == "rec/a.dat"
+    assert table.roles == {"label": "class", "start": "startTime_usec", "end": "endTime_usec"}
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", "one\na\n", "x,y\n1,2\n3,4\n", "file,file\na,b\n", "\0,\n,"])
+def test_other_texts_are_no_tables(text: str) -> None:
+    assert find_label_table("notes.csv", text, FILES) is None

@@ -1,0 +1,52 @@
+"""Layouts, found by the paths of recordings."""
+
+import pytest
+
+from plifctl.data.datasets.folders import Folders
+from plifctl.data.inspection.layout import find_layout, sort_names, split_of
+
+
+@pytest.mark.parametrize(
+    ("names", "layout", "root", "splits", "classes"),
+    [
+        (["train/a/1.bin", "test/b/2.bin"], "folders", "", ("train", "test"), ("a", "b")),
+        (["Test/1/x.bin", "Train/0/y.bin"], "folders", "", ("Train", "Test"), ("0", "1")),
+        (["s/n-cars_train/a/1.dat", "s/n-cars_test/a/1.dat"], "folders", "s", ("n-cars_train", "n-cars_test"), ("a",)),
+        (["train/a/1", "val/a/1", "test/a/1"], "folders", "", ("train", "val", "test"), ("a",)),
+        (["train/a/deep/1.bin", "test/a/1.bin"], "folders", "", ("train", "test"), ("a",)),
+        (["train/1.bin", "test/2.bin"], None, "", ("train", "test"), ()),
+        (["a/1.bin", "b/1.bin"], "class-folders", "", (), ("a", "b")),
+        (["set/a/1.bin", "set/b/deep/1.bin"], "class-folders", "set", (), ("a", "b")),
+        (["1.bin", "2.bin"], None, "", (), ()),
+        (["set/1.bin", "set/2.bin"], None, "set", (), ()),
+        (["a/1.bin", "2.bin"], None, "", (), ()),
+        (["train/a/1.bin", "extra/b/1.bin"], "class-folders", "", (), ("extra", "train")),
+        ([], None, "", (), ()),
+    ],
+)
+def test_find_layout(
+    names: list[str], layout: str | None, root: str, splits: tuple[str, ...], classes: tuple[str, ...]
+) -> None:
+    found = find_layout(names)
+    assert (found.name, found.root, found.splits, found.classes) == (layout, root, splits, classes)
+    assert len(found.places) == len(names)
+
+
+def test_find_layout_folders_agrees_with_what_is_read() -> None:
+    for name in ("train/a/1.bin", "Train/a/1.bin", "n-cars_test/a/b/1.dat"):
+        assert find_layout([name]).name == "folders"
+        assert Folders.pattern.search(name)
+
+
+def test_split_of_other_words_is_none() -> None:
+    assert [split_of(name) for name in ("contest", "training", "dev", "a", "")] == [
+        None,
+        "train",
+        "validation",
+        None,
+        None,
+    ]
+
+
+def test_sort_names_orders_numbers_by_size() -> None:
+    assert sort_names(["b", "10", "9", "a"]) == ["9", "10", "a", "b"]
