@@ -41,6 +41,7 @@ from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression, Split
 from plifctl.data.datasets.base import Sample
 from plifctl.data.empty_samples import EMPTY, empty_note
+from plifctl.data.formats.hdf5 import require_stored
 from plifctl.errors import CacheError, CorruptCacheError
 
 NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -372,21 +373,13 @@ def samples_of(file: h5py.File) -> h5py.Dataset:
         ValueError: It is stored in another file, or declares more than a file of this size can contain.
     """
     name = "frames" if "frames" in file else "images"
-    found = _require_stored(file, name)
+    found = require_stored(file, name)
     if found.chunks != (1, *found.shape[1:]):
         raise ValueError(f"{name} have chunks of {found.chunks}, expected a chunk for each sample")
     if math.prod(found.chunks) * found.dtype.itemsize > MAX_SAMPLE_BYTES:
         raise ValueError(f"{name} of shape {found.shape[1:]}, expected at most {MAX_SAMPLE_BYTES} bytes")
     if len(found) > max(file.id.get_filesize(), 1):
         raise ValueError(f"{len(found):,} samples in a file of {file.id.get_filesize():,} bytes")
-    return found
-
-
-def _require_stored(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset, provided that its content is in the file itself."""
-    found = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(found, h5py.Dataset) or found.is_virtual or found.external or found.dtype.hasobject:
-        raise ValueError(f"{name} are not stored in the file itself")
     return found
 
 
@@ -414,7 +407,7 @@ def _bytes(text: str) -> bytes:
 def _columns(file: h5py.File) -> dict[str, np.ndarray]:
     """Returns the columns: labels, ids and counts of the samples, by name."""
     found = {
-        name: _require_stored(file, name)
+        name: require_stored(file, name)
         for name in ("labels", "split", "sample_id", "digest", _VALIDATION, _GROUP, *COUNTS)
         if name in file
     }

@@ -18,10 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+import hdf5plugin
 import numpy as np
 import torch
 from factories import encode_aedat4, make_run, random_events, write_gestures
 
+from plifctl.config.dataset import ReadingSpec
 from plifctl.config.yaml_tree import YamlError
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
@@ -96,8 +99,9 @@ def recordings() -> dict[str, Format]:
     packet = encode_aedat3(events).partition(b"#!END-HEADER\r\n")[2]
     none, lz4, zstd = (encode_aedat4((0, "EVTS", events), packing=packing) for packing in ("none", "lz4", "zstd"))
 
-    def any_format(data: bytes) -> object:
-        return decode_any(data, where="f", axes="authors", invalid="drop")
+    def any_format(data: bytes, **keys: object) -> object:
+        reading = ReadingSpec.model_validate(keys)
+        return decode_any(data, where="f", axes="authors", invalid="drop", reading=reading)
 
     found = {
         "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="authors")),
@@ -112,6 +116,22 @@ def recordings() -> dict[str, Format]:
         "npy-structured": Format(saved(lambda file: np.save(file, events)), lambda data: decode_npy(data, where="f")),
         "npy": Format(saved(lambda file: np.save(file, columns)), lambda data: decode_npy(data, where="f")),
         "npz": Format(archive, lambda data: decode_npz(data, where="f")),
+        "npy-fields": Format(
+            saved(lambda file: np.save(file, events.view([(f"{n}_", events.dtype[n]) for n in events.dtype.names]))),
+            partial(any_format, fields={name: f"{name}_" for name in "txyp"}, time_unit="ns"),
+        ),
+        "npy-columns": Format(
+            saved(lambda file: np.save(file, columns.astype("f8"))),
+            partial(any_format, columns=["x", "y", "p", "t"], time_unit="s"),
+        ),
+        "text": Format(b"t,x,y,p\n" + b"".join(b"%d,%d,%d,%d\n" % one for one in events.tolist()), any_format),
+        "text-rpg": Format(
+            b"240 180\n" + b"".join(b"%.6f %d %d %d\n" % (one[0] / 1e6, *one[1:]) for one in events.tolist()),
+            partial(any_format, columns=["t", "x", "y", "p"], time_unit="s"),
+        ),
+        "hdf5": Format(_hdf5(events), any_format),
+        "hdf5-records": Format(_hdf5(events, "CD/events", compression="gzip", shuffle=True, chunks=(8,)), any_format),
+        "hdf5-blosc": Format(_hdf5(events, "events", chunks=(8,), **hdf5plugin.Blosc(cname="zstd")), any_format),
         "idx": Format(idx, lambda data: decode_idx(data, where="f")),
         "cifar": Format(pickle.dumps(batch, 2), lambda data: decode_cifar_batch(data, where="f")),
     }
@@ -121,6 +141,15 @@ def recordings() -> dict[str, Format]:
         return read(data)
 
     return {name: replace(one, read=partial(surveyed, one.read)) for name, one in found.items()}
+
+
+def _hdf5(events: np.ndarray, records: str = "", **options: Any) -> bytes:
+    """Returns events as records at a path, or without one as columns, in an HDF5 file without checksums."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as opened:
+        for path, column in {records: events}.items() if records else ((f"events/{n}", events[n]) for n in "txyp"):
+            opened.create_dataset(path, data=column, **options)
+    return file.getvalue()
 
 
 def archives(place: Path) -> dict[str, Format]:

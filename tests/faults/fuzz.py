@@ -17,7 +17,7 @@ from pathlib import Path
 
 from faults.mutation import SECONDS, mutate_bytes
 
-COMPILED = ["plifctl.data.loops", "plifctl.cache.fletcher32", "plifctl.snn.kernels"]
+COMPILED = ["plifctl.data.loops", "plifctl.data.text_loops", "plifctl.cache.fletcher32", "plifctl.snn.kernels"]
 """Compiled by numba, which cannot compile atheris' calls that count branches."""
 
 GROWTH_MB = 256

@@ -38,6 +38,7 @@ class Folders(FilePerSample):
         "numpy",
         "zip",
         "text",
+        "HDF5",
     )
     example = "train/CLASS/FILE"
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/[\s\S]+)$")

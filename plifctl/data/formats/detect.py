@@ -9,7 +9,7 @@ from typing import BinaryIO
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
-from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, idx, text
+from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, hdf5, idx, text
 from plifctl.data.formats.aedat2 import decode_aedat2, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
@@ -17,6 +17,7 @@ from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
+from plifctl.data.formats.hdf5 import decode_hdf5, summarise_hdf5
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.formats.text import decode_text
@@ -43,6 +44,7 @@ def decoder_versions() -> dict[str, int]:
         "IDX": idx,
         "CIFAR": cifar,
         "text": text,
+        "HDF5": hdf5,
     }
     return {name: int(module.VERSION) for name, module in decoders.items()}
 
@@ -94,6 +96,8 @@ def decode_any(
             return decode_npy(data, where=where, reading=reading)
         case "zip":
             return decode_npz(data, where=where, reading=reading)
+        case "HDF5":
+            return decode_hdf5(data, where=where, reading=reading)
         case None if is_text(data):
             return decode_text(data, where=where, reading=reading)
         case None:
@@ -120,9 +124,10 @@ _SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
     "AEDAT 4": summarise_aedat4,
     "Prophesee .dat": summarise_dat,
     "numpy": summarise_npy,
+    "HDF5": summarise_hdf5,
 }
 
-READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz), text"
+READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz), HDF5, text"
 """The formats of recordings that can be decoded, for messages."""
 
 

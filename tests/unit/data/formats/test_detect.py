@@ -49,7 +49,6 @@ EVT2 = b"% Date 2020-09-25 07:48:31\n% integrator_name Prophesee\n% system_ID 21
         (EVT3, "a file of format Prophesee EVT 3"),
         (EVT2, "a file of format Prophesee EVT 2"),
         (EVT2.replace(b"% evt 2.0\n", b""), "a file of format Prophesee EVT "),
-        (b"\x89HDF\r\n\x1a\n" + bytes(30), "a file of format HDF5"),
         (b"Event Stream\x02\x00\x00\x01", "a file of format Event Stream"),
         (b"MATLAB 5.0 MAT-file Platform: posix", "a file of format MATLAB"),
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500) + b"\x89HDF\r\n\x1a\n", "a file of format MATLAB"),
