@@ -39,6 +39,7 @@ def recording_tree(facts: RecordingFacts) -> dict[str, Any]:
         "last_us": facts.span_us[1] if facts.span_us else None,
         "duration_us": facts.duration_us,
         "others": dict(summary.others),
+        "reading": facts.reading.model_dump(mode="json", exclude_defaults=True),
         "findings": [finding._asdict() for finding in facts.findings],
     }
     if events is not None:

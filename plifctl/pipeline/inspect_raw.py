@@ -160,6 +160,7 @@ def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Pro
     with files.machine_errors(path):
         found, lists = _inspect_files(options, reading, progress)
     recordings = [one.name for one in found.values() if one.kind != "other"]
+    lists = [file for file in lists if found[file.name].kind in ("other", "unreadable")]
     tables = [find_label_table(file.name, decode_text(file.load()), recordings) for file in lists]
     facts = FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
     published = find_published(path) if path.is_dir() else None
@@ -203,7 +204,7 @@ def _inspect_files(
 
         wanted = (file for file in listed if file.name in chosen)
         decode_files(wanted, reading=reading, workers=options.workers, on_facts=replace)
-    return found, [file for file in listed if _may_be_table(file) and found[file.name].kind != "recording"]
+    return found, [file for file in listed if _may_be_table(file)]
 
 
 def _noting(all_files: Iterable[File], lists: list[File]) -> Iterator[File]:

@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
-from plifctl.data.formats.columns import AS_USUAL, NAME_FIELDS, describe_order, find_columns, to_events
+from plifctl.data.formats.columns import AS_USUAL, NAME_FIELDS, find_columns, to_events, unstated_order
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.remarks import Remark
@@ -148,10 +148,10 @@ def decode_array(array: np.ndarray, where: str, reading: ReadingSpec) -> Decoded
 
 
 def _other_shape(array: np.ndarray, expected: str, where: str) -> DamagedFileError:
-    return DamagedFileError(
-        f"{where}: an array of shape {list(array.shape)}, expected {expected}",
-        hint=describe_order(array[:_GUESSED_ROWS]) if array.ndim == 2 else SAVE_WITH_NUMPY,
-    )
+    message = f"{where}: an array of shape {list(array.shape)}, expected {expected}"
+    if array.ndim == 2:
+        return unstated_order(message, array[:_GUESSED_ROWS])
+    return DamagedFileError(message, hint=SAVE_WITH_NUMPY)
 
 
 def _check_order(matrix: np.ndarray, where: str) -> None:
@@ -161,9 +161,9 @@ def _check_order(matrix: np.ndarray, where: str) -> None:
     """
     is_sign = [bool(np.isin(matrix[:, column], (-1, 0, 1)).all()) for column in range(4)]
     if is_sign == [False, False, False, True]:
-        raise DamagedFileError(
+        raise unstated_order(
             f"{where}: the last of the four columns is the polarity, expected the order x, y, p, t",
-            hint=describe_order(matrix[:_GUESSED_ROWS]),
+            matrix[:_GUESSED_ROWS],
         )
 
 

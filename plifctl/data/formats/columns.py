@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from plifctl.config.choices import TimeUnit
+from plifctl.config.choices import Column, TimeUnit
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
@@ -39,6 +39,52 @@ SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s
 
 NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
 """Hint for a recording whose columns have other names."""
+
+
+class UnstatedReadingError(DamagedFileError):
+    """A recording does not say something that the data set's YAML has to state.
+
+    Args:
+        message: What is missing.
+        hint: What to state.
+        guess: What is most plausible; None if nothing is.
+    """
+
+    def __init__(self, message: str, *, hint: str, guess: ReadingSpec | None) -> None:
+        super().__init__(message, hint=hint)
+        self.guess = guess
+
+
+def unstated_unit(message: str) -> UnstatedReadingError:
+    """Returns the error for a time with a fraction whose unit is not stated."""
+    return UnstatedReadingError(message, hint=SECONDS, guess=ReadingSpec(time_unit="s"))
+
+
+def unstated_order(message: str, rows: np.ndarray, *, hint: str = "") -> UnstatedReadingError:
+    """Returns the error for events without names, with the order of the columns that is the best guess.
+
+    Args:
+        message: What is missing.
+        rows: The first rows, ``[n, columns]``.
+        hint: What else to do.
+
+    Example:
+        >>> unstated_order("f: no header", np.array([(0.001, 7, 2, 0), (0.002, 3, 9, 1)])).hint
+        "state the order of the columns in the data set's YAML, probably columns: [t, x, y, p] and time_unit: s"
+    """
+    guess, order = None, guess_order(rows)
+    state = (
+        "state the order of the columns in the data set's YAML, - for one that is not read, "
+        "e.g. columns: [x, y, p, t]\nand the unit of t: time_unit: us, ms or s"
+    )
+    if order is not None:
+        t = rows[:, order.index("t")]
+        guess = ReadingSpec(columns=order, time_unit="s" if (t != np.floor(t)).any() else "us")
+        state = (
+            f"state the order of the columns in the data set's YAML, probably columns: [{', '.join(order)}] "
+            f"and time_unit: {guess.time_unit}"
+        )
+    return UnstatedReadingError(message, hint=f"{state}\n{hint}".rstrip(), guess=guess)
 
 
 def find_columns(names: Iterable[str], fields: Mapping[Name, str] | None, where: str) -> dict[str, str] | None:
@@ -99,11 +145,11 @@ def to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit | No
             good &= column == np.floor(column)
         if not good.all():
             index = int(np.flatnonzero(~good)[0])
-            raise DamagedFileError(
+            message = (
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
-                f"expected a whole number from 0 to {_MAX[name]}",
-                hint=SECONDS if name == "t" and unit is None else "",
+                f"expected a whole number from 0 to {_MAX[name]}"
             )
+            raise unstated_unit(message) if name == "t" and unit is None else DamagedFileError(message)
     return sort_by_time(Events.from_columns(*(checked[name] for name in COLUMNS)), where)
 
 
@@ -145,28 +191,7 @@ def _to_binary(p: np.ndarray) -> np.ndarray:
     return p == 1 if (p == -1).any() and np.isin(p, (-1, 1)).all() else p
 
 
-def describe_order(rows: np.ndarray) -> str:
-    """Returns a hint for events without names: the order of the columns that is the best guess.
-
-    Args:
-        rows: The first rows, ``[n, columns]``.
-
-    Example:
-        >>> describe_order(np.array([(0.001, 7, 2, 0), (0.002, 3, 9, 1)]))
-        "state the order of the columns in the data set's YAML, probably columns: [t, x, y, p] and time_unit: s"
-    """
-    guess = guess_order(rows)
-    if guess is None:
-        return (
-            "state the order of the columns in the data set's YAML, - for one that is not read, "
-            "e.g. columns: [x, y, p, t]\nand the unit of t: time_unit: us, ms or s"
-        )
-    t = rows[:, guess.index("t")]
-    unit = "time_unit: s" if (t != np.floor(t)).any() else "time_unit: us"
-    return f"state the order of the columns in the data set's YAML, probably columns: [{', '.join(guess)}] and {unit}"
-
-
-def guess_order(rows: np.ndarray) -> list[str] | None:
+def guess_order(rows: np.ndarray) -> tuple[Column, ...] | None:
     """Returns the most plausible order of the columns of some rows ``[n, columns]``; None if none is.
 
     Times ascend, and reach further than coordinates or have fractions; polarities are −1, 0 or 1; x is before y.
@@ -187,5 +212,5 @@ def guess_order(rows: np.ndarray) -> list[str] | None:
     places = [k for k in places if k not in binary] if len(places) > 2 else places
     if p is None or len(places) < 2:
         return None
-    order = dict.fromkeys(columns, "-") | {t: "t", p: "p", places[0]: "x", places[1]: "y"}
-    return [order[k] for k in columns]
+    order: dict[int, Column] = {**dict.fromkeys(columns, "-"), t: "t", p: "p", places[0]: "x", places[1]: "y"}
+    return tuple(order[k] for k in columns)

@@ -109,7 +109,7 @@ def guess_content(data: bytes) -> str | None:
             return looks
     if not is_text(data):
         return None
-    lines = data[:_TEXT_PREFIX].splitlines()
+    lines = [line for line in data[:_TEXT_PREFIX].splitlines() if not line.startswith((b"#", b"%"))]
     numbers = [_count_numbers(line) for line in lines[1:-1] or lines]
     same = numbers and numbers[0] and len(set(numbers)) == 1
     return f"text with {numbers[0]} column{'s' if numbers[0] > 1 else ''} of numbers" if same else "text"
@@ -119,7 +119,7 @@ def _count_numbers(line: bytes) -> int:
     """Returns how many numbers a line consists of; 0 if it contains anything else."""
     words = re.split(rb"[\s,;]+", line.strip())
     try:
-        return len([float(word) for word in words])
+        return len([float(word) for word in words if word.lower() not in (b"true", b"false")])
     except ValueError:
         return 0
 

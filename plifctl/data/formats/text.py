@@ -28,10 +28,10 @@ from plifctl.data.formats.columns import (
     AS_USUAL,
     COLUMNS,
     NAME_FIELDS,
-    SECONDS,
-    describe_order,
     find_columns,
     to_events,
+    unstated_order,
+    unstated_unit,
 )
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError, list_names
@@ -162,9 +162,10 @@ def _order_of(beginning: _Beginning, data: bytes, where: str, reading: ReadingSp
             f"t, x, y and p, found {list_names(names, 8)}",
             hint=f"{NAME_FIELDS}\n{_NO_RECORDING}",
         )
-    raise DamagedFileError(
+    raise unstated_order(
         f"{where}: {describe_content(data)}, without a header: the order of its columns is not known",
-        hint=f"{describe_order(_first_rows(data, beginning))}\n{_NO_RECORDING}",
+        _first_rows(data, beginning),
+        hint=_NO_RECORDING,
     )
 
 
@@ -225,6 +226,5 @@ def _line_error(
     if problem == NUMBER:
         return DamagedFileError(f"{place}: {name} is {value!r}, expected a number")
     has_fraction = name == "t" and reading.time_unit is None and "." in value
-    return DamagedFileError(
-        f"{place}: {name} is {value}, expected {_EXPECTED[name]}", hint=SECONDS if has_fraction else ""
-    )
+    message = f"{place}: {name} is {value}, expected {_EXPECTED[name]}"
+    return unstated_unit(message) if has_fraction else DamagedFileError(message)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import zip_longest
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.formats.detect import AS_USUAL
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.inspection.facts import Finding, RecordingFacts
 from plifctl.data.inspection.listing import File
 from plifctl.data.inspection.recording import inspect_recording, summarise_recording

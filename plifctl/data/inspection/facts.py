@@ -7,15 +7,19 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.headers import Size
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.frames import drop_outside
 from plifctl.data.remarks import Remark, RemarkKind, remarks_on_duration
 
-Topic = Literal[
-    "unreadable", "no-header", "ending", "empty", "sensor", "outside", "invalid", "orientation", "polarity", RemarkKind
-]
+Topic = (
+    Literal["unreadable", "no-header", "ending", "empty", "reading"]
+    | Literal["sensor", "outside", "invalid", "orientation", "polarity"]
+    | RemarkKind
+)
 """What a finding is about."""
 
 
@@ -123,6 +127,7 @@ class RecordingFacts:
         format: Its format by its header, or in words what it looks like; empty if it was not read.
         summary: What it states about itself.
         events: Facts of its events; None if it was not decoded.
+        reading: What it does not say about itself, as the user states it, or guessed.
         findings: What the user should know about it, beginning with the error that its decoder raised.
     """
 
@@ -132,6 +137,7 @@ class RecordingFacts:
     format: str
     summary: Summary = NOTHING
     events: EventFacts | None = None
+    reading: ReadingSpec = AS_USUAL
     findings: tuple[Finding, ...] = ()
 
     @property

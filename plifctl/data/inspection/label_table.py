@@ -14,7 +14,9 @@ from plifctl.data.inspection.layout import sort_names, split_of
 ColumnRole = Literal["recording", "label", "split", "group", "start", "end"]
 """What a column says; the keys of ``labels:`` in the YAML of a data set."""
 
-MAX_TABLE_BYTES = 2**26
+MAX_TABLE_BYTES = 2**22
+"""Larger files are no tables of labels."""
+
 _MAX_CLASSES = 1000
 _ROLE_NAMES: dict[ColumnRole, str] = {
     "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.columns import AS_USUAL
+from plifctl.data.formats.columns import AS_USUAL, UnstatedReadingError
 from plifctl.data.formats.detect import READABLE, decode_any, summarise_any
 from plifctl.data.formats.headers import HEADER_BYTES, describe_content, format_of, guess_content, is_text
 from plifctl.data.inspection.facts import EventFacts, Finding, RecordingFacts
@@ -60,15 +60,17 @@ def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -
     if facts.kind == "other":
         return facts, Events.empty(0)
     try:
-        decoded, assumed = _decode(name, data, reading)
+        decoded, reading, assumed = _decode(name, data, reading)
     except RawDataError as error:
         return _refused(facts, data, error), Events.empty(0)
+    shown = facts.format
     if facts.kind == "unread":  # text, or a recording without a header under an unusual name
-        facts = replace(facts, format=facts.format if facts.format.startswith("text") else ATIS)
+        shown = "text" if shown.startswith("text") else ATIS
     stated = facts.summary.sensor
     events = EventFacts.of(decoded, stated)
-    findings = (*assumed, *find_peculiarities(name, facts.format, events, stated, reading))
-    return replace(facts, kind="recording", events=events, findings=findings), decoded.events
+    findings = (*assumed, *find_peculiarities(name, shown, events, stated, reading))
+    facts = replace(facts, kind="recording", format=shown, events=events, reading=reading, findings=findings)
+    return facts, decoded.events
 
 
 def _refused(facts: RecordingFacts, data: bytes, error: RawDataError) -> RecordingFacts:
@@ -82,19 +84,46 @@ def _refused(facts: RecordingFacts, data: bytes, error: RawDataError) -> Recordi
     return replace(facts, kind="unreadable" if should_be else "other", findings=(finding,))
 
 
-def _decode(name: str, data: bytes, reading: ReadingSpec) -> tuple[Decoded, list[Finding]]:
-    """Decodes a file with the most tolerant choices, and returns what had to be assumed.
+def _decode(name: str, data: bytes, reading: ReadingSpec) -> tuple[Decoded, ReadingSpec, list[Finding]]:
+    """Decodes a file with the most tolerant choices; where it does not say how it is read, with the best guess.
+
+    Returns:
+        Its events, how they were read, and what had to be assumed.
 
     Raises:
         RawDataError: It cannot be decoded.
     """
     try:
-        return decode_any(data, where=name, axes="authors", invalid="drop", outside="drop", reading=reading), []
+        decoded = decode_any(data, where=name, axes="authors", invalid="drop", outside="drop", reading=reading)
+    except UnstatedReadingError as error:
+        return _decode_by_guess(name, data, reading, error)
     except DamagedFileError:
         raise
     except RawDataError as error:  # all events are marked invalid
         decoded = decode_any(data, where=name, axes="authors", invalid="keep", reading=reading)
-        return decoded, [Finding("problem", "invalid", str(error).removeprefix(f"{name}: "), error.hint)]
+        return decoded, reading, [Finding("problem", "invalid", str(error).removeprefix(f"{name}: "), error.hint)]
+    return decoded, reading, []
+
+
+def _decode_by_guess(
+    name: str, data: bytes, reading: ReadingSpec, error: UnstatedReadingError
+) -> tuple[Decoded, ReadingSpec, list[Finding]]:
+    stated = reading.model_dump(exclude_defaults=True)
+    guess = {} if error.guess is None else error.guess.model_dump(exclude_defaults=True)
+    new = {key: value for key, value in guess.items() if key not in stated}
+    if not new:
+        raise error
+    try:
+        decoded, used, assumed = _decode(name, data, ReadingSpec.model_validate({**stated, **new}))
+    except RawDataError:
+        raise error from None
+    read_as = ", ".join(f"{key}: {_as_yaml(value)}" for key, value in new.items())
+    message = f"{str(error).removeprefix(f'{name}: ')}; read with the best guess"
+    return decoded, used, [Finding("assumed", "reading", message, f"if it is right, state it: {read_as}"), *assumed]
+
+
+def _as_yaml(value: object) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, tuple) else str(value)
 
 
 def _is_atis(name: str, head: bytes) -> bool:

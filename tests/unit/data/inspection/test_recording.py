@@ -170,3 +170,42 @@ def test_summarise_recording_knows_sensor_and_count_without_decoding() -> None:
     facts = summarise_recording("a.aedat", io.BytesIO(data), len(data))
     assert (facts.kind, facts.events, facts.n_events, facts.duration_us) == ("recording", None, 2, 3)
     assert (facts.sensor, facts.seen) == ((128, 128), None)
+
+
+ORDERED = "".join(f"{t} {t % 7} {t % 5} {t % 2}\n" for t in range(0, 9000, 90))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reading"),
+    [
+        ("a.txt", ORDERED.encode(), {"columns": ["t", "x", "y", "p"], "time_unit": "us"}),
+        ("a.csv", b"0.5,3,4,1\n0.7,30,2,0\n0.9,2,9,1\n", {"columns": ["t", "x", "y", "p"], "time_unit": "s"}),
+        (
+            "a.npy",
+            encode_npy(np.array([(3, 4, 90, 1), (1, 20, 950, 0), (2, 1, 990, 1)])),
+            {"columns": ["x", "y", "t", "p"]},
+        ),
+        ("a.npz", encode_npz(t=np.array([0.5]), x=np.array([1]), y=np.array([1]), p=np.array([1])), {"time_unit": "s"}),
+    ],
+)
+def test_what_is_not_stated_is_read_with_the_best_guess(name: str, data: bytes, reading: dict[str, object]) -> None:
+    facts = inspect(name, data)
+    found = facts.reading.model_dump(mode="json", exclude_defaults=True)
+    assert (facts.kind, reading.items() <= found.items()) == ("recording", True)
+    assert "best guess" in messages(facts, "assumed")
+    assert all(f"{key}: " in hints(facts) for key in reading)
+    stated = inspect(name, data, facts.reading)
+    assert stated.events == facts.events
+    assert "best guess" not in messages(stated)
+
+
+def test_guess_keeps_what_the_user_states() -> None:
+    facts = inspect("a.txt", ORDERED.encode(), ReadingSpec(time_unit="ms"))
+    assert facts.reading == ReadingSpec(time_unit="ms", columns=("t", "x", "y", "p"))
+    assert facts.duration_us == 8910 * 1000
+
+
+def test_text_without_a_plausible_order_is_unreadable() -> None:
+    facts = inspect("a.txt", b"9 9 9 9\n3 3 3 3\n9 9 9 9\n4 4 4 4\n")
+    assert (facts.kind, facts.format) == ("unreadable", "text with 4 columns of numbers")
+    assert "columns:" in hints(facts)
