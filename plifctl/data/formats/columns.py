@@ -28,7 +28,7 @@ _SYNONYMS = {
     **dict.fromkeys(("t", "ts", "time", "times", "timestamp", "timestamps"), "t"),
     **dict.fromkeys(("x", "xs", "x_coordinate", "x_coordinates"), "x"),
     **dict.fromkeys(("y", "ys", "y_coordinate", "y_coordinates"), "y"),
-    **dict.fromkeys(("p", "ps", "pol", "pols", "polarity", "polarities"), "p"),
+    **dict.fromkeys(("p", "ps", "pol", "pols", "polarity", "polarities", "on"), "p"),
 }
 _MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
 
@@ -99,8 +99,8 @@ def find_columns(names: Iterable[str], fields: Mapping[Name, str] | None, where:
         DamagedFileError: A stated name is missing, or a column has several usual names.
 
     Example:
-        >>> find_columns(["Timestamp", "x", "y", "on"], {"p": "on"}, "f")
-        {'t': 'Timestamp', 'x': 'x', 'y': 'y', 'p': 'on'}
+        >>> find_columns(["Timestamp", "x", "y", "sign"], {"p": "sign"}, "f")
+        {'t': 'Timestamp', 'x': 'x', 'y': 'y', 'p': 'sign'}
     """
     there = list(names)
     found: dict[str, str] = {}

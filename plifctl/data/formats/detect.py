@@ -136,4 +136,8 @@ def _how_to_convert(format_name: str) -> str:
         return "unpack it: gunzip FILE"
     if format_name.startswith("Prophesee EVT"):
         return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
+    if format_name == "Event Stream":
+        return f"convert it: pip install faery; faery input file FILE.es output file FILE.csv\nor {SAVE_WITH_NUMPY}"
+    if format_name == "MATLAB":
+        return f"read it in Python: scipy.io.loadmat(FILE), h5py for version 7.3; then {SAVE_WITH_NUMPY}"
     return SAVE_WITH_NUMPY

@@ -45,6 +45,9 @@ _POWER = {"ns": -3, "us": 0, "ms": 3, "s": 6}
 _GUESSED_LINES = 1000
 """Lines that the order of the columns is guessed from, for a hint."""
 
+_SIZE = re.compile(r"@\d+$")
+"""Size of the sensor behind a name in faery's header: ``t,x@240,y@180,on``."""
+
 _NO_RECORDING = "if it is no recording: move it out of the folder"
 _EXPECTED = {"t": "a whole number from 0", "x": "a whole number from 0 to 32767", "p": "0, 1 or -1"}
 _EXPECTED["y"] = _EXPECTED["x"]
@@ -108,7 +111,7 @@ def _read_beginning(data: bytes, reading: ReadingSpec) -> _Beginning:
         separator = next((mark for mark in ";," if mark in line), " ")
         values = _split(line, separator)
         if names is None and size is None and not any(map(_is_number, values)):
-            names = values
+            names = [_SIZE.sub("", name) for name in values]
             continue
         if names is None and size is None and len(values) == 2 and all(value.isdigit() for value in values):
             size = at

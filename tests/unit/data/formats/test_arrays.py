@@ -145,9 +145,9 @@ def test_decode_structured_arrays_by_the_names_of_their_fields_in_us(names: tupl
 
 
 def test_decode_structured_array_without_a_field_names_those_found() -> None:
-    array = np.zeros(3, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("on", "u1")])
+    array = np.zeros(3, [("t", "i8"), ("x", "i2"), ("y", "i2"), ("sign", "u1")])
     for data, decode in ((encode_npy(array), decode_npy), (encode_npz(a=array), decode_npz)):
-        with pytest.raises(DamagedFileError, match=r"with the fields t, x, y, on, expected .* t, x, y and p"):
+        with pytest.raises(DamagedFileError, match=r"with the fields t, x, y, sign, expected .* t, x, y and p"):
             decode(data, where="f")
 
 
@@ -239,8 +239,8 @@ def test_decode_fields_in_any_case_and_order_by_their_usual_names(names: tuple[s
 
 @pytest.mark.parametrize("many", [False, True])
 def test_decode_fields_by_the_names_that_the_data_set_states(many: bool) -> None:
-    keys = reading(fields={"t": "when", "p": "on"})
-    array = EVENTS.view([(new, EVENTS.dtype[old]) for old, new in zip("txyp", ("when", "x", "y", "on"), strict=True)])
+    keys = reading(fields={"t": "when", "p": "sign"})
+    array = EVENTS.view([(new, EVENTS.dtype[old]) for old, new in zip("txyp", ("when", "x", "y", "sign"), strict=True)])
     others = {"label": np.zeros(1)} if many else {}
     files = [
         (decode_npy, encode_npy(array)),

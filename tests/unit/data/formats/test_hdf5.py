@@ -111,8 +111,8 @@ def test_decode_hdf5_matrix_in_a_stated_order() -> None:
 
 
 def test_decode_hdf5_partly_stated_names() -> None:
-    data = hdf5(datasets(names="when x y on"))
-    assert decode_hdf5(data, where="f", reading=reading(fields={"t": "when", "p": "on"})).events.tolist() == EVENTS
+    data = hdf5(datasets(names="when x y sign"))
+    assert decode_hdf5(data, where="f", reading=reading(fields={"t": "when", "p": "sign"})).events.tolist() == EVENTS
 
 
 def test_decode_hdf5_without_events_gives_none() -> None:

@@ -37,6 +37,7 @@ METAVISION = reading(columns=["x", "y", "p", "t"])
         '"t", "x", "y", "p"\n0 , 3 , 4 , 1\n1500, 1, 2, 0\n',
         "x,y,p,t,label\n3,4,1,0,a cup\n1,2,0,1500,\n",
         "x,y,t,p\n3,4,0,True\n1,2,1500,False\n",
+        "t,x@240,y@180,on\n0,3,4,1\n1500,1,2,0\n",
         "t,x,y,p\n+0,03,4.,1\n1.5E3,1,2.0,-1\n",
     ],
 )
@@ -57,8 +58,8 @@ def test_decode_text_with_a_header_reads_its_columns(text: str) -> None:
         ("0 3 4 1 9\n1.5 1 2 0 9\n", reading(columns=["t", "x", "y", "p", "-"], time_unit="ms")),
         ("cam;0;3;4;1\n;1500000;1;2;0\n", reading(columns=["-", "t", "x", "y", "p"], time_unit="ns")),
         ("a,b,c,d\n0,3,4,1\n1500,1,2,0\n", reading(columns=["t", "x", "y", "p"])),
-        ("when,x,y,on\n0,3,4,1\n1500,1,2,0\n", reading(fields={"t": "when", "p": "on"})),
-        ("# when x y on\n0 3 4 1\n1500 1 2 0\n", reading(fields={"t": "when", "p": "on"})),
+        ("when,x,y,sign\n0,3,4,1\n1500,1,2,0\n", reading(fields={"t": "when", "p": "sign"})),
+        ("# when x y sign\n0 3 4 1\n1500 1 2 0\n", reading(fields={"t": "when", "p": "sign"})),
     ],
 )
 def test_decode_text_by_the_keys_of_the_data_set(text: str, keys: ReadingSpec) -> None:
