@@ -23,6 +23,14 @@ SubsetOption = Annotated[
     float | None,
     typer.Option("--subset", help="Fraction of each class to train and test on; marks the run as modified."),
 ]
+FoldOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cv-fold",
+        metavar="K or K/N",
+        help="Test on fold K of a cross-validation: of the experiment's own (split:), or of N folds.",
+    ),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order, dropout and augmentation.")]
 PrepareOption = Annotated[
     bool, typer.Option("--prepare", help="Build the cache if it is missing, as plifctl prepare does.")
@@ -81,6 +89,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         epochs: EpochsOption = None,
         subset: SubsetOption = None,
         seed: SeedOption = None,
+        cv_fold: FoldOption = None,
         overrides: options.SetOption = None,
         device: options.DeviceOption = None,
         data_in: options.DataInOption = None,
@@ -109,6 +118,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
             raise UsageError("--raw, --no-checksum and --no-download require --prepare", hint="add --prepare")
         values = {"train.epochs": epochs, "train.subset": subset, "train.seed": seed}
         flags = [f"{key}={value}" for key, value in values.items() if value is not None]
+        flags += _fold_overrides(cv_fold) if cv_fold is not None else []
         wanted = TrainOptions(
             protocol=protocol,
             experiment=experiment,
@@ -130,6 +140,18 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         _run(wanted, dry_run=dry_run, as_json=as_json)
 
     return run
+
+
+def _fold_overrides(text: str) -> list[str]:
+    """Returns the overrides that ``--cv-fold K`` or ``--cv-fold K/N`` stands for."""
+    from plifctl.errors import UsageError
+
+    fold, slash, folds = text.partition("/")
+    if not fold.isdecimal() or (slash and not folds.isdecimal()):
+        raise UsageError(f"--cv-fold {text}: expected the number of a fold, or fold/folds", hint="e.g. --cv-fold 1/5")
+    if not slash:
+        return [f"split.fold={fold}"]
+    return ["split.method=folds", "split.test=null", f"split.folds={folds}", f"split.fold={fold}"]
 
 
 def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:

@@ -70,6 +70,9 @@ TestSet = Literal["last-100", "first-100"]
 BatchNorm = Literal["per-step", "over-time"]
 """Batch-norm statistics: over N, H, W at each step, or over T, N, H, W."""
 
+Pooling = Literal["max", "average"]
+"""Kind of all pooling layers of a network."""
+
 NeuronKind = Literal["plif", "lif"]
 """Neurons with a learnable time constant, or with a fixed one."""
 
@@ -157,7 +160,10 @@ TABLES = ("1", "2", "3", "4", "5", "S1", "S2")
 SELECTION_TABLE = "selection"
 """Table of the selection bias of each run; it has no file."""
 
-OTHER_TABLES = (SELECTION_TABLE, "early", "context", "demo")
+RUNS_TABLE = "runs"
+"""Table of the runs folder: every experiment with its seeds and folds; it has no file."""
+
+OTHER_TABLES = (SELECTION_TABLE, RUNS_TABLE, "early", "context", "demo")
 """Tables besides those of the paper."""
 
 FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")

@@ -57,6 +57,7 @@ _NOT_HASHED = (
     *("title", "reported", "train.epochs", "train.seed", "train.memory"),
     *("dataset.title", "dataset.layout", "dataset.kind", "dataset.shape", "dataset.classes", "dataset.samples"),
     "dataset.raw",
+    "network.pooling",  # what it does is in the structure
 )
 """Descriptions, and what may differ between runs of one experiment. Fields that existed are never added or removed."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import BatchNorm, NeuronKind, Reset, Surrogate, TauScope
+from plifctl.config.choices import BatchNorm, NeuronKind, Pooling, Reset, Surrogate, TauScope
 from plifctl.config.identity import current_network
-from plifctl.config.structure import parse_structure
+from plifctl.config.structure import parse_structure, with_pooling
+
+AVERAGE_POOLING = "-avgpool"
+"""Ending of the names of networks with average pooling (Table 5)."""
 
 
 def _check_structure(text: str) -> str:
@@ -25,6 +29,8 @@ class NetworkSpec(Spec):
         structure: E.g. ``{c128k3s1-BN-SN-MPk2s2}*2-DP-FC2048-SN-DP-FC100-SN-APk10s10``, where SN stands for the
             experiment's spiking neuron.
         dropout: Probability of dropping in each DP layer.
+        pooling: Kind of all pooling layers: ``max`` and ``average`` turn those of ``structure`` into it, and add or
+            remove the ending ``-avgpool`` of the name; None: as ``structure`` says.
         batch_norm: Statistics ``per-step`` (over N, H, W at each t) or ``over-time`` (over T, N, H, W).
     """
 
@@ -32,6 +38,20 @@ class NetworkSpec(Spec):
     structure: Annotated[str, AfterValidator(_check_structure)]
     dropout: float = Field(ge=0, lt=1)
     batch_norm: BatchNorm
+    pooling: Pooling | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_pooling(cls, tree: Any) -> Any:
+        if not isinstance(tree, Mapping):
+            return tree
+        name, structure, pooling = (tree.get(key) for key in ("name", "structure", "pooling"))
+        if pooling not in get_args(Pooling) or not isinstance(name, str) or not isinstance(structure, str):
+            return tree
+        changed = with_pooling(structure, "average" if pooling == "average" else "max")
+        if changed != structure:
+            name = name.removesuffix(AVERAGE_POOLING) + (AVERAGE_POOLING if pooling == "average" else "")
+        return {**tree, "name": name, "structure": changed}
 
 
 class NeuronSpec(Spec):

@@ -170,6 +170,17 @@ def notation(layer: Layer) -> str:
             return next(text for text, plain in _PLAIN.items() if plain == layer)
 
 
+def with_pooling(text: str, mode: Literal["max", "average"]) -> str:
+    """Returns a structure with all its pooling layers of one kind; the vote at its end stays as it is.
+
+    Example:
+        >>> with_pooling("{c8k3s1-SN-MPk2s2}*2-FC20-SN-APk10s10", "average")
+        '{c8k3s1-SN-APk2s2}*2-FC20-SN-APk10s10'
+    """
+    layers, last, vote = text.rpartition("-")
+    return re.sub(r"[MA]P(?=k\d)", "MP" if mode == "max" else "AP", layers) + last + vote
+
+
 def layer_names(layers: Sequence[Layer]) -> list[str]:
     """Returns the name of each layer in state dicts, metrics and tables: its kind and its number among that kind.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, SELECTION_TABLE, TABLES, ResultSource
+from plifctl.config.choices import FIGURES, RUNS_TABLE, SELECTION_TABLE, TABLES, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RunError, UsageError, check_choice, did_you_mean
@@ -77,10 +77,20 @@ def build_tables(
         if name in _RENAMED:
             raise UsageError(f"the table {name} was renamed", hint=f"use --table {_RENAMED[name]}")
     registry = load_registry()
-    records = load_records(runs_dir or paths.runs_dir(), registry.folders)
+    folder = runs_dir or paths.runs_dir()
+    records = load_records(folder, registry.folders)
     if source == "authors" and not any(record.origin == "imported" for record in records):
         _log.warning("no logs of the authors are imported: plifctl runs import DIR")
-    return [fill_table(name, records, registry, source=source, include_modified=include_modified) for name in wanted]
+    return [
+        fill_table(
+            name,
+            load_records(folder, ()) if name == RUNS_TABLE else records,
+            registry,
+            source=source,
+            include_modified=include_modified,
+        )
+        for name in wanted
+    ]
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,14 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import RECIPES, SELECTION_TABLE, ResultSource
+from plifctl.config.choices import RECIPES, RUNS_TABLE, SELECTION_TABLE, ResultSource
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
@@ -91,7 +92,7 @@ def build_table(
     """Returns a table with the numbers that were reported and those from runs.
 
     Args:
-        name: One of the paper's tables, another one of a registry folder, or ``selection``.
+        name: One of the paper's tables, another one of a registry folder, ``selection``, or ``runs``.
         records: Result records of finished runs.
         registry: Defines the tables, and the experiments of the runs.
         source: Whose runs fill the table; ``selection`` has the runs of both.
@@ -103,9 +104,11 @@ def build_table(
     """
     if name == SELECTION_TABLE:
         return build_selection_table(records, include_modified=include_modified)
+    if name == RUNS_TABLE:
+        return build_runs_table(records)
     files = _files(registry.folders)
     if name not in files:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, SELECTION_TABLE]))
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, SELECTION_TABLE, RUNS_TABLE]))
     reported = _read(files[name])
     origin = "trained" if source == "ours" else "imported"
     results = _Results([r for r in records if r.origin == origin], registry, include_modified)

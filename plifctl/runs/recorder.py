@@ -24,7 +24,7 @@ from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
-from plifctl.runs.records import ResultRecord, RunData, record_text
+from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
 from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
 
 if TYPE_CHECKING:
@@ -179,6 +179,7 @@ class RunRecorder:
             validation_accuracy=outcome.validation_accuracy,
             test_accuracy=tuple(row.test_accuracy for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
+            fold=_fold(spec),
             environment=environment,
             sessions=sessions_of(self.run.session_entries(), len(outcome.history)),
             finished=_now(),
@@ -227,6 +228,14 @@ def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step:
         bucket_counts=found["counts"],
         global_step=step,
     )
+
+
+def _fold(spec: ExperimentSpec) -> Fold | None:
+    split = spec.split
+    if split.fold is None:
+        return None
+    first = spec.model_copy(update={"split": split.model_copy(update={"fold": 1})})
+    return Fold(number=split.fold, folds=split.folds, series=first.digest)
 
 
 def _now() -> str:

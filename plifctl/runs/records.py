@@ -45,6 +45,20 @@ class RunData(Spec):
         return {name: value for name, value in tree.items() if name != "without_events" or value}
 
 
+class Fold(Spec):
+    """The part of the samples that a run of a cross-validation was tested on.
+
+    Attributes:
+        number: Its number, from 1.
+        folds: Number of parts; None where each is a group.
+        series: Digest of the experiment without the number: the same for all runs of the cross-validation.
+    """
+
+    number: int
+    folds: int | None
+    series: str
+
+
 class ResultRecord(Spec):
     """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
@@ -56,6 +70,7 @@ class ResultRecord(Spec):
         data: None where the data are unknown.
         test_accuracy: Test accuracy after each epoch; None where it was not tested, or not logged.
         tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
+        fold: Of a cross-validation; None of other runs.
         environment: Versions and machine of the last process.
         sessions: Every process that trained the run, with its epochs; empty in records of 0.1.0.
     """
@@ -79,6 +94,7 @@ class ResultRecord(Spec):
     validation_accuracy: Fraction | None
     test_accuracy: tuple[Fraction | None, ...]
     tau: tuple[tuple[float, ...], ...]
+    fold: Fold | None = None
     environment: dict[str, Any]
     sessions: tuple[Session, ...] = ()
     finished: str

@@ -9,6 +9,7 @@ from plifctl.config.choices import RECIPES
 from plifctl.config.lookup import is_file_name, load_experiment, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
+from plifctl.pipeline.new import write_experiment
 
 
 @pytest.fixture
@@ -202,3 +203,71 @@ class TestChange:
 )
 def test_experiment_file_is_told_from_a_name(source: Any, is_file: bool) -> None:
     assert is_file_name(source) == is_file
+
+
+class TestInline:
+    """Data set and network in the file itself."""
+
+    def test_data_set_and_experiment_in_one_file_give_the_framing(self, file: Path) -> None:
+        load_experiment("gesture-plif").renamed("mine").save(file)
+        framing = load_framing(file)
+        assert framing == load_experiment("gesture-plif").spec.framing
+        assert framing.T == 20
+        assert load_framing(file, {"frames.slicing": "time"}).frames.slicing == "time"  # type: ignore[union-attr]
+
+    def test_name_is_looked_up_beside_the_user(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        load_experiment("demo").renamed("mine").save(file)
+        assert load_experiment("mine").spec == load_experiment(file).spec
+        assert load_framing("mine").T == 8
+        file.rename(tmp_path / "demo.yaml")
+        with pytest.raises(UsageError, match="a name in the registry and the file demo.yaml") as error:
+            load_experiment("demo")
+        assert "./demo.yaml" in error.value.hint
+        assert load_experiment("./demo.yaml").spec.name == "mine"
+
+    def test_folder_of_recordings_is_relative_to_the_file(self, tmp_path: Path) -> None:
+        dataset = (
+            "name: own\ntitle: own\nlayout: class-folders\nkind: events\nshape: [2, 10, 10]\nclasses: [a, b]\n"
+            "raw: ../recordings\nframes: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
+        )
+        (tmp_path / "conf").mkdir()
+        (tmp_path / "conf/own.yaml").write_text(dataset)
+        framing = load_framing(tmp_path / "conf/own.yaml")
+        assert Path(str(framing.dataset.raw)).resolve() == (tmp_path / "recordings").resolve()
+        assert framing.dataset.samples is None
+
+    def test_pooling_is_that_of_the_network_with_average_pooling(self, file: Path) -> None:
+        average = load_experiment("gesture-plif", {"network": "gesture-avgpool"}).spec
+        found = load_experiment("gesture-plif", {"network.pooling": "average"}).spec
+        assert (found.network.name, found.network.structure) == (average.network.name, average.network.structure)
+        assert found.digest == average.digest
+        file.write_text("like: gesture-plif-avgpool\nname: mine\nnetwork: {pooling: max}\n")
+        assert load_experiment(file).spec.network.structure == load_experiment("gesture-plif").spec.network.structure
+
+
+class TestNew:
+    """An experiment of one's own as one file."""
+
+    def test_file_states_everything_and_is_another_experiment(self, file: Path) -> None:
+        write_experiment(file, "gesture-plif", ("neuron.tau_0=4.0",))
+        found = load_experiment(file)
+        assert (found.spec.name, found.spec.reported, found.overrides) == ("mine", None, ())
+        assert found.spec.neuron.tau_0 == 4.0
+        assert all(str(found.origins[key]).startswith(str(file)) for key in found.origins)
+        assert "slicing: number  # number | " in file.read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize(
+        ("name", "like", "message"),
+        [
+            ("a b.yaml", "demo", "cannot be a name"),
+            ("demo.yaml", "demo", "would mean two"),
+            ("x.yaml", "nix", "no run"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, tmp_path: Path, name: str, like: str, message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            write_experiment(tmp_path / name, like, runs_dir=tmp_path)
+        assert not (tmp_path / name).exists()

@@ -1,0 +1,102 @@
+"""The runs folder as a table: each experiment with the mean over its seeds and folds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from itertools import groupby
+
+from plifctl.config.choices import RUNS_TABLE
+from plifctl.config.overrides import is_modification
+from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.runs import ResultRecord
+
+_COLUMNS = ("Experiment", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
+
+
+def build_runs_table(records: Sequence[ResultRecord]) -> Table:
+    """Returns a table with a row for runs that differ in nothing but seed and fold, and the mean of their accuracies.
+
+    Args:
+        records: Result records; those of imported logs are left out.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    entries: list[Entry] = []
+    notes: dict[str, str] = {}
+    trained = sorted((record for record in records if record.origin == "trained"), key=_key)
+    for _, group in groupby(trained, key=_key):
+        # of several runs with one seed and fold, the latest
+        latest = {_member(record): record for record in sorted(group, key=lambda record: record.finished)}
+        found = [latest[member] for member in sorted(latest)]
+        mark = str(len(rows) + 1)
+        notes[mark] = _note(found)
+        number = _mean(found, mark, notes[mark])
+        first = found[0]
+        texts = (first.recipe, first.protocol, str(first.T), str(first.epochs), _samples(first))
+        counts = (_numbers({record.seed for record in found}), _folds(found))
+        rows.append((*map(Cell, (first.experiment, *texts, *counts)), Cell(numbers=(number,))))
+        entries.append(Entry(first.experiment, "accuracy", "", (number,)))
+    return Table(
+        RUNS_TABLE,
+        "Finished runs of the runs folder",
+        "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
+        "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
+        "that validation selected. Compare rows of the same protocol, epochs and samples only.",
+        _COLUMNS,
+        tuple(rows),
+        tuple(entries),
+        notes,
+    )
+
+
+def _key(record: ResultRecord) -> tuple[str, ...]:
+    """What runs of one row share."""
+    series = record.fold.series if record.fold is not None else record.digest
+    data = record.data.cache if record.data is not None else ""
+    versions = ",".join(map(str, record.training_versions))
+    shared = (record.experiment, record.recipe, record.protocol, f"{record.epochs:09d}", str(series), data, versions)
+    return (*shared, str(record.stopped_early))
+
+
+def _member(record: ResultRecord) -> tuple[int, int]:
+    return record.seed, record.fold.number if record.fold is not None else 0
+
+
+def _mean(found: Sequence[ResultRecord], mark: str, note: str) -> Number:
+    values = [100 * record.accuracy for record in found]
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    mean = statistics.fmean(values)
+    return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note)
+
+
+def _samples(record: ResultRecord) -> str:
+    if record.data is None:
+        return ""
+    counts = (record.data.train, record.data.validation, record.data.test)
+    return " + ".join(f"{count:,}" for count in counts if count) if record.fold is None else "folds"
+
+
+def _folds(found: Sequence[ResultRecord]) -> str:
+    folds = {record.fold.number for record in found if record.fold is not None}
+    of = found[0].fold.folds if found[0].fold is not None else None
+    return f"{_numbers(folds)}{f' of {of}' if of else ''}" if folds else ""
+
+
+def _numbers(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))
+
+
+def _note(found: Sequence[ResultRecord]) -> str:
+    first = found[0]
+    parts = [f"{first.dataset}, run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}"]
+    if first.stopped_early:
+        parts.append("stopped early")
+    if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:
+        parts.append(f"ONLY {count} OF {of.folds} FOLDS")
+    if first.data is not None and not first.data.complete:
+        parts.append("SUBSET")
+    if empty := sum(record.data.without_events for record in found if record.data is not None):
+        parts.append(f"{empty} SAMPLES WITHOUT EVENTS")
+    if changes := [text for text in first.overrides if is_modification(text)]:
+        parts.append(f"MODIFIED: {', '.join(changes)}")
+    return "; ".join(parts)

@@ -1,0 +1,77 @@
+"""The table of the runs folder: what is one row, and what stands in it."""
+
+from typing import Any
+
+from plifctl.report.runs_table import build_runs_table
+from plifctl.runs import ResultRecord
+from plifctl.runs.records import Fold, RunData
+
+DATA = RunData(verified=False, complete=True, train=80, validation=0, test=20, cache="c" * 64)
+
+
+def record(accuracy: float, **changes: Any) -> ResultRecord:
+    """Returns a record of a run of 3 epochs."""
+    values = {
+        "schema_version": 1,
+        "run": f"run-{accuracy}",
+        "experiment": "hands",
+        "recipe": "paper",
+        "protocol": "A",
+        "dataset": "hands",
+        "T": 8,
+        "seed": 1,
+        "epochs": 3,
+        "digest": "d" * 64,
+        "overrides": (),
+        "data": DATA,
+        "accuracy": accuracy,
+        "best_epoch": 3,
+        "validation_accuracy": None,
+        "test_accuracy": (0.1, 0.2, accuracy),
+        "tau": ((2.0,), (2.0,), (2.0,)),
+        "environment": {},
+        "finished": f"2026-01-01T00:00:{int(100 * accuracy):02d}Z",
+    }
+    return ResultRecord(**(values | changes))  # type: ignore[arg-type]
+
+
+def fold(number: int) -> Fold:
+    """Returns a fold of five."""
+    return Fold(number=number, folds=5, series="s" * 64)
+
+
+def test_runs_table_folds_are_one_row_with_mean_and_deviation() -> None:
+    records = [record(value, fold=fold(at), digest=f"{at}" * 64) for at, value in enumerate((0.5, 0.6, 0.7), 1)]
+    table = build_runs_table(records)
+    assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2, 3 of 5", "60.00 ± 10.00 (1)")]
+    assert "ONLY 3 OF 5 FOLDS" in table.notes["1"]
+    assert table.entries[0].numbers[0].value == 60.0
+
+
+def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
+    table = build_runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
+    assert [row[6:] for row in table.rows] == [("1, 2", "", "60.00 ± 7.07 (1)")]
+    assert "run-0.5," not in table.notes["1"]
+
+
+def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:
+    different = [
+        {"epochs": 2, "test_accuracy": (0.1, 0.2), "tau": ((2.0,), (2.0,))},
+        {"protocol": "B", "validation_accuracy": 0.5},
+        {"digest": "e" * 64},
+        {"recipe": "authors"},
+        {"data": DATA.model_copy(update={"cache": "x" * 64})},
+        {"stopped_early": True},
+    ]
+    table = build_runs_table([record(0.5), *(record(0.5, **changes) for changes in different)])
+    assert len(table.rows) == 7
+
+
+def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
+    data = DATA.model_copy(update={"complete": False, "without_events": 3})
+    table = build_runs_table([record(0.5, overrides=("neuron.tau_0=4.0",), data=data)])
+    assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
+
+
+def test_runs_table_imported_logs_are_left_out() -> None:
+    assert build_runs_table([record(0.5, origin="imported")]).rows == []
