@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plifctl.config.choices import RECIPES
-from plifctl.config.lookup import is_file_name, load_experiment, load_registry
+from plifctl.config.lookup import is_file_name, load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.pipeline.new import write_experiment
@@ -223,7 +223,7 @@ class TestInline:
         assert load_experiment("mine").spec == load_experiment(file).spec
         assert load_framing("mine").T == 8
         file.rename(tmp_path / "demo.yaml")
-        with pytest.raises(UsageError, match="a name in the registry and the file demo.yaml") as error:
+        with pytest.raises(UsageError, match=r"a name in the registry and the file demo\.yaml") as error:
             load_experiment("demo")
         assert "./demo.yaml" in error.value.hint
         assert load_experiment("./demo.yaml").spec.name == "mine"
