@@ -300,6 +300,7 @@ def evaluate(
     model: str | Path | Run,
     *,
     checkpoint: CheckpointName = "best",
+    T: int | None = None,
     fold_bn: bool = False,
     operations: int = 20,
     layer_times: float = 5.0,
@@ -313,6 +314,7 @@ def evaluate(
     Args:
         model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
         checkpoint: Checkpoint of a run to use.
+        T: Time steps; None: those that the network was trained with.
         fold_bn: Fold batch norms into the convolutions before them.
         operations: Number of test samples to count operations on; 0: do not count.
         layer_times: Seconds that measuring the time of each layer, dense and event-driven, may take; 0: do not measure.
@@ -332,6 +334,7 @@ def evaluate(
     options = EvaluateOptions(
         _model_name(model),
         checkpoint=checkpoint,
+        T=T,
         fold_bn=fold_bn,
         operations=operations,
         layer_times=layer_times,

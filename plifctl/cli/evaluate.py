@@ -20,6 +20,10 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: options.RunName,
     checkpoint: options.CheckpointOption = "best",
+    T: Annotated[
+        int | None,
+        typer.Option("--T", help="Number of time steps (default: that of the training); needs a cache of that T."),
+    ] = None,
     fold_bn: options.FoldOption = False,
     kernel: options.KernelOption = "auto",
     operations: Annotated[
@@ -68,6 +72,7 @@ def evaluate(
         EvaluateOptions(
             run,
             checkpoint=checkpoint,
+            T=T,
             fold_bn=fold_bn,
             kernel=kernel,
             operations=operations,
@@ -89,7 +94,8 @@ def evaluate(
 
 
 def _print(tree: dict[str, Any]) -> None:
-    console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}, {tree['checkpoint']}")
+    other = f" (trained with T = {tree['trained_steps']})" if tree["T"] != tree["trained_steps"] else ""
+    console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}{other}, {tree['checkpoint']}")
     console.emit(f"test accuracy: {100 * tree['accuracy']:.2f} % of {tree['samples']} samples\n")
     numbers = [str(index) for index in range(len(tree["classes"]))]
     rows = [

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
+from plifctl.config.dataset import MAX_T
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
@@ -46,6 +47,7 @@ class EvaluateOptions:
     Attributes:
         model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
         checkpoint: Checkpoint of a run to use.
+        T: Time steps; None: those that the network was trained with.
         fold_bn: Fold batch norms into the convolutions before them.
         kernel: Kernel of the spiking layers.
         operations: Number of test samples to count operations on; 0: do not count.
@@ -61,6 +63,7 @@ class EvaluateOptions:
 
     model: str
     checkpoint: CheckpointName = "best"
+    T: int | None = None
     fold_bn: bool = False
     kernel: Kernel = "auto"
     operations: int = 20
@@ -102,6 +105,7 @@ class EvaluationResult:
         checkpoint: The file that was tested.
         folded: For each batch norm the convolution it was folded into; empty if not asked for.
         T: Time steps.
+        trained_steps: Time steps that it was trained with.
         samples: Number of test samples.
         accuracy: Fraction of correct predictions, 0…1.
         classes: Accuracy of each class.
@@ -119,6 +123,7 @@ class EvaluationResult:
     checkpoint: str
     folded: dict[str, str | None]
     T: int
+    trained_steps: int
     samples: int
     accuracy: float
     classes: list[ClassAccuracy]
@@ -167,8 +172,14 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         )
     if options.fold_bn:
         log_folded(trained)
+    trained_steps = trained.spec.T
+    content = None
+    if options.T in (None, trained_steps):
+        content = trained.cache
+    else:
+        trained = _with_T(trained, options)
     spec, network = trained.spec, trained.network
-    cache = experiment_cache(spec, options.cache_dir, content=trained.cache)
+    cache = experiment_cache(spec, options.cache_dir, content=content)
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, spec, device, data_in=place)
@@ -183,7 +194,23 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
     timed = _time_layers(trained, loader, rows, options.layer_times) if options.layer_times else None
     spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
-    return _result(found, trained, counted, timed, spikes)
+    return _result(found, trained, counted, timed, spikes, trained_steps)
+
+
+def _with_T(trained: TrainedModel, options: EvaluateOptions) -> TrainedModel:  # noqa: N802
+    """Returns the trained network with another number of time steps."""
+    spec, T = trained.spec, options.T
+    if T is None or not 1 <= T <= MAX_T:
+        raise UsageError(f"--T {T}: expected a number from 1 to {MAX_T}")
+    if spec.frames is not None and not spec.framing.needs_T:
+        raise UsageError(
+            f"--T {T}: slices have a fixed duration, so the longest sample determines the number of frames",
+            hint="omit --T",
+        )
+    if options.record_spikes is not None or options.samples:
+        raise UsageError(f"--T {T}: the spikes that a run keeps are those of its own T = {spec.T}", hint="omit --T")
+    _log.warning("T = %d, but the network was trained with T = %d", T, spec.T)
+    return replace(trained, spec=spec.model_copy(update={"T": T}))
 
 
 def log_folded(trained: TrainedModel) -> None:
@@ -279,6 +306,7 @@ def _result(
     counted: Operations | None,
     timed: LayerTimes | None,
     spikes: dict[str, Any] | None,
+    trained_T: int,
 ) -> EvaluationResult:
     spec, network = trained.spec, trained.network
     confusion = found.confusion(len(spec.dataset.classes))
@@ -291,6 +319,7 @@ def _result(
         checkpoint=str(trained.path),
         folded=trained.folded,
         T=spec.T,
+        trained_steps=trained_steps,
         samples=len(found.labels),
         accuracy=found.accuracy,
         classes=[

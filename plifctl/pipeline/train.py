@@ -36,6 +36,7 @@ from plifctl.errors import (
     join_problems,
 )
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
+from plifctl.evaluation.step_cost import describe_step, step_cost
 from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -57,8 +58,9 @@ from plifctl.training.kernel_trial import known_cause
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
 from plifctl.training.progress import EpochRow
-from plifctl.training.sample_store import choose_placement
+from plifctl.training.sample_store import choose_placement, free_memory
 from plifctl.training.splits import Split, make_split
+from plifctl.training.step_times import products_per_second
 from plifctl.training.trainer import Trainer, check_memory
 
 _log = logging.getLogger(__name__)
@@ -190,6 +192,7 @@ class TrainPlan:
     device: str
     kernel: str
     data_in: DataPlacement
+    step_bytes: int
     runs_dir: str
 
 
@@ -262,6 +265,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         device=str(setup.device),
         kernel=setup.selection.describe(),
         data_in=setup.place,
+        step_bytes=step_cost(spec).nbytes,
         runs_dir=str(options.runs_dir or paths.runs_dir()),
     )
 
@@ -468,6 +472,22 @@ def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:
         _log.info("kernel: %s", selection.describe())
     if trainer.progress.epoch or trainer.progress.step:
         _log.info("resumed %s", trainer.progress.position)
+    _log_step_cost(spec, device)
+
+
+def _log_step_cost(spec: ExperimentSpec, device: torch.device) -> None:
+    """Logs what a step will need; warns if that is more memory than there is."""
+    cost = step_cost(spec)
+    on_cpu = device.type == "cpu"
+    seconds = 2 * cost.macs / products_per_second() if on_cpu else None
+    _log.info(describe_step(cost, spec.train.batch_size, seconds))
+    free = free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]
+    if free and cost.nbytes > free:
+        less = " and --set train.memory=compact" if on_cpu and spec.train.memory == "full" else ""
+        _log.warning(
+            "%.1f GB are free, a step needs about %.1f GB: a smaller --set train.batch_size=%d%s would fit",
+            *(free / 1e9, cost.nbytes / 1e9, max(1, spec.train.batch_size * free // (2 * cost.nbytes)), less),
+        )
 
 
 def _is_done(run: Run, spec: ExperimentSpec) -> bool:

@@ -1,0 +1,74 @@
+"""Memory and operations of a training step, from the experiment alone. No torch.
+
+The memory is what dominates: the outputs of convolutions and fully connected layers (kept for the backward pass with
+``train.memory: full``), their inputs, and the gradient of the largest output. docs/benchmarks.md has it beside measured
+peaks. The operations are dense multiply-accumulates of products; event-driven layers do fewer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.evaluation.summary import summarize_network
+
+_FLOAT = 4  # bytes of a float32
+_PER_PARAMETER = 4 * _FLOAT  # weight, gradient, and Adam's two moments
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step of one batch needs.
+
+    Attributes:
+        nbytes: Memory, bytes, without the program and the samples.
+        macs: Multiply-accumulates of dense products, forward and backward.
+    """
+
+    nbytes: int
+    macs: int
+
+
+def step_cost(spec: ExperimentSpec, batch_size: int | None = None) -> StepCost:
+    """Returns what a training step on a CPU needs.
+
+    Args:
+        spec: The experiment.
+        batch_size: Number of samples of a batch; None: the experiment's.
+
+    Example:
+        >>> from plifctl.config.lookup import load_experiment
+        >>> cost = step_cost(load_experiment("gesture-plif").spec, batch_size=2)
+        >>> round(cost.nbytes / 2**20)
+        884
+    """
+    samples = batch_size or spec.train.batch_size
+    static = spec.dataset.kind == "images"
+    shape = spec.framing.shape
+    layers = summarize_network(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    inputs, outputs, macs = [], [], []
+    before: tuple[int, ...] = shape
+    for layer in layers:
+        if layer.kind == "MACs":
+            inputs.append(prod(before) * layer.runs)
+            outputs.append(prod(layer.shape) * layer.runs)
+            macs.append(layer.operations * layer.runs)
+        before = layer.shape
+    kept = sum(inputs) + max(outputs) + (sum(outputs) if spec.train.memory == "full" else 0)
+    parameters = sum(layer.parameters for layer in layers)
+    # forward, gradient of the weights, and gradient of the input, which the first layer does not need
+    return StepCost(_FLOAT * samples * kept + _PER_PARAMETER * parameters, samples * (3 * sum(macs) - macs[0]))
+
+
+def describe_step(cost: StepCost, batch_size: int, seconds: float | None) -> str:
+    """Returns the cost of a step as one line for the user."""
+    size = f"{cost.nbytes / 1e9:,.1f} GB" if cost.nbytes >= 1e9 else f"{cost.nbytes / 1e6:,.0f} MB"
+    time = f" and {_seconds(seconds)}" if seconds is not None else ""
+    return (
+        f"a step of {batch_size} sample{'s' if batch_size > 1 else ''} needs about {size} of memory{time} (estimated)"
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
