@@ -306,7 +306,7 @@ def _result(
     counted: Operations | None,
     timed: LayerTimes | None,
     spikes: dict[str, Any] | None,
-    trained_T: int,
+    trained_steps: int,
 ) -> EvaluationResult:
     spec, network = trained.spec, trained.network
     confusion = found.confusion(len(spec.dataset.classes))
