@@ -15,7 +15,7 @@ from PIL import Image
 
 from plifctl.cache.statistics import Distribution, Statistics
 from plifctl.config.choices import SPLIT_WORDS, Split
-from plifctl.report.pictures import find_fonts, quiet_fonts
+from plifctl.report.fonts import fonts_for, quiet_fonts
 
 _DPI = 100
 _WIDTH, _CHART_HEIGHT, _BAR_HEIGHT = 12.4, 2.9, 0.24  # inches
@@ -48,7 +48,7 @@ def draw_histograms(title: str, details: str, stats: Statistics, classes: Sequen
     """
     with mpl.rc_context(), quiet_fonts():
         mpl.rcdefaults()
-        mpl.rcParams.update({**_STYLE, "font.family": find_fonts()})
+        mpl.rcParams.update({**_STYLE, "font.family": fonts_for("".join([title, details, *classes]))})
         canvas: Any = FigureCanvasAgg(plot_histograms(title, details, stats, classes))
         canvas.draw()
         return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")

@@ -7,26 +7,22 @@ ink on paper: a pixel with both is dark. More events mean more ink, up to the 99
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import fontManager
 from matplotlib.offsetbox import HPacker, OffsetBox, TextArea, VPacker
 from matplotlib.transforms import Bbox
 from PIL import Image
 
 from plifctl import files
 from plifctl.errors import UsageError
+from plifctl.report.fonts import fonts_for, quiet_fonts
 
 ON, OFF, MERGED = (213, 94, 0), (0, 114, 178), (51, 51, 51)
 """RGB of full ink: ON events, OFF events, and events whose polarities were merged."""
@@ -41,12 +37,6 @@ _BLACK, _GREY, _LINE = "#111111", "#5f5f5f", 204
 _MARGIN, _GAP = 20, 12
 _TITLE, _TEXT, _SMALL = 22, 14, 12  # font sizes, pixels
 _PX = 72  # dots per inch at which a point is a pixel
-
-_FALLBACK_FONTS = (
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Source Han Sans", "WenQuanYi Zen Hei", "IPAGothic"),
-    *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial"),
-)
-"""Tried for characters that DejaVu Sans, which comes with matplotlib, lacks: Chinese, Japanese, Korean and others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,7 +319,7 @@ def _legend(polarities: int, saturation: int) -> OffsetBox:
 
 def _text(text: str, size: int, colour: str) -> TextArea:
     # usetex and parse_math: a user's matplotlibrc and a $ in a name must not turn names into formulas
-    style = {"fontsize": size, "color": colour, "family": find_fonts(), "usetex": False, "parse_math": False}
+    style = {"fontsize": size, "color": colour, "family": fonts_for(text), "usetex": False, "parse_math": False}
     return TextArea(text, textprops=style)
 
 
@@ -339,27 +329,6 @@ def _row(*boxes: OffsetBox, sep: int = 8, align: Literal["center", "bottom"] = "
 
 def _column(*boxes: OffsetBox, sep: int = 6) -> VPacker:
     return VPacker(pad=0, sep=sep, align="left", children=list(boxes))
-
-
-@cache
-def find_fonts() -> list[str]:
-    """Font families to draw with, in order: a character comes from the first that has it."""
-    installed = set(fontManager.get_font_names())
-    return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed)]
-
-
-@contextmanager
-def quiet_fonts() -> Iterator[None]:
-    """Draws characters that no font has as boxes, without a warning; a class also has its number."""
-    log = logging.getLogger("matplotlib.font_manager")  # a fallback font may lack the exact weight
-    level = log.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        log.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            log.setLevel(level)
 
 
 def _reduce_colours(picture: Image.Image, polarities: int) -> Image.Image:

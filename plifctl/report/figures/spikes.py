@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from plifctl.errors import UsageError
 from plifctl.report.figures.neuron import show_picture
 from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts, verbatim
+from plifctl.report.fonts import fonts_for
 from plifctl.runs import SpikeRecording
 
 GRID_CHANNELS = 128
@@ -99,7 +100,8 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     figure = new_figure(DOUBLE, samples * (2 * DOUBLE / steps + 0.25))
     for index, part in enumerate(stack_parts(figure, *[1.0] * samples)):
         name = verbatim(recording.classes[int(recording.labels[index])])
-        part.suptitle(f"{name}; input, and spikes of channel {channel}", x=0.01, ha="left", fontsize=6)
+        title = f"{name}; input, and spikes of channel {channel}"
+        part.suptitle(title, x=0.01, ha="left", fontsize=6, family=fonts_for(title))
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
         seen = [_picture(frame) for frame in frames]
         white = max(max(float(picture.max()) for picture in seen), 1e-12)

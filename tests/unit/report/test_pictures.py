@@ -251,7 +251,7 @@ class TestText:
         assert len(tops) == 1
 
     def test_class_name_in_chinese_without_font_raises_no_warning(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pictures, "find_fonts", lambda: ["DejaVu Sans"])
+        monkeypatch.setattr(pictures, "fonts_for", lambda text: ["DejaVu Sans"])
         image = np.zeros((1, 8, 8), np.uint8)
         assert draw_images("手势", "左", [make_sample(image, label="挥手")]).width > 256
 
