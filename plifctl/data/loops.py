@@ -75,7 +75,7 @@ def decode_words(words, packets, t, x, y, p):  # type: ignore[no-untyped-def]
             rows[i] = (word >> np.uint32(2)) & np.uint32(0x7FFF)
             polarities[i] = (word >> np.uint32(1)) & np.uint32(1)
         n += count
-    return valid != 0, _is_ascending(t), signs < np.uint32(0x80000000)
+    return valid != 0, is_ascending(t), signs < np.uint32(0x80000000)
 
 
 @compiled()
@@ -94,7 +94,7 @@ def decode_pairs(words, transposed, t, x, y, p):  # type: ignore[no-untyped-def]
         x[i] = np.uint32(127) - (high if transposed else low)
         y[i] = np.uint32(127) - low if transposed else high
         p[i] = np.uint32(1) - (address & np.uint32(1))
-    return bits, _is_ascending(t)
+    return bits, is_ascending(t)
 
 
 @compiled()
@@ -113,11 +113,12 @@ def decode_atis_events(data, t, x, y, p):  # type: ignore[no-untyped-def]
         t[n] = elapsed + ((np.int64(high & 0x7F) << 16) | (np.int64(data[at + 3]) << 8) | np.int64(data[at + 4]))
         x[n], y[n], p[n] = data[at], data[at + 1], high >> 7
         n += 1
-    return n, _is_ascending(t[:n])
+    return n, is_ascending(t[:n])
 
 
 @compiled()
-def _is_ascending(t):  # type: ignore[no-untyped-def]
+def is_ascending(t):  # type: ignore[no-untyped-def]
+    """Returns whether no time is earlier than the one before."""
     ascending = True
     for i in range(1, len(t)):
         ascending &= t[i] >= t[i - 1]

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
-RemarkKind = Literal["overflow", "reset", "backward", "sources", "unit", "left-out", "long", "short"]
+RemarkKind = Literal[
+    "overflow", "reset", "backward", "sources", "unit", "left-out", "long", "short", "triggers", "images", "unknown"
+]
 """What a remark is about; each has a sentence in :data:`_SENTENCES`."""
 
 _SENTENCES: dict[RemarkKind, str] = {
@@ -18,10 +20,14 @@ _SENTENCES: dict[RemarkKind, str] = {
     "unit": "times of .npy matrices were read as ms, since the data set's YAML has no time_unit: {recordings}, up to "
     "{largest} ms long",
     "left-out": "more than a tenth left out: {count} event{s}, up to {largest} % of a recording, in {recordings}; "
-    "they lie outside the sensor, or are marked invalid",
+    "they lie outside the sensor, are marked invalid, or precede the first time of the recording",
     "long": "too long: {recordings}, up to {largest} s; probably the times are in a smaller unit (time_unit:)",
     "short": "too short: {recordings}, less than 1 ms; probably the times are in a larger unit (time_unit:)",
-    "sources": "more than one source of events: only the first was read, {count} left out, in {recordings}",
+    "sources": "more than one source of events: only the first was read, {count} left out, in {recordings}; to read "
+    "another, state its number in the data set's YAML (source:)",
+    "triggers": "external triggers were left out: {count}, in {recordings}",
+    "images": "words of images and of the motion sensor were left out: {count}, in {recordings}",
+    "unknown": "words of an unknown type were left out: {count}, in {recordings}; the file may be damaged",
     "backward": "times go back: {count} event{s} earlier than the one before, by up to {largest} µs, "
     "in {recordings}; they were sorted by time",
 }

@@ -23,6 +23,7 @@ import hdf5plugin
 import numpy as np
 import torch
 from factories import encode_aedat4, make_run, random_events, write_gestures
+from raw_files import encode_evt
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.config.yaml_tree import YamlError
@@ -113,6 +114,7 @@ def recordings() -> dict[str, Format]:
         "atis": Format(atis, lambda data: decode_atis(data, where="f")),
         "dat": Format(dat, lambda data: decode_dat(data, where="f")),
         "dat-1": Format(old_dat, lambda data: decode_dat(data, where="f")),
+        **{f"evt-{version}": Format(encode_evt(events, version), any_format) for version in ("2.0", "2.1", "3.0")},
         "npy-structured": Format(saved(lambda file: np.save(file, events)), lambda data: decode_npy(data, where="f")),
         "npy": Format(saved(lambda file: np.save(file, columns)), lambda data: decode_npy(data, where="f")),
         "npz": Format(archive, lambda data: decode_npz(data, where="f")),

@@ -11,6 +11,7 @@ from typing import ClassVar
 from plifctl.config.choices import Split
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
+from plifctl.data.formats import evt
 from plifctl.data.formats.detect import READABLE
 from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.data.framer import decode_recording
@@ -35,6 +36,7 @@ class Folders(FilePerSample):
         "AEDAT 3.1",
         "AEDAT 4",
         "Prophesee .dat",
+        *evt.FORMATS,
         "numpy",
         "zip",
         "text",

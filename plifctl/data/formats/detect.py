@@ -9,7 +9,7 @@ from typing import BinaryIO
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
-from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, hdf5, idx, text
+from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, evt, hdf5, idx, text
 from plifctl.data.formats.aedat2 import decode_aedat2, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
@@ -17,6 +17,7 @@ from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
+from plifctl.data.formats.evt import decode_evt
 from plifctl.data.formats.hdf5 import decode_hdf5, summarise_hdf5
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
@@ -38,6 +39,7 @@ def decoder_versions() -> dict[str, int]:
         "AEDAT 3.1": aedat3,
         "AEDAT 4": aedat4,
         "Prophesee .dat": dat,
+        **dict.fromkeys(evt.FORMATS, evt),
         "numpy": arrays,
         "zip": arrays,
         "ATIS": atis,
@@ -92,6 +94,8 @@ def decode_any(
             return decode_aedat4(data, where=where)
         case "Prophesee .dat":
             return decode_dat(data, where=where)
+        case evt_name if evt_name in evt.FORMATS:
+            return decode_evt(data, where=where)
         case "numpy":
             return decode_npy(data, where=where, reading=reading)
         case "zip":
@@ -127,7 +131,7 @@ _SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
     "HDF5": summarise_hdf5,
 }
 
-READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat, numpy (.npy, .npz), HDF5, text"
+READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat and EVT (.raw), numpy (.npy, .npz), HDF5, text"
 """The formats of recordings that can be decoded, for messages."""
 
 
@@ -135,7 +139,7 @@ def _how_to_convert(format_name: str) -> str:
     if format_name == "gzip":
         return "unpack it: gunzip FILE"
     if format_name.startswith("Prophesee EVT"):
-        return f"convert it to .dat: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
+        return f"with its camera's software, convert it: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
     if format_name == "Event Stream":
         return f"convert it: pip install faery; faery input file FILE.es output file FILE.csv\nor {SAVE_WITH_NUMPY}"
     if format_name == "MATLAB":

@@ -27,7 +27,7 @@ Size = tuple[int, int]
 SAVE_WITH_NUMPY = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p), with t in µs and p 0 or 1"
 """Hint for a recording that cannot be read as it is."""
 
-_EVT = re.compile(rb"^% *(?:evt +|format +EVT)(\d)", re.MULTILINE)
+_EVT = re.compile(rb"^% *(?:evt +|format +EVT)(\d)\.?(\d?)", re.MULTILINE)
 _EVT_RECORDER = re.compile(rb"^% *(?:plugin|integrator)_name ", re.MULTILINE)
 _PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
 
@@ -41,7 +41,7 @@ def format_of(data: bytes) -> str | None:
         return name
     header = percent_header(data)  # both of Prophesee's formats begin with lines of the same kind
     if version := _EVT.search(header):
-        return f"Prophesee EVT {version[1].decode()} (.raw)"
+        return f"Prophesee EVT {version[1].decode()}.{version[2].decode() or 0} (.raw)"
     return "Prophesee EVT (.raw)" if _EVT_RECORDER.search(header) else name
 
 

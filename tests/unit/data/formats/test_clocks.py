@@ -12,6 +12,7 @@ from raw_files import (
     aedat3_word,
     encode_atis,
     encode_dat,
+    encode_evt,
     encode_npy,
     encode_npz,
 )
@@ -129,6 +130,7 @@ FILES = {
     "AEDAT 4": encode_aedat4((0, "EVTS", events(*RESTARTED))),
     "ATIS": encode_atis(events(*RESTARTED)),
     "Prophesee .dat": encode_dat_wrapped(*RESTARTED),
+    **{f"Prophesee EVT {version} (.raw)": encode_evt(events(*RESTARTED), version) for version in ("2.0", "2.1", "3.0")},
     "numpy": encode_npy(np.array([(k, 0, 1, t / 1000) for k, t in enumerate(RESTARTED)])),
     "zip": encode_npz(**{name: events(*RESTARTED)[name] for name in "txyp"}),
 }
@@ -152,6 +154,7 @@ OUT_OF_ORDER = (0, 50, 20, 90, 89)
         encode_aedat4((0, "EVTS", events(*OUT_OF_ORDER))),
         encode_atis(events(*OUT_OF_ORDER)),
         encode_dat_wrapped(*OUT_OF_ORDER),
+        *(encode_evt(events(*OUT_OF_ORDER), version) for version in ("2.0", "2.1", "3.0")),
         encode_npy(np.array([(k, 0, 1, t / 1000) for k, t in enumerate(OUT_OF_ORDER)])),
         encode_npz(**{name: events(*OUT_OF_ORDER)[name] for name in "txyp"}),
     ],

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from factories import encode_aedat4
-from raw_files import encode_dat, encode_npy, encode_npz
+from raw_files import encode_dat, encode_evt, encode_npy, encode_npz
 
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
@@ -23,6 +23,7 @@ ANY = partial(decode_any, where="f", axes="authors", invalid="drop")
         (encode_aedat3(np.array([(7, 1, 2, 1)], EVENT)), (7, 1, 2, 1)),
         (b"#!AER-DAT2.0\r\n" + struct.pack(">II", 2 << 8 | 126 << 1, 7), (7, 1, 2, 1)),
         (encode_dat((7, 1, 2, 1)), (7, 1, 2, 1)),
+        *((encode_evt(np.array([(7, 1, 2, 1)], EVENT), version), (7, 1, 2, 1)) for version in ("2.0", "2.1", "3.0")),
         (encode_npy(np.array([(1, 2, 1, 7)])), (7000, 1, 2, 1)),
         (encode_npz(t=np.array([7]), x=np.array([1]), y=np.array([2]), p=np.array([1])), (7, 1, 2, 1)),
         (bytes((1, 2, 0x80, 0, 7)), (7, 1, 2, 1)),
@@ -39,16 +40,15 @@ def test_decode_any_of_unreadable_formats_is_refused(data: bytes) -> None:
         ANY(data)
 
 
-EVT3 = b"% camera_integrator_name Prophesee\n% date 2023-04-03 11:36:26\n% evt 3.0\n% format EVT3\n% end\n\x00"
-EVT2 = b"% Date 2020-09-25 07:48:31\n% integrator_name Prophesee\n% system_ID 21\n% evt 2.0\n\x00\x80"
+EVT4 = b"% camera_integrator_name Prophesee\n% date 2023-04-03 11:36:26\n% evt 4.0\n% format EVT4\n% end\n\x00"
+EVT = b"% Date 2020-09-25 07:48:31\n% integrator_name Prophesee\n% system_ID 21\n\x00\x80"
 
 
 @pytest.mark.parametrize(
     ("data", "name"),
     [
-        (EVT3, "a file of format Prophesee EVT 3"),
-        (EVT2, "a file of format Prophesee EVT 2"),
-        (EVT2.replace(b"% evt 2.0\n", b""), "a file of format Prophesee EVT "),
+        (EVT4, r"a file of format Prophesee EVT 4\.0 "),
+        (EVT, r"a file of format Prophesee EVT \("),
         (b"Event Stream\x02\x00\x00\x01", "a file of format Event Stream"),
         (b"MATLAB 5.0 MAT-file Platform: posix", "a file of format MATLAB"),
         (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500) + b"\x89HDF\r\n\x1a\n", "a file of format MATLAB"),

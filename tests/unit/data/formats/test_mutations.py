@@ -15,6 +15,7 @@ from raw_files import (
     aedat3_word,
     encode_cifar_batch,
     encode_dat,
+    encode_evt,
     encode_npy,
     encode_npz,
 )
@@ -27,6 +28,7 @@ from plifctl.data.formats.arrays import decode_npy, decode_npz
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.cifar import decode_cifar_batch
 from plifctl.data.formats.dat import decode_dat
+from plifctl.data.formats.evt import decode_evt
 from plifctl.data.formats.idx import decode_idx
 from plifctl.errors import PlifctlError
 
@@ -66,12 +68,13 @@ def test_decode_mutated_file_raises_plifctl_error_or_sorts(content: bytes, decod
         *((encode_aedat4((0, "EVTS", EVENTS), (1, "TRIG", EVENTS), packing=p), decode_aedat4) for p in AEDAT4_PACKINGS),
         (encode_aedat4((0, "EVTS", EVENTS), (0, "EVTS", EVENTS), packing="lz4", table=False), decode_aedat4),
         (encode_dat(*EVENTS.tolist()), decode_dat),
+        *((encode_evt(EVENTS, version), decode_evt) for version in ("2.0", "2.1", "3.0")),
         (encode_npy(MATRIX), decode_npy),
         (encode_npy(MATRIX.astype("f8")), decode_npy),
         (encode_npz(**COLUMNS), decode_npz),
         (encode_npz(packed=True, **COLUMNS), decode_npz),
     ],
-    ids=[*AEDAT4_PACKINGS, "no-table", "dat", "npy", "npy-float", "npz", "npz-packed"],
+    ids=[*AEDAT4_PACKINGS, "no-table", "dat", "evt-2.0", "evt-2.1", "evt-3.0", "npy", "npy-float", "npz", "npz-packed"],
 )
 @pytest.mark.long
 def test_decode_mutated_container_raises_plifctl_error_or_is_valid(
