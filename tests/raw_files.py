@@ -33,6 +33,11 @@ def aedat3_packet(*words: tuple[int, int], kind: int = 1, overflow: int = 0, spa
     return head + b"".join(struct.pack("<II", *word) for word in words) + spare
 
 
+def encode_davis(*events: tuple[int, int, int, int], header: bytes = AEDAT2_HEADER, words: bytes = b"") -> bytes:
+    """An AEDAT 2.0 file of a DAVIS: other words, then events (t, x, y, p)."""
+    return header + words + b"".join(struct.pack(">II", y << 22 | x << 12 | p << 11, t) for t, x, y, p in events)
+
+
 def encode_atis(events: np.ndarray) -> bytes:
     return b"".join(bytes((x, y, p << 7 | t >> 16, t >> 8 & 255, t & 255)) for t, x, y, p in events.tolist())
 

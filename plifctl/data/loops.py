@@ -98,6 +98,26 @@ def decode_pairs(words, transposed, t, x, y, p):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def decode_davis_pairs(words, t, x, y, p):  # type: ignore[no-untyped-def]
+    """AEDAT 2.0: decodes addresses and times, big-endian, uint32 ``[2n]``, as those of a DAVIS.
+
+    Every word is written as an event, and overwritten if it is none.
+
+    Returns:
+        Number of events, number of words with bit 31, and whether the times of the events ascend.
+    """
+    n, images = np.int64(0), np.int64(0)
+    for i in range(len(t)):
+        address = _byteswap(words[2 * i])
+        t[n] = _byteswap(words[2 * i + 1])
+        x[n], y[n] = (address >> np.uint32(12)) & np.uint32(0x3FF), (address >> np.uint32(22)) & np.uint32(0x1FF)
+        p[n] = (address >> np.uint32(11)) & np.uint32(1)
+        n += np.int64((address & np.uint32(0x80000400)) == 0)
+        images += np.int64(address >> np.uint32(31))
+    return n, images, is_ascending(t[:n])
+
+
+@compiled()
 def decode_atis_events(data, t, x, y, p):  # type: ignore[no-untyped-def]
     """ATIS: decodes events of 5 bytes.
 

@@ -23,7 +23,7 @@ import hdf5plugin
 import numpy as np
 import torch
 from factories import encode_aedat4, make_run, random_events, write_gestures
-from raw_files import encode_evt
+from raw_files import encode_davis, encode_evt
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.config.yaml_tree import YamlError
@@ -106,6 +106,7 @@ def recordings() -> dict[str, Format]:
 
     found = {
         "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="authors")),
+        "aedat2-davis": Format(encode_davis(*events.tolist(), words=bytes.fromhex("8000000000000001")), any_format),
         "aedat3": Format(encode_aedat3(events), lambda data: decode_aedat3(data, where="f")),
         "aedat3-reset": Format(encode_aedat3(events) + reset + packet, lambda data: decode_aedat3(data, where="f")),
         "aedat4": Format(none, lambda data: decode_aedat4(data, where="f")),

@@ -25,8 +25,9 @@ def formats(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Format]:
 
 
 PLAIN = (
-    *("aedat2", "aedat3", "aedat3-reset", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat", "dat-1"),
-    *("evt-2.0", "evt-2.1", "evt-3.0", "npy-structured", "npy", "npz", "npy-fields", "npy-columns", "text", "text-rpg"),
+    *("aedat2", "aedat2-davis", "aedat3", "aedat3-reset", "aedat4", "aedat4-lz4", "aedat4-zstd", "atis", "dat"),
+    *("dat-1", "evt-2.0", "evt-2.1", "evt-3.0", "npy-structured", "npy", "npz", "npy-fields"),
+    *("npy-columns", "text", "text-rpg"),
     *("hdf5", "hdf5-records", "hdf5-blosc", "idx", "cifar", "tar.gz", "zip"),
     *("checkpoint", "spikes", "record", "config", "metrics", "metrics, repacked", "checksums", "run", "manifest"),
     *("yaml", "csv", "board", "cache"),

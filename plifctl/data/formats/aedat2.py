@@ -1,8 +1,13 @@
-"""AEDAT 2.0, the container of CIFAR10-DVS.
+"""AEDAT 2.0, the container of CIFAR10-DVS, and of jAER.
 
-Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. A DVS128 address has the
-polarity in bit 0 and the two coordinates in bits 1–7 and 8–14; bit 15 (synchronisation) and bit 31 mark words that are
-not DVS events. The clock overflows after 71 minutes, and its times are continued.
+Text lines that begin with ``#``, then big-endian pairs of uint32: address, time in µs. The clock overflows after 71
+minutes, and its times are continued. The bits of an address depend on the camera:
+
+* DVS128: the polarity in bit 0, the two coordinates in bits 1–7 and 8–14; bit 15 (synchronisation) and bit 31 mark
+  words that are not DVS events.
+* DAVIS (240, 346 and others): y in bits 22–30, x in bits 12–21, the polarity in bit 11. Bit 31 marks words of images
+  and of the motion sensor, else bit 10 marks external triggers; both are left out with a remark. x and y are as stored;
+  jAER mirrors x and counts rows from the bottom (``flip_x``, ``flip_y``).
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ VERSION = 1
 """Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _MAGIC = b"#!AER-DAT2.0"
+_CHIP = re.compile(rb"^# *AEChip: *([\w.]+)", re.MULTILINE)
 _PAIR_BYTES = 8
 _CLOCK_BITS = 32
 
@@ -53,15 +59,10 @@ def decode_aedat2(
 
     Source: the AEDAT 2.0 specification; the axes of the authors' code and of SpikingJelly's CIFAR10-DVS loader.
     """
-    start = _end_of_header(data, where)
-    count, rest = divmod(len(data) - start, _PAIR_BYTES)
-    if rest:
-        raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
-        )
     from plifctl.data.loops import decode_pairs
 
-    words = np.frombuffer(data, np.uint32, 2 * count, start)
+    words, start = _read_words(data, where)
+    count = len(words) // 2
     events = Events.empty(count)
     bits, ascending = decode_pairs(words, axes == "spikingjelly", *events.columns)
     if bits >> 15:  # some words are not events of a DVS128
@@ -76,15 +77,57 @@ def decode_aedat2(
                 f"{where}: byte {start + index * _PAIR_BYTES}: event {index} has the address {address[index]:#x}, as "
                 f"{len(foreign)} of {count} have more than the 15 bits of a DVS128; the file is of another camera",
                 hint=hint_to_drop(len(foreign), count)
-                or f"AEDAT 2.0 is read of a DVS128 only; convert the file to AEDAT 4 (with DV), or {SAVE_WITH_NUMPY}",
+                or f"of cameras besides DVS128 and DAVIS: convert the file to AEDAT 4 (with DV), or {SAVE_WITH_NUMPY}",
             )
         events = events[address >> 15 == 0]
-    remarks: tuple[Remark, ...] = ()
-    if not ascending:
-        t, x, y, p = events.columns
-        t, remarks = continue_overflows(t, _CLOCK_BITS)
-        events, ascending = Events(t, x, y, p), None
-    return sort_by_time(events, where, dropped=count - len(events), ascending=ascending, remarks=remarks)
+    return _with_continued_times(events, where, bool(ascending), dropped=count - len(events))
+
+
+def decode_davis(data: bytes, *, where: str) -> Decoded:
+    """Decodes the DVS events of an AEDAT 2.0 file of a DAVIS.
+
+    Args:
+        data: The file.
+        where: Its name, for messages.
+
+    Returns:
+        The events; none is dropped, since images, motion samples and triggers are no events.
+
+    Raises:
+        DamagedFileError: The file has another format or is cut off.
+
+    Source: jAER's description of addresses.
+    """
+    from plifctl.data.loops import decode_davis_pairs
+
+    words, _ = _read_words(data, where)
+    events = Events.empty(len(words) // 2)
+    found, images, ascending = decode_davis_pairs(words, *events.columns)
+    others = (Remark("images", images), Remark("triggers", len(events) - found - images))
+    remarks = tuple(remark for remark in others if remark.occurrences)
+    return _with_continued_times(events[:found], where, ascending, remarks=remarks)
+
+
+def is_davis(data: bytes, where: str = "") -> bool:
+    """Returns whether an AEDAT 2.0 file is of a DAVIS: its header says so, or names no camera and the addresses do.
+
+    They do if most words without bit 31 have more than the 15 bits of a DVS128, and none of these any of bits 0–9.
+
+    Raises:
+        DamagedFileError: The file has another format or its header is cut off.
+    """
+    start = _end_of_header(data, where)
+    chip = _CHIP.search(data, 0, start)
+    name = chip[1].lower() if chip else b""
+    if b"davi" in name or b"dvs128" in name:
+        return b"davi" in name
+    pairs = np.frombuffer(data, np.uint64, (len(data) - start) // _PAIR_BYTES, start)
+    if not int.from_bytes(np.bitwise_or.reduce(pairs).tobytes()[:4]) >> 15:  # no address has more than 15 bits
+        return False
+    address = pairs.view(">u4")[::2]
+    pixels = address[address >> 31 == 0]
+    wide = pixels[pixels >> 15 != 0]
+    return 2 * len(wide) > len(pixels) and not (wide & 0x3FF).any()
 
 
 def times_of(data: bytes) -> np.ndarray:
@@ -102,20 +145,42 @@ def times_of(data: bytes) -> np.ndarray:
     return times
 
 
+def _read_words(data: bytes, where: str) -> tuple[np.ndarray, int]:
+    """Returns addresses and times as stored, uint32 ``[2n]``, and the byte where they begin."""
+    start = _end_of_header(data, where)
+    count, rest = divmod(len(data) - start, _PAIR_BYTES)
+    if rest:
+        raise DamagedFileError(
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
+        )
+    return np.frombuffer(data, np.uint32, 2 * count, start), start
+
+
+def _with_continued_times(
+    events: Events, where: str, ascending: bool, *, dropped: int = 0, remarks: tuple[Remark, ...] = ()
+) -> Decoded:
+    """Returns the result of a decoder, events in the order of the file, their clock continued where it overflowed."""
+    if ascending:
+        return Decoded(events, dropped, remarks)
+    t, x, y, p = events.columns
+    t, overflows = continue_overflows(t, _CLOCK_BITS)
+    return sort_by_time(Events(t, x, y, p), where, dropped=dropped, remarks=(*overflows, *remarks))
+
+
 def _end_of_header(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
         raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected AEDAT 2.0 ({_MAGIC.decode()})")
     at = 0
-    # an event cannot look like a header line: an address that begins with the byte of "#" has bits above the 15th
+    line_end = data[len(_MAGIC) : len(_MAGIC) + 2].rstrip(b"#")  # \\r\\n, or \\n
     while data[at : at + 1] == b"#":
+        # an event of a DAVIS may begin with this byte; its last one is 0
+        if data[at + 3 : at + 4] == b"\0" and not data.startswith(line_end, at + 1):
+            break
         end = data.find(b"\n", at)
         if end < 0:
             raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
         at = end + 1
     return at
-
-
-_CHIP = re.compile(rb"^# *AEChip: *([\w.]+)", re.MULTILINE)
 
 
 def summarise_aedat2(file: BinaryIO) -> Summary:

@@ -10,7 +10,7 @@ from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
 from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, evt, hdf5, idx, text
-from plifctl.data.formats.aedat2 import decode_aedat2, summarise_aedat2
+from plifctl.data.formats.aedat2 import decode_aedat2, decode_davis, is_davis, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
 from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
@@ -86,6 +86,8 @@ def decode_any(
     """
     name = format_of(data)
     match name:
+        case "AEDAT 2.0" if is_davis(data, where):
+            return decode_davis(data, where=where)
         case "AEDAT 2.0":
             return decode_aedat2(data, where=where, axes=axes, outside=outside)
         case "AEDAT 3.1":

@@ -17,6 +17,7 @@ from plifctl.data.formats.headers import format_of
 from plifctl.errors import DamagedFileError
 
 VARIANTS = {
+    "AEDAT 2.0 of a DAVIS": 2,
     "AEDAT 2.0 with times that jump": 2,
     "AEDAT 3.1 with times that jump": 2,
     "AEDAT 3.1 of several sources": 2,
@@ -37,7 +38,8 @@ def variants_of(data: bytes, *, without_header: bool = False) -> list[str]:
     try:
         match format_of(data):
             case "AEDAT 2.0":
-                return _if_jumps("AEDAT 2.0", aedat2.times_of(data))
+                found = ["AEDAT 2.0 of a DAVIS"] if aedat2.is_davis(data) else []
+                return [*found, *_if_jumps("AEDAT 2.0", aedat2.times_of(data))]
             case "AEDAT 3.1":
                 return _of_aedat3(data)
             case "Prophesee .dat":

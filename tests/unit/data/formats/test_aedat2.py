@@ -3,10 +3,13 @@
 import struct
 
 import pytest
-from raw_files import AEDAT2_HEADER, AEDAT3_HEADER
+from raw_files import AEDAT2_HEADER, AEDAT3_HEADER, encode_davis
 
 from plifctl.config.choices import OutsideEvents
-from plifctl.data.formats.aedat2 import decode_aedat2
+from plifctl.data.formats.aedat2 import decode_aedat2, is_davis
+from plifctl.data.formats.detect import decode_any
+from plifctl.data.formats.variants import variants_of
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 ADDRESS = 9 << 8 | 5 << 1  # bits 1–7 are 5, bits 8–14 are 9, polarity bit 0
@@ -96,3 +99,65 @@ def test_decode_aedat2_with_few_foreign_words_hints_to_drop_them_which_works() -
     assert "frames.outside_events=drop" in error.value.hint
     found = decode_aedat2(data, where="f", axes="authors", outside="drop")
     assert (len(found.events), found.dropped) == (10, 1)
+
+
+DAVIS = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346red\r\n#End Of ASCII Header\r\n"
+DVS128 = DAVIS.replace(b"davis.Davis346red", b"retina.DVS128")
+IMAGE, MOTION, TRIGGER = (struct.pack(">II", address, 5) for address in (1 << 31 | 77, 1 << 31 | 3 << 10, 1 << 10 | 2))
+EVENTS = [(1, 0, 0, 1), (5, 345, 259, 0), (5, 1023, 511, 1), (2**32 - 1, 7, 3, 0)]
+
+
+@pytest.mark.parametrize("header", [DAVIS, AEDAT2_HEADER, DAVIS.replace(b"davis.Davis346red", b"sbret10.SBret10")])
+def test_decode_davis_events_are_those_of_the_bits_without_other_words(header: bytes) -> None:
+    data = encode_davis(*EVENTS, header=header, words=IMAGE * 5 + MOTION + TRIGGER)
+    found = decode_any(data, where="f", axes="authors", invalid="drop")
+    assert found.events.tolist() == EVENTS
+    assert (found.dropped, found.remarks) == (0, (Remark("images", 6), Remark("triggers", 1)))
+    assert variants_of(data) == ["AEDAT 2.0 of a DAVIS"]
+
+
+def test_decode_davis_clock_past_its_bits_is_continued() -> None:
+    data = encode_davis((2**32 - 5, 300, 200, 1), (3, 300, 200, 1), (2, 300, 200, 0))
+    found = decode_any(data, where="f", axes="authors", invalid="drop")
+    assert found.events["t"].tolist() == [2**32 - 5, 2**32 + 2, 2**32 + 3]
+    assert found.remarks == (Remark("overflow", 1), Remark("backward", 1, 1))
+
+
+@pytest.mark.parametrize("words", [b"", IMAGE * 3])
+def test_decode_davis_without_events_is_empty(words: bytes) -> None:
+    assert len(decode_any(DAVIS + words, where="f", axes="authors", invalid="drop").events) == 0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        words(*range(0, 2**15, 7)),
+        words(*range(10), 1 << 31, 1 << 31, *[1 << 15] * 10),
+        words(*range(10), *[1 << 20] * 10),  # half of the words is no more than half
+        words(1 << 20 | 1, 1 << 20, 1 << 20),  # bits that no event of a DAVIS has
+        words(1 << 31 | 1 << 20, 1 << 31 | 1 << 20),
+        DVS128 + encode_davis(*EVENTS, header=b""),
+        AEDAT2_HEADER,
+    ],
+)
+def test_is_davis_of_other_files_is_false(data: bytes) -> None:
+    assert not is_davis(data)
+
+
+@pytest.mark.parametrize(
+    ("line_end", "x", "y"),  # the bytes of 163, 140 begin with #, line feed: an empty comment where lines end so
+    [
+        (b"\r\n", 5, 140),
+        (b"\r\n", 163, 140),
+        (b"\r\n", 208, 140),
+        (b"\n", 5, 140),
+        (b"\n", 208, 140),
+        (b"\n", 345, 143),
+    ],
+)
+def test_decode_davis_first_event_that_begins_like_a_header_line(line_end: bytes, x: int, y: int) -> None:
+    header = b"#!AER-DAT2.0\n# AEChip: DAVIS240C\n#\n#End Of ASCII Header\n".replace(b"\n", line_end)
+    event = (9, x, y, 1)
+    for count in (1, 700):  # a line feed follows somewhere
+        found = decode_any(encode_davis(*[event] * count, header=header), where="f", axes="authors", invalid="drop")
+        assert found.events.tolist() == [event] * count

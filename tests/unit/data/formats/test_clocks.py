@@ -12,6 +12,7 @@ from raw_files import (
     aedat3_word,
     encode_atis,
     encode_dat,
+    encode_davis,
     encode_evt,
     encode_npy,
     encode_npz,
@@ -174,6 +175,10 @@ RESET = AEDAT3_HEADER + polarity_packet(0, 5, 9) + reset_packet() + polarity_pac
         (FILES["AEDAT 2.0"], ["AEDAT 2.0 with times that jump"]),
         (encode_aedat2(2**32 - 1, 2**32 + 1), ["AEDAT 2.0 with times that jump"]),
         (encode_aedat2(*OUT_OF_ORDER), []),
+        (
+            encode_davis((0, 9, 9, 1), (300_000, 9, 9, 1), (5, 9, 9, 1)),
+            ["AEDAT 2.0 of a DAVIS", "AEDAT 2.0 with times that jump"],
+        ),
         (FILES["AEDAT 3.1"], ["AEDAT 3.1 with times that jump"]),
         (RESET, ["AEDAT 3.1 with times that jump"]),
         (AEDAT3_HEADER + reset_packet() + polarity_packet(0, 5, 9), []),
