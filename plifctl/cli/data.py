@@ -22,20 +22,24 @@ def register(app: typer.Typer) -> None:
     app.add_typer(_commands, name="data")
 
 
+_SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="What recordings do not say: time_unit, columns, fields, source, transpose, flip_x, flip_y.",
+    ),
+]
+_FullOption = Annotated[bool, typer.Option("--full", help="Decode every recording of a folder, not only some.")]
+
+
 @_commands.command("inspect")
 def inspect(
     path: Annotated[
         Path, typer.Argument(parser=options.path, help="A recording, or a folder or an archive of recordings.")
     ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="What recordings do not say: time_unit, columns, fields, source, transpose, flip_x, flip_y.",
-        ),
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Decode every recording of a folder, not only some.")] = False,
+    overrides: _SetOption = None,
+    full: _FullOption = False,
     out: Annotated[
         Path | None, typer.Option("--out", parser=options.path, help="Picture to write, .png: events in time slices.")
     ] = None,
@@ -63,3 +67,39 @@ def inspect(
         print_recording(found)
     if not found.is_readable:
         raise typer.Exit(RawDataError.exit_code)
+
+
+@_commands.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(parser=options.path, help="A folder or an archive of recordings.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of data set and experiment (default: that of the folder).")
+    ] = None,
+    overrides: _SetOption = None,
+    full: _FullOption = False,
+    workers: options.WorkersOption = DEFAULT_WORKERS,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Write a data set and an experiment for your own recordings: NAME.yaml.
+
+    Layout, classes, sensor, split, frames and the network are set to what the recordings show; a comment beside a value
+    says where it comes from, or that it is assumed. Nothing is asked, and no file is replaced.
+
+    Example: plifctl data init recordings --name hands && plifctl prepare hands
+    """
+    from plifctl.pipeline.init_data import init_data
+    from plifctl.pipeline.inspect_raw import InspectOptions
+
+    wanted = InspectOptions(folder, tuple(overrides or ()), full=full, workers=workers)
+    written = init_data(wanted, name, console.bar)
+    if as_json:
+        tree = {"values": dict(written.values), "comments": dict(written.comments), "notes": list(written.notes)}
+        console.emit_json({"path": str(written.path), **tree})
+        return
+    for note in written.notes:
+        console.warn(note)
+    for key, comment in written.comments.items():
+        if "ASSUMED" in comment:
+            console.emit(f"{key}: {comment}")
+    console.emit(f"written: {written.path}")
+    console.emit(f"next: plifctl show {written.path.stem} · plifctl prepare {written.path.stem}")

@@ -146,7 +146,7 @@ class Registry:
         like, name = tree.text("like"), tree.text("name") or tree.text("like")
         if name is None:
             raise RegistryError(f"{path}: name is missing: state name: NAME, or like: NAME of a registered experiment")
-        if problem := _name_problem(name):
+        if problem := name_problem(name):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
         if name != like:  # the paper reported nothing of an experiment with a name of its own
@@ -176,7 +176,7 @@ class Registry:
                 parse_override(text, ExperimentSpec, sections=("frames",))
             return self.read_experiment(path, recipe=recipe, overrides=texts).spec.framing
         name = tree.text("name")
-        if problem := _name_problem(name or ""):
+        if problem := name_problem(name or ""):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         if problems := list(_unknown_recipes(tree)):
             raise RegistryError(join_problems(problems))
@@ -458,7 +458,7 @@ def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _En
     for entry in entries:
         if isinstance(entry, str):
             problems.append(entry)
-        elif problem := _name_problem(entry[0]):
+        elif problem := name_problem(entry[0]):
             problems.append(f"{entry[1].tree.origin}: {problem}")
         elif entry[0] in found:
             problems.append(f"{entry[1].tree.origin}: {entry[0]} is defined already, {found[entry[0]].tree.origin}")
@@ -469,11 +469,11 @@ def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _En
 
 def check_name(name: str, origin: str) -> None:
     """Raises UsageError, beginning with ``origin``, if a text cannot be the name of an experiment or a data set."""
-    if problem := _name_problem(name):
+    if problem := name_problem(name):
         raise UsageError(f"{origin}: {problem}")
 
 
-def _name_problem(name: str) -> str:
+def name_problem(name: str) -> str:
     """Returns why a name cannot be one; empty if it can."""
     if _NAME.fullmatch(name) and len(name.encode()) <= _NAME_BYTES:
         return ""

@@ -7,11 +7,13 @@ peaks. The operations are dense multiply-accumulates of products; event-driven l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from plifctl.config.choices import Memory
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.evaluation.summary import summarize_network
+from plifctl.evaluation.summary import LayerSummary, summarize_network
 
 _FLOAT = 4  # bytes of a float32
 _PER_PARAMETER = 4 * _FLOAT  # weight, gradient, and Adam's two moments
@@ -43,10 +45,24 @@ def step_cost(spec: ExperimentSpec, batch_size: int | None = None) -> StepCost:
         >>> round(cost.nbytes / 2**20)
         884
     """
-    samples = batch_size or spec.train.batch_size
-    static = spec.dataset.kind == "images"
-    shape = spec.framing.shape
-    layers = summarize_network(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    samples, classes = batch_size or spec.train.batch_size, len(spec.dataset.classes)
+    layers = summarize_network(
+        spec.network, spec.neuron, spec.framing.shape, classes, spec.T, static=spec.dataset.kind == "images"
+    )
+    return cost_of_layers(layers, spec.framing.shape, samples, spec.train.memory)
+
+
+def cost_of_layers(
+    layers: Sequence[LayerSummary], shape: tuple[int, int, int], samples: int, memory: Memory = "full"
+) -> StepCost:
+    """Returns what a training step on a CPU needs.
+
+    Args:
+        layers: The layers of the network, as :func:`~plifctl.evaluation.summary.summarize_network` returns them.
+        shape: ``(C, H, W)`` of a sample at one step.
+        samples: Number of samples of a batch.
+        memory: ``train.memory`` of the experiment.
+    """
     inputs, outputs, macs = [], [], []
     before: tuple[int, ...] = shape
     for layer in layers:
@@ -55,7 +71,7 @@ def step_cost(spec: ExperimentSpec, batch_size: int | None = None) -> StepCost:
             outputs.append(prod(layer.shape) * layer.runs)
             macs.append(layer.operations * layer.runs)
         before = layer.shape
-    kept = sum(inputs) + max(outputs) + (sum(outputs) if spec.train.memory == "full" else 0)
+    kept = sum(inputs) + max(outputs) + (sum(outputs) if memory == "full" else 0)
     parameters = sum(layer.parameters for layer in layers)
     # forward, gradient of the weights, and gradient of the input, which the first layer does not need
     return StepCost(_FLOAT * samples * kept + _PER_PARAMETER * parameters, samples * (3 * sum(macs) - macs[0]))

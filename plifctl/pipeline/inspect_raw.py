@@ -157,12 +157,7 @@ def _check_picture(out: Path | None) -> None:
 
 def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedFolder:
     path = options.path
-    with files.machine_errors(path):
-        found, lists = _inspect_files(options, reading, progress)
-    recordings = [one.name for one in found.values() if one.kind != "other"]
-    lists = [file for file in lists if found[file.name].kind in ("other", "unreadable")]
-    tables = [find_label_table(file.name, decode_text(file.load()), recordings) for file in lists]
-    facts = FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
+    facts = read_folder(options, reading, progress)
     published = find_published(path) if path.is_dir() else None
     prepare = ""
     if published is not None:
@@ -171,6 +166,21 @@ def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Pro
         prepare = prepare_command(framing, source=RawSource(path))
     out = _draw_folder(options, facts, reading) if options.out is not None else None
     return InspectedFolder(path, facts, prepare, out)
+
+
+def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> FolderFacts:
+    """Returns the facts of a folder or an archive.
+
+    Raises:
+        RawDataError: The archive cannot be read.
+        MachineError: The folder may not be read.
+    """
+    with files.machine_errors(options.path):
+        found, lists = _inspect_files(options, reading, progress)
+    recordings = [one.name for one in found.values() if one.kind != "other"]
+    lists = [file for file in lists if found[file.name].kind in ("other", "unreadable")]
+    tables = [find_label_table(file.name, decode_text(file.load()), recordings) for file in lists]
+    return FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
 
 
 def _inspect_files(

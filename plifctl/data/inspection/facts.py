@@ -17,7 +17,7 @@ from plifctl.data.remarks import Remark, RemarkKind, remarks_on_duration
 
 Topic = (
     Literal["unreadable", "no-header", "ending", "empty", "reading"]
-    | Literal["sensor", "outside", "invalid", "orientation", "polarity"]
+    | Literal["sensor", "outside", "invalid", "all-invalid", "orientation", "polarity"]
     | RemarkKind
 )
 """What a finding is about."""

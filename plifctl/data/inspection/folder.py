@@ -6,7 +6,7 @@ import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from plifctl.data.formats.headers import Size
@@ -80,6 +80,7 @@ class FolderFacts:
         others: All other files.
         layout: Layout of the recordings, those that cannot be read included.
         tables: Tables of labels.
+        labels: The table that labels the recordings; None if folders do, or nothing does.
         outliers: Recordings that differ from the others.
     """
 
@@ -88,6 +89,7 @@ class FolderFacts:
     others: tuple[RecordingFacts, ...]
     layout: FoundLayout
     tables: tuple[FoundTable, ...]
+    labels: FoundTable | None
     outliers: tuple[Outlier, ...]
 
     @classmethod
@@ -98,9 +100,21 @@ class FolderFacts:
         unreadable = tuple(one for one in files if one.kind == "unreadable" and one.name not in listed)
         others = tuple(one for one in files if one.kind == "other" and one.name not in listed)
         layout = find_layout([one.name for one in (*recordings, *unreadable)])
-        if layout.name is None and any({"recording", "label"} <= table.roles.keys() for table in tables):
-            layout = replace(layout, name="label-table")
-        return cls(recordings, unreadable, others, layout, tuple(tables), tuple(find_outliers(recordings)))
+        labels = next((table for table in tables if _decides(table, layout, len(layout.places))), None)
+        if labels is not None:
+            layout = FoundLayout("label-table", "", (Place(),) * len(layout.places))
+        outliers = tuple(find_outliers(recordings))
+        return cls(recordings, unreadable, others, layout, tuple(tables), labels, outliers)
+
+    @property
+    def seen(self) -> Size | None:
+        """The smallest width and height that contain all events decoded; None without events."""
+        return _union(one.seen for one in self.recordings)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits: of folders, or in the table of labels."""
+        return self.labels.splits if self.labels is not None else self.layout.splits
 
     @property
     def n_decoded(self) -> int:
@@ -155,6 +169,15 @@ class FolderFacts:
         if finding.topic == "sensor" and seen is not None and len(names) > 1:
             finding = sensor_finding("the files do not state the size of the sensor; their events need", seen)
         return SharedFinding(finding, names)
+
+
+def _decides(table: FoundTable, layout: FoundLayout, recordings: int) -> bool:
+    """Returns whether a table labels the recordings, and not their folders.
+
+    It names most of them, and its classes are others than those of the folders.
+    """
+    labels_most = {"recording", "label"} <= table.roles.keys() and table.n_unlisted <= 0.1 * recordings
+    return labels_most and not set(table.classes) <= set(layout.classes)
 
 
 def _similar(one: RecordingFacts, finding: Finding) -> str:

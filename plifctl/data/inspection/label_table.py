@@ -39,6 +39,8 @@ class FoundTable:
         n_missing: Number of rows that name no recording of the folder.
         n_unlisted: Number of recordings that no row names.
         classes: Values of the column of labels.
+        splits: Values of the column of splits.
+        latest_end: Largest value of the column of ends; None if there is none.
         recording: The recording whose windows it lists, by the name of the file; empty if a column names recordings.
     """
 
@@ -49,6 +51,8 @@ class FoundTable:
     n_missing: int
     n_unlisted: int
     classes: tuple[str, ...]
+    splits: tuple[str, ...] = ()
+    latest_end: float | None = None
     recording: str = ""
 
 
@@ -88,6 +92,8 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         n_missing=0 if owner else len(rows) - hits[column],
         n_unlisted=len(recordings) - len(listed),
         classes=tuple(sort_names(values[roles["label"]])) if "label" in roles else (),
+        splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
+        latest_end=max(map(float, values[roles["end"]])) if "end" in roles else None,
         recording=owner,
     )
 

@@ -101,7 +101,7 @@ def _decode(name: str, data: bytes, reading: ReadingSpec) -> tuple[Decoded, Read
         raise
     except RawDataError as error:  # all events are marked invalid
         decoded = decode_any(data, where=name, axes="authors", invalid="keep", reading=reading)
-        return decoded, reading, [Finding("problem", "invalid", str(error).removeprefix(f"{name}: "), error.hint)]
+        return decoded, reading, [Finding("problem", "all-invalid", str(error).removeprefix(f"{name}: "), error.hint)]
     return decoded, reading, []
 
 

@@ -1,0 +1,107 @@
+"""Writes a data set and an experiment for a folder of recordings as one YAML file; implements ``plifctl data init``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl import files
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import name_problem
+from plifctl.config.yaml_tree import format_yaml
+from plifctl.errors import RawDataError, UsageError
+from plifctl.pipeline.inspect_raw import InspectOptions, read_folder, read_overrides
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.pipeline.suggestion import LIKE, suggest_experiment
+from plifctl.training.sample_store import free_memory
+
+
+@dataclass(frozen=True)
+class WrittenExperiment:
+    """A YAML file that was written.
+
+    Attributes:
+        path: The file.
+        values: Its values by dotted path.
+        comments: What was assumed, or where a value comes from, by dotted path.
+        notes: What the user should know or do first.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+    comments: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def init_data(options: InspectOptions, name: str | None = None, progress: Progress = silent) -> WrittenExperiment:
+    """Writes ``NAME.yaml`` in the working directory: a data set of a folder of recordings, and an experiment on it.
+
+    Args:
+        options: The folder or archive, and what its recordings do not say about themselves.
+        name: Name of both; None: that of the folder.
+        progress: Opens the tasks of reading.
+
+    Raises:
+        UsageError: The file exists, the name cannot be one or is in the registry, or an override is wrong.
+        RawDataError: No such folder, or its recordings have no classes.
+        MachineError: The file cannot be written.
+    """
+    folder = options.path
+    name = name if name is not None else folder.resolve().name.split(".")[0]
+    path = _check_name(name)
+    if not folder.exists():
+        raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
+    facts = read_folder(options, read_overrides(options.overrides), progress)
+    neuron = load_registry().experiment(LIKE).spec.neuron
+    suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory())
+    values = {value.key: value.value for value in suggestion.values}
+    comments = {value.key: value.comment for value in suggestion.values if value.comment}
+    text = _heading(folder, name) + format_yaml(values, comments)
+    _check(text, name)
+    with files.machine_errors(path):
+        files.write_text(path, text)
+    return WrittenExperiment(path, values, comments, suggestion.notes)
+
+
+def _check_name(name: str) -> Path:
+    """Returns the file of a name.
+
+    Raises:
+        UsageError: It cannot be a name, is in the registry, or has a file.
+    """
+    registry, path = load_registry(), Path(f"{name}.yaml")
+    if problem := name_problem(name):
+        raise UsageError(problem, hint="--name NAME")
+    if name in (*registry.datasets(), *registry.experiments(), *registry.networks()):
+        raise UsageError(f"{name} is a name in the registry", hint="--name with another name")
+    if path.exists():
+        raise UsageError(f"{path}: exists already", hint="--name with another name, or remove it")
+    return path
+
+
+def _relative(folder: Path) -> str:
+    """Returns the path of a folder relative to the working directory, where the file is; of one elsewhere, in full."""
+    whole = folder.resolve()
+    return os.path.relpath(whole) if whole.is_relative_to(Path.cwd().resolve()) else str(whole)
+
+
+def _heading(folder: Path, name: str) -> str:
+    return (
+        f"# Data set and experiment {name}: recordings in {folder}, as plifctl data init found them.\n"
+        "# A comment says where a value comes from; check those that are ASSUMED.\n"
+        f"#\n#   plifctl show {shlex.quote(name)}\n#   plifctl prepare {shlex.quote(name)}\n"
+        f"#   plifctl train {shlex.quote(name)}\n#\n"
+    )
+
+
+def _check(text: str, name: str) -> None:
+    """Reads the file as ``plifctl train`` does, before it gets its name."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"{name}.yaml")
+        path.write_text(text, encoding="utf-8")
+        load_registry().read_experiment(path)

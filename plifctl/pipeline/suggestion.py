@@ -1,0 +1,298 @@
+"""A data set and an experiment for a folder of recordings: what can be seen, and an assumption for the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from plifctl.config.choices import TimeUnit
+from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.config.transforms import Downsample, Shape
+from plifctl.data.inspection.facts import RecordingFacts
+from plifctl.data.inspection.folder import FolderFacts
+from plifctl.data.inspection.label_table import FoundTable
+from plifctl.data.inspection.layout import split_of
+from plifctl.errors import RawDataError, list_names
+from plifctl.evaluation.step_cost import cost_of_layers
+from plifctl.evaluation.summary import summarize_network
+
+LIKE = "gesture-plif"
+"""Experiment of the registry with the values that a suggestion does not state."""
+
+LARGEST_SIDE = 128
+"""Larger sensors are scaled down to this side, that of the largest sensor in the paper."""
+
+TEST_SHARE = 0.2
+"""Share of the samples of each class to test on, where the recordings have no split."""
+
+EPOCHS = 64
+"""Half a period of the learning rate; the paper trains 16 times as long."""
+
+_SMALLEST_MAP = 4  # pooling ends at maps of about this side, as in the paper's network for 128 × 128 pixels
+_BATCH = 16  # the paper's
+_MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
+_LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
+_SUBJECT = re.compile(r"(?:user|subject|person|participant|session)[-_]?\d+", re.IGNORECASE)
+
+
+class Value(NamedTuple):
+    """A value of a YAML file.
+
+    Attributes:
+        key: Its dotted path.
+        value: The value.
+        comment: Where it comes from, or what was assumed; empty if that is evident.
+    """
+
+    key: str
+    value: Any
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A data set and an experiment, as one YAML file.
+
+    Attributes:
+        values: Its values, in the order of the file.
+        notes: What the user should know or do first.
+    """
+
+    values: tuple[Value, ...]
+    notes: tuple[str, ...]
+
+
+def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int) -> Suggestion:
+    """Returns a data set and an experiment for the recordings of a folder.
+
+    Args:
+        facts: What the folder contains.
+        name: Name of both.
+        raw: Path of the folder or archive, as the file states it.
+        neuron: The neuron of :data:`LIKE`.
+        memory_bytes: Memory of the machine that trains.
+
+    Raises:
+        RawDataError: There are fewer than two classes, or no recording that shows the size of the sensor.
+    """
+    classes, shape = _classes(facts), _shape(facts)
+    transforms, framed = _scaled_down(shape.value)
+    median_us = statistics.median(one.duration_us or 0 for one in facts.recordings)
+    T = 20 if median_us >= _LONG_US else 10
+    structure, whole = structure_for(framed, len(classes)), structure_for(shape.value, len(classes))
+    unscaled = step_bytes(whole, shape.value, len(classes), T, _BATCH, neuron)
+    n = len(classes)
+    batch = _batch_size(
+        lambda samples: step_bytes(structure, framed, n, T, samples, neuron), memory_bytes, len(facts.recordings)
+    )
+    values = (
+        Value("name", name),
+        Value("title", name),
+        Value("like", LIKE, "values that are not stated here; plifctl show lists them all"),
+        Value("T", T, f"frames of a sample; half of the recordings last {median_us / 1e6:,.3g} s or less"),
+        Value("dataset.name", name),
+        Value("dataset.title", name),
+        Value("dataset.layout", facts.layout.name),
+        Value("dataset.kind", "events"),
+        shape,
+        Value("dataset.classes", classes, "in the order of the labels"),
+        Value(
+            "dataset.raw", f"{raw}/{facts.layout.root}".removesuffix("/"), "relative to this file; --raw overrides it"
+        ),
+        *_reading_values(facts.recordings),
+        *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
+        *_frames_values(facts.recordings),
+        *_transform_values(transforms, shape.value, unscaled),
+        Value("network.name", name),
+        Value("network.structure", structure, "the paper's rule for this size (Table S1, Sec. 4.1)"),
+        Value("network.dropout", 0.5),
+        Value("network.batch_norm", "per-step"),
+        Value("train.epochs", EPOCHS, "the paper trains 1024"),
+        batch,
+        *_accumulation(batch.value),
+        *_split_values(facts),
+    )
+    return Suggestion(values, tuple(_notes(facts)))
+
+
+def _accumulation(batch: int) -> Iterator[Value]:
+    if batch < _BATCH:
+        yield Value("train.accumulate", _BATCH // batch, f"steps of {_BATCH} samples, as in the paper")
+
+
+def structure_for(shape: Shape, classes: int) -> str:
+    """Returns the network of the paper for frames of a shape, in the notation of Table S1.
+
+    Convolutions of 128 channels, each with pooling, until the map has about 4 × 4 pixels; a fully connected layer of a
+    quarter of its inputs; and 10 neurons for each class.
+
+    Args:
+        shape: ``(P, H, W)`` of the frames.
+        classes: Number of classes.
+
+    Source: Table S1 and Sec. 4.1; for DVS128 Gesture it is the network of the paper.
+
+    Example:
+        >>> structure_for((2, 128, 128), 11)
+        '{c128k3s1-BN-SN-MPk2s2}*5-DP-FC512-SN-DP-FC110-SN-APk10s10'
+    """
+    _, height, width = shape
+    blocks = 0
+    while min(height, width) // 2 >= _SMALLEST_MAP:
+        height, width, blocks = height // 2, width // 2, blocks + 1
+    convolutions = f"{{c128k3s1-BN-SN-MPk2s2}}*{blocks}" if blocks else "c128k3s1-BN-SN"
+    return f"{convolutions}-DP-FC{128 * height * width // 4}-SN-DP-FC{10 * classes}-SN-APk10s10"
+
+
+def step_bytes(structure: str, shape: Shape, classes: int, T: int, batch: int, neuron: NeuronSpec) -> int:
+    """Returns about how much memory a training step needs.
+
+    Args:
+        structure: The network.
+        shape: ``(P, H, W)`` of the frames.
+        classes: Number of classes.
+        T: Number of frames.
+        batch: Number of samples.
+        neuron: The neuron.
+    """
+    network = NetworkSpec(name="suggested", structure=structure, dropout=0.5, batch_norm="per-step")
+    layers = summarize_network(network, neuron, shape, classes, T, static=False)
+    return cost_of_layers(layers, shape, batch).nbytes
+
+
+def _classes(facts: FolderFacts) -> list[str]:
+    classes = list(facts.labels.classes if facts.labels is not None else facts.layout.classes)
+    if facts.layout.name is None or len(classes) < 2:
+        found = f"found {list_names(classes)}" if classes else "found none"
+        raise RawDataError(
+            f"no classes: expected at least two folders of recordings, or a CSV file with their labels; {found}",
+            hint="make a folder for each class, or a CSV file with the path and the label of each recording",
+        )
+    return classes
+
+
+def _shape(facts: FolderFacts) -> Value:
+    """Returns the size of the sensor: the one that the recordings state, or that their events need."""
+    stated = Counter(one.summary.sensor for one in facts.recordings if one.summary.sensor is not None)
+    if stated:
+        width, height = stated.most_common(1)[0][0] or (0, 0)
+        cameras = sorted({one.summary.camera for one in facts.recordings if one.summary.camera})
+        comment = f"polarities, height, width: stated in the recordings {f'({cameras[0]})' if cameras else ''}".rstrip()
+        return Value("dataset.shape", (2, height, width), comment)
+    seen = facts.seen
+    if seen is None:
+        raise RawDataError("no recording has events: the size of the sensor is not known")
+    comment = "polarities, height, width: ASSUMED from the largest x and y; state the size of your camera"
+    return Value("dataset.shape", (2, seen[1], seen[0]), comment)
+
+
+def _scaled_down(shape: Shape) -> tuple[list[dict[str, Any]], Shape]:
+    """Returns the transforms that make a sensor at most :data:`LARGEST_SIDE` wide and high, and the shape after."""
+    factor = LARGEST_SIDE / max(shape[1:])
+    if factor >= 1:
+        return [], shape
+    rounded = math.floor(1e4 * factor) / 1e4
+    transform = Downsample(name="downsample", factor=rounded)
+    return [transform.model_dump()], transform.shape_after(shape)
+
+
+def _transform_values(transforms: Sequence[dict[str, Any]], shape: Shape, need: int) -> Iterator[Value]:
+    if transforms:
+        comment = (
+            f"{shape[2]} × {shape[1]} pixels would need {need / 1e9:,.0f} GB for a batch of {_BATCH}; "
+            "crop is another way: see registry/README.md"
+        )
+        yield Value("frames.transforms", list(transforms), comment)
+
+
+def _batch_size(need: Callable[[int], int], memory_bytes: int, samples: int) -> Value:
+    """Returns the largest batch up to the paper's that fits the memory, and of which there are several.
+
+    Args:
+        need: Returns the memory of a step by the number of samples.
+        memory_bytes: Memory of the machine.
+        samples: Number of samples of the data set.
+    """
+    batch = _BATCH
+    while batch > 2 and (need(batch) > _MEMORY_SHARE * memory_bytes or 2 * batch > samples):
+        batch //= 2
+    comment = f"a step needs about {need(batch) / 1e6:,.0f} MB of memory; {memory_bytes / 1e6:,.0f} MB are free here"
+    return Value("train.batch_size", batch, comment)
+
+
+def _reading_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
+    """Yields what the recordings do not say about themselves: unit of times, order of columns, orientation."""
+    decoded = [one for one in recordings if one.events is not None]
+    guesses = Counter(one.reading.model_dump_json(exclude_defaults=True) for one in decoded)
+    guess = json.loads(guesses.most_common(1)[0][0]) if guesses else {}
+    for key, value in guess.items():
+        yield Value(f"dataset.{key}", value, "as plifctl data inspect reads the recordings")
+    remarks = [remark for one in decoded if one.events for remark in one.events.remarks]
+    if "time_unit" not in guess and any(remark.kind == "unit" for remark in remarks):
+        longest = max(one.duration_us or 0 for one in decoded)
+        comment = f"ASSUMED, as tonic saves matrices; the longest recording then lasts {longest / 1e6:,.3g} s"
+        yield Value("dataset.time_unit", "ms", comment)
+    if "flip_y" not in guess and any(one.format == "AEDAT 2.0" for one in recordings):
+        yield Value("dataset.flip_y", True, "ASSUMED: jAER, which writes AEDAT 2.0, counts rows from the bottom")
+
+
+def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
+    yield Value("dataset.labels.file", table.name)
+    for role, column in table.roles.items():
+        yield Value(f"dataset.labels.{role}", column, "" if role == "recording" else "ASSUMED from the column")
+    if table.latest_end is not None:
+        unit = _window_unit(table.latest_end, recordings)
+        yield Value("dataset.labels.time_unit", unit, "ASSUMED: of start and end, as the recordings last")
+
+
+def _window_unit(latest_end: float, recordings: Sequence[RecordingFacts]) -> TimeUnit:
+    """Returns the largest unit in which the last window ends before the last recording does."""
+    last = max((one.span_us[1] for one in recordings if one.span_us is not None), default=0)
+    units: tuple[tuple[TimeUnit, float], ...] = (("s", 1e6), ("ms", 1e3), ("us", 1.0))
+    return next((unit for unit, factor in units if latest_end * factor <= 1.05 * last), "us")
+
+
+def _frames_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
+    outside = sum(one.events.n_outside for one in recordings if one.events is not None)
+    yield Value("frames.slicing", "number", "equal numbers of events (Eq. S1); time: equal times")
+    if outside:
+        yield Value("frames.outside_events", "drop", f"{outside:,} events lie outside the sensor")
+    else:
+        yield Value("frames.outside_events", "refuse")
+    if any(finding.topic == "all-invalid" for one in recordings for finding in one.findings):
+        yield Value("frames.invalid_events", "keep", "all events of some recordings are marked invalid")
+    else:
+        yield Value("frames.invalid_events", "drop")
+
+
+def _split_values(facts: FolderFacts) -> Iterator[Value]:
+    """Yields how samples are split, where the recordings have no test samples."""
+    stated = {split_of(name) for name in facts.splits}
+    if {"train", "test"} <= stated:
+        return
+    yield Value("split.method", "share", "ASSUMED: there is no split; other methods: folds, leave-one-out")
+    yield Value("split.test", TEST_SHARE, "of the samples of each class, drawn by split.seed")
+    if facts.labels is not None and "group" in facts.labels.roles:
+        yield Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
+        return
+    found = [_SUBJECT.search(one.name) for one in facts.recordings]
+    if all(found) and len({match[0] for match in found if match}) > 1:
+        pattern = _SUBJECT.pattern
+        yield Value("split.groups", f"(?i){pattern}", "samples of one person or session stay together")
+
+
+def _notes(facts: FolderFacts) -> Iterator[str]:
+    if facts.unreadable:
+        names = list_names([one.name for one in facts.unreadable], 3)
+        yield f"cannot be read: {names}; move them out of the folder before you prepare it"
+    if facts.outliers:
+        names = list_names([one.name for one in facts.outliers], 3)
+        yield f"recordings that stand out: {names}; plifctl data inspect says why"
+    if facts.n_decoded < len(facts.recordings):
+        yield f"{facts.n_decoded:,} of {len(facts.recordings):,} recordings were decoded; --full decodes all"

@@ -1,0 +1,184 @@
+"""A data set and an experiment, suggested for the recordings of a folder."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from plifctl.config.dataset import ReadingSpec
+from plifctl.config.lookup import load_registry
+from plifctl.data.formats.headers import Size
+from plifctl.data.formats.summary import Summary
+from plifctl.data.inspection.facts import EventFacts, Finding, RecordingFacts
+from plifctl.data.inspection.folder import FolderFacts
+from plifctl.data.inspection.label_table import FoundTable, find_label_table
+from plifctl.data.remarks import Remark
+from plifctl.errors import RawDataError
+from plifctl.pipeline.suggestion import LIKE, Suggestion, step_bytes, structure_for, suggest_experiment
+
+GIGABYTES = 10**9
+NEURON = load_registry().experiment(LIKE).spec.neuron
+FOLDERS = [f"{split}/{label}/{k}.dat" for split in ("train", "test") for label in "ab" for k in range(20)]
+
+
+def recording(
+    name: str,
+    *,
+    sensor: Size | None = (128, 128),
+    seen: Size = (100, 90),
+    duration_us: int = 2_000_000,
+    **changes: Any,
+) -> RecordingFacts:
+    events = replace(
+        EventFacts(9, 0, 0, duration_us, 4, (0, seen[0] - 1), (0, seen[1] - 1), 0, 0, ()), **changes.pop("events", {})
+    )
+    format_name = changes.pop("format", "Prophesee .dat")
+    return RecordingFacts(name, 100, "recording", format_name, Summary("", sensor), events, **changes)
+
+
+def suggest(
+    names: Sequence[str] = FOLDERS, memory: float = 64 * GIGABYTES, tables: Sequence[FoundTable] = (), **facts: Any
+) -> Suggestion:
+    return suggest_experiment(
+        FolderFacts.of([recording(name, **facts) for name in names], tables), "mine", "raw", NEURON, int(memory)
+    )
+
+
+def values(suggestion: Suggestion) -> dict[str, Any]:
+    return {value.key: value.value for value in suggestion.values}
+
+
+def comment(suggestion: Suggestion, key: str) -> str:
+    return next(value.comment for value in suggestion.values if value.key == key)
+
+
+def test_suggestion_for_the_papers_size_is_the_papers_network() -> None:
+    registry = load_registry()
+    assert structure_for((2, 128, 128), 11) == registry.network("gesture").structure
+    assert structure_for((2, 34, 34), 10) == "{c128k3s1-BN-SN-MPk2s2}*3-DP-FC512-SN-DP-FC100-SN-APk10s10"
+
+
+def test_step_bytes_are_about_those_measured() -> None:
+    measured = 911 * 2**20  # docs/benchmarks.md: gesture-plif, T = 20, batch 2
+    assert step_bytes(structure_for((2, 128, 128), 11), (2, 128, 128), 11, 20, 2, NEURON) == pytest.approx(
+        measured, rel=0.1
+    )
+
+
+def test_folders_with_a_split_have_no_assumptions() -> None:
+    suggestion = suggest()
+    found = values(suggestion)
+    assert (found["dataset.layout"], found["dataset.classes"]) == ("folders", ["a", "b"])
+    assert (found["dataset.shape"], found["dataset.raw"]) == ((2, 128, 128), "raw")
+    assert (found["T"], found["train.batch_size"]) == (20, 16)
+    assert not [key for key in found if key.startswith(("split.", "frames.transforms", "train.accumulate"))]
+    assert not [value for value in suggestion.values if "ASSUMED" in value.comment]
+    assert suggestion.notes == ()
+
+
+def test_sensor_that_is_only_seen_is_an_assumption() -> None:
+    suggestion = suggest(sensor=None)
+    assert values(suggestion)["dataset.shape"] == (2, 90, 100)
+    assert "ASSUMED" in comment(suggestion, "dataset.shape")
+
+
+def test_classes_without_split_are_divided_and_groups_stay_together() -> None:
+    found = values(suggest([f"set/{label}/user{k:02}_1.dat" for label in "ab" for k in range(9)]))
+    assert (found["dataset.layout"], found["dataset.raw"]) == ("class-folders", "raw/set")
+    assert (found["split.method"], found["split.test"]) == ("share", 0.2)
+    assert found["split.groups"].startswith("(?i)")
+    assert "split.groups" not in values(suggest([f"{label}/{k}.dat" for label in "ab" for k in range(9)]))
+
+
+@pytest.mark.parametrize("sensor", [(1280, 720), (346, 260), (304, 240), (129, 100)])
+def test_larger_sensors_are_scaled_down(sensor: Size) -> None:
+    suggestion = suggest(sensor=sensor)
+    found = values(suggestion)
+    (transform,) = found["frames.transforms"]
+    assert 120 < (max(sensor) - 1) * transform["factor"] + 1 < 129
+    assert "GB for a batch of 16" in comment(suggestion, "frames.transforms")
+    assert found["dataset.shape"] == (2, sensor[1], sensor[0])
+
+
+@pytest.mark.parametrize(("gigabytes", "batch", "accumulate"), [(64, 16, None), (5, 4, 4), (0.1, 2, 8)])
+def test_batch_fits_the_memory(gigabytes: float, batch: int, accumulate: int | None) -> None:
+    found = values(suggest(memory=gigabytes * GIGABYTES))
+    assert (found["train.batch_size"], found.get("train.accumulate")) == (batch, accumulate)
+
+
+def test_batch_leaves_several_batches_of_few_recordings() -> None:
+    assert values(suggest([f"{label}/{k}.dat" for label in "ab" for k in range(4)]))["train.batch_size"] == 4
+
+
+def test_short_recordings_have_fewer_frames() -> None:
+    assert values(suggest(duration_us=300_000))["T"] == 10
+
+
+def test_what_recordings_do_not_say_becomes_keys_of_the_data_set() -> None:
+    found = suggest(reading=ReadingSpec(columns=("t", "x", "y", "p"), time_unit="s"))
+    assert (values(found)["dataset.columns"], values(found)["dataset.time_unit"]) == (["t", "x", "y", "p"], "s")
+    matrices = suggest(events={"remarks": (Remark("unit"),)})
+    assert (values(matrices)["dataset.time_unit"], "ASSUMED" in comment(matrices, "dataset.time_unit")) == ("ms", True)
+    jaer = suggest(format="AEDAT 2.0")
+    assert (values(jaer)["dataset.flip_y"], "ASSUMED" in comment(jaer, "dataset.flip_y")) == (True, True)
+
+
+def test_outside_and_invalid_events_are_handled_as_they_occur() -> None:
+    usual, outside = values(suggest()), values(suggest(events={"n_outside": 3}))
+    invalid = values(suggest(findings=(Finding("problem", "all-invalid", "all"),)))
+    assert (usual["frames.outside_events"], outside["frames.outside_events"]) == ("refuse", "drop")
+    assert (usual["frames.invalid_events"], invalid["frames.invalid_events"]) == ("drop", "keep")
+
+
+LISTED = [f"rec/{k}.dat" for k in range(20)]
+
+
+class TestTable:
+    def table(self, header: str = "file,class", row: str = "rec/{k},{label}") -> FoundTable:
+        rows = "".join(
+            row.format(k=k, label="ab"[k % 2], split=["train", "test"][k % 4 == 0]) + "\n" for k in range(20)
+        )
+        table = find_label_table("labels.csv", f"{header}\n{rows}", LISTED)
+        assert table is not None
+        return table
+
+    def test_table_that_names_all_recordings_labels_them(self) -> None:
+        found = values(suggest(LISTED, tables=[self.table()]))
+        assert (found["dataset.layout"], found["dataset.classes"], found["dataset.raw"]) == (
+            "label-table",
+            ["a", "b"],
+            "raw",
+        )
+        assert (found["dataset.labels.file"], found["dataset.labels.recording"]) == ("labels.csv", "file")
+        assert (found["dataset.labels.label"], found["split.method"]) == ("class", "share")
+
+    def test_table_with_splits_groups_and_windows_states_them(self) -> None:
+        table = self.table("file,class,split,user,start,end", "rec/{k},{label},{split},u{k},0,1900")
+        suggestion = suggest(LISTED, tables=[table])
+        found = values(suggestion)
+        assert {key: found[f"dataset.labels.{key}"] for key in ("split", "group", "start", "end", "time_unit")} == {
+            "split": "split",
+            "group": "user",
+            "start": "start",
+            "end": "end",
+            "time_unit": "ms",
+        }
+        assert "split.method" not in found
+
+    def test_table_with_groups_keeps_them_together(self) -> None:
+        found = values(suggest(LISTED, tables=[self.table("file,class,user", "rec/{k},{label},u{k}")]))
+        assert found["split.groups"] == "table"
+
+
+@pytest.mark.parametrize("names", [["1.dat", "2.dat"], ["a/1.dat", "a/2.dat"], []])
+def test_recordings_without_classes_are_refused(names: list[str]) -> None:
+    with pytest.raises(RawDataError, match="no classes"):
+        suggest(names)
+
+
+def test_notes_name_what_to_do_first() -> None:
+    broken = RecordingFacts("a/broken.dat", 9, "unreadable", "Prophesee .dat")
+    facts = FolderFacts.of([*(recording(name) for name in FOLDERS), recording("train/a/e.dat", duration_us=1), broken])
+    notes = suggest_experiment(facts, "mine", "raw", NEURON, GIGABYTES).notes
+    assert ["cannot be read: a/broken.dat" in notes[0], "train/a/e.dat" in notes[1]] == [True, True]
