@@ -12,6 +12,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ft2font import FT2Font
 
 _FIRST = "DejaVu Sans"  # comes with matplotlib
+_BOXES = "Last Resort"  # comes with matplotlib, too: a box for every character
 _PREFERRED = (
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Source Han Sans", "WenQuanYi Zen Hei", "IPAGothic"),
     *("Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial"),
@@ -44,7 +45,8 @@ def _fonts_with(missing: frozenset[int]) -> list[str]:
 def _candidates() -> tuple[str, ...]:
     installed = set(fontManager.get_font_names())
     preferred = [name for name in _PREFERRED if name in installed]
-    return (*preferred, *sorted(installed - {_FIRST, *preferred}))
+    others = sorted(name for name in installed - {_FIRST, *preferred} if not name.startswith(_BOXES))
+    return (*preferred, *others)
 
 
 @cache

@@ -22,10 +22,11 @@ from pages import PAGES, ROOT, Block, blocks_of, page_text
 import plifctl
 from plifctl.cli.app import app
 from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
-from plifctl.config.lookup import load_experiment, load_registry
+from plifctl.config.lookup import load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.config.training import TrainSpec
 from plifctl.data.synthetic import write_synthetic_gesture
+from plifctl.pipeline.new import write_experiment
 from plifctl.training.optimizer import Optimizer
 
 NOT_RUN = {
@@ -167,12 +168,14 @@ def _check_command(words: list[str]) -> None:
     """Parses a command; then looks up the names in it, and builds the optimiser of a training."""
     verb, given = parse(words)
     registry = load_registry()
-    changes = {"recipe": given.get("recipe") or "paper", "overrides": given.get("overrides") or ()}
+    changes = {"recipe": given.get("recipe"), "overrides": given.get("overrides") or ()}
     if verb in ("train", "validate") and given["experiment"] is not None:
         experiment = load_experiment(given["experiment"], **changes)
         build_optimizer(experiment.spec.train)
     elif verb in ("prepare", "show-sample"):
-        registry.dataset(given["dataset"], **changes)
+        load_framing(given["dataset"], **changes)
+    elif verb == "new" and given["like"] != "last" and not given["file"].exists():
+        write_experiment(given["file"], given["like"], tuple(changes["overrides"]))
     elif verb == "show" and given["kind"] is None and given["name"] not in registry.datasets():
         load_experiment(given["name"], **changes)
     elif verb == "report":

@@ -15,6 +15,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fonts of matplotlib under other names: one with Greek, one damaged, one with mathematical letters."""
     folder = Path(mpl.get_data_path()) / "fonts/ttf"
     files = {"DejaVu Sans": "cmr10.ttf", "A damaged one": __file__, "B": "DejaVuSans.ttf", "C": "STIXGeneral.ttf"}
+    files["Last Resort High-Efficiency"] = "LastResortHE-Regular.ttf"
     entries = [
         SimpleNamespace(name=name, fname=str(folder / file), style="normal", weight=400) for name, file in files.items()
     ]
