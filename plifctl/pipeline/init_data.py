@@ -15,7 +15,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import name_problem
 from plifctl.config.yaml_tree import format_yaml
 from plifctl.errors import RawDataError, UsageError
-from plifctl.pipeline.inspect_raw import InspectOptions, read_folder, read_overrides
+from plifctl.pipeline.inspect_raw import InspectOptions, prepare_published, read_folder, read_overrides
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.pipeline.suggestion import LIKE, suggest_experiment
 from plifctl.training.sample_store import free_memory
@@ -47,7 +47,8 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
         progress: Opens the tasks of reading.
 
     Raises:
-        UsageError: The file exists, the name cannot be one or is in the registry, or an override is wrong.
+        UsageError: The file exists, the name cannot be one or is in the registry, an override is wrong, or the folder
+            contains a published data set.
         RawDataError: No such folder, or its recordings have no classes.
         MachineError: The file cannot be written.
     """
@@ -56,6 +57,8 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     path = _check_name(name)
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
+    if command := prepare_published(folder):
+        raise UsageError(f"{folder}: the files of a published data set, which is in the registry", hint=command)
     facts = read_folder(options, read_overrides(options.overrides), progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
     suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory())

@@ -158,14 +158,19 @@ def _check_picture(out: Path | None) -> None:
 def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedFolder:
     path = options.path
     facts = read_folder(options, reading, progress)
-    published = find_published(path) if path.is_dir() else None
-    prepare = ""
-    if published is not None:
-        registry = load_registry()
-        framing = registry.dataset(published).with_T(usual_time_steps(published, registry))
-        prepare = prepare_command(framing, source=RawSource(path))
+    prepare = prepare_published(path)
     out = _draw_folder(options, facts, reading) if options.out is not None else None
     return InspectedFolder(path, facts, prepare, out)
+
+
+def prepare_published(path: Path) -> str:
+    """Returns the command that prepares the published data set in a folder; empty if there is none."""
+    published = find_published(path) if path.is_dir() else None
+    if published is None:
+        return ""
+    registry = load_registry()
+    framing = registry.dataset(published).with_T(usual_time_steps(published, registry))
+    return prepare_command(framing, source=RawSource(path))
 
 
 def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> FolderFacts:

@@ -83,14 +83,12 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
     """
     classes, shape = _classes(facts), _shape(facts)
     transforms, framed = _scaled_down(shape.value)
-    median_us = statistics.median(one.duration_us or 0 for one in facts.recordings)
+    median_us = statistics.median([one.duration_us for one in facts.recordings if one.duration_us is not None] or [0])
     T = 20 if median_us >= _LONG_US else 10
-    structure, whole = structure_for(framed, len(classes)), structure_for(shape.value, len(classes))
-    unscaled = step_bytes(whole, shape.value, len(classes), T, _BATCH, neuron)
-    n = len(classes)
-    batch = _batch_size(
-        lambda samples: step_bytes(structure, framed, n, T, samples, neuron), memory_bytes, len(facts.recordings)
-    )
+    n, n_samples = len(classes), len(facts.recordings)
+    structure, whole = structure_for(framed, n), structure_for(shape.value, n)
+    unscaled = step_bytes(whole, shape.value, n, T, _BATCH, neuron)
+    batch = _batch_size(lambda size: step_bytes(structure, framed, n, T, size, neuron), memory_bytes, n_samples)
     values = (
         Value("name", name),
         Value("title", name),
@@ -102,9 +100,7 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
         Value("dataset.kind", "events"),
         shape,
         Value("dataset.classes", classes, "in the order of the labels"),
-        Value(
-            "dataset.raw", f"{raw}/{facts.layout.root}".removesuffix("/"), "relative to this file; --raw overrides it"
-        ),
+        Value("dataset.raw", f"{raw}/{facts.layout.root}".removesuffix("/"), "--raw names another place"),
         *_reading_values(facts.recordings),
         *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
         *_frames_values(facts.recordings),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import encode_dat
+from raw_files import encode_dat, write_nmnist
 
 from plifctl.config.lookup import load_experiment
 
@@ -56,12 +56,14 @@ def test_init_with_set_states_it(plifctl: Plifctl, recordings: Path) -> None:
         (("recordings", "--name", "a/b"), 2, "cannot be a name"),
         (("nowhere",), 4, "nowhere: no such folder"),
         (("recordings/train/a",), 4, "no classes"),
+        (("published",), 2, "plifctl prepare nmnist --T 10 --raw published"),
     ],
 )
 def test_init_with_bad_input_writes_nothing(
     plifctl: Plifctl, recordings: Path, places: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     (places / "taken.yaml").write_text("mine")
+    write_nmnist(places / "published")
     result = plifctl("data", "init", *arguments)
     assert (result.code, message in result.err) == (code, True)
     assert [path.read_text() for path in places.glob("*.yaml")] == ["mine"]

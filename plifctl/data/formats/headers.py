@@ -51,7 +51,7 @@ def percent_header(data: bytes) -> bytes:
     return header[0] if header else b""
 
 
-HEADER_BYTES = 2**16
+HEADER_BYTES = 2**13
 """The first bytes of a file, which suffice to tell its format."""
 
 _CONTROL = bytes({*range(0x20), 0x7F} - {*b"\t\n\r"})

@@ -105,7 +105,9 @@ def _count_duplicates(events: Events) -> int:
     same = t[1:] == t[:-1]
     if not same.any():
         return 0
-    tied = np.append(same, False) | np.insert(same, 0, False)
+    tied = np.zeros(len(t), bool)
+    tied[1:] = same
+    tied[:-1] |= same
     place = x[tied].astype(np.int64) << 17 | y[tied].astype(np.int64) << 1 | p[tied]
     order = np.lexsort((place, t[tied]))
     times, places = t[tied][order], place[order]

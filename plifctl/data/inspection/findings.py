@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
 from typing import Literal
 
 from plifctl.config.dataset import ReadingSpec
@@ -47,8 +46,9 @@ _REMEDIES: dict[RemarkKind, str] = {
 
 
 def ending_of(name: str) -> str:
-    """Returns the ending of a file's name, in lower case."""
-    return PurePosixPath(name).suffix.lower()
+    """Returns the ending of a file's name, in small letters with its dot; empty if it has none."""
+    stem, dot, ending = name.rpartition("/")[2].rpartition(".")
+    return f".{ending.lower()}" if stem and dot else ""
 
 
 def find_peculiarities(
