@@ -258,9 +258,9 @@ def _sample_problems(cache: Cache, row: int) -> list[str]:
         return [str(error).removeprefix(f"{cache.path}: ")]
     if hashlib.sha256(sample.data).digest() != cache.digests[row].tobytes():
         return [f"sample {name}: checksum mismatch"]
-    found, expected = int(sample.sum(dtype=np.int64)), cache.counts["n_events"][row] if cache.counts else None
-    if expected is not None and found != expected:
-        return [f"sample {name}: its frames sum to {found} events, expected {expected}"]
+    found = int(sample.sum(dtype=np.int64))
+    if cache.frame_sums is not None and found != cache.frame_sums[row]:
+        return [f"sample {name}: its frames sum to {found} events, expected {cache.frame_sums[row]}"]
     return []
 
 

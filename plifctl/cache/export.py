@@ -325,6 +325,10 @@ def _difference_to_spikingjelly(cache: Cache, frames: dict[str, Any]) -> str:
         return "the cache is cut at ⌊N·j/T⌋ events, SpikingJelly cuts at ⌊N/T⌋·j (frames.slicing=number-remainder)"
     if slicing == "time":
         return "SpikingJelly rounds the time spans down to whole µs, and its last frame contains the rest"
+    if slicing == "duration-first":
+        return "the cache has the first T slices of each sample, SpikingJelly cuts all"
+    if frames.get("overlap_us"):
+        return "the slices of the cache overlap"
     if slicing == "duration" and (n := int((cache.counts["duration_us"] % frames["duration_us"] == 0).sum())):
         return f"the last event of {n} samples begins a slice, which SpikingJelly leaves out"
     if frames.get("transforms"):

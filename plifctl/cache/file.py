@@ -10,6 +10,7 @@
 | digest | ``[N, 32]`` sha256 of each sample | the same |
 | n_raw, n_events | ``[N]`` events read, events framed | – |
 | n_frames | ``[N]`` frames without the padding at the end | – |
+| n_counted | ``[N]`` sum of the frames; only where slices overlap: an event may be in several | – |
 | duration_us | ``[N]`` from the first to the last framed event, µs | – |
 
 One sample is one chunk, with a checksum that HDF5 verifies on every read. The attribute ``seal`` is a digest of
@@ -50,7 +51,7 @@ NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, Runtime
 COUNTS = ("n_raw", "n_events", "n_frames", "duration_us")
 """Columns of event sets only."""
 
-_VALIDATION, _GROUP = "is_validation", "group"
+_VALIDATION, _GROUP, _COUNTED = "is_validation", "group", "n_counted"
 """Columns of some data sets only."""
 
 MAX_SAMPLE_BYTES = 2**31
@@ -80,6 +81,7 @@ class Cache:
         groups: Subject, session … of each sample, as the raw data name it; None where they name none.
         sample_ids: Logical name of each sample.
         counts: ``n_raw``, ``n_events``, ``n_frames`` and ``duration_us``, int64 ``[N]``; of event sets only.
+        frame_sums: What the frames of each sample sum to, int64 ``[N]``; of event sets only.
         digests: sha256 of each sample, uint8 ``[N, 32]``.
         created: When it was built, UTC.
         made_by: The command that builds it.
@@ -135,6 +137,7 @@ class Cache:
         self.groups: list[str] | None = _texts(columns[_GROUP]) if _GROUP in columns else None
         self.digests: np.ndarray = columns["digest"]
         self.counts = {name: columns[name] for name in COUNTS if name in columns}
+        self.frame_sums: np.ndarray | None = columns.get(_COUNTED, self.counts.get("n_events"))
         self.notes: tuple[str, ...] = self._notes(json.loads(attributes["notes"]))
         self.created: str = attributes["created"]
         self.made_by: str = attributes["made_by"]
@@ -303,6 +306,8 @@ def _new_columns(header: CacheHeader) -> dict[str, np.ndarray]:
         columns[_VALIDATION] = np.array([sample.split == "validation" for sample in samples])
     if any(sample.group for sample in samples):
         columns[_GROUP] = _text_column([sample.group for sample in samples])
+    if (header.key.fields["frames"] or {}).get("overlap_us"):
+        columns[_COUNTED] = np.zeros(n, np.int64)
     return columns
 
 
@@ -316,7 +321,7 @@ def _write_records(
         written[row] = True
         dataset.id.write_direct_chunk((row, *offset), record.chunk)
         columns["digest"][row] = np.frombuffer(record.digest, np.uint8)
-        for name in COUNTS:
+        for name in (*COUNTS, _COUNTED):
             if name in columns:
                 columns[name][row] = getattr(record, name)
     return written
@@ -408,7 +413,7 @@ def _columns(file: h5py.File) -> dict[str, np.ndarray]:
     """Returns the columns: labels, ids and counts of the samples, by name."""
     found = {
         name: require_stored(file, name)
-        for name in ("labels", "split", "sample_id", "digest", _VALIDATION, _GROUP, *COUNTS)
+        for name in ("labels", "split", "sample_id", "digest", _VALIDATION, _GROUP, _COUNTED, *COUNTS)
         if name in file
     }
     if sum(column.nbytes for column in found.values()) > file.id.get_filesize():

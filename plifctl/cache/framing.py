@@ -15,8 +15,8 @@ from plifctl.config.choices import Compression
 from plifctl.config.dataset import MAX_T, Framing
 from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
-from plifctl.data.framer import count_frames, keep_inside, select_events
-from plifctl.data.frames import MAX_LEFT_OUT, count_slices
+from plifctl.data.framer import count_filled, count_frames, keep_inside, select_events, slice_sample
+from plifctl.data.frames import MAX_LEFT_OUT
 from plifctl.data.remarks import Remark, remarks_on_duration
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
@@ -63,19 +63,29 @@ class SampleFramer:
             self._local.buffer = np.empty((self._T, *self._framing.shape), self.dtype)
         frames = self._local.buffer
         count_frames(self._framing, events, self._T, dtype=self.dtype, out=frames, where=sample_id)
-        t, n_frames = events["t"], self._T or 0
-        if self._framing.frames is not None and self._framing.frames.duration_us is not None:
-            n_frames = count_slices(t, self._framing.frames.duration_us)
-        duration = int(t[-1] - t[0]) if len(t) else 0
-        record = self._record(sample_id, source_digest, frames, (n_raw, len(t), n_frames, duration))
+        record = self._record(sample_id, source_digest, frames, (n_raw, *self._count(events)))
         return record._replace(remarks=(*remarks, *_remarks_on(inside, n_raw)))
+
+    def _count(self, events: Events) -> tuple[int, int, int, int]:
+        """Returns the numbers of events and of frames without padding, the duration in µs, and what the frames sum to.
+
+        The sum is that of the slices, not of the frames, so that it can be compared with them.
+        """
+        assert self._framing.frames is not None
+        assert self._T is not None
+        t = events["t"]
+        n_frames = self._T
+        if self._framing.frames.has_duration:
+            n_frames = min(self._T, count_filled(self._framing, events))
+        n_counted = slice_sample(self._framing, events, self._T).total if self._framing.frames.overlap_us else len(t)
+        return len(t), n_frames, int(t[-1] - t[0]) if len(t) else 0, n_counted
 
     def pack_image(self, sample_id: str, source_digest: bytes, image: np.ndarray) -> Record:
         """Returns the record of an image, uint8 ``[C, H, W]``."""
-        return self._record(sample_id, source_digest, np.ascontiguousarray(image), (0, 0, 0, 0))
+        return self._record(sample_id, source_digest, np.ascontiguousarray(image), (0,) * 5)
 
     def _record(
-        self, sample_id: str, source_digest: bytes, sample: np.ndarray, counts: tuple[int, int, int, int]
+        self, sample_id: str, source_digest: bytes, sample: np.ndarray, counts: tuple[int, int, int, int, int]
     ) -> Record:
         digest = hashlib.sha256(sample.data).digest()
         return Record(sample_id, source_digest, *counts, digest, encode(sample, self._compression))
@@ -96,25 +106,18 @@ def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:
         RawDataError: There are more than :data:`~plifctl.config.dataset.MAX_T`.
     """
     assert raw.frames is not None
-    duration_us = raw.frames.duration_us
-    assert duration_us is not None
 
     def slices(recording: RecordingFile) -> list[tuple[int, int]]:
         samples = raw.decode(recording.name, recording.load())
-        return [
-            (
-                count_slices(select_events(raw.framing, sample.events, raw.samples[sample.row].id)["t"], duration_us),
-                sample.row,
-            )
-            for sample in samples
-        ]
+        selected = ((select_events(raw.framing, one.events, raw.samples[one.row].id), one.row) for one in samples)
+        return [(count_filled(raw.framing, events), row) for events, row in selected]
 
     _log.info("looking for the longest of %d samples", len(raw.samples))
     longest, row = max(max(found) for found in ordered_map(slices, raw.recordings(), workers))
     if longest > MAX_T:
         raise RawDataError(
-            f"{raw.samples[row].id}: {longest} slices of {duration_us} µs, expected at most {MAX_T}",
-            hint="choose a longer frames.duration_us\n"
+            f"{raw.samples[row].id}: {longest} slices of {raw.frames.duration_us} µs, expected at most {MAX_T}",
+            hint="choose a longer frames.duration_us, or the first slices only: frames.slicing=duration-first\n"
             "if the recording is not that long: state the unit of its times in the data set's YAML, e.g. time_unit: us",
         )
     return longest

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from plifctl.data.remarks import Remark
 
-_HEAD = struct.Struct("<32sqqqq32sIIq")  # the fields of a record, then the lengths of name, remarks and chunk
-_FORMAT = b"2 "  # raised when records change: those of another format are dropped
+_HEAD = struct.Struct("<32sqqqqq32sIIq")  # the fields of a record, then the lengths of name, remarks and chunk
+_FORMAT = b"3 "  # raised when records change: those of another format are dropped
 _BUFFER = 2**18  # bytes that a kill may lose: less than a second of work
 _CRC = struct.Struct("<I")
 
@@ -33,6 +33,7 @@ class Record(NamedTuple):
         n_events: Number of events framed.
         n_frames: Number of frames without the padding at the end.
         duration_us: Time from the first framed event to the last, µs.
+        n_counted: Sum of its frames: events in overlapping slices are counted more than once.
         digest: sha256 over the frames.
         chunk: See :func:`plifctl.cache.chunks.encode`.
         remarks: Remarks on its recording.
@@ -44,6 +45,7 @@ class Record(NamedTuple):
     n_events: int
     n_frames: int
     duration_us: int
+    n_counted: int
     digest: bytes
     chunk: bytes
     remarks: tuple[Remark, ...] = ()
@@ -107,9 +109,11 @@ class Journal:
                 if checksum != _CRC.pack(zlib.crc32(chunk, zlib.crc32(texts, zlib.crc32(head)))):
                     return
                 name = texts[:named].decode("utf-8", "surrogateescape")
-                n_raw, n_events, n_frames, duration_us = counts
+                n_raw, n_events, n_frames, duration_us, n_counted = counts
                 remarks = tuple(Remark(*remark) for remark in json.loads(texts[named:] or b"[]"))
-                yield Record(name, source_digest, n_raw, n_events, n_frames, duration_us, digest, chunk, remarks)
+                yield Record(
+                    name, source_digest, n_raw, n_events, n_frames, duration_us, n_counted, digest, chunk, remarks
+                )
 
     def flush(self) -> None:
         """Writes buffered records to the file, where a kill does not lose them."""

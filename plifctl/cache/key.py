@@ -38,11 +38,14 @@ class CacheKey:
 
 
 def framing_label(fields: Mapping[str, Any]) -> str:
-    """Returns a short label of a key's framing, such as ``T20-number`` or ``10000us``; ``images`` for images."""
+    """Returns a short label of a key's framing: ``T20-number``, ``10000us``, ``T20-10000us`` …, or ``images``."""
     frames, T = fields["frames"], fields["T"]
     if frames is None:
         return "images"
-    return f"{frames['duration_us']}us" if T is None else f"T{T}-{frames['slicing']}"
+    if frames.get("duration_us") is None:
+        return f"T{T}-{frames['slicing']}"
+    overlap = f"-overlap{frames['overlap_us']}us" if "overlap_us" in frames else ""
+    return ("" if T is None else f"T{T}-") + f"{frames['duration_us']}us{overlap}"
 
 
 def raw_independent_key(framing: Framing) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class EventStatistics:
         per_sample: Events in a sample.
         per_slice: Events in a frame.
         duration_us: Time from the first to the last event of a sample, µs.
-        framed: Events in all frames.
-        left_out: Events read but not framed: invalid, outside the sensor, or removed by transforms.
+        framed: Events in frames; one in several overlapping slices counts once.
+        left_out: Events read but not framed: invalid, outside the sensor, removed by transforms, or after the slices.
         on_share: Fraction of ON events; None without events, or where polarities were merged.
         slices: Number of frames.
         empty_slices: Number of frames without events.
@@ -208,19 +208,19 @@ def _event_statistics(cache: Cache, progress: Callable[[int, int], None]) -> Eve
         by_polarity += counts.sum((0, 1), dtype=np.int64)
         nonzero += int(np.count_nonzero(frames))
         largest = max(largest, int(frames.max(initial=0)))
-    per_sample = per_frame.sum(1)
+    n_events = columns["n_events"]
     per_real_frame = per_frame[np.arange(T) < columns["n_frames"][:, None]]
-    framed, n_frames = int(by_polarity.sum()), len(per_real_frame)
+    counted, n_frames = int(by_polarity.sum()), len(per_real_frame)
     return EventStatistics(
-        per_sample=Distribution.of(per_sample),
+        per_sample=Distribution.of(n_events),
         per_slice=Distribution.of(per_real_frame),
         duration_us=Distribution.of(columns["duration_us"]),
-        framed=framed,
-        left_out=int((columns["n_raw"] - columns["n_events"]).sum()),
-        on_share=int(by_polarity[1]) / framed if P == 2 and framed else None,
+        framed=int(n_events.sum()),
+        left_out=int((columns["n_raw"] - n_events).sum()),
+        on_share=int(by_polarity[1]) / counted if P == 2 and counted else None,
         slices=n_frames,
         empty_slices=int((per_real_frame == 0).sum()),
-        empty_samples=int((per_sample == 0).sum()),
+        empty_samples=int((n_events == 0).sum()),
         nonzero_share=nonzero / (n_frames * P * H * W) if n_frames else 0.0,
         largest_count=largest,
     )

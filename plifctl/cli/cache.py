@@ -258,7 +258,7 @@ def _choices(frames: Mapping[str, Any]) -> str:
     """Returns the choices of a framing that are not part of the cache's name."""
     from plifctl.config.identity import current_word
 
-    in_name = ("slicing", "duration_us", "transforms")
+    in_name = ("slicing", "duration_us", "overlap_us", "transforms")
     values = [
         f"{name}={current_word(value)}"
         for name, value in frames.items()

@@ -135,7 +135,8 @@ def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
     console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} per sample; content {cache.content_digest[:12]}")
     if cache.counts:
         read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
-        left_out = f", {read - framed:,} left out (invalid, outside, or by transforms)" if read != framed else ""
+        because = "(invalid, outside, by transforms, or after the last slice)"
+        left_out = f", {read - framed:,} left out {because}" if read != framed else ""
         console.emit(f"{framed:,} events framed{left_out}")
 
 

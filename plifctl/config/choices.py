@@ -41,7 +41,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 SPLIT_WORDS: dict[Split, str] = {"train": "training", "validation": "validation", "test": "test"}
 """The splits in messages: training samples, validation samples, test samples."""
 
-Slicing = Literal["number", "number-remainder", "time", "duration"]
+Slicing = Literal["number", "number-remainder", "time", "duration", "duration-first"]
 """Rule by which the events of a sample are cut into frames."""
 
 OutsideEvents = Literal["refuse", "drop"]

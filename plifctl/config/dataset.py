@@ -32,6 +32,8 @@ _CHOICES_OF_LAYOUT: dict[Layout, set[str]] = {
     **dict.fromkeys(OWN_LAYOUTS, _OWN_CHOICES),
 }
 """Choices of framing that a layout has; images are not framed."""
+_CHOICES_OF_ALL = {"transforms", "transform_seed", "overlap_us"}
+"""Choices of framing of any events, which need not be stated."""
 
 MAX_T = 10_000
 """The largest number of time steps accepted; beyond it a typo is likelier than an experiment."""
@@ -190,8 +192,10 @@ class FramesSpec(Spec):
     Attributes:
         slicing: ``number`` cuts at ⌊N·j/T⌋ (Eq. S1); ``number-remainder`` at ⌊N/T⌋·j with the rest in the last slice
             (the authors' code); ``time`` into T equal spans of time; ``duration`` into as many spans of duration_us as
-            the sample lasts, padded with empty frames to the longest sample.
-        duration_us: Length of a slice, µs; of slicing ``duration``.
+            the sample lasts, padded with empty frames to the longest sample; ``duration-first`` into T spans of
+            duration_us, padded where the sample is shorter, later events left out.
+        duration_us: Length of a slice, µs; of ``duration`` and ``duration-first``.
+        overlap_us: Time that a slice shares with the one before, µs; of the same.
         outside_events: Events outside the sensor are an error (``refuse``), or left out and counted (``drop``).
         invalid_events: AEDAT 3.1 events whose valid bit is 0; None where the format has no such bit.
         axes: How CIFAR10-DVS addresses become x, y, p; None for the others.
@@ -204,6 +208,7 @@ class FramesSpec(Spec):
 
     slicing: Slicing
     duration_us: int | None = Field(default=None, gt=0)
+    overlap_us: int = Field(default=0, ge=0)
     outside_events: OutsideEvents
     invalid_events: InvalidEvents | None = None
     axes: Annotated[Axes | None, BeforeValidator(current_word)] = None
@@ -211,6 +216,19 @@ class FramesSpec(Spec):
     test_set: TestSet | None = None
     transforms: tuple[TransformSpec, ...] = Field(default=(), strict=False)
     transform_seed: int | None = Field(default=None, ge=0, lt=2**32)
+
+    @property
+    def has_duration(self) -> bool:
+        """Whether slices have a fixed duration."""
+        return self.slicing in ("duration", "duration-first")
+
+    @model_validator(mode="after")
+    def _check_overlap(self) -> Self:
+        if self.overlap_us and not self.has_duration:
+            raise ValueError("overlap_us: only slices of a fixed duration overlap: duration, duration-first")
+        if self.duration_us is not None and self.overlap_us >= self.duration_us:
+            raise ValueError(f"overlap_us: found {self.overlap_us}, expected less than duration_us: {self.duration_us}")
+        return self
 
     @model_validator(mode="after")
     def _check_seed(self) -> Self:
@@ -259,9 +277,9 @@ class Framing(Spec):
 def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
     """Raises ValueError unless exactly the choices that the data set has are set."""
     choices = _CHOICES_OF_LAYOUT.get(dataset.layout, set())
-    if frames is not None and frames.slicing == "duration":
+    if frames is not None and frames.has_duration:
         choices = choices | {"duration_us"}
-    chosen = set(frames.model_dump(exclude_none=True)) - {"transforms", "transform_seed"} if frames else set()
+    chosen = set(frames.model_dump(exclude_none=True)) - _CHOICES_OF_ALL if frames else set()
     if foreign := sorted(chosen - choices):
         raise ValueError(f"frames.{foreign[0]}: {dataset.title} has no such choice")
     if "duration_us" in choices - chosen:

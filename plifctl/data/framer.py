@@ -8,7 +8,7 @@ from plifctl.config.dataset import Framing, ReadingSpec
 from plifctl.config.transforms import Shape
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.detect import decode_any
-from plifctl.data.frames import count_slices, drop_outside, integrate_frames
+from plifctl.data.frames import Slices, count_slices, drop_outside, integrate_frames, slice_events
 from plifctl.data.transforms import apply_transforms
 
 
@@ -65,22 +65,42 @@ def keep_inside(framing: Framing, events: Events) -> Events:
 
 
 def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
-    """Returns the events that are framed: after the transforms, and after dropping those outside if the framing does.
+    """Returns the events that are framed: inside the sensor if others are dropped, transformed, in one of the slices.
 
     Args:
-        framing: The framing of an event data set.
+        framing: The framing of an event data set, with its T if it needs one.
         events: Events of one sample, sorted by t.
         sample_id: Seeds the random transforms, together with the framing's seed.
     """
     frames, sensor = framing.frames, framing.dataset.shape
     assert frames is not None
     events = keep_inside(framing, events)
-    if not frames.transforms:
-        return events
-    transformed = apply_transforms(
-        events.structured(), frames.transforms, shape=sensor, seed=frames.transform_seed, sample_id=sample_id
-    )
-    return Events.of(transformed)
+    if frames.transforms:
+        transformed = apply_transforms(
+            events.structured(), frames.transforms, shape=sensor, seed=frames.transform_seed, sample_id=sample_id
+        )
+        events = Events.of(transformed)
+    if frames.slicing == "duration-first":
+        assert framing.T is not None
+        events = events[: slice_sample(framing, events, framing.T).stops[-1]]
+    return events
+
+
+def slice_sample(framing: Framing, events: Events, T: int) -> Slices:
+    """Returns the T slices of the events of a sample."""
+    frames = framing.frames
+    assert frames is not None
+    return slice_events(events["t"], T, frames.slicing, duration_us=frames.duration_us, overlap_us=frames.overlap_us)
+
+
+def count_filled(framing: Framing, events: Events) -> int:
+    """Returns how many slices of the framing's fixed duration the events of a sample fill, at least 1.
+
+    See :func:`~plifctl.data.frames.count_slices`.
+    """
+    assert framing.frames is not None
+    assert framing.frames.duration_us is not None
+    return count_slices(events["t"], framing.frames.duration_us, framing.frames.overlap_us)
 
 
 def count_frames(
@@ -111,19 +131,15 @@ def count_frames(
     """
     assert framing.frames is not None
     polarities, height, width = framing.shape
-    duration_us = framing.frames.duration_us
-    steps = T or framing.T
-    if steps is None:
-        assert duration_us is not None
-        steps = count_slices(events["t"], duration_us)
     return integrate_frames(
         events,
-        steps,
+        T or framing.T or count_filled(framing, events),
         framing.frames.slicing,
         height,
         width,
         polarities=polarities,
-        duration_us=duration_us,
+        duration_us=framing.frames.duration_us,
+        overlap_us=framing.frames.overlap_us,
         dtype=dtype,
         out=out,
         where=where,

@@ -290,8 +290,22 @@ def _describe_framing(cache: Cache) -> str:
     if T == 1:
         return "T = 1 frame"
     slicing = frames["slicing"]
-    how = f"cut every {frames['duration_us'] / 1000:g} ms" if slicing == "duration" else _SLICING[slicing]
+    how = _SLICING.get(slicing) or _describe_durations(frames)
     return f"T = {T} frames, {how}; time runs from left to right"
+
+
+def _describe_durations(frames: dict[str, Any]) -> str:
+    """Returns how slices of a fixed duration were cut.
+
+    Example:
+        >>> _describe_durations({"slicing": "duration-first", "duration_us": 20000, "overlap_us": 5000})
+        'the first slices of 20 ms, each beginning 15 ms after the one before'
+    """
+    duration_ms, overlap_ms = frames["duration_us"] / 1000, frames.get("overlap_us", 0) / 1000
+    first = "the first " if frames["slicing"] == "duration-first" else ""
+    if not overlap_ms:
+        return f"{first}slices of {duration_ms:g} ms" if first else f"cut every {duration_ms:g} ms"
+    return f"{first}slices of {duration_ms:g} ms, each beginning {duration_ms - overlap_ms:g} ms after the one before"
 
 
 def _default_name(dataset: str, entries: list[dict[str, Any]], each_class: bool) -> str:

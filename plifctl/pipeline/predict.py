@@ -18,8 +18,7 @@ from plifctl.config.dataset import MAX_T, Framing
 from plifctl.config.lookup import load_framing
 from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import decode_any
-from plifctl.data.framer import count_frames, decode_recording, select_events
-from plifctl.data.frames import count_slices
+from plifctl.data.framer import count_filled, count_frames, decode_recording, select_events
 from plifctl.data.remarks import describe_remarks
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
@@ -207,14 +206,14 @@ class Model(nn.Module):
         return torch.from_numpy(frames.astype(np.float32))
 
     def _time_steps(self, events: Events, where: str) -> int:
-        """Returns T; with slices of a fixed duration as many as the events fill, if these are more."""
-        frames = self.spec.framing.frames
-        if frames is None or frames.duration_us is None:
+        """Returns T; if it is the longest sample that determines T, as many as the events fill, if these are more."""
+        framing = self.spec.framing
+        if framing.frames is None or framing.needs_T:
             return self.T
-        steps = max(self.T, count_slices(events["t"], frames.duration_us))
+        steps = max(self.T, count_filled(framing, events))
         if steps > MAX_T:
             raise UsageError(
-                f"{where}: fills {steps} slices of {frames.duration_us} µs, expected at most {MAX_T}",
+                f"{where}: fills {steps} slices of {framing.frames.duration_us} µs, expected at most {MAX_T}",
                 hint="cut the recording into shorter ones",
             )
         return steps

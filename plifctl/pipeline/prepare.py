@@ -160,7 +160,8 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
         _log.info("%s is cached once for all T: images are shown for T steps (of the experiment) in training", title)
     elif not framing.needs_T and T is not None:
         raise UsageError(
-            "--T: with slices of a fixed duration, the longest sample determines the number of frames", hint="omit --T"
+            "--T: with slices of a fixed duration, the longest sample determines the number of frames",
+            hint="omit --T\nor frame the first T slices of each sample: --set frames.slicing=duration-first",
         )
     elif framing.needs_T and T is None:
         raise UsageError(

@@ -10,7 +10,10 @@ from plifctl.cache.journal import Journal, Record
 
 def records(n: int) -> list[Record]:
     rng = np.random.default_rng(n)
-    return [Record(f"a/{k}é", rng.bytes(32), k, k + 1, k + 2, k + 3, rng.bytes(32), rng.bytes(k * 7)) for k in range(n)]
+    return [
+        Record(f"a/{k}é", rng.bytes(32), k, k + 1, k + 2, k + 3, k + 4, rng.bytes(32), rng.bytes(k * 7))
+        for k in range(n)
+    ]
 
 
 def written(path: Path, n: int) -> list[Record]:

@@ -7,11 +7,18 @@ from hypothesis import strategies as st
 
 from plifctl.config.choices import Slicing
 from plifctl.data.events import EVENT
-from plifctl.data.frames import CountOverflow, integrate_frames, slice_edges
+from plifctl.data.frames import CountOverflow, Slices, count_slices, integrate_frames, slice_events
 from plifctl.errors import DamagedFileError
 
 SLICINGS: list[Slicing] = ["number", "number-remainder", "time"]
 times = st.lists(st.integers(0, 1000), max_size=60).map(sorted)
+
+
+def slice_edges(t: np.ndarray, T: int, slicing: Slicing) -> np.ndarray:
+    """The edges of slices that follow each other."""
+    starts, stops = slice_events(t, T, slicing)
+    assert (starts[1:] == stops[:-1]).all()
+    return np.append(starts, stops[-1])
 
 
 @pytest.mark.parametrize(
@@ -91,3 +98,88 @@ def test_integrate_frames_255_fits_a_byte_and_256_does_not() -> None:
             with pytest.raises(CountOverflow):
                 integrate_frames(events, 1, "number", 2, 2)
             assert integrate_frames(events, 1, "number", 2, 2, dtype=np.uint16)[0, 0, 0, 0] == 256
+
+
+def plain_slices(t: list[int], T: int, duration: int, overlap: int) -> list[list[int]]:
+    """Indices of the events of each slice, by the definition of slices of a fixed duration."""
+    begins = [t[0] + j * (duration - overlap) if t else 0 for j in range(T)]
+    return [[k for k, time in enumerate(t) if begin <= time < begin + duration] for begin in begins]
+
+
+def indices(slices: Slices) -> list[list[int]]:
+    return [list(range(start, stop)) for start, stop in zip(*slices, strict=True)]
+
+
+durations = st.tuples(st.integers(1, 200), st.integers(0, 199)).filter(lambda one: one[1] < one[0])
+
+
+@given(times, st.integers(1, 20), durations)
+def test_slices_of_a_duration_equal_the_definition(t: list[int], T: int, lengths: tuple[int, int]) -> None:
+    duration, overlap = lengths
+    found = slice_events(np.array(t, np.int64), T, "duration-first", duration_us=duration, overlap_us=overlap)
+    expected = plain_slices(t, T, duration, overlap)
+    assert indices(found) == expected
+    assert found.total == sum(map(len, expected))
+
+
+@given(times.filter(lambda t: len(t) > 0), durations)
+def test_slices_of_a_duration_contain_all_events_then_they_are_empty(t: list[int], lengths: tuple[int, int]) -> None:
+    duration, overlap = lengths
+    n = count_slices(np.array(t), duration, overlap)
+    assert set().union(*plain_slices(t, n, duration, overlap)) == set(range(len(t)))
+    assert plain_slices(t, n + 3, duration, overlap)[n:] == [[], [], []]
+    assert n == 1 or t[0] + (n - 1) * (duration - overlap) <= t[-1]
+    found = slice_events(np.array(t), n, "duration", duration_us=duration, overlap_us=overlap)
+    assert indices(found) == plain_slices(t, n, duration, overlap)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "slices"),
+    [
+        (0, [[0, 1], [2], [3], [4, 5]]),  # 5 to 15, 15 to 25, 25 to 35, 35 to 45
+        (3, [[0, 1], [1, 2], [3], []]),  # 5 to 15, 12 to 22, 19 to 29, 26 to 36
+        (9, [[0, 1], [1, 2], [1, 2], [1, 2]]),  # 5 to 15, 6 to 16, 7 to 17, 8 to 18
+    ],
+)
+def test_slices_of_a_duration_by_hand(overlap: int, slices: list[list[int]]) -> None:
+    t = np.array([5, 14, 15, 25, 36, 44, 45])
+    assert indices(slice_events(t, 4, "duration-first", duration_us=10, overlap_us=overlap)) == slices
+
+
+@pytest.mark.parametrize("slicing", ["duration", "duration-first"])
+def test_slices_of_a_duration_of_no_events_and_of_one_are_empty_beyond(slicing: Slicing) -> None:
+    assert indices(slice_events(np.array([], np.int64), 3, slicing, duration_us=7, overlap_us=3)) == [[], [], []]
+    assert indices(slice_events(np.array([9]), 3, slicing, duration_us=7, overlap_us=3)) == [[0], [], []]
+    assert count_slices(np.array([], np.int64), 7, 3) == 1
+
+
+@pytest.mark.parametrize("duration", [1, 2**62, 2**80])
+def test_slices_of_extreme_durations_do_not_overflow(duration: int) -> None:
+    t = np.array([0, 1, 2**61])
+    first = [[0], [1], []] if duration == 1 else [[0, 1, 2], [], []]
+    assert indices(slice_events(t, 3, "duration-first", duration_us=duration)) == first
+    many = slice_events(t, 10_000, "duration-first", duration_us=2**60, overlap_us=2**60 - 1)
+    assert indices(many)[:3] == [[0, 1], [1], []]
+    assert many.stops[-1] == 2
+
+
+def test_slices_of_a_duration_that_leave_events_out_are_a_bug() -> None:
+    with pytest.raises(AssertionError, match="3 slices of 5 µs are too few"):
+        slice_events(np.array([0, 15]), 3, "duration", duration_us=5)
+
+
+@settings(max_examples=50, deadline=None)
+@given(times, st.integers(1, 7), durations, st.integers(0, 2**32 - 1))
+def test_integrate_frames_of_overlapping_slices_counts_an_event_in_each(
+    t: list[int], T: int, lengths: tuple[int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    events = np.zeros(len(t), EVENT)
+    events["t"], events["x"] = t, rng.integers(0, 5, len(t))
+    expected = np.zeros((T, 2, 3, 5), np.uint8)
+    for j, chosen in enumerate(plain_slices(t, T, *lengths)):
+        for event in events[chosen]:
+            expected[j, 0, 0, event["x"]] += 1
+    duration, overlap = lengths
+    found = integrate_frames(events, T, "duration-first", 3, 5, duration_us=duration, overlap_us=overlap)
+    np.testing.assert_array_equal(found, expected)

@@ -361,7 +361,7 @@ class TestWithoutTonic:
             "import sys, numpy as np\n"
             "from plifctl.data.events import EVENT\n"
             "from plifctl.data.transforms import apply_transforms, transforms_version\n"
-            "from plifctl.config.registry import load_registry\n"
+            "from plifctl.config.lookup import load_registry\n"
             "made = 'frames.transforms=[{name: merge-polarities}]'\n"
             "transforms = load_registry().dataset('nmnist', 'paper', [made]).frames.transforms\n"
             "transforms_version(transforms)\n"
