@@ -155,8 +155,7 @@ def _print_formats(facts: FolderFacts) -> None:
             f"{row.n_files:,}",
             *((f"{row.n_unreadable:,}",) if failed else ()),
             _number(row.n_events),
-            list_names([_size(sensor) for sensor in row.sensors], 2)
-            or f"{'at least ' if row.seen else ''}{_size(row.seen)}",
+            list_names([_size(sensor) for sensor in row.sensors], 2) or _at_least(row.seen),
             _bytes(row.nbytes),
         )
         for row in facts.formats()

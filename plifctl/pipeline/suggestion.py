@@ -15,6 +15,7 @@ from plifctl.config.choices import TimeUnit
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
 from plifctl.data.inspection.facts import RecordingFacts
+from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import FoundTable
 from plifctl.data.inspection.layout import split_of
@@ -234,8 +235,12 @@ def _reading_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
         longest = max(one.duration_us or 0 for one in decoded)
         comment = f"ASSUMED, as tonic saves matrices; the longest recording then lasts {longest / 1e6:,.3g} s"
         yield Value("dataset.time_unit", "ms", comment)
-    if "flip_y" not in guess and any(one.format == "AEDAT 2.0" for one in recordings):
-        yield Value("dataset.flip_y", True, "ASSUMED: jAER, which writes AEDAT 2.0, counts rows from the bottom")
+    if not {"flip_x", "flip_y"} & guess.keys():
+        jaer = [one for one in recordings if one.format == "AEDAT 2.0"]
+        if any(is_davis_camera(one.summary.camera) for one in jaer):
+            yield Value("dataset.flip_x", True, "ASSUMED: jAER, which writes AEDAT 2.0, mirrors the columns of a DAVIS")
+        if jaer:
+            yield Value("dataset.flip_y", True, "ASSUMED: jAER, which writes AEDAT 2.0, counts rows from the bottom")
 
 
 def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> Iterator[Value]:

@@ -21,7 +21,7 @@ from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
-from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_camera, size_of
+from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera, size_of
 from plifctl.data.frames import MAX_LEFT_OUT, hint_to_drop
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -183,18 +183,26 @@ def _end_of_header(data: bytes, where: str) -> int:
     return at
 
 
-def summarise_aedat2(file: BinaryIO) -> Summary:
-    """Returns the camera that jAER names; of a DVS128 or an unknown camera also the number of words and their times.
+_HEADER_BYTES = 2**20  # jAER writes its preferences into the header
+_LOOKED_AT_BYTES = 2**16
 
-    Words that are not events are counted as well. Other cameras mix frames and motion into the words.
+
+def summarise_aedat2(file: BinaryIO) -> Summary:
+    """Returns the camera that jAER names; of a DVS128 also the number of words and their times.
+
+    Words that are not events are counted as well. Other cameras mix images and motion samples into the words.
     """
-    header = read_comment_lines(file, b"#")
-    named = _CHIP.search(header)
-    camera = named[1].decode().rpartition(".")[2] if named else ""
+    head = file.read(_HEADER_BYTES)
+    try:
+        start = _end_of_header(head, "")
+        davis = is_davis(head[: start + _LOOKED_AT_BYTES])
+    except DamagedFileError:
+        return NOTHING
+    named = _CHIP.search(head, 0, start)
+    camera = named[1].decode().rpartition(".")[2] if named else "DAVIS" if davis else ""
     sensor = sensor_of_camera(camera)
-    if sensor not in (None, (128, 128)):
+    if davis or sensor not in (None, (128, 128)):
         return Summary(camera, sensor)
-    start = file.tell()
     count = (size_of(file) - start) // _PAIR_BYTES
     times = []
     for word in (0, count - 1) if count else ():

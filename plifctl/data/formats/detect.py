@@ -17,7 +17,7 @@ from plifctl.data.formats.arrays import decode_npy, decode_npz, summarise_npy
 from plifctl.data.formats.atis import decode_atis
 from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
-from plifctl.data.formats.evt import decode_evt
+from plifctl.data.formats.evt import decode_evt, summarise_evt
 from plifctl.data.formats.hdf5 import decode_hdf5, summarise_hdf5
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
@@ -129,6 +129,7 @@ _SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
     "AEDAT 3.1": summarise_aedat3,
     "AEDAT 4": summarise_aedat4,
     "Prophesee .dat": summarise_dat,
+    **dict.fromkeys(evt.FORMATS, summarise_evt),
     "numpy": summarise_npy,
     "HDF5": summarise_hdf5,
 }

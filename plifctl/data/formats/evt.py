@@ -20,13 +20,14 @@ no invalid events.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import MAX_STEP_BACK_US, sort_by_time
 from plifctl.data.formats.headers import describe_content, format_of, is_text
+from plifctl.data.formats.summary import NOTHING, Summary, read_comment_lines
 from plifctl.data.frames import MAX_LEFT_OUT
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -154,3 +155,17 @@ def _check_known(stream: _Stream, unknown: int, where: str) -> None:
             "the file is damaged, or its header is that of another file",
             hint="compare the header, lines that begin with %, with that of another recording: head -n 20 FILE",
         )
+
+
+_GEOMETRY = re.compile(
+    rb"^% (?:geometry (\d{1,5})x(\d{1,5})|format \S*?height=(\d{1,5});width=(\d{1,5}))", re.MULTILINE
+)
+
+
+def summarise_evt(file: BinaryIO) -> Summary:
+    """Returns the size of the sensor, which newer headers state; events have no fixed size and are not counted."""
+    stated = _GEOMETRY.search(read_comment_lines(file, b"%", b"% end"))
+    if stated is None:
+        return NOTHING
+    width, height = (stated[1], stated[2]) if stated[1] else (stated[4], stated[3])
+    return Summary(sensor=(int(width), int(height)))

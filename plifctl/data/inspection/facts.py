@@ -23,17 +23,21 @@ Topic = (
 """What a finding is about."""
 
 
+FindingKind = Literal["problem", "assumed", "note"]
+
+
 class Finding(NamedTuple):
     """Something about a recording or a folder that the user should know.
 
     Attributes:
-        kind: ``assumed``: the files do not say it; ``problem``: something to decide or to repair.
+        kind: ``problem``: something to decide or to repair; ``assumed``: what the files do not say; ``note``: what the
+            decoder did.
         topic: What it is about, in one word; findings of several recordings with one topic are shown as one.
         message: What it is.
         hint: What to do about it; empty if nothing has to be done.
     """
 
-    kind: Literal["assumed", "problem"]
+    kind: FindingKind
     topic: Topic
     message: str
     hint: str = ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from plifctl.config.dataset import ReadingSpec
+from plifctl.data.formats import evt
 from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.headers import Size
+from plifctl.data.formats.summary import Summary
 from plifctl.data.frames import MAX_LEFT_OUT
-from plifctl.data.inspection.facts import EventFacts, Finding
+from plifctl.data.inspection.facts import EventFacts, Finding, FindingKind
 from plifctl.data.remarks import RemarkKind, describe_remarks
 
 ATIS = "ATIS"
@@ -27,10 +28,11 @@ _ENDINGS = {
     "MATLAB": (".mat",),
     "Event Stream": (".es",),
     ATIS: (".bin",),
+    **dict.fromkeys(evt.FORMATS, (".raw",)),
 }
 """Usual endings of the names of recordings."""
 
-RECORDING_ENDINGS = {ending for endings in _ENDINGS.values() for ending in endings} | {".raw"}
+RECORDING_ENDINGS = {ending for endings in _ENDINGS.values() for ending in endings}
 """Endings that only recordings are expected to have."""
 
 _MANY_EVENTS = 100
@@ -41,8 +43,18 @@ _REMEDIES: dict[RemarkKind, str] = {
     "unit": _STATE_UNIT,
     "long": _STATE_UNIT,
     "short": _STATE_UNIT,
-    "sources": "to read another one: source:",
 }
+
+
+_KINDS: dict[RemarkKind, FindingKind] = {
+    "unit": "assumed",
+    **dict.fromkeys(("left-out", "long", "short", "unknown"), "problem"),
+}
+
+
+def is_davis_camera(camera: str) -> bool:
+    """Returns whether a camera is a DAVIS, by its name."""
+    return "davis" in camera.lower()
 
 
 def ending_of(name: str) -> str:
@@ -52,34 +64,34 @@ def ending_of(name: str) -> str:
 
 
 def find_peculiarities(
-    name: str, format_name: str, events: EventFacts, stated: Size | None, reading: ReadingSpec = AS_USUAL
+    name: str, format_name: str, summary: Summary, events: EventFacts, reading: ReadingSpec = AS_USUAL
 ) -> Iterator[Finding]:
     """Yields what the user should know about a recording that was decoded.
 
     Args:
         name: Its name.
         format_name: Its format.
+        summary: What it states about itself.
         events: Facts of its events.
-        stated: Width and height of the sensor, if the file states them.
         reading: What the user stated about it.
     """
     yield from _about_format(name, format_name)
     if not events.n_events:
         yield Finding("problem", "empty", "it contains no events")
         return
-    yield from _about_sensor(events, stated)
+    yield from _about_sensor(events, summary.sensor)
     if events.n_dropped:
         yield _about_dropped(format_name, events)
     for remark in events.remarks:
         (sentence,) = describe_remarks([(name, remark)])
-        kind: Literal["assumed", "problem"] = "assumed" if remark.kind == "unit" else "problem"
-        yield Finding(kind, remark.kind, sentence, _REMEDIES.get(remark.kind, ""))
-    if format_name == "AEDAT 2.0" and not reading.flip_y:
+        yield Finding(_KINDS.get(remark.kind, "note"), remark.kind, sentence, _REMEDIES.get(remark.kind, ""))
+    if format_name == "AEDAT 2.0" and not (reading.flip_x or reading.flip_y):
+        flips = "flip_x: true and flip_y: true" if is_davis_camera(summary.camera) else "flip_y: true"
         yield Finding(
             "assumed",
             "orientation",
             "row 0 is at the top; jAER, which writes AEDAT 2.0, counts rows from the bottom",
-            "if the picture (--out) is upside down: flip_y: true",
+            f"if the picture (--out) is upside down: {flips}",
         )
     if events.n_on in (0, events.n_events) and events.n_events >= _MANY_EVENTS:
         yield Finding(
@@ -139,4 +151,5 @@ def _about_dropped(format_name: str, events: EventFacts) -> Finding:
             f"{dropped} of {total} events are marked invalid (valid bit 0), and are left out",
             "to keep them: frames.invalid_events: keep",
         )
-    return Finding("problem", "invalid", f"{dropped} of {total} words are not events, and are left out")
+    what = "words are no events" if format_name == "AEDAT 2.0" else "events at the beginning are incomplete"
+    return Finding("note", "invalid", f"{dropped} of {total} {what}, and are left out")

@@ -7,10 +7,10 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from plifctl.data.formats.headers import Size
-from plifctl.data.inspection.facts import Finding, RecordingFacts
+from plifctl.data.inspection.facts import Finding, FindingKind, RecordingFacts
 from plifctl.data.inspection.findings import sensor_finding
 from plifctl.data.inspection.label_table import FoundTable
 from plifctl.data.inspection.layout import FoundLayout, Place, find_layout, sort_names
@@ -157,7 +157,8 @@ class FolderFacts:
                 if finding.topic != "empty":
                     groups[_similar(one, finding)].append((one, finding))
         shared = [self._share(found) for found in groups.values()]
-        return sorted(shared, key=lambda one: one.finding.kind == "assumed")
+        order: tuple[FindingKind, ...] = get_args(FindingKind)
+        return sorted(shared, key=lambda one: order.index(one.finding.kind))
 
     def _share(self, found: Sequence[tuple[RecordingFacts, Finding]]) -> SharedFinding:
         """Returns one finding for those of several files."""

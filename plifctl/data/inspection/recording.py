@@ -66,9 +66,8 @@ def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -
     shown = facts.format
     if facts.kind == "unread":  # text, or a recording without a header under an unusual name
         shown = "text" if shown.startswith("text") else ATIS
-    stated = facts.summary.sensor
-    events = EventFacts.of(decoded, stated)
-    findings = (*assumed, *find_peculiarities(name, shown, events, stated, reading))
+    events = EventFacts.of(decoded, facts.summary.sensor)
+    findings = (*assumed, *find_peculiarities(name, shown, facts.summary, events, reading))
     facts = replace(facts, kind="recording", format=shown, events=events, reading=reading, findings=findings)
     return facts, decoded.events
 

@@ -33,8 +33,8 @@ def recording(
     events = replace(
         EventFacts(9, 0, 0, duration_us, 4, (0, seen[0] - 1), (0, seen[1] - 1), 0, 0, ()), **changes.pop("events", {})
     )
-    format_name = changes.pop("format", "Prophesee .dat")
-    return RecordingFacts(name, 100, "recording", format_name, Summary("", sensor), events, **changes)
+    format_name, summary = changes.pop("format", "Prophesee .dat"), Summary(changes.pop("camera", ""), sensor)
+    return RecordingFacts(name, 100, "recording", format_name, summary, events, **changes)
 
 
 def suggest(
@@ -120,8 +120,14 @@ def test_what_recordings_do_not_say_becomes_keys_of_the_data_set() -> None:
     assert (values(found)["dataset.columns"], values(found)["dataset.time_unit"]) == (["t", "x", "y", "p"], "s")
     matrices = suggest(events={"remarks": (Remark("unit"),)})
     assert (values(matrices)["dataset.time_unit"], "ASSUMED" in comment(matrices, "dataset.time_unit")) == ("ms", True)
+
+
+def test_recordings_of_jaer_are_turned_the_right_way_up() -> None:
     jaer = suggest(format="AEDAT 2.0")
-    assert (values(jaer)["dataset.flip_y"], "ASSUMED" in comment(jaer, "dataset.flip_y")) == (True, True)
+    assert (values(jaer)["dataset.flip_y"], "dataset.flip_x" in values(jaer)) == (True, False)
+    assert "ASSUMED" in comment(jaer, "dataset.flip_y")
+    davis = suggest(format="AEDAT 2.0", camera="Davis346red")
+    assert (values(davis)["dataset.flip_y"], values(davis)["dataset.flip_x"]) == (True, True)
 
 
 def test_outside_and_invalid_events_are_handled_as_they_occur() -> None:

@@ -39,6 +39,11 @@ def test_summarise_aedat2_of_jaer_names_the_camera() -> None:
     assert summarise(chip + struct.pack(">II", 2, 1)) == Summary("DVS128", (128, 128), 1, 1, 1)
 
 
+def test_summarise_aedat2_of_unnamed_davis_counts_nothing() -> None:
+    data = AEDAT2_HEADER + struct.pack(">IIII", 300 << 12 | 200 << 22, 1, 1 << 31, 2)
+    assert summarise(data) == Summary("DAVIS")
+
+
 def test_summarise_aedat3_walks_over_packets() -> None:
     assert summarise(AEDAT3) == Summary("DVS128", (128, 128), 3, 3, 8)
 
@@ -77,6 +82,19 @@ def test_summarise_dat_reads_size_and_ends() -> None:
     assert summarise(sized).sensor == (304, 240)
 
 
+@pytest.mark.parametrize(
+    ("line", "sensor"),
+    [
+        ("% geometry 1280x720", (1280, 720)),
+        ("% format EVT3;height=480;width=640", (640, 480)),
+        ("% system_ID 21", None),
+    ],
+)
+def test_summarise_evt_reads_the_size(line: str, sensor: tuple[int, int] | None) -> None:
+    data = f"% evt 3.0\n{line}\n% end\n".encode() + bytes(8)
+    assert summarise(data) == Summary(sensor=sensor)
+
+
 def test_summarise_npy_counts_rows() -> None:
     assert summarise(encode_npy(np.zeros((5, 4)))) == Summary(n_events=5)
 
@@ -91,6 +109,7 @@ FILES = {
     "aedat3": AEDAT3,
     "aedat4": encode_aedat4((0, "EVTS", EVENTS), packing="none"),
     "dat": DAT,
+    "evt": b"% evt 3.0\n% geometry 1280x720\n% end\n" + bytes(8),
     "npy": encode_npy(np.zeros((5, 4))),
 }
 

@@ -71,7 +71,7 @@ class TestFacts:
     def test_findings_of_one_topic_are_shown_once_for_all(self, tmp_path: Path) -> None:
         back = encode_dat((90, 1, 1, 1), (50, 2, 9, 0))
         facts = inspect(write(tmp_path, a_dat=dat(9), b_dat=back, c_dat=back))
-        remark, sensor = facts.findings()
+        sensor, remark = facts.findings()
         assert "times go back: 2 events" in remark.finding.message
         assert remark.names == ("b.dat", "c.dat")
         assert "the files do not state the size of the sensor; their events need 8 × 10" in sensor.finding.message

@@ -88,7 +88,7 @@ def test_recording_of_invalid_events_only_is_shown_with_its_problem() -> None:
 
 def test_times_that_go_back_are_counted() -> None:
     facts = inspect("a.dat", encode_dat((50, 1, 1, 1), (10, 1, 1, 0)))
-    assert "times go back: 1 event earlier than the one before, by up to 40 µs" in messages(facts, "problem")
+    assert "times go back: 1 event earlier than the one before, by up to 40 µs" in messages(facts, "note")
 
 
 def test_unit_of_a_matrix_is_assumed_with_the_key_to_set() -> None:
@@ -116,6 +116,14 @@ def test_aedat2_is_assumed_to_count_rows_from_the_top() -> None:
     data = AEDAT2_HEADER + struct.pack(">IIII", 2, 1, 4, 2)
     assert "flip_y: true" in hints(inspect("a.aedat", data))
     assert "flip_y" not in hints(inspect("a.aedat", data, ReadingSpec(flip_y=True)))
+
+
+def test_aedat2_of_a_davis_is_assumed_to_be_mirrored_as_well() -> None:
+    data = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346red\r\n"
+    facts = inspect("a.aedat", data + struct.pack(">IIII", 300 << 12 | 200 << 22, 1, 1 << 31, 2))
+    assert (facts.sensor, facts.seen, facts.summary.camera) == ((346, 260), (301, 201), "Davis346red")
+    assert "flip_x: true and flip_y: true" in hints(facts)
+    assert "words of images and of the motion sensor were left out: 1" in messages(facts, "note")
 
 
 def test_header_that_contradicts_the_ending_counts() -> None:
