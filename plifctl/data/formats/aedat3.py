@@ -4,8 +4,9 @@ Text lines that begin with ``#`` up to ``#!END-HEADER``, then packets: a 28-byte
 ``capacity × size`` bytes, of which ``number × size`` are events. A polarity event (packet type 1) is a word, bit 0
 valid, bit 1 polarity, bits 2–16 y, bits 17–31 x, and an int32 time in µs, extended by the packet's overflow count.
 
-Of several sources of events (cameras) the one with the lowest number is read, as in AEDAT 4. A special event (packet
-type 0) of type 1 says that the clock was set to 0: later times are continued from the last one before it.
+Of several sources of events (cameras) one is read: that of the lowest number, or the one that the data set's YAML
+states (``source:``), as in AEDAT 4. A special event (packet type 0) of type 1 says that the clock was set to 0: later
+times are continued from the last one before it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from plifctl.config.choices import InvalidEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
-from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.headers import describe_content, unknown_source
 from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_camera, size_of
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
@@ -39,13 +40,14 @@ _WORD = np.dtype([("data", "<u4"), ("t", "<u4")])
 _PER_PACKET = 4096
 
 
-def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -> Decoded:
-    """Decodes the polarity events of the first source of an AEDAT 3.1 file; packets of other types are skipped.
+def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop", source: int | None = None) -> Decoded:
+    """Decodes the polarity events of one source of an AEDAT 3.1 file; packets of other types are skipped.
 
     Args:
         data: The file.
         where: Its name, for messages.
         invalid: Whether polarity events whose valid bit is 0 are dropped or kept.
+        source: Number of the source; None: the lowest, with a remark if there are others.
 
     Returns:
         The events; ``dropped`` counts the invalid ones left out.
@@ -53,20 +55,22 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop") -
     Raises:
         DamagedFileError: The file has another format, is cut off, a packet header is inconsistent, or times start again
             without a reset event.
-        RawDataError: Every polarity event is marked invalid, and ``invalid`` is ``drop``.
+        RawDataError: Every polarity event is marked invalid, and ``invalid`` is ``drop``; there is no such source.
 
     Source: the AEDAT 3.1 specification.
     """
     from plifctl.data.loops import decode_words
 
-    found, sources, resets = first_source(read_packets(data, where))
+    found, sources, resets = choose_source(read_packets(data, where), source)
+    if source is not None and source not in sources:
+        _check_stated(data, source, sources, where)
     words, packets = _as_words(data, found)
     n = int(packets[:, 1].sum())
     events = Events.empty(n)
     all_valid, ascending, positive = decode_words(words, packets, *events.columns)
     if not positive:
         raise DamagedFileError(f"{where}: an event has a negative time; the file is damaged")
-    remarks = (Remark("sources", sources - 1),) if sources > 1 else ()
+    remarks = (Remark("sources", len(sources) - 1),) if source is None and len(sources) > 1 else ()
     if resets and not ascending:
         counts = np.concatenate([[0], np.cumsum(packets[:, 1])])
         if continued := _continue_resets(events["t"], counts[resets].tolist()):
@@ -162,23 +166,37 @@ def _special_types(data: bytes, body: int, number: int) -> set[int]:
     return {first >> 1 for first in data[body : body + _WORD.itemsize * number : _WORD.itemsize]}
 
 
-def first_source(packets: Iterable[_Packet]) -> tuple[list[_Packet], int, list[int]]:
-    """Returns the packets of events of the first source, the number of sources, and where the clock is reset.
+def choose_source(packets: Iterable[_Packet], source: int | None = None) -> tuple[list[_Packet], list[int], list[int]]:
+    """Returns the packets of events of one source, by default that of the lowest number.
 
     Returns:
-        The packets; the number of sources of polarity events; the index of the packet after each reset.
+        The packets; the numbers of all sources of polarity events; the index of the packet after each reset.
     """
     found = list(packets)
-    sources = {packet.source for packet in found if packet.n_events}
-    first = min(sources, default=0)
+    sources = sorted({packet.source for packet in found if packet.n_events})
+    chosen = source if source is not None else min(sources, default=0)
     events: list[_Packet] = []
     resets: list[int] = []
     for packet in found:
         if not packet.n_events:
             resets.append(len(events))
-        elif packet.source == first:
+        elif packet.source == chosen:
             events.append(packet)
-    return events, len(sources), resets
+    return events, sources, resets
+
+
+def _check_stated(data: bytes, source: int, sources: Sequence[int], where: str) -> None:
+    """Raises RawDataError unless the header states a source, which then has no events.
+
+    Args:
+        data: The file.
+        source: Number of the source.
+        sources: The sources that have events.
+        where: Name of the file, for messages.
+    """
+    stated = {int(number) for number, _ in _SOURCE.findall(data, 0, _end_of_header(data, where))}
+    if source not in stated:
+        raise unknown_source(source, stated.union(sources), where)
 
 
 def _as_words(data: bytes, packets: Sequence[_Packet]) -> tuple[np.ndarray, np.ndarray]:

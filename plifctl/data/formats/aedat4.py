@@ -4,7 +4,8 @@
 XML), packets (stream, size, content), the table. Header and content are flatbuffers; the content and the table are
 packed by LZ4 or Zstandard, or not. An event is 16 bytes: int64 time in µs, int16 x, int16 y, polarity, 3 bytes unused.
 
-Of several streams of events the first is read, as other readers do; streams of other kinds are skipped. The format has
+Of several streams of events the first is read, as other readers do, or the one that the data set's YAML states
+(``source:``); streams of other kinds are skipped. The format has
 no invalid events, so no event is dropped. A recording may be empty. Times may repeat and run backwards, and are sorted;
 they have 63 bits and do not overflow. Bytes after the table are an error. The file of a recorder that was killed has no
 table; it ends with a packet.
@@ -19,13 +20,14 @@ import re
 import struct
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
-from plifctl.data.formats.headers import describe_content
+from plifctl.data.formats.headers import describe_content, unknown_source
 from plifctl.data.formats.summary import Summary, size_of
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -47,24 +49,29 @@ _EVENTS = b"EVTS"
 _MAX_UNPACKED_BYTES = 2**30
 """Largest total size of the unpacked packets of one file: 67 million events."""
 
+_Place = tuple[int, int]
+"""Offset and size of a packet's content."""
+
 _PIECE_BYTES = 2**10  # Zstandard unpacks as many to at most 32 MiB
 
 _Unpack = Callable[[bytes, int], bytes]
 """Unpacks a frame, to at most one byte more than the limit; raises ValueError if the frame is incomplete."""
 
 
-def decode_aedat4(data: bytes, *, where: str) -> Decoded:
+def decode_aedat4(data: bytes, *, where: str, source: int | None = None) -> Decoded:
     """Decodes the polarity events of an AEDAT 4 file.
 
     Args:
         data: The file.
         where: Its name, for messages.
+        source: Number of the stream; None: the first stream of events, with a remark if there are others.
 
     Returns:
         The events, with x and y of the file; none is dropped.
 
     Raises:
         DamagedFileError: The file has another format, is cut off, has no stream of events, or cannot be unpacked.
+        RawDataError: There is no such stream of events.
 
     Source: the AEDAT 4 specification.
     """
@@ -72,7 +79,11 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
     description = data[:at]
     if end < len(data):
         _unpack_bytes(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
-    left, streams = _MAX_UNPACKED_BYTES, _streams(data, at, end, where)
+    left, found = _MAX_UNPACKED_BYTES, _streams(data, at, end, where)
+    if source is not None:
+        is_of_events = partial(_is_of_events, data, unpack, left, where)
+        found = _choose_stream(found, source, description, is_of_events, where)
+    streams = list(found.values())
     for index, packets in enumerate(streams):
         parts = []
         for start, size in packets:
@@ -86,16 +97,16 @@ def decode_aedat4(data: bytes, *, where: str) -> Decoded:
             else:
                 break  # a stream has packets of one kind: this one is another output of the camera
         if parts:
-            others = sum(_is_of_events(data, other[0], unpack, left, where) for other in streams[index + 1 :])
+            others = sum(_is_of_events(data, unpack, left, where, other[0]) for other in streams[index + 1 :])
             return _to_events(np.concatenate(parts), where, (Remark("sources", others),) if others else ())
     if _EVENTS not in description:
         raise DamagedFileError(f"{where}: the file has no stream of events")
     return _to_events(np.empty(0, _ELEMENT), where)
 
 
-def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int, int]]]:
-    """Returns offset and size of every packet's content, stream by stream."""
-    streams: dict[int, list[tuple[int, int]]] = {}
+def _streams(data: bytes, at: int, end: int, where: str) -> dict[int, list[_Place]]:
+    """Returns offset and size of every packet's content, by the number of its stream, ascending."""
+    streams: dict[int, list[_Place]] = {}
     while at < end:
         if end - at < _PACKET.size:
             raise DamagedFileError(
@@ -109,10 +120,31 @@ def _streams(data: bytes, at: int, end: int, where: str) -> list[list[tuple[int,
             )
         streams.setdefault(stream, []).append((body, size))
         at = body + size
-    return [packets for _, packets in sorted(streams.items())]
+    return dict(sorted(streams.items()))
 
 
-def _is_of_events(data: bytes, packet: tuple[int, int], unpack: _Unpack, limit: int, where: str) -> bool:
+def _choose_stream(
+    streams: dict[int, list[_Place]],
+    source: int,
+    description: bytes,
+    is_of_events: Callable[[_Place], bool],
+    where: str,
+) -> dict[int, list[_Place]]:
+    """Returns one stream; without packets if it is only stated in the header.
+
+    Raises:
+        RawDataError: There is no such stream of events.
+    """
+    stated = {
+        number for number, stream in _stated_streams(description).items() if stream.get("typeIdentifier") == "EVTS"
+    }
+    packets = streams.get(source, [])
+    if source not in stated and not (packets and is_of_events(packets[0])):
+        raise unknown_source(source, stated.union(n for n, others in streams.items() if is_of_events(others[0])), where)
+    return {source: packets}
+
+
+def _is_of_events(data: bytes, unpack: _Unpack, limit: int, where: str, packet: _Place) -> bool:
     start, size = packet
     return _unpack_bytes(data[start : start + size], unpack, limit, f"{where}: byte {start}")[8:12] == _EVENTS
 

@@ -91,9 +91,9 @@ def decode_any(
         case "AEDAT 2.0":
             return decode_aedat2(data, where=where, axes=axes, outside=outside)
         case "AEDAT 3.1":
-            return decode_aedat3(data, where=where, invalid=invalid)
+            return decode_aedat3(data, where=where, invalid=invalid, source=reading.source)
         case "AEDAT 4":
-            return decode_aedat4(data, where=where)
+            return decode_aedat4(data, where=where, source=reading.source)
         case "Prophesee .dat":
             return decode_dat(data, where=where)
         case evt_name if evt_name in evt.FORMATS:

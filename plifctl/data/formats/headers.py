@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterable
+
+from plifctl.errors import RawDataError
 
 _MAGIC = {
     b"#!AER-DAT1.0": "AEDAT 1.0",
@@ -19,7 +22,6 @@ _MAGIC = {
     **dict.fromkeys((b"% Data", b"% Date", b"% Version", b"% Height", b"% Width"), "Prophesee .dat"),
     **dict.fromkeys((b"% camera", b"% evt", b"% format", b"% date", b"% geometry"), "Prophesee EVT (.raw)"),
 }
-_MAGICS = tuple(_MAGIC)
 
 Size = tuple[int, int]
 """Width and height of a sensor, pixels."""
@@ -34,10 +36,8 @@ _PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
 
 def format_of(data: bytes) -> str | None:
     """Returns the name of a file's format by its header; None for an unknown header."""
-    if not data.startswith(_MAGICS):
-        return None
-    name = next(name for magic, name in _MAGIC.items() if data.startswith(magic))
-    if not name.startswith("Prophesee"):
+    name = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
+    if not data.startswith(b"% "):
         return name
     header = percent_header(data)  # both of Prophesee's formats begin with lines of the same kind
     if version := _EVT.search(header):
@@ -49,6 +49,23 @@ def percent_header(data: bytes) -> bytes:
     """Returns the lines at the beginning of a file that begin with ``%``, of Prophesee's formats."""
     header = _PERCENT_HEADER.match(data)
     return header[0] if header else b""
+
+
+def unknown_source(source: int, known: Iterable[int], where: str) -> RawDataError:
+    """Returns the error for a source of events that a recording does not have.
+
+    Args:
+        source: The number that the data set's YAML states.
+        known: The numbers that there are.
+        where: Name of the file.
+    """
+    numbers = [str(number) for number in sorted(known)]
+    return RawDataError(
+        f"{where}: no source {source} of events, expected {' or '.join(numbers) or 'none: there are no events'}",
+        hint=f"state in the data set's YAML: source: {numbers[0]}"
+        if numbers
+        else "omit source: in the data set's YAML",
+    )
 
 
 HEADER_BYTES = 2**13

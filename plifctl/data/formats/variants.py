@@ -63,13 +63,13 @@ def _atis_times(data: bytes) -> np.ndarray:
 
 
 def _of_aedat3(data: bytes) -> list[str]:
-    packets, sources, resets = aedat3.first_source(aedat3.read_packets(data, ""))
+    packets, sources, resets = aedat3.choose_source(aedat3.read_packets(data, ""))
     # of each packet the time of the first event and of the last
     times = [(one.time_of(data, 0), one.time_of(data, one.n_events - 1)) for one in packets]
     steps = [after[0] - before[1] for before, after in pairwise(times)]
     restarts = [step for at, step in enumerate(steps, 1) if step < (0 if at in resets else -MAX_STEP_BACK_US)]
     found = ["AEDAT 3.1 with times that jump"] if restarts else []
-    return [*found, "AEDAT 3.1 of several sources"] if sources > 1 else found
+    return [*found, "AEDAT 3.1 of several sources"] if len(sources) > 1 else found
 
 
 def _of_dat(data: bytes) -> list[str]:

@@ -69,6 +69,7 @@ def count_events(
         ("aedat2-sync/aedat2-dvs128-sync", "", 39),
         ("aedat2-davis240", "", 40),
         ("aedat3-two-cameras", "", 20),
+        ("aedat3-two-cameras", "source: 2", 20),
     ],
 )
 def test_field_recordings_have_their_events(

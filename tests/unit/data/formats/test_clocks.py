@@ -24,17 +24,17 @@ from plifctl.data.formats.clocks import continue_overflows
 from plifctl.data.formats.detect import decode_any, raised_versions
 from plifctl.data.formats.variants import VARIANTS, variants_of
 from plifctl.data.remarks import Remark
-from plifctl.errors import DamagedFileError
+from plifctl.errors import DamagedFileError, RawDataError
 
 
-def decoded(data: bytes) -> tuple[list[int], list[int], tuple[Remark, ...]]:
+def decoded(data: bytes, source: int | None = None) -> tuple[list[int], list[int], tuple[Remark, ...]]:
     """Times and x of the events of a file, and the remarks on it."""
     found = decode_any(
         data,
         where="f",
         axes="authors",
         invalid="drop",
-        reading=ReadingSpec(time_unit=None if data[:2] == b"PK" else "ms"),
+        reading=ReadingSpec(time_unit=None if data[:2] == b"PK" else "ms", source=source),
     )
     return found.events["t"].tolist(), found.events["x"].tolist(), found.remarks
 
@@ -115,6 +115,54 @@ def test_decode_aedat3_reads_the_first_source_only() -> None:
         + polarity_packet(60, 3, source=2)
     )
     assert decoded(data) == ([2], [0], (Remark("sources", 1),))
+
+
+TWO_SOURCES = (
+    AEDAT3_HEADER.replace(b"#Source 1", b"#Source 4: DVS128\r\n#Source 1")
+    + polarity_packet(0, 2, 9)
+    + polarity_packet(50, 1, 5, source=2)
+    + polarity_packet(2, 700)
+    + polarity_packet(52, 8, source=2)
+)
+
+
+@pytest.mark.parametrize(("source", "t", "x"), [(1, [2, 9, 700], [0, 1, 2]), (2, [1, 5, 8], [50, 51, 52]), (4, [], [])])
+def test_decode_aedat3_reads_the_source_that_is_stated(source: int, t: list[int], x: list[int]) -> None:
+    assert decoded(TWO_SOURCES, source) == (t, x, ())
+
+
+def test_decode_aedat3_of_an_unknown_source_names_those_there_are() -> None:
+    with pytest.raises(RawDataError, match="f: no source 3 of events, expected 1 or 2 or 4") as error:
+        decoded(TWO_SOURCES, 3)
+    assert "source: 1" in error.value.hint
+
+
+STREAMS = (
+    (2, "EVTS", events(9)), (1, "EVTS", events(1, 2)), (3, "TRIG", events(1)), (4, "EVTS", events(7)),
+    (2, "EVTS", events(10)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "t"), [(1, [1, 2]), (2, [9, 10]), (4, [7]), (6, [])])
+@pytest.mark.parametrize("streams", [{1: "EVTS", 2: "EVTS", 3: "TRIG", 4: "EVTS", 6: "EVTS"}, {6: "EVTS"}])
+def test_decode_aedat4_reads_the_stream_that_is_stated(source: int, t: list[int], streams: dict[int, str]) -> None:
+    assert decoded(encode_aedat4(*STREAMS, streams=streams), source) == (
+        t,
+        list(range(len(t))) if source != 2 else [0, 0],
+        (),
+    )
+
+
+@pytest.mark.parametrize("source", [0, 3])
+def test_decode_aedat4_of_an_unknown_stream_names_those_of_events(source: int) -> None:
+    with pytest.raises(RawDataError, match=f"f: no source {source} of events, expected 1 or 2 or 4") as error:
+        decoded(encode_aedat4(*STREAMS), source)
+    assert "source: 1" in error.value.hint
+
+
+def test_decode_of_a_source_without_any_is_refused() -> None:
+    with pytest.raises(RawDataError, match="no source 1 of events, expected none"):
+        decoded(encode_aedat4((0, "TRIG", events(1))), 1)
 
 
 def test_decode_aedat4_says_that_other_sources_are_left_out() -> None:
