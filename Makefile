@@ -13,7 +13,7 @@ PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 QUICK  := -m "not slow and not long and not subprocess and not real"
 
 .PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
-	bench-env bench-prepare bench-loader bench-train bench-events bench-shares bench-gpu golden clean
+	bench-env bench-prepare bench-formats bench-loader bench-train bench-events bench-shares bench-gpu golden clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
@@ -133,6 +133,9 @@ bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it 
 
 bench-prepare: $(BENCH)/.ready ## raw recordings to frames on disk, compared with SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.prepare --shared $(SHARED)
+
+bench-formats: $(READY) ## decoding of every format, from a file's content to events
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.formats
 
 bench-loader: $(BENCH)/.ready ## batches from the cache, compared with SpikingJelly and tonic
 	$(BENCH)/bin/python -m benchmarks.loader --shared $(SHARED)

@@ -210,6 +210,7 @@ def run(
     benchmarks: Mapping[str, Benchmark],
     *,
     recordings: bool = True,
+    peers: bool = True,
     keeps: str = "",
     tables: Callable[[Sequence[dict[str, Any]]], Iterable[TextTable]] | None = None,
 ) -> None:
@@ -219,6 +220,7 @@ def run(
         description: What the script measures.
         benchmarks: By the name that ``--only`` takes.
         recordings: Whether they need the folder of real recordings.
+        peers: Whether they compare with SpikingJelly or tonic.
         tables: Makes tables of the figures as :meth:`Figure.to_json` gives them; None: one, with a row for each figure.
         keeps: What they leave in ``Setting.kept`` for another call; empty: nothing.
     """
@@ -237,7 +239,7 @@ def run(
     shared: Path | None = options.shared if recordings else None
     if shared is not None and not ((shared / "DvsGesture").is_dir() and (shared / "NMNIST").is_dir()):
         sys.exit(f"{shared}: no DvsGesture and NMNIST here; name the folder of real recordings: --shared DIR")
-    if metadata_of("spikingjelly") is None or metadata_of("tonic") is None:
+    if peers and (metadata_of("spikingjelly") is None or metadata_of("tonic") is None):
         sys.exit("the peers are not installed: make bench-env, then run with .bench-venv/bin/python")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="plifctl-bench-", dir=options.work) as work:

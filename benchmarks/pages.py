@@ -111,6 +111,20 @@ def _training(*documents: dict[str, Any]) -> str:
     return _text([*_markdown(TextTable("", ("work", "ours", "peer", "ratio", "target"), rows, "")), "", *measured])
 
 
+def _formats(document: dict[str, Any]) -> str:
+    rows = [
+        (
+            figure["labels"]["format"],
+            f"{figure['labels']['bytes'] / figure['labels']['events']:.1f}",
+            f"{figure['labels']['events'] / figure['ours']['median'] / 1e6:.1f}",
+            f"{figure['labels']['bytes'] / figure['ours']['median'] / 1e6:,.0f}",
+        )
+        for figure in document["figures"]
+    ]
+    columns = ("format", "bytes per event", "million events/s", "MB/s")
+    return _text([*_markdown(TextTable("", columns, rows, "")), "", _measured(document)])
+
+
 def _quantity(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
@@ -141,6 +155,7 @@ _BLOCKS: dict[str, tuple[str, Callable[..., str]]] = {
     "layers": ("event_driven", _layers),
     "libraries": ("event_driven", _libraries),
     "shares": ("shares", _shares),
+    "formats": ("formats", _formats),
     "training": ("train_nmnist train_fashion train_gesture train_memory train_inference", _training),
 }
 """Parts of pages by name: the documents that each needs, and the function that renders them."""

@@ -69,7 +69,7 @@ def rows(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if "|" in line]
 
 
-@pytest.mark.parametrize("name", ["picture", "layers", "libraries", "shares"])
+@pytest.mark.parametrize("name", ["picture", "layers", "libraries", "shares", "formats"])
 def test_block_without_its_document_is_empty(results: Path, name: str) -> None:
     assert pages.block(name) == ""
 
@@ -110,6 +110,16 @@ def test_shares_block_counts_event_driven_times_of_chosen_layers_only(results: P
     ]
     assert "optimizer 5 (5.0), rest 25 (25.0), step 100 ms" in found
     assert "optimizer 5 (8.3), rest 25 (41.7), step 60 ms" in found
+
+
+def test_formats_block_has_events_and_megabytes_a_second(results: Path) -> None:
+    labels = {"format": "text", "events": 2_000_000, "bytes": 30_000_000}
+    write(results / "formats.json", [replace(measure.below("t", "s", [0.1, 0.2, 0.4], None), labels=labels)])
+    assert rows(pages.block("formats")) == [
+        ["format", "bytes per event", "million events/s", "MB/s"],
+        ["---", "--:", "--:", "--:"],
+        ["text", "15.0", "10.0", "150"],
+    ]
 
 
 def test_picture_is_drawn_equally_each_time(tmp_path: Path) -> None:

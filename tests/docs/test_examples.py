@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 import typer
+import yaml
 from factories import encode_aedat4, random_events
 from pages import PAGES, ROOT, Block, blocks_of, page_text
 
 import plifctl
 from plifctl.cli.app import app
 from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
+from plifctl.config.dataset import ReadingSpec
 from plifctl.config.lookup import load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.config.training import TrainSpec
@@ -219,6 +221,8 @@ def test_yaml_of_a_page_is_valid(page: str, page_folder: Path) -> None:
             part = page_folder / f"line-{block.line}.yaml"
             part.write_text(f"like: gesture-plif\n{block.text}", encoding="utf-8")
             sources.append(part)
+        elif block.text.startswith("# in a data set\n"):
+            ReadingSpec.model_validate(yaml.safe_load(block.text))
     for source in sources:
         build_optimizer(load_experiment(source).spec.train)
 
