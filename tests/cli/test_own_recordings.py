@@ -1,0 +1,133 @@
+"""From a folder of recordings to a test accuracy, as a user types it: inspect, init, prepare, train."""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
+
+from plifctl.config.lookup import load_experiment
+from plifctl.data.events import EVENT
+
+Plifctl = Callable[..., Any]
+
+CLASSES = ("left", "right")
+PEOPLE = ("anna", "ben", "carla")
+
+
+def moving_edge(direction: str, size: int, seed: int) -> np.ndarray:
+    """Returns the events of an edge that moves to the left or to the right, with noise."""
+    rng, steps = np.random.default_rng(seed), 40
+    rows = np.repeat(np.arange(steps), 8)
+    x = rows * (size - 1) // steps
+    events = np.zeros(len(rows), EVENT)
+    events["t"] = 500 * rows + rng.integers(0, 400, len(rows))
+    events["x"] = x if direction == "right" else size - 1 - x
+    events["y"] = rng.integers(0, size, len(rows))
+    events["p"] = rng.integers(0, 2, len(rows))
+    return np.sort(events, order="t")
+
+
+def encode_aedat2(events: np.ndarray) -> bytes:
+    """A recording of a DVS128 as jAER writes it: rows counted from the bottom, columns from the right."""
+    x, y = 127 - events["x"].astype(np.uint32), 127 - events["y"].astype(np.uint32)
+    address = y << 8 | x << 1 | (1 - events["p"].astype(np.uint32))
+    return AEDAT2_HEADER + np.stack([address, events["t"]], 1).astype(">u4").tobytes()
+
+
+def takes() -> Iterator[tuple[str, str, int]]:
+    """Yields class, person and number of each recording."""
+    for label in CLASSES:
+        for person in PEOPLE:
+            yield from ((label, person, take) for take in range(3))
+
+
+def write_dvs128(folder: Path) -> None:
+    """Recordings of people: CLASS/PERSON_TAKE.aedat."""
+    for seed, (label, person, take) in enumerate(takes()):
+        path = folder / label / f"{person}_{take}.aedat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_aedat2(moving_edge(label, 128, seed)))
+
+
+def write_evt3(folder: Path) -> None:
+    """Recordings of a small sensor in one folder with blanks in its names, and a table of labels with groups."""
+    folder.mkdir(parents=True)
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("recording", "label", "subject"))
+        for seed, (label, person, take) in enumerate(takes()):
+            name = f"take {take} of {person}, {label}.raw"
+            header = b"% evt 3.0\n% format EVT3;height=32;width=32\n% end\n"
+            (folder / name).write_bytes(encode_evt(moving_edge(label, 32, seed), "3.0", header=header))
+            table.writerow((name, label, person))
+
+
+def write_arrays(folder: Path) -> None:
+    """Structured arrays with fields in another order: CLASS/FILE.npy."""
+    for seed, (label, person, take) in enumerate(takes()):
+        events = moving_edge(label, 32, seed)
+        path = folder / label / f"{person}{take}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.zeros(len(events), [("x", "<u2"), ("y", "<u2"), ("polarity", "?"), ("timestamp", "<i8")])
+        for name, column in (("x", "x"), ("y", "y"), ("polarity", "p"), ("timestamp", "t")):
+            array[name] = events[column]
+        path.write_bytes(encode_npy(array))
+
+
+SMALL = ("--set", "network.structure=c8k3s1-BN-SN-MPk4s4-FC20-SN-APk10s10", "--set", "train.batch_size=4")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("write", "layout", "shape"),
+    [
+        (write_dvs128, "class-folders", (2, 128, 128)),
+        (write_evt3, "label-table", (2, 32, 32)),
+        (write_arrays, "class-folders", (2, 32, 32)),
+    ],
+)
+def test_four_commands_lead_from_a_folder_to_a_test_accuracy(
+    plifctl: Plifctl, places: Path, write: Callable[[Path], None], layout: str, shape: tuple[int, int, int]
+) -> None:
+    write(places / "my recordings")
+    inspected = plifctl("data", "inspect", "my recordings")
+    assert (inspected.code, "18" in inspected.out) == (0, True)
+    assert plifctl("data", "init", "my recordings", "--name", "hands").code == 0
+    spec = load_experiment("hands").spec
+    assert (spec.dataset.layout, spec.dataset.shape, spec.dataset.classes) == (layout, shape, CLASSES)
+    assert plifctl("check", "hands.yaml").code == 0
+    prepared = plifctl("prepare", "hands", "--T", "4")
+    assert (prepared.code, "18" in prepared.out) == (0, True)
+    trained = plifctl("train", "hands", "--epochs", "2", "--set", "T=4", *SMALL, "--device", "cpu")
+    assert (trained.code, "best test accuracy" in trained.out) == (0, True)
+    (places / "hands.yaml").unlink()
+    resumed = plifctl("train", "--resume", "last", "--epochs", "3", "--device", "cpu")
+    assert (resumed.code, "of 3)" in resumed.out) == (0, True)
+    assert plifctl("runs", "show", "last").code == 0
+    assert "hands" in plifctl("report", "--table", "runs").out
+
+
+@pytest.mark.long
+def test_recordings_of_jaer_are_the_right_way_up(plifctl: Plifctl, places: Path) -> None:
+    write_dvs128(places / "recordings")
+    assert plifctl("data", "init", "recordings", "--name", "hands").code == 0
+    assert load_experiment("hands").spec.dataset.flip_y
+
+
+@pytest.mark.long
+def test_folds_by_person_test_each_person_once(plifctl: Plifctl, places: Path) -> None:
+    write_arrays(places / "recordings")
+    assert plifctl("data", "init", "recordings", "--name", "hands").code == 0
+    assert plifctl("prepare", "hands", "--T", "4").code == 0
+    people = ("split.method=leave-one-out", "split.groups=/([a-z]+)", "split.test=null", "validation.method=share")
+    sets = [word for text in people for word in ("--set", text)]
+    for fold in "123":
+        arguments = ("--cv-fold", fold, "--epochs", "1", "--set", "T=4", *SMALL, *sets, "--device", "cpu")
+        assert plifctl("validate", "hands", *arguments).code == 0
+    table = plifctl("report", "--table", "runs").out
+    assert "1, 2, 3" in table
+    assert "±" in table
