@@ -27,7 +27,7 @@ from plifctl.data.inspection.collection import DECODED_BYTES, choose_files, deco
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import MAX_TABLE_BYTES, find_label_table
-from plifctl.data.inspection.listing import File, is_archive, list_files
+from plifctl.data.inspection.listing import File, is_archive, list_files, load_file
 from plifctl.data.inspection.recording import inspect_recording
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
 from plifctl.data.storage import decode_text, is_tar
@@ -116,7 +116,7 @@ def inspect_data(options: InspectOptions, progress: Progress = silent) -> Inspec
     """
     _check_picture(options.out)
     path, reading = options.path, read_overrides(options.overrides)
-    if not path.exists():
+    if not path.is_file() and not path.is_dir():
         raise RawDataError(f"{path}: no such file or folder", hint="name a recording, a folder, or an archive")
     if path.is_dir() or is_archive(path):
         return _inspect_folder(options, reading, progress)
@@ -128,7 +128,7 @@ def _inspect_file(options: InspectOptions, reading: ReadingSpec, progress: Progr
     with progress(f"decoding {path.name}", "files") as task:
         task.update(0, 1)
         with files.machine_errors(path):
-            data = path.read_bytes()
+            data = load_file(str(path))
         facts, events = inspect_recording(path.name, data, reading)
     if options.out is None or not len(events):
         return InspectedRecording(path, facts, None)

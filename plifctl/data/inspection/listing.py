@@ -85,7 +85,7 @@ def _file(name: str, entry: os.DirEntry[str]) -> File:
         return _unreadable(name, error)
     if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
         return _unreadable(name, DamagedFileError(f"{name}: a pipe, a socket or a device, expected a file"))
-    return File(name, status.st_size, partial(_load, entry.path), partial(_open, entry.path))
+    return File(name, status.st_size, partial(load_file, entry.path), partial(_open, entry.path))
 
 
 def _unreadable(name: str, error: Exception) -> File:
@@ -99,7 +99,12 @@ def _open(path: str) -> BinaryIO:
     return open(path, "rb")  # noqa: PTH123 - pathlib costs more than reading a small file
 
 
-def _load(path: str) -> bytes:
+def load_file(path: str) -> bytes:
+    """Returns the content of a file.
+
+    Raises:
+        DamagedFileError: It is larger than any recording that is read.
+    """
     with _open(path) as file:
         content = file.read(MEMBER_LIMIT + 1)
     if len(content) > MEMBER_LIMIT:
