@@ -206,7 +206,7 @@ def _inspect_files(
             return found, lists
         listed = list(list_files(path))
         total = len(listed)
-        summarise_files(listed, workers=options.workers, on_facts=keep)
+        summarise_files(listed, reading=reading, workers=options.workers, on_facts=keep)
     chosen = choose_files(list(found.values()), None if options.full else DECODED_BYTES)
     with progress(f"decoding {path.name}", "files") as task:
         done = 0

@@ -250,10 +250,14 @@ _SOURCE = re.compile(rb"^#Source (\d+): *([^\r\n]+)", re.MULTILINE)
 _KINDS = {_SPECIAL: "special events", 2: "frames", 3: "IMU samples", 4: "IMU samples", 6: "ear events"}
 
 
-def summarise_aedat3(file: BinaryIO) -> Summary:
-    """Returns what header and packet headers state about the first source of events, up to a damaged packet.
+def summarise_aedat3(file: BinaryIO, source: int | None = None) -> Summary:
+    """Returns what header and packet headers state about a source of events, up to a damaged packet.
 
     Events are counted whether they are marked valid or not. A reset of the clock is not seen in the times.
+
+    Args:
+        file: The file.
+        source: Number of the source; None: the first.
     """
     header = read_comment_lines(file, b"#", _END)
     at, end = file.tell(), size_of(file)
@@ -261,25 +265,25 @@ def summarise_aedat3(file: BinaryIO) -> Summary:
     events: dict[int, list[tuple[int, int, int]]] = {}
     while at + _PACKET.size <= end:
         file.seek(at)
-        kind, source, size, _, overflow, capacity, number, _ = _PACKET.unpack(file.read(_PACKET.size))
+        kind, sender, size, _, overflow, capacity, number, _ = _PACKET.unpack(file.read(_PACKET.size))
         at += _PACKET.size + size * capacity
         if kind < 0 or size <= 0 or not 0 <= number <= capacity or at > end:
             break
-        found[kind, source] += number
+        found[kind, sender] += number
         if kind == _POLARITY and number:  # the packets of the first and of the last event
-            ends = events.setdefault(source, [])
+            ends = events.setdefault(sender, [])
             ends[1:] = [(at - size * capacity, number, overflow)]
     cameras = {int(number): name.decode(errors="replace").strip() for number, name in _SOURCE.findall(header)}
-    first = min(events, default=min(cameras, default=0))
+    read = source if source is not None else min(events, default=min(cameras, default=0))
     others: Counter[str] = Counter()
-    for (kind, source), count in found.items():
+    for (kind, sender), count in found.items():
         if kind != _POLARITY:
             others[_KINDS.get(kind, f"elements of type {kind}")] += count
-        elif source != first:
-            others[f"events of source {source}"] += count
-    camera = cameras.get(first, "")
-    times = _times_of_ends(file, events.get(first, []))
-    return Summary(camera, sensor_of_camera(camera), found[_POLARITY, first], *times, tuple(sorted(others.items())))
+        elif sender != read:
+            others[f"events of source {sender}"] += count
+    camera = cameras.get(read, "")
+    times = _times_of_ends(file, events.get(read, []))
+    return Summary(camera, sensor_of_camera(camera), found[_POLARITY, read], *times, tuple(sorted(others.items())))
 
 
 def _times_of_ends(file: BinaryIO, ends: Sequence[tuple[int, int, int]]) -> tuple[int | None, int | None]:

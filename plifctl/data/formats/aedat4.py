@@ -275,16 +275,21 @@ _KINDS = {"EVTS": "events of other streams", "FRME": "frames", "IMUS": "IMU samp
 _MAX_TABLE_BYTES = 2**26
 
 
-def summarise_aedat4(file: BinaryIO) -> Summary:
+def summarise_aedat4(file: BinaryIO, source: int | None = None) -> Summary:
     """Returns what the header states, and how many elements and which times the table at the end lists.
 
     A file without a readable table, such as that of a recorder that was killed, states no number of events.
+
+    Args:
+        file: The file.
+        source: Number of the stream of events; None: the first.
     """
     head = file.read(len(_MAGIC) + 4)
     head += file.read(min(int.from_bytes(head[-4:], "little"), _MAX_TABLE_BYTES))
     streams = _stated_streams(head)
-    first = min((number for number, stated in streams.items() if stated.get("typeIdentifier") == "EVTS"), default=-1)
-    stated = streams.get(first, {})
+    of_events = [number for number, stated in streams.items() if stated.get("typeIdentifier") == "EVTS"]
+    read = source if source is not None else min(of_events, default=-1)
+    stated = streams.get(read, {})
     sizes = [int(stated[key]) for key in ("sizeX", "sizeY") if stated.get(key, "").isdecimal()]
     summary = Summary(stated.get("source", ""), (sizes[0], sizes[1]) if len(sizes) == 2 else None)
     try:
@@ -293,10 +298,10 @@ def summarise_aedat4(file: BinaryIO) -> Summary:
         return summary
     others: Counter[str] = Counter()
     for packet in packets:
-        if packet.stream != first and packet.n_elements:
+        if packet.stream != read and packet.n_elements:
             kind = streams.get(packet.stream, {}).get("typeIdentifier", "unknown")
             others[_KINDS.get(kind, f"elements of kind {kind}")] += packet.n_elements
-    events = [packet for packet in packets if packet.stream == first and packet.n_elements]
+    events = [packet for packet in packets if packet.stream == read and packet.n_elements]
     return summary._replace(
         n_events=sum(packet.n_elements for packet in events),
         first_us=min((packet.first_us for packet in events), default=None),

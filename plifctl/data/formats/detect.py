@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import ModuleType
 from typing import BinaryIO
 
@@ -116,23 +116,33 @@ def decode_any(
             )
 
 
-def summarise_any(file: BinaryIO) -> Summary:
-    """Returns what a file states about its recording, without decoding events; of most formats a few reads."""
+def summarise_any(file: BinaryIO, reading: ReadingSpec = AS_USUAL) -> Summary:
+    """Returns what a file states about its recording, without decoding events; of most formats a few reads.
+
+    Args:
+        file: The file.
+        reading: What it does not say about itself; of files with several sources, which one is read.
+    """
     name = format_of(file.read(HEADER_BYTES))
     file.seek(0)
-    summarise = _SUMMARIES.get(name or "")
-    return summarise(file) if summarise is not None else NOTHING
+    match name:
+        case "AEDAT 2.0":
+            return summarise_aedat2(file)
+        case "AEDAT 3.1":
+            return summarise_aedat3(file, reading.source)
+        case "AEDAT 4":
+            return summarise_aedat4(file, reading.source)
+        case "Prophesee .dat":
+            return summarise_dat(file)
+        case evt_name if evt_name in evt.FORMATS:
+            return summarise_evt(file)
+        case "numpy":
+            return summarise_npy(file)
+        case "HDF5":
+            return summarise_hdf5(file)
+        case _:
+            return NOTHING
 
-
-_SUMMARIES: dict[str, Callable[[BinaryIO], Summary]] = {
-    "AEDAT 2.0": summarise_aedat2,
-    "AEDAT 3.1": summarise_aedat3,
-    "AEDAT 4": summarise_aedat4,
-    "Prophesee .dat": summarise_dat,
-    **dict.fromkeys(evt.FORMATS, summarise_evt),
-    "numpy": summarise_npy,
-    "HDF5": summarise_hdf5,
-}
 
 READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat and EVT (.raw), numpy (.npy, .npz), HDF5, text"
 """The formats of recordings that can be decoded, for messages."""

@@ -23,15 +23,18 @@ OnFacts = Callable[[RecordingFacts], None]
 """Called with the facts of each file, in order."""
 
 
-def summarise_files(files: Iterable[File], *, workers: int = 1, on_facts: OnFacts) -> None:
+def summarise_files(
+    files: Iterable[File], *, reading: ReadingSpec = AS_USUAL, workers: int = 1, on_facts: OnFacts
+) -> None:
     """Finds what each file states about itself, by a few reads; a member of an archive is only listed.
 
     Args:
         files: The files.
+        reading: What they do not say about themselves.
         workers: Number of threads.
         on_facts: Called with the facts of each.
     """
-    _for_each(files, _summarise, workers, on_facts)
+    _for_each(files, partial(_summarise, reading), workers, on_facts)
 
 
 def decode_files(
@@ -54,12 +57,12 @@ def _for_each(files: Iterable[File], work: Callable[[File], RecordingFacts], wor
             on_facts(facts)
 
 
-def _summarise(file: File) -> RecordingFacts:
+def _summarise(reading: ReadingSpec, file: File) -> RecordingFacts:
     if file.open is None:
         return RecordingFacts(file.name, file.nbytes, "unread", "")
     try:
         with file.open() as stream:
-            return summarise_recording(file.name, stream, file.nbytes)
+            return summarise_recording(file.name, stream, file.nbytes, reading)
     except (OSError, PlifctlError) as error:
         return _unreadable(file, error)
 

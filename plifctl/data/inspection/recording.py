@@ -19,13 +19,14 @@ from plifctl.errors import DamagedFileError, RawDataError
 _NUMPY_NAMES = {"numpy": "numpy .npy", "zip": "numpy .npz"}
 
 
-def summarise_recording(name: str, file: BinaryIO, nbytes: int) -> RecordingFacts:
+def summarise_recording(name: str, file: BinaryIO, nbytes: int, reading: ReadingSpec = AS_USUAL) -> RecordingFacts:
     """Returns what a file states about itself, without decoding events.
 
     Args:
         name: Its name.
         file: The file, at its beginning.
         nbytes: Its size.
+        reading: What it does not say about itself.
     """
     head = file.read(HEADER_BYTES)
     file.seek(0)
@@ -34,7 +35,7 @@ def summarise_recording(name: str, file: BinaryIO, nbytes: int) -> RecordingFact
         format_name = ATIS
     if format_name is not None:
         shown = _NUMPY_NAMES.get(format_name, format_name)
-        return RecordingFacts(name, nbytes, "recording", shown, summarise_any(file))
+        return RecordingFacts(name, nbytes, "recording", shown, summarise_any(file, reading))
     looks = guess_content(head)
     described = describe_content(head)
     if (looks is None or _should_be_recording(name, looks)) and nbytes:
@@ -56,7 +57,7 @@ def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -
         data: Its content.
         reading: What it does not say about itself.
     """
-    facts = summarise_recording(name, io.BytesIO(data), len(data))
+    facts = summarise_recording(name, io.BytesIO(data), len(data), reading)
     if facts.kind == "other":
         return facts, Events.empty(0)
     try:

@@ -9,6 +9,7 @@ import pytest
 from factories import encode_aedat4, random_events
 from raw_files import AEDAT2_HEADER, AEDAT3_HEADER, aedat3_packet, aedat3_word, encode_dat, encode_npy
 
+from plifctl.config.dataset import ReadingSpec
 from plifctl.data.formats.detect import decode_any, summarise_any
 from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera
 
@@ -54,6 +55,12 @@ def test_summarise_aedat3_counts_what_is_not_read() -> None:
     found = summarise(AEDAT3 + second + frames + aedat3_packet((2, 5), kind=0))
     assert found.n_events == 3
     assert dict(found.others) == {"events of source 2": 1, "frames": 1, "special events": 1}
+
+
+def test_summarise_aedat3_of_another_source_is_about_that() -> None:
+    second = struct.pack("<hhiiiiii", 1, 2, 8, 4, 0, 1, 1, 1) + struct.pack("<II", aedat3_word(9), 7)
+    found = summarise_any(io.BytesIO(AEDAT3 + second), ReadingSpec(source=2))
+    assert found == Summary("", None, 1, 7, 7, (("events of source 1", 3),))
 
 
 def test_summarise_aedat3_with_overflow_count_extends_times() -> None:
