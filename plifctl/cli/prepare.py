@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import SPLIT_WORDS, SPLITS, Compression, Split
+from plifctl.config.choices import OWN_LAYOUTS, SPLIT_WORDS, SPLITS, Compression, Split
 from plifctl.data.source import DEFAULT_WORKERS
 
 if TYPE_CHECKING:
@@ -129,15 +129,21 @@ def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
     if as_json:
         console.emit_json(tree)
         return
-    trust = f"raw files {'' if cache.verified else 'not '}verified, set {'' if cache.complete_set else 'in'}complete"
     console.emit(f"{state}: {cache.path}")
-    console.emit(f"{_count_samples(counts)} ({trust}), {_megabytes(nbytes)}")
+    console.emit(f"{_count_samples(counts)}{_trust(cache)}, {_megabytes(nbytes)}")
     console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} per sample; content {cache.content_digest[:12]}")
     if cache.counts:
         read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
         because = "(invalid, outside, by transforms, or after the last slice)"
         left_out = f", {read - framed:,} left out {because}" if read != framed else ""
         console.emit(f"{framed:,} events framed{left_out}")
+
+
+def _trust(cache: Cache) -> str:
+    complete = f"set {'' if cache.complete_set else 'in'}complete"
+    if cache.key.fields["layout"] in OWN_LAYOUTS:  # there is no published checksum, and often no official number
+        return "" if cache.complete_set else f" ({complete})"
+    return f" (raw files {'' if cache.verified else 'not '}verified, {complete})"
 
 
 def _count_samples(counts: Counter[Split]) -> str:

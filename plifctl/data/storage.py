@@ -53,9 +53,15 @@ _ARCHIVE_ERRORS = (
     RuntimeError,  # an encrypted zip, or a compression method that Python does not know
     TypeError,  # some damaged tar headers
 )
-_MAX_TEXT_BYTES = 2**16
+LIST_BYTES = 2**16
+"""Largest size of a list of recordings or windows of the published data sets."""
+
 _MAX_DEPTH = 40
 _MAX_SKIPPED_FOLDERS = 1000
+_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
+_SYSTEM_NAMES = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", *_SYSTEM_FILES}
+"""Files and folders that systems and file managers create, besides those that begin with a dot; in small letters."""
+
 _SURVEY_VERSION = 4  # raised when a survey contains more than before, or texts are read otherwise
 
 
@@ -70,6 +76,7 @@ class Survey:
         texts: Content of the members that are lists, by logical name.
         formats: Formats that the members' headers name, and the variants of them that occur.
         skipped: Files that are not members: by folder their number, and the name of the first.
+        ignored: Those of them whose names say that they are no recordings, in the same form.
     """
 
     md5s: list[str] = field(default_factory=list)
@@ -77,6 +84,7 @@ class Survey:
     texts: dict[str, str] = field(default_factory=dict)
     formats: list[str] = field(default_factory=list)
     skipped: dict[str, tuple[int, str]] = field(default_factory=dict)
+    ignored: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -117,6 +125,8 @@ class Storage:
         pattern: Its group 1 is the logical name at the end of a member's path; other files are not members.
         rename: Returns the logical name for what the pattern found, where archives differ from the published ones.
         lists: Finds the logical names of lists, whose text a survey keeps; None: there are none.
+        list_bytes: Largest size of a list.
+        ignored: Finds the paths of files that are never members, counted separately; None: there are none.
     """
 
     def __init__(
@@ -126,9 +136,13 @@ class Storage:
         rename: Callable[[str], str] = lambda name: name,
         *,
         lists: re.Pattern[str] | None = None,
+        list_bytes: int = LIST_BYTES,
+        ignored: re.Pattern[str] | None = None,
     ) -> None:
-        self.path, self.pattern, self.lists, self._rename = path, pattern, lists, rename
+        self.path, self.pattern, self.lists, self.ignored, self._rename = path, pattern, lists, ignored, rename
+        self._list_bytes = list_bytes
         self._skipped: dict[str, tuple[int, str]] = {}
+        self._ignored: dict[str, tuple[int, str]] = {}
 
     def members(self) -> Iterator[Member]:
         """Yields each member, in storage order.
@@ -178,12 +192,13 @@ class Storage:
             survey = saved.load() if saved is not None else None
         if survey is not None:
             on_read(self.nbytes())
-            return replace(survey, skipped=self._skipped) if self.path.is_dir() else survey
+            return replace(survey, skipped=self._skipped, ignored=self._ignored) if self.path.is_dir() else survey
         survey = Survey()
         with self._md5_in_background() as md5s:
             self._read_all(survey, on_read, workers, on_member)
         survey.md5s[:0] = md5s
         survey.skipped.update(self._skipped)
+        survey.ignored.update(self._ignored)
         if saved is not None:
             with suppress(MachineError):  # in a read-only folder, the next survey reads everything again
                 saved.save(survey)
@@ -213,14 +228,14 @@ class Storage:
         packed = self.path.suffix.lower() == ".gz" and not is_tar(self.path)
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest() if packed else None
         text = self._text_of(member.name, content) if self.lists and self.lists.search(member.name) else None
-        named = format_of(content) or ("text" if is_text(content) else None)
-        variants = variants_of(content, without_header=member.name.endswith(".bin"))
+        named = format_of(content) or ("text" if is_text(content) else None) if text is None else None
+        variants = variants_of(content, without_header=member.name.lower().endswith(".bin"))
         return _MemberSurvey(member.name, digest, (*([named] if named else []), *variants), md5, text)
 
     def _text_of(self, name: str, content: bytes) -> str:
-        if len(content) > _MAX_TEXT_BYTES:
+        if len(content) > self._list_bytes:
             raise DamagedFileError(
-                f"{self.path}: {name}: {len(content)} bytes, expected a list of at most {_MAX_TEXT_BYTES}"
+                f"{self.path}: {name}: {len(content)} bytes, expected a list of at most {self._list_bytes}"
             )
         return decode_text(content)
 
@@ -271,6 +286,8 @@ class Storage:
             )
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
+                if _is_system(entry.name):
+                    continue
                 if entry.is_dir():
                     self._list_folder(entry.path, f"{inside}{entry.name}/", found, depth + 1)
                 elif (logical := self._logical_name(f"{inside}{entry.name}")) is not None:
@@ -290,10 +307,10 @@ class Storage:
     def _zip(self) -> Iterator[Member]:
         # members are loaded later, in threads: the reader closes its file when the last of them is freed
         archive = ZipReader(self.path, where=str(self.path))
-        self._skipped = {}
+        self._skipped, self._ignored = {}, {}
         for info in archive.infolist():
             path = info.filename.replace("\\", "/")  # as some programs for Windows write it
-            if not path.endswith("/") and (name := self._logical_name(path)) is not None:
+            if not path.endswith("/") and (name := self._name_in_archive(path)) is not None:
                 yield Member(name, info.compress_size, partial(self._read_zip_member, archive, info))
 
     def _read_zip_member(self, archive: ZipReader, info: zipfile.ZipInfo) -> bytes:
@@ -320,9 +337,9 @@ class Storage:
 
     def _tar_members(self, archive: tarfile.TarFile, tell: Callable[[], int]) -> Iterator[Member]:
         before = 0
-        self._skipped = {}
+        self._skipped, self._ignored = {}, {}
         for info in archive:
-            if info.isdir() or (name := self._logical_name(info.name)) is None:
+            if info.isdir() or (name := self._name_in_archive(info.name)) is None:
                 continue
             plain = info.isreg() and not info.issparse() and info.size <= MEMBER_LIMIT
             member = archive.extractfile(info) if plain else None
@@ -376,18 +393,28 @@ class Storage:
                 md5.update(block)
             return md5.hexdigest()
 
+    def _name_in_archive(self, path: str) -> str | None:
+        """Returns the logical name of a path in an archive; None if not a member."""
+        if path.startswith("/") or ("/../" in f"/{path}/"):
+            raise DamagedFileError(f"{self.path}: refused, the member {path!r} leads outside the archive")
+        name = path.removeprefix("./")  # of tar -C DIR .
+        return None if any(map(_is_system, name.split("/"))) else self._logical_name(name)
+
+    def name_of(self, path: str) -> str | None:
+        """Returns the logical name that a path would have as a member; None if the pattern does not find it."""
+        match = self.pattern.search(path)
+        return self._rename(match[1]) if match else None
+
     def _logical_name(self, name: str) -> str | None:
         """Returns the logical name of a path in the storage, the folder's own name included; None if not a member."""
-        if name.startswith("/") or ("/../" in f"/{name}/"):
-            raise DamagedFileError(f"{self.path}: refused, the member {name!r} leads outside the archive")
-        if name.startswith((".", "__MACOSX/")) or "/." in name or "/__MACOSX/" in name:
-            return None  # files that file managers create
-        if match := self.pattern.search(name):
-            return self._rename(match[1])
+        ignored = self.ignored is not None and self.ignored.search(name)
+        if not ignored and (logical := self.name_of(name)) is not None:
+            return logical
+        others = self._ignored if ignored else self._skipped
         folder, _, file = name.rpartition("/")
-        count, first = self._skipped.get(folder, (0, file))
-        if count or len(self._skipped) < _MAX_SKIPPED_FOLDERS:
-            self._skipped[folder] = count + 1, first
+        count, first = others.get(folder, (0, file))
+        if count or len(others) < _MAX_SKIPPED_FOLDERS:
+            others[folder] = count + 1, first
         return None
 
 
@@ -411,8 +438,8 @@ class _SavedSurvey:
     """A survey in a file, valid as long as the storage's stamp is the same."""
 
     def __init__(self, storage: Storage, folder: Path) -> None:
-        lists = f"\0{storage.lists.pattern}" if storage.lists else ""
-        identity = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}{lists}"
+        more = "".join(f"\0{pattern.pattern}" for pattern in (storage.lists, storage.ignored) if pattern)
+        identity = f"{storage.path.resolve()}\0{storage.pattern.pattern}\0{_SURVEY_VERSION}{more}"
         key = hashlib.sha256(os.fsencode(identity)).hexdigest()[:24]
         self.path = folder / f"{key}.json"
         self.stamp = storage.stamp()
@@ -443,6 +470,11 @@ def decode_text(content: bytes) -> str:
     elif len(content) > 1 and not any(content[1::2]):
         encoding = "utf-16-le"
     return content.decode(encoding, errors="replace").removeprefix("\ufeff")
+
+
+def _is_system(name: str) -> bool:
+    """Returns whether a file or folder is hidden, or one that a system or a file manager creates."""
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_tar(path: Path) -> bool:

@@ -9,6 +9,7 @@ import threading
 import weakref
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ _MAX_RATIO = 100
 
 _LOCAL = struct.Struct("<4s22xHH")  # from a local header: signature, lengths of name and extra field
 _END = struct.Struct("<4s16xH")  # signature, length of the comment
-_ENCRYPTED = 1
+_ENCRYPTED, _UTF8 = 1, 0x800  # flags of a member
 
 
 def is_zip_bomb(size: int, packed: int) -> bool:
@@ -50,7 +51,7 @@ class ZipReader:
         self._where = where
         try:
             with zipfile.ZipFile(io.BytesIO(archive) if isinstance(archive, bytes) else archive) as directory:
-                self._members = directory.infolist()
+                self._members = [_with_utf8_name(info) for info in directory.infolist()]
         except (ValueError, RuntimeError) as error:  # a name that is not UTF-8, an unknown zip version
             raise zipfile.BadZipFile(str(error)) from error
         self._bytes: Callable[[int, int], bytes]  # count, start
@@ -116,6 +117,14 @@ class ZipReader:
 
     def _error(self, info: zipfile.ZipInfo, what: str, *, hint: str = "download the archive again") -> DamagedFileError:
         return DamagedFileError(f"{self._where}: member {info.filename}: {what}", hint=hint)
+
+
+def _with_utf8_name(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Returns a member with its name as UTF-8, if it is: some programs (of macOS) do not mark such names."""
+    if not info.flag_bits & _UTF8 and not info.filename.isascii():
+        with suppress(UnicodeError):
+            info.filename = info.filename.encode("cp437").decode()  # the reverse of what zipfile did
+    return info
 
 
 _SEEK_LOCK = threading.Lock()

@@ -17,9 +17,10 @@ from plifctl.config.dataset import DatasetSpec, Framing
 from plifctl.data.datasets.base import EventDataset, ImageDataset, Progress, RawDataset, SampleHandler
 from plifctl.data.datasets.cifar10 import Cifar10
 from plifctl.data.datasets.cifar10dvs import Cifar10Dvs
-from plifctl.data.datasets.folders import Folders
+from plifctl.data.datasets.folders import ClassFolders, Folders
 from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, SyntheticGesture, TonicGesture
 from plifctl.data.datasets.idx import FashionMnist, Mnist
+from plifctl.data.datasets.label_table import LabelledRecordings
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Storage
@@ -34,6 +35,8 @@ _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "gesture": (Gesture, SpikingJellyGesture, TonicGesture),
     "synthetic-gesture": (SyntheticGesture,),
     "folders": (Folders,),
+    "class-folders": (ClassFolders,),
+    "label-table": (LabelledRecordings,),
 }
 """The classes that read each layout, that of the original files first."""
 
@@ -60,7 +63,8 @@ def open_raw(
 
     Args:
         framing: The data set, and how it will be framed.
-        source: Where to search, and how to read; downloaded files are searched last, unless ``source.root`` is given.
+        source: Where to search, and how to read: in ``source.root``, else in ``raw`` of a user's own data set, else in
+            PLIFCTL_RAW_DIR, the folders of the system and that of downloads.
         progress: Called with the bytes read so far, and all bytes.
         make_handler: Called once, after the files are found and before they are read; returns the function to call
             with each sample that is read, or None.
@@ -71,21 +75,20 @@ def open_raw(
         ChecksumError: A checksum differs.
         DamagedFileError: A file cannot be read.
     """
-    dataset, root = framing.dataset, source.root
+    dataset = framing.dataset
     layouts = _LAYOUTS[dataset.layout]
-    base, named = _named_place(root)
+    base, named = _named_place(dataset, source.root)
+    is_own_place = source.root is not None or dataset.raw is not None
     if named is not None:
         layouts = _layouts_accepting(layouts, named)
-    downloads = source.download_dir(dataset.name) if root is None else None
+    downloads = source.download_dir(dataset.name) if not is_own_place and not dataset.is_own else None
     searched: list[Path] = []
     partial: MissingRawDataError | None = None
     for layout in layouts:
-        places = list(_places(dataset, layout, base, only=named is not None, first=root is not None))
+        places = list(_places(dataset, layout, base, only=named is not None, first=is_own_place))
         places += [downloads] if downloads is not None else []
         searched += places
-        found = [
-            (folder, layout.find_parts(folder, dataset.name, named)) for folder in _with_subfolders(layout, places)
-        ]
+        found = [(folder, layout.find_parts(folder, dataset, named)) for folder in _with_subfolders(layout, places)]
         if (complete := _complete(found)) is not None:
             folder, parts = complete
             _check_finished(folder)
@@ -104,7 +107,7 @@ def find_published(folder: Path) -> Layout | None:
     with files.machine_errors(folder):
         for name, layouts in _LAYOUTS.items():
             for layout in layouts if name not in OWN_LAYOUTS else ():
-                parts = [layout.find_parts(place, name, None) for place in _with_subfolders(layout, [folder])]
+                parts = [layout.find_parts(place) for place in _with_subfolders(layout, [folder])]
                 if any(all(_has_member(layout, path) for path in found.values()) for found in parts):
                     return name
     return None
@@ -129,14 +132,26 @@ def _complete(found: Sequence[tuple[Path, dict[str, Path | None]]]) -> tuple[Pat
 
 
 def _nothing_found(dataset: DatasetSpec, original: type[RawDataset], searched: Sequence[Path]) -> MissingRawDataError:
-    wanted = ", ".join(names[0] for names in original.part_files.values()) or "train/ and test/"
     where = ", ".join(dict.fromkeys(map(str, searched))) or "no folder: PLIFCTL_RAW_DIR is not set"
     found = next((names for folder in searched if (names := _names_in(folder))), "")
+    where_to_name = "folder: --raw DIR"
+    if dataset.is_own:
+        where_to_name = "folder or archive: --raw PATH, raw: PATH in the data set's YAML"
     return MissingRawDataError(
-        f"no raw data of {dataset.title}: looked for {wanted} (packed or extracted) in {where}{found}",
-        hint=f"{original.how_to_get()}\nthen name the folder: --raw DIR, or export PLIFCTL_RAW_DIR=DIR",
+        f"no raw data of {dataset.title}: looked for {original.looked_for(dataset)} in {where}{found}",
+        hint=_layout_that_fits(dataset, searched)
+        or f"{original.how_to_get(dataset)}\nthen name the {where_to_name}, or export PLIFCTL_RAW_DIR=DIR",
         parts=original.part_files,
     )
+
+
+def _layout_that_fits(dataset: DatasetSpec, searched: Sequence[Path]) -> str:
+    """Returns the hint that a user's own recordings are in another layout; empty if they are not."""
+    for other in OWN_LAYOUTS if dataset.is_own else ():
+        for layout in _LAYOUTS[other] if other != dataset.layout else ():
+            if any(all(layout.find_parts(folder, dataset, None).values()) for folder in searched):
+                return f"the folders there are those of another layout; in the data set's YAML: layout: {other}"
+    return ""
 
 
 def _names_in(folder: Path) -> str:
@@ -174,7 +189,7 @@ def _parts_missing(
     names = ", ".join(layout.part_files[part][0] for part in missing)
     return MissingRawDataError(
         f"{folder}: {names} missing (packed or extracted); found the other files of {dataset.title}",
-        hint=layout.how_to_get(),
+        hint=layout.how_to_get(dataset),
         parts=missing,
         folder=folder,
     )
@@ -189,15 +204,19 @@ def _check_finished(folder: Path) -> None:
         )
 
 
-def _named_place(root: Path | None) -> tuple[Path | None, str | None]:
-    """Returns the folder named by the user or the environment, and the file in it if a file is named."""
-    base, named_by = (root, "--raw") if root is not None else (paths.raw_dir(), "PLIFCTL_RAW_DIR")
+def _named_place(dataset: DatasetSpec, root: Path | None) -> tuple[Path | None, str | None]:
+    """Returns the folder named by the user, the data set or the environment; and the file in it if a file is named."""
+    base, named_by = root, "--raw"
+    if base is None and dataset.raw is not None:
+        base, named_by = Path(dataset.raw), f"raw: of {dataset.title}:"
+    elif base is None:
+        base, named_by = paths.raw_dir(), "PLIFCTL_RAW_DIR"
     if base is None:
         return None, None
     if not base.exists():
+        new = "" if dataset.is_own else f"; to download into a new one: mkdir -p {base}"
         raise RawDataError(  # not created: it may be mistyped, or its disk not mounted
-            f"{named_by} {base}: no such folder",
-            hint=f"name the folder of the raw files; to download into a new one: mkdir -p {base}",
+            f"{named_by} {base}: no such folder", hint=f"name the folder of the raw files{new}"
         )
     return (base.parent.resolve(), base.name) if base.is_file() else (base.resolve(), None)
 

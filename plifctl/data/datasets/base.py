@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
-from plifctl.config.dataset import Framing, SampleCounts
+from plifctl.config.dataset import DatasetSpec, Framing, SampleCounts
 from plifctl.data.empty_samples import empty_note
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.variants import VARIANTS
@@ -130,6 +130,8 @@ class RawDataset(ABC):
     """Finds a member's logical name, group 1."""
     lists: ClassVar[re.Pattern[str] | None] = None
     """Finds the logical names of members that are lists: small texts, which the survey keeps."""
+    ignored: ClassVar[re.Pattern[str] | None] = None
+    """Finds the paths of files that are never members."""
     example: ClassVar[str] = ""
     """Logical name of a member, for messages."""
     formats: ClassVar[Sequence[str]]
@@ -163,10 +165,7 @@ class RawDataset(ABC):
         for (choice, value), (reason, hint) in self.unsupported.items():
             if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
-        self.storages = {
-            part: Storage(path, self.pattern, partial(self.canonical_name, part), lists=self.lists)
-            for part, path in parts.items()
-        }
+        self.storages = {part: self._open_storage(part, path) for part, path in parts.items()}
         self.surveys = self._survey(source.workers, progress, on_sample)
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused
         self.verified = bool(self.md5) and all(published)
@@ -187,6 +186,14 @@ class RawDataset(ABC):
         self.complete = self._is_complete()
         self.notes = tuple(self._notes())
 
+    def _open_storage(self, part: str, path: Path) -> Storage:
+        rename = partial(self.canonical_name, part)
+        return Storage(path, self._pattern_in(path), rename, lists=self.lists, ignored=self.ignored)
+
+    def _pattern_in(self, path: Path) -> re.Pattern[str]:
+        """Returns the pattern of the members of one storage."""
+        return self.pattern
+
     def _survey(self, workers: int, progress: Progress, on_sample: SampleHandler | None) -> dict[str, Survey]:
         done, total = 0, sum(storage.nbytes() for storage in self.storages.values())
 
@@ -203,12 +210,14 @@ class RawDataset(ABC):
         }
 
     @classmethod
-    def find_parts(cls, folder: Path, name: str, preferred: str | None) -> dict[str, Path | None]:
+    def find_parts(
+        cls, folder: Path, dataset: DatasetSpec | None = None, preferred: str | None = None
+    ) -> dict[str, Path | None]:
         """Returns the path of each part of the data set in a folder; None for a part that is missing.
 
         Args:
             folder: The folder to search.
-            name: Name of the data set.
+            dataset: The data set; needed for a user's own recordings.
             preferred: A file in the folder that the user named; preferred to all others.
         """
         return {part: _find_part(folder, names, preferred) for part, names in cls.part_files.items()}
@@ -224,7 +233,12 @@ class RawDataset(ABC):
         return any(name in names for names in cls.part_files.values())
 
     @classmethod
-    def how_to_get(cls) -> str:
+    def looked_for(cls, dataset: DatasetSpec) -> str:
+        """Returns the names of the files, for a message that they are missing."""
+        return f"{', '.join(names[0] for names in cls.part_files.values())} (packed or extracted)"
+
+    @classmethod
+    def how_to_get(cls, dataset: DatasetSpec) -> str:
         """Returns the first line of a hint: how to get the files."""
         return f"get it from {cls.page}"
 
@@ -335,7 +349,7 @@ class RawDataset(ABC):
     def _describe_skipped(self) -> str:
         """Returns the hint of a data set without samples: what was looked for, and what was found instead."""
         skipped = [(folder, *found) for survey in self.surveys.values() for folder, found in survey.skipped.items()]
-        looked_for = f"looked for files such as {self.example}" if self.example else self.how_to_get()
+        looked_for = f"looked for files such as {self.example}" if self.example else self.how_to_get(self.dataset)
         if not skipped:
             return looked_for
         folder, _, first = skipped[0]
@@ -347,12 +361,9 @@ class RawDataset(ABC):
         return self.dataset.samples
 
     def _found_counts(self) -> tuple[int, int]:
-        """Returns the numbers of training and test samples found, to compare with the official ones.
-
-        Samples for validation are training samples.
-        """
-        test = sum(sample.split == "test" for sample in self.samples)
-        return len(self.samples) - test, test
+        """Returns the numbers of training and test samples found, to compare with the official ones."""
+        counts = Counter(sample.split for sample in self.samples)
+        return counts["train"], counts["test"]
 
     def _notes(self) -> Iterator[str]:
         official = self._official_counts()

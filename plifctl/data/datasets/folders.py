@@ -1,113 +1,198 @@
-"""A user's own data set: a folder for each split, in it a folder for each class, in it a file for each sample."""
+"""A user's own recordings in a folder for each class, with or without a folder for each split."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 
-from plifctl.config.choices import Split
-from plifctl.data.datasets.base import FilePerSample, Sample
-from plifctl.data.events import Decoded
-from plifctl.data.formats import evt
-from plifctl.data.formats.detect import READABLE
-from plifctl.data.formats.headers import describe_content, format_of, is_text
-from plifctl.data.framer import decode_recording
-from plifctl.errors import DamagedFileError, RawDataError, list_names
+from plifctl.config.choices import SPLITS, Split
+from plifctl.config.dataset import DatasetSpec
+from plifctl.data.datasets.base import FilePerSample, Sample, SampleHandler
+from plifctl.data.datasets.names import without_ending
+from plifctl.data.datasets.own import (
+    SPLIT_NAMES,
+    OwnRecordings,
+    composed,
+    count_files,
+    describe_files,
+    is_table,
+    tables_beside,
+)
+from plifctl.data.storage import Storage, is_tar
+from plifctl.errors import RawDataError, list_names
 
-_ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
-_SPLITS: tuple[Split, Split] = ("train", "test")
-_SPLIT = r"(?:[^/]+_)?(?:[Tt]rain|[Tt]est)"
+_SPLIT = rf"(?:[^/]+_)?(?i:{'|'.join(SPLIT_NAMES)})"
+_PEEKED = 20  # members of a tar, which has no list of them, that tell where its class folders are
 
 
-class Folders(FilePerSample):
-    """``train/<class>/<file>`` and ``test/<class>/<file>``, in a folder or an archive.
+class _ClassFolders(OwnRecordings, FilePerSample):
+    """A folder for each class; in it, or deeper, a file for each sample, named by its path without the ending."""
 
-    A split's folder may be called ``train``, ``Train`` or ``…_train``. Every file of a class is a recording, in any
-    known format; its path without the ending is the sample's id.
+    def _class_of(self, member: str) -> str:
+        """Returns the name of the class folder of a member."""
+        raise NotImplementedError
+
+    def _split_of(self, member: str) -> Split:
+        raise NotImplementedError
+
+    def _samples(self) -> list[Sample]:
+        survey = self.surveys["recordings"]
+        self._tables = tables_beside(survey.members)
+        if self._tables:
+            left_out = set(self._tables)
+            kept = {name: digest for name, digest in survey.members.items() if name not in left_out}
+            self.surveys = {"recordings": replace(survey, members=kept)}
+        found = {composed(self._class_of(member)) for member in self.surveys["recordings"].members}
+        if found and found != (stated := set(self._labels)):
+            raise RawDataError(
+                f"{self._place}: the class folders are {_list_different(found - stated, found)}, "
+                f"expected the classes of the data set's YAML: {_list_different(stated - found, stated)}",
+                hint="rename or remove folders, or change classes: in the YAML; a folder without recordings does not "
+                "count",
+            )
+        return super()._samples()
+
+    def _sample(self, part: str, member: str) -> Sample | None:
+        label = self._labels.get(composed(self._class_of(member)))
+        return None if label is None else Sample(without_ending(member), label, self._split_of(member))
+
+    def rows_of(self, part: str, member: str) -> Sequence[int]:
+        return super().rows_of(part, member) if member in self._by_member else ()
+
+    def _handle_member(
+        self, on_sample: SampleHandler | None, part: str, member: str, content: bytes, digest: str
+    ) -> None:
+        if not is_table(member):  # whether a table is a recording is known when all members are
+            super()._handle_member(on_sample, part, member, content, digest)
+
+    def _not_recordings(self) -> list[tuple[int, str]]:
+        return [*super()._not_recordings(), *((1, name) for name in self._tables)]
+
+
+class Folders(_ClassFolders):
+    """``train/<class>/<file>``, ``test/<class>/<file>``, and perhaps ``val/<class>/<file>``.
+
+    A split's folder may be called ``train``, ``Train`` or ``…_train``; that of validation samples ``val``, ``valid`` or
+    ``validation``.
     """
 
-    subfolders: ClassVar[tuple[str, ...]] = ("",)
-    formats: ClassVar[tuple[str, ...]] = (
-        "ATIS",
-        "AEDAT 2.0",
-        "AEDAT 3.1",
-        "AEDAT 4",
-        "Prophesee .dat",
-        *evt.FORMATS,
-        "numpy",
-        "zip",
-        "text",
-        "HDF5",
-    )
     example = "train/CLASS/FILE"
     pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/[\s\S]+)$")
 
     @classmethod
-    def how_to_get(cls) -> str:
+    def looked_for(cls, dataset: DatasetSpec) -> str:
+        return "train/ and test/"
+
+    @classmethod
+    def how_to_get(cls, dataset: DatasetSpec) -> str:
         return "expected files: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
 
     @classmethod
-    def find_parts(cls, folder: Path, name: str, preferred: str | None) -> dict[str, Path | None]:
-        archives = [folder / file for file in ([preferred] if preferred else [name + ending for ending in _ARCHIVES])]
-        is_there = {_split_of(path.name) for path in folder.glob("*") if re.fullmatch(_SPLIT, path.name)} == {*_SPLITS}
-        return {"recordings": next((path for path in archives if path.is_file()), folder if is_there else None)}
-
-    @classmethod
-    def accepts_file(cls, name: str) -> bool:
-        return name.lower().endswith(_ARCHIVES)
-
-    def formats_read(self) -> list[str]:
-        without_header = any(name.endswith(".bin") for name in self.surveys["recordings"].members)
-        return sorted({*super().formats_read(), *(["ATIS"] if without_header else [])})
+    def is_in(cls, folder: Path, dataset: DatasetSpec) -> bool:
+        return {"train", "test"} <= {_split_of(path.name) for path in folder.glob("*") if path.is_dir()}
 
     def _samples(self) -> list[Sample]:
-        members = [name.split("/") for name in self.surveys["recordings"].members]
-        for split in _SPLITS:
-            named = sorted({name for name, *_ in members if _split_of(name) == split})
+        folders = sorted({name.partition("/")[0] for name in self.surveys["recordings"].members})
+        for split in SPLITS:
+            named = [name for name in folders if _split_of(name) == split]
             if len(named) > 1:
-                raise RawDataError(f"{self.root}: {named[0]} and {named[1]}, expected one folder for {split}")
-        found, stated = {name for _, name, *_ in members}, set(self.dataset.classes)
-        if found and found != stated:
-            raise RawDataError(
-                f"{self.root}: the class folders are {_list_different(found - stated, found)}, "
-                f"expected the classes of the data set's YAML: {_list_different(stated - found, stated)}",
-                hint="rename the folders, or change classes: in the YAML",
-            )
+                raise RawDataError(f"{self._place}: {named[0]} and {named[1]}, expected one folder for {split}")
         return super()._samples()
 
     def _notes(self) -> Iterator[str]:
         yield from super()._notes()
         others: Counter[str] = Counter()
-        for folder, (count, _) in self.surveys["recordings"].skipped.items():
+        for folder, (count, first) in self.surveys["recordings"].skipped.items():
             parents = folder.split("/")
+            if _split_of(parents[-1]) is not None:
+                yield f"{count_files(count)} not read (in no class folder), for example {folder}/{first}"
             for place, name in enumerate(parents[:-1]):
-                if parents[place + 1] in self.dataset.classes:
+                if composed(parents[place + 1]) in self._labels:
                     others[name] += count
                     break
         for name, count in sorted(others.items()):
             files = "1 file" if count == 1 else f"{count} files"
-            yield (
-                f"{name}/ is not read ({files}): a data set has train/ and test/; protocol B draws validation samples "
-                "from train/"
-            )
+            yield f"{name}/ is not read ({files}): a data set has train/, test/ and perhaps val/"
 
-    def _sample(self, part: str, member: str) -> Sample | None:
-        split, name, _ = member.split("/", 2)
-        if name not in self.dataset.classes:
-            return None
-        label = self.dataset.classes.index(name)
-        return Sample(str(PurePosixPath(member).with_suffix("")), label, _split_of(split))
+    def _class_of(self, member: str) -> str:
+        return member.split("/", 2)[1]
 
-    def _decode(self, data: bytes, where: str) -> Decoded:
-        if format_of(data) is None and not where.endswith(".bin") and not is_text(data):
-            raise DamagedFileError(
-                f"{where}: {describe_content(data)}, expected a recording of a known format: {READABLE}",
-                hint="move it out of the folder; recordings without a header (ATIS) must be named .bin",
+    def _split_of(self, member: str) -> Split:
+        split = _split_of(member.partition("/")[0])
+        assert split is not None, f"{member} was found by its split"
+        return split
+
+
+class ClassFolders(_ClassFolders):
+    """``<class>/<file>``: recordings without an official split; all samples are training samples."""
+
+    example = "CLASS/FILE"
+
+    @classmethod
+    def looked_for(cls, dataset: DatasetSpec) -> str:
+        return f"the folders of the classes {list_names([f'{name}/' for name in dataset.classes])}"
+
+    @classmethod
+    def how_to_get(cls, dataset: DatasetSpec) -> str:
+        return "expected files: CLASS/FILE, in a folder or an archive"
+
+    @classmethod
+    def is_in(cls, folder: Path, dataset: DatasetSpec) -> bool:
+        classes = set(map(composed, dataset.classes))
+        return any(composed(path.name) in classes and path.is_dir() for path in folder.glob("*"))
+
+    @classmethod
+    def canonical_name(cls, part: str, name: str) -> str:
+        return composed(name)
+
+    def _pattern_in(self, path: Path) -> re.Pattern[str]:
+        above = f"{path.name}/" if path.is_dir() else self._folders_above(path)
+        return re.compile(rf"^{re.escape(above)}([^/]+/[\s\S]+)$")
+
+    def _folders_above(self, archive: Path) -> str:
+        """Returns the path of the folder in an archive that contains the class folders: empty, or ending in ``/``.
+
+        It is the one with most classes, should folders in or above a class folder have the name of a class as well.
+        """
+        members = Storage(archive, re.compile(r"^([\s\S]+)$"), ignored=self.ignored).members()
+        classes: dict[str, set[str]] = {}
+        for member in islice(members, _PEEKED if is_tar(archive) else None):
+            *folders, _ = member.name.split("/")
+            for depth, folder in enumerate(folders):
+                if composed(folder) in self._labels:
+                    classes.setdefault("".join(f"{above}/" for above in folders[:depth]), set()).add(folder)
+        return max(classes, key=lambda above: len(classes[above]), default="")
+
+    def _samples(self) -> list[Sample]:
+        elsewhere = sorted(
+            folder
+            for folder in self.surveys["recordings"].skipped
+            if any(composed(name) in self._labels for name in folder.split("/"))
+        )
+        if elsewhere:
+            raise RawDataError(
+                f"{self._place}: class folders in more than one folder: {list_names(elsewhere, 3)}",
+                hint="move the folders of the classes into one folder; if they are splits: layout: folders in the YAML",
             )
-        return decode_recording(self.framing, data, where)
+        return super()._samples()
+
+    def _notes(self) -> Iterator[str]:
+        yield from super()._notes()
+        skipped = self.surveys["recordings"].skipped.items()
+        if note := describe_files(
+            [(count, f"{folder}/{first}") for folder, (count, first) in skipped], "in no class folder"
+        ):
+            yield note
+
+    def _class_of(self, member: str) -> str:
+        return member.partition("/")[0]
+
+    def _split_of(self, member: str) -> Split:
+        return "train"
 
 
 def _list_different(different: set[str], names: set[str]) -> str:
@@ -115,5 +200,8 @@ def _list_different(different: set[str], names: set[str]) -> str:
     return list_names(sorted(different) + sorted(names - different), 12)
 
 
-def _split_of(folder: str) -> Split:
-    return "test" if folder.lower().endswith("test") else "train"
+def _split_of(folder: str) -> Split | None:
+    """Returns the split of a folder by its name; None if it has none."""
+    if re.fullmatch(_SPLIT, folder) is None:
+        return None
+    return SPLIT_NAMES[folder.rpartition("_")[2].lower()]

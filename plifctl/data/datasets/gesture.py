@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import ClassVar
 
-import numpy as np
-
 from plifctl.config.choices import Split
-from plifctl.config.dataset import ReadingSpec, SampleCounts
-from plifctl.data.datasets.base import (
-    DecodedSample,
-    EventCounts,
-    EventDataset,
-    FilePerSample,
-    Sample,
-)
-from plifctl.data.datasets.label_windows import SHORTEST_US, EventSpan, describe_windows
-from plifctl.data.events import Decoded
+from plifctl.config.dataset import DatasetSpec, ReadingSpec, SampleCounts
+from plifctl.data.datasets.base import FilePerSample, Sample
+from plifctl.data.datasets.label_csv import read_lines
+from plifctl.data.datasets.names import MemberNames, as_path
+from plifctl.data.datasets.windowed import LATEST_US, LabelWindow, WindowedDataset
+from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy, decode_npz
-from plifctl.errors import DamagedFileError, RawDataError, list_names
+from plifctl.errors import DamagedFileError, RawDataError
 
 _LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
 _FIRST = 78
@@ -37,17 +28,8 @@ _SPLITS: tuple[Split, Split] = ("train", "test")
 _ORIGINAL_NAMES = re.compile(r"user\d+_[a-z_]+(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt")
 """Members that the digest of the raw data contains whether or not a list names them."""
 
-_LATEST_US = 2**62
-"""Bound of the times in tables, µs: that of the times of events."""
 
-_MAX_DESCRIBED = 10
-"""Recordings whose problem is described in a note of its own."""
-
-_Window = tuple[Sample, int, int]
-"""A sample and its window in the recording: events with start ≤ t < end, µs."""
-
-
-class Gesture(EventDataset):
+class Gesture(WindowedDataset):
     """AEDAT 3.1 recordings, each with the windows of its gestures, and lists of recordings to split.
 
     Recordings may have any names: those in the lists count, with or without a path and an ending, and in any case
@@ -69,8 +51,7 @@ class Gesture(EventDataset):
         in_both = set(self._trials("train")) & set(self._trials("test"))
         if in_both:
             raise RawDataError(f"{self.root}: {min(in_both)} is in both trials_to_train.txt and trials_to_test.txt")
-        samples = [sample for trial in self._used_recordings for sample, _, _ in self._windows[trial]]
-        self._spans: dict[str, EventSpan] = {}
+        samples = super()._samples()
         self._forget_unlisted()
         return samples
 
@@ -89,6 +70,10 @@ class Gesture(EventDataset):
         """All members that may be lists, recordings or tables."""
         return tuple(sorted(self.surveys["recordings"].members))
 
+    @cached_property
+    def _names(self) -> MemberNames:
+        return MemberNames(self._there)
+
     def _found_counts(self) -> tuple[int, int]:
         # whether the set is complete does not depend on how much of it a recipe trains on
         train, test = (sum(len(self._windows[trial]) for trial in self._trials(split)) for split in _SPLITS)
@@ -102,75 +87,70 @@ class Gesture(EventDataset):
         return frozenset((train[:_FIRST] if self.frames.training_set == "first-78" else train) + self._trials("test"))
 
     @cached_property
-    def _windows(self) -> dict[str, list[_Window]]:
-        """The samples of every recording in the two lists."""
+    def _windows(self) -> dict[str, list[LabelWindow]]:
+        """The windows of every recording in the two lists."""
         return {trial: self._read_windows(trial, split) for split in _SPLITS for trial in self._trials(split)}
 
     def _list_of(self, split: Split) -> str:
-        return self._find([f"trials_to_{split}.txt"])
+        return self._find(f"trials_to_{split}.txt", ".txt")
 
     def _trials(self, split: Split) -> list[str]:
         """Returns the recordings of a list, as they are called in the storage."""
         text = self.surveys["recordings"].texts[self._list_of(split)]
-        # a line may have a path, of Windows too, and lack the ending
-        names = [name for line in text.splitlines() if (name := line.strip().strip("\"'").replace("\\", "/"))]
-        bare = [name.rpartition("/")[2] for name in names]
-        return list(dict.fromkeys(self._find([name, f"{name}.aedat"], f"trials_to_{split}.txt") for name in bare))
+        names = [name for line in text.splitlines() if (name := as_path(line))]
+        return list(dict.fromkeys(self._find(name, ".aedat", f"trials_to_{split}.txt") for name in names))
 
     def _table_of(self, trial: str, split: Split) -> str:
-        return self._find([f"{_stem(trial)}_labels.csv"], f"trials_to_{split}.txt, as the labels of {trial}")
+        return self._find(
+            f"{_stem(trial)}_labels.csv", "_labels.csv", f"trials_to_{split}.txt, as the labels of {trial}"
+        )
 
-    def _find(self, names: Sequence[str], named_in: str = "") -> str:
-        """Returns the member with the first of these names that there is; else one that differs in :func:`_comparable`.
+    def _find(self, name: str, ending: str, named_in: str = "") -> str:
+        """Returns the member that a name means.
+
+        Args:
+            name: The name, as in a list.
+            ending: Ending of the files of its kind.
+            named_in: Where it is named, for messages.
 
         Raises:
             RawDataError: There is none; the message names files of the same kind that are there.
         """
-        if exact := next((name for name in names if name in self._there), None):
-            return exact
-        wanted = [_comparable(name) for name in names]
-        similar = [name for name in self._there if _comparable(name) in wanted]
-        if len(similar) == 1:
-            return similar[0]
+        found = self._names.find(name)
+        if len(found) == 1:
+            return found[0]
         because = f", named in {named_in}" if named_in else ""
-        where = f"{self.storages['recordings'].path}: {names[0]}"
-        if similar:
-            raise RawDataError(f"{where}{because}: found {' and '.join(similar)}", hint="rename or remove one of them")
-        ending = wanted[-1][wanted[-1].rfind("_labels.csv" if wanted[-1].endswith("_labels.csv") else ".") :]
-        same_kind = [name for name in self._there if name.lower().endswith(ending)]
+        where = f"{self.storages['recordings'].path}: {name.rpartition('/')[2]}"
+        if found:
+            raise RawDataError(f"{where}{because}: found {' and '.join(found)}", hint="rename or remove one of them")
+        same_kind = [member for member in self._there if member.lower().endswith(ending)]
         others = f"{len(same_kind)} other *{ending} {'is' if len(same_kind) == 1 else 'are'} there"
-        found = f"; {others}, e.g. {same_kind[0]}" if same_kind else ""
+        there = f"; {others}, e.g. {same_kind[0]}" if same_kind else ""
         raise RawDataError(
-            f"{where} is missing{because}{found}",
+            f"{where} is missing{because}{there}",
             hint="correct the name in the list, or rename the file"
-            if found
+            if there
             else "the data set is incomplete: download or extract it again",
         )
 
-    def _read_windows(self, trial: str, split: Split) -> list[_Window]:
+    def _read_windows(self, trial: str, split: Split) -> list[LabelWindow]:
         table, stem = self._table_of(trial, split), _stem(trial)
         where = f"{self.storages['recordings'].path}: {table}"
-        try:
-            text = self.surveys["recordings"].texts[table]
-            head, *lines = [*csv.reader(text.splitlines())] or [[]]  # whatever ends the lines
-        except csv.Error as error:
-            raise DamagedFileError(f"{where}: {error}", hint="download the file again") from error
-        if [column.strip() for column in head] != _LABELS_HEAD:
-            raise DamagedFileError(f"{where}, line 1: {','.join(head)!r}, expected {','.join(_LABELS_HEAD)}")
-        windows: list[_Window] = []
-        for number, line in enumerate(lines, 2):
-            if not line:
-                continue
+        head, *lines = read_lines(self.surveys["recordings"].texts[table], where) or [(1, [""])]
+        if [column.strip() for column in head[1]] != _LABELS_HEAD:
+            raise DamagedFileError(f"{where}, line 1: {','.join(head[1])!r}, expected {','.join(_LABELS_HEAD)}")
+        windows: list[LabelWindow] = []
+        for number, line in lines:
             try:
                 label, start, end = (int(value) for value in line)
             except ValueError:
                 label, start, end = 0, 0, 0
-            if not (1 <= label <= len(self.dataset.classes) and -_LATEST_US <= start <= end <= _LATEST_US):
+            if not (1 <= label <= len(self.dataset.classes) and -LATEST_US <= start <= end <= LATEST_US):
                 raise DamagedFileError(
                     f"{where}, line {number}: {','.join(line)!r}, expected class (1 to "
                     f"{len(self.dataset.classes)}), start and end in µs"
                 )
-            windows.append((Sample(f"{stem}/{len(windows):02d}", label - 1, split), start, end))
+            windows.append(LabelWindow(Sample(f"{stem}/{len(windows):02d}", label - 1, split), start, end))
         if not windows:
             raise DamagedFileError(
                 f"{where}: contains no windows, expected a line for each gesture",
@@ -186,67 +166,13 @@ class Gesture(EventDataset):
                 which = "1 window is" if again == 1 else f"{again} windows are"
                 yield f"{trial}: {which} a repetition of another: the same events are more than one sample"
 
-    def source_digest(self, row: int) -> bytes:
-        return self._source_digests[self.samples[row].id]
-
-    @cached_property
-    def _source_digests(self) -> dict[str, bytes]:
-        members = self.surveys["recordings"].members
-        return {
-            sample.id: hashlib.sha256(f"{members[trial]}\0{start}\0{end}".encode()).digest()
-            for trial, windows in self._windows.items()
-            for sample, start, end in windows
-        }
-
-    def rows_of(self, part: str, member: str) -> Sequence[int]:
-        if member not in self._used_recordings:
-            return ()
-        return [self.rows[sample.id] for sample, _, _ in self._windows[member]]
-
-    def decode(self, member: str, data: bytes) -> list[DecodedSample]:
+    def _decode(self, data: bytes, where: str) -> Decoded:
         assert self.frames is not None
         assert self.frames.invalid_events is not None
-        where = self._path_of(member)
-        decoded = decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
-        every = decoded.events if not decoded.dropped else decode_aedat3(data, where=where, invalid="keep").events
-        bounds = np.array([(start, end) for _, start, end in self._windows[member]], np.int64).reshape(-1, 2)
-        cuts = np.searchsorted(decoded.events["t"], bounds).tolist()
-        self._spans[member] = EventSpan.of(decoded.events["t"], cuts)
-        n_raw = np.diff(np.searchsorted(every["t"], bounds))[:, 0].tolist()
-        return [
-            DecodedSample(self.rows[sample.id], decoded.events[first:last], count, () if index else decoded.remarks)
-            for index, ((sample, _, _), (first, last), count) in enumerate(
-                zip(self._windows[member], cuts, n_raw, strict=True)
-            )
-        ]
+        return decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
 
-    def _notes_on_recordings(self, counts: EventCounts) -> Iterator[str]:
-        suspects = [member for member in sorted(self._used_recordings) if self._is_suspect(member, counts)]
-        if unknown := set(suspects) - set(self._spans):  # framed by a build that was interrupted
-            for recording in self.recordings():
-                if recording.name in unknown:
-                    self.decode(recording.name, recording.load())
-        found: dict[str, str] = {}
-        for member in suspects:
-            windows = [(start, end) for _, start, end in self._windows[member]]
-            if (problem := describe_windows(member, windows, self._spans[member])) is not None:
-                found[member] = problem
-        yield from list(found.values())[:_MAX_DESCRIBED]
-        if more := list(found)[_MAX_DESCRIBED:]:
-            yield f"the same kind of problem in {len(more)} more recordings: {list_names(more)}"
-
-    def _is_suspect(self, member: str, counts: EventCounts) -> bool:
-        """Returns whether the events of a recording may not fill its windows: cheap, and true of more than those."""
-        windows = self._windows[member]
-        rows = [self.rows[sample.id] for sample, _, _ in windows]
-        lengths = np.array([end - start for _, start, end in windows])
-        partly = (counts.n_events[rows] == 0) | (counts.duration_us[rows] < 0.99 * lengths)
-        return bool(rows) and bool(partly.any() or lengths.max() < SHORTEST_US)
-
-
-def _comparable(name: str) -> str:
-    """Returns a name without capitals, and its accents in one of the two forms that systems write."""
-    return unicodedata.normalize("NFC", name.lower())
+    def _decode_all(self, data: bytes, where: str) -> Events:
+        return decode_aedat3(data, where=where, invalid="keep").events
 
 
 def _stem(recording: str) -> str:
@@ -260,7 +186,7 @@ class SyntheticGesture(Gesture):
     md5: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     @classmethod
-    def how_to_get(cls) -> str:
+    def how_to_get(cls, dataset: DatasetSpec) -> str:
         return "create it: plifctl synthesize DIR"
 
 

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plifctl.config.choices import TimeUnit
+
 Window = tuple[int, int]
 """Events with start ≤ t < end, µs."""
 
 SHORTEST_US = 10_000
 """Windows that are all shorter than this may be in ms; gestures last seconds."""
 
-_UNITS = ((1e3, "ms"), (1e6, "s"), (1e-3, "ns"))
+_POWERS: dict[TimeUnit, int] = {"ms": -3, "s": 0, "us": -6, "ns": -9}
+"""Powers of ten of the units in which labels may be, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class EventSpan:
         return cls(ends(0, len(t)), tuple(ends(first, last) for first, last in cuts))
 
 
-def describe_windows(recording: str, windows: Sequence[Window], span: EventSpan) -> str | None:
+def describe_windows(recording: str, windows: Sequence[Window], span: EventSpan, stated: TimeUnit = "us") -> str | None:
     """Describes what is wrong with the windows of a recording; None if its events fill them.
 
     Args:
         recording: Its name.
         windows: At least one.
         span: The times of its events.
+        stated: Unit that the labels were read in.
     """
     if span.whole is None:
         return f"{recording}: contains no events"
@@ -59,8 +63,9 @@ def describe_windows(recording: str, windows: Sequence[Window], span: EventSpan)
     empty = [index for index, inside in enumerate(span.inside) if inside is None]
     where = f"its windows lie from {low:,} to {high:,}, its events from {first:,} to {last:,} µs"
     nothing = [f"{_named(empty)} contain{'s' if len(empty) == 1 else ''} no events"] if empty else []
-    if (unit := _other_unit(windows, first, last)) is not None:
-        return "; ".join([f"{recording}: the labels look like {unit} instead of µs: {where}", *nothing])
+    if (unit := _other_unit(windows, first, last, stated)) is not None:
+        units = f"{unit} instead of {stated}".replace("us", "µs")
+        return "; ".join([f"{recording}: the labels look like {units}: {where}", *nothing])
     if high <= first or low > last:
         cut = ", or the recording is cut short before its first window" if last < low < 10 * last else ""
         return "; ".join(
@@ -107,17 +112,21 @@ def _tolerance(index: int, windows: Sequence[Window], span: EventSpan) -> float:
     return max(4 * statistics.median(gaps), 0.01 * (end - start)) if gaps else 0.1 * (end - start)
 
 
-def _other_unit(windows: Sequence[Window], first: int, last: int) -> str | None:
-    """Returns the unit in which the windows would lie within the recording, if it is not µs."""
+def _other_unit(windows: Sequence[Window], first: int, last: int, stated: TimeUnit) -> TimeUnit | None:
+    """Returns the unit in which the windows would lie within the recording, if it is not the stated one."""
     low, high = min(start for start, _ in windows), max(end for _, end in windows)
     longest = max(end - start for start, end in windows)
     if first <= low and high <= last and longest >= SHORTEST_US:
         return None
-    for factor, unit in _UNITS:
+    for unit, power in _POWERS.items():
+        if unit == stated:
+            continue
+        factor = 10.0 ** (power - _POWERS[stated])
         margin = factor * longest  # of one window: the recording may be cut as well
         # in the right unit the labels reach well into the recording
         within = low * factor >= first - margin and last / 4 < high * factor <= last + margin
-        if within and (longest < SHORTEST_US if factor > 1 else low > last and longest * factor >= SHORTEST_US):
+        beyond = low > last or high > 100 * last  # a recording that is cut short keeps more than 1 %
+        if within and (longest < SHORTEST_US if factor > 1 else beyond and longest * factor >= SHORTEST_US):
             return unit
     return None
 

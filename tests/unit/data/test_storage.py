@@ -263,3 +263,43 @@ def test_survey_keeps_the_texts_of_lists_only(tmp_path: Path) -> None:
     assert Storage(tmp_path, pattern, lists=re.compile(r"_labels\.csv$")).survey().texts == {"a_labels.csv": "a,b"}
     with pytest.raises(DamagedFileError, match=r"events\.txt: 80000 bytes, expected a list"):
         Storage(tmp_path, pattern, lists=re.compile(r"\.txt$")).survey()
+
+
+def test_survey_counts_ignored_files_apart_from_skipped_ones_and_saved_too(tmp_path: Path) -> None:
+    for name in ("a/1.bin", "a/1.png", "a/2.png", "b/x.txt"):
+        (tmp_path / "raw" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "raw" / name).write_bytes(b"x")
+    pack_zip(tmp_path / "raw", tmp_path / "raw.zip")
+    for path in (tmp_path / "raw", tmp_path / "raw.zip"):
+        for _ in range(2):
+            storage = Storage(path, re.compile(r"(a/[^/]+)$"), ignored=re.compile(r"\.png$"))
+            survey = storage.survey(tmp_path / "surveys")
+            assert [*survey.members] == ["a/1.bin"]
+            assert {folder: count for folder, (count, _) in survey.ignored.items()} == {"raw/a": 2}
+            assert {folder: count for folder, (count, _) in survey.skipped.items()} == {"raw/b": 1}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(".hidden", "a/.hidden/b", "__MACOSX/a", "a/Thumbs.db", "desktop.ini", "@eaDir/a", "$RECYCLE.BIN/a"),
+        *("lost+found/a", "System Volume Information/a", "a/._b", "Icon\r"),
+    ],
+)
+def test_survey_files_of_systems_are_no_members_and_not_counted(tmp_path: Path, name: str) -> None:
+    for path in (tmp_path / "raw" / name, tmp_path / "raw/kept"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    pack_zip(tmp_path / "raw", tmp_path / "raw.zip")
+    for path in (tmp_path / "raw", tmp_path / "raw.zip"):
+        survey = Storage(path, re.compile(r"^raw/([\s\S]+)$")).survey()
+        assert [*survey.members] == ["kept"]
+        assert survey.skipped == {}
+
+
+def test_survey_of_a_tar_of_the_current_folder_has_its_members(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.bin").write_bytes(b"x")
+    with tarfile.open(tmp_path / "raw.tar", "w") as archive:
+        archive.add(tmp_path / "raw", ".")
+    assert [*Storage(tmp_path / "raw.tar", re.compile(r"^([\s\S]+)$")).survey().members] == ["a.bin"]

@@ -103,20 +103,62 @@ def test_field_recordings_that_are_not_read_are_named_with_a_way_out(
     assert "outside_events" not in error.value.hint
 
 
-@pytest.mark.parametrize(
-    ("yaml", "raw"),
-    [("zip-backslash/o-backslash.yaml", "zip-backslash/o-backslash.zip"), ("o-three-splits/o-three-splits.yaml", None)],
+NMNIST = ("n-backslash", "n-flat", "n-lower-inside")
+GESTURES = (
+    *("g-no-ending-in-list", "g-own-names", "g-paths-in-list", "g-upper-ending", "g-user-upper"),
+    *("g-utf16-labels", "g-utf16-list"),
 )
-def test_field_layouts_are_read(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, yaml: str, raw: str | None
-) -> None:
-    layouts = shared / "data/field/layouts"
-    found = count_events(layouts / yaml, layouts / (raw or yaml.removesuffix(".yaml")), tmp_path, monkeypatch)
+
+
+def test_field_folders_all_have_a_test_here(shared: Path) -> None:
+    def names(folder: str) -> set[str]:
+        return {path.name for path in (shared / "data/field" / folder).iterdir()}
+
+    assert names("layouts") == {*NMNIST, "o-three-splits", "o-unsplit", "o-unsplit.yaml", "zip-backslash"}
+    assert names("gesture") == {*GESTURES}
+
+
+def test_field_zip_with_backslashes_is_read(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shared / "data/field/layouts/zip-backslash"
+    found = count_events(folder / "o-backslash.yaml", folder / "o-backslash.zip", tmp_path, monkeypatch)
     assert found == dict.fromkeys(SAMPLES, 40)
 
 
+def test_field_validation_samples_are_read(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shared / "data/field/layouts/o-three-splits"
+    found = count_events(folder / "o-three-splits.yaml", folder / "o-three-splits", tmp_path, monkeypatch)
+    assert found == dict.fromkeys((*SAMPLES, "val/a/0", "val/b/0"), 40)
+    assert [sample.split for sample in open_events("o-three-splits", folder / "o-three-splits").samples] == [
+        *("train", "train", "validation", "validation", "test", "test")
+    ]
+
+
+def test_field_recordings_without_a_split_are_read_as_class_folders(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "data/field/layouts/o-unsplit"
+    with pytest.raises(RawDataError, match=r"looked for train/ and test/ .*found there: a/, b/") as error:
+        count_events(folder.with_suffix(".yaml"), folder, tmp_path, monkeypatch)
+    assert error.value.hint.endswith("layout: class-folders")
+    yaml = tmp_path / "registry/datasets/o-unsplit.yaml"
+    changed = yaml.read_text().replace("folders", "class-folders").replace("samples: {train: 2, test: 2}\n", "")
+    yaml.write_text(changed)
+    raw = open_events("o-unsplit", folder)
+    assert {name: len(events) for name, events in events_by_id(raw).items()} == {
+        f"{label}/{n}": 40 for label in "ab" for n in range(4)
+    }
+    assert {sample.split for sample in raw.samples} == {"train"}
+
+
 def test_field_nmnist_archives_packed_again_are_one_data_set(shared: Path) -> None:
-    layouts = shared / "data/field/layouts"
-    found = [open_events("nmnist", layouts / name) for name in ("n-backslash", "n-flat", "n-lower-inside")]
+    found = [open_events("nmnist", shared / "data/field/layouts" / name) for name in NMNIST]
     assert len({raw.digest for raw in found}) == 1
     assert [len(raw.samples) for raw in found] == [20, 20, 20]
+
+
+@pytest.mark.parametrize("name", GESTURES)
+def test_field_gestures_are_read_whatever_their_names(shared: Path, name: str) -> None:
+    raw = open_events("gesture", shared / "data/field/gesture" / name)
+    assert [sample.split for sample in raw.samples] == ["train"] * 11 + ["test"] * 11
+    assert [sample.label for sample in raw.samples] == [*range(11)] * 2
+    assert {len(events) for events in events_by_id(raw).values()} == {100}

@@ -2,6 +2,8 @@
 
 import shutil
 import struct
+import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from factories import encode_aedat4
 from raw_files import encode_atis, events_by_id, open_events, pack_tar, pack_zip, save_npz
 
-from plifctl.cache import key_of
+from plifctl.cache import CacheBuilder, key_of
 from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.events import EVENT
@@ -205,24 +207,118 @@ def test_folders_zip_with_backslashes_gives_the_same_data(mine: Path) -> None:
     assert events_by_id(packed) == events_by_id(folder)
 
 
-def test_folders_a_third_split_is_named_in_the_notes_with_saved_surveys_too(mine: Path) -> None:
-    for name, file in (("val", "1.bin"), ("val", "2.bin"), ("extra", "3.bin")):
-        (mine / name / "cars").mkdir(parents=True, exist_ok=True)
-        (mine / name / "cars" / file).write_bytes(bytes(5))
-    (mine / "readme").mkdir()
-    (mine / "readme/about.txt").write_text("about")
+@pytest.mark.parametrize("folder", ["val", "Valid", "VALIDATION", "my_val"])
+def test_folders_validation_samples_are_a_split_of_their_own(mine: Path, folder: str) -> None:
+    before = open_events("mine", mine)
+    for name in ("cars", "background"):
+        shutil.copytree(mine / "train" / name, mine / folder / name)
+    raw = open_events("mine", mine)
+    assert [sample.split for sample in raw.samples] == ["train"] * 4 + ["validation"] * 4 + ["test"] * 2
+    assert {sample.id.partition("/")[0] for sample in raw.samples if sample.split == "validation"} == {folder}
+    assert raw.complete  # the official number is that of training samples
+    assert raw.notes == ()
+    assert raw.digest != before.digest
+
+
+def test_folders_in_capitals_are_read(mine: Path) -> None:
+    for name in ("train", "test"):
+        (mine / name).rename(mine / name.upper())
+    assert len(open_events("mine", mine).samples) == 6
+
+
+def test_folders_two_folders_of_validation_samples_are_refused(mine: Path) -> None:
+    for folder in ("val", "valid"):
+        shutil.copytree(mine / "train", mine / folder)
+    with pytest.raises(RawDataError, match="val and valid, expected one folder for validation"):
+        open_events("mine", mine)
+
+
+def test_folders_what_is_not_read_is_in_the_notes_with_saved_surveys_too(mine: Path) -> None:
+    for name in ("extra/cars/1.bin", "extra/cars/2.bin", "readme/about.txt", "train/lost.bin", "README", "a.png"):
+        (mine / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / name).write_bytes(bytes(5))
+    for name in ("cars/a.png", "cars/b.MP4", "cars/readme.txt", "background/deep/c.xml"):
+        (mine / "train" / name).write_bytes(b"")
     framing, source = load_registry().dataset("mine"), RawSource(mine, cache_dir=mine.parent / "caches")
     for _ in range(2):
-        notes = open_raw(framing, source).notes
-        assert [note[: note.index(":")] for note in notes] == [
-            "extra/ is not read (1 file)",
-            "val/ is not read (2 files)",
-        ]
+        assert open_raw(framing, source).notes == (
+            "4 files are not read (no recording by its name), for example train/background/deep/c.xml",
+            "1 file is not read (in no class folder), for example data/train/lost.bin",
+            "extra/ is not read (2 files): a data set has train/, test/ and perhaps val/",
+        )
+
+
+def test_folders_without_samples_of_a_class_in_a_split_are_noted(mine: Path) -> None:
+    shutil.rmtree(mine / "test/cars")
+    assert open_events("mine", mine).notes[-1] == "no test samples of class cars"
+
+
+def test_folders_files_of_systems_are_no_part_of_the_data(mine: Path) -> None:
+    before = open_events("mine", mine)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "._a.aedat", "@eaDir/a.aedat", "__MACOSX/cars/a.aedat"):
+        (mine / "train/cars" / name).parent.mkdir(parents=True, exist_ok=True)
+        (mine / "train/cars" / name).write_bytes(b"junk")
+    raw = open_events("mine", mine)
+    assert (raw.digest, raw.notes) == (before.digest, ())
+
+
+def test_folders_in_a_hidden_folder_are_read(mine: Path) -> None:
+    mine.rename(mine.parent / ".mine")
+    assert len(open_events("mine", mine.parent / ".mine").samples) == 6
+
+
+def test_folders_tables_beside_recordings_are_noted_and_alone_are_recordings(mine: Path) -> None:
+    before = open_events("mine", mine)
+    (mine / "train/cars/a.csv").write_text("age,3")  # as the recording a.aedat
+    (mine / "train/cars/people.tsv").write_text("age\t3")
+    raw = open_events("mine", mine)
+    assert raw.digest == before.digest
+    assert raw.notes == ("2 files are not read (no recording by its name), for example train/cars/a.csv",)
+    assert len(events_by_id(raw)) == 6
+    (mine / "train/background/deep/c.bin").rename(mine / "train/background/deep/c.csv")
+    (mine / "train/background/deep/c.csv").write_text("t,x,y,p\n7,1,2,1\n")
+    assert events_by_id(open_events("mine", mine))["train/background/deep/c"] == [(7, 1, 2, 1)]
+
+
+def test_folders_table_that_is_a_recording_is_framed_after_the_survey(mine: Path) -> None:
+    (mine / "train/background/deep/c.bin").unlink()
+    (mine / "train/background/deep/c.csv").write_text("t,x,y,p\n7,1,2,1\n")
+    framing = load_registry().dataset("mine").with_T(2)
+    with CacheBuilder(framing, mine.parent / "caches") as builder:
+        cache = builder.finish(open_raw(framing, RawSource(mine), make_handler=builder.make_sample_handler))
+    assert cache.counts["n_events"].tolist() == [1] * 6
+
+
+def test_folders_classes_in_either_form_of_unicode_are_found(mine: Path) -> None:
+    registry = mine.parent / "registry/datasets/mine.yaml"
+    registry.write_text(MINE.replace("cars", unicodedata.normalize("NFC", "Größe é")), encoding="utf-8")
+    for split in ("train", "test"):
+        (mine / split / "cars").rename(mine / split / unicodedata.normalize("NFD", "Größe é"))
+    raw = open_events("mine", mine)
+    assert [sample.label for sample in raw.samples] == [0, 0, 1, 1, 0, 1]
+    assert len(events_by_id(raw)) == 6
+
+
+def test_folders_upper_case_endings_are_read(mine: Path) -> None:
+    (mine / "train/background/deep/c.bin").rename(mine / "train/background/deep/c.BIN")
+    raw = open_events("mine", mine)
+    assert "ATIS" in raw.formats_read()
+    assert len(events_by_id(raw)) == 6
+
+
+def test_folders_tar_of_the_current_folder_is_read(mine: Path) -> None:
+    target = mine.parent / "packed.tar.gz"
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(mine, ".")
+    assert open_events("mine", target).digest == open_events("mine", mine).digest
 
 
 def test_folders_without_splits_names_what_was_found(mine: Path) -> None:
-    with pytest.raises(MissingRawDataError, match=r"looked for train/ and test/ .*; found there: background/, cars/"):
+    with pytest.raises(
+        MissingRawDataError, match=r"looked for train/ and test/ .*; found there: background/, cars/"
+    ) as error:
         open_events("mine", mine / "train")
+    assert error.value.hint.endswith("in the data set's YAML: layout: class-folders")
 
 
 def test_folders_time_unit_of_the_yaml_is_read_and_part_of_the_key(mine: Path) -> None:
