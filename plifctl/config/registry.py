@@ -251,6 +251,7 @@ class Registry:
                 yield tree
             else:
                 tree = current_layer(tree)
+                _locate_recordings(tree, Path(tree.origin.source))
                 yield from _unknown_recipes(tree)
                 name = tree.text("name")
                 yield f"{tree.origin}: name: a data set needs one" if name is None else (name, _Entry(tree))
@@ -397,11 +398,17 @@ def _read_file(path: Path) -> Branch:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="plifctl ls lists the experiments of the registry") from None
     dataset = tree if "layout" in tree else tree.get("dataset")
-    raw = dataset.get("raw") if isinstance(dataset, Branch) else None
-    if isinstance(dataset, Branch) and isinstance(raw, Leaf) and isinstance(raw.value, str):
+    if isinstance(dataset, Branch):
+        _locate_recordings(dataset, path)
+    return tree
+
+
+def _locate_recordings(dataset: Branch, path: Path) -> None:
+    """Makes ``raw`` of a data set, relative to the file that says so, an absolute path."""
+    raw = dataset.get("raw")
+    if isinstance(raw, Leaf) and isinstance(raw.value, str):
         place = path.absolute().parent / Path(raw.value).expanduser()
         dataset["raw"] = Leaf(str(place), raw.origin)
-    return tree
 
 
 def _read_experiment_file(path: Path) -> Branch:

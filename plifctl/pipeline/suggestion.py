@@ -18,7 +18,7 @@ from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import FoundTable
-from plifctl.data.inspection.layout import split_of
+from plifctl.data.split_names import split_of
 from plifctl.errors import RawDataError, list_names
 from plifctl.evaluation.step_cost import cost_of_layers
 from plifctl.evaluation.summary import summarize_network

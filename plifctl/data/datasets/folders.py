@@ -14,7 +14,6 @@ from plifctl.config.dataset import DatasetSpec
 from plifctl.data.datasets.base import FilePerSample, Sample, SampleHandler
 from plifctl.data.datasets.names import without_ending
 from plifctl.data.datasets.own import (
-    SPLIT_NAMES,
     OwnRecordings,
     composed,
     count_files,
@@ -22,10 +21,10 @@ from plifctl.data.datasets.own import (
     is_table,
     tables_beside,
 )
+from plifctl.data.split_names import SPLIT_FOLDER, split_of
 from plifctl.data.storage import Storage, is_tar
 from plifctl.errors import RawDataError, list_names
 
-_SPLIT = rf"(?:[^/]+_)?(?i:{'|'.join(SPLIT_NAMES)})"
 _PEEKED = 20  # members of a tar, which has no list of them, that tell where its class folders are
 
 
@@ -76,12 +75,11 @@ class _ClassFolders(OwnRecordings, FilePerSample):
 class Folders(_ClassFolders):
     """``train/<class>/<file>``, ``test/<class>/<file>``, and perhaps ``val/<class>/<file>``.
 
-    A split's folder may be called ``train``, ``Train`` or ``…_train``; that of validation samples ``val``, ``valid`` or
-    ``validation``.
+    The folder of a split may be called ``train``, ``Train`` or ``…_train``, see :mod:`plifctl.data.split_names`.
     """
 
     example = "train/CLASS/FILE"
-    pattern = re.compile(rf"^(?:[^/]+/)?({_SPLIT}/[^/]+/[\s\S]+)$")
+    pattern = re.compile(rf"^(?:[^/]+/)?({SPLIT_FOLDER}/[^/]+/[\s\S]+)$")
 
     @classmethod
     def looked_for(cls, dataset: DatasetSpec) -> str:
@@ -89,18 +87,21 @@ class Folders(_ClassFolders):
 
     @classmethod
     def how_to_get(cls, dataset: DatasetSpec) -> str:
-        return "expected files: train/CLASS/FILE and test/CLASS/FILE, in a folder or an archive"
+        return "expected files: train/CLASS/FILE and test/CLASS/FILE, perhaps val/CLASS/FILE, in a folder or an archive"
 
     @classmethod
     def is_in(cls, folder: Path, dataset: DatasetSpec) -> bool:
-        return {"train", "test"} <= {_split_of(path.name) for path in folder.glob("*") if path.is_dir()}
+        found = {split_of(path.name) for path in folder.glob("*") if path.is_dir()} - {None}
+        return "train" in found and len(found) > 1
 
     def _samples(self) -> list[Sample]:
         folders = sorted({name.partition("/")[0] for name in self.surveys["recordings"].members})
         for split in SPLITS:
-            named = [name for name in folders if _split_of(name) == split]
+            named = [name for name in folders if split_of(name) == split]
             if len(named) > 1:
                 raise RawDataError(f"{self._place}: {named[0]} and {named[1]}, expected one folder for {split}")
+        if len(folders) == 1:
+            raise RawDataError(f"{self._place}: found {folders[0]}/ alone", hint=self.how_to_get(self.dataset))
         return super()._samples()
 
     def _notes(self) -> Iterator[str]:
@@ -108,7 +109,7 @@ class Folders(_ClassFolders):
         others: Counter[str] = Counter()
         for folder, (count, first) in self.surveys["recordings"].skipped.items():
             parents = folder.split("/")
-            if _split_of(parents[-1]) is not None:
+            if split_of(parents[-1]) is not None:
                 yield f"{count_files(count)} not read (in no class folder), for example {folder}/{first}"
             for place, name in enumerate(parents[:-1]):
                 if composed(parents[place + 1]) in self._labels:
@@ -122,7 +123,7 @@ class Folders(_ClassFolders):
         return member.split("/", 2)[1]
 
     def _split_of(self, member: str) -> Split:
-        split = _split_of(member.partition("/")[0])
+        split = split_of(member.partition("/")[0])
         assert split is not None, f"{member} was found by its split"
         return split
 
@@ -198,10 +199,3 @@ class ClassFolders(_ClassFolders):
 def _list_different(different: set[str], names: set[str]) -> str:
     """Returns the names for a message, first those of one side only."""
     return list_names(sorted(different) + sorted(names - different), 12)
-
-
-def _split_of(folder: str) -> Split | None:
-    """Returns the split of a folder by its name; None if it has none."""
-    if re.fullmatch(_SPLIT, folder) is None:
-        return None
-    return SPLIT_NAMES[folder.rpartition("_")[2].lower()]

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from plifctl.config.choices import Split, TimeUnit
 from plifctl.config.dataset import LabelTable
-from plifctl.data.datasets.own import SPLIT_NAMES, composed
+from plifctl.data.datasets.own import composed
 from plifctl.data.datasets.windowed import LATEST_US
+from plifctl.data.split_names import split_of
 from plifctl.errors import DamagedFileError, RawDataError, did_you_mean, join_problems, list_names
 
 _MICROSECONDS: dict[TimeUnit, Decimal] = {
@@ -185,7 +186,7 @@ class _LineReader:
         return label
 
     def _split(self, name: str) -> Split:
-        split = SPLIT_NAMES.get(name.lower())
+        split = split_of(name)
         if split is None:
             raise _LineError(f"split {name!r}, expected train, validation or test")
         return split

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
+from plifctl.config.choices import SPLIT_WORDS, SPLITS
 from plifctl.config.dataset import DatasetSpec
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.events import Decoded
@@ -18,15 +18,6 @@ from plifctl.data.formats.detect import READABLE, decoder_versions
 from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.data.framer import decode_recording
 from plifctl.errors import DamagedFileError, list_names
-
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
-"""Names of the splits as people write them, in small letters."""
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
 """Endings of the archives that recordings may be in."""

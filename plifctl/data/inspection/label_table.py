@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from plifctl.data.inspection.layout import sort_names, split_of
+from plifctl.data.inspection.layout import sort_names
+from plifctl.data.split_names import split_of
 
 ColumnRole = Literal["recording", "label", "split", "group", "start", "end"]
 """What a column says; the keys of ``labels:`` in the YAML of a data set."""

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from plifctl.config.choices import OwnLayout, Split
-
-_SPLITS: dict[Split, str] = {
-    "train": r"(?:.+[_-])?train(?:ing)?",
-    "validation": r"(?:.+[_-])?(?:val|valid|validation|dev)",
-    "test": r"(?:.+[_-])?test(?:ing)?",
-}
-"""Names of folders, and values in tables, that are splits."""
-
-
-def split_of(name: str) -> Split | None:
-    """Returns the split that a folder or a value in a table names; None if it names none.
-
-    Example:
-        >>> split_of("Train"), split_of("n-cars_test"), split_of("val"), split_of("trains")
-        ('train', 'test', 'validation', None)
-    """
-    return next((split for split, names in _SPLITS.items() if re.fullmatch(names, name, re.IGNORECASE)), None)
+from plifctl.config.choices import SPLITS, OwnLayout
+from plifctl.data.split_names import split_of
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
@@ -73,7 +56,7 @@ class FoundLayout:
     def splits(self) -> tuple[str, ...]:
         """The folders of splits."""
         found = {place.split: split_of(place.split) for place in self.places if place.split}
-        return tuple(name for split in _SPLITS for name in sorted(found) if found[name] == split)
+        return tuple(name for split in SPLITS for name in sorted(found) if found[name] == split)
 
 
 def find_layout(names: Sequence[str]) -> FoundLayout:

@@ -41,3 +41,25 @@ def test_archive_of_archives_whose_end_is_cut_off_is_not_read_as_its_last_member
         assert [info.filename for info in zip_reader.ZipReader(content, where="a").infolist()] == ["one.npz", "two.npz"]
     with pytest.raises(zipfile.BadZipFile):
         zip_reader.ZipReader(whole[:-cut], where="a")
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_names_in_utf8_are_read_whether_or_not_they_are_marked(tmp_path: Path, marked: bool) -> None:
+    """Programs of macOS do not set the flag that says so."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("größe/ü.bin", b"1")
+        archive.writestr("plain.bin", b"2")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    if not marked:
+        for signature, at in ((b"PK\x03\x04", 7), (b"PK\x01\x02", 9)):
+            content[content.index(signature) + at] &= ~8
+    reader = zip_reader.ZipReader(bytes(content), where="a.zip")
+    assert [info.filename for info in reader.infolist()] == ["größe/ü.bin", "plain.bin"]
+    assert [reader.read(info) for info in reader.infolist()] == [b"1", b"2"]
+
+
+def test_names_of_old_programs_stay_in_their_code_page(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("gr__e.bin", b"1")
+    content = (tmp_path / "a.zip").read_bytes().replace(b"gr__e", b"gr\x94\xe1e")  # in code page 437
+    assert [info.filename for info in zip_reader.ZipReader(content, where="a.zip").infolist()] == ["größe.bin"]

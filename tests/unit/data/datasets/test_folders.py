@@ -114,7 +114,7 @@ def test_folders_are_found_by_name_and_by_environment(
     assert len(open_events("mine", None).samples) == 6
 
 
-@pytest.mark.parametrize("form", ["n-cars_{}", "My_{}"])
+@pytest.mark.parametrize("form", ["n-cars_{}", "My_{}", "my-{}", "{}ing"])
 def test_folders_split_names_may_have_a_prefix(mine: Path, form: str) -> None:
     for split in ("train", "test"):
         (mine / split).rename(mine / form.format(split))
@@ -207,7 +207,7 @@ def test_folders_zip_with_backslashes_gives_the_same_data(mine: Path) -> None:
     assert events_by_id(packed) == events_by_id(folder)
 
 
-@pytest.mark.parametrize("folder", ["val", "Valid", "VALIDATION", "my_val"])
+@pytest.mark.parametrize("folder", ["val", "Valid", "VALIDATION", "my_val", "dev"])
 def test_folders_validation_samples_are_a_split_of_their_own(mine: Path, folder: str) -> None:
     before = open_events("mine", mine)
     for name in ("cars", "background"):
@@ -218,6 +218,22 @@ def test_folders_validation_samples_are_a_split_of_their_own(mine: Path, folder:
     assert raw.complete  # the official number is that of training samples
     assert raw.notes == ()
     assert raw.digest != before.digest
+
+
+def test_folders_with_validation_but_without_test_samples_are_read(mine: Path) -> None:
+    registry = mine.parent / "registry/datasets/mine.yaml"
+    registry.write_text(MINE.replace("samples: {train: 4, test: 2}\n", ""))
+    (mine / "test").rename(mine / "val")
+    raw = open_events("mine", mine)
+    assert [sample.split for sample in raw.samples] == ["train"] * 4 + ["validation"] * 2
+
+
+def test_folders_with_one_split_in_an_archive_are_refused(mine: Path) -> None:
+    shutil.rmtree(mine / "test")
+    pack_zip(mine, mine.parent / "a.zip")
+    with pytest.raises(RawDataError, match=r"a\.zip: found train/ alone$") as error:
+        open_events("mine", mine.parent / "a.zip")
+    assert "test/CLASS/FILE" in error.value.hint
 
 
 def test_folders_in_capitals_are_read(mine: Path) -> None:

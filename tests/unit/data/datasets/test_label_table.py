@@ -323,8 +323,8 @@ def test_label_table_interrupted_build_keeps_the_samples_that_did_not_change(
         (TIMED, "file,word,from,to\na,yes,0,9\na,no,0.0,9\n", r"line 3: repeats line 2: a$", "remove one"),
         (
             SPLIT,
-            "file,word,part,speaker\na,yes,dev,x\n",
-            r"split 'dev', expected train, validation or test$",
+            "file,word,part,speaker\na,yes,fold1,x\n",
+            r"split 'fold1', expected train, validation or test$",
             "correct",
         ),
         (SPLIT, "file,word,part\na,yes,train\n", r"no column 'speaker' \(labels\.group\)", "labels: group:"),

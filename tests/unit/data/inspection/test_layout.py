@@ -3,7 +3,8 @@
 import pytest
 
 from plifctl.data.datasets.folders import Folders
-from plifctl.data.inspection.layout import find_layout, sort_names, split_of
+from plifctl.data.inspection.layout import find_layout, sort_names
+from plifctl.data.split_names import split_of
 
 
 @pytest.mark.parametrize(
