@@ -279,13 +279,19 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
         return
     yield Value("split.method", "share", "ASSUMED: there is no split; other methods: folds, leave-one-out")
     yield Value("split.test", TEST_SHARE, "of the samples of each class, drawn by split.seed")
+    yield from _group_values(facts)
+
+
+def _group_values(facts: FolderFacts) -> Iterator[Value]:
+    """Yields which samples stay together, if a table or the names of the recordings say who or when they are of."""
+    found = [_SUBJECT.search(one.name) for one in facts.recordings]
     if facts.labels is not None and "group" in facts.labels.roles:
         yield Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
+    elif all(found) and len({match[0].lower() for match in found if match}) > 1:
+        yield Value("split.groups", f"(?i){_SUBJECT.pattern}", "samples of one person or session stay together")
+    else:
         return
-    found = [_SUBJECT.search(one.name) for one in facts.recordings]
-    if all(found) and len({match[0] for match in found if match}) > 1:
-        pattern = _SUBJECT.pattern
-        yield Value("split.groups", f"(?i){pattern}", "samples of one person or session stay together")
+    yield Value("validation.method", "share", "the method that keeps groups together")
 
 
 def _notes(facts: FolderFacts) -> Iterator[str]:

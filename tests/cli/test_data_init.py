@@ -33,8 +33,32 @@ def test_init_writes_one_file_that_can_be_shown_and_prepared(plifctl: Plifctl, r
     assert (spec.dataset.shape, spec.dataset.classes) == ((2, 6, 8), ("a", "b"))
     assert spec.dataset.raw == str(recordings)
     assert plifctl("check", "hands.yaml").code == 0
-    result = plifctl("prepare", "hands", "--raw", "recordings")
+    result = plifctl("prepare", "hands")
     assert (result.code, "10 training and 10 test samples" in result.out) == (0, True)
+
+
+def test_init_of_class_folders_makes_a_split_when_a_run_begins(plifctl: Plifctl, recordings: Path) -> None:
+    assert plifctl("data", "init", "recordings/train", "--name", "hands").code == 0
+    spec = load_experiment("hands").spec
+    assert (spec.dataset.layout, spec.split.method, spec.split.test) == ("class-folders", "share", 0.2)
+    result = plifctl("prepare", "hands")
+    assert (result.code, "10 samples without an official split" in result.out) == (0, True)
+
+
+def test_init_of_recordings_with_a_table_reads_its_labels(plifctl: Plifctl, recordings: Path, places: Path) -> None:
+    (places / "all/rec").mkdir(parents=True)
+    lines = ["file;hand;subject;from_ms;to_ms"]
+    for k, path in enumerate(sorted(recordings.glob("train/*/*.dat"))):
+        path.rename(places / f"all/rec/{k}.dat")
+        lines.append(f"{k}.dat;{['left', 'right'][k % 2]};{['anna', 'bob'][k // 5]};0;20")
+    (places / "all/labels.csv").write_text("\n".join(lines))
+    assert plifctl("data", "init", "all", "--name", "hands").code == 0
+    dataset = load_experiment("hands").spec.dataset
+    assert (dataset.layout, dataset.classes) == ("label-table", ("left", "right"))
+    assert dataset.labels is not None
+    assert (dataset.labels.label, dataset.labels.group, dataset.labels.time_unit) == ("hand", "subject", "ms")
+    result = plifctl("prepare", "hands")
+    assert (result.code, "10 samples" in result.out, "200 events framed" in result.out) == (0, True, True)
 
 
 def test_init_as_json_has_values_and_comments(plifctl: Plifctl, recordings: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from plifctl.data.datasets.names import MemberNames
 from plifctl.data.inspection.layout import sort_names
 from plifctl.data.split_names import split_of
 
@@ -23,8 +24,8 @@ _ROLE_NAMES: dict[ColumnRole, str] = {
     "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",
     "split": r"split|set|subset|fold|partition|usage",
     "group": r"subjects?|users?|persons?|people|groups?|sessions?|participants?|speakers?|actors?",
-    "start": r"start.*|begin.*|onset.*|from|t_?0|t_?start.*",
-    "end": r"end.*|stop.*|offset.*|to|until|t_?1|t_?end.*",
+    "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
+    "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
 }
 
 
@@ -74,29 +75,37 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
     if len(header) < 2 or not rows:
         return None
     values = {column: [row[index] for row in rows] for index, column in enumerate(header)}
-    known = _known_names(recordings)
-    hits = {column: sum(value in known for value in cells) for column, cells in values.items()}
-    column = max(hits, key=lambda column: hits[column])
-    owner = "" if 2 * hits[column] >= len(rows) else _owner(name, recordings)
-    if 2 * hits[column] < len(rows) and not owner:
+    members = MemberNames(recordings)
+    found = {
+        column: [named[0] for cell in cells if len(named := members.find(cell)) == 1]
+        for column, cells in values.items()
+    }
+    column = max(found, key=lambda column: len(found[column]))
+    hits = len(found[column])
+    owner = "" if 2 * hits >= len(rows) else _owner(name, recordings)
+    if 2 * hits < len(rows) and not owner:
         return None
     roles: dict[ColumnRole, str] = {} if owner else {"recording": column}
     _assign_roles(roles, values)
     if owner and "label" not in roles:
         return None
-    listed = {owner} if owner else {known[value] for value in values[column] if value in known}
     return FoundTable(
         name=name,
         columns=tuple(header),
         roles=roles,
         n_rows=len(rows),
-        n_missing=0 if owner else len(rows) - hits[column],
-        n_unlisted=len(recordings) - len(listed),
+        n_missing=0 if owner else len(rows) - hits,
+        n_unlisted=len(recordings) - (1 if owner else len(set(found[column]))),
         classes=tuple(sort_names(values[roles["label"]])) if "label" in roles else (),
         splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
         latest_end=max(map(float, values[roles["end"]])) if "end" in roles else None,
         recording=owner,
     )
+
+
+def _only(members: Sequence[str]) -> str | None:
+    """Returns the one member that a cell names; None if it names none, or is ambiguous."""
+    return members[0] if len(members) == 1 else None
 
 
 def _owner(name: str, recordings: Sequence[str]) -> str:
@@ -128,16 +137,6 @@ def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
     if len(set(header)) < len(header):
         return [], []
     return header, [[cell.strip() for cell in row] for row in rows if len(row) == len(header)]
-
-
-def _known_names(recordings: Sequence[str]) -> dict[str, str]:
-    """Returns the recordings by all texts that may name them: path and file name, with and without the ending."""
-    known: dict[str, str] = {}
-    for path in recordings:
-        whole = PurePosixPath(path)
-        for text in (path, str(whole.with_suffix("")), whole.name, whole.stem):
-            known.setdefault(text, path)
-    return known
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:
