@@ -71,8 +71,9 @@ class ExperimentSpec(Spec):
         if self.split.method != "official" and not self.dataset.is_own and self.split.groups == FROM_TABLE:
             raise ValueError(f"split.groups: {self.dataset.title} has no table of labels; state a pattern of its ids")
         if self.split.groups is not None and self.validation.method == "in-order":
-            raise ValueError(
-                "validation.method in-order divides groups: set validation.method=share, or split.groups=null"
+            raise InconsistentValues(
+                "split.groups: validation.method in-order divides groups; state validation.method: share",
+                ("split", "groups"),
             )
         return self
 

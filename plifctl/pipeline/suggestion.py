@@ -273,9 +273,11 @@ def _frames_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
 
 
 def _split_values(facts: FolderFacts) -> Iterator[Value]:
-    """Yields how samples are split, where the recordings have no test samples."""
+    """Yields how samples are split, where the recordings do not say it, and where validation samples come from."""
     stated = {split_of(name) for name in facts.splits}
     if {"train", "test"} <= stated:
+        if "validation" in stated:
+            yield Value("validation.method", "official", "the samples of the folder for validation")
         return
     yield Value("split.method", "share", "ASSUMED: there is no split; other methods: folds, leave-one-out")
     yield Value("split.test", TEST_SHARE, "of the samples of each class, drawn by split.seed")
