@@ -224,7 +224,10 @@ def test_yaml_of_a_page_is_valid(page: str, page_folder: Path) -> None:
         elif block.text.startswith("# in a data set\n"):
             ReadingSpec.model_validate(yaml.safe_load(block.text))
     for source in sources:
-        build_optimizer(load_experiment(source).spec.train)
+        if isinstance(source, Path) and "layout" in yaml.safe_load(source.read_text(encoding="utf-8")):
+            load_framing(source)
+        else:
+            build_optimizer(load_experiment(source).spec.train)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks_of(page, "python"))])
