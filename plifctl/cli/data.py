@@ -85,7 +85,7 @@ def init(
     Layout, classes, sensor, split, frames and the network are set to what the recordings show; a comment beside a value
     says where it comes from, or that it is assumed. Nothing is asked, and no file is replaced.
 
-    Example: plifctl data init recordings --name hands && plifctl prepare hands
+    Example: plifctl data init recordings --name hands
     """
     from plifctl.pipeline.init_data import init_data
     from plifctl.pipeline.inspect_raw import InspectOptions

@@ -95,7 +95,7 @@ def _relative(folder: Path) -> str:
 
 def _heading(folder: Path, name: str) -> str:
     return (
-        f"# Data set and experiment {name}: recordings in {folder}, as plifctl data init found them.\n"
+        f"# Data set and experiment {name}, as plifctl data init found the recordings in {folder}.\n"
         "# A comment says where a value comes from; check those that are ASSUMED.\n"
         f"#\n#   plifctl show {shlex.quote(name)}\n#   plifctl prepare {shlex.quote(name)}\n"
         f"#   plifctl train {shlex.quote(name)}\n#\n"

@@ -39,7 +39,7 @@ _SMALLEST_MAP = 4  # pooling ends at maps of about this side, as in the paper's 
 _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
-_SUBJECT = re.compile(r"(?:user|subject|person|participant|session)[-_]?\d+", re.IGNORECASE)
+_SUBJECT = re.compile(r"((?:user|subject|person|participant|session)[-_]?)\d+", re.IGNORECASE)
 
 
 class Value(NamedTuple):
@@ -107,7 +107,7 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
         *_frames_values(facts.recordings),
         *_transform_values(transforms, shape.value, unscaled),
         Value("network.name", name),
-        Value("network.structure", structure, "the paper's rule for this size (Table S1, Sec. 4.1)"),
+        Value("network.structure", structure, "the paper's rule for this size (Sec. 4.1)"),
         Value("network.dropout", 0.5),
         Value("network.batch_norm", "per-step"),
         Value("train.epochs", EPOCHS, "the paper trains 1024"),
@@ -201,10 +201,7 @@ def _scaled_down(shape: Shape) -> tuple[list[dict[str, Any]], Shape]:
 
 def _transform_values(transforms: Sequence[dict[str, Any]], shape: Shape, need: int) -> Iterator[Value]:
     if transforms:
-        comment = (
-            f"{shape[2]} × {shape[1]} pixels would need {need / 1e9:,.0f} GB for a batch of {_BATCH}; "
-            "crop is another way: see registry/README.md"
-        )
+        comment = f"{shape[2]} × {shape[1]} pixels would need {need / 1e9:,.0f} GB for a batch of {_BATCH}; crop is another way"
         yield Value("frames.transforms", list(transforms), comment)
 
 
@@ -287,10 +284,12 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
 def _group_values(facts: FolderFacts) -> Iterator[Value]:
     """Yields which samples stay together, if a table or the names of the recordings say who or when they are of."""
     found = [_SUBJECT.search(one.name) for one in facts.recordings]
+    names, words = {match[0] for match in found if match}, {match[1] for match in found if match}
     if facts.labels is not None and "group" in facts.labels.roles:
         yield Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
-    elif all(found) and len({match[0].lower() for match in found if match}) > 1:
-        yield Value("split.groups", f"(?i){_SUBJECT.pattern}", "samples of one person or session stay together")
+    elif all(found) and len(words) == 1 and len(names) > 1:
+        (word,) = words
+        yield Value("split.groups", rf"{word}\d+", f"samples of one of {len(names)} stay together: {min(names)} …")
     else:
         return
     yield Value("validation.method", "share", "the method that keeps groups together")
