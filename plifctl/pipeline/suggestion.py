@@ -201,7 +201,8 @@ def _scaled_down(shape: Shape) -> tuple[list[dict[str, Any]], Shape]:
 
 def _transform_values(transforms: Sequence[dict[str, Any]], shape: Shape, need: int) -> Iterator[Value]:
     if transforms:
-        comment = f"{shape[2]} × {shape[1]} pixels would need {need / 1e9:,.0f} GB for a batch of {_BATCH}; crop is another way"
+        memory = f"{need / 1e9:,.0f} GB for a batch of {_BATCH}"
+        comment = f"{shape[2]} × {shape[1]} pixels would need {memory}; crop is another way"
         yield Value("frames.transforms", list(transforms), comment)
 
 
