@@ -18,7 +18,7 @@ from plifctl.data.datasets.windowed import LabelWindow, WindowedDataset
 from plifctl.data.events import Events
 from plifctl.data.framer import decode_recording
 from plifctl.data.storage import Storage
-from plifctl.errors import RawDataError
+from plifctl.errors import RawDataError, list_names
 
 _TABLE_BYTES = 2**26  # of a million lines
 
@@ -122,7 +122,7 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
     def _describe_missing(self, recording: str, found: Sequence[str]) -> tuple[str, str]:
         """Returns what is wrong with the name of a recording, and what to do."""
         if found:
-            return f"{recording}: found {' and '.join(found)}", "name the recording with its folder and its ending"
+            return f"{recording}: found {list_names(found, 3)}", "name the recording with its folder and its ending"
         example = next((name for name in sorted(self.surveys["recordings"].members) if name != self._file), "")
         there = f"; found there, for example: {example}" if example else ""
         return f"{recording} is missing", f"correct the table, or put the recording into the folder{there}"

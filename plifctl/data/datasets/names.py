@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class MemberNames:
@@ -22,33 +22,46 @@ class MemberNames:
     """
 
     def __init__(self, members: Iterable[str]) -> None:
-        self._by_file: dict[str, list[str]] = {}
+        self._by_end: dict[str, list[str]] = {}  # by every end of their paths, with and without the ending of the file
         for member in sorted(members):
-            file = member.rpartition("/")[2]
-            for name in {comparable(file), comparable(without_ending(file))}:
-                self._by_file.setdefault(name, []).append(member)
+            whole = comparable(member)
+            for path in {whole, without_ending(whole)}:
+                for end in _ends(path):
+                    self._by_end.setdefault(end, []).append(member)
 
     def find(self, text: str) -> list[str]:
         """Returns the members that a name fits best: one, several if it is ambiguous, or none."""
         name = as_path(text)
-        ranked = [
-            (rank, member)
-            for member in self._by_file.get(comparable(name.rpartition("/")[2]), ())
-            if (rank := _rank(member, name)) is not None
-        ]
-        best = max((rank for rank, _ in ranked), default=None)
-        return [member for rank, member in ranked if rank == best]
+        wanted = comparable(name)
+        for end in _ends(wanted):
+            found = self._by_end.get(end, [])
+            if end != wanted:  # the name has more folders than there are: then all of the member's must be among them
+                found = [member for member in found if _is_whole(member, end)]
+            if found:
+                ranks = [(_is_whole(member, end), *_likeness(member, name)) for member in found]
+                best = max(ranks)
+                return [member for member, rank in zip(found, ranks, strict=True) if rank == best]
+        return []
 
 
-def _rank(member: str, name: str) -> tuple[int, bool, bool, bool] | None:
-    """Returns how well a name fits a member whose file it names, larger is better; None if their folders differ."""
-    folders, named = (path.split("/")[:-1] for path in (member, name))
-    common = min(len(folders), len(named))
-    if list(map(comparable, folders[len(folders) - common :])) != list(map(comparable, named[len(named) - common :])):
-        return None
+def _ends(path: str) -> Iterator[str]:
+    """Yields a path, and its ends without the first folder, without the first two, and so on."""
+    yield path
+    while "/" in path:
+        path = path.partition("/")[2]
+        yield path
+
+
+def _is_whole(member: str, end: str) -> bool:
+    """Returns whether an end of a path is all of a member's, with or without the ending of the file."""
+    whole = comparable(member)
+    return end in (whole, without_ending(whole))
+
+
+def _likeness(member: str, name: str) -> tuple[bool, bool]:
+    """Returns whether the file of a member has the very spelling of a name, and whether the name has its ending."""
     file, wanted = member.rpartition("/")[2], name.rpartition("/")[2]
-    exact = wanted in (file, without_ending(file))
-    return common, len(folders) == len(named), exact, comparable(file) == comparable(wanted)
+    return wanted in (file, without_ending(file)), comparable(file) == comparable(wanted)
 
 
 def as_path(text: str) -> str:

@@ -342,7 +342,7 @@ def test_label_table_errors_name_file_line_and_remedy(
 def test_label_table_ambiguous_name_is_refused(words: Path) -> None:
     (words / "s2").mkdir()
     (words / "s2/a.dat").write_bytes(b"")
-    with pytest.raises(RawDataError, match=r"line 2: a: found s1/a\.aedat and s2/a\.dat") as error:
+    with pytest.raises(RawDataError, match=r"line 2: a: found s1/a\.aedat, s2/a\.dat") as error:
         open_words(words, "file,word\na,yes\n")
     assert "with its folder" in error.value.hint
 

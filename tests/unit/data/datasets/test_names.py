@@ -42,3 +42,10 @@ def test_find_prefers_the_file_of_that_very_name() -> None:
     names = MemberNames(["a.b", "a.b.dat", "x/a.b"])
     assert names.find("a.b") == ["a.b"]
     assert names.find("x/a.b") == ["x/a.b"]
+
+
+def test_find_where_all_files_have_one_name() -> None:
+    members = [f"take {n}/events.raw" for n in range(20_000)]
+    names = MemberNames(members)
+    assert [names.find(f"D:/data/{name}") for name in members] == [[name] for name in members]
+    assert len(names.find("events")) == 20_000
