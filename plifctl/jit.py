@@ -1,4 +1,9 @@
-"""Loops compiled by numba; machine code is cached beside the source, or in the user's cache directory."""
+"""Loops compiled by numba; machine code is cached beside the source, or in the user's cache directory.
+
+Modules of loops that threads import, those of :mod:`plifctl.data`, import numba and llvmlite through this module only:
+two threads that enter these libraries by different modules would wait for each other, and Python would give one of them
+half a module.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from llvmlite import ir
 from numba.core.caching import FunctionCache
 from numba.core.compiler import Compiler
+from numba.extending import intrinsic
 
 
 class _NoAliasCompiler(Compiler):
@@ -84,3 +91,19 @@ def compiled(*, parallel: bool = False) -> Callable[[Callable[..., Any]], Any]:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compiles an inner loop into the compiled functions that call it; its array arguments must not overlap."""
     return numba.njit(function, nogil=True, error_model="numpy", forceinline=True, pipeline_class=_NoAliasCompiler)
+
+
+def _build_count_ones(_: Any, word: Any) -> Any:
+    return word(word), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+def _build_lowest_one(_: Any, word: Any) -> Any:
+    zero_is_undefined = ir.Constant(ir.IntType(1), 1)
+    return word(word), lambda context, builder, signature, args: builder.cttz(args[0], zero_is_undefined)
+
+
+count_ones: Any = intrinsic(_build_count_ones)
+"""Returns the number of bits of a word that are set."""
+
+lowest_one: Any = intrinsic(_build_lowest_one)
+"""Returns the place of the lowest bit that is set, of a word that is not 0."""

@@ -122,3 +122,12 @@ def test_help_imports_no_heavy_library() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
+
+
+def test_loops_that_threads_import_enter_numba_by_one_module() -> None:
+    direct = {
+        module
+        for module, tree in TREES.items()
+        if module.startswith(("data.", "cache.")) and {part(name) for name in imports(tree)} & {"numba", "llvmlite"}
+    }
+    assert direct == set()

@@ -11,14 +11,10 @@ events, triggers, words of an unknown type, and 1 if the times ascend.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 
 from plifctl.data.loops import is_ascending
-from plifctl.jit import compiled, inlined
+from plifctl.jit import compiled, count_ones, inlined, lowest_one
 
 OVERFLOWS, INCOMPLETE, TRIGGERS, UNKNOWN, ASCENDING = range(5)
 """Places in ``counts``."""
@@ -33,22 +29,6 @@ _NO_TIME = -1
 
 _MAX_COLUMN = 4096
 """Where the column stops after too many vectors in a row: outside every sensor, whose columns have 11 bits."""
-
-
-def _build_count_ones(_: Any, word: Any) -> Any:
-    return word(word), lambda context, builder, signature, args: builder.ctpop(args[0])
-
-
-def _build_lowest_one(_: Any, word: Any) -> Any:
-    zero_is_undefined = ir.Constant(ir.IntType(1), 1)
-    return word(word), lambda context, builder, signature, args: builder.cttz(args[0], zero_is_undefined)
-
-
-_count_ones: Any = intrinsic(_build_count_ones)
-"""Returns the number of bits of a word that are set."""
-
-_lowest_one: Any = intrinsic(_build_lowest_one)
-"""Returns the place of the lowest bit that is set, of a word that is not 0."""
 
 
 @compiled()
@@ -82,7 +62,7 @@ def count_evt21(words, head):  # type: ignore[no-untyped-def]
     n = np.int64(0)
     for i in range(len(words) // 2):
         is_vector = words[2 * i + head] < np.uint32(2 << 28)
-        n += np.int64(_count_ones(words[2 * i + 1 - head])) if is_vector else np.int64(0)
+        n += np.int64(count_ones(words[2 * i + 1 - head])) if is_vector else np.int64(0)
     return n
 
 
@@ -99,12 +79,12 @@ def decode_evt21(words, head, max_back, t, x, y, p):  # type: ignore[no-untyped-
         kind = word >> np.uint32(28)
         if kind < 2:
             if base < 0:
-                counts[INCOMPLETE] += np.int64(_count_ones(pixels))
+                counts[INCOMPLETE] += np.int64(count_ones(pixels))
                 continue
             time = base | np.int64((word >> np.uint32(22)) & np.uint32(63))
             column, row = (word >> np.uint32(11)) & np.uint32(2047), word & np.uint32(2047)
             while pixels:
-                t[n], x[n], y[n], p[n] = time, column + _lowest_one(pixels), row, kind
+                t[n], x[n], y[n], p[n] = time, column + lowest_one(pixels), row, kind
                 n += 1
                 pixels &= pixels - np.uint32(1)
         elif kind == _TIME_HIGH:
@@ -126,7 +106,7 @@ def count_evt3(words):  # type: ignore[no-untyped-def]
         kind = words[i] >> np.uint16(12)
         bits = np.uint16(0xFFF) if kind == 4 else np.uint16(0)
         bits = np.uint16(0xFF) if kind == 5 else bits
-        n += _count_ones(np.uint16(words[i] & bits)) + np.uint16(kind == 2)
+        n += count_ones(np.uint16(words[i] & bits)) + np.uint16(kind == 2)
     return n
 
 
@@ -156,11 +136,11 @@ def decode_evt3(words, max_back, t, x, y, p):  # type: ignore[no-untyped-def]
             pixels = np.uint32(value) & np.uint32((1 << width) - 1)
             if (time | row | column) >= 0:
                 while pixels:
-                    t[n], x[n], y[n], p[n] = time, column + np.int64(_lowest_one(pixels)), row, polarity
+                    t[n], x[n], y[n], p[n] = time, column + np.int64(lowest_one(pixels)), row, polarity
                     n += 1
                     pixels &= pixels - np.uint32(1)
             else:
-                counts[INCOMPLETE] += np.int64(_count_ones(pixels))
+                counts[INCOMPLETE] += np.int64(count_ones(pixels))
             if column >= 0:
                 column = min(column + width, np.int64(_MAX_COLUMN))
         elif kind == _TIME_HIGH:
