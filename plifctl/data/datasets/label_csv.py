@@ -75,10 +75,10 @@ def read_label_table(text: str, where: str, table: LabelTable, classes: Sequence
         DamagedFileError: The file is not CSV, or has no lines.
     """
     first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(_SEPARATORS, key=lambda one: len(next(csv.reader([first], delimiter=one), [])))
+    separator = max(_SEPARATORS, key=first.count)
     lines = read_lines(text, where, separator)
     if len(lines) < 2:
-        raise DamagedFileError(f"{where}: {len(lines)} lines, expected a header and a line for each sample")
+        raise DamagedFileError(f"{where}: no samples, expected a header and a line for each sample")
     (number, head), *rows = lines
     columns = _find_columns(head, table, f"{where}, line {number}")
     read = _LineReader(

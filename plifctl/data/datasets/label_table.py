@@ -123,7 +123,7 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         """Returns what is wrong with the name of a recording, and what to do."""
         if found:
             return f"{recording}: found {list_names(found, 3)}", "name the recording with its folder and its ending"
-        example = next((name for name in sorted(self.surveys["recordings"].members) if name != self._file), "")
+        example = next((name for name in self.surveys["recordings"].members if name != self._file), "")
         there = f"; found there, for example: {example}" if example else ""
         return f"{recording} is missing", f"correct the table, or put the recording into the folder{there}"
 

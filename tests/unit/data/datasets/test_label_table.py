@@ -20,12 +20,15 @@ from raw_files import (
 )
 
 from plifctl.cache import CacheBuilder, key_of
+from plifctl.config.dataset import LabelTable
 from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
+from plifctl.data.datasets.label_csv import read_label_table
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.data.source import RawSource
+from plifctl.data.storage import decode_text
 from plifctl.errors import DamagedFileError, MissingRawDataError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -291,8 +294,8 @@ def test_label_table_interrupted_build_keeps_the_samples_that_did_not_change(
             r"line 4: repeats line 2: A\.aedat$",
             "remove one",
         ),
-        (WHOLE, "file,word\n", r"labels\.csv: 1 lines, expected a header and a line for each sample$", ""),
-        (WHOLE, b"", r"labels\.csv: 0 lines", ""),
+        (WHOLE, "file,word\n", r"labels\.csv: no samples, expected a header and a line for each sample$", ""),
+        (WHOLE, b"", r"labels\.csv: no samples", ""),
         (WHOLE, "file,word\nf\xfcr,yes\n".encode("latin-1"), r"line 2: characters that are not UTF-8$", "CSV UTF-8"),
         (WHOLE, 'file,word\n"a,yes\n', r"line 2: class '', expected", "known: no, yes"),
         (TIMED, "file,word,from,to\na,yes,0,1o\n", r"time '1o', expected a number of ms$", "correct"),
@@ -337,6 +340,26 @@ def test_label_table_errors_name_file_line_and_remedy(
         open_words(words, table, labels)
     assert str(words) in str(error.value)
     assert hint in error.value.hint
+
+
+def test_label_table_with_any_damage_raises_only_raw_data_errors() -> None:
+    table = (
+        "file;word;from;to;part;who\na.dat;yes;0,5;1e3;train;anna\n'b ü';no;;7;val;\n\"c\nd\";no;-1;0;TEST;x\n".encode()
+    )
+    spec = LabelTable(file="t.csv", recording="file", label="word", split="part", group="who", start="from", end="to")
+    rng = np.random.default_rng(0)
+    read = 0
+    for _ in range(1000):
+        damaged = bytearray(table)
+        for _ in range(int(rng.integers(1, 4))):
+            at = int(rng.integers(len(damaged)))
+            damaged[at : at + int(rng.integers(0, 3))] = rng.bytes(int(rng.integers(0, 3)))
+        try:
+            found = read_label_table(decode_text(bytes(damaged)), "t.csv", spec, ("yes", "no"))
+        except RawDataError:
+            continue
+        read += all(isinstance(line.start, int | None) and line.label in (0, 1) for line in found)
+    assert 100 < read < 900
 
 
 def test_label_table_ambiguous_name_is_refused(words: Path) -> None:
