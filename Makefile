@@ -124,7 +124,7 @@ reference: $(READY) ## write docs/reference.md from --help, and the tables of re
 $(BENCH)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) -e . \
-		tonic==1.7.0 brainevent==0.2.1 loguru matplotlib pandas fvcore tqdm
+		tonic==1.7.0 faery==0.7.1 evt3==0.4.1 expelliarmus==1.1.12 brainevent==0.2.1 loguru matplotlib pandas fvcore tqdm
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 \
 		neurobench==2.3.0 snntorch==1.0.0
 	@touch $@

@@ -28,7 +28,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _LEAST_SECONDS = 0.05  # shorter work is repeated until it takes this long, far more than the resolution of the clock
 _SIGNS = {">=": "≥", "<=": "≤", "<": "<"}
-_PACKAGES = ("numpy", "numba", "h5py", "hdf5plugin", "torch", "triton", "spikingjelly", "tonic")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "h5py",
+    "hdf5plugin",
+    "torch",
+    "triton",
+    "spikingjelly",
+    "tonic",
+    "faery",
+    "evt3",
+    "expelliarmus",
+)
 
 
 @dataclass(frozen=True)
@@ -148,11 +160,18 @@ def within(
 
 
 def rate(
-    name: str, unit: str, ours: Sequence[float], peer: Sequence[float], peer_name: str, target: float, note: str = ""
+    name: str,
+    unit: str,
+    ours: Sequence[float],
+    peer: Sequence[float],
+    peer_name: str,
+    target: float | None,
+    note: str = "",
 ) -> Figure:
-    """Returns a figure of work per second: ours over the peer's must reach ``target``."""
+    """Returns a figure of work per second: ours over the peer's must reach ``target``, if there is one."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", (">=", target), note)
+    limit: tuple[Literal[">="], float] | None = None if target is None else (">=", target)
+    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
 
 
 def below(name: str, unit: str, ours: Sequence[float], target: float | None, note: str = "") -> Figure:

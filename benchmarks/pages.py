@@ -125,6 +125,28 @@ def _formats(document: dict[str, Any]) -> str:
     return _text([*_markdown(TextTable("", columns, rows, "")), "", _measured(document)])
 
 
+def _readers(document: dict[str, Any]) -> str:
+    rows = []
+    for figure in document["figures"]:
+        peer, ratio = figure["peer"], figure["ratio"]
+        rows.append(
+            (
+                figure["name"].removeprefix("decode "),
+                _quantity(figure["ours"]["median"], figure["unit"]),
+                f"{_quantity(peer['median'], figure['unit'])}, {figure['peer_name']}" if peer else "–",
+                "{median:.2f} ({q1:.2f}–{q3:.2f})".format(**ratio) if ratio else "–",
+                (figure["target"] or "–").replace(">=", "≥"),
+            )
+        )
+    table = TextTable("", ("recording", "ours", "peer", "ratio", "target"), rows, "")
+    lines = [
+        "## Decoders beside other readers",
+        "",
+        "From the file to arrays, one thread, beside independent readers whose events are the same. EVT 2.1 has none.",
+    ]
+    return _text([*lines, "", *_markdown(table), "", _measured(document)])
+
+
 def _quantity(value: float, unit: str) -> str:
     if unit == "s":
         return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
@@ -156,6 +178,7 @@ _BLOCKS: dict[str, tuple[str, Callable[..., str]]] = {
     "libraries": ("event_driven", _libraries),
     "shares": ("shares", _shares),
     "formats": ("formats", _formats),
+    "readers": ("prepare_readers", _readers),
     "training": ("train_nmnist train_fashion train_gesture train_memory train_inference", _training),
 }
 """Parts of pages by name: the documents that each needs, and the function that renders them."""

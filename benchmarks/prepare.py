@@ -1,6 +1,6 @@
 """Raw recordings to frames on disk, compared with SpikingJelly and tonic: ``make bench-prepare``.
 
-Measures a decoder, the framing of events, the path from raw files to a finished cache, the cache's size, and the
+Measures decoders, the framing of events, the path from raw files to a finished cache, the cache's size, and the
 command when the cache exists.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import material, peers
+from benchmarks import material, peers, readers
 from benchmarks.measure import ROOT, Figure, Setting, below, faster, interleaved, run, within
 
 WORKERS = 2
@@ -225,5 +225,12 @@ def _must_equal(equal: bool, what: str) -> None:
 if __name__ == "__main__":
     run(
         "raw recordings to frames on disk",
-        {"decode": decode, "frames": frames, "gesture": gesture, "nmnist": nmnist, "hit": hit},
+        {
+            "decode": decode,
+            "readers": readers.measure,
+            "frames": frames,
+            "gesture": gesture,
+            "nmnist": nmnist,
+            "hit": hit,
+        },
     )

@@ -69,7 +69,7 @@ def rows(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if "|" in line]
 
 
-@pytest.mark.parametrize("name", ["picture", "layers", "libraries", "shares", "formats"])
+@pytest.mark.parametrize("name", ["picture", "layers", "libraries", "shares", "formats", "readers"])
 def test_block_without_its_document_is_empty(results: Path, name: str) -> None:
     assert pages.block(name) == ""
 
@@ -95,6 +95,16 @@ def test_libraries_block_has_other_libraries_only(results: Path) -> None:
     assert rows(pages.block("libraries"))[2:] == [["fc", "4%", "4 ms", "8 ms, library", "0.50"]]
     write(results / "event_driven.json", LAYERS[:3])
     assert pages.block("libraries") == ""
+
+
+def test_readers_block_has_a_row_for_each_reader_and_for_formats_without_one(results: Path) -> None:
+    beside = measure.rate("decode EVT 3.0", "M events/s", [120.0] * 3, [80.0] * 3, "a reader", 1)
+    alone = measure.below("decode EVT 2.1", "M events/s", [99.6], None)
+    write(results / "prepare_readers.json", [beside, alone])
+    assert rows(pages.block("readers"))[2:] == [
+        ["EVT 3.0", "120 M events/s", "80 M events/s, a reader", "1.50 (1.50–1.50)", "≥ 1"],
+        ["EVT 2.1", "100 M events/s", "–", "–", "–"],
+    ]
 
 
 def test_shares_block_counts_event_driven_times_of_chosen_layers_only(results: Path) -> None:

@@ -38,6 +38,9 @@ VERSION = 1
 FORMATS = {"Prophesee EVT 2.0 (.raw)": 4, "Prophesee EVT 2.1 (.raw)": 8, "Prophesee EVT 3.0 (.raw)": 2}
 """Bytes of a word of each format."""
 
+_LOOKED_AT_WORDS = 2**17
+"""Words of EVT 2.1 that show which half of them was sent first."""
+
 _LINE = re.compile(rb"% [^\x00-\x20][^\x00-\x08\x0e-\x1f\n]*\n")  # a keyword, and text
 _ENDIANNESS = re.compile(rb"endianness[ =](\w+)")
 
@@ -79,19 +82,19 @@ def decode_evt(data: bytes, *, where: str) -> Decoded:
     stream = _read_stream(data, where)
     match FORMATS[stream.format_name]:
         case 2:
-            events = Events.empty(loops.count_evt3(stream.words))
-            found, counts = loops.decode_evt3(stream.words, MAX_STEP_BACK_US, *events.columns)
+            events = Events.empty(loops.count_evt3(stream.words) + 1)
+            first, end, counts = loops.decode_evt3(stream.words, MAX_STEP_BACK_US, *events.columns)
         case 4:
             events = Events.empty(len(stream.words))
-            found, counts = loops.decode_evt2(stream.words, MAX_STEP_BACK_US, *events.columns)
+            first, end, counts = loops.decode_evt2(stream.words, MAX_STEP_BACK_US, *events.columns)
         case _:
             events = Events.empty(loops.count_evt21(stream.words, stream.head))
-            found, counts = loops.decode_evt21(stream.words, stream.head, MAX_STEP_BACK_US, *events.columns)
+            first, end, counts = loops.decode_evt21(stream.words, stream.head, MAX_STEP_BACK_US, *events.columns)
     overflows, incomplete, triggers, unknown, ascending = counts.tolist()
     remarks = (Remark("overflow", overflows), Remark("triggers", triggers), Remark("unknown", unknown))
     _check_known(stream, unknown, where)
     return sort_by_time(
-        events if found == len(events) else events[:found],
+        events[first:end],
         where,
         dropped=incomplete,
         ascending=bool(ascending),
@@ -141,6 +144,7 @@ def _find_head(header: bytes, words: np.ndarray, where: str) -> int:
                 f"{where}: endianness={stated[1].decode(errors='replace')}, expected little or legacy"
             )
         return int(stated[1] == b"little")
+    words = words[:_LOOKED_AT_WORDS]
     with_times = [(words[head::2] >> 28 == 8) & (words[1 - head :: 2] == 0) for head in (0, 1)]  # the rest of them is 0
     return int(with_times[0].sum() <= with_times[1].sum())
 

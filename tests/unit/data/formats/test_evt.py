@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from raw_files import AEDAT3_HEADER, encode_evt, evt2_word
 
-from plifctl.data.events import EVENT, Decoded
+from plifctl.data.events import EVENT, Decoded, Events
+from plifctl.data.formats import evt_loops as loops
 from plifctl.data.formats.evt import decode_evt
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
@@ -98,8 +99,8 @@ def random_words(version: str, n: int, seed: int) -> list[int]:
     """Words of all types, few of them unknown, whose clock overflows, steps back a little, and is repeated."""
     rng = np.random.default_rng(seed)
     usual, step, bits = ((0, 2, 3, 4, 5, 6, HIGH), 60, 12) if version == "3.0" else ((0, 1, HIGH), 2**22, 28)
-    unknown = () if n < 100 else (1,) if version == "3.0" else (5,)
-    kinds = rng.choice([*usual * 4, TRIGGER, 14, 15, *unknown], n)
+    vendor, unknown = ((7, 14, 15), 1) if version == "3.0" else ((14, 15), 5)
+    kinds = rng.choice([*usual * 4, TRIGGER, *vendor, *[unknown] * (n > 100)], n)
     highs = (
         rng.integers(2**bits) + np.cumsum(rng.integers(-4, step, n) * rng.integers(0, 2, n) * (kinds == HIGH))
     ) % 2**bits
@@ -126,6 +127,21 @@ def test_decode_evt_random_words_equal_the_definition(version: str, n: int) -> N
     if n > 1000:
         assert len(events) > 500
         assert min(counts["overflow"], counts["triggers"], counts["unknown"]) > 0
+
+
+@pytest.mark.parametrize("version", WORD)
+def test_loops_write_into_the_room_that_they_ask_for(version: str) -> None:
+    words = np.array([*random_words(version, 4099, 1), *[6 << 12] * 9], WORD[version])
+    halves = words.view("<u4") if version == "2.1" else words
+    room, decode, head = {
+        "2.0": (len(words), loops.decode_evt2, ()),
+        "2.1": (loops.count_evt21(halves, 1), loops.decode_evt21, (1,)),
+        "3.0": (loops.count_evt3(words) + 1, loops.decode_evt3, ()),
+    }[version]
+    columns = Events(*(np.full(room + 64, 77, column.dtype) for column in Events.empty(0).columns))
+    _, end, _ = decode(halves, *head, 100_000, *columns.columns)
+    assert end <= room
+    assert all((column[room:] == 77).all() for column in columns.columns)
 
 
 def clustered_events(n: int = 3000) -> np.ndarray:
