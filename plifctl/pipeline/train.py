@@ -340,6 +340,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     split = make_split(options.protocol, spec, cache)
     for note in split.notes:
         _log.warning(note)
+    if groups := split.describe_groups():
+        _log.info("groups: %s", groups)
     if experiment.modified:
         _log.info(
             "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)

@@ -68,6 +68,10 @@ class Split:
         """SHA-256 of the three lists of rows, hexadecimal."""
         return digest_of({name: rows.tolist() for name, rows in self._parts()})
 
+    def describe_groups(self) -> str:
+        """Returns the names of the groups of each purpose as one line; empty unless samples are split by group."""
+        return "; ".join(f"{name}: {list_names(names, 6)}" for name, names in self.groups.items())
+
     def to_json(self, sample_ids: Sequence[str]) -> dict[str, Any]:
         """Returns the split as sample ids, its digest, notes and groups, for ``split.json``.
 
@@ -105,12 +109,10 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     if protocol == "B":
         train, validation = _choose_validation(spec, samples, groups, train)
     split = Split(train, validation, test)
-    notes = list(_notes(protocol, spec, samples, split))
     named: dict[str, list[str]] = {}
     if groups is not None:
         named = {name: sorted({groups[row] for row in rows}) for name, rows in split._parts() if len(rows)}
-        notes.append("; ".join(f"{name}: groups {list_names(names, 6)}" for name, names in named.items()))
-    return Split(train, validation, test, tuple(notes), named)
+    return Split(train, validation, test, tuple(_notes(protocol, spec, samples, split)), named)
 
 
 def _choose_test(spec: ExperimentSpec, samples: Samples, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
