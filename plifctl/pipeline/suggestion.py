@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from plifctl.config.choices import TimeUnit
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
+from plifctl.data.datasets.own import ARCHIVES
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
@@ -101,7 +102,7 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
         Value("dataset.kind", "events"),
         shape,
         Value("dataset.classes", classes, "in the order of the labels"),
-        Value("dataset.raw", f"{raw}/{facts.layout.root}".removesuffix("/"), "--raw names another place"),
+        Value("dataset.raw", _place(raw, facts.layout.root), "--raw names another place"),
         *_reading_values(facts.recordings),
         *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
         *_frames_values(facts.recordings),
@@ -116,6 +117,11 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
         *_split_values(facts),
     )
     return Suggestion(values, tuple(_notes(facts)))
+
+
+def _place(raw: str, root: str) -> str:
+    """Returns the folder of the splits or classes; of an archive the archive, in which it is found."""
+    return raw if not root or raw.lower().endswith(ARCHIVES) else f"{raw}/{root}"
 
 
 def _accumulation(batch: int) -> Iterator[Value]:

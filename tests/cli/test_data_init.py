@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from raw_files import encode_dat, write_nmnist
+from raw_files import encode_dat, pack_tar, pack_zip, write_nmnist
 
 from plifctl.config.lookup import load_experiment
 
@@ -59,6 +59,18 @@ def test_init_of_recordings_with_a_table_reads_its_labels(plifctl: Plifctl, reco
     assert (dataset.labels.label, dataset.labels.group, dataset.labels.time_unit) == ("hand", "subject", "ms")
     result = plifctl("prepare", "hands")
     assert (result.code, "10 samples" in result.out, "200 events framed" in result.out) == (0, True, True)
+
+
+@pytest.mark.parametrize("folder", ["recordings", "recordings/train"])
+@pytest.mark.parametrize("pack", [pack_zip, pack_tar])
+def test_init_of_an_archive_with_one_folder_in_it_can_be_prepared(
+    plifctl: Plifctl, recordings: Path, places: Path, folder: str, pack: Callable[[Path, Path], None]
+) -> None:
+    name = "packed.zip" if pack is pack_zip else "packed.tar.gz"
+    pack((places / folder).rename(places / "study"), places / name)
+    assert plifctl("data", "init", name, "--name", "hands").code == 0
+    assert load_experiment("hands").spec.dataset.raw == str(places / name)
+    assert plifctl("prepare", "hands").code == 0
 
 
 def test_init_as_json_has_values_and_comments(plifctl: Plifctl, recordings: Path) -> None:
