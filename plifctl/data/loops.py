@@ -119,6 +119,23 @@ def decode_davis_pairs(words, t, x, y, p):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def decode_dat_events(words, x_bits, y_bits, t, x, y, p):  # type: ignore[no-untyped-def]
+    """Prophesee's ``.dat``: decodes times and words, uint32 ``[2n]``: from bit 0 on x, y and the polarity.
+
+    Returns:
+        All bits that are set in any word, and whether the times ascend.
+    """
+    bits = np.uint32(0)
+    x_mask, y_mask = np.uint32((1 << x_bits) - 1), np.uint32((1 << y_bits) - 1)
+    y_shift, p_shift = np.uint32(x_bits), np.uint32(x_bits + y_bits)
+    for i in range(len(t)):
+        t[i], word = words[2 * i], words[2 * i + 1]
+        bits |= word
+        x[i], y[i], p[i] = word & x_mask, (word >> y_shift) & y_mask, word >> p_shift
+    return bits, is_ascending(t)
+
+
+@compiled()
 def decode_atis_events(data, t, x, y, p):  # type: ignore[no-untyped-def]
     """ATIS: decodes events of 5 bytes.
 

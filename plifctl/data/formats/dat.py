@@ -25,7 +25,8 @@ VERSION = 1
 
 _EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
 _CONTRAST_EVENTS = (0x00, 0x0C)  # the old and the new type number
-_COORDINATE = np.uint32((1 << 14) - 1)
+_COORDINATE_BITS = {1: (9, 8), 2: (14, 14)}
+"""Bits of x and of y in each version of the layout; the polarity follows."""
 _CLOCK_BITS = 32
 _VERSION_LINE = re.compile(rb"^% *Version +(\d{1,4})", re.MULTILINE)
 CURRENT_VERSION = 2
@@ -47,24 +48,26 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
 
     Source: Prophesee's description of the format.
     """
+    from plifctl.data.loops import decode_dat_events
+
     raw, version = raw_events(data, where)
-    word = raw["word"]
-    if version < CURRENT_VERSION:
-        used = 18
-        x, y, p = word & np.uint32(0x1FF), (word >> 9) & np.uint32(0xFF), (word >> 17) & np.uint32(1)
-    else:
-        used = 29
-        x, y, p = word & _COORDINATE, (word >> 14) & _COORDINATE, word >> 28
-    bad = np.flatnonzero(word >> used)
-    if len(bad):
-        event = int(bad[0])
-        problem = f"has polarity {p[event]}, expected 0 or 1"
+    x_bits, y_bits = _COORDINATE_BITS[version]
+    events = Events.empty(len(raw))
+    bits, ascending = decode_dat_events(raw.view(np.uint32), x_bits, y_bits, *events.columns)
+    used = x_bits + y_bits + 1
+    if bits >> used:
+        event = int(np.flatnonzero(raw["word"] >> used)[0])
+        word = int(raw["word"][event])
+        problem = f"has polarity {word >> (used - 1)}, expected 0 or 1"
         if version < CURRENT_VERSION:
-            problem = f"is {word[event]:#x}, expected 18 bits: the header states version 1, the events are of another"
+            problem = f"is {word:#x}, expected 18 bits: the header states version 1, the events are of another"
         at = len(data) - raw.nbytes + event * _EVENT.itemsize
         raise DamagedFileError(f"{where}: byte {at}: event {event} {problem}")
-    t, remarks = continue_overflows(raw["t"].astype(np.int64), _CLOCK_BITS)
-    return sort_by_time(Events.from_columns(t, x, y, p), where, remarks=remarks)
+    if ascending:
+        return Decoded(events, 0)
+    t, x, y, p = events.columns
+    t, remarks = continue_overflows(t, _CLOCK_BITS)
+    return sort_by_time(Events(t, x, y, p), where, remarks=remarks)
 
 
 def raw_events(data: bytes, where: str) -> tuple[np.ndarray, int]:

@@ -1,7 +1,9 @@
 """The decoder of AEDAT 2.0, against files written by hand and damaged ones."""
 
 import struct
+from pathlib import Path
 
+import numpy as np
 import pytest
 from raw_files import AEDAT2_HEADER, AEDAT3_HEADER, encode_davis
 
@@ -114,6 +116,24 @@ def test_decode_davis_events_are_those_of_the_bits_without_other_words(header: b
     assert found.events.tolist() == EVENTS
     assert (found.dropped, found.remarks) == (0, (Remark("images", 6), Remark("triggers", 1)))
     assert variants_of(data) == ["AEDAT 2.0 of a DAVIS"]
+
+
+def test_decode_davis_equals_another_reader_which_mirrors_both_axes(tmp_path: Path) -> None:
+    from tonic.io import read_davis_346
+
+    rng = np.random.default_rng(2)
+    columns = (np.sort(rng.integers(0, 2**32, 500)), rng.integers(0, 346, 500), rng.integers(0, 260, 500))
+    data = encode_davis(
+        *zip(*(c.tolist() for c in columns), rng.integers(0, 2, 500).tolist(), strict=True), header=DAVIS
+    )
+    path = tmp_path / "a.aedat"
+    path.write_bytes(data)
+    _, _, theirs = read_davis_346(str(path))
+    ours = decode_any(data, where="f", axes="authors", invalid="drop").events
+    np.testing.assert_array_equal(ours["t"], theirs["t"])
+    np.testing.assert_array_equal(ours["x"], 345 - theirs["x"])
+    np.testing.assert_array_equal(ours["y"], 259 - theirs["y"])
+    np.testing.assert_array_equal(ours["p"], theirs["p"])
 
 
 def test_decode_davis_clock_past_its_bits_is_continued() -> None:
