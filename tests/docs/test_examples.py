@@ -178,6 +178,10 @@ def _check_command(words: list[str]) -> None:
         load_framing(given["dataset"], **changes)
     elif verb == "new" and given["like"] != "last" and not given["file"].exists():
         write_experiment(given["file"], given["like"], tuple(changes["overrides"]))
+    elif verb == "data init":  # recordings that the reader has
+        file = Path(f"{given['name'] or given['folder'].name}.yaml")
+        if not file.exists():
+            write_experiment(file, "demo")
     elif verb == "show" and given["kind"] is None and given["name"] not in registry.datasets():
         load_experiment(given["name"], **changes)
     elif verb == "report":
