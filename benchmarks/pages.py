@@ -142,7 +142,7 @@ def _readers(document: dict[str, Any]) -> str:
     lines = [
         "## Decoders beside other readers",
         "",
-        "From the file to arrays, one thread, beside independent readers whose events are the same. EVT 2.1 has none.",
+        "From the file to arrays, one thread, beside independent readers that give the same events.",
     ]
     return _text([*lines, "", *_markdown(table), "", _measured(document)])
 
