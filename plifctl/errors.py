@@ -94,6 +94,10 @@ class MissingRawDataError(RawDataError):
         self.parts, self.folder = tuple(parts), folder
 
 
+class UnreadRawDataError(RawDataError):
+    """Raw data would have to be read again, which was not allowed."""
+
+
 class DamagedFileError(RawDataError):
     """One raw file cannot be decoded."""
 

@@ -90,17 +90,20 @@ class Entry:
         return self.name, file, file.rpartition("-")[2]
 
 
-def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None) -> Cache:
+def find_cache(
+    wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, content: str | None = None, raw: str | None = None
+) -> Cache:
     """Returns the cache with a :func:`~plifctl.cache.key.raw_independent_key`, built from any raw data.
 
-    There may be several, e.g. of a subset and of the full set: the one with ``content`` is preferred, else the newest
-    is used and a warning is logged.
+    There may be several, e.g. of a subset and of the full set: the one with ``content`` is preferred, then the one of
+    the recordings as they are, else the newest is used and a warning is logged.
 
     Args:
         wanted: The raw-independent key.
         cache_dir: Cache directory.
         prepare: The command that would build the cache.
         content: Content digest of the preferred cache, from an earlier run.
+        raw: Digest of the raw data as they are now; None: not known.
 
     Raises:
         CacheError: There is no such cache; names the most similar one, and the command.
@@ -112,6 +115,7 @@ def find_cache(wanted: Mapping[str, Any], cache_dir: Path, *, prepare: str, cont
             f"no cache of {wanted['dataset']}: {_describe_nearest(entries, wanted, cache_dir)}", hint=prepare
         )
     same = [entry for entry in fitting if entry.content == content]
+    same = same or [entry for entry in fitting if entry.fields is not None and entry.fields["raw"] == raw]
     newest = max(same or fitting, key=lambda entry: entry.built)
     if len(fitting) > 1 and not same:
         _log.warning("%d caches of %s fit; using the newest, %s", len(fitting), wanted["dataset"], newest.path)

@@ -23,6 +23,7 @@ class RawSource:
         workers: Threads that read, decode and frame.
         cache_dir: Cache directory, in which surveys and downloads are stored; None: nothing is stored.
         remember: Save surveys, so that files that have not changed are not read again.
+        read: Read files; False: use what the saved surveys say, and refuse recordings that changed since.
     """
 
     root: Path | None = None
@@ -31,6 +32,7 @@ class RawSource:
     workers: int = DEFAULT_WORKERS
     cache_dir: Path | None = None
     remember: bool = True
+    read: bool = True
 
     @property
     def survey_dir(self) -> Path | None:

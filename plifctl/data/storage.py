@@ -34,7 +34,7 @@ from plifctl.data.formats.headers import format_of, is_text
 from plifctl.data.formats.variants import variants_of
 from plifctl.data.thread_map import ordered_map
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
-from plifctl.errors import DamagedFileError, MachineError, RawDataError
+from plifctl.errors import DamagedFileError, MachineError, RawDataError, UnreadRawDataError
 
 OnRead = Callable[[int], None]
 """Called with the number of bytes that were read since the last call."""
@@ -175,6 +175,7 @@ class Storage:
         *,
         workers: int = 1,
         on_member: OnMember = lambda name, content, digest: None,
+        read: bool = True,
     ) -> Survey:
         """Reads every member once, unless a saved survey is still valid.
 
@@ -183,8 +184,10 @@ class Storage:
             on_read: Called with the numbers of bytes read.
             workers: Number of threads.
             on_member: Called for every member that is read.
+            read: Read the members where no saved survey is valid.
 
         Raises:
+            UnreadRawDataError: No saved survey is valid, and ``read`` is False.
             DamagedFileError: As :meth:`members`; two members have the same name; a list is too long.
         """
         with self._raw_errors():
@@ -193,6 +196,8 @@ class Storage:
         if survey is not None:
             on_read(self.nbytes())
             return replace(survey, skipped=self._skipped, ignored=self._ignored) if self.path.is_dir() else survey
+        if not read:
+            raise UnreadRawDataError(f"{self.path}: changed since it was read, or never read")
         survey = Survey()
         with self._md5_in_background() as md5s:
             self._read_all(survey, on_read, workers, on_member)

@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from plifctl import paths
-from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.cache import Cache
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import Framing
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError, check_choice
 from plifctl.pipeline.commands import prepare_command
+from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
 
 Part = Literal["train", "validation", "test", "all"]
@@ -116,7 +117,7 @@ def open_dataset(
         options = PrepareOptions(dataset, T=T, recipe=recipe, overrides=tuple(overrides))
         framing = resolve_framing(options, load_registry())
     command = prepare_command(framing, name=name, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
-    cache = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
+    cache = find_current_cache(framing, cache_dir or paths.cache_dir(), prepare=command)
     for note in cache.notes:
         _log.warning(note)
     return CachedDataset(cache, split)

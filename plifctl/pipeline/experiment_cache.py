@@ -6,12 +6,13 @@ import logging
 from pathlib import Path
 
 from plifctl import paths
-from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.cache import Cache
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.commands import prepare_command_of
+from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.prepare import build_cache
 from plifctl.pipeline.progress import Progress, silent
 
@@ -32,7 +33,7 @@ def experiment_cache(
         spec: The experiment.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
-        build_from: Raw data to build a missing cache from; None: do not build.
+        build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
         progress: Opens the tasks of building.
 
     Raises:
@@ -41,10 +42,11 @@ def experiment_cache(
     """
     folder = cache_dir or paths.cache_dir()
     command = prepare_command_of(spec, load_registry(), source=build_from, cache_dir=cache_dir)
-    wanted = raw_independent_key(spec.framing)
     notes: tuple[str, ...] = ()
     try:
-        cache = find_cache(wanted, folder, prepare=command, content=content)
+        cache = find_current_cache(
+            spec.framing, folder, prepare=command, content=content, must_be_current=build_from is not None
+        )
         notes = cache.notes  # of a cache that is built here, build_cache logs them
     except CorruptCacheError:
         raise

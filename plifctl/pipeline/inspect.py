@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plifctl import paths
-from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.cache import Cache
 from plifctl.cache.statistics import Statistics, compute_statistics
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import DatasetSpec
 from plifctl.config.lookup import load_framing, load_registry
 from plifctl.errors import UsageError, did_you_mean
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
+from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def _find_cache(options: ShowSampleOptions) -> tuple[DatasetSpec, Cache]:
     command = prepare_command(
         framing, name=options.dataset, recipe=options.recipe, overrides=options.overrides, cache_dir=cache_dir
     )
-    found = find_cache(raw_independent_key(framing), cache_dir or paths.cache_dir(), prepare=command)
+    found = find_current_cache(framing, cache_dir or paths.cache_dir(), prepare=command)
     return framing.dataset, found
 
 

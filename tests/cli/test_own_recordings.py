@@ -1,6 +1,8 @@
 """From a folder of recordings to a test accuracy, as a user types it: inspect, init, prepare, train."""
 
 import csv
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
 
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
+from plifctl.data.source import RawSource
+from plifctl.pipeline.experiment_cache import experiment_cache
 
 Plifctl = Callable[..., Any]
 
@@ -131,3 +135,81 @@ def test_folds_by_person_test_each_person_once(plifctl: Plifctl, places: Path) -
     table = plifctl("report", "--table", "runs").out
     assert "1, 2, 3" in table
     assert "±" in table
+
+
+TINY = """\
+name: hands
+title: hands
+like: gesture-plif
+T: 4
+dataset: {name: hands, title: hands, layout: class-folders, kind: events, shape: [2, 32, 32], classes: [left, right],
+  raw: recordings}
+frames: {slicing: number, outside_events: refuse, invalid_events: drop}
+network: {name: hands, structure: c4k3s1-BN-SN-MPk8s8-FC20-SN-APk10s10, dropout: 0.5, batch_norm: per-step}
+train: {epochs: 1, batch_size: 4}
+split: {method: share, test: 0.2}
+"""
+
+
+@pytest.fixture
+def hands(places: Path) -> Path:
+    """A folder of recordings, and hands.yaml beside it."""
+    write_arrays(places / "recordings")
+    (places / "hands.yaml").write_text(TINY)
+    return places
+
+
+def chosen_cache(plifctl: Plifctl, *options: str) -> tuple[str, str]:
+    """Returns the content of the cache that a training would use, and its messages."""
+    shown = plifctl("show-sample", "hands", "--json", *options)
+    planned = plifctl("train", "hands", "--dry-run", "--json", "--device", "cpu")
+    assert (shown.code, planned.code) == (0, 0)
+    path = json.loads(planned.out)["cache"]
+    assert json.loads(shown.out)["cache"] == path
+    assert ("not known to be" in shown.err) == ("not known to be" in planned.err)
+    return path, planned.err
+
+
+def move_label(folder: Path, file: str = "anna0.npy") -> None:
+    (folder / "recordings/left" / file).rename(folder / "recordings/right" / f"moved-{file}")
+
+
+@pytest.mark.long
+def test_train_takes_the_cache_of_the_recordings_as_they_are(plifctl: Plifctl, hands: Path) -> None:
+    first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    move_label(hands)
+    path, messages = chosen_cache(plifctl)
+    assert (path, "changed since they were read" in messages) == (first, True)
+    assert "plifctl prepare hands.yaml" in messages
+    second = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    path, messages = chosen_cache(plifctl)
+    assert (path, second != first, "not known to be" in messages) == (second, True, False)
+    (hands / "recordings/right/moved-anna0.npy").rename(hands / "recordings/left/anna0.npy")
+    assert json.loads(plifctl("prepare", "hands", "--json").out)["path"] == first
+    path, messages = chosen_cache(plifctl)  # the older of two caches
+    assert (path, "not known to be" in messages) == (first, False)
+
+
+def test_train_with_a_cache_of_another_folder_of_the_same_name_warns(
+    plifctl: Plifctl, hands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    other = hands / "other"
+    shutil.copytree(hands / "recordings", other / "recordings")
+    (other / "recordings/left/anna0.npy").unlink()
+    shutil.copy(hands / "hands.yaml", other)
+    monkeypatch.chdir(other)
+    path, messages = chosen_cache(plifctl)
+    assert (path, f"the recordings in {other}/recordings" in messages) == (first, True)
+    plifctl("prepare", "hands", "--T", "5")  # read now, and known to be others
+    path, messages = chosen_cache(plifctl)
+    assert (path, "which are others now" in messages) == (first, True)
+    built = experiment_cache(load_experiment("hands").spec, build_from=RawSource())  # train --prepare
+    assert (str(built.path) != first, len(built.labels)) == (True, 17)
+
+
+def test_train_without_its_recordings_uses_the_cache(plifctl: Plifctl, hands: Path) -> None:
+    first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    shutil.rmtree(hands / "recordings")
+    path, messages = chosen_cache(plifctl)
+    assert (path, "not known to be" in messages) == (first, False)

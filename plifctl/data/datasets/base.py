@@ -166,7 +166,7 @@ class RawDataset(ABC):
             if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
         self.storages = {part: self._open_storage(part, path) for part, path in parts.items()}
-        self.surveys = self._survey(source.workers, progress, on_sample)
+        self.surveys = self._survey(source, progress, on_sample)
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused
         self.verified = bool(self.md5) and all(published)
         found = self._samples()
@@ -194,7 +194,7 @@ class RawDataset(ABC):
         """Returns the pattern of the members of one storage."""
         return self.pattern
 
-    def _survey(self, workers: int, progress: Progress, on_sample: SampleHandler | None) -> dict[str, Survey]:
+    def _survey(self, source: RawSource, progress: Progress, on_sample: SampleHandler | None) -> dict[str, Survey]:
         done, total = 0, sum(storage.nbytes() for storage in self.storages.values())
 
         def on_read(count: int) -> None:
@@ -204,7 +204,11 @@ class RawDataset(ABC):
 
         return {
             part: storage.survey(
-                self._survey_dir, on_read, workers=workers, on_member=partial(self._handle_member, on_sample, part)
+                self._survey_dir,
+                on_read,
+                workers=source.workers,
+                on_member=partial(self._handle_member, on_sample, part),
+                read=source.read,
             )
             for part, storage in self.storages.items()
         }

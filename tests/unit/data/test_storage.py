@@ -17,7 +17,7 @@ from raw_files import atis_recording, open_dataset, pack_zip, write_nmnist
 
 from plifctl.data import zip_reader
 from plifctl.data.storage import Storage
-from plifctl.errors import DamagedFileError, RawDataError
+from plifctl.errors import DamagedFileError, RawDataError, UnreadRawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -303,3 +303,16 @@ def test_survey_of_a_tar_of_the_current_folder_has_its_members(tmp_path: Path) -
     with tarfile.open(tmp_path / "raw.tar", "w") as archive:
         archive.add(tmp_path / "raw", ".")
     assert [*Storage(tmp_path / "raw.tar", re.compile(r"^([\s\S]+)$")).survey().members] == ["a.bin"]
+
+
+def test_survey_that_may_not_read_uses_what_was_saved_and_refuses_changed_files(tmp_path: Path) -> None:
+    folder, pattern = tmp_path / "raw", re.compile(r"^raw/([\s\S]+)$")
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"12345")
+    with pytest.raises(UnreadRawDataError, match="never read"):
+        Storage(folder, pattern).survey(tmp_path / "surveys", read=False)
+    saved = Storage(folder, pattern).survey(tmp_path / "surveys")
+    assert Storage(folder, pattern).survey(tmp_path / "surveys", read=False).digest == saved.digest
+    (folder / "a.bin").write_bytes(b"123456")
+    with pytest.raises(UnreadRawDataError, match="changed"):
+        Storage(folder, pattern).survey(tmp_path / "surveys", read=False)
