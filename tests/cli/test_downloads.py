@@ -14,6 +14,7 @@ import serving
 from factories import idx_files
 from serving import Server
 
+from plifctl.config.choices import OWN_LAYOUTS
 from plifctl.data import datasets
 
 Plifctl = Callable[..., Any]
@@ -228,7 +229,7 @@ def test_every_data_set_has_md5_and_urls() -> None:
         "cifar10dvs": 10,
         "gesture": 1,
         "synthetic-gesture": 0,
-        "folders": 0,
+        **dict.fromkeys(OWN_LAYOUTS, 0),
     }
     assert [file.urls for file in found.pop("gesture")] == [()]
     for files in found.values():
