@@ -303,6 +303,13 @@ def _group_values(facts: FolderFacts) -> Iterator[Value]:
 
 
 def _notes(facts: FolderFacts) -> Iterator[str]:
+    for table in facts.unused_tables:
+        yield (
+            f"{table.name} has labels ({table.roles['label']}: {list_names(table.classes, 3)}), and is not used: "
+            f"{table.n_missing} of its {table.n_rows} lines name no file or several, {table.n_unlisted} of "
+            f"{len(facts.recordings)} recordings are in no line; correct it, and type the command again with "
+            "another --name"
+        )
     if facts.unreadable:
         names = list_names([one.name for one in facts.unreadable], 3)
         yield f"cannot be read: {names}; move them out of the folder before you prepare it"

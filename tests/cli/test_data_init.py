@@ -103,3 +103,25 @@ def test_init_with_bad_input_writes_nothing(
     result = plifctl("data", "init", *arguments)
     assert (result.code, message in result.err) == (code, True)
     assert [path.read_text() for path in places.glob("*.yaml")] == ["mine"]
+
+
+def test_init_of_class_folders_with_a_table_of_subjects_keeps_subjects_together(
+    plifctl: Plifctl, recordings: Path
+) -> None:
+    files = sorted(path.relative_to(recordings / "train") for path in recordings.glob("train/*/*.dat"))
+    rows = [f"{file.as_posix()},{file.parts[0]},{['anna', 'bob'][k % 2]}" for k, file in enumerate(files)]
+    (recordings / "train/labels.csv").write_text("\n".join(["file,class,subject", *rows]))
+    assert plifctl("data", "init", "recordings/train", "--name", "hands").code == 0
+    spec = load_experiment("hands").spec
+    assert (spec.dataset.layout, spec.dataset.classes, spec.split.groups) == ("label-table", ("a", "b"), "table")
+    assert plifctl("prepare", "hands").code == 0
+
+
+def test_init_names_a_table_of_labels_that_it_does_not_use(plifctl: Plifctl, recordings: Path) -> None:
+    (recordings / "train/labels.csv").write_text("file,class\na/1,go\nb/1,stop\na/9,go\n")
+    result = plifctl("data", "init", "recordings/train", "--name", "hands")
+    messages = " ".join(result.err.split())
+    assert result.code == 0
+    assert "labels.csv has labels (class: go, stop), and is not used: 1 of its 3 lines name no file" in messages
+    assert "8 of 10 recordings are in no line" in messages
+    assert load_experiment("hands").spec.dataset.layout == "class-folders"

@@ -61,6 +61,33 @@ def read_lines(text: str, where: str, separator: str = ",") -> list[tuple[int, l
         ) from error
 
 
+def separator_of(text: str) -> str:
+    r"""Returns the character between the cells of a table, by its first line that is not empty.
+
+    Example:
+        >>> separator_of("a;b\n1,5;2,5\n")
+        ';'
+    """
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return max(_SEPARATORS, key=first.count)
+
+
+def number_in(cell: str, separator: str) -> Decimal:
+    """Returns the number in a cell; its comma is decimal unless commas separate the cells.
+
+    Raises:
+        ArithmeticError: It is no number.
+
+    Example:
+        >>> number_in("1,5", ";")
+        Decimal('1.5')
+    """
+    number = Decimal(cell if separator == "," else cell.replace(",", "."))
+    if not number.is_finite():
+        raise ArithmeticError(f"{cell} is not finite")
+    return number
+
+
 def read_label_table(text: str, where: str, table: LabelTable, classes: Sequence[str]) -> list[LabelLine]:
     """Returns the lines of a table of labels.
 
@@ -74,16 +101,14 @@ def read_label_table(text: str, where: str, table: LabelTable, classes: Sequence
         RawDataError: A column is missing, or lines are not what they should be; names all of them, at most ten.
         DamagedFileError: The file is not CSV, or has no lines.
     """
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(_SEPARATORS, key=first.count)
+    separator = separator_of(text)
     lines = read_lines(text, where, separator)
     if len(lines) < 2:
         raise DamagedFileError(f"{where}: no samples, expected a header and a line for each sample")
     (number, head), *rows = lines
     columns = _find_columns(head, table, f"{where}, line {number}")
-    read = _LineReader(
-        columns, {composed(name): label for label, name in enumerate(classes)}, table.time_unit, separator
-    )
+    labels = {composed(name): label for label, name in enumerate(classes)}
+    read = _LineReader(columns, len(head), labels, table.time_unit, separator)
     found, problems = [], Problems(where)
     for number, cells in rows:
         try:
@@ -150,13 +175,17 @@ class _LineReader:
 
     Args:
         columns: Place of each column.
+        n_columns: Number of columns of the header.
         labels: The class of each name.
         unit: Unit of the times.
-        separator: Character between cells: if it is no comma, commas may be decimal.
+        separator: Character between cells.
     """
 
-    def __init__(self, columns: Mapping[str, int], labels: Mapping[str, int], unit: TimeUnit, separator: str) -> None:
-        self._columns, self._labels, self._unit, self._separator = columns, labels, unit, separator
+    def __init__(
+        self, columns: Mapping[str, int], n_columns: int, labels: Mapping[str, int], unit: TimeUnit, separator: str
+    ) -> None:
+        self._columns, self._n_columns, self._labels = columns, n_columns, labels
+        self._unit, self._separator = unit, separator
 
     def line(self, number: int, cells: Sequence[str]) -> LabelLine:
         """Returns a line.
@@ -164,7 +193,13 @@ class _LineReader:
         Raises:
             _LineError: A cell is not what it should be.
         """
-        values = {key: cells[at].strip() if at < len(cells) else "" for key, at in self._columns.items()}
+        if len(cells) <= max(self._columns.values()) or any(cell.strip() for cell in cells[self._n_columns :]):
+            raise _LineError(
+                f"{len(cells)} cells, the header has {self._n_columns}",
+                f"write all {self._n_columns} cells, also empty ones; a cell that contains {self._separator!r} needs "
+                'quotes: "…"',
+            )
+        values = {key: cells[at].strip() for key, at in self._columns.items()}
         if any("\ufffd" in value for value in values.values()):
             raise _LineError("characters that are not UTF-8", "save the table as UTF-8 (in Excel: CSV UTF-8)")
         if not values["recording"]:
@@ -195,11 +230,10 @@ class _LineReader:
         """Returns a time, µs, rounded up: whole times t are at or after it if and only if they are at or after both."""
         if not text:
             return None
-        number = text if self._separator == "," else text.replace(",", ".")
         try:
-            value = (Decimal(number) * _MICROSECONDS[self._unit]).to_integral_value(ROUND_CEILING)
-            if not abs(value) <= LATEST_US:
+            value = number_in(text, self._separator) * _MICROSECONDS[self._unit]
+            if abs(value) > LATEST_US:
                 raise _LineError(f"time {text!r}, expected a number of {self._unit}, at most {LATEST_US} us")
-            return int(value)
+            return int(value.to_integral_value(ROUND_CEILING))
         except ArithmeticError:
             raise _LineError(f"time {text!r}, expected a number of {self._unit}") from None

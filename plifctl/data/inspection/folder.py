@@ -99,7 +99,7 @@ class FolderFacts:
         recordings = tuple(one for one in files if one.kind in ("recording", "unread") and one.name not in listed)
         unreadable = tuple(one for one in files if one.kind == "unreadable" and one.name not in listed)
         others = tuple(one for one in files if one.kind == "other" and one.name not in listed)
-        layout = find_layout([one.name for one in (*recordings, *unreadable)])
+        layout = _layout_of([one.name for one in recordings], [one.name for one in unreadable])
         labels = next((table for table in tables if _decides(table, layout, len(layout.places))), None)
         if labels is not None:
             layout = FoundLayout("label-table", "", (Place(),) * len(layout.places))
@@ -115,6 +115,11 @@ class FolderFacts:
     def splits(self) -> tuple[str, ...]:
         """Names of the splits: of folders, or in the table of labels."""
         return self.labels.splits if self.labels is not None else self.layout.splits
+
+    @property
+    def unused_tables(self) -> list[FoundTable]:
+        """Tables that say more of some recordings than their folders, but do not name most recordings."""
+        return [table for table in self.tables if self.labels is None and _says_more(table, self.layout)]
 
     @property
     def n_decoded(self) -> int:
@@ -172,13 +177,25 @@ class FolderFacts:
         return SharedFinding(finding, names)
 
 
-def _decides(table: FoundTable, layout: FoundLayout, recordings: int) -> bool:
-    """Returns whether a table labels the recordings, and not their folders.
+def _layout_of(recordings: Sequence[str], unreadable: Sequence[str]) -> FoundLayout:
+    """Returns the layout of all files, or of the recordings if files that cannot be read lie elsewhere."""
+    layout = find_layout([*recordings, *unreadable])
+    if layout.name is not None or (found := find_layout(recordings)).name is None:
+        return layout
+    return FoundLayout(found.name, found.root, (*found.places, *(Place(),) * len(unreadable)))
 
-    It names most of them, and its classes are others than those of the folders.
-    """
-    labels_most = {"recording", "label"} <= table.roles.keys() and table.n_unlisted <= 0.1 * recordings
-    return labels_most and not set(table.classes) <= set(layout.classes)
+
+def _decides(table: FoundTable, layout: FoundLayout, recordings: int) -> bool:
+    """Returns whether a table labels the recordings, and not their folders: it says more, and names most of them."""
+    return table.n_unlisted <= 0.1 * recordings and _says_more(table, layout)
+
+
+def _says_more(table: FoundTable, layout: FoundLayout) -> bool:
+    """Returns whether a table says of recordings what their folders do not: other classes, groups, windows, splits."""
+    if not {"recording", "label"} <= table.roles.keys():
+        return False
+    same_classes = set(table.classes) <= set(layout.classes)
+    return not same_classes or (layout.name == "class-folders" and table.roles.keys() > {"recording", "label"})
 
 
 def _similar(one: RecordingFacts, finding: Finding) -> str:

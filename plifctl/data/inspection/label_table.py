@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from plifctl.data.datasets.label_csv import number_in, read_lines, separator_of
 from plifctl.data.datasets.names import MemberNames
 from plifctl.data.inspection.layout import sort_names
 from plifctl.data.split_names import split_of
+from plifctl.errors import DamagedFileError
 
 ColumnRole = Literal["recording", "label", "split", "group", "start", "end"]
 """What a column says; the keys of ``labels:`` in the YAML of a data set."""
@@ -38,7 +39,7 @@ class FoundTable:
         columns: All its columns.
         roles: Column of each role that was found.
         n_rows: Number of its rows, without the header.
-        n_missing: Number of rows that name no recording of the folder.
+        n_missing: Number of rows that name no recording of the folder, or several.
         n_unlisted: Number of recordings that no row names.
         classes: Values of the column of labels.
         splits: Values of the column of splits.
@@ -86,7 +87,8 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
     if 2 * hits < len(rows) and not owner:
         return None
     roles: dict[ColumnRole, str] = {} if owner else {"recording": column}
-    _assign_roles(roles, values)
+    separator = separator_of(text)
+    _assign_roles(roles, values, separator)
     if owner and "label" not in roles:
         return None
     return FoundTable(
@@ -98,14 +100,9 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         n_unlisted=len(recordings) - (1 if owner else len(set(found[column]))),
         classes=tuple(sort_names(values[roles["label"]])) if "label" in roles else (),
         splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
-        latest_end=max(map(float, values[roles["end"]])) if "end" in roles else None,
+        latest_end=max(_numbers(values[roles["end"]], separator)) if "end" in roles else None,
         recording=owner,
     )
-
-
-def _only(members: Sequence[str]) -> str | None:
-    """Returns the one member that a cell names; None if it names none, or is ambiguous."""
-    return members[0] if len(members) == 1 else None
 
 
 def _owner(name: str, recordings: Sequence[str]) -> str:
@@ -115,9 +112,9 @@ def _owner(name: str, recordings: Sequence[str]) -> str:
     return max(owners, key=len, default="")
 
 
-def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[str]]) -> None:
+def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[str]], separator: str) -> None:
     """Adds the columns whose names and cells fit a role, each to one role."""
-    for role, fits in _FITS.items():
+    for role, fits in _fits(separator).items():
         free = [column for column in values if column not in roles.values()]
         named = [column for column in free if re.fullmatch(_ROLE_NAMES[role], column.strip(), re.IGNORECASE)]
         if found := next((column for column in named if fits(values[column])), None):
@@ -128,36 +125,36 @@ def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[st
 
 def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the rows of a CSV file that have as many cells; nothing if it cannot be read."""
-    first = text.partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
     try:
-        header, *rows = csv.reader(text.splitlines(), delimiter=delimiter)
-    except (csv.Error, ValueError):
+        header, *rows = (cells for _, cells in read_lines(text, "", separator_of(text)))
+    except (DamagedFileError, ValueError):
         return [], []
     if len(set(header)) < len(header):
         return [], []
     return header, [[cell.strip() for cell in row] for row in rows if len(row) == len(header)]
 
 
-def _are_numbers(cells: Sequence[str]) -> bool:
+def _numbers(cells: Sequence[str], separator: str) -> list[float]:
+    """Returns the numbers in a column, some of whose cells may be empty; nothing if other cells are none."""
     try:
-        return bool([float(cell) for cell in cells])
-    except ValueError:
-        return False
+        return [float(number_in(cell, separator)) for cell in cells if cell]
+    except ArithmeticError:
+        return []
 
 
 def _are_classes(cells: Sequence[str]) -> bool:
     return 1 < len(set(cells)) <= min(_MAX_CLASSES, len(cells))
 
 
-_FITS: dict[ColumnRole, Callable[[Sequence[str]], bool]] = {
-    "split": lambda cells: all(split_of(cell) for cell in cells),
-    "start": _are_numbers,
-    "end": _are_numbers,
-    "group": lambda cells: True,
-    "label": _are_classes,
-}
-"""What the cells of a column must be for its role, in the order in which columns are assigned."""
+def _fits(separator: str) -> dict[ColumnRole, Callable[[Sequence[str]], bool]]:
+    """Returns what the cells of a column must be for its role, in the order in which columns are assigned."""
+    return {
+        "split": lambda cells: all(split_of(cell) for cell in cells),
+        "start": lambda cells: bool(_numbers(cells, separator)),
+        "end": lambda cells: bool(_numbers(cells, separator)),
+        "group": any,
+        "label": _are_classes,
+    }
 
 
 def _guess_label(others: Mapping[str, Sequence[str]], roles: Mapping[ColumnRole, str]) -> str | None:

@@ -297,7 +297,14 @@ def test_label_table_interrupted_build_keeps_the_samples_that_did_not_change(
         (WHOLE, "file,word\n", r"labels\.csv: no samples, expected a header and a line for each sample$", ""),
         (WHOLE, b"", r"labels\.csv: no samples", ""),
         (WHOLE, "file,word\nf\xfcr,yes\n".encode("latin-1"), r"line 2: characters that are not UTF-8$", "CSV UTF-8"),
-        (WHOLE, 'file,word\n"a,yes\n', r"line 2: class '', expected", "known: no, yes"),
+        (WHOLE, 'file,word\n"a,yes\n', r"line 2: 1 cells, the header has 2$", "quotes"),
+        (
+            WHOLE,
+            "file,word\na, b,yes\n",
+            r"line 2: 3 cells, the header has 2$",
+            "needs quotes",
+        ),
+        (TIMED, "file,word,from,to\na,yes,0\n", r"line 2: 3 cells, the header has 4$", "write all 4 cells"),
         (TIMED, "file,word,from,to\na,yes,0,1o\n", r"time '1o', expected a number of ms$", "correct"),
         (
             TIMED,

@@ -106,6 +106,14 @@ class TestListing:
         assert names(facts.unreadable) == ["gone.dat", "pipe.dat"]
         assert names(summarise(tmp_path)) == ["a.dat", "gone.dat", "pipe.dat"]
 
+    def test_file_beside_the_classes_that_cannot_be_read_does_not_hide_them(self, tmp_path: Path) -> None:
+        write(tmp_path, a__1_dat=dat(5), b__1_dat=dat(5))
+        (tmp_path / "gone.dat").symlink_to(tmp_path / "nothing")
+        facts = inspect(tmp_path)
+        assert (facts.layout.name, facts.layout.classes) == ("class-folders", ("a", "b"))
+        assert [(row.place.label, row.n_files) for row in facts.classes()] == [("a", 1), ("b", 1)]
+        assert names(facts.unreadable) == ["gone.dat"]
+
     def test_loop_of_links_ends(self, tmp_path: Path) -> None:
         write(tmp_path, a_dat=dat(5))
         (tmp_path / "loop").symlink_to(tmp_path)

@@ -56,3 +56,17 @@ def test_table_named_after_a_recording_lists_its_windows() -> None:
 @pytest.mark.parametrize("text", ["", "a,b\n", "one\na\n", "x,y\n1,2\n3,4\n", "file,file\na,b\n", "\0,\n,"])
 def test_other_texts_are_no_tables(text: str) -> None:
     assert find_label_table("notes.csv", text, FILES) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["file,class,from,to\na,wave,0.0,1.5\nb,fist,,\nc,fist,2,\n", "file;class;from;to\na;wave;0,0;1,5\nb;fist;;\n"],
+)
+def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> None:
+    table = find(text)
+    assert table.roles == {"recording": "file", "start": "from", "end": "to", "label": "class"}
+    assert table.latest_end == 1.5
+
+
+def test_group_of_which_some_cells_are_empty_is_found() -> None:
+    assert find("file,class,subject\na,wave,anna\nb,fist,\n").roles["group"] == "subject"
