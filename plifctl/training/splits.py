@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -109,10 +109,25 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     if protocol == "B":
         train, validation = _choose_validation(spec, samples, groups, train)
     split = Split(train, validation, test)
+    _check_parts(protocol, spec, split)
     named: dict[str, list[str]] = {}
     if groups is not None:
         named = {name: sorted({groups[row] for row in rows}) for name, rows in split._parts() if len(rows)}
-    return Split(train, validation, test, tuple(_notes(protocol, spec, samples, split)), named)
+    notes = [*_notes(protocol, spec, samples, split), *_notes_on_groups(split, groups, samples)]
+    return Split(train, validation, test, tuple(notes), named)
+
+
+def _check_parts(protocol: Protocol, spec: ExperimentSpec, split: Split) -> None:
+    """Raises UsageError if there is nothing to train, to validate or to test on."""
+    names = ("train", "validation", "test") if protocol == "B" else ("train", "test")
+    for name in names:
+        if not len(getattr(split, name)):
+            counts = ", ".join(f"{len(rows)} for {part}" for part, rows in split._parts() if part in names)
+            raise UsageError(
+                f"{spec.dataset.title}: no sample is left for {name} ({counts}): the methods of the split and of "
+                "validation take single samples of no class",
+                hint="record more samples of each class, or test on parts of all samples: --cv-fold 1/5",
+            )
 
 
 def _choose_test(spec: ExperimentSpec, samples: Samples, groups: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
@@ -215,14 +230,35 @@ def _notes(protocol: Protocol, spec: ExperimentSpec, samples: Samples, split: Sp
     return notes
 
 
+def _notes_on_groups(split: Split, groups: Sequence[str] | None, samples: Samples) -> Iterator[str]:
+    """Yields notes on groups that may be one, and on groups of which some samples are tested on and others are not."""
+    found = groups or samples.groups
+    if found is None:
+        return
+    spellings: dict[str, set[str]] = {}
+    for name in set(found):
+        spellings.setdefault(" ".join(name.casefold().split()), set()).add(name)
+    for same in sorted(map(sorted, spellings.values())):
+        if len(same) > 1:
+            yield f"{' and '.join(same)} are different groups, though only capitals or blanks differ"
+    tested = {found[row] for row in split.test.tolist()} - {""}
+    divided = tested & {found[row] for row in (*split.train.tolist(), *split.validation.tolist())}
+    if divided:
+        remedy = "" if groups else "; with split.groups=table and validation.method=share, groups stay together"
+        yield f"samples of the same group are trained on and tested on: {list_names(sorted(divided), 6)}{remedy}"
+
+
 def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
     """Returns the group of each sample; None if each is one by itself."""
     if split.groups is None:
         return None
     if split.groups == FROM_TABLE:
         if samples.groups is None or not all(samples.groups):
+            ids = zip(samples.sample_ids, samples.groups or (), strict=False)
+            without = [name for name, group in ids if not group]
             raise UsageError(
-                "split.groups: table, but the label table names no groups",
+                "split.groups: table, but the label table names no group"
+                + (f" of {list_names(without, 3)}" if without else ""),
                 hint="name its column in the data set: labels: {group: COLUMN, …}\n"
                 "or state a pattern of the ids: --set split.groups='(subject[0-9]+)'",
             )

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from plifctl.config.experiment import ExperimentSpec
@@ -216,7 +216,7 @@ def test_split_groups_by_a_pattern_of_the_ids() -> None:
     [
         ({"method": "leave-one-out", "fold": 3, "groups": "table"}, ["a", "a", "b", "b"], "there are 2 groups: a, b"),
         ({"method": "folds", "folds": 3, "fold": 1, "groups": "table"}, ["a", "a", "b", "b"], "2 groups cannot be"),
-        ({"method": "share", "test": 0.5, "groups": "table"}, None, "names no groups"),
+        ({"method": "share", "test": 0.5, "groups": "table"}, None, "names no group$"),
         ({"method": "share", "test": 0.5, "groups": "subject"}, None, "is not in 4 of 4 ids"),
     ],
 )
@@ -247,6 +247,7 @@ def test_split_b_official_validates_on_the_samples_of_the_data_set() -> None:
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=6), st.integers(2, 5), st.integers(0, 99))
 def test_split_folds_any_labels_are_disjoint_and_complete(per_class: list[int], folds: int, seed: int) -> None:
+    assume(sum(per_class) >= folds)
     rows = unsplit(per_class)
     tests = [
         make_split("A", spec_of(len(per_class), method="folds", folds=folds, fold=fold + 1, seed=seed), rows).test
@@ -254,3 +255,34 @@ def test_split_folds_any_labels_are_disjoint_and_complete(per_class: list[int], 
     ]
     assert sorted(np.concatenate(tests)) == list(range(sum(per_class)))
     assert max(map(len, tests)) - min(map(len, tests)) <= 1
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+def test_split_that_leaves_no_sample_for_a_part_is_refused(protocol: Any) -> None:
+    one_each = Rows(np.arange(3), np.zeros(3, bool))
+    with pytest.raises(UsageError, match=r"no sample .* for (test|validation) ") as error:
+        make_split(protocol, spec_of(3, method="share", test=0.2, validation={"method": "share"}), one_each)
+    assert "--cv-fold 1/5" in error.value.hint
+
+
+def test_split_groups_that_differ_in_capitals_are_noted() -> None:
+    rows = Rows(np.array([0, 1] * 4), np.zeros(8, bool), groups=["Anna", "Anna", "anna", "anna", "b", "b", "c", "c"])
+    split = make_split("A", spec_of(2, method="share", test=0.25, groups="table"), rows)
+    assert split.notes[-1] == "Anna and anna are different groups, though only capitals or blanks differ"
+
+
+@pytest.mark.parametrize(
+    ("split", "remedy"),
+    [({}, "; with split.groups=table and validation.method=share, groups stay together"), ({"groups": "table"}, "")],
+)
+def test_split_that_divides_groups_of_the_table_is_noted(split: dict[str, Any], remedy: str) -> None:
+    rows = official([3, 3], test=1)
+    rows.groups = ["anna", "ben", "ben", "anna", "carla", "carla", "carla", "dora"]
+    notes = make_split("A", spec_of(2, **split), rows).notes
+    assert notes == (f"samples of the same group are trained on and tested on: carla{remedy}",)
+
+
+def test_split_groups_without_a_name_are_listed() -> None:
+    rows = Rows(np.array([0, 1, 0, 1]), np.zeros(4, bool), groups=["a", "a", "b", ""])
+    with pytest.raises(UsageError, match=r"names no group of s0003$"):
+        make_split("A", spec_of(2, method="share", test=0.5, groups="table"), rows)
