@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -159,6 +161,14 @@ class DatasetSpec(ReadingSpec, _Described):  # fields in files are in the order 
         if not all(0 < size <= MAX_SIDE for size in self.shape):
             raise ValueError(f"shape: found {list(self.shape)}, expected numbers from 1 to {MAX_SIDE}")
         return self
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        name, count = Counter(unicodedata.normalize("NFC", name) for name in classes).most_common(1)[0]
+        if count > 1:
+            raise ValueError(f"{name!r} is there {count} times, expected each class once")
+        return classes
 
     @model_validator(mode="after")
     def _check_images(self) -> DatasetSpec:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from plifctl.config.choices import SPLIT_WORDS, SPLITS
 from plifctl.config.dataset import DatasetSpec
@@ -78,12 +78,34 @@ class OwnRecordings(EventDataset):
         yield from super()._notes()
         if note := describe_files(self._not_recordings(), "no recording by its name"):
             yield note
+        yield from self._notes_on_copies()
         splits = {sample.split for sample in self.samples}
         for split in (split for split in SPLITS if split in splits):
             present = {sample.label for sample in self.samples if sample.split == split}
             if absent := [name for label, name in enumerate(self.dataset.classes) if label not in present]:
                 which = f"{SPLIT_WORDS[split]} samples" if len(splits) > 1 else "samples"
                 yield f"no {which} of {'class' if len(absent) == 1 else 'classes'} {list_names(absent)}"
+
+    def _notes_on_copies(self) -> Iterator[str]:
+        """Yields a note on recordings of the same content: tested on, they were trained on."""
+        names: dict[str, list[str]] = {}
+        for member, digest in self.surveys["recordings"].members.items():
+            if self.rows_of("recordings", member):
+                names.setdefault(digest, []).append(member)
+        copies = sorted(sorted(same) for same in names.values() if len(same) > 1)
+        if not copies:
+            return
+        divided = [same for same in copies if len(set().union(*(self._values(one, "split") for one in same))) > 1]
+        mixed = [same for same in copies if len({self._values(one, "label") for one in same}) > 1]
+        where = [f"{len(divided)} of them in different splits"] if divided else []
+        where += [f"{len(mixed)} of them in different classes"] if mixed else []
+        count = f"{len(copies)} recording{' is' if len(copies) == 1 else 's are'}"
+        example = list_names((divided or mixed or copies)[0], 3)
+        yield f"{', '.join([f'{count} there more than once', *where])}; the same are {example}"
+
+    def _values(self, member: str, key: Literal["split", "label"]) -> frozenset[str | int]:
+        """Returns the splits or the labels of the samples in a recording."""
+        return frozenset(getattr(self.samples[row], key) for row in self.rows_of("recordings", member))
 
     def _not_recordings(self) -> list[tuple[int, str]]:
         """Returns numbers of files among the recordings that are none by their names, each with one logical name."""

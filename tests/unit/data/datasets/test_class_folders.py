@@ -10,7 +10,7 @@ import pytest
 from factories import build_cache
 from raw_files import atis_recording, events_by_id, open_events, pack_tar, pack_zip
 
-from plifctl.errors import MissingRawDataError, RawDataError
+from plifctl.errors import MissingRawDataError, RawDataError, RegistryError
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -186,3 +186,18 @@ def test_class_folders_cache_has_no_official_split(hands: Path, tmp_path: Path) 
     assert cache.splits == ["train"] * 5
     assert cache.groups is None
     assert cache.counts["n_events"].tolist() == [5, 6, 7, 9, 8]
+
+
+def test_class_folders_copies_of_a_recording_are_noted(hands: Path) -> None:
+    shutil.copy(hands / "left/anna/1.bin", hands / "left/copy.bin")
+    (note,) = open_events("hands", hands).notes
+    assert note == "1 recording is there more than once; the same are left/anna/1.bin, left/copy.bin"
+    shutil.copy(hands / "left/anna/1.bin", hands / "right/wrong.bin")
+    (note,) = open_events("hands", hands).notes
+    assert note.startswith("1 recording is there more than once, 1 of them in different classes; the same are left/")
+
+
+def test_class_folders_classes_that_are_the_same_are_refused(hands: Path) -> None:
+    write_yaml(hands.parent, HANDS.replace("[left, right]", "[left, right, left]"))
+    with pytest.raises(RegistryError, match=r"'left' is there 2 times, expected each class once"):
+        open_events("hands", hands)

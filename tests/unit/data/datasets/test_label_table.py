@@ -464,3 +464,16 @@ def test_label_table_damaged_recording_error_names_it(words: Path) -> None:
     raw = open_words(words, ALL)
     with pytest.raises(DamagedFileError, match=r"data: s1/a\.aedat"):
         events_by_id(raw)
+
+
+def test_label_table_copies_of_a_recording_are_noted_by_split_and_class(words: Path) -> None:
+    (words / "s1/copy.bin").write_bytes((words / "s1/b.bin").read_bytes())
+    same = "1 recording is there more than once"
+    windows = "file,word,from,to\ns1/b,yes,0,9\ns1/b,no,9,50\ns1/copy,yes,0,9\ns1/copy,no,9,50\n"
+    assert [note for note in open_words(words, windows, TIMED).notes if same in note] == [
+        f"{same}; the same are s1/b.bin, s1/copy.bin"
+    ]
+    split = "file,word,part,speaker\ns1/a,yes,train,x\ns1/b,yes,train,x\ns1/copy,no,test,y\n"
+    assert f"{same}, 1 of them in different splits, 1 of them in different classes; the same are" in " ".join(
+        open_words(words, split, SPLIT).notes
+    )
