@@ -7,7 +7,9 @@
     ├── RawDataError              4  raw data missing, of another data set, or incomplete
     │   ├── MissingRawDataError   4  some or all raw files are missing
     │   ├── DamagedFileError      4  one raw file cannot be decoded
-    │   └── ChecksumError         4  raw data differ from the published checksum
+    │   │   └── UnstatedReadingError  4  nor without what the data set's YAML has to state
+    │   ├── ChecksumError         4  raw data differ from the published checksum
+    │   └── UnreadRawDataError    4  raw data would have to be read again, which was not allowed
     ├── CacheError                5  cache missing, made from something else, or locked
     │   └── CorruptCacheError     5  a cache file fails its own checks
     ├── RunError                  6  training or evaluation failed

@@ -306,7 +306,7 @@ class TestPredict:
 
     def test_predict_of_a_text_file_or_a_folder_is_refused(self, model: Any, tmp_path: Path) -> None:
         (tmp_path / "events.csv").write_text("t,x,y,p\n0,1,2,1\n5,6\n")  # 20 bytes: four ATIS events by its size
-        with pytest.raises(RawDataError, match="a text file"):
+        with pytest.raises(RawDataError, match="line 3: '5,6': 2 values, expected 4"):
             model.predict(tmp_path / "events.csv")
         with pytest.raises(RawDataError, match="a folder"):
             model.predict(tmp_path)

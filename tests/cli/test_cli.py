@@ -504,7 +504,9 @@ def test_prepare_dry_run_writes_nothing(plifctl: Plifctl, gestures: Path, places
 def test_show_kind_selects_between_equal_names(plifctl: Plifctl) -> None:
     assert "layout" in plifctl("show", "gesture").out
     assert "structure" in plifctl("show", "gesture", "--kind", "network").out
-    assert plifctl("show", "gesture", "--kind", "network").out.splitlines()[0].split() == ["key", "value"]
+    head, first, *_ = plifctl("show", "gesture", "--kind", "network").out.splitlines()
+    assert head.split() == ["key", "value", "from"]
+    assert re.fullmatch(r"name +gesture +networks/gesture\.yaml:\d+:1", first)
 
 
 def test_own_data_set_from_raw_files_to_evaluation_works(

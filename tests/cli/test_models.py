@@ -161,8 +161,12 @@ class TestErrorsOfOwnNetwork:
     @pytest.mark.parametrize(
         ("was", "now", "message"),
         [
-            ("FC110", "FC100", "small.yaml:3:3: mine: .* 11 classes need FC110"),
-            ("MPk2s2-DP", "MPk64s64-DP", r"small.yaml:3:3: mine: .* MPk64s64 has no output for .* \[32, 16, 16\]"),
+            ("FC110", "FC100", "small.yaml:3:3: gestures-small: .* 11 classes need FC110"),
+            (
+                "MPk2s2-DP",
+                "MPk64s64-DP",
+                r"small.yaml:3:3: gestures-small: .* MPk64s64 has no .* \[32, 16, 16\]",
+            ),
             ("FC64", "FC64-BN", "small.yaml:3:3: small: structure: BN follows a fully connected layer"),
             ("MPk2s2", "MPk2", r"small.yaml:3:3: small: structure: position 22: 'MPk2-.* a layer \(c128k3s1"),
         ],
