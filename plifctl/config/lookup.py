@@ -5,6 +5,7 @@ A name is looked up in the registry, then as the file ``NAME.yaml`` in the worki
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -94,12 +95,15 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
         known: Names in the registry.
 
     Raises:
-        UsageError: The registry and the working directory have the name.
+        UsageError: The registry and the working directory have the name, or it is that of a folder.
     """
     if is_file_name(source):
+        _refuse_folder(source)
         return Path(source).expanduser()
     here = Path(f"{source}.yaml")
     if not here.is_file():
+        if source not in known:
+            _refuse_folder(source)
         return None
     if source in known:
         raise UsageError(
@@ -107,6 +111,14 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
             hint=f"to use the file: ./{here}; to use the registry's: type the command in another folder",
         )
     return here
+
+
+def _refuse_folder(source: str | Path) -> None:
+    if Path(source).expanduser().is_dir():
+        raise UsageError(
+            f"{source}: a folder, expected a name or a YAML file",
+            hint=f"if it contains recordings: plifctl data init {shlex.quote(str(source))}",
+        )
 
 
 def is_file_name(source: str | Path) -> bool:

@@ -84,14 +84,15 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
 
 
 def _origin_of_conflict(tree: Branch, key: str, origin: Origin, error: Exception, found: Any) -> Origin:
-    """Returns the value to name where several contradict each other: the last one set, of this section if any."""
+    """Returns the value to name where several contradict each other: that which is most likely wrong, or was set."""
     if isinstance(error, InconsistentValues):
         origin = tree.origin_of(error.path)
-    if isinstance(found, str):  # a single invalid value
+    if isinstance(found, str) or origin.source.startswith("--set"):  # a single invalid value
         return origin
     overridden = {path: leaf.origin for path, leaf in tree.leaves().items() if leaf.origin.source.startswith("--set")}
-    here = [place for path, place in overridden.items() if path.startswith(key)]
-    return (here or [*overridden.values()] or [origin])[-1]
+    if here := [place for path, place in overridden.items() if path.startswith(key)]:
+        return here[-1] if key else Origin(" or ".join(dict.fromkeys(map(str, here))))
+    return ([*overridden.values()] or [origin])[-1]
 
 
 def _locate(model: type[Spec], loc: _Path) -> tuple[_Path, type[Spec] | None]:

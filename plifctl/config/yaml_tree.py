@@ -163,7 +163,7 @@ def _read(path: Path, start: Origin) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise YamlError(start, f"byte {error.start} is not UTF-8") from None
+        raise YamlError(start, f"byte {error.start} is not UTF-8; save the file as UTF-8") from None
 
 
 def parse_value(text: str, origin: Origin, *, mapping: bool = False) -> Leaf | Branch:
@@ -201,10 +201,18 @@ def _compose(text: str, name: str, loader: Any = _LOADER) -> yaml.Node:
                 raise YamlError(_place(name, event.start_mark), f"nested deeper than {MAX_DEPTH}")
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
-        raise YamlError(_place(name, error.problem_mark), f"not YAML: {error.problem}") from None
+        place = _place(name, error.problem_mark)
+        raise YamlError(place, f"not YAML: {error.problem}{_describe_tab(text, place.line)}") from None
     except yaml.YAMLError as error:
         raise YamlError(Origin(name, 1, 1), f"not YAML: {error}") from None
     return node if node is not None else yaml.ScalarNode("tag:yaml.org,2002:str", "")
+
+
+def _describe_tab(text: str, line: int) -> str:
+    """Returns what to do about a tab at the beginning of a line or of the one before; empty if there is none."""
+    lines = text.splitlines()[max(0, line - 2) : line]
+    has_tab = any("\t" in found[: len(found) - len(found.lstrip())] for found in lines)
+    return "; there is a tab, but YAML is indented with blanks" if has_tab else ""
 
 
 def _place(name: str, mark: Any) -> Origin:

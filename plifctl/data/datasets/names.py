@@ -58,10 +58,12 @@ def _is_whole(member: str, end: str) -> bool:
     return end in (whole, without_ending(whole))
 
 
-def _likeness(member: str, name: str) -> tuple[bool, bool]:
-    """Returns whether the file of a member has the very spelling of a name, and whether the name has its ending."""
+def _likeness(member: str, name: str) -> tuple[bool, bool, bool]:
+    """Returns whether a name has the very spelling of a member's path, that of its file, and the ending of its file."""
+    paths = [f"/{path}" for path in (member, without_ending(member))]
+    same_path = any(path.endswith(f"/{name}") or f"/{name}".endswith(path) for path in paths)
     file, wanted = member.rpartition("/")[2], name.rpartition("/")[2]
-    return wanted in (file, without_ending(file)), comparable(file) == comparable(wanted)
+    return same_path, wanted in (file, without_ending(file)), comparable(file) == comparable(wanted)
 
 
 def as_path(text: str) -> str:

@@ -37,6 +37,9 @@ _US: Mapping[TimeUnit, int] = {"us": 1, "ms": 1000, "s": 1_000_000}
 SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s"
 """Hint for times with fractions whose unit is not stated."""
 
+NEGATIVE = "times before 0 are not read: add a constant to the times of the recording, and of its labels"
+"""Hint for negative times."""
+
 NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
 """Hint for a recording whose columns have other names."""
 
@@ -149,7 +152,10 @@ def to_events(columns: Mapping[str, np.ndarray], where: str, unit: TimeUnit | No
                 f"{where}: event {index} of {len(column)}: {name} is {column[index]}, "
                 f"expected a whole number from 0 to {_MAX[name]}"
             )
-            raise unstated_unit(message) if name == "t" and unit is None else DamagedFileError(message)
+            value = column[index]
+            if name == "t" and unit is None and np.isfinite(value) and value != np.floor(value):
+                raise unstated_unit(message)
+            raise DamagedFileError(message, hint=NEGATIVE if name == "t" and value < 0 else "")
     return sort_by_time(Events.from_columns(*(checked[name] for name in COLUMNS)), where)
 
 

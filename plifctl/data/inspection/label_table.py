@@ -10,6 +10,7 @@ from typing import Literal
 
 from plifctl.data.datasets.label_csv import number_in, read_lines, separator_of
 from plifctl.data.datasets.names import MemberNames
+from plifctl.data.formats.columns import find_columns
 from plifctl.data.inspection.layout import sort_names
 from plifctl.data.split_names import split_of
 from plifctl.errors import DamagedFileError
@@ -73,7 +74,7 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         ({'recording': 'file', 'label': 'gesture'}, ('fist', 'wave'))
     """
     header, rows = _read_rows(text)
-    if len(header) < 2 or not rows:
+    if len(header) < 2 or not rows or _are_events(header):
         return None
     values = {column: [row[index] for row in rows] for index, column in enumerate(header)}
     members = MemberNames(recordings)
@@ -121,6 +122,14 @@ def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[st
             roles[role] = found
     if "label" not in roles and (guess := _guess_label(values, roles)):
         roles["label"] = guess
+
+
+def _are_events(header: Sequence[str]) -> bool:
+    """Returns whether columns are those of events: a recording that cannot be read, and no table of labels."""
+    try:
+        return find_columns(header, None, "") is not None
+    except DamagedFileError:  # several that may be one of them
+        return True
 
 
 def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:

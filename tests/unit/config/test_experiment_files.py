@@ -12,6 +12,19 @@ from plifctl.errors import RegistryError, UsageError
 from plifctl.pipeline.new import write_experiment
 
 
+def test_folder_is_refused_with_the_command_for_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("my recordings", "gesture-plif", "hands"):
+        Path(name).mkdir()
+    Path("hands.yaml").write_text("like: gesture-plif\n")
+    for source in ("my recordings", "./my recordings", tmp_path / "my recordings"):
+        with pytest.raises(UsageError, match="a folder, expected a name or a YAML file") as error:
+            load_framing(source)
+        assert "plifctl data init" in error.value.hint
+    assert load_experiment("gesture-plif").spec.name == "gesture-plif"  # the registry's
+    assert load_experiment("hands").spec.name == "gesture-plif"
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"

@@ -145,6 +145,14 @@ class TestLayers:
             load_registry().experiment("gesture-plif", overrides=[override])
         assert hint in error.value.hint
 
+    def test_value_that_does_not_fit_is_named_and_not_another_override(self) -> None:
+        wrong = "network.structure=c4k3s1-BN-SN-MPk8s8-FC20-SN-APk10s10"
+        with pytest.raises(UsageError, match=r"^--set network\.structure=\S+: gesture-plif: network gesture does"):
+            load_registry().experiment("gesture-plif", overrides=[wrong, "train.batch_size=4"])
+        crop = "frames.transforms=[{name: crop, height: 2, width: 2}]"
+        with pytest.raises(UsageError, match=r"--set frames\.transforms=.* or --set train\.batch_size=4: "):
+            load_registry().experiment("gesture-plif", overrides=[crop, "train.batch_size=4"])
+
     def test_options_as_mapping_and_dotted_keys_add_up(self) -> None:
         registry = load_registry()
         both = ["train.optimizer_options={betas: [0.9, 0.95]}", "train.optimizer_options.eps=1e-6"]

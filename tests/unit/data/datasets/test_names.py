@@ -44,6 +44,12 @@ def test_find_prefers_the_file_of_that_very_name() -> None:
     assert names.find("x/a.b") == ["x/a.b"]
 
 
+def test_find_prefers_folders_of_that_very_spelling() -> None:
+    names = MemberNames(["Anna/1.raw", "anna/1.raw"])
+    assert (names.find("Anna/1"), names.find("x/anna/1.raw")) == (["Anna/1.raw"], ["anna/1.raw"])
+    assert names.find("ANNA/1") == ["Anna/1.raw", "anna/1.raw"]
+
+
 def test_find_where_all_files_have_one_name() -> None:
     members = [f"take {n}/events.raw" for n in range(20_000)]
     names = MemberNames(members)

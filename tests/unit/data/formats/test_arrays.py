@@ -34,6 +34,14 @@ def test_decode_npy_large_integer_times_are_exact() -> None:
     assert decode_npy(encode_npy(np.array([(0, 0, 0, 2**52 + 1)])), where="f").events["t"][0] == (2**52 + 1) * 1000
 
 
+@pytest.mark.parametrize(("t", "hint"), [(-5.0, "times before 0"), (0.25, "time_unit: s"), (np.nan, "")])
+def test_decode_npz_impossible_time_has_a_hint_that_helps(t: float, hint: str) -> None:
+    columns = {name: np.array([1.0, 0.0]) for name in "xyp"} | {"t": np.array([t, 7.0])}
+    with pytest.raises(DamagedFileError) as error:
+        decode_npz(encode_npz(**columns), where="f")
+    assert (error.value.hint == hint) if not hint else (hint in error.value.hint)
+
+
 def test_decode_npy_empty_matrix_gives_no_events() -> None:
     assert len(decode_npy(encode_npy(np.empty((0, 4))), where="f").events) == 0
 

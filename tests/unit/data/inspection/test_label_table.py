@@ -58,6 +58,12 @@ def test_other_texts_are_no_tables(text: str) -> None:
     assert find_label_table("notes.csv", text, FILES) is None
 
 
+@pytest.mark.parametrize("header", ["t,x,y,p", "timestamp,t,x,y,polarity"])
+def test_events_with_numbers_that_are_names_of_recordings_are_no_table(header: str) -> None:
+    rows = "".join(f"{k % 2},{k % 2},{k % 2},{k % 2}{',1' * (header.count(',') - 3)}\n" for k in range(9))
+    assert find_label_table("a/2.txt", f"{header}\n{rows}", ["a/0.npy", "b/1.npy"]) is None
+
+
 @pytest.mark.parametrize(
     "text",
     ["file,class,from,to\na,wave,0.0,1.5\nb,fist,,\nc,fist,2,\n", "file;class;from;to\na;wave;0,0;1,5\nb;fist;;\n"],
