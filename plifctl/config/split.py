@@ -54,7 +54,9 @@ class SplitSpec(Spec):
         for key in ("test", "folds", "fold"):
             given = getattr(self, key) is not None
             if given and key not in needed:
-                raise ValueError(f"{key}: the method {self.method} has no such value")
+                others = " and ".join(method for method, keys in _KEYS.items() if key in keys)
+                example = "; --cv-fold 1/5 is fold 1 of the method folds" if key == "fold" else ""
+                raise ValueError(f"{key}: the method {self.method} has no such value, {others} has{example}")
             if not given and key in needed:
                 raise ValueError(f"{key} is missing: the method {self.method} needs it")
         if self.method == "leave-one-out" and self.groups is None:

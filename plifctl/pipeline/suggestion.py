@@ -40,7 +40,10 @@ _SMALLEST_MAP = 4  # pooling ends at maps of about this side, as in the paper's 
 _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
-_SUBJECT = re.compile(r"((?:user|subject|person|participant|session)[-_]?)\d+", re.IGNORECASE)
+_GROUPS = [
+    re.compile(rf"((?:{words})[-_]?)\d+", re.IGNORECASE) for words in ("user|subject|person|participant", "session")
+]
+"""Finds who a recording is of, and when it was made, in its name: a person may be in several sessions."""
 
 
 class Value(NamedTuple):
@@ -290,16 +293,29 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
 
 def _group_values(facts: FolderFacts) -> Iterator[Value]:
     """Yields which samples stay together, if a table or the names of the recordings say who or when they are of."""
-    found = [_SUBJECT.search(one.name) for one in facts.recordings]
-    names, words = {match[0] for match in found if match}, {match[1] for match in found if match}
     if facts.labels is not None and "group" in facts.labels.roles:
-        yield Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
-    elif all(found) and len(words) == 1 and len(names) > 1:
-        (word,) = words
-        yield Value("split.groups", rf"{word}\d+", f"samples of one of {len(names)} stay together: {min(names)} …")
+        groups = Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
+    elif (named := _groups_in_names(facts)) is not None:
+        groups = named
     else:
         return
+    yield groups
     yield Value("validation.method", "share", "the method that keeps groups together")
+
+
+def _groups_in_names(facts: FolderFacts) -> Value | None:
+    """Returns the pattern of groups that all names of recordings have; None if there is none, or one group alone.
+
+    Where the classes are named so, they are the groups: those tested on would not have been trained on.
+    """
+    recordings = [one.name for one in facts.recordings]
+    for pattern in (one for one in _GROUPS if not any(map(one.search, facts.layout.classes))):
+        found = [match for name in recordings if (match := pattern.search(name))]
+        names, words = {match[0] for match in found}, {match[1] for match in found}
+        if len(found) == len(recordings) and len({word.lower() for word in words}) == 1 and len(names) > 1:
+            regex = rf"{min(words)}\d+" if len(words) == 1 else rf"(?i){min(words).lower()}\d+"
+            return Value("split.groups", regex, f"samples of one of {len(names)} stay together: {min(names)} …")
+    return None
 
 
 def _notes(facts: FolderFacts) -> Iterator[str]:

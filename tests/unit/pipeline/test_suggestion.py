@@ -91,6 +91,22 @@ def test_classes_without_split_are_divided_and_groups_stay_together() -> None:
     assert "split.groups" not in values(suggest([f"{label}/{k}.dat" for label in "ab" for k in range(9)]))
 
 
+@pytest.mark.parametrize(
+    ("name", "groups"),
+    [
+        ("{label}/session{half}/user{k}.dat", r"user\d+"),  # a person may be in both sessions
+        ("{label}/session{half}/{k}.dat", r"session\d+"),
+        ("{label}/{User}{k}.dat", r"(?i)user\d+"),
+        ("user{half}/{label}{k}.dat", None),  # the classes
+    ],
+)
+def test_groups_are_people_before_sessions_in_any_capitals_and_never_the_classes(name: str, groups: str | None) -> None:
+    names = {
+        name.format(label=label, k=k, half=k // 5, User=("user", "User")[k // 5]) for label in "ab" for k in range(9)
+    }
+    assert values(suggest(sorted(names))).get("split.groups") == groups
+
+
 @pytest.mark.parametrize("sensor", [(1280, 720), (346, 260), (304, 240), (129, 100)])
 def test_larger_sensors_are_scaled_down(sensor: Size) -> None:
     suggestion = suggest(sensor=sensor)
