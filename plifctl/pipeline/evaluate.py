@@ -17,7 +17,7 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import UsageError, did_you_mean
+from plifctl.errors import CacheError, UsageError, did_you_mean, list_names
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
@@ -27,7 +27,7 @@ from plifctl.evaluation.operations import PICOJOULES, Operations, count_operatio
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import SpikeRecording, save_spikes
+from plifctl.runs import Run, SpikeRecording, save_spikes
 from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import autocast
@@ -183,7 +183,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, spec, device, data_in=place)
-    rows = make_split("A", spec, cache).test
+    rows = _test_rows(trained, cache)
     chosen = _recorded_rows(cache, rows, options) if recording else None
     with autocast(spec.train, device) or nullcontext():
         found = evaluate_network(network, _report_batches(loader, rows, spec, progress), spec.T, over_time=True)
@@ -195,6 +195,27 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     timed = _time_layers(trained, loader, rows, options.layer_times) if options.layer_times else None
     spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
     return _result(found, trained, counted, timed, spikes, trained_steps)
+
+
+def _test_rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
+    """Returns the rows to test on: of a split that the experiment makes, those of the run's own test samples.
+
+    Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
+
+    Raises:
+        CacheError: The cache lacks some of them.
+    """
+    if trained.run is None or trained.spec.split.method == "official":
+        return make_split("A", trained.spec, cache).test
+    run = Run(trained.run)
+    tested, places = run.split()["test"], {name: row for row, name in enumerate(cache.sample_ids)}
+    if missing := [name for name in tested if name not in places]:
+        raise CacheError(
+            f"{cache.path}: {len(missing)} of the {len(tested)} test samples of {run.name} are missing: "
+            f"{list_names(missing, 3)}",
+            hint="prepare the recordings that it was trained on",
+        )
+    return np.sort([places[name] for name in tested])
 
 
 def _with_T(trained: TrainedModel, options: EvaluateOptions) -> TrainedModel:  # noqa: N802

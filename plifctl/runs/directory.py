@@ -134,7 +134,7 @@ class Run:
 
     def split(self) -> dict[str, Any]:
         """Returns ``split.json``, as :meth:`plifctl.training.splits.Split.to_json` gave it."""
-        return load_document(self.path / "split.json", ("train",))
+        return load_document(self.path / "split.json", ("train", "test"))
 
     def status(self) -> RunStatus:
         """Returns the status, derived from the files and the lock: a killed run never looks finished or running."""

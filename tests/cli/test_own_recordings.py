@@ -14,7 +14,9 @@ from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
 from plifctl.data.source import RawSource
+from plifctl.pipeline.dataset import open_dataset
 from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.training.splits import make_split
 
 Plifctl = Callable[..., Any]
 
@@ -213,3 +215,25 @@ def test_train_without_its_recordings_uses_the_cache(plifctl: Plifctl, hands: Pa
     shutil.rmtree(hands / "recordings")
     path, messages = chosen_cache(plifctl)
     assert (path, "not known to be" in messages) == (first, False)
+
+
+@pytest.mark.long
+def test_eval_on_changed_recordings_tests_on_no_sample_that_was_trained_on(plifctl: Plifctl, hands: Path) -> None:
+    assert plifctl("prepare", "hands").code == 0
+    assert plifctl("train", "hands", "--device", "cpu", "--cv-fold", "1/3").code == 0
+    (split_file,) = hands.glob("runs/*/split.json")
+    tested = json.loads(split_file.read_text())["test"]
+    for k in range(20):  # a third of each class are others now
+        shutil.copy(hands / "recordings/left/anna0.npy", hands / f"recordings/left/new{k}.npy")
+    assert plifctl("prepare", "hands", "--T", "3").code == 0
+    chosen = open_dataset("hands", T=3)
+    spec = load_experiment("hands", {"split": {"method": "folds", "folds": 3, "fold": 1, "test": None}}).spec
+    drawn = {chosen.sample_ids[row] for row in make_split("A", spec, chosen.cache).test}
+    assert drawn & set(json.loads(split_file.read_text())["train"])
+    result = plifctl("eval", "last", "--T", "3", "--json", "--operations", "0", "--layer-times", "0")
+    labels = [0 if name.startswith("left") else 1 for name in tested]
+    assert [one["samples"] for one in json.loads(result.out)["classes"]] == [labels.count(0), labels.count(1)]
+    (hands / "recordings" / f"{tested[0]}.npy").unlink()
+    assert plifctl("prepare", "hands", "--T", "2").code == 0
+    result = plifctl("eval", "last", "--T", "2")
+    assert (result.code, f"are missing: {tested[0]}" in result.err) == (5, True)
