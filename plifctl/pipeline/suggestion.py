@@ -318,14 +318,21 @@ def _groups_in_names(facts: FolderFacts) -> Value | None:
     return None
 
 
-def _notes(facts: FolderFacts) -> Iterator[str]:
-    for table in facts.unused_tables:
-        yield (
-            f"{table.name} has labels ({table.roles['label']}: {list_names(table.classes, 3)}), and is not used: "
+def _why_unused(table: FoundTable, recordings: int) -> str:
+    """Returns the note on a table that says something of the recordings, and is not used."""
+    if "label" not in table.roles:
+        problem = f"names the {table.roles['group']} of recordings, and is not used: it has no column of classes"
+    else:
+        problem = (
+            f"has labels ({table.roles['label']}: {list_names(table.classes, 3)}), and is not used: "
             f"{table.n_missing} of its {table.n_rows} lines name no file or several, {table.n_unlisted} of "
-            f"{len(facts.recordings)} recordings are in no line; correct it, and type the command again with "
-            "another --name"
+            f"{recordings} recordings are in no line"
         )
+    return f"{table.name} {problem}; correct it, and type the command again with another --name"
+
+
+def _notes(facts: FolderFacts) -> Iterator[str]:
+    yield from (_why_unused(table, len(facts.recordings)) for table in facts.unused_tables)
     if facts.unreadable:
         names = list_names([one.name for one in facts.unreadable], 3)
         yield f"cannot be read: {names}; move them out of the folder before you prepare it"

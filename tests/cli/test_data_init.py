@@ -1,6 +1,7 @@
 """plifctl data init, run as a user runs it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,3 +126,22 @@ def test_init_names_a_table_of_labels_that_it_does_not_use(plifctl: Plifctl, rec
     assert "labels.csv has labels (class: go, stop), and is not used: 1 of its 3 lines name no file" in messages
     assert "8 of 10 recordings are in no line" in messages
     assert load_experiment("hands").spec.dataset.layout == "class-folders"
+
+
+def test_init_names_a_table_of_subjects_without_classes(plifctl: Plifctl, recordings: Path) -> None:
+    rows = [f"{label}/{k}.dat,{['anna', 'bob'][int(k) % 2]}" for label in "ab" for k in "12345"]
+    (recordings / "train/people.csv").write_text("\n".join(["file,subject", *rows]))
+    result = plifctl("data", "init", "recordings/train", "--name", "hands")
+    assert result.code == 0
+    assert "people.csv names the subject of recordings, and is not used: it has no column" in " ".join(
+        result.err.split()
+    )
+
+
+def test_init_of_one_split_alone_takes_its_folders_as_classes(plifctl: Plifctl, recordings: Path) -> None:
+    shutil.rmtree(recordings / "test")
+    assert plifctl("data", "init", "recordings", "--name", "hands").code == 0
+    spec = load_experiment("hands").spec
+    assert (spec.dataset.layout, spec.dataset.raw) == ("class-folders", str(recordings / "train"))
+    assert spec.split.method == "share"
+    assert plifctl("prepare", "hands").code == 0

@@ -118,8 +118,13 @@ class FolderFacts:
 
     @property
     def unused_tables(self) -> list[FoundTable]:
-        """Tables that say more of some recordings than their folders, but do not name most recordings."""
-        return [table for table in self.tables if self.labels is None and _says_more(table, self.layout)]
+        """Tables that say more of recordings than their folders, but name too few recordings, or no classes."""
+        without_labels = [{"recording", "group"} <= table.roles.keys() and not table.classes for table in self.tables]
+        return [
+            table
+            for table, unlabelled in zip(self.tables, without_labels, strict=True)
+            if self.labels is None and (unlabelled or _says_more(table, self.layout))
+        ]
 
     @property
     def n_decoded(self) -> int:

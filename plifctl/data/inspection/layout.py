@@ -62,8 +62,8 @@ class FoundLayout:
 def find_layout(names: Sequence[str]) -> FoundLayout:
     """Returns the layout of recordings, by their paths.
 
-    Folders that all recordings share are the root, unless they are a split. A split has classes if every recording in
-    it lies in a further folder; without splits, the first folders that differ are the classes.
+    Folders that all recordings share are the root, a split that is the only one as well. A split has classes if every
+    recording in it lies in a further folder; without splits, the first folders that differ are the classes.
 
     Example:
         >>> layout = find_layout(["set/train/a/1.bin", "set/train/b/2.bin", "set/test/a/3.bin"])
@@ -72,7 +72,7 @@ def find_layout(names: Sequence[str]) -> FoundLayout:
     """
     folders = [name.split("/")[:-1] for name in names]
     depth = _depth_of_splits(folders)
-    if depth is not None:
+    if depth is not None and len({split_of(parts[depth]) for parts in folders}) > 1:
         places = [Place(parts[depth], parts[depth + 1] if len(parts) > depth + 1 else "") for parts in folders]
         has_classes = all(place.label for place in places)
         return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places))

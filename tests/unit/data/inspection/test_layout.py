@@ -22,6 +22,7 @@ from plifctl.data.split_names import split_of
         (["set/1.bin", "set/2.bin"], None, "set", (), ()),
         (["a/1.bin", "2.bin"], None, "", (), ()),
         (["train/a/1.bin", "extra/b/1.bin"], "class-folders", "", (), ("extra", "train")),
+        (["set/train/a/1.bin", "set/train/b/1.bin"], "class-folders", "set/train", (), ("a", "b")),
         ([], None, "", (), ()),
     ],
 )
@@ -35,7 +36,7 @@ def test_find_layout(
 
 def test_find_layout_folders_agrees_with_what_is_read() -> None:
     for name in ("train/a/1.bin", "Train/a/1.bin", "n-cars_test/a/b/1.dat"):
-        assert find_layout([name]).name == "folders"
+        assert find_layout([name, "val/a/1.bin"]).name == "folders"
         assert Folders.pattern.search(name)
 
 
