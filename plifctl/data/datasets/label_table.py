@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-from plifctl.config.choices import TimeUnit
+from plifctl.config.choices import Split, TimeUnit
 from plifctl.config.dataset import DatasetSpec, LabelTable
 from plifctl.data.datasets.base import Sample
 from plifctl.data.datasets.label_csv import Problems, read_label_table
@@ -144,6 +144,22 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         yield from super()._notes()
         if note := describe_files([(1, name) for name in self._unlisted], f"in no line of {self._file}"):
             yield note
+        if shared := [pair for windows in self._windows.values() if (pair := _overlap_of_splits(windows)) is not None]:
+            pairs = [" and ".join(pair) for pair in shared]
+            yield f"samples of different splits have events in common: {list_names(pairs, 3)}"
+
+
+def _overlap_of_splits(windows: Sequence[LabelWindow]) -> tuple[str, str] | None:
+    """Returns two samples of different splits whose windows overlap; None if there are none."""
+    latest: dict[Split, LabelWindow] = {}  # of each split, the window that ends last
+    for window in sorted(windows, key=lambda window: window.bounds):
+        split = window.sample.split
+        for other, earlier in latest.items():
+            if other != split and window.bounds[0] < earlier.bounds[1]:
+                return earlier.sample.id, window.sample.id
+        if split not in latest or latest[split].bounds[1] < window.bounds[1]:
+            latest[split] = window
+    return None
 
 
 def _table_of(dataset: DatasetSpec) -> LabelTable:

@@ -477,3 +477,13 @@ def test_label_table_copies_of_a_recording_are_noted_by_split_and_class(words: P
     assert f"{same}, 1 of them in different splits, 1 of them in different classes; the same are" in " ".join(
         open_words(words, split, SPLIT).notes
     )
+
+
+def test_label_table_windows_of_different_splits_that_overlap_are_noted(words: Path) -> None:
+    labels = "{file: labels.csv, recording: file, label: word, split: part, start: from, end: to, time_unit: ms}"
+    head = "file,word,part,from,to\ns1/a,yes,train,0,400\ns1/a,no,train,100,200\ns1/b,yes,test,100,300\n"
+    apart = open_words(words, f"{head}s1/a,yes,test,400,\n", labels)
+    assert not any("in common" in note for note in apart.notes)
+    shared = open_words(words, f"{head}s1/a,yes,test,399.999,\n", labels)
+    note = "samples of different splits have events in common: s1/a/00 and s1/a/02"
+    assert note in shared.notes
