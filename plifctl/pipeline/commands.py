@@ -59,17 +59,23 @@ def prepare_command(
 
 
 def prepare_command_of(
-    spec: ExperimentSpec, registry: Registry, *, source: RawSource | None = None, cache_dir: Path | None = None
+    spec: ExperimentSpec,
+    registry: Registry,
+    *,
+    file: Path | None = None,
+    source: RawSource | None = None,
+    cache_dir: Path | None = None,
 ) -> str:
     """Returns the command that builds the cache which an experiment needs.
 
     Args:
         spec: The experiment; its framing may differ from its recipe's.
         registry: Registry in which the recipe's own framing is looked up.
+        file: The file that the user named; None: a name in the registry, or not known.
         source: As :func:`prepare_command`.
         cache_dir: As :func:`prepare_command`.
     """
-    own_file = None if spec.dataset.name in registry.datasets() else _file_of_own_data(spec)
+    own_file = None if spec.dataset.name in registry.datasets() else str(file or _file_of_own_data(spec))
     if spec.frames is None:
         return prepare_command(spec.framing, name=own_file, source=source, cache_dir=cache_dir)
     recipe = None if own_file else spec.recipe

@@ -23,6 +23,7 @@ def experiment_cache(
     spec: ExperimentSpec,
     cache_dir: Path | None = None,
     *,
+    file: Path | None = None,
     content: str | None = None,
     build_from: RawSource | None = None,
     progress: Progress = silent,
@@ -32,6 +33,7 @@ def experiment_cache(
     Args:
         spec: The experiment.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        file: The file of the experiment that the user named, for hints.
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
         build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
         progress: Opens the tasks of building.
@@ -41,7 +43,7 @@ def experiment_cache(
         UsageError: Its samples have another number of frames than the experiment has time steps.
     """
     folder = cache_dir or paths.cache_dir()
-    command = prepare_command_of(spec, load_registry(), source=build_from, cache_dir=cache_dir)
+    command = prepare_command_of(spec, load_registry(), file=file, source=build_from, cache_dir=cache_dir)
     notes: tuple[str, ...] = ()
     try:
         cache = find_current_cache(

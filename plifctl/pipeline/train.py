@@ -21,7 +21,7 @@ from plifctl.cache import Cache
 from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.lookup import load_experiment, load_registry
+from plifctl.config.lookup import file_of, load_experiment, load_registry
 from plifctl.config.overrides import merge_overrides
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
@@ -565,18 +565,27 @@ def _training_cache(
     cache = experiment_cache(
         spec,
         options.cache_dir,
+        file=_file_of(options),
         content=content,
         build_from=options.source if options.build_cache and may_build else None,
         progress=progress,
     )
     if resumed is not None and content != cache.content_digest:
-        command = prepare_command_of(spec, load_registry(), source=options.source, cache_dir=options.cache_dir)
+        command = prepare_command_of(
+            spec, load_registry(), file=_file_of(options), source=options.source, cache_dir=options.cache_dir
+        )
         raise ResumeError(
             f"{resumed.name} was trained on a cache of content {str(content)[:12]}; "
             f"{cache.path} has {cache.content_digest[:12]}",
             hint=f"prepare the same raw data again: {command}",
         )
     return cache
+
+
+def _file_of(options: TrainOptions) -> Path | None:
+    """Returns the file of the experiment that the user named; None for a name in the registry, or none."""
+    named = options.experiment
+    return None if named is None or isinstance(named, Experiment) else file_of(named, load_registry().experiments())
 
 
 def _saved_state(run: Run) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,3 +238,15 @@ def test_eval_on_changed_recordings_tests_on_no_sample_that_was_trained_on(plifc
     assert plifctl("prepare", "hands", "--T", "2").code == 0
     result = plifctl("eval", "last", "--T", "2")
     assert (result.code, f"are missing: {tested[0]}" in result.err) == (5, True)
+
+
+@pytest.mark.parametrize("file", ["hands.yaml", "sub/hands.yaml", "other name.yaml"])
+def test_train_without_a_cache_hints_at_the_file_that_was_named(plifctl: Plifctl, hands: Path, file: str) -> None:
+    text = (hands / "hands.yaml").read_text().replace("raw: recordings", f"raw: {hands}/recordings")
+    (hands / file).parent.mkdir(exist_ok=True)
+    (hands / file).write_text(text)
+    result = plifctl("train", file, "--dry-run", "--device", "cpu")
+    command = next(line for line in result.err.splitlines() if "plifctl prepare" in line).partition("plifctl ")[2]
+    assert shlex.split(command)[1] == file
+    assert plifctl(*shlex.split(command)).code == 0
+    assert plifctl("train", file, "--dry-run", "--device", "cpu").code == 0
