@@ -114,11 +114,16 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
 
 
 def _refuse_folder(source: str | Path) -> None:
-    if Path(source).expanduser().is_dir():
-        raise UsageError(
-            f"{source}: a folder, expected a name or a YAML file",
-            hint=f"if it contains recordings: plifctl data init {shlex.quote(str(source))}",
-        )
+    folder, quoted = Path(source).expanduser(), shlex.quote(str(source))
+    if not folder.is_dir():
+        return
+    is_registry = any((folder / kind).is_dir() for kind in ("experiments", "datasets", "networks"))
+    raise UsageError(
+        f"{source}: a folder, expected a name or a YAML file",
+        hint=f"to use it as a registry folder: export PLIFCTL_REGISTRY={quoted}"
+        if is_registry
+        else f"if it contains recordings: plifctl data init {quoted}",
+    )
 
 
 def is_file_name(source: str | Path) -> bool:

@@ -87,7 +87,7 @@ class TestSilence:
         assert state() == before
         assert capfd.readouterr() == ("", "")
 
-    @pytest.mark.subprocess
+    @pytest.mark.slow
     def test_a_forward_pass_leaves_the_number_of_threads_as_it_was(self) -> None:
         code = """
 import torch

@@ -185,6 +185,6 @@ class TestErrorsOfOwnNetwork:
     ) -> None:
         monkeypatch.delenv("PLIFCTL_REGISTRY")
         for command in ("show", "train"):
-            result = own(command, "mine")
+            result = own(command, "mine")  # the name of the folder
             assert result.code == 2
             assert "PLIFCTL_REGISTRY" in result.err

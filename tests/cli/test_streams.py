@@ -44,6 +44,7 @@ def wait_for_a_checkpoint(folder: Path, screen: int) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-", "2>&1 | true", ">&- 2>&-"])
 def test_train_with_a_stderr_that_fails_finishes(folder: Path, redirection: str) -> None:
     if "/dev/full" in redirection and not Path("/dev/full").exists():

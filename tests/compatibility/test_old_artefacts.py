@@ -370,7 +370,7 @@ def _machine() -> dict[str, str]:
     return {"capability": capability, "vendor": vendor, "torch": torch.__version__}
 
 
-@pytest.mark.subprocess
+@pytest.mark.slow
 class TestResume:
     @pytest.mark.parametrize("products", COMMAND_LINES)
     @pytest.mark.parametrize(("kind", "verb", "protocol"), [("stopped", "train", "A"), ("killed", "validate", "B")])

@@ -89,8 +89,8 @@ def _fail(*_: object) -> None:
 def notes_of(mine: Path, name: str, xs: list[int]) -> tuple[str, ...]:
     """Notes of the cache, read with outside_events=drop, after the x of one recording were set."""
     events = np.array([(2000 * k, x, k % 34, 1) for k, x in enumerate(xs)], EVENT)
-    for other in ("train/a", "train/b", "test/a", "test/b"):
-        (mine / other / "0.bin").write_bytes(encode_atis(events if other == name else events[-1:]))
+    for place, other in enumerate(("train/a", "train/b", "test/a", "test/b"), 1):
+        (mine / other / "0.bin").write_bytes(encode_atis(events if other == name else events[-place:]))
     options = PrepareOptions("mine", T=2, overrides=("frames.outside_events=drop",), source=RawSource(mine))
     return prepare(options).cache.notes
 

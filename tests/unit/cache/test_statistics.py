@@ -192,6 +192,7 @@ def test_to_json_of_events_is_valid_json() -> None:
     assert json.loads(json.dumps(tree, allow_nan=False))["events"]["per_slice"]["n"] == 37 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_mnist_training_images_have_known_mean_and_std(shared: Path, tmp_path: Path) -> None:
     from factories import build_cache

@@ -51,7 +51,7 @@ def damage(path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*CONTENTS, "pipe", "folder"])
-@pytest.mark.long
+@pytest.mark.slow
 def test_list_entries_and_page_with_a_damaged_run_show_the_others(tmp_path: Path, kind: str) -> None:
     good = make_run(tmp_path / "runs")
     for name in NAMES:

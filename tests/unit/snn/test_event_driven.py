@@ -379,6 +379,7 @@ sys.stdout.write("\\n".join(add.inspect_asm().values()))
 
 @pytest.mark.subprocess
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="processors of x86")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("processor", "features", "instruction"),
     [

@@ -251,7 +251,7 @@ class TestRules:
         assert "the choice is not remembered" in caplog.text
 
 
-@pytest.mark.subprocess
+@pytest.mark.slow
 class TestProcesses:
     """Candidates in processes of their own."""
 
@@ -305,7 +305,7 @@ class TestProcesses:
         assert remembered_selections() == []
 
 
-@pytest.mark.subprocess
+@pytest.mark.slow
 def test_trial_that_nothing_stops_ends_by_itself(tmp_path: Path) -> None:
     """A process whose parent was killed does not hold the GPU for ever."""
     request = TrialRequest(

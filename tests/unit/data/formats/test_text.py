@@ -174,6 +174,7 @@ def test_decode_text_last_line_may_end_in_any_way(end: bytes) -> None:
     assert decode_text(b"t,x,y,p\n0,3,4,1\n1500,1,2,0" + end, where="f").events.tolist() == EVENTS
 
 
+@pytest.mark.slow
 def test_decode_text_allocates_in_proportion_to_the_lines() -> None:
     import tracemalloc
 
