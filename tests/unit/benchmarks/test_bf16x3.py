@@ -21,6 +21,7 @@ def test_split_weights_sum_is_exact(scale: float) -> None:
     assert not torch.equal(parts[:2].double().sum(0), weight.double())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "channels", "size"),
     [((2, 40, 7, 9), 33, 3), ((3, 70, 5, 5), 8, 5), ((5, 300, 1, 1), 150, 1)],

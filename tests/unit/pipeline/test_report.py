@@ -50,6 +50,7 @@ def test_draw_figures_returns_the_files_and_their_runs(tmp_path: Path, capsys: p
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.long
 def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", finished=False)
     source, read = PageSource(), []

@@ -277,6 +277,7 @@ def test_decode_fields_of_text_beside_the_events_are_not_read() -> None:
     assert len(decode_npy(encode_npy(array), where="f").events) == 3
 
 
+@pytest.mark.long
 def test_decode_npz_of_many_arrays_that_unpack_to_far_more_is_refused() -> None:
     data = encode_npz(packed=True, **{f"a{k}": np.zeros(2**22) for k in range(9)})
     with pytest.raises(DamagedFileError, match="refused"):
