@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,12 +32,13 @@ _PEEKED = 20  # members of a tar, which has no list of them, that tell where its
 class _ClassFolders(OwnRecordings, FilePerSample):
     """A folder for each class; in it, or deeper, a file for each sample, named by its path without the ending."""
 
+    @abstractmethod
     def _class_of(self, member: str) -> str:
         """Returns the name of the class folder of a member."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _split_of(self, member: str) -> Split:
-        raise NotImplementedError
+        """Returns the split that a member belongs to."""
 
     def _samples(self) -> list[Sample]:
         survey = self.surveys["recordings"]
