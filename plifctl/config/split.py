@@ -28,7 +28,7 @@ class SplitSpec(Spec):
         groups: Samples that stay together: subjects, sessions, recordings. A regular expression that is searched in the
             sample's id, of which group 1, or all of it, names the group; or ``table``, the column of the label table.
             None: each sample by itself.
-        seed: Seed of the random choice. It depends on seed and ids alone: a new sample moves no other one.
+        seed: Seed of the random choice, which depends on it and on the ids alone.
     """
 
     method: SplitMethod = "official"

@@ -144,11 +144,11 @@ def _choose_test(spec: ExperimentSpec, samples: Samples, groups: Sequence[str] |
             return np.flatnonzero(~samples.is_test & ~samples.is_validation), np.flatnonzero(samples.is_test)
         case "share":
             assert split.test is not None
-            chosen = _draw(everything, samples, groups, [1 - split.test, split.test], split.seed) == 1
+            chosen = _draw_share(everything, samples, groups, _exact(split.test), split.seed)
         case "folds":
             assert split.folds is not None
             assert split.fold is not None
-            chosen = _draw(everything, samples, groups, [1 / split.folds] * split.folds, split.seed) == split.fold - 1
+            chosen = _draw_folds(everything, samples, groups, split.folds, split.seed) == split.fold - 1
         case "leave-one-out":
             assert split.fold is not None
             assert groups is not None
@@ -178,9 +178,8 @@ def _choose_validation(
                 )
             return train, _first_of_each_class(rows, samples.labels, spec.train.subset)
         case "share":
-            weights = [validation.train_fraction, 1 - validation.train_fraction]
-            drawn = _draw(train, samples, groups, weights, spec.split.seed)
-            return train[drawn == 0], train[drawn == 1]
+            drawn = _draw_share(train, samples, groups, 1 - _exact(validation.train_fraction), spec.split.seed)
+            return train[~drawn], train[drawn]
         case "in-order":
             return _last_of_each_class(validation, samples.labels, train, spec.dataset.classes)
 
@@ -274,17 +273,42 @@ def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
     return [match[1] if match.re.groups and match[1] is not None else match[0] for match in found if match is not None]
 
 
-def _draw(
-    rows: np.ndarray, samples: Samples, groups: Sequence[str] | None, weights: Sequence[float], seed: int
+def _draw_share(
+    rows: np.ndarray, samples: Samples, groups: Sequence[str] | None, share: Fraction, seed: int
 ) -> np.ndarray:
-    """Divides samples at random into parts, each with about its share of every class.
+    """Chooses samples at random: a share of each class, rounded, but at least one and not all.
 
     Args:
-        rows: The samples, ``[n]``.
+        rows: The samples to choose from, ``[n]``.
         samples: All samples.
-        groups: Group of each sample; samples of a group get the same part. None: each is one by itself.
-        weights: Share of each part; they sum to 1.
+        groups: Group of each sample; groups are chosen as a whole. None: each sample is one by itself.
+        share: The share, exact: 0.15 of 10 samples is 1.5, and not a little more.
         seed: Decides the choice, together with the ids (or names of groups).
+
+    Returns:
+        Whether each sample is chosen, bool ``[n]``; the only sample of a class is not.
+
+    Raises:
+        UsageError: There is one group only.
+    """
+    if groups is not None:
+        return np.equal(_draw_groups(rows, samples.labels, groups, [float(1 - share), float(share)], seed), 1)
+    chosen = np.zeros(len(rows), bool)
+    for members in _shuffled_classes(rows, samples, seed):
+        count = math.floor(share * len(members) + Fraction(1, 2))
+        chosen[members[: min(max(count, 1), len(members) - 1)]] = True
+    return chosen
+
+
+def _draw_folds(rows: np.ndarray, samples: Samples, groups: Sequence[str] | None, folds: int, seed: int) -> np.ndarray:
+    """Divides samples at random into parts of one size, each with about its share of every class.
+
+    Args:
+        rows: As of :func:`_draw_share`, like samples, groups and seed.
+        samples: See rows.
+        groups: See rows.
+        folds: Number of parts.
+        seed: See rows.
 
     Returns:
         The part of each sample, int64 ``[n]``.
@@ -293,25 +317,28 @@ def _draw(
         UsageError: There are fewer groups than parts.
     """
     if groups is not None:
-        return _draw_groups(rows, samples.labels, [groups[row] for row in rows.tolist()], weights, seed)
+        return _draw_groups(rows, samples.labels, groups, [1 / folds] * folds, seed)
     part, dealt = np.empty(len(rows), np.int64), 0
+    for members in _shuffled_classes(rows, samples, seed):
+        part[members] = (dealt + np.arange(len(members))) % folds  # dealt like cards, on from the last class
+        dealt += len(members)
+    return part
+
+
+def _shuffled_classes(rows: np.ndarray, samples: Samples, seed: int) -> Iterator[np.ndarray]:
+    """Yields the places in ``rows`` of the samples of each class, in a random order that seed and ids decide."""
     labels = samples.labels[rows]
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        order = np.argsort([_hash(seed, samples.sample_ids[rows[place]]) for place in members.tolist()], kind="stable")
-        if len(set(weights)) == 1:  # folds: dealt like cards, on from the last class, so that all are of one size
-            part[members[order]] = (dealt + np.arange(len(members))) % len(weights)
-            dealt += len(members)
-        else:
-            second = math.floor(Fraction(str(float(weights[1]))) * len(members) + Fraction(1, 2))
-            part[members[order]] = np.arange(len(members)) < min(max(second, 1), len(members) - 1)
-    return part
+        hashes = [_hash(seed, samples.sample_ids[row]) for row in rows[members].tolist()]
+        yield members[np.argsort(hashes, kind="stable")]
 
 
 def _draw_groups(
     rows: np.ndarray, labels: np.ndarray, groups: Sequence[str], weights: Sequence[float], seed: int
 ) -> np.ndarray:
-    """Divides whole groups: the largest first, each to the part whose classes then fit its share best."""
+    """Divides the groups of some samples: the largest first, each to the part whose classes then fit its share best."""
+    groups = [groups[row] for row in rows.tolist()]
     names = sorted(set(groups), key=lambda name: _hash(seed, name))
     if len(names) < len(weights):
         raise UsageError(
@@ -352,7 +379,12 @@ def _first_of_each_class(rows: np.ndarray, labels: np.ndarray, subset: float) ->
 
 def _ceil(fraction: float, n: int) -> int:
     """Returns ⌈fraction·n⌉ of the decimal as printed; of the binary float, 0.85 · 20 may come out above 17."""
-    return math.ceil(Fraction(str(float(fraction))) * n)
+    return math.ceil(_exact(fraction) * n)
+
+
+def _exact(fraction: float) -> Fraction:
+    """Returns the decimal number that a float is printed as."""
+    return Fraction(str(float(fraction)))
 
 
 def _rows(parts: Sequence[np.ndarray]) -> np.ndarray:

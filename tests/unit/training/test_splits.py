@@ -167,11 +167,21 @@ def test_split_share_depends_on_ids_not_on_their_order() -> None:
     assert len(chosen[0]) == 5
 
 
-def test_split_share_class_of_one_sample_is_trained_on_and_noted() -> None:
-    split = make_split("A", spec_of(2, method="share", test=0.5), unsplit([1, 4]))
-    assert split.test.tolist() != []
-    assert 0 in split.train
-    assert split.notes == ("class a has no test sample",)
+@pytest.mark.parametrize("test", [0.2, 0.5, 0.9])
+def test_split_share_class_of_one_sample_is_trained_on_and_noted(test: float) -> None:
+    split = make_split("A", spec_of(4, method="share", test=test), unsplit([1, 4, 1, 1]))
+    assert {0, 5, 6} <= set(split.train.tolist())
+    assert len(split.test) == min(3, max(1, round(4 * test)))
+    assert split.notes == tuple(f"class {name} has no test sample" for name in "acd")
+
+
+def test_split_b_share_is_exactly_what_training_leaves() -> None:
+    # 1 − 0.9 is less than 0.1 in binary: 1.5 of 15 samples would become 1
+    rows = official([15, 5])
+    split = make_split("B", spec_of(2, validation={"method": "share", "train_fraction": 0.9}), rows)
+    assert np.bincount(rows.labels[split.validation]).tolist() == [2, 1]
+    split = make_split("B", spec_of(2, validation={"method": "share", "train_fraction": 0.5}), rows)
+    assert np.bincount(rows.labels[split.validation]).tolist() == [8, 3]
 
 
 def test_split_folds_test_every_sample_once() -> None:
