@@ -14,7 +14,7 @@ from plifctl.config.choices import Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import Experiment
 from plifctl.config.overrides import Overrides
-from plifctl.config.registry import Registry, known_recipe
+from plifctl.config.registry import Registry, known_recipe, name_problem
 from plifctl.errors import UsageError
 
 
@@ -124,6 +124,23 @@ def _refuse_folder(source: str | Path) -> None:
         if is_registry
         else f"if it contains recordings: plifctl data init {quoted}",
     )
+
+
+def check_new_file(name: str, path: Path, *, hint: str) -> None:
+    """Raises UsageError unless the user's own experiment or data set of a name can be written to a file.
+
+    Args:
+        name: Its name.
+        path: The file.
+        hint: How to choose another name.
+    """
+    registry = load_registry()
+    if problem := name_problem(name):
+        raise UsageError(f"{path}: {problem}", hint=hint)
+    if name in (*registry.datasets(), *registry.experiments(), *registry.networks()):
+        raise UsageError(f"{path}: {name} is a name in the registry, and would mean two things", hint=hint)
+    if path.exists():
+        raise UsageError(f"{path}: exists already", hint=f"{hint}, or remove it")
 
 
 def is_file_name(source: str | Path) -> bool:

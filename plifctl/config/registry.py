@@ -474,12 +474,6 @@ def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _En
     return found, problems
 
 
-def check_name(name: str, origin: str) -> None:
-    """Raises UsageError, beginning with ``origin``, if a text cannot be the name of an experiment or a data set."""
-    if problem := name_problem(name):
-        raise UsageError(f"{origin}: {problem}")
-
-
 def name_problem(name: str) -> str:
     """Returns why a name cannot be one; empty if it can."""
     if _NAME.fullmatch(name) and len(name.encode()) <= _NAME_BYTES:

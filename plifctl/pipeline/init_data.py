@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plifctl import files
-from plifctl.config.lookup import load_registry
-from plifctl.config.registry import name_problem
+from plifctl.config.lookup import check_new_file, load_registry
 from plifctl.config.yaml_tree import format_yaml
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline.inspect_raw import InspectOptions, prepare_published, read_folder, read_overrides
@@ -54,7 +53,8 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     """
     folder = options.path
     name = name if name is not None else folder.resolve().name.split(".")[0]
-    path = _check_name(name)
+    path = Path(f"{name}.yaml")
+    check_new_file(name, path, hint="--name with another name")
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):
@@ -69,22 +69,6 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     with files.machine_errors(path):
         files.write_text(path, text)
     return WrittenExperiment(path, values, comments, suggestion.notes)
-
-
-def _check_name(name: str) -> Path:
-    """Returns the file of a name.
-
-    Raises:
-        UsageError: It cannot be a name, is in the registry, or has a file.
-    """
-    registry, path = load_registry(), Path(f"{name}.yaml")
-    if problem := name_problem(name):
-        raise UsageError(problem, hint="--name NAME")
-    if name in (*registry.datasets(), *registry.experiments(), *registry.networks()):
-        raise UsageError(f"{name} is a name in the registry", hint="--name with another name")
-    if path.exists():
-        raise UsageError(f"{path}: exists already", hint="--name with another name, or remove it")
-    return path
 
 
 def _relative(folder: Path) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import Experiment
-from plifctl.config.lookup import file_of, load_experiment, load_registry
-from plifctl.config.registry import check_name
+from plifctl.config.lookup import check_new_file, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
 from plifctl.runs import find_run
@@ -35,16 +34,11 @@ def write_experiment(
         UsageError: The file exists, its name cannot be that of an experiment, or there is no such experiment.
     """
     registry = load_registry()
-    name = file.stem
-    check_name(name, f"{file}")
-    if name in registry.experiments() or name in registry.datasets():
-        raise UsageError(
-            f"{file}: {name} is a name in the registry, and would mean two things", hint="choose another name"
-        )
+    check_new_file(file.stem, file, hint="choose another name")
     source: str | Experiment = like
     if like not in registry.experiments() and file_of(like, registry.experiments()) is None:
         source = _of_run(like, runs_dir)
-    experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(name)
+    experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(file.stem)
     experiment.save(file, based_on=like)
     return experiment
 
