@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import material, peers
-from benchmarks.measure import Figure, Setting, below, rate, run
+from benchmarks.measure import Figure, Setting, below, run, within
 from plifctl.cache import Cache, CacheBuilder
 from plifctl.config.dataset import Framing
 from plifctl.config.lookup import load_registry
@@ -67,7 +67,7 @@ def _loaders(setting: Setting, name: str, T: int, recordings: int) -> Iterator[F
             ):
                 _must_agree(disk, epoch, fewer)
                 mine, theirs = _rates(disk, epoch, setting.pairs)
-                yield rate(f"{title}, from disk", "samples/s", mine, theirs, peer, 5)
+                yield within(f"{title}, from disk", "samples/s", mine, theirs, peer, 5, sign=">=")
             memory = _ours(cache, name, rows, held=True)
             mine, _ = _rates(memory, memory, setting.pairs)
             yield below(f"{title}, held in memory", "samples/s", mine, None)

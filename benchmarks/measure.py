@@ -152,25 +152,12 @@ def within(
     peer_name: str,
     target: float | None,
     note: str = "",
+    *,
+    sign: Literal["<=", ">="] = "<=",
 ) -> Figure:
-    """Returns a figure of ours over the peer's, which must be at most ``target``, if there is one."""
+    """Returns a figure of ours over the peer's, which must be at most ``target``, or at least, if there is one."""
     ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    limit: tuple[Literal["<="], float] | None = None if target is None else ("<=", target)
-    return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
-
-
-def rate(
-    name: str,
-    unit: str,
-    ours: Sequence[float],
-    peer: Sequence[float],
-    peer_name: str,
-    target: float | None,
-    note: str = "",
-) -> Figure:
-    """Returns a figure of work per second: ours over the peer's must reach ``target``, if there is one."""
-    ratios = [own / theirs for own, theirs in zip(ours, peer, strict=True)]
-    limit: tuple[Literal[">="], float] | None = None if target is None else (">=", target)
+    limit: tuple[Literal["<=", ">="], float] | None = None if target is None else (sign, target)
     return Figure(name, unit, ours, peer, peer_name, ratios, "ours/peer", limit, note)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Figure, Setting, below, interleaved, rate
+from benchmarks.measure import Figure, Setting, below, interleaved, within
 from plifctl.data.events import EVENT
 from plifctl.data.formats.detect import decode_any
 
@@ -81,7 +81,9 @@ def _beside_peers(name: str, path: Path, peers: tuple[Peer, ...], setting: Setti
         if not all(np.array_equal(peer.column(found, place), events[key]) for place, key in enumerate("txyp")):
             sys.exit(f"{name}: our events and those of {peer.name} differ, so their times cannot be compared")
         mine, theirs = interleaved(lambda: ours(path), lambda read=peer.read: read(path), setting.pairs)
-        yield rate(f"decode {name}", "M events/s", speed(mine), speed(theirs), peer.name, peer.target, note)
+        yield within(
+            f"decode {name}", "M events/s", speed(mine), speed(theirs), peer.name, peer.target, note, sign=">="
+        )
     if not peers:
         mine, _ = interleaved(lambda: ours(path), lambda: None, setting.pairs)
         yield below(f"decode {name}", "M events/s", speed(mine), None, note)
