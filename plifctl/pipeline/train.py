@@ -486,10 +486,9 @@ def _log_step_cost(spec: ExperimentSpec, device: torch.device) -> None:
     free = free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]
     if free and cost.nbytes > free:
         less = " and --set train.memory=compact" if on_cpu and spec.train.memory == "full" else ""
-        _log.warning(
-            "%.1f GB are free, a step needs about %.1f GB: a smaller --set train.batch_size=%d%s would fit",
-            *(free / 1e9, cost.nbytes / 1e9, max(1, spec.train.batch_size * free // (2 * cost.nbytes)), less),
-        )
+        batch = max(1, spec.train.batch_size * free // (2 * cost.nbytes))
+        need = f"{free / 1e9:.1f} GB are free, a step needs about {cost.nbytes / 1e9:.1f} GB"
+        _log.warning("%s: --set train.batch_size=%d%s needs less", need, batch, less)
 
 
 def _is_done(run: Run, spec: ExperimentSpec) -> bool:
