@@ -292,7 +292,8 @@ def _draw_share(
         UsageError: There is one group only.
     """
     if groups is not None:
-        return np.equal(_draw_groups(rows, samples.labels, groups, [float(1 - share), float(share)], seed), 1)
+        parts = _draw_groups(rows, samples.labels, groups, [float(1 - share), float(share)], seed)
+        return parts.astype(bool)
     chosen = np.zeros(len(rows), bool)
     for members in _shuffled_classes(rows, samples, seed):
         count = math.floor(share * len(members) + Fraction(1, 2))
