@@ -26,8 +26,8 @@ from plifctl.cache import Cache
 from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import RawDataError
+from plifctl.exchange.model import load_trained
 from plifctl.runs import Run, list_runs
-from plifctl.runs.model import load_trained
 from plifctl.snn import kernels
 from plifctl.snn.kernels import cpu, event_driven
 from plifctl.snn.layers import BatchNorm, Conv

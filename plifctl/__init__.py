@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Compression,
         DataPlacement,
         Kernel,
+        NetworkFormat,
         Protocol,
         Recipe,
         ResultSource,
@@ -312,7 +313,7 @@ def evaluate(
     """Tests a trained network on the test set: accuracy, latency, firing rates, operations, times of the layers.
 
     Args:
-        model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
+        model: A run, its path, id, part of its id, ``last``; an exported ``.pt``, ``.npz`` or folder; or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         T: Time steps; None: those that the network was trained with.
         fold_bn: Fold batch norms into the convolutions before them.
@@ -358,7 +359,7 @@ def load(
     """Returns a trained network, a torch module in evaluation mode with ``predict`` and ``step``.
 
     Args:
-        model: A run, its path, id, part of its id, ``last``, or a ``.pt`` file.
+        model: A run, its path, id, part of its id, ``last``; an exported ``.pt``, ``.npz`` or folder; or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         device: Torch device; None: a GPU if there is one.
@@ -385,21 +386,25 @@ def export(
     model: str | Path | Run,
     file: str | Path,
     *,
+    to: NetworkFormat | None = None,
     checkpoint: CheckpointName = "best",
     fold_bn: bool = False,
     runs_dir: str | Path | None = None,
 ) -> Exported:
-    """Writes a trained network as one file, ``.pt`` (torch) or ``.npz`` (numpy).
+    """Writes a trained network for other programs, or as a folder as on the Hugging Face hub.
 
     Args:
         model: As :func:`load`.
-        file: The file to write; must not exist.
+        file: The file or folder to write; must not exist.
+        to: The format: ``pt`` (torch), ``npz`` (numpy), ``nir``, ``onnx``, ``folder`` or ``spikingjelly``; None: that
+            of the file's ending, a folder if it has none.
         checkpoint: Checkpoint of a run to use.
-        fold_bn: Fold batch norms into the convolutions before them.
+        fold_bn: Fold batch norms into the convolutions before them; NIR has no batch norm, so there they always are.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
-        errors.UsageError: There is no such run, or the file exists or has another ending.
+        errors.UsageError: There is no such run, the file exists or has another ending, the format cannot describe the
+            network, or its library is not installed.
         errors.CheckpointError: The checkpoint is missing or damaged.
     """
     from plifctl.pipeline.export import export as export_model
@@ -407,6 +412,7 @@ def export(
     return export_model(
         _model_name(model),
         Path(file).expanduser(),
+        to=to,
         checkpoint=checkpoint,
         fold_bn=fold_bn,
         runs_dir=_path(runs_dir),

@@ -1,4 +1,4 @@
-"""plifctl export: a trained network as one file for other programs."""
+"""plifctl export: a trained network for other programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from plifctl.cli import console, options
+from plifctl.config.choices import NetworkFormat
 
 
 def register(app: typer.Typer) -> None:
@@ -19,40 +20,52 @@ def export(
     run: options.RunName,
     file: Annotated[
         Path,
-        typer.Argument(parser=options.path, help="File to write, .pt (torch) or .npz (numpy).", show_default=False),
+        typer.Argument(
+            parser=options.path,
+            help="File to write: .pt (torch), .npz (numpy), .nir, .onnx; without ending a folder, as on the Hub.",
+            show_default=False,
+        ),
     ],
+    to: Annotated[
+        NetworkFormat | None, typer.Option("--to", help="Format (default: that of the ending).", show_default=False)
+    ] = None,
     checkpoint: options.CheckpointOption = "best",
     fold_bn: options.FoldOption = False,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Write a trained network for other programs.
+    """Write a trained network for other programs, or to share it.
 
-    The file has the weights, the resolved experiment as JSON, the names of the classes and the normalisation, and no
-    training state.
+    A folder has the weights, a description, a model card, the result and the predictions of the test samples; hf upload
+    sends it to the Hugging Face hub, and eval, predict and plifctl.load read it. NIR and ONNX are for other programs;
+    --to spikingjelly writes a state dict. Batch norm is folded where the format has none.
 
-    Example: plifctl export last fashion.pt --fold-bn
+    Example: plifctl export last fashion.onnx
     """
     from plifctl.pipeline.evaluate import log_folded
     from plifctl.pipeline.export import export as export_model
 
     exported = export_model(
-        run, file, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
+        run, file, to=to, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
     )
     trained = exported.trained
-    if fold_bn:
+    if fold_bn or trained.folded:
         log_folded(trained)
     tree = {
         "file": str(exported.path),
+        "format": exported.format,
         "checkpoint": str(trained.path),
         "experiment": trained.spec.name,
         "structure": trained.network.network.structure,
         "folded": trained.folded,
         "parameters": exported.parameters,
         "bytes": exported.nbytes,
+        "notes": list(exported.notes),
     }
     if as_json:
         console.emit_json(tree)
     else:
         title, megabytes = trained.spec.title, exported.nbytes / 1e6
         console.emit(f"{file}: {title}, {exported.parameters:,} parameters, {megabytes:,.2f} MB")
+        for note in exported.notes:
+            console.emit(f"- {note}")

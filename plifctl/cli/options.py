@@ -54,7 +54,10 @@ Name = Annotated[
     typer.Argument(help="Name of an experiment, data set or network, or an experiment file.", autocompletion=_names),
 ]
 RunName = Annotated[
-    str, typer.Argument(help="Run (id, part of an id, path, or last), or a checkpoint file.", autocompletion=runs)
+    str,
+    typer.Argument(
+        help="Run (id, part of an id, path, or last), exported file or folder, or zoo:NAME.", autocompletion=runs
+    ),
 ]
 RunId = Annotated[str, typer.Argument(help="Run: id, part of an id, path, or last.", autocompletion=runs)]
 RunIds = Annotated[list[str], typer.Argument(help="Runs: ids, parts of ids, paths, or last.", autocompletion=runs)]

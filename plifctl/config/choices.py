@@ -142,6 +142,9 @@ CheckpointName = Literal["best", "last"]
 ExportTarget = Literal["spikingjelly", "tonic", "npz"]
 """Tools that caches are exported for."""
 
+NetworkFormat = Literal["pt", "npz", "nir", "onnx", "folder", "spikingjelly"]
+"""Formats of exported networks: torch, numpy, NIR, ONNX, a folder as on the Hugging Face hub, SpikingJelly."""
+
 RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 """Status of a run, derived from its files and its lock; ``unknown`` of a run that cannot be locked."""
 

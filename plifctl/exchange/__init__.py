@@ -1,1 +1,10 @@
-"""File formats for networks, one module each."""
+"""Files that networks travel in; ``formats`` lists what is written, ``model`` reads a trained network from any of ours.
+
+| module | format |
+|---|---|
+| arrays | ``.pt`` of torch and ``.npz`` of numpy |
+| folder | model.safetensors, config.json and README.md, as on the Hugging Face hub |
+| nir | ``.nir`` |
+| onnx | ``.onnx`` |
+| spikingjelly | state dicts of SpikingJelly, in both directions |
+"""

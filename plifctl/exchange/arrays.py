@@ -1,11 +1,11 @@
-"""Models for other programs: one file with the weights and everything needed to use them, without training state.
+"""Models as one file of arrays, with the weights and everything needed to use them, without training state.
 
 | ending | read by | weights |
 |---|---|---|
-| .pt | ``torch.load(…, weights_only=True)``, ``plifctl eval`` | ``file["model"]``, a state dict |
+| .pt | ``torch.load(…, weights_only=True)`` | ``file["model"]``, a state dict |
 | .npz | ``numpy.load``, without pickle | one array each, named as in the state dict |
 
-Both also contain:
+plifctl reads both. Both also contain:
 
 | key | value |
 |---|---|
@@ -20,75 +20,76 @@ Both also contain:
 from __future__ import annotations
 
 import io
-import shlex
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from plifctl import files, paths
-from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import UsageError, did_you_mean
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.errors import CheckpointError
+from plifctl.exchange.model import TrainedModel
 
-ENDINGS = (".pt", ".npz")
-
-
-def check_destination(path: Path) -> None:
-    """Checks that a file can be exported, before anything is loaded.
-
-    Raises:
-        UsageError: Its ending is unknown, or it exists: an export replaces no file.
-    """
-    if path.suffix not in ENDINGS:
-        raise UsageError(
-            f"{path}: unknown ending {path.suffix or '(none)'}; the ending decides the format",
-            hint=did_you_mean(path.suffix, ENDINGS),
-        )
-    with files.machine_errors(path):
-        if not path.exists():
-            return
-    raise UsageError(
-        f"{path}: exists already",
-        hint=f"export to another file, or remove it: rm {shlex.quote(str(path))}",
-    )
+_WEIGHTS = "layers."
+"""How the names of all weights begin."""
 
 
-def write_model(path: Path, model: SpikingNetwork, spec: ExperimentSpec, *, digest: str, cache: str) -> None:
-    """Writes a model atomically.
-
-    Args:
-        path: The file; ends in one of :data:`ENDINGS`, must not exist.
-        model: The network, on any device.
-        spec: The experiment it was trained by; its network may have been folded since.
-        digest: Digest of the experiment as it was trained.
-        cache: Digest of the content of the cache that it was trained on.
-
-    Raises:
-        UsageError: Another ending, or the file exists.
-        MachineError: The file cannot be written.
-    """
-    check_destination(path)
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+def describe(trained: TrainedModel) -> dict[str, Any]:
+    """Returns what a file says about its weights, as plain values by the keys of the table above."""
+    spec, network = trained.spec, trained.network
     dataset, normalised = spec.dataset, spec.train.normalise == "per-set"
-    about: dict[str, Any] = {
-        "spec": spec.model_copy(update={"network": model.network}).model_dump_json(),
-        "digest": digest,
-        "cache": cache,
+    return {
+        "spec": spec.model_copy(update={"network": network.network}).model_dump_json(),
+        "digest": trained.digest,
+        "cache": trained.cache or "",
         "classes": list(dataset.classes),
-        "input_shape": list(model.input_shape),
+        "input_shape": list(network.input_shape),
         "T": spec.T,
         "mean": list(dataset.mean or ()) if normalised else [],
         "std": list(dataset.std or ()) if normalised else [],
         "plifctl": paths.code_version(),
     }
+
+
+def weights_of(trained: TrainedModel) -> dict[str, Tensor]:
+    """Returns the weights by name, on the CPU and contiguous."""
+    return {name: weight.detach().cpu().contiguous() for name, weight in trained.network.state_dict().items()}
+
+
+def write_torch(path: Path, trained: TrainedModel) -> list[str]:
+    """Writes a ``.pt`` file."""
     content = io.BytesIO()  # errors of the libraries' own file writing do not name a full disk
-    if path.suffix == ".pt":
-        torch.save({"model": weights, **about}, content)
-    else:
-        arrays = {name: weight.numpy() for name, weight in weights.items()}
-        np.savez(content, allow_pickle=False, **arrays, **{key: np.asarray(value) for key, value in about.items()})
-    with files.atomic_write(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
-        check_destination(path)  # another process may have created the file in the meantime
+    torch.save({"model": weights_of(trained), **describe(trained)}, content)
+    path.write_bytes(content.getbuffer())
+    return []
+
+
+def write_numpy(path: Path, trained: TrainedModel) -> list[str]:
+    """Writes a ``.npz`` file."""
+    content = io.BytesIO()
+    arrays = {name: weight.numpy() for name, weight in weights_of(trained).items()}
+    about = {key: np.asarray(value) for key, value in describe(trained).items()}
+    np.savez(content, allow_pickle=False, **arrays, **about)
+    path.write_bytes(content.getbuffer())
+    return []
+
+
+def read_numpy(path: Path) -> dict[str, Any]:
+    """Returns the content of a ``.npz`` file, as :func:`plifctl.runs.load_checkpoint` returns that of a ``.pt`` file.
+
+    Raises:
+        CheckpointError: The file is damaged, or not a model of plifctl.
+    """
+    with files.machine_errors(path):
+        content = io.BytesIO(path.read_bytes())
+    try:
+        with np.load(content, allow_pickle=False) as arrays:
+            if "spec" not in arrays:
+                raise CheckpointError(f"{path}: arrays of another program: they lack plifctl's description")
+            weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(_WEIGHTS)}
+            texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path}: damaged, or not a model of plifctl: {error}") from error
+    return {"model": weights, **texts}

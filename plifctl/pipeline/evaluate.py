@@ -24,11 +24,11 @@ from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
 from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
+from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import Run, SpikeRecording, save_spikes
-from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
@@ -162,7 +162,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if not 0 <= options.layer_times < math.inf:
         raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
     device = choose_device(options.device, options.kernel)
-    path = find_checkpoint(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
+    path = find_model(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
     use_remembered_kernel(trained.network, trained.spec, device)
     recording = options.record_spikes is not None or bool(options.samples)

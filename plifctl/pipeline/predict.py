@@ -21,8 +21,8 @@ from plifctl.data.formats.detect import decode_any
 from plifctl.data.framer import count_filled, count_frames, decode_recording, select_events
 from plifctl.data.remarks import describe_remarks
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
+from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
-from plifctl.runs.model import TrainedModel, find_checkpoint, load_trained
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.networks import NeuronState
 from plifctl.training.optimizer import autocast
@@ -242,7 +242,7 @@ def load_model(
         UsageError: There is no such run.
         CheckpointError: It has no checkpoint, or it is damaged.
     """
-    path = find_checkpoint(str(Path(name).expanduser()), checkpoint, runs_dir or paths.runs_dir())
+    path = find_model(str(Path(name).expanduser()), checkpoint, runs_dir or paths.runs_dir())
     place = choose_device(device, kernel)
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)

@@ -87,11 +87,11 @@ def test_guide_section_followed_gives_the_files_it_describes(own: Plifctl, gestu
     result = own("export", "last", "model.pt")
     assert result.code == 2
     assert "rm model.pt" in result.err
-    result = own("export", "last", "model.onnx")
+    result = own("export", "last", "model.tflite")
     assert result.code == 2
-    assert ".npz, .pt" in result.err
+    assert ".npz, .onnx, .pt" in result.err
     assert own("export", "best", "new.pt").code == 2
-    assert own("eval", "model.npz").code == 2
+    assert json.loads(own("eval", "model.npz", "--json", "--layer-times", 0).out)["accuracy"] == plain["accuracy"]
     assert not Path("new.pt").exists()
     (places / "foreign.pt").write_bytes(b"no model")
     assert own("export", "foreign.pt", "new.pt").code == 6
@@ -99,14 +99,15 @@ def test_guide_section_followed_gives_the_files_it_describes(own: Plifctl, gestu
 
 def test_write_model_stores_the_normalisation(tmp_path: Path) -> None:
     from plifctl.config.lookup import load_registry
-    from plifctl.exchange.arrays import write_model
+    from plifctl.exchange.formats import write_network
+    from plifctl.exchange.model import TrainedModel
     from plifctl.snn.networks import SpikingNetwork
 
     changes = ["network.structure=c2k3s1-BN-SN-FC100-SN-APk10s10"]
     spec = load_registry().experiment("fashion-mnist-plif", overrides=changes).spec
     model = SpikingNetwork(spec.network, spec.neuron, (1, 28, 28), 10)
     for ending in ("pt", "npz"):
-        write_model(tmp_path / f"m.{ending}", model, spec, digest=spec.digest, cache="c")
+        write_network(tmp_path / f"m.{ending}", TrainedModel(tmp_path, spec, model, "c", spec.digest, {}), ending)
     saved = torch.load(tmp_path / "m.pt", weights_only=True)
     assert spec.dataset.mean is not None
     assert saved["mean"] == list(spec.dataset.mean)

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "evaluation": {"snn"},
     "training": {"snn", "evaluation", "cache"},
     "runs": {"training", "snn"},
-    "exchange": {"snn", "runs"},
+    "exchange": {"snn", "evaluation", "training", "runs"},
     "report": {"runs", "snn", "training", "cache"},
     "pipeline": {"data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},
     "cli": {"pipeline", "data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},

@@ -1,4 +1,4 @@
-"""The trained network of a run, a checkpoint or an exported file."""
+"""The trained network of a run, a checkpoint, an exported file or folder, or the zoo."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 import torch
 
+from plifctl import paths
 from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import CheckpointError, UsageError, check_choice
+from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
 from plifctl.runs.folders import is_trained
@@ -24,10 +25,10 @@ class TrainedModel:
     """A trained network with what it was trained by.
 
     Attributes:
-        path: The checkpoint or exported file.
+        path: The checkpoint, exported file or folder.
         spec: The experiment it was trained by.
         network: The network on its device, in evaluation mode; batch norms folded if that was asked for.
-        cache: Content digest of the cache it was trained on.
+        cache: Content digest of the cache it was trained on; None: unknown.
         digest: Digest of the experiment that was trained, folded or not.
         folded: For each batch norm the convolution it was folded into, None where it was kept; empty if not asked for.
     """
@@ -35,7 +36,7 @@ class TrainedModel:
     path: Path
     spec: ExperimentSpec
     network: SpikingNetwork
-    cache: str
+    cache: str | None
     digest: str
     folded: dict[str, str | None]
 
@@ -43,14 +44,27 @@ class TrainedModel:
     def run(self) -> Path | None:
         """The run directory that the checkpoint belongs to; None for a file of its own."""
         folder = self.path.parent.parent
-        return folder if is_trained(folder) else None
+        return folder if self.path.parent.name == "checkpoints" and is_trained(folder) else None
 
 
-def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
-    """Returns the checkpoint of a run, or the file that was named.
+ZOO = "zoo:"
+"""How the name of a network in the zoo begins."""
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+"""The files by which an exported folder is recognised."""
+
+
+def is_model_folder(path: Path) -> bool:
+    """Returns whether a folder has the files of an exported one."""
+    return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
+
+
+def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
+    """Returns the checkpoint of a run, or the file or folder that was named.
 
     Args:
-        name: A run (path, id, part of an id, ``last``), a ``.pt`` file, or any other file that there is.
+        name: A run (path, id, part of an id, ``last``), an exported folder, a ``.pt`` or ``.npz`` file, any other file
+            that there is, or ``zoo:NAME``.
         which: Which of a run's checkpoints.
         runs_dir: Runs directory.
 
@@ -58,9 +72,9 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         UsageError: There is no such run.
         CheckpointError: The run has no such checkpoint yet.
     """
-    if name.endswith(".npz"):
-        raise UsageError(f"{name}: arrays for other programs", hint="export a .pt file: plifctl export RUN FILE.pt")
-    if name.endswith(".pt") or Path(name).is_file():
+    if name.startswith(ZOO):
+        return _find_in_zoo(name.removeprefix(ZOO))
+    if name.endswith((".pt", ".npz")) or Path(name).is_file() or is_model_folder(Path(name)):
         return Path(name)
     check_choice("checkpoint", which, get_args(CheckpointName))
     run = find_run(name, runs_dir)
@@ -74,13 +88,20 @@ def find_checkpoint(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     )
 
 
+def _find_in_zoo(name: str) -> Path:
+    known = {path.name: path for folder in paths.registry_dirs() for path in (folder / "zoo").glob("*/")}
+    if name not in known:
+        raise UsageError(f"{ZOO}{name}: no such network", hint=did_you_mean(name, known))
+    return known[name]
+
+
 def load_trained(
     path: Path, device: torch.device | None = None, *, fold: bool = False, kernel: Kernel = "auto"
 ) -> TrainedModel:
-    """Returns the network of a checkpoint or exported file.
+    """Returns the network of a checkpoint, or of an exported file or folder.
 
     Args:
-        path: The file.
+        path: The file or folder.
         device: Where the network goes; None: the CPU.
         fold: Fold batch norms into the convolutions before them (Sec. 4.1).
         kernel: Kernel of the spiking layers.
@@ -88,8 +109,11 @@ def load_trained(
     Raises:
         CheckpointError: There is no such file, or it is damaged or has another format.
     """
-    state: dict[str, Any] = load_checkpoint(path)
-    spec = ExperimentSpec.model_validate_json(state["spec"])
+    state = _read_state(path)
+    try:
+        spec = ExperimentSpec.model_validate_json(state["spec"])
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged: its experiment is invalid: {str(error).splitlines()[0]}") from error
     network = build_model(spec, device or torch.device("cpu"), kernel)
     try:
         load_weights(network, state)
@@ -99,4 +123,17 @@ def load_trained(
     if fold:
         folded, network = fold_targets(spec.network), fold_batch_norm(network)
     digest = str(state.get("digest", spec.digest))
-    return TrainedModel(path, spec, network.eval(), str(state["cache"]), digest, folded)
+    return TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, folded)
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Returns the weights (``model``), ``spec``, ``cache`` and ``digest`` of a file or folder."""
+    if path.is_dir():
+        from plifctl.exchange.folder import read_folder
+
+        return read_folder(path)
+    if path.suffix == ".npz" and path.is_file():
+        from plifctl.exchange.arrays import read_numpy
+
+        return read_numpy(path)
+    return load_checkpoint(path)

@@ -1,0 +1,138 @@
+"""The formats that networks are exported in: recognised by the ending, written under a temporary name."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import get_args
+
+from plifctl import files
+from plifctl.config.choices import NetworkFormat
+from plifctl.errors import UsageError, check_choice, did_you_mean, join_problems
+from plifctl.exchange.model import TrainedModel
+
+ENDINGS: dict[NetworkFormat, tuple[str, ...]] = {
+    "pt": (".pt",),
+    "npz": (".npz",),
+    "nir": (".nir",),
+    "onnx": (".onnx",),
+    "folder": ("",),
+    "spikingjelly": (".pt", ".pth", ".safetensors"),
+}
+"""Endings of the files of each format, the usual one first; a folder has none."""
+
+FOLDED: tuple[NetworkFormat, ...] = ("nir",)
+"""Formats without batch norm, which is folded into the convolutions before it."""
+
+Writer = Callable[[Path, TrainedModel], Sequence[str]]
+"""Writes a network to a path, and returns what a user of the file has to know, a sentence each."""
+
+
+def choose_format(path: Path, to: NetworkFormat | None = None) -> NetworkFormat:
+    """Returns the format of a file to write: the one given, else that of its ending.
+
+    Raises:
+        UsageError: The ending is unknown, or not one of the format given.
+    """
+    if to is not None:
+        check_choice("--to", to, get_args(NetworkFormat))
+        if path.suffix not in ENDINGS[to] and to != "folder":
+            raise UsageError(f"{path}: expected the ending {' or '.join(ENDINGS[to])} of the format {to}")
+        return to
+    by_ending: dict[str, NetworkFormat] = {}
+    for name, endings in ENDINGS.items():
+        by_ending.setdefault(endings[0], name)
+    if path.suffix not in by_ending:
+        raise UsageError(
+            f"{path}: unknown ending {path.suffix}; the ending decides the format",
+            hint=did_you_mean(path.suffix, filter(None, by_ending)) + "; a folder whose name has a dot: --to folder",
+        )
+    return by_ending[path.suffix]
+
+
+def check_destination(path: Path) -> None:
+    """Raises UsageError if a file exists, or a folder that is not empty: an export replaces nothing."""
+    with files.machine_errors(path):
+        if not path.exists() or (path.is_dir() and files.is_empty(path)):
+            return
+    raise UsageError(
+        f"{path}: exists already",
+        hint=f"export to another place, or remove it: rm -r {shlex.quote(str(path))}"
+        if path.is_dir()
+        else f"export to another file, or remove it: rm {shlex.quote(str(path))}",
+    )
+
+
+def write_network(path: Path, trained: TrainedModel, to: NetworkFormat) -> list[str]:
+    """Writes a network atomically; returns notes for the users of the file.
+
+    Args:
+        path: The file or folder; must not exist, or be an empty folder.
+        trained: The network.
+        to: The format.
+
+    Raises:
+        UsageError: The format cannot describe the network, a library is missing, or the file exists.
+        MachineError: The file cannot be written.
+    """
+    write = _writer(to)
+    check_destination(path)
+    if to == "folder":
+        with files.atomic_folder(path) as temporary:
+            return list(write(temporary, trained))
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder, expected the name of a file")
+    with files.atomic_write(path) as temporary:
+        notes = list(write(temporary, trained))
+        check_destination(path)  # another process may have created the file in the meantime
+    return notes
+
+
+def _writer(to: NetworkFormat) -> Writer:
+    """Returns the writer of a format; its library is imported on use."""
+    match to:
+        case "pt":
+            from plifctl.exchange.arrays import write_torch
+
+            return write_torch
+        case "npz":
+            from plifctl.exchange.arrays import write_numpy
+
+            return write_numpy
+        case "folder":
+            from plifctl.exchange.folder import write_folder
+
+            return write_folder
+        case "nir":
+            from plifctl.exchange.nir import write_nir
+
+            return write_nir
+        case "onnx":
+            from plifctl.exchange.onnx import write_onnx
+
+            return write_onnx
+        case "spikingjelly":
+            from plifctl.exchange.spikingjelly import write_state_dict
+
+            return write_state_dict
+
+
+def missing_library(library: str, extra: str) -> UsageError:
+    """Returns the error of a format whose library is not installed.
+
+    Args:
+        library: Name of the package.
+        extra: The extra of plifctl that installs it.
+    """
+    return UsageError(f"{library} is not installed", hint=f"pip install 'plifctl[{extra}]'")
+
+
+def refuse(target: str, problems: Sequence[str]) -> UsageError:
+    """Returns the error of a network that a format cannot describe.
+
+    Args:
+        target: Name of the format, e.g. ``NIR``.
+        problems: What it cannot describe, a sentence each.
+    """
+    return UsageError(join_problems([f"{target} cannot describe this network:", *problems]))
