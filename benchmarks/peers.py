@@ -152,7 +152,7 @@ def _rebuild(ours: SpikingNetwork, rebuild: Callable[[nn.Module], nn.Module | No
             case nn.Linear():
                 if not any(isinstance(before, nn.Linear) for before in net):
                     net.add_module("flatten", library.Flatten())
-                made = library.Linear(module.in_features, module.out_features, bias=False)
+                made = library.Linear(module.in_features, module.out_features, bias=module.bias is not None)
         if made is None:
             sys.exit(f"{name}: the peer's counterpart of {module} is not known")
         net.add_module(name, made)

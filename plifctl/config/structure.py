@@ -7,7 +7,8 @@
                | BN | SN | DP                    batch norm, spiking neurons, dropout
                | MPk<kernel>s<stride>            max pooling
                | APk<kernel>s<stride>            average pooling; the last layer, after SN: the vote
-               | FC<features>                    fully connected
+               | FC<features>                    fully connected, without bias
+               | FC<features>b                   the same with a bias
 
 SN replaces the PLIF of the table: the experiment defines the neuron.
 """
@@ -47,9 +48,10 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Fully connected layer without bias; flattens an image before it."""
+    """Fully connected layer, flattens an image before it; the networks of Table S1 have no bias."""
 
     features: int
+    bias: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ _NAMES: dict[object, str] = {
     "spiking": "sn",
     "dropout": "dropout",
 }
-_LAYER = re.compile(r"c(\d{1,5})k(\d{1,3})s(\d{1,3})(b?)|(MP|AP)k(\d{1,3})s(\d{1,3})|FC(\d{1,6})|(BN|SN|DP)")
+_LAYER = re.compile(r"c(\d{1,5})k(\d{1,3})s(\d{1,3})(b?)|(MP|AP)k(\d{1,3})s(\d{1,3})|FC(\d{1,6})(b?)|(BN|SN|DP)")
 _REPEAT = re.compile(r"\}\*(\d{1,3})")
 
 
@@ -132,17 +134,17 @@ def _sequence(text: str, at: int, depth: int) -> tuple[list[Layer], int]:
 
 
 def _layer(match: re.Match[str]) -> Layer:
-    channels, conv_kernel, conv_stride, bias, pool, kernel, stride, features, plain = match.groups()
+    channels, conv_kernel, conv_stride, conv_bias, pool, kernel, stride, features, fc_bias, plain = match.groups()
     if plain:
         return _PLAIN[plain]
     numbers = [int(n) for n in match.groups() if n is not None and n.isdigit()]
     if 0 in numbers:
         raise ValueError(f"{match[0]}: every number must be at least 1")
     if channels:
-        return Conv(int(channels), int(conv_kernel), int(conv_stride), bias=bool(bias))
+        return Conv(int(channels), int(conv_kernel), int(conv_stride), bias=bool(conv_bias))
     if pool:
         return Pool("max" if pool == "MP" else "average", int(kernel), int(stride))
-    return Linear(int(features))
+    return Linear(int(features), bias=bool(fc_bias))
 
 
 def structure_of(layers: Sequence[Layer]) -> str:
@@ -162,8 +164,8 @@ def notation(layer: Layer) -> str:
             return f"c{channels}k{kernel}s{stride}{'b' * bias}"
         case Pool(mode, kernel, stride):
             return f"{'MP' if mode == 'max' else 'AP'}k{kernel}s{stride}"
-        case Linear(features):
-            return f"FC{features}"
+        case Linear(features, bias):
+            return f"FC{features}{'b' * bias}"
         case Vote(voters):
             return f"APk{voters}s{voters}"
         case Plain():
@@ -235,7 +237,7 @@ def shapes_after(layers: Sequence[Layer], shape: tuple[int, ...], classes: int) 
                 shape = (channels, *((s + 2 * (size // 2) - size) // stride + 1 for s in shape[1:]))
             case Pool(_, size, stride):
                 shape = (shape[0], *((s - size) // stride + 1 for s in shape[1:]))
-            case Linear(features):
+            case Linear(features, _):
                 shape = (features,)
             case Vote(voters):
                 if shape[0] != classes * voters:
@@ -259,7 +261,7 @@ def _weights(layer: Layer, before: tuple[int, ...]) -> int:
     match layer:
         case Conv(channels, size, _, _):
             return channels * before[0] * size**2
-        case Linear(features):
+        case Linear(features, _):
             return features * math.prod(before)
         case _:
             return 0

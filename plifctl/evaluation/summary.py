@@ -117,8 +117,8 @@ def _describe(layer: Layer, neuron: NeuronSpec) -> str:
             return f"convolution {kernel}×{kernel}" + f", stride {stride}" * (stride > 1) + ", bias" * bias
         case Pool(mode, kernel, stride):
             return f"{mode} pooling {kernel}×{kernel}" + f", stride {stride}" * (stride != kernel)
-        case Linear():
-            return "fully connected"
+        case Linear(_, bias):
+            return "fully connected" + ", bias" * bias
         case Vote(voters):
             return f"vote of {voters} per class"
         case Plain("spiking"):
@@ -131,8 +131,8 @@ def _parameters(layer: Layer, neuron: NeuronSpec, before: tuple[int, ...]) -> in
     match layer:
         case Conv(channels, kernel, _, bias):
             return channels * (before[0] * kernel**2 + bias)
-        case Linear(features):
-            return prod(before) * features
+        case Linear(features, bias):
+            return (prod(before) + bias) * features
         case Plain("batch-norm"):
             return 2 * before[0]  # γ and β; the running statistics are not learnt
         case Plain("spiking"):
@@ -148,7 +148,7 @@ def _operations(layer: Layer, before: tuple[int, ...], after: tuple[int, ...]) -
         case Conv(channels, kernel, stride, _):
             taps = [_taps(size, kernel, stride) for size in before[1:]]
             return channels * before[0] * prod(taps), "MACs"
-        case Linear(features):
+        case Linear(features, _):
             return prod(before) * features, "MACs"
         case Plain("spiking"):
             return prod(after), "updates"

@@ -114,13 +114,13 @@ class Conv(nn.Conv2d):
 
 
 class Linear(nn.Linear):
-    """Fully connected layer without bias; the weights of one input feature are contiguous in memory.
+    """Fully connected layer; the weights of one input feature are contiguous in memory.
 
     Event-driven products read the weights of active features only. Shape and values are those of torch's layer.
     """
 
-    def __init__(self, features_in: int, features: int) -> None:
-        super().__init__(features_in, features, bias=False)
+    def __init__(self, features_in: int, features: int, *, bias: bool = False) -> None:
+        super().__init__(features_in, features, bias=bias)
         self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
 
 

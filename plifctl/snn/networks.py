@@ -166,8 +166,8 @@ class SpikingNetwork(nn.Module):
                 return Conv(shape[0], channels, size, stride, bias=bias)
             case structure.Pool(mode, size, stride):
                 return Pool(mode, size, stride)
-            case structure.Linear(features):
-                return Linear(torch.Size(shape).numel(), features)
+            case structure.Linear(features, bias):
+                return Linear(torch.Size(shape).numel(), features, bias=bias)
             case structure.Vote(voters):
                 self.voters = voters
                 return None

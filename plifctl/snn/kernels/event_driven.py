@@ -140,8 +140,8 @@ def product(x: Tensor, layer: nn.Linear, *, always: bool = False) -> Tensor:
     if not (always or _pays(layer, counts, rows)):
         return dense(layer, x)
     y: Tensor = _Product.apply(rows, layer.weight, counts)  # type: ignore[no-untyped-call]
-    y = y.view(*x.shape[:2], y.shape[1])
-    return y if layer.bias is None else y + layer.bias
+    y = y if layer.bias is None else y + layer.bias  # of rows: the gradient of the bias is a sum over one dimension
+    return y.view(*x.shape[:2], y.shape[1])
 
 
 def dense(layer: Conv | nn.Linear, x: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ def test_summary_every_network_of_the_registry_matches_it(name: str) -> None:
 @pytest.mark.long
 def test_summary_learnable_neurons_and_odd_sizes_match_the_network(changes: dict[str, object], static: bool) -> None:
     neuron = NeuronSpec.model_validate({**PLIF.model_dump(), **changes})
-    structure = "BN-c3k5s2b-BN-BN-SN-APk3s2-c4k2s1-SN-MPk2s1-DP-FC12-SN-FC20-SN-APk10s10"
+    structure = "BN-c3k5s2b-BN-BN-SN-APk3s2-c4k2s1-SN-MPk2s1-DP-FC12b-SN-FC20-SN-APk10s10"
     network = NetworkSpec(name="odd", structure=structure, dropout=0.1, batch_norm="over-time")
     check(network, neuron, (2, 17, 14), 2, static=static)
 
@@ -130,5 +130,5 @@ def test_structure_of_every_network_roundtrips() -> None:
         layers = parse_structure(spec.network.structure)
         assert parse_structure(structure_of(layers)) == layers
         assert len(set(layer_names(layers))) == len(layers)
-    text = "c3k5s2b-BN-SN-APk3s2-DP-FC20-SN-APk10s10"
+    text = "c3k5s2b-BN-SN-APk3s2-DP-FC30b-SN-FC20-SN-APk10s10"
     assert [notation(layer) for layer in parse_structure(text)] == text.split("-")

@@ -20,6 +20,7 @@ STRUCTURES = {  # and the structure after folding
     f"c4k3s1-APk2s2-BN-BN-SN-c4k1s1-SN-{TAIL}": f"c4k3s1-APk2s2-BN-BN-SN-c4k1s1-SN-{TAIL}",
     f"c4k3s1-SN-BN-c4k5s1-BN-SN-{TAIL}": f"c4k3s1-SN-BN-c4k5s1b-SN-{TAIL}",
     f"c4k3s1-DP-BN-SN-{TAIL}": f"c4k3s1-DP-BN-SN-{TAIL}",
+    f"c4k3s1-BN-SN-FC30b-SN-{TAIL}": f"c4k3s1b-SN-FC30b-SN-{TAIL}",
     f"FC30-SN-{TAIL}": f"FC30-SN-{TAIL}",
 }
 
@@ -118,7 +119,7 @@ def test_fold_potentials_equal_up_to_rounding(dtype: torch.dtype) -> None:
             torch.testing.assert_close(h_folded[:, same], h[:, same], rtol=tolerance, atol=tolerance)
             assert same.float().mean() > 0.99
             compared += len(norms)
-    assert compared == 8
+    assert compared == 9
 
 
 def test_fold_targets_of_structure_name_the_convolution() -> None:

@@ -117,12 +117,16 @@ def test_product_equals_torch(case: tuple[int, ...]) -> None:
     torch.testing.assert_close(by_weight, weight.grad, rtol=1e-9, atol=1e-9)
 
 
-def test_apply_synapses_fully_connected_layer_with_bias_adds_it() -> None:
-    layer, x = nn.Linear(40, 24, dtype=torch.float64), active(3, 2, 40, density=0.1)
-    y = apply_synapses(layer, x)
-    torch.testing.assert_close(y, layer(x), rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize(("steps", "samples"), [(3, 2), (1, 2), (1, 1), (3, 0)])
+def test_product_with_a_bias_equals_the_definition(steps: int, samples: int) -> None:
+    torch.manual_seed(0)
+    layer, x = Linear(400, 240, bias=True).double(), active(steps, samples, 400, density=0.1)
+    assert_equal(layer, x)
+    y = event_driven.apply(layer, x, always=True)
+    torch.testing.assert_close(y, F.linear(x, layer.weight, layer.bias), rtol=1e-9, atol=1e-9)
+    layer.zero_grad()
     y.sum().backward()
-    torch.testing.assert_close(layer.bias.grad, torch.full_like(layer.bias, 6))
+    torch.testing.assert_close(layer.bias.grad, torch.full_like(layer.bias, steps * samples))
 
 
 @pytest.mark.parametrize("values", ["spikes", "dropped", "counts", "pooled", "any"])
@@ -169,7 +173,7 @@ def test_results_are_the_same_bits_for_any_number_of_threads() -> None:
     torch.manual_seed(0)
     layers = (
         (Conv(40, 70, 3, 1), active(4, 3, 40, 9, 9, density=0.2, dtype=torch.float32)),
-        (Linear(900, 700), active(4, 3, 900, density=0.2, dtype=torch.float32)),
+        (Linear(900, 700, bias=True), active(4, 3, 900, density=0.2, dtype=torch.float32)),
     )
     for layer, x in layers:
         found = []

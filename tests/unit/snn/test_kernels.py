@@ -134,7 +134,7 @@ def test_fused_any_number_of_threads_gives_same_bits(monkeypatch: pytest.MonkeyP
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-STRUCTURE = "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-MPk2s2-SN-MPk2s1-DP-FC16-SN-DP-FC20-SN-APk10s10"
+STRUCTURE = "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-MPk2s2-SN-MPk2s1-DP-FC16b-SN-DP-FC20-SN-APk10s10"
 
 
 def test_network_fast_kernel_equals_definition(fast: Kernel) -> None:
@@ -262,7 +262,7 @@ def test_dropout_triton_equals_definition(shape: tuple[int, ...], p: float, dtyp
 
 
 STEP_STRUCTURES = {
-    "norm and max pooling": "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-SN-DP-FC16-SN-DP-FC20-SN-APk10s10",
+    "norm and max pooling": "c6k3s1-BN-SN-MPk2s2-c5k3s2-BN-SN-DP-FC16b-SN-DP-FC20-SN-APk10s10",
     "average pooling before and after neurons": "c6k3s1-APk2s2-BN-SN-APk3s2-FC20-SN-APk10s10",
     "no convolution": "FC24-SN-FC20-SN-APk10s10",
 }
