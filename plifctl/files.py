@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import re
+import shlex
 import shutil
 import stat
 import tempfile
@@ -224,6 +225,21 @@ def _remove_stale(path: Path, parent: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
             else:
                 left.unlink()
+
+
+def check_new_file(path: Path) -> None:
+    """Checks that a file can be written, before its content is computed; creates its folder.
+
+    Raises:
+        UsageError: It exists already: nothing is replaced.
+        MachineError: The system refuses to write there.
+    """
+    with machine_errors(path):
+        if path.exists() or path.is_symlink():
+            remove = f"or remove it: rm {shlex.quote(str(path))}"
+            raise UsageError(f"{path}: exists already", hint=f"name another file, {remove}")
+        make_dir(path.parent)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def read_regular(path: Path, limit: int = -1) -> bytes:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from plifctl.cli import console, options
 from plifctl.config.choices import DataPlacement, RecordedLayers
+from plifctl.errors import UsageError, list_names
 
 _MAX_STEPS_SHOWN = 20
 
@@ -43,6 +45,15 @@ def evaluate(
         list[str] | None, typer.Option("--sample", help="Record the spikes of this sample (id); can be repeated.")
     ] = None,
     record_layers: Annotated[RecordedLayers, typer.Option("--record-layers", help="Layers to record.")] = ("first"),
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            parser=options.path,
+            help="Write id, true class, predicted class and votes of each test sample; - prints them to stdout.",
+        ),
+    ] = None,
     device: options.DeviceOption = None,
     data_in: Annotated[
         DataPlacement,
@@ -64,6 +75,8 @@ def evaluate(
 
     wait_passively()  # before the imports below import torch
     keep_freed_memory()
+    if (to_stdout := csv == Path("-")) and as_json:
+        raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
 
     from plifctl.pipeline.evaluate import EvaluateOptions
     from plifctl.pipeline.evaluate import evaluate as evaluate_model
@@ -81,13 +94,16 @@ def evaluate(
             samples=tuple(sample or ()),
             record_layers=record_layers,
             device=device,
+            csv=None if to_stdout else csv,
             data_in=data_in,
             cache_dir=cache_dir,
             runs_dir=options.existing_runs_dir(runs_dir),
         ),
         console.bar,
     )
-    if as_json:
+    if to_stdout:
+        console.emit(result.to_csv().removesuffix("\n"))
+    elif as_json:
         console.emit_json(result.to_json())
     else:
         _print(result.to_json())
@@ -96,7 +112,10 @@ def evaluate(
 def _print(tree: dict[str, Any]) -> None:
     other = f" (trained with T = {tree['trained_steps']})" if tree["T"] != tree["trained_steps"] else ""
     console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}{other}, {tree['checkpoint']}")
-    console.emit(f"test accuracy: {100 * tree['accuracy']:.2f} % of {tree['samples']} samples\n")
+    console.emit(f"test accuracy: {100 * tree['accuracy']:.2f} % of {tree['samples']} samples")
+    if (kept := tree["kept_predictions"]) is not None:
+        console.emit(_describe_kept(kept, tree))
+    console.emit("")
     numbers = [str(index) for index in range(len(tree["classes"]))]
     rows = [
         (
@@ -124,6 +143,14 @@ def _print(tree: dict[str, Any]) -> None:
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
             f"({spikes['bytes'] / 1e3:,.1f} kB)"
         )
+
+
+def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
+    folded = " by the network that is not folded" if tree["folded"] else ""
+    if not (different := kept["different"]):
+        return f"all {tree['samples']:,} predictions equal those kept in the run{folded}"
+    names = list_names(different, 5)
+    return f"{len(different):,} of {tree['samples']:,} predictions differ from those kept in the run{folded}: {names}"
 
 
 def _print_over_time(tree: dict[str, Any]) -> None:

@@ -24,12 +24,14 @@ class Evaluation:
         labels: True class of each sample, ``[N]``.
         firing_rate: Spikes per neuron and step, 0…1, of each spiking layer by name.
         over_time: Predicted class after each step if the network stopped there, ``[T, N]``; None: not computed.
+        votes: Mean rate of each class over the steps, ``[N, classes]``, 0…1; None: not computed.
     """
 
     predictions: np.ndarray
     labels: np.ndarray
     firing_rate: dict[str, float]
     over_time: np.ndarray | None = None
+    votes: np.ndarray | None = None
 
     @property
     def accuracy(self) -> float:
@@ -40,6 +42,11 @@ class Evaluation:
         """Returns counts ``[classes, classes]``: true class in rows, predicted class in columns."""
         flat = self.labels * classes + self.predictions
         return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+
+
+def as_class_indices(values: np.ndarray, classes: int) -> np.ndarray:
+    """Returns indices of classes in the smallest type that has room for all: uint8, or uint16 above 256 classes."""
+    return values.astype(np.min_scalar_type(classes - 1))
 
 
 @contextmanager
@@ -70,19 +77,23 @@ def evaluate(
         T: Time steps, for images.
         gather: Collective operation of several ranks that evaluate a shard of each batch: returns the values of all
             ranks in order. Every rank gets the predictions for all samples.
-        over_time: Predict after each step as well; with a single rank only.
+        over_time: Predict after each step as well, and keep the votes; with a single rank only.
     """
-    predict_batch = predict_over_time if over_time else predict
+
+    def read_out(rates: Tensor) -> tuple[Tensor, ...]:
+        """Predictions ``[..., N]``, and with ``over_time`` votes ``[classes, N]``."""
+        return (predict_over_time(rates), rates.mean(0, dtype=torch.float64).T) if over_time else (predict(rates),)
+
     counter = SpikeCounter()
     with evaluation_mode(model):
         # results stay on the device until the end: no batch waits for the one before
-        results = [(predict_batch(model(x, T, counter=counter)), y) for x, y in batches]
-    ranks = gather(([(found.cpu(), y.cpu()) for found, y in results], counter.counts()))
+        results = [(y, *read_out(model(x, T, counter=counter))) for x, y in batches]
+    ranks = gather(([tuple(part.cpu() for part in result) for result in results], counter.counts()))
     in_order = [shard for batch in zip(*(shards for shards, _ in ranks), strict=True) for shard in batch]
-    predictions, labels = (torch.cat(part, -1).numpy() for part in zip(*in_order, strict=True))
+    labels, predictions, *votes = (torch.cat(part, -1).numpy() for part in zip(*in_order, strict=True))
     rates = firing_rates(counts for _, counts in ranks)
     if over_time:
-        return Evaluation(predictions[-1], labels, rates, predictions)
+        return Evaluation(predictions[-1], labels, rates, predictions, votes[0].T)
     return Evaluation(predictions, labels, rates)
 
 

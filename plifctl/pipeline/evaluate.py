@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.cache import Cache
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import CacheError, UsageError, did_you_mean, list_names
-from plifctl.evaluation.accuracy import Evaluation, record_spikes
+from plifctl.errors import CacheError, RunError, UsageError, did_you_mean, list_names
+from plifctl.evaluation.accuracy import Evaluation, as_class_indices, record_spikes
 from plifctl.evaluation.accuracy import evaluate as evaluate_network
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
@@ -28,7 +30,8 @@ from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import Run, SpikeRecording, save_spikes
+from plifctl.report.render import csv_value
+from plifctl.runs import Predictions, Run, SpikeRecording, save_spikes
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
@@ -56,6 +59,7 @@ class EvaluateOptions:
         samples: Ids of the samples whose spikes are kept.
         record_layers: Spiking layers to record.
         device: Torch device; None: a GPU where there is one.
+        csv: File to write the prediction for each test sample to; must not exist; None: not written.
         data_in: Where samples are held; each is needed once.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
@@ -72,6 +76,7 @@ class EvaluateOptions:
     samples: tuple[str, ...] = ()
     record_layers: RecordedLayers = "first"
     device: str | None = None
+    csv: Path | None = None
     data_in: DataPlacement = "disk"
     cache_dir: Path | None = None
     runs_dir: Path | None = None
@@ -115,6 +120,10 @@ class EvaluationResult:
         latency: Steps until the prediction is correct: mean and percentiles.
         operations: Operations per sample, and an energy estimate; None if not counted.
         layer_times: Time of each layer that has weights, dense and event-driven; None if not measured.
+        predictions: Predicted class of each test sample, in the order of the cache.
+        votes: Mean rate of each class over the steps, of each test sample ``[N, classes]``, 0…1.
+        kept_predictions: Comparison with the predictions that the run keeps: their number ``equal``, and the ids of
+            the ``different`` ones; None if it keeps none, or those of another epoch, T or test samples.
         spikes: Recorded samples and layers, and the file; None if none were recorded.
     """
 
@@ -133,14 +142,29 @@ class EvaluationResult:
     latency: dict[str, Any]
     operations: dict[str, Any] | None
     layer_times: dict[str, Any] | None
+    predictions: Predictions = field(repr=False)
+    votes: np.ndarray = field(repr=False)
+    kept_predictions: dict[str, Any] | None = None
     spikes: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, as ``plifctl eval --json`` prints them."""
-        tree = asdict(self)
-        if self.spikes is None:
-            del tree["spikes"]
-        return tree
+        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
+        left_out = {"predictions", "votes"} | ({"spikes"} if self.spikes is None else set())
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    def to_csv(self) -> str:
+        """Returns a CSV document with a row for each test sample: id, true class, predicted class, votes."""
+        names = [csv_value(entry.name) for entry in self.classes]
+        output = io.StringIO()
+        writer = csv.writer(output, lineterminator="\n")
+        writer.writerow(["sample_id", "label", "class", "predicted", "predicted_class", *(f"votes_{n}" for n in names)])
+        kept = self.predictions
+        for sample, label, predicted, votes in zip(
+            kept.sample_ids, kept.labels.tolist(), kept.predicted.tolist(), self.votes.tolist(), strict=True
+        ):
+            rates = (f"{rate:.6g}" for rate in votes)
+            writer.writerow([csv_value(sample), label, names[label], predicted, names[predicted], *rates])
+        return output.getvalue()
 
 
 def evaluate(options: EvaluateOptions, progress: Progress = silent) -> EvaluationResult:
@@ -161,6 +185,8 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
     if not 0 <= options.layer_times < math.inf:
         raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
+    if options.csv is not None:
+        files.check_new_file(options.csv)
     device = choose_device(options.device, options.kernel)
     path = find_model(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
@@ -194,7 +220,42 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
     timed = _time_layers(trained, loader, rows, options.layer_times) if options.layer_times else None
     spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
-    return _result(found, trained, counted, timed, spikes, trained_steps)
+    predictions = _predictions(found, trained, cache, rows)
+    kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
+    result = _result(found, trained, predictions, counted, timed, trained_steps)
+    result = replace(result, kept_predictions=kept, spikes=spikes)
+    if options.csv is not None:
+        files.write_text(options.csv, result.to_csv())
+    return result
+
+
+def _predictions(found: Evaluation, trained: TrainedModel, cache: Cache, rows: np.ndarray) -> Predictions:
+    classes = len(trained.spec.dataset.classes)
+    labels, predicted = (as_class_indices(values, classes) for values in (found.labels, found.predictions))
+    return Predictions(tuple(cache.sample_ids[row] for row in rows), labels, predicted, _reported_epoch(trained))
+
+
+def _reported_epoch(trained: TrainedModel) -> int | None:
+    """Returns the epoch of a finished run's checkpoint; None where it is unknown."""
+    if trained.run is None or (run := Run(trained.run)).status() != "finished":
+        return None  # a longer training may have replaced the checkpoints
+    record = run.record()
+    epochs = {run.checkpoint("best"): record.best_epoch, run.checkpoint("last"): record.epochs}
+    return epochs.get(trained.path)
+
+
+def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[str, Any] | None:
+    """Compares predictions with those that the run keeps of the same epoch and the same samples."""
+    if trained.run is None or predictions.epoch is None:
+        return None
+    try:
+        kept = Run(trained.run).predictions()
+    except RunError as error:
+        _log.warning("not compared: %s", error)
+        return None
+    if kept is None or kept.epoch != predictions.epoch or (compared := predictions.compare(kept)) is None:
+        return None
+    return {"equal": compared.equal, "different": list(compared.different)}
 
 
 def _test_rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
@@ -324,9 +385,9 @@ def _record(
 def _result(
     found: Evaluation,
     trained: TrainedModel,
+    predictions: Predictions,
     counted: Operations | None,
     timed: LayerTimes | None,
-    spikes: dict[str, Any] | None,
     trained_steps: int,
 ) -> EvaluationResult:
     spec, network = trained.spec, trained.network
@@ -334,6 +395,7 @@ def _result(
     samples = confusion.sum(1)
     taus = dict(zip(network.spiking_layers(), network.taus(), strict=True))
     assert found.over_time is not None
+    assert found.votes is not None
     return EvaluationResult(
         experiment=spec.name,
         recipe=spec.recipe,
@@ -353,7 +415,8 @@ def _result(
         latency=_latency(measure_latency(found.over_time, found.labels)),
         operations=None if counted is None else _operations(counted),
         layer_times=None if timed is None else _layer_times(timed),
-        spikes=spikes,
+        predictions=predictions,
+        votes=found.votes,
     )
 
 

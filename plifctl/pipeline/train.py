@@ -42,6 +42,7 @@ from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
+    Predictions,
     Run,
     RunData,
     RunRecorder,
@@ -57,7 +58,7 @@ from plifctl.training.kernel_selection import Selection, select_kernel
 from plifctl.training.kernel_trial import known_cause
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
-from plifctl.training.progress import EpochRow
+from plifctl.training.progress import EpochRow, Outcome
 from plifctl.training.sample_store import choose_placement, free_memory
 from plifctl.training.splits import Split, make_split
 from plifctl.training.step_times import products_per_second
@@ -439,7 +440,15 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
             except Interrupted as stopped:
                 stopped.hint = f"to continue: plifctl {setup.options.verb} --resume {run.name}"
                 raise
-        recorder.finish(outcome, setup.experiment, data, environment)
+        recorder.finish(outcome, setup.experiment, data, environment, _test_predictions(setup, outcome))
+
+
+def _test_predictions(setup: _Setup, outcome: Outcome) -> Predictions | None:
+    if outcome.predictions is None:
+        return None
+    cache, rows = setup.cache, setup.split.test
+    labels = cache.labels[rows].astype(outcome.predictions.dtype)
+    return Predictions(tuple(cache.sample_ids[row] for row in rows), labels, outcome.predictions, outcome.best_epoch)
 
 
 def _train_along(setup: _Setup, observer: TrainObserver) -> None:

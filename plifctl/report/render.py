@@ -110,11 +110,11 @@ def csv_text(tables: Sequence[Table]) -> str:
     for table in tables:
         for entry in table.entries:
             for line in _lines(entry):
-                writer.writerow({"table": table.name, **{key: _csv_value(value) for key, value in line.items()}})
+                writer.writerow({"table": table.name, **{key: csv_value(value) for key, value in line.items()}})
     return output.getvalue()
 
 
-def _csv_value(value: Any) -> Any:
+def csv_value(value: Any) -> Any:
     """Returns a value without control characters, in a form that a spreadsheet does not read as a formula."""
     if isinstance(value, list):
         value = " ".join(map(str, value))

@@ -10,6 +10,7 @@
         progress.json    the current step; only while it runs
         events.out.…     the metrics for TensorBoard
         checkpoints/     last.pt, best.pt
+        predictions.npz  predicted class of each test sample; of finished runs only
         spikes.npz       spikes of chosen samples; after eval --record-spikes
         manifest.json    SHA-256 of every file; of finished runs only
         result.json      the result record; of finished runs only, written last
@@ -45,6 +46,7 @@ from plifctl.runs.imported import (
     save_imported,
 )
 from plifctl.runs.manifest import verify_run
+from plifctl.runs.predictions import Comparison, Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
@@ -52,8 +54,10 @@ from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
     "TAGS",
+    "Comparison",
     "Curve",
     "ImportedRun",
+    "Predictions",
     "ResultRecord",
     "Run",
     "RunConfig",

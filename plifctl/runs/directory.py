@@ -25,6 +25,7 @@ from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
+from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import StepProgress, read_progress
 from plifctl.runs.records import ResultRecord, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
@@ -202,6 +203,22 @@ class Run:
     def record(self) -> ResultRecord:
         """Returns the result of a finished run, or the one that a longer training has not replaced yet."""
         return read_record(self.path / "result.json")
+
+    def predictions(self) -> Predictions | None:
+        """Returns the predicted class of each test sample, of the epoch that :meth:`record` reports.
+
+        None of runs that lack them: those of 0.1.0, unfinished ones, and one whose longer training was killed between
+        its predictions and its result.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        path = self.path / FILE_NAME
+        if not path.is_file() or not (self.path / "result.json").is_file():
+            return None
+        found, record = Predictions.load(path), self.record()
+        reported = (record.best_epoch, record.accuracy)
+        return found if (found.epoch, found.accuracy) == reported else None
 
 
 def create_run(

@@ -31,7 +31,7 @@ IMPORTED_PREFIX = b'{"schema_version": 1, "name": '
 
 _WRITTEN = (
     *_DOCUMENTS,
-    *("progress.json", "manifest.json", "result.json", "spikes.npz", "last.pt", "best.pt"),
+    *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz", "last.pt", "best.pt"),
     IMPORTED,
 )
 """Files of a run that are written under a temporary name first."""

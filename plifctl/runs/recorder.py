@@ -23,6 +23,7 @@ from plifctl.runs.directory import Run, require_utf8, write_config
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
+from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
 from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
 from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
@@ -156,9 +157,23 @@ class RunRecorder:
         return None
 
     def finish(
-        self, outcome: Outcome, resolved: Experiment, data: RunData, environment: dict[str, Any]
+        self,
+        outcome: Outcome,
+        resolved: Experiment,
+        data: RunData,
+        environment: dict[str, Any],
+        predictions: Predictions | None = None,
     ) -> ResultRecord:
-        """Writes the manifest of all files, then the record, which finishes the run and replaces a shorter one."""
+        """Writes predictions, the manifest of all files, then the record, which replaces a shorter one.
+
+        Args:
+            outcome: The completed training.
+            resolved: The experiment.
+            data: Numbers of samples.
+            environment: Versions and machine of this process.
+            predictions: Those of the reported epoch; None: unknown.
+        """
+        self._save_predictions(predictions, outcome)
         spec = resolved.spec
         record = ResultRecord(
             schema_version=1,
@@ -190,6 +205,17 @@ class RunRecorder:
         write_manifest(self.run.path, {"result.json": text.encode("utf-8")})
         files.write_text(self.run.path / "result.json", text)
         return record
+
+    def _save_predictions(self, predictions: Predictions | None, outcome: Outcome) -> None:
+        path = self.run.path / FILE_NAME
+        if predictions is None:
+            path.unlink(missing_ok=True)  # those of a shorter training
+            return
+        found = (predictions.epoch, predictions.accuracy)
+        reported = (outcome.best_epoch, outcome.accuracy)
+        if found != reported:
+            raise AssertionError(f"predictions of epoch and accuracy {found}, but the run reports {reported}")
+        predictions.save(path)
 
     def _close_board(self) -> None:
         if self._board is not None:

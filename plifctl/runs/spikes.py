@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from plifctl import files
 from plifctl.errors import RunError
+from plifctl.runs.npz import load_arrays, save_arrays
 
 _META = ("sample_ids", "labels", "votes", "classes", "inputs")
 
@@ -49,8 +48,7 @@ def save_spikes(path: Path, recording: SpikeRecording) -> None:
     for name, spikes in recording.spikes.items():
         arrays[f"shape/{name}"] = np.array(spikes.shape)
         arrays[f"bits/{name}"] = np.packbits(spikes)
-    with files.atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    save_arrays(path, arrays)
 
 
 def load_spikes(path: Path) -> SpikeRecording:
@@ -63,11 +61,10 @@ def load_spikes(path: Path) -> SpikeRecording:
     if not path.is_file():
         raise RunError(f"{path}: no recorded spikes", hint=again)
     try:
-        content = io.BytesIO(path.read_bytes())  # numpy would leave a damaged file open
-        with np.load(content, allow_pickle=False) as arrays:
-            meta = {name: arrays[name] for name in _META}
-            names = [name.removeprefix("bits/") for name in arrays.files if name.startswith("bits/")]
-            spikes = {name: _unpack_spikes(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
+        arrays = load_arrays(path)
+        meta = {name: arrays[name] for name in _META}
+        names = [name.removeprefix("bits/") for name in arrays if name.startswith("bits/")]
+        spikes = {name: _unpack_spikes(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
         ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
         found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
         _check(found)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 TRAINING_VERSION = 2
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
 and device give other weights: 1 is that of 0.1.0; from 2 on, layers of which few inputs fire are event-driven. Every
@@ -120,6 +122,7 @@ class Outcome:
         best_epoch: Its epoch, from 1.
         history: Rows of all epochs.
         stopped_early: ``train.early_stop`` ended the training before the last epoch.
+        predictions: Predicted class of each test sample ``[N]``, in the order of the split; None: unknown.
     """
 
     accuracy: float
@@ -127,3 +130,4 @@ class Outcome:
     best_epoch: int
     history: list[EpochRow]
     stopped_early: bool
+    predictions: np.ndarray | None = field(default=None, compare=False)

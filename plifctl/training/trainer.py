@@ -6,6 +6,7 @@ Protocol B selects the model on validation samples and tests it once.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -31,7 +32,7 @@ from plifctl.errors import (
     StoppedByCallback,
     UsageError,
 )
-from plifctl.evaluation.accuracy import Evaluation, evaluate
+from plifctl.evaluation.accuracy import Evaluation, as_class_indices, evaluate
 from plifctl.snn.functional import predict
 from plifctl.snn.losses import loss_function
 from plifctl.snn.networks import SpikingNetwork
@@ -44,6 +45,8 @@ from plifctl.training.optimizer import Optimizer, autocast, float32_products, le
 from plifctl.training.process import out_of_memory_errors
 from plifctl.training.progress import EpochRow, Outcome, Progress, Recorder
 from plifctl.training.splits import Split
+
+_log = logging.getLogger(__name__)
 
 COLLECT_EVERY = 16
 """Batches between two collections of losses and gradient norms from a GPU; each collects what the one before copied."""
@@ -255,7 +258,7 @@ class Trainer:
         stop = self.recorder.on_epoch(row) is False
         self.recorder.save("last", self.state())
         if is_best:  # last: until the row and the state are written, the history has the earlier best
-            self._save_best()
+            self._save_best(evaluations.get("test"))
         if self.ranks.any_true(stop) and self._should_continue():
             raise StoppedByCallback(f"stopped by on_epoch after epoch {row.epoch}; the state is saved")
 
@@ -408,9 +411,14 @@ class Trainer:
         best = self.progress.best_accuracy
         return accuracy > best or (accuracy == best and self.spec.train.ties == "latest")
 
-    def _save_best(self) -> None:
+    def _save_best(self, tested: Evaluation | None = None) -> None:
+        """Saves the weights as those of the best epoch, with its predictions where it was tested."""
         progress = self.progress
-        stated = {"epoch": progress.best_epoch, "accuracy": progress.best_accuracy}
+        stated: dict[str, Any] = {"epoch": progress.best_epoch, "accuracy": progress.best_accuracy}
+        if tested is not None:
+            stated["predictions"] = torch.from_numpy(
+                as_class_indices(tested.predictions, len(self.spec.dataset.classes))
+            )
         self.recorder.save("best", {"digest": self.spec.digest, "model": self.model.state_dict(), **stated})
 
     def _check_best(self, saved: dict[str, Any]) -> bool:
@@ -446,15 +454,40 @@ class Trainer:
         row = history[best - 1]
         saved = self.ranks.broadcast_from_first(self.recorder.load_best)
         states_epoch = self._check_best(saved)
-        if row.test_accuracy is None:
+        accuracy, predictions = row.test_accuracy, saved.get("predictions")
+        if accuracy is None or predictions is None:
             load_weights(self.model, saved)
-            if not states_epoch:
+            if accuracy is None and not states_epoch:
                 found = self._evaluate(self.split.validation, "validate", best).accuracy
                 self._check_best({"epoch": best, "accuracy": found})
-            accuracy = self._evaluate(self.split.test, "test", best).accuracy
+            tested = self._evaluate(self.split.test, "test", best)
+            accuracy, predictions = self._reported(tested, row)
         else:
-            accuracy = row.test_accuracy
-        return Outcome(accuracy, row.validation_accuracy, best, history, len(history) < self.spec.train.epochs)
+            predictions = predictions.numpy()
+        stopped_early = len(history) < self.spec.train.epochs
+        return Outcome(accuracy, row.validation_accuracy, best, history, stopped_early, predictions)
+
+    def _reported(self, tested: Evaluation, row: EpochRow) -> tuple[float, np.ndarray | None]:
+        """Returns the test accuracy of the best epoch, and the predictions that give it.
+
+        Args:
+            tested: The epoch's weights, tested now.
+            row: The epoch's row. If it was tested then, that accuracy is reported. Another machine or version may
+                predict a few other classes now, which do not give it.
+        """
+        then = row.test_accuracy
+        if then is not None and then != tested.accuracy:
+            _log.warning(
+                "the predictions of epoch %d are not kept: its weights now give a test accuracy of %.6f, then %.6f",
+                row.epoch,
+                tested.accuracy,
+                then,
+            )
+            return then, None
+        return tested.accuracy, self._class_indices(tested)
+
+    def _class_indices(self, tested: Evaluation) -> np.ndarray:
+        return as_class_indices(tested.predictions, len(self.spec.dataset.classes))
 
 
 class _StopSignal(Exception):

@@ -1,7 +1,10 @@
 """plifctl eval: its results, recorded spikes, and figures drawn from them."""
 
+import csv
+import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,11 @@ import pytest
 import torch
 from factories import make_run
 
-from plifctl.runs import load_spikes
+from plifctl.runs import list_runs, load_spikes
+from plifctl.runs.records import record_text
 
 Plifctl = Callable[..., Any]
+FAST = ("--operations", 0, "--layer-times", 0)
 TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1)
 
 
@@ -84,6 +89,76 @@ def test_eval_record_spikes_outside_a_run_is_refused(trained: Plifctl, places: P
     result = trained("report", "--figure", "S2")
     assert result.code == 2
     assert "--record-spikes" in result.err
+
+
+def test_eval_compares_its_predictions_with_those_that_the_run_keeps(trained: Plifctl, places: Path) -> None:
+    (run,) = list_runs(places / "runs")
+    kept = run.predictions()
+    assert kept is not None
+    assert list(kept.sample_ids) == run.split()["test"]
+    assert kept.accuracy == run.record().accuracy
+    assert "all 11 predictions equal those kept in the run\n" in trained("eval", "last", *FAST).out
+    tree = json.loads(trained("eval", "last", *FAST, "--json", "--checkpoint", "last").out)  # the same, only epoch
+    assert tree["kept_predictions"] == {"equal": 11, "different": []}
+    assert "equal those kept in the run by the network that is not" in trained("eval", "last", *FAST, "--fold-bn").out
+    other = kept.predicted.copy()
+    other[2] = (other[2] + 1) % 11
+    other[3:5] = other[3:5][::-1]
+    replace(kept, predicted=other).save(run.path / "predictions.npz")
+    record = run.record().model_copy(update={"accuracy": replace(kept, predicted=other).accuracy})
+    (run.path / "result.json").write_text(record_text(record))
+    changed = [name for name, one, two in zip(kept.sample_ids, kept.predicted, other, strict=True) if one != two]
+    tree = json.loads(trained("eval", "last", *FAST, "--json").out)
+    assert tree["kept_predictions"] == {"equal": 11 - len(changed), "different": changed}
+    text = trained("eval", "last", *FAST).out
+    assert f"{len(changed)} of 11 predictions differ from those kept in the run: {changed[0]}" in text
+    (run.path / "predictions.npz").write_bytes(b"PK")
+    result = trained("eval", "last", *FAST, "--json")
+    assert json.loads(result.out)["kept_predictions"] is None
+    assert "predictions.npz: damaged" in result.err
+    (run.path / "predictions.npz").unlink()
+    assert json.loads(trained("eval", "last", *FAST, "--json").out)["kept_predictions"] is None
+
+
+def test_eval_csv_writes_a_row_for_each_test_sample(trained: Plifctl, places: Path) -> None:
+    (run,) = list_runs(places / "runs")
+    result = trained("eval", "last", *FAST, "--csv", places / "new/out.csv", "--json")
+    assert result.code == 0, result.err
+    text = (places / "new/out.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["sample_id"] for row in rows] == run.split()["test"]
+    names = run.config().spec.dataset.classes
+    assert list(rows[0]) == [
+        *("sample_id", "label", "class", "predicted", "predicted_class"),
+        *(f"votes_{name}" for name in names),
+    ]
+    kept = run.predictions()
+    assert kept is not None
+    for row, label, predicted in zip(rows, kept.labels, kept.predicted, strict=True):
+        assert (row["label"], row["class"]) == (str(label), names[label])
+        assert (row["predicted"], row["predicted_class"]) == (str(predicted), names[predicted])
+        votes = [float(row[f"votes_{name}"]) for name in names]
+        assert max(votes) == votes[predicted]
+        assert all(0 <= share <= 1 for share in votes)
+    assert "predictions" not in json.loads(result.out)
+    assert trained("eval", "last", *FAST, "--csv", "-").out == text
+
+
+def test_eval_csv_that_cannot_be_written_is_refused_before_the_evaluation(
+    trained: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plifctl.pipeline.evaluate.evaluate_network", lambda *_, **__: pytest.fail("evaluated"))
+    (places / "there.csv").write_text("mine")
+    for name, code, message in (
+        ("there.csv", 2, "there.csv: exists already"),
+        ("there.csv/x.csv", 7, "there.csv"),
+        ("", 2, "exists already"),
+    ):
+        result = trained("eval", "last", "--csv", places / name)
+        assert (result.code, message in result.err) == (code, True), result.err
+    assert (places / "there.csv").read_text() == "mine"
+    result = trained("eval", "last", "--csv", "-", "--json")
+    assert (result.code, "exclude each other" in result.err) == (2, True)
 
 
 def test_eval_of_a_run_in_its_first_epoch_hints_what_to_do(plifctl: Plifctl, places: Path) -> None:

@@ -19,6 +19,8 @@ import pytest
 import torch
 import yaml
 
+from plifctl.runs import Run
+
 Plifctl = Callable[..., Any]
 HERE = Path(__file__).parent / "v0_1_0"
 RUNS: dict[str, str] = json.loads((HERE / "names.json").read_text(encoding="utf-8"))
@@ -420,6 +422,18 @@ class TestResume:
         assert record["epochs"] == 6
         assert record["recipe"] in ("published", "authors")
         assert document("runs", "verify", RUNS["published"]) == {RUNS["published"]: []}
+
+    def test_run_trained_longer_keeps_the_predictions_that_its_best_checkpoint_lacks(
+        self, document: Document, artefacts: Path
+    ) -> None:
+        run = Run(artefacts / "runs" / RUNS["published"])
+        assert run.predictions() is None
+        record = document("train", "--resume", run.name, "--epochs", 6)
+        found = run.predictions()
+        assert found is not None
+        assert (found.accuracy, found.epoch) == (record["accuracy"], record["best_epoch"])
+        assert list(found.sample_ids) == run.split()["test"]
+        assert document("eval", run.name)["kept_predictions"] == {"equal": len(found), "different": []}
 
     @pytest.mark.usefixtures("untouched")
     def test_other_settings_are_refused(self, plifctl: Plifctl) -> None:

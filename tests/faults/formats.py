@@ -205,7 +205,16 @@ def documents(place: Path) -> dict[str, Format]:
     """Returns the files that plifctl and its users write."""
     from plifctl.config.registry import Registry
     from plifctl.config.yaml_tree import read_tree
-    from plifctl.runs import Run, SpikeRecording, find_logs, load_checkpoint, load_spikes, save_spikes, verify_run
+    from plifctl.runs import (
+        Predictions,
+        Run,
+        SpikeRecording,
+        find_logs,
+        load_checkpoint,
+        load_spikes,
+        save_spikes,
+        verify_run,
+    )
     from plifctl.runs.records import read_record
 
     run = make_run(place / "runs")
@@ -217,6 +226,7 @@ def documents(place: Path) -> dict[str, Format]:
         {"sn0": np.ones((1, 2, 4, 3, 3), bool)},
     )  # fmt: skip
     save_spikes(place / "spikes.npz", spikes)
+    Predictions(("a", "b"), *2 * (np.arange(2, dtype=np.uint8),), epoch=3).save(place / "predictions.npz")
     logs = b"Wall time,Step,Value\n" + b"".join(f"{n}.5,{n},0.{n}\n".encode() for n in range(9))
     registry = Registry([Path(folder) for folder in _shipped()])
     experiments = registry.folders[0] / "experiments" / "demo.yaml"
@@ -253,6 +263,7 @@ def documents(place: Path) -> dict[str, Format]:
     return {
         "checkpoint": Format(saved(lambda file: torch.save(state, file)), as_file("last.pt", load_checkpoint)),
         "spikes": Format((place / "spikes.npz").read_bytes(), as_file("spikes.npz", load_spikes)),
+        "predictions": Format((place / "predictions.npz").read_bytes(), as_file("predictions.npz", Predictions.load)),
         "record": Format(files["result.json"], as_file("result.json", read_record)),
         "config": Format(files["config.yaml"], of_a_run("config.yaml", Run.config)),
         "metrics": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", Run.metrics)),

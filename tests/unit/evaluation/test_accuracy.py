@@ -41,6 +41,8 @@ def test_evaluate_over_time_equals_evaluations_of_fewer_steps() -> None:
     assert last.over_time is None
     np.testing.assert_array_equal(last.predictions, over_time.predictions)
     np.testing.assert_array_equal(over_time.over_time[-1], last.predictions)
+    with torch.no_grad():
+        np.testing.assert_allclose(over_time.votes, model.eval()(x, 5).mean(0).numpy(), rtol=1e-6)
     for t in range(1, 6):
         stopped = evaluate(model, [(x[:, :t], labels)], t)
         np.testing.assert_array_equal(over_time.over_time[t - 1], stopped.predictions)

@@ -185,6 +185,69 @@ class TestBestCheckpoint:
             trainer._outcome()
 
 
+class TestPredictions:
+    """The predicted classes of the reported epoch: with the best checkpoint, or tested again where it lacks them."""
+
+    SPEC = tiny_spec("train.epochs=4", "train.lr=3e-3", "train.augmentation=none")
+
+    def expected(self, recorder: MemoryRecorder, trainer: Trainer) -> np.ndarray:
+        """Returns the predictions of the best checkpoint, computed on their own."""
+        model = build_model(trainer.spec, CPU)
+        load_weights(model, recorder.saved["best"])
+        return evaluate(model, pairs(trainer.loader, trainer.split.test), 2).predictions
+
+    @pytest.mark.parametrize(("split", "recipe"), [(SPLIT_A, "paper"), (SPLIT_B, "paper"), (SPLIT_B, "authors")])
+    def test_run_any_protocol_gives_those_of_the_best_epoch(self, split: Split, recipe: Recipe) -> None:
+        recorder = MemoryRecorder()
+        spec = tiny_spec("train.epochs=4", "train.lr=3e-3", recipe=recipe)
+        trainer = tiny_trainer(recorder, spec, split)
+        outcome = trainer.run()
+        assert outcome.predictions is not None
+        assert outcome.predictions.dtype == np.uint8
+        np.testing.assert_array_equal(outcome.predictions, self.expected(recorder, trainer))
+        assert (outcome.predictions == ShadeSamples().labels[split.test]).mean() == outcome.accuracy
+        tested_once = split is SPLIT_B and recipe == "paper"
+        assert ("predictions" in recorder.saved["best"]) is not tested_once
+        assert "predictions" not in recorder.saved["last"]
+
+    @pytest.mark.parametrize("stop_after", [3, 5, 9, 12, 17])
+    @pytest.mark.long
+    def test_run_killed_anywhere_and_resumed_gives_those_of_an_uninterrupted_run(self, stop_after: int) -> None:
+        expected = tiny_trainer(MemoryRecorder(), self.SPEC).run()
+        first = MemoryRecorder(stop_after)
+        with pytest.raises(Interrupted):
+            tiny_trainer(first, self.SPEC).run()
+        trainer = tiny_trainer(MemoryRecorder(saved=first.saved), self.SPEC)
+        trainer.restore(first.saved["last"])
+        trainer.repair_best()
+        np.testing.assert_array_equal(trainer.run().predictions, expected.predictions)  # type: ignore[arg-type]
+
+    def test_run_killed_before_the_best_checkpoint_tests_its_weights_again(self) -> None:
+        recorder = MemoryRecorder()
+        outcome = tiny_trainer(recorder, tiny_spec("train.epochs=1")).run()
+        saved = {"last": recorder.saved["last"]}
+        trainer = tiny_trainer(MemoryRecorder(saved=saved), tiny_spec("train.epochs=1"))
+        trainer.restore(saved["last"])
+        trainer.repair_best()
+        assert "predictions" not in saved["best"]
+        np.testing.assert_array_equal(trainer.run().predictions, outcome.predictions)  # type: ignore[arg-type]
+
+    def test_best_without_predictions_that_now_gives_another_accuracy_keeps_none(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The best checkpoint of 0.1.0, on a machine where a sample or two come out another way."""
+        recorder = MemoryRecorder()
+        trainer = tiny_trainer(recorder, self.SPEC)
+        outcome = trainer.run()
+        saved = recorder.saved["best"]
+        del saved["predictions"]
+        saved["model"] = {name: torch.zeros_like(weight) for name, weight in saved["model"].items()}
+        trainer.progress.history[outcome.best_epoch - 1]["test_accuracy"] = 0.75
+        again = trainer._outcome()
+        assert (again.accuracy, again.predictions) == (0.75, None)
+        assert "are not kept: its weights now give a test accuracy of 0.500000, then 0.750000" in caplog.text
+
+
 def test_run_same_seed_gives_same_weights() -> None:
     runs = [MemoryRecorder(), MemoryRecorder(), MemoryRecorder()]
     for recorder, seed in zip(runs, (1, 1, 2), strict=True):

@@ -1,0 +1,97 @@
+"""The predicted class of each test sample, as a run keeps it of the epoch that it reports (``predictions.npz``)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from plifctl.errors import RunError
+from plifctl.runs.npz import load_arrays, save_arrays
+
+FILE_NAME = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks' predictions for the same samples.
+
+    Attributes:
+        total: Number of samples.
+        different: Ids of the samples for which they predict different classes.
+    """
+
+    total: int
+    different: tuple[str, ...]
+
+    @property
+    def equal(self) -> int:
+        """Number of samples for which they predict the same class."""
+        return self.total - len(self.different)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predicted class of each test sample.
+
+    Attributes:
+        sample_ids: Ids of the samples in the cache ``[N]``.
+        labels: True class of each ``[N]``, unsigned integers.
+        predicted: Predicted class of each ``[N]``, unsigned integers.
+        epoch: Epoch of the network, from 1; None: unknown.
+    """
+
+    sample_ids: tuple[str, ...]
+    labels: np.ndarray
+    predicted: np.ndarray
+    epoch: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of correct predictions."""
+        return float((self.predicted == self.labels).mean())
+
+    def compare(self, other: Predictions) -> Comparison | None:
+        """Compares the predicted classes sample by sample, in any order; None: they are of different samples."""
+        theirs = dict(zip(other.sample_ids, other.predicted.tolist(), strict=True))
+        if theirs.keys() != set(self.sample_ids):
+            return None
+        pairs = zip(self.sample_ids, self.predicted.tolist(), strict=True)
+        return Comparison(len(self), tuple(name for name, found in pairs if found != theirs[name]))
+
+    def save(self, path: Path) -> None:
+        """Writes the predictions atomically as a compressed ``.npz``; equal ones give equal bytes."""
+        arrays = {"sample_ids": np.array(self.sample_ids), "labels": self.labels, "predicted": self.predicted}
+        save_arrays(path, {**arrays, "epoch": np.array(self.epoch or 0)})
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Reads a file that :meth:`save` wrote; executes no code from it.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        hint = "plifctl eval RUN --csv FILE predicts them again"
+        try:
+            arrays = load_arrays(path)
+            epoch = int(arrays["epoch"]) or None
+            ids = tuple(map(str, arrays["sample_ids"].tolist()))
+            found = cls(ids, arrays["labels"], arrays["predicted"], epoch)
+            found._check()
+        except FileNotFoundError as error:
+            raise RunError(f"{path}: missing", hint=hint) from error
+        except Exception as error:  # numpy and zipfile raise many types on a damaged file
+            raise RunError(f"{path}: damaged: {error}", hint=hint) from error
+        return found
+
+    def _check(self) -> None:
+        """Raises ValueError unless there is one label and one unsigned predicted class for each id."""
+        for name, values in (("labels", self.labels), ("predicted", self.predicted)):
+            if values.dtype.kind != "u" or values.shape != (len(self),):
+                raise ValueError(f"{name}: {values.dtype} {list(values.shape)}, expected unsigned [{len(self)}]")
+        if not len(self) or len(set(self.sample_ids)) != len(self):
+            raise ValueError("its sample ids are not unique, or there are none")
