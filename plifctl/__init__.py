@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from plifctl.config.experiment import Experiment
     from plifctl.config.overrides import Overrides
     from plifctl.data.events import Events
+    from plifctl.pipeline.convert import Converted
     from plifctl.pipeline.dataset import CachedDataset, Part
     from plifctl.pipeline.evaluate import EvaluationResult
     from plifctl.pipeline.export import Exported
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "convert",
     "dataset",
     "errors",
     "evaluate",
@@ -416,6 +418,46 @@ def export(
         checkpoint=checkpoint,
         fold_bn=fold_bn,
         runs_dir=_path(runs_dir),
+    )
+
+
+def convert(
+    source: str | Path,
+    file: str | Path,
+    experiment: str | Path | Experiment,
+    *,
+    recipe: Recipe | None = None,
+    overrides: Overrides = (),
+    to: NetworkFormat | None = None,
+    outputs: str | Path | None = None,
+) -> Converted:
+    """Writes a network with the weights of a state dict that another program saved; executes no code from it.
+
+    Args:
+        source: A state dict of torch, numpy or safetensors, of SpikingJelly or of any program with the same layers in
+            the same order.
+        file: The file or folder to write; must not exist.
+        experiment: The experiment whose network it is: a name, a YAML file, or what :func:`experiment` returns.
+        recipe: As :func:`prepare`.
+        overrides: As :func:`experiment`, e.g. ``{"neuron.v_threshold": 0.5}``.
+        to: As :func:`export`.
+        outputs: ``.npz`` or ``.pt`` file with inputs ``x`` and outputs ``y`` of the other program; if its votes differ
+            from those of the converted network, nothing is written, and ``exported`` of the result is None.
+
+    Raises:
+        errors.UsageError: There is no such experiment, the file exists, or the format cannot describe the network.
+        errors.CheckpointError: The state dict cannot be read, or is of another network.
+    """
+    from plifctl.pipeline.convert import convert as convert_state
+
+    return convert_state(
+        Path(source).expanduser(),
+        Path(file).expanduser(),
+        experiment,
+        recipe=recipe,
+        overrides=overrides,
+        to=to,
+        outputs=_path(outputs),
     )
 
 

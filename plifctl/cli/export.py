@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl.cli import console, options
 from plifctl.config.choices import NetworkFormat
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.export import Exported
 
 
 def register(app: typer.Typer) -> None:
@@ -48,10 +51,18 @@ def export(
     exported = export_model(
         run, file, to=to, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
     )
+    if fold_bn or exported.trained.folded:
+        log_folded(exported.trained)
+    if as_json:
+        console.emit_json(describe_exported(exported))
+    else:
+        emit_exported(exported)
+
+
+def describe_exported(exported: Exported) -> dict[str, Any]:
+    """Returns an exported file as plain values."""
     trained = exported.trained
-    if fold_bn or trained.folded:
-        log_folded(trained)
-    tree = {
+    return {
         "file": str(exported.path),
         "format": exported.format,
         "checkpoint": str(trained.path),
@@ -62,10 +73,11 @@ def export(
         "bytes": exported.nbytes,
         "notes": list(exported.notes),
     }
-    if as_json:
-        console.emit_json(tree)
-    else:
-        title, megabytes = trained.spec.title, exported.nbytes / 1e6
-        console.emit(f"{file}: {title}, {exported.parameters:,} parameters, {megabytes:,.2f} MB")
-        for note in exported.notes:
-            console.emit(f"- {note}")
+
+
+def emit_exported(exported: Exported) -> None:
+    """Prints an exported file and the notes for its users."""
+    title, megabytes = exported.trained.spec.title, exported.nbytes / 1e6
+    console.emit(f"{exported.path}: {title}, {exported.parameters:,} parameters, {megabytes:,.2f} MB")
+    for note in exported.notes:
+        console.emit(f"- {note}")

@@ -14,6 +14,7 @@ plifctl reads both. Both also contain:
 | classes | the names of the classes, in the order of the outputs |
 | input_shape, T | ``(C, H, W)`` of a frame or image; number of time steps |
 | mean, std | normalisation of images in units of 0…1, one value per channel; empty if inputs are used as they are |
+| origin | what the weights were converted from; empty: plifctl trained them |
 | plifctl | the version that wrote the file |
 """
 
@@ -31,6 +32,7 @@ from torch import Tensor
 from plifctl import files, paths
 from plifctl.errors import CheckpointError
 from plifctl.exchange.model import TrainedModel
+from plifctl.runs.foreign import hint_to_convert
 
 _WEIGHTS = "layers."
 """How the names of all weights begin."""
@@ -49,6 +51,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "T": spec.T,
         "mean": list(dataset.mean or ()) if normalised else [],
         "std": list(dataset.std or ()) if normalised else [],
+        "origin": trained.origin,
         "plifctl": paths.code_version(),
     }
 
@@ -87,9 +90,12 @@ def read_numpy(path: Path) -> dict[str, Any]:
     try:
         with np.load(content, allow_pickle=False) as arrays:
             if "spec" not in arrays:
-                raise CheckpointError(f"{path}: arrays of another program: they lack plifctl's description")
+                raise CheckpointError(
+                    f"{path}: arrays of another program: they lack plifctl's description", hint=hint_to_convert(path)
+                )
             weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(_WEIGHTS)}
             texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
+            texts["origin"] = str(arrays["origin"]) if "origin" in arrays else ""  # older files have none
     except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: damaged, or not a model of plifctl: {error}") from error
     return {"model": weights, **texts}

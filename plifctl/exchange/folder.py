@@ -58,6 +58,7 @@ def read_folder(path: Path) -> dict[str, Any]:
     try:
         config = files.parse_json(text)
         about = {"spec": json.dumps(config["spec"]), **{key: str(config[key]) for key in ("digest", "cache")}}
+        about["origin"] = str(config.get("origin", ""))
         version = config["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / CONFIG}: damaged, or of another program: {error!r}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,6 +31,7 @@ class TrainedModel:
         cache: Content digest of the cache it was trained on; None: unknown.
         digest: Digest of the experiment that was trained, folded or not.
         folded: For each batch norm the convolution it was folded into, None where it was kept; empty if not asked for.
+        origin: What the weights were converted from, a sentence; empty: plifctl trained them.
     """
 
     path: Path
@@ -39,12 +40,17 @@ class TrainedModel:
     cache: str | None
     digest: str
     folded: dict[str, str | None]
+    origin: str = ""
 
     @property
     def run(self) -> Path | None:
         """The run directory that the checkpoint belongs to; None for a file of its own."""
         folder = self.path.parent.parent
         return folder if self.path.parent.name == "checkpoints" and is_trained(folder) else None
+
+    def fold(self) -> TrainedModel:
+        """Returns the model with its batch norms folded into the convolutions before them (Sec. 4.1)."""
+        return replace(self, network=fold_batch_norm(self.network), folded=fold_targets(self.network.network))
 
 
 ZOO = "zoo:"
@@ -119,15 +125,13 @@ def load_trained(
         load_weights(network, state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", hint=error.hint) from error
-    folded: dict[str, str | None] = {}
-    if fold:
-        folded, network = fold_targets(spec.network), fold_batch_norm(network)
-    digest = str(state.get("digest", spec.digest))
-    return TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, folded)
+    digest, origin = str(state.get("digest", spec.digest)), str(state.get("origin", ""))
+    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin)
+    return trained.fold() if fold else trained
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Returns the weights (``model``), ``spec``, ``cache`` and ``digest`` of a file or folder."""
+    """Returns the weights (``model``), ``spec``, ``cache``, ``digest`` and ``origin`` of a file or folder."""
     if path.is_dir():
         from plifctl.exchange.folder import read_folder
 

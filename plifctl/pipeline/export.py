@@ -59,7 +59,11 @@ def export(
     kind = choose_format(file, to)
     check_destination(file)
     path = find_model(model, checkpoint, runs_dir or paths.runs_dir())
-    trained = load_trained(path, fold=fold_bn or kind in FOLDED)
+    return write_model(file, load_trained(path, fold=fold_bn or kind in FOLDED), kind)
+
+
+def write_model(file: Path, trained: TrainedModel, kind: NetworkFormat) -> Exported:
+    """Writes a network in a format, and returns what was written; arguments and errors as :func:`write_network`."""
     notes = write_network(file, trained, kind)
     parameters = sum(weight.numel() for weight in trained.network.parameters())
     written = [file] if file.is_file() else [part for part in file.rglob("*") if part.is_file()]

@@ -11,7 +11,7 @@ from typing import Any
 from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, PlifctlError
-from plifctl.runs.foreign import HINT, describe_foreign
+from plifctl.runs.foreign import describe_foreign
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -30,30 +30,44 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, damaged, or of another program.
     """
-    import torch
-
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint", hint="plifctl runs lists all runs")
     with files.machine_errors(path):
-        content = io.BytesIO(path.read_bytes())
+        content = path.read_bytes()
     try:
-        with zipfile.ZipFile(content) as archive:
-            if damaged := archive.testzip():  # torch writes checksums and does not verify them
-                raise ValueError(f"checksum mismatch in {damaged}")
-        content.seek(0)
-        state: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = load_tensors(content)
         ExperimentSpec.model_validate_json(state["spec"])
         str(state["cache"]), dict(state["model"])
     except PlifctlError:
         raise
     except Exception as error:  # torch raises many types on a damaged file
-        if (foreign := describe_foreign(content.getvalue())) is not None:
-            raise CheckpointError(f"{path}: {foreign}", hint=HINT) from error
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {_reason(error)}") from error
+        if (foreign := describe_foreign(content)) is not None:
+            raise foreign.error(path) from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of plifctl: {describe_damage(error)}") from error
     return state
 
 
-def _reason(error: Exception) -> str:
+def load_tensors(content: bytes) -> Any:
+    """Returns the tensors and plain values that torch saved in a file, on the CPU; executes no code from it.
+
+    Args:
+        content: The file.
+
+    Raises:
+        Exception: The file is damaged or contains more; :func:`describe_damage` says what.
+    """
+    import torch
+
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():  # torch writes checksums and does not verify them
+            raise ValueError(f"checksum mismatch in {damaged}")
+    file.seek(0)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def describe_damage(error: Exception) -> str:
+    """Returns in a line why :func:`load_tensors` failed."""
     if isinstance(error, pickle.UnpicklingError):  # torch's own message advises to load the file unchecked
         return "it contains more than tensors and plain values"
     if isinstance(error, KeyError):

@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import io
+import json
 import pickletools
+import shlex
 import zipfile
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
-from plifctl.errors import list_names
+from plifctl.errors import CheckpointError, list_names
 
 _OURS = ("spec", "digest")
 _PLAIN_MODULES = ("collections", "torch._utils", "torch")  # of tensors, storages and dictionaries
 
-HINT = (
-    "plifctl tests networks that it trained: plifctl train NAME, then plifctl eval last\n"
-    "to use the weights of another program, load them there"
-)
-"""Hint of an error on weights of another program."""
+_EXTRACT = {
+    "pickle": (
+        "import torch; o = torch.load(%s, weights_only=False); "
+        'torch.save(o.state_dict() if hasattr(o, "state_dict") else '
+        '{k: o[k] for k in o if isinstance(o[k], (dict, torch.Tensor))}, "state.pt")'
+    ),
+    "script": 'import torch; torch.save(torch.jit.load(%s).state_dict(), "state.pt")',
+}
+"""Python lines that write the weights of a file alone to ``state.pt``, by what the file is."""
 
 
-def describe_foreign(content: bytes) -> str | None:
+class Foreign(NamedTuple):
+    """A file that another program saved.
+
+    Attributes:
+        description: What it is.
+        code: What in it would be executed by reading it; None: it can be read.
+    """
+
+    description: str
+    code: Literal["pickle", "script"] | None = None
+
+    def error(self, path: Path) -> CheckpointError:
+        """Returns the error of this file where one of plifctl is expected; its hint leads to ``plifctl convert``."""
+        if self.code is None:
+            return CheckpointError(f"{path}: {self.description}", hint=hint_to_convert(path))
+        line = _EXTRACT[self.code] % json.dumps(str(path), ensure_ascii=False)
+        return CheckpointError(
+            f"{path}: {self.description}",
+            hint="save its weights alone; if you trust the file, where the program that wrote it is installed:\n"
+            f"python -c {shlex.quote(line)}\n{hint_to_convert(Path('state.pt'))}",
+        )
+
+
+def hint_to_convert(path: Path) -> str:
+    """Returns the command that makes a network of plifctl of weights that another program saved."""
+    return f"plifctl convert {shlex.quote(str(path))} OUT.pt --experiment NAME"
+
+
+def describe_foreign(content: bytes) -> Foreign | None:
     """Returns what a file of another program is; None if it is damaged, or of plifctl.
 
     Args:
@@ -37,21 +72,26 @@ def describe_foreign(content: bytes) -> str | None:
             if pickled is None:
                 return None
             if any("/code/" in name for name in names):
-                return "a TorchScript archive of another program"
+                return Foreign("a TorchScript archive of another program", "script")
             classes = _pickled_classes(archive.read(pickled))
     except (zipfile.BadZipFile, ValueError, OSError):
         return None
     if classes:
-        return f"a whole object pickled by another program ({classes[0]}); loading it would execute code"
-    return _describe_state(_load(content))
+        text = f"an object pickled by another program ({classes[0]}); loading it would execute code"
+        return Foreign(text, "pickle")
+    description = _describe_state(_load(content))
+    return Foreign(description) if description is not None else None
 
 
-def _describe_unzipped(content: bytes) -> str | None:
+def is_safetensors(content: bytes) -> bool:
+    """Returns whether a file is one of safetensors: a length, and a header of JSON."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content)
+
+
+def _describe_unzipped(content: bytes) -> Foreign | None:
     if content[:1] == b"\x80":
-        return "a pickle of another program, or weights in torch's old format"
-    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") < len(content):
-        return "weights of another program (safetensors)"
-    return None
+        return Foreign("a pickle of another program, or weights in torch's old format", "pickle")
+    return Foreign("weights of another program (safetensors)") if is_safetensors(content) else None
 
 
 def _pickled_classes(pickled: bytes) -> list[str]:
