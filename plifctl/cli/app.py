@@ -23,6 +23,7 @@ from plifctl.cli import (
     export,
     ls,
     new,
+    predict,
     prepare,
     report,
     runs,
@@ -59,7 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-_REPORTING = (runs, watch, evaluate, export, convert, report, serve, ls, show, new, check, show_sample, doctor)
+_REPORTING = (runs, watch, evaluate, predict, export, convert, report, serve, ls, show, new, check, show_sample, doctor)
 _SyntaxError: Any = typer.BadParameter.__mro__[1]
 """The UsageError of click, of which newer versions of typer have a copy of their own."""
 

@@ -129,11 +129,16 @@ def fail(error: PlifctlError | Interrupted) -> None:
     if _verbose and not _muted:
         traceback.print_exception(error)
     _err.print(f"[bold red]error:[/] {_sentence(str(error))}", soft_wrap=True)
-    for line in filter(None, error.hint.split("\n")):
-        _err.print(f"[bold]hint:[/] {_escape_markup(line)}", soft_wrap=True)
+    hint(error.hint)
     if _json and not _emitted:
         with suppress(SystemExit, OSError):  # stdout may be closed or full; the exit code stays the error's
             emit_json({"error": {"message": str(error), "hint": error.hint, "exit_code": error.exit_code}})
+
+
+def hint(text: str) -> None:
+    """Writes a hint to stderr, each line of it as one; nothing for an empty text."""
+    for line in filter(None, text.split("\n")):
+        _err.print(f"[bold]hint:[/] {_escape_markup(line)}", soft_wrap=True)
 
 
 def _escape_markup(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import numpy as np
 import torch
@@ -17,7 +18,8 @@ from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.dataset import MAX_T, Framing
 from plifctl.config.lookup import load_framing
 from plifctl.data.events import EVENT, Events
-from plifctl.data.formats.detect import decode_any
+from plifctl.data.formats.detect import READABLE, decode_any
+from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, select_events
 from plifctl.data.remarks import describe_remarks
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
@@ -54,14 +56,42 @@ class Prediction:
     source: str = ""
 
     @property
+    def silent(self) -> bool:
+        """Whether no output neuron fired: the label is then the lowest class by rule, and means nothing."""
+        return not self.rates.any()
+
+    @property
+    def votes(self) -> np.ndarray:
+        """Mean rate of each class over the steps, float64 ``[classes]``."""
+        votes: np.ndarray = self.rates.mean(0, dtype=np.float64)
+        return votes
+
+    @property
     def decided_after(self) -> int:
         """Number of steps, from 1, after which the prediction stays the same."""
         other = np.flatnonzero(self.over_time != self.label)
         return int(other[-1]) + 2 if len(other) else 1
 
 
+@dataclass(frozen=True)
+class Window:
+    """Prediction for a part of a recording.
+
+    Attributes:
+        start: Begin of the part, in seconds from the first event of the recording.
+        end: Its end, exclusive; if the recording ends earlier, the time of its last event.
+        prediction: The prediction; None if there are no events in the part.
+    """
+
+    start: float
+    end: float
+    prediction: Prediction | None
+
+
 Recording = str | Path | Events | np.ndarray | Tensor
 """A file; events; or frames ``[T, P, H, W]``, or an image ``[C, H, W]`` uint8."""
+
+_Key = TypeVar("_Key")
 
 
 class Model(nn.Module):
@@ -85,6 +115,7 @@ class Model(nn.Module):
         self.T = trained.spec.T
         self.classes = tuple(trained.spec.dataset.classes)
         self.input_shape = trained.network.input_shape
+        self._scaled = False  # whether it was logged that images are scaled
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,25 +127,53 @@ class Model(nn.Module):
         """Runs one time step; the caller keeps the neurons' state.
 
         Args:
-            frame: ``[N, P, H, W]``: the frames of one step, or images that are shown again at every step.
-            state: State returned by the previous step; None at the first.
+            frame: ``[N, P, H, W]``: the frames of one step, or normalised images that are shown again at every step.
+            state: State returned by the previous step; None at the first, when all neurons are at rest.
 
         Returns:
             Votes ``[N, classes]`` of this step, and the state for the next.
+
+        Raises:
+            UsageError: The frame is no float tensor of that shape, or the state is not that of such frames.
         """
+        self._check_step(frame, state)
         return self.network.step(frame, state)
 
+    def _check_step(self, frame: Tensor, state: NeuronState | None) -> None:
+        if not frame.is_floating_point() or tuple(frame.shape[1:]) != tuple(self.input_shape):
+            found = f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"
+            raise UsageError(
+                f"step: found a frame {found}, expected float [N, {', '.join(map(str, self.input_shape))}]",
+                hint="one event frame [P, H, W]: frame[None].float()",
+            )
+        if state is None:
+            return
+        hint = "rates, state = model.step(frame, state), beginning with state = None"
+        layers = self.network.spiking_layers()
+        if not isinstance(state, Mapping) or state.keys() != layers.keys():
+            found = f"that of {', '.join(state)}" if isinstance(state, Mapping) else type(state).__name__
+            raise UsageError(f"step: found the state {found}, expected that of {', '.join(layers)}", hint=hint)
+        for name, potential in state.items():
+            if len(potential) != len(frame) or potential.device != frame.device:
+                found, wanted = (f"{len(one)} samples on {one.device}" for one in (potential, frame))
+                raise UsageError(f"step: the state of {name} is of {found}, the frame of {wanted}", hint=hint)
+
     @overload
-    def predict(self, recording: Recording) -> Prediction: ...
+    def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...
     @overload
-    def predict(self, recording: list[Recording] | tuple[Recording, ...]) -> list[Prediction]: ...
-    def predict(self, recording: Recording | list[Recording] | tuple[Recording, ...]) -> Prediction | list[Prediction]:
+    def predict(
+        self, recording: list[Recording] | tuple[Recording, ...], *, resize: bool = ...
+    ) -> list[Prediction]: ...
+    def predict(
+        self, recording: Recording | list[Recording] | tuple[Recording, ...], *, resize: bool = False
+    ) -> Prediction | list[Prediction]:
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
 
         Args:
-            recording: A file of any known event format, taken as one sample; events
+            recording: A file of any known event format, taken as one sample, or of an image; events
                 (:class:`~plifctl.data.events.Events` or a structured array with the fields t in µs, x, y, p); frames
                 ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list or tuple of these.
+            resize: Scale the image of a file to the network's size, bilinear.
 
         Returns:
             A prediction, or a list of them in the same order.
@@ -123,40 +182,83 @@ class Model(nn.Module):
             RawDataError: A file cannot be read or contains no events.
             UsageError: The input does not fit the network.
         """
-        if isinstance(recording, list | tuple):
-            return self._predict_all(recording)
-        return self._predict_all([recording])[0]
+        several = isinstance(recording, list | tuple)
+        recordings: Sequence[Recording] = recording if several else [recording]  # type: ignore[assignment,list-item]
+        found = self.classify((one, self.to_input(one, resize=resize)) for one in recordings)
+        predictions = [replace(prediction, source=_name(one)) for one, prediction in found if prediction is not None]
+        return predictions if several else predictions[0]
 
-    def _predict_all(self, recordings: Sequence[Recording]) -> list[Prediction]:
+    def predict_windows(
+        self, recording: str | Path | Events | np.ndarray, window: float, stride: float | None = None
+    ) -> Iterator[Window]:
+        """Classifies parts of a recording, each as a sample of its own.
+
+        The recording is read once; frames are held of a few windows at a time.
+
+        Args:
+            recording: A file, or events, as for :meth:`predict`.
+            window: Length of a part, seconds.
+            stride: Time from the begin of a part to that of the next, seconds; None: the length of a part.
+
+        Yields:
+            Windows, the first one from the first event; the last one is the first that contains the last event.
+
+        Raises:
+            RawDataError: The file cannot be read or contains no events.
+            UsageError: The network classifies images, or a length is less than 1 µs.
+        """
+        window_us, stride_us = (round(1e6 * one) for one in (window, window if stride is None else stride))
+        for part, prediction in self.classify(self.window_inputs(recording, window_us, stride_us)):
+            if prediction is not None:
+                prediction = replace(prediction, source=_name(recording))
+            yield Window(part[0] / 1e6, part[1] / 1e6, prediction)
+
+    def classify(self, samples: Iterable[tuple[_Key, Tensor | None]]) -> Iterator[tuple[_Key, Prediction | None]]:
+        """Runs the network on samples, a few at a time.
+
+        Args:
+            samples: Each with whatever tells them apart; None in place of an input without events.
+
+        Yields:
+            The predictions in the same order.
+        """
+        remaining = iter(samples)
+        while part := list(islice(remaining, BATCH)):
+            found = iter(self._run([x for _, x in part if x is not None]))
+            for key, x in part:
+                yield key, None if x is None else next(found)
+
+    def _run(self, samples: Sequence[Tensor]) -> list[Prediction]:
         found: list[Prediction] = []
         device = next(self.network.parameters()).device
-        for start in range(0, len(recordings), BATCH):
-            part = recordings[start : start + BATCH]
-            samples = [self._to_input(recording) for recording in part]
-            for group in _of_equal_shape(samples):
-                batch = torch.stack([samples[index] for index in group]).to(device)
-                with torch.no_grad(), autocast(self.spec.train, device):
-                    votes = self(batch).float().cpu()
-                found += [self._prediction(votes[:, place], part[index]) for place, index in enumerate(group)]
+        for group in _of_equal_shape(samples):
+            batch = torch.stack([samples[index] for index in group]).to(device)
+            with torch.no_grad(), autocast(self.spec.train, device):
+                votes = self(batch).float().cpu()
+            found += map(self._prediction, votes.unbind(1))
         return found
 
-    def _prediction(self, rates: Tensor, recording: Recording) -> Prediction:
+    def _prediction(self, rates: Tensor) -> Prediction:
         over_time = predict_over_time(rates[:, None])[:, 0].numpy()
         total = rates.sum(0, dtype=torch.float64)
         label, votes = int(over_time[-1]), float(total.sum())
         share = float(total[label]) / votes if votes else 0.0
-        source = str(recording) if isinstance(recording, str | Path) else type(recording).__name__
-        return Prediction(label, self.classes[label], share, rates.numpy(), over_time, source)
+        return Prediction(label, self.classes[label], share, rates.numpy(), over_time)
 
-    def _to_input(self, recording: Recording) -> Tensor:
-        """Returns the network's input for one sample: frames ``[T, P, H, W]`` or a normalised image, float32."""
-        if isinstance(recording, str | Path):
-            path = Path(recording).expanduser()
-            if self.spec.frames is None:
-                raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
-            return self._frames(_decode_file(path, self.spec.framing), str(path))
-        if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
-            return self._frames(_as_events(recording), "events")
+    def to_input(self, recording: Recording, *, resize: bool = False) -> Tensor:
+        """Returns the network's input for one sample: frames ``[T, P, H, W]`` or a normalised image, float32.
+
+        Raises:
+            RawDataError: A file cannot be read or contains no events.
+            UsageError: The input does not fit the network.
+        """
+        if isinstance(recording, str | Path) and self.spec.frames is None:
+            return self._read_image(Path(recording).expanduser(), resize)
+        if (found := self._read_events(recording)) is not None:
+            events, where = found
+            if (frames := self._frames(events, where)) is not None:
+                return frames
+            raise _no_events(where)
         array = _as_tensor(recording)
         if array.dim() == 4 and self.spec.dataset.kind == "events":
             return self._check_shape(array, array.shape[1:])
@@ -164,6 +266,56 @@ class Model(nn.Module):
             return self._normalise(self._check_shape(array, array.shape), array.dtype)
         wanted = "frames [T, P, H, W]" if self.spec.dataset.kind == "events" else "an image [C, H, W]"
         raise UsageError(f"{self.spec.title}: found an array of shape {list(array.shape)}, expected {wanted}")
+
+    def window_inputs(
+        self, recording: str | Path | Events | np.ndarray, window_us: int, stride_us: int
+    ) -> Iterator[tuple[tuple[int, int], Tensor | None]]:
+        """Yields begin and end of each window in µs from the first event, and its frames; None without events.
+
+        See :meth:`predict_windows`.
+        """
+        if min(window_us, stride_us) < 1:
+            raise UsageError(f"windows of {window_us} µs every {stride_us} µs, expected at least 1 µs")
+        if (found := self._read_events(recording)) is None:
+            raise UsageError(f"found {type(recording).__name__}, expected a file or events to take windows of")
+        events, where = found
+        if not len(events):
+            raise _no_events(where)
+        t = events["t"]
+        first, span = int(t[0]), int(t[-1] - t[0])
+        for start in range(0, span + 1, stride_us):
+            end = start + window_us
+            within = slice(*np.searchsorted(t, (first + start, first + end)))
+            yield (start, min(end, span)), self._frames(events[within], where, f", window from {start / 1e6:g} s")
+            if end > span:
+                return
+
+    def _read_events(self, recording: Recording) -> tuple[Events, str] | None:
+        """Returns the events of a file, or those that were given, and their name; None for other arrays."""
+        if isinstance(recording, str | Path):
+            path = Path(recording).expanduser()
+            if self.spec.frames is None:
+                raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
+            return _decode_file(path, self.spec.framing), str(path)
+        if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
+            if self.spec.frames is None:
+                raise UsageError(f"{self.spec.title} classifies images, not events")
+            return _as_events(recording), "events"
+        return None
+
+    def _read_image(self, path: Path, resize: bool) -> Tensor:
+        from plifctl.data.formats.images import read_image  # Pillow, which events do not need
+
+        _check_file(path)
+        found = read_image(path, self.input_shape, resize=resize)
+        _, height, width = self.input_shape
+        if found.size != (width, height) and not self._scaled:
+            self._scaled = True
+            _log.info(
+                f"images are scaled to {width}×{height} pixels (bilinear); {path} has {found.size[0]}×{found.size[1]}"
+            )
+        image = torch.from_numpy(found.pixels)
+        return self._normalise(image.float(), image.dtype)
 
     def _check_shape(self, array: Tensor, shape: torch.Size) -> Tensor:
         if tuple(shape) != tuple(self.input_shape):
@@ -190,13 +342,19 @@ class Model(nn.Module):
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.spec.dataset.mean, self.spec.dataset.std))
         return (x - mean) / std
 
-    def _frames(self, events: Events, where: str) -> Tensor:
+    def _frames(self, events: Events, where: str, part: str = "") -> Tensor | None:
+        """Returns the frames of events, float32 ``[T, P, H, W]``; None if there are no events to frame.
+
+        Args:
+            events: The events.
+            where: Their file, whose name seeds random transforms.
+            part: Which part of it, for messages.
+        """
         framing = self.spec.framing
-        if framing.frames is None:
-            raise UsageError(f"{self.spec.title} classifies images, not events: {where}")
         selected = select_events(framing, events, Path(where).stem)
         if not len(selected):
-            raise RawDataError(f"{where}: no events to frame", hint="is it a recording of this sensor, and not empty?")
+            return None
+        where += part
         try:
             frames = count_frames(framing, selected, self._time_steps(selected, where), dtype=np.uint32, where=where)
         except DamagedFileError as error:  # its hint is one for building caches
@@ -247,6 +405,14 @@ def load_model(
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)
     return Model(trained)
+
+
+def _name(recording: Recording) -> str:
+    return str(recording) if isinstance(recording, str | Path) else type(recording).__name__
+
+
+def _no_events(where: str) -> RawDataError:
+    return RawDataError(f"{where}: no events to frame", hint="is it a recording of this sensor, and not empty?")
 
 
 def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:
@@ -315,13 +481,20 @@ def read_events(path: Path, dataset: str | None = None) -> Events:
     return _decode_file(path, framing)
 
 
+def _check_file(path: Path) -> None:
+    with files.machine_errors(path):
+        if path.is_dir():
+            raise RawDataError(f"{path}: a folder, expected a file")
+        if not path.is_file():
+            raise RawDataError(f"{path}: no such file")
+
+
 def _decode_file(path: Path, framing: Framing | None) -> Events:
-    if path.is_dir():
-        raise RawDataError(f"{path}: a folder, expected the file of a recording")
-    if not path.is_file():
-        raise RawDataError(f"{path}: no such file", hint="name the file of a recording")
+    _check_file(path)
     with files.machine_errors(path):
         content = path.read_bytes()
+    if format_of(content) is None and not is_text(content) and (looks := guess_content(content)) is not None:
+        raise DamagedFileError(f"{path}: {looks}, expected a recording of a known format: {READABLE}")
     if framing is not None:
         decoded = decode_recording(framing, content, str(path))
     else:

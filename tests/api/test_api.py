@@ -245,7 +245,7 @@ class TestPredict:
         rates = torch.zeros(3, 11)
         rates[:, 5] = torch.tensor([0.1, 0.1, 0.1])  # 0.1 + 0.1 + 0.1 > 0.3 in floating point
         rates[0, 2] = 0.3
-        answer = model._prediction(rates, np.empty(0))
+        answer = model._prediction(rates)
         assert (answer.label, answer.over_time.tolist()) == (2, [2, 2, 2])
 
     def test_predict_takes_any_memory_layout_and_byte_order(self, here: Path, model: Any) -> None:

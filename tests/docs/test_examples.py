@@ -38,7 +38,7 @@ NOT_RUN = {
 
 SHELL = ("", "bash", "sh", "shell", "console")
 LANGUAGES = (*SHELL, "python", "yaml", "text", "bibtex", "mermaid")
-OTHER_PROGRAMS = ("cp", "export", "git", "make", "pip", "python", "ssh", "tensorboard")
+OTHER_PROGRAMS = ("cp", "export", "find", "git", "make", "pip", "python", "ssh", "tensorboard")
 """Programs that examples may call beside plifctl; what they do is not checked."""
 
 ACTING = {"-h", "--help", "--version", "--install-completion", "--show-completion"}

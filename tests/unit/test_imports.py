@@ -85,7 +85,7 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
         "rich": {"cli"},
         "torch": {"snn", "training", "evaluation", "exchange", "runs", "report", "pipeline", "cli"},
         "yaml": {"config", "runs"},
-        "PIL": {"report"},
+        "PIL": {"report", "data.formats.images"},
         "matplotlib": {"report"},
         "tensorboard": {"runs"},
     }

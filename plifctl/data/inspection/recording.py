@@ -38,7 +38,7 @@ def summarise_recording(name: str, file: BinaryIO, nbytes: int, reading: Reading
         return RecordingFacts(name, nbytes, "recording", shown, summarise_any(file, reading))
     looks = guess_content(head)
     described = describe_content(head)
-    if (looks is None or _should_be_recording(name, looks)) and nbytes:
+    if (looks is None or should_be_recording(name, looks)) and nbytes:
         return RecordingFacts(name, nbytes, "unread", looks or described)
     return RecordingFacts(name, nbytes, "other", looks or described, findings=(_unknown(head),))
 
@@ -80,7 +80,7 @@ def _refused(facts: RecordingFacts, data: bytes, error: RawDataError) -> Recordi
         return replace(facts, kind="other", format="a zip archive", findings=(finding,))
     if facts.kind == "unread" and not is_text(data):  # it was tried as ATIS
         finding = _unknown(data[:HEADER_BYTES])
-    should_be = facts.kind == "recording" or _should_be_recording(name, facts.format)
+    should_be = facts.kind == "recording" or should_be_recording(name, facts.format)
     return replace(facts, kind="unreadable" if should_be else "other", findings=(finding,))
 
 
@@ -130,7 +130,7 @@ def _is_atis(name: str, head: bytes) -> bool:
     return ending_of(name) == ".bin" and bool(head) and not is_text(head)
 
 
-def _should_be_recording(name: str, looks: str) -> bool:
+def should_be_recording(name: str, looks: str) -> bool:
     """Returns whether a file of no known format has the name of a recording, or is a table of numbers."""
     return (
         ending_of(name) in RECORDING_ENDINGS

@@ -89,6 +89,18 @@ def verbatim(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def check_format(path: Path) -> str:
+    """Returns the format of a figure by the ending of its file.
+
+    Raises:
+        UsageError: It is none of png, svg and pdf.
+    """
+    form = path.suffix.removeprefix(".").lower()
+    if form not in FORMATS:
+        raise UsageError(f"{path}: unknown format of figures", hint="end the name in .pdf, .svg or .png")
+    return form
+
+
 def save_figure(figure: Figure, path: Path, caption: str) -> None:
     """Writes a figure atomically, without dates, so that the same figure gives the same bytes.
 
@@ -101,9 +113,7 @@ def save_figure(figure: Figure, path: Path, caption: str) -> None:
         UsageError: The ending is none of these.
         MachineError: The file cannot be written.
     """
-    form = path.suffix.removeprefix(".").lower()
-    if form not in FORMATS:
-        raise UsageError(f"{path}: unknown format of figures", hint="end the name in .pdf, .svg or .png")
+    form = check_format(path)
     undated: dict[str, dict[str, Any]] = {
         "png": {"Software": None},
         "svg": {"Date": None, "Creator": None},

@@ -276,11 +276,14 @@ def test_network_step_by_step_equals_forward(neuron: dict[str, Any], structure: 
     spec = NetworkSpec(name="test", structure=structure, dropout=0.5, batch_norm="per-step")
     torch.manual_seed(1)
     net = SpikingNetwork(spec, PLIF.model_copy(update=neuron), (2, 11, 10), 2).double()
+    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, layer in net.layers.items():
             if not name.startswith("sn"):
                 for parameter in layer.parameters():
                     parameter.mul_(10.0)
+            elif layer.a is not None:
+                layer.a += torch.rand(layer.a.shape, generator=generator)  # channels and neurons differ
     net(torch.randn(4, 3, 2, 11, 10, dtype=torch.float64), keys=torch.arange(4))  # updates the running statistics
     net.eval()
     frames = 2 * torch.randn(3, T, 2, 11, 10, dtype=torch.float64)

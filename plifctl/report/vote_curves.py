@@ -1,0 +1,88 @@
+"""Picture of predictions: the share of the votes of each class, over time steps or over the time of a recording."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from plifctl.report.figures.style import COLOURS, DOUBLE, figure_style, new_figure, save_figure
+from plifctl.report.fonts import fonts_for, quiet_fonts
+
+MAX_PANELS = 24
+"""Most files in a picture."""
+
+_PANEL_HEIGHT = 1.7  # inches
+_MANY_POINTS = 40  # from which on points are not marked
+_GREY = "#c8c8c8"
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """The curves of one file.
+
+    Attributes:
+        title: Title of the panel.
+        x: Steps from 1, or seconds, ``[n]``.
+        shares: Share of the votes of each class, 0…1, ``[n, classes]``; NaN where there is none.
+    """
+
+    title: str
+    x: np.ndarray
+    shares: np.ndarray
+
+
+def draw_vote_curves(panels: Sequence[Panel], classes: Sequence[str], xlabel: str, path: Path) -> None:
+    """Writes a picture with a panel for each file.
+
+    The classes with the largest shares have colours; all others are grey.
+
+    Args:
+        panels: At least one, at most MAX_PANELS.
+        classes: Names of the classes.
+        xlabel: What x is, with its unit.
+        path: The file, .png, .svg or .pdf.
+
+    Raises:
+        UsageError: The ending is none of these.
+        MachineError: The file cannot be written.
+    """
+    peaks = np.max([np.nan_to_num(panel.shares).max(0, initial=0) for panel in panels], 0)
+    leading = sorted(np.argsort(-peaks, kind="stable")[: len(COLOURS)].tolist())
+    text = "".join([*classes, *(panel.title for panel in panels)])
+    with figure_style(), quiet_fonts():
+        mpl.rcParams.update({"font.family": fonts_for(text), "text.parse_math": False})
+        columns = min(len(panels), 3 if len(panels) > 4 else 2)
+        rows = math.ceil(len(panels) / columns)
+        figure = new_figure(DOUBLE, max(2.2, rows * _PANEL_HEIGHT))
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for panel, one in zip(panels, axes.flat, strict=False):
+            _plot(one, panel, leading, classes)
+        for one in axes.flat[len(panels) :]:
+            one.remove()
+        for one in axes[-1]:
+            one.set_xlabel(xlabel)
+        for one in axes[:, 0]:
+            one.set_ylabel("share of votes, %")
+        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper")
+        save_figure(figure, path, "Share of the votes of each class over time.")
+
+
+def _plot(axes: Axes, panel: Panel, leading: Sequence[int], classes: Sequence[str]) -> None:
+    marker = "." if len(panel.x) <= _MANY_POINTS else ""
+    for colour, label in zip(COLOURS, leading, strict=False):
+        name, shares = classes[label], 100 * panel.shares[:, label]
+        axes.plot(panel.x, shares, color=colour, marker=marker, markersize=3, label=name)
+    others = [label for label in range(len(classes)) if label not in leading]
+    for label in others:
+        name = "other classes" if label == others[0] else "_"  # matplotlib lists no names that begin with _
+        axes.plot(panel.x, 100 * panel.shares[:, label], color=_GREY, linewidth=0.6, zorder=1, label=name)
+    axes.set_title(panel.title, loc="left")
+    axes.set_ylim(-3, 103)
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=bool((panel.x % 1 == 0).all())))
