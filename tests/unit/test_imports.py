@@ -86,6 +86,9 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
         "torch": {"snn", "training", "evaluation", "exchange", "runs", "report", "pipeline", "cli"},
         "yaml": {"config", "runs"},
         "PIL": {"report", "data.formats.images"},
+        "nir": {"exchange.nir"},
+        "onnx": {"exchange.onnx"},
+        "onnxruntime": {"exchange.onnx"},
         "matplotlib": {"report"},
         "tensorboard": {"runs"},
     }
