@@ -391,6 +391,8 @@ def export(
     to: NetworkFormat | None = None,
     checkpoint: CheckpointName = "best",
     fold_bn: bool = False,
+    half: bool = False,
+    cache_dir: str | Path | None = None,
     runs_dir: str | Path | None = None,
 ) -> Exported:
     """Writes a trained network for other programs, or as a folder as on the Hugging Face hub.
@@ -402,6 +404,9 @@ def export(
             of the file's ending, a folder if it has none.
         checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them; NIR has no batch norm, so there they always are.
+        half: Write the weights in half precision; for a folder only.
+        cache_dir: Cache directory, for the energy and the accuracy that a model card states; None: PLIFCTL_CACHE_DIR,
+            or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
@@ -417,6 +422,8 @@ def export(
         to=to,
         checkpoint=checkpoint,
         fold_bn=fold_bn,
+        half=half,
+        cache_dir=_path(cache_dir),
         runs_dir=_path(runs_dir),
     )
 
@@ -468,7 +475,8 @@ def table(
 
     Args:
         name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
-        source: Source of the results: ``ours``, or ``authors`` for the imported logs of the authors.
+        source: Source of the results: ``ours``; ``authors`` for the imported logs of the authors; ``others`` for
+            runs of others that were added.
         include_modified: Use runs with overrides too; they are marked.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 

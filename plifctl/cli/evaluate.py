@@ -63,11 +63,14 @@ def evaluate(
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
-    """Test a run, a checkpoint or an exported file.
+    """Test a run, a checkpoint, or an exported file or folder.
 
     Shows accuracy, also by class and by time step, how soon predictions are correct, the confusion matrix, firing rate
     and τ of each layer, operations and an estimate of their energy, and on a CPU the measured time of each layer, dense
     and event-driven. Recorded spikes are kept in the run; report --figure S2 to S5 draws them.
+
+    A run and an exported folder keep the prediction for each test sample: eval says whether they are reproduced. Of a
+    folder, the exit code is 1 if they are not.
 
     Example: plifctl eval last --record-spikes 10
     """
@@ -107,6 +110,8 @@ def evaluate(
         console.emit_json(result.to_json())
     else:
         _print(result.to_json())
+    if Path(result.checkpoint).is_dir() and not result.reproduced:
+        raise typer.Exit(1)
 
 
 def _print(tree: dict[str, Any]) -> None:
@@ -146,11 +151,17 @@ def _print(tree: dict[str, Any]) -> None:
 
 
 def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
-    folded = " by the network that is not folded" if tree["folded"] else ""
-    if not (different := kept["different"]):
-        return f"all {tree['samples']:,} predictions equal those kept in the run{folded}"
-    names = list_names(different, 5)
-    return f"{len(different):,} of {tree['samples']:,} predictions differ from those kept in the run{folded}: {names}"
+    """Returns a sentence on whether the predictions that a run or a folder keeps are reproduced."""
+    right = round(tree["accuracy"] * tree["samples"])
+    begin = f"{right:,} of {tree['samples']:,} right"
+    place = kept["path"] if Path(tree["checkpoint"]).is_dir() else "the run"
+    folded = " (by the network that is not folded)" if tree["folded"] else ""
+    if other := kept["other_label"]:
+        return f"{begin}; {len(other):,} samples have another class than in {place}: {list_names(other, 5)}"
+    if different := kept["different"]:
+        count = f"{len(different):,} of {tree['samples']:,} predictions"
+        return f"{begin}, {count} differ from those kept in {place}{folded}: {list_names(different, 5)}"
+    return f"{begin}, all {tree['samples']:,} predictions equal those kept in {place}{folded}"
 
 
 def _print_over_time(tree: dict[str, Any]) -> None:

@@ -34,6 +34,8 @@ def export(
     ] = None,
     checkpoint: options.CheckpointOption = "best",
     fold_bn: options.FoldOption = False,
+    half: Annotated[bool, typer.Option("--half", help="Folder: store the weights in half precision.")] = False,
+    cache_dir: options.CacheDirOption = None,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -49,7 +51,15 @@ def export(
     from plifctl.pipeline.export import export as export_model
 
     exported = export_model(
-        run, file, to=to, checkpoint=checkpoint, fold_bn=fold_bn, runs_dir=options.existing_runs_dir(runs_dir)
+        run,
+        file,
+        to=to,
+        checkpoint=checkpoint,
+        fold_bn=fold_bn,
+        half=half,
+        cache_dir=cache_dir,
+        runs_dir=options.existing_runs_dir(runs_dir),
+        progress=console.bar,
     )
     if fold_bn or exported.trained.folded:
         log_folded(exported.trained)

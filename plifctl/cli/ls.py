@@ -1,4 +1,4 @@
-"""plifctl ls: experiments, data sets and networks of the registry."""
+"""plifctl ls: experiments, data sets and networks of the registry, and trained networks in its zoo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plifctl.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from plifctl.config.registry import Registry
 
-_KINDS = ("experiments", "datasets", "networks")
+_KINDS = ("experiments", "datasets", "networks", "zoo")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,13 +26,14 @@ def _kinds(incomplete: str) -> list[str]:
 
 def ls(
     kind: Annotated[
-        str, typer.Argument(help="experiments, datasets or networks.", autocompletion=_kinds)
+        str, typer.Argument(help="experiments, datasets, networks or zoo (trained networks).", autocompletion=_kinds)
     ] = "experiments",
     as_json: options.JsonOption = False,
 ) -> None:
-    """List experiments, data sets or networks.
+    """List experiments, data sets, networks or the zoo.
 
-    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate).
+    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). The zoo has
+    small trained networks: plifctl predict zoo:NAME FILE.
 
     Example: plifctl ls datasets
     """
@@ -40,7 +41,10 @@ def ls(
         raise UsageError("ls runs was replaced", hint="use plifctl runs ls")
     if kind not in _KINDS:
         raise UsageError(f"unknown kind {kind!r}", hint=did_you_mean(kind, _KINDS))
-    entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
+    if kind == "zoo":
+        entries = _zoo()
+    else:
+        entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
     if as_json:
         console.emit_json(entries)
     else:
@@ -81,6 +85,13 @@ def _datasets(registry: Registry) -> list[dict[str, Any]]:
             }
         )
     return entries
+
+
+def _zoo() -> list[dict[str, Any]]:
+    from plifctl.exchange.folder import describe_folder
+    from plifctl.exchange.model import ZOO, zoo_folders
+
+    return [{"name": f"{ZOO}{name}", **describe_folder(path)} for name, path in zoo_folders().items()]
 
 
 def _networks(registry: Registry) -> list[dict[str, Any]]:

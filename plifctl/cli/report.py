@@ -88,7 +88,7 @@ SourceOption = Annotated[
         parser=_source,
         metavar="|".join(_SOURCES),
         autocompletion=lambda: [*_SOURCES],
-        help="Runs that fill the tables: ours, or those imported from the authors' logs.",
+        help="Runs that fill the tables: ours, the authors' imported logs, or those of others (runs add).",
     ),
 ]
 ModifiedOption = Annotated[

@@ -1,4 +1,4 @@
-"""plifctl runs: list, show, compare, verify, remove and import runs."""
+"""plifctl runs: list, show, compare, verify, remove, import and add runs."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class _ListsByDefault(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Adds the subcommands."""
-    about = "List, show, compare, verify, remove and import runs."
+    about = "List, show, compare, verify, remove, import and add runs."
     group = typer.Typer(cls=_ListsByDefault, help=about, rich_markup_mode=None)
     for command in (ls, show, compare, verify, rm):
         group.command(command.__name__)(command)
     group.command("import")(imports.import_runs)
+    group.command("add")(add)
     app.add_typer(group, name="runs")
 
 
@@ -51,8 +52,8 @@ def ls(
 ) -> None:
     """List runs.
 
-    Imported runs come first, then the others, oldest first; plifctl runs alone does the same. "best %" is the test
-    accuracy of finished runs and of protocol A, otherwise the best validation accuracy so far ("val").
+    Imported and added runs come first, then the others, oldest first; plifctl runs alone does the same. "best %" is the
+    test accuracy of finished runs and of protocol A, otherwise the best validation accuracy so far ("val").
 
     Example: plifctl runs ls --status finished
     """
@@ -110,12 +111,20 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
     Example: plifctl runs show last
     """
-    from plifctl.pipeline.runs import describe_imported, describe_run
-    from plifctl.runs import find_imported, find_run, load_imported
+    from plifctl.pipeline.runs import describe_added, describe_imported, describe_run
+    from plifctl.runs import find_external, find_run, is_added, load_added, load_imported
 
     folder = options.existing_runs_dir(runs_dir)
     width = max(10, (console.terminal_width() or 80) - 30)
-    if (path := find_imported(run, folder)) is not None:
+    path = find_external(run, folder)
+    if path is not None and is_added(path):
+        tree = describe_added(load_added(path))
+        if as_json:
+            console.emit_json(tree)
+        else:
+            _print_added(tree)
+        return
+    if path is not None:
         imported = load_imported(path)
         if as_json:
             console.emit_json(describe_imported(imported))
@@ -220,6 +229,29 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
     console.emit_table(("layer", "τ (steps)", "τ over epochs", "firing rate"), table)
 
 
+def _print_added(tree: dict[str, Any]) -> None:
+    from plifctl.runs.sessions import summarize_environment
+
+    data = tree["data"]
+    facts = [
+        ("run", tree["path"]),
+        ("added from", tree["source"]),
+        ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
+        ("accuracy", f"{_percent(tree['best_test'])} % (epoch {tree['best_epoch']} of {tree['epochs']})"),
+        ("seed", tree["seed"]),
+        ("changed settings", ", ".join(tree["overrides"])),
+        (
+            "samples",
+            f"{data['train']:,} train, {data['validation']:,} validation, {data['test']:,} test" if data else "",
+        ),
+        *summarize_environment(tree["environment"]).items(),
+        ("reproduced here?", f"plifctl eval {shlex.quote(tree['run'])}"),
+    ]
+    console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
+    console.emit("")
+    console.emit_table(("file", "bytes"), [(name, f"{facts['bytes']:,}") for name, facts in tree["files"].items()])
+
+
 def _print_imported(run: ImportedRun, tree: dict[str, Any], width: int) -> None:
     from plifctl.cli.panel import sparkline
 
@@ -302,8 +334,8 @@ def verify(
 ) -> None:
     """Verify every file of finished runs.
 
-    All runs, or those named. Reads all files and compares them with the manifest of the run; for imported runs,
-    verifies their checksum. Exit code 1 if a file is damaged or missing.
+    All runs, or those named. Reads all files and compares them with the manifest of the run; for imported and added
+    runs, verifies their checksums. Exit code 1 if a file is damaged or missing.
 
     Example: plifctl runs verify last
     """
@@ -321,6 +353,34 @@ def verify(
         console.note(f"no finished runs in {folder}")
     if any(found.values()):
         raise typer.Exit(1)
+
+
+def add(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.path, metavar="FOLDER", help="Folder written by plifctl export.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run (default: the one it had).", show_default=False)
+    ] = None,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Add the run of somebody else.
+
+    Copies an exported folder, with its result and predictions, into the runs directory. report --source others makes
+    the tables from such runs; eval NAME tests one on your own cache, and says whether the result is reproduced.
+
+    Example: plifctl runs add ~/downloads/gesture-plif
+    """
+    from plifctl.pipeline.runs import add_folder, added_entry
+
+    entry = added_entry(add_folder(folder, runs_dir, name=name))
+    if as_json:
+        console.emit_json(entry)
+    else:
+        accuracy = f"{_percent(entry['best_test'])} % by protocol {entry['protocol']}"
+        console.emit(f"added: {entry['run']} ({entry['experiment']}, {accuracy})")
+        console.emit(f"next: plifctl eval {shlex.quote(entry['run'])}")
 
 
 def rm(

@@ -148,7 +148,7 @@ NetworkFormat = Literal["pt", "npz", "nir", "onnx", "folder", "spikingjelly"]
 RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 """Status of a run, derived from its files and its lock; ``unknown`` of a run that cannot be locked."""
 
-RunFilter = Literal[RunStatus, "damaged", "imported"]
+RunFilter = Literal[RunStatus, "damaged", "imported", "added"]
 """Runs that can be listed."""
 
 RecordedLayers = Literal["first", "all"]
@@ -172,8 +172,9 @@ OTHER_TABLES = (SELECTION_TABLE, RUNS_TABLE, "early", "context", "demo")
 FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
-ResultSource = Literal["ours", "authors"]
-"""Source of the results in tables: runs of plifctl, or the imported logs of the authors."""
+ResultSource = Literal["ours", "authors", "others"]
+"""Source of the results in tables: runs trained here, the imported logs of the authors, or runs of somebody else that
+were added (``runs add``)."""
 
 TableFormat = Literal["table", "markdown", "csv", "latex"]
 """Formats of tables on the command line; ``table`` is for reading in a terminal."""

@@ -18,23 +18,97 @@ from typing import Any
 import torch
 
 from plifctl import files
-from plifctl.errors import CheckpointError
+from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.arrays import describe, weights_of
 from plifctl.exchange.model import CONFIG, WEIGHTS, TrainedModel
+from plifctl.exchange.model_card import Evidence, model_card
+from plifctl.runs.external import RECORD
+from plifctl.runs.predictions import FILE_NAME as PREDICTIONS
+from plifctl.runs.predictions import Predictions
+from plifctl.runs.records import read_record, record_text
 
 FORMAT_VERSION = 1
+CARD = "README.md"
+FILES = (WEIGHTS, CONFIG, CARD, RECORD, PREDICTIONS)
 
 
-def write_folder(path: Path, trained: TrainedModel) -> list[str]:
-    """Writes the files of a network into an empty folder."""
+def write_folder(path: Path, trained: TrainedModel, evidence: Evidence | None = None) -> list[str]:
+    """Writes the files of a network into an empty folder.
+
+    Args:
+        path: The folder.
+        trained: The network.
+        evidence: Its result and predictions, and in which precision the weights are written.
+    """
     from safetensors.torch import save
 
-    weights = weights_of(trained)
+    evidence = evidence or Evidence()
+    weights = {name: to_half(weight) if evidence.half else weight for name, weight in weights_of(trained).items()}
     (path / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
     about = describe(trained)
     config = {"library_name": "plifctl", "format_version": FORMAT_VERSION, **about, "spec": json.loads(about["spec"])}
     (path / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return []
+    (path / CARD).write_text(model_card(trained, evidence), encoding="utf-8")
+    if evidence.record is not None:
+        (path / RECORD).write_text(record_text(evidence.record), encoding="utf-8")
+    if evidence.predictions is not None:
+        evidence.predictions.save(path / PREDICTIONS)
+    return [f"the result and how it was measured: {CARD}", "hf upload NAME FOLDER sends it to the Hugging Face hub"]
+
+
+def to_half(weight: torch.Tensor) -> torch.Tensor:
+    """Returns numbers in half precision; counters as they are."""
+    return weight.half() if weight.is_floating_point() else weight
+
+
+def read_evidence(path: Path) -> Evidence:
+    """Returns result and predictions of a folder, as far as it has them.
+
+    Raises:
+        RunError: A file is damaged.
+    """
+    record = read_record(path / RECORD) if (path / RECORD).is_file() else None
+    predictions = Predictions.load(path / PREDICTIONS) if (path / PREDICTIONS).is_file() else None
+    return Evidence(record, predictions)
+
+
+def describe_folder(path: Path) -> dict[str, Any]:
+    """Returns title, input, T, number of classes, bytes of the weights, and accuracy of a folder, as plain values."""
+    config, predictions = files.parse_json((path / CONFIG).read_bytes()), read_evidence(path).predictions
+    return {
+        "title": config["spec"]["title"],
+        "input": "×".join(map(str, config["input_shape"])),
+        "T": config["T"],
+        "classes": len(config["classes"]),
+        "kB": round((path / WEIGHTS).stat().st_size / 1e3),
+        "accuracy_%": None if predictions is None else f"{100 * predictions.accuracy:.2f}",
+        "test_samples": None if predictions is None else len(predictions),
+    }
+
+
+def check_shared(path: Path) -> Evidence:
+    """Returns result and predictions of a folder that somebody shares, after checking that they agree.
+
+    Raises:
+        RunError: One of them is missing or damaged, or they contradict each other or the description of the weights.
+    """
+    evidence, digest = read_evidence(path), read_folder(path)["digest"]
+    record, predictions = evidence.record, evidence.predictions
+    if record is None or predictions is None:
+        missing = RECORD if record is None else PREDICTIONS
+        raise RunError(f"{path}: {missing} is missing: the folder states no result that can be verified")
+    if record.digest != digest:
+        raise RunError(
+            f"{path}: {RECORD} is of experiment {str(record.digest)[:12]}, {CONFIG} of {digest[:12]}",
+            hint="the files of the folder do not belong together",
+        )
+    if record.accuracy != predictions.accuracy:
+        raise RunError(
+            f"{path}: {RECORD} states an accuracy of {100 * record.accuracy:.2f} %, "
+            f"the predictions have {100 * predictions.accuracy:.2f} %",
+            hint="weights in half precision have a result of their own: export without --half",
+        )
+    return evidence
 
 
 def read_folder(path: Path) -> dict[str, Any]:
@@ -68,5 +142,5 @@ def read_folder(path: Path) -> dict[str, Any]:
         weights = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / WEIGHTS}: damaged: {error}") from error
-    single = {name: weight.float() if weight.dtype == torch.float16 else weight for name, weight in weights.items()}
+    single = {name: weight.float() if weight.dtype == torch.half else weight for name, weight in weights.items()}
     return {"model": single, **about}

@@ -11,6 +11,7 @@ from plifctl import files
 from plifctl.config.choices import NetworkFormat
 from plifctl.errors import UsageError, check_choice, did_you_mean, join_problems
 from plifctl.exchange.model import TrainedModel
+from plifctl.exchange.model_card import Evidence
 
 ENDINGS: dict[NetworkFormat, tuple[str, ...]] = {
     "pt": (".pt",),
@@ -64,23 +65,26 @@ def check_destination(path: Path) -> None:
     )
 
 
-def write_network(path: Path, trained: TrainedModel, to: NetworkFormat) -> list[str]:
+def write_network(path: Path, trained: TrainedModel, to: NetworkFormat, evidence: Evidence | None = None) -> list[str]:
     """Writes a network atomically; returns notes for the users of the file.
 
     Args:
         path: The file or folder; must not exist, or be an empty folder.
         trained: The network.
         to: The format.
+        evidence: For a folder: result and predictions of the network.
 
     Raises:
         UsageError: The format cannot describe the network, a library is missing, or the file exists.
         MachineError: The file cannot be written.
     """
-    write = _writer(to)
     check_destination(path)
     if to == "folder":
+        from plifctl.exchange.folder import write_folder
+
         with files.atomic_folder(path) as temporary:
-            return list(write(temporary, trained))
+            return write_folder(temporary, trained, evidence)
+    write = _writer(to)
     if path.is_dir():
         raise UsageError(f"{path}: a folder, expected the name of a file")
     with files.atomic_write(path) as temporary:
@@ -90,7 +94,7 @@ def write_network(path: Path, trained: TrainedModel, to: NetworkFormat) -> list[
 
 
 def _writer(to: NetworkFormat) -> Writer:
-    """Returns the writer of a format; its library is imported on use."""
+    """Returns the writer of a format of single files; its library is imported on use."""
     match to:
         case "pt":
             from plifctl.exchange.arrays import write_torch
@@ -100,10 +104,6 @@ def _writer(to: NetworkFormat) -> Writer:
             from plifctl.exchange.arrays import write_numpy
 
             return write_numpy
-        case "folder":
-            from plifctl.exchange.folder import write_folder
-
-            return write_folder
         case "nir":
             from plifctl.exchange.nir import write_nir
 
@@ -112,7 +112,7 @@ def _writer(to: NetworkFormat) -> Writer:
             from plifctl.exchange.onnx import write_onnx
 
             return write_onnx
-        case "spikingjelly":
+        case _:
             from plifctl.exchange.spikingjelly import write_state_dict
 
             return write_state_dict

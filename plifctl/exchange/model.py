@@ -14,7 +14,8 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
-from plifctl.runs.folders import is_trained
+from plifctl.runs.external import find_external
+from plifctl.runs.folders import is_added, is_trained
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
@@ -83,6 +84,8 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     if name.endswith((".pt", ".npz")) or Path(name).is_file() or is_model_folder(Path(name)):
         return Path(name)
     check_choice("checkpoint", which, get_args(CheckpointName))
+    if (external := find_external(name, runs_dir)) is not None and is_added(external):
+        return external
     run = find_run(name, runs_dir)
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":
@@ -94,8 +97,14 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     )
 
 
+def zoo_folders() -> dict[str, Path]:
+    """Returns the folders of the networks in the zoo by name; the user's registry folder may have some, too."""
+    found = [path for folder in paths.registry_dirs() for path in (folder / "zoo").glob("*/")]
+    return {path.name: path for path in sorted(found) if is_model_folder(path)}
+
+
 def _find_in_zoo(name: str) -> Path:
-    known = {path.name: path for folder in paths.registry_dirs() for path in (folder / "zoo").glob("*/")}
+    known = zoo_folders()
     if name not in known:
         raise UsageError(f"{ZOO}{name}: no such network", hint=did_you_mean(name, known))
     return known[name]

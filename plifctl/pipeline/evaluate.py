@@ -6,41 +6,30 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from plifctl import files, paths
-from plifctl.cache import Cache
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import CacheError, RunError, UsageError, did_you_mean, list_names
-from plifctl.evaluation.accuracy import Evaluation, as_class_indices, record_spikes
-from plifctl.evaluation.accuracy import evaluate as evaluate_network
+from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
-from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
-from plifctl.evaluation.operations import PICOJOULES, Operations, count_operations
+from plifctl.evaluation.layer_times import LayerTimes
+from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
-from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
-from plifctl.runs import Predictions, Run, SpikeRecording, save_spikes
-from plifctl.training.batches import BatchLoader
-from plifctl.training.optimizer import autocast
+from plifctl.runs import Predictions, SpikeRecording, save_spikes
 from plifctl.training.process import out_of_memory_errors
-from plifctl.training.sample_store import choose_placement
-from plifctl.training.splits import make_split
 
 _log = logging.getLogger(__name__)
-
-_TIMED_BATCHES = 3
 
 
 @dataclass(frozen=True)
@@ -122,8 +111,9 @@ class EvaluationResult:
         layer_times: Time of each layer that has weights, dense and event-driven; None if not measured.
         predictions: Predicted class of each test sample, in the order of the cache.
         votes: Mean rate of each class over the steps, of each test sample ``[N, classes]``, 0…1.
-        kept_predictions: Comparison with the predictions that the run keeps: their number ``equal``, and the ids of
-            the ``different`` ones; None if it keeps none, or those of another epoch, T or test samples.
+        kept_predictions: Comparison with the predictions that the run, or the folder, keeps (``path``): their number
+            ``equal``, and the ids of the ``different`` ones, and of samples with ``other_label``; None if it keeps
+            none, or those of another epoch, T or test samples.
         spikes: Recorded samples and layers, and the file; None if none were recorded.
     """
 
@@ -146,6 +136,12 @@ class EvaluationResult:
     votes: np.ndarray = field(repr=False)
     kept_predictions: dict[str, Any] | None = None
     spikes: dict[str, Any] | None = None
+
+    @property
+    def reproduced(self) -> bool:
+        """False if a prediction, or the true class of a sample, differs from what the run or folder keeps."""
+        kept = self.kept_predictions
+        return kept is None or not (kept["different"] or kept["other_label"])
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
@@ -204,23 +200,16 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         content = trained.cache
     else:
         trained = _with_T(trained, options)
-    spec, network = trained.spec, trained.network
-    cache = experiment_cache(spec, options.cache_dir, content=content)
-    place, placement_reason = choose_placement(cache.nbytes, device, options.data_in)
-    _log.info(placement_reason)
-    loader = BatchLoader(cache, spec, device, data_in=place)
-    rows = _test_rows(trained, cache)
-    chosen = _recorded_rows(cache, rows, options) if recording else None
-    with autocast(spec.train, device) or nullcontext():
-        found = evaluate_network(network, _report_batches(loader, rows, spec, progress), spec.T, over_time=True)
+    spec = trained.spec
+    samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
+    chosen = _recorded_rows(samples, options) if recording else None
+    found = samples.evaluate(progress)
     for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
         _log.warning(warning)
-    counted = None
-    if options.operations:
-        counted = count_operations(network, _pairs(loader, _spread(rows, options.operations)), spec.T)
-    timed = _time_layers(trained, loader, rows, options.layer_times) if options.layer_times else None
-    spikes = _record(trained, loader, cache, chosen, options) if chosen is not None else None
-    predictions = _predictions(found, trained, cache, rows)
+    counted = samples.count_operations(options.operations) if options.operations else None
+    timed = samples.time_layers(options.layer_times) if options.layer_times else None
+    spikes = _record(samples, chosen, options) if chosen is not None else None
+    predictions = samples.predictions(found)
     kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
     result = _result(found, trained, predictions, counted, timed, trained_steps)
     result = replace(result, kept_predictions=kept, spikes=spikes)
@@ -229,54 +218,23 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     return result
 
 
-def _predictions(found: Evaluation, trained: TrainedModel, cache: Cache, rows: np.ndarray) -> Predictions:
-    classes = len(trained.spec.dataset.classes)
-    labels, predicted = (as_class_indices(values, classes) for values in (found.labels, found.predictions))
-    return Predictions(tuple(cache.sample_ids[row] for row in rows), labels, predicted, _reported_epoch(trained))
-
-
-def _reported_epoch(trained: TrainedModel) -> int | None:
-    """Returns the epoch of a finished run's checkpoint; None where it is unknown."""
-    if trained.run is None or (run := Run(trained.run)).status() != "finished":
-        return None  # a longer training may have replaced the checkpoints
-    record = run.record()
-    epochs = {run.checkpoint("best"): record.best_epoch, run.checkpoint("last"): record.epochs}
-    return epochs.get(trained.path)
-
-
 def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[str, Any] | None:
-    """Compares predictions with those that the run keeps of the same epoch and the same samples."""
-    if trained.run is None or predictions.epoch is None:
-        return None
+    """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
     try:
-        kept = Run(trained.run).predictions()
+        kept = kept_predictions(trained)
     except RunError as error:
+        if trained.run is None:  # a folder's predictions are what its result is verified by
+            raise
         _log.warning("not compared: %s", error)
         return None
-    if kept is None or kept.epoch != predictions.epoch or (compared := predictions.compare(kept)) is None:
+    if kept is None or (compared := predictions.compare(kept)) is None:
         return None
-    return {"equal": compared.equal, "different": list(compared.different)}
-
-
-def _test_rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
-    """Returns the rows to test on: of a split that the experiment makes, those of the run's own test samples.
-
-    Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
-
-    Raises:
-        CacheError: The cache lacks some of them.
-    """
-    if trained.run is None or trained.spec.split.method == "official":
-        return make_split("A", trained.spec, cache).test
-    run = Run(trained.run)
-    tested, places = run.split()["test"], {name: row for row, name in enumerate(cache.sample_ids)}
-    if missing := [name for name in tested if name not in places]:
-        raise CacheError(
-            f"{cache.path}: {len(missing)} of the {len(tested)} test samples of {run.name} are missing: "
-            f"{list_names(missing, 3)}",
-            hint="prepare the recordings that it was trained on",
-        )
-    return np.sort([places[name] for name in tested])
+    return {
+        "path": str(trained.run or trained.path),
+        "equal": compared.equal,
+        "different": list(compared.different),
+        "other_label": list(compared.other_label),
+    }
 
 
 def _with_T(trained: TrainedModel, options: EvaluateOptions) -> TrainedModel:  # noqa: N802
@@ -307,41 +265,9 @@ def log_folded(trained: TrainedModel) -> None:
         _log.info("not folded, no convolution directly before: %s", ", ".join(kept))
 
 
-def _report_batches(
-    loader: BatchLoader, rows: np.ndarray, spec: Any, progress: Progress
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields inputs and labels of the test samples, reporting each batch."""
-    steps = -(-len(rows) // spec.train.batch_size)
-    with progress(f"testing {spec.title}", "batches") as task:
-        for step, batch in enumerate(loader.evaluation_batches(rows), 1):
-            yield batch.x, batch.labels
-            task.update(step, steps)
-
-
-def _spread(rows: np.ndarray, count: int) -> np.ndarray:
-    """Returns ``count`` of the rows, or all, at equal distances."""
-    spread: np.ndarray = rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int)]
-    return spread
-
-
-def _pairs(loader: BatchLoader, rows: np.ndarray) -> Iterator[Tensor]:
-    """Yields inputs of two samples at a time, because the spikes of all their steps are in memory at once."""
-    for batch in loader.evaluation_batches(rows):
-        for start in range(0, len(batch.x), 2):
-            yield batch.x[start : start + 2]
-
-
-def _time_layers(trained: TrainedModel, loader: BatchLoader, rows: np.ndarray, seconds: float) -> LayerTimes | None:
-    spec = trained.spec
-    if (why := times_unsupported_reason(loader.device, spec.train.precision)) is not None:
-        _log.info("times of the layers are not measured: %s", why)
-        return None
-    batches = loader.evaluation_batches(_spread(rows, _TIMED_BATCHES * spec.train.batch_size))
-    return measure_layer_times(trained.network, [batch.x for batch in batches], spec.T, seconds)
-
-
-def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> np.ndarray:
+def _recorded_rows(samples: EvaluationSamples, options: EvaluateOptions) -> np.ndarray:
     """Returns the rows of the named samples, else ``record_spikes`` test samples, class after class."""
+    cache, rows = samples.cache, samples.rows
     if options.samples:
         known = {name: row for row, name in enumerate(cache.sample_ids)}
         for name in options.samples:
@@ -354,14 +280,13 @@ def _recorded_rows(cache: Cache, rows: np.ndarray, options: EvaluateOptions) -> 
     return rows[np.lexsort((labels, occurrence))[: options.record_spikes]]
 
 
-def _record(
-    trained: TrainedModel, loader: BatchLoader, cache: Cache, rows: np.ndarray, options: EvaluateOptions
-) -> dict[str, Any]:
+def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptions) -> dict[str, Any]:
     """Writes the spikes of some samples into the run; returns a description of the file."""
+    trained, cache = samples.trained, samples.cache
     spec, network = trained.spec, trained.network
     layers = list(network.spiking_layers())
     kept = layers[:1] if options.record_layers == "first" else layers
-    votes, spikes = record_spikes(network, _pairs(loader, rows), spec.T, kept)
+    votes, spikes = record_spikes(network, samples.pairs(rows), spec.T, kept)
     inputs = cache.read(rows)
     recording = SpikeRecording(
         tuple(cache.sample_ids[row] for row in rows),

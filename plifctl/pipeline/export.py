@@ -1,14 +1,28 @@
-"""Writes a trained network for other programs; implements ``plifctl export``."""
+"""Writes a trained network for other programs, or to share it; implements ``plifctl export``."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from plifctl import paths
 from plifctl.config.choices import CheckpointName, NetworkFormat
+from plifctl.errors import CacheError, UsageError
+from plifctl.exchange.folder import read_evidence, to_half
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format, write_network
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.model_card import Evidence
+from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples, reported_epoch
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import ResultRecord, Run
+
+_log = logging.getLogger(__name__)
+
+_COUNTED = 20
+"""Test samples that the energy in a model card is estimated from, as eval does by default."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +53,10 @@ def export(
     to: NetworkFormat | None = None,
     checkpoint: CheckpointName = "best",
     fold_bn: bool = False,
+    half: bool = False,
+    cache_dir: Path | None = None,
     runs_dir: Path | None = None,
+    progress: Progress = silent,
 ) -> Exported:
     """Writes the weights of a trained network with everything needed to use them.
 
@@ -49,7 +66,10 @@ def export(
         to: The format; None: that of the ending, a folder if there is none.
         checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them; formats without batch norm do so anyway.
+        half: Write the weights in half precision; for a folder only.
+        cache_dir: Cache directory, for what a folder states; None: PLIFCTL_CACHE_DIR, or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        progress: Opens a task where the network is tested.
 
     Raises:
         UsageError: There is no such run, the file exists or has another ending, or the format cannot describe the
@@ -57,15 +77,56 @@ def export(
         CheckpointError: The checkpoint is missing or damaged.
     """
     kind = choose_format(file, to)
+    if half and kind != "folder":
+        raise UsageError("--half: only folders have weights in half precision", hint="omit --half")
     check_destination(file)
     path = find_model(model, checkpoint, runs_dir or paths.runs_dir())
-    return write_model(file, load_trained(path, fold=fold_bn or kind in FOLDED), kind)
+    trained = load_trained(path, fold=fold_bn or kind in FOLDED)
+    if half:
+        _round_to_half(trained)
+    evidence = _evidence(trained, half, cache_dir, progress) if kind == "folder" else None
+    return write_model(file, trained, kind, evidence)
 
 
-def write_model(file: Path, trained: TrainedModel, kind: NetworkFormat) -> Exported:
+def write_model(file: Path, trained: TrainedModel, kind: NetworkFormat, evidence: Evidence | None = None) -> Exported:
     """Writes a network in a format, and returns what was written; arguments and errors as :func:`write_network`."""
-    notes = write_network(file, trained, kind)
+    notes = write_network(file, trained, kind, evidence)
     parameters = sum(weight.numel() for weight in trained.network.parameters())
     written = [file] if file.is_file() else [part for part in file.rglob("*") if part.is_file()]
     nbytes = sum(part.stat().st_size for part in written)
     return Exported(file, kind, trained, parameters, nbytes, tuple(notes))
+
+
+@torch.no_grad()
+def _round_to_half(trained: TrainedModel) -> None:
+    for weight in trained.network.state_dict().values():
+        weight.copy_(to_half(weight))
+
+
+def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progress: Progress) -> Evidence:
+    """Returns what a folder states of the network, measured where the run does not keep it."""
+    record, kept = _record(trained), kept_predictions(trained)
+    predictions = None if half or trained.folded else kept  # those of other weights
+    samples = _samples(trained, cache_dir)
+    if samples is None:
+        return Evidence(record, predictions, half=half)
+    if predictions is None:
+        predictions = samples.predictions(samples.evaluate(progress))
+    return Evidence(record, predictions, samples.count_operations(_COUNTED), half)
+
+
+def _record(trained: TrainedModel) -> ResultRecord | None:
+    """Returns the result of the run that trained exactly this network; None: not finished, or unknown."""
+    if trained.run is None:
+        return read_evidence(trained.path).record if trained.path.is_dir() else None
+    record = Run(trained.run).record() if reported_epoch(trained) is not None else None
+    return record if record is not None and record.best_epoch == reported_epoch(trained) else None
+
+
+def _samples(trained: TrainedModel, cache_dir: Path | None) -> EvaluationSamples | None:
+    """Returns the test samples; None where there is no cache of them."""
+    try:
+        return open_samples(trained, torch.device("cpu"), cache_dir, content=trained.cache)
+    except CacheError as error:
+        _log.warning("no cache to test the network on, so the model card has no energy estimate: %s", error)
+        return None

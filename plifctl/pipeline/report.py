@@ -52,7 +52,7 @@ def build_table(
     Args:
         name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection``, or one of a registry folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        source: Whose runs fill the table: ours, or those imported from the authors' logs.
+        source: Whose runs fill the table: ours, the authors' imported logs, or those of others that were added.
         include_modified: Use runs with overrides as well.
 
     Raises:
@@ -81,6 +81,8 @@ def build_tables(
     records = load_records(folder, registry.folders)
     if source == "authors" and not any(record.origin == "imported" for record in records):
         _log.warning("no logs of the authors are imported: plifctl runs import DIR")
+    if source == "others" and not any(record.origin == "added" for record in records):
+        _log.warning("no runs of others were added: plifctl runs add FOLDER")
     return [
         fill_table(
             name,
@@ -293,7 +295,7 @@ class PageSource:
             RunFacts(
                 curve,
                 curve.name,
-                "imported" if curve.origin == "imported" else "record",
+                "record" if curve.origin == "trained" else curve.origin,
                 self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
             )
             for curve in load_curves(self._runs_dir, self._registry.folders)

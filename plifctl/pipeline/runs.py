@@ -16,26 +16,32 @@ from plifctl.config.base import flatten
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
+from plifctl.exchange.folder import FILES, check_shared
+from plifctl.exchange.model import load_trained
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
+    AddedRun,
     Curve,
     ImportedRun,
     Run,
+    add_run,
     best_row,
     candidates,
     check_removable,
+    external_folders,
     find_curve,
-    find_imported,
+    find_external,
     find_logs,
     find_run,
     import_log,
-    imported_folders,
+    is_added,
     is_imported,
     is_trained,
     list_runs,
+    load_added,
     load_imported,
-    remove_imported,
+    remove_external,
     remove_run,
     save_imported,
     verify_run,
@@ -47,7 +53,7 @@ _log = logging.getLogger(__name__)
 def list_entries(
     runs_dir: Path | None = None, *, experiment: str | None = None, status: str | None = None
 ) -> list[dict[str, Any]]:
-    """Returns an entry for each run: imported ones by name, then the others, oldest first.
+    """Returns an entry for each run: external ones by name, then the others, oldest first.
 
     A folder with a document named as one of a run, none of which plifctl wrote, counts as a damaged run.
 
@@ -63,7 +69,7 @@ def list_entries(
     others = [path for path in candidates(folder) if not is_trained(path)]
     for path in others:
         _log.warning("%s: no file in it is readable as a document of plifctl", path)
-    entries = [*_imported_entries(folder), *map(run_entry, list_runs(folder))]
+    entries = [*_external_entries(folder), *map(run_entry, list_runs(folder))]
     entries += [_damaged_entry(path.name, path.stat().st_mtime) for path in others]
     if experiment is not None:
         known = {str(entry["experiment"]) for entry in entries}
@@ -118,10 +124,27 @@ def imported_entry(run: ImportedRun) -> dict[str, Any]:
     }
 
 
-def _imported_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
-    for path in imported_folders(runs_dir):
+def added_entry(run: AddedRun) -> dict[str, Any]:
+    """Returns the entry of a run of somebody else in a list."""
+    record = run.record()
+    return {
+        "run": run.path.name,
+        "status": "added",
+        "experiment": record.experiment,
+        "protocol": record.protocol,
+        "recipe": record.recipe,
+        "best_test": record.accuracy,
+        "best_validation": record.validation_accuracy,
+        "epoch": record.epochs,
+        "epochs": record.epochs,
+        "age_seconds": round(time.time() - run.added),
+    }
+
+
+def _external_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
+    for path in external_folders(runs_dir):
         try:
-            yield imported_entry(load_imported(path))
+            yield added_entry(load_added(path)) if is_added(path) else imported_entry(load_imported(path))
         except RunError as error:
             _log.warning("%s", error)
             yield _damaged_entry(path.name, path.stat().st_mtime)
@@ -170,6 +193,22 @@ def describe_imported(run: ImportedRun) -> dict[str, Any]:
         "source": run.source,
         "settings": run.settings,
         "tags": run.tags,
+        "files": run.files,
+    }
+
+
+def describe_added(run: AddedRun) -> dict[str, Any]:
+    """Returns a description of a run of somebody else."""
+    record = run.record()
+    return {
+        "path": str(run.path),
+        **added_entry(run),
+        "best_epoch": record.best_epoch,
+        "seed": record.seed,
+        "overrides": list(record.overrides),
+        "data": record.data and record.data.model_dump(mode="json"),
+        "environment": record.environment,
+        "source": run.source,
         "files": run.files,
     }
 
@@ -273,7 +312,7 @@ def _environment(run: Run) -> dict[str, str]:
 def verify_runs(
     names: Sequence[str] = (), runs_dir: Path | None = None, progress: Progress = silent
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yields the name and the problems of each finished or imported run, after all its files were read.
+    """Yields the name and the problems of each finished or external run, after all its files were read.
 
     Args:
         names: Runs; empty: all.
@@ -284,10 +323,13 @@ def verify_runs(
         UsageError: No such run, or one that was named is not finished.
     """
     folder = runs_dir or paths.runs_dir()
-    imported = {name: find_imported(name, folder) for name in names}
-    runs = [find_run(name, folder) for name, path in imported.items() if path is None] if names else list_runs(folder)
-    for path in filter(None, imported.values()) if names else imported_folders(folder):
+    external = {name: find_external(name, folder) for name in names}
+    runs = [find_run(name, folder) for name, path in external.items() if path is None] if names else list_runs(folder)
+    for path in filter(None, external.values()) if names else external_folders(folder):
         try:
+            if is_added(path):
+                yield path.name, load_added(path).problems()
+                continue
             load_imported(path)
             yield path.name, []
         except RunError as error:
@@ -311,9 +353,9 @@ def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[P
         UsageError: No such run, it may not be removed, or it is being trained.
     """
     folder = runs_dir or paths.runs_dir()
-    imported = {name: find_imported(name, folder) for name in names}
-    runs = [find_run(name, folder) for name, path in imported.items() if path is None]
-    folders = list(dict.fromkeys([*filter(None, imported.values()), *(run.path for run in runs)]))
+    external = {name: find_external(name, folder) for name in names}
+    runs = [find_run(name, folder) for name, path in external.items() if path is None]
+    folders = list(dict.fromkeys([*filter(None, external.values()), *(run.path for run in runs)]))
     for path in folders:
         check_removable(path, folder)
     if live := sorted({run.name for run in runs if _is_running(run)}):
@@ -337,8 +379,8 @@ def remove_folders(folders: Sequence[Path]) -> None:
         UsageError: A run is being trained.
     """
     for path in folders:
-        if is_imported(path):
-            remove_imported(path)
+        if is_imported(path) or is_added(path):
+            remove_external(path)
         else:
             remove_run(Run(path))
 
@@ -388,8 +430,7 @@ def import_logs(
     if name is not None and found:
         if (n := len(logs) + len(damaged)) > 1:
             raise UsageError(f"--name {name}: found {n} runs in {folder}", hint="name the folder of a single run")
-        if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
-            raise UsageError(f"--name {name!r}: not a valid folder name")
+        _check_name(name)
         found = [replace(found[0], name=name)]
     names = [run.name for run in found]
     if duplicates := sorted({known for known in names if names.count(known) > 1}):
@@ -402,6 +443,35 @@ def import_logs(
     if not result.runs:
         raise result.errors[0]
     return result
+
+
+def add_folder(folder: Path, runs_dir: Path | None = None, *, name: str | None = None) -> AddedRun:
+    """Adds the run of somebody else: copies an exported folder into the runs directory.
+
+    Args:
+        folder: The folder; it has a result and the predictions of the test samples.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        name: Name of the run; None: the one it had.
+
+    Raises:
+        UsageError: There is no such folder, or the name is taken.
+        RunError: A file is missing or damaged, or the result contradicts the predictions.
+        CheckpointError: The weights are missing or damaged.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder", hint="name a folder that plifctl export wrote")
+    load_trained(folder)  # damaged weights are found here, not when they are used
+    record = check_shared(folder).record
+    assert record is not None  # checked by check_shared
+    if name is not None:
+        _check_name(name)
+    there = [file for file in FILES if (folder / file).is_file()]
+    return add_run(folder, there, name if name is not None else record.run, runs_dir or paths.runs_dir())
+
+
+def _check_name(name: str) -> None:
+    if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
+        raise UsageError(f"--name {name!r}: not a valid folder name")
 
 
 @contextmanager

@@ -67,13 +67,18 @@ def build_selection_table(records: Sequence[ResultRecord], *, include_modified: 
     )
 
 
+_OF_ORIGIN = {"trained": ("our", "run"), "imported": ("the authors'", "log"), "added": ("others'", "run")}
+"""Whose runs, and what they are called, by their origin."""
+
+
 def _run(record: ResultRecord) -> str:
     if record.origin == "imported":
         return "authors' log"
     subset = ", subset" if record.data is not None and not record.data.complete else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
-    return f"recipe {record.recipe}, seed {record.seed}{subset}{without}"
+    whose = "of others, " if record.origin == "added" else ""
+    return f"{whose}recipe {record.recipe}, seed {record.seed}{subset}{without}"
 
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
@@ -84,7 +89,7 @@ def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
     found: list[str] = []
     for (origin, protocol), values in sorted(gains.items()):
         span = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-        whose, what = ("the authors'", "log") if origin == "imported" else ("our", "run")
+        whose, what = _OF_ORIGIN[origin]
         runs = f"{whose} {len(values)} {what}s" if len(values) > 1 else f"{whose} one {what}"
         found.append(f"In {runs} of protocol {protocol}, {sentences[protocol].format(span)}.")
     return found

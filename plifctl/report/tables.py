@@ -110,8 +110,7 @@ def build_table(
     if name not in files:
         raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, SELECTION_TABLE, RUNS_TABLE]))
     reported = _read(files[name])
-    origin = "trained" if source == "ours" else "imported"
-    results = _Results([r for r in records if r.origin == origin], registry, include_modified)
+    results = _Results([r for r in records if r.origin == _ORIGINS[source]], registry, include_modified)
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in reported.rows.items():
@@ -125,8 +124,13 @@ def build_table(
     return Table(name, reported.caption, reported.source, columns, tuple(rows), tuple(entries), results.notes)
 
 
-_HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors"}
-_ROW_LABELS: dict[ResultSource, str] = {"ours": "our result, Δ", "authors": "authors' logs, Δ"}
+_ORIGINS: dict[ResultSource, str] = {"ours": "trained", "authors": "imported", "others": "added"}
+_HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors", "others": "others"}
+_ROW_LABELS: dict[ResultSource, str] = {
+    "ours": "our result, Δ",
+    "authors": "authors' logs, Δ",
+    "others": "result of others, Δ",
+}
 
 
 def _heads(reported: _ReportedTable, head: str) -> tuple[str, ...]:
@@ -218,6 +222,8 @@ class _Results:
         ]
         if first.origin == "imported":
             parts.append(f"imported, {logged} epochs logged, best epoch {first.best_epoch}")
+        if first.origin == "added":
+            parts.append("trained by somebody else")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         parts += _version_notes(found, candidates)

@@ -15,7 +15,8 @@
         manifest.json    SHA-256 of every file; of finished runs only
         result.json      the result record; of finished runs only, written last
 
-A run imported from the logs of other code has ``imported.json``, and ``result.json`` where its experiment is known.
+A run imported from the logs of other code has ``imported.json``, and ``result.json`` where its experiment is known. A
+run of somebody else has ``added.json`` beside the files of an exported folder.
 
 A process holds ``.lock`` while it trains a run, so that a killed run never looks finished or running.
 :mod:`plifctl.runs.folders` says which folders are runs.
@@ -34,15 +35,19 @@ from plifctl.runs.directory import (
     remove_run,
 )
 from plifctl.runs.event_logs import find_logs
-from plifctl.runs.folders import candidates, check_removable, is_imported, is_trained
+from plifctl.runs.external import (
+    AddedRun,
+    add_run,
+    find_external,
+    load_added,
+    remove_external,
+)
+from plifctl.runs.folders import candidates, check_removable, external_folders, is_added, is_imported, is_trained
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
-    find_imported,
     import_log,
-    imported_folders,
     load_imported,
-    remove_imported,
     save_imported,
 )
 from plifctl.runs.manifest import verify_run
@@ -54,6 +59,7 @@ from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
     "TAGS",
+    "AddedRun",
     "Comparison",
     "Curve",
     "ImportedRun",
@@ -65,6 +71,7 @@ __all__ = [
     "RunRecorder",
     "SpikeRecording",
     "StepProgress",
+    "add_run",
     "best_row",
     "candidates",
     "check_records",
@@ -72,21 +79,23 @@ __all__ = [
     "create_run",
     "curve_of_run",
     "describe_machine",
+    "external_folders",
     "find_curve",
-    "find_imported",
+    "find_external",
     "find_logs",
     "find_run",
     "import_log",
-    "imported_folders",
+    "is_added",
     "is_imported",
     "is_trained",
     "list_runs",
+    "load_added",
     "load_checkpoint",
     "load_curves",
     "load_imported",
     "load_records",
     "load_spikes",
-    "remove_imported",
+    "remove_external",
     "remove_run",
     "save_imported",
     "save_spikes",

@@ -11,7 +11,8 @@ from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.directory import Run, list_runs
-from plifctl.runs.imported import ImportedRun, imported_folders, load_imported
+from plifctl.runs.external import load_added
+from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, load_records
 
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds")
@@ -24,7 +25,7 @@ class Curve:
 
     Attributes:
         name: Name of the run.
-        origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
+        origin: ``trained`` here, ``imported`` from the logs of other code, or ``added``, trained by somebody else.
         experiment: Name in the registry; None if it is not in the registry.
         recipe: Recipe; None if unknown, as for protocol, T and seed.
         protocol: A or B.
@@ -39,7 +40,7 @@ class Curve:
     """
 
     name: str
-    origin: Literal["trained", "imported"]
+    origin: Literal["trained", "imported", "added"]
     experiment: str | None
     recipe: Recipe | None
     protocol: Protocol | None
@@ -131,7 +132,7 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
             found[run.name] = curve_of_run(run)
         except RunError:
             continue
-    for path in imported_folders(runs_dir):
+    for path in folders.external_folders(runs_dir, folders.IMPORTED):
         try:
             found[path.name] = curve_of_imported(load_imported(path))
         except RunError:
@@ -160,6 +161,8 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
             f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="use more of the name"
         )
     if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
+        if folders.is_added(path):
+            return curve_of_record(load_added(path).record())
         return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
 

@@ -324,7 +324,7 @@ def find_run(name: str, runs_dir: Path) -> Run:
         raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="use more of the name")
     path = folders.find_folder(name, runs_dir)
     if path is not None and not folders.is_trained(path):
-        raise UsageError(f"{path}: an imported run, which has no checkpoints", hint="plifctl runs show takes it")
+        raise UsageError(f"{path}: not trained here, so it has no checkpoints", hint="plifctl runs show takes it")
     if path is not None:
         return Run(path)
     hint = (

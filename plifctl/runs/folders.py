@@ -1,5 +1,8 @@
 """Which folders are runs of plifctl, and which of their files it wrote.
 
+Runs are **trained** here, **imported** from the logs of other code, or **added** from a folder that somebody else
+exported; the last two are external.
+
 **A run is a folder in which plifctl wrote at least one document.** A document counts by the checksum that it carries,
 not by its name: many programs write a ``config.yaml``. A run of which some documents are damaged stays a run, and a
 folder of other programs never becomes one. Other folders are not locked, not changed and not removed.
@@ -26,13 +29,15 @@ _DOCUMENTS = {"run.json": "cache", "config.yaml": "spec", "env.json": "torch", "
 """Documents of a run since its first moment, in the order in which they are tried, and a key that each has."""
 
 IMPORTED = "imported.json"
-IMPORTED_PREFIX = b'{"schema_version": 1, "name": '
-"""How plifctl begins the document of an imported run, by which a damaged one is recognised."""
+ADDED = "added.json"
+_EXTERNAL = (IMPORTED, ADDED)
+EXTERNAL_PREFIX = b'{"schema_version": 1, "name": '
+"""How plifctl begins the document of an external run, by which a damaged one is recognised."""
 
 _WRITTEN = (
     *_DOCUMENTS,
     *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz", "last.pt", "best.pt"),
-    IMPORTED,
+    *_EXTERNAL,
 )
 """Files of a run that are written under a temporary name first."""
 
@@ -50,13 +55,39 @@ def is_trained(path: Path) -> bool:
 
 def is_imported(path: Path) -> bool:
     """Returns whether a folder is a run that plifctl imported, possibly a damaged one."""
+    return _is_external(path / IMPORTED)
+
+
+def is_added(path: Path) -> bool:
+    """Returns whether a folder is a run of somebody else that was added, possibly a damaged one."""
+    return _is_external(path / ADDED)
+
+
+def _is_external(document: Path) -> bool:
     try:
-        if not (path / IMPORTED).is_file():  # a pipe would block
+        if not document.is_file():  # a pipe would block
             return False
-        with (path / IMPORTED).open("rb") as file:
-            return file.read(len(IMPORTED_PREFIX)) == IMPORTED_PREFIX
+        with document.open("rb") as file:
+            return file.read(len(EXTERNAL_PREFIX)) == EXTERNAL_PREFIX
     except OSError:
         return False
+
+
+def is_run(path: Path) -> bool:
+    """Returns whether a folder is a run of any kind."""
+    return is_trained(path) or is_imported(path) or is_added(path)
+
+
+def external_folders(runs_dir: Path, kind: str | None = None) -> list[Path]:
+    """Returns the folders of external runs, by name.
+
+    Args:
+        runs_dir: Runs directory.
+        kind: Name of the document of one kind, :data:`IMPORTED` or :data:`ADDED`; None: both.
+    """
+    names = (kind,) if kind is not None else _EXTERNAL
+    found = [path for name in names for path in runs_dir.glob(f"[!.]*/{name}") if _is_external(path)]
+    return sorted({path.parent for path in found})
 
 
 def candidates(runs_dir: Path) -> list[Path]:
@@ -82,7 +113,7 @@ def find_folder(name: str, runs_dir: Path) -> Path | None:
         UsageError: The folder is not a run.
     """
     for path in (runs_dir / name, Path(name)) if name == Path(name).name else (Path(name),):
-        if is_trained(path) or is_imported(path):
+        if is_run(path):
             return path
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails for a name that is too long
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
@@ -100,7 +131,7 @@ def check_removable(path: Path, runs_dir: Path) -> None:
             f"{path}: not in the runs directory {runs_dir}; nothing was removed",
             hint=f"plifctl runs rm {shlex.quote(path.name)} --runs-dir {shlex.quote(str(path.parent))}",
         )
-    if not (is_trained(path) or is_imported(path)):
+    if not is_run(path):
         raise UsageError(f"{path}: not a run of plifctl; nothing was removed")
 
 
@@ -110,7 +141,7 @@ def remove_folder(path: Path) -> None:
     The result goes first, so that no report counts a run that is partly removed, and the documents that make the folder
     a run go last, so that it can be removed again after a kill.
     """
-    order = {"result.json": 0, "config.yaml": 0, "run.json": 2, IMPORTED: 2}
+    order = {"result.json": 0, "config.yaml": 0, "run.json": 2, IMPORTED: 2, ADDED: 2}
     with files.machine_errors(path):
         for child in sorted(path.iterdir(), key=lambda child: (order.get(child.name, 1), child.name)):
             if child.is_dir() and not child.is_symlink():

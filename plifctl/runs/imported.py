@@ -21,7 +21,6 @@ from plifctl import files
 from plifctl.config.choices import Protocol
 from plifctl.errors import DamagedFileError, RunError, UsageError
 from plifctl.runs import folders
-from plifctl.runs.directory import list_runs
 from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
 from plifctl.runs.records import ResultRecord, record_text
@@ -270,38 +269,6 @@ def load_imported(path: Path) -> ImportedRun:
         return ImportedRun(**tree, series=series, imported=file.stat().st_mtime)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{file}: damaged: {error}", hint=hint) from error
-
-
-def imported_folders(runs_dir: Path) -> list[Path]:
-    """Returns the folders of imported runs, sorted by name."""
-    return [path.parent for path in sorted(runs_dir.glob(f"[!.]*/{_FILE}")) if folders.is_imported(path.parent)]
-
-
-def find_imported(name: str, runs_dir: Path) -> Path | None:
-    """Returns the folder of an imported run by its name, a part of it that no other run has, or its path.
-
-    Returns None if no imported run matches, or a run trained here does.
-
-    Raises:
-        UsageError: Several imported runs match.
-    """
-    folders.check_name(name)
-    known = {path.name: path for path in imported_folders(runs_dir)}
-    matching = folders.match_name(name, list(known))
-    if name == "last" or (matching != [name] and any(name in run.name for run in list_runs(runs_dir))):
-        return None
-    if len(matching) > 1:
-        names = ", ".join(matching[:5])
-        raise UsageError(f"{len(matching)} imported runs match {name!r}: {names}", hint="use more of the name")
-    if matching:
-        return known[matching[0]]
-    return Path(name) if folders.is_imported(Path(name)) else None
-
-
-def remove_imported(path: Path) -> None:
-    """Removes an imported run, but never what a link points to."""
-    folders.check_removable(path, path.parent)
-    folders.remove_folder(path)
 
 
 def _settings(name: str, experiments: Sequence[str]) -> dict[str, Any]:

@@ -20,10 +20,12 @@ class Comparison:
     Attributes:
         total: Number of samples.
         different: Ids of the samples for which they predict different classes.
+        other_label: Ids of the samples that have another true class.
     """
 
     total: int
     different: tuple[str, ...]
+    other_label: tuple[str, ...] = ()
 
     @property
     def equal(self) -> int:
@@ -51,17 +53,27 @@ class Predictions:
         return len(self.sample_ids)
 
     @property
+    def right(self) -> int:
+        """Number of correct predictions."""
+        return int((self.predicted == self.labels).sum())
+
+    @property
     def accuracy(self) -> float:
         """Fraction of correct predictions."""
         return float((self.predicted == self.labels).mean())
 
     def compare(self, other: Predictions) -> Comparison | None:
         """Compares the predicted classes sample by sample, in any order; None: they are of different samples."""
-        theirs = dict(zip(other.sample_ids, other.predicted.tolist(), strict=True))
-        if theirs.keys() != set(self.sample_ids):
+        ours, theirs = self._by_id(), other._by_id()
+        if theirs.keys() != ours.keys():
             return None
-        pairs = zip(self.sample_ids, self.predicted.tolist(), strict=True)
-        return Comparison(len(self), tuple(name for name, found in pairs if found != theirs[name]))
+        different, other_label = (
+            tuple(name for name, found in ours.items() if found[index] != theirs[name][index]) for index in (0, 1)
+        )
+        return Comparison(len(self), different, other_label)
+
+    def _by_id(self) -> dict[str, tuple[int, int]]:
+        return dict(zip(self.sample_ids, zip(self.predicted.tolist(), self.labels.tolist(), strict=True), strict=True))
 
     def save(self, path: Path) -> None:
         """Writes the predictions atomically as a compressed ``.npz``; equal ones give equal bytes."""

@@ -63,7 +63,7 @@ class ResultRecord(Spec):
     """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
     Attributes:
-        origin: ``trained`` by plifctl, or ``imported`` from the logs of other code.
+        origin: ``trained`` here, ``imported`` from the logs of other code, or ``added``, trained by somebody else.
         epochs: Number of epochs trained.
         stopped_early: Whether ``train.early_stop`` ended the training.
         digest: Digest of the experiment; None where other code ran it.
@@ -76,7 +76,7 @@ class ResultRecord(Spec):
     """
 
     schema_version: Literal[1]
-    origin: Literal["trained", "imported"] = "trained"
+    origin: Literal["trained", "imported", "added"] = "trained"
     run: str
     experiment: str
     recipe: Annotated[Recipe, BeforeValidator(current_word)]
@@ -125,11 +125,13 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
         try:
             record = read_record(path)
         except RunError as error:
-            if path in files or folders.is_trained(path.parent) or folders.is_imported(path.parent):
+            if path in files or folders.is_run(path.parent):
                 _log.warning("skipped: %s", error)
             continue  # no warning: a file of another program
         if path not in files and record.run != path.parent.name:  # the user renamed the run
             record = record.model_copy(update={"run": path.parent.name})
+        if path not in files and folders.is_added(path.parent):
+            record = record.model_copy(update={"origin": "added"})
         found[record.run] = record
     return list(found.values())
 

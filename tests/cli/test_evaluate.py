@@ -97,10 +97,10 @@ def test_eval_compares_its_predictions_with_those_that_the_run_keeps(trained: Pl
     assert kept is not None
     assert list(kept.sample_ids) == run.split()["test"]
     assert kept.accuracy == run.record().accuracy
-    assert "all 11 predictions equal those kept in the run\n" in trained("eval", "last", *FAST).out
+    assert " of 11 right, all 11 predictions equal those kept in the run\n" in trained("eval", "last", *FAST).out
     tree = json.loads(trained("eval", "last", *FAST, "--json", "--checkpoint", "last").out)  # the same, only epoch
-    assert tree["kept_predictions"] == {"equal": 11, "different": []}
-    assert "equal those kept in the run by the network that is not" in trained("eval", "last", *FAST, "--fold-bn").out
+    assert tree["kept_predictions"] == {"path": str(run.path), "equal": 11, "different": [], "other_label": []}
+    assert "equal those kept in the run (by the network that is not" in trained("eval", "last", *FAST, "--fold-bn").out
     other = kept.predicted.copy()
     other[2] = (other[2] + 1) % 11
     other[3:5] = other[3:5][::-1]
@@ -109,7 +109,7 @@ def test_eval_compares_its_predictions_with_those_that_the_run_keeps(trained: Pl
     (run.path / "result.json").write_text(record_text(record))
     changed = [name for name, one, two in zip(kept.sample_ids, kept.predicted, other, strict=True) if one != two]
     tree = json.loads(trained("eval", "last", *FAST, "--json").out)
-    assert tree["kept_predictions"] == {"equal": 11 - len(changed), "different": changed}
+    assert tree["kept_predictions"]["different"] == changed
     text = trained("eval", "last", *FAST).out
     assert f"{len(changed)} of 11 predictions differ from those kept in the run: {changed[0]}" in text
     (run.path / "predictions.npz").write_bytes(b"PK")
@@ -147,7 +147,7 @@ def test_eval_csv_writes_a_row_for_each_test_sample(trained: Plifctl, places: Pa
 def test_eval_csv_that_cannot_be_written_is_refused_before_the_evaluation(
     trained: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plifctl.pipeline.evaluate.evaluate_network", lambda *_, **__: pytest.fail("evaluated"))
+    monkeypatch.setattr("plifctl.pipeline.evaluation_samples.evaluate", lambda *_, **__: pytest.fail("evaluated"))
     (places / "there.csv").write_text("mine")
     for name, code, message in (
         ("there.csv", 2, "there.csv: exists already"),
@@ -179,10 +179,12 @@ def test_eval_out_of_memory_fails_with_code_6(
     def run_out(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("plifctl.pipeline.evaluate.evaluate_network", run_out)
+    monkeypatch.setattr("plifctl.pipeline.evaluation_samples.evaluate", run_out)
     result = trained("eval", "last")
     assert (result.code, "error: out of memory" in result.err) == (6, True)
-    monkeypatch.setattr("plifctl.pipeline.evaluate.experiment_cache", run_out)  # in any other part of a command
+    monkeypatch.setattr(
+        "plifctl.pipeline.evaluation_samples.experiment_cache", run_out
+    )  # in any other part of a command
     assert trained("eval", "last").code == 6
 
 

@@ -84,7 +84,7 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
         "typer": {"cli"},
         "rich": {"cli"},
         "torch": {"snn", "training", "evaluation", "exchange", "runs", "report", "pipeline", "cli"},
-        "yaml": {"config", "runs"},
+        "yaml": {"config", "runs", "exchange"},
         "PIL": {"report", "data.formats.images"},
         "nir": {"exchange.nir"},
         "onnx": {"exchange.onnx"},

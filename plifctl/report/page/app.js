@@ -18,7 +18,7 @@ function el(tag, attributes, ...children) {
 }
 
 const percent = (fraction) => (100 * fraction).toFixed(2);
-const labelOf = (run) => (run.title ? `${run.title}${run.origin === "imported" ? ", imported" : ""}` : run.name);
+const labelOf = (run) => (run.title ? `${run.title}${run.origin === "trained" ? "" : `, ${run.origin}`}` : run.name);
 
 // ------------------------------------------------------------------------------------------------ tables
 

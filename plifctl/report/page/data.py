@@ -24,7 +24,7 @@ class RunFacts:
     Attributes:
         curve: Metrics by epoch; None if its files are damaged.
         name: Name of the run.
-        status: Status of the run, or ``record`` or ``imported``.
+        status: Status of the run, or ``record``, ``imported`` or ``added``.
         title: Title of its experiment; empty if unknown.
         settings: Value and origin of each setting.
         environment: Versions and machine.

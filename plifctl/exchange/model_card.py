@@ -1,0 +1,226 @@
+"""The model card of an exported folder: what the network is, what it achieves and how that was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from plifctl.config.base import flatten
+from plifctl.evaluation.operations import PICOJOULES, Operations
+from plifctl.exchange.model import TrainedModel
+from plifctl.runs.predictions import Predictions
+from plifctl.runs.records import ResultRecord
+
+_PROTOCOLS = {
+    "A": "the network was tested after every epoch, and this is the maximum, which is optimistic (protocol A)",
+    "B": "the epoch was chosen by validation samples, and tested once (protocol B)",
+}
+_MOST_CLASSES = 30
+
+_CITATION = """```bibtex
+@inproceedings{fang2021incorporating,
+  title     = {Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks},
+  author    = {Fang, Wei and Yu, Zhaofei and Chen, Yanqi and Masquelier, Timoth{\\'e}e and Huang, Tiejun and
+               Tian, Yonghong},
+  booktitle = {Proceedings of the IEEE/CVF International Conference on Computer Vision (ICCV)},
+  pages     = {2661--2671},
+  year      = {2021}
+}
+```"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known about a network besides its weights.
+
+    Attributes:
+        record: Result of the run that trained it; None: not finished, or unknown.
+        predictions: Predictions of the exported weights for the test samples; None: not known.
+        operations: Operations per sample; None: not counted.
+        half: The weights are stored in half precision.
+    """
+
+    record: ResultRecord | None = None
+    predictions: Predictions | None = None
+    operations: Operations | None = None
+    half: bool = False
+
+
+def model_card(trained: TrainedModel, evidence: Evidence) -> str:
+    """Returns the text of README.md, with the metadata that the Hugging Face hub reads."""
+    spec = trained.spec
+    sections = [
+        f"# {spec.title}",
+        f"A spiking network of {spec.neuron.kind.upper()} neurons that classifies {_inputs(trained)} into "
+        f"{len(spec.dataset.classes)} classes. Trained with plifctl, which carries the paper on learnable membrane "
+        "time constants (PLIF, ICCV 2021) from recordings to results.",
+        _use(trained),
+        "## Result",
+        _result(trained, evidence),
+        *_caveats(trained, evidence),
+        "## Network",
+        _network(trained),
+        "## Data and training",
+        _recipe(trained),
+        "## Origin",
+        _origin(trained, evidence),
+        "## Citation",
+        _CITATION,
+    ]
+    return _metadata(trained, evidence) + "\n\n".join(sections) + "\n"
+
+
+def _inputs(trained: TrainedModel) -> str:
+    size = "×".join(map(str, reversed(trained.network.input_shape[1:])))
+    if trained.spec.dataset.kind == "images":
+        return f"images of {size} pixels"
+    return f"recordings of an event camera, framed to {size} pixels and {trained.spec.T} time steps,"
+
+
+def _metadata(trained: TrainedModel, evidence: Evidence) -> str:
+    spec, accuracy = trained.spec, _accuracy(evidence)
+    tree: dict[str, Any] = {
+        "library_name": "plifctl",
+        "tags": ["spiking-neural-network", "neuromorphic", spec.neuron.kind],
+    }
+    if spec.dataset.kind == "images":
+        tree["pipeline_tag"] = "image-classification"
+    if evidence.record is not None and accuracy is not None:
+        measured = {"type": "accuracy", "value": round(accuracy, 6), "name": _measured(evidence.record)}
+        result = {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": spec.dataset.title, "type": spec.dataset.name},
+            "metrics": [measured],
+        }
+        tree |= {"metrics": ["accuracy"], "model-index": [{"name": spec.name, "results": [result]}]}
+    return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)}---\n\n"
+
+
+def _accuracy(evidence: Evidence) -> float | None:
+    """Returns the accuracy of the exported weights."""
+    if evidence.predictions is not None:
+        return evidence.predictions.accuracy
+    return None if evidence.record is None or evidence.half else evidence.record.accuracy
+
+
+def _measured(record: ResultRecord) -> str:
+    return f"test accuracy, protocol {record.protocol}, epoch {record.best_epoch} of {record.epochs}"
+
+
+def _use(trained: TrainedModel) -> str:
+    kind = "an image" if trained.spec.dataset.kind == "images" else "a recording"
+    return (
+        f"With plifctl installed, FOLDER being the folder of these files, and FILE {kind}:\n\n"
+        "```bash\n"
+        "plifctl predict FOLDER FILE\n"
+        "plifctl eval FOLDER          # with a cache of the data set: is the result below reproduced?\n"
+        "```\n\n"
+        "```python\n"
+        "import plifctl\n\n"
+        'model = plifctl.load("FOLDER")\n'
+        'model.predict("FILE").name\n'
+        "```\n\n"
+        "Framing, time steps and normalisation of the input come with the model (`config.json`)."
+    )
+
+
+def _result(trained: TrainedModel, evidence: Evidence) -> str:
+    rows = [*_measurements(evidence), *_energy(evidence.operations)]
+    if not rows:
+        return "No result is stated: the training was not finished, or is not known."
+    return _table(rows)
+
+
+def _measurements(evidence: Evidence) -> Iterable[tuple[str, str]]:
+    record, predictions = evidence.record, evidence.predictions
+    if (accuracy := _accuracy(evidence)) is not None:
+        right = f" ({predictions.right:,} of {len(predictions):,} samples)" if predictions is not None else ""
+        yield "test accuracy", f"**{100 * accuracy:.2f} %**{right}"
+    if record is None:
+        return
+    yield "how", _PROTOCOLS[record.protocol]
+    yield "epochs", f"{record.epochs}; the network is that of epoch {record.best_epoch}"
+    yield "seed", f"{record.seed}; one run, so no spread is known"
+    if record.validation_accuracy is not None:
+        yield "validation accuracy", f"{100 * record.validation_accuracy:.2f} %"
+    if (data := record.data) is not None:
+        yield "samples", f"{data.train:,} for training, {data.validation:,} for validation, {data.test:,} for testing"
+
+
+def _energy(operations: Operations | None) -> Iterable[tuple[str, str]]:
+    if operations is not None:
+        yield (
+            "energy per sample",
+            f"{1e6 * operations.energy:.3g} µJ, estimated from the operations of {operations.samples} samples at "
+            f"{PICOJOULES['MAC']} pJ per multiply-accumulate and {PICOJOULES['AC']} pJ per addition (Horowitz 2014); "
+            "neurons and memory are not counted",
+        )
+
+
+def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
+    """Returns what forbids to compare the result with others, as a section; nothing if there is nothing."""
+    record, found = evidence.record, []
+    if record is not None and record.overrides:
+        found.append(f"Changed settings: `{'`, `'.join(record.overrides)}`.")
+    if record is not None and record.data is not None:
+        if not record.data.complete:
+            found.append("Trained and tested on a part of the data set: not comparable with results on the whole.")
+        if not record.data.verified:
+            found.append("The raw files were not verified by the published checksums.")
+    if record is not None and record.stopped_early:
+        found.append("The training was stopped early, by its own rule.")
+    if record is not None and record.protocol == "A":
+        found.append("The epoch was chosen by test accuracy; a network chosen without it is usually less accurate.")
+    if trained.folded:
+        found.append("Batch norms were folded into the convolutions before them.")
+    if evidence.half and record is not None:
+        found.append(
+            f"The weights are stored in half precision. As they were trained, in float32, they reach "
+            f"{100 * record.accuracy:.2f} % on the same samples."
+        )
+    return ["## Caveats", "\n".join(f"- {text}" for text in found)] if found else []
+
+
+def _network(trained: TrainedModel) -> str:
+    network, spec = trained.network, trained.spec
+    classes = spec.dataset.classes
+    named = ", ".join(classes[:_MOST_CLASSES]) + (" …" if len(classes) > _MOST_CLASSES else "")
+    taus = ", ".join(f"{tau:.3f}" for tau in network.taus())
+    rows = [
+        ("structure", f"`{network.network.structure}`"),
+        ("parameters", f"{sum(weight.numel() for weight in network.parameters()):,}"),
+        ("input", f"{list(network.input_shape)} per step, T = {spec.T}"),
+        ("neurons", f"{spec.neuron.kind.upper()}; τ of the layers in time steps: {taus}"),
+        ("threshold, reset", f"{spec.neuron.v_threshold:g}; {spec.neuron.reset} to {spec.neuron.v_reset:g}"),
+        ("classes", named),
+    ]
+    return _table(rows)
+
+
+def _recipe(trained: TrainedModel) -> str:
+    spec = trained.spec
+    shown = {"dataset": spec.dataset.title, "recipe": spec.recipe}
+    tree = spec.model_dump(mode="json", exclude_defaults=True)
+    sections = {key: tree[key] for key in ("frames", "train", "split") if tree.get(key)}
+    values = {**shown, **flatten(sections)}
+    return _table((key, f"{value}") for key, value in values.items() if value is not None)
+
+
+def _origin(trained: TrainedModel, evidence: Evidence) -> str:
+    record = evidence.record
+    rows = [("experiment", f"{trained.spec.name}, digest `{trained.digest[:12]}`")]
+    if trained.cache is not None:
+        rows.append(("cache", f"content `{trained.cache[:12]}`"))
+    if record is not None:
+        machine = record.environment
+        versions = ", ".join(f"{name} {machine[name]}" for name in ("plifctl", "torch", "python") if name in machine)
+        rows += [("run", f"`{record.run}`"), ("finished", record.finished), ("versions", versions)]
+    return _table(rows)
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    escaped = ((name, text.replace("|", "\\|")) for name, text in rows)
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in escaped)])

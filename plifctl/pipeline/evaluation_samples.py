@@ -1,0 +1,179 @@
+"""The samples that a trained network is tested on, and what is measured on them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from plifctl.cache import Cache
+from plifctl.config.choices import DataPlacement
+from plifctl.errors import CacheError, list_names
+from plifctl.evaluation.accuracy import Evaluation, as_class_indices, evaluate
+from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
+from plifctl.evaluation.operations import Operations, count_operations
+from plifctl.exchange.folder import read_evidence
+from plifctl.exchange.model import TrainedModel
+from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import Predictions, Run
+from plifctl.training.batches import BatchLoader
+from plifctl.training.optimizer import autocast
+from plifctl.training.sample_store import choose_placement
+from plifctl.training.splits import make_split
+
+_log = logging.getLogger(__name__)
+
+_TIMED_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class EvaluationSamples:
+    """The test samples of a trained network.
+
+    Attributes:
+        trained: The network.
+        cache: Their cache.
+        loader: Reads them as inputs of the network.
+        rows: Their rows in the cache, ascending.
+    """
+
+    trained: TrainedModel
+    cache: Cache
+    loader: BatchLoader
+    rows: np.ndarray
+
+    def evaluate(self, progress: Progress = silent) -> Evaluation:
+        """Runs the network on all of them; returns also predictions over time and votes."""
+        spec = self.trained.spec
+        with autocast(spec.train, self.loader.device) or nullcontext():
+            return evaluate(self.trained.network, self._report_batches(progress), spec.T, over_time=True)
+
+    def _report_batches(self, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields inputs and labels, reporting each batch."""
+        spec = self.trained.spec
+        steps = -(-len(self.rows) // spec.train.batch_size)
+        with progress(f"testing {spec.title}", "batches") as task:
+            for step, batch in enumerate(self.loader.evaluation_batches(self.rows), 1):
+                yield batch.x, batch.labels
+                task.update(step, steps)
+
+    def predictions(self, found: Evaluation) -> Predictions:
+        """Returns the predictions of :meth:`evaluate` with the ids of the samples."""
+        classes = len(self.trained.spec.dataset.classes)
+        labels, predicted = (as_class_indices(values, classes) for values in (found.labels, found.predictions))
+        ids = tuple(self.cache.sample_ids[row] for row in self.rows)
+        return Predictions(ids, labels, predicted, reported_epoch(self.trained))
+
+    def count_operations(self, count: int) -> Operations:
+        """Returns the operations per sample, the mean of ``count`` samples."""
+        network, T = self.trained.network, self.trained.spec.T
+        return count_operations(network, self.pairs(self._spread(count)), T)
+
+    def time_layers(self, seconds: float) -> LayerTimes | None:
+        """Returns the times of the layers, measured for about so long; None where that is not supported."""
+        spec = self.trained.spec
+        if (why := times_unsupported_reason(self.loader.device, spec.train.precision)) is not None:
+            _log.info("times of the layers are not measured: %s", why)
+            return None
+        batches = self.loader.evaluation_batches(self._spread(_TIMED_BATCHES * spec.train.batch_size))
+        return measure_layer_times(self.trained.network, [batch.x for batch in batches], spec.T, seconds)
+
+    def _spread(self, count: int) -> np.ndarray:
+        """Returns ``count`` of the rows, or all, at equal distances."""
+        places = np.linspace(0, len(self.rows) - 1, min(count, len(self.rows))).round().astype(int)
+        spread: np.ndarray = self.rows[places]
+        return spread
+
+    def pairs(self, rows: np.ndarray) -> Iterator[Tensor]:
+        """Yields inputs of two samples at a time, because the spikes of all their steps are in memory at once."""
+        for batch in self.loader.evaluation_batches(rows):
+            for start in range(0, len(batch.x), 2):
+                yield batch.x[start : start + 2]
+
+
+def open_samples(
+    trained: TrainedModel,
+    device: torch.device,
+    cache_dir: Path | None = None,
+    *,
+    content: str | None = None,
+    data_in: DataPlacement = "disk",
+) -> EvaluationSamples:
+    """Returns the test samples of a trained network.
+
+    Args:
+        trained: The network, on ``device``.
+        device: Where inputs go.
+        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        content: Content digest of the preferred cache.
+        data_in: Where samples are held.
+
+    Raises:
+        CacheError: There is no cache of the data set, or it lacks some of the samples.
+    """
+    cache = experiment_cache(trained.spec, cache_dir, content=content)
+    place, placement_reason = choose_placement(cache.nbytes, device, data_in)
+    _log.info(placement_reason)
+    loader = BatchLoader(cache, trained.spec, device, data_in=place)
+    return EvaluationSamples(trained, cache, loader, _rows(trained, cache))
+
+
+def _rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
+    """Returns the rows to test on: those of the test samples that a folder, or a run with its own split, lists.
+
+    Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
+
+    Raises:
+        CacheError: The cache lacks some of them.
+    """
+    listed = _listed_samples(trained)
+    if listed is None:
+        return make_split("A", trained.spec, cache).test
+    places = {name: row for row, name in enumerate(cache.sample_ids)}
+    if missing := [name for name in listed if name not in places]:
+        raise CacheError(
+            f"{cache.path}: {len(missing)} of the {len(listed)} test samples of {(trained.run or trained.path).name} "
+            f"are missing: {list_names(missing, 3)}",
+            hint="prepare the recordings that it was trained on",
+        )
+    return np.sort([places[name] for name in listed])
+
+
+def _listed_samples(trained: TrainedModel) -> Sequence[str] | None:
+    """Returns the ids of the test samples of a folder, or of a run that made its own split; None: not listed."""
+    if trained.run is None:
+        kept = kept_predictions(trained)
+        return None if kept is None else kept.sample_ids
+    if trained.spec.split.method == "official":
+        return None
+    tested: list[str] = Run(trained.run).split()["test"]
+    return tested
+
+
+def reported_epoch(trained: TrainedModel) -> int | None:
+    """Returns the epoch of a finished run's checkpoint; None where it is unknown."""
+    if trained.run is None or (run := Run(trained.run)).status() != "finished":
+        return None  # a longer training may have replaced the checkpoints
+    record = run.record()
+    epochs = {run.checkpoint("best"): record.best_epoch, run.checkpoint("last"): record.epochs}
+    return epochs.get(trained.path)
+
+
+def kept_predictions(trained: TrainedModel) -> Predictions | None:
+    """Returns the predictions that a run or an exported folder keeps of this network; None: it keeps none.
+
+    Raises:
+        RunError: They are damaged.
+    """
+    if trained.run is None:
+        return read_evidence(trained.path).predictions if trained.path.is_dir() else None
+    epoch = reported_epoch(trained)
+    kept = Run(trained.run).predictions() if epoch is not None else None
+    return kept if kept is not None and kept.epoch == epoch else None

@@ -1,0 +1,210 @@
+"""A network as a folder: weights, description, model card, result and predictions."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from plifctl.config.lookup import load_registry
+from plifctl.errors import CheckpointError, RunError, UsageError
+from plifctl.exchange.folder import check_shared, read_evidence
+from plifctl.exchange.formats import write_network
+from plifctl.exchange.model import TrainedModel, load_trained
+from plifctl.exchange.model_card import Evidence
+from plifctl.runs.predictions import Predictions
+from plifctl.runs.records import ResultRecord, RunData
+from plifctl.training.trainer import build_model
+
+CHANGES = ["network.structure=c4k3s1-BN-SN-MPk2s2-FC100-SN-APk10s10"]
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> TrainedModel:
+    spec = load_registry().experiment("fashion-mnist-plif", overrides=CHANGES).spec
+    network = build_model(spec, torch.device("cpu")).eval()
+    return TrainedModel(tmp_path / "best.pt", spec, network, "c" * 64, spec.digest, {})
+
+
+@pytest.fixture
+def evidence(trained: TrainedModel) -> Evidence:
+    labels = np.arange(20, dtype=np.uint8) % 10
+    predicted = labels.copy()
+    predicted[3] = 0
+    predictions = Predictions(tuple(f"test/{i}" for i in range(20)), labels, predicted, 2)
+    record = ResultRecord(
+        schema_version=1,
+        run="20260101T000000Z-fashion-mnist-plif-s1",
+        experiment=trained.spec.name,
+        recipe="paper",
+        protocol="A",
+        dataset=trained.spec.dataset.name,
+        T=trained.spec.T,
+        seed=1,
+        epochs=3,
+        digest=trained.digest,
+        overrides=tuple(CHANGES),
+        data=RunData(verified=True, complete=False, train=40, validation=0, test=20, cache="c" * 64),
+        accuracy=0.95,
+        best_epoch=2,
+        validation_accuracy=None,
+        test_accuracy=(0.5, 0.95, 0.9),
+        tau=((2.0, 2.0),) * 3,
+        environment={"plifctl": "0.2.0", "torch": "2.13.0", "python": "3.11.7"},
+        finished="2026-01-01T00:00:00Z",
+    )
+    return Evidence(record, predictions)
+
+
+def metadata(folder: Path) -> dict[str, object]:
+    """The YAML at the head of a model card."""
+    _, head, _ = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    tree: dict[str, object] = yaml.safe_load(head)
+    return tree
+
+
+def test_folder_round_trip_gives_the_same_weights_and_spec(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path
+) -> None:
+    write_network(tmp_path / "net", trained, "folder", evidence)
+    again = load_trained(tmp_path / "net")
+    assert again.spec == trained.spec
+    assert (again.digest, again.cache, again.run) == (trained.digest, trained.cache, None)
+    for name, weight in trained.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], weight)
+    found = read_evidence(tmp_path / "net")
+    assert found.record == evidence.record
+    assert found.predictions is not None
+    assert evidence.predictions is not None
+    assert found.predictions.compare(evidence.predictions).different == ()
+    check_shared(tmp_path / "net")
+
+
+def test_folder_in_half_precision_has_half_the_bytes_and_float32_when_loaded(
+    trained: TrainedModel, tmp_path: Path
+) -> None:
+    write_network(tmp_path / "full", trained, "folder")
+    write_network(tmp_path / "half", trained, "folder", Evidence(half=True))
+    stored = load_file(tmp_path / "half/model.safetensors")
+    assert stored["layers.conv0.weight"].dtype == torch.float16
+    assert stored["layers.bn0.num_batches_tracked"].dtype == torch.int64
+    weight = load_trained(tmp_path / "half").network.state_dict()["layers.conv0.weight"]
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, trained.network.state_dict()["layers.conv0.weight"].half().float())
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.52 * sizes[1]
+
+
+def test_model_card_states_result_protocol_and_caveats(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path
+) -> None:
+    write_network(tmp_path / "net", trained, "folder", evidence)
+    card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    for expected in (
+        "**95.00 %** (19 of 20 samples)",
+        "(protocol A)",
+        "3; the network is that of epoch 2",
+        "40 for training, 0 for validation, 20 for testing",
+        "Trained and tested on a part of the data set",
+        "Changed settings: `network.structure=",
+        "chosen by test accuracy",
+        f"`{trained.network.network.structure}`",
+        trained.digest[:12],
+        "@inproceedings{fang2021incorporating,",
+    ):
+        assert expected in card
+    assert "not verified by" not in card
+    assert "energy" not in card
+    tree = metadata(tmp_path / "net")
+    assert tree["library_name"] == "plifctl"
+    assert tree["pipeline_tag"] == "image-classification"
+    (entry,) = tree["model-index"]  # type: ignore[attr-defined]
+    assert entry["results"][0]["metrics"][0]["value"] == 0.95
+
+
+def test_model_card_without_a_result_says_so(trained: TrainedModel, tmp_path: Path) -> None:
+    write_network(tmp_path / "net", trained, "folder")
+    assert "No result is stated" in (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    assert "model-index" not in metadata(tmp_path / "net")
+    with pytest.raises(RunError, match=r"result\.json is missing"):
+        check_shared(tmp_path / "net")
+
+
+def test_model_card_of_half_precision_states_the_accuracy_of_its_own_weights(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path
+) -> None:
+    assert evidence.predictions is not None
+    worse = replace(evidence.predictions, predicted=np.zeros(20, np.uint8))
+    write_network(tmp_path / "net", trained, "folder", replace(evidence, predictions=worse, half=True))
+    card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    assert "**10.00 %** (2 of 20 samples)" in card
+    assert "in float32, they reach 95.00 %" in card
+    with pytest.raises(RunError, match=r"states an accuracy of 95\.00 %, the predictions have 10\.00 %"):
+        check_shared(tmp_path / "net")
+    write_network(tmp_path / "unknown", trained, "folder", replace(evidence, predictions=None, half=True))
+    card = (tmp_path / "unknown/README.md").read_text(encoding="utf-8")
+    assert "**95.00 %**" not in card  # that of other weights
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_folder_names_the_file(trained: TrainedModel, tmp_path: Path, name: str) -> None:
+    write_network(tmp_path / "net", trained, "folder")
+    file = tmp_path / "net" / name
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=name):
+        load_trained(tmp_path / "net")
+    file.unlink()
+    with pytest.raises(CheckpointError, match=f"{name} is missing"):
+        load_trained(tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "format version 2, expected 1"),
+        ({"spec": {"name": "x"}}, "its experiment is invalid"),
+        ({"digest": None, "spec": []}, "its experiment is invalid"),
+    ],
+)
+def test_config_of_another_kind_is_refused(
+    trained: TrainedModel, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    write_network(tmp_path / "net", trained, "folder")
+    config = tmp_path / "net/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **change}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        load_trained(tmp_path / "net")
+
+
+def test_folder_of_another_experiment_is_not_shared(trained: TrainedModel, evidence: Evidence, tmp_path: Path) -> None:
+    assert evidence.record is not None
+    other = evidence.record.model_copy(update={"digest": "d" * 64})
+    write_network(tmp_path / "net", trained, "folder", replace(evidence, record=other))
+    with pytest.raises(RunError, match="is of experiment dddd"):
+        check_shared(tmp_path / "net")
+
+
+def test_write_network_replaces_nothing_and_leaves_nothing_behind(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match="exists already"):
+        write_network(tmp_path / "full", trained, "folder")
+    (tmp_path / "empty").mkdir()
+    write_network(tmp_path / "empty", trained, "folder")
+    assert (tmp_path / "empty/config.json").is_file()
+
+    def fail(*_: object) -> str:
+        raise RuntimeError
+
+    monkeypatch.setattr("plifctl.exchange.folder.model_card", fail)
+    with pytest.raises(RuntimeError):
+        write_network(tmp_path / "net", trained, "folder")
+    assert not (tmp_path / "net").exists()
+    assert not list(tmp_path.glob(".*"))
