@@ -6,5 +6,6 @@
 | folder | model.safetensors, config.json and README.md, as on the Hugging Face hub |
 | nir | ``.nir`` |
 | onnx | ``.onnx`` |
-| spikingjelly | state dicts of SpikingJelly, in both directions |
+| state_dicts | state dicts of SpikingJelly and other programs, read |
+| spikingjelly | state dicts for SpikingJelly, written |
 """

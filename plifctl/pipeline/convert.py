@@ -23,6 +23,7 @@ from plifctl.exchange.model import TrainedModel
 from plifctl.exchange.state_dicts import match_weights, read_state_dict
 from plifctl.pipeline.export import Exported, write_model
 from plifctl.runs.checkpoints import describe_damage, load_tensors
+from plifctl.snn.functional import predict
 from plifctl.snn.networks import SpikingNetwork
 
 
@@ -151,8 +152,8 @@ def compare_votes(network: SpikingNetwork, spec: ExperimentSpec, path: Path) -> 
         raise UsageError(f"{path}: y has the shape {list(expected.shape)}, expected {shapes}")
     smallest = 1 / network.voters if expected.dim() == 3 else 1 / (network.voters * len(votes))  # of one spike
     different = ~((found - expected).abs() < smallest / 2)  # a NaN differs
-    means = [part.mean(0) if part.dim() == 3 else part for part in (found, expected)]
-    predictions = int((means[0].argmax(1) != means[1].argmax(1)).sum())
+    ours, theirs = (predict(part if part.dim() == 3 else part[None]) for part in (found, expected))
+    predictions = int((ours != theirs).sum())
     first = ""
     if different.any():
         place = tuple(different.nonzero()[0].tolist())
