@@ -9,6 +9,7 @@ safetensors sorts names, so there the order must be that of numbers in the names
 |---|---|
 | ``w`` of a scalar (ParametricLIFNode of SpikingJelly and of the authors: 1/τ = sigmoid(w)) | ``a`` |
 | ``bias`` of a convolution or a fully connected layer | ``bias``; the structure gets a ``b`` there, unless all are 0 |
+| ``surrogate_function.…`` of older SpikingJelly: the width of its derivative | none; training alone depends on it |
 | any other | of the same name |
 """
 
@@ -42,6 +43,9 @@ from plifctl.training.trainer import build_model, load_weights
 
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before every name."""
+
+_SURROGATE = ".surrogate_function"
+"""How the names of layers of old versions of SpikingJelly end whose tensors shape the derivative alone."""
 
 _ORDER = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 """The tensors of a layer as torch orders them."""
@@ -185,6 +189,8 @@ def match_weights(state: StateDict, spec: ExperimentSpec) -> Matched:
     """
     layers = _layers_in_order(state, spec)
     spec, notes = _take_biases(layers, spec)
+    if any(name.rpartition(".")[0].endswith(_SURROGATE) for name in state.weights):
+        notes.append("the surrogates of the file were left out; training depends on those of the experiment")
     network = build_model(spec, torch.device("cpu"))
     expected = network.state_dict()
     ours = [_Row(name, name.rpartition(".")[2], tuple(tensor.shape)) for name, tensor in expected.items()]
@@ -211,7 +217,8 @@ def _layers_in_order(state: StateDict, spec: ExperimentSpec) -> dict[str, dict[s
     layers: dict[str, dict[str, Tensor]] = {}
     for name, tensor in state.weights.items():
         layer, _, last = name.rpartition(".")
-        layers.setdefault(layer, {})[last] = tensor
+        if not layer.endswith(_SURROGATE):
+            layers.setdefault(layer, {})[last] = tensor
     own = [f"layers.{name}" for name in layer_names(parse_structure(spec.network.structure))]
     if set(layers) <= set(own):
         names = [name for name in own if name in layers]

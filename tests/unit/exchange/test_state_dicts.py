@@ -138,6 +138,22 @@ def test_match_weights_with_biases_adds_them_to_the_structure(tmp_path: Path) ->
     )
 
 
+def test_match_weights_of_the_authors_layout_leaves_out_surrogates(tmp_path: Path) -> None:
+    """Their networks have three Sequentials, and older SpikingJelly's surrogates have a buffer."""
+    names = ["static_conv.0", "static_conv.1", "conv.0", "conv.2", "conv.3", "conv.4", "fc.2", "fc.3", "fc.5", "fc.6"]
+    numbers = list(dict.fromkeys(name.rpartition(".")[0] for name in theirs()))
+    weights = {}
+    for name, tensor in theirs().items():
+        layer, _, last = name.rpartition(".")
+        new = dict(zip(numbers, names, strict=True))[layer]
+        weights[f"{new}.{last}"] = tensor
+        if last == "w":
+            weights[f"{new}.surrogate_function.alpha"] = torch.tensor([2.0])
+    found = matched(saved(tmp_path, weights))
+    assert_ours(found)
+    assert found.notes == ("the surrogates of the file were left out; training depends on those of the experiment",)
+
+
 def test_match_weights_for_a_structure_with_biases_keeps_those_of_0(tmp_path: Path) -> None:
     weights = theirs()
     weights["conv_fc.12.bias"] = torch.zeros(20)
