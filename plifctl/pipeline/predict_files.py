@@ -19,7 +19,7 @@ from torch import Tensor
 from plifctl import files
 from plifctl.config.choices import CheckpointName, DataKind, Kernel
 from plifctl.data.formats.headers import HEADER_BYTES, format_of, guess_content
-from plifctl.errors import PlifctlError, RawDataError, UsageError
+from plifctl.errors import MachineError, PlifctlError, RawDataError, UsageError, from_os_error, list_names
 from plifctl.pipeline.predict import Model, Prediction, load_model
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
@@ -195,7 +195,7 @@ class VoteCurves:
             x[:], votes[:] = range(1, len(sums) + 1), sums
 
     def draw(self, path: Path) -> None:
-        """Writes the picture, if anything was added.
+        """Writes the picture of the rows, at least one.
 
         Raises:
             MachineError: The file cannot be written.
@@ -213,13 +213,12 @@ class VoteCurves:
 
 def _rows(model: Model, found: Sequence[Row], options: PredictOptions, progress: Progress) -> Iterator[Row]:
     with progress("classifying", "files") as task:
-        done, last = 0, None
+        done, windows, file = 0, 0, None
         for row, prediction in model.classify(_inputs(model, found, options)):
-            if prediction is not None:
-                prediction = replace(prediction, source=row.file)
-            done, last = done + (row.file != last), row.file
-            task.update(done, len(found))
-            yield replace(row, prediction=prediction)
+            done += file not in (None, row.file)
+            windows, file = windows + 1, row.file
+            task.update(done, len(found), detail=f"{windows:,} windows" if row.window_us else "")
+            yield replace(row, prediction=prediction and replace(prediction, source=row.file))
 
 
 def _inputs(model: Model, found: Sequence[Row], options: PredictOptions) -> Iterator[tuple[Row, Tensor | None]]:
@@ -235,29 +234,33 @@ def _inputs(model: Model, found: Sequence[Row], options: PredictOptions) -> Iter
                 stride_us = options.stride_us or options.window_us
                 for window, x in model.window_inputs(row.file, options.window_us, stride_us):
                     yield replace(row, window_us=window), x
-        except PlifctlError as error:
-            yield replace(row, error=error), None
+        except (PlifctlError, OSError) as error:
+            yield replace(row, error=_as_error(error, row.file)), None
+
+
+def _as_error(error: PlifctlError | OSError, name: str) -> PlifctlError:
+    if isinstance(error, PlifctlError):
+        return error
+    return from_os_error(error, name) or MachineError(f"{name}: {error.strerror or error}")
 
 
 def _expand(names: Iterable[str], kind: DataKind, skipped: list[str]) -> Iterator[Row]:
     """Yields a row for each file, to be filled in; folders are replaced by what is in them."""
     for name in names:
-        folder = Path(name).expanduser()
-        if not folder.is_dir():
-            yield Row(name)
-            continue
         try:
-            with files.machine_errors(folder):
-                inside, others = _list_folder(folder, kind)
-        except PlifctlError as error:
-            yield Row(name, error=error)
-            continue
-        skipped += [str(folder / other) for other in others]
-        if not inside:
-            what = "image" if kind == "images" else "recording"
-            hint = f"its files are {', '.join(others[:3])} …" if others else "it is empty"
-            yield Row(name, error=RawDataError(f"{folder}: no {what} in this folder", hint=hint))
-        yield from (Row(str(folder / one)) for one in inside)
+            path = Path(name).expanduser()
+            if not path.is_dir():
+                yield Row(name)
+                continue
+            inside, others = _list_folder(path, kind)
+            skipped += [str(path / other) for other in others]
+            if not inside:
+                what = "image" if kind == "images" else "recording"
+                hint = f"its files are {list_names(others, 3)}" if others else "it is empty"
+                raise RawDataError(f"{path}: no {what} in this folder", hint=hint)
+            yield from (Row(str(path / one)) for one in inside)
+        except (PlifctlError, OSError) as error:
+            yield Row(name, error=_as_error(error, name))
 
 
 def _list_folder(folder: Path, kind: DataKind) -> tuple[list[str], list[str]]:

@@ -66,7 +66,7 @@ def draw_vote_curves(panels: Sequence[Panel], classes: Sequence[str], xlabel: st
             _plot(one, panel, leading, classes)
         for one in axes.flat[len(panels) :]:
             one.remove()
-        for one in axes[-1]:
+        for one in axes.flat[max(0, len(panels) - columns) : len(panels)]:
             one.set_xlabel(xlabel)
         for one in axes[:, 0]:
             one.set_ylabel("share of votes, %")
@@ -77,11 +77,12 @@ def draw_vote_curves(panels: Sequence[Panel], classes: Sequence[str], xlabel: st
 def _plot(axes: Axes, panel: Panel, leading: Sequence[int], classes: Sequence[str]) -> None:
     marker = "." if len(panel.x) <= _MANY_POINTS else ""
     for colour, label in zip(COLOURS, leading, strict=False):
-        name, shares = classes[label], 100 * panel.shares[:, label]
-        axes.plot(panel.x, shares, color=colour, marker=marker, markersize=3, label=name)
+        shares, name = 100 * panel.shares[:, label], classes[label]
+        shown = f" {name}" if name.startswith("_") else name  # matplotlib lists no names that begin with _
+        axes.plot(panel.x, shares, color=colour, marker=marker, markersize=3, label=shown)
     others = [label for label in range(len(classes)) if label not in leading]
     for label in others:
-        name = "other classes" if label == others[0] else "_"  # matplotlib lists no names that begin with _
+        name = "other classes" if label == others[0] else "_"
         axes.plot(panel.x, 100 * panel.shares[:, label], color=_GREY, linewidth=0.6, zorder=1, label=name)
     axes.set_title(panel.title, loc="left")
     axes.set_ylim(-3, 103)

@@ -159,6 +159,14 @@ class TestFailures:
         assert (result.code, result.out, Path("a.png").exists()) == (4, "", False)
         assert result.err.count("warning: not classified") == 2
 
+    def test_name_that_the_system_refuses_does_not_stop_the_others(
+        self, plifctl: Plifctl, model: Path, places: Path
+    ) -> None:
+        write_events(places / "a.npy")
+        result = plifctl("predict", model, "n" * 300, "a.npy")
+        assert (result.code, rows(result.out)[-1][0]) == (7, "a.npy")
+        assert f"warning: not classified: {'n' * 300}: File name too long" in result.err
+
     def test_recording_of_another_sensor_hints_at_the_size(self, plifctl: Plifctl, model: Path, places: Path) -> None:
         events = np.load(write_events(places / "a.npy"))
         events["x"] += 5
