@@ -52,10 +52,11 @@ class Evidence:
 def model_card(trained: TrainedModel, evidence: Evidence) -> str:
     """Returns the text of README.md, with the metadata that the Hugging Face hub reads."""
     spec = trained.spec
+    made = "Weights of another program, converted by" if trained.origin else "Trained with"
     sections = [
         f"# {spec.title}",
         f"A spiking network of {spec.neuron.kind.upper()} neurons that classifies {_inputs(trained)} into "
-        f"{len(spec.dataset.classes)} classes. Trained with plifctl, which carries the paper on learnable membrane "
+        f"{len(spec.dataset.classes)} classes. {made} plifctl, which carries the paper on learnable membrane "
         "time constants (PLIF, ICCV 2021) from recordings to results.",
         _use(trained),
         "## Result",
@@ -63,7 +64,7 @@ def model_card(trained: TrainedModel, evidence: Evidence) -> str:
         *_caveats(trained, evidence),
         "## Network",
         _network(trained),
-        "## Data and training",
+        "## Data" if trained.origin else "## Data and training",
         _recipe(trained),
         "## Origin",
         _origin(trained, evidence),
@@ -202,9 +203,10 @@ def _network(trained: TrainedModel) -> str:
 
 def _recipe(trained: TrainedModel) -> str:
     spec = trained.spec
-    shown = {"dataset": spec.dataset.title, "recipe": spec.recipe}
+    shown = {"dataset": spec.dataset.title} | ({} if trained.origin else {"recipe": spec.recipe})
     tree = spec.model_dump(mode="json", exclude_defaults=True)
-    sections = {key: tree[key] for key in ("frames", "train", "split") if tree.get(key)}
+    keys = ("frames",) if trained.origin else ("frames", "train", "split")  # who converts does not know the training
+    sections = {key: tree[key] for key in keys if tree.get(key)}
     values = {**shown, **flatten(sections)}
     return _table((key, f"{value}") for key, value in values.items() if value is not None)
 
@@ -212,6 +214,8 @@ def _recipe(trained: TrainedModel) -> str:
 def _origin(trained: TrainedModel, evidence: Evidence) -> str:
     record = evidence.record
     rows = [("experiment", f"{trained.spec.name}, digest `{trained.digest[:12]}`")]
+    if trained.origin:
+        rows.append(("weights", trained.origin))
     if trained.cache is not None:
         rows.append(("cache", f"content `{trained.cache[:12]}`"))
     if record is not None:

@@ -67,6 +67,9 @@ def test_convert_then_eval_tests_the_weights_in_every_format(
     assert torch.load("net.pt", weights_only=True)["origin"] == origin
     assert str(np.load("net.npz")["origin"]) == origin
     assert json.loads(Path("folder/config.json").read_text(encoding="utf-8"))["origin"] == origin
+    card = Path("folder/README.md").read_text(encoding="utf-8")
+    assert f"| weights | {origin} |" in card
+    assert "train." not in card
     evaluated = []
     for name in ("net.pt", "net.npz", "folder"):
         assert load_trained(Path(name)).origin == origin
