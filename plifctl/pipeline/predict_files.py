@@ -217,7 +217,7 @@ def _rows(model: Model, found: Sequence[Row], options: PredictOptions, progress:
         for row, prediction in model.classify(_inputs(model, found, options)):
             done += file not in (None, row.file)
             windows, file = windows + 1, row.file
-            task.update(done, len(found), detail=f"{windows:,} windows" if row.window_us else "")
+            task.update(done, len(found), detail=f"windows: {windows:,}" if row.window_us else "")
             yield replace(row, prediction=prediction and replace(prediction, source=row.file))
 
 

@@ -17,7 +17,7 @@ from untrained import CLASSES, FIRES, SHAPE, event_spec, image_spec, make_model,
 
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
-from plifctl.pipeline.predict import load_model
+from plifctl.pipeline.predict import load_model, read_events
 
 Plifctl = Callable[..., Any]
 
@@ -241,6 +241,21 @@ class TestWindows:
         for one, wanted in zip(tree["predictions"], found, strict=True):
             assert wanted is not None
             np.testing.assert_allclose(one["rates"], wanted.rates, atol=1e-6)
+
+
+def test_real_recordings_of_a_folder_are_framed_without_loss(plifctl: Plifctl, places: Path, shared: Path) -> None:
+    structure = "network.structure=APk40s40-FC40-SN-FC30-SN-APk10s10"
+    spec = event_spec(places, structure, dataset={"shape": [2, 480, 640]})
+    write_untrained(places / "large.pt", spec)
+    model = make_model(spec)
+    result = plifctl("predict", "large.pt", shared / "data/samples", "--json")
+    tree = json.loads(result.out)
+    files = [one["file"] for one in tree["predictions"]]
+    assert {Path(file).suffix for file in files} == {".aedat4", ".bin", ".dat"}
+    (empty,) = tree["failed"]
+    assert empty["message"] == f"{shared}/data/samples/sample_aedat_header.aedat: no events to frame"
+    for file in files:
+        assert model.to_input(file).sum() == len(read_events(Path(file)))
 
 
 class TestTable:
