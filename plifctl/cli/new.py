@@ -22,7 +22,7 @@ def new(
         str,
         typer.Option(
             "--like",
-            help="Experiment to begin with: a name (plifctl ls lists them), a YAML file, or a run.",
+            help="Experiment to begin with: a name (plifctl ls lists them), a YAML file, a run, or an exported folder.",
             autocompletion=lambda incomplete: [*options.experiments(incomplete), *options.runs(incomplete)],
         ),
     ],

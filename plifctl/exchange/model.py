@@ -66,6 +66,12 @@ def is_model_folder(path: Path) -> bool:
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()
 
 
+def is_exported(name: str) -> bool:
+    """Returns whether a name is that of an exported file or folder, or of the zoo, and not of a run."""
+    path = Path(name)
+    return name.startswith(ZOO) or name.endswith((".pt", ".npz")) or path.is_file() or is_model_folder(path)
+
+
 def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     """Returns the checkpoint of a run, or the file or folder that was named.
 
@@ -81,7 +87,7 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     """
     if name.startswith(ZOO):
         return _find_in_zoo(name.removeprefix(ZOO))
-    if name.endswith((".pt", ".npz")) or Path(name).is_file() or is_model_folder(Path(name)):
+    if is_exported(name):
         return Path(name)
     check_choice("checkpoint", which, get_args(CheckpointName))
     if (external := find_external(name, runs_dir)) is not None and is_added(external):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from plifctl import paths
+from plifctl.config.base import flatten
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import check_new_file, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
+from plifctl.exchange.model import find_model, is_exported, load_trained
 from plifctl.runs import find_run
 
 
@@ -25,7 +27,7 @@ def write_experiment(
 
     Args:
         file: The file.
-        like: Experiment to begin with: a name, a YAML file, or a run.
+        like: Experiment to begin with: a name, a YAML file, a run, an exported file or folder, or ``zoo:NAME``.
         overrides: Changes to it, texts ``key=value``.
         recipe: Recipe of a named experiment; None: ``paper``, or that of the file or run.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
@@ -37,10 +39,17 @@ def write_experiment(
     check_new_file(file.stem, file, hint="choose another name")
     source: str | Experiment = like
     if like not in registry.experiments() and file_of(like, registry.experiments()) is None:
-        source = _of_run(like, runs_dir)
+        source = _of_model(like) if is_exported(like) else _of_run(like, runs_dir)
     experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(file.stem)
     experiment.save(file, based_on=like)
     return experiment
+
+
+def _of_model(name: str) -> Experiment:
+    """Returns the experiment by which an exported network was trained."""
+    spec = load_trained(find_model(name, "best", paths.runs_dir())).spec
+    origin = Origin(name)
+    return Experiment(spec, dict.fromkeys(flatten(spec.model_dump(mode="json")), origin))
 
 
 def _of_run(name: str, runs_dir: Path | None) -> Experiment:

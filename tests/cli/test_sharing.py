@@ -158,6 +158,13 @@ def test_export_without_a_cache_states_what_the_run_knows(plifctl: Plifctl, shar
     assert "test accuracy |" not in Path("half/README.md").read_text(encoding="utf-8")
 
 
+def test_network_of_the_zoo_is_trained_again_from_its_own_settings(plifctl: Plifctl) -> None:
+    assert plifctl("new", "again.yaml", "--like", "zoo:nmnist-narrow").code == 0
+    shown = json.loads(plifctl("show", "again.yaml", "--json").out)
+    assert "FC128" in json.dumps(shown)
+    assert plifctl("check", "again.yaml").code == 0
+
+
 def test_unknown_network_of_the_zoo_names_those_there_are(plifctl: Plifctl) -> None:
     result = plifctl("eval", "zoo:dem")
     assert (result.code, "hint: did you mean demo?" in result.err) == (2, True)
