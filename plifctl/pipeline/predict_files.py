@@ -22,7 +22,6 @@ from plifctl.data.formats.headers import HEADER_BYTES, format_of, guess_content
 from plifctl.errors import MachineError, PlifctlError, RawDataError, UsageError, from_os_error, list_names
 from plifctl.pipeline.predict import Model, Prediction, load_model
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.report.render import csv_value
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -162,13 +161,16 @@ class CsvWriter:
     COLUMNS = ("file", "start_s", "end_s", "predicted", "predicted_class", "share", "decided_after")
 
     def __init__(self, file: SupportsWrite[str], classes: Sequence[str]) -> None:
+        from plifctl.report.render import csv_value
+
+        self._value = csv_value
         self._writer = csv.writer(file, lineterminator="\n")
         self._writer.writerow([*self.COLUMNS, *(f"votes_{csv_value(name)}" for name in classes)])
 
     def write(self, row: Row) -> None:
         """Writes a row that has no error."""
         tree = row.to_json()
-        self._writer.writerow([*(csv_value(tree[name]) for name in self.COLUMNS), *(tree["votes"] or ())])
+        self._writer.writerow([*(self._value(tree[name]) for name in self.COLUMNS), *(tree["votes"] or ())])
 
 
 class VoteCurves:

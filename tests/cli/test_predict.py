@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -334,6 +335,20 @@ class TestImages:
         result = plifctl("predict", digits, "a.png", "--window", "1s")
         assert result.code == 2
         assert "classifies images, which have no windows" in result.err
+
+
+@pytest.mark.subprocess
+def test_predict_imports_only_what_it_needs(model: Path, places: Path) -> None:
+    write_events(places / "a.npy")
+    code = (
+        "import sys; sys.argv = ['plifctl', 'predict', 'model.pt', 'a.npy', '--device', 'cpu']\n"
+        "from plifctl.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "others = {'PIL', 'matplotlib', 'h5py', 'tonic', 'tensorboard', 'plifctl.report', 'plifctl.cache'}\n"
+        "print(sorted(others & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=places)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.long
