@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor, nn
 
 from plifctl.config.lookup import load_registry
-from plifctl.exchange.graphs import normalisation
+from plifctl.exchange.graphs import normalise
 from plifctl.exchange.model import TrainedModel
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.layers import BatchNorm, Conv
@@ -72,7 +72,7 @@ def _randomise(network: SpikingNetwork) -> None:
 def _make_all_layers_fire(trained: TrainedModel) -> None:
     """Scales the weights before each layer until it fires at a rate of 0.05 to 0.8."""
     layers = list(trained.network.layers.items())
-    x = normalised(trained, random_input(trained, 8))
+    x = normalise(trained, random_input(trained, 8))
     for index, (name, layer) in enumerate(layers):
         synapses = [before for _, before in layers[:index] if isinstance(before, Conv | nn.Linear)]
         for _ in range(40 if isinstance(layer, SpikingLayer) else 0):
@@ -82,14 +82,6 @@ def _make_all_layers_fire(trained: TrainedModel) -> None:
             if 0.05 < rate < 0.8:
                 break
             synapses[-1].weight.mul_(1.3 if rate < 0.05 else 0.8)
-
-
-def normalised(trained: TrainedModel, x: Tensor) -> Tensor:
-    """Returns inputs as the network takes them: images are normalised."""
-    if (found := normalisation(trained)) is None:
-        return x
-    mean, std = (values.to(x).view(-1, 1, 1) for values in found)
-    return (x - mean) / std
 
 
 def random_input(trained: TrainedModel, samples: int = 3) -> Tensor:
@@ -111,7 +103,7 @@ def run_model(trained: TrainedModel, x: Tensor) -> tuple[dict[str, Tensor], Tens
         x: Its input, images not normalised.
     """
     spikes: dict[str, Tensor] = {}
-    votes = trained.network(normalised(trained, x), trained.spec.T, observe=spikes.__setitem__)
+    votes = trained.network(normalise(trained, x), trained.spec.T, observe=spikes.__setitem__)
     for name, values in spikes.items():
         assert 0.02 < values.mean().item() < 0.98, f"{name} would show nothing"
     return spikes, votes

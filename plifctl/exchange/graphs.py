@@ -38,6 +38,14 @@ def normalisation(trained: TrainedModel) -> tuple[Tensor, Tensor] | None:
     return (torch.tensor(about["mean"]), torch.tensor(about["std"])) if about["mean"] else None
 
 
+def normalise(trained: TrainedModel, x: Tensor) -> Tensor:
+    """Returns inputs of the network: normalised images of values 0…1; event frames as they are."""
+    if (found := normalisation(trained)) is None:
+        return x
+    mean, std = (values.to(x).view(-1, 1, 1) for values in found)
+    return (x - mean) / std
+
+
 def channel_map(norm: BatchNorm) -> tuple[Tensor, Tensor]:
     """Returns scale and shift of each channel, float64 ``[C]``, that a batch norm applies in evaluation."""
     assert norm.running_mean is not None
