@@ -15,7 +15,7 @@ Example:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +205,8 @@ def train(
     subset: float | None = None,
     overrides: Overrides = (),
     recipe: Recipe | None = None,
+    weights: str | Path | Run | None = None,
+    freeze: str | Sequence[str] = (),
     resume: str | Path | Run | None = None,
     on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
     build_cache: bool = False,
@@ -227,6 +229,9 @@ def train(
         subset: Fraction of each class to train and test on; None: the experiment's.
         overrides: Other values to change, e.g. ``{"neuron.tau_0": 4.0}``.
         recipe: Recipe of a named experiment; None: ``paper``.
+        weights: Run, checkpoint or exported file whose weights training begins with, where name and shape fit; None:
+            all weights are drawn.
+        freeze: Patterns of the layers or parameters that are not trained, e.g. ``"conv*"``.
         resume: Run to resume, instead of a new one.
         on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
             run can be resumed.
@@ -258,6 +263,8 @@ def validate(
     subset: float | None = None,
     overrides: Overrides = (),
     recipe: Recipe | None = None,
+    weights: str | Path | Run | None = None,
+    freeze: str | Sequence[str] = (),
     resume: str | Path | Run | None = None,
     on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
     build_cache: bool = False,
@@ -285,11 +292,14 @@ def _train(protocol: Protocol, **given: Any) -> Run:
 
     flags = {f"train.{key}": given.pop(key) for key in ("epochs", "seed", "subset")}
     changes = {key: value for key, value in flags.items() if value is not None}
-    experiment, resume = given.pop("experiment"), given.pop("resume")
+    if frozen := given.pop("freeze"):
+        changes["train.freeze"] = [frozen] if isinstance(frozen, str) else list(frozen)
+    experiment, resume, weights = (given.pop(key) for key in ("experiment", "resume", "weights"))
     options = TrainOptions(
         protocol=protocol,
         experiment=str(experiment) if isinstance(experiment, Path) else experiment,
         resume=_model_name(resume) if resume is not None else None,
+        weights=_model_name(weights) if weights is not None else None,
         overrides=(*override_texts(given.pop("overrides")), *override_texts(changes)),
         source=RawSource(_path(given.pop("raw"))),
         cache_dir=_path(given.pop("cache_dir")),

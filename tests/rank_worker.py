@@ -10,30 +10,37 @@ from tiny_training import CPU, SPLIT_A, SPLIT_B, Float64Loader, MemoryRecorder, 
 from plifctl.config.choices import Protocol
 from plifctl.errors import StoppedByCallback
 from plifctl.training.distributed import Ranks, process_group, rank_info
-from plifctl.training.trainer import Trainer
+from plifctl.training.trainer import Trainer, build_model
+
+TRAININGS: dict[str, tuple[Any, ...]] = {"A": ("A",), "B": ("B",), "frozen": ("A", "[conv0, bn0, sn1]")}
+"""Protocol, and frozen layers."""
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
 
 
-def float64_trainer(ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder) -> Trainer:
+def float64_trainer(ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder, freeze: str = "[]") -> Trainer:
     """Returns a training with batches of 5, 5, 5 and 1 (A), or 5, 5 and 2, two for each step (B).
 
-    Two ranks get 2 and 3 samples of a batch of 5; of a batch of one, one rank gets none.
+    Two ranks get 2 and 3 samples of a batch of 5; of a batch of one, one rank gets none. With frozen layers, training
+    begins with the weights that the first rank has.
     """
-    settings = ["train.drop_last=false", "train.epochs=2"]
+    settings = ["train.drop_last=false", "train.epochs=2", f"train.freeze={freeze}"]
     if protocol == "A":
         spec, split = tiny_spec(*settings), SPLIT_A
     else:
         spec, split = tiny_spec(*settings, "train.accumulate=2", recipe="authors"), SPLIT_B
-    trainer = Trainer(spec, Float64Loader(ShadeSamples(), spec, CPU, ranks=ranks), split, recorder)
+    start = None
+    if spec.train.freeze:
+        start = build_model(tiny_spec(f"train.seed={ranks.rank}"), CPU).state_dict()
+    trainer = Trainer(spec, Float64Loader(ShadeSamples(), spec, CPU, ranks=ranks), split, recorder, start=start)
     trainer.model.double()
     return trainer
 
 
-def train(ranks: Ranks, protocol: Protocol) -> dict[str, Any]:
+def train(ranks: Ranks, protocol: Protocol, freeze: str = "[]") -> dict[str, Any]:
     """Returns everything that a training gives, as plain values and tensors."""
     recorder = MemoryRecorder()
-    trainer = float64_trainer(ranks, protocol, recorder)
+    trainer = float64_trainer(ranks, protocol, recorder, freeze)
     outcome = trainer.run()
     found = trainer._evaluate(trainer.split.test, "test", 1)
     metrics = [{key: value for key, value in asdict(row).items() if key not in DROPPED} for row in outcome.history]
@@ -60,7 +67,7 @@ if __name__ == "__main__":
     info = rank_info()
     assert info is not None
     with process_group(info, 60.0) as group:
-        results: dict[str, Any] = {protocol: train(group, protocol) for protocol in ("A", "B")}
+        results: dict[str, Any] = {name: train(group, *options) for name, options in TRAININGS.items()}
         predictions = group.gather(results["A"]["predictions"])
         assert predictions[0] == predictions[1]
         results["stopped"] = group.gather(stopped_epoch(group))

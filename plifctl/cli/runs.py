@@ -151,6 +151,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("status", f"{tree['status']}, started {console.age(tree['age_seconds'])} ago"),
         ("epochs", f"{tree['epoch']} of {tree['epochs']}"),
         ("result", _kept_result(tree["kept_result"])),
+        ("started from", "" if (began := run.started_from()) is None else began.describe()),
         ("samples", ", ".join(f"{n:,} {part}" for part, n in tree["samples"].items())),
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None else best["epoch"]),

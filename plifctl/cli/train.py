@@ -32,6 +32,21 @@ FoldOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order, dropout and augmentation.")]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="RUN|FILE",
+        help="Begin with the weights of a trained network, where name and shape fit; the other layers begin anew.",
+        autocompletion=options.runs,
+    ),
+]
+FreezeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--freeze", metavar="PATTERN", help="Do not train these layers or parameters, e.g. 'conv*'; can be repeated."
+    ),
+]
 PrepareOption = Annotated[
     bool, typer.Option("--prepare", help="Build the cache if it is missing, as plifctl prepare does.")
 ]
@@ -91,6 +106,8 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         seed: SeedOption = None,
         cv_fold: FoldOption = None,
         overrides: options.SetOption = None,
+        weights: WeightsOption = None,
+        freeze: FreezeOption = None,
         device: options.DeviceOption = None,
         data_in: options.DataInOption = None,
         prepare: PrepareOption = False,
@@ -111,6 +128,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
 
         wait_passively()  # before the imports below import torch
 
+        from plifctl.config.overrides import override_texts
         from plifctl.errors import UsageError
         from plifctl.pipeline.train import TrainOptions
 
@@ -119,12 +137,14 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         values = {"train.epochs": epochs, "train.subset": subset, "train.seed": seed}
         flags = [f"{key}={value}" for key, value in values.items() if value is not None]
         flags += _fold_overrides(cv_fold) if cv_fold is not None else []
+        flags += override_texts({"train.freeze": freeze}) if freeze else ()
         wanted = TrainOptions(
             protocol=protocol,
             experiment=experiment,
             resume=resume,
             recipe=recipe,
             overrides=(*(overrides or ()), *flags),
+            weights=weights,
             build_cache=prepare,
             source=options.raw_source(raw, no_checksum=no_checksum, no_download=no_download),
             device=device,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plifctl.config.augmentation import EventAugmentation
 from plifctl.config.base import Option, Spec
@@ -60,6 +60,10 @@ class TrainSpec(Spec):
         early_stop: Number of epochs without a better accuracy after which training ends; None: never.
         memory: ``compact`` keeps the inputs of convolutions, instead of their outputs, which are computed again for
             the gradients; results are the same. Not part of the digest.
+        freeze: Patterns of the parameters that are not trained, by layer (``conv*``) or parameter (``bn0.weight``). A
+            batch norm that is frozen as a whole normalises by its running statistics, which stay as they are.
+        weights: SHA-256 of the weights of another network that training begins with; None: all weights are drawn. The
+            option ``--weights`` names the network and sets it.
     """
 
     loss: Loss
@@ -84,6 +88,14 @@ class TrainSpec(Spec):
     precision: Precision = "fp32"
     early_stop: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     memory: Memory = "full"
+    freeze: tuple[str, ...] = Field(default=(), strict=False)
+    weights: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+
+    @field_validator("freeze")
+    @classmethod
+    def _sort_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        """Returns each pattern once, in order, so that the same ones give the same digest."""
+        return tuple(sorted(set(patterns)))
 
     @model_validator(mode="after")
     def _check_cut_mix(self) -> Self:

@@ -172,6 +172,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "best": best_row(rows),
         "last": rows[-1] if rows else None,
         "changes": _changes(run, registry or load_registry()),
+        "started_from": None if (began := run.started_from()) is None else began.model_dump(mode="json"),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
         "environment": run.environment(),
         "sessions": [session.model_dump(mode="json") for session in run.sessions()],

@@ -7,7 +7,7 @@ others only train.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from plifctl import paths
 from plifctl.cache import Cache
@@ -22,7 +23,7 @@ from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
-from plifctl.config.overrides import merge_overrides
+from plifctl.config.overrides import merge_overrides, override_texts
 from plifctl.config.yaml_tree import Origin
 from plifctl.data.source import RawSource
 from plifctl.errors import (
@@ -41,6 +42,7 @@ from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
+from plifctl.pipeline.start_weights import StartWeights, find_start_weights, kept_start_weights
 from plifctl.runs import (
     Predictions,
     Run,
@@ -54,6 +56,7 @@ from plifctl.runs import (
 )
 from plifctl.training.batches import BatchLoader, steps_per_epoch
 from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
+from plifctl.training.fine_tuning import describe_layers, select_frozen
 from plifctl.training.kernel_selection import Selection, select_kernel
 from plifctl.training.kernel_trial import known_cause
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
@@ -62,7 +65,7 @@ from plifctl.training.progress import EpochRow, Outcome
 from plifctl.training.sample_store import choose_placement, free_memory
 from plifctl.training.splits import Split, make_split
 from plifctl.training.step_times import products_per_second
-from plifctl.training.trainer import Trainer, check_memory
+from plifctl.training.trainer import Trainer, build_model, check_memory
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +80,8 @@ class TrainOptions:
         resume: Run to resume: path, id, part of an id, or ``last``; None: a new run.
         recipe: Recipe of a named experiment; None: ``paper``, or that of the run to resume.
         overrides: Changes to a named experiment, texts ``key=value``.
+        weights: Network whose weights a new training begins with, where they fit: a run, or anything else that can be
+            evaluated; None: all weights are drawn.
         build_cache: Build the cache if it does not exist.
         source: Raw data to build it from.
         device: Torch device; None: a GPU where there is one.
@@ -95,6 +100,7 @@ class TrainOptions:
     resume: str | None = None
     recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
+    weights: str | None = None
     build_cache: bool = False
     source: RawSource = field(default_factory=RawSource)
     device: str | None = None
@@ -177,12 +183,19 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Plan of a training; fields in the order in which they are shown."""
+    """Plan of a training; fields in the order in which they are shown.
+
+    Attributes:
+        started_from: What the training begins with, a line each; empty if all weights are drawn.
+        frozen: Layers, or parameters of a layer, that are not trained.
+    """
 
     experiment: str
     recipe: Recipe
     protocol: Protocol
     modified: list[str]
+    started_from: list[str]
+    frozen: str
     cache: str
     train: int
     validation: int
@@ -256,6 +269,8 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         recipe=spec.recipe,
         protocol=options.protocol,
         modified=list(setup.experiment.modified),
+        started_from=[] if setup.start is None else setup.start.describe(),
+        frozen=setup.frozen,
         cache=str(setup.cache.path),
         train=len(split.train),
         validation=len(split.validation),
@@ -273,10 +288,12 @@ def plan_training(options: TrainOptions) -> TrainPlan:
 
 @dataclass(frozen=True)
 class _Setup:
-    """Everything that all ranks train with."""
+    """Everything that all ranks train with; ``start`` is None of a run to resume, which keeps its own."""
 
     options: TrainOptions
     experiment: Experiment
+    start: StartWeights | None
+    frozen: str
     resumed: Run | None
     cache: Cache
     split: Split
@@ -290,8 +307,10 @@ class _Setup:
     def spec(self) -> ExperimentSpec:
         return self.experiment.spec
 
-    def trainer(self, recorder: _ObservedRecorder | _RankRecorder) -> Trainer:
-        """Returns the training in its initial state."""
+    def trainer(
+        self, recorder: _ObservedRecorder | _RankRecorder, start: Mapping[str, Tensor] | None = None
+    ) -> Trainer:
+        """Returns the training in its initial state; see :class:`Trainer` for ``start``."""
         batches = BatchLoader(self.cache, self.spec, self.device, data_in=self.place, ranks=self.ranks)
         return Trainer(
             self.spec,
@@ -301,6 +320,7 @@ class _Setup:
             checkpoint_every=self.options.checkpoint_every,
             kernel=self.selection.kernel,
             graph=self.selection.graph,
+            start=start,
         )
 
 
@@ -308,8 +328,12 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     """Resolves everything that a training needs, so that errors are found before training starts."""
     runs_dir = options.runs_dir or paths.runs_dir()
     resumed = find_run(options.resume, runs_dir) if options.resume is not None else None
-    experiment = _resumed_experiment(options, resumed) if resumed is not None else _new_experiment(options)
+    if resumed is not None:
+        experiment, start = _resumed_experiment(options, resumed), None
+    else:
+        experiment, start = _new_experiment(options, runs_dir)
     spec = experiment.spec
+    frozen = _describe_frozen(spec)
     check_options(spec.train)
     if options.checkpoint_every < 0:
         raise UsageError(f"--checkpoint-every {options.checkpoint_every}: expected a number of steps, or 0")
@@ -347,8 +371,21 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         _log.info(
             "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)
         )
+    for line in [] if start is None else start.describe():
+        _log.info(line)
+    if frozen:
+        _log.info("frozen: %s", frozen)
     _log.info(placement_reason)
-    return _Setup(options, experiment, resumed, cache, split, device, selection, place, ranks, finished)
+    return _Setup(options, experiment, start, frozen, resumed, cache, split, device, selection, place, ranks, finished)
+
+
+def _describe_frozen(spec: ExperimentSpec) -> str:
+    """Returns the layers, or parameters of a layer, that ``train.freeze`` selects; empty if it selects none."""
+    if not spec.train.freeze:
+        return ""
+    model = build_model(spec, torch.device("cpu"))
+    names = [name for name, _ in model.named_parameters()]
+    return describe_layers(select_frozen(model, spec.train.freeze), names)
 
 
 def _select_kernel(
@@ -409,6 +446,8 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         cache={"path": str(setup.cache.path), "content_digest": setup.cache.content_digest},
         split=setup.split.to_json(setup.cache.sample_ids),
         environment=environment,
+        started_from=None if setup.start is None else setup.start.source,
+        start=None if setup.start is None else setup.start.taken,
     )
 
 
@@ -427,8 +466,8 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
     )
     recorder = _ObservedRecorder(run, spec, observer)
     with recorder.live(), observer.training(), ranks.propagate_errors(), _kernel_errors(setup.selection):
-        trainer = setup.trainer(recorder)
         state = ranks.broadcast_from_first(lambda: _saved_state(run))
+        trainer = setup.trainer(recorder, kept_start_weights(run, spec.train.weights) if state is None else None)
         if state is not None:
             trainer.restore(state)
             trainer.repair_best()
@@ -454,8 +493,8 @@ def _test_predictions(setup: _Setup, outcome: Outcome) -> Predictions | None:
 def _train_along(setup: _Setup, observer: TrainObserver) -> None:
     """Trains in step with the first rank; writes and reports nothing."""
     with observer.training(), setup.ranks.propagate_errors(), _kernel_errors(setup.selection):
-        trainer = setup.trainer(_RankRecorder(observer))
         state = setup.ranks.broadcast_from_first(lambda: None)
+        trainer = setup.trainer(_RankRecorder(observer))
         if state is not None:
             trainer.restore(state)
         trainer.run()
@@ -477,8 +516,11 @@ def _kernel_errors(selection: Selection) -> Iterator[None]:
 
 def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:
     spec, device, selection = setup.spec, setup.device, setup.selection
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    _log.info("%s: %s parameters on %s, run %s", spec.title, f"{parameters:,}", device, run.path)
+    parameters = list(trainer.model.parameters())
+    count = f"{sum(parameter.numel() for parameter in parameters):,} parameters"
+    if frozen := sum(parameter.numel() for parameter in parameters if not parameter.requires_grad):
+        count += f", {frozen:,} of them frozen,"
+    _log.info("%s: %s on %s, run %s", spec.title, count, device, run.path)
     if selection.gpu:
         _log.info("kernel: %s", selection.describe())
     if trainer.progress.epoch or trainer.progress.step:
@@ -507,18 +549,33 @@ def _is_done(run: Run, spec: ExperimentSpec) -> bool:
     return record.stopped_early or spec.train.epochs <= record.epochs
 
 
-def _new_experiment(options: TrainOptions) -> Experiment:
+def _new_experiment(options: TrainOptions, runs_dir: Path) -> tuple[Experiment, StartWeights | None]:
+    """Returns the experiment to train, and the weights that it begins with; None if all are drawn."""
     experiment = options.experiment
     if experiment is None:
         raise UsageError(
             "missing argument: EXPERIMENT", hint=f"plifctl {options.verb} demo; plifctl ls lists experiments"
         )
-    return load_experiment(experiment, options.overrides, recipe=options.recipe).for_protocol(options.protocol)
+    resolved = load_experiment(experiment, options.overrides, recipe=options.recipe)
+    wanted, start = resolved.spec.train.weights, None
+    if options.weights is not None:
+        start = find_start_weights(options.weights, resolved.spec, runs_dir)
+        resolved = load_experiment(resolved, override_texts({"train.weights": start.source.digest}))
+    found = resolved.spec.train.weights if start is not None else None
+    if wanted not in (None, found):
+        other = "none were given" if found is None else f"those of {options.weights} have the digest {found[:12]}"
+        raise UsageError(
+            f"{resolved.spec.name} begins with the weights of digest {wanted[:12]} (train.weights); {other}",
+            hint="--weights RUN or FILE names them; --set train.weights=null begins with drawn ones",
+        )
+    return resolved.for_protocol(options.protocol), start
 
 
 def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     """Returns the experiment of a run to resume; only its number of epochs may differ, and only grow."""
     config = run.config()
+    if options.weights is not None:
+        raise UsageError(f"--weights {options.weights}: {run.name} has begun", hint="omit --weights, or --resume")
     if config.protocol != options.protocol:
         raise ResumeError(
             f"{run.name} follows protocol {config.protocol}",
@@ -557,10 +614,12 @@ def _named_again(options: TrainOptions, run: Run) -> Experiment:
     """Returns the experiment that the user names for a run to resume, with the run's overrides and the new ones."""
     config, named = run.config(), options.experiment
     assert named is not None
+    weights = config.spec.train.weights  # kept in the run
+    begun = override_texts({"train.weights": weights}) if weights is not None else ()
     if isinstance(named, Experiment):
-        found = load_experiment(named, options.overrides)
+        found = load_experiment(named, merge_overrides(begun, options.overrides))
     else:
-        overrides = merge_overrides(config.overrides, options.overrides)
+        overrides = merge_overrides(merge_overrides(begun, config.overrides), options.overrides)
         found = load_experiment(named, overrides, recipe=options.recipe or config.recipe)
     return found.for_protocol(options.protocol)
 

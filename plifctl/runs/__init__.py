@@ -9,7 +9,7 @@
         metrics.sha256   a checksum for each row
         progress.json    the current step; only while it runs
         events.out.…     the metrics for TensorBoard
-        checkpoints/     last.pt, best.pt
+        checkpoints/     last.pt, best.pt; start.pt of a training that began with the weights of another
         predictions.npz  predicted class of each test sample; of finished runs only
         spikes.npz       spikes of chosen samples; after eval --record-spikes
         manifest.json    SHA-256 of every file; of finished runs only
@@ -54,7 +54,7 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.predictions import Comparison, Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
-from plifctl.runs.records import ResultRecord, RunData, check_records, load_records
+from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "RunData",
     "RunRecorder",
     "SpikeRecording",
+    "StartedFrom",
     "StepProgress",
     "add_run",
     "best_row",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import calendar
+import json
 import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +24,16 @@ from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
+from plifctl.runs.checkpoints import save_checkpoint
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import StepProgress, read_progress
-from plifctl.runs.records import ResultRecord, read_record
+from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 
 _RECORDED = ("running", "stopped", "failed")
+_START = "checkpoints/start.pt"
 _STAMP = "%Y%m%dT%H%M%SZ"
 
 
@@ -200,6 +203,16 @@ class Run:
         """Returns the path of a checkpoint."""
         return self.path / "checkpoints" / f"{name}.pt"
 
+    @property
+    def start_weights(self) -> Path:
+        """Path of the weights of another network that the training began with, if it did."""
+        return self.path / _START
+
+    def started_from(self) -> StartedFrom | None:
+        """Returns the network whose weights the training began with; None: all weights were drawn."""
+        described = self.info().get("started_from")
+        return None if described is None else StartedFrom.model_validate_json(json.dumps(described))
+
     def record(self) -> ResultRecord:
         """Returns the result of a finished run, or the one that a longer training has not replaced yet."""
         return read_record(self.path / "result.json")
@@ -229,6 +242,8 @@ def create_run(
     cache: dict[str, Any],
     split: dict[str, Any],
     environment: dict[str, Any],
+    started_from: StartedFrom | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> Run:
     """Creates the directory of a new run, with everything that is known before the first step.
 
@@ -239,6 +254,8 @@ def create_run(
         cache: Path and content digest of the cache.
         split: As :meth:`plifctl.training.splits.Split.to_json` gives it.
         environment: As :func:`describe_machine` gives it.
+        started_from: The network whose weights the training begins with; None: all weights are drawn.
+        start: These weights, by name; the run keeps them.
 
     Raises:
         UsageError: TensorBoard cannot write to the directory.
@@ -253,6 +270,10 @@ def create_run(
         temporary.chmod(0o777 & ~files.UMASK)
     try:
         created = {"status": "created", "created": time.time(), "cache": cache}
+        if started_from is not None:
+            created["started_from"] = started_from.model_dump(mode="json")
+            about = {"spec": spec.model_dump_json(), "cache": cache["content_digest"]}
+            save_checkpoint(temporary / _START, {"model": dict(start or {}), **about})
         files.write_json(temporary / "run.json", add_checksum(created))
         files.write_json(temporary / "env.json", add_checksum(environment))
         files.write_json(temporary / "split.json", add_checksum(split))

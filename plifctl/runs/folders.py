@@ -36,7 +36,8 @@ EXTERNAL_PREFIX = b'{"schema_version": 1, "name": '
 
 _WRITTEN = (
     *_DOCUMENTS,
-    *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz", "last.pt", "best.pt"),
+    *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz"),
+    *("last.pt", "best.pt", "start.pt"),
     *_EXTERNAL,
 )
 """Files of a run that are written under a temporary name first."""
@@ -161,4 +162,6 @@ def is_abandoned_folder(path: Path) -> bool:
     """Returns whether ``path`` is the temporary folder of a run that was being created, with nothing else in it."""
     if files.temporary_of(path) is None or path.is_symlink() or not path.is_dir():
         return False
-    return all(file.name in _WRITTEN or files.temporary_of(file) in _WRITTEN for file in path.iterdir())
+    known = (*_WRITTEN, "checkpoints")
+    found = [*path.iterdir(), *(path / "checkpoints").glob("*")]
+    return all(file.name in known or files.temporary_of(file) in known for file in found)

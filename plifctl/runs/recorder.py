@@ -195,6 +195,7 @@ class RunRecorder:
             test_accuracy=tuple(row.test_accuracy for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
             fold=_fold(spec),
+            started_from=self.run.started_from(),
             environment=environment,
             sessions=sessions_of(self.run.session_entries(), len(outcome.history)),
             finished=_now(),

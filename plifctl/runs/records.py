@@ -59,6 +59,34 @@ class Fold(Spec):
     series: str
 
 
+class StartedFrom(Spec):
+    """The network whose weights a training began with.
+
+    Attributes:
+        name: The run, or the file as it was named.
+        digest: SHA-256 of the tensors that were taken, as in ``train.weights``.
+        experiment: Name of the experiment that it was trained by.
+        epoch: Its epoch; None: unknown.
+        accuracy: Its accuracy in the evaluation that selected the epoch; None: unknown.
+        taken: Names of the tensors that were taken.
+        anew: Names of the tensors that were drawn from the seed.
+    """
+
+    name: str
+    digest: str
+    experiment: str
+    epoch: int | None
+    accuracy: Fraction | None
+    taken: tuple[str, ...]
+    anew: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Returns the network as one text, e.g. ``20260730T080000Z-demo-… (demo, epoch 3, 96.50 %)``."""
+        epoch = [] if self.epoch is None else [f"epoch {self.epoch}"]
+        accuracy = [] if self.accuracy is None else [f"{100 * self.accuracy:.2f} %"]
+        return f"{self.name} ({', '.join([self.experiment, *epoch, *accuracy])})"
+
+
 class ResultRecord(Spec):
     """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
@@ -71,6 +99,7 @@ class ResultRecord(Spec):
         test_accuracy: Test accuracy after each epoch; None where it was not tested, or not logged.
         tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
         fold: Of a cross-validation; None of other runs.
+        started_from: The network whose weights it began with; None: all weights were drawn.
         environment: Versions and machine of the last process.
         sessions: Every process that trained the run, with its epochs; empty in records of 0.1.0.
     """
@@ -95,6 +124,7 @@ class ResultRecord(Spec):
     test_accuracy: tuple[Fraction | None, ...]
     tau: tuple[tuple[float, ...], ...]
     fold: Fold | None = None
+    started_from: StartedFrom | None = None
     environment: dict[str, Any]
     sessions: tuple[Session, ...] = ()
     finished: str

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -159,6 +159,7 @@ class SpikingNetwork(nn.Module):
                 outputs[name] = math.prod(shape_after)
             shape = shape_after
         self._kept = choose_kept(outputs) if memory == "compact" else {}
+        self._frozen_norms: tuple[BatchNorm, ...] = ()
 
     def _build_module(self, layer: structure.Layer, shape: tuple[int, ...]) -> nn.Module | None:
         match layer:
@@ -177,6 +178,25 @@ class SpikingNetwork(nn.Module):
                 return SpikingLayer(self.neuron, shape)
             case _:
                 return Dropout(self.network.dropout)
+
+    def freeze(self, names: Collection[str]) -> None:
+        """Freezes parameters: they get no gradient. A batch norm frozen as a whole keeps its running statistics.
+
+        Args:
+            names: Names of the parameters, as in the state dict.
+        """
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in names)
+        norms = (layer for layer in self.layers.values() if isinstance(layer, BatchNorm))
+        self._frozen_norms = tuple(norm for norm in norms if not any(p.requires_grad for p in norm.parameters()))
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training or evaluation mode; frozen batch norms stay in evaluation mode."""
+        super().train(mode)
+        for norm in self._frozen_norms:
+            norm.eval()
+        return self
 
     def forward(
         self,

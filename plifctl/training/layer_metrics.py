@@ -39,7 +39,12 @@ class LayerMetrics:
         self.model = model
         layers = model.layers.items()
         self._names = [name for name, layer in layers if isinstance(layer, SpikingLayer) or list(layer.parameters())]
-        self._parameters = [(i, p) for i, name in enumerate(self._names) for p in model.layers[name].parameters()]
+        self._parameters = [
+            (index, parameter)
+            for index, name in enumerate(self._names)
+            for parameter in model.layers[name].parameters()
+            if parameter.requires_grad
+        ]
         device = next(model.parameters()).device
         self._sums = torch.zeros(len(self._names), dtype=torch.float64, device=device)
         self._steps = torch.zeros((), dtype=torch.int64, device=device)

@@ -165,7 +165,7 @@ class Optimizer:
     """Updates weights from gradients.
 
     Args:
-        model: The module to train.
+        model: The module to train; frozen parameters stay as they are, without weight decay.
         train: Settings of the training.
         device: Device of the module.
         graph: Make steps that a CUDA graph can record: the learning rate is a tensor on the GPU.
@@ -179,7 +179,7 @@ class Optimizer:
         self._on_gpu = device.type == "cuda"
         self._capturable = graph and self._on_gpu
         self.train = train
-        self._parameters = list(model.parameters())
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         kind = _OPTIMIZERS[train.optimizer]
         self._fused = "fused" in inspect.signature(kind).parameters
         fused = {"fused": True} if self._fused else {}

@@ -28,7 +28,7 @@ class EpochRow:
         a: Mean of each spiking layer's ``a`` (Eq. 6); None where τ is fixed.
         tau_quantiles: Minimum, quartiles and maximum of τ, of layers that have several.
         gradient_norm: Norm of each layer's gradient, the mean over the epoch's steps; None for neurons without
-            learnable parameters.
+            learnable parameters, and for frozen layers.
         w_over_tau: Distribution of W_fc/τ of each fully connected layer that feeds neurons (Fig. S1), as
             :func:`~plifctl.training.layer_metrics.distribution` returns it.
         peak_rss_bytes: Largest resident memory of the process so far; None where the system does not count it.

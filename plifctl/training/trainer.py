@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -39,6 +39,7 @@ from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.cuda_graph import GraphedStep
 from plifctl.training.device_sums import DeviceSums
+from plifctl.training.fine_tuning import select_frozen
 from plifctl.training.layer_metrics import LayerMetrics
 from plifctl.training.nonfinite import find_nonfinite_layer
 from plifctl.training.optimizer import Optimizer, autocast, float32_products, learning_rate
@@ -92,9 +93,11 @@ class Trainer:
         kernel: Implementation of the spiking layers.
         graph: Record a step of a full batch as a CUDA graph; see
             :func:`~plifctl.training.optimizer.graph_unsupported_reason`.
+        start: Weights to begin with, by name; the others are drawn. With several ranks those of the first one.
 
     Raises:
-        UsageError: Unknown options of the optimizer or the schedule, or ``train.memory`` is not supported.
+        UsageError: Unknown options of the optimizer or the schedule, ``train.memory`` is not supported, or
+            ``train.freeze`` does not fit the network.
     """
 
     def __init__(
@@ -107,6 +110,7 @@ class Trainer:
         checkpoint_every: int = 0,
         kernel: Kernel = "auto",
         graph: bool = False,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.ranks = loader.ranks
         self.spec, self.loader, self.split, self.recorder = spec, loader, split, recorder
@@ -114,7 +118,10 @@ class Trainer:
         check_memory(spec.train, loader.device, kernel)
         self._may_be_compact = _compact_unsupported_reason(spec.train, loader.device, kernel) is None
         self.model = build_model(spec, loader.device, kernel)
+        if start is not None:
+            self.model.load_state_dict({**self.model.state_dict(), **start})
         self.ranks.broadcast_model(self.model)
+        self.model.freeze(select_frozen(self.model, spec.train.freeze))
         self.optimizer = Optimizer(self.model, spec.train, loader.device, graph=graph)
         self.layer_metrics = LayerMetrics(self.model)
         self.progress = Progress()

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rank_worker import train
+from rank_worker import TRAININGS, train
 
-from plifctl.config.choices import Protocol
 from plifctl.errors import RankError, RunError, UsageError
 from plifctl.snn.layers import Linear
 from plifctl.training.distributed import (
@@ -42,7 +41,7 @@ class Rank(Ranks):
 @pytest.mark.cluster
 @pytest.mark.subprocess
 def test_run_two_processes_equals_one(tmp_path: Path) -> None:
-    """Shards of 2, 3 and no samples; augmentation, dropout, both protocols; in float64, so that no spike flips."""
+    """Shards of 2, 3 and no samples; augmentation, dropout, both protocols, frozen layers. In float64 no spike flips."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     result = subprocess.run(
@@ -55,18 +54,17 @@ def test_run_two_processes_equals_one(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     assert two["stopped"] == [1, 1]
-    protocols: tuple[Protocol, ...] = ("A", "B")
-    for protocol in protocols:
-        one = train(Ranks(), protocol)
-        assert two[protocol]["predictions"] == one["predictions"]
-        assert two[protocol]["labels"] == one["labels"]
-        assert two[protocol]["accuracy"] == one["accuracy"]
-        for row, other in zip(two[protocol]["metrics"], one["metrics"], strict=True):
+    for training, options in TRAININGS.items():
+        one = train(Ranks(), *options)
+        assert two[training]["predictions"] == one["predictions"]
+        assert two[training]["labels"] == one["labels"]
+        assert two[training]["accuracy"] == one["accuracy"]
+        for row, other in zip(two[training]["metrics"], one["metrics"], strict=True):
             assert row.keys() == other.keys()
             for key, value in other.items():
                 assert_close(row[key], value)
         for name, weight in one["model"].items():
-            torch.testing.assert_close(two[protocol]["model"][name], weight, rtol=1e-7, atol=1e-9)
+            torch.testing.assert_close(two[training]["model"][name], weight, rtol=1e-7, atol=1e-9)
 
 
 def assert_close(found: Any, expected: Any) -> None:

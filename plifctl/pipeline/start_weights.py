@@ -1,0 +1,92 @@
+"""The weights that a training begins with: found, matched with its network, kept in the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.errors import CheckpointError
+from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.runs import Run, StartedFrom, load_checkpoint
+from plifctl.training.fine_tuning import describe_layers, match_weights, weights_digest
+from plifctl.training.trainer import build_model
+
+
+@dataclass(frozen=True)
+class StartWeights:
+    """Weights that a training begins with.
+
+    Attributes:
+        taken: Tensors by their name in the state dict.
+        source: Where they come from.
+    """
+
+    taken: dict[str, Tensor] = field(repr=False)
+    source: StartedFrom
+
+    def describe(self) -> list[str]:
+        """Returns what is taken and what begins anew, a line each."""
+        taken, anew = self.source.taken, self.source.anew
+        lines = [f"weights of {self.source.describe()}: {describe_layers(taken, (*taken, *anew))}"]
+        return [*lines, f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else lines
+
+
+def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> StartWeights:
+    """Returns the weights of another network that fit that of an experiment.
+
+    Args:
+        name: A run, whose best checkpoint is meant, or anything else that :func:`plifctl.load` takes.
+        spec: The experiment.
+        runs_dir: Runs directory.
+
+    Raises:
+        UsageError: There is no such run, or none of its weights fit.
+        CheckpointError: The file is missing, damaged, or of another program.
+    """
+    trained = load_trained(find_model(name, "best", runs_dir))
+    source = trained.run.name if trained.run is not None else name
+    matched = match_weights(trained.network.state_dict(), build_model(spec, torch.device("cpu")), source)
+    epoch, accuracy = _epoch_and_accuracy(trained)
+    described = StartedFrom(
+        name=source,
+        digest=weights_digest(matched.taken),
+        experiment=trained.spec.name,
+        epoch=epoch,
+        accuracy=accuracy,
+        taken=tuple(matched.taken),
+        anew=matched.anew,
+    )
+    return StartWeights(matched.taken, described)
+
+
+def _epoch_and_accuracy(trained: TrainedModel) -> tuple[int | None, float | None]:
+    """Returns what a best checkpoint states of itself; None of other files."""
+    if trained.path.suffix != ".pt":
+        return None, None
+    state = load_checkpoint(trained.path)
+    return state.get("epoch"), state.get("accuracy")
+
+
+def kept_start_weights(run: Run, digest: str | None) -> dict[str, Tensor] | None:
+    """Returns the weights that a run keeps to begin with; None if it begins with drawn ones.
+
+    Args:
+        run: The run.
+        digest: ``train.weights`` of its experiment.
+
+    Raises:
+        CheckpointError: They are missing, damaged, or others.
+    """
+    if digest is None:
+        return None
+    weights: dict[str, Tensor] = load_checkpoint(run.start_weights)["model"]
+    if (found := weights_digest(weights)) != digest:
+        raise CheckpointError(
+            f"{run.start_weights}: weights with the digest {found[:12]}, the run began with {digest[:12]}",
+            hint="start a new run: omit --resume",
+        )
+    return weights

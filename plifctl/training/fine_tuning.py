@@ -1,0 +1,131 @@
+"""Fine-tuning: weights of another network that a training begins with, and parameters that it does not change.
+
+Both are part of what identifies an experiment: ``train.weights`` is the SHA-256 of the tensors that were taken,
+wherever their file lies, and ``train.freeze`` has the patterns that select the frozen parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from torch import Tensor
+
+from plifctl.errors import UsageError, list_names
+from plifctl.snn.networks import SpikingNetwork
+
+_PREFIX = "layers."
+
+
+class MatchedWeights(NamedTuple):
+    """Tensors of another network that fit, by the name of the tensor in both.
+
+    Attributes:
+        taken: Those that fit.
+        anew: Names of the network's other tensors.
+    """
+
+    taken: dict[str, Tensor]
+    anew: tuple[str, ...]
+
+
+def match_weights(found: Mapping[str, Tensor], model: SpikingNetwork, source: str) -> MatchedWeights:
+    """Returns the tensors that have the same name and shape in ``model``.
+
+    Args:
+        found: State dict of the other network.
+        model: The network to train.
+        source: Name of the other network, for the error.
+
+    Raises:
+        UsageError: None fits, except for single numbers, which fit everywhere.
+    """
+    wanted = model.state_dict()
+    taken = {
+        name: found[name] for name, weight in wanted.items() if name in found and found[name].shape == weight.shape
+    }
+    if not any(weight.numel() > 1 for weight in taken.values()):
+        raise UsageError(
+            f"{source}: no weights fit the network: found {_first_shapes(found)}; expected {_first_shapes(wanted)}",
+            hint="begin with weights of a network of the same structure; plifctl show NAME --params lists its layers",
+        )
+    return MatchedWeights(taken, tuple(name for name in wanted if name not in taken))
+
+
+def _first_shapes(weights: Mapping[str, Tensor]) -> str:
+    return list_names([f"{name} {list(weight.shape)}" for name, weight in weights.items() if weight.dim()], 3)
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Returns the SHA-256 over names, types, shapes and bytes of tensors, in the order of their names, hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().contiguous().numpy()
+        values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name}\0{values.dtype.str}\0{list(values.shape)}\0".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def select_frozen(model: SpikingNetwork, patterns: Sequence[str]) -> list[str]:
+    """Returns the names of the parameters that ``patterns`` select.
+
+    Args:
+        model: The network.
+        patterns: As in a shell (``*``, ``?``, ``[…]``), compared with the name of the layer (``conv0``) and that of the
+            parameter (``conv0.weight``); both may begin with ``layers.`` as in the state dict.
+
+    Raises:
+        UsageError: A pattern selects nothing, or all parameters would be frozen.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    selected: set[str] = set()
+    for pattern in patterns:
+        found = [name for name in names if _matches(name, pattern)]
+        if not found:
+            raise UsageError(
+                f"train.freeze: {pattern!r} selects no parameter", hint=f"layers: {describe_layers(names, names)}"
+            )
+        selected.update(found)
+    if selected and len(selected) == len(names):
+        raise UsageError(
+            f"train.freeze: {', '.join(patterns)} selects all parameters, so there is nothing to train",
+            hint="leave out the last layers, e.g. --freeze 'conv*'",
+        )
+    return [name for name in names if name in selected]
+
+
+def _matches(parameter: str, pattern: str) -> bool:
+    name = parameter.removeprefix(_PREFIX)
+    spellings = name, name.rpartition(".")[0]
+    return any(fnmatchcase(spelling, pattern.removeprefix(_PREFIX)) for spelling in spellings)
+
+
+def describe_layers(names: Iterable[str], known: Iterable[str], most: int = 40) -> str:
+    """Returns tensors by layer: its name where ``names`` has all of its tensors, else which it has.
+
+    Args:
+        names: Names of tensors, in order.
+        known: Names of all tensors.
+        most: Number of layers that are listed; the others are counted.
+
+    Example:
+        >>> known = ["layers.conv0.weight", "layers.bn0.weight", "layers.bn0.bias"]
+        >>> describe_layers(known[:2], known)
+        'conv0, bn0 (weight)'
+    """
+    of_layer, all_of_layer = _by_layer(names), _by_layer(known)
+    texts = [
+        layer if parts == all_of_layer[layer] else f"{layer} ({', '.join(parts)})" for layer, parts in of_layer.items()
+    ]
+    return list_names(texts, most)
+
+
+def _by_layer(names: Iterable[str]) -> dict[str, list[str]]:
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layer, _, part = name.removeprefix(_PREFIX).rpartition(".")
+        layers.setdefault(layer, []).append(part)
+    return layers
