@@ -7,6 +7,8 @@ LOWEST := .lowest-venv
 SHARED ?= ../shared/data
 MATRIX ?= 3.12 3.13
 INSTALL := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# tests run exported networks with it; what these need of its dependencies is in pyproject.toml
+SPIKINGJELLY := --no-deps spikingjelly==2.0.0
 
 # each worker process imports torch; tests use one thread each (tests/conftest.py)
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
@@ -21,6 +23,7 @@ help:           ## show this list
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(INSTALL) -e ".[dev]"
+	$(BIN)/python $(INSTALL) $(SPIKINGJELLY)
 	@touch $@
 
 # PASSIVE: waiting threads release their core; on shared cores training is then several times as fast
@@ -82,6 +85,7 @@ test-python-%: .venv-%/.ready
 .venv-%/.ready: pyproject.toml constraints.txt
 	python$* -m venv .venv-$*
 	.venv-$*/bin/python $(INSTALL) -e ".[test]"
+	.venv-$*/bin/python $(INSTALL) $(SPIKINGJELLY)
 	@touch $@
 
 .PRECIOUS: .venv-%/.ready
@@ -125,8 +129,7 @@ $(BENCH)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
 	$(BENCH)/bin/python $(INSTALL) -e . \
 		tonic==1.7.0 faery==0.7.1 evt3==0.4.1 expelliarmus==1.1.12 brainevent==0.2.1 loguru matplotlib pandas fvcore tqdm
-	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0 \
-		neurobench==2.3.0 snntorch==1.0.0
+	$(BENCH)/bin/python $(INSTALL) $(SPIKINGJELLY) neurobench==2.3.0 snntorch==1.0.0
 	@touch $@
 
 bench-env: $(BENCH)/.ready ## set up .bench-venv: this project and the peers it is compared with

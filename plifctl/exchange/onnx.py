@@ -183,7 +183,7 @@ class _Builder:
         rest = helper.make_tensor("v", TensorProto.FLOAT, [1], [dynamics.v_reset])
         size = self._add("Shape", f"{name}.size", x, start=1)
         v = self._add("ConstantOfShape", f"{name}.rest", size, value=rest)
-        step = _step(f"{name}.step", k, threshold, v_reset, soft=dynamics.soft)
+        step = _step(f"{name}.step", k, threshold, v_reset, shape, soft=dynamics.soft)
         self.nodes.append(helper.make_node("Scan", [v, x], [f"{name}.last", name], name, body=step, num_scan_inputs=1))
         return self._reshape(f"{name}.output", name, [-1, *shape])
 
@@ -206,7 +206,7 @@ class _Builder:
         return name
 
 
-def _step(name: str, k: str, threshold: str, v_reset: str, *, soft: bool) -> onnx.GraphProto:
+def _step(name: str, k: str, threshold: str, v_reset: str, shape: Sequence[int], *, soft: bool) -> onnx.GraphProto:
     """Returns the graph of one time step, of potential and input to the next potential and spikes (Eq. 2–6).
 
     Args:
@@ -214,6 +214,7 @@ def _step(name: str, k: str, threshold: str, v_reset: str, *, soft: bool) -> onn
         k: Name of the constant 1/τ.
         threshold: Name of the constant V_th.
         v_reset: Name of the constant V_reset.
+        shape: Shape of the layer.
         soft: Subtract the threshold after a spike.
     """
     nodes = [
@@ -229,8 +230,8 @@ def _step(name: str, k: str, threshold: str, v_reset: str, *, soft: bool) -> onn
         nodes.append(helper.make_node("Sub", ["h", "spent"], ["next_v"]))
     else:
         nodes.append(helper.make_node("Where", ["fires", v_reset, "h"], ["next_v"]))
-    inputs, outputs = [_value("v"), _value("x")], [_value("next_v"), _value("spikes")]
-    return helper.make_graph(nodes, name, inputs, outputs)
+    v, x, next_v, spikes = (_value(one, ["batch", *shape]) for one in ("v", "x", "next_v", "spikes"))
+    return helper.make_graph(nodes, name, [v, x], [next_v, spikes])
 
 
 def _input_name(trained: TrainedModel) -> str:
