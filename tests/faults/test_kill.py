@@ -129,7 +129,8 @@ def test_training_killed_anywhere_and_resumed_gives_the_same_result(
 ) -> None:
     wanted, changes, took = train_uninterrupted(sandbox, verb)
     killed = 0
-    for at in pick(generator, changes, times(1, 40)):
+    # the last changes may not be reached: a faster training writes its progress less often
+    for at in (changes // 2, *pick(generator, changes, times(0, 40))):
         remove_runs(sandbox)
         killed += train_with_kills(sandbox, verb, lambda sandbox, command, at=at: sandbox.killed_at(at, *command), 1)
         assert comparable_content(only_run(sandbox)) == wanted, f"killed at change {at}"

@@ -101,6 +101,7 @@ def test_emit_to_a_closed_pipe_exits_quietly(started: Callable[..., None]) -> No
         with pytest.raises(SystemExit) as end:
             console.emit("data")
         assert end.value.code == 0
+        sys.stdout.flush()  # what is left goes to /dev/null
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -109,6 +110,8 @@ def test_emit_on_a_full_disk_is_an_error_that_names_stdout(started: Callable[...
         started(stdout=full)
         with pytest.raises(OSError, match="stdout"):
             console.emit("data")
+        sys.stdout.flush()
     with Path("/dev/full").open("w") as full:
         started(stdout=full)
         console.fail(RawDataError("e"))  # the document of an error: the exit code stays that of the error
+        sys.stdout.flush()  # what is left goes to /dev/null
