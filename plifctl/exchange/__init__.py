@@ -4,6 +4,7 @@
 |---|---|
 | arrays | ``.pt`` of torch and ``.npz`` of numpy |
 | folder | model.safetensors, config.json and README.md, as on the Hugging Face hub |
+| graphs | what the next two have in common |
 | nir | ``.nir`` |
 | onnx | ``.onnx`` |
 | state_dicts | state dicts of SpikingJelly and other programs, read |

@@ -114,7 +114,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_synthetic_gesture(folder / "raw", train_users=1, test_users=1)
     plifctl.prepare("synthetic-gesture", T=8, raw=folder / "raw", cache_dir=cache_dir)
     run = plifctl.train("demo", epochs=1, cache_dir=cache_dir, runs_dir=runs_dir)
-    for name in ("model.pt", "model.npz"):
+    for name in ("model.pt", "model.npz", "model.onnx", "model.nir"):
         plifctl.export(run, folder / name)
     events = random_events(np.random.default_rng(0), 2000)
     (folder / "recording.aedat4").write_bytes(encode_aedat4((0, "EVTS", events)))
