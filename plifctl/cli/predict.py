@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _STDOUT = Path("-")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|ms|us|µs|μs)")
 _MICROSECONDS = {"s": 1_000_000, "ms": 1000}
+_SHORT_US = 10_000  # shorter windows are shown to the microsecond
 _PLAIN_CELLS = 4  # in a row without a window
 
 
@@ -193,7 +194,9 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Returns the cells of a row of the table."""
-    window = () if row.window_us is None else tuple(f"{us / 1e6:.3f}" for us in row.window_us)
+    start, end = row.window_us or (0, 0)
+    digits = 3 if end - start >= _SHORT_US else 6
+    window = () if row.window_us is None else tuple(f"{us / 1e6:.{digits}f}" for us in row.window_us)
     found = row.prediction
     if found is None:
         return (row.file, *window, "no events", "", "")

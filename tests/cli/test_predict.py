@@ -214,6 +214,11 @@ class TestWindows:
         assert empty == [["a.npy", "0.500", "1.500", "no events"], ["a.npy", "1.000", "2.000", "no events"]]
         assert last[:3] == ["a.npy", "1.500", f"{(events['t'][-1] - events['t'][0]) / 1e6:.3f}"]
 
+    def test_short_windows_are_shown_to_the_microsecond(self, plifctl: Plifctl, model: Path, places: Path) -> None:
+        write_events(places / "a.npy", span_us=300)
+        found = rows(plifctl("predict", model, "a.npy", "--window", "100us").out)
+        assert found[-2][1:3] == ["0.000100", "0.000200"]
+
     def test_window_of_the_whole_file_equals_the_plain_prediction(
         self, plifctl: Plifctl, model: Path, places: Path
     ) -> None:
