@@ -57,12 +57,8 @@ def check_destination(path: Path) -> None:
     with files.machine_errors(path):
         if not path.exists() or (path.is_dir() and files.is_empty(path)):
             return
-    raise UsageError(
-        f"{path}: exists already",
-        hint=f"export to another place, or remove it: rm -r {shlex.quote(str(path))}"
-        if path.is_dir()
-        else f"export to another file, or remove it: rm {shlex.quote(str(path))}",
-    )
+    remove = "" if path.is_dir() else f", or remove it: rm {shlex.quote(str(path))}"
+    raise UsageError(f"{path}: exists already", hint=f"export under another name{remove}")
 
 
 def write_network(path: Path, trained: TrainedModel, to: NetworkFormat, evidence: Evidence | None = None) -> list[str]:
