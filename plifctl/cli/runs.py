@@ -368,7 +368,7 @@ def add(
 ) -> None:
     """Add the run of somebody else.
 
-    Copies an exported folder, with its result and predictions, into the runs directory. report --source others makes
+    Copies an exported folder, with its result and predictions, into the runs directory. report --source added makes
     the tables from such runs; eval NAME tests one on your own cache, and says whether the result is reproduced.
 
     Example: plifctl runs add ~/downloads/gesture-plif

@@ -81,7 +81,7 @@ def build_tables(
     records = load_records(folder, registry.folders)
     if source == "authors" and not any(record.origin == "imported" for record in records):
         _log.warning("no logs of the authors are imported: plifctl runs import DIR")
-    if source == "others" and not any(record.origin == "added" for record in records):
+    if source == "added" and not any(record.origin == "added" for record in records):
         _log.warning("no runs of others were added: plifctl runs add FOLDER")
     return [
         fill_table(

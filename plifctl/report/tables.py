@@ -124,12 +124,12 @@ def build_table(
     return Table(name, reported.caption, reported.source, columns, tuple(rows), tuple(entries), results.notes)
 
 
-_ORIGINS: dict[ResultSource, str] = {"ours": "trained", "authors": "imported", "others": "added"}
-_HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors", "others": "others"}
+_ORIGINS: dict[ResultSource, str] = {"ours": "trained", "authors": "imported", "added": "added"}
+_HEADS: dict[ResultSource, str] = {"ours": "result", "authors": "authors", "added": "added"}
 _ROW_LABELS: dict[ResultSource, str] = {
     "ours": "our result, Δ",
     "authors": "authors' logs, Δ",
-    "others": "result of others, Δ",
+    "added": "result of others, Δ",
 }
 
 

@@ -87,7 +87,7 @@ def test_added_run_is_a_source_of_its_own(plifctl: Plifctl, shared_folder: Path,
 
     record = run.record()
     options = ("report", "--table", "demo", "--include-modified", "--json")
-    ours, others = (plifctl(*options, *source).out for source in ((), ("--source", "others")))
+    ours, others = (plifctl(*options, *source).out for source in ((), ("--source", "added")))
     number = f"{100 * record.accuracy:.2f}"
     assert (number in ours, number in others) == (False, True)
     assert "trained by somebody else" in others
