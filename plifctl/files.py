@@ -236,8 +236,8 @@ def check_new_file(path: Path) -> None:
     """
     with machine_errors(path):
         if path.exists() or path.is_symlink():
-            remove = f"or remove it: rm {shlex.quote(str(path))}"
-            raise UsageError(f"{path}: exists already", hint=f"name another file, {remove}")
+            remove = "" if path.is_dir() else f", or remove it: rm {shlex.quote(str(path))}"
+            raise UsageError(f"{path}: exists already", hint=f"choose another name{remove}")
         make_dir(path.parent)
         tempfile.TemporaryFile(dir=path.parent).close()
 

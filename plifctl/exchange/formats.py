@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
@@ -54,11 +53,8 @@ def choose_format(path: Path, to: NetworkFormat | None = None) -> NetworkFormat:
 
 def check_destination(path: Path) -> None:
     """Raises UsageError if a file exists, or a folder that is not empty: an export replaces nothing."""
-    with files.machine_errors(path):
-        if not path.exists() or (path.is_dir() and files.is_empty(path)):
-            return
-    remove = "" if path.is_dir() else f", or remove it: rm {shlex.quote(str(path))}"
-    raise UsageError(f"{path}: exists already", hint=f"export under another name{remove}")
+    if not (path.is_dir() and not path.is_symlink() and files.is_empty(path)):
+        files.check_new_file(path)
 
 
 def write_network(path: Path, trained: TrainedModel, to: NetworkFormat, evidence: Evidence | None = None) -> list[str]:
