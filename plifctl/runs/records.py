@@ -67,7 +67,7 @@ class StartedFrom(Spec):
         digest: SHA-256 of the tensors that were taken, as in ``train.weights``.
         experiment: Name of the experiment that it was trained by.
         epoch: Its epoch; None: unknown.
-        accuracy: Its accuracy in the evaluation that selected the epoch; None: unknown.
+        accuracy: Its accuracy in the evaluation that selected the epoch, or that of its result; None: unknown.
         taken: Names of the tensors that were taken.
         anew: Names of the tensors that were drawn from the seed.
     """

@@ -147,6 +147,20 @@ def test_train_with_weights_or_patterns_that_do_not_fit_is_refused(
     assert len(list_runs(places / "runs")) == 1
 
 
+@pytest.mark.parametrize(("name", "known"), [("net.pt", False), ("net.npz", False), ("net", True)])
+def test_weights_of_an_exported_network_are_those_of_its_run(
+    hands: Plifctl, places: Path, name: str, known: bool
+) -> None:
+    (demo,) = list_runs(places / "runs")
+    assert hands("export", "last", name).code == 0
+    plans = [json.loads(hands(*DEMO, "--weights", source, "--dry-run", "--json").out) for source in (demo.name, name)]
+    of_run, of_file = (plan["modified"][-1] for plan in plans)
+    assert of_run.startswith("train.weights=")
+    assert of_file == of_run
+    epoch = f", epoch {demo.record().best_epoch}, " if known else ")"
+    assert plans[1]["started_from"][0].startswith(f"weights of {name} (demo{epoch}")
+
+
 def test_api_takes_a_run_and_patterns(hands: Plifctl, places: Path) -> None:
     (demo,) = list_runs(places / "runs")
     changes = {"T": 4, "neuron.v_threshold": 0.1, "train.batch_size": 8, "network.structure": LAYERS.format(20)}
