@@ -275,14 +275,22 @@ def test_remove_run_killed_half_way_leaves_a_run_that_can_be_removed(
 
 
 def test_create_run_removes_abandoned_folders_of_plifctl_only(tmp_path: Path) -> None:
-    ours, mine = tmp_path / ".20261128T000000Z-demo-x-s1.abcd_123.partial", tmp_path / ".thesis.chapters.partial"
-    for folder, name in ((ours, "run.json"), (mine, "one.tex")):
-        folder.mkdir()
-        (folder / name).write_text("{}")
+    stem = ".20261128T000000Z-demo-x-s{}.abcd_123.partial"
+    ours, begun, mixed = (tmp_path / stem.format(seed) for seed in (1, 2, 3))
+    mine = tmp_path / ".thesis.chapters.partial"
+    for path in (
+        ours / "run.json",
+        begun / "run.json",
+        begun / "checkpoints/start.pt",
+        mixed / "checkpoints/notes.txt",
+        mine / "one.tex",
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    for folder in tmp_path.iterdir():
         os.utime(folder, (0, 0))
     make(tmp_path)
-    assert not ours.exists()
-    assert (mine / "one.tex").exists()
+    assert [path.exists() for path in (ours, begun, mixed, mine)] == [False, False, True, True]
 
 
 def test_live_removes_temporary_files_of_plifctl_only(tmp_path: Path) -> None:
