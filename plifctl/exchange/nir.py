@@ -213,8 +213,8 @@ def _notes(trained: TrainedModel, nodes: Collection[str]) -> Iterator[str]:
     yield f"input: {describe_input(trained)}"
     yield "output: the votes of a step; the class is that of the highest sum over the steps"
     yield "a step is 0.1 ms; NIR fires above thresholds: they are the next numbers below those of the network"
-    yield "SpikingJelly: out, state = net(x, state) at each step; without the state, each step begins at rest"
-    yield "snnTorch: call snntorch.utils.reset(net) before each sample; it keeps the state in the network"
+    yield "SpikingJelly: votes, state = net(x, state) at each step; without the state, each step begins at rest"
+    yield "snnTorch: votes, _ = net(x) at each step, and snntorch.utils.reset(net) before each sample"
     if maxima := [name for name in nodes if name.endswith("_max")]:
         yield f"max pooling of spikes is average pooling, then neurons that fire at one spike: {', '.join(maxima)}"
     if neuron.v_reset:

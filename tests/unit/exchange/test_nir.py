@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from plifctl.errors import MachineError, UsageError
 from plifctl.exchange.formats import write_network
-from plifctl.exchange.model import TrainedModel
+from plifctl.exchange.model import TrainedModel, find_model, load_trained
 
 nir = pytest.importorskip("nir")
 
@@ -96,6 +96,30 @@ def test_snntorch_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     assert_same(run_other(net, trained, x), run_model(trained, x))
 
 
+@pytest.mark.parametrize("sample", [0, 1])
+def test_snntorch_reset_as_in_the_note_begins_a_sample(tmp_path: Path, sample: int) -> None:
+    trained = random_model(CONV, dtype=torch.float32)
+    net, x = read_with_snntorch(write(tmp_path, trained)), random_input(trained)
+    _, expected = run_model(trained, x)
+    if sample:  # the second one
+        run_other(net, trained, x.flip(1))
+        pytest.importorskip("snntorch.utils").reset(net)
+    votes = [net(x[:, t])[0] for t in range(8)]
+    assert torch.allclose(torch.stack(votes), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.long
+def test_network_of_the_zoo_votes_equally_in_both_programs(tmp_path: Path) -> None:
+    trained = load_trained(find_model("zoo:nmnist-narrow", "best", tmp_path), fold=True, kernel="eager")
+    x = random_input(trained)
+    expected = run_model(trained, x)
+    path = write(tmp_path, trained)
+    trained.network.double()
+    in_double = run_model(trained, x.double())
+    assert_same(run_other(read_with_snntorch(path), trained, x), expected)
+    assert_same(run_other(read_with_spikingjelly(path), trained, x.double()), in_double)
+
+
 @pytest.mark.parametrize(("tau_per", "structure"), [("channel", CONV), ("neuron", "FC44b-SN-FC22-SN-APk2s2")])
 def test_snntorch_reads_several_time_constants_from_weights(tmp_path: Path, tau_per: str, structure: str) -> None:
     trained = random_model(structure, tau_per=tau_per, dtype=torch.float32)
@@ -171,7 +195,7 @@ def test_metadata_describes_network_and_input(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("structure", "options", "words"),
     [
-        (CONV, {}, ["event frames, 2×9×9 counts at each of T = 8 steps", "pool0_max", "SpikingJelly: out, state ="]),
+        (CONV, {}, ["event frames, 2×9×9 counts at each of T = 8 steps", "pool0_max", "SpikingJelly: votes, state ="]),
         (CONV, {"v_reset": -0.5}, ["above v_reset = -0.5"]),
         (CONV, {"tau_per": "channel"}, ["SpikingJelly does not read layers of several τ; snnTorch does"]),
         ("c4k3s1-SN-FC22-SN-APk2s2", {"tau_per": "neuron"}, ["neither SpikingJelly nor snnTorch", "sn0_gain"]),

@@ -14,7 +14,7 @@ from random_models import random_input, random_model, run_model
 
 from plifctl.errors import RunError, UsageError
 from plifctl.exchange.formats import write_network
-from plifctl.exchange.model import TrainedModel
+from plifctl.exchange.model import TrainedModel, find_model, load_trained
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -63,6 +63,26 @@ def test_onnxruntime_computes_equal_votes_of_any_batch(tmp_path: Path, case: str
         _, expected = run_model(trained, x)
         assert votes.shape == expected.shape
         np.testing.assert_allclose(votes, expected, rtol=0, atol=1e-6)
+
+
+def test_potential_at_the_threshold_fires(tmp_path: Path) -> None:
+    """Input 2, τ = 2, threshold 1: the potential of the last neuron is exactly the threshold."""
+    trained = random_model("FC11-SN-APk1s1", (1, 1, 1), T=1, kind="lif", tau_0=None, tau=2.0, dtype=torch.float32)
+    with torch.no_grad():
+        trained.network.layers["fc0"].weight.copy_(torch.arange(11)[:, None] / 5)
+    session = onnxruntime.InferenceSession(write(tmp_path, trained))
+    (votes,) = session.run(None, {"frames": np.ones((1, 1, 1, 1, 1), np.float32)})
+    assert votes[0, 0].tolist() == [0] * 10 + [1]
+
+
+@pytest.mark.parametrize("fold", [False, True])
+def test_network_of_the_zoo_votes_equally(tmp_path: Path, fold: bool) -> None:
+    trained = load_trained(find_model("zoo:nmnist-narrow", "best", tmp_path), fold=fold, kernel="eager")
+    session = onnxruntime.InferenceSession(write(tmp_path, trained))
+    x = random_input(trained)
+    (votes,) = session.run(None, {"frames": x.numpy()})
+    _, expected = run_model(trained, x)
+    np.testing.assert_allclose(votes, expected, rtol=0, atol=1e-6)
 
 
 def test_inputs_and_outputs_are_named_and_the_batch_is_open(tmp_path: Path) -> None:
