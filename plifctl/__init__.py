@@ -479,23 +479,30 @@ def convert(
 
 
 def table(
-    name: str, *, source: ResultSource = "ours", include_modified: bool = False, runs_dir: str | Path | None = None
+    name: str,
+    *,
+    source: ResultSource = "mine",
+    include_modified: bool = False,
+    epochs: int | None = None,
+    runs_dir: str | Path | None = None,
 ) -> Table:
     """Returns a table of the report, such as the paper's Table 4 with our results beside the reported ones.
 
     Args:
         name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
-        source: Source of the results: ``ours``; ``authors`` for the imported logs of the authors; ``added`` for
-            runs of others that were added.
+        source: Source of the results: ``mine``, the runs in the runs directory; ``shipped`` with plifctl; ``authors``;
+            or ``added``, runs of others.
         include_modified: Use runs with overrides too; they are marked.
+        epochs: Count only the first epochs of every run, those of the authors too; None: all.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
         errors.UsageError: There is no such table.
     """
     from plifctl.pipeline.report import build_table
+    from plifctl.report import TableOptions
 
-    return build_table(name, source=source, include_modified=include_modified, runs_dir=_path(runs_dir))
+    return build_table(name, _path(runs_dir), TableOptions(source, include_modified, epochs))
 
 
 def _path(path: str | Path | None) -> Path | None:

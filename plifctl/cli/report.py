@@ -36,6 +36,8 @@ def _source(text: str) -> ResultSource:
     if text == "published":
         console.warn("old spelling: --source published is called --source authors now")
         return "authors"
+    if text == "ours":
+        raise UsageError("--source ours was replaced", hint="use --source mine, or --source shipped")
     for source in _SOURCES:
         if text == source:
             return source
@@ -73,7 +75,10 @@ HtmlOption = Annotated[
         "--html", parser=options.path, metavar="DIR", help="Write everything as a web page that needs no network."
     ),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Last epoch to draw.")]
+EpochsOption = Annotated[
+    int | None,
+    typer.Option("--epochs", min=1, help="Tables: count the first epochs only. Figures: last epoch."),
+]
 ChannelOption = Annotated[
     list[int] | None, typer.Option("--channel", min=0, help="Channel of Figures S2 to S5; can be repeated.")
 ]
@@ -88,7 +93,7 @@ SourceOption = Annotated[
         parser=_source,
         metavar="|".join(_SOURCES),
         autocompletion=lambda: [*_SOURCES],
-        help="Runs that fill the tables: ours, the authors' imported logs, or those of others (runs add).",
+        help="Runs that fill the tables: your own, those shipped with plifctl, the authors', or added ones.",
     ),
 ]
 ModifiedOption = Annotated[
@@ -106,15 +111,17 @@ def report(
     channel: ChannelOption = None,
     format_: FormatOption = "table",
     as_json: options.JsonOption = False,
-    source: SourceOption = "ours",
+    source: SourceOption = "mine",
     include_modified: ModifiedOption = False,
     runs_dir: options.RunsDirOption = None,
     _context: Annotated[bool, options.replaced_option("--context", "--table context")] = False,
 ) -> None:
     """Print tables, draw figures, or write the report's page.
 
-    Tables are those of the paper, with results beside the reported numbers. Results are those of finished runs and of
-    the records in the registry; without a run a cell is empty. Δ is the result minus the reported number, in points.
+    Tables are those of the paper, with results beside the reported numbers. Results are those of your finished runs
+    (--source); without a run a cell is empty. 91.34 @4 is a result of 4 epochs. Δ is the result minus the reported
+    number, in points; of fewer epochs than planned, minus the best of the same epochs of the authors' run; there is
+    none for a subset or modified settings. Runs that are not counted are named with the reason.
     Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
     its last 64.
 
@@ -137,9 +144,10 @@ def report(
         _print_figures(drawn, as_json=as_json)
     else:
         from plifctl.pipeline.report import build_tables
+        from plifctl.report import TableOptions
 
         form = _format(format_)
-        tables = build_tables(table or (), folder, source=source, include_modified=include_modified)
+        tables = build_tables(table or (), folder, TableOptions(source, include_modified, epochs))
         _print_tables(tables, form, as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from plifctl.report.render import is_numeric, marked_texts, plain
+from plifctl.report.render import is_numeric, marked_texts, notes_of, plain
 from plifctl.report.table import Cell, Table
 
 _WIDTH = 118
@@ -27,7 +27,7 @@ def table_text(table: Table, width: int | None = None) -> str:
         width: Columns of the terminal; None where there is none.
     """
     width = width or _WIDTH
-    notes = [plain(table.source), *(f"({mark}) {plain(note)}" for mark, note in table.notes.items())]
+    notes = [plain(note) for note in (table.source, *notes_of(table))]
     return "\n".join([*_wrap([table.title], width), "", *_grid(table, width), "", *_wrap(notes, width)])
 
 

@@ -172,9 +172,9 @@ OTHER_TABLES = (SELECTION_TABLE, RUNS_TABLE, "early", "context", "demo")
 FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
-ResultSource = Literal["ours", "authors", "added"]
-"""Source of the results in tables: runs trained here, the imported logs of the authors, or runs of somebody else that
-were added (``runs add``)."""
+ResultSource = Literal["mine", "shipped", "authors", "added"]
+"""Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, or runs of
+somebody else that were added (``runs add``)."""
 
 TableFormat = Literal["table", "markdown", "csv", "latex"]
 """Formats of tables on the command line; ``table`` is for reading in a terminal."""

@@ -15,9 +15,10 @@ from plifctl.config.choices import FIGURES, RUNS_TABLE, SELECTION_TABLE, TABLES,
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RunError, UsageError, check_choice, did_you_mean
-from plifctl.report import Table
+from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
 from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
+from plifctl.report.results import ORIGINS
 from plifctl.runs import (
     Curve,
     Run,
@@ -44,34 +45,30 @@ _RENAMED = {"optimism": SELECTION_TABLE}
 _DATASETS_OF_FIGURES = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 
 
-def build_table(
-    name: str, runs_dir: Path | None = None, *, source: ResultSource = "ours", include_modified: bool = False
-) -> Table:
+def build_table(name: str, runs_dir: Path | None = None, options: TableOptions | None = None) -> Table:
     """Returns a table of the report.
 
     Args:
         name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection``, or one of a registry folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        source: Whose runs fill the table: ours, the authors' imported logs, or those of others that were added.
-        include_modified: Use runs with overrides as well.
+        options: Whose runs fill the table, and which of them; None: the user's own.
 
     Raises:
         UsageError: There is no such table.
     """
     if name == "all":
         raise UsageError("table all: expected the name of one table", hint=f"known: {', '.join(TABLES)} and others")
-    return build_tables([str(name)], runs_dir, source=source, include_modified=include_modified)[0]
+    return build_tables([str(name)], runs_dir, options)[0]
 
 
 def build_tables(
-    names: Sequence[str],
-    runs_dir: Path | None = None,
-    *,
-    source: ResultSource = "ours",
-    include_modified: bool = False,
+    names: Sequence[str], runs_dir: Path | None = None, options: TableOptions | None = None
 ) -> list[Table]:
     """Returns several tables, as :func:`build_table` does; ``all`` stands for those of the paper."""
-    check_choice("source", source, get_args(ResultSource))
+    options = options or TableOptions()
+    check_choice("source", options.source, get_args(ResultSource))
+    if options.epochs is not None and options.epochs < 1:
+        raise UsageError(f"epochs: found {options.epochs}, expected a number from 1 on")
     wanted = list(dict.fromkeys(n for name in names for n in (TABLES if name == "all" else (name,))))
     for name in wanted:
         if name in _RENAMED:
@@ -79,20 +76,24 @@ def build_tables(
     registry = load_registry()
     folder = runs_dir or paths.runs_dir()
     records = load_records(folder, registry.folders)
-    if source == "authors" and not any(record.origin == "imported" for record in records):
-        _log.warning("no logs of the authors are imported: plifctl runs import DIR")
-    if source == "added" and not any(record.origin == "added" for record in records):
-        _log.warning("no runs of others were added: plifctl runs add FOLDER")
+    _warn_of_empty_source(options.source, {record.origin for record in records})
     return [
-        fill_table(
-            name,
-            load_records(folder, ()) if name == RUNS_TABLE else records,
-            registry,
-            source=source,
-            include_modified=include_modified,
-        )
+        fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options)
         for name in wanted
     ]
+
+
+def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:
+    """Says where results come from if there are none of a source."""
+    if ORIGINS[source] in origins:
+        return
+    hints = {
+        "mine": "no finished runs; results that come with plifctl: --source shipped",
+        "shipped": "no records in the folders results/ of the registry",
+        "authors": "no logs of the authors are imported: plifctl runs import DIR",
+        "added": "no runs of others were added: plifctl runs add FOLDER",
+    }
+    _log.warning(hints[source])
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,8 @@ class PageSource:
         """Returns the document of the page: all tables, every run, and recorded spikes."""
         records = load_records(self._runs_dir, self._registry.folders)
         tables = [
-            fill_table(name, records, self._registry, include_modified=self._include_modified) for name in _PAGE_TABLES
+            fill_table(name, records, self._registry, TableOptions(include_modified=self._include_modified))
+            for name in _PAGE_TABLES
         ]
         return build_page_data(tables, self._runs(), __version__)
 
@@ -295,7 +297,7 @@ class PageSource:
             RunFacts(
                 curve,
                 curve.name,
-                "record" if curve.origin == "trained" else curve.origin,
+                "record" if curve.origin == "shipped" else curve.origin,
                 self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
             )
             for curve in load_curves(self._runs_dir, self._registry.folders)

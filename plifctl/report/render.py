@@ -10,6 +10,7 @@ import csv
 import html
 import io
 import re
+import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
 
 _FIELDS = (
-    *("table", "row", "column", "reported", "result", "difference", "T", "epochs", "protocol", "recipe"),
-    *("seeds", "runs", "note"),
+    *("table", "row", "column", "reported", "result", "difference", "measure", "T", "epochs", "planned_epochs"),
+    *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples", "last", "mean_last_64"),
+    *("seeds", "runs", "plifctl", "device", "note"),
 )
 
 
@@ -30,7 +32,7 @@ def markdown(table: Table) -> str:
 
     rules = "|" + "|".join("--:" if is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
     lines = [f"**{table.title}**", "", line(table.columns), rules, *map(line, table.rows), "", plain(table.source)]
-    lines += [f"\n({mark}) {_markdown_text(note)}" for mark, note in table.notes.items()]
+    lines += [f"\n{_markdown_text(note)}" for note in notes_of(table)]
     return "\n".join(lines)
 
 
@@ -48,8 +50,12 @@ def html_text(table: Table) -> str:
 
     lines = ["<table>", f"<caption>{_html(table.title)}</caption>", f"<thead>{line(table.columns, 'th')}</thead>"]
     lines += ["<tbody>", *(line(row, "td") for row in table.rows), "</tbody>", "</table>"]
-    notes = [table.source, *(f"({mark}) {note}" for mark, note in table.notes.items())]
-    return "\n".join([*lines, *(f"<p>{_html(note)}</p>" for note in notes)])
+    return "\n".join([*lines, *(f"<p>{_html(note)}</p>" for note in (table.source, *notes_of(table)))])
+
+
+def notes_of(table: Table) -> list[str]:
+    """Returns the notes of a table with their marks, then its warnings."""
+    return [*(f"({mark}) {note}" for mark, note in table.notes.items()), *table.warnings]
 
 
 def _html(text: str) -> str:
@@ -77,9 +83,10 @@ def latex(table: Table) -> str:
     ]
     lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.cells]
     lines += [r"\bottomrule", r"\end{tabular}", "}"]
-    if table.notes:
+    if table.notes or table.warnings:
         lines += [r"\par\smallskip\raggedright\footnotesize"]
         lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for mark, note in table.notes.items()]
+        lines += [rf"{_tex(warning)}\par" for warning in table.warnings]
     return "\n".join([*lines, r"\end{table}"])
 
 
@@ -130,8 +137,9 @@ def tree(table: Table) -> dict[str, Any]:
         "caption": table.caption,
         "source": table.source,
         "columns": list(table.columns),
-        "rows": [[cell.text or [number.text for number in cell.numbers] for cell in row] for row in table.cells],
+        "rows": [[cell.text or [number.shown for number in cell.numbers] for cell in row] for row in table.cells],
         "notes": dict(table.notes),
+        "warnings": list(table.warnings),
         "entries": [line for entry in table.entries for line in _lines(entry)],
     }
 
@@ -155,21 +163,45 @@ def _result(number: Number) -> dict[str, Any]:
     found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, 4)}
     if number.difference is not None:
         found["difference"] = round(number.difference, 3)
-    if number.records:
-        first = number.records[0]
-        found |= {"T": first.T, "epochs": first.epochs, "protocol": first.protocol, "recipe": first.recipe}
-        found |= {
-            "seeds": [record.seed for record in number.records],
-            "runs": [record.run for record in number.records],
-            "note": number.note,
-        }
+    return found | _describe_records(number) if number.records else found
+
+
+def _describe_records(number: Number) -> dict[str, Any]:
+    """Returns what the runs behind a number are, a value for each column of the long form."""
+    first = number.records[0]
+    data, tests = first.data, [value for value in first.test_accuracy if value is not None]
+    found = {
+        "measure": MEASURES[first.protocol],
+        "T": first.T,
+        "epochs": first.epochs,
+        "planned_epochs": number.planned,
+        "protocol": first.protocol,
+        "recipe": first.recipe,
+        "source": first.origin,
+        "subset": None if data is None else not data.complete,
+        "verified": None if data is None else data.verified,
+        "modified": "modified" in number.flags,
+        "test_samples": None if data is None else data.test,
+        "seeds": [record.seed for record in number.records],
+        "runs": [record.run for record in number.records],
+        "plifctl": first.environment.get("plifctl"),
+        "device": first.environment.get("device"),
+        "note": number.note,
+    }
+    if len(tests) > 1:
+        found |= {"last": round(100 * tests[-1], 4), "mean_last_64": round(100 * statistics.fmean(tests[-64:]), 4)}
     return found
+
+
+MEASURES = {"A": "maximum over test epochs", "B": "test accuracy of the epoch that validation chose"}
+"""What the accuracy of a protocol is."""
 
 
 def is_numeric(table: Table, column: int) -> bool:
     """Returns whether a column has numbers only, and is right-aligned."""
-    texts = [", ".join(text for text, _ in marked_texts(row[column])) for row in table.cells]
-    return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and any(texts)
+    texts = [row[column].text for row in table.cells if not row[column].numbers]
+    numbers = any(row[column].numbers for row in table.cells)
+    return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and (numbers or any(texts))
 
 
 def marked_texts(cell: Cell) -> list[tuple[str, str]]:
@@ -186,9 +218,9 @@ def cell_text(cell: Cell) -> str:
 
 def _with_difference(number: Number) -> str:
     if number.difference is None:
-        return number.text
+        return number.shown
     digits = len(number.text.partition(" ")[0].partition(".")[2])
-    return f"{number.text} {number.difference:+.{digits}f}".replace("-", "−")
+    return f"{number.shown} {f'{number.difference:+.{digits}f}'.replace('-', '−')}"
 
 
 def plain(text: str) -> str:

@@ -67,7 +67,12 @@ def build_selection_table(records: Sequence[ResultRecord], *, include_modified: 
     )
 
 
-_OF_ORIGIN = {"trained": ("our", "run"), "imported": ("the authors'", "log"), "added": ("others'", "run")}
+_OF_ORIGIN = {
+    "trained": ("my", "run"),
+    "shipped": ("the shipped", "record"),
+    "imported": ("the authors'", "log"),
+    "added": ("others'", "run"),
+}
 """Whose runs, and what they are called, by their origin."""
 
 
@@ -77,7 +82,7 @@ def _run(record: ResultRecord) -> str:
     subset = ", subset" if record.data is not None and not record.data.complete else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
-    whose = "of others, " if record.origin == "added" else ""
+    whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
     return f"{whose}recipe {record.recipe}, seed {record.seed}{subset}{without}"
 
 

@@ -22,6 +22,9 @@ class Number:
         difference: Of an accuracy or τ: this number minus the reported one.
         mark: Letter of its note; empty if it has none.
         note: Experiment, settings and runs behind the number.
+        epochs: Number of epochs that it is the result of; None where it belongs to one epoch.
+        planned: Number of epochs of the experiment.
+        flags: What forbids to compare it: ``subset``, ``modified``.
     """
 
     text: str
@@ -30,6 +33,15 @@ class Number:
     records: tuple[ResultRecord, ...] = ()
     mark: str = ""
     note: str = ""
+    epochs: int | None = None
+    planned: int | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """The number with what it is: ``91.34 @4 subset`` of 4 epochs, fewer than planned, on a part of the data."""
+        short = self.epochs is not None and self.epochs != self.planned
+        return " ".join([self.text, *([f"@{self.epochs}"] if short else []), *self.flags])
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ class Table:
         cells: Rows of cells, as many in each as columns.
         entries: Each reported number with those from runs.
         notes: Where each number comes from, by the letter of its mark.
+        warnings: What must not be compared, and which runs are left out.
     """
 
     name: str
@@ -71,6 +84,7 @@ class Table:
     cells: tuple[tuple[Cell, ...], ...]
     entries: tuple[Entry, ...]
     notes: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:

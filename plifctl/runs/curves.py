@@ -25,7 +25,7 @@ class Curve:
 
     Attributes:
         name: Name of the run.
-        origin: ``trained`` here, ``imported`` from the logs of other code, or ``added``, trained by somebody else.
+        origin: As that of a :class:`~plifctl.runs.records.ResultRecord`.
         experiment: Name in the registry; None if it is not in the registry.
         recipe: Recipe; None if unknown, as for protocol, T and seed.
         protocol: A or B.
@@ -40,7 +40,7 @@ class Curve:
     """
 
     name: str
-    origin: Literal["trained", "imported", "added"]
+    origin: Literal["trained", "shipped", "imported", "added"]
     experiment: str | None
     recipe: Recipe | None
     protocol: Protocol | None

@@ -91,7 +91,8 @@ class ResultRecord(Spec):
     """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
     Attributes:
-        origin: ``trained`` here, ``imported`` from the logs of other code, or ``added``, trained by somebody else.
+        origin: ``trained`` here; ``shipped`` with a registry folder; ``imported`` from the logs of other code; or
+            ``added``, trained by somebody else.
         epochs: Number of epochs trained.
         stopped_early: Whether ``train.early_stop`` ended the training.
         digest: Digest of the experiment; None where other code ran it.
@@ -105,7 +106,7 @@ class ResultRecord(Spec):
     """
 
     schema_version: Literal[1]
-    origin: Literal["trained", "imported", "added"] = "trained"
+    origin: Literal["trained", "shipped", "imported", "added"] = "trained"
     run: str
     experiment: str
     recipe: Annotated[Recipe, BeforeValidator(current_word)]
@@ -160,7 +161,9 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
             continue  # no warning: a file of another program
         if path not in files and record.run != path.parent.name:  # the user renamed the run
             record = record.model_copy(update={"run": path.parent.name})
-        if path not in files and folders.is_added(path.parent):
+        if path in files and record.origin == "trained":
+            record = record.model_copy(update={"origin": "shipped"})
+        elif folders.is_added(path.parent):
             record = record.model_copy(update={"origin": "added"})
         found[record.run] = record
     return list(found.values())

@@ -40,7 +40,7 @@ function renderTable(table) {
         el("thead", {}, el("tr", {}, table.columns.map((text, i) => el("th", { scope: "col", class: kind(i) }, text)))),
         el("tbody", {}, table.rows.map((row) => el("tr", {}, row.map((parts, i) => (i ? cell(parts, i) : head(parts)))))))),
     el("p", { class: "source" }, table.source),
-    el("ul", { class: "notes" }, table.notes.map(([mark, note]) => el("li", { id: anchor(mark) }, `(${mark}) ${note}`))));
+    el("ul", { class: "notes" }, table.notes.map(([mark, note]) => el("li", { id: anchor(mark) }, `(${mark}) ${note}`)).concat(table.warnings.map((text) => el("li", {}, text)))));
 }
 
 // ------------------------------------------------------------------------------------------------ controls

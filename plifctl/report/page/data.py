@@ -65,6 +65,7 @@ def _table(table: Table) -> dict[str, Any]:
         "numeric": [is_numeric(table, index) for index in range(len(table.columns))],
         "rows": [[marked_texts(cell) for cell in row] for row in table.cells],
         "notes": [list(note) for note in table.notes.items()],
+        "warnings": list(table.warnings),
     }
 
 

@@ -1,0 +1,315 @@
+"""The numbers of a table: the runs behind a cell, what they can be compared with, and which runs are left out.
+
+A number says what it is: ``91.34 @4 subset`` is the mean over runs of 4 epochs on a part of the data. A difference is
+taken only against the same number of epochs: against the reported number after all epochs of the experiment, before
+that against the best of the same first epochs of the authors' run.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from plifctl.config.choices import RECIPES, ResultSource
+from plifctl.config.overrides import is_modification
+from plifctl.config.registry import Registry
+from plifctl.config.structure import Conv, Linear, Pool, parse_structure
+from plifctl.errors import RegistryError
+from plifctl.report.render import MEASURES
+from plifctl.report.table import Number
+from plifctl.runs import ResultRecord
+from plifctl.runs.sessions import COMPARED
+
+OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
+Measure = Literal[
+    "accuracy A",
+    "accuracy B",
+    "T",
+    "structure",
+    "N_conv",
+    "N_down",
+    "N_fc",
+    "test accuracy",
+    "tau 0",
+    "tau 1",
+    "tau 2",
+    "tau 3",
+]
+"""Measures that a column can be compared with; ``test accuracy`` and ``tau`` of a layer belong to one epoch."""
+
+ORIGINS: dict[ResultSource, str] = {"mine": "trained", "shipped": "shipped", "authors": "imported", "added": "added"}
+"""Origin of the records of each source."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Runs with a common mean: they differ in nothing but the seed."""
+
+    records: tuple[ResultRecord, ...]
+    left_out: dict[str, str]
+
+    @property
+    def first(self) -> ResultRecord:
+        return self.records[0]
+
+
+class Results:
+    """Finds the numbers from runs, and gives each a letter and a note.
+
+    Args:
+        records: Result records of all sources.
+        registry: Defines the experiments and networks.
+        source: Whose runs the numbers come from.
+        include_modified: Use runs with overrides as well.
+        epochs: Count only the first epochs of every run, those of the authors too; None: all.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[ResultRecord],
+        registry: Registry,
+        source: ResultSource = "mine",
+        *,
+        include_modified: bool = False,
+        epochs: int | None = None,
+    ) -> None:
+        self.registry, self._epochs, self._include_modified = registry, epochs, include_modified
+        self._records = [record for record in records if record.origin == ORIGINS[source]]
+        self._authors = {
+            record.experiment: record for record in records if (record.origin, record.protocol) == ("imported", "A")
+        }
+        self.notes: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+        """Why a run is not counted, by its name."""
+
+    def numbers(self, subject: str, measure: Measure, reported: str, epoch: int | None) -> tuple[Number, ...]:
+        """Returns the numbers of an experiment or a network, one for each recipe that has a run.
+
+        Args:
+            subject: The experiment, or the network.
+            measure: What is compared.
+            reported: The number in the paper, as printed.
+            epoch: The epoch of the number, where it is not of a whole training.
+        """
+        if measure in OF_NETWORKS:
+            text = self._of_network(subject, measure)
+            return (Number(text, float(text) if text.isdecimal() else None),)
+        protocol = "B" if measure == "accuracy B" else "A"
+        candidates = [
+            cut
+            for record in self._records
+            if (record.experiment, record.protocol) == (subject, protocol) and (cut := self._usable(record)) is not None
+        ]
+        numbers = []
+        for recipe in RECIPES:
+            if known := [record for record in candidates if record.recipe == recipe]:
+                group = _choose(known)
+                self.left_out |= group.left_out
+                numbers.append(self._number(group, measure, reported, epoch))
+        return tuple(number for number in numbers if number is not None)
+
+    def _usable(self, record: ResultRecord) -> ResultRecord | None:
+        """Returns a record, cut to the epochs that count; None if it is left out."""
+        changes = self._changes(record)
+        if changes and not self._include_modified:
+            self.left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts it"
+            return None
+        if self._epochs is None or record.epochs <= self._epochs:
+            return record
+        if record.protocol == "B":
+            self.left_out[record.run] = "its record has no validation accuracy by epoch, so it cannot be cut"
+            return None
+        return cut_record(record, self._epochs)
+
+    def _number(self, group: _Group, measure: Measure, reported: str, epoch: int | None) -> Number | None:
+        values = [value for record in group.records if (value := _value(record, measure, epoch)) is not None]
+        if not values:
+            return None
+        first, records = group.first, group.records
+        planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
+        digits = 3 if measure.startswith("tau") else 2
+        mean, flags = statistics.fmean(values), self._flags(first)
+        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        text = str(first.T) if measure == "T" else f"{mean:.{digits}f}{spread}"
+        compared = None if flags or measure == "T" else self._compared(first, planned, measure, reported, epoch)
+        difference = None if compared is None else round(mean, digits) - compared
+        note = self._note(group, planned, compared if first.epochs < planned and epoch is None else None)
+        mark = self._mark(note)
+        shown_epochs = first.epochs if epoch is None and measure != "T" else None
+        return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags)
+
+    def _compared(
+        self, record: ResultRecord, planned: int, measure: Measure, reported: str, epoch: int | None
+    ) -> float | None:
+        """Returns what a number is compared with: of the same number of epochs; None if there is nothing."""
+        if epoch is not None or record.epochs >= planned or record.origin == "imported":
+            return float(reported) if _is_number(reported) and self._epochs is None else None
+        authors = self._authors.get(record.experiment)
+        if authors is None or measure != "accuracy A":
+            return None
+        known = [value for value in authors.test_accuracy[: record.epochs] if value is not None]
+        return 100 * max(known) if len(known) == record.epochs else None
+
+    def _mark(self, note: str) -> str:
+        known = {text: mark for mark, text in self.notes.items()}
+        mark = known.get(note) or _letters(len(self.notes))
+        self.notes[mark] = note
+        return mark
+
+    def _flags(self, record: ResultRecord) -> tuple[str, ...]:
+        """Returns what forbids to compare a run, a word each."""
+        subset = record.data is not None and not record.data.complete
+        return (*(("subset",) if subset else ()), *(("modified",) if self._changes(record) else ()))
+
+    def _note(self, group: _Group, planned: int, authors: float | None) -> str:
+        first, found = group.first, group.records
+        seeds = ", ".join(str(record.seed) for record in found)
+        parts = [
+            f"{first.experiment}: protocol {first.protocol} ({MEASURES[first.protocol]})",
+            f"recipe {first.recipe}, T = {first.T}",
+            f"{first.epochs} of {planned} epochs" if first.epochs < planned else f"{first.epochs} epochs",
+            f"seed{'s' if len(found) > 1 else ''} {seeds}",
+            f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
+        ]
+        if authors is not None:
+            parts.append(f"Δ to {authors:.2f}, the best of the same {first.epochs} epochs of the authors' run")
+        if first.origin == "imported":
+            logged = sum(value is not None for value in first.test_accuracy)
+            parts.append(f"the authors' log, {logged} epochs logged, best epoch {first.best_epoch}")
+        if first.origin == "shipped":
+            parts.append("shipped with plifctl")
+        if first.origin == "added":
+            parts.append("trained by somebody else")
+        if any(record.stopped_early for record in found):
+            parts.append("stopped early")
+        parts += _version_notes(found)
+        if (data := first.data) is not None and not data.complete:
+            parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
+        if data is not None and data.without_events:
+            parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")
+        if data is not None and not data.verified:
+            parts.append("source not verified")
+        if changes := self._changes(first):
+            parts.append(f"MODIFIED: {', '.join(changes)}")
+        return "; ".join(parts)
+
+    def _changes(self, record: ResultRecord) -> list[str]:
+        """Returns how the experiment of a record differs from the registry's experiment of that name."""
+        changes = [text for text in record.overrides if is_modification(text)]
+        if not changes and record.digest is not None and record.experiment in self.registry.experiments():
+            now = self.registry.experiment(record.experiment, recipe=record.recipe).for_protocol(record.protocol)
+            if now.spec.digest != record.digest:
+                return ["the experiment has been changed since"]
+        return changes
+
+    def _of_network(self, name: str, measure: Measure) -> str:
+        structure = self.registry.network(name).structure
+        if measure == "structure":
+            return structure
+        layers = parse_structure(structure)
+        pools = sum(isinstance(layer, Pool) for layer in layers)
+        if pools == 0:
+            raise RegistryError(f"network {name} has no pooling, so {measure} is undefined")
+        counts = {
+            "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
+            "N_down": pools,
+            "N_fc": sum(isinstance(layer, Linear) for layer in layers),
+        }
+        return str(counts[measure])
+
+
+def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
+    """Returns the record of a run of protocol A as it was after its first epochs.
+
+    Args:
+        record: The record; it has more epochs.
+        epochs: Number of epochs; at least one of them was tested.
+    """
+    tested = {epoch: value for epoch, value in enumerate(record.test_accuracy[:epochs], 1) if value is not None}
+    best = max(tested, key=lambda epoch: (tested[epoch], -epoch))
+    return record.model_copy(
+        update={
+            "epochs": epochs,
+            "accuracy": tested[best],
+            "best_epoch": best,
+            "test_accuracy": record.test_accuracy[:epochs],
+            "tau": record.tau[:epochs],
+            "stopped_early": False,
+        }
+    )
+
+
+def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float | None:
+    """Returns a number of a run: accuracies in percent, τ in steps; None if it has none at that epoch."""
+    match measure:
+        case "T":
+            return float(record.T)
+        case "accuracy A" | "accuracy B":
+            return 100 * record.accuracy
+    assert epoch is not None
+    if epoch > record.epochs:
+        return None
+    if measure == "test accuracy":
+        accuracy = record.test_accuracy[epoch - 1]
+        return None if accuracy is None else 100 * accuracy
+    tau, layer = record.tau[epoch - 1], int(measure.removeprefix("tau "))
+    return tau[layer] if layer < len(tau) else None
+
+
+def _choose(records: Sequence[ResultRecord]) -> _Group:
+    """Returns the runs of one cell: with complete data, then more epochs, then the latest; one for each seed."""
+
+    def rank(record: ResultRecord) -> tuple[bool, int, int, str]:
+        data = record.data
+        return data is None or data.complete, record.epochs, data.train if data else 0, record.finished
+
+    best = max(records, key=rank)
+    same = sorted((r for r in records if _settings(r) == _settings(best)), key=lambda record: record.finished)
+    by_seed = {record.seed: record for record in same}
+    chosen = tuple(by_seed[seed] for seed in sorted(by_seed))
+    return _Group(chosen, {r.run: _why_not(r, best) for r in records if r not in chosen})
+
+
+def _why_not(record: ResultRecord, best: ResultRecord) -> str:
+    """Returns why a run is not counted beside the runs of its cell."""
+    if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
+        return "on a subset, while there is a run on all samples"
+    if record.epochs != best.epochs:
+        return f"{record.epochs} epochs, while there is a run of {best.epochs}"
+    if record.training_versions != best.training_versions:
+        return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
+    if _settings(record) != _settings(best):
+        return "other samples or settings"
+    return f"the same seed as a later run ({record.seed})"
+
+
+def _settings(record: ResultRecord) -> tuple[object, ...]:
+    """Returns what runs with a common mean share."""
+    data = record.data and (record.data.cache, record.data.complete)
+    return record.training_versions, record.digest, record.epochs, data
+
+
+def _version_notes(found: Sequence[ResultRecord]) -> list[str]:
+    """Returns in which versions and devices the runs of one number differ."""
+    notes = []
+    for name in COMPARED:
+        environments = [
+            environment
+            for record in found
+            for environment in ([session.environment for session in record.sessions] or [record.environment])
+        ]
+        values = sorted({str(environment[name]) for environment in environments if name in environment})
+        if len(values) > 1:
+            notes.append(f"DIFFERENT {name}: {', '.join(values)}")
+    return notes
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdecimal()
+
+
+def _letters(index: int) -> str:
+    letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
+    return letter if index < 26 else f"{_letters(index // 26 - 1)}{letter}"
