@@ -13,7 +13,7 @@ from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from plifctl.pipeline.report import FigureFile
-    from plifctl.report import Table
+    from plifctl.report import Table, TableOptions
 
 _FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 _SOURCES: tuple[ResultSource, ...] = get_args(ResultSource)
@@ -113,6 +113,9 @@ def report(
     as_json: options.JsonOption = False,
     source: SourceOption = "mine",
     include_modified: ModifiedOption = False,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="List the runs that tables lack, with command and estimated time.")
+    ] = False,
     runs_dir: options.RunsDirOption = None,
     _context: Annotated[bool, options.replaced_option("--context", "--table context")] = False,
 ) -> None:
@@ -130,12 +133,18 @@ def report(
 
     Example: plifctl report --table 4
     """
+    if missing and (figure or html):
+        raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
     if sum(map(bool, (table, figure, html))) > 1:
         raise UsageError("--table, --figure and --html exclude each other")
-    if not (table or figure or html):
+    if not (table or figure or html or missing):
         raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
+    from plifctl.report import TableOptions
+
     folder = options.existing_runs_dir(runs_dir)
-    if html is not None:
+    if missing:
+        _print_missing(table or ["all"], folder, TableOptions(source, include_modified, epochs), as_json=as_json)
+    elif html is not None:
         _write_page(html, folder, include_modified=include_modified, as_json=as_json)
     elif figure:
         from plifctl.pipeline.report import draw_figures
@@ -144,7 +153,6 @@ def report(
         _print_figures(drawn, as_json=as_json)
     else:
         from plifctl.pipeline.report import build_tables
-        from plifctl.report import TableOptions
 
         form = _format(format_)
         tables = build_tables(table or (), folder, TableOptions(source, include_modified, epochs))
@@ -176,6 +184,24 @@ def _print_tables(tables: list[Table], form: TableFormat, *, as_json: bool) -> N
 
         width = console.terminal_width()
         console.emit("\n\n".join(table_text(table, width) for table in tables))
+
+
+def _print_missing(names: list[str], runs_dir: Path, wanted: TableOptions, *, as_json: bool) -> None:
+    from plifctl.cli.panel import duration
+    from plifctl.pipeline.missing import find_missing
+
+    found = find_missing(names, runs_dir, wanted)
+    if as_json:
+        console.emit_json([run.to_json() for run in found])
+        return
+    if not found:
+        console.note("no cell is empty")
+        return
+    rows = [(run.command, f"{run.epochs:,}", duration(run.seconds), "\n".join(run.cells)) for run in found]
+    console.emit_table(("command", "epochs", "about", "fills"), rows)
+    total = duration(sum(run.seconds for run in found))
+    console.emit(f"{len(found)} runs, about {total} on this machine's CPU one after the other; an estimate from dense")
+    console.emit("products: plifctl doctor --bench EXPERIMENT measures. Fewer epochs: --epochs N, shown as @N")
 
 
 def _print_figures(drawn: list[FigureFile], *, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from plifctl.config.choices import Protocol
 from plifctl.report import render
 from plifctl.runs import ResultRecord
 
@@ -54,12 +55,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Entry:
-    """A reported number and the numbers from runs: a line of the long form, in CSV and JSON."""
+    """A reported number and the numbers from runs: a line of the long form, in CSV and JSON.
+
+    Attributes:
+        row: Head of its row.
+        column: Head of its column.
+        reported: As printed.
+        numbers: Those from runs.
+        experiment: The experiment whose accuracy it is; None of other numbers.
+        protocol: The protocol that measures it.
+    """
 
     row: str
     column: str
     reported: str
     numbers: tuple[Number, ...]
+    experiment: str | None = None
+    protocol: Protocol | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import RUNS_TABLE, SELECTION_TABLE, ResultSource
+from plifctl.config.choices import RUNS_TABLE, SELECTION_TABLE, Protocol, ResultSource
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import YamlError, read_tree
@@ -192,10 +192,17 @@ def _entries(reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[
     compared = any(reported.columns.values())
     cells = zip(reported.columns.items(), (label, *row.cells), numbers, strict=True)
     return [
-        Entry(label, column, text, found)
+        Entry(label, column, text, found, *_experiment_of(row, column, measure))
         for index, ((column, measure), text, found) in enumerate(cells)
         if measure or (index and not compared)
     ]
+
+
+def _experiment_of(row: _Row, column: str, measure: Measure | None) -> tuple[str | None, Protocol | None]:
+    """Returns the experiment and protocol whose accuracy a cell is."""
+    if measure == "accuracy A":
+        return row.subject(column), "A"
+    return (row.subject(column), "B") if measure == "accuracy B" else (None, None)
 
 
 def _files(folders: Sequence[Path]) -> dict[str, Path]:

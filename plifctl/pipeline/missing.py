@@ -1,0 +1,81 @@
+"""The runs that tables lack: the empty cells, the command that fills each, and how long it takes on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl.config.choices import Protocol
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.lookup import load_registry
+from plifctl.evaluation.step_cost import step_cost
+from plifctl.pipeline.commands import training_verb
+from plifctl.pipeline.report import build_tables
+from plifctl.report import TableOptions
+from plifctl.training.batches import steps_per_epoch
+from plifctl.training.step_times import products_per_second
+
+
+@dataclass(frozen=True)
+class MissingRun:
+    """A run that fills cells of tables.
+
+    Attributes:
+        experiment: Name of the experiment.
+        protocol: A or B.
+        cells: The cells, ``Table 4: PLIF (τ₀ = 2), CIFAR-10``.
+        command: What to type.
+        epochs: Number of epochs that the experiment plans.
+        seconds: Estimate of its time on this machine's CPU, from its products alone.
+    """
+
+    experiment: str
+    protocol: Protocol
+    cells: tuple[str, ...]
+    command: str
+    epochs: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return {**asdict(self), "cells": list(self.cells), "seconds": round(self.seconds)}
+
+
+def find_missing(
+    names: Sequence[str], runs_dir: Path | None = None, options: TableOptions | None = None
+) -> list[MissingRun]:
+    """Returns the runs that the empty cells of tables need, in the order of the cells.
+
+    Args:
+        names: Names of tables; ``all`` stands for those of the paper.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+        options: Whose runs count.
+
+    Raises:
+        UsageError: There is no such table.
+    """
+    cells: dict[tuple[str, Protocol], list[str]] = {}
+    for table in build_tables(names, runs_dir, options):
+        for entry in table.entries:
+            if entry.experiment is not None and entry.protocol is not None and not entry.numbers:
+                place = f"Table {table.name}: {entry.row}, {entry.column}"
+                cells.setdefault((entry.experiment, entry.protocol), []).append(place)
+    speed = products_per_second() if cells else 0.0
+    return [_missing_run(name, protocol, tuple(places), speed) for (name, protocol), places in cells.items()]
+
+
+def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: float) -> MissingRun:
+    spec = load_registry().experiment(name).spec.for_protocol(protocol)
+    command = f"plifctl {training_verb(protocol)} {name}"
+    return MissingRun(name, protocol, cells, command, spec.train.epochs, _estimate_seconds(spec, protocol, speed))
+
+
+def _estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float:
+    """Returns about how long a training takes whose products are dense, at ``speed`` floating-point operations/s."""
+    samples = 0 if spec.dataset.samples is None else spec.dataset.samples.train
+    if protocol == "B":
+        samples = round(spec.validation.train_fraction * samples)
+    steps = spec.train.epochs * steps_per_epoch(samples, spec.train)
+    return steps * 2 * step_cost(spec).macs / speed
