@@ -287,8 +287,17 @@ def _run(model: onnx.ModelProto, inputs: dict[str, np.ndarray], spikes: Sequence
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(complete.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: list[np.ndarray] = session.run(None, inputs)
+    try:
+        session = onnxruntime.InferenceSession(
+            complete.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        outputs: list[np.ndarray] = session.run(None, inputs)
+    except Exception as error:  # onnxruntime's own types are not public
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"onnxruntime {onnxruntime.__version__} cannot run the graph, so nothing was written: {reason}",
+            hint="try another version of onnxruntime: pip install -U onnxruntime",
+        ) from error
     return outputs
 
 

@@ -190,3 +190,15 @@ def test_missing_library_is_named_with_its_extra(tmp_path: Path, monkeypatch: py
     with pytest.raises(UsageError, match=f"{library} is not installed") as error:
         write(tmp_path, make("plif"))
     assert error.value.hint == "pip install 'plifctl[onnx]'"
+
+
+def test_onnxruntime_that_cannot_run_the_graph_is_an_error_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED : Scan\nmore")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    with pytest.raises(RunError, match=r"cannot run the graph, so nothing was written: .*NOT_IMPLEMENTED : Scan$"):
+        write(tmp_path, make("one-step"))
+    assert not list(tmp_path.iterdir())
