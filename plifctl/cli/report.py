@@ -116,6 +116,10 @@ def report(
     missing: Annotated[
         bool, typer.Option("--missing", help="List the runs that tables lack, with command and estimated time.")
     ] = False,
+    statement: Annotated[
+        bool,
+        typer.Option("--statement", help="Print the reproducibility statement on finished runs (--run)."),
+    ] = False,
     runs_dir: options.RunsDirOption = None,
     _context: Annotated[bool, options.replaced_option("--context", "--table context")] = False,
 ) -> None:
@@ -135,15 +139,23 @@ def report(
     """
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
-    if sum(map(bool, (table, figure, html))) > 1:
-        raise UsageError("--table, --figure and --html exclude each other")
-    if not (table or figure or html or missing):
+    if sum(map(bool, (table, figure, html, statement))) > 1:
+        raise UsageError("--table, --figure, --html and --statement exclude each other")
+    if not (table or figure or html or missing or statement):
         raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
     from plifctl.report import TableOptions
 
     folder = options.existing_runs_dir(runs_dir)
     if missing:
         _print_missing(table or ["all"], folder, TableOptions(source, include_modified, epochs), as_json=as_json)
+    elif statement:
+        from plifctl.pipeline.report import write_statement
+
+        text = write_statement(run or (), folder)
+        if as_json:
+            console.emit_json({"markdown": text})
+        else:
+            console.emit(text.removesuffix("\n"))
     elif html is not None:
         _write_page(html, folder, include_modified=include_modified, as_json=as_json)
     elif figure:

@@ -19,6 +19,7 @@ from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
 from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
 from plifctl.report.results import ORIGINS
+from plifctl.report.statement import StatedRun, statement
 from plifctl.runs import (
     Curve,
     Run,
@@ -94,6 +95,34 @@ def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:
         "added": "no runs of others were added: plifctl runs add FOLDER",
     }
     _log.warning(hints[source])
+
+
+def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> str:
+    """Returns the reproducibility statement on finished runs, as Markdown.
+
+    Args:
+        names: Runs; empty: every finished run of the runs directory.
+        runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
+
+    Raises:
+        UsageError: There is no such run, one that was named is not finished, or there are none.
+    """
+    folder, registry = runs_dir or paths.runs_dir(), load_registry()
+    runs = [find_run(name, folder) for name in names] or list_runs(folder)
+    finished = [run for run in runs if run.status() == "finished"]
+    if names and len(finished) < len(runs):
+        unfinished = next(run for run in runs if run not in finished)
+        raise UsageError(f"{unfinished.name}: {unfinished.status()}, so it has no result to state")
+    if not finished:
+        raise UsageError(f"no finished run in {folder}", hint="plifctl train demo makes one")
+    return statement([_stated(run, registry) for run in finished])
+
+
+def _stated(run: Run, registry: Registry) -> StatedRun:
+    record, planned = run.record(), None
+    if record.experiment in registry.experiments():
+        planned = registry.experiment(record.experiment, recipe=record.recipe).spec.train.epochs
+    return StatedRun(record, planned, sum(row["seconds"] for row in run.metrics()) / 3600)
 
 
 @dataclass(frozen=True)

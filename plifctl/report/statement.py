@@ -1,0 +1,122 @@
+"""The reproducibility statement: data, code, hardware, hours and deviations behind results, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from plifctl import __version__
+from plifctl.config.overrides import is_modification
+from plifctl.report.render import MEASURES
+from plifctl.runs import ResultRecord
+
+FINDINGS = (
+    "DVS128 Gesture: the authors' converter took the first 78 of 98 recordings, 936 of 1,176 training samples "
+    "(recipe authors); the recipe paper takes all.",
+    "N-MNIST, protocol B: the authors' log is of T = 20, the text states T = 10.",
+    "N-MNIST: PLIF is not above LIF: 99.61 % (Table 2) against 99.64 % in the authors' log of LIF, τ = 2.",
+)
+"""What was found about the published runs; docs/paper-and-code.md has every difference."""
+
+
+@dataclass(frozen=True)
+class StatedRun:
+    """A finished run.
+
+    Attributes:
+        record: Its result.
+        planned: Number of epochs of the experiment; None: not in the registry.
+        hours: Time of training and evaluation.
+    """
+
+    record: ResultRecord
+    planned: int | None
+    hours: float
+
+    def deviations(self) -> Iterable[str]:
+        """Yields how the run differs from what its experiment states."""
+        record, data = self.record, self.record.data
+        if self.planned is not None and record.epochs < self.planned:
+            early = ", stopped by early_stop" if record.stopped_early else ""
+            yield f"{record.epochs} of {self.planned} epochs{early}"
+        if changed := [text for text in record.overrides if is_modification(text)]:
+            yield f"changed: {', '.join(changed)}"
+        if data is not None and not data.complete:
+            yield f"a subset: {data.train + data.validation:,} training and {data.test:,} test samples"
+        if data is not None and not data.verified:
+            yield "raw files not verified by checksums"
+        if data is not None and data.without_events:
+            yield f"{data.without_events} samples without events"
+        versions = {str(session.facts) for session in record.sessions}
+        if len(versions) > 1:
+            yield f"trained by {len(versions)} kinds of versions or devices, one after the other"
+        if record.started_from is not None:
+            yield f"began with the weights of {record.started_from.name}"
+
+
+def statement(runs: Sequence[StatedRun]) -> str:
+    """Returns the statement on some runs, at least one."""
+    sections = [
+        "# Reproducibility statement",
+        f"{len(runs)} finished {'run' if len(runs) == 1 else 'runs'}; written by plifctl {__version__}.",
+        "## Results",
+        _results(runs),
+        "\n".join(f"- Protocol {name}: {text}." for name, text in MEASURES.items()),
+        "## Data",
+        _data(runs),
+        "## Code and hardware",
+        _machines(runs),
+        "## Deviations",
+        _deviations(runs),
+        "## Findings about the published runs",
+        "\n".join(f"- {text}" for text in FINDINGS),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _results(runs: Sequence[StatedRun]) -> str:
+    rows = []
+    for run in runs:
+        record = run.record
+        accuracy = f"{100 * record.accuracy:.2f}"
+        facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, f"{run.hours:.2f}")
+        rows.append((record.experiment, *facts, f"`{record.run}`"))
+    return _table(("experiment", "recipe", "A/B", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows)
+
+
+def _data(runs: Sequence[StatedRun]) -> str:
+    rows = {}
+    for record in (run.record for run in runs):
+        if (data := record.data) is not None:
+            kind = "complete" if data.complete else "a subset"
+            verified = "verified" if data.verified else "not verified"
+            counts = f"{data.train:,} + {data.validation:,} + {data.test:,}"
+            rows[record.dataset, record.T, data.cache, counts] = (f"`{data.cache[:16]}`", counts, kind, verified)
+    table = [(dataset, T, *facts) for (dataset, T, *_), facts in sorted(rows.items())]
+    heads = ("data set", "T", "content of the cache", "training + validation + test", "set", "raw files")
+    return _table(heads, table)
+
+
+def _machines(runs: Sequence[StatedRun]) -> str:
+    hours: dict[tuple[str, ...], float] = {}
+    for run in runs:
+        environment = run.record.environment
+        keys = ("plifctl", "torch", "python", "device", "platform", "threads")
+        machine = tuple(str(environment.get(key, "")) for key in keys)
+        hours[machine] = hours.get(machine, 0.0) + run.hours
+    rows = [(*machine, f"{spent:.2f}") for machine, spent in sorted(hours.items())]
+    return _table(("plifctl", "torch", "Python", "device", "platform", "threads", "hours"), rows)
+
+
+def _deviations(runs: Sequence[StatedRun]) -> str:
+    lines = [f"- `{run.record.run}`: {'; '.join(found)}." for run in runs if (found := list(run.deviations()))]
+    return "\n".join(lines) or "None: every run has the epochs, data and settings of its experiment."
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|")
