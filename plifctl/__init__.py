@@ -485,7 +485,7 @@ def table(
 
     Args:
         name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
-        source: Source of the results: ``ours``; ``authors`` for the imported logs of the authors; ``added`` for
+        source: Source of the results: ``ours``; ``authors`` for the logs of the authors; ``added`` for
             runs of others that were added.
         include_modified: Use runs with overrides too; they are marked.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.

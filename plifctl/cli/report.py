@@ -88,7 +88,7 @@ SourceOption = Annotated[
         parser=_source,
         metavar="|".join(_SOURCES),
         autocompletion=lambda: [*_SOURCES],
-        help="Runs that fill the tables: ours, the authors' imported logs, or those of others (runs add).",
+        help="Runs that fill the tables: ours, those of the authors, or those of others (runs add).",
     ),
 ]
 ModifiedOption = Annotated[
@@ -118,8 +118,8 @@ def report(
     Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
     its last 64.
 
-    Figures show the runs that --run names, over the authors' curves of their experiments where these were imported.
-    Without --run they show the authors' curves, or your longest runs if none were imported.
+    Figures show the runs that --run names, over the authors' curves of their experiments. Without --run they
+    show the authors' curves.
 
     Example: plifctl report --table 4
     """

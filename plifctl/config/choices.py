@@ -173,7 +173,7 @@ FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
 ResultSource = Literal["ours", "authors", "added"]
-"""Source of the results in tables: runs trained here, the imported logs of the authors, or runs of somebody else that
+"""Source of the results in tables: runs trained here, the logs of the authors, or runs of somebody else that
 were added (``runs add``)."""
 
 TableFormat = Literal["table", "markdown", "csv", "latex"]

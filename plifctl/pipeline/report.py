@@ -1,4 +1,4 @@
-"""Tables, figures and the page of the report, made from finished runs, records of the registry and imported logs."""
+"""Tables, figures and the page of the report, made from finished runs, the registry's records and the authors' runs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def build_table(
     Args:
         name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection``, or one of a registry folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        source: Whose runs fill the table: ours, the authors' imported logs, or those of others that were added.
+        source: Whose runs fill the table: ours, those of the authors, or those of others that were added.
         include_modified: Use runs with overrides as well.
 
     Raises:
@@ -79,8 +79,6 @@ def build_tables(
     registry = load_registry()
     folder = runs_dir or paths.runs_dir()
     records = load_records(folder, registry.folders)
-    if source == "authors" and not any(record.origin == "imported" for record in records):
-        _log.warning("no logs of the authors are imported: plifctl runs import DIR")
     if source == "added" and not any(record.origin == "added" for record in records):
         _log.warning("no runs of others were added: plifctl runs add FOLDER")
     return [
@@ -127,8 +125,7 @@ def draw_figures(
         names: Figures, or ``all`` for those that the available runs allow.
         out: A file, or a folder of several files; None: the current folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        runs: Runs to draw, over the authors' curves of their experiments where these were imported; empty: the
-            authors' curves, else our longest run of each experiment.
+        runs: Runs to draw, over the authors' curves of their experiments; empty: the authors' curves.
         epochs: Last epoch to draw.
         channels: Channels of Figures S2 to S5.
 
