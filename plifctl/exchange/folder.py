@@ -3,14 +3,18 @@
 | file | content |
 |---|---|
 | model.safetensors | the weights, named as in the state dict |
-| config.json | the resolved experiment, classes, input, normalisation, digests: what :mod:`arrays` lists |
+| config.json | the resolved experiment, classes, input, normalisation, digests: what :mod:`arrays` lists; ``files`` |
 | README.md | the model card |
 | result.json | the result record of the run that trained it, if that run is finished |
 | predictions.npz | the prediction of these weights for each test sample, by its id |
+
+``files`` in config.json has size and SHA-256 of weights, result and predictions: safetensors has no checksums, and
+nothing else tells the predictions of one network from those of another. The model card may be edited.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -20,8 +24,9 @@ import torch
 from plifctl import files
 from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.arrays import describe, weights_of
-from plifctl.exchange.model import CONFIG, WEIGHTS, TrainedModel
+from plifctl.exchange.model import CONFIG, WEIGHTS, TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence, model_card
+from plifctl.runs.documents import fingerprint
 from plifctl.runs.external import RECORD
 from plifctl.runs.predictions import FILE_NAME as PREDICTIONS
 from plifctl.runs.predictions import Predictions
@@ -30,6 +35,11 @@ from plifctl.runs.records import read_record, record_text
 FORMAT_VERSION = 1
 CARD = "README.md"
 FILES = (WEIGHTS, CONFIG, CARD, RECORD, PREDICTIONS)
+STATED = (WEIGHTS, RECORD, PREDICTIONS)
+"""The files whose checksums are in config.json."""
+
+_KEYS = ("format_version", "spec", "digest", "cache", "origin", "files")
+"""Keys of config.json that are read."""
 
 
 def write_folder(path: Path, trained: TrainedModel, evidence: Evidence | None = None) -> list[str]:
@@ -45,14 +55,14 @@ def write_folder(path: Path, trained: TrainedModel, evidence: Evidence | None = 
     evidence = evidence or Evidence()
     weights = {name: to_half(weight) if evidence.half else weight for name, weight in weights_of(trained).items()}
     (path / WEIGHTS).write_bytes(save(weights, metadata={"format": "pt"}))
-    about = describe(trained)
-    config = {"library_name": "plifctl", "format_version": FORMAT_VERSION, **about, "spec": json.loads(about["spec"])}
-    (path / CONFIG).write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    (path / CARD).write_text(model_card(trained, evidence), encoding="utf-8")
     if evidence.record is not None:
-        (path / RECORD).write_text(record_text(evidence.record), encoding="utf-8")
+        (path / RECORD).write_text(record_text(evidence.record), encoding="utf-8", newline="\n")
     if evidence.predictions is not None:
         evidence.predictions.save(path / PREDICTIONS)
+    about, stated = describe(trained), {name: fingerprint(path / name) for name in STATED if (path / name).exists()}
+    config = {"library_name": "plifctl", "format_version": FORMAT_VERSION, **about, "spec": json.loads(about["spec"])}
+    files.write_json(path / CONFIG, {**config, "files": stated})
+    (path / CARD).write_text(model_card(trained, evidence), encoding="utf-8")
     return [f"the result and how it was measured: {CARD}", "hf upload NAME FOLDER sends it to the Hugging Face hub"]
 
 
@@ -65,21 +75,28 @@ def read_evidence(path: Path) -> Evidence:
     """Returns result and predictions of a folder, as far as it has them.
 
     Raises:
-        RunError: A file is damaged.
+        RunError: A file is damaged, or not of this network.
     """
-    record = read_record(path / RECORD) if (path / RECORD).is_file() else None
-    predictions = Predictions.load(path / PREDICTIONS) if (path / PREDICTIONS).is_file() else None
+    there, config = {name for name in (RECORD, PREDICTIONS) if (path / name).is_file()}, _read_config(path)
+    for name in there:
+        _check_stated(path / name, fingerprint(path / name), config)
+    record = read_record(path / RECORD) if RECORD in there else None
+    predictions = Predictions.load(path / PREDICTIONS) if PREDICTIONS in there else None
     return Evidence(record, predictions)
 
 
 def describe_folder(path: Path) -> dict[str, Any]:
-    """Returns title, input, T, number of classes, bytes of the weights, and accuracy of a folder, as plain values."""
-    config, predictions = files.parse_json((path / CONFIG).read_bytes()), read_evidence(path).predictions
+    """Returns title, input, T, number of classes, bytes of the weights, and accuracy of a folder, as plain values.
+
+    Raises:
+        RunError: A file is damaged.
+    """
+    spec, predictions = load_trained(path).spec, read_evidence(path).predictions
     return {
-        "title": config["spec"]["title"],
-        "input": "×".join(map(str, config["input_shape"])),
-        "T": config["T"],
-        "classes": len(config["classes"]),
+        "title": spec.title,
+        "input": "×".join(map(str, spec.dataset.shape)),
+        "T": spec.T,
+        "classes": len(spec.dataset.classes),
         "kB": round((path / WEIGHTS).stat().st_size / 1e3),
         "accuracy_%": None if predictions is None else f"{100 * predictions.accuracy:.2f}",
         "test_samples": None if predictions is None else len(predictions),
@@ -122,25 +139,50 @@ def read_folder(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    config = _read_config(path)
+    with files.machine_errors(path):
+        content = files.read_regular(path / WEIGHTS)
+    try:
+        weights = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path / WEIGHTS}: damaged: {error}") from error
+    found = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    _check_stated(path / WEIGHTS, found, config)
+    single = {name: weight.float() if weight.dtype == torch.half else weight for name, weight in weights.items()}
+    texts = {key: str(config[key]) for key in ("digest", "cache", "origin")}
+    return {"model": single, "spec": json.dumps(config["spec"]), **texts}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Returns the description in a folder.
+
+    Raises:
+        CheckpointError: It or the weights are missing; or it is damaged, or of another program.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():
             raise CheckpointError(
                 f"{path}: {name} is missing", hint="plifctl export RUN FOLDER writes a folder that plifctl reads"
             )
     with files.machine_errors(path):
-        text, content = files.read_regular(path / CONFIG), files.read_regular(path / WEIGHTS)
+        text = files.read_regular(path / CONFIG)
     try:
         config = files.parse_json(text)
-        about = {"spec": json.dumps(config["spec"]), **{key: str(config[key]) for key in ("digest", "cache")}}
-        about["origin"] = str(config.get("origin", ""))
-        version = config["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / CONFIG}: damaged, or of another program: {error!r}") from error
-    if version != FORMAT_VERSION:
+    except ValueError as error:
+        raise CheckpointError(f"{path / CONFIG}: damaged: {error}") from error
+    config = config if isinstance(config, dict) else {}
+    if missing := [key for key in _KEYS if key not in config]:
+        raise CheckpointError(f"{path / CONFIG}: of another program: it has no {', '.join(missing)}")
+    if (version := config["format_version"]) != FORMAT_VERSION:
         raise CheckpointError(f"{path / CONFIG}: format version {version}, expected {FORMAT_VERSION}")
-    try:
-        weights = load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path / WEIGHTS}: damaged: {error}") from error
-    single = {name: weight.float() if weight.dtype == torch.half else weight for name, weight in weights.items()}
-    return {"model": single, **about}
+    return config
+
+
+def _check_stated(path: Path, found: dict[str, Any], config: dict[str, Any]) -> None:
+    """Raises CheckpointError unless size and SHA-256 of a file are those that the description states."""
+    stated = config["files"]
+    if not isinstance(stated, dict) or stated.get(path.name) != found:
+        raise CheckpointError(
+            f"{path}: not the file of which {CONFIG} has the checksum: damaged, or of another network",
+            hint="copy all files of the folder again",
+        )

@@ -69,7 +69,12 @@ def is_model_folder(path: Path) -> bool:
 def is_exported(name: str) -> bool:
     """Returns whether a name is that of an exported file or folder, or of the zoo, and not of a run."""
     path = Path(name)
-    return name.startswith(ZOO) or name.endswith((".pt", ".npz")) or path.is_file() or is_model_folder(path)
+    return names_file(name) or path.is_file() or is_model_folder(path)
+
+
+def names_file(name: str) -> bool:
+    """Returns whether a name is that of a file or of the zoo, and never that of a run."""
+    return name.startswith(ZOO) or name.endswith((".pt", ".npz"))
 
 
 def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
@@ -112,7 +117,7 @@ def zoo_folders() -> dict[str, Path]:
 def _find_in_zoo(name: str) -> Path:
     known = zoo_folders()
     if name not in known:
-        raise UsageError(f"{ZOO}{name}: no such network", hint=did_you_mean(name, known))
+        raise UsageError(f"no network {name!r} in the zoo", hint=did_you_mean(name, known))
     return known[name]
 
 

@@ -1,4 +1,4 @@
-"""Tables, figures and the page of the report, made from finished runs, records of the registry and imported logs."""
+"""Tables, figures and the page of the report, made from finished runs, the registry's records and the authors' runs."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:
     hints = {
         "mine": "no finished runs; results that come with plifctl: --source shipped",
         "shipped": "no records in the folders results/ of the registry",
-        "authors": "no logs of the authors are imported: plifctl runs import DIR",
+        "authors": "no logs of the authors in the registry",
         "added": "no runs of others were added: plifctl runs add FOLDER",
     }
     _log.warning(hints[source])
@@ -157,8 +157,7 @@ def draw_figures(
         names: Figures, or ``all`` for those that the available runs allow.
         out: A file, or a folder of several files; None: the current folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        runs: Runs to draw, over the authors' curves of their experiments where these were imported; empty: the
-            authors' curves, else our longest run of each experiment.
+        runs: Runs to draw, over the authors' curves of their experiments; empty: the authors' curves.
         epochs: Last epoch to draw.
         channels: Channels of Figures S2 to S5.
 

@@ -17,7 +17,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
 from plifctl.exchange.folder import FILES, check_shared
-from plifctl.exchange.model import load_trained
+from plifctl.exchange.model import load_trained, names_file
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
@@ -464,15 +464,19 @@ def add_folder(folder: Path, runs_dir: Path | None = None, *, name: str | None =
     load_trained(folder)  # damaged weights are found here, not when they are used
     record = check_shared(folder).record
     assert record is not None  # checked by check_shared
-    if name is not None:
-        _check_name(name)
+    name = record.run if name is None else name
+    _check_name(name)  # a stranger's file might name a folder outside the runs directory
     there = [file for file in FILES if (folder / file).is_file()]
-    return add_run(folder, there, name if name is not None else record.run, runs_dir or paths.runs_dir())
+    return add_run(folder, there, name, runs_dir or paths.runs_dir())
 
 
 def _check_name(name: str) -> None:
-    if not name or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
-        raise UsageError(f"--name {name!r}: not a valid folder name")
+    """Raises UsageError for a name that no folder of the runs directory can have, or that never names a run."""
+    if not name.strip() or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
+        raise UsageError(f"{name!r}: not a valid folder name", hint="choose another name: --name NAME")
+    if name == "last" or names_file(name):
+        kind = "the last run" if name == "last" else "a file, or a network of the zoo"
+        raise UsageError(f"{name!r}: as the name of a run it means {kind}", hint="choose another name: --name NAME")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
+from plifctl.runs.authors import load_authors
 from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
@@ -122,7 +123,7 @@ def curve_of_imported(run: ImportedRun) -> Curve:
 
 
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
-    """Returns the curves of all runs in ``runs_dir``, imported ones included, and of records without a run.
+    """Returns the curves of all runs in ``runs_dir``, imported ones included, and of records without one.
 
     Damaged runs are skipped.
     """
@@ -137,8 +138,11 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
             found[path.name] = curve_of_imported(load_imported(path))
         except RunError:
             continue
-    for record in load_records(runs_dir, registry_dirs):
-        found.setdefault(record.run, curve_of_record(record))
+    records = [record for record in load_records(runs_dir, registry_dirs) if record.run not in found]
+    imported = any(record.origin == "imported" for record in records)
+    authors = {run.name: curve_of_imported(run) for run in load_authors(registry_dirs)} if imported else {}
+    for record in records:
+        found[record.run] = authors.get(record.run) or curve_of_record(record)
     return list(found.values())
 
 

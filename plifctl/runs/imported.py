@@ -11,7 +11,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -93,8 +93,11 @@ class ImportedRun:
     @cached_property
     def epochs(self) -> dict[str, dict[int, float]]:
         """Each series of :attr:`tags` by epoch, from 1; accuracies are fractions, τ in time steps."""
-        found = {name: dict(self._by_epoch(name, self.series[tag])) for name, tag in self.tags.items()}
-        return {name: dict(sorted(values.items())) for name, values in found.items()}
+        logged = {name: self.logged_values(name) for name in self.tags}
+        return {
+            name: dict(zip(values, self._convert(name, values.values()), strict=True))
+            for name, values in logged.items()
+        }
 
     @property
     def logged(self) -> list[int]:
@@ -111,19 +114,22 @@ class ImportedRun:
         """Spiking layers whose τ was logged."""
         return [name.removeprefix("tau/") for name in self.tags if name.startswith("tau/")]
 
-    def _by_epoch(self, name: str, series: Series) -> Iterator[tuple[int, float]]:
-        """Yields the epoch and value of each entry of a series, in the order of writing."""
-        axis = self._axis
+    def logged_values(self, name: str) -> dict[int, float]:
+        """Returns a series of :attr:`tags` by epoch, from 1, as logged; of a repeated epoch, the last value."""
+        axis, series = self._axis, self.series[self.tags[name]]
         from_zero = min(axis.steps) == 0
         if max(series.steps) <= max(axis.steps):
             epochs = [step + from_zero for step in series.steps]
         else:
             epochs = list(_epochs_of(series, axis, from_zero))
-        for epoch, value in zip(epochs, series.values, strict=True):
-            if name in ACCURACIES:
-                yield epoch, min(1.0, value / 100 if name in self.percent else value)
-            else:
-                yield epoch, 1 + math.exp(-value) if _W.fullmatch(self.tags[name]) else value
+        return dict(sorted(dict(zip(epochs, series.values, strict=True)).items()))
+
+    def _convert(self, name: str, values: Iterable[float]) -> Iterable[float]:
+        """Returns logged values of a series as fractions or in time steps."""
+        if name in ACCURACIES:
+            scale = 100 if name in self.percent else 1
+            return [min(1.0, value / scale) for value in values]
+        return [1 + math.exp(-value) for value in values] if _W.fullmatch(self.tags[name]) else values
 
     @property
     def _axis(self) -> Series:
@@ -145,7 +151,9 @@ class ImportedRun:
             return None
         best = max(known, key=lambda epoch: (chosen_by[epoch], epoch))
         last = self.logged[-1]
-        tau = [tuple(self.epochs[f"tau/{name}"].get(epoch) for name in self.layers) for epoch in range(1, last + 1)]
+        span = range(1, last + 1)
+        layers = [[self.epochs[f"tau/{name}"].get(epoch) for epoch in span] for name in self.layers]
+        tau: Iterable[tuple[Any, ...]] = zip(*layers, strict=True) if layers else [()] * last
         return ResultRecord(
             schema_version=1,
             origin="imported",
@@ -163,8 +171,8 @@ class ImportedRun:
             accuracy=test[best],
             best_epoch=best,
             validation_accuracy=None if self.settings["protocol"] == "A" else chosen_by[best],
-            test_accuracy=tuple(test.get(epoch) for epoch in range(1, last + 1)),
-            tau=tuple(tuple(value for value in row if value is not None) if None not in row else () for row in tau),
+            test_accuracy=tuple(test.get(epoch) for epoch in span),
+            tau=tuple(row if None not in row else () for row in tau),
             environment={},
             finished=self.finished,
         )
@@ -215,7 +223,7 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         UsageError: Another folder has this name.
     """
     path = runs_dir / run.name
-    by_0_1_0 = runs_dir / run.name.replace("authors-", "published-", 1)
+    by_0_1_0 = runs_dir / name_in_0_1_0(run.name)
     if by_0_1_0 != path and (by_0_1_0 / _FILE).is_file() and _same_logs(run, by_0_1_0):
         path = by_0_1_0  # it keeps its name; twice in a table it would be two runs
     elif path.exists() or path.is_symlink():
@@ -241,6 +249,11 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         if record is not None:
             files.write_text(temporary / "result.json", record_text(record))
     return path
+
+
+def name_in_0_1_0(name: str) -> str:
+    """Returns the name that plifctl 0.1.0 gave to an imported run of the authors."""
+    return name.replace("authors-", "published-", 1)
 
 
 def _same_logs(run: ImportedRun, path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -137,7 +137,9 @@ class ResultRecord(Spec):
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:
-    """Returns the problems of the records in the folders ``results/`` of the registry."""
+    """Returns the problems of the registry's folders ``results/`` and ``authors/``."""
+    from plifctl.runs.authors import load_authors  # it makes records, so it imports this module
+
     problems: list[str] = []
     for folder in registry_dirs:
         for path in sorted((folder / "results").glob("*.json")):
@@ -145,11 +147,19 @@ def check_records(registry_dirs: Sequence[Path]) -> list[str]:
                 read_record(path)
             except RunError as error:
                 problems.append(str(error))
+        try:
+            load_authors([folder])
+        except RunError as error:
+            problems.append(str(error))
     return problems
 
 
 def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRecord]:
-    """Returns the records of finished runs, and those in the folders ``results/`` of the registry; each run once."""
+    """Returns the records of finished runs, and those of the registry: its ``results/`` and the authors' runs.
+
+    Each run is returned once. A run in ``runs_dir`` replaces a record of the same name, and an import of the authors'
+    logs replaces the registry's record of them.
+    """
     found: dict[str, ResultRecord] = {}
     files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
     for path in [*files, *sorted(runs_dir.glob("[!.]*/result.json"))]:
@@ -166,7 +176,26 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
         elif folders.is_added(path.parent):
             record = record.model_copy(update={"origin": "added"})
         found[record.run] = record
-    return list(found.values())
+    return [*found.values(), *_authors_records(registry_dirs, found)]
+
+
+def _authors_records(registry_dirs: Sequence[Path], others: Mapping[str, ResultRecord]) -> list[ResultRecord]:
+    """Returns the records of the authors' runs in the registry that are not among ``others``."""
+    from plifctl.runs.authors import load_authors  # it makes records, so it imports this module
+    from plifctl.runs.imported import name_in_0_1_0
+
+    try:
+        records = [record for run in load_authors(registry_dirs) if (record := run.record()) is not None]
+    except RunError as error:
+        _log.warning("skipped: %s", error)
+        return []
+    imported = {(r.experiment, r.test_accuracy) for r in others.values() if r.origin == "imported"}  # under any name
+    return [
+        record
+        for record in records
+        if others.keys().isdisjoint((record.run, name_in_0_1_0(record.run)))
+        and (record.experiment, record.test_accuracy) not in imported
+    ]
 
 
 def read_record(path: Path) -> ResultRecord:

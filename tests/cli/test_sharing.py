@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plifctl.exchange.folder import STATED
 from plifctl.runs import Predictions, list_runs
-from plifctl.runs.documents import add_checksum
+from plifctl.runs.documents import add_checksum, fingerprint
 
 Plifctl = Callable[..., Any]
 FAST = ("--operations", 0, "--layer-times", 0)
@@ -33,6 +34,21 @@ def shared_folder(plifctl: Plifctl, gestures: Path, places: Path) -> Path:
 
 def change_predictions(folder: Path, **changes: Any) -> None:
     replace(Predictions.load(folder / "predictions.npz"), **changes).save(folder / "predictions.npz")
+    state_checksums(folder)
+
+
+def change_record(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    record.pop("checksum")
+    (folder / "result.json").write_text(json.dumps(add_checksum({**record, **changes})), encoding="utf-8")
+    state_checksums(folder)
+
+
+def state_checksums(folder: Path) -> None:
+    """Changes the description of a folder as somebody would who forges its files."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    stated = {name: fingerprint(folder / name) for name in STATED}
+    (folder / "config.json").write_text(json.dumps({**config, "files": stated}), encoding="utf-8")
 
 
 @pytest.mark.long
@@ -118,10 +134,11 @@ def test_add_refuses_what_is_not_a_result(plifctl: Plifctl, shared_folder: Path,
     assert result.code == 6
     assert "states an accuracy of" in result.err or kept.accuracy == 0
 
-    record = json.loads((shared_folder / "result.json").read_text(encoding="utf-8"))
-    record.pop("checksum")
-    forged = add_checksum({**record, "accuracy": 0.99})
-    (shared_folder / "result.json").write_text(json.dumps(forged), encoding="utf-8")
+    for name in ("../../x", "last"):
+        change_record(shared_folder, run=name)
+        result = plifctl("runs", "add", "net")
+        assert (result.code, "hint: choose another name: --name NAME" in result.err) == (2, True)
+    change_record(shared_folder, accuracy=0.99)
     result = plifctl("runs", "add", "net")
     assert (result.code, "states an accuracy of 99.00 %" in result.err) == (6, True)
     (shared_folder / "result.json").unlink()

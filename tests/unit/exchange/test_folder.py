@@ -169,6 +169,7 @@ def test_damaged_folder_names_the_file(trained: TrainedModel, tmp_path: Path, na
         ({"format_version": 2}, "format version 2, expected 1"),
         ({"spec": {"name": "x"}}, "its experiment is invalid"),
         ({"digest": None, "spec": []}, "its experiment is invalid"),
+        ({"files": []}, "not the file of which"),
     ],
 )
 def test_config_of_another_kind_is_refused(
@@ -178,6 +179,35 @@ def test_config_of_another_kind_is_refused(
     config = tmp_path / "net/config.json"
     config.write_text(json.dumps({**json.loads(config.read_text(encoding="utf-8")), **change}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
+        load_trained(tmp_path / "net")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "result.json", "predictions.npz"])
+def test_file_of_another_network_is_refused(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path, name: str
+) -> None:
+    write_network(tmp_path / "net", trained, "folder", evidence)
+    with torch.no_grad():
+        next(trained.network.parameters())[0] += 1
+    assert evidence.record is not None
+    assert evidence.predictions is not None
+    predicted = evidence.predictions.labels.copy()
+    predicted[5] = 0  # one is wrong, as before
+    other = Evidence(evidence.record.model_copy(update={"seed": 2}), replace(evidence.predictions, predicted=predicted))
+    write_network(tmp_path / "other", trained, "folder", other)
+    check_shared(tmp_path / "other")
+    (tmp_path / "net" / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    with pytest.raises(CheckpointError, match=f"{name}: not the file of which config.json has the checksum"):
+        check_shared(tmp_path / "net")
+
+
+def test_flipped_bit_of_a_weight_is_found(trained: TrainedModel, tmp_path: Path) -> None:
+    write_network(tmp_path / "net", trained, "folder")
+    file = tmp_path / "net/model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged, or of another network"):
         load_trained(tmp_path / "net")
 
 

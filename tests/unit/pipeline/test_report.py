@@ -1,6 +1,5 @@
 """Tables, figures and the page without the command line: values in, values out, nothing printed."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -36,10 +35,12 @@ def test_build_table_with_an_old_or_unknown_name_hints_at_another(name: str, hin
     assert error.value.hint == hint
 
 
-def test_build_table_from_authors_without_logs_warns(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="plifctl"):
-        build_table("4", source="authors")
-    assert "no logs of the authors are imported" in caplog.text
+def test_build_table_from_authors_without_imports_repeats_the_paper(tmp_path: Path) -> None:
+    entries = build_table("4", tmp_path, source="authors").entries
+    assert len(entries) == 16
+    for entry in entries:
+        (number,) = entry.numbers
+        assert (number.text, number.difference) == (entry.reported, 0)
 
 
 def test_draw_figures_returns_the_files_and_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,11 +96,17 @@ def test_find_removable_with_a_running_run_is_refused(tmp_path: Path) -> None:
         find_removable([run.name])
 
 
-@pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "a\n", ""])
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ".a", "a\n", "", " "])
 def test_import_logs_with_an_invalid_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="not a valid folder name"):
         import_logs(logs(tmp_path / "logs", LOG), name=name)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", ["last", "zoo:demo", "x.pt"])
+def test_import_logs_with_a_name_that_means_something_else_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"'{name}': as the name of a run it means"):
+        import_logs(logs(tmp_path / "logs", LOG), name=name)
 
 
 def test_import_logs_dry_run_saves_nothing(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ class TestSaving:
             path = save_imported(run, tmp_path / "runs")
             assert load_imported(path) == run
             assert [p.name for p in (tmp_path / "runs").iterdir()] == ["imported-mine"]
-        (curve,) = (c for c in load_curves(tmp_path / "runs", registry_dirs()) if c.origin == "imported")
+        (curve,) = (c for c in load_curves(tmp_path / "runs", []) if c.origin == "imported")
         assert curve.series == {"test_accuracy": pytest.approx((0.4, 0.5))}
         assert find_curve("imported-mine", tmp_path / "runs", registry_dirs()) == curve
 
@@ -286,7 +286,7 @@ class TestSaving:
         (path / "imported.json").write_text(content)
         with pytest.raises(RunError, match=r"imported\.json: damaged"):
             load_imported(path)
-        assert all(curve.origin == "trained" for curve in load_curves(tmp_path / "runs", registry_dirs()))
+        assert load_curves(tmp_path / "runs", []) == []
 
 
 @pytest.mark.slow
