@@ -130,7 +130,8 @@ def report(
     number, in points; of fewer epochs than planned, minus the best of the same epochs of the authors' run; there is
     none for a subset or modified settings. Runs that are not counted are named with the reason.
     Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
-    its last 64.
+    its last 64. Tables significance, speed and convergence compare PLIF with LIF, max with average pooling, and the
+    τ of two starts.
 
     Figures show the runs that --run names, over the authors' curves of their experiments where these were imported.
     Without --run they show the authors' curves, or your longest runs if none were imported.

@@ -166,7 +166,19 @@ SELECTION_TABLE = "selection"
 RUNS_TABLE = "runs"
 """Table of the runs folder: every experiment with its seeds and folds; it has no file."""
 
-OTHER_TABLES = (SELECTION_TABLE, RUNS_TABLE, "early", "context", "demo")
+SIGNIFICANCE_TABLE = "significance"
+"""Table of the differences between PLIF and LIF, and between the kinds of pooling; it has no file."""
+
+SPEED_TABLE = "speed"
+"""Table of the epochs to the same accuracy; it has no file."""
+
+CONVERGENCE_TABLE = "convergence"
+"""Table of τ from two starts; it has no file."""
+
+PAIR_TABLES = (SIGNIFICANCE_TABLE, SPEED_TABLE, CONVERGENCE_TABLE)
+"""Tables that compare experiments in pairs."""
+
+OTHER_TABLES = (SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "demo")
 """Tables besides those of the paper."""
 
 FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")

@@ -50,7 +50,8 @@ def build_table(name: str, runs_dir: Path | None = None, options: TableOptions |
     """Returns a table of the report.
 
     Args:
-        name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection``, or one of a registry folder.
+        name: A table of the paper (``1`` to ``5``, ``S1``, ``S2``), ``selection`` or another one without
+            a file, or one of a registry folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         options: Whose runs fill the table, and which of them; None: the user's own.
 
@@ -79,7 +80,7 @@ def build_tables(
     records = load_records(folder, registry.folders)
     _warn_of_empty_source(options.source, {record.origin for record in records})
     return [
-        fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options)
+        fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options, folder)
         for name in wanted
     ]
 

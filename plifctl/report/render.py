@@ -160,7 +160,7 @@ def _parse_reported(text: str) -> float | str | None:
 
 
 def _result(number: Number) -> dict[str, Any]:
-    found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, 4)}
+    found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, number.decimals)}
     if number.difference is not None:
         found["difference"] = round(number.difference, 3)
     return found | _describe_records(number) if number.records else found

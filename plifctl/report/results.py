@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, ResultSource
+from plifctl.config.choices import RECIPES, Protocol, ResultSource
 from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
@@ -44,11 +44,10 @@ ORIGINS: dict[ResultSource, str] = {"mine": "trained", "shipped": "shipped", "au
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Runs with a common mean: they differ in nothing but the seed."""
 
     records: tuple[ResultRecord, ...]
-    left_out: dict[str, str]
 
     @property
     def first(self) -> ResultRecord:
@@ -96,19 +95,33 @@ class Results:
         if measure in OF_NETWORKS:
             text = self._of_network(subject, measure)
             return (Number(text, float(text) if text.isdecimal() else None),)
-        protocol = "B" if measure == "accuracy B" else "A"
+        groups = self.groups(subject, "B" if measure == "accuracy B" else "A")
+        numbers = [self._number(group, measure, reported, epoch) for group in groups]
+        return tuple(number for number in numbers if number is not None)
+
+    def groups(self, experiment: str, protocol: Protocol) -> list[Group]:
+        """Returns the runs of an experiment that count, a group for each recipe that has any."""
         candidates = [
             cut
             for record in self._records
-            if (record.experiment, record.protocol) == (subject, protocol) and (cut := self._usable(record)) is not None
+            if (record.experiment, record.protocol) == (experiment, protocol)
+            and (cut := self._usable(record)) is not None
         ]
-        numbers = []
-        for recipe in RECIPES:
-            if known := [record for record in candidates if record.recipe == recipe]:
-                group = _choose(known)
-                self.left_out |= group.left_out
-                numbers.append(self._number(group, measure, reported, epoch))
-        return tuple(number for number in numbers if number is not None)
+        by_recipe = ([record for record in candidates if record.recipe == recipe] for recipe in RECIPES)
+        groups = []
+        for known in filter(None, by_recipe):
+            group = _choose(known)
+            self.left_out |= {
+                record.run: _why_not(record, group.first) for record in known if record not in group.records
+            }
+            groups.append(group)
+        return groups
+
+    def accuracy(self, group: Group) -> Number:
+        """Returns the mean accuracy of runs with its note, compared with nothing."""
+        number = self._number(group, "accuracy A", None, None)
+        assert number is not None  # every run has an accuracy
+        return number
 
     def _usable(self, record: ResultRecord) -> ResultRecord | None:
         """Returns a record, cut to the epochs that count; None if it is left out."""
@@ -123,17 +136,18 @@ class Results:
             return None
         return cut_record(record, self._epochs)
 
-    def _number(self, group: _Group, measure: Measure, reported: str, epoch: int | None) -> Number | None:
+    def _number(self, group: Group, measure: Measure, reported: str | None, epoch: int | None) -> Number | None:
         values = [value for record in group.records if (value := _value(record, measure, epoch)) is not None]
         if not values:
             return None
         first, records = group.first, group.records
         planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
         digits = 3 if measure.startswith("tau") else 2
-        mean, flags = statistics.fmean(values), self._flags(first)
+        mean, flags = statistics.fmean(values), self.flags(first)
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
         text = str(first.T) if measure == "T" else f"{mean:.{digits}f}{spread}"
-        compared = None if flags or measure == "T" else self._compared(first, planned, measure, reported, epoch)
+        alone = reported is None or flags or measure == "T"
+        compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
         note = self._note(group, planned, compared if first.epochs < planned and epoch is None else None)
         mark = self._mark(note)
@@ -158,12 +172,12 @@ class Results:
         self.notes[mark] = note
         return mark
 
-    def _flags(self, record: ResultRecord) -> tuple[str, ...]:
+    def flags(self, record: ResultRecord) -> tuple[str, ...]:
         """Returns what forbids to compare a run, a word each."""
         subset = record.data is not None and not record.data.complete
         return (*(("subset",) if subset else ()), *(("modified",) if self._changes(record) else ()))
 
-    def _note(self, group: _Group, planned: int, authors: float | None) -> str:
+    def _note(self, group: Group, planned: int, authors: float | None) -> str:
         first, found = group.first, group.records
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
@@ -258,7 +272,7 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
     return tau[layer] if layer < len(tau) else None
 
 
-def _choose(records: Sequence[ResultRecord]) -> _Group:
+def _choose(records: Sequence[ResultRecord]) -> Group:
     """Returns the runs of one cell: with complete data, then more epochs, then the latest; one for each seed."""
 
     def rank(record: ResultRecord) -> tuple[bool, int, int, str]:
@@ -268,8 +282,7 @@ def _choose(records: Sequence[ResultRecord]) -> _Group:
     best = max(records, key=rank)
     same = sorted((r for r in records if _settings(r) == _settings(best)), key=lambda record: record.finished)
     by_seed = {record.seed: record for record in same}
-    chosen = tuple(by_seed[seed] for seed in sorted(by_seed))
-    return _Group(chosen, {r.run: _why_not(r, best) for r in records if r not in chosen})
+    return Group(tuple(by_seed[seed] for seed in sorted(by_seed)))
 
 
 def _why_not(record: ResultRecord, best: ResultRecord) -> str:

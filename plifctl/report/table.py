@@ -26,6 +26,7 @@ class Number:
         epochs: Number of epochs that it is the result of; None where it belongs to one epoch.
         planned: Number of epochs of the experiment.
         flags: What forbids to compare it: ``subset``, ``modified``.
+        decimals: Decimals of the value in CSV and JSON.
     """
 
     text: str
@@ -37,6 +38,7 @@ class Number:
     epochs: int | None = None
     planned: int | None = None
     flags: tuple[str, ...] = ()
+    decimals: int = 4
 
     @property
     def shown(self) -> str:

@@ -7,21 +7,32 @@ is empty, and every number has a note on the runs behind it (:mod:`~plifctl.repo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import RUNS_TABLE, SELECTION_TABLE, Protocol, ResultSource
+from plifctl.config.choices import (
+    PAIR_TABLES,
+    RUNS_TABLE,
+    SELECTION_TABLE,
+    SIGNIFICANCE_TABLE,
+    SPEED_TABLE,
+    Protocol,
+    ResultSource,
+)
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+from plifctl.report.convergence import build_convergence_table
 from plifctl.report.results import OF_NETWORKS, Measure, Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
+from plifctl.report.significance import build_significance_table
+from plifctl.report.speed import build_speed_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
 
@@ -77,15 +88,20 @@ class TableOptions:
 
 
 def build_table(
-    name: str, records: Sequence[ResultRecord], registry: Registry, options: TableOptions | None = None
+    name: str,
+    records: Sequence[ResultRecord],
+    registry: Registry,
+    options: TableOptions | None = None,
+    runs_dir: Path | None = None,
 ) -> Table:
     """Returns a table with the numbers that were reported and those from runs.
 
     Args:
-        name: One of the paper's tables, another one of a registry folder, ``selection``, or ``runs``.
+        name: One of the paper's tables, another one of a registry folder, or one that has no file, as ``selection``.
         records: Result records of finished runs of all sources.
         registry: Defines the tables, and the experiments of the runs.
         options: Whose runs fill the table, and which of them; ``selection`` has the runs of all sources.
+        runs_dir: Runs directory, for the stored predictions of runs; None: there are none.
 
     Raises:
         UsageError: There is no such table.
@@ -96,10 +112,6 @@ def build_table(
         return build_selection_table(records, include_modified=options.include_modified)
     if name == RUNS_TABLE:
         return build_runs_table(records)
-    files = _files(registry.folders)
-    if name not in files:
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, SELECTION_TABLE, RUNS_TABLE]))
-    reported = _read(files[name])
     results = Results(
         records,
         registry,
@@ -107,6 +119,13 @@ def build_table(
         include_modified=options.include_modified,
         epochs=options.epochs,
     )
+    if name in PAIR_TABLES:
+        return _build_pair_table(name, results, options, runs_dir)
+    files = _files(registry.folders)
+    if name not in files:
+        without_file = (SELECTION_TABLE, RUNS_TABLE, *PAIR_TABLES)
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *without_file]))
+    reported = _read(files[name])
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in reported.rows.items():
@@ -128,13 +147,31 @@ def build_table(
     )
 
 
+def _build_pair_table(name: str, results: Results, options: TableOptions, runs_dir: Path | None) -> Table:
+    """Returns a table that compares experiments in pairs, with the notes of its runs."""
+    if name == SIGNIFICANCE_TABLE:
+        table = build_significance_table(results, runs_dir)
+    else:
+        table = build_speed_table(results) if name == SPEED_TABLE else build_convergence_table(results)
+    return replace(
+        table,
+        caption=table.caption + _first_epochs(options),
+        notes=results.notes,
+        warnings=(*table.warnings, *_describe_left_out(results.left_out)),
+    )
+
+
 def _caption(reported: _ReportedTable, options: TableOptions) -> str:
     caption = reported.caption
     if "accuracy A" in reported.columns.values():
         caption += "; results of protocol A are maxima over test epochs"
+    return caption + _first_epochs(options)
+
+
+def _first_epochs(options: TableOptions) -> str:
     if options.epochs is None:
-        return caption
-    return f"{caption}, of the first {'epoch' if options.epochs == 1 else f'{options.epochs} epochs'}"
+        return ""
+    return f", of the first {'epoch' if options.epochs == 1 else f'{options.epochs} epochs'}"
 
 
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}

@@ -72,6 +72,20 @@ class Predictions:
         )
         return Comparison(len(self), different, other_label)
 
+    def count_discordant(self, other: Predictions) -> tuple[int, int] | None:
+        """Counts the samples that only one of two networks classifies correctly.
+
+        Returns:
+            How many only this one does, and how many only the other; None: they are of different samples or labels.
+        """
+        comparison = self.compare(other)
+        if comparison is None or comparison.other_label:
+            return None
+        ours, theirs = (
+            {k for k, (predicted, label) in p._by_id().items() if predicted == label} for p in (self, other)
+        )
+        return len(ours - theirs), len(theirs - ours)
+
     def _by_id(self) -> dict[str, tuple[int, int]]:
         return dict(zip(self.sample_ids, zip(self.predicted.tolist(), self.labels.tolist(), strict=True), strict=True))
 

@@ -1,0 +1,229 @@
+"""Pairs of experiments that differ in one thing, and the runs of both that can be compared.
+
+The pairs are found by the values of the experiments, not by their names: the same settings but for the neuron, the
+pooling, or the time constant that training starts from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal
+
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.registry import Registry
+from plifctl.config.structure import with_pooling
+from plifctl.report.results import Group, Results, cut_record
+from plifctl.report.table import Cell, Entry
+from plifctl.runs import ResultRecord
+
+PairKind = Literal["neuron", "pooling", "start"]
+"""In what the experiments of a pair differ: PLIF and LIF, max and average pooling, or the τ₀ of PLIF."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two experiments that differ in one thing.
+
+    Attributes:
+        kind: In what they differ.
+        first: Name of the experiment with PLIF, max pooling or the smaller τ₀.
+        second: Name of the other one.
+        dataset: Title of their data set.
+        heads: What each of them is called in a table.
+        taus: τ of each before training, in time steps.
+        test_samples: Official number of test samples; None: unknown.
+    """
+
+    kind: PairKind
+    first: str
+    second: str
+    dataset: str
+    heads: tuple[str, str]
+    taus: tuple[float, float]
+    test_samples: int | None
+
+    @property
+    def label(self) -> str:
+        """What is compared: ``PLIF − LIF, τ = 2``."""
+        if self.kind == "start":
+            return " and ".join(self.heads)
+        return f"{self.heads[0]} − {self.heads[1]}{f', τ = {self.taus[0]:g}' if self.kind == 'neuron' else ''}"
+
+
+def find_pairs(registry: Registry, kind: PairKind) -> list[Pair]:
+    """Returns the pairs of experiments of a kind, in the order of the registry."""
+    groups: dict[str, list[ExperimentSpec]] = {}
+    for name in registry.experiments():
+        spec = registry.experiment(name).spec
+        groups.setdefault(_shared_settings(spec, kind), []).append(spec)
+    return [pair for group in groups.values() for pair in _pairs_of(group, kind)]
+
+
+def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:
+    """Returns all settings but those that a pair of a kind may differ in, as one text."""
+    tree = spec.model_dump(mode="json", exclude={"name", "title", "reported"})
+    neuron, network = tree["neuron"], tree["network"]
+    if kind == "neuron":
+        neuron |= {"kind": None, "tau_0": None, "tau": spec.neuron.start_tau}
+    elif kind == "start":
+        neuron |= {"tau_0": None}
+    else:
+        network |= {"name": None, "pooling": None, "structure": with_pooling(spec.network.structure, "max")}
+    return json.dumps(tree, sort_keys=True)
+
+
+def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind) -> Iterator[Pair]:
+    """Yields the pairs of a group with shared settings."""
+    if kind == "start":
+        starts = sorted((spec for spec in group if spec.neuron.kind == "plif"), key=lambda spec: spec.neuron.start_tau)
+        for one, other in pairwise(starts):
+            yield _pair(kind, one, other, (f"τ₀ = {one.neuron.start_tau:g}", f"τ₀ = {other.neuron.start_tau:g}"))
+        return
+    for one in group:
+        for other in group:
+            if kind == "neuron" and (one.neuron.kind, other.neuron.kind) == ("plif", "lif"):
+                yield _pair(kind, one, other, ("PLIF", "LIF"))
+            if kind == "pooling" and _has_max(one) and not _has_max(other):
+                yield _pair(kind, one, other, ("max pooling", "average pooling"))
+
+
+def _has_max(spec: ExperimentSpec) -> bool:
+    return spec.network.structure == with_pooling(spec.network.structure, "max")
+
+
+def _pair(kind: PairKind, one: ExperimentSpec, other: ExperimentSpec, heads: tuple[str, str]) -> Pair:
+    samples = None if one.dataset.samples is None else one.dataset.samples.test
+    taus = (one.neuron.start_tau, other.neuron.start_tau)
+    return Pair(kind, one.name, other.name, one.dataset.title, heads, taus, samples)
+
+
+@dataclass(frozen=True)
+class MatchedRuns:
+    """Runs of both experiments of a pair: of the same recipe, samples and seeds, cut to the same epochs.
+
+    Attributes:
+        first: Runs of the first experiment, by seed; empty if it has none that count.
+        second: Runs of the second experiment, with the same seeds if both have runs.
+        flags: What forbids to compare them with others: ``subset``, ``modified``.
+        problem: Why they are not compared with each other, though both experiments have runs; empty: nothing.
+        recipe: Their recipe, where the pair has runs of several.
+    """
+
+    pair: Pair
+    first: Group
+    second: Group
+    flags: tuple[str, ...] = ()
+    problem: str = ""
+    recipe: str = ""
+
+    @property
+    def label(self) -> str:
+        """What is compared: ``PLIF − LIF, τ = 2``."""
+        return f"{self.pair.label}{f', recipe {self.recipe}' if self.recipe else ''}"
+
+    @property
+    def name(self) -> str:
+        """Name of its row in the long form: ``CIFAR-10: PLIF − LIF, τ = 2``."""
+        return f"{self.pair.dataset}: {self.label}"
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both experiments have runs that can be compared."""
+        return bool(self.first.records and self.second.records and not self.problem)
+
+    @property
+    def by_seed(self) -> list[tuple[ResultRecord, ResultRecord]]:
+        """The two runs of each seed."""
+        return list(zip(self.first.records, self.second.records, strict=True))
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of each run."""
+        return self.first.first.epochs
+
+
+def match_runs(pair: Pair, results: Results) -> list[MatchedRuns]:
+    """Returns the runs of a pair, an item for each recipe that has any; one without runs if there are none."""
+    first, second = (
+        {group.first.recipe: group for group in results.groups(name, "A")} for name in (pair.first, pair.second)
+    )
+    recipes = list(dict.fromkeys((*first, *second)))
+    none = Group(())
+    return [
+        replace(
+            _match(pair, first.get(recipe, none), second.get(recipe, none), results),
+            recipe=recipe if len(recipes) > 1 else "",
+        )
+        for recipe in recipes
+    ] or [MatchedRuns(pair, none, none)]
+
+
+def _match(pair: Pair, first: Group, second: Group, results: Results) -> MatchedRuns:
+    """Returns the runs with common seeds, cut to the epochs of the shortest."""
+    if not (first.records and second.records):
+        return MatchedRuns(pair, first, second)
+    flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
+    seeds = [{record.seed for record in group.records} for group in (first, second)]
+    if problem := _find_problem(first.first, second.first, *seeds):
+        return MatchedRuns(pair, first, second, flags, problem)
+    epochs = min(record.epochs for group in (first, second) for record in group.records)
+    common = seeds[0] & seeds[1]
+    return MatchedRuns(pair, _cut(first, common, epochs), _cut(second, common, epochs), flags)
+
+
+def _cut(group: Group, seeds: set[int], epochs: int) -> Group:
+    """Returns the runs with some of the seeds, cut to their first epochs."""
+    chosen = (record for record in group.records if record.seed in seeds)
+    return Group(tuple(r if r.epochs == epochs else cut_record(r, epochs) for r in chosen))
+
+
+def _find_problem(one: ResultRecord, other: ResultRecord, seeds: set[int], others: set[int]) -> str:
+    """Returns what forbids to compare the runs of two experiments; empty: nothing."""
+    data = [record.data and (record.data.cache, record.data.train, record.data.test) for record in (one, other)]
+    if data[0] != data[1]:
+        return "of different samples"
+    if one.training_versions != other.training_versions:
+        return "of different training versions of plifctl"
+    if not seeds & others:
+        texts = [", ".join(map(str, sorted(known))) for known in (seeds, others)]
+        return f"without a common seed ({'; '.join(texts)})"
+    return ""
+
+
+@dataclass
+class PairRows:
+    """Rows of a table of pairs, which begin with data set, comparison and the accuracy of both sides.
+
+    Attributes:
+        results: Finds the runs.
+        kinds: Kinds of pairs, in the order of the rows.
+        warnings: Which runs are not compared, and why.
+    """
+
+    results: Results
+    kinds: tuple[PairKind, ...]
+    warnings: list[str] = field(default_factory=list)
+
+    def matched(self) -> Iterator[MatchedRuns]:
+        """Yields the runs of each pair, data set by data set, and notes those that are not compared."""
+        pairs = [pair for kind in self.kinds for pair in find_pairs(self.results.registry, kind)]
+        datasets = list(dict.fromkeys(pair.dataset for pair in pairs))
+        for pair in sorted(pairs, key=lambda pair: datasets.index(pair.dataset)):
+            for runs in match_runs(pair, self.results):
+                if runs.problem:
+                    self.warnings.append(f"NOT COMPARED: {runs.name}: runs {runs.problem}")
+                yield runs
+
+    def sides(self, runs: MatchedRuns) -> tuple[tuple[Cell, Cell], tuple[Entry, Entry]]:
+        """Returns the cells and entries with the accuracies of the two sides."""
+        pair = runs.pair
+        sides = list(zip((runs.first, runs.second), (pair.first, pair.second), pair.heads, strict=True))
+        numbers = [(self.results.accuracy(group),) if group.records else () for group, _, _ in sides]
+        cells = [Cell(numbers=found) for found in numbers]
+        entries = [
+            Entry(runs.name, head, "", found, name, "A") for found, (_, name, head) in zip(numbers, sides, strict=True)
+        ]
+        return (cells[0], cells[1]), (entries[0], entries[1])

@@ -1,0 +1,187 @@
+"""Whether PLIF and LIF, and max and average pooling, differ: differences with intervals and p-values.
+
+The test depends on what the runs allow: over seeds with several, by sample with stored predictions, else of two
+proportions. Each row names its test, and the text below the table says what a p is no evidence for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from plifctl.config.choices import SIGNIFICANCE_TABLE
+from plifctl.errors import RunError
+from plifctl.report.pairs import MatchedRuns, PairRows
+from plifctl.report.results import Results
+from plifctl.report.selection import LAST
+from plifctl.report.statistics import (
+    BLOCK,
+    RESAMPLES,
+    Estimate,
+    block_bootstrap,
+    compare_proportions,
+    holm,
+    mcnemar,
+    paired_t,
+)
+from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.runs import Predictions, ResultRecord
+from plifctl.runs.predictions import FILE_NAME
+
+_COLUMNS = (
+    *("Data set", "First − second", "First, max (%)", "Second, max (%)", "Δ of maxima [95 %]"),
+    *("p", "p, Holm", "Test", f"Δ of means of the last {LAST} [95 %]"),
+)
+
+_LIMITS = (
+    "Protocol A: each maximum is the best of all tests of a run, up to a thousand, so the test set chose the epoch; p "
+    "does not correct for it. z and McNemar compare one run with one run: their p is uncertainty of the test samples "
+    "only. They do not say whether another seed gives the same order; how much seeds differ is unknown from one run. "
+    "z is the score test of two proportions of n samples, with Newcombe's interval; it treats the runs as tested on "
+    "different samples, though they were the same, because their predictions are not stored. McNemar, a : b, is exact: "
+    "a samples that only the first classifies correctly, b only the second. paired t compares the runs of equal seeds: "
+    "it is uncertainty of the training, on the given test set. Holm: adjusted for all {count} p of this table. The "
+    f"means are of the last {LAST} epochs that count; of one run each, their interval is a circular block bootstrap "
+    f"(blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation between epochs only, neither "
+    "test samples nor seeds. With several seeds it is Student's over seeds."
+)
+
+
+def build_significance_table(results: Results, runs_dir: Path | None = None) -> Table:
+    """Returns the differences between PLIF and LIF at each τ, and between max and average pooling.
+
+    Args:
+        results: Finds the runs.
+        runs_dir: Runs directory, whose runs may have stored predictions; None: there are none.
+    """
+    rows = PairRows(results, ("neuron", "pooling"))
+    compared = [(runs, rows.sides(runs), _compare(runs, runs_dir, rows.warnings)) for runs in rows.matched()]
+    known = [found.maxima.p for _, _, found in compared if found is not None and found.maxima.p is not None]
+    adjusted = iter(holm(known))
+    cells: list[tuple[Cell, ...]] = []
+    entries: list[Entry] = []
+    for runs, (sides, side_entries), found in compared:
+        p = None if found is None else found.maxima.p
+        numbers = _numbers(found, None if p is None else next(adjusted))
+        cells.append((Cell(runs.pair.dataset), Cell(runs.label), *sides, *_cells(numbers)))
+        entries += [*side_entries, *(Entry(runs.name, column, "", (number,)) for column, number in numbers.items())]
+    return Table(
+        SIGNIFICANCE_TABLE,
+        "Differences between PLIF and LIF, and between max and average pooling, in points of test accuracy",
+        _LIMITS.format(count=len(known)),
+        _COLUMNS,
+        tuple(cells),
+        tuple(entries),
+        warnings=tuple(rows.warnings),
+    )
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Differences between the runs of a pair, in fractions.
+
+    Attributes:
+        maxima: Difference of the maxima over test epochs.
+        test: What gave its p, as printed.
+        means: Difference of the means of the last epochs; None if they were not tested.
+    """
+
+    maxima: Estimate
+    test: str
+    means: Estimate | None
+
+
+def _compare(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> _Comparison | None:
+    """Returns the differences; None if the runs cannot be compared."""
+    if not runs.comparable:
+        return None
+    late = [_late_differences(one, other) for one, other in runs.by_seed]
+    if len(late) > 1:
+        maxima = paired_t([one.accuracy - other.accuracy for one, other in runs.by_seed])
+        means = paired_t([fmean(values) for values in late]) if all(late) else None
+        return _Comparison(maxima, f"paired t, {len(late)} seeds", means)
+    maxima, test = _compare_single(runs, runs_dir, warnings)
+    return _Comparison(maxima, test, block_bootstrap(late[0]) if late[0] else None)
+
+
+def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
+    """Returns the differences in the last epochs, of those epochs in which both were tested."""
+    pairs = list(zip(one.test_accuracy, other.test_accuracy, strict=False))[-LAST:]
+    return [first - second for first, second in pairs if first is not None and second is not None]
+
+
+def _compare_single(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> tuple[Estimate, str]:
+    """Returns the difference of the maxima of one run each, and the name of the test."""
+    ((one, other),) = runs.by_seed
+    counts = _count_discordant(one, other, runs_dir, warnings)
+    samples = runs.pair.test_samples if one.data is None else one.data.test
+    if samples is None:
+        return Estimate(one.accuracy - other.accuracy), "number of test samples unknown"
+    if counts is not None:
+        return mcnemar(*counts, samples), f"McNemar, {counts[0]} : {counts[1]}"
+    return compare_proportions(one.accuracy, other.accuracy, samples), f"z, n = {samples:,}"
+
+
+def _count_discordant(
+    one: ResultRecord, other: ResultRecord, runs_dir: Path | None, warnings: list[str]
+) -> tuple[int, int] | None:
+    """Returns how many samples only one of two runs classifies correctly; None if that is not stored."""
+    if runs_dir is None or any(record.origin != "trained" for record in (one, other)):
+        return None
+    paths = [runs_dir / record.run / FILE_NAME for record in (one, other)]
+    if not all(path.exists() for path in paths):
+        return None
+    try:
+        found = [Predictions.load(path) for path in paths]
+    except RunError as error:
+        warnings.append(f"no McNemar test: {error}")
+        return None
+    if [predictions.epoch for predictions in found] != [one.best_epoch, other.best_epoch]:
+        return None  # of the best epoch of the whole run, not of the first epochs
+    return found[0].count_discordant(found[1])
+
+
+def _numbers(found: _Comparison | None, adjusted: float | None) -> dict[str, Number]:
+    """Returns the numbers of a row by their column in the long form; differences in points."""
+    if found is None:
+        return {}
+    numbers: dict[str, Number] = {}
+    for name, estimate in (("maxima", found.maxima), ("means", found.means)):
+        if estimate is not None:
+            ends = {"": estimate.value, ", 95 % from": estimate.low, ", 95 % to": estimate.high}
+            numbers |= {
+                f"difference of {name}{end}": Number(_points(value), 100 * value)
+                for end, value in ends.items()
+                if value is not None
+            }
+    if found.maxima.p is not None and adjusted is not None:
+        numbers |= {
+            name: Number(_p_text(p), p, decimals=12) for name, p in (("p", found.maxima.p), ("p, Holm", adjusted))
+        }
+    return {**numbers, "test": Number(found.test, None)}
+
+
+def _cells(numbers: dict[str, Number]) -> list[Cell]:
+    """Returns the cells of a row after those of the two sides."""
+
+    def text(name: str) -> str:
+        return numbers[name].text if name in numbers else ""
+
+    def difference(name: str) -> str:
+        ends = [text(f"{name}, 95 % {end}") for end in ("from", "to")]
+        return text(name) + (f" [{', '.join(ends)}]" if all(ends) else "")
+
+    return [
+        Cell(difference("difference of maxima")),
+        *(Cell(text(name)) for name in ("p", "p, Holm", "test")),
+        Cell(difference("difference of means")),
+    ]
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.2f}".replace("-", "−")
+
+
+def _p_text(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"

@@ -1,0 +1,67 @@
+"""How many epochs PLIF and LIF need to reach the same test accuracy."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from plifctl.config.choices import SPEED_TABLE
+from plifctl.report.pairs import MatchedRuns, PairRows
+from plifctl.report.results import Results
+from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.runs import ResultRecord
+
+LEVEL = 0.98
+"""Part of the lower of the two maxima that is to be reached."""
+
+_COLUMNS = ("Data set", "τ", "PLIF, max (%)", "LIF, max (%)", "Level (%)", "PLIF, epochs", "LIF, epochs")
+
+_LIMITS = (
+    f"The level is {LEVEL:.0%} of the lower of the two maxima over test epochs, so that both reach it; the epochs are "
+    "the first test at or above it. Epochs that were not logged are passed over. A level far below the better maximum, "
+    "where LIF fails, is reached early by the other. Of one run each: no uncertainty is known; single tests fluctuate, "
+    "another seed gives other epochs, and the test set chose the level. With several seeds: means over equal seeds."
+).replace("%", " %")
+
+
+def build_speed_table(results: Results) -> Table:
+    """Returns the epochs that PLIF and LIF need to the same accuracy, for every data set and τ."""
+    rows = PairRows(results, ("neuron",))
+    cells: list[tuple[Cell, ...]] = []
+    entries: list[Entry] = []
+    for runs in rows.matched():
+        sides, side_entries = rows.sides(runs)
+        numbers = _numbers(runs)
+        tau = f"{runs.pair.taus[0]:g}{f', recipe {runs.recipe}' if runs.recipe else ''}"
+        found = [Cell(numbers[name].text if name in numbers else "") for name in _NUMBERS]
+        cells.append((Cell(runs.pair.dataset), Cell(tau), *sides, *found))
+        entries += [*side_entries, *(Entry(runs.name, column, "", (number,)) for column, number in numbers.items())]
+    caption = f"Epochs to {LEVEL:.0%} of the lower of the two maxima of PLIF and LIF".replace("%", " %")
+    return Table(SPEED_TABLE, caption, _LIMITS, _COLUMNS, tuple(cells), tuple(entries), warnings=tuple(rows.warnings))
+
+
+_NUMBERS = ("level", "PLIF, epochs", "LIF, epochs")
+
+
+def _numbers(runs: MatchedRuns) -> dict[str, Number]:
+    """Returns the level and the epochs of both sides, means over seeds; empty if the runs cannot be compared."""
+    if not runs.comparable:
+        return {}
+    levels = [LEVEL * min(one.accuracy, other.accuracy) for one, other in runs.by_seed]
+    epochs = [
+        fmean(first_epoch(record, level) for record, level in zip(group.records, levels, strict=True))
+        for group in (runs.first, runs.second)
+    ]
+    values = [100 * fmean(levels), *epochs]
+    texts = [f"{values[0]:.2f}", *(f"{value:g}" if value.is_integer() else f"{value:.1f}" for value in epochs)]
+    return {name: Number(text, value) for name, text, value in zip(_NUMBERS, texts, values, strict=True)}
+
+
+def first_epoch(record: ResultRecord, level: float) -> int:
+    """Returns the first epoch, from 1, with a test accuracy of a level or more.
+
+    Args:
+        record: A run that reaches it.
+        level: Test accuracy, a fraction.
+    """
+    tests = enumerate(record.test_accuracy, 1)
+    return next(epoch for epoch, value in tests if value is not None and value >= level)

@@ -1,0 +1,255 @@
+"""Tables that compare experiments in pairs: significance, speed, convergence."""
+
+import csv
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from plifctl.config.choices import PAIR_TABLES
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
+from plifctl.report import Table, TableOptions, build_table
+from plifctl.report.pairs import find_pairs
+from plifctl.report.statistics import mcnemar, paired_t
+from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
+
+
+@cache
+def registry() -> Registry:
+    return load_registry()
+
+
+def run(neuron: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
+    """Returns a record of an experiment on DVS128 Gesture with its test accuracies by epoch."""
+    experiment = f"gesture-{neuron}"
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "run": f"run-{neuron}-{seed}",
+        "experiment": experiment,
+        "recipe": "paper",
+        "protocol": "A",
+        "dataset": "gesture",
+        "T": 20,
+        "seed": seed,
+        "epochs": len(tests),
+        "digest": registry().experiment(experiment).spec.digest,
+        "overrides": (),
+        "data": RunData(verified=True, complete=True, train=1176, validation=0, test=288, cache="c"),
+        "accuracy": max(tests),
+        "best_epoch": tests.index(max(tests)) + 1,
+        "validation_accuracy": None,
+        "test_accuracy": tests,
+        "tau": tuple(() for _ in tests),
+        "environment": {},
+        "finished": "2026-01-01T00:00:00Z",
+    }
+    return ResultRecord(**(values | changes))
+
+
+def numbers(table: Table) -> dict[str, dict[str, Any]]:
+    """Returns the numbers of the long form by row and column; those without a value as text."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in table.entries:
+        for number in entry.numbers:
+            found.setdefault(entry.row, {})[entry.column] = number.text if number.value is None else number.value
+    return found
+
+
+def build(name: str, *records: ResultRecord, runs_dir: Path | None = None, **options: Any) -> Table:
+    return build_table(name, records, registry(), TableOptions(**options), runs_dir)
+
+
+GESTURE = "DVS128 Gesture: PLIF − LIF, τ = 2"
+
+
+def test_find_pairs_compares_experiments_that_differ_in_one_thing() -> None:
+    found = {kind: {(p.first, p.second) for p in find_pairs(registry(), kind)} for kind in ("neuron", "pooling")}
+    datasets = ("cifar10", "cifar10dvs", "fashion-mnist", "gesture", "mnist", "nmnist")
+    taus = ("", "-tau16")
+    assert found["neuron"] == {(f"{data}-plif{tau}", f"{data}-lif{tau}") for data in datasets for tau in taus}
+    assert found["pooling"] == {(f"{data}-plif", f"{data}-plif-avgpool") for data in datasets}
+    starts = {(p.first, p.second, p.taus) for p in find_pairs(registry(), "start")}
+    assert starts == {(f"{data}-plif", f"{data}-plif-tau16", (2.0, 16.0)) for data in datasets}
+
+
+@pytest.fixture(scope="module")
+def authors(shared: Path) -> list[ResultRecord]:
+    """The records of the authors' logs."""
+    folder = shared / "data/published-logs"
+    names = registry().experiments()
+    records = [import_log(log, folder, tags={}, experiments=names).record() for log in find_logs(folder)]
+    return [record for record in records if record is not None]
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_significance_of_the_authors_logs_is_in_tau_16_only(authors: list[ResultRecord]) -> None:
+    found = numbers(build("significance", *authors, source="authors"))
+    assert len(found) == 18
+    p = {row: values["p"] for row, values in found.items()}
+    at_2, at_16, pooling = ([p[row] for row in p if text in row] for text in ("τ = 2", "τ = 16", "pooling"))
+    assert (round(min(at_2), 3), round(max(at_2), 2)) == (0.185, 0.73)
+    assert min(pooling) > 0.25
+    assert sum(value < 0.05 for value in at_16) == 5
+    assert p["Fashion-MNIST: PLIF − LIF, τ = 16"] == pytest.approx(0.575, abs=1e-3)
+    # 18 p: that of MNIST, 0.0065, is the fifth smallest, and is multiplied by 14
+    significant = {row for row, values in found.items() if values["p, Holm"] < 0.05}
+    assert significant == {
+        f"{data}: PLIF − LIF, τ = 16" for data in ("CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture", "N-MNIST")
+    }
+    assert found["MNIST: PLIF − LIF, τ = 16"]["p, Holm"] == pytest.approx(14 * p["MNIST: PLIF − LIF, τ = 16"])
+    gesture = found["DVS128 Gesture: PLIF − LIF, τ = 16"]
+    assert gesture["difference of maxima"] == pytest.approx(100 * (265 - 221) / 288, abs=1e-4)
+    assert gesture["difference of means"] == pytest.approx(52.03, abs=0.01)
+    assert {values["test"].partition(",")[0] for values in found.values()} == {"z"}
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_speed_of_the_authors_logs(authors: list[ResultRecord]) -> None:
+    found = numbers(build("speed", *authors, source="authors"))
+    epochs = {row: (values["PLIF, epochs"], values["LIF, epochs"]) for row, values in found.items()}
+    datasets = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
+    assert [epochs[f"{data}: PLIF − LIF, τ = 16"] for data in datasets] == [(13, 21), (9, 119), (21, 135), (25, 139)]
+    assert [epochs[f"{data}: PLIF − LIF, τ = 2"] for data in datasets] == [(8, 8), (56, 159), (76, 46), (57, 56)]
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_convergence_of_the_authors_logs(authors: list[ResultRecord]) -> None:
+    table = build("convergence", *authors, source="authors")
+    found = numbers(table)
+    means = found["CIFAR-10: τ₀ = 2 and τ₀ = 16"]
+    assert means["epoch 0: mean ratio"] == pytest.approx(8)
+    assert means["epoch 1024: mean ratio"] == pytest.approx(1.12, abs=0.005)
+    first = found["CIFAR10-DVS: sn0"]
+    assert first["epoch 1024: τ₀ = 16"] == pytest.approx(3.54, abs=0.005)
+    assert first["epoch 1024: τ₀ = 2"] == pytest.approx(1.42, abs=0.005)
+    assert len(table.cells) == (8 + 1) + (6 + 1)  # of the four runs that logged τ
+
+
+def test_significance_of_single_runs_says_what_p_is() -> None:
+    table = build("significance", run("plif", (0.5, 0.9)), run("lif", (0.8, 0.7)))
+    found = numbers(table)[GESTURE]
+    assert found["difference of maxima"] == pytest.approx(10)
+    assert found["test"] == "z, n = 288"
+    assert found["p"] == found["p, Holm"] < 0.001
+    assert "difference of means, 95 % from" not in found  # two epochs
+    assert "test samples only" in table.source
+    assert "all 1 p of this table" in table.source
+
+
+def test_significance_of_several_seeds_is_paired_by_seed() -> None:
+    plif = [run("plif", (0.5, 0.80 + 0.01 * seed), seed) for seed in (1, 2, 3, 7)]
+    lif = [run("lif", (0.5, 0.79), seed) for seed in (3, 2, 1, 9)]
+    found = numbers(build("significance", *plif, *lif))[GESTURE]
+    wanted = paired_t([0.02, 0.03, 0.04])  # seeds 1, 2, 3
+    assert wanted.low is not None
+    assert found["test"] == "paired t, 3 seeds"
+    assert found["p"] == pytest.approx(wanted.p)
+    assert found["difference of maxima, 95 % from"] == pytest.approx(100 * wanted.low)
+    assert found["difference of means"] == pytest.approx(100 * 0.015)  # the first epochs are equal
+
+
+def test_runs_without_a_common_seed_or_of_other_samples_are_not_compared() -> None:
+    table = build("significance", run("plif", (0.9,), 1), run("lif", (0.8,), 2))
+    assert "p" not in numbers(table)[GESTURE]
+    assert f"NOT COMPARED: {GESTURE}: runs without a common seed (1; 2)" in table.warnings
+    subset = RunData(verified=True, complete=False, train=99, validation=0, test=10, cache="c")
+    table = build("speed", run("plif", (0.9,)), run("lif", (0.8,), data=subset))
+    assert f"NOT COMPARED: {GESTURE}: runs of different samples" in table.warnings
+
+
+def test_runs_of_different_length_are_compared_at_the_same_epochs() -> None:
+    table = build("significance", run("plif", (0.5, 0.6, 0.95)), run("lif", (0.55, 0.5)))
+    assert numbers(table)[GESTURE]["difference of maxima"] == pytest.approx(5)
+    (row,) = [row for row in table.rows if row[1] == "PLIF − LIF, τ = 2" and row[0] == "DVS128 Gesture"]
+    assert row[2].startswith("60.00 @2")
+    assert row[3].startswith("55.00 @2")
+    first = build("significance", run("plif", (0.5, 0.6)), run("lif", (0.55, 0.7)), epochs=1)
+    assert numbers(first)[GESTURE]["difference of maxima"] == pytest.approx(-5)
+    assert first.caption.endswith("of the first epoch")
+
+
+def save_predictions(folder: Path, name: str, right: list[int], epoch: int) -> None:
+    """Saves predictions for eight samples of class 0, some of which are right."""
+    predicted = np.array([0 if sample in right else 1 for sample in range(8)], np.uint8)
+    (folder / name).mkdir()
+    ids = tuple(f"sample-{sample}" for sample in range(8))
+    Predictions(ids, np.zeros(8, np.uint8), predicted, epoch).save(folder / name / "predictions.npz")
+
+
+def test_significance_with_stored_predictions_is_mcnemar(tmp_path: Path) -> None:
+    data = RunData(verified=True, complete=True, train=8, validation=0, test=8, cache="c")
+    save_predictions(tmp_path, "run-plif-1", [0, 1, 2, 3, 4, 5], epoch=2)
+    save_predictions(tmp_path, "run-lif-1", [5, 6], epoch=1)
+    runs = [run("plif", (0.25, 0.75), data=data), run("lif", (0.25, 0.125), data=data)]
+    found = numbers(build("significance", *runs, runs_dir=tmp_path))[GESTURE]
+    assert found["test"] == "McNemar, 5 : 1"  # 0 to 4; 6
+    assert found["p"] == mcnemar(5, 1, 8).p == 2 * (1 + 6) / 64
+    assert found["difference of maxima"] == pytest.approx(50)
+    cut = numbers(build("significance", *runs, runs_dir=tmp_path, epochs=1))[GESTURE]
+    assert cut["test"] == "z, n = 8"  # the predictions are of epoch 2
+    (tmp_path / "run-lif-1/predictions.npz").write_bytes(b"damaged")
+    table = build("significance", *runs, runs_dir=tmp_path)
+    assert numbers(table)[GESTURE]["test"] == "z, n = 8"
+    assert any("no McNemar test" in warning and "damaged" in warning for warning in table.warnings)
+
+
+def test_speed_is_the_first_epoch_at_98_percent_of_the_lower_maximum() -> None:
+    # 98 % of 0.8 is 0.784
+    plif = run("plif", (0.5, 0.783, 0.784, 0.9))
+    lif = run("lif", (0.1, 0.78, 0.7, 0.8))
+    found = numbers(build("speed", plif, lif))[GESTURE]
+    assert (found["PLIF, epochs"], found["LIF, epochs"]) == (3, 4)
+    assert found["level"] == pytest.approx(78.4)
+    more = [run("plif", (0.9, 0.5, 0.5, 0.5), 2), run("lif", (0.1, 0.9, 0.5, 0.5), 2)]
+    found = numbers(build("speed", plif, lif, *more))[GESTURE]
+    assert (found["PLIF, epochs"], found["LIF, epochs"]) == (2, 3)  # means of 3 and 1, of 4 and 2
+
+
+def test_convergence_ratio_is_the_greater_over_the_smaller_and_its_mean_geometric() -> None:
+    small = run("plif", (0.5, 0.5, 0.5), tau=((2.0, 4.0), (), (3.0, 6.0)))
+    great = run("plif-tau16", (0.5, 0.5, 0.5), tau=((16.0, 8.0), (9.0, 9.0), (6.0, 3.0)))
+    table = build("convergence", small, great)
+    found = numbers(table)
+    assert found["DVS128 Gesture: sn1"]["epoch 3: ratio"] == pytest.approx(2)
+    means = found["DVS128 Gesture: τ₀ = 2 and τ₀ = 16"]
+    assert [means[f"epoch {epoch}: mean ratio"] for epoch in (0, 1, 3)] == pytest.approx([8, 4, 2])
+    assert "epoch 2: mean ratio" not in means
+    assert table.rows[1] == ("", "sn1", "2.00 / 16.00", "4.00 / 8.00", "6.00 / 3.00", "2.00")
+
+
+def test_pair_tables_name_the_runs_and_experiments_of_their_cells() -> None:
+    table = build("significance", run("plif", (0.9,)), run("lif", (0.8,)))
+    assert any("run run-lif-1" in note for note in table.notes.values())
+    empty = [entry for entry in table.entries if entry.experiment and not entry.numbers]
+    assert ("CIFAR-10: PLIF − LIF, τ = 2", "LIF", "cifar10-lif") in [(e.row, e.column, e.experiment) for e in empty]
+
+
+@pytest.mark.parametrize("name", PAIR_TABLES)
+def test_pair_tables_in_every_format_have_limits_and_numbers(name: str) -> None:
+    runs = [run(neuron, (0.9,), tau=((3.0,),)) for neuron in ("plif", "lif", "plif-tau16", "lif-tau16")]
+    table = build(name, *runs, runs[0].model_copy(update={"run": "x", "overrides": ("train.lr=1.0",)}))
+    assert any(warning.startswith("left out: x: modified") for warning in table.warnings)
+    limit = table.source[:40]
+    assert limit in table.to_markdown()
+    assert limit.replace("τ", r"$\tau$").replace("%", r"\%") in table.to_latex()
+    assert "?" not in table.to_latex()
+    tree = json.loads(table.to_json())
+    lines = list(csv.DictReader(io.StringIO(table.to_csv())))
+    assert tree["source"] == table.source
+    assert [line["column"] for line in lines] == [entry["column"] for entry in tree["entries"]]
+    assert {line["table"] for line in lines} == {name}
+    assert build(name).rows == [row for row in build(name).rows if row[2:4] == ("", "")]
+
+
+def test_a_tiny_p_keeps_its_digits_in_csv() -> None:
+    table = build("significance", run("plif", (0.95,)), run("lif", (0.75,)))
+    (p,) = [line for line in csv.DictReader(io.StringIO(table.to_csv())) if line["column"] == "p" and line["result"]]
+    assert 0 < float(p["result"]) < 1e-6
