@@ -29,9 +29,16 @@ def markdown(table: Table) -> str:
         return f"| {' | '.join(_markdown_text(text) for text in texts)} |"
 
     rules = "|" + "|".join("--:" if is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
-    lines = [f"**{table.title}**", "", line(table.columns), rules, *map(line, table.rows), "", plain(table.source)]
+    lines = [f"**{table.title}**", "", line(table.columns), rules]
+    lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in table.cells]
+    lines += ["", plain(table.source)]
     lines += [f"\n({mark}) {_markdown_text(note)}" for mark, note in table.notes.items()]
     return "\n".join(lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown_text(cell_text(cell))
+    return f"**{text}**" if cell.bold else text
 
 
 def _markdown_text(text: str) -> str:
@@ -43,13 +50,20 @@ def html_text(table: Table) -> str:
     flush = [' style="text-align: right"' if is_numeric(table, i) else "" for i in range(len(table.columns))]
 
     def line(texts: Sequence[str], tag: str) -> str:
-        cells = (f"<{tag}{style}>{_html(text)}</{tag}>" for text, style in zip(texts, flush, strict=True))
+        cells = (f"<{tag}{style}>{text}</{tag}>" for text, style in zip(texts, flush, strict=True))
         return f"<tr>{''.join(cells)}</tr>"
 
-    lines = ["<table>", f"<caption>{_html(table.title)}</caption>", f"<thead>{line(table.columns, 'th')}</thead>"]
-    lines += ["<tbody>", *(line(row, "td") for row in table.rows), "</tbody>", "</table>"]
+    head = line([_html(text) for text in table.columns], "th")
+    lines = ["<table>", f"<caption>{_html(table.title)}</caption>", f"<thead>{head}</thead>"]
+    rows = (line([_html_cell(cell) for cell in row], "td") for row in table.cells)
+    lines += ["<tbody>", *rows, "</tbody>", "</table>"]
     notes = [table.source, *(f"({mark}) {note}" for mark, note in table.notes.items())]
     return "\n".join([*lines, *(f"<p>{_html(note)}</p>" for note in notes)])
+
+
+def _html_cell(cell: Cell) -> str:
+    text = _html(cell_text(cell))
+    return f"<strong>{text}</strong>" if cell.bold else text
 
 
 def _html(text: str) -> str:
@@ -99,7 +113,8 @@ def _tex(text: str) -> str:
 
 
 def _tex_cell(cell: Cell) -> str:
-    return ", ".join(_tex(text) + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in marked_texts(cell))
+    parts = (_tex(text) + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in marked_texts(cell))
+    return rf"\textbf{{{', '.join(parts)}}}" if cell.bold else ", ".join(parts)
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -161,9 +176,8 @@ def _result(number: Number) -> dict[str, Any]:
         found |= {
             "seeds": [record.seed for record in number.records],
             "runs": [record.run for record in number.records],
-            "note": number.note,
         }
-    return found
+    return {**found, "note": number.note} if number.note else found
 
 
 def is_numeric(table: Table, column: int) -> bool:

@@ -53,11 +53,13 @@ class _Row(Spec):
         cells: As reported.
         of: The experiment or network they belong to, or one for each column by its name.
         epoch: The epoch of the numbers, where they are not of the whole training.
+        bold: Columns whose cell is printed in bold.
     """
 
     cells: tuple[str, ...] = Field(strict=False)
     of: str | dict[str, str] | None = None
     epoch: int | None = None
+    bold: tuple[str, ...] = Field(default=(), strict=False)
 
     def subject(self, column: str) -> str | None:
         return self.of.get(column) if isinstance(self.of, dict) else self.of
@@ -146,7 +148,9 @@ def _cells(
     reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
 ) -> list[tuple[Cell, ...]]:
     """Returns the row as reported, with numbers from runs in their own columns or in a row below it."""
-    texts = [Cell(text) for text in (label, *row.cells)]
+    texts = [
+        Cell(text, bold=column in row.bold) for column, text in zip(reported.columns, (label, *row.cells), strict=True)
+    ]
     if reported.ours == "rows":
         below = (Cell(row_label), *(Cell(numbers=found) for found in numbers[1:]))
         return [tuple(texts), below] if row.of else [tuple(texts)]
@@ -178,8 +182,7 @@ class _Results:
     def numbers(self, subject: str, measure: Measure, reported: str, epoch: int | None) -> tuple[Number, ...]:
         """Returns the numbers of an experiment or a network, one for each recipe that has a run."""
         if measure in _OF_NETWORKS:
-            text = self._of_network(subject, measure)
-            return (Number(text, float(text) if text.isdecimal() else None),)
+            return self._of_networks(subject, measure)
         protocol = "B" if measure == "accuracy B" else "A"
         candidates = [r for r in self.records if (r.experiment, r.protocol) == (subject, protocol)]
         by_recipe = [[r for r in candidates if r.recipe == recipe] for recipe in RECIPES]
@@ -198,9 +201,7 @@ class _Results:
         if not values:
             return None
         note = self._note(found, candidates)
-        known = {text: mark for mark, text in self.notes.items()}
-        mark = known.get(note) or _letters(len(self.notes))
-        self.notes[mark] = note
+        mark = self._mark(note)
         if measure == "T":
             return Number(str(found[0].T), float(found[0].T), None, tuple(found), mark, note)
         digits = 3 if measure.startswith("tau") else 2
@@ -246,8 +247,31 @@ class _Results:
                 return ["the experiment has been changed since"]
         return changes
 
-    def _of_network(self, name: str, measure: Measure) -> str:
-        structure = self.registry.network(name).structure
+    def _mark(self, note: str) -> str:
+        """Returns the letter of a note; notes with the same text have one letter."""
+        known = {text: mark for mark, text in self.notes.items()}
+        mark = known.get(note) or _letters(len(self.notes))
+        self.notes[mark] = note
+        return mark
+
+    def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
+        """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""
+        if name in self.registry.networks():
+            found = {"": self._of_structure(name, self.registry.network(name).structure, measure)}
+        else:
+            networks = {recipe: self.registry.experiment(name, recipe=recipe).spec.network for recipe in RECIPES}
+            found = {recipe: self._of_structure(one.name, one.structure, measure) for recipe, one in networks.items()}
+        if len(set(found.values())) == 1:
+            found = {"": next(iter(found.values()))}
+        numbers = []
+        for recipe, text in found.items():
+            note = f"recipe {recipe}" if recipe else ""
+            value = float(text) if text.isdecimal() else None
+            numbers.append(Number(text, value, mark=self._mark(note) if note else "", note=note))
+        return tuple(numbers)
+
+    @staticmethod
+    def _of_structure(name: str, structure: str, measure: Measure) -> str:
         if measure == "structure":
             return structure
         layers = parse_structure(structure)
