@@ -32,9 +32,9 @@ def ls(
 ) -> None:
     """List experiments, data sets, networks or the zoo.
 
-    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). Eight variants
-    of MNIST and N-MNIST are not in the paper; theirs are from the authors' logs. The zoo has small trained networks:
-    plifctl predict zoo:NAME FILE.
+    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). Eight
+    variants of MNIST and N-MNIST are not in the paper; theirs are from the authors' logs. The zoo has small trained
+    networks: plifctl predict zoo:NAME FILE.
 
     Example: plifctl ls datasets
     """

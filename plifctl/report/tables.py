@@ -105,7 +105,8 @@ def build_table(
         RegistryError: Its file is invalid.
     """
     if name == SELECTION_TABLE:
-        return build_selection_table(records, include_modified=include_modified)
+        not_in_paper = _not_in_paper(records, registry)
+        return build_selection_table(records, include_modified=include_modified, not_in_paper=not_in_paper)
     if name == RUNS_TABLE:
         return build_runs_table(records)
     files = _files(registry.folders)
@@ -124,6 +125,13 @@ def build_table(
         entries += _entries(reported, label, row, numbers)
     columns = _heads(reported, _HEADS[source])
     return Table(name, reported.caption, reported.source, columns, tuple(rows), tuple(entries), results.notes)
+
+
+def _not_in_paper(records: Sequence[ResultRecord], registry: Registry) -> set[str]:
+    """Returns the experiments of records whose accuracy only the authors' logs have."""
+    known = {record.experiment for record in records} & set(registry.experiments())
+    reported = {name: registry.experiment(name).spec.reported for name in known}
+    return {name for name, accuracy in reported.items() if accuracy is not None and not accuracy.in_paper}
 
 
 _ORIGINS: dict[ResultSource, str] = {"ours": "trained", "authors": "imported", "added": "added"}

@@ -101,6 +101,15 @@ def test_build_table_of_networks_has_the_structures_of_the_registry() -> None:
     assert '"note": "recipe authors"' in table("S1").to_json()
 
 
+def test_build_table_selection_marks_the_experiments_that_are_not_in_the_paper() -> None:
+    found = table("selection", *load_records(Path("nowhere"), registry().folders))
+    marked = {row[0].text for row in found.cells if row[0].text.endswith(" *")}
+    variants = ("plif-tau16", "lif", "lif-tau16", "plif-avgpool")
+    assert marked == {f"{dataset}-{variant} *" for dataset in ("mnist", "nmnist") for variant in variants}
+    assert "* not in the paper" in found.source
+    assert "* not" not in table("selection", record(test_accuracy=(0.5, 0.6))).source
+
+
 def test_build_table_2_has_the_papers_bold_marks_at_the_highest_earlier_accuracy_on_all_classes() -> None:
     found = table("2")
     earlier = [row for row in found.cells if row[0].text.startswith("[")]
