@@ -32,8 +32,9 @@ def ls(
 ) -> None:
     """List experiments, data sets, networks or the zoo.
 
-    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). The zoo has
-    small trained networks: plifctl predict zoo:NAME FILE.
+    A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). Eight
+    variants of MNIST and N-MNIST are not in the paper; theirs are from the authors' logs. The zoo has small trained
+    networks: plifctl predict zoo:NAME FILE.
 
     Example: plifctl ls datasets
     """
@@ -63,6 +64,7 @@ def _experiments(registry: Registry) -> list[dict[str, Any]]:
                 "T": spec.T,
                 "A_%": f"{reported.accuracy_a:.2f}" if reported else None,
                 "B_%": f"{reported.accuracy_b:.2f}" if reported and reported.accuracy_b else None,
+                "reported_in": reported.source if reported else None,
                 "title": spec.title,
             }
         )

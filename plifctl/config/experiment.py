@@ -31,6 +31,11 @@ class Reported(Spec):
     accuracy_b: float | None = Field(default=None, gt=0, le=100)
     source: str
 
+    @property
+    def in_paper(self) -> bool:
+        """Whether the paper reports it; otherwise, it is known from the authors' logs only."""
+        return self.source != "authors' log"
+
 
 class ExperimentSpec(Spec):
     """Everything that decides a run's numbers, with nothing left to look up."""

@@ -3,7 +3,7 @@
 | number | counted |
 |---|---|
 | dense | products of every weight and every input, zeros included |
-| effective MACs | products of non-zero weight and input, where inputs are numbers: images, frames, averages |
+| effective MACs | products of non-zero weight and input, where inputs are numbers: all that is not a spike |
 | effective ACs | the same where inputs are spikes: weights are added, nothing is multiplied |
 | membrane updates | potentials that a step changed, and all potentials of the first step |
 
@@ -116,14 +116,14 @@ def _count_batch(model: SpikingNetwork, batch: Tensor, T: int, counts: dict[str,
                 counts[name].effective_acs += products
             else:
                 counts[name].effective_macs += products
-            x = layer(x)
+            x, binary = layer(x), False
         elif isinstance(layer, SpikingLayer):
             x, updates = _scan_with_updates(layer, x if len(x) > 1 or batch.dim() == 5 else x.expand(T, *x.shape[1:]))
             counts[name].updates += updates
             binary = True
         elif not isinstance(layer, Dropout):
             x = layer(x)
-            binary = binary and not (isinstance(layer, Pool) and layer.mode == "average")
+            binary = binary and isinstance(layer, Pool) and layer.mode == "max"
 
 
 def _products(layer: Conv | nn.Linear, x: Tensor, weight: Tensor) -> float:

@@ -78,11 +78,13 @@ def build_tables(
     registry = load_registry()
     folder = runs_dir or paths.runs_dir()
     records = load_records(folder, registry.folders)
-    _warn_of_empty_source(options.source, {record.origin for record in records})
-    return [
+    tables = [
         fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options, folder)
         for name in wanted
     ]
+    if any(entry.experiment is not None for table in tables for entry in table.entries):
+        _warn_of_empty_source(options.source, {record.origin for record in records})
+    return tables
 
 
 def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:

@@ -31,9 +31,16 @@ def markdown(table: Table) -> str:
         return f"| {' | '.join(_markdown_text(text) for text in texts)} |"
 
     rules = "|" + "|".join("--:" if is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
-    lines = [f"**{table.title}**", "", line(table.columns), rules, *map(line, table.rows), "", plain(table.source)]
+    lines = [f"**{table.title}**", "", line(table.columns), rules]
+    lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in table.cells]
+    lines += ["", plain(table.source)]
     lines += [f"\n{_markdown_text(note)}" for note in notes_of(table)]
     return "\n".join(lines)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown_text(cell_text(cell))
+    return f"**{text}**" if cell.bold else text
 
 
 def _markdown_text(text: str) -> str:
@@ -45,17 +52,24 @@ def html_text(table: Table) -> str:
     flush = [' style="text-align: right"' if is_numeric(table, i) else "" for i in range(len(table.columns))]
 
     def line(texts: Sequence[str], tag: str) -> str:
-        cells = (f"<{tag}{style}>{_html(text)}</{tag}>" for text, style in zip(texts, flush, strict=True))
+        cells = (f"<{tag}{style}>{text}</{tag}>" for text, style in zip(texts, flush, strict=True))
         return f"<tr>{''.join(cells)}</tr>"
 
-    lines = ["<table>", f"<caption>{_html(table.title)}</caption>", f"<thead>{line(table.columns, 'th')}</thead>"]
-    lines += ["<tbody>", *(line(row, "td") for row in table.rows), "</tbody>", "</table>"]
+    head = line([_html(text) for text in table.columns], "th")
+    lines = ["<table>", f"<caption>{_html(table.title)}</caption>", f"<thead>{head}</thead>"]
+    rows = (line([_html_cell(cell) for cell in row], "td") for row in table.cells)
+    lines += ["<tbody>", *rows, "</tbody>", "</table>"]
     return "\n".join([*lines, *(f"<p>{_html(note)}</p>" for note in (table.source, *notes_of(table)))])
 
 
 def notes_of(table: Table) -> list[str]:
     """Returns the notes of a table with their marks, then its warnings."""
     return [*(f"({mark}) {note}" for mark, note in table.notes.items()), *table.warnings]
+
+
+def _html_cell(cell: Cell) -> str:
+    text = _html(cell_text(cell))
+    return f"<strong>{text}</strong>" if cell.bold else text
 
 
 def _html(text: str) -> str:
@@ -106,7 +120,8 @@ def _tex(text: str) -> str:
 
 
 def _tex_cell(cell: Cell) -> str:
-    return ", ".join(_tex(text) + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in marked_texts(cell))
+    parts = (_tex(text) + (rf"\textsuperscript{{{mark}}}" if mark else "") for text, mark in marked_texts(cell))
+    return rf"\textbf{{{', '.join(parts)}}}" if cell.bold else ", ".join(parts)
 
 
 def csv_text(tables: Sequence[Table]) -> str:
@@ -163,7 +178,9 @@ def _result(number: Number) -> dict[str, Any]:
     found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, number.decimals)}
     if number.difference is not None:
         found["difference"] = round(number.difference, 3)
-    return found | _describe_records(number) if number.records else found
+    if number.records:
+        found |= _describe_records(number)
+    return {**found, "note": number.note} if number.note else found
 
 
 def _describe_records(number: Number) -> dict[str, Any]:
@@ -186,7 +203,6 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "runs": [record.run for record in number.records],
         "plifctl": first.environment.get("plifctl"),
         "device": first.environment.get("device"),
-        "note": number.note,
     }
     if len(tests) > 1:
         found |= {"last": round(100 * tests[-1], 4), "mean_last_64": round(100 * statistics.fmean(tests[-64:]), 4)}

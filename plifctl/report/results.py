@@ -93,8 +93,7 @@ class Results:
             epoch: The epoch of the number, where it is not of a whole training.
         """
         if measure in OF_NETWORKS:
-            text = self._of_network(subject, measure)
-            return (Number(text, float(text) if text.isdecimal() else None),)
+            return self._of_networks(subject, measure)
         groups = self.groups(subject, "B" if measure == "accuracy B" else "A")
         numbers = [self._number(group, measure, reported, epoch) for group in groups]
         return tuple(number for number in numbers if number is not None)
@@ -218,20 +217,37 @@ class Results:
                 return ["the experiment has been changed since"]
         return changes
 
-    def _of_network(self, name: str, measure: Measure) -> str:
-        structure = self.registry.network(name).structure
-        if measure == "structure":
-            return structure
-        layers = parse_structure(structure)
-        pools = sum(isinstance(layer, Pool) for layer in layers)
-        if pools == 0:
-            raise RegistryError(f"network {name} has no pooling, so {measure} is undefined")
-        counts = {
-            "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
-            "N_down": pools,
-            "N_fc": sum(isinstance(layer, Linear) for layer in layers),
-        }
-        return str(counts[measure])
+    def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
+        """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""
+        if name in self.registry.networks():
+            found = {"": _of_structure(name, self.registry.network(name).structure, measure)}
+        else:
+            networks = {recipe: self.registry.experiment(name, recipe=recipe).spec.network for recipe in RECIPES}
+            found = {recipe: _of_structure(one.name, one.structure, measure) for recipe, one in networks.items()}
+        if len(set(found.values())) == 1:
+            found = {"": next(iter(found.values()))}
+        numbers = []
+        for recipe, text in found.items():
+            note = f"recipe {recipe}" if recipe else ""
+            value = float(text) if text.isdecimal() else None
+            numbers.append(Number(text, value, mark=self._mark(note) if note else "", note=note))
+        return tuple(numbers)
+
+
+def _of_structure(name: str, structure: str, measure: Measure) -> str:
+    """Returns a measure of a network: its structure, or the number of a kind of layers."""
+    if measure == "structure":
+        return structure
+    layers = parse_structure(structure)
+    pools = sum(isinstance(layer, Pool) for layer in layers)
+    if pools == 0:
+        raise RegistryError(f"network {name} has no pooling, so {measure} is undefined")
+    counts = {
+        "N_conv": sum(isinstance(layer, Conv) for layer in layers) // pools,
+        "N_down": pools,
+        "N_fc": sum(isinstance(layer, Linear) for layer in layers),
+    }
+    return str(counts[measure])
 
 
 def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:

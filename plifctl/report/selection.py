@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
 from plifctl.config.overrides import is_modification
@@ -27,12 +27,15 @@ _COLUMNS = (
 )
 
 
-def build_selection_table(records: Sequence[ResultRecord], *, include_modified: bool = False) -> Table:
+def build_selection_table(
+    records: Sequence[ResultRecord], *, include_modified: bool = False, not_in_paper: Collection[str] = ()
+) -> Table:
     """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
     Args:
         records: Result records of our runs and of imported ones; those tested less than twice are left out.
         include_modified: Use runs with overrides as well.
+        not_in_paper: Experiments that only the authors' logs have; they are marked.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
@@ -52,15 +55,18 @@ def build_selection_table(records: Sequence[ResultRecord], *, include_modified: 
         values = [result, tests[best], tests[last], mean, *better]
         counted = ("", f" ({best})", f" ({last})", f" ({len(late)})", "", "", "")
         shown = [f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
-        rows.append(tuple(map(Cell, (record.experiment, _run(record), record.protocol, *shown))))
+        experiment = f"{record.experiment} *" if record.experiment in not_in_paper else record.experiment
+        rows.append(tuple(map(Cell, (experiment, _run(record), record.protocol, *shown))))
         entries += [
             Entry(record.run, column, "", (Number(text, value, None, (record,)),))
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
         ]
+    marked = any(record.experiment in not_in_paper for record in records)
+    marks = ["* not in the paper, only in the authors' logs."] if marked else []
     return Table(
         SELECTION_TABLE,
         "Selection bias: accuracies (%) that one run could report",
-        " ".join(["Runs that were tested after every epoch.", *_summary(gains)]),
+        " ".join(["Runs that were tested after every epoch.", *_summary(gains), *marks]),
         _COLUMNS,
         tuple(rows),
         tuple(entries),

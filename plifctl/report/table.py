@@ -49,10 +49,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: a text, or numbers from runs, one for each recipe that has a run."""
+    """A cell of a table: a text, or numbers from runs, one for each recipe that has a run; ``bold`` as printed."""
 
     text: str = ""
     numbers: tuple[Number, ...] = ()
+    bold: bool = False
 
 
 @dataclass(frozen=True)

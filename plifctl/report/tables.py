@@ -44,11 +44,13 @@ class _Row(Spec):
         cells: As reported.
         of: The experiment or network they belong to, or one for each column by its name.
         epoch: The epoch of the numbers, where they are not of the whole training.
+        bold: Columns whose cell is printed in bold.
     """
 
     cells: tuple[str, ...] = Field(strict=False)
     of: str | dict[str, str] | None = None
     epoch: int | None = None
+    bold: tuple[str, ...] = Field(default=(), strict=False)
 
     def subject(self, column: str) -> str | None:
         return self.of.get(column) if isinstance(self.of, dict) else self.of
@@ -109,7 +111,8 @@ def build_table(
     """
     options = options or TableOptions()
     if name == SELECTION_TABLE:
-        return build_selection_table(records, include_modified=options.include_modified)
+        not_in_paper = _not_in_paper(records, registry)
+        return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
     if name == RUNS_TABLE:
         return build_runs_table(records)
     results = Results(
@@ -174,6 +177,13 @@ def _first_epochs(options: TableOptions) -> str:
     return f", of the first {'epoch' if options.epochs == 1 else f'{options.epochs} epochs'}"
 
 
+def _not_in_paper(records: Sequence[ResultRecord], registry: Registry) -> set[str]:
+    """Returns the experiments of records whose accuracy only the authors' logs have."""
+    known = {record.experiment for record in records} & set(registry.experiments())
+    reported = {name: registry.experiment(name).spec.reported for name in known}
+    return {name for name, accuracy in reported.items() if accuracy is not None and not accuracy.in_paper}
+
+
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}
 _ROW_LABELS: dict[ResultSource, str] = {
     "mine": "my result, Δ",
@@ -214,7 +224,9 @@ def _cells(
     reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[tuple[Number, ...]], row_label: str
 ) -> list[tuple[Cell, ...]]:
     """Returns the row as reported, with numbers from runs in their own columns or in a row below it."""
-    texts = [Cell(text) for text in (label, *row.cells)]
+    texts = [
+        Cell(text, bold=column in row.bold) for column, text in zip(reported.columns, (label, *row.cells), strict=True)
+    ]
     if reported.ours == "rows":
         below = (Cell(row_label), *(Cell(numbers=found) for found in numbers[1:]))
         return [tuple(texts), below] if row.of else [tuple(texts)]

@@ -112,6 +112,10 @@ class TestPipeline:
         self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert "cifar10-plif-avgpool" in plifctl("ls").out
+        entries = json.loads(plifctl("ls", "--json").out)
+        only_logged = [entry["name"] for entry in entries if entry["reported_in"] == "authors' log"]
+        variants = ("plif-tau16", "lif", "lif-tau16", "plif-avgpool")
+        assert only_logged == [f"{dataset}-{variant}" for dataset in ("mnist", "nmnist") for variant in variants]
         assert json.loads(plifctl("ls", "datasets", "--json").out)[0]["name"] == "cifar10"
         result = plifctl("show", "gesture-plif", "--recipe", "authors")
         assert "number-remainder" in result.out

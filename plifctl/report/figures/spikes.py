@@ -48,7 +48,7 @@ def draw_channels(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     height, width = maps.shape[2:]
     aspect = -(-len(chosen) // columns) * height / (columns * width)
     figure = new_figure(DOUBLE, 0.5 * DOUBLE * aspect + 0.25)
-    rates = f"(b) firing rates, $T_s = {len(maps) - 1}$, white: the highest"
+    rates = f"(b) firing rates, $T_s = {len(maps)}$, white: the highest"
     for axes, pictures, title, white in zip(
         figure.subplots(1, 2),
         (maps[0][chosen], maps[:, chosen].mean(0)),

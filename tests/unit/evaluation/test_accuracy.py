@@ -80,6 +80,16 @@ def test_count_operations_of_an_image_counts_layers_that_run_once() -> None:
     assert found["conv0"].effective_acs == found["conv1"].effective_macs == 0
 
 
+@pytest.mark.parametrize("between", ["BN-", "APk1s1-", "c4k3s1-", "MPk1s1-BN-"])
+def test_count_operations_after_layers_without_neurons_counts_macs(between: str) -> None:
+    model = network(f"c4k3s1-SN-{between}c3k3s1-SN-FC10-SN-APk5s5")
+    found = {layer.name: layer for layer in count_operations(model, [frames()], 5).layers}
+    last = [layer for name, layer in found.items() if name.startswith("conv")][-1]
+    assert last.effective_macs > 0
+    assert last.effective_acs == 0
+    assert found["fc0"].effective_macs == 0
+
+
 def test_energy_is_that_of_the_assumptions() -> None:
     found = count_operations(network(), frames().split(3), 5)
     macs, acs = found.total("effective_macs"), found.total("effective_acs")

@@ -198,7 +198,10 @@ class TestSpikes:
     def test_draw_channels_without_such_a_channel_is_refused(self) -> None:
         found = recording(channels=6)
         with figure_style():
-            grid = np.asarray(FIGURE_KINDS["S3"].draw(found, []).axes[1].images[0].get_array())
+            rates = FIGURE_KINDS["S3"].draw(found, []).axes[1]
+        grid = np.asarray(rates.images[0].get_array())
+        steps = found.spikes["sn0"].shape[1]
+        assert f"$T_s = {steps}$" in rates.get_title(loc="left")  # the rates are means over all of them
         np.testing.assert_allclose(grid[:5, 6:11], found.spikes["sn0"][0, :, 1].mean(0))
         with pytest.raises(UsageError, match="no channel 6: the layer has 6"):
             FIGURE_KINDS["S2"].draw(found, [6])

@@ -90,8 +90,38 @@ def test_build_table_reports_the_same_numbers_as_the_experiments() -> None:
 
 def test_build_table_of_networks_has_the_structures_of_the_registry() -> None:
     for entry in (*table("1").entries, *table("S1").entries):
-        (number,) = entry.numbers
+        number, *others = entry.numbers
         assert number.text == entry.reported.replace("PLIF", "SN")
+        assert [other.note for other in (number, *others)] == (["recipe paper", "recipe authors"] if others else [""])
+    authors = {entry.row: entry.numbers[1].text for entry in table("S1").entries if len(entry.numbers) > 1}
+    assert authors == {
+        "CIFAR-10": "{{c256k3s1-BN-SN}*3-MPk2s2}*2-DP-FC2048-SN-FC100-SN-APk10s10",
+        "CIFAR10-DVS": "{c128k3s1-BN-SN-MPk2s2}*4-DP-FC2048-SN-DP-FC100-SN-APk10s10",
+    }
+    assert '"note": "recipe authors"' in table("S1").to_json()
+
+
+def test_build_table_selection_marks_the_experiments_that_are_not_in_the_paper() -> None:
+    found = table("selection", *load_records(Path("nowhere"), registry().folders))
+    marked = {row[0].text for row in found.cells if row[0].text.endswith(" *")}
+    variants = ("plif-tau16", "lif", "lif-tau16", "plif-avgpool")
+    assert marked == {f"{dataset}-{variant} *" for dataset in ("mnist", "nmnist") for variant in variants}
+    assert "* not in the paper" in found.source
+    assert "* not" not in table("selection", record(test_accuracy=(0.5, 0.6))).source
+
+
+def test_build_table_2_has_the_papers_bold_marks_at_the_highest_earlier_accuracy_on_all_classes() -> None:
+    found = table("2")
+    earlier = [row for row in found.cells if row[0].text.startswith("[")]
+    for index, column in enumerate(found.columns[2:], 2):
+        numbers = {row[index].text: row[index].bold for row in earlier if re.fullmatch(r"[\d.]+", row[index].text)}
+        (bold,) = (text for text, is_bold in numbers.items() if is_bold)
+        assert bold == max(numbers, key=float), column
+    ten_classes = {row[0].text: row[-1].text for row in earlier if row[0].text in ("[13]", "[23]")}
+    assert ten_classes == {"[13]": "96.09 (10 classes)", "[23]": "93.40"}
+    assert "| **95.54** |" in found.to_markdown()
+    assert r"& \textbf{95.54} \\" in found.to_latex()
+    assert "<strong>95.54</strong>" in found._repr_html_()
 
 
 @pytest.mark.parametrize("name", ["2", "3", "4", "5", "S2"])
