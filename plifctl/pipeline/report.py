@@ -20,6 +20,7 @@ from plifctl.report import build_table as fill_table
 from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
 from plifctl.report.results import ORIGINS
 from plifctl.report.statement import StatedRun, statement
+from plifctl.report.tables import is_filled_by_runs
 from plifctl.runs import (
     Curve,
     Run,
@@ -78,7 +79,8 @@ def build_tables(
     registry = load_registry()
     folder = runs_dir or paths.runs_dir()
     records = load_records(folder, registry.folders)
-    _warn_of_empty_source(options.source, {record.origin for record in records})
+    if any(is_filled_by_runs(name, registry) for name in wanted):
+        _warn_of_empty_source(options.source, {record.origin for record in records})
     return [
         fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options, folder)
         for name in wanted
@@ -326,7 +328,7 @@ class PageSource:
             RunFacts(
                 curve,
                 curve.name,
-                "record" if curve.origin == "shipped" else curve.origin,
+                "record" if curve.origin in ("trained", "shipped") else curve.origin,
                 self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
             )
             for curve in load_curves(self._runs_dir, self._registry.folders)

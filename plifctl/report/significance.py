@@ -14,7 +14,6 @@ from plifctl.config.choices import SIGNIFICANCE_TABLE
 from plifctl.errors import RunError
 from plifctl.report.pairs import MatchedRuns, PairRows
 from plifctl.report.results import Results
-from plifctl.report.selection import LAST
 from plifctl.report.statistics import (
     BLOCK,
     RESAMPLES,
@@ -28,10 +27,11 @@ from plifctl.report.statistics import (
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import Predictions, ResultRecord
 from plifctl.runs.predictions import FILE_NAME
+from plifctl.runs.records import LATE_EPOCHS
 
 _COLUMNS = (
     *("Data set", "First − second", "First, max (%)", "Second, max (%)", "Δ of maxima [95 %]"),
-    *("p", "p, Holm", "Test", f"Δ of means of the last {LAST} [95 %]"),
+    *("p", "p, Holm", "Test", f"Δ of means of the last {LATE_EPOCHS} [95 %]"),
 )
 
 _LIMITS = (
@@ -42,9 +42,9 @@ _LIMITS = (
     "different samples, though they were the same, because their predictions are not stored. McNemar, a : b, is exact: "
     "a samples that only the first classifies correctly, b only the second. paired t compares the runs of equal seeds: "
     "it is uncertainty of the training, on the given test set. Holm: adjusted for all {count} p of this table. The "
-    f"means are of the last {LAST} epochs that count; of one run each, their interval is a circular block bootstrap "
-    f"(blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation between epochs only, neither "
-    "test samples nor seeds. With several seeds it is Student's over seeds."
+    f"means are of the last {LATE_EPOCHS} epochs that count; of one run each, their interval is a circular block "
+    f"bootstrap (blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation between epochs only, "
+    "neither test samples nor seeds. With several seeds it is Student's over seeds."
 )
 
 
@@ -107,7 +107,7 @@ def _compare(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> _
 
 def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
     """Returns the differences in the last epochs, of those epochs in which both were tested."""
-    pairs = list(zip(one.test_accuracy, other.test_accuracy, strict=False))[-LAST:]
+    pairs = list(zip(one.test_accuracy, other.test_accuracy, strict=False))[-LATE_EPOCHS:]
     return [first - second for first, second in pairs if first is not None and second is not None]
 
 
