@@ -87,7 +87,7 @@ class Table:
     """A report table. In a notebook, the last expression of a cell is shown as a table.
 
     Attributes:
-        name: ``1`` to ``5``, ``S1``, ``S2``, ``selection``, or the name of a registry file.
+        name: ``1`` to ``5``, ``S1``, ``S2``, the name of a registry file, or of a table without one, as ``selection``.
         caption: Content of the table.
         source: Where the reported numbers were published.
         columns: Column heads.
