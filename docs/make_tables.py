@@ -27,7 +27,7 @@ def with_tables(text: str) -> str:
         def content(kind: str, name: str) -> str:
             if kind == "benchmark":
                 return pages.block(name)
-            return plifctl.table(name, runs_dir=no_runs).to_markdown().rstrip() + "\n"
+            return plifctl.table(name, source="shipped", runs_dir=no_runs).to_markdown().rstrip() + "\n"
 
         return _BLOCK.sub(
             lambda found: f"<!-- {found[1]} {found[2]} -->\n{content(found[1], found[2])}<!-- end -->", text

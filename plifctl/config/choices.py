@@ -181,7 +181,7 @@ PAIR_TABLES = (SIGNIFICANCE_TABLE, SPEED_TABLE, CONVERGENCE_TABLE)
 OTHER_TABLES = (SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "demo")
 """Tables besides those of the paper."""
 
-FIGURES = ("1b", "2", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
+FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
 ResultSource = Literal["mine", "shipped", "authors", "added"]

@@ -14,12 +14,13 @@ from plifctl.config.base import flatten
 from plifctl.config.choices import FIGURES, RUNS_TABLE, SELECTION_TABLE, TABLES, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
-from plifctl.errors import PlifctlError, RunError, UsageError, check_choice, did_you_mean
+from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
 from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
 from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
 from plifctl.report.results import ORIGINS
 from plifctl.report.statement import StatedRun, statement
+from plifctl.report.tables import is_filled_by_runs
 from plifctl.runs import (
     Curve,
     Run,
@@ -37,6 +38,7 @@ from plifctl.runs.sessions import summarize_environment
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
 
+    from plifctl.config.experiment import ExperimentSpec
     from plifctl.report.figures import Figure, FigureKind, Line
 
 _log = logging.getLogger(__name__)
@@ -78,13 +80,12 @@ def build_tables(
     registry = load_registry()
     folder = runs_dir or paths.runs_dir()
     records = load_records(folder, registry.folders)
-    tables = [
+    if any(is_filled_by_runs(name, registry) for name in wanted):
+        _warn_of_empty_source(options.source, {record.origin for record in records})
+    return [
         fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options, folder)
         for name in wanted
     ]
-    if any(entry.experiment is not None for table in tables for entry in table.entries):
-        _warn_of_empty_source(options.source, {record.origin for record in records})
-    return tables
 
 
 def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:
@@ -160,7 +161,8 @@ def draw_figures(
         names: Figures, or ``all`` for those that the available runs allow.
         out: A file, or a folder of several files; None: the current folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        runs: Runs to draw, over the authors' curves of their experiments; empty: the authors' curves.
+        runs: Runs to draw, over the authors' curves of their experiments and protocol; those that differ in the seed
+            only are one line with a band. Empty: the authors' curves.
         epochs: Last epoch to draw.
         channels: Channels of Figures S2 to S5.
 
@@ -179,14 +181,15 @@ def draw_figures(
         kind, path = FIGURE_KINDS[name], _figure_path(name, out, several=len(wanted) > 1)
         try:
             with figure_style():
-                used, figure = source.draw(name, kind)
-                save_figure(figure, path, f"Figure {name}. {kind.caption}")
+                used, about, figure = source.draw(name, kind)
+                caption = f"{kind.caption} {about}".strip()
+                save_figure(figure, path, f"Figure {name}. {caption}")
         except (UsageError, RunError) as error:
             if "all" not in names:
                 raise
             _log.warning("figure %s: skipped: %s", name, error)
             continue
-        drawn.append(FigureFile(name, path, kind.caption, used))
+        drawn.append(FigureFile(name, path, caption, used))
     return drawn
 
 
@@ -210,42 +213,61 @@ class _FigureSource:
     epochs: int | None
     channels: Sequence[int]
 
-    def draw(self, name: str, kind: FigureKind) -> tuple[list[str], Figure]:
-        """Returns the names of the runs used, and the figure."""
+    def draw(self, name: str, kind: FigureKind) -> tuple[list[str], str, Figure]:
+        """Returns the names of the runs used, what the caption says of them, and the figure."""
+        from plifctl.report.figures import describe_lines
+
         if kind.needs == "nothing":
-            return [], kind.draw()
+            return [], "", kind.draw()
         if kind.needs == "spikes":
             used, recording = self._recording()
-            return [used], kind.draw(recording, self.channels)
-        lines = self._lines(name)
-        return [line.curve.name for line in lines], kind.draw(lines, self.epochs)
-
-    def _lines(self, name: str) -> list[Line]:
-        """The curves of named runs with the authors' curves of their experiments, or the default ones."""
-        from plifctl.report.figures import line_of
-
-        def experiment(of: str) -> Any:
-            known = self.registry.experiments()
-            return self.registry.experiment(of, recipe="authors").spec if of in known else None
-
-        curves = load_curves(self.runs_dir, self.registry.folders)
-        authors = {curve.experiment: curve for curve in curves if curve.origin == "imported" and curve.protocol == "A"}
+            return [used], "", kind.draw(recording, self.channels)
         if self.runs:
-            named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
-            compared = [authors[curve.experiment] for curve in named if curve.experiment in authors and name != "S1"]
-            chosen = {curve.name: curve for curve in [*compared, *named]}
-            return [line_of(curve, experiment) for curve in chosen.values()]
-        ours = _longest([curve for curve in curves if curve.origin == "trained" and curve.protocol == "A"])
-        if name == "S1":
-            recorded = [curve for curve in ours if curve.w_over_tau]
-            return [line_of(curve, experiment) for curve in sorted(recorded, key=lambda curve: -len(curve.epochs))[:1]]
-        default = [curve for of, curve in authors.items() if of is not None] or ours
-        lines = [line_of(curve, experiment) for curve in default]
-        # the paper draws max pooling, and four data sets
-        lines = [line for line in lines if not (line.curve.experiment or "").endswith("-avgpool")]
-        if name == "7":
-            lines = [line for line in lines if line.curve.tau and line.neuron != "lif"]
+            lines = self._named_lines(compare=name != "S1")
+            drawn = [line for line in lines if kind.shows(line)]
+            for line in drawn and [line for line in lines if line not in drawn and not line.imported]:
+                _log.warning("figure %s: left out, has no such values: %s", name, line.first.name)
+        else:
+            drawn = self._default_lines(kind)
+        if name == "S1":  # one training
+            drawn = sorted(drawn, key=lambda line: -len(line.first.epochs))[:1]
+        figure = kind.draw(drawn, self.epochs)
+        return [curve.name for line in drawn for curve in line.curves], describe_lines(drawn), figure
+
+    def _named_lines(self, *, compare: bool) -> list[Line]:
+        """The lines of named runs, and where ``compare`` those of the authors' of the same experiment and protocol."""
+        from plifctl.report.figures import lines_of
+
+        named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
+        wanted = {(curve.experiment, curve.protocol) for curve in named if curve.experiment is not None}
+        authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
+        return lines_of({curve.name: curve for curve in [*authors, *named]}.values(), self._spec_of)
+
+    def _default_lines(self, kind: FigureKind) -> list[Line]:
+        """The authors' lines, of the paper's pooling and data sets, else our longest of each experiment; protocol A."""
+        from plifctl.report.figures import lines_of
+
+        def of(origin: str) -> list[Line]:
+            curves = [curve for curve in self._curves(origin) if curve.experiment is not None and curve.protocol == "A"]
+            return [line for line in lines_of(curves, self._spec_of) if kind.shows(line)]
+
+        lines = [line for line in of("imported") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in _DATASETS_OF_FIGURES] or lines
+
+    def _curves(self, origin: str) -> list[Curve]:
+        return [curve for curve in load_curves(self.runs_dir, self.registry.folders) if curve.origin == origin]
+
+    def _spec_of(self, curve: Curve) -> ExperimentSpec | None:
+        """The settings of a run of which only a record or a log is at hand; None where they are unknown."""
+        if curve.experiment is None:
+            return None
+        try:
+            found = self.registry.experiment(
+                curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides
+            )
+        except (UsageError, RegistryError):  # not in this registry
+            return None
+        return found.for_protocol(curve.protocol or "A").spec
 
     def _recording(self) -> tuple[str, SpikeRecording]:
         """The recorded spikes of the named run, or the latest ones."""
@@ -261,13 +283,17 @@ class _FigureSource:
         return found[-1].parent.name, load_spikes(found[-1])
 
 
-def _longest(curves: Sequence[Curve]) -> list[Curve]:
-    """Returns the longest curve of each experiment; the last one if several are equal."""
-    longest: dict[str | None, Curve] = {}
-    for curve in curves:
-        known = longest.get(curve.experiment)
-        if known is None or len(curve.epochs) >= len(known.epochs):
-            longest[curve.experiment] = curve
+def _longest(lines: Sequence[Line]) -> list[Line]:
+    """Returns a line of each experiment: one without changes if there is, the longest of these, the last of equals."""
+    longest: dict[str | None, Line] = {}
+
+    def rank(line: Line) -> tuple[bool, int]:
+        return not line.changes, len(line.first.epochs)
+
+    for line in lines:
+        known = longest.get(line.first.experiment)
+        if known is None or rank(line) >= rank(known):
+            longest[line.first.experiment] = line
     return list(longest.values())
 
 
@@ -328,7 +354,7 @@ class PageSource:
             RunFacts(
                 curve,
                 curve.name,
-                "record" if curve.origin == "shipped" else curve.origin,
+                "record" if curve.origin in ("trained", "shipped") else curve.origin,
                 self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
             )
             for curve in load_curves(self._runs_dir, self._registry.folders)

@@ -31,11 +31,12 @@ _Tau = list[tuple[float, float]]
 def build_convergence_table(results: Results) -> Table:
     """Returns τ of each layer from two starts and their ratio, for every data set whose runs logged τ."""
     rows = PairRows(results, ("start",))
-    logged = [(runs, found) for runs in rows.matched() if runs.comparable and (found := _tau_by_epoch(runs))]
+    matched = list(rows.matched())
+    logged = [(runs, found) for runs in matched if runs.comparable and (found := _tau_by_epoch(runs))]
     longest = max((max(found) for _, found in logged), default=0)
     columns = [0, *takewhile(lambda epoch: epoch < longest, _EPOCHS)]
     cells: list[tuple[Cell, ...]] = []
-    entries: list[Entry] = []
+    entries = [entry for runs in matched if not runs.comparable for entry in rows.empty_entries(runs)]
     for runs, found in logged:
         sides, side_entries = rows.sides(runs)
         last = max(found)
@@ -58,10 +59,12 @@ def build_convergence_table(results: Results) -> Table:
 def _tau_by_epoch(runs: MatchedRuns) -> dict[int, _Tau]:
     """Returns τ by epoch, of those that all runs have logged, with the start as epoch 0; empty if there are none."""
     found: dict[int, _Tau] = {}
+    groups = (runs.first, runs.second)
     for epoch in range(1, runs.epochs + 1):
-        by_side = [[record.tau[epoch - 1] for record in group.records] for group in (runs.first, runs.second)]
-        if all(tau for side in by_side for tau in side):
-            means = ([_geometric_mean(layer) for layer in zip(*side, strict=True)] for side in by_side)
+        logged = [[tau for record in group.records for tau in record.tau[epoch - 1 : epoch] if tau] for group in groups]
+        layers = {len(tau) for side in logged for tau in side}
+        if len(layers) == 1 and [len(side) for side in logged] == [len(group.records) for group in groups]:
+            means = ([_geometric_mean(layer) for layer in zip(*side, strict=True)] for side in logged)
             found[epoch] = list(zip(*means, strict=True))
     if found and "modified" not in runs.flags:  # the registry does not know the start of a modified run
         found[0] = [runs.pair.taus] * len(next(iter(found.values())))

@@ -135,6 +135,12 @@ class MatchedRuns:
         return bool(self.first.records and self.second.records and not self.problem)
 
     @property
+    def sides(self) -> list[tuple[Group, str, str]]:
+        """The runs, the experiment and the head of each side."""
+        pair = self.pair
+        return list(zip((self.first, self.second), (pair.first, pair.second), pair.heads, strict=True))
+
+    @property
     def by_seed(self) -> list[tuple[ResultRecord, ResultRecord]]:
         """The two runs of each seed."""
         return list(zip(self.first.records, self.second.records, strict=True))
@@ -169,8 +175,11 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
     seeds = [{record.seed for record in group.records} for group in (first, second)]
     if problem := _find_problem(first.first, second.first, *seeds):
         return MatchedRuns(pair, first, second, flags, problem)
-    epochs = min(record.epochs for group in (first, second) for record in group.records)
     common = seeds[0] & seeds[1]
+    counted = [record for group in (first, second) for record in group.records if record.seed in common]
+    epochs = min(record.epochs for record in counted)
+    if not all(record.epochs == epochs or min(record.tests, default=epochs + 1) <= epochs for record in counted):
+        return MatchedRuns(pair, first, second, flags, f"not tested within the first {epochs} epochs of the other")
     return MatchedRuns(pair, _cut(first, common, epochs), _cut(second, common, epochs), flags)
 
 
@@ -217,13 +226,17 @@ class PairRows:
                     self.warnings.append(f"NOT COMPARED: {runs.name}: runs {runs.problem}")
                 yield runs
 
-    def sides(self, runs: MatchedRuns) -> tuple[tuple[Cell, Cell], tuple[Entry, Entry]]:
+    def sides(self, runs: MatchedRuns) -> tuple[list[Cell], list[Entry]]:
         """Returns the cells and entries with the accuracies of the two sides."""
-        pair = runs.pair
-        sides = list(zip((runs.first, runs.second), (pair.first, pair.second), pair.heads, strict=True))
-        numbers = [(self.results.accuracy(group),) if group.records else () for group, _, _ in sides]
-        cells = [Cell(numbers=found) for found in numbers]
-        entries = [
-            Entry(runs.name, head, "", found, name, "A") for found, (_, name, head) in zip(numbers, sides, strict=True)
-        ]
-        return (cells[0], cells[1]), (entries[0], entries[1])
+        cells: list[Cell] = []
+        entries: list[Entry] = []
+        for group, name, head in runs.sides:
+            numbers = (self.results.accuracy(group),) if group.records else ()
+            cells.append(Cell(numbers=numbers))
+            entries.append(Entry(runs.name, head, "", numbers, name, "A"))
+        return cells, entries
+
+    @staticmethod
+    def empty_entries(runs: MatchedRuns) -> list[Entry]:
+        """Returns the entries of the sides without runs."""
+        return [Entry(runs.name, head, "", (), name, "A") for group, name, head in runs.sides if not group.records]

@@ -14,13 +14,15 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from plifctl.runs.records import LATE_EPOCHS, ResultRecord
+
 if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
 
 _FIELDS = (
     *("table", "row", "column", "reported", "result", "difference", "measure", "T", "epochs", "planned_epochs"),
-    *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples", "last", "mean_last_64"),
-    *("seeds", "runs", "plifctl", "device", "note"),
+    *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples"),
+    *("last", f"mean_last_{LATE_EPOCHS}", "seeds", "runs", "plifctl", "device", "note"),
 )
 
 
@@ -186,9 +188,10 @@ def _result(number: Number) -> dict[str, Any]:
 def _describe_records(number: Number) -> dict[str, Any]:
     """Returns what the runs behind a number are, a value for each column of the long form."""
     first = number.records[0]
-    data, tests = first.data, [value for value in first.test_accuracy if value is not None]
-    found = {
-        "measure": MEASURES[first.protocol],
+    data = first.data
+    found: dict[str, Any] = {
+        # a number of one epoch is no maximum
+        "measure": None if number.epochs is None else MEASURES[first.protocol],
         "T": first.T,
         "epochs": first.epochs,
         "planned_epochs": number.planned,
@@ -201,12 +204,20 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "test_samples": None if data is None else data.test,
         "seeds": [record.seed for record in number.records],
         "runs": [record.run for record in number.records],
-        "plifctl": first.environment.get("plifctl"),
-        "device": first.environment.get("device"),
+        "plifctl": _distinct(number.records, "plifctl"),
+        "device": _distinct(number.records, "device"),
     }
-    if len(tests) > 1:
-        found |= {"last": round(100 * tests[-1], 4), "mean_last_64": round(100 * statistics.fmean(tests[-64:]), 4)}
+    if all(len(record.tests) > 1 for record in number.records):
+        last = statistics.fmean(record.late_tests[-1] for record in number.records)
+        late = statistics.fmean(statistics.fmean(record.late_tests) for record in number.records)
+        found |= {"last": round(100 * last, 4), f"mean_last_{LATE_EPOCHS}": round(100 * late, 4)}
     return found
+
+
+def _distinct(records: Sequence[ResultRecord], name: str) -> str | None:
+    """Returns a value of the environments of runs; all of them, separated by commas, if they differ."""
+    environments = [environment for record in records for environment in record.environments]
+    return ", ".join(sorted({str(environment[name]) for environment in environments if name in environment})) or None
 
 
 MEASURES = {"A": "maximum over test epochs", "B": "test accuracy of the epoch that validation chose"}
@@ -216,8 +227,10 @@ MEASURES = {"A": "maximum over test epochs", "B": "test accuracy of the epoch th
 def is_numeric(table: Table, column: int) -> bool:
     """Returns whether a column has numbers only, and is right-aligned."""
     texts = [row[column].text for row in table.cells if not row[column].numbers]
-    numbers = any(row[column].numbers for row in table.cells)
-    return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and (numbers or any(texts))
+    numbers = [number for row in table.cells for number in row[column].numbers]
+    if any(number.value is None for number in numbers):
+        return False
+    return all(re.fullmatch(r"[–−+\-\d., ±()]*", text) for text in texts) and any([*texts, *numbers])
 
 
 def marked_texts(cell: Cell) -> list[tuple[str, str]]:

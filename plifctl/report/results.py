@@ -18,7 +18,7 @@ from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number
+from plifctl.report.table import Number, flags_of
 from plifctl.runs import ResultRecord
 from plifctl.runs.sessions import COMPARED
 
@@ -133,14 +133,18 @@ class Results:
         if record.protocol == "B":
             self.left_out[record.run] = "its record has no validation accuracy by epoch, so it cannot be cut"
             return None
+        if not any(epoch <= self._epochs for epoch in record.tests):
+            self.left_out[record.run] = f"not tested within {_count_epochs(self._epochs)}"
+            return None
         return cut_record(record, self._epochs)
 
     def _number(self, group: Group, measure: Measure, reported: str | None, epoch: int | None) -> Number | None:
-        values = [value for record in group.records if (value := _value(record, measure, epoch)) is not None]
-        if not values:
+        found = [(record, value) for record in group.records if (value := _value(record, measure, epoch)) is not None]
+        if not found:
             return None
-        first, records = group.first, group.records
-        planned = self.registry.experiment(first.experiment, recipe=first.recipe).spec.train.epochs
+        records, values = zip(*found, strict=True)
+        self.left_out |= {r.run: f"without a value of epoch {epoch}" for r in group.records if r not in records}
+        first, planned = records[0], self._planned(records[0])
         digits = 3 if measure.startswith("tau") else 2
         mean, flags = statistics.fmean(values), self.flags(first)
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
@@ -148,22 +152,29 @@ class Results:
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
-        note = self._note(group, planned, compared if first.epochs < planned and epoch is None else None)
+        note = self._note(records, planned, compared if first.epochs != planned and epoch is None else None)
         mark = self._mark(note)
         shown_epochs = first.epochs if epoch is None and measure != "T" else None
         return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags)
 
+    def _planned(self, record: ResultRecord) -> int | None:
+        """Returns the number of epochs of the experiment of a run; None if it is not in the registry."""
+        if record.experiment not in self.registry.experiments():
+            return None
+        return self.registry.experiment(record.experiment, recipe=record.recipe).spec.train.epochs
+
     def _compared(
-        self, record: ResultRecord, planned: int, measure: Measure, reported: str, epoch: int | None
+        self, record: ResultRecord, planned: int | None, measure: Measure, reported: str, epoch: int | None
     ) -> float | None:
         """Returns what a number is compared with: of the same number of epochs; None if there is nothing."""
-        if epoch is not None or record.epochs >= planned or record.origin == "imported":
-            return float(reported) if _is_number(reported) and self._epochs is None else None
+        authors_log = record.origin == "imported"  # the reported number is its maximum, also where its end is missing
+        if epoch is not None or record.epochs == planned or (authors_log and self._epochs is None):
+            return float(reported) if _is_number(reported) else None
         authors = self._authors.get(record.experiment)
-        if authors is None or measure != "accuracy A":
+        if authors is None or authors_log or measure != "accuracy A":
             return None
-        known = [value for value in authors.test_accuracy[: record.epochs] if value is not None]
-        return 100 * max(known) if len(known) == record.epochs else None
+        known = [value for tested, value in authors.tests.items() if tested <= record.epochs]
+        return round(100 * max(known), 2) if len(known) == record.epochs else None
 
     def _mark(self, note: str) -> str:
         known = {text: mark for mark, text in self.notes.items()}
@@ -173,26 +184,26 @@ class Results:
 
     def flags(self, record: ResultRecord) -> tuple[str, ...]:
         """Returns what forbids to compare a run, a word each."""
-        subset = record.data is not None and not record.data.complete
-        return (*(("subset",) if subset else ()), *(("modified",) if self._changes(record) else ()))
+        return flags_of(record, bool(self._changes(record)))
 
-    def _note(self, group: Group, planned: int, authors: float | None) -> str:
-        first, found = group.first, group.records
+    def _note(self, found: Sequence[ResultRecord], planned: int | None, authors: float | None) -> str:
+        first = found[0]
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
             f"{first.experiment}: protocol {first.protocol} ({MEASURES[first.protocol]})",
             f"recipe {first.recipe}, T = {first.T}",
-            f"{first.epochs} of {planned} epochs" if first.epochs < planned else f"{first.epochs} epochs",
+            f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
             f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
         ]
         if authors is not None:
-            parts.append(f"Δ to {authors:.2f}, the best of the same {first.epochs} epochs of the authors' run")
+            same = f"the best of the first {first.epochs} epochs" if first.epochs > 1 else "the first epoch"
+            parts.append(f"Δ to {authors:.2f}, {same} of the authors' run")
         if first.origin == "imported":
-            logged = sum(value is not None for value in first.test_accuracy)
-            parts.append(f"the authors' log, {logged} epochs logged, best epoch {first.best_epoch}")
+            logged = _count_epochs(len(first.tests))
+            parts.append(f"the authors' log, {logged} logged, best epoch {first.best_epoch}")
         if first.origin == "shipped":
-            parts.append("shipped with plifctl")
+            parts.append("record of a registry folder")
         if first.origin == "added":
             parts.append("trained by somebody else")
         if any(record.stopped_early for record in found):
@@ -257,7 +268,7 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
         record: The record; it has more epochs.
         epochs: Number of epochs; at least one of them was tested.
     """
-    tested = {epoch: value for epoch, value in enumerate(record.test_accuracy[:epochs], 1) if value is not None}
+    tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
     best = max(tested, key=lambda epoch: (tested[epoch], -epoch))
     return record.model_copy(
         update={
@@ -279,13 +290,12 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
         case "accuracy A" | "accuracy B":
             return 100 * record.accuracy
     assert epoch is not None
-    if epoch > record.epochs:
-        return None
     if measure == "test accuracy":
-        accuracy = record.test_accuracy[epoch - 1]
+        accuracy = record.tests.get(epoch)
         return None if accuracy is None else 100 * accuracy
-    tau, layer = record.tau[epoch - 1], int(measure.removeprefix("tau "))
-    return tau[layer] if layer < len(tau) else None
+    layer = int(measure.removeprefix("tau "))
+    of_layer = [tau[layer] for tau in record.tau[epoch - 1 : epoch] if layer < len(tau)]
+    return of_layer[0] if of_layer else None
 
 
 def _choose(records: Sequence[ResultRecord]) -> Group:
@@ -306,7 +316,7 @@ def _why_not(record: ResultRecord, best: ResultRecord) -> str:
     if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
         return "on a subset, while there is a run on all samples"
     if record.epochs != best.epochs:
-        return f"{record.epochs} epochs, while there is a run of {best.epochs}"
+        return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
     if record.training_versions != best.training_versions:
         return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
     if _settings(record) != _settings(best):
@@ -324,15 +334,15 @@ def _version_notes(found: Sequence[ResultRecord]) -> list[str]:
     """Returns in which versions and devices the runs of one number differ."""
     notes = []
     for name in COMPARED:
-        environments = [
-            environment
-            for record in found
-            for environment in ([session.environment for session in record.sessions] or [record.environment])
-        ]
+        environments = [environment for record in found for environment in record.environments]
         values = sorted({str(environment[name]) for environment in environments if name in environment})
         if len(values) > 1:
             notes.append(f"DIFFERENT {name}: {', '.join(values)}")
     return notes
+
+
+def _count_epochs(number: int) -> str:
+    return "1 epoch" if number == 1 else f"{number} epochs"
 
 
 def _is_number(text: str) -> bool:

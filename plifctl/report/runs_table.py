@@ -8,7 +8,7 @@ from itertools import groupby
 
 from plifctl.config.choices import RUNS_TABLE
 from plifctl.config.overrides import is_modification
-from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.report.table import Cell, Entry, Number, Table, flags_of
 from plifctl.runs import ResultRecord
 
 _COLUMNS = ("Experiment", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
@@ -66,7 +66,8 @@ def _mean(found: Sequence[ResultRecord], mark: str, note: str) -> Number:
     values = [100 * record.accuracy for record in found]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     mean = statistics.fmean(values)
-    return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note)
+    flags = flags_of(found[0], any(map(is_modification, found[0].overrides)))
+    return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note, flags=flags)
 
 
 def _samples(record: ResultRecord) -> str:

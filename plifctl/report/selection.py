@@ -7,11 +7,9 @@ from collections.abc import Collection, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
 from plifctl.config.overrides import is_modification
-from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.report.table import Cell, Entry, Number, Table, flags_of
 from plifctl.runs import ResultRecord
-
-LAST = 64
-"""Epochs that the mean is taken over: half a period of the authors' learning-rate schedule."""
+from plifctl.runs.records import LATE_EPOCHS
 
 _COLUMNS = (
     "Experiment",
@@ -20,7 +18,7 @@ _COLUMNS = (
     "result",
     "best (epoch)",
     "last (epoch)",
-    f"mean of the last {LAST} (logged)",
+    f"mean of the last {LATE_EPOCHS} (logged)",
     "best − result",
     "best − last",
     "best − mean",
@@ -41,24 +39,23 @@ def build_selection_table(
     entries: list[Entry] = []
     gains: dict[tuple[str, str], list[float]] = {}
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
-        tests = {epoch: 100 * value for epoch, value in enumerate(record.test_accuracy, 1) if value is not None}
+        tests = {epoch: 100 * value for epoch, value in record.tests.items()}
         modified = any(is_modification(text) for text in record.overrides)
         if len(tests) < 2 or (modified and not include_modified):
             continue
         best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
         last = max(tests)
-        late = [value for epoch, value in tests.items() if epoch > last - LAST]
-        result, mean = 100 * record.accuracy, statistics.fmean(late)
+        result, mean = 100 * record.accuracy, 100 * statistics.fmean(record.late_tests)
         gain = tests[best] - (tests[last] if record.protocol == "A" else result)
         gains.setdefault((record.origin, record.protocol), []).append(gain)
         better = [tests[best] - other for other in (result, tests[last], mean)]
         values = [result, tests[best], tests[last], mean, *better]
-        counted = ("", f" ({best})", f" ({last})", f" ({len(late)})", "", "", "")
+        counted = ("", f" ({best})", f" ({last})", f" ({len(record.late_tests)})", "", "", "")
         shown = [f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
         experiment = f"{record.experiment} *" if record.experiment in not_in_paper else record.experiment
         rows.append(tuple(map(Cell, (experiment, _run(record), record.protocol, *shown))))
         entries += [
-            Entry(record.run, column, "", (Number(text, value, None, (record,)),))
+            Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags_of(record, modified)),))
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
         ]
     marked = any(record.experiment in not_in_paper for record in records)
@@ -75,7 +72,7 @@ def build_selection_table(
 
 _OF_ORIGIN = {
     "trained": ("my", "run"),
-    "shipped": ("the shipped", "record"),
+    "shipped": ("the", "shipped record"),
     "imported": ("the authors'", "log"),
     "added": ("others'", "run"),
 }

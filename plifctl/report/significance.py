@@ -14,7 +14,6 @@ from plifctl.config.choices import SIGNIFICANCE_TABLE
 from plifctl.errors import RunError
 from plifctl.report.pairs import MatchedRuns, PairRows
 from plifctl.report.results import Results
-from plifctl.report.selection import LAST
 from plifctl.report.statistics import (
     BLOCK,
     RESAMPLES,
@@ -28,23 +27,24 @@ from plifctl.report.statistics import (
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import Predictions, ResultRecord
 from plifctl.runs.predictions import FILE_NAME
+from plifctl.runs.records import LATE_EPOCHS
 
 _COLUMNS = (
     *("Data set", "First − second", "First, max (%)", "Second, max (%)", "Δ of maxima [95 %]"),
-    *("p", "p, Holm", "Test", f"Δ of means of the last {LAST} [95 %]"),
+    *("p", "p, Holm", "Test", f"Δ of means of the last {LATE_EPOCHS} [95 %]"),
 )
 
 _LIMITS = (
-    "Protocol A: each maximum is the best of all tests of a run, up to a thousand, so the test set chose the epoch; p "
-    "does not correct for it. z and McNemar compare one run with one run: their p is uncertainty of the test samples "
-    "only. They do not say whether another seed gives the same order; how much seeds differ is unknown from one run. "
-    "z is the score test of two proportions of n samples, with Newcombe's interval; it treats the runs as tested on "
-    "different samples, though they were the same, because their predictions are not stored. McNemar, a : b, is exact: "
-    "a samples that only the first classifies correctly, b only the second. paired t compares the runs of equal seeds: "
-    "it is uncertainty of the training, on the given test set. Holm: adjusted for all {count} p of this table. The "
-    f"means are of the last {LAST} epochs that count; of one run each, their interval is a circular block bootstrap "
-    f"(blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation between epochs only, neither "
-    "test samples nor seeds. With several seeds it is Student's over seeds."
+    "Protocol A: each maximum is the best of all tests of a run (a thousand, in a whole one), so the test set chose "
+    "the epoch; p does not correct for it. z and McNemar compare one run with one run: their p is uncertainty of the "
+    "test samples only. They do not say whether another seed gives the same order; how much seeds differ is unknown "
+    "from one run. z is the score test of two proportions of n samples, with Newcombe's interval; it treats the runs "
+    "as tested on different samples, though they were the same, because their predictions are not stored. McNemar, "
+    "a : b, is exact: a samples that only the first classifies correctly, b only the second. paired t compares the "
+    "runs of equal seeds: it is uncertainty of the training, on the given test set. Holm: adjusted for all {count} p "
+    f"of this table. The means are of the last {LATE_EPOCHS} epochs that count; of one run each, their interval is a "
+    f"circular block bootstrap (blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation "
+    "between epochs only, neither test samples nor seeds. With several seeds it is Student's over seeds."
 )
 
 
@@ -107,8 +107,9 @@ def _compare(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> _
 
 def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
     """Returns the differences in the last epochs, of those epochs in which both were tested."""
-    pairs = list(zip(one.test_accuracy, other.test_accuracy, strict=False))[-LAST:]
-    return [first - second for first, second in pairs if first is not None and second is not None]
+    others = other.tests
+    both = {epoch: value - others[epoch] for epoch, value in one.tests.items() if epoch in others}
+    return [difference for epoch, difference in both.items() if epoch > max(both) - LATE_EPOCHS]
 
 
 def _compare_single(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> tuple[Estimate, str]:
@@ -184,4 +185,6 @@ def _points(fraction: float) -> str:
 
 
 def _p_text(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}" if p < 0.01 else f"{p:.2f}"
+    if p < 1e-4:
+        return "< 0.0001"
+    return f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

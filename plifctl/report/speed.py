@@ -43,25 +43,27 @@ _NUMBERS = ("level", "PLIF, epochs", "LIF, epochs")
 
 
 def _numbers(runs: MatchedRuns) -> dict[str, Number]:
-    """Returns the level and the epochs of both sides, means over seeds; empty if the runs cannot be compared."""
+    """Returns the level and the epochs of both sides, means over seeds; empty if that is not known."""
     if not runs.comparable:
         return {}
     levels = [LEVEL * min(one.accuracy, other.accuracy) for one, other in runs.by_seed]
-    epochs = [
-        fmean(first_epoch(record, level) for record, level in zip(group.records, levels, strict=True))
+    by_side = [
+        [first_epoch(record, level) for record, level in zip(group.records, levels, strict=True)]
         for group in (runs.first, runs.second)
     ]
+    if any(None in found for found in by_side):
+        return {}
+    epochs = [fmean(epoch for epoch in found if epoch is not None) for found in by_side]
     values = [100 * fmean(levels), *epochs]
     texts = [f"{values[0]:.2f}", *(f"{value:g}" if value.is_integer() else f"{value:.1f}" for value in epochs)]
     return {name: Number(text, value) for name, text, value in zip(_NUMBERS, texts, values, strict=True)}
 
 
-def first_epoch(record: ResultRecord, level: float) -> int:
-    """Returns the first epoch, from 1, with a test accuracy of a level or more.
+def first_epoch(record: ResultRecord, level: float) -> int | None:
+    """Returns the first epoch, from 1, with a test accuracy of a level or more; None: its record has none.
 
     Args:
-        record: A run that reaches it.
+        record: Record of a run.
         level: Test accuracy, a fraction.
     """
-    tests = enumerate(record.test_accuracy, 1)
-    return next(epoch for epoch, value in tests if value is not None and value >= level)
+    return next((epoch for epoch, value in record.tests.items() if value >= level), None)

@@ -23,8 +23,8 @@ class Number:
         difference: Of an accuracy or τ: this number minus the reported one.
         mark: Letter of its note; empty if it has none.
         note: Experiment, settings and runs behind the number.
-        epochs: Number of epochs that it is the result of; None where it belongs to one epoch.
-        planned: Number of epochs of the experiment.
+        epochs: Number of epochs that it is the result of; None where it belongs to one epoch, or is no accuracy.
+        planned: Number of epochs of the experiment; None if that is not in the registry.
         flags: What forbids to compare it: ``subset``, ``modified``.
         decimals: Decimals of the value in CSV and JSON.
     """
@@ -45,6 +45,12 @@ class Number:
         """The number with what it is: ``91.34 @4 subset`` of 4 epochs, fewer than planned, on a part of the data."""
         short = self.epochs is not None and self.epochs != self.planned
         return " ".join([self.text, *([f"@{self.epochs}"] if short else []), *self.flags])
+
+
+def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
+    """Returns what forbids to compare a run with the runs of its experiment, a word each."""
+    subset = record.data is not None and not record.data.complete
+    return (*(("subset",) if subset else ()), *(("modified",) if modified else ()))
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class Table:
     """A report table. In a notebook, the last expression of a cell is shown as a table.
 
     Attributes:
-        name: ``1`` to ``5``, ``S1``, ``S2``, ``selection``, or the name of a registry file.
+        name: ``1`` to ``5``, ``S1``, ``S2``, the name of a registry file, or of a table without one, as ``selection``.
         caption: Content of the table.
         source: Where the reported numbers were published.
         columns: Column heads.

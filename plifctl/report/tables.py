@@ -49,7 +49,7 @@ class _Row(Spec):
 
     cells: tuple[str, ...] = Field(strict=False)
     of: str | dict[str, str] | None = None
-    epoch: int | None = None
+    epoch: int | None = Field(default=None, ge=1)
     bold: tuple[str, ...] = Field(default=(), strict=False)
 
     def subject(self, column: str) -> str | None:
@@ -110,6 +110,8 @@ def build_table(
         RegistryError: Its file is invalid.
     """
     options = options or TableOptions()
+    if name in (SELECTION_TABLE, RUNS_TABLE) and options.epochs is not None:
+        raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
     if name == SELECTION_TABLE:
         not_in_paper = _not_in_paper(records, registry)
         return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
@@ -168,7 +170,7 @@ def _caption(reported: _ReportedTable, options: TableOptions) -> str:
     caption = reported.caption
     if "accuracy A" in reported.columns.values():
         caption += "; results of protocol A are maxima over test epochs"
-    return caption + _first_epochs(options)
+    return caption + (_first_epochs(options) if _measures_runs(reported) else "")
 
 
 def _first_epochs(options: TableOptions) -> str:
@@ -184,6 +186,16 @@ def _not_in_paper(records: Sequence[ResultRecord], registry: Registry) -> set[st
     return {name for name, accuracy in reported.items() if accuracy is not None and not accuracy.in_paper}
 
 
+def _measures_runs(reported: _ReportedTable) -> bool:
+    return any(measure and measure not in OF_NETWORKS for measure in reported.columns.values())
+
+
+def is_filled_by_runs(name: str, registry: Registry) -> bool:
+    """Returns whether a table has cells for the results of runs of one source."""
+    files = _files(registry.folders)
+    return name in PAIR_TABLES or (name in files and _measures_runs(_read(files[name])))
+
+
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}
 _ROW_LABELS: dict[ResultSource, str] = {
     "mine": "my result, Δ",
@@ -196,14 +208,18 @@ _ROW_LABELS: dict[ResultSource, str] = {
 def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str]:
     """Returns a warning for each column whose numbers are of different numbers of epochs."""
     by_column: dict[str, set[int]] = {}
-    for entry in entries:
-        by_column.setdefault(entry.column, set()).update(n.epochs for n in entry.numbers if n.epochs is not None)
+    validated: set[str] = set()  # columns with a run of protocol B, which cannot be cut
+    for column, number in ((entry.column, number) for entry in entries for number in entry.numbers):
+        if number.epochs is not None:
+            by_column.setdefault(column, set()).add(number.epochs)
+            validated |= {column} if number.records[0].protocol == "B" else set()
     different = {column: sorted(epochs) for column, epochs in by_column.items() if len(epochs) > 1}
     if not different:
         return []
     columns = "; ".join(f"{column}: {', '.join(map(str, epochs))}" for column, epochs in different.items())
     fewest = min(min(epochs) for epochs in different.values())
-    cut = "" if options.epochs is not None else f"; --epochs {fewest} counts the same epochs of every row"
+    can_cut = options.epochs is None and not validated.intersection(different)
+    cut = f"; --epochs {fewest} counts the same epochs of every row" if can_cut else ""
     return [f"NOT COMPARABLE, trained for different numbers of epochs ({columns}){cut}"]
 
 
@@ -287,4 +303,20 @@ def _read(path: Path) -> _ReportedTable:
         raise RegistryError(
             f"{path}: expected {len(found.columns) - 1} cells in each row, found others in: {', '.join(wrong)}"
         )
+    _check_epochs(path, found)
     return found
+
+
+def _check_epochs(path: Path, table: _ReportedTable) -> None:
+    """Raises RegistryError if a row has no epoch although a measure needs one, or one that a measure does not have."""
+    for label, row in table.rows.items():
+        for column, measure in table.columns.items():
+            if measure in (None, "T", *OF_NETWORKS) or row.subject(column) is None:
+                continue
+            place = f"{path}: rows.{label}, column {column}: {measure}"
+            if measure in ("accuracy A", "accuracy B"):
+                if row.epoch is not None:
+                    hint = "leave out epoch, or use the measure test accuracy"
+                    raise RegistryError(f"{place} is of a whole training, found epoch {row.epoch}", hint=hint)
+            elif row.epoch is None:
+                raise RegistryError(f"{place} belongs to one epoch, found none", hint="add epoch: 1 to the row")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import override_key
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
@@ -38,6 +40,9 @@ class Curve:
         tau: τ of each spiking layer, in time steps; None where an epoch has no value.
         w_over_tau: Distribution of W_fc/τ in each epoch, of each fully connected layer before a spiking one, as
             :func:`plifctl.training.layer_metrics.distribution` returns it; empty where it was not recorded.
+        overrides: Changes to the experiment, texts ``key=value``.
+        subset: Whether the run used a part of the samples.
+        spec: The run's own settings; None where only a record or a log of it is known.
     """
 
     name: str
@@ -52,6 +57,9 @@ class Curve:
     layers: tuple[str, ...] = ()
     tau: tuple[tuple[float | None, ...], ...] = ()
     w_over_tau: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    subset: bool = False
+    spec: ExperimentSpec | None = None
 
 
 def curve_of_run(run: Run) -> Curve:
@@ -76,7 +84,18 @@ def curve_of_run(run: Run) -> Curve:
         layers,
         tuple(tuple(row["tau"][index] for row in rows) for index in range(len(layers))),
         {name: tuple(row.get("w_over_tau", {}).get(name) for row in rows) for name in fully_connected},
+        config.overrides,
+        config.spec.train.subset < 1 or _is_incomplete(run),
+        config.spec,
     )
+
+
+def _is_incomplete(run: Run) -> bool:
+    """Returns whether a finished run used a data set that lacks samples; of an unfinished one that is not recorded."""
+    if not (run.path / "result.json").is_file():
+        return False
+    data = run.record().data
+    return data is not None and not data.complete
 
 
 def curve_of_record(record: ResultRecord) -> Curve:
@@ -99,6 +118,9 @@ def curve_of_record(record: ResultRecord) -> Curve:
         _with_values({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
         _layer_numbers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
+        overrides=record.overrides,
+        subset=(record.data is not None and not record.data.complete)
+        or "train.subset" in map(override_key, record.overrides),
     )
 
 

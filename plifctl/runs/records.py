@@ -22,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+LATE_EPOCHS = 64
+"""Epochs that the mean of the last ones is taken over: half a period of the authors' learning-rate schedule."""
+
 
 class RunData(Spec):
     """Data of a run: numbers of samples, and the content digest of the cache.
@@ -134,6 +137,23 @@ class ResultRecord(Spec):
     def training_versions(self) -> tuple[int, ...]:
         """The training versions of its epochs, each once; 0.1.0, which does not state it, has version 1."""
         return tuple(sorted({session.training_version for session in self.sessions} or {1}))
+
+    @property
+    def environments(self) -> list[dict[str, Any]]:
+        """Versions and machine of each process that trained it."""
+        return [session.environment for session in self.sessions] or [self.environment]
+
+    @property
+    def tests(self) -> dict[int, float]:
+        """The test accuracy by epoch, of the epochs that were tested."""
+        return {epoch: value for epoch, value in enumerate(self.test_accuracy, 1) if value is not None}
+
+    @property
+    def late_tests(self) -> list[float]:
+        """The test accuracies of the last :data:`LATE_EPOCHS` epochs, of those that were tested."""
+        tests = self.tests
+        last = max(tests, default=0)
+        return [value for epoch, value in tests.items() if epoch > last - LATE_EPOCHS]
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:

@@ -141,6 +141,8 @@ class TestFigures:
         (("report", "--context"), "hint: use --table context\n"),
         (("report", "--table", "4", "--format", "json"), "hint: use --json\n"),
         (("report", "--table", "optimism"), "hint: use --table selection\n"),
+        (("report", "--table", "4", "--source", "ours"), "hint: use --source mine, or --source shipped\n"),
+        (("report", "--table", "selection", "--epochs", "4"), "hint: leave out --epochs\n"),
         (("ls", "runs"), "hint: use plifctl runs ls\n"),
     ],
 )

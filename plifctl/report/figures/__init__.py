@@ -9,10 +9,20 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from plifctl.report.figures import neuron, spikes, training
+from plifctl.report.figures.lines import Line, describe_lines, lines_of
 from plifctl.report.figures.style import FORMATS, figure_style, save_figure
-from plifctl.report.figures.training import Line, line_of
 
-__all__ = ["FIGURE_KINDS", "FORMATS", "Figure", "FigureKind", "Line", "figure_style", "line_of", "save_figure"]
+__all__ = [
+    "FIGURE_KINDS",
+    "FORMATS",
+    "Figure",
+    "FigureKind",
+    "Line",
+    "describe_lines",
+    "figure_style",
+    "lines_of",
+    "save_figure",
+]
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class FigureKind:
         needs: Data that it is drawn from.
         draw: Draws it from nothing; from curves: lines, and the last epoch or None; or from spikes: a recording, and
             channels, possibly none.
+        shows: Returns whether a line has the values that are drawn.
     """
 
     caption: str
     needs: Literal["nothing", "curves", "spikes"]
     draw: Callable[..., Figure]
+    shows: Callable[[Line], bool] = lambda line: True
 
 
 FIGURE_KINDS = {
@@ -44,21 +56,33 @@ FIGURE_KINDS = {
         "nothing",
         neuron.draw_spike_response,
     ),
+    "5": FigureKind(
+        "Spike max pooling regulates connections: three presynaptic neurons with constant inputs and one postsynaptic "
+        "neuron, all LIF with τ = 2, simulated. (a) Spikes; at each step one firing neuron, drawn at random, is "
+        "connected. (b) Potential of the postsynaptic neuron with max pooling, whose input is 1 whenever a neuron "
+        "fires, and with average pooling, whose input is the share of neurons that fire; marks: its spikes.",
+        "nothing",
+        neuron.draw_max_pooling,
+    ),
     "6": FigureKind(
         "Test accuracy of PLIF and LIF neurons during training. Pale: as logged; lines: mean over the last 64 "
-        "epochs, fewer at the start. Curves of at most 64 epochs are drawn as they are.",
+        "epochs, fewer at the start. Curves of at most 64 epochs are drawn as they are; of longer ones the axis has "
+        "the range after the first 64 epochs.",
         "curves",
         training.draw_accuracy,
+        training.has_accuracy,
     ),
     "7": FigureKind(
-        "Time constant τ(i) of the i-th layer of PLIF neurons during training, for two initial values.",
+        "Time constant τ(i) of the i-th layer of PLIF neurons during training, from each initial value τ₀.",
         "curves",
         training.draw_tau,
+        training.has_tau,
     ),
     "S1": FigureKind(
         "Distribution of W_fc/τ of each fully connected layer during training: quantiles of the weights.",
         "curves",
         training.draw_distribution,
+        training.has_distribution,
     ),
     "S2": FigureKind(
         "Samples (first row) and the firing rates of channels of the first layer of neurons (rows below).",
@@ -82,7 +106,9 @@ FIGURE_KINDS = {
     ),
     "J": FigureKind(
         "The learnable encoder, a 1×1 convolution (w = 1) before neurons without leak (V_th = 1), beside Poisson and "
-        "latency encoding of the same pixels (supplement J): (a) spikes in T steps, (b) first spike, (c) an image.",
+        "latency encoding of the same pixels (supplement J): (a) spikes in T steps, (b) first spike, (c) an image. The "
+        "encoder approximates the Poisson encoder's rate up to p = 1/2 only: from there to p = 1, it fires T/2 spikes, "
+        "because a neuron is reset to 0 whatever exceeds its threshold; below p = 1/T it is silent.",
         "nothing",
         neuron.draw_encoders,
     ),

@@ -1,4 +1,4 @@
-"""Figures of one neuron: its potential in closed form and simulated (1b, 2), and as an encoder (J)."""
+"""Figures of few neurons: the potential in closed form and simulated (1b, 2), spike max pooling (5), an encoder (J)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from plifctl.report.figures.style import (
     BLACK,
@@ -19,6 +20,7 @@ from plifctl.report.figures.style import (
     PINK,
     RED,
     SINGLE,
+    add_legend,
     letter,
     new_figure,
     stack_parts,
@@ -32,7 +34,10 @@ SPIKES = (5.0, 80.0, 85.0, 90.0)
 """Times of the input spikes of Figure 2, in ms."""
 
 T = 20
-"""Time steps of Figure J."""
+"""Time steps of Figures 5 and J."""
+
+PRESYNAPTIC, POOLED_TAU, POSTSYNAPTIC_WEIGHT = (1.6, 1.3, 1.1), 2.0, 1.5
+"""Inputs of the three neurons of Figure 5, τ of all its neurons in steps, and the weight after the pooling."""
 
 
 def constant_input(t: np.ndarray, tau: float, weight: float) -> np.ndarray:
@@ -113,6 +118,79 @@ def draw_spike_response() -> Figure:
     return figure
 
 
+def lif_neuron(x: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns potentials before firing and spikes, ``[T, …]`` each, of LIF neurons with V_th = 1 and V_reset = 0.
+
+    Args:
+        x: Inputs ``[T, …]``.
+        tau: τ in time steps.
+
+    Source: Eq. 2 to 5.
+    """
+    v, potentials, spikes = torch.zeros(x.shape[1:], dtype=torch.float64), [], []
+    for step in torch.from_numpy(x):
+        h = charge(step, v, 1.0 / tau, 0.0)
+        spike = fire(h, 1.0)
+        v = reset(h, spike, 1.0, 0.0, detach=True)
+        potentials.append(h.numpy())
+        spikes.append(spike.numpy())
+    return np.stack(potentials), np.stack(spikes)
+
+
+def connected_neurons(spikes: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Returns at each step the neuron that max pooling connects, drawn among those that fire; −1 where none fires.
+
+    Args:
+        spikes: Spikes ``[T, neurons]``.
+        seed: Seed of the draws.
+
+    Source: Figure 5.
+    """
+    generator = np.random.default_rng(seed)
+    firing = [np.flatnonzero(row) for row in spikes]
+    return np.array([generator.choice(neurons) if len(neurons) else -1 for neurons in firing])
+
+
+def draw_max_pooling() -> Figure:
+    """Draws Figure 5."""
+    figure = new_figure(SINGLE, 2.9)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.0, 1.2))
+    inputs = np.tile(PRESYNAPTIC, (T, 1))
+    _, spikes = lif_neuron(inputs, POOLED_TAU)
+    chosen = connected_neurons(spikes)
+    t = np.arange(T)
+    for index, colour in enumerate((BLUE, ORANGE, GREEN)):
+        fires = spikes[:, index] == 1
+        connected = chosen == index
+        above.scatter(
+            t[fires & ~connected],
+            [2 - index] * int((fires & ~connected).sum()),
+            s=18,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=0.8,
+        )
+        above.scatter(t[connected], [2 - index] * int(connected.sum()), s=18, color=colour)
+    above.set(yticks=[2, 1, 0], yticklabels=["1", "2", "3"], ylabel="neuron", ylim=(-0.6, 2.6))
+    letter(above, 0, "presynaptic neurons")
+    for label, pooled, colour, style, height in (
+        ("max pooling", spikes.max(1), BLACK, "-", 1.3),
+        ("average pooling", spikes.mean(1), PINK, (0, (4, 1)), 1.2),
+    ):
+        potential, fired = lif_neuron(POSTSYNAPTIC_WEIGHT * pooled, POOLED_TAU)
+        count = int(fired.sum())
+        name = f"{label}: {count} spike{'' if count == 1 else 's'}"
+        below.plot(t, potential, ".", linestyle=style, color=colour, markersize=3, label=name)
+        below.plot(t[fired == 1], [height] * count, "|", color=colour, markersize=6)
+    below.axhline(1.0, color=BLACK, linewidth=0.5, linestyle=(0, (1, 2)))
+    below.set(xlabel="time step", ylabel="$H_t$", xticks=range(0, T, 5), xlim=(-0.7, T - 0.3), ylim=(0, 1.4))
+    letter(below, 1, "postsynaptic neuron")
+    marks = [Line2D([], [], color=BLACK, marker="o", linestyle="", fillstyle=style) for style in ("full", "none")]
+    handles, labels = below.get_legend_handles_labels()
+    add_legend(figure, [*marks, *handles], ["fires, connected", "fires, not connected", *labels], columns=2)
+    return figure
+
+
 def spike_count(pixel: int, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> int:
     """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with p = pixel/255.
 
@@ -184,6 +262,8 @@ def draw_encoders() -> Figure:
         label=r"encoder: $\lfloor T / \lceil V_{th} / (wp) \rceil \rfloor$",
     )
     counts.plot(pixels[::6] / 255, spikes.sum(0)[::6], ".", color=BLUE, markersize=3.5, label="encoder, simulated")
+    counts.axvspan(0.5, 1.0, color="#eeeeee", linewidth=0, zorder=0)
+    counts.text(0.98, 0.45 * T, "$p > 1/2$: $T/2$ spikes,\nno approximation", ha="right", va="top", fontsize=6)
     counts.set(xlabel="pixel value $p$", ylabel=f"spikes in $T = {T}$ steps", xlim=(0, 1), ylim=(0, None))
     counts.legend(loc="upper left")
     letter(counts, 0, "number of spikes")

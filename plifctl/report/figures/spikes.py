@@ -71,11 +71,12 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
     count = np.arange(1, steps + 1).reshape(-1, 1, 1)
     figure = new_figure(DOUBLE, 2 * ((1 + len(chosen)) * DOUBLE / steps + 0.35))
     parts = stack_parts(figure, 1, 1)
-    for part, title, above, below in (
-        (parts[0], r"(a) $x_t$ and $S_t$ at each step", seen, maps[:, chosen].astype(np.float64)),
+    for part, first, title, above, below in (
+        (parts[0], 0, r"(a) $x_t$ and $S_t$ at each step $t$", seen, maps[:, chosen].astype(np.float64)),
         (
             parts[1],
-            r"(b) $x(T_s)$ and $F_{T_s}$: means up to each step",
+            1,
+            r"(b) $x(T_s)$ and $F_{T_s}$: means of the first $T_s$ steps",
             seen.cumsum(0) / count,
             maps[:, chosen].cumsum(0) / count[..., None],
         ),
@@ -84,7 +85,7 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
         grid = part.subplots(1 + len(chosen), steps, squeeze=False)
         white = max(float(above.max()), 1e-12)
         for t in range(steps):
-            show_picture(grid[0, t], above[t], title=str(t), white=white)
+            show_picture(grid[0, t], above[t], title=str(first + t), white=white)
             for row in range(len(chosen)):
                 show_picture(grid[1 + row, t], below[t, row])
         for row, label in enumerate(["input", *(f"c = {channel}" for channel in chosen)]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
 )  # fmt: skip
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, YELLOW)
 """Colours of Okabe and Ito, for all kinds of colour vision; yellow is darker than theirs, to be visible on white."""
+
+_LEGEND_CHARACTERS = 52
+"""Length of a line of a legend that fits one column, with its sample."""
 
 _STYLE: dict[Any, Any] = {
     "font.size": 7,
@@ -82,6 +86,25 @@ def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
 def letter(axes: Axes, index: int, title: str) -> None:
     """Sets the title of a panel as in the paper: (a), (b) and so on."""
     axes.set_title(f"({chr(ord('a') + index)}) {title}", loc="left")
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4) -> None:
+    """Adds a legend below a figure, in as many columns as fit its width; the figure grows by the legend's height.
+
+    Args:
+        figure: The figure.
+        handles: Drawn samples.
+        labels: A label for each.
+        columns: Largest number of columns.
+    """
+    wrapped = [textwrap.fill(label, _LEGEND_CHARACTERS, break_long_words=False) for label in labels]
+    for number in range(min(columns, len(wrapped)), 0, -1):
+        legend = figure.legend(handles, wrapped, loc="outside lower center", ncols=number)
+        extent = legend.get_window_extent()
+        if number == 1 or extent.width <= 0.98 * figure.bbox.width:
+            figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
+            return
+        legend.remove()
 
 
 def verbatim(text: str) -> str:

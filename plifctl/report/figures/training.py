@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,22 +12,24 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import UsageError
+from plifctl.report.figures.lines import Line, labels_of, values_of
 from plifctl.report.figures.style import (
     BLACK,
     BLUE,
-    COLOURS,
     DOUBLE,
     GREEN,
     ORANGE,
+    PINK,
     RED,
     SINGLE,
+    SKY,
+    YELLOW,
+    add_legend,
     letter,
     new_figure,
-    verbatim,
+    stack_parts,
 )
-from plifctl.runs import Curve
 
 WINDOW = 64
 """Epochs of the moving average."""
@@ -36,49 +37,26 @@ WINDOW = 64
 _MAX_LINEAR_RATIO = 6.0
 """Ratio of the largest τ to the smallest from which on the axis is logarithmic."""
 
+_LAYERS_IN_ROW = 4
+"""Panels beside each other in Figure 7."""
+
 _DASHES = (0, (4.0, 1.5))
 _PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
+_STYLES: dict[tuple[str | None, float | None], tuple[str, Any]] = {
+    ("plif", 2.0): (BLUE, "-"),
+    ("plif", 16.0): (GREEN, (0, (5, 1))),
+    ("lif", 2.0): (ORANGE, (0, (3, 1, 1, 1))),
+    ("lif", 16.0): (RED, (0, (1, 1))),
+}
+"""Colour and dashes of the paper's settings: green and red for τ = 16."""
 
+_OTHER_STYLES = [
+    (colour, dashes) for dashes, colour in product(("-", _DASHES, (0, (1, 1))), (PINK, SKY, YELLOW, BLACK))
+]
+"""Colour and dashes of other settings, in the order in which they are given."""
 
-@dataclass(frozen=True)
-class Line:
-    """A curve with the labels of its experiment.
-
-    Attributes:
-        curve: The curve.
-        panel: Title of the data set; the name of the run where it is unknown. As matplotlib takes it.
-        label: Label in the legend: the neuron and its time constant.
-        neuron: plif or lif; None where it is unknown.
-        tau: Initial time constant.
-    """
-
-    curve: Curve
-    panel: str
-    label: str
-    neuron: str | None
-    tau: float | None
-
-    @property
-    def imported(self) -> bool:
-        """Whether the curve was imported from logs of other code."""
-        return self.curve.origin == "imported"
-
-
-def line_of(curve: Curve, experiment: Callable[[str], ExperimentSpec | None]) -> Line:
-    """Returns a curve as a line of a figure.
-
-    Args:
-        curve: The curve.
-        experiment: Returns the experiment with a name, or None.
-    """
-    spec = experiment(curve.experiment) if curve.experiment else None
-    if spec is None:
-        return Line(curve, verbatim(curve.name), verbatim(curve.name), None, None)
-    kind = spec.neuron.kind
-    tau = spec.neuron.tau_0 if kind == "plif" else spec.neuron.tau
-    sign = r"$\tau_0$" if kind == "plif" else r"$\tau$"
-    known = f"{kind.upper()}, {sign} = {tau:g}" if tau is not None else kind.upper()
-    return Line(curve, verbatim(spec.dataset.title), known, kind, tau)
+_QUANTILE_COLOURS = {0.01: "#d9e8f2", 0.05: "#a6cbe2", 0.25: "#6aa7cf"}
+"""Colour between a quantile and its opposite: opaque, so that the legend has the colours that are drawn."""
 
 
 def moving_average(epochs: Sequence[int], values: Sequence[float], window: int = WINDOW) -> np.ndarray:
@@ -102,118 +80,168 @@ def moving_average(epochs: Sequence[int], values: Sequence[float], window: int =
     return found
 
 
+def has_accuracy(line: Line) -> bool:
+    """Returns whether Figure 6 shows a line: runs of protocol B that test once have no accuracy by epoch."""
+    return all("test_accuracy" in curve.series for curve in line.curves)
+
+
+def has_tau(line: Line) -> bool:
+    """Returns whether Figure 7 shows a line: one with a learnable τ."""
+    return line.neuron != "lif" and all(curve.tau for curve in line.curves)
+
+
+def has_distribution(line: Line) -> bool:
+    """Returns whether Figure S1 shows a line: one of runs that recorded the distribution."""
+    return bool(line.first.w_over_tau)
+
+
 def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
     """Draws Figure 6: test accuracy by epoch.
 
     Args:
-        lines: Curves; those without a test accuracy are left out.
+        lines: Lines; those without a test accuracy are left out.
         epochs: Last epoch to draw; None: that of our longest curve, all epochs if there is none of ours.
 
     Raises:
-        UsageError: No curve has a test accuracy.
+        UsageError: No line has a test accuracy.
     """
-    known = [line for line in lines if "test_accuracy" in line.curve.series]
-    panels = _panels(known, "a test accuracy")
-    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 1.9 * -(-len(panels) // 2) + 0.3)
-    grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False)
+    known = [line for line in lines if has_accuracy(line)]
+    panels = _panels(known, "a test accuracy of each epoch")
+    rows = -(-len(panels) // 2)
+    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 1.9 * rows)
+    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
+    labels, styles = labels_of(known), _styles(known)
     shown: dict[str, Line2D] = {}
     for index, (title, members) in enumerate(panels.items()):
         axes = grid.flat[index]
         last = epochs or _last_of_ours(members)
         for line in sorted(members, key=lambda line: (not line.imported, line.tau or 0.0, line.neuron != "plif")):
-            _draw_accuracy(axes, line, last, shown)
+            if (drawn := _draw_accuracy(axes, line, last, styles[line])) is not None:
+                shown.setdefault(labels[line], drawn)
         letter(axes, index, title)
         axes.set(xlabel="epoch", ylabel="test accuracy (%)")
+        _show_from_window(axes)
         _whole_epochs(axes)
     for axes in grid.flat[len(panels) :]:
         axes.remove()
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=4)
+    add_legend(figure, list(shown.values()), list(shown))
     return figure
 
 
-def _draw_accuracy(axes: Axes, line: Line, last: int | None, shown: dict[str, Line2D]) -> None:
-    values = line.curve.series["test_accuracy"]
-    points = [
-        (epoch, 100 * value)
-        for epoch, value in zip(line.curve.epochs, values, strict=True)
-        if value is not None and (last is None or epoch <= last)
-    ]
-    if not points:
-        return
-    numbers, percent = zip(*points, strict=True)
-    colour, style = _line_style(line)
+def _draw_accuracy(axes: Axes, line: Line, last: int | None, style: tuple[str, Any]) -> Line2D | None:
+    """Draws the mean over seeds with its band; of one seed, values and moving average. Returns the line."""
+    numbers, values = values_of(line, lambda curve: curve.series["test_accuracy"], last)
+    if not numbers:
+        return None
+    percent, (colour, dashes) = 100 * values, style
     few = len(numbers) <= WINDOW
     if not few:
-        axes.plot(numbers, percent, color=colour, alpha=0.25, linewidth=0.6)
-        percent = tuple(moving_average(numbers, percent))
-    width = 1.0 if line.imported else 1.5
-    marker = "" if line.imported or not few else "o"
-    (drawn,) = axes.plot(
-        numbers, percent, color=colour, linestyle=style, linewidth=width, marker=marker, markersize=3,
-        alpha=0.6 if line.imported and last is not None else 1.0,
-    )  # fmt: skip
-    label = f"{line.label}{', authors' if line.imported and last is not None else ''}"
-    shown.setdefault(label, drawn)
+        if len(percent) == 1:
+            axes.plot(numbers, percent[0], color=colour, alpha=0.25, linewidth=0.6)
+        percent = np.array([moving_average(numbers, row.tolist()) for row in percent])
+    compared = line.imported and last is not None
+    return _draw_mean(
+        axes,
+        numbers,
+        percent,
+        color=colour,
+        linestyle=dashes,
+        linewidth=1.0 if line.imported else 1.5,
+        marker="" if line.imported or not few else "o",
+        markersize=3,
+        alpha=0.6 if compared else 1.0,
+    )
+
+
+def _draw_mean(axes: Axes, numbers: Sequence[int], values: np.ndarray, **look: Any) -> Line2D:
+    """Draws the mean of ``values`` ``[runs, epochs]``, and a band of ± their standard deviation over several runs."""
+    mean = values.mean(0)
+    if len(values) > 1:
+        std = values.std(0, ddof=1)
+        axes.fill_between(numbers, mean - std, mean + std, color=look["color"], alpha=0.2, linewidth=0)
+    (drawn,) = axes.plot(numbers, mean, **look)
+    return drawn
+
+
+def _show_from_window(axes: Axes) -> None:
+    """Limits the axis of long curves to their values after the first :data:`WINDOW` epochs, which differ by little."""
+    values = [
+        np.asarray(line.get_ydata())[np.asarray(line.get_xdata()) > WINDOW]
+        for line in axes.lines
+        if np.asarray(line.get_xdata()).max() > 2 * WINDOW
+    ]
+    if values:
+        low, high = min(found.min() for found in values), max(found.max() for found in values)
+        axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
 
 
 def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
-    """Draws Figure 7: τ of each layer by epoch.
+    """Draws Figure 7: τ of each layer by epoch, a small panel for each layer, with every initial value.
 
     Args:
-        lines: Curves; those without a learnable τ are left out.
+        lines: Lines; those without a learnable τ are left out.
         epochs: As in :func:`draw_accuracy`.
 
     Raises:
-        UsageError: No curve has a learnable τ.
+        UsageError: No line has a learnable τ.
     """
-    known = [line for line in lines if line.curve.tau and line.neuron != "lif"]
+    known = [line for line in lines if has_tau(line)]
     panels = _panels(known, "learnable time constants")
-    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.5 * -(-len(panels) // 2))
-    grid = figure.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False)
-    for index, (title, members) in enumerate(panels.items()):
-        axes = grid.flat[index]
+    layers = [max(len(line.first.tau) for line in members) for members in panels.values()]
+    rows = [-(-count // _LAYERS_IN_ROW) for count in layers]
+    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, sum(1.0 * count + 0.25 for count in rows))
+    labels, styles = labels_of(known), _styles(known)
+    shown: dict[str, Line2D] = {}
+    for index, (part, title) in enumerate(zip(stack_parts(figure, *(n + 0.25 for n in rows)), panels, strict=True)):
+        members = panels[title]
+        part.suptitle(f"({chr(ord('a') + index)}) {title}", x=0.01, ha="left", fontsize=7)
+        grid = part.subplots(rows[index], min(_LAYERS_IN_ROW, layers[index]), squeeze=False, sharex=True)
         last = epochs or _last_of_ours(members)
-        taus = sorted({line.tau or 0.0 for line in members})
-        for line in members:
-            _draw_tau(axes, line, last, dashed=(line.tau or 0.0) != taus[0])
-        drawn = np.concatenate([np.asarray(plotted.get_ydata()) for plotted in axes.lines])
-        if drawn.max() > _MAX_LINEAR_RATIO * drawn.min():
-            axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
-            axes.tick_params(axis="y", which="minor", labelsize=6)
-        letter(axes, index, title)
-        axes.set(xlabel="epoch", ylabel=r"$\tau$ (time steps)")
-        _whole_epochs(axes)
-        layers = max(len(line.curve.tau) for line in members)
-        keys = [Line2D([], [], color=COLOURS[layer % len(COLOURS)]) for layer in range(layers)]
-        names = [rf"$\tau({layer})$" for layer in range(layers)]
-        for tau in taus:
-            keys.append(Line2D([], [], color=BLACK, linestyle="-" if tau == taus[0] else _DASHES))
-            names.append(rf"$\tau_0 = {tau:g}$")
-        if {line.imported for line in members} == {True, False}:
-            keys.append(Line2D([], [], color=BLACK, alpha=0.4))
-            names.append("authors")
-        axes.legend(keys, names, loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=1.8)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
+        for layer, axes in enumerate(grid.flat):
+            if layer >= layers[index]:
+                axes.remove()
+                continue
+            for line in sorted(members, key=lambda line: (not line.imported, line.tau or 0.0)):
+                if (drawn := _draw_tau(axes, line, layer, last, styles[line])) is not None:
+                    shown.setdefault(labels[line], drawn)
+            axes.set_title(rf"$\tau({layer})$", fontsize=6, pad=2)
+            axes.tick_params(labelsize=5, labelbottom=layer + _LAYERS_IN_ROW >= layers[index])
+            _scale_tau(axes)
+        part.supxlabel("epoch", fontsize=6)
+        part.supylabel(r"$\tau$ (time steps)", fontsize=6)
+    add_legend(figure, list(shown.values()), list(shown))
     return figure
 
 
-def _draw_tau(axes: Axes, line: Line, last: int | None, *, dashed: bool) -> None:
-    for layer, values in enumerate(line.curve.tau):
-        points = [
-            (epoch, value)
-            for epoch, value in zip(line.curve.epochs, values, strict=True)
-            if value is not None and (last is None or epoch <= last)
-        ]
-        if points:
-            numbers, taus = zip(*points, strict=True)
-            axes.plot(
-                numbers, taus, color=COLOURS[layer % len(COLOURS)], linestyle=_DASHES if dashed else "-",
-                alpha=0.4 if line.imported and last is not None else 1.0,
-                marker="o" if not line.imported and len(points) <= WINDOW else "", markersize=2.5,
-            )  # fmt: skip
+def _draw_tau(axes: Axes, line: Line, layer: int, last: int | None, style: tuple[str, Any]) -> Line2D | None:
+    """Draws τ of a layer, the mean over seeds with its band; returns the line."""
+    numbers, values = values_of(line, lambda curve: curve.tau[layer] if layer < len(curve.tau) else (), last)
+    if not numbers:
+        return None
+    few = not line.imported and len(numbers) <= WINDOW
+    return _draw_mean(
+        axes,
+        numbers,
+        values,
+        color=style[0],
+        linestyle=style[1],
+        marker="o" if few else "",
+        markersize=2,
+        alpha=0.6 if line.imported and last is not None else 1.0,
+    )
+
+
+def _scale_tau(axes: Axes) -> None:
+    """Makes the axis logarithmic where τ spans a large range, and labels it by plain numbers."""
+    drawn = np.concatenate([np.asarray(plotted.get_ydata()) for plotted in axes.lines] or [np.ones(1)])
+    if drawn.max() > _MAX_LINEAR_RATIO * drawn.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+        axes.tick_params(axis="y", which="minor", labelsize=5)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
 
 
 def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
@@ -228,13 +256,13 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
     """
     from plifctl.training.layer_metrics import QUANTILES
 
-    known = [line for line in lines if line.curve.w_over_tau]
+    known = [line for line in lines if has_distribution(line)][:1]
     if not known:
         raise UsageError(
             "no run has a distribution of W_fc/τ",
             hint="name a run that plifctl trained: --run RUN; plifctl runs lists all runs",
         )
-    curve = known[0].curve
+    curve = known[0].first
     figure = new_figure(DOUBLE if len(curve.w_over_tau) > 1 else SINGLE, 2.3)
     grid = figure.subplots(1, len(curve.w_over_tau), squeeze=False)[0]
     for index, (axes, (layer, found)) in enumerate(zip(grid, curve.w_over_tau.items(), strict=True)):
@@ -247,12 +275,10 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
             continue
         numbers = [epoch for epoch, _ in rows]
         quantiles = np.array([row["quantiles"] for _, row in rows])
-        for share, shade in ((0.01, 0.15), (0.05, 0.25), (0.25, 0.4)):
+        for share, colour in _QUANTILE_COLOURS.items():
             low, high = QUANTILES.index(share), QUANTILES.index(round(1 - share, 2))
             label = f"{round(100 * share)} to {round(100 * (1 - share))} %"
-            axes.fill_between(
-                numbers, quantiles[:, low], quantiles[:, high], color=BLUE, alpha=shade, linewidth=0, label=label
-            )
+            axes.fill_between(numbers, quantiles[:, low], quantiles[:, high], color=colour, linewidth=0, label=label)
         axes.plot(numbers, quantiles[:, QUANTILES.index(0.5)], color=BLACK, label="median")
         mean, std = (np.array([row[name] for _, row in rows]) for name in ("mean", "std"))
         axes.plot(numbers, mean + std, color=RED, linestyle=_DASHES, label="mean ± std")
@@ -261,7 +287,7 @@ def draw_distribution(lines: Sequence[Line], epochs: int | None) -> Figure:
         axes.set(xlabel="epoch", xlim=(numbers[0], max(numbers[-1], numbers[0] + 1)))
         _whole_epochs(axes)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5)
+    add_legend(figure, handles, labels, columns=5)
     return figure
 
 
@@ -280,20 +306,25 @@ def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
 
 def _last_of_ours(lines: Sequence[Line]) -> int | None:
     """Returns the last epoch of our curves, up to which the authors' are drawn; None without a curve of ours."""
-    return max((line.curve.epochs[-1] for line in lines if not line.imported and line.curve.epochs), default=None)
+    ours = [curve for line in lines if not line.imported for curve in line.curves]
+    return max((curve.epochs[-1] for curve in ours if curve.epochs), default=None)
 
 
-def _line_style(line: Line) -> tuple[str, Any]:
-    """Returns colour and dashes of a line: green and red for τ = 16, as in the paper."""
-    if line.neuron is None or line.tau is None:
-        return BLACK, "-"
-    is_slow = not math.isclose(line.tau, 2.0)
-    return {
-        ("plif", False): (BLUE, "-"),
-        ("plif", True): (GREEN, (0, (5, 1))),
-        ("lif", False): (ORANGE, (0, (3, 1, 1, 1))),
-        ("lif", True): (RED, (0, (1, 1))),
-    }[line.neuron, is_slow]
+def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
+    """Returns colour and dashes of each line: the paper's for its settings, others for further ones of ours.
+
+    Lines with the same label have the same style in all panels.
+    """
+    labels, others = labels_of(lines), iter(_OTHER_STYLES * len(lines))
+    found: dict[str, tuple[str, Any]] = {}
+    taken = set()
+    for line in sorted(lines, key=lambda line: (not line.imported, line.average_pooling, line.changes, labels[line])):
+        if labels[line] not in found:
+            place = (line.imported, line.neuron, line.tau)
+            usual = _STYLES.get(place[1:]) if place not in taken else None
+            found[labels[line]] = usual or next(others)
+            taken.add(place)
+    return {line: found[labels[line]] for line in lines}
 
 
 def _whole_epochs(axes: Axes) -> None:

@@ -18,6 +18,7 @@ function el(tag, attributes, ...children) {
 }
 
 const percent = (fraction) => (100 * fraction).toFixed(2);
+const isOfPlifctl = (run) => run.origin === "trained" || run.origin === "shipped";
 const labelOf = (run) => (run.title ? `${run.title}${run.origin === "trained" ? "" : `, ${run.origin}`}` : run.name);
 
 // ------------------------------------------------------------------------------------------------ tables
@@ -64,13 +65,13 @@ function drawRunPicker() {
         event.target.nextElementSibling.replaceWith(swatchOf(run));
         drawCharts();
       },
-    }), swatchOf(run), el("span", {}, labelOf(run), run.origin === "trained" ? el("small", {}, `${run.name}, ${run.status}`) : null))));
+    }), swatchOf(run), el("span", {}, labelOf(run), isOfPlifctl(run) ? el("small", {}, `${run.name}, ${run.status}`) : null))));
   for (const input of box.querySelectorAll("input")) input.checked = state.selected.has(input.value);
   if (!matching.length) box.append(el("p", { class: "empty" }, data.runs.length ? "No matching run." : "No runs yet."));
 }
 
 function selectInitial() {
-  const trained = data.runs.filter((run) => run.origin === "trained" && run.epochs.length);
+  const trained = data.runs.filter((run) => isOfPlifctl(run) && run.epochs.length);
   const here = trained.filter((run) => run.status !== "record");
   const ours = (here.length ? here : trained).slice(-4);
   const beside = data.runs.filter((run) => run.origin === "imported" && ours.some((own) => own.experiment === run.experiment && own.protocol === run.protocol));

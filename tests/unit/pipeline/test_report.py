@@ -1,5 +1,6 @@
 """Tables, figures and the page without the command line: values in, values out, nothing printed."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from plifctl.config.choices import TABLES
 from plifctl.errors import UsageError
 from plifctl.pipeline import report
 from plifctl.pipeline.report import PageSource, build_table, build_tables, draw_figures, write_report_page
+from plifctl.report import TableOptions
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -18,7 +20,7 @@ def test_build_table_with_a_run_has_its_result_and_prints_nothing(
 ) -> None:
     run = make_run(tmp_path / "runs")
     found = build_table("demo")
-    assert found.rows == [("synthetic gestures", "", "75.00 (a)", "", "")]
+    assert found.rows == [("synthetic gestures", "", "75.00 @3 (a)", "", "")]
     assert run.name in found.notes["a"]
     assert build_table("demo", tmp_path / "elsewhere").notes == {}
     assert capsys.readouterr() == ("", "")
@@ -36,11 +38,30 @@ def test_build_table_with_an_old_or_unknown_name_hints_at_another(name: str, hin
 
 
 def test_build_table_from_authors_without_imports_repeats_the_paper(tmp_path: Path) -> None:
-    entries = build_table("4", tmp_path, source="authors").entries
+    entries = build_table("4", tmp_path, TableOptions("authors")).entries
     assert len(entries) == 16
     for entry in entries:
         (number,) = entry.numbers
         assert (number.text, number.difference) == (entry.reported, 0)
+
+
+def test_build_table_of_cells_for_runs_without_runs_names_the_shipped_results(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="plifctl"):
+        build_tables(["1", "S1", "context", "selection", "runs"])
+        assert caplog.text == ""  # they have no cells that runs could fill
+        build_table("4")
+    assert "no finished runs; results that come with plifctl: --source shipped" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["selection", "runs"])
+def test_build_table_of_whole_runs_with_epochs_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"table {name} has all epochs of every run"):
+        build_table(name, options=TableOptions(epochs=4))
+
+
+def test_build_table_with_epoch_0_is_refused() -> None:
+    with pytest.raises(UsageError, match="epochs: found 0, expected a number from 1 on"):
+        build_table("4", options=TableOptions(epochs=0))
 
 
 def test_draw_figures_returns_the_files_and_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,12 +11,15 @@ import pytest
 
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError
-from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, figure_style, line_of, save_figure
+from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, describe_lines, figure_style, lines_of, save_figure
+from plifctl.report.figures.lines import labels_of
 from plifctl.report.figures.neuron import (
     SPIKES,
+    connected_neurons,
     constant_input,
     encoder_spikes,
     latency_spikes,
+    lif_neuron,
     poisson_spikes,
     simulate_neuron,
     spike_count,
@@ -45,9 +48,24 @@ def curve(experiment: str | None, epochs: Sequence[int], *, origin: Any = "impor
     return Curve(**values | changes)
 
 
-def line(found: Curve) -> Line:
+def lines(*curves: Curve) -> list[Line]:
     registry = load_registry()
-    return line_of(found, lambda name: registry.experiment(name).spec if name in registry.experiments() else None)
+
+    def spec(found: Curve) -> Any:
+        known = found.experiment in registry.experiments()
+        return registry.experiment(str(found.experiment), overrides=found.overrides).spec if known else None
+
+    return lines_of(curves, spec)
+
+
+def line(found: Curve) -> Line:
+    (only,) = lines(found)
+    return only
+
+
+def draw(name: str, *curves: Curve, epochs: int | None = None) -> Any:
+    with figure_style():
+        return FIGURE_KINDS[name].draw(lines(*curves), epochs)
 
 
 def recording(samples: int = 3, T: int = 4, channels: int = 6, size: int = 5, planes: int = 2) -> SpikeRecording:
@@ -91,6 +109,31 @@ class TestNeuron:
             if first < T:
                 assert spikes[:, p].argmax() == first
 
+    def test_lif_neuron_follows_equations_2_to_5(self) -> None:
+        potentials, spikes = lif_neuron(np.full((4, 1), 1.6), 2.0)
+        np.testing.assert_allclose(potentials[:, 0], [0.8, 1.2, 0.8, 1.2])
+        assert spikes[:, 0].tolist() == [0, 1, 0, 1]
+
+    def test_connected_neurons_are_drawn_among_those_that_fire(self) -> None:
+        spikes = np.tile([[1, 0, 1], [0, 1, 0], [0, 0, 0]], (100, 1)).astype(float)
+        chosen = connected_neurons(spikes)
+        assert set(chosen[0::3].tolist()) == {0, 2}
+        assert set(chosen[1::3].tolist()) == {1}
+        assert set(chosen[2::3].tolist()) == {-1}
+
+    def test_draw_max_pooling_marks_each_spike_once(self) -> None:
+        with figure_style():
+            above, below = FIGURE_KINDS["5"].draw().axes
+        marks = np.concatenate([np.asarray(found.get_offsets()) for found in above.collections])
+        assert len({tuple(mark) for mark in marks.tolist()}) == len(marks)
+        connected = [found for found in above.collections if len(found.get_facecolor())]
+        steps = np.concatenate([np.asarray(found.get_offsets())[:, 0] for found in connected])
+        assert sorted(steps.tolist()) == sorted(set(marks[:, 0].tolist()))  # one neuron at each step with a spike
+        assert [drawn.get_label() for drawn in below.lines if "pooling" in str(drawn.get_label())] == [
+            "max pooling: 3 spikes",
+            "average pooling: 0 spikes",
+        ]
+
     def test_latency_and_poisson_spikes_follow_their_definitions(self) -> None:
         pixels = np.array([0, 1, 128, 255])
         latency = latency_spikes(pixels, 20)
@@ -119,9 +162,7 @@ class TestAccuracy:
         assert figure.axes[0].get_title(loc="left") == "(a) Fashion-MNIST"
 
     def test_draw_accuracy_with_our_run_ends_the_authors_curve_at_our_last_epoch(self) -> None:
-        lines = [line(curve("cifar10-plif", range(1, 201))), line(curve("cifar10-plif", [1, 2, 3], origin="trained"))]
-        with figure_style():
-            figure = FIGURE_KINDS["6"].draw(lines, None)
+        figure = draw("6", curve("cifar10-plif", range(1, 201)), curve("cifar10-plif", [1, 2, 3], origin="trained"))
         authors, ours = figure.axes[0].lines
         assert authors.get_xdata().tolist() == ours.get_xdata().tolist() == [1, 2, 3]
         (legend,) = figure.legends
@@ -150,21 +191,118 @@ class TestAccuracy:
         assert "runs import" in error.value.hint
 
 
-def test_draw_tau_has_a_line_for_each_layer_and_start() -> None:
-    lines = [line(curve(name, range(1, 101))) for name in ("cifar10-plif", "cifar10-plif-tau16", "cifar10-lif")]
-    with figure_style():
-        figure = FIGURE_KINDS["7"].draw(lines, 50)
-    axes = figure.axes[0]
-    assert len(axes.lines) == 4  # two layers, two starts; LIF learns none
-    assert [drawn.get_linestyle() for drawn in axes.lines] == ["-", "-", "--", "--"]
-    assert all(drawn.get_xdata().max() == 50 for drawn in axes.lines)
-    np.testing.assert_allclose(axes.lines[1].get_ydata(), lines[0].curve.tau[1][:50])
-    assert axes.get_yscale() == "linear"
-    far = curve("cifar10-plif", range(1, 101), tau=((1.5,) * 100, (50.0,) * 100))
-    with figure_style():
-        assert FIGURE_KINDS["7"].draw([line(far)], None).axes[0].get_yscale() == "log"
+class TestLabels:
+    def test_label_with_overrides_states_the_value_of_the_run(self) -> None:
+        changed = curve("cifar10-plif", [1], origin="trained", overrides=("neuron.tau_0=4", "train.lr=0.1"))
+        assert line(changed).label == r"PLIF, $\tau_0$ = 4, modified"
+        assert line(curve("cifar10-plif-tau16", [1], origin="trained", protocol="B", subset=True)).label == (
+            r"PLIF, $\tau_0$ = 16, subset, protocol B"
+        )
+        assert line(curve("cifar10-plif-avgpool", [1])).label == r"PLIF, $\tau_0$ = 2, average pooling"
+        assert line(curve("cifar10-lif-tau16", [1])).label == r"LIF, $\tau$ = 16"
+
+    def test_label_of_a_run_with_settings_of_its_own_comes_from_these(self) -> None:
+        own = load_registry().experiment("cifar10-plif", overrides=["neuron.tau_0=8"]).spec
+        assert line(curve("cifar10-plif-tau16", [1], origin="trained", spec=own)).label == r"PLIF, $\tau_0$ = 8"
+
+    def test_labels_of_two_recipes_name_them(self) -> None:
+        found = lines(*(curve("cifar10-plif", [1], origin="trained", recipe=recipe) for recipe in ("paper", "authors")))
+        assert [label.rpartition(", ")[2] for label in labels_of(found).values()] == ["recipe paper", "recipe authors"]
+
+    def test_describe_lines_states_what_labels_leave_out(self) -> None:
+        runs = [curve("mnist-lif", [1, 2], origin="trained", seed=seed, name=f"s{seed}") for seed in (3, 1)]
+        runs += [
+            curve("mnist-plif", [1], origin="trained", overrides=("train.subset=0.1",), subset=True, recipe="paper")
+        ]
+        assert describe_lines(lines(*runs, curve("mnist-lif", [1]))) == (
+            "LIF, τ = 2, 2 seeds: mnist-lif, recipe authors, protocol A, T = 8, seeds 1, 3, 2 epochs. "
+            "PLIF, τ₀ = 2, subset: mnist-plif, recipe paper, protocol A, T = 8, seed 2020, 1 epoch, subset, "
+            "modified: train.subset=0.1. The authors' runs: from their logs, protocol A, seed 2020. "
+            "Bands: mean ± standard deviation over seeds."
+        )
+
+    def test_lines_of_a_repeated_seed_are_the_longest_run(self) -> None:
+        runs = [curve("mnist-lif", range(1, n), origin="trained", name=f"run{n}") for n in (3, 5, 4)]
+        (only,) = lines(*runs)
+        assert [found.name for found in only.curves] == ["run5"]
+
+
+class TestSeeds:
+    def test_draw_accuracy_of_two_seeds_is_a_line_with_a_band_of_one_colour(self) -> None:
+        runs = [
+            curve("mnist-lif", [1, 2, 3], origin="trained", seed=seed, series={"test_accuracy": values})
+            for seed, values in ((1, (0.2, 0.4, 0.6)), (2, (0.4, 0.4, None)))
+        ]
+        (axes,) = draw("6", *runs).axes
+        (drawn,), (band,) = axes.lines, axes.collections
+        np.testing.assert_allclose(drawn.get_xydata(), [[1, 30], [2, 40]])
+        std = 100 * np.std([0.2, 0.4], ddof=1)
+        corners = band.get_paths()[0].vertices
+        np.testing.assert_allclose([corners[:, 1].min(), corners[:, 1].max()], [30 - std, 30 + std])
+        assert mpl.colors.same_color(band.get_facecolor()[0][:3], drawn.get_color())
+
+    def test_draw_accuracy_of_several_settings_has_a_colour_for_each(self) -> None:
+        overrides: list[tuple[str, ...]] = [(), ("neuron.tau_0=4",), ("neuron.tau_0=8",), ("train.lr=0.1",)]
+        runs = [
+            curve("mnist-plif", [1, 2], origin="trained", seed=seed, overrides=changes, name=f"{seed}-{changes}")
+            for changes in overrides
+            for seed in (1, 2)
+        ]
+        (axes,) = draw("6", *runs).axes
+        assert len({drawn.get_color() for drawn in axes.lines}) == len(axes.lines) == 4
+
+
+@pytest.mark.parametrize("panels", [1, 2, 5])
+def test_draw_accuracy_shows_its_whole_legend(panels: int) -> None:
+    names = ["mnist-plif", "cifar10-plif", "nmnist-plif", "gesture-plif", "fashion-mnist-plif"][:panels]
+    changes = [("neuron.tau_0=4", "train.lr=0.1"), ("neuron.tau_0=3", "train.lr=0.1"), ()]
+    runs = [
+        curve(name, [1, 2], origin="trained", overrides=changed, subset=True, protocol="B", name=f"{name}{changed}")
+        for name in names
+        for changed in changes
+    ]
+    figure = draw("6", *runs)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    extent = legend.get_window_extent()
+    assert extent.x0 >= 0
+    assert extent.x1 <= figure.bbox.width
+    assert extent.y0 >= 0
+    assert all(extent.y1 <= axes.get_tightbbox().y0 for axes in figure.axes)
+    assert len(legend.get_texts()) == 3
+
+
+def test_draw_accuracy_of_a_long_curve_has_the_range_after_the_first_epochs() -> None:
+    values = tuple(np.r_[np.full(16, 0.1), np.linspace(0.90, 0.95, 184)].tolist())
+    low, high = draw("6", curve("mnist-plif", range(1, 201), series={"test_accuracy": values})).axes[0].get_ylim()
+    assert 60 < low < 90  # the moving average of epoch 65 still contains some of the first epochs
+    assert 95 < high < 100
+
+
+def test_has_accuracy_of_a_run_without_test_epochs_is_false() -> None:
+    shows = FIGURE_KINDS["6"].shows
+    assert shows(line(curve("mnist-plif", [1, 2])))
+    assert not shows(line(curve("mnist-plif", [1, 2], protocol="B", series={"validation_accuracy": (0.1, 0.2)})))
+
+
+def test_draw_tau_has_a_panel_for_each_layer_with_all_starts() -> None:
+    runs = [curve(name, range(1, 101)) for name in ("cifar10-plif", "cifar10-plif-tau16", "cifar10-lif")]
+    figure = draw("7", *runs, epochs=50)
+    panels = figure.subfigs[0].axes
+    assert [axes.get_title() for axes in panels] == [r"$\tau(0)$", r"$\tau(1)$"]
+    for layer, axes in enumerate(panels):
+        slow, fast = runs[1].tau[layer][:50], runs[0].tau[layer][:50]  # LIF learns none
+        for drawn, values in zip(axes.lines, (fast, slow), strict=True):
+            np.testing.assert_allclose(drawn.get_ydata(), values)
+        assert axes.get_yscale() == "linear"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        r"PLIF, $\tau_0$ = 2",
+        r"PLIF, $\tau_0$ = 16",
+    ]
+    far = curve("cifar10-plif", range(1, 101), tau=((1.5,) * 50 + (50.0,) * 50, (2.0,) * 100))
+    assert [axes.get_yscale() for axes in draw("7", far).subfigs[0].axes] == ["log", "linear"]
     with pytest.raises(UsageError, match="time constants"):
-        FIGURE_KINDS["7"].draw(lines[2:], None)
+        draw("7", runs[2])
 
 
 def test_draw_distribution_has_the_recorded_quantiles() -> None:
@@ -178,6 +316,9 @@ def test_draw_distribution_has_the_recorded_quantiles() -> None:
     median = next(drawn for drawn in first.lines if drawn.get_label() == "median")
     assert median.get_ydata().tolist() == [0.5, 1.5, 2.5]
     assert next(d for d in second.lines if d.get_label() == "median").get_xdata().tolist() == [2, 3]
+    handles = figure.legends[0].legend_handles[:3]
+    assert [h.get_facecolor() for h in handles] == [tuple(band.get_facecolor()[0]) for band in first.collections]
+    assert all(h.get_facecolor()[3] == 1 for h in handles)  # opaque: overlaid bands have the colours of the legend
     with pytest.raises(UsageError, match="no run has a distribution"):
         FIGURE_KINDS["S1"].draw([line(curve("cifar10-plif", [1]))], None)
 
@@ -198,11 +339,10 @@ class TestSpikes:
     def test_draw_channels_without_such_a_channel_is_refused(self) -> None:
         found = recording(channels=6)
         with figure_style():
-            rates = FIGURE_KINDS["S3"].draw(found, []).axes[1]
-        grid = np.asarray(rates.images[0].get_array())
-        steps = found.spikes["sn0"].shape[1]
-        assert f"$T_s = {steps}$" in rates.get_title(loc="left")  # the rates are means over all of them
+            grid = np.asarray(FIGURE_KINDS["S3"].draw(found, []).axes[1].images[0].get_array())
+            title = FIGURE_KINDS["S3"].draw(found, []).axes[1].get_title(loc="left")
         np.testing.assert_allclose(grid[:5, 6:11], found.spikes["sn0"][0, :, 1].mean(0))
+        assert "$T_s = 4$" in title  # steps that the mean is over
         with pytest.raises(UsageError, match="no channel 6: the layer has 6"):
             FIGURE_KINDS["S2"].draw(found, [6])
         dull = SpikeRecording(found.sample_ids, found.labels, found.classes, found.inputs, found.votes, {})
@@ -216,6 +356,7 @@ class TestSpikes:
         shown = [np.asarray(axes.images[0].get_array()) for axes in below.axes]
         np.testing.assert_allclose(shown[2], found.inputs[0, :3].sum(1).mean(0))
         np.testing.assert_allclose(shown[4 + 2], found.spikes["sn0"][0, :3, 3].mean(0))
+        assert [axes.get_title() for axes in below.axes[:4]] == ["1", "2", "3", "4"]
 
 
 def everything(name: str) -> Any:
@@ -251,5 +392,5 @@ def test_draw_accuracy_with_a_dollar_in_a_title_shows_it_verbatim() -> None:
     found = line(curve(None, range(1, 4), name=r"$\nonsense{$ b_c"))  # as a formula it would be an error
     with figure_style():
         figure = FIGURE_KINDS["6"].draw([found], None)
-        figure.canvas.draw()
+        figure.draw_without_rendering()
     assert figure.axes[0].get_title(loc="left") == r"(a) \$\nonsense{\$ b_c"

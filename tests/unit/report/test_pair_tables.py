@@ -15,6 +15,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.pairs import find_pairs
+from plifctl.report.significance import _p_text
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
 
@@ -176,6 +177,21 @@ def test_runs_of_different_length_are_compared_at_the_same_epochs() -> None:
     assert first.caption.endswith("of the first epoch")
 
 
+def test_records_without_tests_or_tau_of_every_epoch_have_fewer_numbers() -> None:
+    untested = run("plif", (0.5, 0.9), test_accuracy=(), tau=())
+    late = run("lif", (0.5, 0.8, 0.7), test_accuracy=(None, None, 0.7), accuracy=0.7, best_epoch=3)
+    assert "level" not in numbers(build("speed", untested, run("lif", (0.5, 0.8))))[GESTURE]
+    found = numbers(build("significance", untested, run("lif", (0.5, 0.8))))[GESTURE]
+    assert found["difference of maxima"] == pytest.approx(10)
+    assert "difference of means" not in found
+    table = build("significance", untested, late)
+    assert f"NOT COMPARED: {GESTURE}: runs not tested within the first 2 epochs of the other" in table.warnings
+    other = run("plif-tau16", (0.5, 0.5), tau=((3.0,), (4.0,)))
+    assert build("convergence", untested, other).rows == []
+    more_layers = run("plif", (0.5, 0.5), tau=((2.0,), (2.0, 3.0)))
+    assert [row[1] for row in build("convergence", more_layers, other).rows] == ["sn0", "mean ratio"]
+
+
 def save_predictions(folder: Path, name: str, right: list[int], epoch: int) -> None:
     """Saves predictions for eight samples of class 0, some of which are right."""
     predicted = np.array([0 if sample in right else 1 for sample in range(8)], np.uint8)
@@ -230,6 +246,9 @@ def test_pair_tables_name_the_runs_and_experiments_of_their_cells() -> None:
     assert any("run run-lif-1" in note for note in table.notes.values())
     empty = [entry for entry in table.entries if entry.experiment and not entry.numbers]
     assert ("CIFAR-10: PLIF − LIF, τ = 2", "LIF", "cifar10-lif") in [(e.row, e.column, e.experiment) for e in empty]
+    starts = [e.experiment for e in build("convergence", run("plif", (0.9,))).entries if not e.numbers]
+    assert len(starts) == 11  # of six data sets
+    assert "gesture-plif" not in starts
 
 
 @pytest.mark.parametrize("name", PAIR_TABLES)
@@ -247,6 +266,11 @@ def test_pair_tables_in_every_format_have_limits_and_numbers(name: str) -> None:
     assert [line["column"] for line in lines] == [entry["column"] for entry in tree["entries"]]
     assert {line["table"] for line in lines} == {name}
     assert build(name).rows == [row for row in build(name).rows if row[2:4] == ("", "")]
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.00009, "< 0.0001"), (0.0065, "0.0065"), (0.0496, "0.050"), (0.185, "0.18")])
+def test_p_text_has_two_digits(p: float, text: str) -> None:
+    assert _p_text(p) == text
 
 
 def test_a_tiny_p_keeps_its_digits_in_csv() -> None:

@@ -18,7 +18,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
-from plifctl.report import Table, build_table
+from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
 from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
@@ -58,7 +58,7 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
-    return build_table(name, records, registry(), **options)
+    return build_table(name, records, registry(), TableOptions(**options))
 
 
 def results(found: Table) -> dict[tuple[str, str], list[str]]:
@@ -162,8 +162,8 @@ def test_note_of_a_number_names_settings_and_run() -> None:
     assert "not verified" in note
 
 
-def test_difference_is_result_minus_reported() -> None:
-    runs = [record(), record(protocol="B", accuracy=0.95, run="b")]
+def test_difference_of_a_whole_training_is_result_minus_reported() -> None:
+    runs = [record(epochs=1024), record(epochs=1024, protocol="B", accuracy=0.95, run="b")]
     differences = {e.column: n.difference for e in table("S2", *runs).entries for n in e.numbers}
     assert differences == {"without validation": pytest.approx(-3.92), "15 % validation": pytest.approx(1.15)}
     assert [n.difference for e in table("3", *runs).entries for n in e.numbers] == [None]
@@ -193,7 +193,7 @@ def test_build_table_uses_imported_runs_for_the_source_authors_only() -> None:
     assert results(table("4", record(), log, source="authors")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
     found = table("4", log, source="authors")
     assert "authors, Δ" in found.columns
-    assert "imported, 2 epochs logged, best epoch 1" in found.notes["a"]
+    assert "the authors' log, 2 epochs logged, best epoch 1" in found.notes["a"]
 
 
 def test_selection_table_compares_best_last_and_mean() -> None:
@@ -210,8 +210,8 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     assert values[(long.run, "best − last")] == pytest.approx(30)
     assert values[("b", "best − result")] == pytest.approx(5)
     assert "In the authors' one log of protocol A, a maximum over test epochs is 25.0 points" in found.source
-    assert "In our one run of protocol A, a maximum over test epochs is 30.0 points" in found.source
-    assert "In our one run of protocol B, the best test epoch is 5.0 points" in found.source
+    assert "In my one run of protocol A, a maximum over test epochs is 30.0 points" in found.source
+    assert "In my one run of protocol B, the best test epoch is 5.0 points" in found.source
     assert len(build_selection_table([modified], include_modified=True).cells) == 1
     tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
     ((*_, best, _last, _mean, _1, _2, _3),) = build_selection_table([tied]).cells
@@ -227,7 +227,7 @@ def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Pa
     records = load_records(tmp_path, registry().folders)
     cells = {"2": 6, "4": 16, "5": 8, "S2": 8, "early": 10}
     for name, wanted in cells.items():
-        filled = [e for e in build_table(name, records, registry(), source="authors").entries if e.numbers]
+        filled = [e for e in table(name, *records, source="authors").entries if e.numbers]
         assert len(filled) == wanted
         for entry in filled:
             assert [number.text for number in entry.numbers] == [f"{float(entry.reported):.2f}"]
@@ -296,7 +296,8 @@ def test_build_table_reads_the_folder_of_0_1_0_and_prefers_todays(tmp_path: Path
         (tmp_path / folder).mkdir()
         text = f"caption: {folder}\nsource: mine\nours: columns\ncolumns: {{a: , b: accuracy A}}\nrows: {{}}\n"
         (tmp_path / folder / "table-mine.yaml").write_text(text)
-        assert build_table("mine", [], Registry([*registry_dirs(), tmp_path])).caption == folder
+        caption = build_table("mine", [], Registry([*registry_dirs(), tmp_path])).caption
+        assert caption == f"{folder}; results of protocol A are maxima over test epochs"
 
 
 HOSTILE = record(run="a|b_<b>\\[red]\x1b[31m$%&#{}~^=1\n")
@@ -339,7 +340,9 @@ def test_seeds_of_different_training_versions_have_no_common_mean() -> None:
     newest = [*records[:2], records[2].model_copy(update={"finished": "2027-01-01T00:00:00Z"})]
     found = table("5", *newest)
     assert results(found)[("max", "Fashion-MNIST")] == ["50.00"]
-    assert "2 runs of training version 1 left out" in found.notes["a"]
+    assert found.warnings == tuple(
+        f"left out: r{seed}: training version 1, which gives other numbers" for seed in (1, 2)
+    )
     both = records[0].model_copy(update={"sessions": (session(1, "2.6.0"), session(2, "2.6.0", 7, first=2))})
     assert results(table("5", both, records[1]))[("max", "Fashion-MNIST")] == ["90.00"]
 
@@ -357,20 +360,22 @@ def test_note_names_torch_device_and_code_where_they_differ() -> None:
 
 def test_table_text_has_title_numbers_and_notes() -> None:
     text = table_text(table("S2", record()), 100)
-    assert text.startswith("Table S2. Accuracy (%) without and with a validation set\n")
-    assert "90.46 −3.92 (a)" in text
+    title = "Table S2. Accuracy (%) without and with a validation set; results of protocol A are maxima over"
+    assert text.startswith(f"{title} test\nepochs\n\n")
+    assert "90.46 @2 (a)" in text
     assert "(a) fashion-mnist-plif: protocol A" in text
 
 
 def test_rows_are_the_cells_as_text() -> None:
-    found = table("S2", record())
+    found = table("S2", record(epochs=1024))
     assert found.columns == ("Data set", "without validation", "result, Δ", "15 % validation", "result, Δ")
     assert found.rows[1] == ("Fashion-MNIST", "94.38", "90.46 −3.92 (a)", "93.85", "")
-    assert found.title == "Table S2. Accuracy (%) without and with a validation set"
+    caption = "Accuracy (%) without and with a validation set; results of protocol A are maxima over test epochs"
+    assert found.title == f"Table S2. {caption}"
 
 
 def test_notebook_shows_cells_and_notes_as_html_and_markdown() -> None:
-    found = table("S2", record())
+    found = table("S2", record(epochs=1024))
     assert "<td>Fashion-MNIST</td>" in found._repr_html_()
     assert ">90.46 −3.92 (a)</td>" in found._repr_html_()
     assert "<p>(a) fashion-mnist-plif: protocol A" in found._repr_html_()
@@ -446,7 +451,8 @@ def test_to_csv_of_a_table_without_results_has_its_cells() -> None:
 @pytest.mark.long
 def test_table_text_in_a_narrow_terminal_has_every_number(width: int) -> None:
     for name in ("2", "4", "5", "S2"):
-        found = table(name, *map(record, ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")))
+        names = ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")
+        found = table(name, *(record(of, epochs=1024) for of in names))
         words = table_text(found, width).split()
         numbers = [cell.text for row in found.cells for cell in row if re.fullmatch(r"\d+\.\d+", cell.text)]
         ours = [

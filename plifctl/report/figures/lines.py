@@ -1,0 +1,205 @@
+"""Lines of the figures of trainings: the runs of one setting, and how it is labelled.
+
+Labels come from the run's own settings, never from the name of its experiment: a run with ``neuron.tau_0=4`` is
+labelled τ₀ = 4. What forbids to compare it (a subset, other changes, protocol B) is in the label; the rest is in the
+caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.structure import Pool, parse_structure
+from plifctl.report.figures.style import verbatim
+from plifctl.runs import Curve
+
+_IN_LABEL = ("neuron.kind", "neuron.tau_0", "neuron.tau")
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """The runs of one setting: they differ in nothing but the seed.
+
+    Attributes:
+        curves: Their curves, one for each seed.
+        panel: Title of the data set; the name of the run where it is unknown. As matplotlib takes it.
+        neuron: plif or lif; None where it is unknown.
+        tau: Initial time constant.
+        average_pooling: Whether the network has average pooling.
+    """
+
+    curves: tuple[Curve, ...]
+    panel: str
+    neuron: str | None = None
+    tau: float | None = None
+    average_pooling: bool = False
+
+    @property
+    def first(self) -> Curve:
+        """The curve of the first seed; all but seed and epochs is that of the others."""
+        return self.curves[0]
+
+    @property
+    def imported(self) -> bool:
+        """Whether the curves were imported from logs of other code."""
+        return self.first.origin == "imported"
+
+    @property
+    def base(self) -> str:
+        """The neuron, its time constant, and average pooling."""
+        if self.neuron is None:
+            return verbatim(self.first.name)
+        sign = r"$\tau_0$" if self.neuron == "plif" else r"$\tau$"
+        known = f"{self.neuron.upper()}, {sign} = {self.tau:g}" if self.tau is not None else self.neuron.upper()
+        return f"{known}, average pooling" if self.average_pooling else known
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The overrides that make it another experiment."""
+        return tuple(sorted(filter(is_modification, self.first.overrides)))
+
+    @property
+    def label(self) -> str:
+        """The label in a legend: :attr:`base`, and what forbids to compare the runs with others."""
+        others = [text for text in self.changes if override_key(text) not in (*_IN_LABEL, "train.subset")]
+        flags = [
+            *(["subset"] if self.first.subset else []),
+            *(["modified"] if others else []),
+            *(["protocol B"] if self.first.protocol == "B" else []),
+        ]
+        return ", ".join([self.base, *flags])
+
+    def describe(self) -> str:
+        """Returns the settings that the label leaves out, for the caption."""
+        first = self.first
+        if first.experiment is None:
+            return f"run {first.name}"
+        seeds = sorted({curve.seed for curve in self.curves if curve.seed is not None})
+        last = sorted({curve.epochs[-1] for curve in self.curves if curve.epochs})
+        parts = [
+            first.experiment,
+            *([f"recipe {first.recipe}"] if first.recipe else []),
+            *([f"protocol {first.protocol}"] if first.protocol else []),
+            *([f"T = {first.T}"] if first.T else []),
+            *([f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []),
+            *([f"{' to '.join(map(str, last[:1] + last[1:][-1:]))} epoch{'s' * (last != [1])}"] if last else []),
+            *(["subset"] if first.subset else []),
+            *([f"modified: {' '.join(self.changes)}"] if self.changes else []),
+        ]
+        return ", ".join(parts)
+
+
+def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSpec | None]) -> list[Line]:
+    """Returns curves as lines: those that differ in nothing but seed and number of epochs are one.
+
+    Of several runs with one seed, the longest counts, and of these the last.
+
+    Args:
+        curves: The curves.
+        experiment: Returns the settings of a curve that has none of its own, or None.
+    """
+    groups: dict[Hashable, dict[int | None, Curve]] = {}
+    for curve in curves:
+        of_seed = groups.setdefault(_setting(curve), {})
+        if curve.seed not in of_seed or len(curve.epochs) >= len(of_seed[curve.seed].epochs):
+            of_seed[curve.seed] = curve
+    return [
+        _line(tuple(group[seed] for seed in sorted(group, key=lambda seed: seed or 0)), experiment)
+        for group in groups.values()
+    ]
+
+
+def _setting(curve: Curve) -> Hashable:
+    """Returns what the runs of one line share."""
+    if curve.experiment is None:
+        return curve.name
+    changes = frozenset(filter(is_modification, curve.overrides))
+    digest = curve.spec.digest if curve.spec is not None else None
+    return curve.origin, curve.experiment, curve.recipe, curve.protocol, curve.T, curve.subset, changes, digest
+
+
+def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpec | None]) -> Line:
+    spec = curves[0].spec or experiment(curves[0])
+    if spec is None:
+        return Line(curves, verbatim(curves[0].name))
+    neuron = spec.neuron
+    pools = [layer for layer in parse_structure(spec.network.structure)[:-1] if isinstance(layer, Pool)]
+    return Line(
+        curves,
+        verbatim(spec.dataset.title),
+        neuron.kind,
+        neuron.tau_0 if neuron.kind == "plif" else neuron.tau,
+        bool(pools) and all(pool.mode == "average" for pool in pools),
+    )
+
+
+def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
+    """Returns the label of each line of a figure: with recipe and changes where labels would be the same.
+
+    The authors' lines are named as such where others are in the figure.
+    """
+    mixed = len({line.imported for line in lines}) > 1
+    labels = {line: line.label for line in lines}
+    for more in (
+        lambda line: [f"recipe {line.first.recipe}"],
+        lambda line: [f"T = {line.first.T}"],
+        lambda line: line.changes,
+    ):
+        equal = [line for line in lines if any(_same_place(line, other, labels) for other in lines)]
+        labels |= {line: ", ".join([labels[line], *map(verbatim, more(line))]) for line in equal}
+    for line in lines:
+        if mixed and line.imported:
+            labels[line] = f"{labels[line]}, authors"
+        elif len(line.curves) > 1:
+            labels[line] = f"{labels[line]}, {len(line.curves)} seeds"
+    return labels
+
+
+def _same_place(line: Line, other: Line, labels: dict[Line, str]) -> bool:
+    """Returns whether two lines have the same label in a panel: of ours, or of the authors'."""
+    places = [(found.imported, found.panel, labels[found]) for found in (line, other)]
+    return line is not other and places[0] == places[1]
+
+
+def describe_lines(lines: Sequence[Line]) -> str:
+    """Returns the sentences of a caption that say which runs were drawn."""
+    labels = labels_of(lines)
+    sentences = [
+        f"{labels[line].replace('$', '').replace(chr(92) + 'tau_0', 'τ₀').replace(chr(92) + 'tau', 'τ')}: "
+        f"{line.describe()}."
+        for line in lines
+        if not line.imported
+    ]
+    if any(line.imported and line.neuron is not None for line in lines):
+        protocols = sorted({str(line.first.protocol) for line in lines if line.imported and line.neuron is not None})
+        sentences.append(f"The authors' runs: from their logs, protocol {' and '.join(protocols)}, seed 2020.")
+    if any(len(line.curves) > 1 for line in lines):
+        sentences.append("Bands: mean ± standard deviation over seeds.")
+    return " ".join(sentences)
+
+
+def values_of(
+    line: Line, series: Callable[[Curve], Sequence[float | None]], last: int | None
+) -> tuple[list[int], np.ndarray]:
+    """Returns the epochs that all runs of a line have a value for, and the values, ``[runs, epochs]``.
+
+    Args:
+        line: The line.
+        series: Returns the series of a curve; empty where it has none.
+        last: Last epoch; None: all.
+    """
+    found = [
+        {
+            epoch: value
+            for epoch, value in zip(curve.epochs, series(curve), strict=False)
+            if value is not None and (last is None or epoch <= last)
+        }
+        for curve in line.curves
+    ]
+    epochs = sorted(set(found[0]).intersection(*found[1:]))
+    return epochs, np.array([[values[epoch] for epoch in epochs] for values in found], np.float64)
