@@ -25,8 +25,7 @@ from plifctl.report.statistics import (
     paired_t,
 )
 from plifctl.report.table import Cell, Entry, Number, Table
-from plifctl.runs import Predictions, ResultRecord
-from plifctl.runs.predictions import FILE_NAME
+from plifctl.runs import ResultRecord, Run, is_trained
 from plifctl.runs.records import LATE_EPOCHS
 
 _COLUMNS = (
@@ -128,19 +127,17 @@ def _count_discordant(
     one: ResultRecord, other: ResultRecord, runs_dir: Path | None, warnings: list[str]
 ) -> tuple[int, int] | None:
     """Returns how many samples only one of two runs classifies correctly; None if that is not stored."""
-    if runs_dir is None or any(record.origin != "trained" for record in (one, other)):
-        return None
-    paths = [runs_dir / record.run / FILE_NAME for record in (one, other)]
-    if not all(path.exists() for path in paths):
+    folders = [] if runs_dir is None else [runs_dir / record.run for record in (one, other)]
+    if not folders or not all(map(is_trained, folders)):
         return None
     try:
-        found = [Predictions.load(path) for path in paths]
+        first, second = (Run(folder).predictions() for folder in folders)
     except RunError as error:
         warnings.append(f"no McNemar test: {error}")
         return None
-    if [predictions.epoch for predictions in found] != [one.best_epoch, other.best_epoch]:
-        return None  # of the best epoch of the whole run, not of the first epochs
-    return found[0].count_discordant(found[1])
+    if first is None or second is None or (first.epoch, second.epoch) != (one.best_epoch, other.best_epoch):
+        return None  # the best of the first epochs is not that of the whole run
+    return first.count_discordant(second)
 
 
 def _numbers(found: _Comparison | None, adjusted: float | None) -> dict[str, Number]:

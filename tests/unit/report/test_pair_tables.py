@@ -18,6 +18,7 @@ from plifctl.report.pairs import find_pairs
 from plifctl.report.significance import _p_text
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
+from plifctl.runs.records import record_text
 
 
 @cache
@@ -192,19 +193,21 @@ def test_records_without_tests_or_tau_of_every_epoch_have_fewer_numbers() -> Non
     assert [row[1] for row in build("convergence", more_layers, other).rows] == ["sn0", "mean ratio"]
 
 
-def save_predictions(folder: Path, name: str, right: list[int], epoch: int) -> None:
-    """Saves predictions for eight samples of class 0, some of which are right."""
+def save_run(folder: Path, record: ResultRecord, right: list[int]) -> None:
+    """Saves a record, and predictions for eight samples of class 0, some of which are right."""
     predicted = np.array([0 if sample in right else 1 for sample in range(8)], np.uint8)
-    (folder / name).mkdir()
+    (folder / record.run).mkdir()
+    (folder / record.run / "run.json").write_text("{}")
+    (folder / record.run / "result.json").write_text(record_text(record))
     ids = tuple(f"sample-{sample}" for sample in range(8))
-    Predictions(ids, np.zeros(8, np.uint8), predicted, epoch).save(folder / name / "predictions.npz")
+    Predictions(ids, np.zeros(8, np.uint8), predicted, record.best_epoch).save(folder / record.run / "predictions.npz")
 
 
 def test_significance_with_stored_predictions_is_mcnemar(tmp_path: Path) -> None:
     data = RunData(verified=True, complete=True, train=8, validation=0, test=8, cache="c")
-    save_predictions(tmp_path, "run-plif-1", [0, 1, 2, 3, 4, 5], epoch=2)
-    save_predictions(tmp_path, "run-lif-1", [5, 6], epoch=1)
     runs = [run("plif", (0.25, 0.75), data=data), run("lif", (0.25, 0.125), data=data)]
+    save_run(tmp_path, runs[0], [0, 1, 2, 3, 4, 5])
+    save_run(tmp_path, runs[1], [5, 6])
     found = numbers(build("significance", *runs, runs_dir=tmp_path))[GESTURE]
     assert found["test"] == "McNemar, 5 : 1"  # 0 to 4; 6
     assert found["p"] == mcnemar(5, 1, 8).p == 2 * (1 + 6) / 64

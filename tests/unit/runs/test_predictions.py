@@ -43,6 +43,15 @@ def test_save_equal_predictions_gives_equal_bytes_at_any_time(tmp_path: Path, mo
     assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "other.npz").read_bytes()
 
 
+def test_count_discordant_counts_by_sample_in_any_order() -> None:
+    ours, theirs = predictions((1, 0, 0, 0)), predictions((0, 1, 2, 0))  # of the labels 1, 0, 2, 0
+    reordered = Predictions(IDS[::-1], theirs.labels[::-1], theirs.predicted[::-1])
+    assert ours.count_discordant(reordered) == (2, 1)
+    assert reordered.count_discordant(ours) == (1, 2)
+    assert ours.count_discordant(Predictions(IDS, ours.labels[::-1], ours.predicted)) is None
+    assert ours.count_discordant(Predictions(IDS[:2], ours.labels[:2], ours.predicted[:2])) is None
+
+
 def test_load_damaged_anywhere_is_an_error_or_gives_the_same(tmp_path: Path) -> None:
     path = tmp_path / "predictions.npz"
     predictions().save(path)
