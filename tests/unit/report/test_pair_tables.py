@@ -18,6 +18,7 @@ from plifctl.report.pairs import find_pairs
 from plifctl.report.significance import _p_text
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
+from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
 
 
@@ -197,7 +198,7 @@ def save_run(folder: Path, record: ResultRecord, right: list[int]) -> None:
     """Saves a record, and predictions for eight samples of class 0, some of which are right."""
     predicted = np.array([0 if sample in right else 1 for sample in range(8)], np.uint8)
     (folder / record.run).mkdir()
-    (folder / record.run / "run.json").write_text("{}")
+    (folder / record.run / "run.json").write_text(json.dumps(add_checksum({"cache": {}})))
     (folder / record.run / "result.json").write_text(record_text(record))
     ids = tuple(f"sample-{sample}" for sample in range(8))
     Predictions(ids, np.zeros(8, np.uint8), predicted, record.best_epoch).save(folder / record.run / "predictions.npz")
