@@ -119,8 +119,9 @@ hooks: $(READY) ## checks before each commit (pre-commit)
 	$(BIN)/python $(INSTALL) -e ".[hooks]"
 	$(BIN)/pre-commit install
 
-reference: $(READY) ## write docs/reference.md from --help, and the tables of results into the pages
+reference: $(READY) ## write docs/reference.md from --help, docs/paper-and-code.md, and the tables of results into the pages
 	$(BIN)/python docs/make_reference.py > docs/reference.md
+	$(BIN)/python docs/make_sources.py > docs/paper-and-code.md
 	$(BIN)/python docs/make_tables.py
 
 # A separate environment for the peers. SpikingJelly is installed without its dependencies, because the functions measured

@@ -45,11 +45,13 @@ def check(
 
 def _check_registry() -> tuple[list[str], str]:
     """Returns the problems of the registry, and what it contains."""
+    from plifctl.config.sources import check_choices
     from plifctl.report.tables import check_tables
     from plifctl.runs import check_records
 
     registry = options.registry()
-    problems = [*registry.check(), *check_tables(registry.folders), *check_records(registry.folders)]
+    folders = registry.folders
+    problems = [*registry.check(), *check_choices(folders), *check_tables(folders), *check_records(folders)]
     if problems:
         return problems, ""
     experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))

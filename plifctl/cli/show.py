@@ -43,7 +43,8 @@ def show(
 ) -> None:
     """Show every value of an experiment, data set or network, and its origin.
 
-    The keys of an experiment are those that --set takes.
+    The keys of an experiment are those that --set takes. The source of a value of the recipe paper is the paper's text,
+    the authors' code where the text is silent, or a choice of ours; docs/paper-and-code.md has the reasons.
 
     Example: plifctl show gesture-plif --recipe authors
     """
@@ -52,17 +53,28 @@ def show(
         _show_layers(_experiment_with_layers(registry, name, kind, recipe, texts), as_json)
         return
     tree, origins = _find_entry(registry, name, kind, recipe, texts)
+    sources = _find_sources(registry, name, kind, recipe, texts)
     if as_json:
-        console.emit_json({"spec": tree, "origins": origins})
+        console.emit_json({"spec": tree, "origins": origins, "sources": sources})
         return
     from plifctl.config.base import flatten
 
     rows = [
-        (key, _format(value), _short_origin(origins.get(key, "")))
+        (key, _format(value), *([sources.get(key, "")] if sources else []), _short_origin(origins.get(key, "")))
         for key, value in flatten(tree).items()
         if value not in (None, False) or key in origins or key.partition(".")[0] in _SETTABLE
     ]
-    console.emit_table(("key", "value", "from"), rows)
+    console.emit_table(("key", "value", *(["source"] if sources else []), "from"), rows)
+
+
+def _find_sources(
+    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
+) -> dict[str, str]:
+    """Returns whether each value of an experiment of the recipe ``paper`` is the text's, the authors' or our choice."""
+    from plifctl.config.sources import load_choices, value_sources
+
+    experiment = _find_experiment(registry, name, kind, recipe, overrides)
+    return {} if experiment is None else dict(value_sources(experiment, load_choices(registry.folders)))
 
 
 def _find_experiment(

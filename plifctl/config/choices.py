@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Recipe = Literal["paper", "authors"]
-"""Set of choices: those of the paper's text, or what the authors' code ran."""
+"""Set of choices: those of the paper's text (see :data:`ValueSource`), or what the authors' code ran."""
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
+
+ValueSource = Literal["text", "authors", "choice"]
+"""Source of a value of the recipe ``paper``: the paper's text, the authors' code where that is silent, or ours."""
 
 Protocol = Literal["A", "B"]
 """How the epoch of a run is chosen: by test accuracy (A), or by accuracy on validation samples (B)."""

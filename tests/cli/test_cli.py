@@ -130,6 +130,15 @@ class TestPipeline:
         assert "x.yaml:1:1" in result.out
         assert "batch_norm is missing" in result.out
 
+    def test_show_of_the_recipe_paper_has_the_source_of_each_value(self, plifctl: Plifctl) -> None:
+        rows = {line.split()[0]: line.split() for line in plifctl("show", "mnist-plif").out.splitlines()}
+        assert rows["key"] == ["key", "value", "source", "from"]
+        assert rows["train.loss"][:3] == ["train.loss", "mse-per-step", "text"]
+        assert rows["train.epochs"][:3] == ["train.epochs", "1024", "authors"]
+        assert rows["train.ties"][:3] == ["train.ties", "earliest", "choice"]
+        assert json.loads(plifctl("show", "mnist-plif", "--json").out)["sources"]["train.drop_last"] == "authors"
+        assert "source" not in plifctl("show", "mnist-plif", "--recipe", "authors").out.splitlines()[0]
+
     @pytest.mark.parametrize("form", ["table", "markdown", "csv", "latex"])
     def test_report_in_each_format_has_the_reported_numbers(self, plifctl: Plifctl, form: str) -> None:
         result = plifctl("report", "--table", "all", "--format", form)

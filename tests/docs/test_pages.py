@@ -22,6 +22,11 @@ def test_reference_equals_the_help_texts() -> None:
     assert page_text("docs/reference.md") == reference(), "outdated; write it with: make reference"
 
 
+def test_paper_and_code_equals_the_sources_of_the_registry() -> None:
+    page = runpy.run_path(str(ROOT / "docs/make_sources.py"))["page"]
+    assert page_text("docs/paper-and-code.md") == page(), "outdated; write it with: make reference"
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_of_a_page_lead_to_files_and_headings(page: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page_text(page)):
