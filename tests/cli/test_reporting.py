@@ -97,7 +97,7 @@ class TestFigures:
     def test_report_with_all_figures_draws_those_it_can(self, plifctl: Plifctl, places: Path) -> None:
         result = plifctl("report", "--figure", "all", "--out", places / "figures", "--json")
         assert result.code == 0
-        assert [entry["figure"] for entry in json.loads(result.out)] == ["1b", "2", "6", "7", "J"]
+        assert [entry["figure"] for entry in json.loads(result.out)] == ["1b", "2", "5", "6", "7", "J"]
         assert "figure S2: skipped: no run has recorded spikes" in result.err
         for entry in json.loads(result.out):
             assert Path(entry["path"]).read_bytes().startswith(b"%PDF")

@@ -57,10 +57,12 @@ FIGURE_KINDS = {
         neuron.draw_spike_response,
     ),
     "5": FigureKind(
-        "Spike max pooling regulates connections: three presynaptic neurons with constant inputs and one postsynaptic "
-        "neuron, all LIF with τ = 2, simulated. (a) Spikes; at each step one firing neuron, drawn at random, is "
-        "connected. (b) Potential of the postsynaptic neuron with max pooling, whose input is 1 whenever a neuron "
-        "fires, and with average pooling, whose input is the share of neurons that fire; marks: its spikes.",
+        "Spike max pooling regulates connections: three presynaptic neurons with constant inputs of "
+        f"{', '.join(f'{x:g}' for x in neuron.PRESYNAPTIC)} and one postsynaptic neuron, all LIF with "
+        f"τ = {neuron.POOLED_TAU:g}, simulated. (a) Spikes; at each step one firing neuron, drawn at random, is "
+        f"connected. (b) Potential of the postsynaptic neuron, whose input is {neuron.POSTSYNAPTIC_WEIGHT:g} whenever "
+        f"a neuron fires (max pooling), or {neuron.POSTSYNAPTIC_WEIGHT:g} times the share of neurons that fire "
+        "(average pooling); marks: its spikes.",
         "nothing",
         neuron.draw_max_pooling,
     ),

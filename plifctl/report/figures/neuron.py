@@ -160,17 +160,10 @@ def draw_max_pooling() -> Figure:
     chosen = connected_neurons(spikes)
     t = np.arange(T)
     for index, colour in enumerate((BLUE, ORANGE, GREEN)):
-        fires = spikes[:, index] == 1
-        connected = chosen == index
-        above.scatter(
-            t[fires & ~connected],
-            [2 - index] * int((fires & ~connected).sum()),
-            s=18,
-            facecolors="none",
-            edgecolors=colour,
-            linewidths=0.8,
-        )
-        above.scatter(t[connected], [2 - index] * int(connected.sum()), s=18, color=colour)
+        for connected in (True, False):
+            at = t[(spikes[:, index] == 1) & ((chosen == index) == connected)]
+            face = colour if connected else "none"
+            above.scatter(at, np.full(len(at), 2 - index), s=18, facecolors=face, edgecolors=colour, linewidths=0.8)
     above.set(yticks=[2, 1, 0], yticklabels=["1", "2", "3"], ylabel="neuron", ylim=(-0.6, 2.6))
     letter(above, 0, "presynaptic neurons")
     for label, pooled, colour, style, height in (
