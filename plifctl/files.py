@@ -236,10 +236,15 @@ def check_new_file(path: Path) -> None:
     """
     with machine_errors(path):
         if path.exists() or path.is_symlink():
-            remove = "" if path.is_dir() else f", or remove it: rm {shlex.quote(str(path))}"
+            own = path.is_file() or path.is_symlink()  # and not a device, which root could remove
+            remove = f", or remove it: rm {shlex.quote(str(path))}" if own and not path.is_dir() else ""
             raise UsageError(f"{path}: exists already", hint=f"choose another name{remove}")
         make_dir(path.parent)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        try:
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            error.filename = str(path)  # the user knows this path, not the temporary one
+            raise
 
 
 def read_regular(path: Path, limit: int = -1) -> bytes:

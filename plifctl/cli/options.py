@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def path(text: str) -> Path:
-    """Returns the path that a user means; shells leave the ``~`` of ``--cache-dir=~/caches`` as it is."""
+    """Returns the path that a user means; shells leave the ``~`` of ``--cache-dir=~/caches`` as it is.
+
+    Raises:
+        UsageError: It is empty: as a path it would be the current folder.
+    """
+    if not text:
+        raise UsageError("an empty path", hint="is a variable of your shell empty?")
     return Path(text).expanduser()
 
 

@@ -118,6 +118,7 @@ def _names(given: Sequence[str]) -> Iterator[str]:
     """
     for name in given:
         if name != "-":
+            options.path(name)  # refuses an empty one
             yield name
         elif listed := list(filter(None, map(os.fsdecode, sys.stdin.buffer.read().splitlines()))):
             yield from listed

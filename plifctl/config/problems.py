@@ -56,6 +56,13 @@ def validate_tree(model: type[_S], tree: Branch, name: str) -> _S:
     raise RegistryError(join_problems(problems), hint=CHECK_HINT)
 
 
+def first_problem(error: ValidationError) -> str:
+    """Returns the first problem of values that a program wrote, with their key: ``T: Input should be …``."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(map(str, first["loc"]))
+    return f"{key + ': ' if key else ''}{first['msg']}"
+
+
 def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails) -> str:
     path, section = _locate(model, details["loc"])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")

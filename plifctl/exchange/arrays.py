@@ -21,7 +21,6 @@ plifctl reads both. Both also contain:
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,9 @@ from torch import Tensor
 from plifctl import files, paths
 from plifctl.errors import CheckpointError
 from plifctl.exchange.model import TrainedModel
+from plifctl.runs.checkpoints import describe_damage
 from plifctl.runs.foreign import hint_to_convert
+from plifctl.runs.npz import load_arrays
 
 _WEIGHTS = "layers."
 """How the names of all weights begin."""
@@ -86,16 +87,18 @@ def read_numpy(path: Path) -> dict[str, Any]:
         CheckpointError: The file is damaged, or not a model of plifctl.
     """
     with files.machine_errors(path):
-        content = io.BytesIO(path.read_bytes())
+        content = files.read_regular(path)
     try:
-        with np.load(content, allow_pickle=False) as arrays:
-            if "spec" not in arrays:
-                raise CheckpointError(
-                    f"{path}: arrays of another program: they lack plifctl's description", hint=hint_to_convert(path)
-                )
-            weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(_WEIGHTS)}
-            texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
-            texts["origin"] = str(arrays["origin"]) if "origin" in arrays else ""  # older files have none
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path}: damaged, or not a model of plifctl: {error}") from error
+        arrays = load_arrays(content)
+        if "spec" not in arrays:
+            raise CheckpointError(
+                f"{path}: arrays of another program: they lack plifctl's description", hint=hint_to_convert(path)
+            )
+        weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(_WEIGHTS)}
+        texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
+        texts["origin"] = str(arrays["origin"]) if "origin" in arrays else ""  # older files have none
+    except CheckpointError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many types on a damaged file
+        raise CheckpointError(f"{path}: damaged, or not a model of plifctl: {describe_damage(error)}") from error
     return {"model": weights, **texts}

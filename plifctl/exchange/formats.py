@@ -75,7 +75,9 @@ def write_network(path: Path, trained: TrainedModel, to: NetworkFormat, evidence
         from plifctl.exchange.folder import write_folder
 
         with files.atomic_folder(path) as temporary:
-            return write_folder(temporary, trained, evidence)
+            notes = write_folder(temporary, trained, evidence)
+            check_destination(path)  # another process may have filled it in the meantime
+        return notes
     write = _writer(to)
     if path.is_dir():
         raise UsageError(f"{path}: a folder, expected the name of a file")

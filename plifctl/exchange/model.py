@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from pydantic import ValidationError
 
 from plifctl import paths
 from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.problems import first_problem
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
@@ -56,6 +58,9 @@ class TrainedModel:
 
 ZOO = "zoo:"
 """How the name of a network in the zoo begins."""
+
+WRITTEN_ONLY = (".nir", ".onnx")
+"""Endings of exported files that are not read."""
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """The files by which an exported folder is recognised."""
@@ -138,8 +143,8 @@ def load_trained(
     state = _read_state(path)
     try:
         spec = ExperimentSpec.model_validate_json(state["spec"])
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged: its experiment is invalid: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: damaged: its experiment is invalid: {first_problem(error)}") from error
     network = build_model(spec, device or torch.device("cpu"), kernel)
     try:
         load_weights(network, state)
@@ -160,4 +165,9 @@ def _read_state(path: Path) -> dict[str, Any]:
         from plifctl.exchange.arrays import read_numpy
 
         return read_numpy(path)
+    if path.suffix in WRITTEN_ONLY and path.is_file():
+        raise CheckpointError(
+            f"{path}: plifctl writes {path.suffix} files for other programs, and does not read them",
+            hint="export the network to .pt, .npz or a folder as well",
+        )
     return load_checkpoint(path)

@@ -27,7 +27,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,6 +37,7 @@ from plifctl.errors import CheckpointError, list_names
 from plifctl.exchange.model import WEIGHTS
 from plifctl.runs.checkpoints import describe_damage, load_tensors
 from plifctl.runs.foreign import describe_foreign, is_safetensors
+from plifctl.runs.npz import load_arrays
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
 
@@ -92,9 +92,9 @@ def read_state_dict(path: Path) -> StateDict:
 
             weights, ordered = load(content), False
         elif _is_npz(content):
-            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-                own = "spec" in arrays  # of plifctl, with its description
-                weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith("layers.") or not own}
+            arrays = load_arrays(content)
+            own = "spec" in arrays  # of plifctl, with its description
+            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith("layers.") or not own}
         else:
             entry, weights = _find_state_dict(path, load_tensors(content))
     except CheckpointError:

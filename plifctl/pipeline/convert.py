@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +19,7 @@ from plifctl.exchange.model import TrainedModel
 from plifctl.exchange.state_dicts import match_weights, read_state_dict
 from plifctl.pipeline.export import Exported, write_model
 from plifctl.runs.checkpoints import describe_damage, load_tensors
+from plifctl.runs.npz import load_arrays
 from plifctl.snn.functional import predict
 from plifctl.snn.networks import SpikingNetwork
 
@@ -171,13 +168,8 @@ def _read_outputs(path: Path) -> tuple[Tensor, Tensor]:
         )
     with files.machine_errors(path):
         content = files.read_regular(path)
-    arrays: Mapping[str, Any]
     try:
-        if path.suffix == ".npz":
-            with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
-                arrays = {name: torch.from_numpy(loaded[name]) for name in loaded}
-        else:
-            arrays = load_tensors(content)
+        arrays = load_arrays(content) if path.suffix == ".npz" else load_tensors(content)
         x, y = (torch.as_tensor(arrays[name]).float() for name in ("x", "y"))
     except Exception as error:  # numpy and torch raise many types on a damaged file
         raise UsageError(

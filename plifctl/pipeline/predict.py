@@ -486,7 +486,7 @@ def _check_file(path: Path) -> None:
         if path.is_dir():
             raise RawDataError(f"{path}: a folder, expected a file")
         if not path.is_file():
-            raise RawDataError(f"{path}: no such file")
+            raise RawDataError(f"{path}: {'not a regular file' if path.exists() else 'no such file'}")
 
 
 def _decode_file(path: Path, framing: Framing | None) -> Events:

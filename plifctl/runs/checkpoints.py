@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError, PlifctlError
 from plifctl.runs.foreign import describe_foreign
+from plifctl.runs.npz import verified_zip
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -58,12 +58,7 @@ def load_tensors(content: bytes) -> Any:
     """
     import torch
 
-    file = io.BytesIO(content)
-    with zipfile.ZipFile(file) as archive:
-        if damaged := archive.testzip():  # torch writes checksums and does not verify them
-            raise ValueError(f"checksum mismatch in {damaged}")
-    file.seek(0)
-    return torch.load(file, map_location="cpu", weights_only=True)
+    return torch.load(verified_zip(content), map_location="cpu", weights_only=True)
 
 
 def describe_damage(error: Exception) -> str:

@@ -20,17 +20,28 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(content: bytes) -> dict[str, np.ndarray]:
     """Returns the arrays of a file by name; executes no code from it.
 
+    Args:
+        content: The file; numpy would leave a damaged one open.
+
     Raises:
-        OSError: There is no such file.
         Exception: It is damaged; numpy and zipfile raise many types.
     """
-    content = io.BytesIO(files.read_regular(path))  # numpy would leave a damaged file open
-    with zipfile.ZipFile(content) as archive:
-        if damaged := archive.testzip():  # numpy reads an array no further than to its end, before the checksum
-            raise ValueError(f"checksum mismatch in {damaged}")
-    content.seek(0)
-    with np.load(content, allow_pickle=False) as arrays:
+    with np.load(verified_zip(content), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}
+
+
+def verified_zip(content: bytes) -> io.BytesIO:
+    """Returns an archive, ready to be read, after verifying all checksums; numpy and torch do not.
+
+    Raises:
+        Exception: It is damaged; zipfile raises many types.
+    """
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"checksum mismatch in {damaged}")
+    file.seek(0)
+    return file

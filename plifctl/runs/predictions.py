@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plifctl import files
 from plifctl.errors import RunError
 from plifctl.runs.npz import load_arrays, save_arrays
 
@@ -103,7 +104,7 @@ class Predictions:
         """
         hint = "plifctl eval RUN --csv FILE predicts them again"
         try:
-            arrays = load_arrays(path)
+            arrays = load_arrays(files.read_regular(path))
             epoch = int(arrays["epoch"]) or None
             ids = tuple(map(str, arrays["sample_ids"].tolist()))
             found = cls(ids, arrays["labels"], arrays["predicted"], epoch)

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Vali
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.identity import current_word
+from plifctl.config.problems import first_problem
 from plifctl.errors import RunError
 from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, load_document
@@ -227,8 +228,8 @@ def read_record(path: Path) -> ResultRecord:
     tree = load_document(path, ("experiment", "protocol", "accuracy"))
     try:
         return ResultRecord.model_validate_json(json.dumps(tree))
-    except (ValidationError, ValueError) as error:
-        raise RunError(f"{path}: not a result record: {str(error).splitlines()[0]}") from error
+    except ValidationError as error:
+        raise RunError(f"{path}: not a result record: {first_problem(error)}") from error
 
 
 def record_text(record: ResultRecord) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plifctl import files
 from plifctl.errors import RunError
 from plifctl.runs.npz import load_arrays, save_arrays
 
@@ -61,7 +62,7 @@ def load_spikes(path: Path) -> SpikeRecording:
     if not path.is_file():
         raise RunError(f"{path}: no recorded spikes", hint=again)
     try:
-        arrays = load_arrays(path)
+        arrays = load_arrays(files.read_regular(path))
         meta = {name: arrays[name] for name in _META}
         names = [name.removeprefix("bits/") for name in arrays if name.startswith("bits/")]
         spikes = {name: _unpack_spikes(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}

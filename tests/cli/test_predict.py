@@ -189,6 +189,8 @@ class TestFailures:
             (("--out", "a.jpg"), "unknown format of figures"),
             (("--out", "there.png"), "there.png: exists already"),
             (("--csv", "there.png"), "there.png: exists already"),
+            (("--csv", ""), "an empty path\nhint: is a variable of your shell empty?"),
+            (("",), "an empty path\nhint: is a variable of your shell empty?"),
         ],
     )
     def test_options_that_do_not_fit_are_refused(

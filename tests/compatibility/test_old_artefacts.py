@@ -340,6 +340,9 @@ class TestReports:
             ]
             for entries, result in ((found["entries"], "result"), (wanted["entries"], "ours"))
         )
+        if file == "report-logs":  # the registry fills the cells of logs that are not imported
+            first = [entry for entry, old in zip(first, second, strict=True) if old["result"] is not None]
+            second = [old for old in second if old["result"] is not None]
         assert first == second
 
     @pytest.mark.usefixtures("untouched")

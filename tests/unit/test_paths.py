@@ -1,5 +1,6 @@
 """Atomic writes of files and folders, and default directories."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -151,3 +152,18 @@ def test_atomic_folder_that_fails_in_an_empty_folder_leaves_it_empty(tmp_path: P
     with pytest.raises(ValueError, match="x"), files.atomic_folder(tmp_path) as temporary:
         fail(temporary)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_check_new_file_of_a_device_hints_at_no_removal() -> None:
+    with pytest.raises(UsageError, match="/dev/null: exists already") as caught:
+        files.check_new_file(Path("/dev/null"))
+    assert caught.value.hint == "choose another name"
+
+
+def test_check_new_file_that_cannot_be_written_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "read-only", str(tmp_path / "tmp12345"))
+
+    monkeypatch.setattr("plifctl.files.tempfile.TemporaryFile", refuse)
+    with pytest.raises(MachineError, match=r"a\.csv: the file system is read-only"):
+        files.check_new_file(tmp_path / "a.csv")

@@ -167,7 +167,7 @@ def test_damaged_folder_names_the_file(trained: TrainedModel, tmp_path: Path, na
     ("change", "message"),
     [
         ({"format_version": 2}, "format version 2, expected 1"),
-        ({"spec": {"name": "x"}}, "its experiment is invalid"),
+        ({"spec": {"name": "x"}}, "its experiment is invalid: title: Field required"),
         ({"digest": None, "spec": []}, "its experiment is invalid"),
         ({"files": []}, "not the file of which"),
     ],
@@ -211,6 +211,13 @@ def test_flipped_bit_of_a_weight_is_found(trained: TrainedModel, tmp_path: Path)
         load_trained(tmp_path / "net")
 
 
+@pytest.mark.parametrize("name", ["net.nir", "net.onnx"])
+def test_file_for_other_programs_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"a graph")
+    with pytest.raises(CheckpointError, match=r"for other programs, and does not read them"):
+        load_trained(tmp_path / name)
+
+
 def test_folder_of_another_experiment_is_not_shared(trained: TrainedModel, evidence: Evidence, tmp_path: Path) -> None:
     assert evidence.record is not None
     other = evidence.record.model_copy(update={"digest": "d" * 64})
@@ -238,3 +245,22 @@ def test_write_network_replaces_nothing_and_leaves_nothing_behind(
         write_network(tmp_path / "net", trained, "folder")
     assert not (tmp_path / "net").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["net", "empty"])
+def test_write_network_leaves_the_folder_of_another_process(
+    trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    theirs = tmp_path / name / "config.json"
+
+    def write_meanwhile(*_: object) -> str:
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("theirs", encoding="utf-8")
+        return ""
+
+    monkeypatch.setattr("plifctl.exchange.folder.model_card", write_meanwhile)
+    with pytest.raises(UsageError, match="exists already"):
+        write_network(tmp_path / name, trained, "folder")
+    assert theirs.read_text(encoding="utf-8") == "theirs"
+    assert list(theirs.parent.iterdir()) == [theirs]
