@@ -11,8 +11,10 @@ from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import check_new_file, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
-from plifctl.exchange.model import find_model, is_exported, load_trained
+from plifctl.exchange.model import find_model, is_exported, is_model_folder, load_trained
 from plifctl.runs import find_run
+from plifctl.runs.external import find_external
+from plifctl.runs.folders import is_added
 
 
 def write_experiment(
@@ -38,7 +40,8 @@ def write_experiment(
     registry = load_registry()
     check_new_file(file.stem, file, hint="choose another name")
     source: str | Experiment = like
-    if like not in registry.experiments() and file_of(like, registry.experiments()) is None:
+    known = registry.experiments()
+    if like not in known and (is_model_folder(Path(like)) or file_of(like, known) is None):
         source = _of_model(like) if is_exported(like) else _of_run(like, runs_dir)
     experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(file.stem)
     experiment.save(file, based_on=like)
@@ -53,8 +56,11 @@ def _of_model(name: str) -> Experiment:
 
 
 def _of_run(name: str, runs_dir: Path | None) -> Experiment:
+    runs_dir = runs_dir or paths.runs_dir()
     try:
-        run = find_run(name, runs_dir or paths.runs_dir())
+        if (external := find_external(name, runs_dir)) is not None and is_added(external):
+            return _of_model(str(external))
+        run = find_run(name, runs_dir)
     except UsageError:
         raise UsageError(
             f"unknown experiment {name!r}, which is no file and no run either",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -140,6 +141,8 @@ class Model(nn.Module):
         return self.network.step(frame, state)
 
     def _check_step(self, frame: Tensor, state: NeuronState | None) -> None:
+        if not isinstance(frame, Tensor):
+            raise UsageError(f"step: found {type(frame).__name__}, expected a tensor", hint="torch.as_tensor(frame)")
         if not frame.is_floating_point() or tuple(frame.shape[1:]) != tuple(self.input_shape):
             found = f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"
             raise UsageError(
@@ -151,7 +154,7 @@ class Model(nn.Module):
         hint = "rates, state = model.step(frame, state), beginning with state = None"
         layers = self.network.spiking_layers()
         if not isinstance(state, Mapping) or state.keys() != layers.keys():
-            found = f"that of {', '.join(state)}" if isinstance(state, Mapping) else type(state).__name__
+            found = f"that of {', '.join(state) or 'no layer'}" if isinstance(state, Mapping) else type(state).__name__
             raise UsageError(f"step: found the state {found}, expected that of {', '.join(layers)}", hint=hint)
         for name, potential in state.items():
             if len(potential) != len(frame) or potential.device != frame.device:
@@ -207,7 +210,10 @@ class Model(nn.Module):
             RawDataError: The file cannot be read or contains no events.
             UsageError: The network classifies images, or a length is less than 1 µs.
         """
-        window_us, stride_us = (round(1e6 * one) for one in (window, window if stride is None else stride))
+        stride = window if stride is None else stride
+        if not (math.isfinite(window) and math.isfinite(stride)):
+            raise UsageError(f"windows of {window} s every {stride} s, expected finite lengths")
+        window_us, stride_us = round(1e6 * window), round(1e6 * stride)
         for part, prediction in self.classify(self.window_inputs(recording, window_us, stride_us)):
             if prediction is not None:
                 prediction = replace(prediction, source=_name(recording))

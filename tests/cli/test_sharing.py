@@ -91,6 +91,8 @@ def test_added_run_is_a_source_of_its_own(plifctl: Plifctl, shared_folder: Path,
     assert result.code == 0, result.err
     assert f"added: {run.name} (demo, " in result.out
     assert plifctl("runs", "add", "net").code == 0  # again, the same
+    for like in ("net", run.name):
+        assert plifctl("new", f"like-{like}.yaml", "--like", like).code == 0
 
     (entry,) = json.loads(plifctl("runs", "--json").out)
     assert (entry["run"], entry["status"], entry["experiment"]) == (run.name, "added", "demo")

@@ -1,5 +1,6 @@
 """Predictions: how recordings, windows and images become inputs, and networks that run step by step."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,16 @@ class TestStep:
         assert refused.value.hint.startswith("rates, state = model.step")
         with pytest.raises(UsageError, match="found the state that of sn0, expected that of sn0, sn1"):
             model.step(torch.zeros(1, *SHAPE), {"sn0": returned[1]["sn0"]})
+
+    def test_step_of_a_numpy_array_is_refused(self, model: Model) -> None:
+        frame: Any = np.zeros((1, *SHAPE), np.float32)
+        with pytest.raises(UsageError, match="found ndarray, expected a tensor"):
+            model.step(frame)
+
+    @pytest.mark.parametrize("lengths", [(math.nan,), (math.inf,), (1, math.nan)])
+    def test_windows_of_no_finite_length_are_refused(self, model: Model, lengths: tuple[float, ...]) -> None:
+        with pytest.raises(UsageError, match="expected finite lengths"):
+            next(model.predict_windows(draw_events(), *lengths))
 
     @pytest.mark.parametrize(
         ("frame", "found"),
