@@ -138,6 +138,10 @@ def report(
 
     Example: plifctl report --table 4
     """
+    if html is not None and epochs is not None:
+        raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
+    if source != "mine" and not (table or missing):
+        raise UsageError("--source chooses the runs of tables", hint=f"plifctl report --table 4 --source {source}")
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
     if sum(map(bool, (table, figure, html, statement))) > 1:
