@@ -14,17 +14,18 @@ from plifctl.runs import ResultRecord
 _COLUMNS = ("Experiment", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
 
 
-def build_runs_table(records: Sequence[ResultRecord]) -> Table:
+def build_runs_table(records: Sequence[ResultRecord], origin: str = "trained") -> Table:
     """Returns a table with a row for runs that differ in nothing but seed and fold, and the mean of their accuracies.
 
     Args:
-        records: Result records; those of imported logs are left out.
+        records: Result records.
+        origin: The origin of those that are shown.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     notes: dict[str, str] = {}
-    trained = sorted((record for record in records if record.origin == "trained"), key=_key)
-    for _, group in groupby(trained, key=_key):
+    shown = sorted((record for record in records if record.origin == origin), key=_key)
+    for _, group in groupby(shown, key=_key):
         # of several runs with one seed and fold, the latest
         latest = {_member(record): record for record in sorted(group, key=lambda record: record.finished)}
         found = [latest[member] for member in sorted(latest)]

@@ -28,7 +28,7 @@ from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 from plifctl.report.convergence import build_convergence_table
-from plifctl.report.results import OF_NETWORKS, Measure, Results
+from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.significance import build_significance_table
@@ -116,7 +116,7 @@ def build_table(
         not_in_paper = _not_in_paper(records, registry)
         return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
     if name == RUNS_TABLE:
-        return build_runs_table(records)
+        return build_runs_table(records, ORIGINS[options.source])
     results = Results(
         records,
         registry,

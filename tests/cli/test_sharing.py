@@ -109,7 +109,8 @@ def test_added_run_is_a_source_of_its_own(plifctl: Plifctl, shared_folder: Path,
     number = f"{100 * record.accuracy:.2f}"
     assert (number in ours, number in others) == (False, True)
     assert "trained by somebody else" in others
-    assert plifctl("report", "--table", "runs").code == 0
+    ours, others = (plifctl("report", "--table", "runs", *source).out for source in ((), ("--source", "added")))
+    assert (run.name in ours, run.name in others) == (False, True)
 
     (places / "runs" / run.name / "model.safetensors").write_bytes(b"damaged")
     result = plifctl("runs", "verify", run.name)
