@@ -52,7 +52,7 @@ class TestFraming:
             ({"flip_x": True}, lambda frames: frames[:, :, :, ::-1]),
             ({"flip_x": True, "flip_y": True}, lambda frames: frames[:, :, ::-1, ::-1]),
         ],
-        ids=str,
+        ids=["y", "x", "both"],
     )
     def test_flips_of_the_data_set_are_applied(self, tmp_path: Path, flips: dict[str, bool], expected: Any) -> None:
         events = draw_events()
