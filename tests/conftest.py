@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from factories import write_gestures
 
@@ -21,6 +22,9 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PLIFCTL_KERNEL_TRIALS"] = "off"  # on a machine with a GPU, a training in a test tries no kernels
+
+hypothesis.settings.register_profile("plifctl", deadline=None)  # an example is slow when the machine is busy
+hypothesis.settings.load_profile("plifctl")
 
 _HERE = Path(__file__).parent
 _DIRECTORY_MARKS = {
