@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -72,7 +73,10 @@ OutOption = Annotated[
 HtmlOption = Annotated[
     Path | None,
     typer.Option(
-        "--html", parser=options.path, metavar="DIR", help="Write everything as a web page that needs no network."
+        "--html",
+        parser=options.path,
+        metavar="DIR",
+        help="Write a web page that needs no network; --figure adds figures.",
     ),
 ]
 EpochsOption = Annotated[
@@ -144,8 +148,8 @@ def report(
         raise UsageError("--source chooses the runs of tables", hint=f"plifctl report --table 4 --source {source}")
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
-    if sum(map(bool, (table, figure, html, statement))) > 1:
-        raise UsageError("--table, --figure, --html and --statement exclude each other")
+    if sum(map(bool, (table, figure or html, statement))) > 1:
+        raise UsageError("--table, --statement, and --figure or --html exclude each other")
     if not (table or figure or html or missing or statement):
         raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
     from plifctl.report import TableOptions
@@ -162,7 +166,7 @@ def report(
         else:
             console.emit(text.removesuffix("\n"))
     elif html is not None:
-        _write_page(html, folder, include_modified=include_modified, as_json=as_json)
+        _write_page(html, folder, figure or (), include_modified=include_modified, as_json=as_json)
     elif figure:
         from plifctl.pipeline.report import draw_figures
 
@@ -236,10 +240,10 @@ def _print_figures(drawn: list[FigureFile], *, as_json: bool) -> None:
             console.note(f"drawn from {', '.join(used) if len(used) < 5 else f'{len(used)} runs'}")
 
 
-def _write_page(folder: Path, runs_dir: Path, *, include_modified: bool, as_json: bool) -> None:
+def _write_page(folder: Path, runs_dir: Path, figures: Sequence[str], *, include_modified: bool, as_json: bool) -> None:
     from plifctl.pipeline.report import write_report_page
 
-    path = write_report_page(folder, runs_dir, include_modified=include_modified)
+    path = write_report_page(folder, runs_dir, include_modified=include_modified, figures=figures)
     if as_json:
         console.emit_json({"path": str(path), "bytes": path.stat().st_size})
     else:

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import logging
 import shlex
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, RUNS_TABLE, SELECTION_TABLE, TABLES, ResultSource
+from plifctl.config.choices import FIGURES, OTHER_TABLES, RUNS_TABLE, SELECTION_TABLE, TABLES, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
 from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
-from plifctl.report.page import RunFacts, build_page_data, create_server, write_page
+from plifctl.report.page import PageFigure, PageRun, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.report.results import ORIGINS
 from plifctl.report.statement import StatedRun, statement
 from plifctl.report.tables import is_filled_by_runs
 from plifctl.runs import (
     Curve,
+    ResultRecord,
     Run,
     SpikeRecording,
     curve_of_run,
+    external_folders,
     find_curve,
     find_run,
     list_runs,
     load_curves,
+    load_other_curves,
     load_records,
     load_spikes,
 )
@@ -43,7 +48,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PAGE_TABLES = (*TABLES, SELECTION_TABLE, "early", "context")
+_PAGE_TABLES = (*TABLES, *OTHER_TABLES)
 _RENAMED = {"optimism": SELECTION_TABLE}
 _DATASETS_OF_FIGURES = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 
@@ -154,6 +159,7 @@ def draw_figures(
     runs: Sequence[str] = (),
     epochs: int | None = None,
     channels: Sequence[int] = (),
+    form: Literal["pdf", "svg", "png"] = "pdf",
 ) -> list[FigureFile]:
     """Draws figures of the paper into files.
 
@@ -165,6 +171,7 @@ def draw_figures(
             only are one line with a band. Empty: the authors' curves.
         epochs: Last epoch to draw.
         channels: Channels of Figures S2 to S5.
+        form: Form of the files in a folder; the name of a file states its own.
 
     Raises:
         UsageError: There is no such figure or run, or nothing to draw.
@@ -178,7 +185,7 @@ def draw_figures(
     source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels)
     drawn: list[FigureFile] = []
     for name in wanted:
-        kind, path = FIGURE_KINDS[name], _figure_path(name, out, several=len(wanted) > 1)
+        kind, path = FIGURE_KINDS[name], _figure_path(name, out, form, several=len(wanted) > 1)
         try:
             with figure_style():
                 used, about, figure = source.draw(name, kind)
@@ -193,14 +200,14 @@ def draw_figures(
     return drawn
 
 
-def _figure_path(name: str, out: Path | None, *, several: bool) -> Path:
+def _figure_path(name: str, out: Path | None, form: str, *, several: bool) -> Path:
     if out is not None and not several and out.suffix and not out.is_dir():
         return out
     if out is not None and out.suffix and several and not out.is_dir():
         raise UsageError(
             f"--out {out}: several figures need a folder", hint=f"--out {shlex.quote(str(out.with_suffix('')))}"
         )
-    return (out or Path()) / f"figure-{name}.pdf"
+    return (out or Path()) / f"figure-{name}.{form}"
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,7 @@ class _FigureSource:
         named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
         wanted = {(curve.experiment, curve.protocol) for curve in named if curve.experiment is not None}
         authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
-        return lines_of({curve.name: curve for curve in [*authors, *named]}.values(), self._spec_of)
+        return lines_of({curve.name: curve for curve in [*authors, *named]}.values(), partial(_spec_of, self.registry))
 
     def _default_lines(self, kind: FigureKind) -> list[Line]:
         """The authors' lines, of the paper's pooling and data sets, else our longest of each experiment; protocol A."""
@@ -249,25 +256,13 @@ class _FigureSource:
 
         def of(origin: str) -> list[Line]:
             curves = [curve for curve in self._curves(origin) if curve.experiment is not None and curve.protocol == "A"]
-            return [line for line in lines_of(curves, self._spec_of) if kind.shows(line)]
+            return [line for line in lines_of(curves, partial(_spec_of, self.registry)) if kind.shows(line)]
 
         lines = [line for line in of("imported") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in _DATASETS_OF_FIGURES] or lines
 
     def _curves(self, origin: str) -> list[Curve]:
         return [curve for curve in load_curves(self.runs_dir, self.registry.folders) if curve.origin == origin]
-
-    def _spec_of(self, curve: Curve) -> ExperimentSpec | None:
-        """The settings of a run of which only a record or a log is at hand; None where they are unknown."""
-        if curve.experiment is None:
-            return None
-        try:
-            found = self.registry.experiment(
-                curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides
-            )
-        except (UsageError, RegistryError):  # not in this registry
-            return None
-        return found.for_protocol(curve.protocol or "A").spec
 
     def _recording(self) -> tuple[str, SpikeRecording]:
         """The recorded spikes of the named run, or the latest ones."""
@@ -297,18 +292,41 @@ def _longest(lines: Sequence[Line]) -> list[Line]:
     return list(longest.values())
 
 
-def write_report_page(folder: Path, runs_dir: Path | None = None, *, include_modified: bool = False) -> Path:
+def _spec_of(registry: Registry, curve: Curve) -> ExperimentSpec | None:
+    """The settings of a run of which only a record or a log is at hand; None where they are unknown."""
+    if curve.experiment is None:
+        return None
+    try:
+        found = registry.experiment(curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides)
+    except (UsageError, RegistryError):  # not in this registry
+        return None
+    return found.for_protocol(curve.protocol or "A").spec
+
+
+def write_report_page(
+    folder: Path, runs_dir: Path | None = None, *, include_modified: bool = False, figures: Sequence[str] = ()
+) -> Path:
     """Writes tables, runs and recorded spikes as a web page that needs no network, and returns its path.
 
     Args:
         folder: Folder of the page.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         include_modified: Use runs with overrides in tables as well.
+        figures: Figures that the page shows, or ``all`` for those that the available runs allow.
 
     Raises:
-        UsageError: The folder contains a page that plifctl did not write.
+        UsageError: The folder contains a page that plifctl did not write; there is no such figure, or nothing to draw.
     """
-    return write_page(folder, PageSource(runs_dir, include_modified=include_modified).data())
+    source = PageSource(runs_dir, include_modified=include_modified, figures=_page_figures(figures, runs_dir))
+    return write_page(folder, source.data())
+
+
+def _page_figures(names: Sequence[str], runs_dir: Path | None) -> list[PageFigure]:
+    if not names:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = draw_figures(names, Path(folder), runs_dir, form="svg")
+        return [PageFigure(figure.name, figure.caption, figure.path.read_bytes()) for figure in drawn]
 
 
 def serve_report_page(runs_dir: Path | None = None, port: int = 0) -> ThreadingHTTPServer:
@@ -330,66 +348,90 @@ class PageSource:
     Args:
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         include_modified: Use runs with overrides in tables as well.
+        figures: Figures of the page.
     """
 
-    def __init__(self, runs_dir: Path | None = None, *, include_modified: bool = False) -> None:
+    def __init__(
+        self, runs_dir: Path | None = None, *, include_modified: bool = False, figures: Sequence[PageFigure] = ()
+    ) -> None:
         self._runs_dir, self._registry = runs_dir or paths.runs_dir(), load_registry()
-        self._include_modified = include_modified
-        self._known: dict[Path, tuple[object, RunFacts]] = {}  # by run: state of its files, and what was read
+        self._options, self._figures = TableOptions(include_modified=include_modified), figures
+        self._known: dict[Path, tuple[object, PageRun]] = {}  # by run: state of its files, and what was read
+        self._results_state: object = None
+        self._tables: list[Table] = []
+        self._others: list[PageRun] = []
 
     def data(self) -> dict[str, Any]:
-        """Returns the document of the page: all tables, every run, and recorded spikes."""
+        """Returns the document of the page: all tables, and every run, the latest of ours first."""
+        runs = list_runs(self._runs_dir)
+        self._read_results()
+        ours = [self._run(run) for run in reversed(runs)]
+        names = {run.name for run in runs}
+        others = [run for run in self._others if run.entry["name"] not in names]
+        return build_page_data(self._tables, [*ours, *others], __version__, self._figures)
+
+    def _read_results(self) -> None:
+        """Reads tables, records and imported runs if a file of them has changed."""
+        files = [
+            *(path for folder in self._registry.folders for path in sorted((folder / "results").glob("*.json"))),
+            *sorted(self._runs_dir.glob("[!.]*/result.json")),
+            *external_folders(self._runs_dir),
+        ]
+        state = [(path, _state(path)) for path in files]
+        if state == self._results_state:
+            return
         records = load_records(self._runs_dir, self._registry.folders)
-        tables = [
-            fill_table(name, records, self._registry, TableOptions(include_modified=self._include_modified))
-            for name in _PAGE_TABLES
-        ]
-        return build_page_data(tables, self._runs(), __version__)
+        self._tables = [fill_table(name, records, self._registry, self._options) for name in _PAGE_TABLES]
+        others = [record for record in records if record.origin != "trained"]
+        by_name = {record.run: record for record in others}
+        curves = load_other_curves(self._runs_dir, self._registry.folders, others)
+        self._others = [page_run(self._other_facts(curve, by_name.get(curve.name))) for curve in curves]
+        self._results_state = state
 
-    def _runs(self) -> list[RunFacts]:
-        """Every run: ours, oldest first, then records of the registry and imported runs."""
-        ours = [self._run(run) for run in list_runs(self._runs_dir)]
-        names, experiments = {facts.name for facts in ours}, set(self._registry.experiments())
-        others = [
-            RunFacts(
-                curve,
-                curve.name,
-                "record" if curve.origin in ("trained", "shipped") else curve.origin,
-                self._registry.experiment(curve.experiment).spec.title if curve.experiment in experiments else "",
-            )
-            for curve in load_curves(self._runs_dir, self._registry.folders)
-            if curve.name not in names
-        ]
-        return [*ours, *sorted(others, key=lambda facts: (facts.status != "record", facts.name))]
+    def _other_facts(self, curve: Curve, record: ResultRecord | None) -> RunFacts:
+        """What is known of a run that was not trained here."""
+        environment = {} if record is None else flatten(summarize_environment(record.environment))
+        spec = _spec_of(self._registry, curve)
+        return RunFacts(curve, curve.name, curve.origin, spec, record, environment=environment)
 
-    def _run(self, run: Run) -> RunFacts:
+    def _run(self, run: Run) -> PageRun:
         names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")
-        stats = [path.stat() for name in names if (path := run.path / name).is_file()]
-        state = [(stat.st_mtime_ns, stat.st_size) for stat in stats]
-        before, facts = self._known.get(run.path, (None, None))
-        if facts is None or before != state:
-            facts = _read_run(run)
-            self._known[run.path] = state, facts
-        if facts.curve is None or facts.status == "finished":  # which these files determine
-            return facts
+        state = [_state(run.path / name) for name in names]
+        before, found = self._known.get(run.path, (None, None))
+        if found is None or before != state:
+            found = page_run(_read_run(run))
+            self._known[run.path] = state, found
+        if found.entry["curve"] is None or found.entry["status"] == "finished":  # which these files determine
+            return found
         try:
-            return replace(facts, status=run.status())  # a process that is killed changes no file
+            status: str = run.status()  # a process that is killed changes no file
         except RunError as error:
-            return replace(facts, status=f"damaged: {error}")
+            status = f"damaged: {error}"
+        return replace(found, entry={**found.entry, "status": status})
+
+
+def _state(path: Path) -> object:
+    """Returns what changes with a file; None if there is none."""
+    if not path.exists():
+        return None
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 def _read_run(run: Run) -> RunFacts:
     try:
-        config = run.config()
+        config, status = run.config(), run.status()
         settings = flatten(config.spec.model_dump(mode="json"))
         spikes = run.path / "spikes.npz"
         return RunFacts(
             curve_of_run(run),
             run.name,
-            run.status(),
-            config.spec.title,
+            status,
+            config.spec,
+            run.record() if status == "finished" else None,
             {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
             flatten(summarize_environment(run.environment())),
+            config.spec.train.epochs,
             load_spikes(spikes) if spikes.is_file() else None,
         )
     except RunError as error:

@@ -23,7 +23,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
-from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves
+from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves
 from plifctl.runs.directory import (
     Run,
     RunConfig,
@@ -94,6 +94,7 @@ __all__ = [
     "load_checkpoint",
     "load_curves",
     "load_imported",
+    "load_other_curves",
     "load_records",
     "load_spikes",
     "remove_external",

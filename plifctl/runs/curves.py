@@ -155,15 +155,30 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
             found[run.name] = curve_of_run(run)
         except RunError:
             continue
+    records = [record for record in load_records(runs_dir, registry_dirs) if record.run not in found]
+    return [*found.values(), *load_other_curves(runs_dir, registry_dirs, records)]
+
+
+def load_other_curves(runs_dir: Path, registry_dirs: Sequence[Path], records: Sequence[ResultRecord]) -> list[Curve]:
+    """Returns the curves of imported runs in ``runs_dir``, then those of records without one.
+
+    Damaged runs are skipped.
+
+    Args:
+        runs_dir: Runs directory.
+        registry_dirs: Registry folders, which have the authors' curves.
+        records: Result records of runs that were not trained in ``runs_dir``.
+    """
+    found: dict[str, Curve] = {}
     for path in folders.external_folders(runs_dir, folders.IMPORTED):
         try:
             found[path.name] = curve_of_imported(load_imported(path))
         except RunError:
             continue
-    records = [record for record in load_records(runs_dir, registry_dirs) if record.run not in found]
-    imported = any(record.origin == "imported" for record in records)
+    others = [record for record in records if record.run not in found]
+    imported = any(record.origin == "imported" for record in others)
     authors = {run.name: curve_of_imported(run) for run in load_authors(registry_dirs)} if imported else {}
-    for record in records:
+    for record in others:
         found[record.run] = authors.get(record.run) or curve_of_record(record)
     return list(found.values())
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from factories import make_run
 
-from plifctl.config.choices import FIGURES
+from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
 from plifctl.report.figures import FIGURE_KINDS
 
 Plifctl = Callable[..., Any]
@@ -171,7 +171,7 @@ def test_report_as_a_page_has_tables_and_every_run(plifctl: Plifctl, places: Pat
     assert status[run.name] == "finished"
     assert status[broken.parent.name].startswith("damaged: ")
     names = [table["name"] for table in data["tables"]]
-    assert names == ["1", "2", "3", "4", "5", "S1", "S2", "selection", "early", "context"]
+    assert names == [*TABLES, *OTHER_TABLES]
     assert broken.exists()
 
 

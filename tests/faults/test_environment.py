@@ -99,9 +99,7 @@ def test_wheel_and_sdist_installed_without_the_repository_work(full: bool, tmp_p
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f"plifctl/_registry/{name}" for name in wanted} <= inside
     page = (
-        "app.js",
-        "chart.js",
-        "samples.js",
+        *(f"{name}.js" for name in ("app", "chart", "report", "runs", "samples", "series")),
         "style.css",
         "template.html",
         "vendor/uPlot.iife.min.js",

@@ -1,10 +1,13 @@
-// The page: tables, controls, the list of runs, live updates. Text from runs and registry is set as text, never as markup.
+// The page: its state, its elements, theme and live updates. Text from runs and registry is set as text, never as markup.
 
 const byId = (id) => document.getElementById(id);
+const isLive = Number(document.body.dataset.live) > 0;
 let data = JSON.parse(byId("data").textContent);
-const state = { metric: "test_accuracy", smooth: true, view: "ours", cursor: null, selected: new Map(), search: "" };
-
-// ------------------------------------------------------------------------------------------------ elements
+const state = {
+  chosen: new Set(),          // names of runs
+  slots: new Map(),           // number of the style of each chosen setting
+  metric: "test_accuracy", smooth: false, authors: true, view: null, cursor: null, printing: false,
+};
 
 function el(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -17,95 +20,7 @@ function el(tag, attributes, ...children) {
   return element;
 }
 
-const percent = (fraction) => (100 * fraction).toFixed(2);
-const isOfPlifctl = (run) => run.origin === "trained" || run.origin === "shipped";
-const labelOf = (run) => (run.title ? `${run.title}${run.origin === "trained" ? "" : `, ${run.origin}`}` : run.name);
-
-// ------------------------------------------------------------------------------------------------ tables
-
-function drawTables() {
-  byId("table-list").replaceChildren(...data.tables.map(renderTable));
-  if (!data.tables.length) byId("table-list").append(el("p", { class: "empty" }, "No tables."));
-}
-
-function renderTable(table) {
-  const anchor = (mark) => `note-${table.name}-${mark}`;
-  const kind = (index) => (table.numeric[index] ? "number" : null);
-  const cell = (parts, index) => el("td", { class: kind(index) }, parts.map(([text, mark]) => el("span", { class: "part" },
-    text, mark ? el("sup", {}, el("a", { href: `#${anchor(mark)}`, "aria-label": `note ${mark}` }, mark)) : null)));
-  const head = (parts) => el("th", { scope: "row" }, parts.map(([text]) => text).join(", "));
-  return el("div", {},
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Table ${table.name}` },
-      el("table", {},
-        el("caption", {}, `Table ${table.name}. ${table.caption}`),
-        el("thead", {}, el("tr", {}, table.columns.map((text, i) => el("th", { scope: "col", class: kind(i) }, text)))),
-        el("tbody", {}, table.rows.map((row) => el("tr", {}, row.map((parts, i) => (i ? cell(parts, i) : head(parts)))))))),
-    el("p", { class: "source" }, table.source),
-    el("ul", { class: "notes" }, table.notes.map(([mark, note]) => el("li", { id: anchor(mark) }, `(${mark}) ${note}`)).concat(table.warnings.map((text) => el("li", {}, text)))));
-}
-
-// ------------------------------------------------------------------------------------------------ controls
-
-function drawControls() {
-  const names = metrics();
-  if (!names.includes(state.metric) && names.length) state.metric = names[0];
-  byId("metric").replaceChildren(...names.map((name) =>
-    el("option", { value: name, selected: name === state.metric }, titleOf(name))));
-}
-
-function drawRunPicker() {
-  const wanted = state.search.toLowerCase().split(/\s+/).filter(Boolean);
-  const matching = data.runs.filter((run) => wanted.every((word) => `${run.name} ${run.title} ${run.origin}`.toLowerCase().includes(word)));
-  const box = byId("choices");
-  box.replaceChildren(el("legend", {}, "Runs"), ...matching.map((run) => el("label", { class: "choice", title: run.name },
-    el("input", {
-      type: "checkbox", value: run.name, onchange: (event) => {
-        if (event.target.checked) select(run.name);
-        else state.selected.delete(run.name);
-        event.target.nextElementSibling.replaceWith(swatchOf(run));
-        drawCharts();
-      },
-    }), swatchOf(run), el("span", {}, labelOf(run), isOfPlifctl(run) ? el("small", {}, `${run.name}, ${run.status}`) : null))));
-  for (const input of box.querySelectorAll("input")) input.checked = state.selected.has(input.value);
-  if (!matching.length) box.append(el("p", { class: "empty" }, data.runs.length ? "No matching run." : "No runs yet."));
-}
-
-function selectInitial() {
-  const trained = data.runs.filter((run) => isOfPlifctl(run) && run.epochs.length);
-  const here = trained.filter((run) => run.status !== "record");
-  const ours = (here.length ? here : trained).slice(-4);
-  const beside = data.runs.filter((run) => run.origin === "imported" && ours.some((own) => own.experiment === run.experiment && own.protocol === run.protocol));
-  const first = ours.length ? [...ours, ...beside] : data.runs.filter((run) => run.epochs.length).slice(0, 4);
-  for (const run of first) select(run.name);
-}
-
-// ------------------------------------------------------------------------------------------------ runs
-
-function drawRuns() {
-  const open = new Set([...byId("run-list").querySelectorAll("details[open]")].map((details) => details.dataset.run));
-  byId("run-list").replaceChildren(...data.runs.map((run) => {
-    const accuracies = (run.series.test_accuracy ?? []).filter(isNumber);
-    const known = [run.title, run.protocol ? `protocol ${run.protocol}` : "", run.recipe ? `recipe ${run.recipe}` : "",
-      run.T ? `T = ${run.T}` : "", isNumber(run.seed) ? `seed ${run.seed}` : ""].filter(Boolean).join(", ");
-    const epoch = run.epochs.length ? `epoch ${run.epochs.at(-1)}` : "no epoch yet";
-    const accuracy = accuracies.length ? `, test accuracy: best ${percent(Math.max(...accuracies))} %, last ${percent(accuracies.at(-1))} %` : "";
-    return el("details", { "data-run": run.name, open: open.has(run.name) },
-      el("summary", {}, run.name, " ", el("span", { class: "status" }, `${run.status}, ${epoch}${accuracy}`)),
-      el("div", { class: "facts" },
-        el("div", {}, el("p", {}, known || "No further information."), renderFacts("Environment", run.environment)),
-        renderFacts("Settings", run.settings, ["setting", "value", "source"])));
-  }));
-  if (!data.runs.length) byId("run-list").append(el("p", { class: "empty" }, "No runs."));
-}
-
-function renderFacts(title, rows, heads) {
-  if (!rows.length) return null;
-  return el("div", { class: "scroll" }, el("table", {}, el("caption", {}, title),
-    heads ? el("thead", {}, el("tr", {}, heads.map((text) => el("th", { scope: "col" }, text)))) : null,
-    el("tbody", {}, rows.map(([key, ...values]) => el("tr", {}, el("th", { scope: "row" }, key), values.map((value) => el("td", {}, value)))))));
-}
-
-// ------------------------------------------------------------------------------------------------ the page
+// ------------------------------------------------------------------------------------------------ theme and print
 
 const THEMES = [["", "system"], ["light", "light"], ["dark", "dark"]];
 
@@ -120,35 +35,45 @@ function switchTheme() {
   drawCharts();
 }
 
-function drawCharts() {
-  drawChart();
-  drawDistributions();
+let unfolded = [];            // for the print
+
+/** Paper is white and cannot be unfolded: prints in the light theme, with all tables and figures. */
+function preparePrint(printing) {
+  const theme = THEMES[themeIndex][0];
+  if (printing || theme) document.documentElement.dataset.theme = printing ? "light" : theme;
+  else delete document.documentElement.dataset.theme;
+  if (printing) unfolded = [...document.querySelectorAll("#table-list > details:not([open]), #figure-list > details:not([open])")];
+  for (const details of unfolded) details.open = printing;
+  state.printing = printing;
+  showRows();
+  drawCharts();
 }
 
-/** Draws what has changed; selection, open details and focus stay. */
+// ------------------------------------------------------------------------------------------------ live updates
+
+/** Draws what has changed; choice, open details and focus stay. */
 function update(fresh) {
-  const changed = (name) => JSON.stringify(data[name]) !== JSON.stringify(fresh[name]);
-  const [tables, runs, samples] = ["tables", "runs", "samples"].map(changed);
-  const focused = document.activeElement?.closest(".choice")?.querySelector("input")?.value;
+  const changed = (...names) => names.some((name) => JSON.stringify(data[name]) !== JSON.stringify(fresh[name]));
+  const tables = changed("tables"), runs = changed("runs", "facts"), known = new Set(data.runs.map((run) => run.name));
+  const drawn = (document_) => JSON.stringify(document_.runs.filter((run) => state.chosen.has(run.name)));
+  const charts = drawn(data) !== drawn(fresh);
   data = fresh;
   if (tables) drawTables();
-  if (runs) {
-    if (!state.selected.size) selectInitial();
-    drawControls();
-    drawRunPicker();
-    drawCharts();
-    drawRuns();
-    if (focused) [...byId("choices").querySelectorAll("input")].find((input) => input.value === focused)?.focus();
-  }
-  if (samples) drawViewer();
+  if (!runs) return;
+  if (!known.size) chooseFirst();
+  drawRuns();
+  if (charts || !known.size) drawCharts();
+  if (byId("samples").open) drawViewer();
 }
 
 function follow(every) {
   const status = byId("live");
+  let tag = null;
   const poll = async () => {
     try {
       const reply = await fetch("data.json");
-      update(await reply.json());
+      if (reply.headers.get("ETag") !== tag) update(await reply.json());
+      tag = reply.headers.get("ETag");
       status.textContent = "live";
     } catch {
       status.textContent = "server not reachable";
@@ -158,32 +83,40 @@ function follow(every) {
   setTimeout(poll, every);
 }
 
-/** Paper is white: prints in the light theme, whatever the screen shows. */
-function printInLight(printing) {
-  const theme = THEMES[themeIndex][0];
-  if (printing || theme) document.documentElement.dataset.theme = printing ? "light" : theme;
-  else delete document.documentElement.dataset.theme;
-  drawCharts();
-}
+// ------------------------------------------------------------------------------------------------ start
 
-byId("metric").addEventListener("change", (event) => { state.metric = event.target.value; drawChart(); });
-byId("smooth").addEventListener("change", (event) => { state.smooth = event.target.checked; drawChart(); });
-byId("search").addEventListener("input", (event) => { state.search = event.target.value; drawRunPicker(); });
-byId("none").addEventListener("click", () => { state.selected.clear(); drawRunPicker(); drawCharts(); });
+byId("search").addEventListener("input", (event) => {
+  table.words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  arrangeRuns();
+});
+byId("only-chosen").addEventListener("change", (event) => { table.onlyChosen = event.target.checked; arrangeRuns(); });
+byId("none").addEventListener("click", () => choose(data.runs, false));
+byId("runs-body").addEventListener("click", onRunClick);
+byId("runs-body").addEventListener("focusin", (event) => { table.active = event.target.closest("tr").dataset.run; });
+byId("runs-box").addEventListener("keydown", onRunKey);
+byId("runs-box").addEventListener("scroll", showRows);
+byId("metric").addEventListener("change", (event) => { state.metric = event.target.value; drawChart(chosenSettings()); });
+byId("smooth").addEventListener("change", (event) => { state.smooth = event.target.checked; drawChart(chosenSettings()); });
+byId("authors").addEventListener("change", (event) => { state.authors = event.target.checked; drawCharts(); });
 byId("reset").addEventListener("click", () => zoom(null));
 byId("chart").addEventListener("keydown", onChartKey);
+byId("distributions").addEventListener("toggle", drawCharts);
+byId("samples").addEventListener("toggle", drawViewer);
 byId("theme").addEventListener("click", switchTheme);
+for (const id of ["layers", "settings"]) sight.observe(byId(id));
 new ResizeObserver(() => plot?.setSize(chartSize())).observe(byId("chart"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-window.addEventListener("beforeprint", () => printInLight(true));
-window.addEventListener("afterprint", () => printInLight(false));
+window.addEventListener("beforeprint", () => preparePrint(true));
+window.addEventListener("afterprint", () => preparePrint(false));
 
 byId("version").textContent = `plifctl ${data.version}`;
-selectInitial();
-drawTables();
-drawControls();
-drawRunPicker();
-drawCharts();
+chooseFirst();
+drawHead();
 drawRuns();
-drawViewer();
-if (Number(document.body.dataset.live)) follow(Number(document.body.dataset.live));
+drawTables();
+drawFigures();
+drawCharts();
+if (isLive) follow(Number(document.body.dataset.live));
+else { // most curves come after this script
+  document.addEventListener("DOMContentLoaded", () => chosenCurves().every((digest) => parts.has(digest)) || drawCharts());
+}

@@ -1,5 +1,8 @@
 """The page as a file: style, scripts and data are embedded, nothing is fetched.
 
+Curves and spikes are elements of their own, which the script parses when it draws them. Most come after the script, so
+that a browser shows the table of runs, and the curves of the first ones, before it has read the rest of the file.
+
 A content security policy allows exactly the embedded style and script, by hash. The charts are drawn by uPlot, which
 is in ``vendor/`` with its licence.
 """
@@ -20,7 +23,10 @@ from plifctl.errors import UsageError
 _NAME = "index.html"
 _MARK = '<meta name="generator" content="plifctl">'
 _STYLES = ("vendor/uPlot.min.css", "style.css")
-_SCRIPTS = ("vendor/uPlot.iife.min.js", "chart.js", "samples.js", "app.js")
+_SCRIPTS = ("vendor/uPlot.iife.min.js", "series.js", "runs.js", "chart.js", "report.js", "samples.js", "app.js")
+
+_FIRST_PARTS = 8
+"""Curves before the script: at first it draws those of four runs."""
 
 
 def render_page(data: dict[str, Any], *, live_ms: int = 0) -> str:
@@ -37,12 +43,15 @@ def render_page(data: dict[str, Any], *, live_ms: int = 0) -> str:
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src data:; "
         f"connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
+    parts = [_part(digest, part) for digest, part in data["parts"].items()]
     values = {
         "generator": _MARK,
         "policy": html.escape(policy, quote=True),
         "style": style,
         "script": script,
-        "data": embed_json(data),
+        "data": embed_json({name: value for name, value in data.items() if name != "parts"}),
+        "first_parts": "\n".join(parts[:_FIRST_PARTS]),
+        "parts": "\n".join(parts[_FIRST_PARTS:]),
         "live": str(live_ms),
     }
     head, *rest = template.split("{{")
@@ -51,6 +60,10 @@ def render_page(data: dict[str, Any], *, live_ms: int = 0) -> str:
         name, _, text = piece.partition("}}")
         parts += [values[name], text]
     return "".join(parts)
+
+
+def _part(digest: str, part: dict[str, Any]) -> str:
+    return f'<script type="application/json" id="part-{digest}">{embed_json(part)}</script>'
 
 
 def write_page(folder: Path, data: dict[str, Any]) -> Path:

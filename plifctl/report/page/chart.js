@@ -1,166 +1,186 @@
-// Charts: curves of the selected runs by epoch, and the distributions of W/τ. uPlot draws them.
+// Charts of the chosen runs: curves by epoch, τ of each layer, distributions of W/τ. uPlot draws them.
 
 const WINDOW = 64;            // epochs of the moving average
-const COLOURS = 8;
-const DASHES = [["solid", []], ["dashed", [7, 3]], ["dotted", [2, 3]]];  // as a border, on the canvas
+const MAX_FAINT = 8;          // lines behind which the values are drawn that were averaged
 const LOG_TICKS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const PERCENT = new Set(["test_accuracy", "validation_accuracy", "train_accuracy"]);
 const TITLES = {
   test_accuracy: "test accuracy (%)", validation_accuracy: "validation accuracy (%)",
   train_accuracy: "training accuracy (%)", loss: "loss", lr: "learning rate", seconds: "seconds per epoch",
-  tau: "τ of each layer (time steps)",
 };
 
 let plot = null;              // chart of curves; null: nothing to draw
+let layerPlots = [];
 let bandPlots = [];
+let belowIsSeen = false;      // out of sight, τ and settings are drawn after a while
+let drawBelow = null;         // what is left to draw
+let timer = 0;
 
 const short = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4))));
 const format = (value, metric) => (PERCENT.has(metric) ? value.toFixed(2) : short(value));
 const titleOf = (metric) => TITLES[metric] ?? metric;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const isNumber = (value) => value !== null && value !== undefined;
+const partOf = ({ runs: [run] }) => parts.get(run.curve) ?? {};
 
-function metrics() {
-  const known = new Set(data.runs.flatMap((run) => Object.keys(run.series)));
-  const order = Object.keys(TITLES).filter((name) => known.has(name));
-  const others = [...known].filter((name) => !(name in TITLES)).sort();
-  return [...order, ...(data.runs.some((run) => run.tau.length) ? ["tau"] : []), ...others];
-}
-
-/** Selects a run and gives it the first style that no other selected run has. */
-function select(name) {
-  const taken = new Set(state.selected.values());
-  let slot = 0;
-  while (taken.has(slot)) slot += 1;
-  state.selected.set(name, slot);
-}
-
-/** Colour and dashes of a selected run. */
-function styleOf(run) {
-  const slot = state.selected.get(run.name);
-  return { colour: slot % COLOURS, dash: DASHES[Math.floor(slot / COLOURS) % DASHES.length] };
-}
-
-/** Epochs and values of a series without its gaps; accuracies in percent. */
-function points(run, values, metric) {
-  const factor = PERCENT.has(metric) ? 100 : 1;
-  const kept = [...values.keys()].filter((i) => isNumber(values[i]));
-  return { epochs: kept.map((i) => run.epochs[i]), values: kept.map((i) => factor * values[i]) };
-}
-
-/** One line for each selected run; of τ, one for each layer. */
-function lines() {
-  const selected = data.runs.filter((run) => state.selected.has(run.name));
-  return selected.flatMap((run, order) => {
-    if (state.metric === "tau") {
-      return run.tau.map((values, layer) => ({
-        run, name: `${labelOf(run)}, ${run.layers[layer]}`, ...points(run, values, "tau"),
-        colour: layer % COLOURS, dash: DASHES[order % DASHES.length],
-      }));
-    }
-    const values = run.series[state.metric];
-    return values ? [{ run, name: labelOf(run), ...points(run, values, state.metric), ...styleOf(run) }] : [];
-  }).filter((line) => line.epochs.length);
-}
-
-/** At each epoch, the mean of the logged epochs of the window that ends there. */
-function movingAverage({ epochs, values }) {
-  let sum = 0, first = 0;
-  return values.map((value, i) => {
-    sum += value;
-    while (epochs[first] <= epochs[i] - WINDOW) sum -= values[first++];
-    return sum / (i - first + 1);
+/** Draws all charts of the chosen runs; what is out of sight, a little later. */
+function drawCharts() {
+  const settings = chosenSettings();
+  withParts(chosenCurves(), () => {
+    drawMetrics(settings);
+    drawChart(settings);
+    drawBelow = () => {
+      drawBelow = null;
+      drawLayers(settings);
+      drawDistributions(settings);
+      drawDifferences(settings);
+    };
+    clearTimeout(timer);
+    if (belowIsSeen || state.printing) drawBelow();
+    else timer = setTimeout(() => drawBelow?.(), 300);  // unless another choice comes first
   });
+  byId("too-many").hidden = state.slots.size <= MAX_SETTINGS;
+  byId("too-many").textContent = `The charts show ${MAX_SETTINGS} of the ${count(state.slots.size)} settings chosen.`;
 }
 
-function axes(logarithmic) {
+const seen = new Set();
+const sight = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) seen[isIntersecting ? "add" : "delete"](target);
+  belowIsSeen = seen.size > 0;
+  if (belowIsSeen) drawBelow?.();
+}, { rootMargin: "100px" });
+
+/** Digests of the curves that the charts need. */
+function chosenCurves() {
+  return chosenSettings().flatMap((setting) => [...setting.runs, authorsOf(setting)]).filter(Boolean).map((run) => run.curve);
+}
+
+function drawMetrics(settings) {
+  const known = new Set(settings.flatMap((setting) => Object.keys(partOf(setting).series ?? {})));
+  const names = [...Object.keys(TITLES).filter((name) => known.has(name)), ...[...known].filter((name) => !(name in TITLES)).sort()];
+  if (!names.includes(state.metric)) state.metric = names[0] ?? "test_accuracy";
+  byId("metric").replaceChildren(...names.map((name) => el("option", { value: name, selected: name === state.metric }, titleOf(name))));
+}
+
+/** The authors' run of the experiment and protocol of a setting, if it is another one. */
+function authorsOf({ runs: [run] }) {
+  return !state.authors || run.whose === "authors" || !run.experiment ? null
+    : data.runs.find((one) => one.whose === "authors" && one.experiment === run.experiment && one.protocol === run.protocol);
+}
+
+/** The authors' runs that settings are compared with: each once, up to the last epoch of those. */
+function comparedRuns(settings, own) {
+  const found = new Map();
+  settings.forEach((setting, i) => {
+    const run = authorsOf(setting), last = own[i].epochs.at(-1) ?? 0;
+    if (run) found.set(run, { setting, last: Math.max(last, found.get(run)?.last ?? 0) });
+  });
+  return [...found].map(([run, { setting, last }]) => ({ runs: [run], last, thin: true, label: `${run.title}, authors' run ${run.protocol}`, style: { ...setting.style, dash: DASHES[2] } }));
+}
+
+/** One line for each setting, and one for each authors' run at the same epochs; `read` takes a series from a run's part. */
+function linesOf(settings, read, { factor = 1, window = 1, least = -Infinity } = {}) {
+  const smooth = (curve) => (window > 1 ? movingAverage(curve, window) : curve);
+  const lineOf = (setting) => {
+    const raw = setting.runs.map((run) => curveOf(run, read)).filter(Boolean), found = summarize(raw.map(smooth), setting.last);
+    const scaled = (values) => values.map((value) => (value === null ? null : factor * value));
+    const faint = window > 1 && settings.length <= MAX_FAINT ? scaled(summarize(raw, setting.last).mean) : null;
+    return { ...setting, ...found, mean: scaled(found.mean), std: scaled(found.std), least, faint };
+  };
+  const own = settings.map(lineOf);
+  return [...own, ...comparedRuns(settings, own).map(lineOf)].filter((line) => line.epochs.length);
+}
+
+/** uPlot's series and bands of lines, and their values: mean, mean ± std where there are several runs, and faint values. */
+function plotParts(lines, legend) {
+  const series = [{}], bands = [], tables = [];
+  lines.forEach((line, owner) => {
+    const colour = css(`--s${line.style.colour}`), common = { owner, points: { show: false }, class: "faint", pxAlign: 0, ...(legend && { values: legend }) };
+    const columns = [line.epochs, line.mean];
+    series.push({ ...common, class: null, line, label: line.label, stroke: colour, dash: line.style.dash[1], border: line.style.dash[0],
+      width: line.thin ? 1.2 : 2.2, points: { show: line.epochs.length < 3, size: 6, fill: colour } });
+    if (line.std.some((std) => std !== null)) {
+      for (const sign of [1, -1]) {
+        columns.push(line.mean.map((mean, i) => Math.max(line.least, mean + sign * (line.std[i] ?? 0))));
+        series.push({ ...common, stroke: colour, width: 0 });
+      }
+      bands.push({ series: [series.length - 2, series.length - 1], fill: `${colour}2e` });
+    }
+    if (line.faint) {
+      columns.push(line.faint);
+      series.push({ ...common, stroke: `${colour}59`, width: 1 });
+    }
+    tables.push(columns);
+  });
+  const [epochs] = tables[0], equal = tables.every(([other]) => other.length === epochs.length && other.every((epoch, i) => epoch === epochs[i]));
+  return { options: { series, bands }, values: equal ? [epochs, ...tables.flatMap(([, ...columns]) => columns)] : uPlot.join(tables) };
+}
+
+function axes(logarithmic, size = 58, label = "epoch") {
   const common = { stroke: css("--soft"), font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif" };
   const lineStyle = { stroke: css("--line"), width: 1 };
   const logTicks = { splits: (_, axis, low, high) => LOG_TICKS.filter((v) => v >= low && v <= high), filter: (_, ticks) => ticks };
   return [
-    { ...common, label: "epoch", labelSize: 18, size: 34, grid: { show: false }, ticks: lineStyle, space: 70,
+    { ...common, label, labelSize: label ? 18 : 0, size: 34, grid: { show: false }, ticks: lineStyle, space: 70,
       incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
-    { ...common, size: 58, space: 40, grid: lineStyle, ticks: { show: false }, values: (_, ticks) => ticks.map((v) => (isNumber(v) ? short(v) : "")), ...(logarithmic ? logTicks : {}) },
+    { ...common, size, space: 40, grid: lineStyle, ticks: { show: false }, values: (_, ticks) => ticks.map((v) => (isNumber(v) ? short(v) : "")), ...(logarithmic ? logTicks : {}) },
   ];
 }
 
 const padded = (first, last) => (first === last ? [first - 1, last + 1] : [first, last]);
+const scales = (logarithmic) => ({
+  x: { time: false, range: (_, low, high) => padded(low, high) },
+  y: logarithmic ? { distr: 3, range: (_, low, high) => [low / 1.1, high * 1.1] }
+    : { range: (_, low, high) => (low === null ? [0, 1] : uPlot.rangeNum(low, high, 0.05, false)) },
+});
 
-function drawChart() {
-  const all = lines(), box = byId("chart"), { cursor } = state;
+function drawChart(settings) {
+  const { metric, cursor } = state, box = byId("chart");
+  const lines = linesOf(settings, (part) => part.series[metric], { factor: PERCENT.has(metric) ? 100 : 1, window: state.smooth ? WINDOW : 1 });
   plot?.destroy();
   plot = null;
   byId("readout").replaceChildren();
-  byId("no-curves").hidden = all.length > 0;
-  box.setAttribute("aria-label", `${titleOf(state.metric)} by epoch, ${all.length} lines`);
-  if (!all.length) return;
-  const tables = [], series = [{}];
-  for (const line of all) {
-    const smooth = state.smooth && state.metric !== "tau" && line.epochs.length > WINDOW;
-    const raw = series.length, colour = css(`--s${line.colour}`);
-    const style = { run: line.run.name, raw, pxAlign: 0, stroke: colour, dash: line.dash[1], width: line.run.origin === "trained" ? 2.4 : 1.6,
-      points: { size: 6, fill: colour }, values: legendValues, label: line.name, border: line.dash[0] };
-    if (smooth) series.push({ ...style, class: "faint", stroke: `${colour}59`, width: 1, dash: [], points: { show: false } });
-    series.push(style);
-    tables.push(smooth ? [line.epochs, line.values, movingAverage(line)] : [line.epochs, line.values]);
-  }
-  const least = Math.min(...all.map((line) => Math.min(...line.values))), most = Math.max(...all.map((line) => Math.max(...line.values)));
-  const logarithmic = state.metric === "tau" && least > 0 && most > 6 * least;
+  byId("no-curves").hidden = lines.length > 0;
+  box.setAttribute("aria-label", `${titleOf(metric)} by epoch, ${lines.length} lines`);
+  if (!lines.length) return;
+  const { options, values } = plotParts(lines, legendValues);
   plot = new uPlot({
-    ...chartSize(), series, axes: axes(logarithmic),
-    scales: {
-      x: { time: false, range: (_, low, high) => padded(low, high) },
-      y: logarithmic ? { distr: 3, range: (_, low, high) => [low / 1.1, high * 1.1] }
-        : { range: (_, low, high) => (low === null ? [0, 1] : uPlot.rangeNum(low, high, 0.05, false)) },
-    },
-    cursor: { y: false, drag: { x: true, y: false, dist: 8, setScale: false }, focus: { prox: 16 },
+    ...chartSize(), ...options, axes: axes(false), scales: scales(false),
+    cursor: { y: false, drag: { x: true, y: false, dist: 8, setScale: false }, points: { show: (u, i) => u.series[i].line ? undefined : false },
       bind: { dblclick: () => () => zoom(null) } },
-    focus: { alpha: 0.4 },
-    legend: { mount: (_, table) => byId("readout").append(table), markers: { dash: (u, i) => u.series[i].border } },
+    legend: { mount: (_, legend) => byId("readout").append(legend), markers: { dash: (u, i) => u.series[i].border } },
     hooks: {
       setSelect: [(u) => u.select.width && zoom([u.select.left, u.select.left + u.select.width].map((px) => u.posToVal(px, "x")))],
       setCursor: [(u) => { state.cursor = isNumber(u.cursor.idx) ? u.data[0][u.cursor.idx] : null; }],
-      setSeries: [(u, index, { show }) => { // the faint raw values are shown and hidden with their average
-        const raw = u.series[index]?.raw;
-        if (show !== undefined && raw !== index) u.setSeries(raw, { show }, false);
+      setSeries: [(u, index, { show }) => { // band and faint values are shown and hidden with their line
+        if (show === undefined || !u.series[index]?.line) return;
+        u.series.forEach((other, i) => other.owner === u.series[index].owner && i !== index && u.setSeries(i, { show }, false));
       }],
     },
-  }, uPlot.join(tables), box);
+  }, values, box);
   zoom(state.view);
   if (cursor !== null) setTimeout(moveCursor, 0, cursor);  // the scales are set by then
 }
 
 function chartSize() {
   const width = Math.max(byId("chart").clientWidth, 280);
-  return { width, height: Math.round(Math.min(430, Math.max(260, width * 0.55))) };
+  return { width, height: Math.round(Math.min(360, Math.max(240, width * 0.4))) };
 }
 
-/** Cells of a line in the legend: the epoch nearest to the cursor, its value, and the average if there is one. */
+/** Cells of a line in the legend: the epoch of the cursor, mean, standard deviation and number of runs there. */
 function legendValues(u, index, at) {
-  const cell = (column) => u.data?.[column]?.[at];  // undefined before there are data: then the keys are wanted
-  const value = (column) => (isNumber(cell(column)) ? format(cell(column), state.metric) : "");
-  const { raw } = u.series[index], cells = { epoch: cell(0), [titleOf(state.metric)]: value(raw) };
-  return state.smooth && state.metric !== "tau" ? { ...cells, [`mean of ${WINDOW}`]: raw === index ? "" : value(index) } : cells;
+  const keys = ["epoch", titleOf(state.metric), "± std", "runs"], { line } = u.series[index], epoch = u.data?.[0][at];
+  const i = line && isNumber(epoch) ? line.epochs.indexOf(epoch) : -1;
+  const cells = i < 0 ? ["", "", "", ""]
+    : [epoch, format(line.mean[i], state.metric), line.std[i] === null ? "" : format(line.std[i], state.metric), line.counts[i]];
+  return Object.fromEntries(keys.map((key, k) => [key, cells[k]]));
 }
 
-/** The mark of a run in the list: its line, or nothing while it is not selected. */
-function swatchOf(run) {
-  const mark = el("span", { class: "u-marker" });
-  if (state.selected.has(run.name)) {
-    const { colour, dash } = styleOf(run);
-    mark.style.border = `${dash[0]} var(--s${colour})`;
-  }
-  return mark;
-}
-
-/** Shows some epochs: a range, ``"ours"`` (those of our runs; imported curves may be much longer), or null for all. */
+/** Shows some epochs, or all: null. */
 function zoom(view) {
   if (plot === null) return;
   const first = plot.data[0][0], last = plot.data[0].at(-1);
-  const ours = lines().filter((line) => line.run.origin === "trained").flatMap((line) => [line.epochs[0], line.epochs.at(-1)]);
-  const range = view === "ours" && ours.length ? [Math.min(...ours), Math.max(...ours)] : view;
-  const [low, high] = Array.isArray(range) ? [Math.max(first, range[0]), Math.min(last, range[1])] : [first, last];
-  state.view = high - low < 1 && view !== "ours" ? null : view;
+  const [low, high] = view ? [Math.max(first, view[0]), Math.min(last, view[1])] : [first, last];
+  state.view = high - low < 1 ? null : view;
   const [min, max] = high - low < 1 ? padded(first, last) : [low, high];
   plot.setSelect({ left: 0, width: 0 }, false);
   plot.setScale("x", { min, max });
@@ -184,25 +204,57 @@ function onChartKey(event) {
   event.preventDefault();
 }
 
-/** Quantiles of W/τ by epoch, of each selected run that recorded them (Figure S1). */
-function drawDistributions() {
-  const parts = data.runs.filter((run) => state.selected.has(run.name)).flatMap((run) =>
-    Object.entries(run.distribution).map(([layer, rows]) => ({ run, layer, rows: rows.map((row, i) => [run.epochs[i], row]).filter(([, row]) => row) })))
-    .filter((part) => part.rows.length > 1).slice(0, 8);
-  for (const old of bandPlots) old.destroy();
-  byId("distributions").replaceChildren(...parts.map(({ run, layer }) => el("figure", { role: "img", "aria-label": `Quantiles of W/τ of ${layer} by epoch` },
-    el("h3", {}, `W/τ of ${layer}`), el("div", {}),
-    el("figcaption", {}, `${labelOf(run)}: median, and the middle 50, 90 and 98 % of the weights, by epoch.`))));
-  bandPlots = parts.map(({ rows }, i) => drawBands(rows, byId("distributions").children[i].querySelector("div")));
+// ------------------------------------------------------------------------------------------------ τ and W/τ
+
+/** A small chart of τ for each layer, and the last τ as a table. */
+function drawLayers(settings) {
+  const layers = [...new Set(settings.flatMap((setting) => Object.keys(partOf(setting).tau ?? {})))].sort(compareTexts);
+  const lines = layers.map((layer) => linesOf(settings, (part) => part.tau[layer], { least: 1 }));
+  for (const old of layerPlots) old.destroy();
+  byId("no-layers").hidden = layers.length > 0;
+  byId("layer-charts").replaceChildren(...layers.map((layer) => el("figure", { role: "img", "aria-label": `τ of ${layer} by epoch` },
+    el("h3", {}, layer), el("div", {}))));
+  layerPlots = layers.map((_, i) => drawLayer(lines[i], byId("layer-charts").children[i].lastChild));
+  const rows = new Map(lines.flat().map((line) => [line.runs[0], line]));
+  const cell = (run, i) => {
+    const line = lines[i].find(({ runs }) => runs[0] === run), at = line ? line.mean.length - 1 : 0;
+    return el("td", { class: "number" }, line ? line.mean[at].toFixed(3) + (line.std[at] === null ? "" : ` ± ${line.std[at].toFixed(3)}`) : "");
+  };
+  byId("layer-table").replaceChildren(...(layers.length ? [
+    el("caption", {}, "τ after the last epoch drawn, time steps"),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), layers.map((layer) => el("th", { scope: "col", class: "number" }, layer)))),
+    el("tbody", {}, [...rows].map(([run, { label, style }]) => el("tr", {}, el("th", { scope: "row" }, swatchOf(style), label), layers.map((_, i) => cell(run, i))))),
+  ] : []));
 }
 
-function drawBands(rows, box) {
-  const quantiles = [1, 2, 3, 4, 5, 6, 7];  // of nine: minimum and maximum would hide the rest
+function drawLayer(lines, box) {
+  const { options, values } = plotParts(lines), extremes = (of) => of(...lines.map(({ mean }) => of(...mean)));
+  const logarithmic = extremes(Math.max) > 6 * extremes(Math.min);
+  return new uPlot({ width: Math.max(box.clientWidth, 140), height: box.clientWidth < 220 ? 105 : 135, ...options, axes: axes(logarithmic, 36, null), scales: scales(logarithmic),
+    legend: { show: false }, cursor: { show: false } }, values, box);
+}
+
+/** Quantiles of W/τ by epoch, of the first run of each setting that recorded them (Figure S1); drawn where unfolded. */
+function drawDistributions(settings) {
+  const shown = settings.flatMap((setting) => Object.entries(partOf(setting).distributions ?? {}).map(([layer, found]) => ({ setting, layer, ...found })))
+    .filter(({ epochs }) => epochs.length > 1).slice(0, 8);
+  byId("distributions").hidden = !shown.length;
+  for (const old of bandPlots) old.destroy();
+  bandPlots = [];
+  if (!byId("distributions").open) return;
+  byId("bands").replaceChildren(...shown.map(({ setting, layer }) => el("figure", { role: "img", "aria-label": `Quantiles of W/τ of ${layer} by epoch` },
+    el("h3", {}, `W/τ of ${layer}`), el("div", {}),
+    el("figcaption", {}, `${setting.runs[0].name}: median, and the middle 50, 90 and 98 % of the weights, by epoch.`))));
+  bandPlots = shown.map((part, i) => drawBands(part, byId("bands").children[i].querySelector("div")));
+}
+
+function drawBands({ epochs, quantiles }, box) {
+  const kept = quantiles.slice(1, 8).map((packed) => [...unpack(packed, epochs.length)]);  // minimum and maximum would hide the rest
   const fill = (alpha) => `${css("--s0")}${alpha}`;
   return new uPlot({
     width: Math.max(box.clientWidth, 280), height: 200, axes: axes(false), legend: { show: false }, cursor: { show: false },
     scales: { x: { time: false } },
-    series: [{}, ...quantiles.map((q) => ({ stroke: css("--ink"), width: q === 4 ? 1.6 : 0, points: { show: false } }))],
+    series: [{}, ...kept.map((_, q) => ({ stroke: css("--ink"), width: q === 3 ? 1.6 : 0, points: { show: false } }))],
     bands: [{ series: [7, 1], fill: fill("33") }, { series: [6, 2], fill: fill("4d") }, { series: [5, 3], fill: fill("73") }],
-  }, [rows.map(([epoch]) => epoch), ...quantiles.map((q) => rows.map(([, row]) => row[q]))], box);
+  }, [epochs, ...kept], box);
 }

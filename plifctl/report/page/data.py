@@ -1,20 +1,39 @@
-"""The data of the page, as one JSON document."""
+"""The data of the page, as one JSON document.
+
+The document lists the runs with what their table shows. Curves and spikes are its ``parts``, each under the digest of
+its content: the file contains them all, and a live page fetches those that it draws. A series of numbers is packed into
+16 bits a value, and read when it is drawn (``series.js``).
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import is_modification, override_key
 from plifctl.report.render import is_numeric, marked_texts
+from plifctl.report.results import ORIGINS
 from plifctl.report.table import Table
-from plifctl.runs import Curve, SpikeRecording
+from plifctl.runs import Curve, ResultRecord, SpikeRecording
 
-MAX_SAMPLES, MAX_CHANNELS = 10, 16
-"""Recorded samples, and channels of a layer, that the page embeds; more would make it large."""
+MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
+"""Recorded samples, channels of a layer, and epochs of W/τ that the page embeds; more would make it large."""
+
+_SOURCES = {origin: source for source, origin in ORIGINS.items()}
+_STEPS = 65534
+"""A packed series has whole numbers from 0, its minimum, to this, its maximum; the next number means no value."""
+
+_ACCURACY_STEPS = 60_000
+"""Steps from an accuracy of 0 to 1: six for each 0.01 %."""
+
+_SEED = "train.seed"
 
 
 @dataclass(frozen=True)
@@ -24,36 +43,166 @@ class RunFacts:
     Attributes:
         curve: Metrics by epoch; None if its files are damaged.
         name: Name of the run.
-        status: Status of the run, or ``record``, ``imported`` or ``added``.
-        title: Title of its experiment; empty if unknown.
+        status: Status of the run, or ``shipped``, ``imported`` or ``added``.
+        spec: Its experiment; None if unknown.
+        record: Its result; None of a run that is not finished.
         settings: Value and origin of each setting.
         environment: Versions and machine.
+        planned: Number of epochs that the training has when it ends; None if unknown.
         spikes: Recorded spikes, if any.
     """
 
     curve: Curve | None
     name: str
     status: str
-    title: str = ""
+    spec: ExperimentSpec | None = None
+    record: ResultRecord | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    planned: int | None = None
     spikes: SpikeRecording | None = None
 
 
-def build_page_data(tables: Sequence[Table], runs: Sequence[RunFacts], version: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class PageRun:
+    """A run as the page has it, which takes much less memory than its curve.
+
+    Attributes:
+        entry: What the list of runs shows, JSON.
+        settings: Key, value and origin of each setting.
+        environment: Key and value of each fact on the machine.
+        parts: Curve and spikes by their digests, JSON.
+    """
+
+    entry: dict[str, Any]
+    settings: tuple[tuple[str, str, str], ...]
+    environment: tuple[tuple[str, str], ...]
+    parts: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page.
+
+    Attributes:
+        name: ``1b``, ``2`` and so on.
+        caption: Content of the figure.
+        svg: The picture.
+    """
+
+    name: str
+    caption: str
+    svg: bytes
+
+
+def build_page_data(
+    tables: Sequence[Table], runs: Sequence[PageRun], version: str, figures: Sequence[PageFigure] = ()
+) -> dict[str, Any]:
     """Returns the document that the page shows.
 
     Args:
         tables: The report's tables.
         runs: The runs, in the order of the list.
         version: Version of plifctl.
+        figures: The report's figures.
     """
+    facts: dict[tuple[str, ...], int] = {}  # runs share most of their settings, which are listed once
+
+    def numbers(rows: Iterable[tuple[str, ...]]) -> list[int]:
+        return [facts.setdefault(row, len(facts)) for row in rows]
+
+    entries = [
+        {**run.entry, "settings": numbers(run.settings), "environment": numbers(run.environment)} for run in runs
+    ]
     return {
         "version": version,
         "tables": [_table(table) for table in tables],
-        "runs": [_run(run) for run in runs],
-        "samples": [_samples(run.name, run.spikes) for run in runs if run.spikes is not None],
+        "figures": [_figure(figure) for figure in figures],
+        "runs": entries,
+        "facts": [list(row) for row in facts],
+        "parts": {digest: part for run in runs for digest, part in run.parts.items()},
     }
+
+
+def page_run(facts: RunFacts) -> PageRun:
+    """Returns a run as the page has it."""
+    curve, spec, record = facts.curve, facts.spec, facts.record
+    settings = tuple((key, _text(value), origin) for key, (value, origin) in facts.settings.items())
+    changes = [] if curve is None else [text for text in curve.overrides if is_modification(text)]
+    parts: dict[str, dict[str, Any]] = {}
+    entry: dict[str, Any] = {
+        "name": facts.name,
+        "status": facts.status,
+        "whose": "mine" if curve is None else _SOURCES[curve.origin],
+        "title": "" if spec is None else _title(spec, changes),
+        "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau],
+        "epochs": 0,
+        "planned": facts.planned,
+        "hours": None,
+        "subset": curve is not None and curve.subset,
+        "changes": changes,
+        "curve": None,
+        "spikes": None if facts.spikes is None else _add(parts, _spikes(facts.spikes)),
+    }
+    if curve is not None:
+        known = {name: getattr(curve, name) for name in ("experiment", "recipe", "protocol", "T", "seed")}
+        entry |= known | {"epochs": max(curve.epochs, default=0)}
+        seconds = [value for value in curve.series.get("seconds", ()) if value is not None]
+        entry["hours"] = round(sum(seconds) / 3600, 4) if seconds else None
+        entry |= {"result": _result(curve, record), "last": _last(curve), "curve": _add(parts, _curve(curve))}
+        shared = [row[:2] for row in settings if row[0] != _SEED]
+        known.pop("seed")
+        entry["setting"] = _digest([entry["whose"], known, entry["subset"], changes, shared])[:8]
+    environment = tuple((key, _text(value)) for key, value in facts.environment.items())
+    return PageRun(entry, settings, environment, parts)
+
+
+def _title(spec: ExperimentSpec, changes: Sequence[str]) -> str:
+    """Returns the title of an experiment; of one whose neuron was changed, with its own neuron."""
+    if not any(override_key(text).startswith("neuron.") for text in changes):
+        return spec.title
+    kind, tau = spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau
+    return f"{spec.dataset.title}, {kind.upper()}, {'τ₀' if kind == 'plif' else 'τ'} = {tau:g}"
+
+
+def _result(curve: Curve, record: ResultRecord | None) -> dict[str, Any] | None:
+    """Returns the accuracy that ``plifctl runs`` shows: the reported one, else the best so far by which it selects."""
+    if record is not None:
+        return {"value": record.accuracy, "epoch": record.best_epoch, "of": "test"}
+    of, known = _accuracies(curve, "validation", "test")
+    if not known:
+        return None
+    best = max(known, key=lambda epoch: (known[epoch], -epoch))
+    return {"value": known[best], "epoch": best, "of": of}
+
+
+def _last(curve: Curve) -> dict[str, Any] | None:
+    """Returns the accuracy of the last epoch that has one."""
+    of, known = _accuracies(curve, "test", "validation")
+    return {"value": known[max(known)], "epoch": max(known), "of": of} if known else None
+
+
+Samples = Literal["test", "validation"]
+
+
+def _accuracies(curve: Curve, first: Samples, second: Samples) -> tuple[Samples, dict[int, float]]:
+    """Returns the accuracies by epoch on the first kind of samples, or on the second if there are none."""
+    found: tuple[Samples, dict[int, float]] = first, {}
+    for of in (second, first):
+        values = curve.series.get(f"{of}_accuracy", ())
+        known = {epoch: value for epoch, value in zip(curve.epochs, values, strict=False) if value is not None}
+        found = (of, known) if known else found
+    return found
+
+
+def _add(parts: dict[str, dict[str, Any]], part: dict[str, Any]) -> str:
+    digest = _digest(part)
+    parts[digest] = part
+    return digest
+
+
+def _digest(tree: Any) -> str:
+    return hashlib.sha256(json.dumps(tree).encode()).hexdigest()[:16]
 
 
 def _table(table: Table) -> dict[str, Any]:
@@ -69,41 +218,87 @@ def _table(table: Table) -> dict[str, Any]:
     }
 
 
-def _run(run: RunFacts) -> dict[str, Any]:
-    tree: dict[str, Any] = {
-        "name": run.name,
-        "status": run.status,
-        "title": run.title,
-        "settings": [[key, _text(value), origin] for key, (value, origin) in run.settings.items()],
-        "environment": [[key, _text(value)] for key, value in run.environment.items()],
-    }
-    curve = run.curve
-    if curve is None:
-        return {**tree, "origin": "trained", "epochs": [], "series": {}, "layers": [], "tau": [], "distribution": {}}
+def _figure(figure: PageFigure) -> dict[str, Any]:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(figure.svg).decode()}"
+    return {"name": figure.name, "caption": figure.caption, "source": source}
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    consecutive = curve.epochs == tuple(range(1, len(curve.epochs) + 1))
     return {
-        **tree,
-        "origin": curve.origin,
-        "experiment": curve.experiment,
-        "recipe": curve.recipe,
-        "protocol": curve.protocol,
-        "T": curve.T,
-        "seed": curve.seed,
-        "epochs": list(curve.epochs),
-        "series": {name: _round(values) for name, values in curve.series.items()},
-        "layers": list(curve.layers),
-        "tau": [_round(values) for values in curve.tau],
-        "distribution": {
-            layer: [None if row is None else _round(row["quantiles"]) for row in rows]
-            for layer, rows in curve.w_over_tau.items()
+        "epochs": len(curve.epochs) if consecutive else list(curve.epochs),
+        "series": {
+            name: (pack_accuracies if name.endswith("_accuracy") else pack_series)(values)
+            for name, values in curve.series.items()
         },
+        "tau": {layer: pack_series(values) for layer, values in zip(curve.layers, curve.tau, strict=True)},
+        "distributions": {layer: _distributions(curve.epochs, rows) for layer, rows in curve.w_over_tau.items()},
     }
 
 
-def _samples(name: str, recording: SpikeRecording) -> dict[str, Any]:
+def _distributions(epochs: Sequence[int], rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Returns epochs, evenly chosen, and each quantile of W/τ at them."""
+    known = [(epoch, row["quantiles"]) for epoch, row in zip(epochs, rows, strict=True) if row is not None]
+    count = min(len(known), MAX_DISTRIBUTIONS)
+    chosen = [known[index] for index in np.linspace(0, len(known) - 1, count).round().astype(int)]
+    quantiles = zip(*(values for _, values in chosen), strict=True)
+    return {"epochs": [epoch for epoch, _ in chosen], "quantiles": [pack_series(values) for values in quantiles]}
+
+
+def pack_series(values: Sequence[float | None]) -> Any:
+    """Returns a series for JSON: None without values, a number if all are equal, else minimum, maximum and base64.
+
+    The text has a 16-bit number for each value, least significant byte first: 0 is the minimum, 65534 the maximum, and
+    65535 no value, NaN or infinity. A value is exact to 1/131068 of the range.
+
+    Args:
+        values: A value for each epoch.
+
+    Example:
+        >>> pack_series([0.5, 0.5]), pack_series([0.0, None, 1.0])
+        (0.5, [0.0, 1.0, 'AAD///7/'])
+    """
+    numbers, known = _numbers(values)
+    if not known.any():
+        return None
+    low, high = float(numbers[known].min()), float(numbers[known].max())
+    if low == high and known.all():
+        return low
+    return _packed(np.round((numbers - low) / ((high - low) or 1) * _STEPS), known, low, high)
+
+
+def pack_accuracies(values: Sequence[float | None]) -> Any:
+    """Returns fractions as :func:`pack_series` does, but so that in percent all have the right two decimals.
+
+    The steps are a sixth of 0.01 %, and a value is read as the middle of its step, which no rounding divides.
+
+    Args:
+        values: A value from 0 to 1 for each epoch.
+    """
+    numbers, known = _numbers(values)
+    if not known.any():
+        return None
+    low = 0.5 / _ACCURACY_STEPS
+    printed = 6 * np.round(10_000 * numbers)  # of a tie, the even one, as Python prints it
+    steps = np.clip(np.floor(numbers * _ACCURACY_STEPS), printed - 3, printed + 2)
+    return _packed(steps, known, low, low + _STEPS / _ACCURACY_STEPS)
+
+
+def _numbers(values: Sequence[float | None]) -> tuple[np.ndarray, np.ndarray]:
+    numbers = np.array([np.nan if value is None else value for value in values], np.float64)
+    return numbers, np.isfinite(numbers)
+
+
+def _packed(steps: np.ndarray, known: np.ndarray, low: float, high: float) -> list[Any]:
+    whole = np.full(len(steps), _STEPS + 1, "<u2")
+    whole[known] = steps[known]
+    return [low, high, base64.b64encode(whole.tobytes()).decode()]
+
+
+def _spikes(recording: SpikeRecording) -> dict[str, Any]:
     count = min(len(recording.sample_ids), MAX_SAMPLES)
     layers = {layer: spikes[:count] for layer, spikes in recording.spikes.items()}
     return {
-        "run": name,
         "classes": list(recording.classes),
         "ids": list(recording.sample_ids[:count]),
         "empty": [not inputs.any() for inputs in recording.inputs[:count]],
@@ -139,11 +334,6 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
         "shape": list(kept.shape),
         "bits": base64.b64encode(np.packbits(kept).tobytes()).decode(),
     }
-
-
-def _round(values: Sequence[float | None]) -> list[float | None]:
-    """Returns values with five digits, enough for a screen; None for NaN and infinity."""
-    return [None if value is None or not np.isfinite(value) else float(f"{value:.5g}") for value in values]
 
 
 def _text(value: Any) -> str:

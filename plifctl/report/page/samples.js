@@ -1,18 +1,25 @@
 // Viewer of recorded samples: input frames, spikes and firing rates of a channel, and firing rates of the classes.
 
-const bytesOf = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-const viewer = { recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
+const viewer = { shown: null, recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
 
 function drawViewer() {
   stop();
-  const box = byId("viewer");
-  if (!data.samples.length) {
-    box.replaceChildren(el("p", { class: "empty" }, "No recorded spikes. To record some: plifctl eval RUN --record-spikes 10"));
+  if (!byId("samples").open) return;
+  const recorded = data.runs.filter((run) => run.spikes);
+  if (!recorded.length) {
+    byId("viewer").replaceChildren(el("p", { class: "empty" }, "No recorded spikes. To record some: plifctl eval RUN --record-spikes 10"));
     return;
   }
-  const clamp = (name, count) => { viewer[name] = Math.min(viewer[name], count - 1); };
-  clamp("recording", data.samples.length);
-  const recording = data.samples[viewer.recording];
+  clamp("recording", recorded.length);
+  const { spikes } = recorded[viewer.recording];
+  withParts([spikes], () => parts.has(spikes) && drawRecording(parts.get(spikes), recorded));
+}
+
+const clamp = (name, size) => { viewer[name] = Math.min(viewer[name], size - 1); };
+
+function drawRecording(recording, recorded) {
+  viewer.shown = recording;
+  const box = byId("viewer");
   clamp("sample", recording.ids.length);
   clamp("layer", recording.layers.length);
   clamp("t", recording.T);
@@ -21,12 +28,12 @@ function drawViewer() {
   const choice = (label, name, texts) => el("label", {}, `${label} `, el("select", { "data-choice": name, onchange: (event) => {
     viewer[name] = event.target.selectedIndex;
     drawViewer();
-    byId("viewer").querySelector(`[data-choice="${name}"]`).focus();
+    byId("viewer").querySelector(`[data-choice="${name}"]`)?.focus();
   } }, texts.map((text, i) => el("option", { selected: i === viewer[name] }, text))));
   const slider = el("input", { id: "time", type: "range", min: 0, max: recording.T - 1, value: viewer.t, oninput: (event) => show(Number(event.target.value)) });
   box.replaceChildren(
     el("div", { class: "controls viewer-controls" },
-      choice("Run", "recording", data.samples.map((entry) => entry.run)),
+      choice("Run", "recording", recorded.map((run) => run.name)),
       choice("Sample", "sample", recording.ids.map((id, i) => `${recording.classes[recording.labels[i]]} (${id})${recording.empty[i] ? ", no events" : ""}`)),
       layer ? choice("Layer", "layer", recording.layers.map((entry) => entry.name)) : null,
       layer ? choice("Channel", "channel", layer.channels.map(String)) : null),
@@ -49,7 +56,7 @@ function pictureOf(id, title) {
 }
 
 function show(t) {
-  const recording = data.samples[viewer.recording];
+  const recording = viewer.shown;
   viewer.t = ((t % recording.T) + recording.T) % recording.T;
   byId("time").value = viewer.t;
   byId("now").textContent = `${viewer.t} of ${recording.T - 1}`;

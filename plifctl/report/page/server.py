@@ -1,4 +1,7 @@
-"""A live server of the page, reachable from this machine only."""
+"""A live server of the page, reachable from this machine only.
+
+The page is served without curves and spikes, fetches those that it shows, and asks every two seconds for the rest.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,16 @@ class Page:
         self._current: dict[str, Any] = {}
 
     def answer(self, path: str) -> tuple[str, bytes] | None:
-        """Returns content type and body of a path; only ``/`` and ``/data.json`` exist."""
+        """Returns content type and body of a path; there are ``/``, ``/data.json`` and ``/parts/DIGEST``."""
         if path == "/":
-            return "text/html; charset=utf-8", render_page(self._current_data(), live_ms=POLL_MS).encode()
+            return "text/html; charset=utf-8", render_page(self._without_parts(), live_ms=POLL_MS).encode()
         if path == "/data.json":
-            return "application/json", embed_json(self._current_data()).encode()
-        return None
+            return "application/json", embed_json(self._without_parts()).encode()
+        part = self._current_data()["parts"].get(path.removeprefix("/parts/")) if path.startswith("/parts/") else None
+        return None if part is None else ("application/json", embed_json(part).encode())
+
+    def _without_parts(self) -> dict[str, Any]:
+        return {**self._current_data(), "parts": {}}
 
     def _current_data(self) -> dict[str, Any]:
         with self._lock:

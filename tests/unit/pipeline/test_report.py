@@ -10,6 +10,7 @@ from plifctl.config.choices import TABLES
 from plifctl.errors import UsageError
 from plifctl.pipeline import report
 from plifctl.pipeline.report import PageSource, build_table, build_tables, draw_figures, write_report_page
+from plifctl.pipeline.runs import list_entries
 from plifctl.report import TableOptions
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -107,6 +108,24 @@ def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monk
     (entry,) = [entry for entry in source.data()["runs"] if entry["name"] == second.name]
     assert read == [second.name]
     assert entry["status"] == "killed"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_page_shows_the_result_that_the_list_of_runs_shows(tmp_path: Path, protocol: str, finished: bool) -> None:
+    make_run(tmp_path / "runs", protocol=protocol, finished=finished)
+    (entry,) = list_entries()
+    (run,) = [run for run in PageSource().data()["runs"] if run["whose"] == "mine"]
+    expected = ("test", entry["best_test"]) if finished or protocol == "A" else ("validation", entry["best_validation"])
+    assert (run["result"]["of"], run["result"]["value"]) == expected
+    assert (run["status"], run["epochs"], run["planned"]) == (entry["status"], entry["epoch"], entry["epochs"])
+    assert run["hours"] == pytest.approx(3 / 3600, abs=1e-4)
+
+
+def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:
+    text = write_report_page(tmp_path / "page", figures=["1b"]).read_text(encoding="utf-8")
+    assert "data:image/svg+xml;base64," in text
 
 
 def test_write_report_page_beside_a_foreign_page_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from plifctl.errors import UsageError
 from plifctl.report import build_table, page
-from plifctl.report.page import RunFacts, build_page_data, create_server, render_page, write_page
+from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, render_page, write_page
 from plifctl.report.page.build import embed_json
+from plifctl.report.page.data import MAX_DISTRIBUTIONS, pack_accuracies, pack_series
 from plifctl.runs import Curve, SpikeRecording
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\"'&<!--"
@@ -53,20 +54,95 @@ def data_of(page: str) -> Any:
     return json.loads(page.split('id="data">')[1].split("</script>")[0])
 
 
+def data(*runs: RunFacts) -> dict[str, Any]:
+    return build_page_data([], [page_run(run) for run in runs], "1")
+
+
+def unpack(packed: Any) -> np.ndarray:
+    """The values of a packed series, as series.js reads them."""
+    low, high, text = packed
+    numbers = np.frombuffer(base64.b64decode(text), "<u2").astype(float)
+    return np.where(numbers == 65535, np.nan, low + numbers * (high - low) / 65534)
+
+
 def test_page_data_of_run_has_its_numbers_without_nan() -> None:
-    found = build_page_data(
-        [], [RunFacts(curve(), "run", "running", "demo", {"T": (4, "a.yaml:1")}, {"torch": "2"})], "1"
-    )
+    found = data(RunFacts(curve(), "run", "running", settings={"T": (4, "a.yaml:1")}, environment={"torch": "2"}))
     (run,) = found["runs"]
-    assert run["series"] == {"test_accuracy": [0.12346, None, 0.5], "loss": [1.0, None, 0.25]}
-    assert (run["epochs"], run["tau"], run["settings"]) == ([1, 2, 4], [[2.0, 2.1, 2.2]], [["T", "4", "a.yaml:1"]])
-    assert build_page_data([], [RunFacts(None, "broken", "damaged: x")], "1")["runs"][0]["epochs"] == []
+    part = found["parts"][run["curve"]]
+    assert part["epochs"] == [1, 2, 4]
+    np.testing.assert_allclose(unpack(part["series"]["test_accuracy"]), [0.123456789, np.nan, 0.5], atol=1e-5)
+    np.testing.assert_allclose(unpack(part["series"]["loss"]), [1.0, np.nan, 0.25], atol=1e-5)
+    np.testing.assert_allclose(unpack(part["tau"]["sn0"]), [2.0, 2.1, 2.2], atol=1e-5)
+    facts = [found["facts"][index] for index in (*run["settings"], *run["environment"])]
+    assert facts == [["T", "4", "a.yaml:1"], ["torch", "2"]]
+    (broken,) = data(RunFacts(None, "broken", "damaged: x"))["runs"]
+    assert (broken["epochs"], broken["curve"], broken["status"]) == (0, None, "damaged: x")
+
+
+@pytest.mark.parametrize(
+    ("series", "result", "last"),
+    [
+        ({"test_accuracy": (0.5, 0.75, 0.25)}, (0.75, 2, "test"), (0.25, 4, "test")),
+        ({"validation_accuracy": (0.5, 0.75, None)}, (0.75, 2, "validation"), (0.75, 2, "validation")),
+        (
+            {"test_accuracy": (0.5, 0.75, 0.25), "validation_accuracy": (0.3, 0.1, 0.2)},
+            (0.3, 1, "validation"),
+            (0.25, 4, "test"),
+        ),
+    ],
+)
+def test_page_data_of_unfinished_run_has_the_best_accuracy_by_which_it_selects(
+    series: Any, result: Any, last: Any
+) -> None:
+    (run,) = data(RunFacts(curve(series=series), "run", "running"))["runs"]
+    assert tuple(run["result"].values()) == result
+    assert tuple(run["last"].values()) == last
+
+
+def test_page_data_of_runs_that_differ_in_the_seed_have_one_setting() -> None:
+    def setting(lr: float, seed: int, **changes: Any) -> str:
+        settings = {"train.lr": (lr, ""), "train.seed": (seed, "")}
+        facts = RunFacts(curve(seed=seed, **changes), f"run-{seed}", "finished", settings=settings)
+        return str(data(facts)["runs"][0]["setting"])
+
+    first = setting(0.1, 1)
+    assert first == setting(0.1, 2)
+    others = {setting(0.2, 1), setting(0.1, 1, protocol="B"), setting(0.1, 1, origin="added"), first}
+    assert len(others) == 4
+
+
+def test_pack_series_is_exact_to_its_step_and_short_where_nothing_changes() -> None:
+    values = np.random.default_rng(0).random(1000)
+    assert np.abs(unpack(pack_series(values.tolist())) - values).max() <= 1 / 131068
+    assert len(json.dumps(pack_series(values.tolist()))) < 2.8 * 1000
+    assert (pack_series([2.0] * 1000), pack_series([None, float("nan")]), pack_series([])) == (2.0, None, None)
+    np.testing.assert_array_equal(unpack(pack_series([2.0, None])), [2.0, np.nan])
+
+
+@pytest.mark.parametrize("samples", [3, 13, 288, 9984, 10_000])
+def test_pack_accuracies_print_as_the_exact_ones(samples: int) -> None:
+    values = [correct / samples for correct in range(samples + 1)]
+    printed = [f"{100 * value:.2f}" for value in unpack(pack_accuracies(values))]
+    assert printed == [f"{100 * value:.2f}" for value in values]
+
+
+def test_page_data_of_distributions_is_bounded() -> None:
+    rows = tuple({"quantiles": [float(epoch), *range(1, 9)]} for epoch in range(1, 301))
+    given = curve(
+        epochs=tuple(range(1, 301)), series={}, tau=(tuple([2.0] * 300),), w_over_tau={"fc0": (None, *rows[1:])}
+    )
+    (part,) = data(RunFacts(given, "run", "running"))["parts"].values()
+    found = part["distributions"]["fc0"]
+    assert (len(found["epochs"]), found["epochs"][0], found["epochs"][-1]) == (MAX_DISTRIBUTIONS, 2, 300)
+    np.testing.assert_allclose(unpack(found["quantiles"][0]), found["epochs"], atol=0.01)
+    assert found["quantiles"][1:] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
 
 
 def test_page_data_of_spikes_is_packed_and_bounded() -> None:
     given = recording()
     given.inputs[3] = 0
-    (found,) = build_page_data([], [RunFacts(None, "run", "finished", spikes=given)], "1")["samples"]
+    document = data(RunFacts(None, "run", "finished", spikes=given))
+    found = document["parts"][document["runs"][0]["spikes"]]
     assert found["empty"] == [False, False, False, True, False, False, False, False, False, False]
     assert (len(found["ids"]), found["left_out"], found["T"]) == (10, 2, 3)
     maps, features = found["layers"]
@@ -82,15 +158,23 @@ def test_page_data_of_spikes_is_packed_and_bounded() -> None:
 def test_page_with_hostile_text_keeps_it_inside_the_data() -> None:
     assert json.loads(embed_json({"x": HOSTILE})) == {"x": HOSTILE}
     assert not set("<>&\u2028\u2029") & set(embed_json({"x": HOSTILE}))
-    facts = RunFacts(curve(HOSTILE), HOSTILE, HOSTILE, HOSTILE, {HOSTILE: (HOSTILE, HOSTILE)}, {HOSTILE: HOSTILE})
-    text = render_page(build_page_data([], [facts], HOSTILE))
+    named = curve(HOSTILE, layers=(HOSTILE,), series={HOSTILE: (1.0, 2.0, 3.0)}, overrides=(HOSTILE,))
+    facts = RunFacts(
+        named,
+        HOSTILE,
+        HOSTILE,
+        settings={HOSTILE: (HOSTILE, HOSTILE)},
+        environment={HOSTILE: HOSTILE},
+    )
+    figure = PageFigure(HOSTILE, HOSTILE, HOSTILE.encode())
+    text = render_page(build_page_data([], [page_run(facts)], HOSTILE, [figure]))
     assert "<img" not in text
-    assert text.lower().count("</script>") == 2
+    assert text.lower().count("</script>") == 3, "data, curve and script"
     assert data_of(text)["runs"][0]["name"] == HOSTILE
 
 
 def test_page_allows_only_its_own_style_and_script() -> None:
-    text = render_page(build_page_data([], [], "1"))
+    text = render_page(data())
     policy = html.unescape(re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1])  # type: ignore[index]
     assert "default-src 'none'" in policy
     assert "connect-src 'none'" in policy
@@ -99,12 +183,12 @@ def test_page_allows_only_its_own_style_and_script() -> None:
         assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
     assert not re.search(r'(src|href)="(?!#|data:)', text)
     assert "innerHTML" not in text
-    assert "connect-src 'self'" in html.unescape(render_page({"runs": [], "samples": [], "tables": []}, live_ms=5))
+    assert "connect-src 'self'" in html.unescape(render_page(data(), live_ms=5))
 
 
 def test_page_embeds_vendored_files_with_licence() -> None:
     vendor = Path(page.__file__).parent / "vendor"
-    html_text = render_page(build_page_data([], [], "1"))
+    html_text = render_page(data())
     readme = (vendor / "README.md").read_text(encoding="utf-8")
     for name in ("uPlot.iife.min.js", "uPlot.min.css"):
         content = (vendor / name).read_bytes()
@@ -114,16 +198,15 @@ def test_page_embeds_vendored_files_with_licence() -> None:
 
 
 def test_write_page_replaces_pages_of_plifctl_only(tmp_path: Path) -> None:
-    data = build_page_data([], [], "1")
-    path = write_page(tmp_path / "report", data)
-    assert write_page(tmp_path / "report", data).read_text() == path.read_text()
+    path = write_page(tmp_path / "report", data())
+    assert write_page(tmp_path / "report", data()).read_text() == path.read_text()
     assert [file.name for file in path.parent.iterdir()] == ["index.html"]
     path.write_text("<html>my own page</html>")
     with pytest.raises(UsageError, match="not a page of plifctl"):
-        write_page(tmp_path / "report", data)
+        write_page(tmp_path / "report", data())
     assert path.read_text() == "<html>my own page</html>"
     with pytest.raises(UsageError, match="a file; the page needs a folder"):
-        write_page(path, data)
+        write_page(path, data())
 
 
 def test_page_data_of_table_has_its_cells() -> None:
@@ -139,7 +222,7 @@ class PageServer:
     """A server of the page on a free port."""
 
     def __init__(self) -> None:
-        self.data: dict[str, Any] = build_page_data([], [RunFacts(curve(), "run", "running")], "1")
+        self.data = data(RunFacts(curve(), "run", "running"))
         self.server = create_server(lambda: self.data, 0)
         self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
@@ -172,8 +255,11 @@ def test_server_serves_page_and_data(server: PageServer) -> None:
     assert b'data-live="2000"' in body
     status, headers, body = server.request("/data.json")
     assert status == 200
-    assert json.loads(body)["runs"][0]["name"] == "run"
+    (run,) = json.loads(body)["runs"]
+    assert (run["name"], json.loads(body)["parts"]) == ("run", {}), "curves are fetched one by one"
     assert server.request("/data.json", **{"If-None-Match": headers["etag"]})[0] == 304
+    status, _, body = server.request(f"/parts/{run['curve']}")
+    assert (status, json.loads(body)) == (200, server.data["parts"][run["curve"]])
     status, headers, body = server.request("/data.json", "HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["content-length"]) > 0
@@ -188,6 +274,9 @@ def test_server_serves_page_and_data(server: PageServer) -> None:
         "//etc/passwd",
         "/data.json/..",
         "/.git/config",
+        "/parts/",
+        "/parts/0000000000000000",
+        "/parts/../data.json",
         "*",
     ],
 )
