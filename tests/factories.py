@@ -3,11 +3,13 @@
 import gzip
 import random
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lz4.frame
 import numpy as np
+import pytest
 import zstandard
 
 from plifctl.cache import Cache, CacheBuilder
@@ -16,6 +18,11 @@ from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 
 _CLASSES = 11
+
+
+def quick_cases(cases: Iterable[str], *quick: str) -> list[Any]:
+    """Returns cases for ``parametrize``, of which all but the ``quick`` ones are slow tests."""
+    return [case if case in quick else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def build_cache(raw: EventDataset | ImageDataset, T: int | None, cache_dir: Path, **options: Any) -> Cache:

@@ -368,6 +368,7 @@ class TestSynthesize:
         assert {path.name: path.read_bytes() for path in gestures.iterdir()} == before
 
     @pytest.mark.subprocess
+    @pytest.mark.slow
     def test_synthesize_stopped_by_a_signal_leaves_nothing(self, places: Path) -> None:
         process = start(places, "synthesize", "sim")
         wait_for(lambda: list(places.glob(".sim.*.partial/user03*")))
@@ -453,6 +454,7 @@ class TestResume:
         result = prepared("train", "mnist-plif", "--resume", "last")
         assert result.code == 3
 
+    @pytest.mark.slow
     def test_resume_uses_the_cache_that_the_run_was_trained_on(
         self, prepared: Plifctl, gestures: Path, places: Path
     ) -> None:

@@ -23,6 +23,7 @@ def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
     return plifctl
 
 
+@pytest.mark.slow
 def test_data_in_any_placement_is_logged_and_gives_equal_weights(prepared: Plifctl, places: Path) -> None:
     for arguments, line in (
         ((), "samples are held in memory: 4.3 MB of "),

@@ -145,6 +145,7 @@ def test_doctor_without_a_compiler_names_the_command(plifctl: Plifctl, monkeypat
     assert missing["a C compiler"] == "apt install gcc python3-dev"
 
 
+@pytest.mark.slow
 def test_doctor_bench_with_cache_times_loading(plifctl: Plifctl, gestures: Path) -> None:
     assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
     result = plifctl("doctor", "--bench", "demo", *BENCH, "--json")

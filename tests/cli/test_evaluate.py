@@ -59,6 +59,7 @@ def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) ->
         assert text in result
 
 
+@pytest.mark.slow
 def test_eval_record_spikes_saves_spikes_that_figures_draw(trained: Plifctl, places: Path) -> None:
     result = trained("eval", "last", "--record-spikes", 4, "--json")
     tree = json.loads(result.out)["spikes"]

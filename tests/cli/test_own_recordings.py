@@ -126,6 +126,7 @@ def test_recordings_of_jaer_are_the_right_way_up(plifctl: Plifctl, places: Path)
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_folds_by_person_test_each_person_once(plifctl: Plifctl, places: Path) -> None:
     write_arrays(places / "recordings")
     assert plifctl("data", "init", "recordings", "--name", "hands").code == 0
@@ -178,6 +179,7 @@ def move_label(folder: Path, file: str = "anna0.npy") -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_train_takes_the_cache_of_the_recordings_as_they_are(plifctl: Plifctl, hands: Path) -> None:
     first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
     move_label(hands)

@@ -345,6 +345,7 @@ class TestImages:
 
 
 @pytest.mark.subprocess
+@pytest.mark.slow
 def test_predict_imports_only_what_it_needs(model: Path, places: Path) -> None:
     write_events(places / "a.npy")
     code = (

@@ -107,6 +107,7 @@ def test_train_under_nohup_survives_a_closed_terminal(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("ls",), ("--help",), ("runs", "show", "nothing", "--json")])
+@pytest.mark.slow
 def test_command_with_a_full_stdout_fails_with_its_own_code(folder: Path, arguments: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         ended = subprocess.run(

@@ -55,6 +55,7 @@ def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, pl
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_train_resume_eval_with_many_settings_at_once_work(prepared: Plifctl, places: Path) -> None:
     choices = [
         *("loss=tet", "tet_weight=0.05", "optimizer=sgd", "optimizer_options={momentum: 0.9}", "schedule=linear"),
@@ -138,6 +139,7 @@ def test_train_graph_without_a_gpu_is_refused(prepared: Plifctl, places: Path) -
 
 
 @pytest.mark.usefixtures("restore_determinism")
+@pytest.mark.slow
 def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
     prepared: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import quick_cases
 from random_models import random_input, random_model, run_model
 from torch import Tensor, nn
 
@@ -80,7 +81,7 @@ def assert_same(found: tuple[dict[str, Tensor], Tensor], expected: tuple[dict[st
     assert torch.allclose(found[1].to(expected[1]), expected[1], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick_cases(CASES, "plif", "v-reset", "images"))
 def test_spikingjelly_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     structure, options = CASES[case]
     trained = random_model(structure, **options)
@@ -88,7 +89,7 @@ def test_spikingjelly_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     assert_same(run_other(net, trained, x), run_model(trained, x))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick_cases(CASES, "plif", "v-reset", "images"))
 def test_snntorch_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     structure, options = CASES[case]
     trained = random_model(structure, **options, dtype=torch.float32)

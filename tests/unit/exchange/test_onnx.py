@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import quick_cases
 from random_models import random_input, random_model, run_model
 
 from plifctl.errors import RunError, UsageError
@@ -53,7 +54,7 @@ def write(tmp_path: Path, trained: TrainedModel) -> Path:
     return path
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", quick_cases(CASES, "plif", "soft-reset", "v-reset", "images"))
 def test_onnxruntime_computes_equal_votes_of_any_batch(tmp_path: Path, case: str) -> None:
     trained = make(case)
     session = onnxruntime.InferenceSession(write(tmp_path, trained))

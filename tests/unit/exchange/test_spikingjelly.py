@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from factories import quick_cases
 from torch import Tensor, nn
 
 from plifctl.config.experiment import ExperimentSpec
@@ -107,7 +108,7 @@ def assert_equal(ours: SpikingNetwork, theirs: nn.Module, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plif", "lif"])
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", quick_cases(CLASSES, "NMNISTNet"))
 def test_network_of_spikingjelly_has_equal_spikes_and_returns_with_equal_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
 ) -> None:
@@ -164,7 +165,7 @@ SEQUENTIALS = {
 }
 
 
-@pytest.mark.parametrize("name", SEQUENTIALS)
+@pytest.mark.parametrize("name", quick_cases(SEQUENTIALS, "soft reset", "biases"))
 def test_network_of_ours_runs_in_spikingjelly_by_the_code_of_the_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

@@ -60,6 +60,7 @@ def test_windows_without_votes_are_gaps(drawn: list[Figure], tmp_path: Path) -> 
     np.testing.assert_array_equal(line.get_ydata(), [50, np.nan, 100])
 
 
+@pytest.mark.slow
 def test_picture_is_written_in_each_format(tmp_path: Path) -> None:
     for ending, magic in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
         path = tmp_path / f"a.{ending}"

@@ -89,6 +89,7 @@ def test_status_follows_the_lock_and_the_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_live_of_a_second_process_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path)
     second = RunRecorder(run, RESOLVED.spec).live()

@@ -404,6 +404,7 @@ def test_sum_rows_is_compiled_to_the_widest_vectors_of_a_processor(
 
 
 @pytest.mark.subprocess
+@pytest.mark.slow
 def test_vectors_are_those_that_numba_uses() -> None:
     options = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_CPU_")}
     command = [sys.executable, "-c", "from plifctl.snn.kernels.registers import VECTOR_BYTES as b; print(b)"]

@@ -163,6 +163,7 @@ def test_broadcast_model_sends_contiguous_tensors_and_keeps_the_layout(monkeypat
 
 
 @pytest.mark.long
+@pytest.mark.slow
 def test_process_group_without_peers_times_out() -> None:
     with (
         pytest.raises(RankError, match="rank 1 of 2 cannot connect") as error,

@@ -21,6 +21,7 @@ print(kept, min(rounds))
 
 
 @pytest.mark.subprocess
+@pytest.mark.slow
 def test_keep_freed_memory_reuses_pages() -> None:
     output = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.split()
     if output[0] == "False":
