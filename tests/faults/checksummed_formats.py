@@ -142,7 +142,7 @@ def _pack_cache_attributes(cache: bytes) -> Callable[[bytes], bytes]:
 def repacked_formats(formats: Mapping[str, Format]) -> dict[str, Format]:
     """Returns the formats that have checksums or are packed, by separate names."""
     packing: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
-        **dict.fromkeys(("npz", "zip", "checkpoint", "spikes"), (_of_zip, _zipped)),
+        **dict.fromkeys(("npz", "zip", "checkpoint", "spikes", "predictions"), (_of_zip, _zipped)),
         **dict.fromkeys(("record", "run"), (_of_json, _checked_json)),
         "tar.gz": (gzip.decompress, _tarred),
         "config": (_of_yaml, _checked_yaml),

@@ -29,10 +29,21 @@ PLAIN = (
     *("dat-1", "evt-2.0", "evt-2.1", "evt-3.0", "npy-structured", "npy", "npz", "npy-fields"),
     *("npy-columns", "text", "text-rpg"),
     *("hdf5", "hdf5-records", "hdf5-blosc", "idx", "cifar", "tar.gz", "zip"),
-    *("checkpoint", "spikes", "record", "config", "metrics", "metrics, repacked", "checksums", "run", "manifest"),
+    *(
+        "checkpoint",
+        "spikes",
+        "predictions",
+        "record",
+        "config",
+        "metrics",
+        "metrics, repacked",
+        "checksums",
+        "run",
+        "manifest",
+    ),
     *("yaml", "csv", "board", "cache"),
 )
-PACKED = ("npz", "zip", "checkpoint", "spikes", "record", "run", "tar.gz", "config", "board", "cache")
+PACKED = ("npz", "zip", "checkpoint", "spikes", "predictions", "record", "run", "tar.gz", "config", "board", "cache")
 NAMES = (*PLAIN, *(f"{name}, repacked" for name in PACKED))
 
 
