@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plifctl.cli import console, options
 from plifctl.cli.export import describe_exported, emit_exported
-from plifctl.config.choices import NetworkFormat
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.convert import Converted
+
+
+StateArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        parser=options.path,
+        help="Weights of another program: a state dict, .pt or .pth (torch), .safetensors or .npz.",
+        show_default=False,
+    ),
+]
+OutArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="OUT",
+        parser=options.path,
+        help="File to write: .pt, .npz, .nir, .onnx; without ending a folder, as on the Hub.",
+        show_default=False,
+    ),
+]
+ExperimentOption = Annotated[
+    str,
+    typer.Option(
+        "--experiment",
+        help="Experiment whose network it is: a name (plifctl ls lists them), or a YAML file.",
+        autocompletion=options.experiments,
+        show_default=False,
+    ),
+]
+CompareOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--compare",
+        metavar="OUTPUTS",
+        parser=options.path,
+        help="Inputs x and outputs y of the other program, .npz or .pt: compare its votes.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -18,47 +59,13 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    state: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            parser=options.path,
-            help="Weights of another program: a state dict, .pt or .pth (torch), .safetensors or .npz.",
-            show_default=False,
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT",
-            parser=options.path,
-            help="File to write: .pt, .npz, .nir, .onnx; without ending a folder, as on the Hub.",
-            show_default=False,
-        ),
-    ],
-    experiment: Annotated[
-        str,
-        typer.Option(
-            "--experiment",
-            help="Experiment whose network it is: a name (plifctl ls lists them), or a YAML file.",
-            autocompletion=options.experiments,
-            show_default=False,
-        ),
-    ],
+    state: StateArgument,
+    out: OutArgument,
+    experiment: ExperimentOption,
     recipe: options.RecipeOption = None,
     overrides: options.SetOption = None,
-    to: Annotated[
-        NetworkFormat | None, typer.Option("--to", help="Format (default: that of the ending).", show_default=False)
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        typer.Option(
-            "--compare",
-            metavar="OUTPUTS",
-            parser=options.path,
-            help="Inputs x and outputs y of the other program, .npz or .pt: compare its votes.",
-        ),
-    ] = None,
+    to: options.NetworkFormatOption = None,
+    compare: CompareOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Make a network of weights that another program saved, for eval, predict, train --weights and export.
@@ -76,38 +83,37 @@ def convert(
     converted = convert_state(
         state, out, experiment, recipe=recipe, overrides=tuple(overrides or ()), to=to, outputs=compare
     )
-    exported, comparison = converted.exported, converted.comparison
     if as_json:
-        console.emit_json(
-            {
-                "source": str(converted.source),
-                "origin": converted.trained.origin,
-                "structure": converted.trained.network.network.structure,
-                "notes": list(converted.notes),
-                "comparison": None
-                if comparison is None
-                else {
-                    "votes": comparison.votes,
-                    "different": comparison.different,
-                    "samples": comparison.samples,
-                    "predictions": comparison.predictions,
-                    "first": comparison.first,
-                },
-                "exported": None if exported is None else describe_exported(exported),
-            }
-        )
+        console.emit_json(_tree(converted))
     else:
-        for note in converted.notes:
-            console.emit(f"- {note}")
-        if comparison is not None:
-            console.emit(f"- {comparison}")
-        if exported is not None:
-            emit_exported(exported)
-    if exported is not None and exported.trained.folded:
-        log_folded(exported.trained)
+        _print(converted)
+    exported = converted.exported
     if exported is None:
         console.warn(
             f"votes differ, so {out} was not written; check the values of the experiment above, and that the other "
             "program was in evaluation mode and reset its neurons before each batch; without --compare it is written"
         )
         raise typer.Exit(1)
+    if exported.trained.folded:
+        log_folded(exported.trained)
+
+
+def _tree(converted: Converted) -> dict[str, Any]:
+    exported, comparison = converted.exported, converted.comparison
+    return {
+        "source": str(converted.source),
+        "origin": converted.trained.origin,
+        "structure": converted.trained.network.network.structure,
+        "notes": list(converted.notes),
+        "comparison": None if comparison is None else asdict(comparison),
+        "exported": None if exported is None else describe_exported(exported),
+    }
+
+
+def _print(converted: Converted) -> None:
+    for note in converted.notes:
+        console.emit(f"- {note}")
+    if converted.comparison is not None:
+        console.emit(f"- {converted.comparison}")
+    if converted.exported is not None:
+        emit_exported(converted.exported)

@@ -14,6 +14,42 @@ from plifctl.errors import UsageError, list_names
 _MAX_STEPS_SHOWN = 20
 
 
+StepsOption = Annotated[
+    int | None,
+    typer.Option("--T", help="Number of time steps (default: that of the training); needs a cache of that T."),
+]
+OperationsOption = Annotated[
+    int, typer.Option("--operations", min=0, help="Number of test samples to count operations on; 0: do not count.")
+]
+LayerTimesOption = Annotated[
+    float,
+    typer.Option(
+        "--layer-times", min=0, help="Seconds to measure the time of each layer for, on a CPU; 0: do not measure."
+    ),
+]
+RecordSpikesOption = Annotated[
+    int | None,
+    typer.Option("--record-spikes", min=1, help="Record the spikes of N test samples, spread over the classes."),
+]
+SampleOption = Annotated[
+    list[str] | None, typer.Option("--sample", help="Record the spikes of this sample (id); can be repeated.")
+]
+RecordLayersOption = Annotated[RecordedLayers, typer.Option("--record-layers", help="Layers to record.")]
+CsvOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        metavar="FILE",
+        parser=options.path,
+        help="Write id, true class, predicted class and votes of each test sample; - prints them to stdout.",
+    ),
+]
+DataInOption = Annotated[
+    DataPlacement,
+    typer.Option("--data-in", help="Where samples are held; each is read once, so the default is disk."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Adds the subcommand."""
     app.command("eval")(evaluate)
@@ -22,43 +58,17 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     run: options.RunName,
     checkpoint: options.CheckpointOption = "best",
-    T: Annotated[
-        int | None,
-        typer.Option("--T", help="Number of time steps (default: that of the training); needs a cache of that T."),
-    ] = None,
+    T: StepsOption = None,
     fold_bn: options.FoldOption = False,
     kernel: options.KernelOption = "auto",
-    operations: Annotated[
-        int, typer.Option("--operations", min=0, help="Number of test samples to count operations on; 0: do not count.")
-    ] = 20,
-    layer_times: Annotated[
-        float,
-        typer.Option(
-            "--layer-times", min=0, help="Seconds to measure the time of each layer for, on a CPU; 0: do not measure."
-        ),
-    ] = 5.0,
-    record_spikes: Annotated[
-        int | None,
-        typer.Option("--record-spikes", min=1, help="Record the spikes of N test samples, spread over the classes."),
-    ] = None,
-    sample: Annotated[
-        list[str] | None, typer.Option("--sample", help="Record the spikes of this sample (id); can be repeated.")
-    ] = None,
-    record_layers: Annotated[RecordedLayers, typer.Option("--record-layers", help="Layers to record.")] = ("first"),
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            "--csv",
-            metavar="FILE",
-            parser=options.path,
-            help="Write id, true class, predicted class and votes of each test sample; - prints them to stdout.",
-        ),
-    ] = None,
+    operations: OperationsOption = 20,
+    layer_times: LayerTimesOption = 5.0,
+    record_spikes: RecordSpikesOption = None,
+    sample: SampleOption = None,
+    record_layers: RecordLayersOption = "first",
+    csv: CsvOption = None,
     device: options.DeviceOption = None,
-    data_in: Annotated[
-        DataPlacement,
-        typer.Option("--data-in", help="Where samples are held; each is read once, so the default is disk."),
-    ] = "disk",
+    data_in: DataInOption = "disk",
     cache_dir: options.CacheDirOption = None,
     runs_dir: options.RunsDirOption = None,
     as_json: options.JsonOption = False,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import NetworkFormat
 
 if TYPE_CHECKING:
     from plifctl.pipeline.export import Exported
@@ -29,9 +28,7 @@ def export(
             show_default=False,
         ),
     ],
-    to: Annotated[
-        NetworkFormat | None, typer.Option("--to", help="Format (default: that of the ending).", show_default=False)
-    ] = None,
+    to: options.NetworkFormatOption = None,
     checkpoint: options.CheckpointOption = "best",
     fold_bn: options.FoldOption = False,
     half: Annotated[bool, typer.Option("--half", help="Folder: store the weights in half precision.")] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plifctl import paths
-from plifctl.config.choices import RECIPES, CheckpointName, DataPlacement, Kernel, Recipe
+from plifctl.config.choices import RECIPES, CheckpointName, DataPlacement, Kernel, NetworkFormat, Recipe
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
 from plifctl.errors import UsageError
 
@@ -134,6 +134,9 @@ KernelOption = Annotated[
     ),
 ]
 CheckpointOption = Annotated[CheckpointName, typer.Option("--checkpoint", help="Checkpoint to use.")]
+NetworkFormatOption = Annotated[
+    NetworkFormat | None, typer.Option("--to", help="Format (default: that of the ending).", show_default=False)
+]
 FoldOption = Annotated[
     bool, typer.Option("--fold-bn", help="Fold batch norms into the convolutions before them (Sec. 4.1).")
 ]

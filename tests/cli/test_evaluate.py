@@ -80,9 +80,9 @@ def test_eval_record_spikes_saves_spikes_that_figures_draw(trained: Plifctl, pla
 
 
 def test_eval_record_spikes_outside_a_run_is_refused(trained: Plifctl, places: Path) -> None:
-    result = trained("eval", "last", "--sample", "nobody")
+    result = trained("eval", "last", "--sample", "unknown")
     assert result.code == 2
-    assert "no sample 'nobody'" in result.err
+    assert "no sample 'unknown'" in result.err
     assert trained("export", "last", places / "model.pt").code == 0
     result = trained("eval", places / "model.pt", "--record-spikes", 2)
     assert result.code == 2

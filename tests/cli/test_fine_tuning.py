@@ -129,7 +129,7 @@ def test_run_killed_before_its_first_state_resumes_without_the_file(hands: Plifc
 @pytest.mark.parametrize(
     ("options", "code", "message", "hint"),
     [
-        (("--weights", "nobody"), 2, "no run 'nobody'", "plifctl runs"),
+        (("--weights", "unknown"), 2, "no run 'unknown'", "plifctl runs"),
         (("--weights", "other.pt"), 6, "weights of another program", ""),
         (("--freeze", "conv2"), 2, "train.freeze: 'conv2' selects no parameter", "layers: conv0, bn0"),
         (("--freeze", "*"), 2, "selects all parameters", ""),

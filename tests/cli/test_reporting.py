@@ -119,7 +119,7 @@ class TestFigures:
             (("--figure", "3"), "unknown figure '3'"),
             (("--figure", "1b", "--out", "a.bmp"), "unknown format of figures"),
             (("--figure", "1b", "--figure", "2", "--out", "a.pdf"), "several figures need a folder"),
-            (("--figure", "6", "--run", "nobody"), "no run 'nobody'"),
+            (("--figure", "6", "--run", "unknown"), "no run 'unknown'"),
             (("--figure", "7"), "no run has learnable time constants"),
             (("--figure", "1b", "--table", "4"), "exclude each other"),
             ((), "missing option"),
