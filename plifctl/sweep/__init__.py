@@ -1,0 +1,1 @@
+"""Sweeps: the runs of a whole table, as one command, on this machine or a cluster."""
