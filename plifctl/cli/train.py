@@ -14,9 +14,17 @@ from plifctl.config.choices import Protocol
 if TYPE_CHECKING:
     from plifctl.pipeline.train import TrainOptions, TrainPlan, TrainResult
 
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Name of the new run (default: time, experiment, digest, seed).")
+]
 ResumeOption = Annotated[
     str | None,
-    typer.Option("--resume", metavar="RUN", help="Resume a run: id, path, or last.", autocompletion=options.runs),
+    typer.Option(
+        "--resume",
+        metavar="RUN",
+        help="Resume a run: id, path, or last; auto with --name: resume that run if it exists, else begin it.",
+        autocompletion=options.runs,
+    ),
 ]
 EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")]
 SubsetOption = Annotated[
@@ -99,6 +107,7 @@ def register(app: typer.Typer) -> None:
 def _command(protocol: Protocol) -> Callable[..., None]:
     def run(
         experiment: options.OptionalExperiment = None,
+        name: NameOption = None,
         resume: ResumeOption = None,
         recipe: options.RecipeOption = None,
         epochs: EpochsOption = None,
@@ -141,6 +150,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         wanted = TrainOptions(
             protocol=protocol,
             experiment=experiment,
+            name=name,
             resume=resume,
             recipe=recipe,
             overrides=(*(overrides or ()), *flags),

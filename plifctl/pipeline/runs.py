@@ -49,6 +49,9 @@ from plifctl.runs import (
 
 _log = logging.getLogger(__name__)
 
+_RESERVED = {"last": "the last run", "auto": "the run that --name states", "sweeps": "the folder of sweeps"}
+"""Names that no run can have, and what they mean where a run is named."""
+
 
 def list_entries(
     runs_dir: Path | None = None, *, experiment: str | None = None, status: str | None = None
@@ -431,7 +434,7 @@ def import_logs(
     if name is not None and found:
         if (n := len(logs) + len(damaged)) > 1:
             raise UsageError(f"--name {name}: found {n} runs in {folder}", hint="name the folder of a single run")
-        _check_name(name)
+        check_run_name(name)
         found = [replace(found[0], name=name)]
     names = [run.name for run in found]
     if duplicates := sorted({known for known in names if names.count(known) > 1}):
@@ -465,17 +468,17 @@ def add_folder(folder: Path, runs_dir: Path | None = None, *, name: str | None =
     record = check_shared(folder).record
     assert record is not None  # checked by check_shared
     name = record.run if name is None else name
-    _check_name(name)  # a stranger's file might name a folder outside the runs directory
+    check_run_name(name)  # a stranger's file might name a folder outside the runs directory
     there = [file for file in FILES if (folder / file).is_file()]
     return add_run(folder, there, name, runs_dir or paths.runs_dir())
 
 
-def _check_name(name: str) -> None:
+def check_run_name(name: str) -> None:
     """Raises UsageError for a name that no folder of the runs directory can have, or that never names a run."""
     if not name.strip() or {"/", "\\"} & set(name) or name.startswith(".") or not name.isprintable():
         raise UsageError(f"{name!r}: not a valid folder name", hint="choose another name: --name NAME")
-    if name == "last" or names_file(name):
-        kind = "the last run" if name == "last" else "a file, or a network of the zoo"
+    if name in _RESERVED or names_file(name):
+        kind = _RESERVED.get(name, "a file, or a network of the zoo")
         raise UsageError(f"{name!r}: as the name of a run it means {kind}", hint="choose another name: --name NAME")
 
 

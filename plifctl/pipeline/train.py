@@ -19,12 +19,10 @@ from torch import Tensor
 
 from plifctl import paths
 from plifctl.cache import Cache
-from plifctl.config.base import flatten
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
-from plifctl.config.overrides import merge_overrides, override_texts
-from plifctl.config.yaml_tree import Origin
+from plifctl.config.overrides import override_texts
 from plifctl.data.source import RawSource
 from plifctl.errors import (
     CheckpointError,
@@ -34,7 +32,6 @@ from plifctl.errors import (
     RunError,
     StoppedByCallback,
     UsageError,
-    join_problems,
 )
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.step_cost import describe_step, step_cost
@@ -42,6 +39,7 @@ from plifctl.pipeline.commands import prepare_command_of, training_verb
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
+from plifctl.pipeline.resume import find_resumed, resumed_experiment
 from plifctl.pipeline.start_weights import StartWeights, find_start_weights, kept_start_weights
 from plifctl.runs import (
     Predictions,
@@ -51,7 +49,6 @@ from plifctl.runs import (
     StepProgress,
     create_run,
     describe_machine,
-    find_run,
     load_checkpoint,
 )
 from plifctl.training.batches import BatchLoader, steps_per_epoch
@@ -77,7 +74,9 @@ class TrainOptions:
     Attributes:
         protocol: A (``train``) or B (``validate``).
         experiment: A name in the registry, or an experiment; None: that of the run to resume.
-        resume: Run to resume: path, id, part of an id, or ``last``; None: a new run.
+        name: Name of a new run; None: one of time, experiment, digest and seed.
+        resume: Run to resume: path, id, part of an id, or ``last``; ``auto``: the run called ``name``, or a new one if
+            there is none; None: a new run.
         recipe: Recipe of a named experiment; None: ``paper``, or that of the run to resume.
         overrides: Changes to a named experiment, texts ``key=value``.
         weights: Network whose weights a new training begins with, where they fit: a run, or anything else that can be
@@ -97,6 +96,7 @@ class TrainOptions:
 
     protocol: Protocol = "A"
     experiment: str | Experiment | None = None
+    name: str | None = None
     resume: str | None = None
     recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
@@ -327,9 +327,9 @@ class _Setup:
 def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run: bool = False) -> _Setup:
     """Resolves everything that a training needs, so that errors are found before training starts."""
     runs_dir = options.runs_dir or paths.runs_dir()
-    resumed = find_run(options.resume, runs_dir) if options.resume is not None else None
+    resumed = find_resumed(options, runs_dir)
     if resumed is not None:
-        experiment, start = _resumed_experiment(options, resumed), None
+        experiment, start = resumed_experiment(options, resumed), None
     else:
         experiment, start = _new_experiment(options, runs_dir)
     spec = experiment.spec
@@ -448,6 +448,7 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         environment=environment,
         started_from=None if setup.start is None else setup.start.source,
         start=None if setup.start is None else setup.start.taken,
+        name=setup.options.name,
     )
 
 
@@ -569,59 +570,6 @@ def _new_experiment(options: TrainOptions, runs_dir: Path) -> tuple[Experiment, 
             hint="--weights RUN or FILE names them; --set train.weights=null begins with drawn ones",
         )
     return resolved.for_protocol(options.protocol), start
-
-
-def _resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
-    """Returns the experiment of a run to resume; only its number of epochs may differ, and only grow."""
-    config = run.config()
-    if options.weights is not None:
-        raise UsageError(f"--weights {options.weights}: {run.name} has begun", hint="omit --weights, or --resume")
-    if config.protocol != options.protocol:
-        raise ResumeError(
-            f"{run.name} follows protocol {config.protocol}",
-            hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
-        )
-    resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
-    was, now = config.spec, resolved.spec
-    before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
-    different = [
-        f"{key}: was {before.get(key)}, now {after.get(key)}"
-        for key in {**before, **after}
-        if before.get(key) != after.get(key)
-    ]
-    if now.train.epochs < was.train.epochs:
-        different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
-    if different:
-        raise ResumeError(
-            join_problems([f"{run.name} was made with other settings:", *different]),
-            hint=f"plifctl {options.verb} --resume {run.name}",
-        )
-    return resolved
-
-
-def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
-    """Returns the experiment that a run recorded, independent of the registry, with the new overrides."""
-    config = run.config()
-    origins = {key: Origin(text) for key, text in config.origins.items()}
-    recorded = Experiment(config.spec, origins, config.overrides)
-    if options.recipe not in (None, config.recipe):
-        problems = [f"{run.name} was made with other settings:", f"recipe: was {config.recipe}, now {options.recipe}"]
-        raise ResumeError(join_problems(problems), hint=f"plifctl {options.verb} --resume {run.name}")
-    return load_experiment(recorded, options.overrides)
-
-
-def _named_again(options: TrainOptions, run: Run) -> Experiment:
-    """Returns the experiment that the user names for a run to resume, with the run's overrides and the new ones."""
-    config, named = run.config(), options.experiment
-    assert named is not None
-    weights = config.spec.train.weights  # kept in the run
-    begun = override_texts({"train.weights": weights}) if weights is not None else ()
-    if isinstance(named, Experiment):
-        found = load_experiment(named, merge_overrides(begun, options.overrides))
-    else:
-        overrides = merge_overrides(merge_overrides(begun, config.overrides), options.overrides)
-        found = load_experiment(named, overrides, recipe=options.recipe or config.recipe)
-    return found.for_protocol(options.protocol)
 
 
 def _training_cache(

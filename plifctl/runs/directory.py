@@ -6,6 +6,7 @@ import calendar
 import json
 import platform
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -22,13 +23,13 @@ from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, Protocol, Recipe, RunStatus
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
-from plifctl.errors import RunError, UsageError
+from plifctl.errors import ResumeError, RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.checkpoints import save_checkpoint
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
-from plifctl.runs.progress_file import StepProgress, read_progress
+from plifctl.runs.progress_file import HEARTBEAT_LIMIT_S, StepProgress, heartbeat_age, read_progress
 from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 
@@ -141,9 +142,15 @@ class Run:
         return load_document(self.path / "split.json", ("train", "test"))
 
     def status(self) -> RunStatus:
-        """Returns the status, derived from the files and the lock: a killed run never looks finished or running."""
+        """Returns the status, derived from the files and the lock: a killed run never looks finished or running.
+
+        Locks of some network file systems are not seen by other machines: there, a run is running while its heartbeat
+        is recent.
+        """
         if self._is_finished():
             return "finished"
+        if self.host_elsewhere() is not None:
+            return "running"
         lock = self.lock()
         try:
             with lock.acquire(timeout=0):
@@ -154,6 +161,17 @@ class Run:
             return self.info()["status"] if self.info().get("status") in _RECORDED else "unknown"
         recorded = self.info().get("status")
         return recorded if recorded in ("stopped", "failed") else "killed"
+
+    def host_elsewhere(self) -> str | None:
+        """Returns the name of another machine whose process trains the run, by its heartbeat; None: there is none."""
+        if (beat := heartbeat_age(self.path / "progress.json")) is None or beat > HEARTBEAT_LIMIT_S:
+            return None
+        try:
+            info = self.info()
+        except RunError:  # damage is named where the file is used
+            return None
+        host = info.get("host")
+        return str(host) if info.get("status") == "running" and host != socket.gethostname() else None
 
     def kept_result(self) -> ResultRecord | None:
         """Returns the result of fewer epochs, of a finished run whose longer training has not ended; else None.
@@ -244,6 +262,7 @@ def create_run(
     environment: dict[str, Any],
     started_from: StartedFrom | None = None,
     start: Mapping[str, Any] | None = None,
+    name: str | None = None,
 ) -> Run:
     """Creates the directory of a new run, with everything that is known before the first step.
 
@@ -256,14 +275,16 @@ def create_run(
         environment: As :func:`describe_machine` gives it.
         started_from: The network whose weights the training begins with; None: all weights are drawn.
         start: These weights, by name; the run keeps them.
+        name: Its name; None: one of time, experiment, digest and seed.
 
     Raises:
         UsageError: TensorBoard cannot write to the directory.
+        ResumeError: Another process has just created a run of this name.
     """
     require_utf8(runs_dir)
     spec = resolved.spec
-    stamp = time.strftime(_STAMP, time.gmtime())
-    name = f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
+    given, stamp = name, time.strftime(_STAMP, time.gmtime())
+    name = given or f"{stamp}-{spec.name}-{spec.digest[:12]}-s{spec.train.seed}"
     _remove_abandoned(files.make_dir(runs_dir))
     with files.machine_errors(runs_dir / name):
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
@@ -287,6 +308,8 @@ def create_run(
             except OSError:
                 if not path.exists():
                     raise
+                if given is not None:
+                    raise ResumeError(f"{path}: another process has just created this run") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Run(path)

@@ -1,11 +1,19 @@
-"""The current step of a training, ``progress.json``, for other processes such as ``plifctl watch``."""
+"""The current step of a training, ``progress.json``, for other processes such as ``plifctl watch``.
+
+The file's time of modification is the **heartbeat** of the training: it is renewed every few seconds, also during a
+step that takes minutes, so that other machines on a network file system know that the run is not killed. The file is
+removed when the process ends by itself.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +22,9 @@ from pydantic import TypeAdapter
 from plifctl import files
 
 EVERY_SECONDS = 1.0
+HEARTBEAT_S = 10.0
+HEARTBEAT_LIMIT_S = 60.0
+"""Age of a heartbeat from which its training counts as killed: it covers missed beats, and clocks that differ."""
 
 
 @dataclass(frozen=True)
@@ -73,4 +84,34 @@ def read_progress(path: Path) -> StepProgress | None:
     try:
         return TypeAdapter(StepProgress).validate_json(files.read_regular(path), strict=True)
     except (OSError, ValueError):
+        return None
+
+
+@contextmanager
+def heartbeat(path: Path) -> Iterator[None]:
+    """Renews the heartbeat of the training in a thread while the block runs, and removes the file in the end."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_S):
+            with suppress(OSError):  # no step was written yet, or the disk fails: the training goes on
+                os.utime(path)
+
+    with suppress(OSError):
+        path.touch()
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+
+
+def heartbeat_age(path: Path) -> float | None:
+    """Returns the seconds since the last heartbeat; None if there is none."""
+    try:
+        return max(0.0, time.time() - path.stat().st_mtime)
+    except OSError:
         return None

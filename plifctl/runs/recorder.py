@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import filelock
@@ -24,7 +25,15 @@ from plifctl.runs.documents import add_checksum
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
-from plifctl.runs.progress_file import EVERY_SECONDS, ProgressTracker, StepProgress, write_progress
+from plifctl.runs.progress_file import (
+    EVERY_SECONDS,
+    HEARTBEAT_LIMIT_S,
+    ProgressTracker,
+    StepProgress,
+    heartbeat,
+    heartbeat_age,
+    write_progress,
+)
 from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
 from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
 
@@ -64,7 +73,9 @@ class RunRecorder:
             UsageError: TensorBoard cannot write to its folder.
         """
         require_utf8(self.run.path)
-        lock = self.run.lock()
+        lock, path = self.run.lock(), self.run.path / "progress.json"
+        if (host := self.run.host_elsewhere()) is not None:
+            self._wait_for_silence(host, path)
         try:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment
         except filelock.Timeout:
@@ -72,7 +83,8 @@ class RunRecorder:
         for stale in folders.temporary_files(self.run.path):
             stale.unlink(missing_ok=True)  # left by a killed process, since this one holds the lock
         try:
-            yield
+            with heartbeat(path):
+                yield
         except BaseException as error:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)  # the latter in a notebook
             code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
@@ -80,8 +92,21 @@ class RunRecorder:
             raise
         finally:
             self._close_board()
-            (self.run.path / "progress.json").unlink(missing_ok=True)
             lock.release()
+
+    def _wait_for_silence(self, host: str, path: Path) -> None:
+        """Waits until the heartbeat of another machine is too old; it may have been killed a moment ago.
+
+        Raises:
+            ResumeError: The heart beats again: the machine is training the run.
+        """
+        _log.info("%s: trained on %s until a moment ago; waiting to see whether it still is", self.run.name, host)
+        last = heartbeat_age(path)
+        while last is not None and last <= HEARTBEAT_LIMIT_S:
+            time.sleep(1)
+            before, last = last, heartbeat_age(path)
+            if last is not None and last < before:
+                raise ResumeError(f"{self.run.path}: a process on {host} is training this run")
 
     def begin(
         self, resolved: Experiment, epochs_done: int, step: int = 0, environment: Mapping[str, Any] | None = None

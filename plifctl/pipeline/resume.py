@@ -1,0 +1,121 @@
+"""Which run a training resumes, and with which experiment: only its number of epochs may differ, and only grow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plifctl.config.base import flatten
+from plifctl.config.experiment import Experiment
+from plifctl.config.lookup import load_experiment
+from plifctl.config.overrides import merge_overrides, override_texts
+from plifctl.config.yaml_tree import Origin
+from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
+from plifctl.pipeline.commands import training_verb
+from plifctl.pipeline.runs import check_run_name
+from plifctl.pipeline.start_weights import find_start_weights
+from plifctl.runs import Run, find_run
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.train import TrainOptions
+
+_log = logging.getLogger(__name__)
+
+AUTO = "auto"
+"""The value of ``resume`` that continues the named run if it exists, and begins it otherwise."""
+
+
+def find_resumed(options: TrainOptions, runs_dir: Path) -> Run | None:
+    """Returns the run to resume, or None if a new one is trained.
+
+    Raises:
+        UsageError: There is no such run, or the name of a new one is taken or cannot be one.
+    """
+    name = options.name
+    if name is None:
+        if options.resume == AUTO:
+            raise UsageError("--resume auto needs the name of the run", hint="--name NAME --resume auto")
+        return find_run(options.resume, runs_dir) if options.resume is not None else None
+    if options.resume not in (None, AUTO):
+        raise UsageError(f"--name {name} is for a new run", hint=f"--name {shlex.quote(name)} --resume auto")
+    check_run_name(name)
+    if not os.path.lexists(runs_dir / name):
+        return None
+    if options.resume is None:
+        raise UsageError(
+            f"{runs_dir / name}: exists already",
+            hint="to continue it: --resume auto; for a run beside it: another --name",
+        )
+    return Run(runs_dir / name)
+
+
+def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment of a run to resume; only its number of epochs may differ, and only grow."""
+    config = run.config()
+    if options.weights is not None and options.resume != AUTO:
+        raise UsageError(f"--weights {options.weights}: {run.name} has begun", hint="omit --weights, or --resume")
+    if config.protocol != options.protocol:
+        raise ResumeError(
+            f"{run.name} follows protocol {config.protocol}",
+            hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
+        )
+    resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
+    was, now = config.spec, resolved.spec
+    before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
+    different = [
+        f"{key}: was {before.get(key)}, now {after.get(key)}"
+        for key in {**before, **after}
+        if before.get(key) != after.get(key)
+    ]
+    if now.train.epochs < was.train.epochs:
+        different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
+    if different:
+        raise ResumeError(
+            join_problems([f"{run.name} was made with other settings:", *different]),
+            hint=f"plifctl {options.verb} --resume {run.name}",
+        )
+    return resolved
+
+
+def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment that a run recorded, independent of the registry, with the new overrides."""
+    config = run.config()
+    origins = {key: Origin(text) for key, text in config.origins.items()}
+    recorded = Experiment(config.spec, origins, config.overrides)
+    if options.recipe not in (None, config.recipe):
+        problems = [f"{run.name} was made with other settings:", f"recipe: was {config.recipe}, now {options.recipe}"]
+        raise ResumeError(join_problems(problems), hint=f"plifctl {options.verb} --resume {run.name}")
+    return load_experiment(recorded, options.overrides)
+
+
+def _named_again(options: TrainOptions, run: Run) -> Experiment:
+    """Returns the experiment that the user names for a run to resume, with the run's overrides and the new ones."""
+    config, named = run.config(), options.experiment
+    assert named is not None
+    weights = config.spec.train.weights  # kept in the run
+    if options.resume == AUTO:
+        weights = _named_weights(options, run)
+    begun = override_texts({"train.weights": weights}) if weights is not None else ()
+    if isinstance(named, Experiment):
+        found = load_experiment(named, merge_overrides(begun, options.overrides))
+    elif options.resume == AUTO:  # the line that begins a run states all of it
+        found = load_experiment(named, merge_overrides(begun, options.overrides), recipe=options.recipe)
+    else:
+        overrides = merge_overrides(merge_overrides(begun, config.overrides), options.overrides)
+        found = load_experiment(named, overrides, recipe=options.recipe or config.recipe)
+    return found.for_protocol(options.protocol)
+
+
+def _named_weights(options: TrainOptions, run: Run) -> str | None:
+    """Returns the digest of the weights named on a line with ``--resume auto``; if they are gone, of those it kept."""
+    kept = run.config().spec.train.weights
+    if options.weights is None or kept is None:
+        return None
+    try:
+        return find_start_weights(options.weights, run.config().spec, run.path.parent).source.digest
+    except PlifctlError as error:
+        _log.warning("--weights %s: %s; the run continues with the weights that it kept", options.weights, error)
+        return kept

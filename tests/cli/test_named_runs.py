@@ -1,0 +1,132 @@
+"""plifctl train --name NAME --resume auto: the one line that begins a run, continues it, and finds it finished."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plifctl.errors import Interrupted, ResumeError
+from plifctl.pipeline.train import TrainObserver, TrainOptions, train
+from plifctl.runs import Run, list_runs
+
+Plifctl = Callable[..., Any]
+SMALL = (
+    "network.structure=APk8s8-c4k3s1-BN-SN-FC110-SN-APk10s10",
+    "T=4",
+    "neuron.v_threshold=0.1",
+    "train.batch_size=8",
+    "train.epochs=2",
+)
+LINE = ("train", "demo", *(word for text in SMALL for word in ("--set", text)), "--device", "cpu", "--name", "my run")
+
+
+@pytest.fixture
+def cached(plifctl: Plifctl, gestures: Path) -> Plifctl:
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+    return plifctl
+
+
+class _StopsAfterEpoch(TrainObserver):
+    def on_epoch(self, row: dict[str, Any]) -> bool | None:
+        return False
+
+
+def test_resume_auto_continues_an_interrupted_run_to_the_same_weights(cached: Plifctl, places: Path) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
+    with pytest.raises(Interrupted):
+        train(options, _StopsAfterEpoch())
+    assert len(Run(places / "runs/my run").metrics()) == 1
+    assert cached(*LINE, "--resume", "auto").code == 0
+    (run,) = list_runs(places / "runs")
+    assert (run.name, run.record().epochs) == ("my run", 2)
+    whole = cached(*LINE[:-1], "whole", "--resume", "auto", "--json")
+    assert json.loads(whole.out)["tau"] == run.record().model_dump(mode="json")["tau"]
+
+
+def test_resume_auto_of_a_finished_run_trains_nothing(cached: Plifctl, places: Path) -> None:
+    assert cached(*LINE, "--resume", "auto").code == 0
+    before = (places / "runs/my run/result.json").read_bytes()
+    again = cached(*LINE, "--resume", "auto")
+    assert (again.code, (places / "runs/my run/result.json").read_bytes()) == (0, before)
+    assert "my run is finished" in again.err
+
+
+def test_resume_auto_with_other_settings_is_refused_by_key(cached: Plifctl) -> None:
+    assert cached(*LINE, "--resume", "auto").code == 0
+    changed = cached(*LINE, "--resume", "auto", "--set", "neuron.tau_0=4")
+    assert (changed.code, "neuron.tau_0: was 2.0, now 4.0" in changed.err) == (3, True)
+    dropped = [word for word in LINE if word not in ("neuron.v_threshold=0.1",)]
+    dropped.pop(dropped.index("T=4") + 1)  # its --set
+    assert "neuron.v_threshold: was 0.1" in cached(*dropped, "--resume", "auto").err
+
+
+def test_name_that_is_taken_is_refused_unless_the_run_is_to_be_resumed(cached: Plifctl, places: Path) -> None:
+    assert cached(*LINE).code == 0
+    taken = cached(*LINE)
+    assert (taken.code, "exists already" in taken.err, "--resume auto" in taken.err) == (2, True, True)
+    (places / "runs/other").mkdir()
+    assert "not a run of plifctl" in cached(*LINE[:-1], "other", "--resume", "auto").err
+
+
+@pytest.mark.parametrize("name", ["auto", "last", "sweeps", "", "..", "a/b", ".hidden", "zoo:demo", "x.pt"])
+def test_name_that_means_something_else_is_refused(plifctl: Plifctl, places: Path, name: str) -> None:
+    refused = plifctl("train", "demo", "--name", name)
+    assert (refused.code, "hint:" in refused.err) == (2, True)
+    assert not (places / "runs").exists()
+
+
+def test_resume_auto_without_a_name_and_name_with_another_resume_are_refused(plifctl: Plifctl) -> None:
+    assert "needs the name" in plifctl("train", "demo", "--resume", "auto").err
+    assert "is for a new run" in plifctl("train", "demo", "--name", "x", "--resume", "last").err
+
+
+def test_run_that_another_machine_trains_is_running_until_its_heart_stops(cached: Plifctl, places: Path) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", device="cpu")
+    with pytest.raises(Interrupted):
+        train(options, _StopsAfterEpoch())
+    run, beat = Run(places / "runs/my run"), places / "runs/my run/progress.json"
+    _pretend_host(run, "node7")
+    assert run.status() == "killed"
+    beat.touch()
+    assert (run.status(), run.host_elsewhere()) == ("running", "node7")
+    os.utime(beat, (0, 0))
+    assert (run.status(), run.host_elsewhere()) == ("killed", None)
+
+
+def test_run_of_this_machine_is_never_running_by_its_heartbeat_alone(cached: Plifctl, places: Path) -> None:
+    assert cached(*LINE).code == 0
+    run = Run(places / "runs/my run")
+    shutil.move(run.path / "result.json", places / "result.json")
+    _pretend_host(run, run.info()["host"])
+    (run.path / "progress.json").touch()
+    assert run.status() == "killed"
+
+
+def _pretend_host(run: Run, host: str) -> None:
+    from plifctl import files
+    from plifctl.runs.documents import add_checksum
+
+    files.write_json(run.path / "run.json", add_checksum({**run.info(), "status": "running", "host": host}))
+
+
+def test_training_begins_only_when_the_heart_of_another_machine_has_stopped(
+    cached: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
+    with pytest.raises(Interrupted):
+        train(options, _StopsAfterEpoch())
+    run, beat = Run(places / "runs/my run"), places / "runs/my run/progress.json"
+    _pretend_host(run, "node7")
+    beat.touch()
+    os.utime(beat, (beat.stat().st_mtime - 30,) * 2)
+    sleep = "plifctl.runs.recorder.time.sleep"
+    monkeypatch.setattr(sleep, lambda seconds: beat.touch())
+    with pytest.raises(ResumeError, match="node7"):
+        train(options)
+    assert run.info()["status"] == "running"  # nothing was written to the other machine's run
+    monkeypatch.setattr(sleep, lambda seconds: os.utime(beat, (0, 0)))
+    assert train(options).run.status() == "finished"
