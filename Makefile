@@ -43,6 +43,9 @@ demo: $(READY)  ## set up .venv, then the full pipeline on simulated gestures: r
 	@echo "  plifctl eval last                  # accuracy by class and time step, firing rates, operations"
 	@echo "  plifctl report --html report       # everything as one page: report/index.html"
 
+# without the files of compiled modules, each worker and each command that a test starts would compile all modules again
+test unit test-fast test-slow: export PYTHONDONTWRITEBYTECODE :=
+
 test: lint unit ## set up .venv, then ruff, mypy --strict and every test that is not slow
 
 test-fast: $(READY) ## the inner loop: quick unit tests

@@ -1,5 +1,7 @@
 """Fixtures that every test may use."""
 
+import atexit
+import gc
 import logging
 import os
 import signal
@@ -22,6 +24,18 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 os.environ.setdefault("NUMBA_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["PLIFCTL_KERNEL_TRIALS"] = "off"  # on a machine with a GPU, a training in a test tries no kernels
+
+# What torch and pytest itself allocate before the first test stays to the end, and looking through it for garbage takes
+# longer than collecting the tests. Tests' own garbage is collected as usual; at exit everything is.
+gc.disable()
+atexit.register(gc.unfreeze)
+
+
+def pytest_collection_finish() -> None:
+    """Takes the objects of imported modules and collected tests out of garbage collection."""
+    gc.freeze()
+    gc.enable()
+
 
 hypothesis.settings.register_profile("plifctl", deadline=None)  # an example is slow when the machine is busy
 hypothesis.settings.load_profile("plifctl")

@@ -9,10 +9,6 @@ import pytest
 import plifctl
 
 PACKAGE = Path(plifctl.__file__).parent
-TREES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
 
 # what each package may import of plifctl, besides errors, paths, files, jit and config, which are open to all
 MAY_IMPORT = {
@@ -39,6 +35,15 @@ BASE = ("errors", "jit", "paths", "files", "config")
 """Each of these may import those before it, and every other package all of them."""
 
 
+@pytest.fixture(scope="module")
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of each module."""
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
 def imports(tree: ast.AST) -> set[str]:
     found = set()
     for node in ast.walk(tree):
@@ -59,10 +64,10 @@ def allowed(package: str) -> set[str]:
     return {package, *base, *MAY_IMPORT[package]}
 
 
-def test_packages_import_only_in_the_direction_of_the_data() -> None:
+def test_packages_import_only_in_the_direction_of_the_data(trees: dict[str, ast.Module]) -> None:
     wrong = [
         f"{module} imports {name}"
-        for module, tree in TREES.items()
+        for module, tree in trees.items()
         for name in imports(tree)
         if name.startswith("plifctl.") and not name.startswith("plifctl.__")
         if name.split(".")[1] not in allowed(part(module))
@@ -78,7 +83,7 @@ def test_architecture_page_states_what_each_package_may_import() -> None:
     assert stated == {package: names for package, names in MAY_IMPORT.items() if package in folders}
 
 
-def test_heavy_libraries_stay_in_their_packages() -> None:
+def test_heavy_libraries_stay_in_their_packages(trees: dict[str, ast.Module]) -> None:
     homes = {
         "h5py": {"cache", "data.formats.hdf5"},
         "hdf5plugin": {"cache", "data.formats.hdf5"},
@@ -95,17 +100,17 @@ def test_heavy_libraries_stay_in_their_packages() -> None:
     }
     wrong = [
         f"{module} imports {name}"
-        for module, tree in TREES.items()
+        for module, tree in trees.items()
         for name in imports(tree)
         if not homes.get(name.split(".")[0], {module}) & {module, part(module)}
     ]
     assert wrong == []
 
 
-def test_only_the_command_line_prints() -> None:
+def test_only_the_command_line_prints(trees: dict[str, ast.Module]) -> None:
     wrong = [
         module
-        for module, tree in TREES.items()
+        for module, tree in trees.items()
         if part(module) != "cli"
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
@@ -128,10 +133,10 @@ def test_help_imports_no_heavy_library() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-def test_loops_that_threads_import_enter_numba_by_one_module() -> None:
+def test_loops_that_threads_import_enter_numba_by_one_module(trees: dict[str, ast.Module]) -> None:
     direct = {
         module
-        for module, tree in TREES.items()
+        for module, tree in trees.items()
         if module.startswith(("data.", "cache.")) and {part(name) for name in imports(tree)} & {"numba", "llvmlite"}
     }
     assert direct == set()
