@@ -76,6 +76,10 @@ BatchNorm = Literal["per-step", "over-time"]
 Pooling = Literal["max", "average"]
 """Kind of all pooling layers of a network."""
 
+PoolTies = Literal["first", "random", "random-firing"]
+"""Neuron of a window that receives the gradient of max pooling of spikes: the ``first`` of the maxima; a ``random`` one
+of them; or, ``random-firing``, a random one of those that fire, and none where none fires (Figure 5)."""
+
 NeuronKind = Literal["plif", "lif"]
 """Neurons with a learnable time constant, or with a fixed one."""
 

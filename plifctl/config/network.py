@@ -8,9 +8,9 @@ from typing import Annotated, Any, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import BatchNorm, NeuronKind, Pooling, Reset, Surrogate, TauScope
+from plifctl.config.choices import BatchNorm, NeuronKind, Pooling, PoolTies, Reset, Surrogate, TauScope
 from plifctl.config.identity import current_network
-from plifctl.config.structure import parse_structure, with_pooling
+from plifctl.config.structure import has_spike_max_pooling, parse_structure, with_pooling
 
 AVERAGE_POOLING = "-avgpool"
 """Ending of the names of networks with average pooling (Table 5)."""
@@ -31,6 +31,9 @@ class NetworkSpec(Spec):
         dropout: Probability of dropping in each DP layer.
         pooling: Kind of all pooling layers: ``max`` and ``average`` turn those of ``structure`` into it, and add or
             remove the ending ``-avgpool`` of the name; None: as ``structure`` says.
+        pool_ties: Neuron of a window that receives the gradient of max pooling of spikes, where several have the
+            maximum: the ``first`` of them, a ``random`` one, or ``random-firing``: a random one of those that fire, and
+            none where none fires. The output is the same.
         batch_norm: Statistics ``per-step`` (over N, H, W at each t) or ``over-time`` (over T, N, H, W).
     """
 
@@ -39,6 +42,7 @@ class NetworkSpec(Spec):
     dropout: float = Field(ge=0, lt=1)
     batch_norm: BatchNorm
     pooling: Pooling | None = None
+    pool_ties: PoolTies = "first"
 
     @model_validator(mode="before")
     @classmethod
@@ -52,6 +56,12 @@ class NetworkSpec(Spec):
         if changed != structure:
             name = name.removesuffix(AVERAGE_POOLING) + (AVERAGE_POOLING if pooling == "average" else "")
         return {**tree, "name": name, "structure": changed}
+
+    @model_validator(mode="after")
+    def _check_pool_ties(self) -> NetworkSpec:
+        if self.pool_ties != "first" and not has_spike_max_pooling(self.structure):
+            raise ValueError(f"pool_ties {self.pool_ties}: the structure has no max pooling of spikes (SN-MP…)")
+        return self
 
 
 class NeuronSpec(Spec):

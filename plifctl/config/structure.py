@@ -20,6 +20,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 MAX_LAYERS = 1000
@@ -181,6 +182,14 @@ def with_pooling(text: str, mode: Literal["max", "average"]) -> str:
     """
     layers, last, vote = text.rpartition("-")
     return re.sub(r"[MA]P(?=k\d)", "MP" if mode == "max" else "AP", layers) + last + vote
+
+
+def has_spike_max_pooling(text: str) -> bool:
+    """Returns whether max pooling directly follows spiking neurons somewhere in a structure."""
+    layers = parse_structure(text)
+    return any(
+        one == _PLAIN["SN"] and isinstance(after, Pool) and after.mode == "max" for one, after in pairwise(layers)
+    )
 
 
 def layer_names(layers: Sequence[Layer]) -> list[str]:

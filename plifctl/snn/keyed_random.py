@@ -53,6 +53,24 @@ def held_dropout_mask(keys: Tensor, features: int, p: float) -> Tensor:
 
     Source: the authors' code draws one mask per sample and holds it over T.
     """
-    words = torch.arange(-(-features // 4), dtype=torch.int64, device=keys.device)
-    numbers = hash_keys(keys[:, None], words).view(torch.int16)[:, :features]  # four numbers in a word
-    return (numbers >= round(p * 2**16) - 2**15).to(torch.float32) / (1.0 - p)
+    return (_int16(keys, features) >= round(p * 2**16) - 2**15).to(torch.float32) / (1.0 - p)
+
+
+def small_integers(keys: Tensor, limits: Tensor) -> Tensor:
+    """Returns integers from 0 to a limit − 1, each as likely as the others to 2⁻¹⁶.
+
+    Args:
+        keys: int64 ``[N]``, one per sample.
+        limits: int32 ``[N, ...]``, below 2¹⁵; 0 gives 0.
+
+    Returns:
+        int32, the shape of ``limits``.
+    """
+    numbers = _int16(keys, limits.shape[1:].numel()).to(torch.int32) + 2**15
+    return (numbers.view(limits.shape) * limits) >> 16
+
+
+def _int16(keys: Tensor, count: int) -> Tensor:
+    """Returns ``count`` uniform numbers from each key, int16 ``[N, count]``."""
+    words = torch.arange(-(-count // 4), dtype=torch.int64, device=keys.device)
+    return hash_keys(keys[:, None], words).view(torch.int16)[:, :count]  # four numbers in a word

@@ -14,8 +14,10 @@ from plifctl.config.choices import Kernel, Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kept, apply_synapses, held_dropout, spiking_stage, spiking_step
+from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Linear, Pool
 from plifctl.snn.neurons import SpikingLayer
+from plifctl.snn.pool_ties import draw_max_pool
 
 Observer = Callable[[str, Tensor], None]
 """Called with the name of each spiking layer and its spikes ``[T, N, ...]``."""
@@ -89,6 +91,13 @@ def stage_at(layers: list[tuple[str, nn.Module]], index: int, *, with_pooling: b
         pool = after
     size = 1 + sum(part is not None for part in (synapses, norm, pool))
     return Stage(name, synapses, norm, layer, pool, size)
+
+
+def spike_max_pooling_at(layers: list[tuple[str, nn.Module]], index: int) -> Pool | None:
+    """Returns a layer of a network if it is max pooling of the spikes of the layer before it."""
+    layer = layers[index][1]
+    follows_spikes = index > 0 and isinstance(layers[index - 1][1], SpikingLayer)
+    return layer if isinstance(layer, Pool) and layer.mode == "max" and follows_spikes else None
 
 
 def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
@@ -212,7 +221,8 @@ class SpikingNetwork(nn.Module):
         Args:
             x: Event frames ``[N, T, C, H, W]``, or images ``[N, C, H, W]`` that are shown for ``T`` steps.
             T: Number of time steps, for images.
-            keys: int64 ``[N]``, from which each sample's dropout masks are drawn; required in training.
+            keys: int64 ``[N]``, from which each sample's dropout masks, and the ties of max pooling, are drawn;
+                required in training.
             observe: Called with each spiking layer's name and spikes, before pooling.
             counter: Counts the spikes of each layer.
 
@@ -227,13 +237,16 @@ class SpikingNetwork(nn.Module):
             x, T = x.transpose(0, 1), x.shape[1]
         if self.training and keys is None:
             raise ValueError("training needs keys, one per sample, to draw the dropout masks from")
+        draw_ties = self.training and self.network.pool_ties != "first" and torch.is_grad_enabled()
         layers = list(self.layers.items())
         index = 0
         while index < len(layers):
             layer = layers[index][1]
             if isinstance(layer, Dropout):
                 x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
-            elif (stage := stage_at(layers, index, with_pooling=observe is None)) is not None:
+            elif keys is not None and draw_ties and (pool := spike_max_pooling_at(layers, index)) is not None:
+                x = draw_max_pool(x, hash_keys(keys, index), pool.kernel, pool.stride, self.network.pool_ties)
+            elif (stage := stage_at(layers, index, with_pooling=observe is None and not draw_ties)) is not None:
                 dynamics = stage.spiking.dynamics(x)
                 keep = self._kept.get(layers[index][0], "all")
                 output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses, keep)
