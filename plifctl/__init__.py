@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         Protocol,
         Recipe,
         ResultSource,
+        TauControl,
+        TimeControl,
     )
     from plifctl.config.experiment import Experiment
     from plifctl.config.overrides import Overrides
@@ -314,6 +316,8 @@ def evaluate(
     *,
     checkpoint: CheckpointName = "best",
     T: int | None = None,
+    time: TimeControl | None = None,
+    tau: TauControl | float | None = None,
     fold_bn: bool = False,
     operations: int = 20,
     layer_times: float = 5.0,
@@ -328,6 +332,10 @@ def evaluate(
         model: A run, its path, id, part of its id, ``last``; an exported ``.pt``, ``.npz`` or folder; or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         T: Time steps; None: those that the network was trained with.
+        time: Control: ``shuffled``, ``reversed`` or ``collapsed`` frames; the result's ``unchanged`` is the evaluation
+            without it. None: unchanged.
+        tau: Control: ``mean`` (the mean of the learnt τ in every layer), ``no-leak``, ``no-memory``, or the τ of all
+            neurons; as ``time``.
         fold_bn: Fold batch norms into the convolutions before them.
         operations: Number of test samples to count operations on; 0: do not count.
         layer_times: Seconds that measuring the time of each layer, dense and event-driven, may take; 0: do not measure.
@@ -337,7 +345,7 @@ def evaluate(
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
-        errors.UsageError: There is no such run.
+        errors.UsageError: There is no such run, or a control means nothing for it.
         errors.CacheError: There is no cache of its data set.
         errors.CheckpointError: The checkpoint is missing or damaged.
     """
@@ -348,6 +356,8 @@ def evaluate(
         _model_name(model),
         checkpoint=checkpoint,
         T=T,
+        time=time,
+        tau=tau,
         fold_bn=fold_bn,
         operations=operations,
         layer_times=layer_times,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import DataPlacement, RecordedLayers
+from plifctl.config.choices import DataPlacement, RecordedLayers, TimeControl
 from plifctl.errors import UsageError, list_names
 
 _MAX_STEPS_SHOWN = 20
@@ -17,6 +17,22 @@ _MAX_STEPS_SHOWN = 20
 StepsOption = Annotated[
     int | None,
     typer.Option("--T", help="Number of time steps (default: that of the training); needs a cache of that T."),
+]
+TimeOption = Annotated[
+    TimeControl | None,
+    typer.Option(
+        "--time",
+        help="Control: test also with each sample's frames in random order, backwards, or all replaced by their mean.",
+    ),
+]
+TauOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tau",
+        metavar="[mean|no-leak|no-memory|STEPS]",
+        help="Control: test also with the mean of the learnt τ in every layer, with neurons that do not leak, or that "
+        "forget each step, or with this τ.",
+    ),
 ]
 OperationsOption = Annotated[
     int, typer.Option("--operations", min=0, help="Number of test samples to count operations on; 0: do not count.")
@@ -59,6 +75,8 @@ def evaluate(
     run: options.RunName,
     checkpoint: options.CheckpointOption = "best",
     T: StepsOption = None,
+    time: TimeOption = None,
+    tau: TauOption = None,
     fold_bn: options.FoldOption = False,
     kernel: options.KernelOption = "auto",
     operations: OperationsOption = 20,
@@ -82,6 +100,10 @@ def evaluate(
     A run and an exported folder keep the prediction for each test sample: eval says whether they are reproduced. Of a
     folder, the exit code is 1 if they are not.
 
+    --time and --tau are controls. They show what accuracy is left when the order of the frames, or the learnt time
+    constants, are taken away, beside the accuracy of the unchanged network on the same samples. The times of the layers
+    are then not measured.
+
     Example: plifctl eval last --record-spikes 10
     """
     from plifctl.training.process import keep_freed_memory, wait_passively
@@ -99,6 +121,8 @@ def evaluate(
             run,
             checkpoint=checkpoint,
             T=T,
+            time=time,
+            tau=tau,
             fold_bn=fold_bn,
             kernel=kernel,
             operations=operations,
@@ -120,34 +144,23 @@ def evaluate(
         console.emit_json(result.to_json())
     else:
         _print(result.to_json())
-    if Path(result.checkpoint).is_dir() and not result.reproduced:
+    if Path(result.checkpoint).is_dir() and not (result.unchanged or result).reproduced:
         raise typer.Exit(1)
 
 
 def _print(tree: dict[str, Any]) -> None:
     other = f" (trained with T = {tree['trained_steps']})" if tree["T"] != tree["trained_steps"] else ""
     console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}{other}, {tree['checkpoint']}")
-    console.emit(f"test accuracy: {100 * tree['accuracy']:.2f} % of {tree['samples']} samples")
-    if (kept := tree["kept_predictions"]) is not None:
-        console.emit(_describe_kept(kept, tree))
-    console.emit("")
-    numbers = [str(index) for index in range(len(tree["classes"]))]
-    rows = [
-        (
-            index,
-            entry["name"],
-            entry["samples"],
-            "" if entry["accuracy"] is None else f"{100 * entry['accuracy']:.2f}",
-            *counts,
-        )
-        for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
-    ]
-    console.emit_table(
-        ("", "class", "samples", "accuracy %", *numbers), rows, title="True class in rows, predicted class in columns"
-    )
-    console.emit("")
-    layers = [(entry["name"], f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}") for entry in tree["layers"]]
-    console.emit_table(("layer", "τ (steps)", "firing rate (spikes per neuron and step)"), layers)
+    unchanged = tree.get("unchanged")
+    if unchanged is not None:
+        _print_control(tree)
+    else:
+        console.emit(f"test accuracy: {_percent(tree['accuracy'])} % of {tree['samples']} samples")
+    ordinary = tree if unchanged is None else unchanged
+    if (kept := ordinary["kept_predictions"]) is not None:
+        console.emit(f"{'' if unchanged is None else 'unchanged: '}{_describe_kept(kept, ordinary)}")
+    _print_classes(tree)
+    _print_layers(tree)
     _print_over_time(tree)
     if tree["operations"] is not None:
         _print_operations(tree["operations"])
@@ -158,6 +171,76 @@ def _print(tree: dict[str, Any]) -> None:
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
             f"({spikes['bytes'] / 1e3:,.1f} kB)"
         )
+
+
+_TIME_TEXTS = {
+    "shuffled": "frames of each sample in random order",
+    "reversed": "frames backwards",
+    "collapsed": "every frame replaced by the mean of the sample's frames",
+}
+_TAU_TEXTS = {
+    "mean": "every layer has the mean of the learnt τ",
+    "no-leak": "neurons do not leak (H = V + X/τ)",
+    "no-memory": "neurons forget each step (H = V_reset + X/τ)",
+}
+
+
+def _print_control(tree: dict[str, Any]) -> None:
+    """Prints what was changed, and the accuracy with and without the change."""
+    control, samples = tree["control"], tree["samples"]
+    changes = []
+    if (change := control["time"]) is not None:
+        seed = f" (seed {control['seed']})" if control["seed"] is not None else ""
+        changes.append(f"{_TIME_TEXTS[change]}{seed}")
+    if (change := control["tau"]) is not None:
+        changes.append(_TAU_TEXTS.get(change, f"every neuron has τ = {change}"))
+    console.emit(f"changed: {'; '.join(changes)}")
+    pairs = (("unchanged", tree["unchanged"]), ("changed", tree))
+    rows = [(name, _percent(one["accuracy"]), round(one["accuracy"] * samples)) for name, one in pairs]
+    console.emit_table(("test", "accuracy %", f"correct of {samples:,}"), rows)
+    found, largest = tree["differences"], max(entry["samples"] for entry in tree["classes"])
+    console.emit(
+        f"predictions that differ: {found['different']:,}; no longer correct: {found['lost']:,}; "
+        f"newly correct: {found['gained']:,}; the largest class has {_percent(largest / samples)} % of the samples"
+    )
+
+
+def _print_classes(tree: dict[str, Any]) -> None:
+    """Prints the accuracy of each class, and the confusion matrix."""
+    numbers = [str(index) for index in range(len(tree["classes"]))]
+    titles = ["", "class", "samples", "accuracy %"]
+    columns = [[entry["accuracy"] for entry in tree["classes"]]]
+    if "unchanged" in tree:
+        titles.append("unchanged %")
+        columns.append([entry["accuracy"] for entry in tree["unchanged"]["classes"]])
+    rows = [
+        (
+            index,
+            entry["name"],
+            entry["samples"],
+            *("" if column[index] is None else _percent(column[index]) for column in columns),
+            *counts,
+        )
+        for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
+    ]
+    console.emit("")
+    console.emit_table((*titles, *numbers), rows, title="True class in rows, predicted class in columns")
+
+
+def _print_layers(tree: dict[str, Any]) -> None:
+    """Prints τ and firing rate of each layer."""
+    titles = ["layer", "τ (steps)", "firing rate (spikes per neuron and step)"]
+    rows = [[entry["name"], f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}"] for entry in tree["layers"]]
+    if "unchanged" in tree:
+        titles += ["τ unchanged", "firing rate unchanged"]
+        for row, entry in zip(rows, tree["unchanged"]["layers"], strict=True):
+            row += [f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}"]
+    console.emit("")
+    console.emit_table(titles, rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
 
 
 def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
@@ -176,11 +259,15 @@ def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
 
 def _print_over_time(tree: dict[str, Any]) -> None:
     accuracies = tree["accuracy_after_steps"]
+    columns, titles = [accuracies], ["steps", "accuracy %"]
+    if "unchanged" in tree:
+        columns.append(tree["unchanged"]["accuracy_after_steps"])
+        titles.append("unchanged %")
     shown = sorted({*range(1, len(accuracies) + 1, -(-len(accuracies) // _MAX_STEPS_SHOWN)), len(accuracies)})
     console.emit("")
-    rows = [(t, f"{100 * accuracies[t - 1]:.2f}") for t in shown]
+    rows = [(t, *(_percent(column[t - 1]) for column in columns)) for t in shown]
     console.emit("If the network stopped after fewer steps:")
-    console.emit_table(("steps", "accuracy %"), rows)
+    console.emit_table(titles, rows)
     latencies = []
     for name, key, rest, count in (
         ("first correct prediction", "first_right", "never correct", "never_right"),

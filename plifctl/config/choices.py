@@ -158,6 +158,13 @@ RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unkno
 RunFilter = Literal[RunStatus, "damaged", "imported", "added"]
 """Runs that can be listed."""
 
+TimeControl = Literal["shuffled", "reversed", "collapsed"]
+"""Changed order of a sample's frames in an evaluation: random, backwards, or every frame replaced by their mean."""
+
+TauControl = Literal["mean", "no-leak", "no-memory"]
+"""Changed time constants in an evaluation: their mean in every layer, integration without leak, or no memory of the
+steps before."""
+
 RecordedLayers = Literal["first", "all"]
 """Spiking layers whose spikes are recorded."""
 

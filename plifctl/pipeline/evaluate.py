@@ -8,15 +8,16 @@ import logging
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from plifctl import files, paths
-from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers
+from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers, TauControl, TimeControl
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.errors import RunError, UsageError, check_choice, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
+from plifctl.evaluation.controls import change_tau, check_tau
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.layer_times import LayerTimes
@@ -40,6 +41,9 @@ class EvaluateOptions:
         model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
         checkpoint: Checkpoint of a run to use.
         T: Time steps; None: those that the network was trained with.
+        time: Change of the frames (:func:`~plifctl.evaluation.controls.change_time`), to compare with the evaluation
+            without it; None: unchanged.
+        tau: Change of the time constants (:func:`~plifctl.evaluation.controls.change_tau`); None: unchanged.
         fold_bn: Fold batch norms into the convolutions before them.
         kernel: Kernel of the spiking layers.
         operations: Number of test samples to count operations on; 0: do not count.
@@ -57,6 +61,8 @@ class EvaluateOptions:
     model: str
     checkpoint: CheckpointName = "best"
     T: int | None = None
+    time: TimeControl | None = None
+    tau: str | float | None = None
     fold_bn: bool = False
     kernel: Kernel = "auto"
     operations: int = 20
@@ -90,6 +96,22 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
+class Control:
+    """What an evaluation changed, to see what is left of the accuracy.
+
+    Attributes:
+        time: Change of the frames; None: unchanged.
+        tau: Change of the time constants, or the time constant of every neuron; None: unchanged.
+        seed: Seed of the experiment, from which, with the id of each sample, the order of its shuffled frames is drawn;
+            None if they are not shuffled.
+    """
+
+    time: TimeControl | None
+    tau: TauControl | float | None
+    seed: int | None
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Results of a trained network on the test set.
 
@@ -115,6 +137,9 @@ class EvaluationResult:
             ``equal``, and the ids of the ``different`` ones, and of samples with ``other_label``; None if it keeps
             none, or those of another epoch, T or test samples.
         spikes: Recorded samples and layers, and the file; None if none were recorded.
+        control: What was changed; None for an ordinary evaluation.
+        unchanged: Results without that change, of the same network, samples and time steps, without operations and
+            times; None for an ordinary evaluation.
     """
 
     experiment: str
@@ -136,30 +161,65 @@ class EvaluationResult:
     votes: np.ndarray = field(repr=False)
     kept_predictions: dict[str, Any] | None = None
     spikes: dict[str, Any] | None = None
+    control: Control | None = None
+    unchanged: EvaluationResult | None = None
 
     @property
     def reproduced(self) -> bool:
-        """False if a prediction, or the true class of a sample, differs from what the run or folder keeps."""
+        """False if a prediction, or the true class of a sample, differs from what the run or folder keeps.
+
+        A changed evaluation reproduces nothing; ask its ``unchanged``.
+        """
         kept = self.kept_predictions
-        return kept is None or not (kept["different"] or kept["other_label"])
+        return self.control is None and (kept is None or not (kept["different"] or kept["other_label"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
-        left_out = {"predictions", "votes"} | ({"spikes"} if self.spikes is None else set())
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples.
+
+        A changed evaluation also has ``differences``, the numbers of predictions that are ``different`` from the
+        unchanged ones, ``lost`` (no longer correct) and ``gained`` (correct only with the change).
+        """
+        left_out = {"predictions", "votes", "unchanged"} | {
+            name for name in ("spikes", "control") if getattr(self, name) is None
+        }
+        tree = {name: value for name, value in asdict(self).items() if name not in left_out}
+        if self.unchanged is not None:
+            tree["differences"] = self._differences(self.unchanged)
+            tree["unchanged"] = self.unchanged.to_json()
+        return tree
+
+    def _differences(self, unchanged: EvaluationResult) -> dict[str, int]:
+        labels, before, after = self.predictions.labels, unchanged.predictions.predicted, self.predictions.predicted
+        return {
+            "different": int((before != after).sum()),
+            "lost": int(((before == labels) & (after != labels)).sum()),
+            "gained": int(((before != labels) & (after == labels)).sum()),
+        }
 
     def to_csv(self) -> str:
-        """Returns a CSV document with a row for each test sample: id, true class, predicted class, votes."""
+        """Returns a CSV document with a row for each test sample: id, true class, predicted class, votes.
+
+        That of a changed evaluation also has the predicted class without the change.
+        """
         names = [csv_value(entry.name) for entry in self.classes]
         output = io.StringIO()
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow(["sample_id", "label", "class", "predicted", "predicted_class", *(f"votes_{n}" for n in names)])
+        added = ["unchanged_predicted", "unchanged_predicted_class"] if self.unchanged is not None else []
+        votes_columns = [f"votes_{name}" for name in names]
+        writer.writerow(["sample_id", "label", "class", "predicted", "predicted_class", *added, *votes_columns])
         kept = self.predictions
-        for sample, label, predicted, votes in zip(
-            kept.sample_ids, kept.labels.tolist(), kept.predicted.tolist(), self.votes.tolist(), strict=True
+        before = kept if self.unchanged is None else self.unchanged.predictions
+        for sample, label, predicted, unchanged, votes in zip(
+            kept.sample_ids,
+            kept.labels.tolist(),
+            kept.predicted.tolist(),
+            before.predicted.tolist(),
+            self.votes.tolist(),
+            strict=True,
         ):
-            rates = (f"{rate:.6g}" for rate in votes)
-            writer.writerow([csv_value(sample), label, names[label], predicted, names[predicted], *rates])
+            begin = [csv_value(sample), label, names[label], predicted, names[predicted]]
+            middle = [unchanged, names[unchanged]] if self.unchanged is not None else []
+            writer.writerow([*begin, *middle, *(f"{rate:.6g}" for rate in votes)])
         return output.getvalue()
 
 
@@ -177,12 +237,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
 
 
 def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
-    if options.operations < 0:
-        raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
-    if not 0 <= options.layer_times < math.inf:
-        raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
-    if options.csv is not None:
-        files.check_new_file(options.csv)
+    control = _check_options(options)
     device = choose_device(options.device, options.kernel)
     path = find_model(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
@@ -200,22 +255,88 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         content = trained.cache
     else:
         trained = _with_T(trained, options)
-    spec = trained.spec
+    changed = None if control is None else _change(trained, control)
     samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
     chosen = _recorded_rows(samples, options) if recording else None
-    found = samples.evaluate(progress)
-    for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
-        _log.warning(warning)
-    counted = samples.count_operations(options.operations) if options.operations else None
-    timed = samples.time_layers(options.layer_times) if options.layer_times else None
-    spikes = _record(samples, chosen, options) if chosen is not None else None
-    predictions = samples.predictions(found)
-    kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
-    result = _result(found, trained, predictions, counted, timed, trained_steps)
-    result = replace(result, kept_predictions=kept, spikes=spikes)
+    result = _measure(samples, options if control is None else _accuracy_only(options), trained_steps, progress)
+    if control is not None and changed is not None:
+        result = replace(
+            _measure(replace(samples, trained=changed, time=control.time), options, trained_steps, progress, control),
+            unchanged=result,
+        )
+    if chosen is not None:
+        result = replace(result, spikes=_record(samples, chosen, options))
     if options.csv is not None:
         files.write_text(options.csv, result.to_csv())
     return result
+
+
+def _check_options(options: EvaluateOptions) -> Control | None:
+    """Returns what the evaluation changes; None: nothing.
+
+    Raises:
+        UsageError: An option has an invalid value, or the file to write exists.
+    """
+    if options.operations < 0:
+        raise UsageError(f"--operations {options.operations}: expected a number of samples, or 0")
+    if not 0 <= options.layer_times < math.inf:
+        raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
+    if options.csv is not None:
+        files.check_new_file(options.csv)
+    tau = None if options.tau is None else check_tau(options.tau)
+    if options.time is not None:
+        check_choice("--time", options.time, get_args(TimeControl))
+    if options.time is None and tau is None:
+        return None
+    if options.record_spikes is not None or options.samples:
+        raise UsageError(
+            "the spikes that a run keeps are those of its own network and samples, not of changed ones",
+            hint="omit --time and --tau, or --record-spikes and --sample",
+        )
+    return Control(options.time, tau, None)
+
+
+def _change(trained: TrainedModel, control: Control) -> TrainedModel:
+    """Returns the network with other time constants, if it is to have others.
+
+    Raises:
+        UsageError: The change means nothing for this network or its samples.
+    """
+    if control.time is not None and trained.spec.dataset.kind == "images":
+        raise UsageError(
+            f"--time {control.time}: {trained.spec.dataset.title} has images, which are the same at every time step",
+            hint="omit --time; --tau changes the neurons",
+        )
+    if control.tau is None:
+        return trained
+    return replace(trained, network=change_tau(trained.network, control.tau))
+
+
+def _accuracy_only(options: EvaluateOptions) -> EvaluateOptions:
+    return replace(options, operations=0, layer_times=0.0)
+
+
+def _measure(
+    samples: EvaluationSamples,
+    options: EvaluateOptions,
+    trained_steps: int,
+    progress: Progress,
+    control: Control | None = None,
+) -> EvaluationResult:
+    """Evaluates a network on its samples, both perhaps changed."""
+    trained, spec = samples.trained, samples.trained.spec
+    found = samples.evaluate(progress)
+    if control is None:  # otherwise the hint, to train in another way, would be wrong
+        for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
+            _log.warning(warning)
+    counted = samples.count_operations(options.operations) if options.operations else None
+    timed = samples.time_layers(options.layer_times) if options.layer_times and control is None else None
+    predictions = samples.predictions(found)
+    result = _result(found, trained, predictions, counted, timed, trained_steps)
+    if control is not None:
+        return replace(result, control=replace(control, seed=spec.train.seed if control.time == "shuffled" else None))
+    kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
+    return replace(result, kept_predictions=kept)
 
 
 def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[str, Any] | None:

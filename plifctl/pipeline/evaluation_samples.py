@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from plifctl.cache import Cache
-from plifctl.config.choices import DataPlacement
+from plifctl.config.choices import DataPlacement, TimeControl
 from plifctl.errors import CacheError, list_names
 from plifctl.evaluation.accuracy import Evaluation, as_class_indices, evaluate
+from plifctl.evaluation.controls import change_time
 from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
 from plifctl.evaluation.operations import Operations, count_operations
 from plifctl.exchange.folder import read_evidence
@@ -23,9 +24,9 @@ from plifctl.exchange.model import TrainedModel
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import Predictions, Run
-from plifctl.training.batches import BatchLoader
+from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.optimizer import autocast
-from plifctl.training.sample_store import choose_placement
+from plifctl.training.sample_store import choose_placement, to_device
 from plifctl.training.splits import make_split
 
 _log = logging.getLogger(__name__)
@@ -42,12 +43,14 @@ class EvaluationSamples:
         cache: Their cache.
         loader: Reads them as inputs of the network.
         rows: Their rows in the cache, ascending.
+        time: Change of their frames; None: as they are in the cache.
     """
 
     trained: TrainedModel
     cache: Cache
     loader: BatchLoader
     rows: np.ndarray
+    time: TimeControl | None = None
 
     def evaluate(self, progress: Progress = silent) -> Evaluation:
         """Runs the network on all of them; returns also predictions over time and votes."""
@@ -60,9 +63,21 @@ class EvaluationSamples:
         spec = self.trained.spec
         steps = -(-len(self.rows) // spec.train.batch_size)
         with progress(f"testing {spec.title}", "batches") as task:
-            for step, batch in enumerate(self.loader.evaluation_batches(self.rows), 1):
+            for step, batch in enumerate(self._batches(self.rows), 1):
                 yield batch.x, batch.labels
                 task.update(step, steps)
+
+    def _batches(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Yields batches of ``rows`` in order, their frames changed."""
+        begin = 0
+        for batch in self.loader.evaluation_batches(rows):
+            end = begin + len(batch.x)
+            if self.time is None:
+                yield batch
+            else:
+                lengths = to_device(self.cache.counts["n_frames"][rows[begin:end]], self.loader.device)
+                yield replace(batch, x=change_time(batch.x, self.time, batch.keys, lengths))
+            begin = end
 
     def predictions(self, found: Evaluation) -> Predictions:
         """Returns the predictions of :meth:`evaluate` with the ids of the samples."""
@@ -82,7 +97,7 @@ class EvaluationSamples:
         if (why := times_unsupported_reason(self.loader.device, spec.train.precision)) is not None:
             _log.info("times of the layers are not measured: %s", why)
             return None
-        batches = self.loader.evaluation_batches(self._spread(_TIMED_BATCHES * spec.train.batch_size))
+        batches = self._batches(self._spread(_TIMED_BATCHES * spec.train.batch_size))
         return measure_layer_times(self.trained.network, [batch.x for batch in batches], spec.T, seconds)
 
     def _spread(self, count: int) -> np.ndarray:
@@ -93,7 +108,7 @@ class EvaluationSamples:
 
     def pairs(self, rows: np.ndarray) -> Iterator[Tensor]:
         """Yields inputs of two samples at a time, because the spikes of all their steps are in memory at once."""
-        for batch in self.loader.evaluation_batches(rows):
+        for batch in self._batches(rows):
             for start in range(0, len(batch.x), 2):
                 yield batch.x[start : start + 2]
 

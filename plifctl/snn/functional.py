@@ -25,6 +25,7 @@ class Dynamics(NamedTuple):
         detach_reset: Ignore the spike of the reset in the gradient.
         surrogate: See :func:`surrogate_derivative`.
         width: Width of the surrogate, a scalar.
+        leak: See :func:`charge`; only the definition computes with another value than None.
     """
 
     k: Tensor
@@ -34,6 +35,7 @@ class Dynamics(NamedTuple):
     detach_reset: bool
     surrogate: Surrogate
     width: Tensor
+    leak: float | None = None
 
 
 def tau_to_a(tau: float) -> float:
@@ -51,18 +53,24 @@ def tau_to_a(tau: float) -> float:
     return -math.log(tau - 1.0)
 
 
-def charge(x: Tensor, v: Tensor, k: Tensor | float, v_reset: float) -> Tensor:
+def charge(x: Tensor, v: Tensor, k: Tensor | float, v_reset: float, leak: float | None = None) -> Tensor:
     """Returns the potential before firing, H_t = V_{t−1} + k · (X_t − (V_{t−1} − V_reset)).
+
+    There k is both the weight of the input and the share of the potential that leaks away. With ``leak`` the two
+    differ: H_t = V_reset + (1 − leak) · (V_{t−1} − V_reset) + k · X_t.
 
     Args:
         x: Input X_t, any shape.
         v: Membrane potential V_{t−1}, shape of ``x``.
         k: 1/τ, a scalar or broadcastable to ``x``.
         v_reset: Reset potential.
+        leak: Share of V_{t−1} − V_reset that is lost in a step, 0…1; None: k.
 
     Source: Eq. 5 with k = 1/τ, Eq. 6 with k = k(a).
     """
-    return v + k * (x - (v - v_reset))
+    if leak is None:
+        return v + k * (x - (v - v_reset))
+    return v_reset + (1.0 - leak) * (v - v_reset) + k * x
 
 
 def surrogate_derivative(x: Tensor, surrogate: Surrogate, width: Tensor | float = 1.0) -> Tensor:

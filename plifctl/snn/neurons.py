@@ -18,7 +18,12 @@ class SpikingLayer(nn.Module):
     Args:
         spec: The neuron.
         shape: Shape of the layer, ``(C, H, W)`` or ``(F,)``.
+
+    Attributes:
+        leak: Share of the potential that is lost in a step, 0…1; None: 1/τ. Only controls set it.
     """
+
+    leak: float | None = None
 
     a: Tensor | None
     v_threshold: Tensor | None
@@ -48,6 +53,7 @@ class SpikingLayer(nn.Module):
             spec.detach_reset,
             spec.surrogate,
             x.new_full((), spec.surrogate_width, dtype=dtype) if self.log_width is None else self.log_width.exp(),
+            self.leak,
         )
 
     @property

@@ -94,12 +94,13 @@ def spiking_stage(
         pooling: Pooling of their spikes, in windows that do not overlap.
         kernel: ``eager`` is the definition, step by step; ``compiled`` is torch.compile of it; ``fused`` one compiled
             pass on the CPU; ``triton`` the same on a GPU, where spikes have the precision of ``x``; ``auto`` is fused
-            on a CPU and eager elsewhere.
+            on a CPU and eager elsewhere. Neurons with another ``leak`` than k are computed by the definition.
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
         keep: What is kept for the gradients; fused kernel only. Results are the same.
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    kernel = kernel if dynamics.leak is None else "eager"
     if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
         whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)
         if whole is not None:

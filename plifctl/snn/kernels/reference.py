@@ -42,7 +42,7 @@ def step(x: Tensor, v: Tensor, dynamics: Dynamics) -> tuple[Tensor, Tensor]:
 
     Source: Eq. 2–6.
     """
-    k, v_threshold, v_reset, soft, detach, surrogate, width = dynamics
-    h = charge(x, v, k, v_reset)
+    k, v_threshold, v_reset, soft, detach, surrogate, width, leak = dynamics
+    h = charge(x, v, k, v_reset, leak)
     spike = fire(h, v_threshold, surrogate, width)
     return spike, reset(h, spike, v_threshold, v_reset, soft=soft, detach=detach)
