@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES, ResultSource, TableFormat
+from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, TABLES, ResultSource, TableFormat
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _tables(incomplete: str) -> list[str]:
 
 
 def _figures(incomplete: str) -> list[str]:
-    return [name for name in (*FIGURES, "all") if name.startswith(incomplete)]
+    return [name for name in (*FIGURES, "all", *OTHER_FIGURES) if name.startswith(incomplete)]
 
 
 def _source(text: str) -> ResultSource:
@@ -55,7 +55,11 @@ TableOption = Annotated[
 ]
 FigureOption = Annotated[
     list[str] | None,
-    typer.Option("--figure", help=f"{', '.join(FIGURES)}, or all; can be repeated.", autocompletion=_figures),
+    typer.Option(
+        "--figure",
+        help=f"{', '.join(FIGURES)}, all (these), or {', '.join(OTHER_FIGURES)}; can be repeated.",
+        autocompletion=_figures,
+    ),
 ]
 RunOption = Annotated[
     list[str] | None,
@@ -138,7 +142,8 @@ def report(
     τ of two starts.
 
     Figures show the runs that --run names, over the authors' curves of their experiments where these were imported.
-    Without --run they show the authors' curves, or your longest runs if none were imported.
+    Without --run they show the authors' curves, or your longest runs if none were imported. Figure start needs no run:
+    firing rates and gradients of each layer in the first training step, by τ₀.
 
     Example: plifctl report --table 4
     """

@@ -198,6 +198,9 @@ OTHER_TABLES = (SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "
 FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
+OTHER_FIGURES = ("start",)
+"""Figures besides those of the paper: the first training step at several time constants."""
+
 ResultSource = Literal["mine", "shipped", "authors", "added"]
 """Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, or runs of
 somebody else that were added (``runs add``)."""

@@ -102,7 +102,7 @@ def _write(
     users, trials = train_users + test_users, []
     for user in range(1, users + 1):
         light = _LIGHTS[user % len(_LIGHTS)]
-        events, labels = _recording(np.random.default_rng([seed, user]))
+        events, labels = simulate_recording(np.random.default_rng([seed, user]))
         rows = ["class,startTime_usec,endTime_usec", *(f"{number},{start},{end}" for number, start, end in labels)]
         (root / f"user{user:02}_{light}.aedat").write_bytes(encode_aedat3(events))
         _write_lines(root / f"user{user:02}_{light}_labels.csv", rows)
@@ -117,7 +117,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\n")
 
 
-def _recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+def simulate_recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Returns events and labels of one user: every gesture once, in random order, with gaps that contain only noise."""
     labels, parts, now = [], [], int(rng.integers(*_GAP_US))
     for label in rng.permutation(len(CLASSES)).tolist():

@@ -161,10 +161,10 @@ def draw_figures(
     channels: Sequence[int] = (),
     form: Literal["pdf", "svg", "png"] = "pdf",
 ) -> list[FigureFile]:
-    """Draws figures of the paper into files.
+    """Draws figures into files.
 
     Args:
-        names: Figures, or ``all`` for those that the available runs allow.
+        names: Figures, or ``all`` for those of the paper that the available runs allow.
         out: A file, or a folder of several files; None: the current folder.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
         runs: Runs to draw, over the authors' curves of their experiments and protocol; those that differ in the seed
@@ -226,6 +226,11 @@ class _FigureSource:
 
         if kind.needs == "nothing":
             return [], "", kind.draw()
+        if kind.needs == "first step":
+            from plifctl.pipeline.initial_state import measure_initial_states
+
+            about, states = measure_initial_states(self.registry)
+            return [], about, kind.draw(states)
         if kind.needs == "spikes":
             used, recording = self._recording()
             return [used], "", kind.draw(recording, self.channels)

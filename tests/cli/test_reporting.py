@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from factories import make_run
 
-from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
+from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, TABLES
 from plifctl.report.figures import FIGURE_KINDS
 
 Plifctl = Callable[..., Any]
@@ -157,7 +157,7 @@ def test_old_spelling_ends_with_exit_code_2_and_the_new_one(
 
 
 def test_completion_offers_the_figures_that_can_be_drawn() -> None:
-    assert list(FIGURE_KINDS) == list(FIGURES)
+    assert list(FIGURE_KINDS) == [*FIGURES, *OTHER_FIGURES]
 
 
 def test_report_as_a_page_has_tables_and_every_run(plifctl: Plifctl, places: Path) -> None:

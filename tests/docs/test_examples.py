@@ -22,7 +22,7 @@ from pages import PAGES, ROOT, Block, blocks_of, page_text
 
 import plifctl
 from plifctl.cli.app import app
-from plifctl.config.choices import FIGURES, OTHER_TABLES, TABLES
+from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, TABLES
 from plifctl.config.dataset import ReadingSpec
 from plifctl.config.lookup import load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
@@ -186,7 +186,7 @@ def _check_command(words: list[str]) -> None:
         load_experiment(given["name"], **changes)
     elif verb == "report":
         assert {*(given["table"] or ())} <= {*TABLES, *OTHER_TABLES, "all"}, "unknown table"
-        assert {*(given["figure"] or ())} <= {*FIGURES, "all"}, "unknown figure"
+        assert {*(given["figure"] or ())} <= {*FIGURES, *OTHER_FIGURES, "all"}, "unknown figure"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/reference.md"])

@@ -1,4 +1,4 @@
-"""Figures of the paper: from closed forms and simulation, from curves of runs, and from recorded spikes."""
+"""Figures: from closed forms and simulation, from curves of runs, from recorded spikes, and from a first step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from plifctl.report.figures import neuron, spikes, training
+from plifctl.report.figures import start as start_figure
 from plifctl.report.figures.lines import Line, describe_lines, lines_of
 from plifctl.report.figures.style import FORMATS, figure_style, save_figure
 
@@ -27,18 +28,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class FigureKind:
-    """A figure of the paper.
+    """A figure.
 
     Attributes:
         caption: Caption of the figure.
         needs: Data that it is drawn from.
-        draw: Draws it from nothing; from curves: lines, and the last epoch or None; or from spikes: a recording, and
-            channels, possibly none.
+        draw: Draws it from nothing; from curves: lines, and the last epoch or None; from spikes: a recording, and
+            channels, possibly none; or from the states of a network in its first training step, by τ₀.
         shows: Returns whether a line has the values that are drawn.
     """
 
     caption: str
-    needs: Literal["nothing", "curves", "spikes"]
+    needs: Literal["nothing", "curves", "spikes", "first step"]
     draw: Callable[..., Figure]
     shows: Callable[[Line], bool] = lambda line: True
 
@@ -113,5 +114,12 @@ FIGURE_KINDS = {
         "because a neuron is reset to 0 whatever exceeds its threshold; below p = 1/T it is silent.",
         "nothing",
         neuron.draw_encoders,
+    ),
+    "start": FigureKind(
+        "The first training step, by layer, for several initial values τ₀ of PLIF neurons: (a) firing rate, (b) norm "
+        "of the gradient of the weights, (c) that of a, where τ = 1 + exp(−a). The longer τ₀, the fewer spikes and the "
+        "smaller the gradients. LIF neurons of the same τ have the same (a) and (b). Open markers: exactly 0.",
+        "first step",
+        start_figure.draw_initial_states,
     ),
 }
