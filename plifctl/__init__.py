@@ -210,6 +210,7 @@ def train(
     weights: str | Path | Run | None = None,
     freeze: str | Sequence[str] = (),
     resume: str | Path | Run | None = None,
+    name: str | None = None,
     on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
     build_cache: bool = False,
     raw: str | Path | None = None,
@@ -234,7 +235,8 @@ def train(
         weights: Run, checkpoint or exported file whose weights training begins with, where name and shape fit; None:
             all weights are drawn.
         freeze: Patterns of the layers or parameters that are not trained, e.g. ``"conv*"``.
-        resume: Run to resume, instead of a new one.
+        resume: Run to resume, instead of a new one; ``"auto"`` with a name: that run if it exists, else a new one.
+        name: Name of the new run; None: one of time, experiment, digest and seed.
         on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
             run can be resumed.
         build_cache: Build the cache if it does not exist.
@@ -268,6 +270,7 @@ def validate(
     weights: str | Path | Run | None = None,
     freeze: str | Sequence[str] = (),
     resume: str | Path | Run | None = None,
+    name: str | None = None,
     on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
     build_cache: bool = False,
     raw: str | Path | None = None,

@@ -23,6 +23,7 @@ import hashlib
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -67,6 +68,7 @@ class Cache:
     Args:
         path: The file.
         made_by: The command that builds it, named in hints where the file cannot be read.
+        is_copy: It is a copy, which is removed rather than built again if it is damaged.
 
     Attributes:
         path: The file.
@@ -95,8 +97,8 @@ class Cache:
         CacheError: It was made by an older or a newer plifctl.
     """
 
-    def __init__(self, path: Path, *, made_by: str = "") -> None:
-        self.path, self._made_by = path, made_by
+    def __init__(self, path: Path, *, made_by: str = "", is_copy: bool = False) -> None:
+        self.path, self._made_by, self._is_copy = path, made_by, is_copy
         try:
             self._open()
         except CacheError:
@@ -214,7 +216,9 @@ class Cache:
         return samples_of(self._file)
 
     def repair_hint(self) -> str:
-        """Returns the command that builds the cache again, for the hint of an error."""
+        """Returns how to replace a damaged cache, for the hint of an error."""
+        if self._is_copy:
+            return f"it is a copy; remove it: rm {shlex.quote(str(self.path))}"
         command = self._made_by
         if not command:
             try:

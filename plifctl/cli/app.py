@@ -30,6 +30,7 @@ from plifctl.cli import (
     serve,
     show,
     show_sample,
+    sweep,
     synthesize,
     train,
     watch,
@@ -64,7 +65,7 @@ _REPORTING = (runs, watch, evaluate, predict, export, convert, report, serve, ls
 _SyntaxError: Any = typer.BadParameter.__mro__[1]
 """The UsageError of click, of which newer versions of typer have a copy of their own."""
 
-for module in (data, prepare, cache, train, *_REPORTING, synthesize):
+for module in (data, prepare, cache, train, sweep, *_REPORTING, synthesize):
     module.register(app)
 
 

@@ -83,6 +83,11 @@ def emit_json(tree: Any) -> None:
 
 def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
     """Writes a table to stdout, as wide as the terminal, elsewhere as wide as needed; numbers are right-aligned."""
+    _write(_render_table(grid(columns, rows, title=title), terminal_width() or 10_000))
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
+    """Returns the table that :func:`emit_table` writes."""
     table = Table(
         title=_escape_markup(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold"
     )
@@ -97,7 +102,7 @@ def emit_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, titl
         )
     for row in rows:
         table.add_row(*(_escape_markup(str(cell)) for cell in row))
-    _write(_render_table(table, terminal_width() or 10_000))
+    return table
 
 
 def _render_table(table: Table, width: int) -> str:

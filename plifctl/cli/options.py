@@ -108,6 +108,15 @@ CacheDirOption = Annotated[
     Path | None,
     typer.Option("--cache-dir", parser=path, help="Cache directory.", envvar="PLIFCTL_CACHE_DIR", show_default=False),
 ]
+CopyCacheOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--copy-cache",
+        metavar="DIR",
+        parser=path,
+        help="Copy the cache to this folder, on the machine's own disk, first.",
+    ),
+]
 RunsDirOption = Annotated[
     Path | None,
     typer.Option("--runs-dir", parser=path, help="Runs directory.", envvar="PLIFCTL_RUNS_DIR", show_default=False),

@@ -129,6 +129,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         graph: GraphOption = None,
         rank_timeout: RankTimeoutOption = 120.0,
         dry_run: options.DryRunOption = False,
+        copy_cache: options.CopyCacheOption = None,
         cache_dir: options.CacheDirOption = None,
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
@@ -164,6 +165,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
             graph=graph,
             checkpoint_every=checkpoint_every,
             rank_timeout=rank_timeout,
+            copy_cache=copy_cache,
             cache_dir=cache_dir,
             runs_dir=runs_dir,
         )
@@ -174,14 +176,13 @@ def _command(protocol: Protocol) -> Callable[..., None]:
 
 def _fold_overrides(text: str) -> list[str]:
     """Returns the overrides that ``--cv-fold K`` or ``--cv-fold K/N`` stands for."""
+    from plifctl.config.overrides import fold_overrides
     from plifctl.errors import UsageError
 
     fold, slash, folds = text.partition("/")
     if not fold.isdecimal() or (slash and not folds.isdecimal()):
         raise UsageError(f"--cv-fold {text}: expected the number of a fold, or fold/folds", hint="e.g. --cv-fold 1/5")
-    if not slash:
-        return [f"split.fold={fold}"]
-    return ["split.method=folds", "split.test=null", f"split.folds={folds}", f"split.fold={fold}"]
+    return fold_overrides(fold, folds if slash else None)
 
 
 def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:

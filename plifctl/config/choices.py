@@ -152,6 +152,9 @@ ExportTarget = Literal["spikingjelly", "tonic", "npz"]
 NetworkFormat = Literal["pt", "npz", "nir", "onnx", "folder", "spikingjelly"]
 """Formats of exported networks: torch, numpy, NIR, ONNX, a folder as on the Hugging Face hub, SpikingJelly."""
 
+Engine = Literal["local", "slurm", "ray"]
+"""Engines of sweeps: processes of this machine, a SLURM cluster, a Ray cluster."""
+
 RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unknown"]
 """Status of a run, derived from its files and its lock; ``unknown`` of a run that cannot be locked."""
 

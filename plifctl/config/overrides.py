@@ -35,6 +35,13 @@ def is_modification(text: str) -> bool:
     return override_key(text) not in _NO_MODIFICATION
 
 
+def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:
+    """Returns the overrides that test on one fold of a cross-validation: of the experiment's own, or of ``folds``."""
+    if folds is None:
+        return [f"split.fold={fold}"]
+    return ["split.method=folds", "split.test=null", f"split.folds={folds}", f"split.fold={fold}"]
+
+
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> tuple[str, ...]:
     """Returns both, without the earlier ones whose keys are set again."""
     later = tuple(later)

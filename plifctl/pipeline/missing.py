@@ -69,10 +69,10 @@ def find_missing(
 def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: float) -> MissingRun:
     spec = load_registry().experiment(name).spec.for_protocol(protocol)
     command = f"plifctl {training_verb(protocol)} {name}"
-    return MissingRun(name, protocol, cells, command, spec.train.epochs, _estimate_seconds(spec, protocol, speed))
+    return MissingRun(name, protocol, cells, command, spec.train.epochs, estimate_seconds(spec, protocol, speed))
 
 
-def _estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float:
+def estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float:
     """Returns about how long a training takes whose products are dense, at ``speed`` floating-point operations/s."""
     samples = 0 if spec.dataset.samples is None else spec.dataset.samples.train
     if protocol == "B":

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from plifctl import paths
-from plifctl.cache import Cache
+from plifctl.cache import Cache, copy_cache
 from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
@@ -90,6 +90,7 @@ class TrainOptions:
         graph: Record a training step as a CUDA graph and replay it; None: if trials choose it.
         checkpoint_every: Save the state every so many steps as well; 0: after epochs and on signals only.
         rank_timeout: Seconds to wait for a rank that does not answer.
+        copy_cache: Folder on this machine's own disk, to which the cache is copied first; None: it is read where it is.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
     """
@@ -110,6 +111,7 @@ class TrainOptions:
     graph: bool | None = None
     checkpoint_every: int = 0
     rank_timeout: float = 120.0
+    copy_cache: Path | None = None
     cache_dir: Path | None = None
     runs_dir: Path | None = None
 
@@ -343,6 +345,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     check_memory(spec.train, device, options.kernel)
     with ranks.first_rank_first():
         cache = _training_cache(options, spec, resumed, progress, may_build=ranks.rank == 0)
+        if options.copy_cache is not None and not dry_run:
+            cache = copy_cache(cache, options.copy_cache)
     compare_ranks(
         ranks,
         {

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "exchange": {"snn", "evaluation", "training", "runs"},
     "report": {"runs", "snn", "training", "cache"},
     "pipeline": {"data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},
-    "sweep": {"pipeline", "runs"},
+    "sweep": {"pipeline", "cache", "data", "evaluation", "report", "runs", "training"},
     "cli": {"sweep", "pipeline", "data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},
     "__main__": {"cli"},
     "__init__": {"pipeline", "data", "cache", "runs", "report"},  # the last four for the types of what it returns

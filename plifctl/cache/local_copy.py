@@ -1,0 +1,54 @@
+"""A copy of a cache on the disk of the machine that trains, for clusters whose file system is slow or shared by many.
+
+The copy has the name of the cache. It is made under a lock, so that the runs of one machine copy once, and renamed when
+it is complete. One of other content under the name, or an incomplete one, is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import filelock
+
+from plifctl import files
+from plifctl.cache.file import Cache
+from plifctl.errors import CacheError
+
+_log = logging.getLogger(__name__)
+
+
+def copy_cache(cache: Cache, folder: Path) -> Cache:
+    """Returns the copy of a cache in a folder, made now or before; the cache itself if it is there.
+
+    Args:
+        cache: The cache.
+        folder: Folder on the machine's own disk; it is created.
+
+    Raises:
+        MachineError: The folder cannot be written, or has no room.
+    """
+    target = folder.absolute() / cache.path.parent.name / cache.path.name
+    if target == cache.path.absolute():
+        return cache
+    with files.machine_errors(target):
+        files.make_dir(target.parent)
+        with filelock.FileLock(target.with_name(f".{target.name}.lock")):
+            if (there := _open_same(target, cache)) is not None:
+                return there
+            _log.info("copying %s (%.1f GB) to %s", cache.path.name, cache.path.stat().st_size / 1e9, target.parent)
+            with files.atomic_write(target) as temporary:
+                shutil.copyfile(cache.path, temporary)
+    return Cache(target, is_copy=True)
+
+
+def _open_same(path: Path, cache: Cache) -> Cache | None:
+    """Returns the cache in ``path`` if it has the same content, else None."""
+    if not path.is_file() or path.stat().st_size != cache.path.stat().st_size:
+        return None
+    try:
+        found = Cache(path, is_copy=True)
+    except CacheError:
+        return None
+    return found if found.content_digest == cache.content_digest else None

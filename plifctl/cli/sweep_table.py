@@ -1,0 +1,182 @@
+"""Tables of sweeps: the plan, and the live table of how the runs stand."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from plifctl.cli import console
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from plifctl.sweep.dry_run import DryRun
+    from plifctl.sweep.plan import State
+    from plifctl.sweep.progress import Standing
+    from plifctl.sweep.status import SweepStatus
+
+_ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "queued", "missing", "finished")
+_COLUMNS = ("run", "state", "epoch", "accuracy %", "authors %", "left")
+
+
+def plan_table(found: DryRun) -> tuple[Sequence[str], list[list[str]]]:
+    """Returns head and rows of a plan."""
+    rows = []
+    for standing in found.status.runs:
+        run, estimate = standing.run, found.estimates[standing.run.name]
+        about = "measured" if estimate.measured else "computed"
+        epoch = f"{standing.epoch}/{run.epochs}"
+        rows.append([run.name, run.state, epoch, duration(estimate.seconds), about, size(estimate.nbytes)])
+    return ("run", "state", "epoch", "time", "", "disk"), rows
+
+
+def plan_summary(found: DryRun) -> list[str]:
+    """Returns the sentences below a plan."""
+    computed = [e for e in found.estimates.values() if not e.measured]
+    lines = [f"{found.status.plan.name}: {_counts(found.status.runs)}"]
+    if found.seconds:
+        at_once = (
+            f", {duration(found.seconds / found.at_once)} with {found.at_once} at once" if found.at_once > 1 else ""
+        )
+        lines.append(
+            f"to train: {duration(found.seconds)} one after the other{at_once}; checkpoints: {size(found.nbytes)}"
+        )
+    if computed and found.seconds:
+        lines.append(
+            "a computed time is that of dense products on this machine's CPU; once a run like it has trained an epoch, "
+            "its time is measured"
+        )
+    for cache in found.caches:
+        T = "" if cache.T is None else f", T = {cache.T}"
+        state = f"to be built first: {cache.command}" if cache.nbytes is None else f"there, {size(cache.nbytes)}"
+        lines.append(f"cache of {cache.dataset}{T}: {state}")
+    return lines
+
+
+def status_table(found: Sequence[Standing], *, most: int | None = None) -> tuple[Sequence[str], list[list[str]]]:
+    """Returns head and rows of how runs stand; of more than ``most``, those that need attention come first."""
+    if most is not None and len(found) > most:
+        found = sorted(found, key=lambda standing: _ORDER.index(standing.state))[:most]
+    rows = []
+    for standing in found:
+        place = f" on {standing.host}" if standing.host else ""
+        left = duration(standing.seconds_left) if standing.seconds_left else ""
+        rows.append(
+            [
+                standing.run.name,
+                f"{standing.state}{place}",
+                f"{standing.epoch}/{standing.run.epochs}",
+                _percent(standing.accuracy),
+                _percent(standing.authors),
+                left,
+            ]
+        )
+    return _COLUMNS, rows
+
+
+def print_status(status: SweepStatus) -> None:
+    """Prints how a sweep stands: a table, the failures with reason and command, and what to type next."""
+    console.emit_table(*status_table(status.runs))
+    left = "" if not status.seconds_left else f"; {duration(status.seconds_left)} left in all"
+    console.note(f"{status.plan.name}: {_counts(status.runs)}{left if status.is_active else ''}")
+    for standing in status.runs:
+        if standing.state in ("failed", "interrupted"):
+            reason = f": {standing.run.reason}" if standing.run.reason else ""
+            console.warn(f"{standing.run.name}: {standing.state}{reason}")
+            console.hint(f"alone: {standing.run.command}")
+    if not status.is_active and any(standing.state != "finished" for standing in status.runs):
+        console.hint(f"to train what is missing: {status.plan.command}")
+    elif all(standing.state == "finished" for standing in status.runs):
+        console.hint(f"plifctl report --sweep {shlex.quote(status.plan.name)} shows the results")
+
+
+class SweepDisplay:
+    """Shows how the runs of a sweep stand while it runs: a live table on a terminal, else a line for each change."""
+
+    def __init__(self, draw: Any, table: _LiveTable | None) -> None:
+        self._draw, self._table = draw, table
+        self._before: dict[str, str] = {}
+
+    def update(self, found: Sequence[Standing]) -> None:
+        """Shows the runs."""
+        if self._table is not None:
+            self._table.found = found
+            self._draw()
+            return
+        for standing in found:
+            before = self._before.get(standing.run.name)
+            if before not in (None, standing.state) and standing.state not in ("missing", "queued"):
+                console.note(_change(standing))
+            self._before[standing.run.name] = standing.state
+
+
+class _LiveTable:
+    """A renderable of rich: the table, as long as the terminal allows, and the counts."""
+
+    found: Sequence[Standing] = ()
+
+    def __rich_console__(self, screen: Console, settings: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        most = max(3, (settings.max_height or 24) - 5)
+        columns, rows = status_table(self.found, most=most)
+        yield console.grid(columns, rows)
+        hidden = len(self.found) - len(rows)
+        yield Text(_counts(self.found) + (f" ({hidden} not shown)" if hidden else ""))
+
+
+@contextmanager
+def sweep_display() -> Iterator[SweepDisplay]:
+    """Yields the display of a sweep."""
+    if not console.can_draw():
+        yield SweepDisplay(None, None)
+        return
+    table = _LiveTable()
+    with console.live(table) as draw:
+        yield SweepDisplay(draw, table)
+
+
+def _change(standing: Standing) -> str:
+    parts = [f"{standing.run.name}: {standing.state}"]
+    if standing.state == "finished" and standing.accuracy is not None:
+        parts.append(f"test accuracy {_percent(standing.accuracy)} %")
+    if standing.state == "running" and standing.epoch:
+        parts.append(f"from epoch {standing.epoch + 1}")
+    return ", ".join(parts) + (f": {standing.run.reason}" if standing.run.reason else "")
+
+
+def _counts(found: Sequence[Standing]) -> str:
+    counts = Counter(standing.state for standing in found)
+    runs = f"{len(found)} run{'' if len(found) == 1 else 's'}"
+    return f"{runs}: " + ", ".join(f"{counts[state]} {state}" for state in _ORDER[::-1] if counts[state])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Returns a duration for planning.
+
+    Example:
+        >>> duration(40), duration(2000), duration(20_000), duration(400_000), duration(9e6)
+        ('40 s', '33 min', '5.6 h', '111 h', '2,500 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
+
+
+def size(nbytes: float) -> str:
+    """Returns a size.
+
+    Example:
+        >>> size(5e5), size(2e8), size(3.4e10)
+        ('0.5 MB', '200 MB', '34.0 GB')
+    """
+    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.{0 if nbytes >= 1e7 else 1}f} MB"

@@ -1,0 +1,111 @@
+"""What a sweep would do: which runs are there, which are missing, and what time, disk and caches they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl import paths
+from plifctl.cache import find_cache, raw_independent_key
+from plifctl.config.base import digest_of
+from plifctl.config.lookup import load_registry
+from plifctl.errors import CacheError
+from plifctl.pipeline.commands import prepare_command_of
+from plifctl.sweep.estimates import Estimate, estimate_runs
+from plifctl.sweep.expansion import Member
+from plifctl.sweep.run import SweepOptions, plan_sweep
+from plifctl.sweep.status import SweepStatus, read_plan
+
+
+@dataclass(frozen=True)
+class NeededCache:
+    """A cache that runs of a sweep are trained on.
+
+    Attributes:
+        dataset: Name of its data set.
+        T: Number of frames of a sample; None of images.
+        path: Where it is; None: it is missing.
+        nbytes: Size on disk; None: it is missing.
+        command: The command that builds it alone.
+        runs: Number of runs that need it.
+    """
+
+    dataset: str
+    T: int | None
+    path: str | None
+    nbytes: int | None
+    command: str
+    runs: int
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a sweep would do.
+
+    Attributes:
+        status: How it stands.
+        estimates: Of each run from its beginning, by name.
+        caches: The caches that it needs.
+        at_once: Runs at the same time.
+    """
+
+    status: SweepStatus
+    estimates: dict[str, Estimate]
+    caches: tuple[NeededCache, ...]
+    at_once: int
+
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs that are not trained, one run after the other."""
+        return sum(
+            self.estimates[s.run.name].seconds * (1 - s.epoch / s.run.epochs)
+            for s in self.status.runs
+            if s.state != "finished"
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Disk for the checkpoints of the runs that are not finished."""
+        return sum(self.estimates[s.run.name].nbytes for s in self.status.runs if s.state != "finished")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        tree = self.status.to_json()
+        for entry in tree["runs"]:
+            entry["estimate"] = asdict(self.estimates[entry["name"]])
+        caches = [asdict(cache) for cache in self.caches]
+        return {**tree, "seconds": self.seconds, "bytes": self.nbytes, "caches": caches, "at_once": self.at_once}
+
+
+def dry_run(options: SweepOptions) -> DryRun:
+    """Returns what :func:`~plifctl.sweep.run.run_sweep` would do; writes nothing, and asks no cluster.
+
+    Raises:
+        UsageError, RegistryError, RunError: As :func:`~plifctl.sweep.run.plan_sweep`.
+    """
+    runs_dir = options.runs_dir or paths.runs_dir()
+    plan, members = plan_sweep(options)
+    status = read_plan(plan, runs_dir)
+    caches = _caches(members, options.cache_dir or paths.cache_dir())
+    return DryRun(status, estimate_runs(members, runs_dir), caches, options.resources.jobs or 1)
+
+
+def _caches(members: Sequence[Member], cache_dir: Path) -> tuple[NeededCache, ...]:
+    by_key: dict[str, list[Member]] = {}
+    for member in members:
+        by_key.setdefault(digest_of(raw_independent_key(member.spec.framing)), []).append(member)
+    return tuple(_needed(group, cache_dir) for group in by_key.values())
+
+
+def _needed(group: Sequence[Member], cache_dir: Path) -> NeededCache:
+    framing, file = group[0].spec.framing, group[0].file
+    command = prepare_command_of(group[0].spec, load_registry(), file=file, cache_dir=cache_dir)
+    try:
+        path: Path | None = find_cache(raw_independent_key(framing), cache_dir, prepare=command).path
+    except CacheError:
+        path = None
+    T = None if framing.frames is None else framing.T
+    nbytes = None if path is None else path.stat().st_size
+    return NeededCache(framing.dataset.name, T, None if path is None else str(path), nbytes, command, len(group))

@@ -1,0 +1,36 @@
+"""Opens engines by name; the libraries of clusters are imported only where they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from plifctl.config.choices import Engine as EngineName
+from plifctl.errors import check_choice
+from plifctl.sweep.engine import Engine, Resources
+
+
+def open_engine(name: EngineName, resources: Resources, folder: Path) -> Engine:
+    """Returns an engine.
+
+    Args:
+        name: Its name.
+        resources: What each run gets.
+        folder: Folder of the sweep, for files of the engine's own.
+
+    Raises:
+        UsageError: There is no such engine, its library is missing, or the resources do not exist.
+        MachineError: It cannot be reached.
+    """
+    check_choice("engine", name, get_args(EngineName))
+    if name == "slurm":
+        from plifctl.sweep.slurm import SlurmEngine
+
+        return SlurmEngine(resources, folder)
+    if name == "ray":
+        from plifctl.sweep.ray import RayEngine
+
+        return RayEngine(resources)
+    from plifctl.sweep.local import LocalEngine
+
+    return LocalEngine(resources)

@@ -1,0 +1,91 @@
+"""What the runs of a sweep will take: time and disk, measured where a run like it was trained, else computed."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl.cache import raw_independent_key
+from plifctl.config.base import digest_of
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.errors import RunError
+from plifctl.evaluation.summary import summarize_network
+from plifctl.pipeline.missing import estimate_seconds
+from plifctl.runs import Run, list_runs
+from plifctl.sweep.expansion import Member
+from plifctl.training.step_times import products_per_second
+
+_FLOAT = 4  # bytes
+_COPIES = 4
+"""Weights in a run's checkpoints: in the best one, and in the last one with Adam's two moments."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run takes from its beginning.
+
+    Attributes:
+        seconds: Time, on the machine and device where a run like it was trained, or on this machine's CPU.
+        measured: Name of that run; empty if the time is computed from the products of dense layers.
+        nbytes: Disk for its checkpoints.
+    """
+
+    seconds: float
+    measured: str
+    nbytes: int
+
+
+def estimate_runs(members: Sequence[Member], runs_dir: Path) -> dict[str, Estimate]:
+    """Returns an estimate of each training of a sweep, by name of its run.
+
+    Args:
+        members: The trainings.
+        runs_dir: Runs directory, whose runs are the measurements.
+    """
+    measured = _measure({member.spec.name for member in members}, runs_dir)
+    speed = 0.0
+    found: dict[str, Estimate] = {}
+    for member in members:
+        spec = member.spec
+        if (known := measured.get(_kind(spec))) is not None:
+            seconds, name = known[0] * spec.train.epochs, known[1]
+        else:
+            speed = speed or products_per_second()
+            seconds, name = estimate_seconds(spec, member.protocol, speed), ""
+        found[member.name] = Estimate(seconds, name, _checkpoint_bytes(spec))
+    return found
+
+
+def _measure(experiments: set[str], runs_dir: Path) -> dict[Any, tuple[float, str]]:
+    """Returns the mean time of an epoch, and the run it was measured in, of each kind of training; the latest run."""
+    found: dict[Any, tuple[float, str]] = {}
+    for run in _recent(list_runs(runs_dir), experiments):
+        with suppress(RunError):
+            if (kind := _kind(run.config().spec)) not in found and (rows := run.metrics()):
+                found[kind] = statistics.fmean(row["seconds"] for row in rows), run.name
+    return found
+
+
+def _recent(runs: Sequence[Run], experiments: set[str], most: int = 20) -> Iterable[Run]:
+    """Returns the latest runs whose names have that of an experiment; a run like it is rarely further back."""
+    named = [run for run in reversed(runs) if any(name in run.name for name in experiments)]
+    return named[:most]
+
+
+def _kind(spec: ExperimentSpec) -> tuple[Any, ...]:
+    """Returns what the time of an epoch depends on, apart from the machine."""
+    train = spec.train
+    return (
+        *(digest_of(raw_independent_key(spec.framing)), spec.T, spec.network.structure, spec.neuron.kind),
+        *(train.batch_size, train.subset, train.memory, train.precision),
+    )
+
+
+def _checkpoint_bytes(spec: ExperimentSpec) -> int:
+    classes, static = len(spec.dataset.classes), spec.dataset.kind == "images"
+    layers = summarize_network(spec.network, spec.neuron, spec.framing.shape, classes, spec.T, static=static)
+    return _COPIES * _FLOAT * sum(layer.parameters for layer in layers)

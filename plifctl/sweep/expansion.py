@@ -1,0 +1,151 @@
+"""From a sweep's lists to its runs: every combination is one training with a name of its own.
+
+**A run is named by what it is:** experiment, values of the grid, protocol B, fold, seed, and a digest of all that
+decides its numbers. Two sweeps that ask for the same training thus ask for the same run, which is trained once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plifctl.config.base import digest_of
+from plifctl.config.choices import Protocol
+from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.lookup import file_of, load_experiment, load_registry
+from plifctl.config.overrides import fold_overrides, override_texts
+from plifctl.config.registry import Registry
+from plifctl.config.sweep import MAX_RUNS, SweepSpec
+from plifctl.errors import UsageError
+from plifctl.report import build_table
+
+_MAX_NAME = 150  # of the 255 bytes of a file name
+_MAX_SWEEP_NAME = 60
+
+
+@dataclass(frozen=True)
+class Member:
+    """A training that a sweep asks for.
+
+    Attributes:
+        name: Name of its run.
+        file: Its YAML file, absolute; None: a name in the registry.
+        protocol: A or B.
+        overrides: Its own values, texts ``key=value``, with seed and fold.
+        values: Values of the grid, and the fold, by key.
+        experiment: The experiment with them.
+    """
+
+    name: str
+    file: Path | None
+    protocol: Protocol
+    overrides: tuple[str, ...]
+    values: Mapping[str, Any]
+    experiment: Experiment
+
+    @property
+    def spec(self) -> ExperimentSpec:
+        """The values that decide its numbers."""
+        return self.experiment.spec
+
+
+def expand(spec: SweepSpec) -> list[Member]:
+    """Returns the trainings of a sweep, seed by seed, so that a sweep cut short has every experiment once.
+
+    Args:
+        spec: The sweep.
+
+    Raises:
+        UsageError: There is no such table, experiment or key, or a value is wrong.
+        RegistryError: A file of an experiment is invalid.
+    """
+    registry = load_registry()
+    pairs = list(_pairs(spec, registry))
+    axes = [[(key, value) for value in values] for key, values in spec.grid.items()]
+    folds = [None] if spec.folds is None else [*range(1, spec.folds + 1)]
+    seeds = spec.seeds or (None,)
+    count = len(pairs) * len(seeds) * len(folds)
+    for axis in axes:
+        count *= len(axis)
+    if count > MAX_RUNS:
+        raise UsageError(f"{count:,} runs are more than a sweep may have, {MAX_RUNS:,}", hint="make several sweeps")
+    found: dict[str, Member] = {}
+    for seed, (name, protocol), point, fold in itertools.product(seeds, pairs, itertools.product(*axes), folds):
+        member = _member(spec, name, protocol, dict(point), seed, fold, registry)
+        found.setdefault(member.name, member)  # two tables may share a run
+    return list(found.values())
+
+
+def _pairs(spec: SweepSpec, registry: Registry) -> Iterator[tuple[str, Protocol]]:
+    """Yields each experiment with each of its protocols."""
+    found: dict[tuple[str, Protocol], None] = {}
+    for name in spec.tables:
+        table = build_table(name, (), registry)  # without results: only what it asks for
+        asked = [(e.experiment, e.protocol) for e in table.entries if e.experiment is not None and e.protocol]
+        if not asked:
+            raise UsageError(f"table {table.name}: no experiment fills it", hint="e.g. --table 4")
+        found |= dict.fromkeys(asked)
+    for experiment, protocol in found:
+        if not spec.protocols or protocol in spec.protocols:
+            yield experiment, protocol
+    for name in spec.experiments:
+        for protocol in spec.protocols or ("A",):
+            if (name, protocol) not in found:
+                yield name, protocol
+
+
+def _member(
+    spec: SweepSpec,
+    name: str,
+    protocol: Protocol,
+    point: dict[str, Any],
+    seed: int | None,
+    fold: int | None,
+    registry: Registry,
+) -> Member:
+    overrides = (*override_texts(spec.set), *override_texts(point))
+    if seed is not None:
+        overrides += (f"train.seed={seed}",)
+    if fold is not None:
+        overrides += tuple(fold_overrides(fold, spec.folds))
+    experiment = load_experiment(name, overrides, recipe=spec.recipe, registry=registry).for_protocol(protocol)
+    file = file_of(name, registry.experiments())
+    values = {**point, "fold": fold} if fold is not None else point
+    path = None if file is None else file.absolute()
+    return Member(_run_name(experiment, protocol, point, fold), path, protocol, overrides, values, experiment)
+
+
+def _run_name(experiment: Experiment, protocol: Protocol, point: dict[str, Any], fold: int | None) -> str:
+    train = experiment.spec.train
+    identity = [experiment.spec.digest, protocol, train.seed, train.epochs, experiment.spec.name]
+    values = [f"{key.rpartition('.')[2]}={_plain(value)}" for key, value in point.items()]
+    parts = [experiment.spec.name, *values, *(["B"] if protocol == "B" else []), *([f"fold{fold}"] if fold else [])]
+    return f"{'-'.join(parts)[:_MAX_NAME]}-s{train.seed}-{digest_of(identity)[:8]}"
+
+
+def _plain(value: Any) -> str:
+    """Returns a value as a part of a file name; the digest tells apart what looks the same."""
+    return re.sub(r"[^\w.+-]+", "_", str(value))[:24].strip("_")
+
+
+def sweep_name(spec: SweepSpec) -> str:
+    """Returns the name of a sweep: its own, or one made from what it trains, the same for the same lists.
+
+    Raises:
+        UsageError: It cannot be the name of a file.
+    """
+    if spec.sweep is not None:
+        if not re.fullmatch(r"\w[\w.+ -]*", spec.sweep):
+            raise UsageError(
+                f"{spec.sweep!r}: not a valid name of a sweep", hint="use letters, digits, and . _ + - or blanks"
+            )
+        return spec.sweep
+    tables = f"table-{'-'.join(spec.tables)}" if spec.tables else ""
+    stems = [Path(name).stem if os.sep in name else name.removesuffix(".yaml") for name in spec.experiments]
+    about = "+".join(filter(None, [tables, *(_plain(stem) for stem in stems)]))
+    return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json'))[:6]}"

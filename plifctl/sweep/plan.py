@@ -1,0 +1,193 @@
+"""The plan of a sweep, ``sweeps/NAME.json`` in the runs directory: its only memory.
+
+The plan says what the sweep consists of, and which job of which engine trains what. How a run stands is never taken
+from it but from the run's own files (:mod:`plifctl.sweep.progress`); the states in the file are those of its last
+update, for people who read it. One process at a time writes it, under a lock.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+from pydantic import Field, ValidationError
+
+from plifctl import files
+from plifctl.config.base import Spec
+from plifctl.config.choices import Engine, Protocol
+from plifctl.config.problems import first_problem
+from plifctl.config.sweep import SweepSpec
+from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.runs.documents import add_checksum, load_document
+
+FOLDER = "sweeps"
+"""Folder of the plans in the runs directory."""
+
+State = Literal["missing", "queued", "running", "finished", "interrupted", "failed"]
+"""State of a run of a sweep; the same command continues what is ``interrupted`` and tries again what is ``failed``."""
+
+_Strings = tuple[str, ...]
+
+
+class PlannedRun(Spec):
+    """A run of a sweep.
+
+    Attributes:
+        name: Its name in the runs directory.
+        experiment: Name of its experiment.
+        protocol: A or B.
+        seed: Seed.
+        epochs: Epochs to train.
+        values: Values of the grid, and the fold, by key.
+        digest: Digest of the experiment.
+        dataset: Name of the data set.
+        command: What a person types to train it alone.
+        argv: What the engine starts.
+        engine: Engine of the last job; None: none was started.
+        job: Id of that job.
+        state: State at the last update of the plan.
+        reason: Why it failed or waits; empty otherwise.
+    """
+
+    name: str
+    experiment: str
+    protocol: Protocol
+    seed: int
+    epochs: int
+    values: dict[str, Any] = Field(default_factory=dict)
+    digest: str
+    dataset: str
+    command: str
+    argv: _Strings = Field(strict=False)
+    engine: Engine | None = None
+    job: str | None = None
+    state: State = "missing"
+    reason: str = ""
+
+
+class Plan(Spec):
+    """A sweep.
+
+    Attributes:
+        name: Its name.
+        command: What was typed.
+        definition: What it consists of, as typed.
+        created: Time when it was first planned, seconds since 1970.
+        updated: Time of the last update.
+        host: Machine of the process that runs it, or ran it last; None: none did.
+        pid: Id of that process.
+        runs: Its runs.
+    """
+
+    name: str
+    command: str
+    definition: SweepSpec
+    created: float
+    updated: float
+    host: str | None = None
+    pid: int | None = None
+    runs: tuple[PlannedRun, ...] = Field(strict=False)
+
+    def with_runs(self, changed: Sequence[PlannedRun]) -> Plan:
+        """Returns the plan with some runs replaced by those of the same name."""
+        by_name = {run.name: run for run in changed}
+        return self.model_copy(update={"runs": tuple(by_name.get(run.name, run) for run in self.runs)})
+
+
+class PlanFile:
+    """The file of a plan, and the files beside it.
+
+    Args:
+        runs_dir: Runs directory.
+        name: Name of the sweep.
+    """
+
+    def __init__(self, runs_dir: Path, name: str) -> None:
+        self.name, self.path = name, runs_dir / FOLDER / f"{name}.json"
+        self.folder = runs_dir / FOLDER / name
+
+    def log_of(self, run: str) -> Path:
+        """Returns the file of a run's output."""
+        return self.folder / f"{run}.log"
+
+    def load(self) -> Plan:
+        """Returns the plan.
+
+        Raises:
+            UsageError: There is none.
+            RunError: It is damaged.
+        """
+        if not self.path.is_file():
+            known = sweep_names(self.path.parent.parent)
+            hint = did_you_mean(self.name, known) if known else "plifctl sweep run --help shows how to begin one"
+            raise UsageError(f"no sweep {self.name!r} in {self.path.parent.parent}", hint=hint)
+        hint = "remove it and type the plifctl sweep run command again: its runs stay"
+        tree = load_document(self.path, ("definition", "runs"), hint=hint)
+        try:
+            return Plan.model_validate(tree)
+        except ValidationError as error:
+            raise RunError(f"{self.path}: damaged: {first_problem(error)}", hint=hint) from error
+
+    def save(self, plan: Plan) -> None:
+        """Replaces the plan.
+
+        Raises:
+            MachineError: It cannot be written.
+        """
+        with files.machine_errors(self.path):
+            files.make_dir(self.path.parent)
+            tree = plan.model_copy(update={"updated": time.time()}).model_dump(mode="json")
+            files.write_json(self.path, add_checksum(tree))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the sweep while the block runs.
+
+        Raises:
+            UsageError: Another process holds it.
+        """
+        with files.machine_errors(self.path):
+            files.make_dir(self.path.parent)
+            lock = self._lock()
+            try:
+                lock.acquire(timeout=1)
+            except filelock.Timeout:
+                raise UsageError(
+                    f"the sweep {self.name} is being run by another process",
+                    hint=f"plifctl sweep status {self.name} shows it, plifctl sweep cancel {self.name} stops it",
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def is_held(self) -> bool:
+        """Returns whether a process holds the sweep."""
+        lock = self._lock()
+        try:
+            with lock.acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except OSError:  # no such folder, or another user's
+            return False
+
+    def _lock(self) -> filelock.BaseFileLock:
+        return filelock.FileLock(self.path.with_suffix(".lock"))
+
+
+def sweep_names(runs_dir: Path) -> list[str]:
+    """Returns the names of the sweeps of a runs directory, the latest last."""
+    found = [path for path in (runs_dir / FOLDER).glob("[!.]*.json") if path.is_file()]
+    return [path.stem for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name))]
+
+
+def this_process() -> dict[str, Any]:
+    """Returns host and pid of this process, as a plan has them."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

@@ -1,0 +1,187 @@
+"""How the runs of a sweep stand: read from their own files, with what the engine knows of their jobs.
+
+| the run's files say | its job | state |
+|---|---|---|
+| finished, or trained by a process | any | finished, running |
+| nothing yet | none, waits, runs, has ended | missing, queued, running, failed |
+| failed | waits, runs, otherwise | queued, running, failed |
+| stopped or killed | waits, runs, otherwise | queued, running, interrupted |
+
+A run of other settings under the name is failed, whoever made it: it is never counted, and never continued.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from plifctl.config.overrides import is_modification
+from plifctl.errors import RunError
+from plifctl.runs import Run, best_row, is_trained
+from plifctl.sweep.engine import Job
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
+
+_RECENT = 10  # epochs whose mean time predicts that of the next ones
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run of a sweep stands.
+
+    Attributes:
+        run: The run, with its state and the reason for it.
+        epoch: Epochs trained.
+        accuracy: Test accuracy of a finished run; else the best so far, of protocol B on validation samples.
+        authors: Best test accuracy that the authors' run of the experiment had by that epoch; None: no such run, or the
+            settings differ from theirs.
+        epoch_seconds: Mean time of its last epochs; None before the first one.
+        seconds_left: Time until it is finished at this speed; None if that is not known.
+        host: Machine that trains it; empty if none does.
+    """
+
+    run: PlannedRun
+    epoch: int = 0
+    accuracy: float | None = None
+    authors: float | None = None
+    epoch_seconds: float | None = None
+    seconds_left: float | None = None
+    host: str = ""
+
+    @property
+    def state(self) -> State:
+        """State of the run."""
+        return self.run.state
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values, without what the engine starts."""
+        about = self.run.model_dump(mode="json", exclude={"argv"})
+        rest = {key: value for key, value in asdict(self).items() if key != "run"}
+        return {**about, **rest}
+
+
+class ProgressReader:
+    """Reads how runs stand; files that did not change are not read again.
+
+    Args:
+        runs_dir: Runs directory.
+        authors: Test accuracies of the authors' runs by epoch from 1, by experiment and protocol.
+    """
+
+    def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
+        self._runs_dir, self._authors = runs_dir, authors or {}
+        self._runs: dict[str, Run] = {}
+        self._rows: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+
+    def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[Standing]:
+        """Returns how the runs of a plan stand, in its order.
+
+        Args:
+            plan: The plan.
+            file: Its file.
+            jobs: What the engine knows of their jobs, by name of the run.
+        """
+        return [self._standing(run, jobs.get(run.name), file) for run in plan.runs]
+
+    def _standing(self, run: PlannedRun, job: Job | None, file: PlanFile) -> Standing:
+        path = self._runs_dir / run.name
+        if not is_trained(path):
+            state: State = "missing" if job is None else "failed" if job.state == "ended" else job.state
+            return Standing(_at(run, state, self._reason(job, None, run, file)), host=job.host if job else "")
+        try:
+            return self._trained(run, self._runs.setdefault(run.name, Run(path)), job, file)
+        except RunError as error:
+            return Standing(_at(run, "failed", str(error)))
+
+    def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> Standing:
+        spec = run.config().spec
+        if difference := _difference(planned, run):
+            return Standing(_at(planned, "failed", f"a run of this name has {difference}"))
+        status, rows = run.status(), self._rows_of(run)
+        active = job is not None and job.state != "ended"
+        state: State = "interrupted"
+        if status in ("finished", "running"):
+            state = "finished" if status == "finished" else "running"
+        elif active and job is not None:
+            state = "queued" if job.state == "queued" else "running"
+        elif status == "failed":
+            state = "failed"
+        reason = "" if state in ("finished", "running") else self._reason(job, run, planned, file)
+        best = best_row(rows) or {}
+        accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
+        shown = best.get("test_accuracy") if accuracy is None else accuracy
+        modified = any(map(is_modification, run.config().overrides))
+        found = Standing(
+            _at(planned, state, reason),
+            len(rows),
+            shown,
+            None if modified else self._authors_at(planned, len(rows)),
+            host=_host(run, state, job),
+        )
+        if not rows:
+            return found
+        seconds = statistics.fmean(row["seconds"] for row in rows[-_RECENT:])
+        left = 0.0 if state == "finished" else (spec.train.epochs - len(rows)) * seconds
+        return replace(found, epoch_seconds=seconds, seconds_left=left)
+
+    def _rows_of(self, run: Run) -> list[dict[str, Any]]:
+        try:
+            there = (run.path / "metrics.jsonl").stat()
+        except OSError:
+            return []
+        stamp = (there.st_mtime_ns, there.st_size)
+        if (known := self._rows.get(run.name)) is None or known[0] != stamp:
+            self._rows[run.name] = known = stamp, run.metrics()
+        return known[1]
+
+    def _authors_at(self, planned: PlannedRun, epoch: int) -> float | None:
+        curve = self._authors.get((planned.experiment, planned.protocol), {})
+        return max((value for at, value in curve.items() if at <= epoch), default=None)
+
+    def _reason(self, job: Job | None, run: Run | None, planned: PlannedRun, file: PlanFile) -> str:
+        """Returns why a run is not finished: its own error, else that in its log, with what the engine says."""
+        if job is None and run is None:
+            return ""
+        said = job.reason if job is not None else ""
+        if run is not None and (error := run.info().get("error")) and run.info().get("status") in ("failed", "stopped"):
+            return f"{error}" if not said or said.startswith("exit code") else f"{error} ({said})"
+        if job is not None and job.state == "ended":
+            return _last_error(file.log_of(planned.name)) or said
+        return said
+
+
+def _difference(planned: PlannedRun, run: Run) -> str:
+    """Returns what is different in a run that has the name of a planned one; empty if nothing is."""
+    config = run.config()
+    if config.spec.digest != planned.digest or config.protocol != planned.protocol:
+        return "other settings"
+    if config.spec.train.seed != planned.seed:
+        return f"seed {config.spec.train.seed}"
+    if config.spec.train.epochs != planned.epochs:
+        return f"{config.spec.train.epochs} epochs"
+    return ""
+
+
+def _host(run: Run, state: State, job: Job | None) -> str:
+    if state != "running":
+        return ""
+    return str(run.info().get("host") or (job.host if job is not None else ""))
+
+
+def _at(run: PlannedRun, state: State, reason: str) -> PlannedRun:
+    return run.model_copy(update={"state": state, "reason": reason if state in ("failed", "interrupted") else ""})
+
+
+def _last_error(log: Path) -> str:
+    """Returns the last error in the output of a command; empty if there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 20_000))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    marked = [line.partition("error:")[2].strip() for line in lines if line.startswith("error:")]
+    others = [line.strip() for line in lines if line.strip() and not line.startswith("hint:")]
+    return marked[-1] if marked else others[-1] if others else ""
