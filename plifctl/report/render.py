@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _FIELDS = (
     *("table", "row", "column", "reported", "result", "difference", "measure", "T", "epochs", "planned_epochs"),
     *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples"),
-    *("last", f"mean_last_{LATE_EPOCHS}", "seeds", "runs", "plifctl", "device", "note"),
+    *("last", f"mean_last_{LATE_EPOCHS}", "validation_chosen", "validated_runs"),
+    *("seeds", "runs", "plifctl", "device", "note"),
 )
 
 
@@ -211,6 +212,10 @@ def _describe_records(number: Number) -> dict[str, Any]:
         last = statistics.fmean(record.late_tests[-1] for record in number.records)
         late = statistics.fmean(statistics.fmean(record.late_tests) for record in number.records)
         found |= {"last": round(100 * last, 4), f"mean_last_{LATE_EPOCHS}": round(100 * late, 4)}
+    if number.validated:  # accuracies of protocol B
+        chosen = statistics.fmean(record.accuracy for record in number.validated)
+        found |= {"validation_chosen": round(100 * chosen, 4)}
+        found |= {"validated_runs": [record.run for record in number.validated]}
     return found
 
 

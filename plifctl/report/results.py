@@ -155,7 +155,17 @@ class Results:
         note = self._note(records, planned, compared if first.epochs != planned and epoch is None else None)
         mark = self._mark(note)
         shown_epochs = first.epochs if epoch is None and measure != "T" else None
-        return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags)
+        validated = self._validated(first) if measure == "accuracy A" else ()
+        return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags, validated=validated)
+
+    def _validated(self, record: ResultRecord) -> tuple[ResultRecord, ...]:
+        """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""
+
+        def shared(run: ResultRecord) -> tuple[object, ...]:
+            return run.experiment, run.recipe, run.epochs, run.data is None or run.data.complete, self._changes(run)
+
+        same = [run for run in self._records if run.protocol == "B" and shared(run) == shared(record)]
+        return _choose(same).records if same else ()
 
     def _planned(self, record: ResultRecord) -> int | None:
         """Returns the number of epochs of the experiment of a run; None if it is not in the registry."""

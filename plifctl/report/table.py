@@ -27,6 +27,7 @@ class Number:
         planned: Number of epochs of the experiment; None if that is not in the registry.
         flags: What forbids to compare it: ``subset``, ``modified``.
         decimals: Decimals of the value in CSV and JSON.
+        validated: Of an accuracy of protocol A: the records of the same training in protocol B.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Number:
     planned: int | None = None
     flags: tuple[str, ...] = ()
     decimals: int = 4
+    validated: tuple[ResultRecord, ...] = ()
 
     @property
     def shown(self) -> str:

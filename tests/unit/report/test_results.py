@@ -306,6 +306,22 @@ def test_csv_of_seeds_has_means_and_every_device() -> None:
     assert (line["device"], line["plifctl"], line["seeds"]) == ("H200, cpu", "0.3.0", "1 2")
 
 
+def test_csv_has_the_validation_chosen_accuracy_beside_the_maximum() -> None:
+    """Of runs of protocol B with the same experiment, recipe and epochs only."""
+    a = run(0.90, 0.92, run="a")
+    b = a.model_copy(update={"protocol": "B", "test_accuracy": (None, 0.89)})
+    seeds = [b.model_copy(update={"run": f"b{seed}", "seed": seed, "accuracy": 0.88 + seed / 100}) for seed in (1, 2)]
+    other = [
+        b.model_copy(update={"run": "longer", "epochs": 4}),
+        b.model_copy(update={"run": "x", "recipe": "authors"}),
+    ]
+    (alone,) = lines(table("4", a, *other))
+    assert alone["validation_chosen"] == ""
+    (found,) = lines(table("4", a, *seeds, *other))
+    assert (found["result"], float(found["validation_chosen"])) == ("92.0", pytest.approx(89.5))
+    assert found["validated_runs"] == "b1 b2"
+
+
 def test_csv_mean_counts_the_last_64_epochs_not_the_last_64_tests() -> None:
     tests = (0.1, *(0.9 if epoch % 2 else None for epoch in range(1, 101)))
     (line,) = lines(table("4", run(*tests)))
