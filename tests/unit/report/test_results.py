@@ -313,7 +313,7 @@ def test_csv_has_the_validation_chosen_accuracy_beside_the_maximum() -> None:
     seeds = [b.model_copy(update={"run": f"b{seed}", "seed": seed, "accuracy": 0.88 + seed / 100}) for seed in (1, 2)]
     other = [
         b.model_copy(update={"run": "longer", "epochs": 4}),
-        b.model_copy(update={"run": "x", "recipe": "authors"}),
+        b.model_copy(update={"run": "x", "recipe": "paper"}),
     ]
     (alone,) = lines(table("4", a, *other))
     assert alone["validation_chosen"] == ""
