@@ -37,6 +37,8 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+os.fsync = lambda _: None  # waiting for the disk tests nothing; tests/faults/power_loss.py records the calls
+
 hypothesis.settings.register_profile("plifctl", deadline=None)  # an example is slow when the machine is busy
 hypothesis.settings.load_profile("plifctl")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from functools import lru_cache
 from types import FrameType
 from typing import Annotated, Any
 
@@ -103,10 +104,16 @@ def _unraisable(lost: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(lost)
 
 
+@lru_cache(maxsize=1)
+def _build_command() -> Any:
+    """Returns the command line; typer reads the options of every subcommand, for which a second call need not wait."""
+    return typer.main.get_command(app)
+
+
 def _parse_and_run() -> int:
     """Runs the command that sys.argv names and returns its exit code; errors of click become UsageError."""
     try:
-        code = app(prog_name="plifctl", standalone_mode=False)
+        code = _build_command()(prog_name="plifctl", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except typer.Abort:
         raise UsageError("not confirmed; nothing was removed", hint="add --yes") from None

@@ -13,11 +13,6 @@ from plifctl.runs import metrics
 from plifctl.runs.metrics import MetricsFile
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 def row(epoch: int) -> dict[str, Any]:
     return {"epoch": epoch, "loss": 1 / epoch, "test_accuracy": None, "tau": [2.0, 2.5], "layers": ["sn0", "sn1"]}
 
