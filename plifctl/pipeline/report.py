@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, OTHER_TABLES, RUNS_TABLE, SELECTION_TABLE, TABLES, ResultSource
+from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
@@ -87,10 +87,7 @@ def build_tables(
     records = load_records(folder, registry.folders)
     if any(is_filled_by_runs(name, registry) for name in wanted):
         _warn_of_empty_source(options.source, {record.origin for record in records})
-    return [
-        fill_table(name, load_records(folder, ()) if name == RUNS_TABLE else records, registry, options, folder)
-        for name in wanted
-    ]
+    return [fill_table(name, records, registry, options, folder) for name in wanted]
 
 
 def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:

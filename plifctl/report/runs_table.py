@@ -1,25 +1,36 @@
-"""The runs folder as a table: each experiment with the mean over its seeds and folds."""
+"""Runs as a table, those of the runs folder or of another source: each experiment, the mean over seeds and folds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 from plifctl.config.choices import RUNS_TABLE
 from plifctl.config.overrides import is_modification
-from plifctl.report.table import Cell, Entry, Number, Table, flags_of
+from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
 from plifctl.runs import ResultRecord
+
+_CAPTIONS = {
+    "trained": "Finished runs of the runs folder",
+    "shipped": "Runs whose records come with plifctl",
+    "imported": "Runs of the authors, from their logs",
+    "added": "Runs of others that were added",
+}
+"""Whose runs are shown, by their origin."""
 
 _COLUMNS = ("Experiment", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
 
 
-def build_runs_table(records: Sequence[ResultRecord], origin: str = "trained") -> Table:
+def build_runs_table(
+    records: Sequence[ResultRecord], origin: str = "trained", not_in_paper: Collection[str] = ()
+) -> Table:
     """Returns a table with a row for runs that differ in nothing but seed and fold, and the mean of their accuracies.
 
     Args:
         records: Result records.
         origin: The origin of those that are shown.
+        not_in_paper: Experiments that only the authors' logs have; they are marked.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
@@ -35,14 +46,18 @@ def build_runs_table(records: Sequence[ResultRecord], origin: str = "trained") -
         first = found[0]
         texts = (first.recipe, first.protocol, str(first.T), str(first.epochs), _samples(first))
         counts = (_numbers({record.seed for record in found}), _folds(found))
-        rows.append((*map(Cell, (first.experiment, *texts, *counts)), Cell(numbers=(number,))))
+        experiment = mark_experiment(first.experiment, not_in_paper)
+        rows.append((*map(Cell, (experiment, *texts, *counts)), Cell(numbers=(number,))))
         entries.append(Entry(first.experiment, "accuracy", "", (number,)))
-    return Table(
-        RUNS_TABLE,
-        "Finished runs of the runs folder",
+    source = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
         "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
-        "that validation selected. Compare rows of the same protocol, epochs and samples only.",
+        "that validation selected. Compare rows of the same protocol, epochs and samples only."
+    )
+    return Table(
+        RUNS_TABLE,
+        _CAPTIONS[origin],
+        source + legend_of_marks((record.experiment for record in shown), not_in_paper),
         _COLUMNS,
         tuple(rows),
         tuple(entries),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
 from plifctl.config.overrides import is_modification
-from plifctl.report.table import Cell, Entry, Number, Table, flags_of
+from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import LATE_EPOCHS
 
@@ -38,6 +38,7 @@ def build_selection_table(
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     gains: dict[tuple[str, str], list[float]] = {}
+    shown_experiments: set[str] = set()
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in record.tests.items()}
         modified = any(is_modification(text) for text in record.overrides)
@@ -52,18 +53,18 @@ def build_selection_table(
         values = [result, tests[best], tests[last], mean, *better]
         counted = ("", f" ({best})", f" ({last})", f" ({len(record.late_tests)})", "", "", "")
         shown = [f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
-        experiment = f"{record.experiment} *" if record.experiment in not_in_paper else record.experiment
+        experiment = mark_experiment(record.experiment, not_in_paper)
+        shown_experiments.add(record.experiment)
         rows.append(tuple(map(Cell, (experiment, _run(record), record.protocol, *shown))))
         entries += [
             Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags_of(record, modified)),))
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
         ]
-    marked = any(record.experiment in not_in_paper for record in records)
-    marks = ["* not in the paper, only in the authors' logs."] if marked else []
     return Table(
         SELECTION_TABLE,
         "Selection bias: accuracies (%) that one run could report",
-        " ".join(["Runs that were tested after every epoch.", *_summary(gains), *marks]),
+        " ".join(["Runs that were tested after every epoch.", *_summary(gains)])
+        + legend_of_marks(shown_experiments, not_in_paper),
         _COLUMNS,
         tuple(rows),
         tuple(entries),

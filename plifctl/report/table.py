@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,16 @@ def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
     """Returns what forbids to compare a run with the runs of its experiment, a word each."""
     subset = record.data is not None and not record.data.complete
     return (*(("subset",) if subset else ()), *(("modified",) if modified else ()))
+
+
+def mark_experiment(name: str, not_in_paper: Collection[str]) -> str:
+    """Returns the name of an experiment, with a star if only the authors' logs have it, not the paper."""
+    return f"{name} *" if name in not_in_paper else name
+
+
+def legend_of_marks(shown: Iterable[str], not_in_paper: Collection[str]) -> str:
+    """Returns a sentence on the stars of :func:`mark_experiment`; empty if no experiment shown has one."""
+    return " * not in the paper, only in the authors' logs." if any(name in not_in_paper for name in shown) else ""
 
 
 @dataclass(frozen=True)

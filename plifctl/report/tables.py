@@ -112,11 +112,11 @@ def build_table(
     options = options or TableOptions()
     if name in (SELECTION_TABLE, RUNS_TABLE) and options.epochs is not None:
         raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
-    if name == SELECTION_TABLE:
+    if name in (SELECTION_TABLE, RUNS_TABLE):
         not_in_paper = _not_in_paper(records, registry)
+        if name == RUNS_TABLE:
+            return build_runs_table(records, ORIGINS[options.source], not_in_paper)
         return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
-    if name == RUNS_TABLE:
-        return build_runs_table(records, ORIGINS[options.source])
     results = Results(
         records,
         registry,

@@ -1,9 +1,13 @@
 """The table of the runs folder: what is one row, and what stands in it."""
 
+from pathlib import Path
 from typing import Any
 
+from plifctl.config.lookup import load_registry
+from plifctl.paths import registry_dirs
+from plifctl.report import TableOptions, build_table
 from plifctl.report.runs_table import build_runs_table
-from plifctl.runs import ResultRecord
+from plifctl.runs import ResultRecord, load_records
 from plifctl.runs.records import Fold, RunData
 
 DATA = RunData(verified=False, complete=True, train=80, validation=0, test=20, cache="c" * 64)
@@ -75,3 +79,20 @@ def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
 
 def test_runs_table_imported_logs_are_left_out() -> None:
     assert build_runs_table([record(0.5, origin="imported")]).rows == []
+
+
+def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
+    records = [record(0.5, origin="imported"), record(0.6, origin="imported", experiment="feet")]
+    table = build_runs_table(records, "imported", not_in_paper={"feet"})
+    assert [row[0] for row in table.rows] == ["feet *", "hands"]
+    assert "* not in the paper" in table.source
+    assert "*" not in build_runs_table(records[:1], "imported", not_in_paper={"feet"}).source
+
+
+def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone() -> None:
+    table = build_table(
+        "runs", load_records(Path("nowhere"), registry_dirs()), load_registry(), TableOptions("authors")
+    )
+    marked = [row[0].removesuffix(" *") for row in table.rows if row[0].endswith(" *")]
+    others = ("lif", "lif-tau16", "plif-avgpool", "plif-tau16")
+    assert marked == [f"{name}-{other}" for name in ("mnist", "nmnist") for other in others]
