@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from plifctl.sweep.status import SweepStatus
 
 _ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "queued", "missing", "finished")
+_MAX_FAILURES = 10
 _COLUMNS = ("run", "state", "epoch", "accuracy %", "authors %", "left")
 
 
@@ -74,7 +75,8 @@ def status_table(found: Sequence[Standing], *, most: int | None = None) -> tuple
                 left,
             ]
         )
-    return _COLUMNS, rows
+    used = [index for index in range(len(_COLUMNS)) if index < 3 or any(row[index] for row in rows)]
+    return [_COLUMNS[index] for index in used], [[row[index] for index in used] for row in rows]
 
 
 def print_status(status: SweepStatus) -> None:
@@ -82,15 +84,20 @@ def print_status(status: SweepStatus) -> None:
     console.emit_table(*status_table(status.runs))
     left = "" if not status.seconds_left else f"; {duration(status.seconds_left)} left in all"
     console.note(f"{status.plan.name}: {_counts(status.runs)}{left if status.is_active else ''}")
-    for standing in status.runs:
-        if standing.state in ("failed", "interrupted"):
-            reason = f": {standing.run.reason}" if standing.run.reason else ""
-            console.warn(f"{standing.run.name}: {standing.state}{reason}")
-            console.hint(f"alone: {standing.run.command}")
+    failed = [standing.run for standing in status.runs if standing.state == "failed"]
+    for run in failed[:_MAX_FAILURES]:
+        console.warn(f"{run.name}: {run.reason or 'failed'}")
+        console.hint(f"alone: {run.command}")
+    if len(failed) > _MAX_FAILURES:
+        console.warn(f"{len(failed) - _MAX_FAILURES} more failed: plifctl sweep status {_quoted(status)} --json")
     if not status.is_active and any(standing.state != "finished" for standing in status.runs):
         console.hint(f"to train what is missing: {status.plan.command}")
     elif all(standing.state == "finished" for standing in status.runs):
-        console.hint(f"plifctl report --sweep {shlex.quote(status.plan.name)} shows the results")
+        console.hint(f"plifctl report --sweep {_quoted(status)} shows the results")
+
+
+def _quoted(status: SweepStatus) -> str:
+    return shlex.quote(status.plan.name)
 
 
 class SweepDisplay:
