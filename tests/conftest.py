@@ -4,6 +4,7 @@ import atexit
 import gc
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -84,14 +85,18 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
+def _use_places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAW_DIR", "REGISTRY", "DEVICE"):
+        monkeypatch.delenv(f"PLIFCTL_{name}", raising=False)
+    monkeypatch.setenv("PLIFCTL_CACHE_DIR", str(folder / "data_cache"))
+    monkeypatch.setenv("PLIFCTL_RUNS_DIR", str(folder / "runs"))
+    monkeypatch.chdir(folder)
+
+
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with data_cache/ and runs/ of its own, and nothing of the user's environment."""
-    for name in ("RAW_DIR", "REGISTRY", "DEVICE"):
-        monkeypatch.delenv(f"PLIFCTL_{name}", raising=False)
-    monkeypatch.setenv("PLIFCTL_CACHE_DIR", str(tmp_path / "data_cache"))
-    monkeypatch.setenv("PLIFCTL_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.chdir(tmp_path)
+    _use_places(tmp_path, monkeypatch)
     return tmp_path
 
 
@@ -128,6 +133,36 @@ def plifctl(
     logging.getLogger("plifctl").handlers.clear()  # the command's; a test of the library prints nothing
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def made_folders() -> dict[Callable[..., None], Path]:
+    """The folders that :func:`made_once` copies, by the function that filled them."""
+    return {}
+
+
+@pytest.fixture
+def made_once(
+    plifctl: Callable[..., CommandResult],
+    places: Path,
+    made_folders: dict[Callable[..., None], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Callable[..., None]], None]:
+    """Copies into the test's folder what a function leaves in one; the first test that needs it calls the function.
+
+    The function takes the command line and the folder, which is the working directory.
+    """
+
+    def fill(make: Callable[..., None]) -> None:
+        if make not in made_folders:
+            folder = tmp_path_factory.mktemp("made")
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                _use_places(folder, monkeypatch)
+                make(plifctl, folder)
+            made_folders[make] = folder
+        shutil.copytree(made_folders[make], places, dirs_exist_ok=True)
+
+    return fill
 
 
 @pytest.fixture

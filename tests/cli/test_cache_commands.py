@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from factories import write_gestures
 
 from plifctl.cache import CacheKey
 from plifctl.cache.locks import BuildPaths, build_lock
@@ -17,14 +18,17 @@ from plifctl.cache.locks import BuildPaths, build_lock
 Plifctl = Callable[..., Any]
 
 
-@pytest.fixture
-def two(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    """Two caches of the same recordings, sliced by number and by time."""
+def prepare_twice(plifctl: Plifctl, folder: Path) -> None:
+    write_gestures(folder / "raw")
     for slicing in ("number", "time"):
-        result = plifctl(
-            "prepare", "synthetic-gesture", "--T", 3, "--raw", gestures, "--set", f"frames.slicing={slicing}"
-        )
-        assert result.code == 0
+        changes = ("--set", f"frames.slicing={slicing}")
+        assert plifctl("prepare", "synthetic-gesture", "--T", 3, "--raw", "raw", *changes).code == 0
+
+
+@pytest.fixture
+def two(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
+    """The command line with two caches of the same recordings, sliced by number and by time."""
+    made_once(prepare_twice)
     return plifctl
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import make_run
+from factories import make_run, write_gestures
 
 from plifctl.runs import list_runs, load_spikes
 from plifctl.runs.records import record_text
@@ -21,10 +21,16 @@ FAST = ("--operations", 0, "--layer-times", 0)
 TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1)
 
 
-@pytest.fixture
-def trained(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+def train_demo(plifctl: Plifctl, folder: Path) -> None:
+    write_gestures(folder / "raw")
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw").code == 0
     assert plifctl("train", "demo", *TINY).code == 0
+
+
+@pytest.fixture
+def trained(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
+    """The command line with a run of the demo of one epoch."""
+    made_once(train_demo)
     return plifctl
 
 

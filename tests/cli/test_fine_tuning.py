@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from factories import write_gestures
 from raw_files import encode_npy
 
 import plifctl as library
@@ -38,14 +39,19 @@ def write_hands(folder: Path) -> None:
             path.write_bytes(encode_npy(array))
 
 
-@pytest.fixture
-def hands(plifctl: Plifctl, gestures: Path, places: Path) -> Plifctl:
-    """The command line with a run of the demo, and an experiment of other classes: ``hands``."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+def train_demo_and_prepare_hands(plifctl: Plifctl, folder: Path) -> None:
+    write_gestures(folder / "raw")
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw").code == 0
     assert plifctl(*DEMO).code == 0
-    write_hands(places / "hands")
+    write_hands(folder / "hands")
     assert plifctl("data", "init", "hands", "--name", "hands").code == 0
     assert plifctl("prepare", "hands", "--T", 4).code == 0
+
+
+@pytest.fixture
+def hands(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
+    """The command line with a run of the demo, and an experiment of other classes: ``hands``."""
+    made_once(train_demo_and_prepare_hands)
     return plifctl
 
 

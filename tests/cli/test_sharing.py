@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import write_gestures
 
 from plifctl.exchange.folder import STATED
 from plifctl.runs import Predictions, list_runs
@@ -18,17 +19,21 @@ Plifctl = Callable[..., Any]
 FAST = ("--operations", 0, "--layer-times", 0)
 
 
-@pytest.fixture
-def shared_folder(plifctl: Plifctl, gestures: Path, places: Path) -> Path:
-    """A folder exported from a run of one epoch; the run is in elsewhere/, the cache is the user's own."""
-    assert gestures == places / "raw"
+def train_and_export(plifctl: Plifctl, folder: Path) -> None:
+    write_gestures(folder / "raw")
     changes = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1)
-    result = plifctl("train", "demo", *changes, "--prepare", "--raw", "raw", "--runs-dir", places / "elsewhere")
+    result = plifctl("train", "demo", *changes, "--prepare", "--raw", "raw", "--runs-dir", "elsewhere")
     assert result.code == 0, result.err
-    result = plifctl("export", "last", "net", "--runs-dir", places / "elsewhere")
+    result = plifctl("export", "last", "net", "--runs-dir", "elsewhere")
     assert result.code == 0, result.err
     assert "README.md" in result.out
-    (places / "runs").mkdir()
+    (folder / "runs").mkdir()
+
+
+@pytest.fixture
+def shared_folder(made_once: Callable[..., None], places: Path) -> Path:
+    """A folder exported from a run of one epoch; the run is in elsewhere/, the cache is the user's own."""
+    made_once(train_and_export)
     return places / "net"
 
 

@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import write_gestures
 from PIL import Image
 
 Plifctl = Callable[..., Any]
 
 
+def prepare_gestures(plifctl: Plifctl, folder: Path) -> None:
+    write_gestures(folder / "raw")
+    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw").code == 0
+
+
 @pytest.fixture
-def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
+def prepared(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
     """The command line with a cache of the tiny gestures, T = 4: classes 0 to 10 of users 1, 2 (training) and 3."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+    made_once(prepare_gestures)
 
     def show(*arguments: object) -> Any:
         return plifctl("show-sample", "synthetic-gesture", "--T", 4, *arguments)
