@@ -214,6 +214,16 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
         raise UsageError(f"{name}: found {value!r}, expected {' or '.join(choices)}")
 
 
+def missing_library(library: str, extra: str) -> UsageError:
+    """Returns the error of an optional library that is not installed.
+
+    Args:
+        library: Name of the package.
+        extra: The extra of plifctl that installs it.
+    """
+    return UsageError(f"{library} is not installed", hint=f"pip install 'plifctl[{extra}]'")
+
+
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:
     """Returns the :class:`MachineError` for a full disk, a size limit or a permission; None for other errors.
 

@@ -12,7 +12,7 @@ from plifctl.cli.display import TrainingDisplay, training_display
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.pipeline.train import TrainObserver
 from plifctl.runs import Run, StepProgress
-from plifctl.training.process import HANGUP, stop_signals
+from plifctl.training.process import stop_signals
 
 
 class TerminalObserver(TrainObserver):
@@ -30,9 +30,10 @@ class TerminalObserver(TrainObserver):
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """The first signal asks the training to stop; a second SIGINT or SIGTERM stops it at once.
+        """The first signal asks the training to stop; a second SIGINT stops it at once.
 
-        A second SIGHUP does not: a terminal that is closed sends several, from the system and from the shell.
+        A second SIGTERM or SIGHUP does not, since programs send several: SLURM, to every process of a job, and torchrun
+        again to its ranks; a terminal that is closed, and the shell in it.
         """
 
         def request_stop(signum: int, frame: object) -> None:
@@ -42,7 +43,7 @@ class TerminalObserver(TrainObserver):
 
         def restore() -> None:
             for number, handler in previous.items():
-                stopping = self._signum is not None and number == HANGUP
+                stopping = self._signum is not None and number != signal.SIGINT
                 signal.signal(number, signal.SIG_IGN if stopping else handler)
 
         previous = {number: signal.getsignal(number) for number in stop_signals()}

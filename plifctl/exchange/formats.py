@@ -112,16 +112,6 @@ def _writer(to: NetworkFormat) -> Writer:
             return write_state_dict
 
 
-def missing_library(library: str, extra: str) -> UsageError:
-    """Returns the error of a format whose library is not installed.
-
-    Args:
-        library: Name of the package.
-        extra: The extra of plifctl that installs it.
-    """
-    return UsageError(f"{library} is not installed", hint=f"pip install 'plifctl[{extra}]'")
-
-
 def refuse(target: str, problems: Sequence[str]) -> UsageError:
     """Returns the error of a network that a format cannot describe.
 

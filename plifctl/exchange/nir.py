@@ -29,8 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from plifctl.errors import MachineError
-from plifctl.exchange.formats import missing_library, refuse
+from plifctl.errors import MachineError, missing_library
+from plifctl.exchange.formats import refuse
 from plifctl.exchange.graphs import (
     active_layers,
     channel_map,

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from plifctl import paths
-from plifctl.errors import RunError
-from plifctl.exchange.formats import missing_library, refuse
+from plifctl.errors import RunError, missing_library
+from plifctl.exchange.formats import refuse
 from plifctl.exchange.graphs import (
     active_layers,
     describe_input,
