@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, TABLES, ResultSource, TableFormat
+from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, RUNS_TABLE, TABLES, ResultSource, TableFormat
 from plifctl.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ RunOption = Annotated[
     list[str] | None,
     typer.Option("--run", metavar="RUN", help="Run to draw; can be repeated.", autocompletion=options.runs),
 ]
+SweepOption = Annotated[
+    str | None, typer.Option("--sweep", metavar="NAME", help="Only runs of this sweep; alone, their table.")
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -113,6 +117,7 @@ def report(
     table: TableOption = None,
     figure: FigureOption = None,
     run: RunOption = None,
+    sweep: SweepOption = None,
     out: OutOption = None,
     html: HtmlOption = None,
     epochs: EpochsOption = None,
@@ -147,6 +152,8 @@ def report(
 
     Example: plifctl report --table 4
     """
+    if sweep is not None and not (table or figure or html or missing or statement):
+        table = [RUNS_TABLE]
     if html is not None and epochs is not None:
         raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
     if source != "mine" and not (table or missing):
@@ -160,12 +167,15 @@ def report(
     from plifctl.report import TableOptions
 
     folder = options.existing_runs_dir(runs_dir)
+    counted = _runs_of(sweep, folder) if sweep is not None else None
+    wanted = TableOptions(source, include_modified, epochs, None if counted is None else frozenset(counted))
+    run = [*(run or ()), *(counted or ())]
     if missing:
-        _print_missing(table or ["all"], folder, TableOptions(source, include_modified, epochs), as_json=as_json)
+        _print_missing(table or ["all"], folder, wanted, as_json=as_json)
     elif statement:
         from plifctl.pipeline.report import write_statement
 
-        text = write_statement(run or (), folder)
+        text = write_statement(run, folder)
         if as_json:
             console.emit_json({"markdown": text})
         else:
@@ -175,14 +185,28 @@ def report(
     elif figure:
         from plifctl.pipeline.report import draw_figures
 
-        drawn = draw_figures(figure, out, folder, runs=run or (), epochs=epochs, channels=channel or ())
+        drawn = draw_figures(figure, out, folder, runs=run, epochs=epochs, channels=channel or ())
         _print_figures(drawn, as_json=as_json)
     else:
         from plifctl.pipeline.report import build_tables
 
         form = _format(format_)
-        tables = build_tables(table or (), folder, TableOptions(source, include_modified, epochs))
+        tables = build_tables(table or (), folder, wanted)
         _print_tables(tables, form, as_json=as_json)
+
+
+def _runs_of(sweep: str, runs_dir: Path) -> list[str]:
+    """Returns the finished runs of a sweep."""
+    from plifctl.sweep.plan import PlanFile
+    from plifctl.sweep.status import read_plan
+
+    status = read_plan(PlanFile(runs_dir, sweep).load(), runs_dir)
+    found = [standing.run.name for standing in status.runs if standing.state == "finished"]
+    if not found:
+        raise UsageError(f"no run of the sweep {sweep} is finished", hint=f"plifctl sweep status {shlex.quote(sweep)}")
+    if len(found) < len(status.runs):
+        console.warn(f"{len(status.runs) - len(found)} of {len(status.runs)} runs of the sweep are not finished")
+    return found
 
 
 def _format(text: str) -> TableFormat:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Collection, Sequence
 from itertools import groupby
+from typing import Any
 
 from plifctl.config.choices import RUNS_TABLE
 from plifctl.config.overrides import is_modification
@@ -19,7 +21,7 @@ _CAPTIONS = {
 }
 """Whose runs are shown, by their origin."""
 
-_COLUMNS = ("Experiment", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
+_COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
 
 
 def build_runs_table(
@@ -44,7 +46,7 @@ def build_runs_table(
         notes[mark] = _note(found)
         number = _mean(found, mark, notes[mark])
         first = found[0]
-        texts = (first.recipe, first.protocol, str(first.T), str(first.epochs), _samples(first))
+        texts = (_changes(first), first.recipe, first.protocol, str(first.T), str(first.epochs), _samples(first))
         counts = (_numbers({record.seed for record in found}), _folds(found))
         experiment = mark_experiment(first.experiment, not_in_paper)
         rows.append((*map(Cell, (experiment, *texts, *counts)), Cell(numbers=(number,))))
@@ -54,24 +56,33 @@ def build_runs_table(
         "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
         "that validation selected. Compare rows of the same protocol, epochs and samples only."
     )
+    used = [index for index, name in enumerate(_COLUMNS) if name != "Changes" or any(row[index].text for row in rows)]
     return Table(
         RUNS_TABLE,
         _CAPTIONS[origin],
         source + legend_of_marks((record.experiment for record in shown), not_in_paper),
-        _COLUMNS,
-        tuple(rows),
+        tuple(_COLUMNS[index] for index in used),
+        tuple(tuple(row[index] for index in used) for row in rows),
         tuple(entries),
         notes,
     )
 
 
-def _key(record: ResultRecord) -> tuple[str, ...]:
-    """What runs of one row share."""
+def _changes(record: ResultRecord) -> str:
+    """Returns what makes a run another experiment than that of its name, ``tau_0=16``; folds have a column."""
+    pairs = (text.partition("=") for text in filter(is_modification, record.overrides) if not text.startswith("split."))
+    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+
+
+def _key(record: ResultRecord) -> tuple[Any, ...]:
+    """What runs of one row share; rows are in this order, numbers of changed settings by their size."""
+    words = re.split(r"(\d+(?:\.\d+)?)", _changes(record))
+    changes = tuple(float(word) if index % 2 else word for index, word in enumerate(words))
     series = record.fold.series if record.fold is not None else record.digest
     data = record.data.cache if record.data is not None else ""
     versions = ",".join(map(str, record.training_versions))
-    shared = (record.experiment, record.recipe, record.protocol, f"{record.epochs:09d}", str(series), data, versions)
-    return (*shared, str(record.stopped_early))
+    about = (record.experiment, record.recipe, record.protocol, record.epochs, changes)
+    return (*about, str(series), data, versions, str(record.stopped_early))
 
 
 def _member(record: ResultRecord) -> tuple[int, int]:

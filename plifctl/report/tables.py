@@ -82,11 +82,13 @@ class TableOptions:
         source: Whose runs fill it.
         include_modified: Use runs with overrides as well.
         epochs: Count only the first epochs of every run, those of the authors too; None: all.
+        runs: Names of the runs of the runs directory that count, e.g. those of a sweep; None: all.
     """
 
     source: ResultSource = "mine"
     include_modified: bool = False
     epochs: int | None = None
+    runs: frozenset[str] | None = None
 
 
 def build_table(
@@ -110,6 +112,8 @@ def build_table(
         RegistryError: Its file is invalid.
     """
     options = options or TableOptions()
+    if options.runs is not None:
+        records = [record for record in records if record.origin != "trained" or record.run in options.runs]
     if name in (SELECTION_TABLE, RUNS_TABLE) and options.epochs is not None:
         raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
     if name in (SELECTION_TABLE, RUNS_TABLE):
