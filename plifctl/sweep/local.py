@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from plifctl import files
 from plifctl.errors import UsageError
+from plifctl.sweep.child import start_child, stop_child
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.training.gpus import list_gpus
 
@@ -31,8 +31,8 @@ class LocalEngine:
     """Runs tasks as processes of this machine.
 
     Each process gets an equal share of the cores (OMP_NUM_THREADS; waiting threads sleep) and its own GPUs
-    (CUDA_VISIBLE_DEVICES). It is the leader of a process group: Ctrl-C in the terminal reaches this process only, which
-    stops the others.
+    (CUDA_VISIBLE_DEVICES). Ctrl-C in the terminal reaches this process only, which stops the others; if this process is
+    killed, they stop by themselves.
 
     Args:
         resources: Runs at the same time, by default as many as the GPUs allow, or 1 without; and what each gets.
@@ -81,15 +81,11 @@ class LocalEngine:
     def cancel(self, jobs: Mapping[str, str]) -> None:
         """Stops processes, each after it has written a checkpoint, and forgets queued tasks."""
         self._queue = deque(task for task in self._queue if task.name not in jobs)
-        stopped = [process for name, process in self._running.items() if name in jobs]
-        for process in stopped:
-            _signal(process, signal.SIGTERM)
-        for process in stopped:
-            try:
-                process.handle.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                _signal(process, signal.SIGKILL)
-                process.handle.wait()
+        stopped = [process.handle for name, process in self._running.items() if name in jobs]
+        for child in stopped:
+            child.terminate()
+        for child in stopped:
+            stop_child(child, _STOP_SECONDS)
 
     def _start(self) -> None:
         while self._queue and self._free:
@@ -102,27 +98,8 @@ class LocalEngine:
 
     def _open(self, task: Task, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
         threads = str(max(1, self._threads // max(1, self._each)))  # torchrun starts a process for each GPU
-        environment = {**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
-        environment |= {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
-        files.make_dir(task.log.parent)
-        with task.log.open("ab") as log:
-            return subprocess.Popen(
-                task.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-            )
-
-
-def _signal(process: _Process, number: signal.Signals) -> None:
-    """Sends a signal to a process and those that it started."""
-    try:
-        os.killpg(process.handle.pid, number)
-    except (ProcessLookupError, PermissionError):
-        process.handle.send_signal(number)
+        environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+        return start_child(task, {**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
 
 
 def _reason(code: int) -> str:
