@@ -112,7 +112,9 @@ class TestDataset:
         assert label == data.labels[3]
         np.testing.assert_array_equal(frames, data.cache.read(data.rows[[3]])[0])
 
-    @pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), (2, "spawn")])
+    @pytest.mark.parametrize(
+        ("workers", "start"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
+    )
     def test_dataset_in_a_data_loader_gives_the_same_batches(self, here: Path, workers: int, start: str | None) -> None:
         data = plifctl.dataset("synthetic-gesture", T=4)
         alone = [data[index] for index in range(len(data))]  # opens the file before workers are forked

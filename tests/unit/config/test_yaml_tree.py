@@ -87,6 +87,7 @@ class TestFormat:
             max_leaves=5,
         )
     )
+    @pytest.mark.long
     def test_any_value_reads_back_the_same(self, value: Any) -> None:
         text = format_yaml({"a.b": value}, {})
         branch = parse_value(text, Origin("x"), mapping=True)

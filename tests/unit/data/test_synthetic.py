@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few users."""
     root = tmp_path_factory.mktemp("few") / "DvsGesture"
     write_synthetic_gesture(root, train_users=FEW_TRAIN, test_users=FEW_TEST)
+    return root
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two users."""
+    root = tmp_path_factory.mktemp("pair") / "DvsGesture"
+    write_synthetic_gesture(root, train_users=1, test_users=1)
     return root
 
 
@@ -125,9 +134,8 @@ def test_synthetic_recording_depends_on_seed_and_user_only(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "user01_lab_labels-corrected.csv", "models"])
-def test_synthetic_folder_with_files_of_the_user_is_not_replaced(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "raw"
-    write_synthetic_gesture(folder, train_users=1, test_users=1)
+def test_synthetic_folder_with_files_of_the_user_is_not_replaced(pair: Path, tmp_path: Path, name: str) -> None:
+    folder = shutil.copytree(pair, tmp_path / "raw")
     (folder / name).mkdir()
     with pytest.raises(UsageError, match=f"such as {name}"):
         write_synthetic_gesture(folder, train_users=1, test_users=1)

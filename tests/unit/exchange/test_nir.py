@@ -82,6 +82,7 @@ def assert_same(found: tuple[dict[str, Tensor], Tensor], expected: tuple[dict[st
 
 
 @pytest.mark.parametrize("case", quick_cases(CASES, "plif", "v-reset", "images"))
+@pytest.mark.long
 def test_spikingjelly_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     structure, options = CASES[case]
     trained = random_model(structure, **options)
@@ -90,6 +91,7 @@ def test_spikingjelly_reads_equal_spikes(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", quick_cases(CASES, "plif", "v-reset", "images"))
+@pytest.mark.long
 def test_snntorch_reads_equal_spikes(tmp_path: Path, case: str) -> None:
     structure, options = CASES[case]
     trained = random_model(structure, **options, dtype=torch.float32)

@@ -128,7 +128,9 @@ def test_frozen_on_the_cpu_equals_definition(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("patterns", PATTERNS)
+@pytest.mark.parametrize(
+    "patterns", [*PATTERNS[:2], *(pytest.param(one, marks=pytest.mark.slow) for one in PATTERNS[2:])]
+)
 def test_frozen_with_triton_equals_definition(patterns: tuple[str, ...]) -> None:
     pytest.importorskip("triton")
     assert_equals_definition(patterns, 1, "triton", size=4)

@@ -105,6 +105,7 @@ class TestEvents:
         assert torch.equal(one, augmented(ROTATE).flip(-1))
         assert not torch.equal(one, other)
 
+    @pytest.mark.long  # torch imports a second of modules for it
     def test_augment_on_meta_device_reads_no_value(self) -> None:
         """Tensors without content: reading a value, or mixing devices, fails."""
         frames, targets, keys, areas = (one.to("meta") for one in (FRAMES, TARGETS, KEYS, AREAS[:-1]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from factories import quick_cases
 from tiny_training import CPU, tiny_spec
 from torch import Tensor
 
@@ -53,7 +54,15 @@ def test_check_fused_kernel_passes(settings: tuple[str, ...], precision: str) ->
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", load_registry().experiments())
+@pytest.mark.parametrize(
+    "name",
+    quick_cases(
+        load_registry().experiments(),
+        "demo",
+        "gesture-plif-avgpool",
+        *(f"{name}-plif" for name in ("mnist", "fashion-mnist", "nmnist", "cifar10", "cifar10dvs", "gesture")),
+    ),
+)
 def test_check_fused_kernel_every_experiment_passes(name: str) -> None:
     check_kernel(load_registry().experiment(name, overrides=["T=3"]).spec, CPU, "fused")
 

@@ -258,8 +258,14 @@ def test_run_failed_step_is_replayed_and_names_the_layer(collect_every: int, lat
         assert torch.equal(own, other)
 
 
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("collect_every", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("collect_every", "late"),
+    [
+        (2, False),
+        (5, True),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1, False), (1, True), (2, True), (5, False))),
+    ],
+)
 @pytest.mark.long
 def test_run_collecting_rarely_or_late_changes_nothing(collect_every: int, late: bool) -> None:
     often, seldom = MemoryRecorder(), MemoryRecorder()
