@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 import platformdirs
@@ -24,8 +25,12 @@ from plifctl.errors import UsageError
 PACKAGE = Path(__file__).resolve().parent
 
 
+@lru_cache(maxsize=1)
 def code_version() -> str:
-    """Returns the version, in a source checkout with the commit: ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``."""
+    """Returns the version, in a source checkout with the commit: ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``.
+
+    It is that of the first call: a process keeps the code that it has loaded.
+    """
     if not (PACKAGE.parent / ".git").exists():
         return __version__
     command = ["git", "-C", str(PACKAGE.parent), "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty"]

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Branch(dict[str, "Leaf | Branch"]):
     def __init__(self, origin: Origin, items: dict[str, Leaf | Branch] | None = None) -> None:
         super().__init__(items or {})
         self.origin = origin
+
+    def copy(self) -> Branch:
+        """Returns a copy that can be changed; leaves are shared."""
+        return Branch(self.origin, {k: part.copy() if isinstance(part, Branch) else part for k, part in self.items()})
 
     def without(self, *keys: str) -> Branch:
         """Returns a copy without ``keys``."""
@@ -136,10 +141,16 @@ def read_tree(path: Path, name: str) -> Branch:
         YamlError: The first problem of the file.
     """
     start = Origin(name, 1, 1)
-    tree = _value(_compose(_read(path, start), name), start)
+    tree = _parse(_read(path, start), start)
     if not isinstance(tree, Branch):
         raise YamlError(start, "the top level must be a mapping, key: value")
-    return tree
+    return tree.copy()
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str, start: Origin) -> Leaf | Branch:
+    """Returns the value of a text; a registry, of some twenty files, is read anew by each command and API call."""
+    return _value(_compose(text, start.source), start)
 
 
 def read_dumped(path: Path) -> Any:

@@ -72,6 +72,18 @@ class TestYaml:
         assert found.leaves("x.") == {"x.a": Leaf(1, Origin("--set")), "x.b": Leaf([2], Origin("--set"))}
 
 
+def test_read_tree_again_gives_what_is_in_the_file_and_no_change_of_the_first_tree(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1\nb: {c: 2}\n")
+    first = read_tree(path, "a.yaml")
+    first["a"] = first.branch("b")["c"]
+    first.branch("b")["c"] = first.branch("b")
+    assert read_tree(path, "a.yaml").plain() == {"a": 1, "b": {"c": 2}}
+    assert read_tree(path, "other.yaml").branch("b").origin.source == "other.yaml"
+    path.write_text("a: 3\n")
+    assert read_tree(path, "a.yaml").plain() == {"a": 3}
+
+
 class TestFormat:
     def test_values_are_written_in_blocks_with_comments(self) -> None:
         values = {"name": "x", "train.lr": 1e-05, "train.options.betas": [0.9, 1], "train.seed": 3, "neuron.tau": None}
