@@ -367,6 +367,21 @@ def test_values_read_by_keyboard_are_those_of_the_run(
         found.page.keyboard.press("ArrowRight")
 
 
+def test_legend_without_a_cursor_shows_the_last_epoch(
+    open_page: Callable[..., OpenPage], page: str, runs: Path
+) -> None:
+    found = open_page(page)
+    found.page.locator("#none").click()
+    name = next(path.parent.name for path in runs.glob("*/metrics.jsonl") if len(path.read_text().splitlines()) == 12)
+    found.row(name).click()
+    cells = found.page.locator("#readout tbody td")
+    assert cells.all_inner_texts()[:2] == ["12", f"{100 * 12 / 13:.2f}"]
+    found.page.locator("#chart").hover(position={"x": 200, "y": 100})
+    assert cells.all_inner_texts()[0] != "12"
+    found.page.locator("#search").hover()
+    assert cells.all_inner_texts()[0] == "12"
+
+
 FOCUSED = "(({id, className, tagName}) => id || className || tagName)(document.activeElement)"
 
 

@@ -1,7 +1,7 @@
 // Charts of the chosen runs: curves by epoch, τ of each layer, distributions of W/τ. uPlot draws them.
 
 const WINDOW = 64;            // epochs of the moving average
-const MAX_FAINT = 8;          // lines behind which the values are drawn that were averaged
+const MAX_DETAILED = 8;       // wide lines with bands of ± std and the values that were averaged; more are thin lines, fast to draw
 const LOG_TICKS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const PERCENT = new Set(["test_accuracy", "validation_accuracy", "train_accuracy"]);
 const TITLES = {
@@ -14,6 +14,7 @@ let layerPlots = [];
 let bandPlots = [];
 let belowIsSeen = false;      // out of sight, τ and settings are drawn after a while
 let drawBelow = null;         // what is left to draw
+const AFTER_PICTURE = 30, WHEN_IDLE = 300;  // ms: the curves are shown before that
 let timer = 0;
 
 const short = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4))));
@@ -35,8 +36,8 @@ function drawCharts() {
       drawDifferences(settings);
     };
     clearTimeout(timer);
-    if (belowIsSeen || state.printing) drawBelow();
-    else timer = setTimeout(() => drawBelow?.(), 300);  // unless another choice comes first
+    if (state.printing) drawBelow();
+    else timer = setTimeout(() => drawBelow?.(), belowIsSeen ? AFTER_PICTURE : WHEN_IDLE);  // unless another choice comes first
   });
   byId("too-many").hidden = state.slots.size <= MAX_SETTINGS;
   byId("too-many").textContent = `The charts show ${MAX_SETTINGS} of the ${count(state.slots.size)} settings chosen.`;
@@ -83,7 +84,7 @@ function linesOf(settings, read, { factor = 1, window = 1, least = -Infinity } =
   const lineOf = (setting) => {
     const raw = setting.runs.map((run) => curveOf(run, read)).filter(Boolean), found = summarize(raw.map(smooth), setting.last);
     const scaled = (values) => values.map((value) => (value === null ? null : factor * value));
-    const faint = window > 1 && settings.length <= MAX_FAINT ? scaled(summarize(raw, setting.last).mean) : null;
+    const faint = window > 1 && settings.length <= MAX_DETAILED ? scaled(summarize(raw, setting.last).mean) : null;
     return { ...setting, ...found, mean: scaled(found.mean), std: scaled(found.std), least, faint };
   };
   const own = settings.map(lineOf);
@@ -97,8 +98,8 @@ function plotParts(lines, legend) {
     const colour = css(`--s${line.style.colour}`), common = { owner, points: { show: false }, class: "faint", pxAlign: 0, ...(legend && { values: legend }) };
     const columns = [line.epochs, line.mean];
     series.push({ ...common, class: null, line, label: line.label, stroke: colour, dash: line.style.dash[1], border: line.style.dash[0],
-      width: line.thin ? 1.2 : 2.2, points: { show: line.epochs.length < 3, size: 6, fill: colour } });
-    if (line.std.some((std) => std !== null)) {
+      width: lines.length > MAX_DETAILED ? 1 : line.thin ? 1.2 : 2.2, points: { show: line.epochs.length < 3, size: 6, fill: colour } });
+    if (lines.length <= MAX_DETAILED && line.std.some((std) => std !== null)) {
       for (const sign of [1, -1]) {
         columns.push(line.mean.map((mean, i) => Math.max(line.least, mean + sign * (line.std[i] ?? 0))));
         series.push({ ...common, stroke: colour, width: 0 });
@@ -166,12 +167,12 @@ function chartSize() {
   return { width, height: Math.round(Math.min(360, Math.max(240, width * 0.4))) };
 }
 
-/** Cells of a line in the legend: the epoch of the cursor, mean, standard deviation and number of runs there. */
+/** Cells of a line in the legend: mean, standard deviation and number of runs at the cursor; without one, at its last epoch. */
 function legendValues(u, index, at) {
   const keys = ["epoch", titleOf(state.metric), "± std", "runs"], { line } = u.series[index], epoch = u.data?.[0][at];
-  const i = line && isNumber(epoch) ? line.epochs.indexOf(epoch) : -1;
+  const i = !line ? -1 : isNumber(epoch) ? line.epochs.indexOf(epoch) : line.epochs.length - 1;
   const cells = i < 0 ? ["", "", "", ""]
-    : [epoch, format(line.mean[i], state.metric), line.std[i] === null ? "" : format(line.std[i], state.metric), line.counts[i]];
+    : [line.epochs[i], format(line.mean[i], state.metric), line.std[i] === null ? "" : format(line.std[i], state.metric), line.counts[i]];
   return Object.fromEntries(keys.map((key, k) => [key, cells[k]]));
 }
 

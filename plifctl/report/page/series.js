@@ -73,15 +73,14 @@ function movingAverage({ epochs, values }, window) {
 function summarize(curves, last = Infinity) {
   const size = 1 + Math.min(last, Math.max(0, ...curves.map((curve) => curve.epochs.at(-1))));
   const counts = new Uint32Array(size), means = new Float64Array(size), squares = new Float64Array(size);
-  const each = (use) => {
-    for (const { epochs, values } of curves) for (let i = 0; i < epochs.length && epochs[i] < size; i += 1) use(epochs[i], values[i]);
-  };
-  each((epoch, value) => { // Welford's update
-    const change = value - means[epoch];
-    counts[epoch] += 1;
-    means[epoch] += change / counts[epoch];
-    squares[epoch] += change * (value - means[epoch]);
-  });
+  for (const { epochs, values } of curves) {
+    for (let i = 0; i < epochs.length && epochs[i] < size; i += 1) { // Welford's update
+      const epoch = epochs[i], change = values[i] - means[epoch];
+      counts[epoch] += 1;
+      means[epoch] += change / counts[epoch];
+      squares[epoch] += change * (values[i] - means[epoch]);
+    }
+  }
   const found = { epochs: [], mean: [], std: [], counts: [] };
   for (let epoch = 1; epoch < size; epoch += 1) {
     if (!counts[epoch]) continue;
