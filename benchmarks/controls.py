@@ -18,6 +18,7 @@ import plifctl
 CONTROLS: dict[str, dict[str, Any]] = {
     "`--time shuffled`": {"time": "shuffled"},
     "`--time reversed`": {"time": "reversed"},
+    "`--time scattered`": {"time": "scattered"},
     "`--time collapsed`": {"time": "collapsed"},
     "`--tau mean`": {"tau": "mean"},
     "`--tau 2`": {"tau": 2.0},

@@ -335,8 +335,8 @@ def evaluate(
         model: A run, its path, id, part of its id, ``last``; an exported ``.pt``, ``.npz`` or folder; or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         T: Time steps; None: those that the network was trained with.
-        time: Control: ``shuffled``, ``reversed`` or ``collapsed`` frames; the result's ``unchanged`` is the evaluation
-            without it. None: unchanged.
+        time: Control: ``shuffled``, ``reversed``, ``scattered`` or ``collapsed`` frames; the result's ``unchanged`` is
+            the evaluation without it. None: unchanged.
         tau: Control: ``mean`` (the mean of the learnt τ in every layer), ``no-leak``, ``no-memory``, or the τ of all
             neurons; as ``time``.
         fold_bn: Fold batch norms into the convolutions before them.

@@ -22,7 +22,8 @@ TimeOption = Annotated[
     TimeControl | None,
     typer.Option(
         "--time",
-        help="Control: test also with each sample's frames in random order, backwards, or all replaced by their mean.",
+        help="Control: test also with each sample's frames in random order, backwards, in a random order for each "
+        "pixel, or all replaced by their mean.",
     ),
 ]
 TauOption = Annotated[
@@ -176,6 +177,7 @@ def _print(tree: dict[str, Any]) -> None:
 _TIME_TEXTS = {
     "shuffled": "frames of each sample in random order",
     "reversed": "frames backwards",
+    "scattered": "frames of each sample in random order, another one for each pixel",
     "collapsed": "every frame replaced by the mean of the sample's frames",
 }
 _TAU_TEXTS = {

@@ -32,6 +32,9 @@ PublishedLayout = Literal["mnist", "fashion-mnist", "cifar10", "nmnist", "cifar1
 Layout = Literal[PublishedLayout, OwnLayout]
 """Layout of the raw files of a data set: their names and formats."""
 
+EmbeddedDataset = Literal["synthetic-gesture", "synthetic-order"]
+"""Data sets that plifctl simulates."""
+
 DataKind = Literal["events", "images"]
 """Kind of the samples of a data set."""
 
@@ -161,8 +164,8 @@ RunStatus = Literal["running", "finished", "stopped", "failed", "killed", "unkno
 RunFilter = Literal[RunStatus, "damaged", "imported", "added"]
 """Runs that can be listed."""
 
-TimeControl = Literal["shuffled", "reversed", "collapsed"]
-"""Changed order of a sample's frames in an evaluation: random, backwards, or every frame replaced by their mean."""
+TimeControl = Literal["shuffled", "reversed", "scattered", "collapsed"]
+"""Changed frames in an evaluation: in random order, backwards, in a random order for each pixel, or all their mean."""
 
 TauControl = Literal["mean", "no-leak", "no-memory"]
 """Changed time constants in an evaluation: their mean in every layer, integration without leak, or no memory of the

@@ -1,18 +1,24 @@
-"""The embedded data set: a simulated DVS128 records moving shapes, in the file layout of DVS128 Gesture.
+"""The embedded data sets: a simulated DVS128 records moving shapes, in the file layout of DVS128 Gesture.
 
 Every gesture is one bright shape of random form, size, contrast and position on a field that wraps around. Only the
 motion of the shape depends on the class. A motion starts anywhere, and each pixel that a shape passes sees both of its
 edges, so the sum of the events tells little about the class; the positions of the two polarities at each moment do.
+
+So a single frame shows in which direction a shape moves. In the second data set it tells nothing: its samples consist
+of the same three motions, each of another shape elsewhere, and the class is the order of the three.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
+from plifctl.config.choices import EmbeddedDataset
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.errors import UsageError
@@ -33,6 +39,9 @@ CLASSES = (
 )
 """Names of the labels 0 to 10; y points down, as in the sensor, and clockwise is as seen by a viewer."""
 
+ORDERS = tuple(permutations(("left", "right", "up")))
+"""Motions of the labels 0 to 5 of the data set of orders, one after another."""
+
 SENSOR = 128
 """Rows and columns of the sensor."""
 GESTURE_US = 500_000
@@ -49,12 +58,17 @@ _OWN_NAMES = re.compile(
 )
 _STEP_US = 2500
 _STEPS = GESTURE_US // _STEP_US
+_PART_US = GESTURE_US // 3  # a motion of a sequence, and half a pause before and after it
+_PART_STEPS = 60  # the pauses of 16,667 µs contain the edges of frames of equal times, so none shows two motions
 _GAP_US = (150_000, 350_000)
 _THRESHOLD = 0.25  # change of log intensity that causes an event
 _MISMATCH = 0.03  # standard deviation of a pixel's threshold, relative
 _NOISE_HZ = 0.1  # rate of background events of a pixel
 _EDGE_PX = 2.0  # width of a shape's blurred edge
 _FORMS = 6
+
+_Simulate = Callable[[np.random.Generator], np.ndarray]
+"""Returns the events of one gesture, t from 0, without noise and refractory time, unsorted."""
 
 
 def write_synthetic_gesture(
@@ -77,32 +91,73 @@ def write_synthetic_gesture(
     Raises:
         UsageError: The folder contains other files.
     """
-    root = Path(root)
+    _write_set(Path(root), "synthetic-gesture", train_users, test_users, seed, progress)
+
+
+def write_synthetic_order(
+    root: str | Path,
+    *,
+    train_users: int = 80,
+    test_users: int = 20,
+    seed: int = 2020,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Writes recordings whose gestures are the same three motions in the six orders of :data:`ORDERS`.
+
+    The motions of a sample are drawn independently of each other and of the class, so samples of different classes
+    differ in nothing but the order. Six slices of equal times, or three, do not show two motions in one frame; only
+    then frames without their order tell nothing about the class.
+
+    Args and Raises: As :func:`write_synthetic_gesture`.
+    """
+    _write_set(Path(root), "synthetic-order", train_users, test_users, seed, progress)
+
+
+WRITERS: dict[EmbeddedDataset, Callable[..., None]] = {
+    "synthetic-gesture": write_synthetic_gesture,
+    "synthetic-order": write_synthetic_order,
+}
+"""The function that writes each embedded data set."""
+
+
+def _write_set(
+    root: Path,
+    dataset: EmbeddedDataset,
+    train_users: int,
+    test_users: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     if root.is_dir() and not is_empty(root):
         _require_own(root)
     with atomic_folder(root) as folder:
-        _write(folder, train_users, test_users, seed, progress)
+        _write(folder, dataset, train_users, test_users, seed, progress)
         _write_lines(folder / _MARKER_FILE, ["Simulated by plifctl synthesize; it may write this folder again."])
 
 
 def _require_own(root: Path) -> None:
-    """Raises UsageError if the folder contains anything that :func:`write_synthetic_gesture` did not write."""
+    """Raises UsageError if the folder contains anything but files of an embedded data set."""
     names = sorted(path.name for path in root.iterdir() if temporary_of(path) is None)
     others = [name for name in names if not _OWN_NAMES.fullmatch(name)]
     if others or _MARKER_FILE not in names:
         raise UsageError(
-            f"{root}: contains files that are not part of the embedded data set, such as {(others or names)[0]}",
+            f"{root}: contains files that are not part of an embedded data set, such as {(others or names)[0]}",
             hint="name a new or an empty folder",
         )
 
 
 def _write(
-    root: Path, train_users: int, test_users: int, seed: int, progress: Callable[[int, int], None] | None
+    root: Path,
+    dataset: EmbeddedDataset,
+    train_users: int,
+    test_users: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
 ) -> None:
     users, trials = train_users + test_users, []
     for user in range(1, users + 1):
         light = _LIGHTS[user % len(_LIGHTS)]
-        events, labels = simulate_recording(np.random.default_rng([seed, user]))
+        events, labels = simulate_recording(np.random.default_rng([seed, user]), dataset)
         rows = ["class,startTime_usec,endTime_usec", *(f"{number},{start},{end}" for number, start, end in labels)]
         (root / f"user{user:02}_{light}.aedat").write_bytes(encode_aedat3(events))
         _write_lines(root / f"user{user:02}_{light}_labels.csv", rows)
@@ -117,11 +172,14 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="ascii", newline="\n")
 
 
-def simulate_recording(rng: np.random.Generator) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+def simulate_recording(
+    rng: np.random.Generator, dataset: EmbeddedDataset = "synthetic-gesture"
+) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Returns events and labels of one user: every gesture once, in random order, with gaps that contain only noise."""
+    simulations = _simulations(dataset)
     labels, parts, now = [], [], int(rng.integers(*_GAP_US))
-    for label in rng.permutation(len(CLASSES)).tolist():
-        gesture = _gesture(CLASSES[label], rng)
+    for label in rng.permutation(len(simulations)).tolist():
+        gesture = simulations[label](rng)
         gesture["t"] += now
         parts.append(gesture)
         labels.append((label + 1, now, now + GESTURE_US))
@@ -147,8 +205,23 @@ def _apply_refractory_time(events: np.ndarray) -> np.ndarray:
     return events[keep]
 
 
-def _gesture(name: str, rng: np.random.Generator) -> np.ndarray:
-    """Returns the events of one gesture, t from 0, without noise and refractory time, unsorted."""
+def _simulations(dataset: EmbeddedDataset) -> list[_Simulate]:
+    """Returns the simulation of each class."""
+    if dataset == "synthetic-order":
+        return [partial(_sequence, motions) for motions in ORDERS]
+    return [partial(_gesture, name) for name in CLASSES]
+
+
+def _sequence(motions: Sequence[str], rng: np.random.Generator) -> np.ndarray:
+    """Returns the events of motions one after another, each of another shape elsewhere."""
+    parts = [_gesture(motion, rng, _PART_STEPS) for motion in motions]
+    for number, part in enumerate(parts):
+        part["t"] += number * _PART_US + (_PART_US - _PART_STEPS * _STEP_US) // 2
+    return np.concatenate(parts)
+
+
+def _gesture(name: str, rng: np.random.Generator, steps: int = _STEPS) -> np.ndarray:
+    """Returns the events of the first steps of one gesture."""
     form = int(rng.integers(_FORMS))
     size = rng.uniform(6, 9)
     contrast = np.float32(rng.uniform(0.55, 0.95))
@@ -160,7 +233,7 @@ def _gesture(name: str, rng: np.random.Generator) -> np.ndarray:
     cos, sin = (np.round(np.array([np.cos(angle), np.sin(angle)]) * 4096) / 4096).astype(np.float32)
 
     pixels, parts = _Pixels(rng), []
-    for step, (x, y, extent) in enumerate(path):
+    for step, (x, y, extent) in enumerate(path[: steps + 1]):
         dx, columns = _pixels_near(x, extent)
         dy, rows = _pixels_near(y, extent)
         distance = _distance(form, dx * cos + dy[:, None] * sin, dy[:, None] * cos - dx * sin, extent)

@@ -19,7 +19,7 @@ from plifctl.errors import UsageError, did_you_mean
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.networks import SpikingNetwork
 
-_ORDER = 5  # purpose of a random number: part of its key
+_ORDER, _PIXEL_ORDER = 5, 6  # purpose of a random number: part of its key
 
 _LEAKS: dict[TauControl, float] = {"no-leak": 0.0, "no-memory": 1.0}
 
@@ -33,8 +33,8 @@ def change_time(x: Tensor, control: TimeControl, keys: Tensor, lengths: Tensor) 
     Args:
         x: Event frames ``[N, T, P, H, W]``.
         control: ``shuffled``: one of all orders at random, the original one included; ``reversed``: backwards;
-            ``collapsed``: each frame is their mean, computed in float64 and rounded once, so each pixel has the same
-            sum over time.
+            ``scattered``: the same as shuffled, but each pixel of each polarity has an order of its own; ``collapsed``:
+            each frame is their mean, computed in float64 and rounded once. The sum over time of each pixel is the same.
         keys: int64 ``[N]``, one per sample, from which the orders are drawn.
         lengths: int64 ``[N]``, frames of each sample without padding.
 
@@ -52,12 +52,20 @@ def change_time(x: Tensor, control: TimeControl, keys: Tensor, lengths: Tensor) 
         mean = (x.double() * wide).sum(1, keepdim=True) / lengths.clamp_min(1).view(-1, 1, 1, 1, 1)
         return torch.where(wide, mean.to(x), x)
     if control == "reversed":
-        order = torch.where(own, lengths[:, None] - 1 - steps, steps)
+        order = torch.where(own, lengths[:, None] - 1 - steps, steps)[:, :, None]
+    elif control == "shuffled":
+        order = _draw_orders(hash_keys(keys[:, None], steps, _ORDER)[:, :, None], own)
     else:
-        draws = hash_keys(keys[:, None], steps, _ORDER)
-        last = torch.iinfo(torch.int64).max
-        order = draws.masked_fill(~own, last).argsort(dim=1, stable=True)
-    return x[torch.arange(len(x), device=x.device)[:, None], order]
+        pixels = torch.arange(x.shape[2:].numel(), device=x.device)
+        order = _draw_orders(hash_keys(keys[:, None, None], steps[:, None], pixels, _PIXEL_ORDER), own)
+    pixels_over_time = x.flatten(2)
+    return pixels_over_time.gather(1, order.expand_as(pixels_over_time)).view_as(x)
+
+
+def _draw_orders(draws: Tensor, own: Tensor) -> Tensor:
+    """Returns the steps of each sample ordered by random numbers ``[N, T, K]``, those that are not its own last."""
+    last = torch.iinfo(torch.int64).max
+    return draws.masked_fill(~own[:, :, None], last).argsort(dim=1, stable=True)
 
 
 def check_tau(value: str | float) -> TauControl | float:

@@ -102,8 +102,7 @@ class Control:
     Attributes:
         time: Change of the frames; None: unchanged.
         tau: Change of the time constants, or the time constant of every neuron; None: unchanged.
-        seed: Seed of the experiment, from which, with the id of each sample, the order of its shuffled frames is drawn;
-            None if they are not shuffled.
+        seed: Seed of the experiment, from which, with the id of each sample, random orders are drawn; None if none are.
     """
 
     time: TimeControl | None
@@ -334,7 +333,10 @@ def _measure(
     predictions = samples.predictions(found)
     result = _result(found, trained, predictions, counted, timed, trained_steps)
     if control is not None:
-        return replace(result, control=replace(control, seed=spec.train.seed if control.time == "shuffled" else None))
+        return replace(
+            result,
+            control=replace(control, seed=spec.train.seed if control.time in ("shuffled", "scattered") else None),
+        )
     kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
     return replace(result, kept_predictions=kept)
 

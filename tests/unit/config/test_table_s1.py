@@ -105,4 +105,4 @@ def test_networks(dataset: str, recipe: Recipe) -> None:
 
 def test_nothing_of_the_registry_is_left_out() -> None:
     named = {f"{dataset}-{variant}" for dataset in EXPECTED["paper"] for variant in VARIANTS}
-    assert set(load_registry().experiments()) == named | {"demo"}
+    assert set(load_registry().experiments()) == named | {"demo", "order"}

@@ -1,4 +1,4 @@
-"""The embedded data set: its files, the simulated sensor, and that only motion tells the classes apart."""
+"""The embedded data sets: files, the simulated sensor, and that only motion, or only order, tells the classes apart."""
 
 import csv
 import itertools
@@ -8,13 +8,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from plifctl.config.lookup import load_registry
 from plifctl.data.formats.aedat3 import decode_aedat3
-from plifctl.data.synthetic import CLASSES, GESTURE_US, REFRACTORY_US, SENSOR, write_synthetic_gesture
+from plifctl.data.synthetic import (
+    CLASSES,
+    GESTURE_US,
+    ORDERS,
+    REFRACTORY_US,
+    SENSOR,
+    write_synthetic_gesture,
+    write_synthetic_order,
+)
 from plifctl.errors import UsageError
 
 pytestmark = pytest.mark.long
 
 FEW_TRAIN, FEW_TEST = 5, 3
+
+Columns = dict[str, np.ndarray]
+"""Events as an array for each of t, x and y."""
 
 
 def events_of(file: Path) -> np.ndarray:
@@ -157,7 +169,7 @@ def test_synthetic_progress_counts_the_recordings(tmp_path: Path) -> None:
     assert seen == [(1, 2), (2, 2)]
 
 
-def tracked(events: np.ndarray, parts: int) -> tuple[np.ndarray, np.ndarray]:
+def tracked(events: np.ndarray | Columns, parts: int) -> tuple[np.ndarray, np.ndarray]:
     """Position of the shape in each part ``[parts, 2]``, and its width (circular means: the field wraps around)."""
     at = np.stack([events["x"], events["y"]], 1) * (2j * np.pi / SENSOR)
     means = np.array([np.exp(part).mean(0) for part in np.array_split(at, parts)])
@@ -179,6 +191,49 @@ def test_synthetic_motion_agrees_with_the_label(root: Path) -> None:
     assert max(moved[1] for moved in drift["up"]) < -20 < 20 < min(moved[1] for moved in drift["down"])
     assert np.mean(growth["shrink"]) < -0.05 < 0.05 < np.mean(growth["grow"])
     assert max(sense["orbit_counter_clockwise"]) < 0 < min(sense["orbit_clockwise"])
+
+
+@pytest.fixture(scope="module")
+def orders(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Columns]]:
+    """Label and events, t from the begin of the window, of each sample of some users of the data set of orders."""
+    root = tmp_path_factory.mktemp("orders") / "raw"
+    write_synthetic_order(root, train_users=4, test_users=4)
+    samples = []
+    for file in [*trials(root, "train"), *trials(root, "test")]:
+        windows = windows_of(file)
+        assert sorted(label for label, _, _ in windows) == [*range(len(ORDERS))]
+        for (label, events), (_, start, _) in zip(gestures(file), windows, strict=True):
+            samples.append((label, {"t": events["t"] - start, "x": events["x"], "y": events["y"]}))
+    return samples
+
+
+def test_synthetic_orders_are_the_motions_of_the_label_one_after_another(
+    orders: list[tuple[int, Columns]],
+) -> None:
+    axes = {"left": (0, -1), "right": (0, 1), "up": (1, -1)}
+    for label, events in orders:
+        for third, motion in enumerate(ORDERS[label]):
+            begin = third * GESTURE_US // 3
+            inside = (events["t"] >= begin) & (events["t"] < begin + GESTURE_US // 3)
+            place, _ = tracked({name: values[inside] for name, values in events.items()}, 5)
+            moved = place[-1] - place[0]
+            axis, sign = axes[motion]
+            assert sign * moved[axis] > 10
+            assert sign * moved[axis] > 2 * abs(moved[1 - axis])
+
+
+def test_synthetic_orders_have_classes_with_the_names_of_the_motions() -> None:
+    assert load_registry().dataset("synthetic-order").dataset.classes == tuple(" ".join(motions) for motions in ORDERS)
+
+
+@pytest.mark.parametrize("T", [3, 6])
+def test_frame_of_equal_times_shows_one_motion_of_a_synthetic_order(orders: list[tuple[int, Columns]], T: int) -> None:
+    # shown by the edges: those between two motions lie where there is noise only
+    for _, events in orders:
+        first, last = events["t"][0], events["t"][-1]
+        for edge in (first + (last - first) * np.arange(T + 1) // T)[T // 3 : T : T // 3]:
+            around = np.abs(events["t"] - edge) < 5000
+            assert around.sum() < 50  # 30 at most in the complete set; within a motion 57 or more
 
 
 @pytest.mark.slow
@@ -219,3 +274,18 @@ def test_synthetic_summed_frames_are_not_linearly_separable(full_root: Path, poo
         dual = vectors @ (vectors.T @ targets / (np.maximum(values, 0) + ridge * values.mean())[:, None])
         accuracy = ((test @ (train.T @ dual)).argmax(1) == right).mean()
         assert accuracy < 0.4
+
+
+@pytest.mark.slow
+def test_synthetic_orders_differ_in_no_sum_over_time(tmp_path: Path) -> None:
+    write_synthetic_order(tmp_path)
+    number: dict[int, list[int]] = {label: [] for label in range(len(ORDERS))}
+    share_on: dict[int, list[float]] = {label: [] for label in range(len(ORDERS))}
+    for file in trials(tmp_path, "train"):
+        for label, events in gestures(file):
+            number[label].append(len(events))
+            share_on[label].append(float((events["p"] == 1).mean()))
+    for values in (number, share_on):
+        means = np.array([np.mean(numbers) for numbers in values.values()])
+        errors = np.array([np.std(numbers) / np.sqrt(len(numbers)) for numbers in values.values()])
+        assert (np.abs(means - means.mean()) < 3.5 * errors).all()

@@ -14,7 +14,7 @@ from plifctl.evaluation.controls import change_tau, change_time, check_tau
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.networks import SpikingNetwork
 
-CONTROLS = ("shuffled", "reversed", "collapsed")
+CONTROLS = ("shuffled", "reversed", "scattered", "collapsed")
 
 
 def draw_frames(n: int = 6, T: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,6 +35,12 @@ def change_one(frames: list[Tensor], control: str, key: int) -> list[Tensor]:
         for frame in frames:
             total = total + frame
         return [total / len(frames)] * len(frames)
+    if control == "scattered":
+        changed = torch.empty(len(frames), frames[0].numel()).double()
+        for pixel in range(frames[0].numel()):
+            order = sorted(range(len(frames)), key=lambda t: int(hash_keys(key, t, pixel, 6)))
+            changed[:, pixel] = torch.stack([frames[t].flatten()[pixel] for t in order])
+        return list(changed.view(-1, *frames[0].shape))
     draws = [int(hash_keys(key, t, 5)) for t in range(len(frames))]
     return [frames[t] for t in sorted(range(len(frames)), key=lambda t: draws[t])]
 
