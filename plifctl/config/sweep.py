@@ -3,7 +3,7 @@
 Every combination of the lists is one training. The file of a sweep, which ``plifctl sweep run FILE`` reads::
 
     sweep: bad-tau                           # its name
-    experiments: [nmnist-plif, nmnist-lif]   # names, or files relative to this one
+    experiments: [nmnist-plif]               # names, or files relative to this one
     seeds: [1, 2, 3]
     set: {train.epochs: 10}                  # one value for all
     grid:

@@ -26,9 +26,11 @@ from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, TABLES
 from plifctl.config.dataset import ReadingSpec
 from plifctl.config.lookup import load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
+from plifctl.config.sweep import SweepSpec, is_sweep_file, read_sweep, split_overrides
 from plifctl.config.training import TrainSpec
 from plifctl.data.synthetic import write_synthetic_gesture
 from plifctl.pipeline.new import write_experiment
+from plifctl.sweep.expansion import expand
 from plifctl.training.optimizer import Optimizer
 
 NOT_RUN = {
@@ -184,6 +186,12 @@ def _check_command(words: list[str]) -> None:
             write_experiment(file, "demo")
     elif verb == "show" and given["kind"] is None and given["name"] not in registry.datasets():
         load_experiment(given["name"], **changes)
+    elif verb == "sweep run":
+        files = [Path(name) for name in given["experiments"] or () if name.endswith(".yaml")]
+        one, several = split_overrides(given["overrides"] or ())
+        names = {"experiments": given["experiments"] or (), "tables": given["table"] or ()}
+        sweeps = [read_sweep(file) for file in files if is_sweep_file(file)]
+        assert expand(sweeps[0] if sweeps else SweepSpec(**names, set=one, grid=several))
     elif verb == "report":
         assert {*(given["table"] or ())} <= {*TABLES, *OTHER_TABLES, "all"}, "unknown table"
         assert {*(given["figure"] or ())} <= {*FIGURES, *OTHER_FIGURES, "all"}, "unknown figure"
@@ -228,7 +236,9 @@ def test_yaml_of_a_page_is_valid(page: str, page_folder: Path) -> None:
         elif block.text.startswith("# in a data set\n"):
             ReadingSpec.model_validate(yaml.safe_load(block.text))
     for source in sources:
-        if isinstance(source, Path) and "layout" in yaml.safe_load(source.read_text(encoding="utf-8")):
+        if isinstance(source, Path) and is_sweep_file(source):
+            assert expand(read_sweep(source))
+        elif isinstance(source, Path) and "layout" in yaml.safe_load(source.read_text(encoding="utf-8")):
             load_framing(source)
         else:
             build_optimizer(load_experiment(source).spec.train)
