@@ -447,7 +447,11 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         setup.options.runs_dir or paths.runs_dir(),
         setup.experiment,
         setup.options.protocol,
-        cache={"path": str(setup.cache.path), "content_digest": setup.cache.content_digest},
+        cache={
+            "path": str(setup.cache.path),
+            "content_digest": setup.cache.content_digest,
+            "complete": setup.cache.complete_set,
+        },
         split=setup.split.to_json(setup.cache.sample_ids),
         environment=environment,
         started_from=None if setup.start is None else setup.start.source,

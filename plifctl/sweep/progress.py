@@ -35,8 +35,8 @@ class Standing:
         run: The run, with its state and the reason for it.
         epoch: Epochs trained.
         accuracy: Test accuracy of a finished run; else the best so far, of protocol B on validation samples.
-        authors: Best test accuracy that the authors' run of the experiment had by that epoch; None: no such run, or the
-            settings differ from theirs.
+        authors: Best test accuracy that the authors' run of the experiment had by that epoch; None: no such run, or
+            settings or samples differ from theirs.
         epoch_seconds: Mean time of its last epochs; None before the first one.
         seconds_left: Time until it is finished at this speed; None if that is not known.
         host: Machine that trains it; empty if none does.
@@ -112,12 +112,12 @@ class ProgressReader:
         best = best_row(rows) or {}
         accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
         shown = best.get("test_accuracy") if accuracy is None else accuracy
-        modified = any(map(is_modification, run.config().overrides))
+        comparable = run.info()["cache"].get("complete") and not any(map(is_modification, run.config().overrides))
         found = Standing(
             _at(planned, state, reason),
             len(rows),
             shown,
-            None if modified else self._authors_at(planned, len(rows)),
+            self._authors_at(planned, len(rows)) if comparable else None,
             host=_host(run, state, job),
         )
         if not rows:
