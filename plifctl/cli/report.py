@@ -154,6 +154,8 @@ def report(
     """
     if sweep is not None and not (table or figure or html or missing or statement):
         table = [RUNS_TABLE]
+    if html is not None and sweep is not None:
+        raise UsageError("--html has every run", hint="leave out --sweep; the page has a choice of the sweep")
     if html is not None and epochs is not None:
         raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
     if source != "mine" and not (table or missing):

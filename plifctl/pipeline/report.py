@@ -39,6 +39,7 @@ from plifctl.runs import (
     load_spikes,
 )
 from plifctl.runs.sessions import summarize_environment
+from plifctl.runs.sweep_plans import sweeps_by_run
 
 if TYPE_CHECKING:
     from http.server import ThreadingHTTPServer
@@ -370,7 +371,12 @@ class PageSource:
         ours = [self._run(run) for run in reversed(runs)]
         names = {run.name for run in runs}
         others = [run for run in self._others if run.entry["name"] not in names]
-        return build_page_data(self._tables, [*ours, *others], __version__, self._figures)
+        sweeps = sweeps_by_run(self._runs_dir)
+        shown = [
+            replace(run, entry={**run.entry, "sweeps": list(sweeps.get(run.entry["name"], ()))})
+            for run in (*ours, *others)
+        ]
+        return build_page_data(self._tables, shown, __version__, self._figures)
 
     def _read_results(self) -> None:
         """Reads tables, records and imported runs if a file of them has changed."""

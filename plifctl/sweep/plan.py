@@ -25,9 +25,7 @@ from plifctl.config.problems import first_problem
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs.documents import add_checksum, load_document
-
-FOLDER = "sweeps"
-"""Folder of the plans in the runs directory."""
+from plifctl.runs.sweep_plans import FOLDER, plan_files
 
 State = Literal["missing", "queued", "running", "finished", "interrupted", "failed"]
 """State of a run of a sweep; the same command continues what is ``interrupted`` and tries again what is ``failed``."""
@@ -184,8 +182,7 @@ class PlanFile:
 
 def sweep_names(runs_dir: Path) -> list[str]:
     """Returns the names of the sweeps of a runs directory, the latest last."""
-    found = [path for path in (runs_dir / FOLDER).glob("[!.]*.json") if path.is_file()]
-    return [path.stem for path in sorted(found, key=lambda path: (path.stat().st_mtime, path.name))]
+    return [path.stem for path in sorted(plan_files(runs_dir), key=lambda path: (path.stat().st_mtime, path.name))]
 
 
 def this_process() -> dict[str, Any]:

@@ -35,6 +35,9 @@ const COLUMNS = [
   { name: "run", text: (run) => run.name },
 ];
 
+const SWEEP = { name: "sweep", values: (run) => run.sweeps };
+const FILTERS = [...COLUMNS.filter((column) => column.choices), SWEEP];
+
 const table = {
   sorted: null, down: false, words: [], choices: new Map(), onlyChosen: false,
   shown: [],                   // runs in the order of the rows
@@ -169,26 +172,27 @@ function sortBy(i) {
 }
 
 function drawFilters() {
-  byId("filters").replaceChildren(...COLUMNS.filter((column) => column.choices).map((column) => {
-    const texts = [...new Set(data.runs.map((run) => choiceOf(column, run)))].filter(Boolean).sort(compareTexts);
+  byId("filters").replaceChildren(...FILTERS.flatMap((column) => {
+    const texts = [...new Set(data.runs.flatMap((run) => choicesOf(column, run)))].filter(Boolean).sort(compareTexts);
     const chosen = table.choices.get(column);
-    return el("label", {}, column.name, el("select", { onchange: (event) => {
+    return texts.length || column !== SWEEP ? el("label", {}, column.name, el("select", { onchange: (event) => {
       if (event.target.selectedIndex) table.choices.set(column, event.target.value);
       else table.choices.delete(column);
       arrangeRuns();
-    } }, el("option", { value: "" }, "all"), texts.map((text) => el("option", { selected: text === chosen }, text))));
+    } }, el("option", { value: "" }, "all"), texts.map((text) => el("option", { selected: text === chosen }, text)))) : [];
   }));
 }
 
 const kindOf = (column) => (column.by && !column.choices ? "number" : null);
 const compareTexts = new Intl.Collator("en", { numeric: true }).compare;
-const choiceOf = (column, run) => column.text(run).split(/[,:]/)[0];  // of a status, without its flags and its error
+/** What a run has under a filter; of a status, without its flags and its error. */
+const choicesOf = (column, run) => column.values?.(run) ?? [column.text(run).split(/[,:]/)[0]];
 
 function isShown(run) {
   if (table.onlyChosen && !state.chosen.has(run.name)) return false;
-  for (const [column, text] of table.choices) if (choiceOf(column, run) !== text) return false;
+  for (const [column, text] of table.choices) if (!choicesOf(column, run).includes(text)) return false;
   if (!table.words.length) return true;
-  const text = [run.title, ...COLUMNS.map((column) => column.text(run)), ...run.changes].join(" ").toLowerCase();
+  const text = [run.title, ...COLUMNS.map((column) => column.text(run)), ...run.changes, ...run.sweeps].join(" ").toLowerCase();
   return table.words.every((word) => text.includes(word));
 }
 
