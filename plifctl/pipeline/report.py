@@ -7,13 +7,13 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, ResultSource
+from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, Recipe, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
@@ -122,14 +122,18 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
         raise UsageError(f"{unfinished.name}: {unfinished.status()}, so it has no result to state")
     if not finished:
         raise UsageError(f"no finished run in {folder}", hint="plifctl train demo makes one")
-    return statement([_stated(run, registry) for run in finished])
+    known = registry.experiments()
 
+    @cache
+    def planned(experiment: str, recipe: Recipe) -> int | None:
+        return registry.experiment(experiment, recipe=recipe).spec.train.epochs if experiment in known else None
 
-def _stated(run: Run, registry: Registry) -> StatedRun:
-    record, planned = run.record(), None
-    if record.experiment in registry.experiments():
-        planned = registry.experiment(record.experiment, recipe=record.recipe).spec.train.epochs
-    return StatedRun(record, planned, sum(row["seconds"] for row in run.metrics()) / 3600)
+    def stated(run: Run) -> StatedRun:
+        record = run.record()
+        hours = sum(row["seconds"] for row in run.metrics()) / 3600
+        return StatedRun(record, planned(record.experiment, record.recipe), hours)
+
+    return statement([stated(run) for run in finished])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, Protocol, ResultSource
+from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultSource
 from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
@@ -79,6 +79,7 @@ class Results:
         self._authors = {
             record.experiment: record for record in records if (record.origin, record.protocol) == ("imported", "A")
         }
+        self._digests: dict[tuple[str, Recipe, Protocol], str] = {}
         self.notes: dict[str, str] = {}
         self.left_out: dict[str, str] = {}
         """Why a run is not counted, by its name."""
@@ -232,11 +233,17 @@ class Results:
     def _changes(self, record: ResultRecord) -> list[str]:
         """Returns how the experiment of a record differs from the registry's experiment of that name."""
         changes = [text for text in record.overrides if is_modification(text)]
-        if not changes and record.digest is not None and record.experiment in self.registry.experiments():
-            now = self.registry.experiment(record.experiment, recipe=record.recipe).for_protocol(record.protocol)
-            if now.spec.digest != record.digest:
-                return ["the experiment has been changed since"]
-        return changes
+        if changes or record.digest is None or record.experiment not in self.registry.experiments():
+            return changes
+        now = self._digest(record.experiment, record.recipe, record.protocol)
+        return [] if now == record.digest else ["the experiment has been changed since"]
+
+    def _digest(self, experiment: str, recipe: Recipe, protocol: Protocol) -> str:
+        """Returns the digest of an experiment as it is in the registry now."""
+        key = experiment, recipe, protocol
+        if key not in self._digests:
+            self._digests[key] = self.registry.experiment(experiment, recipe=recipe).for_protocol(protocol).spec.digest
+        return self._digests[key]
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""

@@ -59,6 +59,18 @@ class RunConfig:
     origins: dict[str, str]
 
 
+_Stamp = tuple[int, ...] | None
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Returns what changes with the content of a file; None if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
+
+
 class Run:
     """A run directory.
 
@@ -71,7 +83,8 @@ class Run:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._config: tuple[tuple[int, ...], RunConfig] | None = None  # state of the file, and its content
+        self._config: tuple[_Stamp, RunConfig] | None = None  # state of the file, and its content
+        self._record: tuple[_Stamp, ResultRecord] | None = None
         if not folders.is_trained(path):
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
 
@@ -103,11 +116,8 @@ class Run:
             RunError: ``config.yaml`` is damaged, or made by an older plifctl.
         """
         path = self.path / "config.yaml"
-        with suppress(OSError):
-            state = path.stat()
-            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
-            if self._config is not None and self._config[0] == stamp:
-                return self._config[1]
+        if (stamp := _stamp(path)) is not None and self._config is not None and self._config[0] == stamp:
+            return self._config[1]
         tree = load_document(path, ("spec", "protocol"))
         try:
             spec = ExperimentSpec.model_validate(tree["spec"])
@@ -233,7 +243,10 @@ class Run:
 
     def record(self) -> ResultRecord:
         """Returns the result of a finished run, or the one that a longer training has not replaced yet."""
-        return read_record(self.path / "result.json")
+        path = self.path / "result.json"
+        if (stamp := _stamp(path)) is None or self._record is None or self._record[0] != stamp:
+            self._record = stamp, read_record(path)
+        return self._record[1]
 
     def predictions(self) -> Predictions | None:
         """Returns the predicted class of each test sample, of the epoch that :meth:`record` reports.
