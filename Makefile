@@ -14,7 +14,7 @@ SPIKINGJELLY := --no-deps spikingjelly==2.0.0
 PYTEST := -m pytest -n auto --maxprocesses 8 --dist worksteal
 QUICK  := -m "not slow and not long and not subprocess and not real"
 
-.PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix faults lowest docs dist hooks reference \
+.PHONY: help demo test test-fast test-slow lint unit test-browser test-gpu test-matrix slurm-start slurm-stop faults lowest docs dist hooks reference \
 	bench-env bench-prepare bench-formats bench-loader bench-train bench-events bench-shares bench-gpu golden clean
 
 help:           ## show this list
@@ -96,6 +96,15 @@ test-python-%: .venv-%/.ready
 faults: $(READY) ## the full batteries of fault tests: kills, failing disks, flipped bits, many processes; takes hours
 	$(BIN)/python $(INSTALL) -e ".[faults]"
 	$(BIN)/python -m pytest tests/faults --full --timeout 7200
+
+# the tests of SLURM start one of their own unless this one runs; it needs root and Debian's packages slurmctld, slurmd,
+# slurm-client and munge
+SLURM ?= /tmp/plifctl-slurm
+slurm-start:    ## start a SLURM of one node on this machine, all of it in one folder: SLURM=/tmp/plifctl-slurm
+	@tests/cluster/slurm.sh start $(SLURM)
+
+slurm-stop:     ## stop it, and remove its folder
+	@tests/cluster/slurm.sh stop $(SLURM)
 
 # the lower bounds of pyproject.toml, torch excepted: an environment with the oldest release of each, and the quick tests
 lowest: $(LOWEST)/.ready ## the quick tests with the oldest dependencies that pyproject.toml allows

@@ -47,6 +47,7 @@ _HERE = Path(__file__).parent
 _DIRECTORY_MARKS = {
     "faults": (pytest.mark.slow, pytest.mark.subprocess),
     "browser": (pytest.mark.browser, pytest.mark.subprocess),
+    "cluster": (pytest.mark.cluster, pytest.mark.slow, pytest.mark.subprocess),
     "gpu": (pytest.mark.gpu,),
 }
 

@@ -162,7 +162,9 @@ def _train(task: Task, environment: Mapping[str, str], folder: Path, hosts: Any)
 
 
 def _connect(address: str) -> None:
-    """Connects this process to a cluster; Ray writes nothing on the terminal, and sends no statistics."""
+    """Connects this process to a cluster, unless it is; Ray writes nothing on the terminal, and sends no statistics."""
+    if ray.is_initialized():
+        return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     here = {"object_store_memory": _STORE_BYTES, "include_dashboard": False} if address == "local" else {}
     try:

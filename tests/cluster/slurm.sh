@@ -2,7 +2,8 @@
 # A SLURM of one node on this machine, from Debian's packages: slurm.sh start|stop FOLDER
 #
 # All state, the configuration and the key of munge lie in FOLDER; commands find it by SLURM_CONF=FOLDER/slurm.conf.
-# The node is said to have two cores, however many there are; jobs may go back to the queue.
+# The node is said to have two cores, however many there are. A job that goes back to the queue starts again within
+# seconds (cred_expire), not minutes. Exit code 3: it cannot be started here.
 set -euo pipefail
 
 action=${1:-}
@@ -28,6 +29,13 @@ end() {
         sleep 0.1
     done
     kill -KILL "$pid" 2>/dev/null || true
+}
+
+# a port of this machine on which nothing listens
+free_port() {
+    local port
+    while port=$((20000 + RANDOM % 12000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+    echo $port
 }
 
 stop() {
@@ -67,8 +75,8 @@ start() {
     cat >"$folder/slurm.conf" <<EOF
 ClusterName=plifctl
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort=$(free_port)
+SlurmdPort=$(free_port)
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket,cred_expire=5
