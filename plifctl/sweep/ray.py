@@ -20,10 +20,10 @@ from plifctl.errors import MachineError, UsageError, missing_library
 from plifctl.sweep.child import start_child, stop_child, wait_for_child
 from plifctl.sweep.engine import Job, Resources, Task
 
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read on import: Ray prints no messages of its processes
 try:
     import ray
     from ray.exceptions import RayError, TaskCancelledError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
     raise missing_library("ray", "cluster") from error
 
@@ -62,8 +62,8 @@ class RayEngine:
         self._waiting: deque[Task] = deque()
         self._calls: dict[str, Any] = {}
         self._ended: dict[str, Job] = {}
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._hosts = ray.remote(_Hosts).options(num_cpus=0, scheduling_strategy=here).remote()
+        self._hosts = ray.remote(_Hosts).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+        self._known_hosts: dict[str, str] = {}  # what the actor said before, should it have died with its machine
 
     def submit(self, tasks: Sequence[Task]) -> dict[str, str]:
         for task in tasks:
@@ -74,10 +74,11 @@ class RayEngine:
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, Job]:
         try:
-            hosts = ray.get(self._hosts.all.remote())
+            self._known_hosts |= ray.get(self._hosts.all.remote())
         except RayError as error:
             raise MachineError(f"Ray does not answer: {_first_line(error)}", hint=_HINT) from error
-        self._collect(hosts)
+        hosts = self._known_hosts
+        self._collect()
         self._start()
         running = {job: Job("running", hosts[job]) for job in self._calls if job in hosts}
         queued = dict.fromkeys([*self._calls, *(task.name for task in self._waiting)], self._queued())
@@ -106,13 +107,13 @@ class RayEngine:
             environment = mine | {"OMP_NUM_THREADS": str(threads)}
             self._calls[task.name] = call.remote(task, environment, Path.cwd(), self._hosts)
 
-    def _collect(self, hosts: Mapping[str, str]) -> None:
+    def _collect(self) -> None:
         """Takes the results of calls that have ended."""
         jobs = {call: job for job, call in self._calls.items()}
         done, _ = ray.wait(list(jobs), num_returns=len(jobs), timeout=0) if jobs else ([], [])
         for call in done:
             job = jobs[call]
-            host, code, reason = hosts.get(job, ""), None, ""
+            host, code, reason = self._known_hosts.get(job, ""), None, ""
             try:
                 code, host = ray.get(call)
                 reason = f"exit code {code}" if code else ""
@@ -166,11 +167,18 @@ def _connect(address: str) -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    here = {"object_store_memory": _STORE_BYTES, "include_dashboard": False} if address == "local" else {}
+    own = {"object_store_memory": _STORE_BYTES, "include_dashboard": False} if address == "local" else {}
+    host, _, port = address.rpartition(":")
+    handler = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **here)
-    except (ConnectionError, RuntimeError, OSError) as error:
+        if port.isdecimal() and "://" not in address:  # Ray tries for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
+    except (RuntimeError, OSError) as error:  # ConnectionError among them
         raise MachineError(f"Ray at {address} does not answer: {_first_line(error)}", hint=_HINT) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray sets one that exits with 15
 
 
 def _first_line(error: Exception) -> str:

@@ -22,11 +22,22 @@ def engine(cluster: Any, **resources: Any) -> RayEngine:
     return RayEngine(Resources(cpus=1, address=cluster.address, **resources))
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process has not ended; a zombie has."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
 def test_tasks_all_end_with_their_exit_codes(
     ray_cluster: Any, add_node: AddNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_node(num_cpus=2)
+    handler = signal.getsignal(signal.SIGTERM)
     ray = engine(ray_cluster, jobs=2)
+    assert signal.getsignal(signal.SIGTERM) is handler
     code = "import os; print(os.environ['OMP_NUM_THREADS'], os.getcwd(), os.environ['PLIFCTL_CACHE_DIR'])"
     monkeypatch.setenv("PLIFCTL_CACHE_DIR", "cache")
     tasks = [python_task(tmp_path, name, code) for name in "abc"]
@@ -55,16 +66,23 @@ def test_cancel_gives_a_training_time_for_its_checkpoint_and_removes_those_that_
     assert words(waiting) == []
 
 
-def test_task_whose_node_dies_continues_on_another_one(ray_cluster: Any, add_node: AddNode, tmp_path: Path) -> None:
+def test_task_whose_node_dies_is_run_again_on_another_one_in_silence(
+    ray_cluster: Any, add_node: AddNode, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     first = add_node(num_cpus=1)
     ray = engine(ray_cluster)
-    task = stopping_task(tmp_path, "run")
+    mark = tmp_path / "mark"
+    code = "import os, sys, time; print('run', flush=True); time.sleep(0 if os.path.exists({!r}) else 250)"
+    task = python_task(tmp_path, "run", code.format(str(mark)))
     jobs = ray.submit([task])
-    wait_until(lambda: words(task) == ["started"])
+    wait_until(lambda: words(task) == ["run"])
+    mark.touch()
     add_node(num_cpus=1)
+    capfd.readouterr()
     ray_cluster.remove_node(first, allow_graceful=False)
     assert wait_for_end(ray, jobs)["run"].exit_code == 0
-    assert words(task) == ["started", "stopping", "saved", "continued"]
+    assert words(task) == ["run", "run"]
+    assert capfd.readouterr() == ("", "")
 
 
 def test_task_for_which_no_machine_is_large_enough_says_so(ray_cluster: Any, add_node: AddNode, tmp_path: Path) -> None:
@@ -74,8 +92,8 @@ def test_task_for_which_no_machine_is_large_enough_says_so(ray_cluster: Any, add
     assert ray.poll(jobs)["large"].reason == "no machine has 5 cores and 0 GPUs"
 
 
-def test_trainings_write_a_checkpoint_when_the_command_that_started_them_is_killed(tmp_path: Path) -> None:
-    task = stopping_task(tmp_path, "run")
+def test_training_ends_when_the_command_that_started_it_is_killed(tmp_path: Path) -> None:
+    task = python_task(tmp_path, "run", "import os, time; print(os.getpid(), flush=True); time.sleep(250)")
     code = f"""
 import pathlib, time
 from plifctl.sweep.engine import Resources, Task
@@ -84,12 +102,10 @@ RayEngine(Resources(jobs=1)).submit([Task("run", {task.argv!r}, pathlib.Path({st
 time.sleep(250)
 """
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) as command:
-        wait_until(lambda: words(task) == ["started"])
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE) as command:
+        wait_until(lambda: len(words(task)) == 1)
         command.send_signal(signal.SIGKILL)
-        assert command.stderr is not None
-        assert command.stderr.read() == b""
-    wait_until(lambda: words(task) == ["started", "stopping", "saved"])
+    wait_until(lambda: not is_alive(int(words(task)[0])))
 
 
 def test_cluster_that_does_not_answer_is_named() -> None:
