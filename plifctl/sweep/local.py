@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plifctl.errors import UsageError
-from plifctl.sweep.child import start_child, stop_child
+from plifctl.sweep.child import start_child, stop_child, thread_settings
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.training.gpus import list_gpus
 
@@ -97,9 +97,8 @@ class LocalEngine:
                 self._free.append(gpus)
 
     def _open(self, task: Task, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
-        threads = str(max(1, self._threads // max(1, self._each)))  # torchrun starts a process for each GPU
-        environment = {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
-        return start_child(task, {**environment, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
+        threads = thread_settings(self._threads, self._each)  # torchrun starts a process for each GPU
+        return start_child(task, {**threads, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
 
 
 def _reason(code: int) -> str:

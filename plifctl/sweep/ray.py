@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from plifctl.errors import MachineError, UsageError, missing_library
-from plifctl.sweep.child import start_child, stop_child, wait_for_child
+from plifctl.sweep.child import start_child, stop_child, thread_settings, wait_for_child
 from plifctl.sweep.engine import Job, Resources, Task
 
 os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # read on import: Ray prints no messages of its processes
@@ -100,11 +100,10 @@ class RayEngine:
         """Calls as many of the waiting tasks as may run at once; those for which there is no room wait in Ray."""
         needs = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": _RETRIES}
         mine = {name: value for name, value in os.environ.items() if name.startswith("PLIFCTL_")}
-        threads = max(1, self._cpus // max(1, self._gpus))
         while self._waiting and (self._most is None or len(self._calls) < self._most):
             task = self._waiting.popleft()
             call = ray.remote(_train).options(name=task.name, **needs)
-            environment = mine | {"OMP_NUM_THREADS": str(threads)}
+            environment = mine | thread_settings(self._cpus, self._gpus)
             self._calls[task.name] = call.remote(task, environment, Path.cwd(), self._hosts)
 
     def _collect(self) -> None:
@@ -119,8 +118,8 @@ class RayEngine:
                 reason = f"exit code {code}" if code else ""
             except TaskCancelledError:
                 reason = "cancelled"
-            except RayError as error:
-                reason = _first_line(error)
+            except RayError as error:  # of the machine, or what _train raised
+                reason = _first_line(getattr(error, "cause", error))
             self._ended[job] = Job("ended", host, reason, code)
             del self._calls[job]
 

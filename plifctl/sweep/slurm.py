@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from plifctl.errors import MachineError, UsageError, missing_library
-from plifctl.sweep.child import start_child, stop_child, wait_for_child
+from plifctl.sweep.child import start_child, stop_child, thread_settings, wait_for_child
 from plifctl.sweep.engine import Job, Resources, Task
 
 try:
@@ -154,7 +154,7 @@ class TrainingJob:
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._notice)
         cores = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE") or "1"
-        child = start_child(self._task, {"OMP_NUM_THREADS": str(max(1, int(cores) // self._ranks))})
+        child = start_child(self._task, thread_settings(int(cores), self._ranks))
         code = wait_for_child(child, lambda: self._signal is not None)
         if code is None:
             code = stop_child(child, 3600)  # SLURM kills it before
