@@ -83,15 +83,18 @@ _FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 """LaTeX that shrinks the table to the text width if it is wider."""
 
 
+_NOTE_CHARACTERS, _CAPTION_CHARACTERS, _PAGE_LINES = 75, 65, 46
+
+
 def latex(table: Table) -> str:
-    """Returns a table in LaTeX."""
+    """Returns a table in LaTeX: a float, with its notes in it, or below it where they need more than a page."""
     align = "".join("r" if is_numeric(table, index) else "l" for index in range(len(table.columns)))
     lines = [
         "% needs the packages booktabs and graphicx",
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{_tex(table.caption)} ({_tex(table.source)})}}",
-        r"\small",
+        r"\smallskip\small",
         _FIT + "{",
         rf"\begin{{tabular}}{{{align}}}",
         r"\toprule",
@@ -100,11 +103,25 @@ def latex(table: Table) -> str:
     ]
     lines += [" & ".join(_tex_cell(cell) for cell in row) + r" \\" for row in table.cells]
     lines += [r"\bottomrule", r"\end{tabular}", "}"]
-    if table.notes or table.warnings:
-        lines += [r"\par\smallskip\raggedright\footnotesize"]
-        lines += [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for mark, note in table.notes.items()]
-        lines += [rf"{_tex(warning)}\par" for warning in table.warnings]
-    return "\n".join([*lines, r"\end{table}"])
+    notes = [rf"\textsuperscript{{{mark}}} {_tex(note)}\par" for mark, note in table.notes.items()]
+    notes += [rf"{_tex(warning)}\par" for warning in table.warnings]
+    style = r"\raggedright\footnotesize"
+    if not notes:
+        lines += [r"\end{table}"]
+    elif _fits_page(table):
+        lines += [rf"\par\smallskip{style}", *notes, r"\end{table}"]
+    else:  # a float is never broken: what exceeds the page would be lost
+        label = "tab:plifctl-" + re.sub(r"[^A-Za-z0-9]+", "-", table.name)
+        lines += [rf"\label{{{label}}}", r"\end{table}"]
+        lines += [rf"{{{style}\noindent Notes to Table~\ref{{{label}}}:\par", *notes, "}"]
+    return "\n".join(lines)
+
+
+def _fits_page(table: Table) -> bool:
+    """Returns whether a table with its notes is likely to fit a page of the class ``article`` at 10 points."""
+    notes = sum(1 + len(note) // _NOTE_CHARACTERS for note in notes_of(table))
+    caption = 1 + (len(table.caption) + len(table.source)) // _CAPTION_CHARACTERS
+    return caption + len(table.cells) + notes <= _PAGE_LINES
 
 
 _TEX = {

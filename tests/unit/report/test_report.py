@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plifctl.cli.tables import table_text
-from plifctl.config.choices import TABLES
+from plifctl.config.choices import OTHER_TABLES, TABLES
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
@@ -417,16 +417,22 @@ def has_latex() -> bool:
 
 @pytest.mark.subprocess
 @pytest.mark.skipif(not has_latex(), reason="no LaTeX with booktabs and graphicx here")
-def test_to_latex_compiles(tmp_path: Path) -> None:
-    tables = [table(name, record(), HOSTILE) for name in (*TABLES, "context")]
-    body = "\n".join(found.to_latex() for found in [*tables, build_selection_table([record()])])
-    text = (
-        "\\documentclass{article}\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}\\begin{document}"
-        + body
-        + "\\end{document}"
-    )
+def test_to_latex_compiles_and_no_table_exceeds_its_page(tmp_path: Path) -> None:
+    """Every table: bold cells, means ± deviations, τ₀, underscores and worse in names, more notes than fit a page."""
+    ours = [record(), record(seed=2, run="run_with_underscores", accuracy=0.9), HOSTILE]
+    authors = load_records(tmp_path, registry().folders)
+    tables = [build_table(name, ours, registry()) for name in (*TABLES, *OTHER_TABLES)]
+    tables += [build_table(name, authors, registry(), TableOptions("authors")) for name in (*TABLES, *OTHER_TABLES)]
+    body = "\n\\clearpage\n".join(found.to_latex() for found in tables)
+    packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}"
+    text = f"\\documentclass{{article}}{packages}\\begin{{document}}{body}\\end{{document}}"
     (tmp_path / "x.tex").write_text(text, encoding="utf-8")
-    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True)
+    for _ in range(2):  # the second time, references are known
+        subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "x.tex"], cwd=tmp_path, check=True)
+    log = (tmp_path / "x.log").read_text(encoding="latin-1")
+    assert "Float too large" not in log
+    assert "undefined" not in log
+    assert all(part in body for part in ("\\textbf{", "$\\pm$", "$\\tau$$_0$", "run\\_with", "Notes to Table"))
 
 
 @pytest.mark.parametrize("width", [60, 80, 118])
