@@ -51,7 +51,7 @@ class RayEngine:
     detached = False
 
     def __init__(self, resources: Resources) -> None:
-        for name, value in (("--time", resources.time), ("--option", resources.options)):
+        for name, value in (("--time", resources.time), ("--slurm", resources.options)):
             if value:
                 raise UsageError(f"{name}: found {value!r}, which Ray does not have", hint="--engine slurm has it")
         _connect(resources.address or os.environ.get("RAY_ADDRESS") or "local")

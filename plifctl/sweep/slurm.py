@@ -30,7 +30,7 @@ except ImportError as error:
 MOST_CONTINUATIONS = 1000
 """Times that a job goes back to the queue at its time limit."""
 
-_WARNING_SECONDS = 120  # before the time limit; --option signal=USR2@SECONDS says another
+_WARNING_SECONDS = 120  # before the time limit; --slurm signal=USR2@SECONDS says another
 _UNITS = {"m": 1, "min": 1, "h": 60, "d": 24 * 60}
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _HINT = "sinfo shows whether SLURM answers, and its partitions"

@@ -40,7 +40,7 @@ NOT_RUN = {
 
 SHELL = ("", "bash", "sh", "shell", "console")
 LANGUAGES = (*SHELL, "python", "yaml", "text", "bibtex", "mermaid")
-OTHER_PROGRAMS = ("cp", "export", "find", "git", "make", "pip", "python", "ssh", "tensorboard")
+OTHER_PROGRAMS = ("apt-get", "cp", "export", "find", "git", "make", "pip", "python", "ray", "ssh", "tensorboard")
 """Programs that examples may call beside plifctl; what they do is not checked."""
 
 ACTING = {"-h", "--help", "--version", "--install-completion", "--show-completion"}
