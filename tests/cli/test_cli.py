@@ -364,7 +364,7 @@ class TestSynthesize:
         before = {path.name: path.read_bytes() for path in gestures.iterdir()}
         result = plifctl("synthesize", gestures)  # real recordings look like this
         assert result.code == 2
-        assert "not part of the embedded data set" in result.err
+        assert "not part of an embedded data set" in result.err
         assert {path.name: path.read_bytes() for path in gestures.iterdir()} == before
 
     @pytest.mark.subprocess
