@@ -254,15 +254,13 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         content = trained.cache
     else:
         trained = _with_T(trained, options)
-    changed = None if control is None else _change(trained, control)
+    changed = trained if control is None else _change(trained, control)
     samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
     chosen = _recorded_rows(samples, options) if recording else None
-    result = _measure(samples, options if control is None else _accuracy_only(options), trained_steps, progress)
-    if control is not None and changed is not None:
-        result = replace(
-            _measure(replace(samples, trained=changed, time=control.time), options, trained_steps, progress, control),
-            unchanged=result,
-        )
+    if control is None:
+        result = _measure(samples, options, trained_steps, progress)
+    else:
+        result = _measure_both(samples, changed, control, options, trained_steps, progress)
     if chosen is not None:
         result = replace(result, spikes=_record(samples, chosen, options))
     if options.csv is not None:
@@ -311,8 +309,21 @@ def _change(trained: TrainedModel, control: Control) -> TrainedModel:
     return replace(trained, network=change_tau(trained.network, control.tau))
 
 
-def _accuracy_only(options: EvaluateOptions) -> EvaluateOptions:
-    return replace(options, operations=0, layer_times=0.0)
+def _measure_both(
+    samples: EvaluationSamples,
+    changed: TrainedModel,
+    control: Control,
+    options: EvaluateOptions,
+    trained_steps: int,
+    progress: Progress,
+) -> EvaluationResult:
+    """Evaluates a network on its samples as they are, and then with the change."""
+    if control.time in ("shuffled", "scattered"):
+        control = replace(control, seed=changed.spec.train.seed)
+    unchanged = _measure(samples, replace(options, operations=0, layer_times=0.0), trained_steps, progress)
+    samples = replace(samples, trained=changed, time=control.time)
+    result = _measure(samples, replace(options, layer_times=0.0), trained_steps, progress, control)
+    return replace(result, unchanged=unchanged)
 
 
 def _measure(
@@ -322,21 +333,17 @@ def _measure(
     progress: Progress,
     control: Control | None = None,
 ) -> EvaluationResult:
-    """Evaluates a network on its samples, both perhaps changed."""
+    """Evaluates a network on its samples; both may be changed, by ``control``."""
     trained, spec = samples.trained, samples.trained.spec
     found = samples.evaluate(progress)
-    if control is None:  # otherwise the hint, to train in another way, would be wrong
-        for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
-            _log.warning(warning)
     counted = samples.count_operations(options.operations) if options.operations else None
-    timed = samples.time_layers(options.layer_times) if options.layer_times and control is None else None
+    timed = samples.time_layers(options.layer_times) if options.layer_times else None
     predictions = samples.predictions(found)
     result = _result(found, trained, predictions, counted, timed, trained_steps)
     if control is not None:
-        return replace(
-            result,
-            control=replace(control, seed=spec.train.seed if control.time in ("shuffled", "scattered") else None),
-        )
+        return replace(result, control=control)
+    for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
+        _log.warning(warning)
     kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
     return replace(result, kept_predictions=kept)
 
