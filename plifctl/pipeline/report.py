@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, Recipe, ResultSource
+from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, Protocol, Recipe, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
@@ -125,13 +125,15 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
     known = registry.experiments()
 
     @cache
-    def planned(experiment: str, recipe: Recipe) -> int | None:
-        return registry.experiment(experiment, recipe=recipe).spec.train.epochs if experiment in known else None
+    def registered(experiment: str, recipe: Recipe, protocol: Protocol) -> ExperimentSpec | None:
+        if experiment not in known:
+            return None
+        return registry.experiment(experiment, recipe=recipe).for_protocol(protocol).spec
 
     def stated(run: Run) -> StatedRun:
         record = run.record()
         hours = sum(row["seconds"] for row in run.metrics()) / 3600
-        return StatedRun(record, planned(record.experiment, record.recipe), hours)
+        return StatedRun(record, registered(record.experiment, record.recipe, record.protocol), hours)
 
     return statement([stated(run) for run in finished])
 

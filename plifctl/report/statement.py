@@ -6,17 +6,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plifctl import __version__
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import is_modification
-from plifctl.report.render import MEASURES
+from plifctl.report.render import MEASURES, plain
 from plifctl.runs import ResultRecord
 
 FINDINGS = (
-    "DVS128 Gesture: the authors' converter took the first 78 of 98 recordings, 936 of 1,176 training samples "
-    "(recipe authors); the recipe paper takes all.",
-    "N-MNIST, protocol B: the authors' log is of T = 20, the text states T = 10.",
-    "N-MNIST: PLIF is not above LIF: 99.61 % (Table 2) against 99.64 % in the authors' log of LIF, τ = 2.",
+    (
+        "gesture",
+        "DVS128 Gesture: the authors' converter took the first 78 of 98 recordings, 936 of 1,176 training samples "
+        "(recipe authors); the recipe paper takes all.",
+    ),
+    ("nmnist", "N-MNIST, protocol B: the authors' log is of T = 20, the text states T = 10."),
+    (
+        "nmnist",
+        "N-MNIST: PLIF is not above LIF: 99.61 % (Table 2) against 99.64 % in the authors' log of LIF, τ = 2.",
+    ),
 )
-"""What was found about the published runs; docs/paper-and-code.md has every difference."""
+"""What was found about the published runs of a data set; docs/paper-and-code.md has every difference."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +32,26 @@ class StatedRun:
 
     Attributes:
         record: Its result.
-        planned: Number of epochs of the experiment; None: not in the registry.
+        registered: The experiment as it is in the registry now; None: not in the registry.
         hours: Time of training and evaluation.
     """
 
     record: ResultRecord
-    planned: int | None
+    registered: ExperimentSpec | None
     hours: float
 
     def deviations(self) -> Iterable[str]:
         """Yields how the run differs from what its experiment states."""
-        record, data = self.record, self.record.data
-        if self.planned is not None and record.epochs < self.planned:
+        record, data, registered = self.record, self.record.data, self.registered
+        if registered is None:
+            yield "the experiment is not in the registry"
+        elif record.epochs < registered.train.epochs:
             early = ", stopped by early_stop" if record.stopped_early else ""
-            yield f"{record.epochs} of {self.planned} epochs{early}"
+            yield f"{record.epochs} of {registered.train.epochs} epochs{early}"
         if changed := [text for text in record.overrides if is_modification(text)]:
             yield f"changed: {', '.join(changed)}"
+        elif registered is not None and record.digest not in (None, registered.digest):
+            yield "the experiment has been changed in the registry since"
         if data is not None and not data.complete:
             yield f"a subset: {data.train + data.validation:,} training and {data.test:,} test samples"
         if data is not None and not data.verified:
@@ -68,9 +79,10 @@ def statement(runs: Sequence[StatedRun]) -> str:
         _machines(runs),
         "## Deviations",
         _deviations(runs),
-        "## Findings about the published runs",
-        "\n".join(f"- {text}" for text in FINDINGS),
     ]
+    datasets = {run.record.dataset for run in runs}
+    if findings := [f"- {text}" for dataset, text in FINDINGS if dataset in datasets]:
+        sections += ["## Findings about the published runs", "\n".join(findings)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -119,4 +131,4 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|")
+    return plain(str(value)).replace("|", "\\|")

@@ -68,9 +68,11 @@ def test_paired_t_interval_has_the_quantiles_of_tables(freedom: int, quantile: f
     assert paired_t([d - found.high for d in differences]).p == pytest.approx(0.05)
 
 
-def test_paired_t_with_equal_differences_gives_no_p() -> None:
-    found = paired_t([0.5, 0.5, 0.5])
-    assert (found.value, found.low, found.p) == (0.5, None, None)
+@pytest.mark.parametrize("differences", [[0.5, 0.5, 0.5], [0.3 - 0.2, 0.2 - 0.1, 0.9 - 0.8]], ids=["exact", "rounded"])
+def test_paired_t_with_equal_differences_gives_no_p(differences: list[float]) -> None:
+    found = paired_t(differences)
+    assert found.value == pytest.approx(differences[0])
+    assert (found.low, found.p) == (None, None)
 
 
 def test_block_bootstrap_is_wider_for_correlated_epochs_and_reproducible() -> None:

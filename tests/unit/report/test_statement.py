@@ -1,0 +1,57 @@
+"""The reproducibility statement: deviations of runs, and which findings it names."""
+
+from typing import Any
+
+from plifctl.config.lookup import load_registry
+from plifctl.report.statement import StatedRun, statement
+from plifctl.runs import ResultRecord, RunData
+
+SPEC = load_registry().experiment("nmnist-plif").spec
+
+
+def record(**changes: Any) -> ResultRecord:
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "run": "r",
+        "experiment": "nmnist-plif",
+        "recipe": "paper",
+        "protocol": "A",
+        "dataset": "nmnist",
+        "T": 10,
+        "seed": 1,
+        "epochs": SPEC.train.epochs,
+        "digest": SPEC.digest,
+        "overrides": (),
+        "data": RunData(verified=True, complete=True, train=60000, validation=0, test=10000, cache="c" * 64),
+        "accuracy": 0.99,
+        "best_epoch": 1,
+        "validation_accuracy": None,
+        "test_accuracy": (0.99,),
+        "tau": (),
+        "environment": {},
+        "finished": "2026-01-01T00:00:00Z",
+    }
+    return ResultRecord(**(values | changes))
+
+
+def test_deviations_of_a_whole_run_are_none() -> None:
+    run = StatedRun(record(), SPEC, 1.0)
+    assert list(run.deviations()) == []
+    assert "None: every run has the epochs" in statement([run])
+
+
+def test_deviations_name_an_experiment_that_changed_or_is_not_in_the_registry() -> None:
+    changed = StatedRun(record(digest="d" * 64), SPEC, 1.0)
+    assert list(changed.deviations()) == ["the experiment has been changed in the registry since"]
+    unknown = StatedRun(record(experiment="mine"), None, 1.0)
+    assert list(unknown.deviations()) == ["the experiment is not in the registry"]
+
+
+def test_findings_are_those_of_the_data_sets_of_the_runs() -> None:
+    text = statement([StatedRun(record(), SPEC, 1.0)])
+    assert ("N-MNIST: PLIF is not above LIF" in text, "DVS128 Gesture" in text) == (True, False)
+    assert "Findings" not in statement([StatedRun(record(dataset="mine"), SPEC, 1.0)])
+
+
+def test_cells_have_no_control_characters() -> None:
+    assert "\x1b" not in statement([StatedRun(record(run="a\x1b[31m|b"), SPEC, 1.0)]).split("## Deviations")[0]
