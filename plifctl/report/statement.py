@@ -121,7 +121,7 @@ def _machines(runs: Sequence[StatedRun]) -> str:
 
 
 def _deviations(runs: Sequence[StatedRun]) -> str:
-    lines = [f"- `{run.record.run}`: {'; '.join(found)}." for run in runs if (found := list(run.deviations()))]
+    lines = [f"- `{plain(run.record.run)}`: {'; '.join(found)}." for run in runs if (found := list(run.deviations()))]
     return "\n".join(lines) or "None: every run has the epochs, data and settings of its experiment."
 
 
