@@ -108,6 +108,35 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_locked(path: Path) -> bool:
+    """Returns whether a process holds the lock of a file; a process that only asks never looks like one that holds it.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import filelock
+
+        try:
+            with filelock.FileLock(path).acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: those who ask do not see each other
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def reserve_bytes(path: Path, nbytes: int) -> None:
     """Reserves disk space, so that a file can grow to ``nbytes``; does nothing on file systems without support.
 

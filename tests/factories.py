@@ -115,7 +115,14 @@ def encode_aedat4(
     return header(end) + body + (packed(b"the table") if table else b"")
 
 
-def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = True, protocol: Any = "A") -> Any:
+def make_run(
+    runs_dir: Path,
+    *overrides: str,
+    epochs: int = 3,
+    finished: bool = True,
+    protocol: Any = "A",
+    name: str | None = None,
+) -> Any:
     """A run of the demo, without its training: each epoch is a little better than the one before."""
     from plifctl.config.lookup import load_registry
     from plifctl.runs import RunData, RunRecorder, create_run
@@ -125,7 +132,7 @@ def make_run(runs_dir: Path, *overrides: str, epochs: int = 3, finished: bool = 
     resolved = load_registry().experiment("demo", overrides=changes).for_protocol(protocol)
     split = {"digest": "d", "notes": [], "train": ["a", "b"], "validation": [], "test": ["c"]}
     used = {"path": "x.h5", "content_digest": "c" * 64}
-    run = create_run(runs_dir, resolved, protocol, cache=used, split=split, environment={"torch": "2"})
+    run = create_run(runs_dir, resolved, protocol, cache=used, split=split, environment={"torch": "2"}, name=name)
     recorder = RunRecorder(run, resolved.spec)
     with recorder.live():
         recorder.begin(resolved, 0)

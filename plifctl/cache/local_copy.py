@@ -14,7 +14,7 @@ import filelock
 
 from plifctl import files
 from plifctl.cache.file import Cache
-from plifctl.errors import CacheError
+from plifctl.errors import CacheError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -27,11 +27,14 @@ def copy_cache(cache: Cache, folder: Path) -> Cache:
         folder: Folder on the machine's own disk; it is created.
 
     Raises:
+        UsageError: A file has the name of a folder, or a folder that of the copy.
         MachineError: The folder cannot be written, or has no room.
     """
     target = folder.absolute() / cache.path.parent.name / cache.path.name
-    if target == cache.path.absolute():
+    if target.resolve() == cache.path.resolve():
         return cache
+    if (taken := next((p for p in (folder, target.parent) if p.exists() and not p.is_dir()), None)) is not None:
+        raise UsageError(f"--copy-cache: {taken} is a file, expected a folder")
     with files.machine_errors(target):
         files.make_dir(target.parent)
         with filelock.FileLock(target.with_name(f".{target.name}.lock")):
@@ -45,6 +48,8 @@ def copy_cache(cache: Cache, folder: Path) -> Cache:
 
 def _open_same(path: Path, cache: Cache) -> Cache | None:
     """Returns the cache in ``path`` if it has the same content, else None."""
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder, expected a copy of {cache.path.name}", hint="choose another --copy-cache")
     if not path.is_file() or path.stat().st_size != cache.path.stat().st_size:
         return None
     try:

@@ -40,6 +40,12 @@ FoldOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="Seed of weights, order, dropout and augmentation.")]
+DigestOption = Annotated[
+    str | None,
+    typer.Option(
+        "--digest", metavar="HEX", help="Fail unless the experiment has this digest (in config.yaml of a run)."
+    ),
+]
 WeightsOption = Annotated[
     str | None,
     typer.Option(
@@ -115,6 +121,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         seed: SeedOption = None,
         cv_fold: FoldOption = None,
         overrides: options.SetOption = None,
+        digest: DigestOption = None,
         weights: WeightsOption = None,
         freeze: FreezeOption = None,
         device: options.DeviceOption = None,
@@ -155,6 +162,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
             resume=resume,
             recipe=recipe,
             overrides=(*(overrides or ()), *flags),
+            digest=digest,
             weights=weights,
             build_cache=prepare,
             source=options.raw_source(raw, no_checksum=no_checksum, no_download=no_download),

@@ -138,7 +138,7 @@ class Experiment:
 
     def for_protocol(self, protocol: Protocol) -> Experiment:
         """Returns the experiment as a protocol runs it; a T among the overrides holds for both protocols."""
-        if "T" in map(override_key, self.overrides):
+        if self.origins["T"].source.startswith("--set "):
             return self
         spec = self.spec.for_protocol(protocol)
         origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins

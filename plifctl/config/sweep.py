@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from plifctl.config.base import Spec
+from plifctl.config.base import Spec, flatten
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.lookup import is_file_name
 from plifctl.config.overrides import override_key
@@ -63,11 +63,12 @@ class SweepSpec(Spec):
     def _check(self) -> Self:
         if not self.tables and not self.experiments:
             raise ValueError("a sweep needs experiments or tables")
-        if both := sorted({*self.set} & {*self.grid}):
+        stated = flatten(self.set)
+        if both := sorted({*stated} & {*self.grid}):
             raise ValueError(f"{', '.join(both)}: in set and in grid")
         taken = {"train.seed": "seeds", "split.fold": "folds"} if self.folds else {"train.seed": "seeds"}
         for key, field in taken.items():
-            if key in self.set or key in self.grid:
+            if key in stated or key in self.grid:
                 raise ValueError(f"{key}: state it as {field}")
         for name in ("tables", "experiments", "protocols", "seeds"):
             values: tuple[Any, ...] = getattr(self, name)
@@ -104,7 +105,7 @@ def is_sweep_file(path: Path) -> bool:
         tree = read_tree(path, str(path))
     except (YamlError, OSError):
         return False
-    return "sweep" in tree or "experiments" in tree or "grid" in tree
+    return any(field in tree for field in ("sweep", "experiments", "tables", "grid"))
 
 
 def split_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
@@ -124,13 +125,11 @@ def split_overrides(texts: Sequence[str]) -> tuple[dict[str, Any], dict[str, tup
     for text in texts:
         _, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(
-                f"--set {text}: expected key=value or key=value,value", hint="e.g. --set neuron.tau_0=2,16"
-            )
-        parts = tuple(_parse(part) for part in _at_commas(value))
-        if len(parts) > 1 and "" in parts:
+            raise UsageError(f"--set {text}: expected key=value or key=value,value", hint=_EXAMPLE)
+        words = _at_commas(value)
+        if "" in words:
             raise UsageError(f"--set {text}: a value is empty", hint=_EXAMPLE)
-        key = override_key(text)
+        parts, key = tuple(map(_parse, words)), override_key(text)
         one.pop(key, None)  # the last one counts
         several.pop(key, None)
         if len(parts) > 1:

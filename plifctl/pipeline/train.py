@@ -79,6 +79,7 @@ class TrainOptions:
             there is none; None: a new run.
         recipe: Recipe of a named experiment; None: ``paper``, or that of the run to resume.
         overrides: Changes to a named experiment, texts ``key=value``.
+        digest: Digest that the experiment must have, or how it begins; None: any.
         weights: Network whose weights a new training begins with, where they fit: a run, or anything else that can be
             evaluated; None: all weights are drawn.
         build_cache: Build the cache if it does not exist.
@@ -101,6 +102,7 @@ class TrainOptions:
     resume: str | None = None
     recipe: Recipe | None = None
     overrides: tuple[str, ...] = ()
+    digest: str | None = None
     weights: str | None = None
     build_cache: bool = False
     source: RawSource = field(default_factory=RawSource)
@@ -335,6 +337,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     else:
         experiment, start = _new_experiment(options, runs_dir)
     spec = experiment.spec
+    _check_digest(spec, options.digest)
     frozen = _describe_frozen(spec)
     check_options(spec.train)
     if options.checkpoint_every < 0:
@@ -381,6 +384,15 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         _log.info("frozen: %s", frozen)
     _log.info(placement_reason)
     return _Setup(options, experiment, start, frozen, resumed, cache, split, device, selection, place, ranks, finished)
+
+
+def _check_digest(spec: ExperimentSpec, expected: str | None) -> None:
+    """Raises UsageError if an experiment is not the one that was expected."""
+    if expected is not None and not (expected and spec.digest.startswith(expected)):
+        raise UsageError(
+            f"{spec.name} has changed: its digest is {spec.digest[:12]}, expected {expected[:12]}",
+            hint="if a sweep trains it, type the plifctl sweep run command again",
+        )
 
 
 def _describe_frozen(spec: ExperimentSpec) -> str:

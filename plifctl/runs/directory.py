@@ -34,6 +34,7 @@ from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 
 _RECORDED = ("running", "stopped", "failed")
+_LOCK = ".lock"
 _START = "checkpoints/start.pt"
 _STAMP = "%Y%m%dT%H%M%SZ"
 
@@ -161,13 +162,10 @@ class Run:
             return "finished"
         if self.host_elsewhere() is not None:
             return "running"
-        lock = self.lock()
         try:
-            with lock.acquire(timeout=0):
-                pass
-        except filelock.Timeout:
-            return "running"
-        except OSError:  # another user's run, which cannot be locked: the status written last
+            if files.is_locked(self.path / _LOCK):
+                return "running"
+        except OSError:  # another user's run, whose lock cannot be read: the status written last
             return self.info()["status"] if self.info().get("status") in _RECORDED else "unknown"
         recorded = self.info().get("status")
         return recorded if recorded in ("stopped", "failed") else "killed"
@@ -209,7 +207,7 @@ class Run:
 
     def lock(self) -> filelock.BaseFileLock:
         """Returns the lock that a process holds while it trains the run."""
-        return filelock.FileLock(self.path / ".lock")
+        return filelock.FileLock(self.path / _LOCK)
 
     def progress(self) -> StepProgress | None:
         """Returns the current step of a running run, at most about a second old; None if it is unknown."""

@@ -14,7 +14,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.estimates import Estimate, estimate_runs
-from plifctl.sweep.expansion import Member
+from plifctl.sweep.expansion import Member, expand
 from plifctl.sweep.run import SweepOptions, plan_sweep
 from plifctl.sweep.status import SweepStatus, read_plan
 
@@ -83,10 +83,11 @@ def dry_run(options: SweepOptions) -> DryRun:
     """Returns what :func:`~plifctl.sweep.run.run_sweep` would do; writes nothing, and asks no cluster.
 
     Raises:
-        UsageError, RegistryError, RunError: As :func:`~plifctl.sweep.run.plan_sweep`.
+        UsageError, RegistryError: As :func:`~plifctl.sweep.expansion.expand`.
+        RunError: The plan is damaged.
     """
     runs_dir = options.runs_dir or paths.runs_dir()
-    plan, members = plan_sweep(options)
+    plan, members = plan_sweep(options, expand(options.spec))
     status = read_plan(plan, runs_dir)
     caches = _caches(members, options.cache_dir or paths.cache_dir())
     return DryRun(status, estimate_runs(members, runs_dir), caches, options.resources.jobs or 1)

@@ -1,31 +1,32 @@
 """From a sweep's lists to its runs: every combination is one training with a name of its own.
 
-**A run is named by what it is:** experiment, values of the grid, protocol B, fold, seed, and a digest of all that
-decides its numbers. Two sweeps that ask for the same training thus ask for the same run, which is trained once.
+**A run is named by what it is:** experiment, changed values, protocol B, fold, seed, and a digest of all that decides
+its numbers. Two sweeps that ask for the same training thus ask for the same run, which is trained once, however each
+states it: a value that the experiment has anyway is no change.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plifctl.config.base import digest_of
+from plifctl.config.base import digest_of, flatten
 from plifctl.config.choices import Protocol
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.lookup import file_of, load_experiment, load_registry
-from plifctl.config.overrides import fold_overrides, override_texts
+from plifctl.config.lookup import file_of, is_file_name, load_experiment, load_registry
+from plifctl.config.overrides import fold_overrides, is_modification, override_key, override_texts
 from plifctl.config.registry import Registry
 from plifctl.config.sweep import MAX_RUNS, SweepSpec
 from plifctl.errors import UsageError
 from plifctl.report import build_table
 
 _MAX_NAME = 150  # of the 255 bytes of a file name
-_MAX_SWEEP_NAME = 60
+_BESIDE_FOLD = ("split.method", "split.test", "split.folds")  # stated with the number of a fold
+_MAX_SWEEP_NAME = 60  # of one that is made here
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Member:
         name: Name of its run.
         file: Its YAML file, absolute; None: a name in the registry.
         protocol: A or B.
-        overrides: Its own values, texts ``key=value``, with seed and fold.
+        overrides: Values that differ from the experiment's, texts ``key=value``; seed and epochs, if stated, and fold.
         values: Values of the grid, and the fold, by key.
         experiment: The experiment with them.
     """
@@ -61,7 +62,7 @@ def expand(spec: SweepSpec) -> list[Member]:
         spec: The sweep.
 
     Raises:
-        UsageError: There is no such table, experiment or key, or a value is wrong.
+        UsageError: There is no such table, experiment or key, a value is wrong, or nothing is left to train.
         RegistryError: A file of an experiment is invalid.
     """
     registry = load_registry()
@@ -77,7 +78,9 @@ def expand(spec: SweepSpec) -> list[Member]:
     found: dict[str, Member] = {}
     for seed, (name, protocol), point, fold in itertools.product(seeds, pairs, itertools.product(*axes), folds):
         member = _member(spec, name, protocol, dict(point), seed, fold, registry)
-        found.setdefault(member.name, member)  # two tables may share a run
+        found.setdefault(member.name, member)  # two tables may share a run, and two texts mean one value
+    if not found:
+        raise UsageError(f"no run follows protocol {' or '.join(spec.protocols)}", hint="omit --protocol")
     return list(found.values())
 
 
@@ -113,39 +116,52 @@ def _member(
         overrides += (f"train.seed={seed}",)
     if fold is not None:
         overrides += tuple(fold_overrides(fold, spec.folds))
-    experiment = load_experiment(name, overrides, recipe=spec.recipe, registry=registry).for_protocol(protocol)
+
+    def load(texts: tuple[str, ...]) -> Experiment:
+        return load_experiment(name, texts, recipe=spec.recipe, registry=registry).for_protocol(protocol)
+
+    experiment = load(overrides)
+    needed = _without_defaults(overrides, load(()).spec, experiment.spec)
+    if needed != overrides and (shorter := load(needed)).spec == experiment.spec:
+        overrides, experiment = needed, shorter
     file = file_of(name, registry.experiments())
     values = {**point, "fold": fold} if fold is not None else point
     path = None if file is None else file.absolute()
-    return Member(_run_name(experiment, protocol, point, fold), path, protocol, overrides, values, experiment)
+    return Member(_run_name(experiment.spec, overrides, protocol), path, protocol, overrides, values, experiment)
 
 
-def _run_name(experiment: Experiment, protocol: Protocol, point: dict[str, Any], fold: int | None) -> str:
-    train = experiment.spec.train
-    identity = [experiment.spec.digest, protocol, train.seed, train.epochs, experiment.spec.name]
-    values = [f"{key.rpartition('.')[2]}={_plain(value)}" for key, value in point.items()]
-    parts = [experiment.spec.name, *values, *(["B"] if protocol == "B" else []), *([f"fold{fold}"] if fold else [])]
-    return f"{'-'.join(parts)[:_MAX_NAME]}-s{train.seed}-{digest_of(identity)[:8]}"
+def _without_defaults(texts: tuple[str, ...], default: ExperimentSpec, changed: ExperimentSpec) -> tuple[str, ...]:
+    """Returns the overrides without modifications that state what the experiment has anyway."""
+    was, now = (flatten(spec.model_dump(mode="json")) for spec in (default, changed))
+
+    def differs(text: str) -> bool:
+        key = override_key(text)
+        return not is_modification(text) or key not in now or was.get(key) != now[key]
+
+    return tuple(filter(differs, texts))
+
+
+def _run_name(spec: ExperimentSpec, overrides: tuple[str, ...], protocol: Protocol) -> str:
+    identity = [spec.digest, protocol, spec.train.seed, spec.train.epochs, spec.name]
+    known = flatten(spec.model_dump(mode="json"))
+    stated = {override_key(text): text.partition("=")[2] for text in overrides if is_modification(text)}
+    shown = sorted(key for key in stated if key not in _BESIDE_FOLD)
+    values = [f"{key.rpartition('.')[2]}={_plain(known.get(key, stated[key]))}" for key in shown]
+    parts = [spec.name, *values, *(["B"] if protocol == "B" else [])]
+    return f"{'-'.join(parts)[:_MAX_NAME]}-s{spec.train.seed}-{digest_of(identity)[:8]}"
 
 
 def _plain(value: Any) -> str:
     """Returns a value as a part of a file name; the digest tells apart what looks the same."""
-    return re.sub(r"[^\w.+-]+", "_", str(value))[:24].strip("_")
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII)[:24].strip("_")
 
 
 def sweep_name(spec: SweepSpec) -> str:
-    """Returns the name of a sweep: its own, or one made from what it trains, the same for the same lists.
-
-    Raises:
-        UsageError: It cannot be the name of a file.
-    """
+    """Returns the name of a sweep: its own, or one made from what it trains, the same for the same lists."""
     if spec.sweep is not None:
-        if not re.fullmatch(r"\w[\w.+ -]*", spec.sweep):
-            raise UsageError(
-                f"{spec.sweep!r}: not a valid name of a sweep", hint="use letters, digits, and . _ + - or blanks"
-            )
         return spec.sweep
     tables = f"table-{'-'.join(spec.tables)}" if spec.tables else ""
-    stems = [Path(name).stem if os.sep in name else name.removesuffix(".yaml") for name in spec.experiments]
-    about = "+".join(filter(None, [tables, *(_plain(stem) for stem in stems)]))
+    stems = (Path(name).stem if is_file_name(name) else name for name in spec.experiments)
+    about = "+".join(filter(None, [tables, *map(_plain, stems)]))
     return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json'))[:6]}"

@@ -8,6 +8,7 @@ update, for people who read it. One process at a time writes it, under a lock.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,10 @@ from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.sweep_plans import FOLDER, plan_files
+
+_MAX_NAME = 100
+_RESERVED = ("run", "env", "split", "result", "manifest", "imported", "added")
+"""Names that would make the folder of the plans look like a run."""
 
 State = Literal["missing", "queued", "running", "finished", "interrupted", "failed"]
 """State of a run of a sweep; the same command continues what is ``interrupted`` and tries again what is ``failed``."""
@@ -78,8 +83,8 @@ class Plan(Spec):
         definition: What it consists of, as typed.
         created: Time when it was first planned, seconds since 1970.
         updated: Time of the last update.
-        host: Machine of the process that runs it, or ran it last; None: none did.
-        pid: Id of that process.
+        host: Machine of the process that runs it; None: none does.
+        pid: Id of that process. After a kill it stays; whether the process exists, the lock says.
         runs: Its runs.
     """
 
@@ -104,9 +109,14 @@ class PlanFile:
     Args:
         runs_dir: Runs directory.
         name: Name of the sweep.
+
+    Raises:
+        UsageError: It cannot be the name of a sweep.
     """
 
     def __init__(self, runs_dir: Path, name: str) -> None:
+        if problem := _name_problem(name):
+            raise UsageError(f"{name!r}: not a valid name of a sweep: {problem}", hint="choose another --name")
         self.name, self.path = name, runs_dir / FOLDER / f"{name}.json"
         self.folder = runs_dir / FOLDER / name
 
@@ -154,7 +164,7 @@ class PlanFile:
             files.make_dir(self.path.parent)
             lock = self._lock()
             try:
-                lock.acquire(timeout=1)
+                lock.acquire(timeout=1)  # a process that asks whether it is held has it for a moment
             except filelock.Timeout:
                 raise UsageError(
                     f"the sweep {self.name} is being run by another process",
@@ -167,17 +177,24 @@ class PlanFile:
 
     def is_held(self) -> bool:
         """Returns whether a process holds the sweep."""
-        lock = self._lock()
         try:
-            with lock.acquire(timeout=0):
-                return False
-        except filelock.Timeout:
-            return True
-        except OSError:  # no such folder, or another user's
+            return files.is_locked(Path(self._lock().lock_file))
+        except OSError:  # another user's
             return False
 
     def _lock(self) -> filelock.BaseFileLock:
         return filelock.FileLock(self.path.with_suffix(".lock"))
+
+
+def _name_problem(name: str) -> str:
+    """Returns what is wrong with the name of a sweep; empty if nothing is."""
+    if not re.fullmatch(r"\w[\w.+ -]*", name) or name != name.strip():
+        return "use letters, digits, and . _ + - or blanks"
+    if len(name.encode()) > _MAX_NAME:
+        return f"it has more than {_MAX_NAME} bytes"
+    if name in _RESERVED or name.endswith((".json", ".lock")):
+        return "it is that of another file"
+    return ""
 
 
 def sweep_names(runs_dir: Path) -> list[str]:

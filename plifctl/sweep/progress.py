@@ -12,18 +12,24 @@ A run of other settings under the name is failed, whoever made it: it is never c
 
 from __future__ import annotations
 
+import shlex
+import signal
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
-from plifctl.errors import RunError
+from plifctl.errors import PlifctlError
 from plifctl.runs import Run, best_row, is_trained
+from plifctl.runs.authors import load_authors
 from plifctl.sweep.engine import Job
+from plifctl.sweep.logs import last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
 
+_SIGNALLED = 128  # plus the number of a signal
 _RECENT = 10  # epochs whose mean time predicts that of the next ones
 
 
@@ -92,22 +98,20 @@ class ProgressReader:
             return Standing(_at(run, state, self._reason(job, None, run, file)), host=job.host if job else "")
         try:
             return self._trained(run, self._runs.setdefault(run.name, Run(path)), job, file)
-        except RunError as error:
+        except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
             return Standing(_at(run, "failed", str(error)))
 
     def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> Standing:
         spec = run.config().spec
         if difference := _difference(planned, run):
-            return Standing(_at(planned, "failed", f"a run of this name has {difference}"))
+            reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {shlex.quote(run.name)}"
+            return Standing(_at(planned, "failed", reason))
         status, rows = run.status(), self._rows_of(run)
-        active = job is not None and job.state != "ended"
-        state: State = "interrupted"
-        if status in ("finished", "running"):
-            state = "finished" if status == "finished" else "running"
-        elif active and job is not None:
-            state = "queued" if job.state == "queued" else "running"
-        elif status == "failed":
-            state = "failed"
+        state: State = "failed" if status == "failed" else "interrupted"
+        if status == "finished" or status == "running":
+            state = status
+        elif job is not None and job.state != "ended":
+            state = job.state
         reason = "" if state in ("finished", "running") else self._reason(job, run, planned, file)
         best = best_row(rows) or {}
         accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
@@ -141,15 +145,29 @@ class ProgressReader:
         return max((value for at, value in curve.items() if at <= epoch), default=None)
 
     def _reason(self, job: Job | None, run: Run | None, planned: PlannedRun, file: PlanFile) -> str:
-        """Returns why a run is not finished: its own error, else that in its log, with what the engine says."""
-        if job is None and run is None:
-            return ""
-        said = job.reason if job is not None else ""
-        if run is not None and (error := run.info().get("error")) and run.info().get("status") in ("failed", "stopped"):
-            return f"{error}" if not said or said.startswith("exit code") else f"{error} ({said})"
+        """Returns why a run is not finished: the error in its job's output, its own error, or what the engine says.
+
+        A job that was killed wrote no error: one in the run's files would be an older one.
+        """
+        known, code = (job.reason, job.exit_code) if job is not None else ("", None)
         if job is not None and job.state == "ended":
-            return _last_error(file.log_of(planned.name)) or said
-        return said
+            if code == 0 and run is None:
+                return f"{self._runs_dir / planned.name} is gone: it was removed or renamed after its training"
+            if code is None or 0 < code < _SIGNALLED:
+                return last_error(file.log_of(planned.name)) or known
+        is_killed = code is not None and (code < 0 or code == _SIGNALLED + signal.SIGKILL)
+        if run is not None and not is_killed and (info := run.info()).get("status") in ("failed", "stopped"):
+            return str(info.get("error") or known)
+        return known
+
+
+def authors_accuracies() -> dict[tuple[str, str], Mapping[int, float]]:
+    """Returns the test accuracies of the authors' runs by epoch, by experiment and protocol."""
+    found: dict[tuple[str, str], Mapping[int, float]] = {}
+    for run in load_authors(load_registry().folders):
+        if (experiment := run.settings.get("experiment")) and "test_accuracy" in run.epochs:
+            found[experiment, str(run.settings.get("protocol") or "A")] = run.epochs["test_accuracy"]
+    return found
 
 
 def _difference(planned: PlannedRun, run: Run) -> str:
@@ -172,16 +190,3 @@ def _host(run: Run, state: State, job: Job | None) -> str:
 
 def _at(run: PlannedRun, state: State, reason: str) -> PlannedRun:
     return run.model_copy(update={"state": state, "reason": reason if state in ("failed", "interrupted") else ""})
-
-
-def _last_error(log: Path) -> str:
-    """Returns the last error in the output of a command; empty if there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 20_000))
-            lines = file.read().decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    marked = [line.partition("error:")[2].strip() for line in lines if line.startswith("error:")]
-    others = [line.strip() for line in lines if line.strip() and not line.startswith("hint:")]
-    return marked[-1] if marked else others[-1] if others else ""

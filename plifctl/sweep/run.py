@@ -8,29 +8,31 @@ when this process ends; those of other engines are stopped with it, each after a
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plifctl import paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import Engine as EngineName
-from plifctl.config.lookup import load_registry
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
-from plifctl.errors import MachineError, PlifctlError, UsageError
+from plifctl.errors import MachineError, PlifctlError, ResumeError, UsageError
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import load_records
-from plifctl.runs.authors import load_authors
+from plifctl.runs import Run, load_records
 from plifctl.sweep.engine import Engine, Job, Resources, Task
+from plifctl.sweep.engines import open_engine
 from plifctl.sweep.expansion import Member, expand, sweep_name
+from plifctl.sweep.jobs import is_active, jobs_of, poll_detached
+from plifctl.sweep.logs import begin_log
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
-from plifctl.sweep.progress import ProgressReader, Standing
+from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
 
 _log = logging.getLogger(__name__)
 
@@ -72,23 +74,25 @@ Watcher = Callable[[Sequence[Standing]], None]
 """Called with how the runs stand, whenever that was read again."""
 
 
-def plan_sweep(options: SweepOptions) -> tuple[Plan, list[Member]]:
-    """Returns the plan of a sweep and its trainings; writes nothing.
+def plan_sweep(options: SweepOptions, members: Sequence[Member]) -> tuple[Plan, list[Member]]:
+    """Returns the plan of a sweep and its trainings, by the names of their runs; writes nothing.
 
     Jobs that an earlier plan of the name started stay with their runs.
 
+    Args:
+        options: What to train.
+        members: Its trainings, of :func:`~plifctl.sweep.expansion.expand`.
+
     Raises:
-        UsageError, RegistryError: As :func:`~plifctl.sweep.expansion.expand`.
+        UsageError: It cannot have its name.
         RunError: The earlier plan is damaged.
     """
     runs_dir = options.runs_dir or paths.runs_dir()
-    members = expand(options.spec)
     file = PlanFile(runs_dir, sweep_name(options.spec))
     before = file.load() if file.path.is_file() else None
     known = {run.name: run for run in before.runs} if before is not None else {}
     members = _adopt_finished(members, runs_dir)
     runs = [_planned(member, options, runs_dir, known.get(member.name)) for member in members]
-    _check_dropped(before, {run.name for run in runs})
     now = time.time()
     created = now if before is None else before.created
     plan = Plan(
@@ -104,20 +108,22 @@ def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
     def adopt(member: Member) -> Member:
         spec = member.spec
         record = found.get((spec.digest, member.protocol, spec.train.seed, spec.train.epochs, spec.name))
-        if record is None or record.origin != "trained" or (runs_dir / member.name).exists():
+        if record is None or record.origin != "trained" or os.path.lexists(runs_dir / member.name):
             return member
-        return replace(member, name=record.run)
+        is_longer_now = Run(runs_dir / record.run).config().spec.train.epochs != record.epochs
+        return member if is_longer_now else replace(member, name=record.run)
 
     return [adopt(member) for member in members]
 
 
-def _check_dropped(before: Plan | None, names: set[str]) -> None:
-    """Raises UsageError if a run that is no longer part of the sweep is still waited for."""
-    active = [run.name for run in before.runs if run.state in ("queued", "running")] if before is not None else []
-    if before is not None and (dropped := [name for name in active if name not in names]):
+def _check_dropped(file: PlanFile, names: set[str]) -> None:
+    """Raises UsageError if the batch system still has jobs of runs that are no longer part of the sweep."""
+    before = file.load().runs if file.path.is_file() else ()
+    dropped = [run for run in before if run.name not in names]
+    if active := [name for name, job in poll_detached(dropped, file.folder).items() if is_active(job)]:
         raise UsageError(
-            f"the sweep {before.name} had other runs, of which {len(dropped)} may still be trained, e.g. {dropped[0]}",
-            hint=f"give the new one another --name, or first type: plifctl sweep cancel {shlex.quote(before.name)}",
+            f"the sweep {file.name} had other runs, of which {len(active)} may still be trained, e.g. {active[0]}",
+            hint=f"give the new one another --name, or first type: plifctl sweep cancel {shlex.quote(file.name)}",
         )
 
 
@@ -130,19 +136,21 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         progress: Opens the tasks of building caches.
 
     Raises:
-        UsageError: Something of it cannot be, or another process runs the sweep.
+        UsageError: Something of it cannot be, another process runs the sweep, or an earlier one of its name had other
+            runs, which may still be trained.
+        RunError: The plan is damaged.
         MachineError: The engine cannot be reached.
     """
-    from plifctl.sweep.engines import open_engine
-
-    plan, members = plan_sweep(options)
-    file = PlanFile(options.runs_dir or paths.runs_dir(), plan.name)
+    members = expand(options.spec)
+    file = PlanFile(options.runs_dir or paths.runs_dir(), sweep_name(options.spec))
     engine = open_engine(options.engine, options.resources, file.folder)
     with file.locked():
+        plan, members = plan_sweep(options, members)
+        _check_dropped(file, {run.name for run in plan.runs})
         sweep = _Sweep(plan.model_copy(update=this_process()), file, engine, options, watch)
         sweep.save()
-        sweep.prepare(members, progress)
         try:
+            sweep.prepare(members, progress)
             sweep.start()
             while not engine.detached and not sweep.is_settled():
                 sweep.wait()
@@ -151,7 +159,7 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
             if not engine.detached:
                 engine.cancel(sweep.active())
             sweep.update()
-            sweep.save()
+            sweep.end()
     return sweep.plan
 
 
@@ -174,6 +182,11 @@ class _Sweep:
             self._file.save(self.plan)
         except MachineError as error:
             _log.warning("%s; the sweep continues", error)
+
+    def end(self) -> None:
+        """Writes the plan at the end of this process, which runs the sweep no longer."""
+        self.plan = self.plan.model_copy(update={"host": None, "pid": None})
+        self.save()
 
     def prepare(self, members: Sequence[Member], progress: Progress) -> None:
         """Builds the missing caches of runs that are not finished, each once; without its cache no run is started."""
@@ -198,7 +211,7 @@ class _Sweep:
                 build_from=self._options.source,
                 progress=progress,
             )
-        except PlifctlError as error:
+        except (PlifctlError, OSError) as error:
             _log.warning("%s: %s", member.spec.dataset.name, error)
             return str(error)
         return ""
@@ -206,6 +219,8 @@ class _Sweep:
     def start(self) -> None:
         """Gives the engine what is neither finished nor given nor being trained."""
         wanted = [run for run in self.plan.runs if self._is_wanted(run)]
+        for run in wanted:
+            begin_log(self._file.log_of(run.name), run.command)
         tasks = [Task(run.name, run.argv, self._file.log_of(run.name)) for run in wanted]
         ids = self._engine.submit(tasks) if tasks else {}
         name = self._options.engine
@@ -217,10 +232,8 @@ class _Sweep:
         self.save()
 
     def _is_wanted(self, run: PlannedRun) -> bool:
-        return run.state in ("missing", "interrupted", "failed") and not {run.name} & {
-            *self._given,
-            *self._without_cache,
-        }
+        is_done = run.name in self._given or run.name in self._without_cache
+        return not is_done and run.state in ("missing", "interrupted", "failed")
 
     def wait(self) -> None:
         """Waits until it is time to read again: reading takes a small part of the time, however many runs there are."""
@@ -232,8 +245,9 @@ class _Sweep:
         self._jobs = self._engine.poll(jobs_of(filter(self._is_ours, self.plan.runs)))
         found = self._reader.read(self.plan, self._file, self._jobs)
         found = [self._explain(standing) for standing in found]
-        for standing in found:  # another process trained it when ours came, and has stopped: it is ours again
-            if standing.state == "running" and not self._is_active(standing.run.name):
+        for standing in found:  # ours found another process training it: when that one stops, it is ours again
+            job = self._jobs.get(standing.run.name)
+            if standing.state == "running" and job is not None and job.exit_code == ResumeError.exit_code:
                 self._given.discard(standing.run.name)
         changed = [s.run for s, before in zip(found, self.plan.runs, strict=True) if s.run != before]
         self.plan = self.plan.with_runs(changed)
@@ -252,12 +266,9 @@ class _Sweep:
         """Returns whether the job of a run is one that this engine may know."""
         return run.engine == self._options.engine and (self._engine.detached or run.name in self._given)
 
-    def _is_active(self, name: str) -> bool:
-        return name in self._jobs and self._jobs[name].state != "ended"
-
     def active(self) -> dict[str, str]:
         """Returns the jobs that wait or run."""
-        return jobs_of(run for run in self.plan.runs if self._is_active(run.name))
+        return jobs_of(run for run in self.plan.runs if is_active(self._jobs.get(run.name)))
 
     def is_settled(self) -> bool:
         """Returns whether nothing is left to wait for; starts what another process has left unfinished."""
@@ -270,6 +281,7 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
     spec, gpus = member.spec, options.resources.gpus or 1
     words = _training_words(member, options, runs_dir)
     start = [sys.executable, "-m"]
+    check = ("--digest", spec.digest)  # the experiment may be edited before its turn comes
     if gpus > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
     return PlannedRun(
@@ -282,7 +294,7 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
         digest=spec.digest,
         dataset=spec.dataset.name,
         command=shlex.join(["plifctl", *words]),
-        argv=(*start, "plifctl", *words),
+        argv=(*start, "plifctl", *words, *check),
         engine=before.engine if before is not None else None,
         job=before.job if before is not None else None,
     )
@@ -298,19 +310,5 @@ def _training_words(member: Member, options: SweepOptions, runs_dir: Path) -> li
     words += ["--cache-dir", str((options.cache_dir or paths.cache_dir()).absolute())]
     words += ["--device", options.device] if options.device is not None else []
     words += ["--checkpoint-every", str(options.checkpoint_every)] if options.checkpoint_every else []
-    words += ["--copy-cache", str(options.copy_cache)] if options.copy_cache is not None else []
+    words += ["--copy-cache", str(options.copy_cache.absolute())] if options.copy_cache is not None else []
     return words
-
-
-def jobs_of(runs: Iterable[PlannedRun]) -> dict[str, str]:
-    """Returns the ids of the jobs of runs, by name; runs that never had one are left out."""
-    return {run.name: run.job for run in runs if run.job is not None}
-
-
-def authors_accuracies() -> dict[tuple[str, str], Mapping[int, float]]:
-    """Returns the test accuracies of the authors' runs by epoch, by experiment and protocol."""
-    found: dict[tuple[str, str], Mapping[int, float]] = {}
-    for run in load_authors(load_registry().folders):
-        if (experiment := run.settings.get("experiment")) and "test_accuracy" in run.epochs:
-            found[experiment, str(run.settings.get("protocol") or "A")] = run.epochs["test_accuracy"]
-    return found

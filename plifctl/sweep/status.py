@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 from plifctl import paths
-from plifctl.errors import MachineError, RunError, UsageError
-from plifctl.runs import Run, is_trained
-from plifctl.sweep.engine import Job, Resources
+from plifctl.errors import MachineError, UsageError
+from plifctl.sweep.engine import Resources
 from plifctl.sweep.engines import open_engine
-from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State, sweep_names
-from plifctl.sweep.progress import ProgressReader, Standing
-from plifctl.sweep.run import authors_accuracies, jobs_of
+from plifctl.sweep.jobs import detached_jobs, planned_jobs, poll_detached
+from plifctl.sweep.plan import Plan, PlanFile, State, sweep_names
+from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
 
 _STOP_SECONDS = 150
 """Time in which a cancelled sweep has stopped its runs."""
@@ -85,7 +84,9 @@ class SweepWatch:
             MachineError: The batch system that trains it cannot be reached.
         """
         plan = self.file.load()
-        jobs = _jobs(plan, self.file, held=self.file.is_held())
+        jobs = poll_detached(plan.runs, self.file.folder)
+        if self.file.is_held():
+            jobs = {**planned_jobs(plan), **jobs}
         return _status(plan, self.file, self._reader.read(plan, self.file, jobs))
 
 
@@ -104,19 +105,6 @@ def _latest(runs_dir: Path) -> str:
     if not (names := sweep_names(runs_dir)):
         raise UsageError(f"no sweep in {runs_dir}", hint="plifctl sweep run --help shows how to begin one")
     return names[-1]
-
-
-def _jobs(plan: Plan, file: PlanFile, *, held: bool) -> dict[str, Job]:
-    """Returns what is known of the jobs of a sweep: from the batch system, or from the process that runs it."""
-    detached = [run for run in plan.runs if run.engine == "slurm" and run.job is not None]
-    known = open_engine("slurm", Resources(), file.folder).poll(jobs_of(detached)) if detached else {}
-    if held:  # the plan is written whenever a state changes
-        known |= {
-            run.name: Job(run.state)
-            for run in plan.runs
-            if run.state in ("queued", "running") and run.name not in known
-        }
-    return known
 
 
 def _seconds_left(found: Sequence[Standing]) -> float | None:
@@ -138,9 +126,10 @@ def _seconds_left(found: Sequence[Standing]) -> float | None:
 
 
 def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
-    """Stops a sweep: its process, its jobs of a batch system, and what a killed process has left.
+    """Stops a sweep: its process, or its jobs of a batch system.
 
-    Each run writes a checkpoint first; the same ``plifctl sweep run`` continues them.
+    Each run writes a checkpoint first; the same ``plifctl sweep run`` continues them. Runs that other commands train,
+    such as those of another sweep, are left alone.
 
     Returns:
         The number of runs that were waiting or trained.
@@ -149,44 +138,27 @@ def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
         UsageError: There is no such sweep, or its process is on another machine.
         MachineError: It does not stop, or the batch system cannot be reached.
     """
-    folder = runs_dir or paths.runs_dir()
-    watch = SweepWatch(name, folder)
-    plan, active = watch.file.load(), [s.run for s in watch.read().runs if s.state in ("queued", "running")]
-    if watch.file.is_held():
-        _stop_process(plan, watch.file)
-    detached = jobs_of(run for run in active if run.engine == "slurm")
+    watch = SweepWatch(name, runs_dir)
+    active = [s.run for s in watch.read().runs if s.state in ("queued", "running")]
+    detached = detached_jobs(active)
     if detached:
         open_engine("slurm", Resources(), watch.file.folder).cancel(detached)
-    for run in active:
-        if run.engine == "local":
-            _stop_orphan(run, folder)
-    return len(active)
+    if watch.file.is_held():
+        _stop_process(watch.file)
+        return len(active)
+    return len(detached)
 
 
-def _stop_process(plan: Plan, file: PlanFile) -> None:
-    if plan.host != socket.gethostname() or plan.pid is None:
+def _stop_process(file: PlanFile) -> None:
+    """Stops the process that runs a sweep, and with it the runs of this machine or of Ray."""
+    plan = file.load()
+    if plan.pid is None:
+        raise MachineError(f"the sweep {plan.name} begins or ends at this moment", hint="type it again")
+    if plan.host != socket.gethostname():
         raise UsageError(f"the sweep {plan.name} is run by process {plan.pid} on {plan.host}", hint="cancel it there")
     os.kill(plan.pid, signal.SIGTERM)
-    _wait(lambda: not file.is_held(), f"the sweep {plan.name} (process {plan.pid})")
-
-
-def _stop_orphan(planned: PlannedRun, runs_dir: Path) -> None:
-    """Stops a training that goes on although the process of its sweep was killed."""
-    if not is_trained(runs_dir / planned.name):
-        return
-    run = Run(runs_dir / planned.name)
-    try:
-        info = run.info()
-    except RunError:
-        return
-    if run.status() == "running" and info.get("host") == socket.gethostname():
-        os.kill(int(info["pid"]), signal.SIGTERM)
-        _wait(lambda: run.status() != "running", f"the run {run.name} (process {info['pid']})")
-
-
-def _wait(is_over: Any, what: str) -> None:
     until = time.monotonic() + _STOP_SECONDS
-    while not is_over():
+    while file.is_held():
         if time.monotonic() > until:
-            raise MachineError(f"{what} does not stop", hint="kill it with your system's tools")
+            raise MachineError(f"the sweep {plan.name} (process {plan.pid}) does not stop", hint=f"kill {plan.pid}")
         time.sleep(0.2)

@@ -1,0 +1,158 @@
+"""How a run of a sweep stands, by its own files and what the engine knows of its job."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_run
+from sweeping import planned_run
+
+from plifctl.config.sweep import SweepSpec
+from plifctl.sweep.engine import Job
+from plifctl.sweep.logs import begin_log, last_error
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
+from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
+
+ENDED = Job("ended", "here", "exit code 6", 6)
+
+
+def read(runs_dir: Path, run: PlannedRun, job: Job | None = None, authors: Any = None) -> Standing:
+    spec = SweepSpec(experiments=("demo",))
+    plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
+    jobs = {} if job is None else {run.name: job}
+    (found,) = ProgressReader(runs_dir, authors).read(plan, PlanFile(runs_dir, "s"), jobs)
+    return found
+
+
+def trained(runs_dir: Path, *, finished: bool, **options: Any) -> PlannedRun:
+    spec = make_run(runs_dir, name="a", finished=finished, **options).config().spec
+    return planned_run("a", digest=spec.digest, seed=spec.train.seed, protocol=options.get("protocol", "A"))
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "reason"),
+    [
+        (None, "missing", ""),
+        (Job("queued", reason="QOS limit"), "queued", ""),
+        (Job("running", "node1"), "running", ""),
+        (ENDED, "failed", "exit code 6"),
+        (Job("ended", "here", "killed by SIGKILL", -9), "failed", "killed by SIGKILL"),
+        (Job("ended", "here", "", 0), "failed", "gone"),
+    ],
+)
+def test_state_of_a_run_without_files_is_that_of_its_job(
+    tmp_path: Path, job: Job | None, state: str, reason: str
+) -> None:
+    found = read(tmp_path, planned_run(), job)
+    assert found.state == state
+    assert reason in found.run.reason
+    assert (found.epoch, found.accuracy) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("job", "state"),
+    [(None, "interrupted"), (Job("queued"), "queued"), (Job("running"), "running"), (ENDED, "interrupted")],
+)
+def test_state_of_a_killed_run_is_that_of_its_next_job(tmp_path: Path, job: Job | None, state: str) -> None:
+    run = trained(tmp_path, finished=False)
+    info = (tmp_path / "a/run.json").read_text()
+    assert '"running"' in info
+    assert read(tmp_path, run, job).state == state
+
+
+def test_finished_run_is_finished_whatever_its_job_says(tmp_path: Path) -> None:
+    run = trained(tmp_path, finished=True)
+    for job in (None, Job("queued"), Job("running"), ENDED):
+        found = read(tmp_path, run, job)
+        assert (found.state, found.epoch, found.accuracy, found.run.reason) == ("finished", 3, 0.75, "")
+        assert found.seconds_left == 0
+
+
+def test_run_of_protocol_b_shows_validation_accuracy_until_it_is_finished(tmp_path: Path) -> None:
+    found = read(tmp_path, trained(tmp_path, finished=False, protocol="B"))
+    assert (found.accuracy, found.epoch) == (0.75, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"digest": "x"}, "other settings"),
+        ({"protocol": "B"}, "other settings"),
+        ({"seed": 7}, "seed"),
+        ({"epochs": 2}, "3 epochs"),
+    ],
+)
+def test_run_of_other_settings_is_failed_and_not_counted(
+    tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
+    run = trained(tmp_path, finished=True).model_copy(update=change)
+    found = read(tmp_path, run)
+    assert (found.state, found.accuracy) == ("failed", None)
+    assert difference in found.run.reason
+
+
+def test_run_that_is_being_trained_is_running_without_a_job(tmp_path: Path) -> None:
+    run = trained(tmp_path, finished=False)
+    from plifctl.runs import Run
+
+    with Run(tmp_path / "a").lock():
+        assert read(tmp_path, run).state == "running"
+        assert read(tmp_path, run, ENDED).state == "running"
+    assert read(tmp_path, run).state == "interrupted"
+
+
+@pytest.mark.parametrize("document", ["config.yaml", "metrics.jsonl", "result.json"])
+def test_damaged_run_is_failed_by_the_name_of_the_file(tmp_path: Path, document: str) -> None:
+    run = trained(tmp_path, finished=True)
+    (tmp_path / "a" / document).write_bytes(b"\xff{")
+    found = read(tmp_path, run)
+    assert found.state == "failed"
+    assert document in found.run.reason
+
+
+def test_authors_accuracy_is_their_best_by_the_same_epoch_of_unmodified_runs(tmp_path: Path) -> None:
+    authors = {("demo", "A"): {1: 0.2, 2: 0.5, 3: 0.4, 9: 0.9}}
+    run = trained(tmp_path, finished=True)
+    assert read(tmp_path, run, authors=authors).authors == 0.5
+    modified = make_run(tmp_path, "neuron.tau_0=8", name="b").config().spec
+    other = planned_run("b", digest=modified.digest, seed=modified.train.seed)
+    assert read(tmp_path, other, authors=authors).authors is None
+
+
+def test_authors_accuracies_are_those_of_the_registry() -> None:
+    curve = authors_accuracies()["gesture-plif", "A"]
+    assert min(curve) == 1
+    assert all(0 <= accuracy <= 1 for accuracy in curve.values())
+
+
+def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path, finished=False)
+    spec = SweepSpec(experiments=("demo",))
+    plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
+    reader, file = ProgressReader(tmp_path), PlanFile(tmp_path, "s")
+    reader.read(plan, file, {})
+    monkeypatch.setattr("plifctl.runs.Run.metrics", lambda _: pytest.fail("read again"))
+    assert reader.read(plan, file, {})[0].epoch == 3
+
+
+def test_last_error_is_that_of_the_latest_job(tmp_path: Path) -> None:
+    log = tmp_path / "sweeps/s/a.log"
+    assert last_error(log) == ""
+    begin_log(log, "plifctl train demo")
+    assert last_error(log) == ""
+    with log.open("a") as file:
+        file.write("epoch 1\nerror: first\nerror: the cause\nhint: do this\n")
+    assert last_error(log) == "the cause"
+    begin_log(log, "plifctl train demo")
+    with log.open("a") as file:
+        file.write("Traceback\nKeyError: 'x'\nhint: none\n")
+    assert last_error(log) == "KeyError: 'x'"
+
+
+def test_last_error_of_a_long_output_is_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    begin_log(log, "x")
+    with log.open("ab") as file:
+        file.write(b"\xff" * 100_000 + b"\nerror: the end\n")
+    assert last_error(log) == "the end"
+    assert begin_log(tmp_path / "a.log/b.log", "x") is None  # a file in place of the folder

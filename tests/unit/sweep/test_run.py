@@ -1,0 +1,343 @@
+"""The coordinator of a sweep, with an engine in memory: what is trained, by whom, and what a failure leaves."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_run
+from sweeping import FakeEngine, Trainer, fail_task, sweep_options, train_task, write_log
+
+from plifctl.config.lookup import load_experiment
+from plifctl.errors import CacheError, Interrupted, MachineError, RunError, UsageError
+from plifctl.runs import Run, list_runs
+from plifctl.runs.directory import write_config
+from plifctl.sweep.engine import Job, Task
+from plifctl.sweep.plan import Plan, PlanFile
+from plifctl.sweep.run import SweepOptions, run_sweep
+
+MakeEngine = Callable[..., FakeEngine]
+
+
+@pytest.fixture
+def runs(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("plifctl.sweep.run._POLL_SECONDS", 0)
+    monkeypatch.setattr("plifctl.sweep.run.experiment_cache", lambda *_, **__: None)
+    monkeypatch.setattr("plifctl.sweep.run.authors_accuracies", dict)
+    return places / "runs"
+
+
+@pytest.fixture
+def engine(runs: Path, monkeypatch: pytest.MonkeyPatch) -> MakeEngine:
+    """Replaces the engines by one in memory, which is returned."""
+
+    def make(trainers: dict[str, Trainer] | None = None, **options: Any) -> FakeEngine:
+        made = FakeEngine(runs, trainers, **options)
+        monkeypatch.setattr("plifctl.sweep.run.open_engine", lambda *_: made)
+        return made
+
+    return make
+
+
+def states(plan: Plan) -> dict[int, str]:
+    return {run.seed: run.state for run in plan.runs}
+
+
+def test_sweep_trains_every_run_once_and_the_same_command_nothing(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1, 2, 3))
+    first = engine()
+    plan = run_sweep(options)
+    assert states(plan) == {1: "finished", 2: "finished", 3: "finished"}
+    assert first.submitted == [run.name for run in plan.runs]
+    second = engine()
+    assert states(run_sweep(options)) == states(plan)
+    assert second.submitted == []
+
+
+def test_failure_of_one_run_leaves_the_others_finished_and_is_tried_again(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1, 2, 3))
+    engine({"-s2-": fail_task})
+    plan = run_sweep(options)
+    assert states(plan) == {1: "finished", 2: "failed", 3: "finished"}
+    assert plan.runs[1].reason == "the loss is not finite"
+    again = engine({"-s2-": lambda fake, task: Job("ended")})
+    run_sweep(options)
+    assert again.submitted == [plan.runs[1].name]
+
+
+def test_interrupted_run_is_continued_by_the_same_command(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1, 2))
+
+    def kill(fake: FakeEngine, task: Task) -> Job:
+        train_task(fake, task, finished=False)
+        return Job("ended", "here", "killed by SIGKILL", -9)
+
+    engine({"-s1-": kill})
+    plan = run_sweep(options)
+    assert states(plan) == {1: "interrupted", 2: "finished"}
+    assert plan.runs[0].reason == "killed by SIGKILL"
+    again = engine({"-s1-": lambda fake, task: Job("ended")})
+    run_sweep(options)
+    assert again.submitted == [plan.runs[0].name]
+
+
+def test_failure_of_an_earlier_job_is_not_the_reason_of_a_later_one(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1,))
+    engine({"": fail_task})
+    run_sweep(options)
+
+    def refuse(fake: FakeEngine, task: Task) -> Job:
+        write_log(task, "error: no cache\n")
+        return Job("ended", "here", "exit code 5", 5)
+
+    engine({"": refuse})
+    assert run_sweep(options).runs[0].reason == "no cache"
+    engine({"": lambda fake, task: Job("ended", "here", "killed by SIGKILL", -9)})
+    assert run_sweep(options).runs[0].reason == "killed by SIGKILL"
+
+
+def test_ctrl_c_cancels_what_is_queued_and_leaves_a_plan_that_says_so(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1, 2, 3))
+
+    def interrupt(fake: FakeEngine, task: Task) -> Job:
+        train_task(fake, task, finished=False)
+        raise Interrupted(signal.SIGINT, "stopped by SIGINT")
+
+    fake = engine({"-s2-": interrupt})
+    with pytest.raises(Interrupted):
+        run_sweep(options)
+    plan = PlanFile(runs, next(iter(sweep_files(runs)))).load()
+    assert states(plan) == {1: "finished", 2: "interrupted", 3: "missing"}
+    assert (plan.host, plan.pid) == (None, None)
+    assert len(fake.cancelled) == 2
+
+
+def sweep_files(runs: Path) -> list[str]:
+    return [path.stem for path in (runs / "sweeps").glob("*.json")]
+
+
+def test_run_that_was_trained_under_another_name_is_part_of_the_sweep(runs: Path, engine: MakeEngine) -> None:
+    make_run(runs, "train.seed=1", name="mine")
+    fake = engine()
+    plan = run_sweep(sweep_options(runs, seeds=(1, 2)))
+    assert plan.runs[0].name == "mine"
+    assert fake.submitted == [plan.runs[1].name]
+
+
+def test_run_that_was_made_longer_is_not_taken_for_the_short_one(runs: Path, engine: MakeEngine) -> None:
+    run = make_run(runs, "train.seed=1", name="mine")
+    write_config(run.path, load_experiment("demo", ["train.epochs=9", "train.seed=1"]), "A")
+    fake = engine()
+    plan = run_sweep(sweep_options(runs, seeds=(1,)))
+    assert fake.submitted == [plan.runs[0].name] != ["mine"]
+
+
+def test_two_sweeps_that_share_a_run_have_one_run(runs: Path, engine: MakeEngine) -> None:
+    engine()
+    first = run_sweep(sweep_options(runs, seeds=(1,), grid={"neuron.tau_0": (2, 4)}))
+    fake = engine()
+    second = run_sweep(sweep_options(runs, seeds=(1, 2), set={"neuron.tau_0": 4.0}))
+    assert first.runs[1].name == second.runs[0].name
+    assert fake.submitted == [second.runs[1].name]
+    third = run_sweep(sweep_options(runs, seeds=(1,)))  # tau_0 is 2 anyway
+    assert third.runs[0].name == first.runs[0].name
+    assert len(list_runs(runs)) == 3
+
+
+def test_run_that_another_process_trains_is_waited_for_and_counted_once(runs: Path, engine: MakeEngine) -> None:
+    holder: list[Any] = []
+
+    def find_it_taken(fake: FakeEngine, task: Task) -> Job:
+        train_task(fake, task, finished=False)
+        holder.append(Run(runs / task.name).lock())
+        holder[0].acquire()
+        return Job("ended", "here", "exit code 3", 3)
+
+    fake = engine({"-s1-": find_it_taken})
+    looks = 0
+
+    def watch(found: Any) -> None:
+        nonlocal looks
+        if holder and (looks := looks + 1) == 3:  # the other process is killed: the run is ours again
+            holder[0].release()
+            shutil.rmtree(runs / found[0].run.name)
+            fake.trainers = {}
+
+    plan = run_sweep(sweep_options(runs, seeds=(1,)), watch)
+    assert states(plan) == {1: "finished"}
+    assert fake.submitted == [plan.runs[0].name] * 2
+
+
+def test_run_without_a_cache_fails_alone_and_its_job_is_not_started(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = []
+
+    def build(spec: Any, *_: Any, **__: Any) -> None:
+        built.append(spec.T)
+        if spec.T == 4:
+            raise CacheError("no raw data")
+
+    monkeypatch.setattr("plifctl.sweep.run.experiment_cache", build)
+    fake = engine()
+    plan = run_sweep(sweep_options(runs, seeds=(1, 2), grid={"T": (4, 8)}))
+    assert {run.name: run.reason for run in plan.runs if run.state == "failed"} == {
+        run.name: "no raw data" for run in plan.runs if run.values["T"] == 4
+    }
+    assert len(fake.submitted) == 2
+    assert sorted(built) == [4, 8]  # each once
+
+
+def test_run_folder_that_is_something_else_fails_alone(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1, 2, 3, 4))
+    engine()
+    names = [run.name for run in run_sweep(options).runs]
+    for name in names:
+        shutil.rmtree(runs / name)
+    (runs / names[0]).write_text("a file")
+    (runs / names[1]).mkdir()
+    (runs / names[2]).symlink_to(runs / "nowhere")
+
+    def refuse(fake: FakeEngine, task: Task) -> Job:
+        write_log(task, f"error: {task.name}: not a run of plifctl\n")
+        return Job("ended", "here", "exit code 2", 2)
+
+    engine({"-s1-": refuse, "-s2-": refuse, "-s3-": refuse})
+    plan = run_sweep(options)
+    assert states(plan) == {1: "failed", 2: "failed", 3: "failed", 4: "finished"}
+    assert "not a run" in plan.runs[0].reason
+    assert (runs / names[0]).read_text() == "a file"
+
+
+def test_run_of_other_settings_under_the_name_is_failed_and_left_alone(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1,))
+    engine()
+    name = run_sweep(options).runs[0].name
+    shutil.rmtree(runs / name)
+    make_run(runs, "neuron.tau_0=8", "train.seed=1", name=name)
+    engine({"": lambda fake, task: Job("ended", "here", "exit code 3", 3)})
+    plan = run_sweep(options)
+    assert plan.runs[0].state == "failed"
+    assert "other settings" in plan.runs[0].reason
+    assert "plifctl runs rm" in plan.runs[0].reason
+    assert Run(runs / name).config().spec.neuron.tau_0 == 8
+
+
+@pytest.mark.parametrize("document", ["config.yaml", "result.json", "metrics.jsonl", "run.json"])
+def test_damaged_run_fails_alone(runs: Path, engine: MakeEngine, document: str) -> None:
+    options = sweep_options(runs, seeds=(1, 2))
+    engine()
+    name = run_sweep(options).runs[0].name
+    (runs / name / document).write_text("{")
+    engine({"-s1-": lambda fake, task: Job("ended", "here", "exit code 6", 6)})
+    plan = run_sweep(options)
+    assert plan.runs[1].state == "finished"
+    if document != "run.json":  # which a finished run no longer needs
+        assert plan.runs[0].state == "failed"
+        assert document in plan.runs[0].reason
+
+
+def test_run_that_is_removed_after_its_training_is_said_to_be_gone(runs: Path, engine: MakeEngine) -> None:
+    def train_and_remove(fake: FakeEngine, task: Task) -> Job:
+        job = train_task(fake, task)
+        (runs / task.name).rename(runs / "elsewhere")
+        write_log(task, "best test accuracy: 50 %\n")
+        return job
+
+    engine({"": train_and_remove})
+    plan = run_sweep(sweep_options(runs, seeds=(1,)))
+    assert plan.runs[0].state == "failed"
+    assert "removed or renamed" in plan.runs[0].reason
+    again = engine()
+    assert run_sweep(sweep_options(runs, seeds=(1,))).runs[0].name == "elsewhere"
+    assert again.submitted == []
+
+
+def test_second_process_of_a_sweep_is_refused_while_the_first_runs(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1,), sweep="my sweep")
+
+    def run_again(fake: FakeEngine, task: Task) -> Job:
+        with pytest.raises(UsageError, match="another process") as refused:
+            run_sweep(options)
+        assert "my sweep" in refused.value.hint
+        assert PlanFile(runs, "my sweep").load().pid == os.getpid()
+        return train_task(fake, task)
+
+    engine({"": run_again})
+    assert states(run_sweep(options)) == {1: "finished"}
+
+
+def test_sweep_of_a_name_may_change_what_it_trains_after_a_kill(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1,), sweep="mine")
+    engine()
+    run_sweep(options)
+    file = PlanFile(runs, "mine")
+    plan = file.load()
+    file.save(plan.with_runs([plan.runs[0].model_copy(update={"state": "running", "engine": "local", "job": "1"})]))
+    assert states(run_sweep(sweep_options(runs, seeds=(2,), sweep="mine"))) == {2: "finished"}
+
+
+def test_damaged_plan_is_refused_with_its_remedy_and_can_be_made_again(runs: Path, engine: MakeEngine) -> None:
+    options = sweep_options(runs, seeds=(1,), sweep="mine")
+    engine()
+    run_sweep(options)
+    path = runs / "sweeps/mine.json"
+    path.write_text(path.read_text().replace("finished", "missing"))
+    with pytest.raises(RunError, match="modified") as refused:
+        run_sweep(options)
+    assert "remove it" in refused.value.hint
+    path.unlink()
+    fake = engine()
+    assert states(run_sweep(options)) == {1: "finished"}
+    assert fake.submitted == []
+
+
+def test_full_disk_for_the_plan_stops_no_training(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise MachineError("no space left on the disk")
+
+    monkeypatch.setattr(PlanFile, "save", refuse)
+    engine()
+    assert states(run_sweep(sweep_options(runs, seeds=(1,)))) == {1: "finished"}
+    assert "no space left" in caplog.text
+
+
+def test_invalid_sweep_writes_nothing(runs: Path, engine: MakeEngine) -> None:
+    engine()
+    for fields in ({"experiments": ("dmo",)}, {"grid": {"neuron.tau": (1, 2)}}, {"sweep": "a/b"}, {"tables": ("99",)}):
+        with pytest.raises(UsageError):
+            run_sweep(sweep_options(runs, **fields))
+    assert not runs.exists()
+
+
+def test_batch_system_is_given_the_jobs_and_left_alone(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine(detached=True)
+    options: SweepOptions = replace(sweep_options(runs, seeds=(1, 2)), engine="slurm")
+    monkeypatch.setattr("plifctl.sweep.jobs.open_engine", lambda *_: fake)
+    plan = run_sweep(options)
+    assert states(plan) == {1: "queued", 2: "queued"}
+    assert [run.job for run in plan.runs] == [f"job-{run.name}" for run in plan.runs]
+    run_sweep(options)
+    assert len(fake.submitted) == 2
+    assert fake.cancelled == []
+
+
+def test_sweep_does_not_drop_runs_that_the_batch_system_still_has(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine(detached=True)
+    monkeypatch.setattr("plifctl.sweep.jobs.open_engine", lambda *_: fake)
+    run_sweep(replace(sweep_options(runs, seeds=(1, 2), sweep="mine"), engine="slurm"))
+    with pytest.raises(UsageError, match="2 may still be trained") as refused:
+        run_sweep(replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm"))
+    assert "plifctl sweep cancel mine" in refused.value.hint
+    fake.queue.clear()
+    assert states(run_sweep(replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm"))) == {3: "queued"}
