@@ -6,12 +6,12 @@ another one, where the same command continues the run.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import socket
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,7 @@ CHECKPOINT_SECONDS = 60
 
 _HINT = "ray status --address HEAD:6379 shows whether the cluster runs; ray start --head starts one"
 _RETRIES = 100  # of a call whose machine dies
-_STORE_BYTES = (
-    80 * 2**20
-)  # results are a few bytes; Ray would reserve a third of the memory, and takes no less than this
+_STORE_BYTES = 80 * 2**20  # results are a few bytes; by default Ray reserves a third of the memory
 
 
 class RayEngine:
@@ -59,18 +57,18 @@ class RayEngine:
         self._most = resources.jobs
         self._gpus = resources.gpus if resources.gpus is not None else int(any(node.get("GPU") for node in nodes))
         self._cpus = resources.cpus or _share(nodes, self._gpus, resources.jobs)
-        self._waiting: deque[Task] = deque()
+        self._count = itertools.count()
+        self._waiting: dict[str, Task] = {}
         self._calls: dict[str, Any] = {}
         self._ended: dict[str, Job] = {}
         self._hosts = ray.remote(_Hosts).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
         self._known_hosts: dict[str, str] = {}  # what the actor said before, should it have died with its machine
 
     def submit(self, tasks: Sequence[Task]) -> dict[str, str]:
-        for task in tasks:
-            self._ended.pop(task.name, None)
-        self._waiting.extend(tasks)
+        new = {f"{task.name}#{next(self._count)}": task for task in tasks}
+        self._waiting |= new
         self._start()
-        return {task.name: task.name for task in tasks}
+        return {task.name: job for job, task in new.items()}
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, Job]:
         try:
@@ -81,15 +79,15 @@ class RayEngine:
         self._collect()
         self._start()
         running = {job: Job("running", hosts[job]) for job in self._calls if job in hosts}
-        queued = dict.fromkeys([*self._calls, *(task.name for task in self._waiting)], self._queued())
+        queued = dict.fromkeys([*self._calls, *self._waiting], self._queued())
         known = queued | running | self._ended
         return {name: known[job] for name, job in jobs.items() if job in known}
 
     def cancel(self, jobs: Mapping[str, str]) -> None:
         chosen = set(jobs.values())
-        for task in [task for task in self._waiting if task.name in chosen]:
-            self._waiting.remove(task)
-            self._ended[task.name] = Job("ended", reason="cancelled")
+        for job in chosen & self._waiting.keys():
+            del self._waiting[job]
+            self._ended[job] = Job("ended", reason="cancelled")
         calls = [call for job, call in self._calls.items() if job in chosen]
         for call in calls:
             ray.cancel(call)
@@ -101,10 +99,11 @@ class RayEngine:
         needs = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": _RETRIES}
         mine = {name: value for name, value in os.environ.items() if name.startswith("PLIFCTL_")}
         while self._waiting and (self._most is None or len(self._calls) < self._most):
-            task = self._waiting.popleft()
-            call = ray.remote(_train).options(name=task.name, **needs)
+            job = next(iter(self._waiting))
+            task = self._waiting.pop(job)
             environment = mine | thread_settings(self._cpus, self._gpus)
-            self._calls[task.name] = call.remote(task, environment, Path.cwd(), self._hosts)
+            call = ray.remote(_train).options(name=task.name, **needs)
+            self._calls[job] = call.remote(job, task, environment, Path.cwd(), self._hosts)
 
     def _collect(self) -> None:
         """Takes the results of calls that have ended."""
@@ -144,13 +143,13 @@ class _Hosts:
         return self._hosts
 
 
-def _train(task: Task, environment: Mapping[str, str], folder: Path, hosts: Any) -> tuple[int, str]:
+def _train(job: str, task: Task, environment: Mapping[str, str], folder: Path, hosts: Any) -> tuple[int, str]:
     """Runs a task's command where Ray calls this function; returns its exit code, and the host.
 
     Ray cancels a call by SIGINT.
     """
     host = socket.gethostname()
-    hosts.put.remote(task.name, host)
+    hosts.put.remote(job, host)
     cancelled = threading.Event()
     previous = signal.signal(signal.SIGINT, lambda *_: cancelled.set())
     try:
@@ -176,7 +175,7 @@ def _connect(address: str) -> None:
     except (RuntimeError, OSError) as error:  # ConnectionError among them
         raise MachineError(f"Ray at {address} does not answer: {_first_line(error)}", hint=_HINT) from error
     finally:
-        if threading.current_thread() is threading.main_thread():
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray sets one that exits with 15
 
 
