@@ -481,6 +481,43 @@ def test_print_of_dark_page_is_light_and_complete(
     assert found.page.locator("#table-list table").first.is_hidden()
 
 
+def test_served_page_draws_the_last_choice_though_an_earlier_curve_arrives_later(
+    open_page: Callable[..., OpenPage], tmp_path: Path
+) -> None:
+    from plifctl.pipeline.report import serve_report_page
+
+    first, second = (make_run(tmp_path / "runs", epochs=epochs) for epochs in (12, 9))
+    server = serve_report_page(tmp_path / "runs")
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        found = open_page(f"http://127.0.0.1:{server.server_port}/")
+        found.page.locator("#none").click()
+        found.page.evaluate(
+            """slow => {
+            parts.clear();
+            const curve = data.runs.find(run => run.name === slow).curve, real = window.fetch;
+            window.held = new Promise(done => { window.release = done; });
+            window.fetch = async (url) => {
+                if (url === `parts/${curve}`) await window.held;
+                return real(url);
+            };
+        }""",
+            first.name,
+        )
+        found.row(first.name).click()
+        found.row(first.name).click()
+        found.row(second.name).click()
+        found.page.locator("#readout tbody tr").first.wait_for()
+        shown = found.page.locator("#readout").inner_text()
+        found.page.evaluate("async () => { window.release(); await new Promise(done => setTimeout(done, 200)); }")
+        assert found.page.locator("#readout").inner_text() == shown
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def test_served_page_follows_a_running_run(open_page: Callable[..., OpenPage], tmp_path: Path) -> None:
     from plifctl.pipeline.report import serve_report_page
 

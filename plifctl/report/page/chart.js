@@ -16,6 +16,7 @@ let belowIsSeen = false;      // out of sight, τ and settings are drawn after a
 let drawBelow = null;         // what is left to draw
 const AFTER_PICTURE = 30, WHEN_IDLE = 300;  // ms: the curves are shown before that
 let timer = 0;
+let drawing = 0;              // number of the latest call of drawCharts
 
 const short = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : String(Number(value.toPrecision(4))));
 const format = (value, metric) => (PERCENT.has(metric) ? value.toFixed(2) : short(value));
@@ -25,8 +26,9 @@ const partOf = ({ runs: [run] }) => parts.get(run.curve) ?? {};
 
 /** Draws all charts of the chosen runs; what is out of sight, a little later. */
 function drawCharts() {
-  const settings = chosenSettings();
+  const settings = chosenSettings(), number = ++drawing;
   withParts(chosenCurves(), () => {
+    if (number !== drawing) return;  // curves of an earlier choice, which arrived later
     drawMetrics(settings);
     drawChart(settings);
     drawBelow = () => {

@@ -141,6 +141,7 @@ def page_run(facts: RunFacts) -> PageRun:
         "hours": None,
         "subset": curve is not None and curve.subset,
         "changes": changes,
+        "sweeps": [],
         "curve": None,
         "spikes": None if facts.spikes is None else _add(parts, _spikes(facts.spikes)),
     }

@@ -12,7 +12,9 @@ function drawViewer() {
   }
   clamp("recording", recorded.length);
   const { spikes } = recorded[viewer.recording];
-  withParts([spikes], () => parts.has(spikes) && drawRecording(parts.get(spikes), recorded));
+  withParts([spikes], () => {
+    if (parts.has(spikes) && recorded[viewer.recording]?.spikes === spikes) drawRecording(parts.get(spikes), recorded);
+  });
 }
 
 const clamp = (name, size) => { viewer[name] = Math.min(viewer[name], size - 1); };
