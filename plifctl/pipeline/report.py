@@ -178,7 +178,7 @@ def draw_figures(
         form: Form of the files in a folder; the name of a file states its own.
 
     Raises:
-        UsageError: There is no such figure or run, or nothing to draw.
+        UsageError: There is no such figure or run, nothing to draw, or runs are named that no figure shows.
     """
     from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
 
@@ -186,6 +186,8 @@ def draw_figures(
     for name in wanted:
         if name not in FIGURE_KINDS:
             raise UsageError(f"unknown figure {name!r}", hint=did_you_mean(name, FIGURE_KINDS))
+    if runs and all(FIGURE_KINDS[name].needs in ("nothing", "first step") for name in wanted):
+        raise UsageError(f"figure {', '.join(wanted)} shows no run", hint="leave out --run")
     source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels)
     drawn: list[FigureFile] = []
     for name in wanted:

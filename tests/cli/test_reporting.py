@@ -144,6 +144,7 @@ class TestFigures:
         (("report", "--table", "4", "--source", "ours"), "hint: use --source mine, or --source shipped\n"),
         (("report", "--table", "selection", "--epochs", "4"), "hint: leave out --epochs\n"),
         (("report", "--html", "page", "--epochs", "4"), "hint: leave out --epochs\n"),
+        (("report", "--figure", "start", "--run", "last"), "hint: leave out --run\n"),
         (("report", "--figure", "6", "--source", "added"), "hint: plifctl report --table 4 --source added\n"),
         (("ls", "runs"), "hint: use plifctl runs ls\n"),
     ],
