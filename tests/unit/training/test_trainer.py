@@ -102,6 +102,20 @@ class TestResume:
         assert [reproducible(row) for row in outcome.history] == [reproducible(row) for row in expected.history]
         assert (outcome.accuracy, outcome.best_epoch) == (expected.accuracy, expected.best_epoch)
 
+    def test_run_with_drawn_ties_of_max_pooling_resumed_equals_uninterrupted(self) -> None:
+        spec = tiny_spec("network.pool_ties=random-firing")
+        uninterrupted, first, plain = MemoryRecorder(), MemoryRecorder(stop_after=4), MemoryRecorder()
+        second = MemoryRecorder(saved=first.saved)
+        tiny_trainer(uninterrupted, spec).run()
+        with pytest.raises(Interrupted):
+            tiny_trainer(first, spec).run()
+        again = tiny_trainer(second, spec)
+        again.restore(first.saved["last"])
+        again.run()
+        assert same_weights(uninterrupted.saved["last"], second.saved["last"])
+        tiny_trainer(plain).run()
+        assert not same_weights(uninterrupted.saved["last"], plain.saved["last"])
+
     def test_state_saved_loads_with_weights_only(self, tmp_path: Any) -> None:
         recorder = MemoryRecorder()
         tiny_trainer(recorder).run()
