@@ -2,8 +2,8 @@
 # A SLURM of one node on this machine, from Debian's packages: slurm.sh start|stop FOLDER
 #
 # All state, the configuration and the key of munge lie in FOLDER; commands find it by SLURM_CONF=FOLDER/slurm.conf.
-# The node is said to have two cores, however many there are. A job that goes back to the queue starts again within
-# seconds (cred_expire), not minutes. Exit code 3: it cannot be started here.
+# The node is said to have two cores and two GPUs, whatever there is. A job that goes back to the queue starts again
+# within seconds (cred_expire), not minutes. Exit code 3: it cannot be started here.
 set -euo pipefail
 
 action=${1:-}
@@ -105,10 +105,12 @@ InactiveLimit=0
 MinJobAge=60
 ReturnToService=2
 SlurmdParameters=config_overrides
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+GresTypes=gpu
+NodeName=$host NodeAddr=127.0.0.1 CPUs=2 Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 EOF
     touch "$folder/plugstack.conf"
+    printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$folder/gres.conf"
     echo "PlugStackConfig=$folder/plugstack.conf" >>"$folder/slurm.conf"
     trap 'tail -n 5 "$folder"/*.log >&2 || true; stop' ERR
 

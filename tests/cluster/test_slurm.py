@@ -40,6 +40,15 @@ own.unlink()
     assert len(list((tmp_path / "slurm").glob("*_submission.sh"))) == 1
 
 
+@pytest.mark.parametrize(("gpus", "expected"), [(None, {"0", "1"}), (2, {"0,1"})])
+def test_job_gets_gpus_of_its_own_by_default_one(tmp_path: Path, gpus: int | None, expected: set[str]) -> None:
+    slurm = SlurmEngine(Resources(gpus=gpus, cpus=1, time="10m"), tmp_path)
+    code = "import os, time; time.sleep(2); print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    tasks = [python_task(tmp_path, name, code) for name in "ab"]
+    wait_for_end(slurm, slurm.submit(tasks))
+    assert {word for task in tasks for word in words(task)} == expected
+
+
 def test_task_that_fails_ends_with_its_exit_code_and_does_not_go_back_to_the_queue(tmp_path: Path) -> None:
     slurm = engine(tmp_path)
     task = python_task(tmp_path, "fails", "print('once'); raise SystemExit(7)")
