@@ -1,6 +1,6 @@
 """``python -m plifctl``."""
 
-from plifctl.cli import main
+from plifctl.cli import run_process
 
 if __name__ == "__main__":
-    main()
+    run_process()

@@ -3,6 +3,6 @@
 One file for each subcommand; nothing heavy is imported at start.
 """
 
-from plifctl.cli.app import main
+from plifctl.cli.app import main, run_process
 
-__all__ = ["main"]
+__all__ = ["main", "run_process"]

@@ -37,7 +37,7 @@ from plifctl.cli import (
     watch,
 )
 from plifctl.errors import Interrupted, MachineError, OutOfMemoryError, PlifctlError, UsageError, from_os_error
-from plifctl.training.process import is_out_of_memory, stop_signals
+from plifctl.training.process import defer_collection, is_out_of_memory, stop_signals
 
 _EVERYWHERE = ("-q", "--quiet", "-v", "--verbose")
 
@@ -126,6 +126,12 @@ def _parse_and_run() -> int:
         by_json = "use --json\n" if getattr(error, "option_name", "") == "--format" and "--json" in words else ""
         hint = f"{by_json}{error.ctx.command_path} --help"
         raise UsageError(text[:1].lower() + text[1:], hint=hint) from None
+
+
+def run_process() -> None:
+    """Runs the command line in a process of its own: ``plifctl``, ``python -m plifctl``."""
+    defer_collection()
+    main()
 
 
 def main() -> None:

@@ -7,9 +7,11 @@ that fails ignores signals from then on. The module imports torch only where it 
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,23 @@ def wait_passively() -> None:
     Source: the OpenMP specification, OMP_WAIT_POLICY.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def defer_collection(seconds: float = 3.0) -> None:
+    """Switches Python's garbage collector off while a command starts; a timer switches it on again.
+
+    Importing torch and numba makes a million objects that stay. The collector would look through them again and again,
+    which takes a fifth of the time of a short command. Afterwards it leaves them out.
+    """
+    gc.disable()
+    timer = threading.Timer(seconds, _collect_again)
+    timer.daemon = True
+    timer.start()
+
+
+def _collect_again() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def keep_freed_memory() -> bool:

@@ -47,3 +47,20 @@ def test_wait_passively_before_torch_keeps_the_users_policy(
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
     output = subprocess.run([sys.executable, "-c", WAIT], capture_output=True, text=True, check=True).stdout
     assert output.split() == ["False", expected]
+
+
+DEFERRED = """
+import gc, time
+from plifctl.training.process import defer_collection
+defer_collection(0.1)
+first, deadline = gc.isenabled(), time.monotonic() + 20
+while not gc.isenabled() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(first, gc.isenabled(), gc.get_freeze_count() > 0)
+"""
+
+
+@pytest.mark.subprocess
+def test_deferred_collection_is_off_at_first_and_on_later() -> None:
+    output = subprocess.run([sys.executable, "-c", DEFERRED], capture_output=True, text=True, check=True).stdout
+    assert output.split() == ["False", "True", "True"]
