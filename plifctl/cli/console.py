@@ -215,8 +215,8 @@ def can_draw() -> bool:
 
 
 @contextmanager
-def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
-    """Shows a renderable at the bottom of the terminal while the block runs, and leaves it there.
+def live(shown: RenderableType, *, transient: bool = False) -> Iterator[Callable[[], None]]:
+    """Shows a renderable at the bottom of the terminal while the block runs, and leaves it there unless transient.
 
     Yields a function that redraws it, at most a few times per second, however often it is called.
     """
@@ -230,7 +230,7 @@ def live(shown: RenderableType) -> Iterator[Callable[[], None]]:
             display.refresh()
 
     # no thread of its own: it would draw in the middle of an update, and slow down the training
-    with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False) as display:
+    with Live(shown, console=_err, auto_refresh=False, redirect_stdout=False, transient=transient) as display:
         yield draw
 
 

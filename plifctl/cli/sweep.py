@@ -218,18 +218,24 @@ def _print_plan(wanted: SweepOptions, *, as_json: bool) -> None:
     if as_json:
         console.emit_json(found.to_json())
         return
-    console.emit_table(*plan_table(found))
+    console.emit_table(*plan_table(found, width=console.terminal_width()))
     for line in plan_summary(found):
         console.note(line)
 
 
 def _run(wanted: SweepOptions, *, as_json: bool) -> None:
     from plifctl.cli.sweep_table import sweep_display
+    from plifctl.sweep.expansion import sweep_name
     from plifctl.sweep.run import run_sweep
     from plifctl.sweep.status import SweepWatch
 
-    with sweep_display() as display:
-        plan = run_sweep(wanted, display.update, console.bar)
+    try:
+        with sweep_display() as display:
+            plan = run_sweep(wanted, display.update, console.bar)
+    except Interrupted as stop:
+        shown = f"plifctl sweep status {shlex.quote(sweep_name(wanted.spec))} shows how it stands"
+        stop.hint = f"{shown}\nto continue: {wanted.command}"
+        raise
     status = SweepWatch(plan.name, wanted.runs_dir).read()
     _print_status(status, as_json=as_json)
     if any(run.state not in ("finished", "queued", "running") for run in plan.runs):
@@ -258,7 +264,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
 
     watch = SweepWatch(name, options.existing_runs_dir(runs_dir))
     found = watch.read()
-    if console.can_draw() and not as_json:
+    if found.is_active and console.can_draw() and not as_json:
         try:
             with sweep_display() as display:
                 while found.is_active:

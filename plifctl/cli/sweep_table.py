@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,23 +15,25 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
 
     from plifctl.sweep.dry_run import DryRun
-    from plifctl.sweep.plan import State
+    from plifctl.sweep.plan import PlannedRun, State
     from plifctl.sweep.progress import Standing
     from plifctl.sweep.status import SweepStatus
 
 _ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "queued", "missing", "finished")
 _MAX_FAILURES = 10
+_OTHER_COLUMNS = 55
+"""Width that the table needs beside the names."""
 _COLUMNS = ("run", "state", "epoch", "accuracy %", "authors %", "left")
 
 
-def plan_table(found: DryRun) -> tuple[Sequence[str], list[list[str]]]:
-    """Returns head and rows of a plan."""
+def plan_table(found: DryRun, *, width: int | None = None) -> tuple[Sequence[str], list[list[str]]]:
+    """Returns head and rows of a plan, for a terminal of ``width`` columns."""
     rows = []
     for standing in found.status.runs:
         run, estimate = standing.run, found.estimates[standing.run.name]
         about = "measured" if estimate.measured else "computed"
         epoch = f"{standing.epoch}/{run.epochs}"
-        rows.append([run.name, run.state, epoch, duration(estimate.seconds), about, size(estimate.nbytes)])
+        rows.append([_label(run, width), run.state, epoch, duration(estimate.seconds), about, size(estimate.nbytes)])
     return ("run", "state", "epoch", "time", "", "disk"), rows
 
 
@@ -57,17 +60,25 @@ def plan_summary(found: DryRun) -> list[str]:
     return lines
 
 
-def status_table(found: Sequence[Standing], *, most: int | None = None) -> tuple[Sequence[str], list[list[str]]]:
-    """Returns head and rows of how runs stand; of more than ``most``, those that need attention come first."""
+def status_table(
+    found: Sequence[Standing], *, most: int | None = None, width: int | None = None
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Returns head and rows of how runs stand.
+
+    Args:
+        found: The runs.
+        most: Most rows; those that need attention come first. None: all.
+        width: Columns of the terminal; None: as many as needed.
+    """
     if most is not None and len(found) > most:
         found = sorted(found, key=lambda standing: _ORDER.index(standing.state))[:most]
     rows = []
     for standing in found:
-        place = f" on {standing.host}" if standing.host else ""
+        place = f" on {standing.host}" if standing.host not in ("", socket.gethostname()) else ""
         left = duration(standing.seconds_left) if standing.seconds_left else ""
         rows.append(
             [
-                standing.run.name,
+                _label(standing.run, width),
                 f"{standing.state}{place}",
                 f"{standing.epoch}/{standing.run.epochs}",
                 _percent(standing.accuracy),
@@ -81,7 +92,7 @@ def status_table(found: Sequence[Standing], *, most: int | None = None) -> tuple
 
 def print_status(status: SweepStatus) -> None:
     """Prints how a sweep stands: a table, the failures with reason and command, and what to type next."""
-    console.emit_table(*status_table(status.runs))
+    console.emit_table(*status_table(status.runs, width=console.terminal_width()))
     left = "" if not status.seconds_left else f"; {duration(status.seconds_left)} left in all"
     console.note(f"{status.plan.name}: {_counts(status.runs)}{left if status.is_active else ''}")
     failed = [standing.run for standing in status.runs if standing.state == "failed"]
@@ -128,8 +139,10 @@ class _LiveTable:
     def __rich_console__(self, screen: Console, settings: ConsoleOptions) -> RenderResult:
         from rich.text import Text
 
+        if not self.found:
+            return
         most = max(3, (settings.max_height or 24) - 5)
-        columns, rows = status_table(self.found, most=most)
+        columns, rows = status_table(self.found, most=most, width=settings.max_width)
         yield console.grid(columns, rows)
         hidden = len(self.found) - len(rows)
         yield Text(_counts(self.found) + (f" ({hidden} not shown)" if hidden else ""))
@@ -142,7 +155,7 @@ def sweep_display() -> Iterator[SweepDisplay]:
         yield SweepDisplay(None, None)
         return
     table = _LiveTable()
-    with console.live(table) as draw:
+    with console.live(table, transient=True) as draw:
         yield SweepDisplay(draw, table)
 
 
@@ -159,6 +172,15 @@ def _counts(found: Sequence[Standing]) -> str:
     counts = Counter(standing.state for standing in found)
     runs = f"{len(found)} run{'' if len(found) == 1 else 's'}"
     return f"{runs}: " + ", ".join(f"{counts[state]} {state}" for state in _ORDER[::-1] if counts[state])
+
+
+def _label(run: PlannedRun, width: int | None) -> str:
+    """Returns the name of a run; on a narrow terminal what the sweep varies, and the end, which names it elsewhere."""
+    if width is None or len(run.name) <= (room := max(24, width - _OTHER_COLUMNS)):
+        return run.name
+    values = [f"{key.rpartition('.')[2]}={value}" for key, value in run.values.items()]
+    end = "-".join(run.name.rsplit("-", 2)[1:])[-room // 2 :]
+    return f"{'-'.join([run.experiment, *values])[: room - len(end) - 1]}…{end}"
 
 
 def _percent(value: float | None) -> str:

@@ -25,6 +25,7 @@ from plifctl.errors import UsageError
 from plifctl.report import build_table
 
 _MAX_NAME = 150  # of the 255 bytes of a file name
+_MAX_VALUE = 12
 _BESIDE_FOLD = ("split.method", "split.test", "split.folds")  # stated with the number of a fold
 _MAX_SWEEP_NAME = 60  # of one that is made here
 
@@ -146,7 +147,7 @@ def _run_name(spec: ExperimentSpec, overrides: tuple[str, ...], protocol: Protoc
     known = flatten(spec.model_dump(mode="json"))
     stated = {override_key(text): text.partition("=")[2] for text in overrides if is_modification(text)}
     shown = sorted(key for key in stated if key not in _BESIDE_FOLD)
-    values = [f"{key.rpartition('.')[2]}={_plain(known.get(key, stated[key]))}" for key in shown]
+    values = [f"{key.rpartition('.')[2]}={_plain(known.get(key, stated[key]))[:_MAX_VALUE]}" for key in shown]
     parts = [spec.name, *values, *(["B"] if protocol == "B" else [])]
     return f"{'-'.join(parts)[:_MAX_NAME]}-s{spec.train.seed}-{digest_of(identity)[:8]}"
 
@@ -154,7 +155,7 @@ def _run_name(spec: ExperimentSpec, overrides: tuple[str, ...], protocol: Protoc
 def _plain(value: Any) -> str:
     """Returns a value as a part of a file name; the digest tells apart what looks the same."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII)[:24].strip("_")
+    return re.sub(r"[^\w.+-]+", "_", text, flags=re.ASCII).strip("_")
 
 
 def sweep_name(spec: SweepSpec) -> str:

@@ -1,0 +1,39 @@
+"""What a sweep would do; nothing is written."""
+
+import json
+from pathlib import Path
+
+import pytest
+from factories import make_run
+from sweeping import sweep_options
+
+from plifctl.sweep.dry_run import dry_run
+
+
+@pytest.fixture(autouse=True)
+def constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+
+
+def test_dry_run_writes_nothing_even_where_nothing_is(places: Path) -> None:
+    found = dry_run(sweep_options(places / "runs", seeds=(1, 2)))
+    assert not [*places.iterdir()]
+    assert found.status.count("missing") == 2
+    assert found.seconds == pytest.approx(sum(estimate.seconds for estimate in found.estimates.values()))
+    json.dumps(found.to_json())
+
+
+def test_dry_run_counts_what_is_left(places: Path) -> None:
+    make_run(places / "runs", "train.seed=1", name="demo-mine")
+    make_run(places / "runs", "train.seed=2", epochs=1, name="demo-short")
+    found = dry_run(sweep_options(places / "runs", seeds=(1, 2)))
+    assert (found.status.count("finished"), found.status.count("missing")) == (1, 1)
+    assert found.seconds == 3  # of the one that is missing, at a second each
+    assert found.nbytes == next(iter(found.estimates.values())).nbytes
+
+
+def test_dry_run_names_each_missing_cache_once_and_its_command(places: Path) -> None:
+    found = dry_run(sweep_options(places / "runs", seeds=(1, 2), grid={"T": (4, 8)}))
+    assert [(cache.T, cache.path, cache.runs) for cache in found.caches] == [(4, None, 2), (8, None, 2)]
+    assert all(f"--T {cache.T}" in cache.command for cache in found.caches)
+    assert all("--cache-dir" in cache.command for cache in found.caches)

@@ -1,0 +1,50 @@
+"""Time and disk of runs, measured where one like it was trained, else computed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_run
+
+from plifctl.config.sweep import SweepSpec
+from plifctl.errors import RunError
+from plifctl.sweep.estimates import Estimate, estimate_runs
+from plifctl.sweep.expansion import expand
+
+
+@pytest.fixture(autouse=True)
+def constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+
+
+def estimates(runs_dir: Path, **fields: Any) -> list[Estimate]:
+    members = expand(SweepSpec.model_validate({"experiments": ("demo",), **fields}))
+    found = estimate_runs(members, runs_dir)
+    return [found[member.name] for member in members]
+
+
+def test_time_is_computed_where_nothing_like_it_was_trained(tmp_path: Path) -> None:
+    short, long = estimates(tmp_path, grid={"train.epochs": (2, 4)})
+    assert short.measured == ""
+    assert long.seconds == pytest.approx(2 * short.seconds)
+
+
+def test_time_is_that_of_the_latest_run_like_it(tmp_path: Path) -> None:
+    make_run(tmp_path, "train.seed=7", name="demo-mine")  # epochs of a second
+    same, other = estimates(tmp_path, seeds=(1,), set={"train.epochs": 10}, grid={"T": (8, 16)})
+    assert (same.seconds, same.measured) == (10, "demo-mine")
+    assert other.measured == ""
+
+
+def test_damaged_runs_are_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, name="demo-mine")
+    (run.path / "metrics.jsonl").write_text("{")
+    with pytest.raises(RunError):
+        run.metrics()
+    assert estimates(tmp_path)[0].measured == ""
+
+
+def test_disk_is_that_of_the_checkpoints(tmp_path: Path) -> None:
+    (small,) = estimates(tmp_path, set={"network.structure": "APk8s8-FC110-SN-APk10s10"})
+    weights = 2 * 16 * 16 * 110
+    assert weights * 4 * 4 <= small.nbytes <= weights * 4 * 4 * 1.1

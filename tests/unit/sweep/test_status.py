@@ -1,0 +1,165 @@
+"""How a sweep stands, and cancelling it, from another process than the one that runs it."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from factories import make_run
+from sweeping import FakeEngine, planned_run
+
+from plifctl.config.sweep import SweepSpec
+from plifctl.errors import MachineError, UsageError
+from plifctl.runs import Run
+from plifctl.sweep.engine import Task
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
+from plifctl.sweep.status import SweepWatch, cancel_sweep, read_plan
+
+
+@pytest.fixture(autouse=True)
+def without_authors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plifctl.sweep.status.authors_accuracies", dict)
+
+
+def save_plan(runs_dir: Path, *runs: PlannedRun, **fields: Any) -> PlanFile:
+    file = PlanFile(runs_dir, "mine")
+    about = {"name": "mine", "command": "plifctl sweep run demo", "definition": SweepSpec(experiments=("demo",))}
+    file.save(Plan(**about, created=1.0, updated=1.0, runs=runs, **fields))
+    return file
+
+
+def trained(runs_dir: Path, name: str, **options: Any) -> PlannedRun:
+    spec = make_run(runs_dir, name=name, **options).config().spec
+    return planned_run(name, digest=spec.digest, seed=spec.train.seed, engine="local", job="1")
+
+
+def test_read_counts_runs_by_their_own_files_not_by_the_plan(tmp_path: Path) -> None:
+    runs = [trained(tmp_path, "a"), trained(tmp_path, "b", finished=False), planned_run("c", state="running")]
+    save_plan(tmp_path, *runs)
+    found = SweepWatch("mine", tmp_path).read()
+    assert [standing.state for standing in found.runs] == ["finished", "interrupted", "missing"]
+    assert (found.count("finished"), found.is_active) == (1, False)
+    tree = found.to_json()
+    assert tree["counts"] == {"missing": 1, "queued": 0, "running": 0, "finished": 1, "interrupted": 1, "failed": 0}
+    assert "argv" not in tree["runs"][0]
+
+
+def test_read_takes_jobs_from_the_plan_while_a_process_holds_it(tmp_path: Path) -> None:
+    file = save_plan(tmp_path, planned_run("a", state="running"), planned_run("b", state="queued"), planned_run("c"))
+    with file.locked():
+        found = SweepWatch("mine", tmp_path).read()
+        assert [standing.state for standing in found.runs] == ["running", "queued", "missing"]
+        assert found.is_active
+
+
+def test_read_writes_nothing(tmp_path: Path) -> None:
+    save_plan(tmp_path, trained(tmp_path, "a"), trained(tmp_path, "b", finished=False))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    SweepWatch("mine", tmp_path).read()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_two_who_read_do_not_see_each_other_as_trainings(tmp_path: Path) -> None:
+    run = Run(tmp_path / trained(tmp_path, "a", finished=False).name)
+    stop = multiprocessing.get_context("fork").Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            run.status()
+
+    process = multiprocessing.get_context("fork").Process(target=ask)
+    process.start()
+    try:
+        assert {run.status() for _ in range(300)} == {"killed"}
+    finally:
+        stop.set()
+        process.join()
+
+
+def test_seconds_left_follow_from_the_speed_so_far(tmp_path: Path) -> None:
+    done = trained(tmp_path, "a")  # three epochs of a second
+    save_plan(tmp_path, done, planned_run("b", epochs=5))
+    assert SweepWatch("mine", tmp_path).read().seconds_left == 5
+    save_plan(tmp_path, done, planned_run("b", experiment="other"))
+    assert SweepWatch("mine", tmp_path).read().seconds_left is None
+
+
+def test_watch_without_a_name_takes_the_latest_sweep(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no sweep in"):
+        SweepWatch(None, tmp_path)
+    save_plan(tmp_path, planned_run("a"))
+    assert SweepWatch(None, tmp_path).file.name == "mine"
+
+
+def test_plan_that_is_not_written_can_be_read(tmp_path: Path) -> None:
+    plan = save_plan(tmp_path / "elsewhere", planned_run("a")).load()
+    assert read_plan(plan, tmp_path).count("missing") == 1
+
+
+def test_cancel_of_what_does_not_run_stops_nothing(tmp_path: Path) -> None:
+    save_plan(tmp_path, trained(tmp_path, "a", finished=False), pid=os.getpid(), host="elsewhere")
+    assert cancel_sweep("mine", tmp_path) == 0
+    with pytest.raises(UsageError, match="no sweep"):
+        cancel_sweep("other", tmp_path)
+
+
+def test_cancel_leaves_alone_what_another_command_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path, "a", finished=False)
+    save_plan(tmp_path, run)
+    monkeypatch.setattr("plifctl.sweep.status.os.kill", lambda *_: pytest.fail("killed"))
+    with Run(tmp_path / "a").lock():
+        assert SweepWatch("mine", tmp_path).read().is_active
+        assert cancel_sweep("mine", tmp_path) == 0
+
+
+def test_cancel_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = save_plan(tmp_path, planned_run("a", state="running"), host="node7", pid=os.getpid())
+    monkeypatch.setattr("plifctl.sweep.status.os.kill", lambda *_: pytest.fail("killed"))
+    with file.locked(), pytest.raises(UsageError, match="on node7"):
+        cancel_sweep("mine", tmp_path)
+
+
+def test_cancel_never_signals_a_process_that_the_plan_does_not_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = save_plan(tmp_path, planned_run("a", state="running"))
+    monkeypatch.setattr("plifctl.sweep.status.os.kill", lambda *_: pytest.fail("killed"))
+    with file.locked(), pytest.raises(MachineError, match="at this moment"):
+        cancel_sweep("mine", tmp_path)
+
+
+def test_cancel_stops_the_process_and_waits_for_its_end(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    ready = fork.Event()
+
+    def hold() -> None:
+        file = PlanFile(tmp_path, "mine")
+        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os._exit(0)))
+        with file.locked():
+            save_plan(tmp_path, planned_run("a", state="running"), **this_process())
+            ready.set()
+            time.sleep(60)
+
+    process = fork.Process(target=hold)
+    process.start()
+    ready.wait(20)
+    assert cancel_sweep("mine", tmp_path) == 1
+    assert not PlanFile(tmp_path, "mine").is_held()
+    process.join(10)
+    assert process.exitcode == 0
+
+
+def test_cancel_of_jobs_of_a_batch_system_cancels_those_that_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine(tmp_path, detached=True)
+    jobs = engine.submit([Task(name, (), tmp_path / "log") for name in "ab"])
+    engine.queue.pop(0)
+    for module in ("status", "jobs"):
+        monkeypatch.setattr(f"plifctl.sweep.{module}.open_engine", lambda *_: engine)
+    save_plan(tmp_path, *(planned_run(name, engine="slurm", job=jobs[name]) for name in "ab"))
+    assert cancel_sweep("mine", tmp_path) == 1
+    assert engine.cancelled == ["b"]
