@@ -146,9 +146,9 @@ def report(
     its last 64. Tables significance, speed and convergence compare PLIF with LIF, max with average pooling, and the
     τ of two starts.
 
-    Figures show the runs that --run names, over the authors' curves of their experiments where these were imported.
-    Without --run they show the authors' curves, or your longest runs if none were imported. Figure start needs no run:
-    firing rates and gradients of each layer in the first training step, by τ₀.
+    Figures show the runs that --run names, over the authors' curves of their experiments. Without --run they show the
+    authors' curves, or your longest runs of what their logs lack (S1). Figure start needs no run: firing rates and
+    gradients of each layer in the first training step, by τ₀.
 
     Example: plifctl report --table 4
     """
