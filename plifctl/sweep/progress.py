@@ -3,7 +3,7 @@
 | the run's files say | its job | state |
 |---|---|---|
 | finished, or trained by a process | any | finished, running |
-| nothing yet | none, waits, runs, has ended | missing, queued, running, failed |
+| nothing yet | none, waits, runs, has ended | missing (failed, if the plan says so), queued, running, failed |
 | failed | waits, runs, otherwise | queued, running, failed |
 | stopped or killed | waits, runs, otherwise | queued, running, interrupted |
 
@@ -94,8 +94,10 @@ class ProgressReader:
     def _standing(self, run: PlannedRun, job: Job | None, file: PlanFile) -> Standing:
         path = self._runs_dir / run.name
         if not is_trained(path):
-            state: State = "missing" if job is None else "failed" if job.state == "ended" else job.state
-            return Standing(_at(run, state, self._reason(job, None, run, file)), host=job.host if job else "")
+            if job is None:  # a failure before the first step has left a trace in the plan only
+                return Standing(run if run.state == "failed" else _at(run, "missing", ""))
+            state: State = "failed" if job.state == "ended" else job.state
+            return Standing(_at(run, state, self._reason(job, None, run, file)), host=job.host)
         try:
             return self._trained(run, self._runs.setdefault(run.name, Run(path)), job, file)
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment

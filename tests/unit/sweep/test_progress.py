@@ -7,7 +7,10 @@ import pytest
 from factories import make_run
 from sweeping import planned_run
 
+from plifctl import files
 from plifctl.config.sweep import SweepSpec
+from plifctl.runs import Run
+from plifctl.runs.documents import add_checksum
 from plifctl.sweep.engine import Job
 from plifctl.sweep.logs import begin_log, last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
@@ -93,8 +96,6 @@ def test_run_of_other_settings_is_failed_and_not_counted(
 
 def test_run_that_is_being_trained_is_running_without_a_job(tmp_path: Path) -> None:
     run = trained(tmp_path, finished=False)
-    from plifctl.runs import Run
-
     with Run(tmp_path / "a").lock():
         assert read(tmp_path, run).state == "running"
         assert read(tmp_path, run, ENDED).state == "running"
@@ -113,10 +114,28 @@ def test_damaged_run_is_failed_by_the_name_of_the_file(tmp_path: Path, document:
 def test_authors_accuracy_is_their_best_by_the_same_epoch_of_unmodified_runs(tmp_path: Path) -> None:
     authors = {("demo", "A"): {1: 0.2, 2: 0.5, 3: 0.4, 9: 0.9}}
     run = trained(tmp_path, finished=True)
+    assert read(tmp_path, run, authors=authors).authors is None  # on a part of the samples
+    complete_cache(tmp_path / "a")
     assert read(tmp_path, run, authors=authors).authors == 0.5
     modified = make_run(tmp_path, "neuron.tau_0=8", name="b").config().spec
+    complete_cache(tmp_path / "b")
     other = planned_run("b", digest=modified.digest, seed=modified.train.seed)
     assert read(tmp_path, other, authors=authors).authors is None
+
+
+def complete_cache(path: Path) -> None:
+    info = Run(path).info()
+    files.write_json(path / "run.json", add_checksum({**info, "cache": {**info["cache"], "complete": True}}))
+
+
+def test_failure_before_the_first_step_is_remembered_by_the_plan(tmp_path: Path) -> None:
+    failed = planned_run(state="failed", reason="no cache")
+    assert read(tmp_path, failed).run == failed
+    assert read(tmp_path, failed, Job("queued")).state == "queued"
+    assert read(tmp_path, planned_run(state="finished")).state == "missing"
+    make_run(tmp_path, name="a")
+    spec = Run(tmp_path / "a").config().spec
+    assert read(tmp_path, failed.model_copy(update={"digest": spec.digest})).state == "finished"
 
 
 def test_authors_accuracies_are_those_of_the_registry() -> None:
