@@ -13,7 +13,7 @@ from plifctl.errors import RunError
 from plifctl.runs import RunRecorder
 from plifctl.sweep.engine import Job, Task
 from plifctl.sweep.plan import PlannedRun
-from plifctl.sweep.run import SweepOptions
+from plifctl.sweep.planning import SweepOptions
 
 Trainer = Callable[["FakeEngine", Task], Job]
 

@@ -17,7 +17,7 @@ from plifctl.errors import Interrupted, RunError, UsageError
 
 if TYPE_CHECKING:
     from plifctl.config.sweep import SweepSpec
-    from plifctl.sweep.run import SweepOptions
+    from plifctl.sweep.planning import SweepOptions
     from plifctl.sweep.status import SweepStatus
 
 _POLL_SECONDS = 2.0
@@ -119,7 +119,7 @@ def run(
     Example: plifctl sweep run nmnist-plif --set neuron.tau_0=2,16 --seeds 1,2,3 --dry-run
     """
     from plifctl.sweep.engine import Resources
-    from plifctl.sweep.run import SweepOptions
+    from plifctl.sweep.planning import SweepOptions
 
     values = {"train.epochs": epochs, "train.subset": subset}
     texts = [*(overrides or ()), *(f"{key}={value}" for key, value in values.items() if value is not None)]

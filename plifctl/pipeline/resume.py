@@ -17,7 +17,7 @@ from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.runs import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
-from plifctl.runs import Run, find_run
+from plifctl.runs import Run, find_run, is_trained
 
 if TYPE_CHECKING:
     from plifctl.pipeline.train import TrainOptions
@@ -32,7 +32,8 @@ def find_resumed(options: TrainOptions, runs_dir: Path) -> Run | None:
     """Returns the run to resume, or None if a new one is trained.
 
     Raises:
-        UsageError: There is no such run, or the name of a new one is taken or cannot be one.
+        UsageError: There is no such run, or the name of a new one is taken, by a run or by something else, or cannot be
+            one.
     """
     name = options.name
     if name is None:
@@ -48,6 +49,10 @@ def find_resumed(options: TrainOptions, runs_dir: Path) -> Run | None:
         raise UsageError(
             f"{runs_dir / name}: exists already",
             hint="to continue it: --resume auto; for a run beside it: another --name",
+        )
+    if not is_trained(runs_dir / name):
+        raise UsageError(
+            f"{runs_dir / name}: not a run of plifctl; move it away, or remove it", hint="or choose another --name"
         )
     return Run(runs_dir / name)
 

@@ -15,7 +15,7 @@ from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
-from plifctl.sweep.run import SweepOptions, plan_sweep
+from plifctl.sweep.planning import SweepOptions, plan_sweep
 from plifctl.sweep.status import SweepStatus, read_plan
 
 

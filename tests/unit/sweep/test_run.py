@@ -18,7 +18,8 @@ from plifctl.runs import Run, list_runs
 from plifctl.runs.directory import write_config
 from plifctl.sweep.engine import Job, Task
 from plifctl.sweep.plan import Plan, PlanFile
-from plifctl.sweep.run import SweepOptions, run_sweep
+from plifctl.sweep.planning import SweepOptions
+from plifctl.sweep.run import run_sweep
 
 MakeEngine = Callable[..., FakeEngine]
 
