@@ -1,9 +1,9 @@
 """How a sweep stands, and cancelling it, from another process than the one that runs it."""
 
-import multiprocessing
 import os
-import signal
-import time
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from plifctl.config.sweep import SweepSpec
 from plifctl.errors import MachineError, UsageError
 from plifctl.runs import Run
 from plifctl.sweep.engine import Task
-from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
 from plifctl.sweep.status import SweepWatch, cancel_sweep, read_plan
 
 
@@ -64,19 +64,19 @@ def test_read_writes_nothing(tmp_path: Path) -> None:
 
 def test_two_who_read_do_not_see_each_other_as_trainings(tmp_path: Path) -> None:
     run = Run(tmp_path / trained(tmp_path, "a", finished=False).name)
-    stop = multiprocessing.get_context("fork").Event()
+    stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             run.status()
 
-    process = multiprocessing.get_context("fork").Process(target=ask)
-    process.start()
+    other = threading.Thread(target=ask)
+    other.start()
     try:
         assert {run.status() for _ in range(300)} == {"killed"}
     finally:
         stop.set()
-        process.join()
+        other.join()
 
 
 def test_seconds_left_follow_from_the_speed_so_far(tmp_path: Path) -> None:
@@ -131,25 +131,28 @@ def test_cancel_never_signals_a_process_that_the_plan_does_not_name(
         cancel_sweep("mine", tmp_path)
 
 
+_HOLD = """
+import os, pathlib, signal, sys, time
+from plifctl.sweep.plan import PlanFile, this_process
+file = PlanFile(pathlib.Path(sys.argv[1]), "mine")
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os._exit(7)))
+with file.locked():
+    file.save(file.load().model_copy(update=this_process()))
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.subprocess
 def test_cancel_stops_the_process_and_waits_for_its_end(tmp_path: Path) -> None:
-    fork = multiprocessing.get_context("fork")
-    ready = fork.Event()
-
-    def hold() -> None:
-        file = PlanFile(tmp_path, "mine")
-        signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os._exit(0)))
-        with file.locked():
-            save_plan(tmp_path, planned_run("a", state="running"), **this_process())
-            ready.set()
-            time.sleep(60)
-
-    process = fork.Process(target=hold)
-    process.start()
-    ready.wait(20)
-    assert cancel_sweep("mine", tmp_path) == 1
-    assert not PlanFile(tmp_path, "mine").is_held()
-    process.join(10)
-    assert process.exitcode == 0
+    file = save_plan(tmp_path, planned_run("a", state="running"))
+    command = [sys.executable, "-c", _HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert cancel_sweep("mine", tmp_path) == 1
+        assert not file.is_held()
+        assert process.wait(10) == 7
 
 
 def test_cancel_of_jobs_of_a_batch_system_cancels_those_that_are_left(
