@@ -69,6 +69,15 @@ RunOption = Annotated[
 SweepOption = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Only runs of this sweep; alone, their table.")
 ]
+ExperimentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--experiment",
+        metavar="NAME",
+        help="Experiment, or YAML file, of figure start; can be repeated.",
+        autocompletion=options.experiments,
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -122,6 +131,7 @@ def report(
     html: HtmlOption = None,
     epochs: EpochsOption = None,
     channel: ChannelOption = None,
+    experiment: ExperimentOption = None,
     format_: FormatOption = "table",
     as_json: options.JsonOption = False,
     source: SourceOption = "mine",
@@ -148,7 +158,8 @@ def report(
 
     Figures show the runs that --run names, over the authors' curves of their experiments. Without --run they show the
     authors' curves, or your longest runs of what their logs lack (S1). Figure start needs no run: firing rates and
-    gradients of each layer in the first training step, by τ₀.
+    gradients of each layer in the first training step, by τ₀; on simulated gestures, or on the cache of each
+    --experiment.
 
     Example: plifctl report --table 4
     """
@@ -160,6 +171,9 @@ def report(
         raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
     if source != "mine" and not (table or missing):
         raise UsageError("--source chooses the runs of tables", hint=f"plifctl report --table 4 --source {source}")
+    if experiment and (html is not None or not figure):
+        hint = f"plifctl report --figure start --experiment {shlex.quote(experiment[0])}"
+        raise UsageError("--experiment chooses what figure start shows", hint=hint)
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
     if sum(map(bool, (table, figure or html, statement))) > 1:
@@ -187,7 +201,9 @@ def report(
     elif figure:
         from plifctl.pipeline.report import draw_figures
 
-        drawn = draw_figures(figure, out, folder, runs=run, epochs=epochs, channels=channel or ())
+        drawn = draw_figures(
+            figure, out, folder, runs=run, epochs=epochs, channels=channel or (), experiments=experiment or ()
+        )
         _print_figures(drawn, as_json=as_json)
     else:
         from plifctl.pipeline.report import build_tables

@@ -163,6 +163,7 @@ def draw_figures(
     runs: Sequence[str] = (),
     epochs: int | None = None,
     channels: Sequence[int] = (),
+    experiments: Sequence[str | Path] = (),
     form: Literal["pdf", "svg", "png"] = "pdf",
 ) -> list[FigureFile]:
     """Draws figures into files.
@@ -175,10 +176,14 @@ def draw_figures(
             only are one line with a band. Empty: the authors' curves.
         epochs: Last epoch to draw.
         channels: Channels of Figures S2 to S5.
+        experiments: Names or YAML files of the experiments that figure ``start`` shows, each on its cache; empty: the
+            gesture network on simulated gestures.
         form: Form of the files in a folder; the name of a file states its own.
 
     Raises:
-        UsageError: There is no such figure or run, nothing to draw, or runs are named that no figure shows.
+        UsageError: There is no such figure or run, nothing to draw, or runs or experiments are named that no
+            figure shows.
+        CacheError: An experiment has no cache.
     """
     from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
 
@@ -188,7 +193,9 @@ def draw_figures(
             raise UsageError(f"unknown figure {name!r}", hint=did_you_mean(name, FIGURE_KINDS))
     if runs and all(FIGURE_KINDS[name].needs in ("nothing", "first step") for name in wanted):
         raise UsageError(f"figure {', '.join(wanted)} shows no run", hint="leave out --run")
-    source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels)
+    if experiments and all(FIGURE_KINDS[name].needs != "first step" for name in wanted):
+        raise UsageError(f"figure {', '.join(wanted)} shows no experiment", hint="use --experiment with --figure start")
+    source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels, experiments)
     drawn: list[FigureFile] = []
     for name in wanted:
         kind, path = FIGURE_KINDS[name], _figure_path(name, out, form, several=len(wanted) > 1)
@@ -225,6 +232,7 @@ class _FigureSource:
     runs: Sequence[str]
     epochs: int | None
     channels: Sequence[int]
+    experiments: Sequence[str | Path]
 
     def draw(self, name: str, kind: FigureKind) -> tuple[list[str], str, Figure]:
         """Returns the names of the runs used, what the caption says of them, and the figure."""
@@ -235,8 +243,8 @@ class _FigureSource:
         if kind.needs == "first step":
             from plifctl.pipeline.initial_state import measure_initial_states
 
-            about, states = measure_initial_states(self.registry)
-            return [], about, kind.draw(states)
+            networks = measure_initial_states(self.registry, self.experiments)
+            return [], " ".join(network.about for network in networks), kind.draw(networks)
         if kind.needs == "spikes":
             used, recording = self._recording()
             return [used], "", kind.draw(recording, self.channels)

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn.losses import loss_function
 from plifctl.snn.networks import SpikeCounter, firing_rates
 from plifctl.snn.neurons import SpikingLayer
+from plifctl.training.batches import Batch
 from plifctl.training.trainer import build_model
 
 
@@ -31,19 +30,32 @@ class InitialState:
     tau_gradients: Mapping[str, float]
 
 
-def measure_initial_state(spec: ExperimentSpec, x: Tensor, labels: Tensor) -> InitialState:
+@dataclass(frozen=True)
+class InitialStates:
+    """The state of one network at several initial time constants.
+
+    Attributes:
+        title: Names the network beside others.
+        about: Sentence on weights and samples.
+        by_tau: The states by τ₀, in time steps; with learnable time constants.
+    """
+
+    title: str
+    about: str
+    by_tau: Mapping[float, InitialState]
+
+
+def measure_initial_state(spec: ExperimentSpec, batch: Batch) -> InitialState:
     """Returns rates and gradients of one batch, in training mode: batch statistics, dropout.
 
     Args:
         spec: The experiment; its seed draws the weights.
-        x: Event frames ``[N, T, C, H, W]``, or images ``[N, C, H, W]``, as the network takes them.
-        labels: int64 ``[N]``.
+        batch: The batch.
     """
-    model = build_model(spec, x.device).train()
+    model = build_model(spec, batch.x.device).train()
     counter = SpikeCounter()
-    votes = model(x, spec.T, keys=torch.arange(len(x), device=x.device), counter=counter)
-    targets = F.one_hot(labels, len(spec.dataset.classes)).to(votes.dtype)
-    loss_function(spec.train)(votes, targets).backward()  # type: ignore[no-untyped-call]
+    votes = model(batch.x, spec.T, keys=batch.keys, counter=counter)
+    loss_function(spec.train)(votes, batch.targets).backward()  # type: ignore[no-untyped-call]
     weights, taus = {}, {}
     for name, layer in model.layers.items():
         if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
@@ -53,6 +65,6 @@ def measure_initial_state(spec: ExperimentSpec, x: Tensor, labels: Tensor) -> In
     return InitialState(firing_rates([counter.counts()]), weights, taus)
 
 
-def _norm(parameter: Tensor) -> float:
+def _norm(parameter: torch.Tensor) -> float:
     assert parameter.grad is not None
     return float(parameter.grad.double().norm())

@@ -122,6 +122,9 @@ class TestFigures:
             (("--figure", "6", "--run", "unknown"), "no run 'unknown'"),
             (("--figure", "7"), "no run has learnable time constants"),
             (("--figure", "1b", "--table", "4"), "exclude each other"),
+            (("--figure", "6", "--experiment", "demo"), "figure 6 shows no experiment"),
+            (("--table", "4", "--experiment", "demo"), "--experiment chooses what figure start shows"),
+            (("--figure", "start", "--html", "page", "--experiment", "demo"), "--experiment chooses"),
             ((), "missing option"),
         ],
     )

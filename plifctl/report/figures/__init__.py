@@ -34,7 +34,7 @@ class FigureKind:
         caption: Caption of the figure.
         needs: Data that it is drawn from.
         draw: Draws it from nothing; from curves: lines, and the last epoch or None; from spikes: a recording, and
-            channels, possibly none; or from the states of a network in its first training step, by τ₀.
+            channels, possibly none; or from the states of networks in their first training step.
         shows: Returns whether a line has the values that are drawn.
     """
 
@@ -117,8 +117,9 @@ FIGURE_KINDS = {
     ),
     "start": FigureKind(
         "The first training step, by layer, for several initial values τ₀ of PLIF neurons: (a) firing rate, (b) norm "
-        "of the gradient of the weights, (c) that of a, where τ = 1 + exp(−a). The longer τ₀, the fewer spikes and the "
-        "smaller the gradients. LIF neurons of the same τ have the same (a) and (b). Open markers: exactly 0.",
+        "of the gradient of the weights, (c) that of a, where τ = 1 + exp(−a). The longer τ₀, the fewer spikes and, "
+        "mostly, the smaller the gradients. LIF neurons of the same τ have the same (a) and (b). Open markers: "
+        "exactly 0.",
         "first step",
         start_figure.draw_initial_states,
     ),

@@ -7,38 +7,48 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 
-from plifctl.report.figures.style import DOUBLE, add_legend, letter, new_figure
-from plifctl.training.initial_state import InitialState
+from plifctl.report.figures.style import DOUBLE, add_legend, letter, new_figure, stack_parts, verbatim
+from plifctl.training.initial_state import InitialState, InitialStates
 
 _MARKERS = "osD^vP*X"
 _ZEROS_APART = 0.14
 """Distance of the markers of zeros of one layer, which would cover each other, in layers."""
 
 
-def draw_initial_states(states: Mapping[float, InitialState]) -> Figure:
-    """Draws rates and gradients by layer, a line for each τ₀.
+def draw_initial_states(networks: Sequence[InitialStates]) -> Figure:
+    """Draws rates and gradients by layer, a line for each τ₀, and a row of panels for each network.
 
     Args:
-        states: The state of the same network, by τ₀; with learnable time constants.
+        networks: The networks, with the same τ₀; the title of a single one is left to the caption.
     """
-    figure = new_figure(DOUBLE, 2.2)
-    grid = figure.subplots(1, 3)
+    figure = new_figure(DOUBLE, 2.2 * len(networks))
     handles: list[Line2D] = []
+    for part, network in zip(stack_parts(figure, *[1.0] * len(networks)), networks, strict=True):
+        if len(networks) > 1:
+            part.suptitle(verbatim(network.title), fontsize=7, fontweight="bold")
+        handles = _draw_row(part, list(network.by_tau.values()))
+    taus = list(networks[0].by_tau)
+    add_legend(figure, handles, [rf"$\tau_0$ = {tau:g}" for tau in taus], columns=len(taus))
+    return figure
+
+
+def _draw_row(part: SubFigure, states: Sequence[InitialState]) -> list[Line2D]:
+    """Draws the panels of one network. Returns the lines of the last one."""
+    lines: list[Line2D] = []
     colours = colormaps["viridis"](np.linspace(0.0, 0.85, len(states)))
     panels = (
-        ("firing rate", "spikes per neuron and step", [state.firing_rates for state in states.values()]),
-        ("gradient of the weights", r"$\|\partial L/\partial W\|$", [s.weight_gradients for s in states.values()]),
-        ("gradient of the time constant", r"$\|\partial L/\partial a\|$", [s.tau_gradients for s in states.values()]),
+        ("firing rate", "spikes per neuron and step", [state.firing_rates for state in states]),
+        ("gradient of the weights", r"$\|\partial L/\partial W\|$", [state.weight_gradients for state in states]),
+        ("gradient of the time constant", r"$\|\partial L/\partial a\|$", [state.tau_gradients for state in states]),
     )
-    for index, (axes, (title, label, values)) in enumerate(zip(grid, panels, strict=True)):
-        handles = _draw_panel(axes, values, colours)
+    for index, (axes, (title, label, values)) in enumerate(zip(part.subplots(1, 3), panels, strict=True)):
+        lines = _draw_panel(axes, values, colours)
         letter(axes, index, title)
         axes.set_ylabel(label)
-    add_legend(figure, handles, [rf"$\tau_0$ = {tau:g}" for tau in states], columns=len(states))
-    return figure
+    return lines
 
 
 def _draw_panel(axes: Axes, states: Sequence[Mapping[str, float]], colours: np.ndarray) -> list[Line2D]:
@@ -50,11 +60,12 @@ def _draw_panel(axes: Axes, states: Sequence[Mapping[str, float]], colours: np.n
     below = low / 10**0.5
     lines = []
     for number, (row, colour) in enumerate(zip(table, colours, strict=True)):
-        look = {"color": colour, "marker": _MARKERS[number % len(_MARKERS)], "markersize": 3}
-        lines += axes.plot(np.where(row > 0, row, np.nan), **look)
+        marker = _MARKERS[number % len(_MARKERS)]
+        lines += axes.plot(np.where(row > 0, row, np.nan), color=colour, marker=marker, markersize=3)
         zeros = np.flatnonzero(row == 0)
         beside = zeros + _ZEROS_APART * (number - (len(states) - 1) / 2)
-        axes.plot(beside, np.full(len(zeros), below), linestyle="", markerfacecolor="none", **look)
+        (markers,) = axes.plot(beside, np.full(len(zeros), below), color=colour, marker=marker, linestyle="")
+        markers.set(markersize=2, markeredgewidth=0.5, markerfacecolor="none")
     axes.set_yscale("log")
     axes.set_ylim(below / 1.5, high * 1.5)
     axes.set_xticks(range(len(names)), names, rotation=90)

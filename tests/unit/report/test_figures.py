@@ -27,7 +27,7 @@ from plifctl.report.figures.neuron import (
 )
 from plifctl.report.figures.training import moving_average
 from plifctl.runs import Curve, SpikeRecording
-from plifctl.training.initial_state import InitialState
+from plifctl.training.initial_state import InitialState, InitialStates
 from plifctl.training.layer_metrics import QUANTILES
 
 
@@ -360,17 +360,18 @@ class TestSpikes:
         assert [axes.get_title() for axes in below.axes[:4]] == ["1", "2", "3", "4"]
 
 
-def initial_states() -> dict[float, InitialState]:
-    return {
+def initial_states(title: str = "gestures") -> InitialStates:
+    by_tau = {
         2.0: InitialState({"sn0": 0.2, "sn1": 0.05}, {"conv0": 1e-3, "fc0": 2e-3}, {"sn0": 1e-6, "sn1": 3e-6}),
         16.0: InitialState({"sn0": 0.01, "sn1": 0.0}, {"conv0": 1e-5, "fc0": 0.0}, {"sn0": 1e-8, "sn1": 0.0}),
     }
+    return InitialStates(title, "", by_tau)
 
 
 class TestStart:
     def test_draw_initial_states_shows_values_and_zeros_apart(self) -> None:
         with figure_style():
-            rates = FIGURE_KINDS["start"].draw(initial_states()).axes[0]
+            rates = FIGURE_KINDS["start"].draw([initial_states()]).axes[0]
         first, no_zeros, second, zeros = (np.asarray(found.get_ydata(), float) for found in rates.lines)
         np.testing.assert_array_equal(first, [0.2, 0.05])
         np.testing.assert_array_equal(second, [0.01, np.nan])
@@ -379,9 +380,19 @@ class TestStart:
         assert rates.lines[3].get_markerfacecolor() == "none"
 
     def test_draw_initial_states_that_are_silent_everywhere_is_possible(self) -> None:
-        silent = InitialState({"sn0": 0.0}, {"fc0": 0.0}, {"sn0": 0.0})
+        silent = InitialStates("", "", {2.0: InitialState({"sn0": 0.0}, {"fc0": 0.0}, {"sn0": 0.0})})
         with figure_style():
-            FIGURE_KINDS["start"].draw({2.0: silent}).draw_without_rendering()
+            FIGURE_KINDS["start"].draw([silent]).draw_without_rendering()
+
+    def test_draw_initial_states_of_two_networks_has_a_row_for_each_and_one_legend(self) -> None:
+        with figure_style():
+            one = FIGURE_KINDS["start"].draw([initial_states()])
+            two = FIGURE_KINDS["start"].draw([initial_states("A"), initial_states("B $x$")])
+        titles = [part.get_suptitle() for part in two.subfigs]
+        assert (titles, [part.get_suptitle() for part in one.subfigs]) == (["A", r"B \$x\$"], [""])
+        assert [len(figure.axes) for figure in (one, two)] == [3, 6]
+        assert [len(figure.legends) for figure in (one, two)] == [1, 1]
+        assert [axes.get_title(loc="left")[:3] for axes in two.axes] == ["(a)", "(b)", "(c)"] * 2
 
 
 def everything(name: str) -> Any:
@@ -389,7 +400,7 @@ def everything(name: str) -> Any:
     if kind.needs == "nothing":
         return kind.draw()
     if kind.needs == "first step":
-        return kind.draw(initial_states())
+        return kind.draw([initial_states()])
     if kind.needs == "spikes":
         return kind.draw(recording(planes=1 if name == "S2" else 2), [])
     row = {"mean": 0.0, "std": 1.0, "quantiles": list(QUANTILES), "counts": []}
