@@ -9,10 +9,10 @@ from typing import Any
 
 from plifctl import paths
 from plifctl.cache import find_cache, raw_independent_key
-from plifctl.config.base import digest_of
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
+from plifctl.sweep.caches import group_by_cache
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
 from plifctl.sweep.planning import SweepOptions, plan_sweep
@@ -94,10 +94,7 @@ def dry_run(options: SweepOptions) -> DryRun:
 
 
 def _caches(members: Sequence[Member], cache_dir: Path) -> tuple[NeededCache, ...]:
-    by_key: dict[str, list[Member]] = {}
-    for member in members:
-        by_key.setdefault(digest_of(raw_independent_key(member.spec.framing)), []).append(member)
-    return tuple(_needed(group, cache_dir) for group in by_key.values())
+    return tuple(_needed(group, cache_dir) for group in group_by_cache(members))
 
 
 def _needed(group: Sequence[Member], cache_dir: Path) -> NeededCache:

@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from plifctl import paths
-from plifctl.config.base import flatten
-from plifctl.errors import MachineError, PlifctlError, ResumeError, UsageError
-from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.errors import MachineError, ResumeError, UsageError
 from plifctl.pipeline.progress import Progress, silent
+from plifctl.sweep.caches import prepare_caches
 from plifctl.sweep.engine import Engine, Job, Task
 from plifctl.sweep.engines import open_engine
 from plifctl.sweep.expansion import Member, expand, sweep_name
@@ -109,32 +108,10 @@ class _Sweep:
         self.save()
 
     def prepare(self, members: Sequence[Member], progress: Progress) -> None:
-        """Builds the missing caches of runs that are not finished, each once; without its cache no run is started."""
+        """Builds the missing caches; without its cache no run is started."""
         self.update()
-        waiting = {run.name for run in self.plan.runs if run.state not in ("finished", "running")}
-        done: dict[str, str] = {}
-        for member in members:
-            if member.name not in waiting:
-                continue
-            key = repr(flatten(member.spec.framing.model_dump(mode="json")))
-            if key not in done:
-                done[key] = self._prepare(member, progress)
-            if done[key]:
-                self._without_cache[member.name] = done[key]
-
-    def _prepare(self, member: Member, progress: Progress) -> str:
-        try:
-            experiment_cache(
-                member.spec,
-                self._options.cache_dir,
-                file=member.file,
-                build_from=self._options.source,
-                progress=progress,
-            )
-        except (PlifctlError, OSError) as error:
-            _log.warning("%s: %s", member.spec.dataset.name, error)
-            return str(error)
-        return ""
+        states = {run.name: run.state for run in self.plan.runs}
+        self._without_cache = prepare_caches(members, states, self._options, progress)
 
     def start(self) -> None:
         """Gives the engine what is neither finished nor given nor being trained."""

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,10 +25,15 @@ from plifctl.sweep.run import run_sweep
 MakeEngine = Callable[..., FakeEngine]
 
 
+def cache_of(letter: str) -> Any:
+    """What a sweep needs of a cache; make_run trains on the content of the letter c."""
+    return SimpleNamespace(content_digest=64 * letter, path=Path("x.h5"))
+
+
 @pytest.fixture
 def runs(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("plifctl.sweep.run._POLL_SECONDS", 0)
-    monkeypatch.setattr("plifctl.sweep.run.experiment_cache", lambda *_, **__: None)
+    monkeypatch.setattr("plifctl.sweep.caches.experiment_cache", lambda *_, **__: cache_of("c"))
     monkeypatch.setattr("plifctl.sweep.run.authors_accuracies", dict)
     return places / "runs"
 
@@ -178,12 +184,13 @@ def test_run_without_a_cache_fails_alone_and_its_job_is_not_started(
 ) -> None:
     built = []
 
-    def build(spec: Any, *_: Any, **__: Any) -> None:
+    def build(spec: Any, *_: Any, **__: Any) -> Any:
         built.append(spec.T)
         if spec.T == 4:
             raise CacheError("no raw data")
+        return cache_of("c")
 
-    monkeypatch.setattr("plifctl.sweep.run.experiment_cache", build)
+    monkeypatch.setattr("plifctl.sweep.caches.experiment_cache", build)
     fake = engine()
     plan = run_sweep(sweep_options(runs, seeds=(1, 2), grid={"T": (4, 8)}))
     assert {run.name: run.reason for run in plan.runs if run.state == "failed"} == {
@@ -191,6 +198,17 @@ def test_run_without_a_cache_fails_alone_and_its_job_is_not_started(
     }
     assert len(fake.submitted) == 2
     assert sorted(built) == [4, 8]  # each once
+
+
+def test_finished_runs_of_other_data_are_named(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine()
+    run_sweep(sweep_options(runs, seeds=(1, 2)))
+    assert "other data" not in caplog.text
+    monkeypatch.setattr("plifctl.sweep.caches.find_cache", lambda *_, **__: cache_of("d"))
+    assert states(run_sweep(sweep_options(runs, seeds=(1, 2)))) == {1: "finished", 2: "finished"}
+    assert "2 finished runs were trained on other data than x.h5 has now, e.g. demo-" in caplog.text
 
 
 def test_run_folder_that_is_something_else_fails_alone(runs: Path, engine: MakeEngine) -> None:

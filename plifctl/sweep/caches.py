@@ -1,0 +1,86 @@
+"""The caches of a sweep: each is built once, before the runs; finished runs of other data are named."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from plifctl import paths
+from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.config.base import digest_of
+from plifctl.errors import PlifctlError
+from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.progress import Progress
+from plifctl.runs import Run
+from plifctl.sweep.expansion import Member
+from plifctl.sweep.plan import State
+from plifctl.sweep.planning import SweepOptions
+
+_log = logging.getLogger(__name__)
+
+
+def group_by_cache(members: Sequence[Member]) -> list[list[Member]]:
+    """Returns the trainings of a sweep, those of one cache together."""
+    groups: dict[str, list[Member]] = {}
+    for member in members:
+        groups.setdefault(digest_of(raw_independent_key(member.spec.framing)), []).append(member)
+    return list(groups.values())
+
+
+def prepare_caches(
+    members: Sequence[Member], states: Mapping[str, State], options: SweepOptions, progress: Progress
+) -> dict[str, str]:
+    """Builds the caches of runs that are not trained; returns the runs without one, and why.
+
+    Warns of finished runs that were trained on other data than their cache has now: their results still count.
+
+    Args:
+        members: The trainings.
+        states: State of each run, by name.
+        options: Where caches are, and what they are built from.
+        progress: Opens the tasks of building.
+    """
+    missing: dict[str, str] = {}
+    for group in group_by_cache(members):
+        waiting = [member for member in group if states[member.name] not in ("finished", "running")]
+        try:
+            cache = _build(waiting[0], options, progress) if waiting else _find(group[0], options)
+        except (PlifctlError, OSError) as error:
+            if waiting:
+                _log.warning("%s: %s", group[0].spec.dataset.name, error)
+            missing |= {member.name: str(error) for member in waiting}
+        else:
+            _warn_of_other_data([m.name for m in group if states[m.name] == "finished"], cache, options)
+    return missing
+
+
+def _build(member: Member, options: SweepOptions, progress: Progress) -> Cache:
+    return experiment_cache(
+        member.spec, options.cache_dir, file=member.file, build_from=options.source, progress=progress
+    )
+
+
+def _find(member: Member, options: SweepOptions) -> Cache:
+    return find_cache(raw_independent_key(member.spec.framing), options.cache_dir or paths.cache_dir(), prepare="")
+
+
+def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOptions) -> None:
+    runs_dir, others = options.runs_dir or paths.runs_dir(), []
+    for name in finished:
+        with suppress(PlifctlError):  # a damaged run is named by its state
+            if _content_of(runs_dir / name) != cache.content_digest:
+                others.append(name)
+    if others:
+        _log.warning(
+            "%d finished run%s trained on other data than %s has now, e.g. %s: removed runs are trained again",
+            len(others),
+            " was" if len(others) == 1 else "s were",
+            cache.path.name,
+            others[0],
+        )
+
+
+def _content_of(path: Path) -> str:
+    return str(Run(path).info()["cache"]["content_digest"])
