@@ -165,21 +165,7 @@ def report(
     """
     if sweep is not None and not (table or figure or html or missing or statement):
         table = [RUNS_TABLE]
-    if html is not None and sweep is not None:
-        raise UsageError("--html has every run", hint="leave out --sweep; the page has a choice of the sweep")
-    if html is not None and epochs is not None:
-        raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
-    if source != "mine" and not (table or missing):
-        raise UsageError("--source chooses the runs of tables", hint=f"plifctl report --table 4 --source {source}")
-    if experiment and (html is not None or not figure):
-        hint = f"plifctl report --figure start --experiment {shlex.quote(experiment[0])}"
-        raise UsageError("--experiment chooses what figure start shows", hint=hint)
-    if missing and (figure or html):
-        raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
-    if sum(map(bool, (table, figure or html, statement))) > 1:
-        raise UsageError("--table, --statement, and --figure or --html exclude each other")
-    if not (table or figure or html or missing or statement):
-        raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
+    _check_options(table, figure, html, missing, statement, sweep, epochs, source, experiment)
     from plifctl.report import TableOptions
 
     folder = options.existing_runs_dir(runs_dir)
@@ -189,13 +175,7 @@ def report(
     if missing:
         _print_missing(table or ["all"], folder, wanted, as_json=as_json)
     elif statement:
-        from plifctl.pipeline.report import write_statement
-
-        text = write_statement(run, folder)
-        if as_json:
-            console.emit_json({"markdown": text})
-        else:
-            console.emit(text.removesuffix("\n"))
+        _print_statement(run, folder, as_json=as_json)
     elif html is not None:
         _write_page(html, folder, figure or (), include_modified=include_modified, as_json=as_json)
     elif figure:
@@ -211,6 +191,45 @@ def report(
         form = _format(format_)
         tables = build_tables(table or (), folder, wanted)
         _print_tables(tables, form, as_json=as_json)
+
+
+def _check_options(
+    table: list[str] | None,
+    figure: list[str] | None,
+    html: Path | None,
+    missing: bool,
+    statement: bool,
+    sweep: str | None,
+    epochs: int | None,
+    source: ResultSource,
+    experiment: list[str] | None,
+) -> None:
+    """Raises UsageError for options that contradict each other, or have no effect."""
+    if html is not None and sweep is not None:
+        raise UsageError("--html has every run", hint="leave out --sweep; the page has a choice of the sweep")
+    if html is not None and epochs is not None:
+        raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
+    if source != "mine" and not (table or missing):
+        raise UsageError("--source chooses the runs of tables", hint=f"plifctl report --table 4 --source {source}")
+    if experiment and (html is not None or not figure):
+        hint = f"plifctl report --figure start --experiment {shlex.quote(experiment[0])}"
+        raise UsageError("--experiment chooses what figure start shows", hint=hint)
+    if missing and (figure or html):
+        raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
+    if sum(map(bool, (table, figure or html, statement))) > 1:
+        raise UsageError("--table, --statement, and --figure or --html exclude each other")
+    if not (table or figure or html or missing or statement):
+        raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
+
+
+def _print_statement(runs: Sequence[str], runs_dir: Path, *, as_json: bool) -> None:
+    from plifctl.pipeline.report import write_statement
+
+    text = write_statement(runs, runs_dir)
+    if as_json:
+        console.emit_json({"markdown": text})
+    else:
+        console.emit(text.removesuffix("\n"))
 
 
 def _runs_of(sweep: str, runs_dir: Path) -> list[str]:
