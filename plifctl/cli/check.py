@@ -48,15 +48,20 @@ def _check_registry() -> tuple[list[str], str]:
     from plifctl.config.sources import check_choices
     from plifctl.report.tables import check_tables
     from plifctl.runs import check_records
+    from plifctl.sweep.registered import check_sweeps, load_sweeps
 
     registry = options.registry()
     folders = registry.folders
-    problems = [*registry.check(), *check_choices(folders), *check_tables(folders), *check_records(folders)]
+    problems = registry.check()
+    if not problems:  # names of experiments are known
+        problems += check_sweeps(registry)
+    problems += [*check_choices(folders), *check_tables(folders), *check_records(folders)]
     if problems:
         return problems, ""
     experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))
     return [], (
-        f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks: all valid"
+        f"{experiments} experiments in {len(RECIPES)} recipes, {datasets} data sets, {networks} networks, "
+        f"{len(load_sweeps(registry))} sweeps: all valid"
     )
 
 

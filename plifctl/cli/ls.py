@@ -1,4 +1,4 @@
-"""plifctl ls: experiments, data sets and networks of the registry, and trained networks in its zoo."""
+"""plifctl ls: experiments, data sets, networks and sweeps of the registry, and trained networks in its zoo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plifctl.errors import UsageError, did_you_mean
 if TYPE_CHECKING:
     from plifctl.config.registry import Registry
 
-_KINDS = ("experiments", "datasets", "networks", "zoo")
+_KINDS = ("experiments", "datasets", "networks", "sweeps", "zoo")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,11 +26,14 @@ def _kinds(incomplete: str) -> list[str]:
 
 def ls(
     kind: Annotated[
-        str, typer.Argument(help="experiments, datasets, networks or zoo (trained networks).", autocompletion=_kinds)
+        str,
+        typer.Argument(
+            help="experiments, datasets, networks, sweeps or zoo (trained networks).", autocompletion=_kinds
+        ),
     ] = "experiments",
     as_json: options.JsonOption = False,
 ) -> None:
-    """List experiments, data sets, networks or the zoo.
+    """List experiments, data sets, networks, sweeps or the zoo.
 
     A and B are the accuracies that the paper reports for an experiment (protocols of train and validate). Eight
     variants of MNIST and N-MNIST are not in the paper; theirs are from the authors' logs. The zoo has small trained
@@ -45,7 +48,8 @@ def ls(
     if kind == "zoo":
         entries = _zoo()
     else:
-        entries = {"experiments": _experiments, "datasets": _datasets, "networks": _networks}[kind](options.registry())
+        readers = {"experiments": _experiments, "datasets": _datasets, "networks": _networks, "sweeps": _sweeps}
+        entries = readers[kind](options.registry())
     if as_json:
         console.emit_json(entries)
     else:
@@ -98,3 +102,11 @@ def _zoo() -> list[dict[str, Any]]:
 
 def _networks(registry: Registry) -> list[dict[str, Any]]:
     return [{"name": name, "structure": registry.network(name).structure} for name in registry.networks()]
+
+
+def _sweeps(registry: Registry) -> list[dict[str, Any]]:
+    from plifctl.sweep.expansion import expand
+    from plifctl.sweep.registered import load_sweeps
+
+    sweeps = load_sweeps(registry).items()
+    return [{"name": name, "runs": len(expand(sweep)), "title": sweep.title} for name, sweep in sweeps]

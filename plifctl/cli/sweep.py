@@ -25,7 +25,9 @@ _POLL_SECONDS = 2.0
 Experiments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[EXPERIMENT]…", help="Experiments: names or YAML files; or a YAML file of a sweep.", show_default=False
+        metavar="[EXPERIMENT]…",
+        help="Experiments: names or YAML files; or a sweep: its name (plifctl ls sweeps) or YAML file.",
+        show_default=False,
     ),
 ]
 TablesOption = Annotated[
@@ -151,21 +153,23 @@ def run(
 
 
 def _spec(experiments: list[str] | tuple[()], given: dict[str, Any], texts: list[str]) -> SweepSpec:
-    """Returns the sweep of the command line, which may begin with that of a file."""
+    """Returns the sweep of the command line, which may begin with that of a file or of the registry."""
     from pydantic import ValidationError
 
     from plifctl.config.problems import first_problem
-    from plifctl.config.sweep import SweepSpec, is_sweep_file, read_sweep, split_overrides
+    from plifctl.config.sweep import SweepSpec, split_overrides
 
-    files = [name for name in experiments if name.endswith((".yaml", ".yml")) and is_sweep_file(Path(name))]
-    if files and len(experiments) > 1:
-        raise UsageError(f"{files[0]}: the file of a sweep, which stands alone", hint=f"plifctl sweep run {files[0]}")
+    sweeps = {name: sweep for name in experiments if (sweep := _read_sweep(name)) is not None}
+    if sweeps and len(experiments) > 1:
+        first = next(iter(sweeps))
+        raise UsageError(f"{first}: a sweep, which stands alone", hint=f"plifctl sweep run {shlex.quote(first)}")
     one, several = split_overrides(texts)
     stated = {key: value for key, value in given.items() if value}
-    if not files:
+    if not sweeps:
         tree = {**stated, "experiments": experiments, "set": one, "grid": several}
     else:
-        read = read_sweep(Path(files[0])).model_dump()
+        (base,) = sweeps.values()
+        read = base.model_dump()
         again = {*one, *several}
         kept = {field: {k: v for k, v in read[field].items() if k not in again} for field in ("set", "grid")}
         tree = {**read, **stated, "set": {**kept["set"], **one}, "grid": {**kept["grid"], **several}}
@@ -174,6 +178,17 @@ def _spec(experiments: list[str] | tuple[()], given: dict[str, Any], texts: list
     except ValidationError as error:
         problem = first_problem(error).removeprefix("Value error, ")
         raise UsageError(problem, hint="plifctl sweep run --help") from None
+
+
+def _read_sweep(name: str) -> SweepSpec | None:
+    """Returns the sweep of a YAML file or of a name in the registry; None if it is an experiment."""
+    from plifctl.config.lookup import is_file_name
+    from plifctl.config.sweep import is_sweep_file, read_sweep
+    from plifctl.sweep.registered import named_sweep
+
+    if is_file_name(name):
+        return read_sweep(Path(name)) if is_sweep_file(Path(name)) else None
+    return named_sweep(name, options.registry())
 
 
 def _seeds(text: str | None) -> tuple[int, ...]:

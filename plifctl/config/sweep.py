@@ -2,7 +2,8 @@
 
 Every combination of the lists is one training. The file of a sweep, which ``plifctl sweep run FILE`` reads::
 
-    sweep: bad-tau                           # its name
+    sweep: bad-tau                           # its name; omitted: that of the file
+    title: N-MNIST from two τ₀               # what it is for
     experiments: [nmnist-plif]               # names, or files relative to this one
     seeds: [1, 2, 3]
     set: {train.epochs: 10}                  # one value for all
@@ -39,6 +40,7 @@ class SweepSpec(Spec):
 
     Attributes:
         sweep: Its name; None: made from the rest.
+        title: What it is for, in a line; None: not stated.
         tables: Tables whose runs are part of it, by name.
         experiments: Experiments, each a name or a YAML file.
         recipe: Recipe of named experiments; None: ``paper``.
@@ -50,6 +52,7 @@ class SweepSpec(Spec):
     """
 
     sweep: str | None = None
+    title: str | None = None
     tables: _Names = ()
     experiments: _Names = ()
     recipe: Recipe | None = None

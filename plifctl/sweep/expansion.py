@@ -165,4 +165,4 @@ def sweep_name(spec: SweepSpec) -> str:
     tables = f"table-{'-'.join(spec.tables)}" if spec.tables else ""
     stems = (Path(name).stem if is_file_name(name) else name for name in spec.experiments)
     about = "+".join(filter(None, [tables, *map(_plain, stems)]))
-    return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json'))[:6]}"
+    return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json', exclude={'title'}))[:6]}"

@@ -97,6 +97,19 @@ def test_sweep_file_with_an_error_is_refused_by_its_place(plifctl: Plifctl, plac
     assert json.loads(found.out)["sweep"] == "my sweep"
 
 
+def test_sweep_of_the_registry_is_listed_and_run_by_its_name(plifctl: Plifctl, places: Path) -> None:
+    listed = {entry["name"]: entry for entry in json.loads(plifctl("ls", "sweeps", "--json").out)}
+    assert listed["tau-nmnist"] == {
+        "name": "tau-nmnist",
+        "runs": 20,
+        "title": "N-MNIST, PLIF and LIF, τ = 2 and 16, 30 epochs",
+    }
+    tree = json.loads(plifctl("sweep", "run", "tau-nmnist", "--seeds", "6", "--dry-run", "--json").out)
+    assert (tree["sweep"], [run["seed"] for run in tree["runs"]]) == ("tau-nmnist", [6] * 4)
+    refused = plifctl("sweep", "run", "demo", "tau-nmnist")
+    assert (refused.code, "tau-nmnist: a sweep, which stands alone" in refused.err) == (2, True)
+
+
 def test_status_and_cancel_without_a_sweep_say_how_to_begin(plifctl: Plifctl) -> None:
     assert "no sweep in" in plifctl("sweep", "status").err
     assert "no sweep 'x'" in plifctl("sweep", "cancel", "x").err

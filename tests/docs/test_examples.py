@@ -31,6 +31,7 @@ from plifctl.config.training import TrainSpec
 from plifctl.data.synthetic import write_synthetic_gesture
 from plifctl.pipeline.new import write_experiment
 from plifctl.sweep.expansion import expand
+from plifctl.sweep.registered import named_sweep
 from plifctl.training.optimizer import Optimizer
 
 NOT_RUN = {
@@ -191,6 +192,7 @@ def _check_command(words: list[str]) -> None:
         one, several = split_overrides(given["overrides"] or ())
         names = {"experiments": given["experiments"] or (), "tables": given["table"] or ()}
         sweeps = [read_sweep(file) for file in files if is_sweep_file(file)]
+        sweeps += [found for name in names["experiments"] if (found := named_sweep(name, registry)) is not None]
         assert expand(sweeps[0] if sweeps else SweepSpec(**names, set=one, grid=several))
     elif verb == "report":
         assert {*(given["table"] or ())} <= {*TABLES, *OTHER_TABLES, "all"}, "unknown table"
