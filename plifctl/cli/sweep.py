@@ -25,7 +25,7 @@ _POLL_SECONDS = 2.0
 Experiments = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[EXPERIMENT]…",
+        metavar="EXPERIMENT",
         help="Experiments: names or YAML files; or a sweep: its name (plifctl ls sweeps) or YAML file.",
         show_default=False,
     ),
@@ -70,7 +70,7 @@ AddressOption = Annotated[
 EveryOption = Annotated[
     int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every N steps as well, not only after epochs.")
 ]
-SweepName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of the sweep (default: the latest).")]
+SweepName = Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the sweep (default: the latest).")]
 
 
 def register(app: typer.Typer) -> None:
