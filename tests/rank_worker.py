@@ -12,19 +12,26 @@ from plifctl.errors import StoppedByCallback
 from plifctl.training.distributed import Ranks, process_group, rank_info
 from plifctl.training.trainer import Trainer, build_model
 
-TRAININGS: dict[str, tuple[Any, ...]] = {"A": ("A",), "B": ("B",), "frozen": ("A", "[conv0, bn0, sn1]")}
-"""Protocol, and frozen layers."""
+TRAININGS: dict[str, tuple[Any, ...]] = {
+    "A": ("A",),
+    "B": ("B",),
+    "frozen": ("A", "[conv0, bn0, sn1]"),
+    "compact": ("B", "[]", "compact"),
+}
+"""Protocol, frozen layers, and ``train.memory``."""
 
 DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
 
 
-def float64_trainer(ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder, freeze: str = "[]") -> Trainer:
+def float64_trainer(
+    ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder, freeze: str = "[]", memory: str = "full"
+) -> Trainer:
     """Returns a training with batches of 5, 5, 5 and 1 (A), or 5, 5 and 2, two for each step (B).
 
     Two ranks get 2 and 3 samples of a batch of 5; of a batch of one, one rank gets none. With frozen layers, training
     begins with the weights that the first rank has.
     """
-    settings = ["train.drop_last=false", "train.epochs=2", f"train.freeze={freeze}"]
+    settings = ["train.drop_last=false", "train.epochs=2", f"train.freeze={freeze}", f"train.memory={memory}"]
     if protocol == "A":
         spec, split = tiny_spec(*settings), SPLIT_A
     else:
@@ -37,10 +44,10 @@ def float64_trainer(ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder, 
     return trainer
 
 
-def train(ranks: Ranks, protocol: Protocol, freeze: str = "[]") -> dict[str, Any]:
+def train(ranks: Ranks, protocol: Protocol, freeze: str = "[]", memory: str = "full") -> dict[str, Any]:
     """Returns everything that a training gives, as plain values and tensors."""
     recorder = MemoryRecorder()
-    trainer = float64_trainer(ranks, protocol, recorder, freeze)
+    trainer = float64_trainer(ranks, protocol, recorder, freeze, memory)
     outcome = trainer.run()
     found = trainer._evaluate(trainer.split.test, "test", 1)
     metrics = [{key: value for key, value in asdict(row).items() if key not in DROPPED} for row in outcome.history]
