@@ -198,7 +198,10 @@ CONVERGENCE_TABLE = "convergence"
 PAIR_TABLES = (SIGNIFICANCE_TABLE, SPEED_TABLE, CONVERGENCE_TABLE)
 """Tables that compare experiments in pairs."""
 
-OTHER_TABLES = (SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "demo")
+CLAIMS_TABLE = "claims"
+"""Table of the claims of the paper with evidence and verdict; it has no file."""
+
+OTHER_TABLES = (CLAIMS_TABLE, SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "demo")
 """Tables besides those of the paper."""
 
 FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")

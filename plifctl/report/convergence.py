@@ -24,7 +24,7 @@ _LIMITS = (
 )
 
 
-_Tau = list[tuple[float, float]]
+Tau = list[tuple[float, float]]
 """τ of each layer from the smaller and from the greater start."""
 
 
@@ -32,7 +32,7 @@ def build_convergence_table(results: Results) -> Table:
     """Returns τ of each layer from two starts and their ratio, for every data set whose runs logged τ."""
     rows = PairRows(results, ("start",))
     matched = list(rows.matched())
-    logged = [(runs, found) for runs in matched if runs.comparable and (found := _tau_by_epoch(runs))]
+    logged = [(runs, found) for runs in matched if runs.comparable and (found := tau_by_epoch(runs))]
     longest = max((max(found) for _, found in logged), default=0)
     columns = [0, *takewhile(lambda epoch: epoch < longest, _EPOCHS)]
     cells: list[tuple[Cell, ...]] = []
@@ -56,9 +56,9 @@ def build_convergence_table(results: Results) -> Table:
     )
 
 
-def _tau_by_epoch(runs: MatchedRuns) -> dict[int, _Tau]:
+def tau_by_epoch(runs: MatchedRuns) -> dict[int, Tau]:
     """Returns τ by epoch, of those that all runs have logged, with the start as epoch 0; empty if there are none."""
-    found: dict[int, _Tau] = {}
+    found: dict[int, Tau] = {}
     groups = (runs.first, runs.second)
     for epoch in range(1, runs.epochs + 1):
         logged = [[tau for record in group.records for tau in record.tau[epoch - 1 : epoch] if tau] for group in groups]
@@ -75,25 +75,31 @@ def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(fmean(map(math.log, values)))
 
 
-def _ratio(tau: tuple[float, float]) -> float:
+def ratio(tau: tuple[float, float]) -> float:
+    """Returns the greater of two τ over the smaller."""
     return max(tau) / min(tau)
 
 
-def _rows(head: str, epochs: Sequence[int | None], found: dict[int, _Tau]) -> Iterator[tuple[Cell, ...]]:
+def mean_ratio(tau: Tau) -> float:
+    """Returns the geometric mean of the ratios of all layers."""
+    return _geometric_mean(list(map(ratio, tau)))
+
+
+def _rows(head: str, epochs: Sequence[int | None], found: dict[int, Tau]) -> Iterator[tuple[Cell, ...]]:
     """Yields a row of cells for each layer, then one with the mean ratio of each epoch."""
     last = found[max(found)]
     for layer in range(len(last)):
         texts = ("" if epoch is None else "{:.2f} / {:.2f}".format(*found[epoch][layer]) for epoch in epochs)
-        yield tuple(map(Cell, (head if layer == 0 else "", f"sn{layer}", *texts, f"{_ratio(last[layer]):.2f}")))
-    means = ["" if epoch is None else f"{_geometric_mean(list(map(_ratio, found[epoch]))):.2f}" for epoch in epochs]
+        yield tuple(map(Cell, (head if layer == 0 else "", f"sn{layer}", *texts, f"{ratio(last[layer]):.2f}")))
+    means = ["" if epoch is None else f"{mean_ratio(found[epoch]):.2f}" for epoch in epochs]
     yield tuple(map(Cell, ("", "mean ratio", *means, means[-1])))
 
 
-def _entries(runs: MatchedRuns, epoch: int, tau: _Tau) -> Iterator[Entry]:
+def _entries(runs: MatchedRuns, epoch: int, tau: Tau) -> Iterator[Entry]:
     """Yields τ of each layer after an epoch and the ratios, for the long form."""
     for layer, values in enumerate(tau):
         row = f"{runs.pair.dataset}: sn{layer}{f', recipe {runs.recipe}' if runs.recipe else ''}"
-        for head, value in zip((*runs.pair.heads, "ratio"), (*values, _ratio(values)), strict=True):
+        for head, value in zip((*runs.pair.heads, "ratio"), (*values, ratio(values)), strict=True):
             yield Entry(row, f"epoch {epoch}: {head}", "", (Number(f"{value:.3f}", value),))
-    mean = _geometric_mean(list(map(_ratio, tau)))
+    mean = mean_ratio(tau)
     yield Entry(runs.name, f"epoch {epoch}: mean ratio", "", (Number(f"{mean:.3f}", mean),))

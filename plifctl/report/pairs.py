@@ -1,7 +1,7 @@
 """Pairs of experiments that differ in one thing, and the runs of both that can be compared.
 
 The pairs are found by the values of the experiments, not by their names: the same settings but for the neuron, the
-pooling, or the time constant that training starts from.
+pooling, the time constant of LIF, or that from which PLIF starts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from plifctl.report.results import Group, Results, cut_record
 from plifctl.report.table import Cell, Entry
 from plifctl.runs import ResultRecord
 
-PairKind = Literal["neuron", "pooling", "start"]
-"""In what the experiments of a pair differ: PLIF and LIF, max and average pooling, or the τ₀ of PLIF."""
+PairKind = Literal["neuron", "pooling", "start", "tau"]
+"""In what the experiments of a pair differ: PLIF and LIF, max and average pooling, the τ₀ of PLIF, or the τ of LIF."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Pair:
 
     Attributes:
         kind: In what they differ.
-        first: Name of the experiment with PLIF, max pooling or the smaller τ₀.
+        first: Name of the experiment with PLIF, max pooling or the smaller τ₀ or τ.
         second: Name of the other one.
         dataset: Title of their data set.
         heads: What each of them is called in a table.
@@ -48,7 +48,7 @@ class Pair:
     @property
     def label(self) -> str:
         """What is compared: ``PLIF − LIF, τ = 2``."""
-        if self.kind == "start":
+        if self.kind in ("start", "tau"):
             return " and ".join(self.heads)
         return f"{self.heads[0]} − {self.heads[1]}{f', τ = {self.taus[0]:g}' if self.kind == 'neuron' else ''}"
 
@@ -68,8 +68,8 @@ def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:
     neuron, network = tree["neuron"], tree["network"]
     if kind == "neuron":
         neuron |= {"kind": None, "tau_0": None, "tau": spec.neuron.start_tau}
-    elif kind == "start":
-        neuron |= {"tau_0": None}
+    elif kind in ("start", "tau"):
+        neuron |= {"tau_0": None, "tau": None}
     else:
         network |= {"name": None, "pooling": None, "structure": with_pooling(spec.network.structure, "max")}
     return json.dumps(tree, sort_keys=True)
@@ -77,10 +77,13 @@ def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:
 
 def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind) -> Iterator[Pair]:
     """Yields the pairs of a group with shared settings."""
-    if kind == "start":
-        starts = sorted((spec for spec in group if spec.neuron.kind == "plif"), key=lambda spec: spec.neuron.start_tau)
+    if kind in ("start", "tau"):
+        neuron, sign = ("plif", "τ₀") if kind == "start" else ("lif", "τ")
+        starts = sorted((spec for spec in group if spec.neuron.kind == neuron), key=lambda spec: spec.neuron.start_tau)
         for one, other in pairwise(starts):
-            yield _pair(kind, one, other, (f"τ₀ = {one.neuron.start_tau:g}", f"τ₀ = {other.neuron.start_tau:g}"))
+            yield _pair(
+                kind, one, other, (f"{sign} = {one.neuron.start_tau:g}", f"{sign} = {other.neuron.start_tau:g}")
+            )
         return
     for one in group:
         for other in group:
@@ -173,24 +176,40 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
     seeds = [{record.seed for record in group.records} for group in (first, second)]
-    if problem := _find_problem(first.first, second.first, *seeds):
+    if problem := find_problem(first.first, second.first, *seeds):
         return MatchedRuns(pair, first, second, flags, problem)
     common = seeds[0] & seeds[1]
     counted = [record for group in (first, second) for record in group.records if record.seed in common]
-    epochs = min(record.epochs for record in counted)
+    one, other = (Group(tuple(r for r in group.records if r.seed in common)) for group in (first, second))
+    return cut_runs(MatchedRuns(pair, one, other, flags), min(record.epochs for record in counted))
+
+
+def cut_runs(runs: MatchedRuns, epochs: int) -> MatchedRuns:
+    """Returns runs cut to their first epochs; with a problem if one of them was not tested within these.
+
+    Args:
+        runs: The runs; each has as many epochs or more.
+        epochs: Number of epochs.
+    """
+    counted = (*runs.first.records, *runs.second.records)
     if not all(record.epochs == epochs or min(record.tests, default=epochs + 1) <= epochs for record in counted):
-        return MatchedRuns(pair, first, second, flags, f"not tested within the first {epochs} epochs of the other")
-    return MatchedRuns(pair, _cut(first, common, epochs), _cut(second, common, epochs), flags)
+        return replace(runs, problem=f"not tested within the first {epochs} epochs of the other")
+    first, second = (
+        Group(tuple(r if r.epochs == epochs else cut_record(r, epochs) for r in group.records))
+        for group in (runs.first, runs.second)
+    )
+    return replace(runs, first=first, second=second)
 
 
-def _cut(group: Group, seeds: set[int], epochs: int) -> Group:
-    """Returns the runs with some of the seeds, cut to their first epochs."""
-    chosen = (record for record in group.records if record.seed in seeds)
-    return Group(tuple(r if r.epochs == epochs else cut_record(r, epochs) for r in chosen))
+def find_problem(one: ResultRecord, other: ResultRecord, seeds: set[int], others: set[int]) -> str:
+    """Returns what forbids to compare the runs of two experiments; empty: nothing.
 
-
-def _find_problem(one: ResultRecord, other: ResultRecord, seeds: set[int], others: set[int]) -> str:
-    """Returns what forbids to compare the runs of two experiments; empty: nothing."""
+    Args:
+        one: A run of the first experiment.
+        other: A run of the second one.
+        seeds: Seeds of the runs of the first experiment.
+        others: Seeds of those of the second one.
+    """
     data = [record.data and (record.data.cache, record.data.train, record.data.test) for record in (one, other)]
     if data[0] != data[1]:
         return "of different samples"

@@ -55,20 +55,18 @@ def build_significance_table(results: Results, runs_dir: Path | None = None) -> 
         runs_dir: Runs directory, whose runs may have stored predictions; None: there are none.
     """
     rows = PairRows(results, ("neuron", "pooling"))
-    compared = [(runs, rows.sides(runs), _compare(runs, runs_dir, rows.warnings)) for runs in rows.matched()]
-    known = [found.maxima.p for _, _, found in compared if found is not None and found.maxima.p is not None]
-    adjusted = iter(holm(known))
+    compared = compare_with_holm(rows, runs_dir)
     cells: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
-    for runs, (sides, side_entries), found in compared:
-        p = None if found is None else found.maxima.p
-        numbers = _numbers(found, None if p is None else next(adjusted))
+    for runs, found, adjusted in compared:
+        sides, side_entries = rows.sides(runs)
+        numbers = _numbers(found, adjusted)
         cells.append((Cell(runs.pair.dataset), Cell(runs.label), *sides, *_cells(numbers)))
         entries += [*side_entries, *(Entry(runs.name, column, "", (number,)) for column, number in numbers.items())]
     return Table(
         SIGNIFICANCE_TABLE,
         "Differences between PLIF and LIF, and between max and average pooling, in points of test accuracy",
-        _LIMITS.format(count=len(known)),
+        _LIMITS.format(count=sum(adjusted is not None for _, _, adjusted in compared)),
         _COLUMNS,
         tuple(cells),
         tuple(entries),
@@ -77,7 +75,7 @@ def build_significance_table(results: Results, runs_dir: Path | None = None) -> 
 
 
 @dataclass(frozen=True)
-class _Comparison:
+class Comparison:
     """Differences between the runs of a pair, in fractions.
 
     Attributes:
@@ -91,7 +89,24 @@ class _Comparison:
     means: Estimate | None
 
 
-def _compare(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> _Comparison | None:
+def compare_with_holm(
+    rows: PairRows, runs_dir: Path | None
+) -> list[tuple[MatchedRuns, Comparison | None, float | None]]:
+    """Returns the runs of each pair, their differences if they can be compared, and p after Holm if there is one.
+
+    Args:
+        rows: The pairs; Holm's adjustment is for all of them. Their warnings get what could not be read.
+        runs_dir: Runs directory, whose runs may have stored predictions; None: there are none.
+    """
+    compared = [(runs, compare_runs(runs, runs_dir, rows.warnings)) for runs in rows.matched()]
+    known = [found.maxima.p for _, found in compared if found is not None and found.maxima.p is not None]
+    adjusted = iter(holm(known))
+    return [
+        (runs, found, None if found is None or found.maxima.p is None else next(adjusted)) for runs, found in compared
+    ]
+
+
+def compare_runs(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> Comparison | None:
     """Returns the differences; None if the runs cannot be compared."""
     if not runs.comparable:
         return None
@@ -99,9 +114,9 @@ def _compare(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> _
     if len(late) > 1:
         maxima = paired_t([one.accuracy - other.accuracy for one, other in runs.by_seed])
         means = paired_t([fmean(values) for values in late]) if all(late) else None
-        return _Comparison(maxima, f"paired t, {len(late)} seeds", means)
+        return Comparison(maxima, f"paired t, {len(late)} seeds", means)
     maxima, test = _compare_single(runs, runs_dir, warnings)
-    return _Comparison(maxima, test, block_bootstrap(late[0]) if late[0] else None)
+    return Comparison(maxima, test, block_bootstrap(late[0]) if late[0] else None)
 
 
 def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
@@ -140,7 +155,7 @@ def _count_discordant(
     return first.count_discordant(second)
 
 
-def _numbers(found: _Comparison | None, adjusted: float | None) -> dict[str, Number]:
+def _numbers(found: Comparison | None, adjusted: float | None) -> dict[str, Number]:
     """Returns the numbers of a row by their column in the long form; differences in points."""
     if found is None:
         return {}
@@ -149,13 +164,13 @@ def _numbers(found: _Comparison | None, adjusted: float | None) -> dict[str, Num
         if estimate is not None:
             ends = {"": estimate.value, ", 95 % from": estimate.low, ", 95 % to": estimate.high}
             numbers |= {
-                f"difference of {name}{end}": Number(_points(value), 100 * value)
+                f"difference of {name}{end}": Number(format_points(value), 100 * value)
                 for end, value in ends.items()
                 if value is not None
             }
     if found.maxima.p is not None and adjusted is not None:
         numbers |= {
-            name: Number(_p_text(p), p, decimals=12) for name, p in (("p", found.maxima.p), ("p, Holm", adjusted))
+            name: Number(format_p(p), p, decimals=12) for name, p in (("p", found.maxima.p), ("p, Holm", adjusted))
         }
     return {**numbers, "test": Number(found.test, None)}
 
@@ -177,11 +192,13 @@ def _cells(numbers: dict[str, Number]) -> list[Cell]:
     ]
 
 
-def _points(fraction: float) -> str:
+def format_points(fraction: float) -> str:
+    """Returns a difference of accuracies, a fraction, in points: ``+0.47``."""
     return f"{100 * fraction:+.2f}".replace("-", "−")
 
 
-def _p_text(p: float) -> str:
+def format_p(p: float) -> str:
+    """Returns p with two digits, ``0.18``, or ``< 0.0001``."""
     if p < 1e-4:
         return "< 0.0001"
     return f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

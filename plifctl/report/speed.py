@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from statistics import fmean
 
 from plifctl.config.choices import SPEED_TABLE
@@ -42,19 +43,34 @@ def build_speed_table(results: Results) -> Table:
 _NUMBERS = ("level", "PLIF, epochs", "LIF, epochs")
 
 
+@dataclass(frozen=True)
+class Reached:
+    """The two runs of a seed: the level, a fraction, and the epoch in which each first reached it."""
+
+    level: float
+    first: int
+    second: int
+
+
+def reach_level(runs: MatchedRuns) -> list[Reached]:
+    """Returns for each seed when both runs reach the level; empty if that is not known for all of them."""
+    found: list[Reached] = []
+    for one, other in runs.by_seed if runs.comparable else ():
+        level = LEVEL * min(one.accuracy, other.accuracy)
+        first, second = first_epoch(one, level), first_epoch(other, level)
+        if first is None or second is None:
+            return []
+        found.append(Reached(level, first, second))
+    return found
+
+
 def _numbers(runs: MatchedRuns) -> dict[str, Number]:
     """Returns the level and the epochs of both sides, means over seeds; empty if that is not known."""
-    if not runs.comparable:
+    reached = reach_level(runs)
+    if not reached:
         return {}
-    levels = [LEVEL * min(one.accuracy, other.accuracy) for one, other in runs.by_seed]
-    by_side = [
-        [first_epoch(record, level) for record, level in zip(group.records, levels, strict=True)]
-        for group in (runs.first, runs.second)
-    ]
-    if any(None in found for found in by_side):
-        return {}
-    epochs = [fmean(epoch for epoch in found if epoch is not None) for found in by_side]
-    values = [100 * fmean(levels), *epochs]
+    epochs = [fmean(seed.first for seed in reached), fmean(seed.second for seed in reached)]
+    values = [100 * fmean(seed.level for seed in reached), *epochs]
     texts = [f"{values[0]:.2f}", *(f"{value:g}" if value.is_integer() else f"{value:.1f}" for value in epochs)]
     return {name: Number(text, value) for name, text, value in zip(_NUMBERS, texts, values, strict=True)}
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import (
+    CLAIMS_TABLE,
     PAIR_TABLES,
     RUNS_TABLE,
     SELECTION_TABLE,
@@ -27,6 +28,7 @@ from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results
 from plifctl.report.runs_table import build_runs_table
@@ -121,18 +123,16 @@ def build_table(
         if name == RUNS_TABLE:
             return build_runs_table(records, ORIGINS[options.source], not_in_paper)
         return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
-    results = Results(
-        records,
-        registry,
-        options.source,
-        include_modified=options.include_modified,
-        epochs=options.epochs,
-    )
+    results = _results(records, registry, options, options.source)
+    if name == CLAIMS_TABLE:
+        authors = _results(records, registry, options, "authors")
+        ours = None if options.source == "authors" else results
+        return _finish(build_claims_table(authors, ours, options.source, runs_dir), results, options)
     if name in PAIR_TABLES:
         return _build_pair_table(name, results, options, runs_dir)
     files = _files(registry.folders)
     if name not in files:
-        without_file = (SELECTION_TABLE, RUNS_TABLE, *PAIR_TABLES)
+        without_file = (CLAIMS_TABLE, SELECTION_TABLE, RUNS_TABLE, *PAIR_TABLES)
         raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *without_file]))
     reported = _read(files[name])
     rows: list[tuple[Cell, ...]] = []
@@ -162,10 +162,21 @@ def _build_pair_table(name: str, results: Results, options: TableOptions, runs_d
         table = build_significance_table(results, runs_dir)
     else:
         table = build_speed_table(results) if name == SPEED_TABLE else build_convergence_table(results)
+    return replace(_finish(table, results, options), notes=results.notes)
+
+
+def _results(
+    records: Sequence[ResultRecord], registry: Registry, options: TableOptions, source: ResultSource
+) -> Results:
+    """Returns what finds the runs of a source."""
+    return Results(records, registry, source, include_modified=options.include_modified, epochs=options.epochs)
+
+
+def _finish(table: Table, results: Results, options: TableOptions) -> Table:
+    """Returns a table with the epochs in its caption, and the runs that are left out."""
     return replace(
         table,
         caption=table.caption + _first_epochs(options),
-        notes=results.notes,
         warnings=(*table.warnings, *_describe_left_out(results.left_out)),
     )
 
@@ -197,7 +208,7 @@ def _measures_runs(reported: _ReportedTable) -> bool:
 def is_filled_by_runs(name: str, registry: Registry) -> bool:
     """Returns whether a table has cells for the results of runs of one source."""
     files = _files(registry.folders)
-    return name in PAIR_TABLES or (name in files and _measures_runs(_read(files[name])))
+    return name in (CLAIMS_TABLE, *PAIR_TABLES) or (name in files and _measures_runs(_read(files[name])))
 
 
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}

@@ -15,7 +15,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.pairs import find_pairs
-from plifctl.report.significance import _p_text
+from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
 from plifctl.runs.documents import add_checksum
@@ -273,8 +273,8 @@ def test_pair_tables_in_every_format_have_limits_and_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.00009, "< 0.0001"), (0.0065, "0.0065"), (0.0496, "0.050"), (0.185, "0.18")])
-def test_p_text_has_two_digits(p: float, text: str) -> None:
-    assert _p_text(p) == text
+def testformat_p_has_two_digits(p: float, text: str) -> None:
+    assert format_p(p) == text
 
 
 def test_a_tiny_p_keeps_its_digits_in_csv() -> None:

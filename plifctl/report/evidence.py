@@ -1,0 +1,210 @@
+"""What runs say about the claims of the paper: for every pair of experiments, yes, no or open, by a rule.
+
+The numbers are those of the tables ``significance``, ``speed`` and ``convergence``; here are the rules that turn them
+into an answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from plifctl.report.convergence import mean_ratio, ratio, tau_by_epoch
+from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
+from plifctl.report.results import Results
+from plifctl.report.significance import compare_runs, compare_with_holm, format_p, format_points
+from plifctl.report.speed import reach_level
+from plifctl.report.statistics import ALPHA, Estimate, paired_t
+from plifctl.report.table import Number
+
+BREAKDOWN = 0.10
+"""Loss of accuracy that is a breakdown. Test samples alone give two equally good networks a difference of at most 0.08
+(95 %) on the smallest test set, 288 samples."""
+
+MARGIN = 0.01
+"""Loss of accuracy up to which one pooling is as good as another: the paper calls differences of 0.2 to 2.1 points in
+Table 5 similar; a test set of 10,000 samples can decide one point, those of 288 and 1,000 cannot."""
+
+FASTER = 1.5
+"""With one seed: how many times the epochs of the other side the slower one needs at least."""
+
+Outcome = Literal["yes", "open", "no"]
+"""Runs support a claim, decide nothing, or contradict it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What the runs of one pair of experiments say about a claim.
+
+    Attributes:
+        dataset: Title of the data set.
+        detail: What else tells it from others, ``τ = 2``; may be empty.
+        outcome: The answer; None: there are no runs that can be compared.
+        number: The evidence; None: there is none.
+        seeds: Number of seeds behind it.
+        missing: Experiments of the pair without runs.
+    """
+
+    dataset: str
+    detail: str
+    outcome: Outcome | None = None
+    number: Number | None = None
+    seeds: int = 0
+    missing: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Data set and detail: ``N-MNIST, τ = 2``."""
+        return ", ".join(filter(None, (self.dataset, self.detail)))
+
+    @property
+    def text(self) -> str:
+        """The evidence as printed: ``N-MNIST, τ = 2: +0.10, p = 0.70 @30, 5 seeds``."""
+        seeds = f", {self.seeds} seeds" if self.seeds > 1 else ""
+        return self.label if self.number is None else f"{self.label}: {self.number.shown}{seeds}"
+
+
+class Evidence:
+    """The findings of the runs of one source.
+
+    Args:
+        results: Finds the runs.
+        runs_dir: Runs directory, whose runs may have stored predictions; None: there are none.
+    """
+
+    def __init__(self, results: Results, runs_dir: Path | None = None) -> None:
+        self._results, self._runs_dir = results, runs_dir
+        self.warnings: list[str] = []
+        """Which runs are not compared, and why."""
+
+    def plif_above_lif(self) -> Iterator[Finding]:
+        """Yields for each data set and τ whether PLIF is above LIF; p is adjusted as in the table of significance."""
+        rows = self._rows("neuron", "pooling")
+        for runs, found, p in compare_with_holm(rows, self._runs_dir):
+            if runs.pair.kind == "neuron" and (found is None or p is None):
+                yield self._finding(runs)
+            elif runs.pair.kind == "neuron" and found is not None and p is not None:
+                value = found.maxima.value
+                outcome: Outcome = "open" if p >= ALPHA else "yes" if value > 0 else "no"
+                p_text = format_p(p) if p < 1e-4 else f"= {format_p(p)}"
+                yield self._finding(runs, outcome, f"{format_points(value)}, p {p_text}", 100 * value)
+
+    def lif_breaks_down(self) -> Iterator[Finding]:
+        """Yields for each data set whether LIF breaks down with the greater τ, and PLIF does not."""
+        learnt = {_key(runs): runs for runs in self._rows("start").matched()}
+        for fixed in self._rows("tau").matched():
+            both = self._same_epochs(fixed, learnt.get(_key(fixed)))
+            found = [compare_runs(runs, self._runs_dir, self.warnings) for runs in both]
+            losses = [comparison.maxima for comparison in found if comparison is not None]
+            if len(losses) < 2:
+                yield self._finding(fixed)
+                continue
+            texts = [format_points(-loss.value) for loss in losses]
+            text, value = f"LIF {texts[0]}, PLIF {texts[1]}", -100 * losses[0].value
+            yield self._finding(both[0], _breakdown(*losses), text, value, both[1])
+
+    def _same_epochs(self, lif: MatchedRuns, plif: MatchedRuns | None) -> tuple[MatchedRuns, ...]:
+        """Returns the runs of LIF and of PLIF, cut to the same epochs; nothing if they cannot be compared."""
+        if plif is None or not (lif.comparable and plif.comparable):
+            return ()
+        seeds = {record.seed for record in lif.first.records}
+        problem = find_problem(lif.first.first, plif.first.first, seeds, seeds)
+        epochs = min(lif.epochs, plif.epochs)
+        cut = [cut_runs(runs, epochs) for runs in (lif, plif)]
+        if problem := problem or cut[0].problem or cut[1].problem:
+            self.warnings.append(f"NOT COMPARED: {lif.name}, with PLIF: runs {problem}")
+            return ()
+        return tuple(cut)
+
+    def max_as_good_as_average(self) -> Iterator[Finding]:
+        """Yields for each data set whether max pooling loses less than :data:`MARGIN` to average pooling."""
+        for runs in self._rows("pooling").matched():
+            found = compare_runs(runs, self._runs_dir, self.warnings)
+            if found is None:
+                yield self._finding(runs)
+                continue
+            value, low, high = found.maxima.value, found.maxima.low, found.maxima.high
+            outcome: Outcome = "open"
+            text = format_points(value)
+            if low is not None and high is not None:
+                outcome = "yes" if low > -MARGIN else "no" if high < -MARGIN else "open"
+                text += f" [{format_points(low)}, {format_points(high)}]"
+            yield self._finding(runs, outcome, text, 100 * value)
+
+    def plif_learns_faster(self) -> Iterator[Finding]:
+        """Yields for each data set and τ whether PLIF needs fewer epochs than LIF to the same accuracy."""
+        for runs in self._rows("neuron").matched():
+            reached = reach_level(runs)
+            if not reached:
+                yield self._finding(runs)
+                continue
+            plif, lif = (fmean(epochs) for epochs in zip(*((r.first, r.second) for r in reached), strict=True))
+            outcome = _faster([(r.first, r.second) for r in reached])
+            yield self._finding(runs, outcome, f"{plif:.4g} against {lif:.4g} epochs", plif - lif)
+
+    def time_constants_gather(self) -> Iterator[Finding]:
+        """Yields for each data set whether τ of every layer has covered half of the way between the two starts."""
+        for runs in self._rows("start").matched():
+            found = tau_by_epoch(runs) if runs.comparable else {}
+            if 0 not in found:
+                yield self._finding(runs)
+                continue
+            start, end = mean_ratio(found[0]), mean_ratio(found[max(found)])
+            greatest = max(map(ratio, found[max(found)]))
+            outcome: Outcome = "yes" if greatest <= math.sqrt(start) else "no" if end >= start else "open"
+            yield self._finding(runs, outcome, f"ratio {start:.2f} to {end:.2f}, at most {greatest:.2f}", end)
+
+    def _rows(self, *kinds: PairKind) -> PairRows:
+        return PairRows(self._results, kinds, self.warnings)
+
+    def _finding(
+        self,
+        runs: MatchedRuns,
+        outcome: Outcome | None = None,
+        text: str = "",
+        value: float | None = None,
+        beside: MatchedRuns | None = None,
+    ) -> Finding:
+        """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
+        pair = runs.pair
+        tau = f"τ = {pair.taus[0]:g}" if pair.kind == "neuron" else ""
+        detail = ", ".join(filter(None, (tau, f"recipe {runs.recipe}" if runs.recipe else "")))
+        if outcome is None:
+            missing = tuple(name for group, name, _ in runs.sides if not group.records)
+            return Finding(pair.dataset, detail, missing=missing)
+        all_runs = [runs] if beside is None else [runs, beside]
+        names = [record.run for one in all_runs for group, _, _ in one.sides for record in group.records]
+        flags = tuple(dict.fromkeys(flag for one in all_runs for flag in one.flags))
+        number = self._results.accuracy(runs.first)  # for its epochs
+        number = replace(
+            number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
+        )
+        return Finding(pair.dataset, detail, outcome, number, min(len(one.by_seed) for one in all_runs))
+
+
+def _key(runs: MatchedRuns) -> tuple[object, ...]:
+    recipe = runs.first.first.recipe if runs.comparable else ""
+    return runs.pair.dataset, runs.pair.taus, recipe
+
+
+def _breakdown(lif: Estimate, plif: Estimate) -> Outcome:
+    """Returns whether LIF loses :data:`BREAKDOWN` or more, by an interval without 0, and PLIF surely less."""
+    if lif.low is None or lif.high is None or plif.low is None or plif.high is None:
+        return "open"
+    if lif.value >= BREAKDOWN and lif.low > 0 and plif.high < BREAKDOWN:
+        return "yes"
+    return "no" if lif.high < BREAKDOWN or plif.low >= BREAKDOWN else "open"
+
+
+def _faster(epochs: Sequence[tuple[int, int]]) -> Outcome:
+    """Returns whether the first side needs fewer epochs: by a factor with one seed, else by an interval over seeds."""
+    if len(epochs) == 1:
+        ((one, other),) = epochs
+        return "yes" if other >= FASTER * one else "no" if one >= FASTER * other else "open"
+    found = paired_t([one - other for one, other in epochs])
+    low, high = (found.value if end is None else end for end in (found.low, found.high))  # None: all are equal
+    return "yes" if high < 0 else "no" if low > 0 else "open"

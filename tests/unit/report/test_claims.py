@@ -1,0 +1,257 @@
+"""The claims of the paper: evidence of made and of the authors' runs, and verdicts by rule."""
+
+import csv
+import io
+import json
+from functools import cache
+from typing import Any
+
+import pytest
+
+from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
+from plifctl.report import Table, TableOptions, build_table
+from plifctl.report.claims import CLAIMS, verdict
+from plifctl.report.evidence import Evidence, Finding, Outcome
+from plifctl.report.results import Results
+from plifctl.runs import ResultRecord, RunData, load_records
+
+ABOVE, BREAKDOWN, POOLING, FASTER, GATHER, TIME = (claim.text for claim in CLAIMS)
+
+
+@cache
+def registry() -> Registry:
+    return load_registry()
+
+
+@pytest.fixture(scope="module")
+def authors(tmp_path_factory: pytest.TempPathFactory) -> list[ResultRecord]:
+    """The records that come with plifctl, those of the authors' logs among them."""
+    return load_records(tmp_path_factory.mktemp("no-runs"), registry().folders)
+
+
+def run(variant: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
+    """Returns a record of an experiment on N-MNIST with its test accuracies by epoch."""
+    experiment = f"nmnist-{variant}"
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "run": f"run-{variant}-{seed}",
+        "experiment": experiment,
+        "recipe": "paper",
+        "protocol": "A",
+        "dataset": "nmnist",
+        "T": 10,
+        "seed": seed,
+        "epochs": len(tests),
+        "digest": registry().experiment(experiment).spec.digest,
+        "overrides": (),
+        "data": RunData(verified=True, complete=True, train=60000, validation=0, test=10000, cache="c"),
+        "accuracy": max(tests),
+        "best_epoch": tests.index(max(tests)) + 1,
+        "validation_accuracy": None,
+        "test_accuracy": tests,
+        "tau": tuple(() for _ in tests),
+        "environment": {},
+        "finished": "2026-01-01T00:00:00Z",
+    }
+    return ResultRecord(**(values | changes))
+
+
+def findings(claim: str, *records: ResultRecord, source: Any = "mine") -> dict[str, tuple[Any, str]]:
+    """Returns outcome and evidence of each comparison with runs, by its label."""
+    find = next(one.findings for one in CLAIMS if one.text == claim)
+    assert find is not None
+    found = find(Evidence(Results(records, registry(), source)))
+    return {one.label: (one.outcome, one.number.text) for one in found if one.number is not None}
+
+
+def table(*records: ResultRecord, **options: Any) -> Table:
+    return build_table("claims", records, registry(), TableOptions(**options))
+
+
+def seeds(variant: str, *accuracies: float) -> list[ResultRecord]:
+    return [run(variant, (accuracy,), seed) for seed, accuracy in enumerate(accuracies, start=1)]
+
+
+class TestAuthors:
+    def test_plif_is_above_lif_at_tau_16_only(self, authors: list[ResultRecord]) -> None:
+        found = findings(ABOVE, *authors, source="authors")
+        yes = {label for label, (outcome, _) in found.items() if outcome == "yes"}
+        assert yes == {f"{data}, τ = 16" for data in ("CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture", "N-MNIST")}
+        assert "no" not in {outcome for outcome, _ in found.values()}
+        assert found["MNIST, τ = 16"] == ("open", "+0.24, p = 0.091")
+        assert len(found) == 12
+
+    def test_lif_breaks_down_on_three_data_sets(self, authors: list[ResultRecord]) -> None:
+        assert findings(BREAKDOWN, *authors, source="authors") == {
+            "CIFAR-10": ("yes", "LIF −45.53, PLIF −0.27"),
+            "CIFAR10-DVS": ("yes", "LIF −11.20, PLIF −4.30"),
+            "DVS128 Gesture": ("yes", "LIF −20.14, PLIF −5.56"),
+            "Fashion-MNIST": ("no", "LIF +0.30, PLIF +0.27"),
+            "MNIST": ("no", "LIF −0.20, PLIF +0.01"),
+            "N-MNIST": ("no", "LIF −0.49, PLIF −0.08"),
+        }
+
+    def test_small_test_sets_leave_pooling_open(self, authors: list[ResultRecord]) -> None:
+        found = findings(POOLING, *authors, source="authors")
+        assert {label for label, (outcome, _) in found.items() if outcome == "open"} == {
+            "CIFAR10-DVS",
+            "DVS128 Gesture",
+        }
+        assert found["Fashion-MNIST"] == ("yes", "−0.36 [−0.99, +0.27]")
+        assert len(found) == 6
+
+    def test_plif_learns_faster_at_tau_16(self, authors: list[ResultRecord]) -> None:
+        found = findings(FASTER, *authors, source="authors")
+        datasets = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
+        epochs = ((13, 21), (9, 119), (21, 135), (25, 139))
+        for data, (plif, lif) in zip(datasets, epochs, strict=True):
+            assert found[f"{data}, τ = 16"] == ("yes", f"{plif} against {lif} epochs")
+        assert found["CIFAR10-DVS, τ = 2"] == ("no", "76 against 46 epochs")
+        assert found["DVS128 Gesture, τ = 2"] == ("open", "57 against 56 epochs")
+
+    def test_time_constants_gather_where_they_were_logged(self, authors: list[ResultRecord]) -> None:
+        assert findings(GATHER, *authors, source="authors") == {
+            "CIFAR-10": ("yes", "ratio 8.00 to 1.12, at most 1.32"),
+            "CIFAR10-DVS": ("yes", "ratio 8.00 to 1.30, at most 2.50"),
+        }
+
+    def test_verdicts_name_data_sets_and_that_there_is_one_seed(self, authors: list[ResultRecord]) -> None:
+        rows = table(*authors, source="authors").rows
+        verdicts = [row[3] for row in rows]
+        assert verdicts[4] == "holds only for CIFAR-10, CIFAR10-DVS (one seed each)"
+        assert verdicts[1] == (
+            "holds only for CIFAR-10, CIFAR10-DVS, DVS128 Gesture; against: Fashion-MNIST, MNIST, N-MNIST "
+            "(one seed each)"
+        )
+        assert rows[5][2:] == ("no stored evidence", "no stored evidence")
+
+
+def test_plif_above_lif_over_seeds_is_significant_after_holm_or_open() -> None:
+    lif = seeds("lif", 0.90, 0.91, 0.92)
+    above, same = seeds("plif", 0.95, 0.961, 0.97), seeds("plif", 0.95, 0.90, 0.93)
+    assert findings(ABOVE, *above, *lif)["N-MNIST, τ = 2"][0] == "yes"
+    assert findings(ABOVE, *same, *lif)["N-MNIST, τ = 2"][0] == "open"
+    below = [r.model_copy(update={"accuracy": r.accuracy - 0.1, "test_accuracy": (r.accuracy - 0.1,)}) for r in above]
+    assert findings(ABOVE, *below, *lif)["N-MNIST, τ = 2"][0] == "no"
+
+
+@pytest.mark.parametrize(
+    ("lif", "plif", "outcome"),
+    [
+        (0.70, 0.95, "yes"),
+        (0.90, 0.96, "no"),  # LIF loses 7 points
+        (0.70, 0.80, "no"),  # PLIF breaks down, too
+        (0.80, 0.90, "open"),  # on 100 samples, the 7 points that PLIF loses may be more than 10
+    ],
+)
+def test_lif_breaks_down_is_a_loss_of_ten_points_that_plif_does_not_have(
+    lif: float, plif: float, outcome: Outcome
+) -> None:
+    samples = 100 if outcome == "open" else 10000
+    data = RunData(verified=True, complete=True, train=60000, validation=0, test=samples, cache="c")
+    runs = [
+        run(v, (a,), data=data) for v, a in (("lif", 0.97), ("lif-tau16", lif), ("plif", 0.97), ("plif-tau16", plif))
+    ]
+    assert findings(BREAKDOWN, *runs)["N-MNIST"][0] == outcome
+
+
+def test_lif_breaks_down_counts_the_same_epochs_of_all_four_runs() -> None:
+    longer = [run("plif", (0.90, 0.97)), run("plif-tau16", (0.89, 0.97))]
+    found = findings(BREAKDOWN, run("lif", (0.9,)), run("lif-tau16", (0.5,)), *longer)
+    assert found["N-MNIST"] == ("yes", "LIF −40.00, PLIF −1.00")
+
+
+def test_lif_breaks_down_of_other_samples_than_plif_is_not_compared() -> None:
+    other = {"data": RunData(verified=True, complete=True, train=60000, validation=0, test=10000, cache="d")}
+    plif = [run("plif", (0.9,), **other), run("plif-tau16", (0.9,), **other)]
+    found = table(run("lif", (0.9,)), run("lif-tau16", (0.5,)), *plif)
+    assert found.rows[1][4:] == ("", "no runs")
+    assert any("with PLIF: runs of different samples" in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("maximum", "average", "outcome"), [(0.99, 0.99, "yes"), (0.95, 0.955, "open"), (0.95, 0.98, "no")]
+)
+def test_max_pooling_is_as_good_if_the_interval_is_above_minus_one_point(
+    maximum: float, average: float, outcome: Outcome
+) -> None:
+    found = findings(POOLING, run("plif", (maximum,)), run("plif-avgpool", (average,)))
+    assert found["N-MNIST"][0] == outcome
+
+
+@pytest.mark.parametrize(
+    ("plif", "lif", "outcome"),
+    [
+        ([1], [2], "yes"),
+        ([3], [4], "open"),  # one seed: less than half as many again
+        ([3], [2], "no"),
+        ([1, 2, 1], [3, 4, 3], "yes"),  # all differ by two
+        ([1, 2, 3], [2, 2, 2], "open"),
+        ([3, 4, 4], [1, 1, 2], "no"),
+    ],
+)
+def test_plif_learns_faster_by_a_factor_with_one_seed_else_by_the_interval(
+    plif: list[int], lif: list[int], outcome: Outcome
+) -> None:
+    def reaching(variant: str, epochs: list[int]) -> list[ResultRecord]:
+        return [
+            run(variant, (0.5,) * (epoch - 1) + (0.9,) * (6 - epoch), seed)
+            for seed, epoch in enumerate(epochs, start=1)
+        ]
+
+    assert findings(FASTER, *reaching("plif", plif), *reaching("lif", lif))["N-MNIST, τ = 2"][0] == outcome
+
+
+@pytest.mark.parametrize(("tau", "outcome"), [((2.5, 3.0), "yes"), ((2.5, 8.0), "open"), ((16.0, 20.0), "no")])
+def test_time_constants_gather_if_every_layer_covers_half_of_the_way(
+    tau: tuple[float, float], outcome: Outcome
+) -> None:
+    runs = [run("plif", (0.9,), tau=((2.0, 2.0),)), run("plif-tau16", (0.9,), tau=(tau,))]
+    assert findings(GATHER, *runs)["N-MNIST"][0] == outcome
+
+
+def test_verdict_follows_from_the_outcomes() -> None:
+    def found(*outcomes: Outcome | None, seed_count: int = 3) -> list[Finding]:
+        return [Finding(name, "", outcome, None, seed_count) for name, outcome in zip("ABC", outcomes, strict=False)]
+
+    assert verdict(found(None, None)) == "no runs"
+    assert verdict(found("yes", "yes")) == "holds"
+    assert verdict(found("yes", None)) == "holds only for A"
+    assert verdict(found("yes", "open", "no")) == "holds only for A; against: C"
+    assert verdict(found("open", None)) == "not supported"
+    assert verdict(found("no", "no", seed_count=1)) == "not supported; against: A, B (one seed each)"
+
+
+def test_claims_without_runs_say_so_and_name_the_experiments_that_lack_them() -> None:
+    found = table()
+    assert [row[4:] for row in found.rows[:5]] == [("", "no runs")] * 5
+    missing = {entry.experiment for entry in found.entries if not entry.numbers}
+    assert {"nmnist-plif", "nmnist-lif-tau16", "gesture-plif-avgpool"} <= missing
+
+
+def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() -> None:
+    part = RunData(verified=True, complete=False, train=800, validation=0, test=100, cache="c")
+    found = table(*(run(variant, (0.9, 0.95), data=part) for variant in ("plif", "lif")))
+    assert found.rows[0][5] == "not supported (one seed each; after the first 2 epochs; subset)"
+    assert "@2 subset" in found.rows[0][4]
+
+
+@pytest.mark.parametrize("source", ["mine", "shipped", "authors", "added"])
+def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultRecord], source: Any) -> None:
+    found = table(*authors, source=source)
+    assert len(found.columns) == (4 if source == "authors" else 6)
+    tree = json.loads(found.to_json())
+    assert tree["notes"]["1"].startswith("difference of the maxima")
+    assert "holds only for CIFAR-10, CIFAR10-DVS (one seed each)" in found.to_markdown()
+    assert "?" not in found.to_latex()
+    lines = list(csv.DictReader(io.StringIO(found.to_csv())))
+    (line,) = [line for line in lines if (line["row"], line["column"]) == (GATHER, "Authors' runs: CIFAR-10")]
+    assert line["note"] == "runs authors-cifar10-plif, authors-cifar10-plif-tau16"
+    assert next(line["result"] for line in lines if line["row"] == TIME) == "no stored evidence"
+
+
+def test_claims_of_the_first_epochs_cut_the_authors_runs_too(authors: list[ResultRecord]) -> None:
+    found = table(*authors, source="authors", epochs=4)
+    assert "of the first 4 epochs" in found.caption
+    assert "ratio 8.00 to 3.59" in found.rows[4][2]
