@@ -119,7 +119,7 @@ def build_claims_table(
         sides[_HEADS[source]] = Evidence(ours, runs_dir)
     cells: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
-    notes: dict[str, str] = {}
+    notes = {"all": _LIMITS}
     for index, claim in enumerate(CLAIMS, start=1):
         row = [Cell(f"{claim.text} ({index})"), Cell(claim.place)]
         notes[str(index)] = claim.rule
@@ -132,7 +132,7 @@ def build_claims_table(
     return Table(
         CLAIMS_TABLE,
         "Claims of the paper, and what runs say about them",
-        _LIMITS,
+        "Evidence and verdicts follow from the rules in the notes.",
         ("Claim", "In the paper", *(head for heads in sides for head in heads)),
         tuple(cells),
         tuple(entries),

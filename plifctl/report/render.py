@@ -88,7 +88,7 @@ _NOTE_CHARACTERS, _CAPTION_CHARACTERS, _PAGE_LINES = 75, 65, 46
 
 def latex(table: Table) -> str:
     """Returns a table in LaTeX: a float, with its notes in it, or below it where they need more than a page."""
-    align = "".join("r" if is_numeric(table, index) else "l" for index in range(len(table.columns)))
+    align = "".join(_tex_columns(table))
     lines = [
         "% needs the packages booktabs and graphicx",
         r"\begin{table}",
@@ -117,11 +117,26 @@ def latex(table: Table) -> str:
     return "\n".join(lines)
 
 
+_PROSE, _PHRASE, _PROSE_LINE = 140, 24, 43
+"""Characters of a cell from which on a column is broken into lines: beside prose, phrases are, too; and of a line."""
+
+
+def _tex_columns(table: Table) -> list[str]:
+    """Returns the alignment of each column; cells of prose make paragraphs."""
+    longest = [max((len(row[index]) for row in table.rows), default=0) for index in range(len(table.columns))]
+    prose = max(longest, default=0) > _PROSE
+    paragraphs = ["p{6cm}" if length > _PROSE else "p{3cm}" if length > _PHRASE else "l" for length in longest]
+    return [
+        "r" if is_numeric(table, index) else paragraph if prose else "l" for index, paragraph in enumerate(paragraphs)
+    ]
+
+
 def _fits_page(table: Table) -> bool:
     """Returns whether a table with its notes is likely to fit a page of the class ``article`` at 10 points."""
     notes = sum(1 + len(note) // _NOTE_CHARACTERS for note in notes_of(table))
     caption = 1 + (len(table.caption) + len(table.source)) // _CAPTION_CHARACTERS
-    return caption + len(table.cells) + notes <= _PAGE_LINES
+    rows = sum(1 + max(map(len, row), default=0) // _PROSE_LINE for row in table.rows)
+    return caption + rows + notes <= _PAGE_LINES
 
 
 _TEX = {

@@ -245,6 +245,7 @@ def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultReco
     assert tree["notes"]["1"].startswith("difference of the maxima")
     assert "holds only for CIFAR-10, CIFAR10-DVS (one seed each)" in found.to_markdown()
     assert "?" not in found.to_latex()
+    assert r"\begin{tabular}{p{3cm}p{3cm}p{6cm}" in found.to_latex()
     lines = list(csv.DictReader(io.StringIO(found.to_csv())))
     (line,) = [line for line in lines if (line["row"], line["column"]) == (GATHER, "Authors' runs: CIFAR-10")]
     assert line["note"] == "runs authors-cifar10-plif, authors-cifar10-plif-tau16"
