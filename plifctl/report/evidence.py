@@ -42,7 +42,8 @@ class Finding:
 
     Attributes:
         dataset: Title of the data set.
-        detail: What else tells it from others, ``τ = 2``; may be empty.
+        tau: τ of both sides, ``τ = 2``; empty where they differ in it, or it is the same for all.
+        recipe: Recipe of the runs, ``recipe paper``; empty where there are runs of one only.
         outcome: The answer; None: there are no runs that can be compared.
         number: The evidence; None: there is none.
         seeds: Number of seeds behind it.
@@ -50,11 +51,17 @@ class Finding:
     """
 
     dataset: str
-    detail: str
+    tau: str = ""
+    recipe: str = ""
     outcome: Outcome | None = None
     number: Number | None = None
     seeds: int = 0
     missing: tuple[str, ...] = ()
+
+    @property
+    def detail(self) -> str:
+        """What tells it from others of the data set: ``τ = 2, recipe paper``; may be empty."""
+        return ", ".join(filter(None, (self.tau, self.recipe)))
 
     @property
     def label(self) -> str:
@@ -172,10 +179,10 @@ class Evidence:
         """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
         pair = runs.pair
         tau = f"τ = {pair.taus[0]:g}" if pair.kind == "neuron" else ""
-        detail = ", ".join(filter(None, (tau, f"recipe {runs.recipe}" if runs.recipe else "")))
+        recipe = f"recipe {runs.recipe}" if runs.recipe else ""
         if outcome is None:
             missing = tuple(name for group, name, _ in runs.sides if not group.records)
-            return Finding(pair.dataset, detail, missing=missing)
+            return Finding(pair.dataset, tau, recipe, missing=missing)
         all_runs = [runs] if beside is None else [runs, beside]
         names = [record.run for one in all_runs for group, _, _ in one.sides for record in group.records]
         flags = tuple(dict.fromkeys(flag for one in all_runs for flag in one.flags))
@@ -183,7 +190,7 @@ class Evidence:
         number = replace(
             number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
         )
-        return Finding(pair.dataset, detail, outcome, number, min(len(one.by_seed) for one in all_runs))
+        return Finding(pair.dataset, tau, recipe, outcome, number, min(len(one.by_seed) for one in all_runs))
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:

@@ -213,11 +213,14 @@ def test_time_constants_gather_if_every_layer_covers_half_of_the_way(
 
 def test_verdict_follows_from_the_outcomes() -> None:
     def found(*outcomes: Outcome | None, seed_count: int = 3) -> list[Finding]:
-        return [Finding(name, "", outcome, None, seed_count) for name, outcome in zip("ABC", outcomes, strict=False)]
+        return [
+            Finding(name, outcome=outcome, seeds=seed_count) for name, outcome in zip("ABC", outcomes, strict=False)
+        ]
 
     assert verdict(found(None, None)) == "no runs"
     assert verdict(found("yes", "yes")) == "holds"
     assert verdict(found("yes", None)) == "holds only for A"
+    assert verdict([*found("yes"), Finding("A", recipe="recipe paper")]) == "holds"
     assert verdict(found("yes", "open", "no")) == "holds only for A; against: C"
     assert verdict(found("open", None)) == "not supported"
     assert verdict(found("no", "no", seed_count=1)) == "not supported; against: A, B (one seed each)"
