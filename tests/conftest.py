@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -65,6 +66,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the batteries of faults; pytest knows those of the outermost conftest only."""
     parser.addoption("--full", action="store_true", help="Faults: the whole batteries, hours rather than seconds.")
     parser.addoption("--seed", default="0", help="Faults: of the random numbers.")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Prints what the batteries of faults did, also those of other processes (xdist)."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    for report in reports:
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "summary" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {text}")
 
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"

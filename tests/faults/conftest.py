@@ -32,14 +32,9 @@ def generator(pytestconfig: pytest.Config, request: pytest.FixtureRequest) -> ra
 
 
 @pytest.fixture
-def print_summary(capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Returns a function that prints a summary line, even while pytest captures output."""
-
-    def say(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{request.node.name}: {text}", end="")
-
-    return say
+def print_summary(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Returns a function that says what a battery did; all of it is printed at the end (tests/conftest.py)."""
+    return lambda text: record_property("summary", text)
 
 
 @pytest.fixture
