@@ -348,9 +348,9 @@ class TestReports:
     @pytest.mark.usefixtures("untouched")
     def test_figures_are_drawn_from_recorded_spikes_and_curves(self, document: Document) -> None:
         Path("new").mkdir()
-        for figure, run in (("S2", RUNS["A"]), ("6", RUNS["set"]), ("1b", IMPORTED[0])):
-            document("report", "--figure", figure, "--run", run, "--out", f"new/{figure}.svg")
-            assert "</svg>" in Path(f"new/{figure}.svg").read_text(encoding="utf-8")
+        for figure, run in (("S2", RUNS["A"]), ("6", RUNS["set"]), ("6", IMPORTED[0])):
+            document("report", "--figure", figure, "--run", run, "--out", f"new/{figure}-{run}.svg")
+            assert "</svg>" in Path(f"new/{figure}-{run}.svg").read_text(encoding="utf-8")
 
     @pytest.mark.usefixtures("untouched")
     def test_page_holds_every_run(self, document: Document) -> None:
