@@ -17,7 +17,7 @@ from plifctl.report.convergence import mean_ratio, ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
 from plifctl.report.results import Results
 from plifctl.report.significance import compare_runs, compare_with_holm, format_p, format_points
-from plifctl.report.speed import reach_level
+from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_t
 from plifctl.report.table import Number
 
@@ -151,7 +151,7 @@ class Evidence:
                 continue
             plif, lif = (fmean(epochs) for epochs in zip(*((r.first, r.second) for r in reached), strict=True))
             outcome = _faster([(r.first, r.second) for r in reached])
-            yield self._finding(runs, outcome, f"{plif:.4g} against {lif:.4g} epochs", plif - lif)
+            yield self._finding(runs, outcome, f"{epochs_text(plif)} against {epochs_text(lif)} epochs", plif - lif)
 
     def time_constants_gather(self) -> Iterator[Finding]:
         """Yields for each data set whether τ of every layer has covered half of the way between the two starts."""

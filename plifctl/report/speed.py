@@ -71,8 +71,13 @@ def _numbers(runs: MatchedRuns) -> dict[str, Number]:
         return {}
     epochs = [fmean(seed.first for seed in reached), fmean(seed.second for seed in reached)]
     values = [100 * fmean(seed.level for seed in reached), *epochs]
-    texts = [f"{values[0]:.2f}", *(f"{value:g}" if value.is_integer() else f"{value:.1f}" for value in epochs)]
+    texts = [f"{values[0]:.2f}", *map(epochs_text, epochs)]
     return {name: Number(text, value) for name, text, value in zip(_NUMBERS, texts, values, strict=True)}
+
+
+def epochs_text(mean: float) -> str:
+    """Returns a number of epochs, the mean over seeds: ``13``, ``6.7``."""
+    return f"{mean:g}" if float(mean).is_integer() else f"{mean:.1f}"
 
 
 def first_epoch(record: ResultRecord, level: float) -> int | None:
