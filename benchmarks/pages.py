@@ -78,7 +78,7 @@ def _libraries(document: dict[str, Any]) -> str:
         "The output of one layer. brainevent gets the spikes in the array type that it works on, and uses the threads",
         "of JAX.",
     ]
-    return _text([*lines, "", *_markdown(table)]) if table.rows else ""
+    return _text([*lines, "", *_markdown(table), "", _measured(document)]) if table.rows else ""
 
 
 def _shares(document: dict[str, Any]) -> str:
@@ -175,7 +175,7 @@ def _text(lines: Iterable[str]) -> str:
 _BLOCKS: dict[str, tuple[str, Callable[..., str]]] = {
     "picture": ("event_driven", _picture),
     "layers": ("event_driven", _layers),
-    "libraries": ("event_driven", _libraries),
+    "libraries": ("event_libraries", _libraries),
     "shares": ("shares", _shares),
     "formats": ("formats", _formats),
     "readers": ("prepare_readers", _readers),

@@ -91,9 +91,9 @@ def test_layers_block_has_ratios_by_density_and_no_other_library(results: Path) 
 
 
 def test_libraries_block_has_other_libraries_only(results: Path) -> None:
-    write(results / "event_driven.json", LAYERS)
+    write(results / "event_libraries.json", LAYERS)
     assert rows(pages.block("libraries"))[2:] == [["fc", "4%", "4 ms", "8 ms, library", "0.50"]]
-    write(results / "event_driven.json", LAYERS[:3])
+    write(results / "event_libraries.json", LAYERS[:3])
     assert pages.block("libraries") == ""
 
 
