@@ -6,6 +6,7 @@ that fails ignores signals from then on. The module imports torch only where it 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import os
@@ -48,6 +49,7 @@ def defer_collection(seconds: float = 3.0) -> None:
 
 def _collect_again() -> None:
     gc.freeze()
+    atexit.register(gc.unfreeze)  # what is left at exit is released, or libraries report leaks
     gc.enable()
 
 

@@ -52,7 +52,12 @@ def test_wait_passively_before_torch_keeps_the_users_policy(
 DEFERRED = """
 import gc, time
 from plifctl.training.process import defer_collection
+class Cycle:
+    def __del__(self): print("released")
 defer_collection(0.1)
+cycle = Cycle()
+cycle.itself = cycle
+del cycle
 first, deadline = gc.isenabled(), time.monotonic() + 20
 while not gc.isenabled() and time.monotonic() < deadline:
     time.sleep(0.01)
@@ -61,6 +66,6 @@ print(first, gc.isenabled(), gc.get_freeze_count() > 0)
 
 
 @pytest.mark.subprocess
-def test_deferred_collection_is_off_at_first_and_on_later() -> None:
+def test_deferred_collection_is_off_at_first_on_later_and_complete_at_exit() -> None:
     output = subprocess.run([sys.executable, "-c", DEFERRED], capture_output=True, text=True, check=True).stdout
-    assert output.split() == ["False", "True", "True"]
+    assert output.split() == ["False", "True", "True", "released"]
