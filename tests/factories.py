@@ -160,3 +160,35 @@ def idx_files() -> dict[str, bytes]:
         found[f"{name}-images-idx3-ubyte.gz"] = gzip.compress(images, mtime=0)
         found[f"{name}-labels-idx1-ubyte.gz"] = gzip.compress(labels, mtime=0)
     return found
+
+
+def made_record(experiment: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> Any:
+    """A result record of protocol A of an experiment of the registry, with its test accuracies by epoch."""
+    from plifctl.config.lookup import load_registry
+    from plifctl.runs import ResultRecord, RunData
+
+    spec = load_registry().experiment(experiment).spec
+    samples = spec.dataset.samples
+    train, test = (samples.train, samples.test) if samples is not None else (8, 2)
+    values: dict[str, Any] = {
+        "schema_version": 1,
+        "run": f"run-{experiment.partition('-')[2]}-{seed}",
+        "experiment": experiment,
+        "recipe": "paper",
+        "protocol": "A",
+        "dataset": spec.dataset.name,
+        "T": spec.T,
+        "seed": seed,
+        "epochs": len(tests),
+        "digest": spec.digest,
+        "overrides": (),
+        "data": RunData(verified=True, complete=True, train=train, validation=0, test=test, cache="c"),
+        "accuracy": max(tests),
+        "best_epoch": tests.index(max(tests)) + 1,
+        "validation_accuracy": None,
+        "test_accuracy": tests,
+        "tau": tuple(() for _ in tests),
+        "environment": {},
+        "finished": "2026-01-01T00:00:00Z",
+    }
+    return ResultRecord(**(values | changes))

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from factories import made_record
 
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
@@ -32,29 +33,8 @@ def authors(tmp_path_factory: pytest.TempPathFactory) -> list[ResultRecord]:
 
 def run(variant: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
     """Returns a record of an experiment on N-MNIST with its test accuracies by epoch."""
-    experiment = f"nmnist-{variant}"
-    values: dict[str, Any] = {
-        "schema_version": 1,
-        "run": f"run-{variant}-{seed}",
-        "experiment": experiment,
-        "recipe": "paper",
-        "protocol": "A",
-        "dataset": "nmnist",
-        "T": 10,
-        "seed": seed,
-        "epochs": len(tests),
-        "digest": registry().experiment(experiment).spec.digest,
-        "overrides": (),
-        "data": RunData(verified=True, complete=True, train=60000, validation=0, test=10000, cache="c"),
-        "accuracy": max(tests),
-        "best_epoch": tests.index(max(tests)) + 1,
-        "validation_accuracy": None,
-        "test_accuracy": tests,
-        "tau": tuple(() for _ in tests),
-        "environment": {},
-        "finished": "2026-01-01T00:00:00Z",
-    }
-    return ResultRecord(**(values | changes))
+    found: ResultRecord = made_record(f"nmnist-{variant}", tests, seed, **changes)
+    return found
 
 
 def findings(claim: str, *records: ResultRecord, source: Any = "mine") -> dict[str, tuple[Any, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from factories import made_record
 
 from plifctl.config.choices import PAIR_TABLES
 from plifctl.config.lookup import load_registry
@@ -29,29 +30,8 @@ def registry() -> Registry:
 
 def run(neuron: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
     """Returns a record of an experiment on DVS128 Gesture with its test accuracies by epoch."""
-    experiment = f"gesture-{neuron}"
-    values: dict[str, Any] = {
-        "schema_version": 1,
-        "run": f"run-{neuron}-{seed}",
-        "experiment": experiment,
-        "recipe": "paper",
-        "protocol": "A",
-        "dataset": "gesture",
-        "T": 20,
-        "seed": seed,
-        "epochs": len(tests),
-        "digest": registry().experiment(experiment).spec.digest,
-        "overrides": (),
-        "data": RunData(verified=True, complete=True, train=1176, validation=0, test=288, cache="c"),
-        "accuracy": max(tests),
-        "best_epoch": tests.index(max(tests)) + 1,
-        "validation_accuracy": None,
-        "test_accuracy": tests,
-        "tau": tuple(() for _ in tests),
-        "environment": {},
-        "finished": "2026-01-01T00:00:00Z",
-    }
-    return ResultRecord(**(values | changes))
+    found: ResultRecord = made_record(f"gesture-{neuron}", tests, seed, **changes)
+    return found
 
 
 def numbers(table: Table) -> dict[str, dict[str, Any]]:
