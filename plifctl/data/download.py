@@ -273,6 +273,7 @@ class _Download:
         with files.machine_errors(self.part), self.part.open("ab") as file:
             for chunk in chunks:
                 file.write(chunk)
+                file.flush()  # kept also if the process is killed
                 done += len(chunk)
                 self._progress(self.file.name, done, total)
 

@@ -203,7 +203,7 @@ def test_prepare_stopped_by_a_signal_keeps_the_part_and_is_resumed(
         handler.wfile.flush()
         part = places / "data_cache/raw/mnist/train-images-idx3-ubyte.gz.part"
         for _ in range(1000):
-            if part.exists():
+            if part.exists() and part.stat().st_size == 5000:
                 break
             handler.served.resume.wait(0.01)
         os.kill(os.getpid(), number)
