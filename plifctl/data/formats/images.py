@@ -53,14 +53,14 @@ def read_image(path: Path, shape: Shape, *, resize: bool = False) -> ReadImage:
         warnings.simplefilter("ignore", UserWarning)  # of metadata that are not used
         try:
             with Image.open(path) as opened:
-                image = ImageOps.exif_transpose(opened)
+                is_png, image = opened.format == "PNG", ImageOps.exif_transpose(opened)
                 size = image.size
                 if size != (width, height) and not resize:
                     raise UsageError(
                         f"{path}: {size[0]}×{size[1]} pixels, the network takes {width}×{height}",
                         hint="--resize scales images; in Python: predict(…, resize=True)",
                     )
-                image = _to_eight_bits(image, path).convert(_MODES[channels])
+                image = _to_eight_bits(image, path, is_png=is_png).convert(_MODES[channels])
         except UnidentifiedImageError:
             raise DamagedFileError(
                 f"{path}: {_describe(path)}, expected an image", hint="PNG, JPEG, WebP, BMP … are read"
@@ -78,9 +78,10 @@ def read_image(path: Path, shape: Shape, *, resize: bool = False) -> ReadImage:
     return ReadImage(np.array(image, np.uint8).reshape(height, width, channels).transpose(2, 0, 1).copy(), size)
 
 
-def _to_eight_bits(image: Image.Image, path: Path) -> Image.Image:
+def _to_eight_bits(image: Image.Image, path: Path, *, is_png: bool) -> Image.Image:
     """Returns an image of at most eight bits a channel; Pillow would clip the brightness of others."""
-    if image.mode in _SIXTEEN_BITS:
+    # old versions of Pillow read a PNG of 16 bits in the mode of 32
+    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and is_png):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise DamagedFileError(f"{path}: brightness of 32 bits, expected 8 or 16", hint="save it with 8 bits a channel")
