@@ -115,7 +115,7 @@ def run(
 
     Every combination of experiments, --set lists, protocols, folds and seeds is a run. The same command again trains
     only what is missing or failed. Caches are built first, each once.
-    Ctrl-C stops the runs of this machine and of Ray, each after a checkpoint; jobs of SLURM go on.
+    Ctrl-C stops the runs of this machine and of Ray, each after a checkpoint; jobs of SLURM continue.
     Exit code: 0 if all runs are finished (SLURM: submitted), 6 if one is not.
 
     Example: plifctl sweep run nmnist-plif --set neuron.tau_0=2,16 --seeds 1,2,3 --dry-run
@@ -270,7 +270,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
     """Show how a sweep stands.
 
     On a terminal the table is live until all runs have ended; Ctrl-C stops watching, not the runs. The authors'
-    accuracy is the best that their run of the experiment had by the same epoch.
+    accuracy is the best of their run of the experiment up to the same epoch.
 
     Example: plifctl sweep status
     """
@@ -287,7 +287,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
                     time.sleep(_POLL_SECONDS)
                     found = watch.read()
         except Interrupted as stop:
-            raise Interrupted(stop.exit_code - 128, "stopped watching; the runs go on") from None
+            raise Interrupted(stop.exit_code - 128, "stopped watching; the runs continue") from None
     _print_status(found, as_json=as_json)
 
 

@@ -94,7 +94,7 @@ def heartbeat(path: Path) -> Iterator[None]:
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT_S):
-            with suppress(OSError):  # no step was written yet, or the disk fails: the training goes on
+            with suppress(OSError):  # no step was written yet, or the disk failed: training continues
                 os.utime(path)
 
     with suppress(OSError):

@@ -69,7 +69,7 @@ class Engine(Protocol):
     """Starts tasks and watches over them.
 
     Attributes:
-        detached: Whether jobs go on when this process ends, as those of a batch system do.
+        detached: Whether jobs continue when this process ends, as those of a batch system do.
     """
 
     detached: bool

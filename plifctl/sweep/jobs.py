@@ -16,7 +16,7 @@ def jobs_of(runs: Iterable[PlannedRun]) -> dict[str, str]:
 
 
 def detached_jobs(runs: Iterable[PlannedRun]) -> dict[str, str]:
-    """Returns the ids of the jobs of a batch system, which go on without the process that submitted them, by name."""
+    """Returns the ids of the jobs of a batch system, which outlive the process that submitted them, by name."""
     return jobs_of(run for run in runs if run.engine == "slurm")
 
 

@@ -7,7 +7,7 @@
 | failed | waits, runs, otherwise | queued, running, failed |
 | stopped or killed | waits, runs, otherwise | queued, running, interrupted |
 
-A run of other settings under the name is failed, whoever made it: it is never counted, and never continued.
+A run that has the name but other settings is failed: it is not counted and not continued.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Standing:
         run: The run, with its state and the reason for it.
         epoch: Epochs trained.
         accuracy: Test accuracy of a finished run; else the best so far, of protocol B on validation samples.
-        authors: Best test accuracy that the authors' run of the experiment had by that epoch; None: no such run, or
+        authors: Best test accuracy of the authors' run of the experiment up to that epoch; None: no such run, or
             settings or samples differ from theirs.
         epoch_seconds: Mean time of its last epochs; None before the first one.
         seconds_left: Time until it is finished at this speed; None if that is not known.

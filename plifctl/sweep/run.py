@@ -1,7 +1,7 @@
 """Runs a sweep: plans it, prepares its caches, gives what is missing to an engine, and watches over it to the end.
 
 The same call continues a sweep, whoever interrupted it and wherever its runs were trained: what is finished or being
-trained is left alone, the rest is given to the engine. A failure is one of one run. The jobs of a batch system go on
+trained is left alone, the rest is given to the engine. A failure is one of one run. The jobs of a batch system continue
 when this process ends; those of other engines are stopped with it, each after a checkpoint.
 """
 

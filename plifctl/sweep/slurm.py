@@ -1,4 +1,4 @@
-"""SLURM: the tasks as one array of jobs, which goes on when the command that submitted it has ended.
+"""SLURM: the tasks as one array of jobs, which continues when the command that submitted it has ended.
 
 Before a job reaches its time limit, SLURM sends SIGUSR2. The job then stops its training, which writes a checkpoint,
 and puts itself back into the queue; when it starts again, the same command continues the run. A job that is preempted
