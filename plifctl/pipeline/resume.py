@@ -117,10 +117,12 @@ def _named_again(options: TrainOptions, run: Run) -> Experiment:
 def _named_weights(options: TrainOptions, run: Run) -> str | None:
     """Returns the digest of the weights named on a line with ``--resume auto``; if they are gone, of those it kept."""
     kept = run.config().spec.train.weights
-    if options.weights is None or kept is None:
+    if options.weights is None:
         return None
     try:
         return find_start_weights(options.weights, run.config().spec, run.path.parent).source.digest
     except PlifctlError as error:
+        if kept is None:
+            raise
         _log.warning("--weights %s: %s; the run continues with the weights that it kept", options.weights, error)
         return kept

@@ -64,6 +64,14 @@ def test_resume_auto_with_other_settings_is_refused_by_key(cached: Plifctl) -> N
     assert "neuron.v_threshold: was 0.1" in cached(*dropped, "--resume", "auto").err
 
 
+def test_resume_auto_with_weights_of_a_run_that_began_without_is_refused(cached: Plifctl) -> None:
+    assert cached(*LINE, "--resume", "auto").code == 0
+    assert cached(*LINE[:-1], "other").code == 0
+    refused = cached(*LINE, "--resume", "auto", "--weights", "other")
+    assert (refused.code, "train.weights: was None, now " in refused.err) == (3, True)
+    assert cached(*LINE, "--resume", "auto", "--weights", "nowhere").code == 2
+
+
 def test_name_that_is_taken_is_refused_unless_the_run_is_to_be_resumed(cached: Plifctl, places: Path) -> None:
     assert cached(*LINE).code == 0
     taken = cached(*LINE)
