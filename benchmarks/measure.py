@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.tables import TextTable
 from plifctl import paths
 from plifctl.training.gpus import list_gpus
+from plifctl.training.process import processor_name
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: where child processes run, so that they import this checkout."""
@@ -297,15 +298,10 @@ def _append(folder: Path, description: str, figure: Figure, *, first: bool) -> N
 
 def hardware() -> dict[str, Any]:
     """Returns the machine: processor, cores that this process may use, memory, GPUs."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = platform.processor() or platform.machine()
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), model)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     gpus = [f"{gpu.name}, driver {gpu.driver}" for gpu in list_gpus()]
-    found = {"cpu": model, "cores": os.cpu_count(), "memory_GiB": round(memory, 1), "system": platform.platform()}
-    return {**found, "gpus": gpus}
+    found = {"cpu": processor_name(), "cores": os.cpu_count(), "memory_GiB": round(memory, 1)}
+    return {**found, "system": platform.platform(), "gpus": gpus}
 
 
 def versions() -> dict[str, str | None]:

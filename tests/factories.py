@@ -140,8 +140,9 @@ def make_run(
         for epoch in range(1, epochs + 1):
             accuracy = epoch / (epochs + 1)
             validation, test = (None, accuracy) if protocol == "A" else (accuracy, None)
-            layers: dict[str, Any] = {"layers": ["sn0"], "a": [0.0], "gradient_norm": {"fc0": 0.5, "sn0": 0.1}}
-            rows.append(EpochRow(epoch, 0.1, 0.5, validation, test, 1e-3, [2.0 + epoch], [0.1], 1.0, 9.0, **layers))
+            more: dict[str, Any] = {"layers": ["sn0"], "a": [0.0], "gradient_norm": {"fc0": 0.5, "sn0": 0.1}}
+            more["cpu_seconds"] = 2.0 * epoch
+            rows.append(EpochRow(epoch, 0.1, 0.5, validation, test, 1e-3, [2.0 + epoch], [0.1], 1.0, 9.0, **more))
             recorder.on_epoch(rows[-1])
             recorder.save("best", {"model": {}})
         recorder.on_step(epochs, 1, 2, 0.5, "train")

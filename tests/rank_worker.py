@@ -1,11 +1,12 @@
 """Trains a tiny network in float64, alone or as one of several processes: `torchrun … rank_worker.py OUT`."""
 
 import sys
+import time
 from dataclasses import asdict
 from typing import Any
 
 import torch
-from tiny_training import CPU, SPLIT_A, SPLIT_B, Float64Loader, MemoryRecorder, ShadeSamples, tiny_spec
+from tiny_training import CPU, SPLIT_A, SPLIT_B, CpuClock, Float64Loader, MemoryRecorder, ShadeSamples, tiny_spec
 
 from plifctl.config.choices import Protocol
 from plifctl.errors import StoppedByCallback
@@ -20,7 +21,7 @@ TRAININGS: dict[str, tuple[Any, ...]] = {
 }
 """Protocol, frozen layers, and ``train.memory``."""
 
-DROPPED = ("seconds", "samples_per_second", "peak_rss_bytes")
+DROPPED = ("seconds", "cpu_seconds", "samples_per_second", "peak_rss_bytes")
 
 
 def float64_trainer(
@@ -70,6 +71,13 @@ def stopped_epoch(ranks: Ranks) -> int:
     return -1
 
 
+def cpu_seconds(ranks: Ranks) -> list[float | None]:
+    """Returns the processor time of each epoch, where a step takes a second on the first rank, two on the second."""
+    recorder = MemoryRecorder()
+    time.process_time = CpuClock(recorder, ranks.rank + 1.0)  # type: ignore[assignment]
+    return [row.cpu_seconds for row in float64_trainer(ranks, "A", recorder).run().history]
+
+
 if __name__ == "__main__":
     info = rank_info()
     assert info is not None
@@ -78,5 +86,6 @@ if __name__ == "__main__":
         predictions = group.gather(results["A"]["predictions"])
         assert predictions[0] == predictions[1]
         results["stopped"] = group.gather(stopped_epoch(group))
+        results["cpu_seconds"] = group.gather(cpu_seconds(group))
         if group.rank == 0:
             torch.save(results, sys.argv[1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 from plifctl import paths
 from plifctl.errors import PlifctlError
+from plifctl.training.process import processor_name
 
 _NEEDED = ("torch", "numba", "numpy", "h5py", "hdf5plugin", "pydantic", "yaml", "tensorboard", "tonic")
 """Modules without which nothing can be trained, beside those that the command line itself needs."""
@@ -153,7 +153,7 @@ def _machine(*, with_numba: bool, with_torch: bool) -> dict[str, Any]:
     pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     found: dict[str, Any] = {
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "usable_cores": usable,
         "vector_bits": None,
@@ -180,15 +180,6 @@ def _machine(*, with_numba: bool, with_torch: bool) -> dict[str, Any]:
         found["gpus"] = names
         found["usable_gpus"] = torch.cuda.device_count() if torch.cuda.is_available() else 0
     return found
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or platform.machine()
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.machine()
 
 
 def _kernels(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:

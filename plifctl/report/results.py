@@ -293,6 +293,8 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
             "accuracy": tested[best],
             "best_epoch": best,
             "test_accuracy": record.test_accuracy[:epochs],
+            "validation_curve": record.validation_curve[:epochs],
+            "cpu_seconds": record.cpu_seconds[:epochs],
             "tau": record.tau[:epochs],
             "stopped_early": False,
         }

@@ -18,7 +18,7 @@ from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, load_records
 
-SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds")
+SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "cpu_seconds")
 """Scalars of an epoch; accuracies are fractions."""
 
 

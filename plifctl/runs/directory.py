@@ -32,6 +32,7 @@ from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import HEARTBEAT_LIMIT_S, StepProgress, heartbeat_age, read_progress
 from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
+from plifctl.training.process import processor_name
 
 _RECORDED = ("running", "stopped", "failed")
 _LOCK = ".lock"
@@ -435,6 +436,7 @@ def describe_machine(device: str, threads: int, ranks: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": platform.platform(),
+        "processor": processor_name(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
         "threads": threads,
         "ranks": ranks,

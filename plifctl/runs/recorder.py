@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -218,6 +218,8 @@ class RunRecorder:
             best_epoch=outcome.best_epoch,
             validation_accuracy=outcome.validation_accuracy,
             test_accuracy=tuple(row.test_accuracy for row in outcome.history),
+            validation_curve=_unless_unknown(row.validation_accuracy for row in outcome.history),
+            cpu_seconds=_unless_unknown(row.cpu_seconds for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
             fold=_fold(spec),
             started_from=self.run.started_from(),
@@ -254,8 +256,9 @@ class RunRecorder:
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:
     """Scalars for TensorBoard: those of the epoch, and those of each layer by its name."""
-    names = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "samples_per_second")
-    found = {name: getattr(row, name) for name in (*names, "peak_rss_bytes", "peak_gpu_bytes")}
+    names = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr")
+    costs = ("seconds", "cpu_seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes")
+    found = {name: getattr(row, name) for name in (*names, *costs)}
     for name, values in (("tau", row.tau), ("a", row.a), ("firing_rate", row.firing_rate)):
         found |= {f"{name}/{layer}": value for layer, value in zip(row.layers, values, strict=True)}
     for layer, (least, *_, most) in row.tau_quantiles.items():
@@ -280,6 +283,12 @@ def _add_histogram(board: SummaryWriter, name: str, found: dict[str, Any], step:
         bucket_counts=found["counts"],
         global_step=step,
     )
+
+
+def _unless_unknown(values: Iterable[float | None]) -> tuple[float | None, ...]:
+    """Returns the values of the epochs; none if no epoch has one."""
+    found = tuple(values)
+    return found if any(value is not None for value in found) else ()
 
 
 def _fold(spec: ExperimentSpec) -> Fold | None:

@@ -45,8 +45,7 @@ class RunData(Spec):
     @model_serializer(mode="wrap")
     def _leave_out_zero(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Records of data without empty samples stay as they were before the field existed."""
-        tree: dict[str, Any] = serialize(self)
-        return {name: value for name, value in tree.items() if name != "without_events" or value}
+        return _leave_out_empty(serialize(self), "without_events")
 
 
 class Fold(Spec):
@@ -102,6 +101,9 @@ class ResultRecord(Spec):
         digest: Digest of the experiment; None where other code ran it.
         data: None where the data are unknown.
         test_accuracy: Test accuracy after each epoch; None where it was not tested, or not logged.
+        validation_curve: Validation accuracy after each epoch; empty where it is unknown, or there is none.
+        cpu_seconds: Processor time of each epoch, as :attr:`plifctl.training.progress.EpochRow.cpu_seconds`; None for
+            an epoch where it is unknown, empty where no epoch has one.
         tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
         fold: Of a cross-validation; None of other runs.
         started_from: The network whose weights it began with; None: all weights were drawn.
@@ -127,12 +129,19 @@ class ResultRecord(Spec):
     best_epoch: int
     validation_accuracy: Fraction | None
     test_accuracy: tuple[Fraction | None, ...]
+    validation_curve: tuple[Fraction | None, ...] = ()
+    cpu_seconds: tuple[Annotated[float, Field(ge=0)] | None, ...] = ()
     tau: tuple[tuple[float, ...], ...]
     fold: Fold | None = None
     started_from: StartedFrom | None = None
     environment: dict[str, Any]
     sessions: tuple[Session, ...] = ()
     finished: str
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records without them stay as they were before these fields existed."""
+        return _leave_out_empty(serialize(self), "validation_curve", "cpu_seconds")
 
     @property
     def training_versions(self) -> tuple[int, ...]:
@@ -235,3 +244,8 @@ def read_record(path: Path) -> ResultRecord:
 def record_text(record: ResultRecord) -> str:
     """Returns a record as it is written."""
     return json.dumps(add_checksum(record.model_dump(mode="json")), indent=1, ensure_ascii=False) + "\n"
+
+
+def _leave_out_empty(tree: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Returns a record, or a part of it, without those of the named fields that are empty or 0."""
+    return {name: value for name, value in tree.items() if name not in names or value}

@@ -1,4 +1,4 @@
-"""Settings of the process: threads, memory, determinism, signals. The command line applies them.
+"""Settings of the process: threads, memory, determinism, signals. The command line applies them. Also what it uses.
 
 Training itself changes none of them, so that it can run inside any program. One exception: with several ranks, a rank
 that fails ignores signals from then on. The module imports torch only where it is used: some settings must precede it.
@@ -10,11 +10,14 @@ import atexit
 import ctypes
 import gc
 import os
+import platform
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from plifctl.errors import OutOfMemoryError
 
@@ -105,6 +108,16 @@ def peak_memory() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def processor_name() -> str:
+    """Returns the name of the processor, e.g. ``AMD EPYC 9654 96-Core Processor``; the architecture if unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 @contextmanager

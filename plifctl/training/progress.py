@@ -24,6 +24,8 @@ class EpochRow:
         tau: Time constant of each spiking layer; the mean where it has several.
         firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model.
         seconds: Duration of training and evaluation.
+        cpu_seconds: Processor time of both, of all threads of the process, summed over ranks; None if a part of it is
+            unknown.
         layers: Names of the spiking layers.
         a: Mean of each spiking layer's ``a`` (Eq. 6); None where τ is fixed.
         tau_quantiles: Minimum, quartiles and maximum of τ, of layers that have several.
@@ -52,6 +54,7 @@ class EpochRow:
     w_over_tau: dict[str, dict[str, Any]] = field(default_factory=dict)
     peak_rss_bytes: int | None = None
     peak_gpu_bytes: int | None = None
+    cpu_seconds: float | None = None
 
 
 class Recorder(Protocol):
@@ -86,6 +89,7 @@ class Progress:
         correct: Number of correct predictions.
         seen: Number of samples in both.
         seconds: Time spent on the epoch.
+        cpu_seconds: Processor time spent on the epoch, summed over ranks; None if a part of it is unknown.
         best_epoch: Epoch of the best model, from 1; 0: none.
         best_accuracy: Its accuracy in the evaluation that selects the model.
         history: Rows of the completed epochs, as dictionaries.
@@ -97,9 +101,16 @@ class Progress:
     correct: int = 0
     seen: int = 0
     seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
     best_epoch: int = 0
     best_accuracy: float = -1.0
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """Returns the position of a checkpoint; early ones do not state the processor time of a begun epoch."""
+        unknown = {"cpu_seconds": None} if state["step"] else {}
+        return cls(**{**unknown, **state})
 
     @property
     def position(self) -> str:

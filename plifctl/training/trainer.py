@@ -129,6 +129,7 @@ class Trainer:
         self.collect_late = loader.device.type == "cuda"
         self.collect_every = COLLECT_EVERY if self.collect_late else 1
         self._sums = DeviceSums(loader.device)
+        self._cpu_counted = 0.0  # processor time of this process up to which the progress has it
         self._graphed_step = GraphedStep(self._full_step, loader.device) if graph else None
 
     def state(self) -> dict[str, Any]:
@@ -159,7 +160,7 @@ class Trainer:
         self._check_seed(state)
         try:
             self.optimizer.restore(state["optimisation"])
-            self.progress = Progress(**state["progress"])
+            self.progress = Progress.from_state(state["progress"])
             self.layer_metrics.restore(state["vitals"])
         except Exception as error:  # torch raises many types on a state that does not fit
             raise CheckpointError(f"the checkpoint contains no training state to resume: {error!r}") from error
@@ -236,13 +237,14 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         progress, started = self.progress, time.perf_counter()
-        before = progress.seconds
+        before, self._cpu_counted = progress.seconds, time.process_time()
         self._train_rest_of_epoch(started, before)
         evaluations = self._evaluate_epoch()
         selecting = evaluations[self.select_by]
         is_best = self._is_best(selecting.accuracy)
         layer_metrics = self.layer_metrics.pop_row()
         progress.seconds = before + time.perf_counter() - started
+        self._count_cpu_seconds()
         row = EpochRow(
             epoch=progress.epoch + 1,
             loss=progress.loss_sum / progress.seen,
@@ -253,6 +255,7 @@ class Trainer:
             tau=self._finite_taus(),
             firing_rate=list(selecting.firing_rate.values()),
             seconds=round(progress.seconds, 3),
+            cpu_seconds=None if progress.cpu_seconds is None else round(progress.cpu_seconds, 3),
             samples_per_second=round(progress.seen / progress.seconds, 1),
             **layer_metrics,
         )
@@ -294,10 +297,20 @@ class Trainer:
                 signum, due = self._stop_signal(), every > 0 and progress.step // every > begin // every
                 if due or signum is not None:
                     self._collect_metrics(wait=True)
+                if due or signum is not None or end == steps:
+                    self._count_cpu_seconds()
                 if due:
                     self.recorder.save("last", self.state())
                 if signum is not None:
                     raise _StopSignal(signum)
+
+    def _count_cpu_seconds(self) -> None:
+        """Adds the processor time since the last call to that of the epoch; all ranks call it at the same steps."""
+        now, progress = time.process_time(), self.progress
+        (spent,) = self.ranks.sum_values(now - self._cpu_counted)
+        self._cpu_counted = now
+        if progress.cpu_seconds is not None:
+            progress.cpu_seconds += spent
 
     def _accumulation_around(self, batch: int) -> tuple[int, int]:
         """Returns the first batch, and the batch after the last, of the optimizer step that a batch belongs to."""

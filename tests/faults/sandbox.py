@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 INJECTION = Path(__file__).parent / "injection"
-CHANGING = ("seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes", "seal")
+CHANGING = ("seconds", "cpu_seconds", "samples_per_second", "peak_rss_bytes", "peak_gpu_bytes", "seal")
 """Fields of an epoch's row that differ between equal runs."""
 
 

@@ -7,6 +7,7 @@ const PERCENT = new Set(["test_accuracy", "validation_accuracy", "train_accuracy
 const TITLES = {
   test_accuracy: "test accuracy (%)", validation_accuracy: "validation accuracy (%)",
   train_accuracy: "training accuracy (%)", loss: "loss", lr: "learning rate", seconds: "seconds per epoch",
+  cpu_seconds: "CPU seconds per epoch",
 };
 
 let plot = null;              // chart of curves; null: nothing to draw

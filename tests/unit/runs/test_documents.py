@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from factories import make_run
+from factories import made_record, make_run
 
 from plifctl.errors import RunError
 from plifctl.paths import registry_dirs
 from plifctl.runs.documents import add_checksum, load_document, verify_content
-from plifctl.runs.records import read_record
+from plifctl.runs.records import read_record, record_text
 
 CONTENT = {"experiment": "demo", "accuracy": 0.5, "tau": [2.0]}
 
@@ -38,6 +38,26 @@ def test_read_record_of_the_registry_reads_those_of_0_1_0() -> None:
     assert len(paths) >= 10
     for path in paths:
         assert read_record(path).run == path.stem
+
+
+def test_records_written_before_there_were_validation_curves_and_cpu_seconds_are_written_as_they_are() -> None:
+    paths = [path for path in (registry_dirs()[0] / "results").glob("*.json") if '"checksum"' in path.read_text()]
+    earlier = [path for path in paths if '"cpu_seconds"' not in path.read_text()]
+    assert len(earlier) >= 10
+    for path in earlier:
+        assert record_text(read_record(path)) == path.read_text(encoding="utf-8")
+
+
+def test_record_without_validation_curve_and_cpu_seconds_is_written_as_before(tmp_path: Path) -> None:
+    old = made_record("mnist-plif", (0.5, 0.75))
+    text = record_text(old)
+    assert "validation_curve" not in text
+    assert "cpu_seconds" not in text
+    (tmp_path / "old.json").write_text(text)
+    assert read_record(tmp_path / "old.json") == old
+    new = old.model_copy(update={"validation_curve": (0.25, 0.5), "cpu_seconds": (None, 2.5)})
+    (tmp_path / "new.json").write_text(record_text(new))
+    assert read_record(tmp_path / "new.json") == new
 
 
 @pytest.mark.parametrize("change", [("accuracy", 0.6), ("tau", []), ("more", 1), ("checksum", "0" * 16)])

@@ -176,7 +176,7 @@ def test_load_records_skips_damaged_ones_with_a_warning(tmp_path: Path, caplog: 
 def test_describe_machine_has_version_and_commit() -> None:
     described = runs.describe_machine("cpu", 1, 1)
     assert re.fullmatch(rf"{re.escape(package.__version__)}(\+\w+(-dirty)?)?", described["plifctl"])
-    assert {"python", "torch", "numpy", "platform", "device", "threads"} <= set(described)
+    assert {"python", "torch", "numpy", "platform", "processor", "device", "threads"} <= set(described)
 
 
 class TestManifest:
@@ -435,3 +435,11 @@ class TestSessions:
         assert [session.epochs for session in record.sessions] == [(1, 3)]
         assert record.training_versions == (TRAINING_VERSION,)
         assert record.digest == make_run(tmp_path).record().digest
+
+    @pytest.mark.parametrize(("protocol", "curve"), [("A", ()), ("B", (0.25, 0.5, 0.75))])
+    def test_record_has_validation_and_processor_time_of_each_epoch(
+        self, protocol: str, curve: tuple[float, ...], tmp_path: Path
+    ) -> None:
+        record = make_run(tmp_path, protocol=protocol).record()
+        assert record.validation_curve == curve
+        assert record.cpu_seconds == (2.0, 4.0, 6.0)

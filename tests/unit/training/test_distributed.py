@@ -54,6 +54,7 @@ def test_run_two_processes_equals_one(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     assert two["stopped"] == [1, 1]
+    assert two["cpu_seconds"] == [[18.0, 18.0]] * 2  # both ranks: 4 steps and 2 of testing, of 1 + 2 seconds
     for training, options in TRAININGS.items():
         one = train(Ranks(), *options)
         assert two[training]["predictions"] == one["predictions"]

@@ -1,9 +1,13 @@
 """Settings of the process, each in a process of its own."""
 
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from plifctl.training.process import processor_name
 
 CODE = """
 import resource, torch
@@ -27,6 +31,22 @@ def test_keep_freed_memory_reuses_pages() -> None:
     if output[0] == "False":
         pytest.skip("the C library is not glibc")
     assert int(output[1]) < 2**26 // 4096 // 10  # without it every round maps all pages of a tensor
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz \nflags\t: fpu\n", "Some CPU @ 2 GHz"),
+        ("processor : 0\n", "riscv"),
+    ],
+)
+def test_processor_name_without_a_model_is_the_architecture(
+    cpuinfo: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: cpuinfo)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv")
+    assert processor_name() == expected
 
 
 WAIT = """

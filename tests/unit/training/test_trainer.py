@@ -13,6 +13,7 @@ from tiny_training import (
     CPU,
     SPLIT_A,
     SPLIT_B,
+    CpuClock,
     Float64Loader,
     MemoryRecorder,
     ShadeSamples,
@@ -37,7 +38,7 @@ from plifctl.errors import (
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import Optimizer, graph_unsupported_reason, learning_rate
-from plifctl.training.progress import EpochRow
+from plifctl.training.progress import EpochRow, Progress
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
 
@@ -129,6 +130,45 @@ class TestResume:
         larger = with_structure(spec, spec.network.structure.replace("FC20", "FC30"))
         with pytest.raises(CheckpointError, match="another network"):
             tiny_trainer(MemoryRecorder(), larger).restore(recorder.saved["last"])
+
+
+class TestCpuSeconds:
+    """An epoch has 4 steps of training and 2 of testing; each takes a second of the clock."""
+
+    def resumed(
+        self, monkeypatch: pytest.MonkeyPatch, stop_after: int, change: Callable[[dict[str, Any]], None]
+    ) -> list[float | None]:
+        """Returns the processor time of each epoch of a training that is stopped after some steps and resumed."""
+        spec, first = tiny_spec("train.drop_last=false"), MemoryRecorder(stop_after)
+        monkeypatch.setattr("time.process_time", CpuClock(first))
+        with pytest.raises(Interrupted):
+            tiny_trainer(first, spec).run()
+        change(first.saved["last"]["progress"])
+        second = MemoryRecorder(saved=first.saved)
+        monkeypatch.setattr("time.process_time", CpuClock(second))
+        again = tiny_trainer(second, spec)
+        again.restore(first.saved["last"])
+        return [row.cpu_seconds for row in again.run().history]
+
+    @pytest.mark.parametrize("stop_after", [1, 4, 5, 6, 9])  # in training, in testing, between epochs
+    def test_cpu_seconds_of_resumed_epochs_are_those_of_uninterrupted_ones(
+        self, stop_after: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.resumed(monkeypatch, stop_after, lambda progress: None) == [6.0, 6.0, 6.0]
+
+    def test_cpu_seconds_of_an_epoch_begun_by_an_earlier_version_are_unknown(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = self.resumed(monkeypatch, 9, lambda progress: progress.pop("cpu_seconds"))
+        assert found == [6.0, None, 6.0]
+        assert Progress.from_state({"epoch": 1, "step": 0}).cpu_seconds == 0  # a whole epoch is to come
+
+    def test_cpu_seconds_with_a_checkpoint_every_step_are_counted_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        spec, recorder = tiny_spec("train.drop_last=false"), MemoryRecorder()
+        monkeypatch.setattr("time.process_time", CpuClock(recorder))
+        loader = BatchLoader(ShadeSamples(), spec, CPU)
+        outcome = Trainer(spec, loader, SPLIT_A, recorder, checkpoint_every=1).run()
+        assert [row.cpu_seconds for row in outcome.history] == [6.0, 6.0, 6.0]
 
 
 class TestBestCheckpoint:
