@@ -73,6 +73,24 @@ def test_restore_state_of_another_layout_continues_the_same_training(name: str) 
     torch.testing.assert_close(columns.weight, rows.weight)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("clip_norm", ["null", "0.1"])
+def test_state_and_step_do_not_depend_on_the_order_of_weights_in_memory(name: str, clip_norm: str) -> None:
+    train = tiny_spec(f"train.optimizer={name}", "train.lr=0.05", f"train.clip_norm={clip_norm}").train
+    rows, columns = torch.nn.Linear(5, 5, bias=False), Linear(5, 5)  # square: shapes cannot tell the order
+    columns.load_state_dict(rows.state_dict())
+    optimizers = Optimizer(rows, train, CPU), Optimizer(columns, train, CPU)
+    for x in torch.randn(3, 4, 5):
+        for model, optimizer in zip((rows, columns), optimizers, strict=True):
+            optimizer.begin_epoch(0)
+            model(x).square().sum().backward()
+            assert model.weight.grad is not None
+            optimizer.step(model.weight.grad.norm())
+    torch.testing.assert_close(columns.weight, rows.weight)
+    ours, theirs = (optimizer.state()["optimizer"]["state"].get(0, {}) for optimizer in optimizers)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "torchs"),
     [
