@@ -1,7 +1,7 @@
 """Prints docs/paper-and-code.md, what text and authors' code say of each choice: ``make reference`` writes the file."""
 
 from plifctl.config.base import flatten
-from plifctl.config.choices import RECIPES, Recipe
+from plifctl.config.choices import Recipe
 from plifctl.config.lookup import load_registry
 from plifctl.config.sources import PAPER_DATA_SETS, Choice, load_choices
 
@@ -20,15 +20,15 @@ of our own. `plifctl show NAME` prints the source of each value:
 The recipe `authors` does what the authors' code did. Where it has another value, both are shown.
 """
 
+_RECIPES: tuple[Recipe, ...] = ("paper", "authors")
 _HEAD = ("choice", "text", "authors' code", "source", "ours")
 
 
 def page() -> str:
     """Returns the text of the page."""
     registry = load_registry()
-    specs = [
-        (recipe, registry.experiment(name, recipe=recipe).spec) for recipe in RECIPES for name in registry.experiments()
-    ]
+    names = registry.experiments()
+    specs = [(recipe, registry.experiment(name, recipe=recipe).spec) for recipe in _RECIPES for name in names]
     values = [(recipe, spec.dataset.name, flatten(spec.model_dump(mode="json"))) for recipe, spec in specs]
     titles = {name: registry.dataset(name).dataset.title for name in PAPER_DATA_SETS}
 
@@ -38,7 +38,7 @@ def page() -> str:
         return ", ".join(dict.fromkeys(f"`{_text(value)}`" for value in every if value is not None))
 
     def ours(choice: Choice, key: str) -> str:
-        paper, authors = (found(choice, key, recipe) for recipe in RECIPES)
+        paper, authors = (found(choice, key, recipe) for recipe in _RECIPES)
         return f"`{key}`: {paper}" + ("" if paper == authors else f"; recipe `authors`: {authors}")
 
     lines = [_HEAD, ("---",) * len(_HEAD)]

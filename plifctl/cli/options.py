@@ -95,7 +95,7 @@ RecipeOption = Annotated[
         parser=_recipe,
         metavar=f"<{'|'.join(RECIPES)}>",
         autocompletion=lambda incomplete: [name for name in RECIPES if name.startswith(incomplete)],
-        help="The paper's text (paper, the default), or what the authors' code ran (authors).",
+        help="The paper's text (paper, the default), what the authors' code ran (authors), or a short training (fast).",
     ),
 ]
 SetOption = Annotated[

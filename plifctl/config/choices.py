@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Recipe = Literal["paper", "authors"]
-"""Set of choices: those of the paper's text (see :data:`ValueSource`), or what the authors' code ran."""
+Recipe = Literal["paper", "authors", "fast"]
+"""Set of choices: those of the paper's text (see :data:`ValueSource`), what the authors' code ran, or a short training
+of the same networks. ``fast`` is ``paper`` where it states nothing else."""
 
 RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 
@@ -106,7 +107,7 @@ Optimizer = Literal["adadelta", "adagrad", "adam", "adamax", "adamw", "nadam", "
 Schedule = Literal["cosine", "cosine-restarts", "constant", "exponential", "linear", "multi-step", "polynomial", "step"]
 """Learning-rate schedules."""
 
-Augmentation = Literal["none", "flip-crop", "affine"]
+Augmentation = Literal["none", "flip", "flip-crop", "affine"]
 """Augmentation of training images."""
 
 Normalise = Literal["per-set", "none"]

@@ -36,7 +36,7 @@ def load_experiment(
         source: A name in the registry, or of ``NAME.yaml`` in the working directory; a file (a Path, or a text with a
             ``/`` or the ending ``.yaml``); or an experiment.
         overrides: Texts ``key=value``, or a mapping from dotted keys to values.
-        recipe: ``paper`` or ``authors``; None: that of the file or experiment, ``paper`` of a name.
+        recipe: ``paper``, ``authors`` or ``fast``; None: that of the file or experiment, ``paper`` of a name.
         registry: Where names are looked up; None: the shipped registry and the user's own.
 
     Raises:
@@ -71,7 +71,7 @@ def load_framing(
     Args:
         source: As of :func:`load_experiment`.
         overrides: Changes to keys ``frames.…``.
-        recipe: ``paper`` or ``authors``; None: that of the file, ``paper`` of a name.
+        recipe: ``paper``, ``authors`` or ``fast``; None: that of the file, ``paper`` of a name.
         registry: As of :func:`load_experiment`.
 
     Returns:

@@ -1,7 +1,8 @@
 """The registry: reads YAML files into specs, and keeps the position of every value.
 
 Layers of an experiment, in which later ones override earlier ones: data set, network, ``_common.yaml``, the experiments
-file, the variant (each followed by its values for the recipe), a file of the user's own, ``--set``.
+file, the variant (each followed by its values for the recipe), a file of the user's own, ``--set``. The recipe ``fast``
+has the values of ``paper`` below its own.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Registry:
 
         Args:
             name: Name of the data set.
-            recipe: ``paper`` (the text) or ``authors`` (the authors' code).
+            recipe: ``paper`` (the text), ``authors`` (the authors' code) or ``fast`` (a short training).
             overrides: Changes to keys ``frames.…``.
 
         Raises:
@@ -106,7 +107,7 @@ class Registry:
 
         Args:
             name: Name of the experiment.
-            recipe: ``paper`` (the text) or ``authors`` (the authors' code).
+            recipe: ``paper`` (the text), ``authors`` (the authors' code) or ``fast`` (a short training).
             overrides: Texts ``key=value``, or a mapping from dotted keys to values.
 
         Raises:
@@ -319,7 +320,7 @@ class Registry:
         if named_at is not None and name not in self._experiments:
             raise RegistryError(f"{named_at}: unknown experiment {name}; {did_you_mean(name, self._experiments)}")
         entry = self._experiments[_require_known("experiment", name, self._experiments)]
-        layers = [part for layer in (*entry.below, entry.tree) for part in (layer, layer.branch("recipes", recipe))]
+        layers = [part for layer in (*entry.below, entry.tree) for part in (layer, *_of_recipe(layer, recipe))]
         return [layer.without(*_REGISTRY_KEYS) for layer in layers]
 
     def _assemble(self, layers: Sequence[Branch], recipe: Recipe, overrides: tuple[str, ...]) -> Experiment:
@@ -430,7 +431,13 @@ def _layer_of_dataset(tree: Branch, recipe: Recipe) -> Branch:
     """Returns the mappings ``dataset`` and ``frames`` of a data set's file, with its values for a recipe."""
     own = Branch(tree.origin, {"dataset": tree.without("recipes", "frames")})
     shared = Branch(tree.origin, {key: value for key, value in tree.items() if key == "frames"})
-    return merge_layers(own, shared, tree.branch("recipes", recipe))
+    return merge_layers(own, shared, *_of_recipe(tree, recipe))
+
+
+def _of_recipe(tree: Branch, recipe: Recipe) -> list[Branch]:
+    """Returns the values of a file or variant for a recipe, in layers."""
+    names: tuple[Recipe, ...] = ("paper", "fast") if recipe == "fast" else (recipe,)
+    return [tree.branch("recipes", name) for name in names]
 
 
 def _with_frames(tree: Branch, name: str, texts: Sequence[str]) -> Branch:

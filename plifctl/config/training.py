@@ -45,8 +45,8 @@ class TrainSpec(Spec):
         epochs: Passes over the training set.
         batch_size: Samples per batch.
         seed: Seed of weights, sample order, dropout and augmentation.
-        augmentation: Augmentation of training images: ``flip-crop`` (horizontal flip, crop after padding by 4),
-            ``affine`` (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
+        augmentation: Augmentation of training images: ``flip`` (horizontal), ``flip-crop`` (and crop after padding by
+            4), ``affine`` (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
         normalise: ``per-set`` applies the data set's mean and std; ``none`` uses raw counts.
         drop_last: Leave out the last, smaller batch of an epoch.
         ties: Which of several equally good epochs is reported.

@@ -147,7 +147,7 @@ class Results:
         self.left_out |= {r.run: f"without a value of epoch {epoch}" for r in group.records if r not in records}
         first, planned = records[0], self._planned(records[0])
         digits = 3 if measure.startswith("tau") else 2
-        mean, flags = statistics.fmean(values), self.flags(first)
+        mean, flags = statistics.fmean(values), (*self.flags(first), *(("fast",) if first.recipe == "fast" else ()))
         spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
         text = str(first.T) if measure == "T" else f"{mean:.{digits}f}{spread}"
         alone = reported is None or flags or measure == "T"

@@ -25,7 +25,7 @@ class Number:
         note: Experiment, settings and runs behind the number.
         epochs: Number of epochs that it is the result of; None where it belongs to one epoch, or is no accuracy.
         planned: Number of epochs of the experiment; None if that is not in the registry.
-        flags: What forbids to compare it: ``subset``, ``modified``.
+        flags: What forbids to compare it: ``subset``, ``modified``, ``fast`` (another training).
         decimals: Decimals of the value in CSV and JSON.
         validated: Of an accuracy of protocol A: the records of the same training in protocol B.
     """

@@ -28,7 +28,10 @@ def augment_images(images: Tensor, keys: Tensor, kind: Augmentation) -> Tensor:
     if kind == "none" or not len(images):
         return images
     u = _draw(keys, 5)
-    return _flip_crop(images, u) if kind == "flip-crop" else _affine(images, u)
+    if kind == "affine":
+        return _affine(images, u)
+    flipped = _flip(images, u)
+    return flipped if kind == "flip" else _crop(flipped, u)
 
 
 def augment_events(
@@ -92,10 +95,14 @@ def _draw(keys: Tensor, *shape: int) -> Tensor:
     return uniform(hash_keys(keys[:, None], indices)).to(torch.float64).view(-1, *shape)
 
 
-def _flip_crop(images: Tensor, u: Tensor, padding: int = 4) -> Tensor:
-    """Flips horizontally with probability 1/2, then crops back to size after padding."""
-    flipped = torch.where(u[:, 0, None, None, None] < 0.5, images.flip(-1), images)
-    padded = F.pad(flipped, (padding,) * 4)
+def _flip(images: Tensor, u: Tensor) -> Tensor:
+    """Flips horizontally with probability 1/2."""
+    return torch.where(u[:, 0, None, None, None] < 0.5, images.flip(-1), images)
+
+
+def _crop(images: Tensor, u: Tensor, padding: int = 4) -> Tensor:
+    """Crops back to size after padding."""
+    padded = F.pad(images, (padding,) * 4)
     height, width = images.shape[-2:]
     top, left = (u[:, 1:3] * (2 * padding + 1)).to(torch.int64).unbind(1)
     rows = top[:, None] + torch.arange(height, device=images.device)

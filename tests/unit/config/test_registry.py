@@ -64,6 +64,23 @@ class TestShipped:
         )
         assert of("cifar10dvs-plif", "paper")["axes"] == of("cifar10dvs-plif", "authors")["axes"] == "authors"
 
+    def test_fast_is_paper_with_another_training(self) -> None:
+        registry = load_registry()
+        for name in registry.experiments():
+            paper, fast = (registry.experiment(name, recipe=recipe).spec for recipe in ("paper", "fast"))
+            assert fast.model_copy(update={"recipe": "paper", "T": paper.T, "train": paper.train}) == paper
+            assert fast.train.cosine_period == fast.train.epochs <= 64  # the learning rate ends at 0
+
+    def test_fast_values_override_those_of_paper_in_the_same_layer(self, tmp_path: Path) -> None:
+        (tmp_path / "experiments").mkdir()
+        (tmp_path / "experiments/own.yaml").write_text(
+            "{extends: _common, dataset: fashion-mnist, network: mnist, T: 8, train: {normalise: per-set},\n"
+            "recipes: {paper: {train: {seed: 1, lr: 0.3}}, fast: {T: 2, train: {seed: 3}}},\n"
+            "variants: {own: {title: x, neuron: {kind: plif, tau_0: 2.0}, recipes: {fast: {train: {seed: 4}}}}}}"
+        )
+        spec = Registry([*registry_dirs(), tmp_path]).experiment("own", recipe="fast").spec
+        assert (spec.T, spec.train.seed, spec.train.lr, spec.train.loss) == (2, 4, 0.3, "mse-rate")
+
     @pytest.mark.parametrize(
         ("recipe", "overrides", "steps"),
         [("paper", [], (10, 10)), ("authors", [], (10, 20)), ("authors", ["T=4"], (4, 4))],

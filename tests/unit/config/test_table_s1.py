@@ -81,7 +81,7 @@ EXPECTED["authors"] = EXPECTED["paper"] | {"cifar10": CIFAR10._replace(dropouts=
 @pytest.mark.long
 def test_networks(dataset: str, recipe: Recipe) -> None:
     registry = load_registry()
-    expected = EXPECTED[recipe][dataset]
+    expected = EXPECTED["authors" if recipe == "authors" else "paper"][dataset]  # fast has the networks of paper
     for variant, tau in VARIANTS.items():
         spec = registry.experiment(f"{dataset}-{variant}", recipe=recipe).spec
         assert spec.T == expected.T

@@ -113,7 +113,7 @@ class TestEvents:
         assert found.device == mixed.device == frames.device
         assert found.shape == (N - 1, T, 2, H, W)
         assert hash_keys(3, keys, 4).device == keys.device
-        for kind in ("flip-crop", "affine"):
+        for kind in ("flip", "flip-crop", "affine"):
             assert augment_images(frames[:, 0], keys, kind).shape == (N, 2, H, W)
 
     def test_augment_events_nothing_to_do_returns_input(self) -> None:
@@ -242,7 +242,14 @@ class TestImages:
             flips += next(flip for (flip, _, _), fits in windows.items() if fits)
         assert 70 < flips < 130
 
-    @pytest.mark.parametrize("kind", ["flip-crop", "affine"])
+    def test_flip_mirrors_half_of_the_images(self) -> None:
+        found = augment_images(self.IMAGES, self.KEYS, "flip")
+        mirrored = [torch.equal(one, image.flip(-1)) for one, image in zip(found, self.IMAGES, strict=True)]
+        kept = [torch.equal(one, image) for one, image in zip(found, self.IMAGES, strict=True)]
+        assert [not flip for flip in mirrored] == kept
+        assert 70 < sum(mirrored) < 130
+
+    @pytest.mark.parametrize("kind", ["flip", "flip-crop", "affine"])
     def test_augment_images_by_key_does_not_depend_on_batch(self, kind: str) -> None:
         whole = augment_images(self.IMAGES, self.KEYS, kind)
         assert torch.equal(augment_images(self.IMAGES[7:9], self.KEYS[7:9], kind), whole[7:9])
