@@ -154,7 +154,7 @@ def report(
     none for a subset or modified settings. Runs that are not counted are named with the reason.
     Table selection shows what each run could have reported instead: its best test epoch, its last one, or the mean of
     its last 64. Tables significance, speed and convergence compare PLIF with LIF, max with average pooling, and the
-    τ of two starts.
+    τ of two starts. Table fast compares runs of the recipe fast with the authors' training, by processor time.
 
     Figures show the runs that --run names, over the authors' curves of their experiments. Without --run they show the
     authors' curves, or your longest runs of what their logs lack (S1). Figure start needs no run: firing rates and

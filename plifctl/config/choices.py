@@ -16,6 +16,8 @@ ValueSource = Literal["text", "authors", "choice"]
 Protocol = Literal["A", "B"]
 """How the epoch of a run is chosen: by test accuracy (A), or by accuracy on validation samples (B)."""
 
+PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+
 EntryKind = Literal["experiment", "dataset", "network"]
 """Kinds of registry entries."""
 
@@ -199,10 +201,13 @@ CONVERGENCE_TABLE = "convergence"
 PAIR_TABLES = (SIGNIFICANCE_TABLE, SPEED_TABLE, CONVERGENCE_TABLE)
 """Tables that compare experiments in pairs."""
 
+FAST_TABLE = "fast"
+"""Table of the processor time that the recipe ``fast`` needs, beside the authors' training; it has no file."""
+
 CLAIMS_TABLE = "claims"
 """Table of the claims of the paper with evidence and verdict; it has no file."""
 
-OTHER_TABLES = (CLAIMS_TABLE, SELECTION_TABLE, *PAIR_TABLES, RUNS_TABLE, "early", "context", "demo")
+OTHER_TABLES = (CLAIMS_TABLE, SELECTION_TABLE, *PAIR_TABLES, FAST_TABLE, RUNS_TABLE, "early", "context", "demo")
 """Tables besides those of the paper."""
 
 FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")

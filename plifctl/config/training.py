@@ -110,6 +110,15 @@ class TrainSpec(Spec):
             raise ValueError(f"loss {self.loss} {needs}")
         return self
 
+    def steps_per_epoch(self, samples: int) -> int:
+        """Returns the number of training batches in an epoch; fewer samples than a batch still make one."""
+        full, rest = divmod(samples, self.batch_size)
+        return full if self.drop_last and full else full + bool(rest)
+
+    def samples_per_epoch(self, samples: int) -> int:
+        """Returns the number of samples in these batches."""
+        return min(samples, self.steps_per_epoch(samples) * self.batch_size)
+
 
 class ValidationSpec(Spec):
     """Protocol B (supplement G): the epoch is chosen on a part of the training set, and tested once.

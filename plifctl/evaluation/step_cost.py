@@ -1,4 +1,4 @@
-"""Memory and operations of a training step, from the experiment alone. No torch.
+"""Memory and operations of a training step, and operations of an epoch, from the experiment alone. No torch.
 
 The memory is what dominates: the outputs of convolutions and fully connected layers (kept for the backward pass with
 ``train.memory: full``), their inputs, and the gradient of the largest output. docs/benchmarks.md has it beside measured
@@ -26,10 +26,12 @@ class StepCost:
     Attributes:
         nbytes: Memory, bytes, without the program and the samples.
         macs: Multiply-accumulates of dense products, forward and backward.
+        forward_macs: Those of the forward pass alone.
     """
 
     nbytes: int
     macs: int
+    forward_macs: int
 
 
 def step_cost(spec: ExperimentSpec, batch_size: int | None = None) -> StepCost:
@@ -73,8 +75,28 @@ def cost_of_layers(
         before = layer.shape
     kept = sum(inputs) + max(outputs) + (sum(outputs) if memory == "full" else 0)
     parameters = sum(layer.parameters for layer in layers)
+    forward = sum(macs)
     # forward, gradient of the weights, and gradient of the input, which the first layer does not need
-    return StepCost(_FLOAT * samples * kept + _PER_PARAMETER * parameters, samples * (3 * sum(macs) - macs[0]))
+    macs_of_step = samples * (3 * forward - macs[0])
+    return StepCost(_FLOAT * samples * kept + _PER_PARAMETER * parameters, macs_of_step, samples * forward)
+
+
+def epoch_operations(spec: ExperimentSpec, train: int, validation: int, test: int) -> int:
+    """Returns the floating-point operations of an epoch and of the evaluation after it, two for a multiply-accumulate.
+
+    Args:
+        spec: The experiment.
+        train: Number of training samples; those that ``train.drop_last`` leaves out are not counted.
+        validation: Number of validation samples; 0: every epoch is tested.
+        test: Number of test samples.
+    """
+    cost = step_cost(spec, batch_size=1)
+    evaluated = validation
+    if validation and spec.validation.loader == "as-training":
+        evaluated = spec.train.samples_per_epoch(validation)
+    if not validation or spec.validation.test == "every-epoch":
+        evaluated += test
+    return 2 * (spec.train.samples_per_epoch(train) * cost.macs + evaluated * cost.forward_macs)
 
 
 def describe_step(cost: StepCost, batch_size: int, seconds: float | None) -> str:

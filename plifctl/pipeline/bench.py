@@ -18,7 +18,6 @@ from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.runs import describe_machine
-from plifctl.training.batches import steps_per_epoch
 from plifctl.training.kernel_selection import select_kernel
 from plifctl.training.optimizer import check_options
 from plifctl.training.process import out_of_memory_errors
@@ -124,7 +123,7 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
         loaded = timer.time_loaded_step(split.train, share) if cache else None
         evaluation = timer.time_evaluation(split.test, share)
     sizes = (len(split.train), len(split.test)) if cache else _sizes(spec)
-    steps = steps_per_epoch(sizes[0], spec.train)
+    steps = spec.train.steps_per_epoch(sizes[0])
     test = evaluation * -(-sizes[1] // spec.train.batch_size)
     epoch = None if loaded is None else steps * loaded + test
     return ExperimentTimes(

@@ -14,7 +14,6 @@ from plifctl.evaluation.step_cost import step_cost
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
-from plifctl.training.batches import steps_per_epoch
 from plifctl.training.step_times import products_per_second
 
 
@@ -77,5 +76,5 @@ def estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> 
     samples = 0 if spec.dataset.samples is None else spec.dataset.samples.train
     if protocol == "B":
         samples = round(spec.validation.train_fraction * samples)
-    steps = spec.train.epochs * steps_per_epoch(samples, spec.train)
+    steps = spec.train.epochs * spec.train.steps_per_epoch(samples)
     return steps * 2 * step_cost(spec).macs / speed

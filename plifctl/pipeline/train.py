@@ -51,7 +51,7 @@ from plifctl.runs import (
     describe_machine,
     load_checkpoint,
 )
-from plifctl.training.batches import BatchLoader, steps_per_epoch
+from plifctl.training.batches import BatchLoader
 from plifctl.training.distributed import Group, Ranks, compare_ranks, process_group, rank_device, rank_info
 from plifctl.training.fine_tuning import describe_layers, select_frozen
 from plifctl.training.kernel_selection import Selection, select_kernel
@@ -281,7 +281,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         test=len(split.test),
         T=spec.T,
         epochs=spec.train.epochs,
-        steps_per_epoch=steps_per_epoch(len(split.train), spec.train),
+        steps_per_epoch=spec.train.steps_per_epoch(len(split.train)),
         device=str(setup.device),
         kernel=setup.selection.describe(),
         data_in=setup.place,

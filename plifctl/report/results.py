@@ -8,15 +8,16 @@ that against the best of the same first epochs of the authors' run.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultSource
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
-from plifctl.errors import RegistryError
+from plifctl.errors import RegistryError, UsageError
 from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of
 from plifctl.runs import ResultRecord
@@ -99,15 +100,30 @@ class Results:
         numbers = [self._number(group, measure, reported, epoch) for group in groups]
         return tuple(number for number in numbers if number is not None)
 
-    def groups(self, experiment: str, protocol: Protocol) -> list[Group]:
-        """Returns the runs of an experiment that count, a group for each recipe that has any."""
+    def groups(
+        self,
+        experiment: str,
+        protocol: Protocol,
+        recipes: Sequence[Recipe] = RECIPES,
+        fits: Callable[[ResultRecord], bool] = lambda record: True,
+    ) -> list[Group]:
+        """Returns the runs of an experiment that count, a group for each recipe that has any.
+
+        Args:
+            experiment: Name of the experiment.
+            protocol: A or B.
+            recipes: The recipes, in the order of the groups.
+            fits: Returns whether a run is of use at all; others are not named among those left out.
+        """
         candidates = [
             cut
             for record in self._records
             if (record.experiment, record.protocol) == (experiment, protocol)
+            and record.recipe in recipes
+            and fits(record)
             and (cut := self._usable(record)) is not None
         ]
-        by_recipe = ([record for record in candidates if record.recipe == recipe] for recipe in RECIPES)
+        by_recipe = ([record for record in candidates if record.recipe == recipe] for recipe in recipes)
         groups = []
         for known in filter(None, by_recipe):
             group = _choose(known)
@@ -119,9 +135,30 @@ class Results:
 
     def accuracy(self, group: Group) -> Number:
         """Returns the mean accuracy of runs with its note, compared with nothing."""
-        number = self._number(group, "accuracy A", None, None)
+        number = self._number(group, "accuracy A" if group.first.protocol == "A" else "accuracy B", None, None)
         assert number is not None  # every run has an accuracy
         return number
+
+    def experiments(self, recipe: Recipe) -> list[str]:
+        """Returns the experiments with runs of a recipe, in the order of the registry; those that it lacks are last."""
+        known = {record.experiment for record in self._records if record.recipe == recipe}
+        registered = self.registry.experiments()
+        return [*(name for name in registered if name in known), *sorted(known.difference(registered))]
+
+    def authors_log(self, experiment: str) -> ResultRecord | None:
+        """Returns the record of the authors' own run of an experiment in protocol A, from its log."""
+        return self._authors.get(experiment)
+
+    def spec_of(self, record: ResultRecord) -> ExperimentSpec | None:
+        """Returns the settings of a run; None if the registry has no such experiment, or another one of that name."""
+        if record.experiment not in self.registry.experiments():
+            return None
+        try:
+            found = self.registry.experiment(record.experiment, recipe=record.recipe, overrides=record.overrides)
+        except (RegistryError, UsageError):  # an override of something that is no longer there
+            return None
+        spec = found.for_protocol(record.protocol).spec
+        return spec if spec.digest == record.digest else None
 
     def _usable(self, record: ResultRecord) -> ResultRecord | None:
         """Returns a record, cut to the epochs that count; None if it is left out."""
@@ -154,7 +191,7 @@ class Results:
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
         note = self._note(records, planned, compared if first.epochs != planned and epoch is None else None)
-        mark = self._mark(note)
+        mark = self.mark(note)
         shown_epochs = first.epochs if epoch is None and measure != "T" else None
         validated = self._validated(first) if measure == "accuracy A" else ()
         return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags, validated=validated)
@@ -187,7 +224,8 @@ class Results:
         known = [value for tested, value in authors.tests.items() if tested <= record.epochs]
         return round(100 * max(known), 2) if len(known) == record.epochs else None
 
-    def _mark(self, note: str) -> str:
+    def mark(self, note: str) -> str:
+        """Adds a note, unless it is known, and returns its letter."""
         known = {text: mark for mark, text in self.notes.items()}
         mark = known.get(note) or _letters(len(self.notes))
         self.notes[mark] = note
@@ -258,7 +296,7 @@ class Results:
         for recipe, text in found.items():
             note = f"recipe {recipe}" if recipe else ""
             value = float(text) if text.isdecimal() else None
-            numbers.append(Number(text, value, mark=self._mark(note) if note else "", note=note))
+            numbers.append(Number(text, value, mark=self.mark(note) if note else "", note=note))
         return tuple(numbers)
 
 

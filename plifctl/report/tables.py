@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from plifctl.config.base import Spec
 from plifctl.config.choices import (
     CLAIMS_TABLE,
+    FAST_TABLE,
     PAIR_TABLES,
     RUNS_TABLE,
     SELECTION_TABLE,
@@ -30,6 +31,7 @@ from plifctl.config.yaml_tree import YamlError, read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
+from plifctl.report.fast import build_fast_table
 from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
@@ -116,7 +118,7 @@ def build_table(
     options = options or TableOptions()
     if options.runs is not None:
         records = [record for record in records if record.origin != "trained" or record.run in options.runs]
-    if name in (SELECTION_TABLE, RUNS_TABLE) and options.epochs is not None:
+    if name in (SELECTION_TABLE, RUNS_TABLE, FAST_TABLE) and options.epochs is not None:
         raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
     if name in (SELECTION_TABLE, RUNS_TABLE):
         not_in_paper = _not_in_paper(records, registry)
@@ -128,11 +130,13 @@ def build_table(
         authors = _results(records, registry, options, "authors")
         ours = None if options.source == "authors" else results
         return _finish(build_claims_table(authors, ours, options.source, runs_dir), results, options)
+    if name == FAST_TABLE:
+        return replace(_finish(build_fast_table(results), results, options), notes=results.notes)
     if name in PAIR_TABLES:
         return _build_pair_table(name, results, options, runs_dir)
     files = _files(registry.folders)
     if name not in files:
-        without_file = (CLAIMS_TABLE, SELECTION_TABLE, RUNS_TABLE, *PAIR_TABLES)
+        without_file = (CLAIMS_TABLE, SELECTION_TABLE, FAST_TABLE, RUNS_TABLE, *PAIR_TABLES)
         raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *without_file]))
     reported = _read(files[name])
     rows: list[tuple[Cell, ...]] = []
@@ -208,7 +212,7 @@ def _measures_runs(reported: _ReportedTable) -> bool:
 def is_filled_by_runs(name: str, registry: Registry) -> bool:
     """Returns whether a table has cells for the results of runs of one source."""
     files = _files(registry.folders)
-    return name in (CLAIMS_TABLE, *PAIR_TABLES) or (name in files and _measures_runs(_read(files[name])))
+    return name in (CLAIMS_TABLE, FAST_TABLE, *PAIR_TABLES) or (name in files and _measures_runs(_read(files[name])))
 
 
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}

@@ -17,7 +17,6 @@ from torch import Tensor
 from plifctl.config.augmentation import CutMix, EventAugmentation
 from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.training import TrainSpec
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.training.augmentation import augment_events, augment_images, draw_cut_areas
 from plifctl.training.distributed import Ranks
@@ -43,12 +42,6 @@ class Batch:
     targets: Tensor
     keys: Tensor
     global_size: int
-
-
-def steps_per_epoch(samples: int, train: TrainSpec) -> int:
-    """Returns the number of training batches in an epoch; fewer samples than a batch still make one."""
-    full, rest = divmod(samples, train.batch_size)
-    return full if train.drop_last and full else full + bool(rest)
 
 
 def hash_sample_ids(sample_ids: Sequence[str]) -> np.ndarray:
@@ -97,7 +90,7 @@ class BatchLoader:
 
     def steps(self, rows: np.ndarray) -> int:
         """Returns the number of training batches in an epoch over ``rows``."""
-        return steps_per_epoch(len(rows), self.spec.train)
+        return self.spec.train.steps_per_epoch(len(rows))
 
     def samples_in(self, rows: np.ndarray, begin: int, end: int) -> int:
         """Returns the number of samples in the training batches ``begin`` to ``end`` (exclusive) of an epoch."""

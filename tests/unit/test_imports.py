@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "training": {"snn", "evaluation", "cache"},
     "runs": {"training", "snn"},
     "exchange": {"snn", "evaluation", "training", "runs"},
-    "report": {"runs", "snn", "training", "cache"},
+    "report": {"runs", "snn", "evaluation", "training", "cache"},
     "pipeline": {"data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},
     "sweep": {"pipeline", "cache", "data", "evaluation", "report", "runs", "training"},
     "cli": {"sweep", "pipeline", "data", "cache", "snn", "evaluation", "training", "runs", "exchange", "report"},
