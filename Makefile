@@ -95,7 +95,7 @@ test-python-%: .venv-%/.ready
 
 faults: $(READY) ## the full batteries of fault tests: kills, failing disks, flipped bits, many processes; takes hours
 	$(BIN)/python $(INSTALL) -e ".[faults]"
-	$(BIN)/python $(PYTEST) tests/faults --full --timeout 7200 -v
+	$(BIN)/python $(PYTEST) tests/faults --full --timeout 7200 -vv
 
 # the tests of SLURM start one of their own unless this one runs; it needs root and Debian's packages slurmctld, slurmd,
 # slurm-client and munge
