@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from plifctl.errors import UsageError, from_os_error
+from plifctl.errors import MachineError, UsageError, from_os_error
 
 STALE_AFTER_S = 600
 """Age in seconds from which a temporary file counts as abandoned by a killed process."""
@@ -31,10 +31,14 @@ os.umask(UMASK)
 
 
 def make_dir(path: Path) -> Path:
-    """Creates ``path`` and its parents; raises MachineError if the system refuses."""
+    """Creates ``path`` and its parents; raises MachineError if the system refuses, or one of them is a file."""
     with machine_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            file = next(one for one in (path, *path.parents) if one.exists())
+            raise MachineError(f"{file}: a file, expected a folder", hint="choose another folder") from None
         for folder in reversed(missing):
             sync_folder(folder.parent)
     return path

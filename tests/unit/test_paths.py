@@ -167,3 +167,11 @@ def test_check_new_file_that_cannot_be_written_names_it(tmp_path: Path, monkeypa
     monkeypatch.setattr("plifctl.files.tempfile.TemporaryFile", refuse)
     with pytest.raises(MachineError, match=r"a\.csv: the file system is read-only"):
         files.check_new_file(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("below", [".", "deeper", "deeper/still"])
+def test_make_dir_where_a_file_is_names_the_file(below: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(MachineError, match="taken: a file, expected a folder"):
+        files.make_dir(tmp_path / "taken" / below)
+    assert (tmp_path / "taken").read_text() == "x"
