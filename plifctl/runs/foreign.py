@@ -61,7 +61,11 @@ def describe_foreign(content: bytes) -> Foreign | None:
     Args:
         content: The file.
     """
-    if not zipfile.is_zipfile(io.BytesIO(content)):
+    try:
+        zipped = zipfile.is_zipfile(io.BytesIO(content))
+    except zipfile.BadZipFile:  # an end record of several disks
+        return None
+    if not zipped:
         return _describe_unzipped(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -74,7 +78,7 @@ def describe_foreign(content: bytes) -> Foreign | None:
             if any("/code/" in name for name in names):
                 return Foreign("a TorchScript archive of another program", "script")
             classes = _pickled_classes(archive.read(pickled))
-    except (zipfile.BadZipFile, ValueError, OSError):
+    except Exception:  # zipfile raises many types on a damaged file
         return None
     if classes:
         text = f"an object pickled by another program ({classes[0]}); loading it would execute code"

@@ -47,12 +47,20 @@ PACKED = ("npz", "zip", "checkpoint", "spikes", "predictions", "record", "run", 
 NAMES = (*PLAIN, *(f"{name}, repacked" for name in PACKED))
 
 
+class TooSlowError(BaseException):
+    """Reading took too long; no code takes it for an error of the file."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Fails if the block takes more processor time, or waits for very long; other processes may slow it down."""
+    """Fails if the block takes more processor time, or waits for very long; other processes may slow it down.
+
+    Raises:
+        TooSlowError: It does.
+    """
 
     def late(signum: int, frame: FrameType | None) -> None:
-        raise AssertionError("it hangs")
+        raise TooSlowError
 
     limits = ((signal.SIGPROF, signal.ITIMER_PROF, seconds), (signal.SIGALRM, signal.ITIMER_REAL, 30 * seconds))
     before = [signal.signal(number, late) for number, _, _ in limits]
@@ -82,16 +90,20 @@ def test_randomly_mutated_files_raise_documented_errors_within_limits(
     tmp_path: Path,
 ) -> None:
     found = formats[name]
-    found.read(found.valid)  # compiles what it needs, which is not part of the limit
     files, refused = times(30, 100_000), 0
     for number in range(files):
         content = mutate_bytes(found.valid, generator)
         measured = number % 10 == 0
         if measured:
             tracemalloc.start()
+        limit = 20 * SECONDS if measured else SECONDS  # tracing memory is slow
         try:
-            with time_limit(20 * SECONDS if measured else SECONDS):  # tracing memory is slow
-                found.read(content)
+            try:
+                with time_limit(limit):
+                    found.read(content)
+            except TooSlowError:  # once more: the first file of a kind may have compiled the loops that read it
+                with time_limit(limit):
+                    found.read(content)
         except found.documented:
             refused += 1
         except BaseException:

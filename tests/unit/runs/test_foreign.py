@@ -1,6 +1,9 @@
 """Weights of other programs are named as such; damaged files of plifctl are not taken for them."""
 
+import io
 import pickle
+import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -75,3 +78,15 @@ def test_load_checkpoint_of_real_programs_names_them(shared: Path) -> None:
     for path in sorted(folder.iterdir()):
         with pytest.raises(CheckpointError, match="another program"):
             load_checkpoint(path)
+
+
+def test_zip_of_several_disks_is_damaged(tmp_path: Path) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("x", "x")
+    content = archive.getvalue()
+    end = content.rindex(b"PK\x05\x06")
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 1, 0, 2)  # "1 of 2 disks", where zip64 states it
+    (tmp_path / "a.pt").write_bytes(content[:end] + locator + content[end:])
+    with pytest.raises(CheckpointError, match=r"a\.pt: damaged"):
+        load_checkpoint(tmp_path / "a.pt")
