@@ -200,7 +200,7 @@ def _check_filters(dataset: h5py.Dataset, where: str) -> None:
 
 
 def _check_chunks(dataset: h5py.Dataset, path: str, nbytes: int) -> None:
-    """Raises ValueError unless a dataset has all its chunks, and none unpacks to more than a chunk's size."""
+    """Raises ValueError unless a dataset has all its chunks in the file, and none unpacks to more than its size."""
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     expected = math.prod(-(-length // step) for length, step in zip(dataset.shape, dataset.chunks, strict=True))
     if is_zip_bomb(size, nbytes) or expected > nbytes:
@@ -212,6 +212,8 @@ def _check_chunks(dataset: h5py.Dataset, path: str, nbytes: int) -> None:
     dataset.id.chunk_iter(chunks.append)
     if len(chunks) != expected:
         raise ValueError(f"{path} have {len(chunks)} of {expected} chunks")
+    if any(chunk.byte_offset + chunk.size > nbytes for chunk in chunks):  # h5py would allocate memory for it first
+        raise ValueError(f"{path}: a chunk ends after the file")
     for chunk in chunks if compressors and compressors[0] in _SIZED else ():
         if chunk.size > _SIZED[compressors[0]] and not chunk.filter_mask:
             _, packed = dataset.id.read_direct_chunk(chunk.chunk_offset)

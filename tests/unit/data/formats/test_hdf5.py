@@ -1,7 +1,9 @@
 """The decoder of HDF5: layouts of data sets, cameras and simulators, and files that must not be believed."""
 
 import io
+import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -234,6 +236,26 @@ def test_decode_hdf5_chunk_that_unpacks_to_more_than_it_holds_is_refused_without
     with pytest.raises(DamagedFileError, match="a chunk unpacks to more than 48 bytes"):
         decode_hdf5(data, where="f")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # kB
+
+
+@pytest.mark.parametrize("options", [{"compression": "gzip"}, hdf5plugin.Blosc(), {"compression": "lzf"}])
+def test_decode_hdf5_chunk_of_a_size_that_is_not_in_the_file_is_refused_without_memory(options: Any) -> None:
+    sizes = []
+
+    def write(file: h5py.File) -> None:
+        created = file.create_dataset("events", data=np.arange(300).reshape(75, 4) % 7, chunks=(75, 4), **options)
+        sizes.append(created.id.get_chunk_info(0).size)
+
+    data = hdf5(write)
+    key = sizes[0].to_bytes(4, "little") + bytes(4 + 3 * 8)  # size, filters left out, offsets, in the tree of chunks
+    assert data.count(key) == 1
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedFileError, match="a chunk ends after the file"):
+            decode_hdf5(data.replace(key, (sizes[0] + 2**31).to_bytes(4, "little") + key[4:]), where="f")
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 def test_decode_hdf5_blosc_without_its_values_is_refused() -> None:
