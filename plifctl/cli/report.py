@@ -159,7 +159,7 @@ def report(
     Figures show the runs that --run names, over the authors' curves of their experiments. Without --run they show the
     authors' curves, or your longest runs of what their logs lack (S1). Figure start needs no run: firing rates and
     gradients of each layer in the first training step, by τ₀; on simulated gestures, or on the cache of each
-    --experiment.
+    --experiment. Figure fast shows runs of the recipe fast over processor time.
 
     Example: plifctl report --table 4
     """

@@ -213,8 +213,9 @@ OTHER_TABLES = (CLAIMS_TABLE, SELECTION_TABLE, *PAIR_TABLES, FAST_TABLE, RUNS_TA
 FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")
 """Figures of the paper that can be drawn."""
 
-OTHER_FIGURES = ("start",)
-"""Figures besides those of the paper: the first training step at several time constants."""
+OTHER_FIGURES = ("start", "fast")
+"""Figures besides those of the paper: the first training step at several time constants, and the accuracy of the recipe
+``fast`` over processor time."""
 
 ResultSource = Literal["mine", "shipped", "authors", "added"]
 """Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, or runs of

@@ -19,8 +19,9 @@ from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
 from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
+from plifctl.report.fast import FAST, FastResult, find_fast_results
 from plifctl.report.page import PageFigure, PageRun, RunFacts, build_page_data, create_server, page_run, write_page
-from plifctl.report.results import ORIGINS
+from plifctl.report.results import ORIGINS, Results
 from plifctl.report.statement import StatedRun, statement
 from plifctl.report.tables import is_filled_by_runs
 from plifctl.runs import (
@@ -245,9 +246,13 @@ class _FigureSource:
 
             networks = measure_initial_states(self.registry, self.experiments)
             return [], " ".join(network.about for network in networks), kind.draw(networks)
+        if kind.needs == "fast results":
+            found = self._fast_results()
+            used = [run for result in found for run in (*result.runs, *result.compared_runs)]
+            return list(dict.fromkeys(used)), " ".join(result.describe() for result in found), kind.draw(found)
         if kind.needs == "spikes":
-            used, recording = self._recording()
-            return [used], "", kind.draw(recording, self.channels)
+            recorded, recording = self._recording()
+            return [recorded], "", kind.draw(recording, self.channels)
         if self.runs:
             lines = self._named_lines(compare=name != "S1")
             drawn = [line for line in lines if kind.shows(line)]
@@ -279,6 +284,24 @@ class _FigureSource:
 
         lines = [line for line in of("imported") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in _DATASETS_OF_FIGURES] or lines
+
+    def _fast_results(self) -> list[FastResult]:
+        """The results of recipe ``fast`` with processor time: of the named runs, else of our own, else shipped ones."""
+        records = load_records(self.runs_dir, self.registry.folders)
+        if self.runs:
+            named = {find_curve(run, self.runs_dir, self.registry.folders).name for run in self.runs}
+            records = [record for record in records if record.recipe != FAST or record.run in named]
+        sources: tuple[ResultSource, ...] = ("mine", "shipped", "added")
+        for source in sources:
+            found = find_fast_results(Results(records, self.registry, source, include_modified=bool(self.runs)))
+            for result in found:
+                for problem in result.problems:
+                    _log.warning("figure fast: %s: %s", result.name, problem)
+            if timed := [result for result in found if result.minutes]:
+                return timed
+        raise UsageError(
+            "no finished run of recipe fast has CPU minutes", hint="plifctl validate EXPERIMENT --recipe fast"
+        )
 
     def _curves(self, origin: str) -> list[Curve]:
         return [curve for curve in load_curves(self.runs_dir, self.registry.folders) if curve.origin == origin]

@@ -97,6 +97,20 @@ class FastResult:
         """Names of the runs."""
         return [record.run for record in self.group.records]
 
+    @property
+    def compared_runs(self) -> list[str]:
+        """Names of the authors' run and of those whose epochs were timed, if they are known."""
+        if self.authors is None:
+            return []
+        return [self.authors.log.run, *(record.run for record in self.authors.timed.records)]
+
+    def describe(self) -> str:
+        """Returns the result for a caption."""
+        where = f" on {self.processor}" if self.processor else ""
+        beside = f" Beside it: {self.authors.describe()}." if self.authors is not None else ""
+        facts = (f"{self.accuracy.text} %", f"epochs: {self.group.first.epochs}", *self.accuracy.flags)
+        return f"{self.name}: {', '.join(facts)}, {_runs_text(self.runs)}{where}.{beside}"
+
 
 def find_fast_results(results: Results) -> list[FastResult]:
     """Returns the runs of the recipe ``fast``, one object for each experiment and protocol."""

@@ -1,4 +1,4 @@
-"""Figures: from closed forms and simulation, from curves of runs, from recorded spikes, and from a first step."""
+"""Figures: from closed forms and simulation, curves or results of runs, recorded spikes, and a first step."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from matplotlib.figure import Figure
 
+from plifctl.report.figures import fast as fast_figure
 from plifctl.report.figures import neuron, spikes, training
 from plifctl.report.figures import start as start_figure
 from plifctl.report.figures.lines import Line, describe_lines, lines_of
@@ -34,12 +35,13 @@ class FigureKind:
         caption: Caption of the figure.
         needs: Data that it is drawn from.
         draw: Draws it from nothing; from curves: lines, and the last epoch or None; from spikes: a recording, and
-            channels, possibly none; or from the states of networks in their first training step.
+            channels, possibly none; from the states of networks in their first training step; or from results of the
+            recipe ``fast``.
         shows: Returns whether a line has the values that are drawn.
     """
 
     caption: str
-    needs: Literal["nothing", "curves", "spikes", "first step"]
+    needs: Literal["nothing", "curves", "spikes", "first step", "fast results"]
     draw: Callable[..., Figure]
     shows: Callable[[Line], bool] = lambda line: True
 
@@ -122,5 +124,13 @@ FIGURE_KINDS = {
         "exactly 0.",
         "first step",
         start_figure.draw_initial_states,
+    ),
+    "fast": FigureKind(
+        "Accuracy over processor time of runs of the recipe fast (points: mean ± standard deviation over seeds; thin "
+        "lines: validation accuracy of each run), beside the authors' run: the best of its test epochs so far "
+        "(protocol A, the test set selects the epoch), against its epochs times the processor time of an epoch of "
+        "plifctl on the same processor.",
+        "fast results",
+        fast_figure.draw_fast,
     ),
 }

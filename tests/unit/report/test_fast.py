@@ -3,59 +3,29 @@
 import csv
 import io
 import json
-from functools import cache
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from factories import made_record
+from fast_records import B_DATA, CPU, LOG, TIMED, fast, made, registry
 
 from plifctl.cli.tables import table_text
-from plifctl.config.lookup import load_registry
-from plifctl.config.registry import Registry
 from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import epoch_operations
+from plifctl.pipeline.report import draw_figures
 from plifctl.report import Table, TableOptions, build_table
-from plifctl.runs import ResultRecord, RunData
+from plifctl.report.fast import find_fast_results
+from plifctl.report.figures import FIGURE_KINDS, Figure, figure_style
+from plifctl.report.results import Results
+from plifctl.runs import ResultRecord
+from plifctl.runs.records import record_text
 
-CPU = {"processor": "Some CPU", "device": "cpu"}
-B_DATA = RunData(verified=True, complete=True, train=54000, validation=6000, test=10000, cache="c")
 MINUTES, PFLOP, TO_LEVEL, AFTER = (
     *("CPU min", "PFLOP"),
     *("Authors: CPU min to the same accuracy (epochs)", "Authors: accuracy after the same CPU min (epochs)"),
 )
-
-
-@cache
-def registry() -> Registry:
-    return load_registry()
-
-
-def made(recipe: str, protocol: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
-    """Returns a record of mnist-plif; its epochs take a minute of processor time."""
-    spec = registry().experiment("mnist-plif", recipe=recipe).for_protocol(protocol).spec  # type: ignore[arg-type]
-    values = {"recipe": recipe, "protocol": protocol, "digest": spec.digest, "environment": CPU, "T": spec.T}
-    values |= {"run": f"{recipe}-{protocol}-{seed}", "cpu_seconds": (60.0,) * len(tests)}
-    found: ResultRecord = made_record("mnist-plif", tests, seed, **(values | changes))
-    return found
-
-
-def fast(accuracy: float, seed: int = 1, **changes: Any) -> ResultRecord:
-    """Returns a run of 3 epochs in protocol B: 1, 2 and 3 minutes."""
-    values = {"data": B_DATA, "accuracy": accuracy, "validation_accuracy": 0.9, "cpu_seconds": (60.0, 120.0, 180.0)}
-    values |= {"validation_curve": (0.7, 0.8, 0.9), "test_accuracy": (None,) * 3, "best_epoch": 3}
-    return made("fast", "B", (0.0,) * 3, seed, **(values | changes))
-
-
-def log(*tests: float | None) -> ResultRecord:
-    """Returns the authors' run, whose record knows neither data nor processor time."""
-    known = tuple(0.0 if value is None else value for value in tests)
-    values = {"origin": "imported", "run": "authors-mnist-plif", "data": None, "digest": None, "environment": {}}
-    return made("authors", "A", known, **(values | {"test_accuracy": tests, "cpu_seconds": ()}))
-
-
-LOG = log(0.90, 0.95, 0.93, None, 0.98)
-TIMED = made("authors", "A", (0.5, 0.6), cpu_seconds=(120.0, 240.0))
-"""A run of plifctl whose epochs take 3 minutes."""
 
 
 def build(*records: ResultRecord, **options: Any) -> Table:
@@ -204,3 +174,116 @@ def test_every_format_has_the_numbers() -> None:
     assert lines[TO_LEVEL]["result"] == "15.0"
     assert "protocol A" in lines[TO_LEVEL]["note"]
     assert json.loads(table.to_json())["rows"][0][0] == "mnist-plif"
+
+
+def draw(*records: ResultRecord) -> Figure:
+    with figure_style():
+        figure = FIGURE_KINDS["fast"].draw(find_fast_results(Results(records, registry())))
+        figure.draw_without_rendering()
+    return figure
+
+
+def lines(figure: Figure, panel: int = 0) -> dict[str, list[np.ndarray]]:
+    """Returns the points ``[points, 2]`` of each line of a panel by the label of the line."""
+    found: dict[str, list[np.ndarray]] = {}
+    for line in figure.axes[panel].lines:
+        found.setdefault(str(line.get_label()), []).append(np.asarray(line.get_xydata()))
+    return found
+
+
+def test_draw_fast_has_results_validation_and_the_authors_curve_over_minutes() -> None:
+    figure = draw(fast(0.96), fast(0.98, 2, cpu_seconds=(60.0, 180.0, 360.0)), TIMED, LOG)
+    found = lines(figure)
+    (authors,) = found["authors, protocol A: best test epoch so far"]
+    assert authors == pytest.approx(np.array([[3, 90], [6, 95], [9, 95], [15, 98]]))  # the fourth was not logged
+    first, second = found["fast: validation after each epoch"]
+    assert first == pytest.approx(np.array([[1, 70], [3, 80], [6, 90]]))
+    assert second[:, 0] == pytest.approx([1, 4, 10])
+    ((point, _, (minutes_bar, accuracy_bar)),) = figure.axes[0].containers
+    assert np.asarray(point.get_xydata()) == pytest.approx(np.array([[8, 97]]))
+    assert minutes_bar.get_segments()[0][:, 0] == pytest.approx([8 - 8**0.5, 8 + 8**0.5])
+    assert accuracy_bar.get_segments()[0][:, 1] == pytest.approx([97 - 2**0.5, 97 + 2**0.5])
+    reported = registry().experiment("mnist-plif").spec.reported
+    assert reported is not None
+    assert {y for _, y in found["paper, protocol B: test"][0]} == {reported.accuracy_b}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "fast, protocol B: test, epoch by validation",
+        "fast: validation after each epoch",
+        "authors, protocol A: best test epoch so far",
+        "paper, protocol B: test",
+    ]
+
+
+def test_draw_fast_of_one_run_that_is_compared_with_nothing_has_a_labelled_axis() -> None:
+    for seconds in (1.0, 33.0, 200.0, 5e5):
+        figure = draw(made("fast", "A", (0.9,), cpu_seconds=(seconds,)))
+        axes = figure.axes[0]
+        low, high = axes.get_xlim()
+        labels = [text for text in axes.get_xticklabels() if text.get_text() and low <= text.get_position()[0] <= high]
+        assert labels
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == ["fast, protocol A: maximum over test epochs", "paper, protocol B: test"]
+
+
+def test_draw_fast_has_a_panel_for_each_processor() -> None:
+    other = made("fast", "A", (0.9,), environment=CPU | {"processor": "Another CPU"})
+    figure = draw(fast(0.96), other, TIMED, LOG)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["(a) MNIST, PLIF, τ₀ = 2, Another CPU", "(b) MNIST, PLIF, τ₀ = 2, Some CPU"]
+    authors = "authors, protocol A: best test epoch so far"
+    assert (authors in lines(figure, 0), authors in lines(figure, 1)) == (False, True)
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_draw_fast_labels_do_not_overlap(panels: int) -> None:
+    names = ("mnist-plif", "gesture-plif", "cifar10-plif")[:panels]
+    results = [
+        result
+        for name in names
+        for result in find_fast_results(
+            Results(
+                [
+                    record.model_copy(update={"experiment": name, "digest": None})
+                    for record in (fast(0.96), fast(0.98, 2), made("fast", "A", (0.9, 0.97)), TIMED, LOG)
+                ],
+                registry(),
+            )
+        )
+    ]
+    with figure_style():
+        figure = FIGURE_KINDS["fast"].draw(results)
+        figure.draw_without_rendering()
+    for axes in figure.axes:
+        for axis, size in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            boxes = [tick.label1.get_window_extent() for tick in axis.get_major_ticks() if tick.label1.get_text()]
+            ends = sorted((getattr(box, f"{size}0"), getattr(box, f"{size}1")) for box in boxes)
+            assert all(before[1] < after[0] for before, after in pairwise(ends))
+    legend = figure.legends[0].get_window_extent()
+    assert legend.x0 >= 0
+    assert legend.x1 <= figure.bbox.width
+    assert all(axes.get_tightbbox().y0 >= legend.y1 for axes in figure.axes)
+
+
+def save(folder: Path, *records: ResultRecord) -> None:
+    for record in records:
+        (folder / record.run).mkdir()
+        (folder / record.run / "result.json").write_text(record_text(record))
+
+
+def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(tmp_path: Path) -> None:
+    save(tmp_path, fast(0.96), fast(0.98, 2), TIMED)
+    (figure,) = draw_figures(["fast"], tmp_path / "all.svg", tmp_path)
+    assert figure.runs == ["fast-B-1", "fast-B-2", "authors-mnist-plif", "authors-A-1"]
+    assert "mnist-plif, protocol B: 97.00 ± 1.41 %, epochs: 3, runs fast-B-1, fast-B-2 on Some CPU." in figure.caption
+    assert "an epoch with 3 CPU min, as in run authors-A-1: recipe authors, protocol A." in figure.caption
+    assert figure.path.read_text(encoding="utf-8").endswith("</svg>\n")
+    (named,) = draw_figures(["fast"], tmp_path / "one.svg", tmp_path, runs=["fast-B-2"])
+    assert named.runs == ["fast-B-2", "authors-mnist-plif", "authors-A-1"]
+
+
+def test_draw_figures_without_processor_time_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path, fast(0.96, cpu_seconds=()), TIMED)
+    with pytest.raises(UsageError, match="no finished run of recipe fast has CPU minutes"):
+        draw_figures(["fast"], tmp_path / "a.svg", tmp_path)
+    assert "figure fast: mnist-plif, protocol B: no CPU minutes: not counted in every epoch" in caplog.text

@@ -8,9 +8,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+from fast_records import LOG, TIMED, fast, registry
 
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError
+from plifctl.report.fast import find_fast_results
 from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, describe_lines, figure_style, lines_of, save_figure
 from plifctl.report.figures.lines import labels_of
 from plifctl.report.figures.neuron import (
@@ -26,6 +28,7 @@ from plifctl.report.figures.neuron import (
     spike_response,
 )
 from plifctl.report.figures.training import moving_average
+from plifctl.report.results import Results
 from plifctl.runs import Curve, SpikeRecording
 from plifctl.training.initial_state import InitialState, InitialStates
 from plifctl.training.layer_metrics import QUANTILES
@@ -401,6 +404,8 @@ def everything(name: str) -> Any:
         return kind.draw()
     if kind.needs == "first step":
         return kind.draw([initial_states()])
+    if kind.needs == "fast results":
+        return kind.draw(find_fast_results(Results([fast(0.96), fast(0.98, 2), TIMED, LOG], registry())))
     if kind.needs == "spikes":
         return kind.draw(recording(planes=1 if name == "S2" else 2), [])
     row = {"mean": 0.0, "std": 1.0, "quantiles": list(QUANTILES), "counts": []}

@@ -1,0 +1,137 @@
+"""Figure ``fast``: accuracy over processor time of the recipe ``fast``, beside the authors' training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from plifctl.report.fast import FastResult
+from plifctl.report.figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GREEN,
+    ORANGE,
+    SINGLE,
+    SKY,
+    add_legend,
+    letter,
+    new_figure,
+    verbatim,
+)
+from plifctl.runs import ResultRecord
+
+_POINTS = {
+    "A": ("s", GREEN, "fast, protocol A: maximum over test epochs"),
+    "B": ("o", BLUE, "fast, protocol B: test, epoch by validation"),
+}
+"""Marker, colour and label of the runs of a protocol."""
+
+_VALIDATION = "fast: validation after each epoch"
+_AUTHORS = "authors, protocol A: best test epoch so far"
+_REPORTED = "paper, protocol B: test"
+
+_STEPS = {1.2: (1.0, 2.0, 5.0), 2.5: (1.0, 3.0), math.inf: (1.0,)}
+"""Labelled times in each factor of ten, by the factors of ten that an axis spans."""
+
+
+def draw_fast(results: Sequence[FastResult]) -> Figure:
+    """Draws accuracy by processor time, a panel for each experiment and processor.
+
+    Args:
+        results: Runs of the recipe ``fast`` whose processor time is known.
+    """
+    panels: dict[tuple[str, str], list[FastResult]] = {}
+    for result in results:
+        panels.setdefault((result.group.first.experiment, result.processor), []).append(result)
+    several = len({processor for _, processor in panels}) > 1
+    rows = -(-len(panels) // 2)
+    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.0 * rows)
+    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
+    for index, (axes, ((_, processor), members)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+        _draw_panel(axes, members)
+        parts = (members[0].title, *members[0].accuracy.flags, *((processor,) if several else ()))
+        letter(axes, index, verbatim(", ".join(parts)))
+        axes.set(xlabel="processor time (CPU min)", ylabel="accuracy (%)")
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    drawn = [axes.get_legend_handles_labels() for axes in grid.flat[: len(panels)]]
+    shown = {label: handle for found in drawn for handle, label in zip(*found, strict=True)}
+    order = [*(label for _, _, label in _POINTS.values()), _VALIDATION, _AUTHORS, _REPORTED]
+    labels = [label for label in order if label in shown]
+    add_legend(figure, [shown[label] for label in labels], labels, columns=2)
+    return figure
+
+
+def _draw_panel(axes: Axes, results: Sequence[FastResult]) -> None:
+    """Draws the runs of an experiment, in one protocol or in both."""
+    curves = []
+    if (reported := results[0].reported_b) is not None:
+        axes.axhline(reported, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.8, label=_REPORTED)
+    authors = next((result.authors for result in results if result.authors is not None), None)
+    if authors is not None:
+        curves.append(np.array([(epoch * authors.minutes, 100 * best) for epoch, best in authors.best.items()]))
+        axes.plot(*curves[-1].T, color=ORANGE, drawstyle="steps-post", label=_AUTHORS)
+    for record in (record for result in results for record in result.group.records):
+        if len(curve := _validation_curve(record)):
+            curves.append(curve)
+            axes.plot(*curve.T, color=SKY, linewidth=0.6, label=_VALIDATION)
+    curves += [_draw_result(axes, result) for result in results]
+    final = [curve[:, 1].max() for curve in curves] + ([] if reported is None else [reported])
+    _limit(axes, np.concatenate(curves), min(final), max(final))
+
+
+def _validation_curve(record: ResultRecord) -> np.ndarray:
+    """Returns the processor time up to each epoch, minutes, and its validation accuracy, percent, ``[epochs, 2]``."""
+    times = np.cumsum(np.array(record.cpu_seconds, np.float64)) / 60
+    both = zip(times, record.validation_curve, strict=False)  # of a run of protocol A the curve is empty
+    return np.array([(time, 100 * value) for time, value in both if value is not None])
+
+
+def _draw_result(axes: Axes, result: FastResult) -> np.ndarray:
+    """Draws the mean of runs with its deviations. Returns minutes and percent of each run, ``[runs, 2]``."""
+    percent = [100 * record.accuracy for record in result.group.records]
+    several = len(percent) > 1
+    marker, colour, label = _POINTS[result.group.first.protocol]
+    axes.errorbar(
+        fmean(result.minutes),
+        fmean(percent),
+        yerr=stdev(percent) if several else None,
+        xerr=stdev(result.minutes) if several else None,
+        fmt=marker,
+        markersize=4,
+        color=colour,
+        elinewidth=0.8,
+        capsize=2,
+        zorder=3,
+        label=label,
+    )
+    return np.array([result.minutes, percent]).T
+
+
+def _limit(axes: Axes, points: np.ndarray, least: float, most: float) -> None:
+    """Limits the axes to the end of curves, which begin far below.
+
+    Args:
+        axes: The panel.
+        points: Minutes and percent of all points, ``[points, 2]``.
+        least: The lowest result, percent.
+        most: The highest one, percent.
+    """
+    span = max(most - least, 0.5)
+    low = least - 1.5 * span
+    axes.set_ylim(low, most + 0.15 * span)
+    times = points[points[:, 1] >= low, 0]
+    axes.set_xscale("log")
+    axes.set_xlim(times.min() / 1.6, times.max() * 1.6)  # wide enough for a label, also around a single point
+    decades = np.log10(times.max() / times.min())
+    steps = next(steps for most_decades, steps in _STEPS.items() if decades < most_decades)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
