@@ -57,7 +57,8 @@ class AuthorsCurve:
         run, runs = self.timed.first, [record.run for record in self.timed.records]
         return (
             f"{self.log.run}: best test accuracy so far, protocol A (the test set selects it); an epoch with "
-            f"{self.minutes:.3g} CPU min, as in {_runs_text(runs)}: recipe {run.recipe}, protocol {run.protocol}"
+            f"{self.minutes:.3g} CPU min, the mean of {_runs_text(runs)} (epochs: {run.epochs}, recipe {run.recipe}, "
+            f"protocol {run.protocol})"
         )
 
 
@@ -222,7 +223,7 @@ def _own_numbers(row: FastResult, results: Results) -> tuple[Number | None, ...]
     records = row.group.records
     minutes = petaflop = None
     if row.minutes:
-        note = f"on {row.processor}, {_runs_text(row.runs)}"
+        note = f"on {row.processor}"
         value = fmean(row.minutes)
         minutes = Number(_minutes_text(value), value, records=records, mark=results.mark(note), note=note)
     if row.operations is not None:
@@ -236,16 +237,16 @@ def _authors_numbers(row: FastResult, results: Results) -> tuple[Number | None, 
     if (authors := row.authors) is None:
         return None, None
     note = authors.describe()
-    mark = results.mark(note)
 
-    def number(text: str, value: float | None, epochs: int) -> Number:
+    def number(text: str, value: float | None, epochs: int, mark: str = "") -> Number:
         return Number(f"{text} ({epochs:,})", value, mark=mark, note=note)
 
     last, level = authors.log.epochs, fmean(record.accuracy for record in row.group.records)
+    mark = results.mark(note)  # of both
     if (epoch := first_epoch(authors.log, level)) is not None:
-        to_level = number(_minutes_text(epoch * authors.minutes), epoch * authors.minutes, epoch)
+        to_level = number(_minutes_text(epoch * authors.minutes), epoch * authors.minutes, epoch, mark)
     else:
-        to_level = number(f"> {_minutes_text(last * authors.minutes)}", None, last)
+        to_level = number(f"> {_minutes_text(last * authors.minutes)}", None, last, mark)
     if (reached := authors.accuracy_after(fmean(row.minutes))) is None:
         return to_level, number("less than an epoch", None, 0)
     epochs, best = reached
