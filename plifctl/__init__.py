@@ -321,6 +321,7 @@ def evaluate(
     T: int | None = None,
     time: TimeControl | None = None,
     tau: TauControl | float | None = None,
+    controls: bool = False,
     fold_bn: bool = False,
     operations: int = 20,
     layer_times: float = 5.0,
@@ -339,6 +340,7 @@ def evaluate(
             the evaluation without it. None: unchanged.
         tau: Control: ``mean`` (the mean of the learnt τ in every layer), ``no-leak``, ``no-memory``, or the τ of all
             neurons; as ``time``.
+        controls: Test under every named control as well; the result's ``controls`` has the accuracies.
         fold_bn: Fold batch norms into the convolutions before them.
         operations: Number of test samples to count operations on; 0: do not count.
         layer_times: Seconds that measuring the time of each layer, dense and event-driven, may take; 0: do not measure.
@@ -361,6 +363,7 @@ def evaluate(
         T=T,
         time=time,
         tau=tau,
+        controls=controls,
         fold_bn=fold_bn,
         operations=operations,
         layer_times=layer_times,

@@ -152,6 +152,15 @@ def make_run(
     return run
 
 
+def made_control(time: Any = "shuffled", tau: Any = None, **changes: Any) -> Any:
+    """A test under a control of a run by :func:`make_run`: its one test sample is no longer classified correctly."""
+    from plifctl.runs import ControlResult
+
+    counts: dict[str, Any] = {"accuracy": 0.0, "lost": 1, "gained": 0, "samples": 1}
+    tested = {"epoch": 3, "cache": "c" * 64, "plifctl": "0.2.0"}
+    return ControlResult(time=time, tau=tau, **(counts | tested | changes))
+
+
 def idx_files() -> dict[str, bytes]:
     """Tiny files of MNIST's names: 30 images for training, 10 for testing."""
     rng, found = random.Random(0), {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +36,10 @@ TauOption = Annotated[
         help="Control: test also with the mean of the learnt τ in every layer, with neurons that do not leak, or that "
         "forget each step, or with this τ.",
     ),
+]
+ControlsOption = Annotated[
+    bool,
+    typer.Option("--controls", help="Test also under every named control, one after the other; shows accuracies only."),
 ]
 OperationsOption = Annotated[
     int, typer.Option("--operations", min=0, help="Number of test samples to count operations on; 0: do not count.")
@@ -78,6 +84,7 @@ def evaluate(
     T: StepsOption = None,
     time: TimeOption = None,
     tau: TauOption = None,
+    controls: ControlsOption = False,
     fold_bn: options.FoldOption = False,
     kernel: options.KernelOption = "auto",
     operations: OperationsOption = 20,
@@ -103,7 +110,8 @@ def evaluate(
 
     --time and --tau are controls. They show what accuracy is left when the order of the frames, or the learnt time
     constants, are taken away, beside the accuracy of the unchanged network on the same samples. The times of the layers
-    are then not measured.
+    are then not measured. A finished run keeps these accuracies of its best checkpoint: runs show lists them, and
+    report --table claims counts them.
 
     Example: plifctl eval last --record-spikes 10
     """
@@ -124,6 +132,7 @@ def evaluate(
             T=T,
             time=time,
             tau=tau,
+            controls=controls,
             fold_bn=fold_bn,
             kernel=kernel,
             operations=operations,
@@ -155,11 +164,16 @@ def _print(tree: dict[str, Any]) -> None:
     unchanged = tree.get("unchanged")
     if unchanged is not None:
         _print_control(tree)
+        _print_kept_in(tree)
     else:
         console.emit(f"test accuracy: {_percent(tree['accuracy'])} % of {tree['samples']} samples")
     ordinary = tree if unchanged is None else unchanged
     if (kept := ordinary["kept_predictions"]) is not None:
         console.emit(f"{'' if unchanged is None else 'unchanged: '}{_describe_kept(kept, ordinary)}")
+    if (tested := tree.get("controls")) is not None:
+        print_controls(tested)
+        _print_kept_in(tree)
+        return
     _print_classes(tree)
     _print_layers(tree)
     _print_over_time(tree)
@@ -172,6 +186,27 @@ def _print(tree: dict[str, Any]) -> None:
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
             f"({spikes['bytes'] / 1e3:,.1f} kB)"
         )
+
+
+def print_controls(found: Sequence[dict[str, Any]]) -> None:
+    """Prints tests under controls, as :meth:`plifctl.runs.ControlResult.describe` gives them."""
+    rows = [
+        (
+            one["name"],
+            _percent(one["accuracy"]),
+            f"{100 * (one['gained'] - one['lost']) / one['samples']:+.2f}",
+            one["lost"],
+            one["gained"],
+        )
+        for one in found
+    ]
+    console.emit("")
+    console.emit_table(("control", "accuracy %", "change", "no longer correct", "newly correct"), rows)
+
+
+def _print_kept_in(tree: dict[str, Any]) -> None:
+    if (run := tree.get("kept_in")) is not None:
+        console.emit(f"kept with the run: plifctl runs show {shlex.quote(Path(run).name)} lists all controls")
 
 
 _TIME_TEXTS = {

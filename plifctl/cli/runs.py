@@ -162,8 +162,20 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
     _print_sessions(tree["sessions"])
     _print_changes(tree["changes"])
     _print_layers(rows, width)
+    _print_controls(run, tree["controls"])
     console.emit("")
     console.emit_table(("file", "bytes"), [(name, f"{size:,}") for name, size in tree["files"].items()])
+
+
+def _print_controls(run: Run, controls: list[dict[str, Any]]) -> None:
+    """Prints the tests under controls; those that are not of the result only as a note."""
+    from plifctl.cli.evaluate import print_controls
+
+    if current := [one for one in controls if not one["problem"]]:
+        print_controls(current)
+    if stale := [one for one in controls if one["problem"]]:
+        names = ", ".join(one["name"] for one in stale)
+        console.note(f"controls not counted: {names}: {stale[0]['problem']}; plifctl eval {run.name} --controls")
 
 
 def _kept_result(kept: dict[str, Any] | None) -> str:

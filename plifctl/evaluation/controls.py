@@ -124,6 +124,12 @@ def change_tau(network: SpikingNetwork, control: TauControl | float) -> SpikingN
     return changed
 
 
+def list_tau_controls(network: SpikingNetwork) -> list[TauControl]:
+    """Returns the named changes of the time constants that :func:`change_tau` can make."""
+    has_mean = network.neuron.kind == "plif" and all(map(math.isfinite, network.taus()))
+    return [control for control in get_args(TauControl) if control != "mean" or has_mean]
+
+
 def _mean_tau(network: SpikingNetwork) -> float:
     if network.neuron.kind == "lif":
         raise UsageError("--tau mean: the neurons are LIF: their time constant was not learnt", hint="--tau VALUE")

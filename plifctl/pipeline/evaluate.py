@@ -8,26 +8,26 @@ import logging
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from plifctl import files, paths
-from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers, TauControl, TimeControl
+from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers, TimeControl
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import RunError, UsageError, check_choice, did_you_mean
+from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
-from plifctl.evaluation.controls import change_tau, check_tau
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.layer_times import LayerTimes
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.pipeline.controls import Control, change, check_control, compare, keep, list_controls
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
-from plifctl.runs import Predictions, SpikeRecording, save_spikes
+from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
 from plifctl.training.process import out_of_memory_errors
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class EvaluateOptions:
         time: Change of the frames (:func:`~plifctl.evaluation.controls.change_time`), to compare with the evaluation
             without it; None: unchanged.
         tau: Change of the time constants (:func:`~plifctl.evaluation.controls.change_tau`); None: unchanged.
+        controls: Test under every named control as well, one change each; without operations and times of layers.
         fold_bn: Fold batch norms into the convolutions before them.
         kernel: Kernel of the spiking layers.
         operations: Number of test samples to count operations on; 0: do not count.
@@ -63,6 +64,7 @@ class EvaluateOptions:
     T: int | None = None
     time: TimeControl | None = None
     tau: str | float | None = None
+    controls: bool = False
     fold_bn: bool = False
     kernel: Kernel = "auto"
     operations: int = 20
@@ -96,21 +98,6 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
-class Control:
-    """What an evaluation changed, to see what is left of the accuracy.
-
-    Attributes:
-        time: Change of the frames; None: unchanged.
-        tau: Change of the time constants, or the time constant of every neuron; None: unchanged.
-        seed: Seed of the experiment, from which, with the id of each sample, random orders are drawn; None if none are.
-    """
-
-    time: TimeControl | None
-    tau: TauControl | float | None
-    seed: int | None
-
-
-@dataclass(frozen=True)
 class EvaluationResult:
     """Results of a trained network on the test set.
 
@@ -139,6 +126,8 @@ class EvaluationResult:
         control: What was changed; None for an ordinary evaluation.
         unchanged: Results without that change, of the same network, samples and time steps, without operations and
             times; None for an ordinary evaluation.
+        controls: Tests under every named control, if they were asked for.
+        kept_in: The run that keeps the tests under controls; None if none does.
     """
 
     experiment: str
@@ -162,6 +151,8 @@ class EvaluationResult:
     spikes: dict[str, Any] | None = None
     control: Control | None = None
     unchanged: EvaluationResult | None = None
+    controls: tuple[ControlResult, ...] = ()
+    kept_in: str | None = None
 
     @property
     def reproduced(self) -> bool:
@@ -178,10 +169,12 @@ class EvaluationResult:
         A changed evaluation also has ``differences``, the numbers of predictions that are ``different`` from the
         unchanged ones, ``lost`` (no longer correct) and ``gained`` (correct only with the change).
         """
-        left_out = {"predictions", "votes", "unchanged"} | {
-            name for name in ("spikes", "control") if getattr(self, name) is None
+        left_out = {"predictions", "votes", "unchanged", "controls"} | {
+            name for name in ("spikes", "control", "kept_in") if getattr(self, name) is None
         }
         tree = {name: value for name, value in asdict(self).items() if name not in left_out}
+        if self.controls:
+            tree["controls"] = [one.describe() for one in self.controls]
         if self.unchanged is not None:
             tree["differences"] = self._differences(self.unchanged)
             tree["unchanged"] = self.unchanged.to_json()
@@ -254,10 +247,12 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         content = trained.cache
     else:
         trained = _with_T(trained, options)
-    changed = trained if control is None else _change(trained, control)
+    changed = trained if control is None else change(trained, control)
     samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
     chosen = _recorded_rows(samples, options) if recording else None
-    if control is None:
+    if options.controls:
+        result = _measure_controls(samples, options, trained_steps, progress)
+    elif control is None:
         result = _measure(samples, options, trained_steps, progress)
     else:
         result = _measure_both(samples, changed, control, options, trained_steps, progress)
@@ -280,33 +275,19 @@ def _check_options(options: EvaluateOptions) -> Control | None:
         raise UsageError(f"--layer-times {options.layer_times}: expected a number of seconds, or 0")
     if options.csv is not None:
         files.check_new_file(options.csv)
-    tau = None if options.tau is None else check_tau(options.tau)
-    if options.time is not None:
-        check_choice("--time", options.time, get_args(TimeControl))
-    if options.time is None and tau is None:
-        return None
-    if options.record_spikes is not None or options.samples:
+    control = check_control(options.time, options.tau)
+    recording = options.record_spikes is not None or bool(options.samples)
+    if options.controls and (control is not None or recording or options.csv is not None):
+        raise UsageError(
+            "--controls tests under each control and shows accuracies only",
+            hint="omit --controls, or --time, --tau, --csv, --record-spikes and --sample",
+        )
+    if control is not None and recording:
         raise UsageError(
             "the spikes that a run keeps are those of its own network and samples, not of changed ones",
             hint="omit --time and --tau, or --record-spikes and --sample",
         )
-    return Control(options.time, tau, None)
-
-
-def _change(trained: TrainedModel, control: Control) -> TrainedModel:
-    """Returns the network with other time constants, if it is to have others.
-
-    Raises:
-        UsageError: The change means nothing for this network or its samples.
-    """
-    if control.time is not None and trained.spec.dataset.kind == "images":
-        raise UsageError(
-            f"--time {control.time}: {trained.spec.dataset.title} has images, which are the same at every time step",
-            hint="omit --time; --tau changes the neurons",
-        )
-    if control.tau is None:
-        return trained
-    return replace(trained, network=change_tau(trained.network, control.tau))
+    return control
 
 
 def _measure_both(
@@ -321,9 +302,24 @@ def _measure_both(
     if control.time in ("shuffled", "scattered"):
         control = replace(control, seed=changed.spec.train.seed)
     unchanged = _measure(samples, replace(options, operations=0, layer_times=0.0), trained_steps, progress)
-    samples = replace(samples, trained=changed, time=control.time)
-    result = _measure(samples, replace(options, layer_times=0.0), trained_steps, progress, control)
-    return replace(result, unchanged=unchanged)
+    other = replace(samples, trained=changed, time=control.time)
+    result = _measure(other, replace(options, layer_times=0.0), trained_steps, progress, control)
+    found = compare(samples, control, unchanged.predictions, result.predictions)
+    return replace(result, unchanged=unchanged, kept_in=keep(samples.trained, [found]))
+
+
+def _measure_controls(
+    samples: EvaluationSamples, options: EvaluateOptions, trained_steps: int, progress: Progress
+) -> EvaluationResult:
+    """Evaluates a network on its samples, and tests it under every named control that means something for it."""
+    trained = samples.trained
+    unchanged = _measure(samples, replace(options, operations=0, layer_times=0.0), trained_steps, progress)
+    found = []
+    for control in list_controls(trained):
+        other = replace(samples, trained=change(trained, control), time=control.time)
+        predictions = other.predictions(other.evaluate(progress))
+        found.append(compare(samples, control, unchanged.predictions, predictions))
+    return replace(unchanged, controls=tuple(found), kept_in=keep(trained, found))
 
 
 def _measure(

@@ -17,7 +17,7 @@ from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples, reported_epoch
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import ResultRecord, Run
+from plifctl.runs import ResultRecord, Run, with_controls
 
 _log = logging.getLogger(__name__)
 
@@ -120,7 +120,11 @@ def _record(trained: TrainedModel) -> ResultRecord | None:
     if trained.run is None:
         return read_evidence(trained.path).record if trained.path.is_dir() else None
     record = Run(trained.run).record() if reported_epoch(trained) is not None else None
-    return record if record is not None and record.best_epoch == reported_epoch(trained) else None
+    if record is None or record.best_epoch != reported_epoch(trained):
+        return None
+    record = with_controls(record, trained.run)
+    current = tuple(one for one in record.controls if not record.control_problem(one))
+    return record.model_copy(update={"controls": current})
 
 
 def _samples(trained: TrainedModel, cache_dir: Path | None) -> EvaluationSamples | None:

@@ -421,7 +421,7 @@ class PageSource:
         """Reads tables, records and imported runs if a file of them has changed."""
         files = [
             *(path for folder in self._registry.folders for path in sorted((folder / "results").glob("*.json"))),
-            *sorted(self._runs_dir.glob("[!.]*/result.json")),
+            *(path for name in ("result", "controls") for path in sorted(self._runs_dir.glob(f"[!.]*/{name}.json"))),
             *external_folders(self._runs_dir),
         ]
         state = [(path, _state(path)) for path in files]

@@ -41,6 +41,7 @@ from plifctl.runs import (
     list_runs,
     load_added,
     load_imported,
+    read_controls,
     remove_external,
     remove_run,
     save_imported,
@@ -180,11 +181,23 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "environment": run.environment(),
         "sessions": [session.model_dump(mode="json") for session in run.sessions()],
         "cache": run.info()["cache"],
+        "controls": _controls(run),
         "files": _file_sizes(run.path),
         "resume": None
         if status == "finished"
         else f"plifctl {training_verb(config.protocol)} --resume {shlex.quote(run.name)}",
     }
+
+
+def _controls(run: Run) -> list[dict[str, Any]]:
+    """Returns the tests under controls that a run keeps, and why one is not of its result, ``problem``."""
+    try:
+        found = read_controls(run.path)
+        record = run.record() if found else None
+    except RunError as error:
+        _log.warning("%s", error)
+        return []
+    return [{**one.describe(), "problem": record.control_problem(one)} for one in found] if record else []
 
 
 def describe_imported(run: ImportedRun) -> dict[str, Any]:

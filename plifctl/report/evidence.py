@@ -1,7 +1,7 @@
-"""What runs say about the claims of the paper: for every pair of experiments, yes, no or open, by a rule.
+"""What runs say about the claims of the paper: for every data set or pair of experiments, yes, no or open, by a rule.
 
-The numbers are those of the tables ``significance``, ``speed`` and ``convergence``; here are the rules that turn them
-into an answer.
+The numbers are those of the tables ``significance``, ``speed`` and ``convergence``, and of the tests under controls
+that runs keep; here are the rules that turn them into an answer.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from plifctl.config.choices import PROTOCOLS, TauControl, TimeControl
 from plifctl.report.convergence import mean_ratio, ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
-from plifctl.report.results import Results
+from plifctl.report.results import Group, Results
 from plifctl.report.significance import compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
-from plifctl.report.statistics import ALPHA, Estimate, paired_t
+from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
 from plifctl.report.table import Number
+from plifctl.runs import ControlResult, ResultRecord
 
 BREAKDOWN = 0.10
 """Loss of accuracy that is a breakdown. Test samples alone give two equally good networks a difference of at most 0.08
 (95 %) on the smallest test set, 288 samples."""
 
 MARGIN = 0.01
-"""Loss of accuracy up to which one pooling is as good as another: the paper calls differences of 0.2 to 2.1 points in
-Table 5 similar; a test set of 10,000 samples can decide one point, those of 288 and 1,000 cannot."""
+"""Loss of accuracy up to which one pooling is as good as another, and shuffled frames as ordered ones: the paper calls
+differences of 0.2 to 2.1 points in Table 5 similar; a test set of 10,000 samples can decide one point, those of 288 and
+1,000 cannot."""
 
 FASTER = 1.5
 """With one seed: how many times the epochs of the other side the slower one needs at least."""
@@ -43,7 +46,7 @@ class Finding:
     Attributes:
         dataset: Title of the data set.
         tau: τ of both sides, ``τ = 2``; empty where they differ in it, or it is the same for all.
-        recipe: Recipe of the runs, ``recipe paper``; empty where there are runs of one only.
+        settings: What tells the runs from others, ``recipe paper``; empty where there are no others.
         outcome: The answer; None: there are no runs that can be compared.
         number: The evidence; None: there is none.
         seeds: Number of seeds behind it.
@@ -52,7 +55,7 @@ class Finding:
 
     dataset: str
     tau: str = ""
-    recipe: str = ""
+    settings: str = ""
     outcome: Outcome | None = None
     number: Number | None = None
     seeds: int = 0
@@ -61,7 +64,7 @@ class Finding:
     @property
     def detail(self) -> str:
         """What tells it from others of the data set: ``τ = 2, recipe paper``; may be empty."""
-        return ", ".join(filter(None, (self.tau, self.recipe)))
+        return ", ".join(filter(None, (self.tau, self.settings)))
 
     @property
     def label(self) -> str:
@@ -165,6 +168,55 @@ class Evidence:
             outcome: Outcome = "yes" if greatest <= math.sqrt(start) else "no" if end >= start else "open"
             yield self._finding(runs, outcome, f"ratio {start:.2f} to {end:.2f}, at most {greatest:.2f}", end)
 
+    def time_is_used(self) -> Iterator[Finding]:
+        """Yields for each data set of events whether shuffled frames lose more than :data:`MARGIN`, by stored tests."""
+        registry = self._results.registry
+        specs = [registry.experiment(name).spec for name in registry.experiments()]
+        by_dataset: dict[str, list[str]] = {}
+        for spec in specs:
+            if spec.dataset.kind == "events":
+                by_dataset.setdefault(spec.dataset.title, []).append(spec.name)
+        for dataset, names in by_dataset.items():
+            tested = [
+                (group, protocol)
+                for name in names
+                for protocol in PROTOCOLS
+                for group in self._results.groups(name, protocol, fits=self._has_shuffled)
+            ]
+            for group, protocol in tested:
+                settings = f"{group.first.experiment}, recipe {group.first.recipe}, protocol {protocol}"
+                yield self._shuffled(dataset, settings if len(tested) > 1 else "", group)
+            if not tested:
+                yield Finding(dataset)
+
+    def _has_shuffled(self, record: ResultRecord) -> bool:
+        if record.control("shuffled") is not None:
+            return True
+        stale = next((one for one in record.controls if one.time == "shuffled" and one.tau is None), None)
+        if stale is not None:
+            self.warnings.append(f"controls of {record.run} not counted: {record.control_problem(stale)}")
+        return False
+
+    def _shuffled(self, dataset: str, settings: str, group: Group) -> Finding:
+        """Returns what runs lose with shuffled frames; beside it, if all have them, backwards and without memory."""
+        found = _mean_difference(_tests(group, "shuffled"))
+        text = f"shuffled {format_points(found.value)}"
+        if found.low is not None and found.high is not None:
+            text += f" [{format_points(found.low)}, {format_points(found.high)}]"
+        low, high = (found.value if end is None else end for end in (found.low, found.high))  # None: all are equal
+        outcome: Outcome = "yes" if high < -MARGIN else "no" if low > -MARGIN else "open"
+        for name, tests in (("reversed", _tests(group, "reversed")), ("no memory", _tests(group, None, "no-memory"))):
+            text += f", {name} {format_points(fmean(one.difference for one in tests))}" if tests else ""
+        number = replace(
+            self._results.accuracy(group),  # for its epochs and flags
+            text=text,
+            value=100 * found.value,
+            records=(),
+            mark="",
+            note=f"runs {', '.join(record.run for record in group.records)}",
+        )
+        return Finding(dataset, "", settings, outcome, number, len(group.records))
+
     def _rows(self, *kinds: PairKind) -> PairRows:
         return PairRows(self._results, kinds, self.warnings)
 
@@ -196,6 +248,20 @@ class Evidence:
 def _key(runs: MatchedRuns) -> tuple[object, ...]:
     recipe = runs.first.first.recipe if runs.comparable else ""
     return runs.pair.dataset, runs.pair.taus, recipe
+
+
+def _tests(group: Group, time: TimeControl | None, tau: TauControl | None = None) -> list[ControlResult]:
+    """Returns the stored tests of runs under a control; none unless all have one."""
+    found = [one for record in group.records if (one := record.control(time, tau)) is not None]
+    return found if len(found) == len(group.records) else []
+
+
+def _mean_difference(tests: Sequence[ControlResult]) -> Estimate:
+    """Returns the mean difference of accuracy: over seeds with several, else over the samples of the one run."""
+    if len(tests) > 1:
+        return paired_t([one.difference for one in tests])
+    (one,) = tests
+    return paired_difference(one.gained, one.lost, one.samples)
 
 
 def _breakdown(lif: Estimate, plif: Estimate) -> Outcome:

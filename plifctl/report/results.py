@@ -113,7 +113,8 @@ class Results:
             experiment: Name of the experiment.
             protocol: A or B.
             recipes: The recipes, in the order of the groups.
-            fits: Returns whether a run is of use at all; others are not named among those left out.
+            fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
+                those left out.
         """
         candidates = [
             cut
@@ -122,6 +123,7 @@ class Results:
             and record.recipe in recipes
             and fits(record)
             and (cut := self._usable(record)) is not None
+            and fits(cut)
         ]
         by_recipe = ([record for record in candidates if record.recipe == recipe] for recipe in recipes)
         groups = []

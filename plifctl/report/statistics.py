@@ -113,6 +113,32 @@ def mcnemar(only_first: int, only_second: int, samples: int) -> Estimate:
     )
 
 
+def paired_difference(only_first: int, only_second: int, samples: int) -> Estimate:
+    """Returns the difference of two accuracies on the same samples, with an interval to compare with a margin.
+
+    The interval of :func:`mcnemar` takes the number of samples that only one classifies correctly as given. That is
+    exact for the question whether there is a difference, and too narrow for how great it is.
+
+    Args:
+        only_first: Number of samples that only the first classifies correctly.
+        only_second: Number of samples that only the second classifies correctly.
+        samples: Number of all samples.
+
+    Returns:
+        first − second, with the adjusted Wald interval of Agresti and Min (2005): half a sample is added to each of the
+        four counts.
+
+    Example:
+        >>> found = paired_difference(22, 0, 110)
+        >>> f"{found.value:.2f} [{found.low:.3f}, {found.high:.3f}]"
+        '0.20 [0.121, 0.272]'
+    """
+    first, second, total = only_first + 0.5, only_second + 0.5, samples + 2
+    centre = (first - second) / total
+    half = _Z * math.sqrt(first + second - (first - second) ** 2 / total) / total
+    return Estimate((only_first - only_second) / samples, max(-1.0, centre - half), min(1.0, centre + half))
+
+
 def _clopper_pearson(count: int, of: int) -> tuple[float, float]:
     """Returns the exact interval of a proportion."""
     logs = [math.lgamma(of + 1) - math.lgamma(k + 1) - math.lgamma(of - k + 1) for k in range(of + 1)]

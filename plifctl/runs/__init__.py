@@ -12,6 +12,7 @@
         checkpoints/     last.pt, best.pt; start.pt of a training that began with the weights of another
         predictions.npz  predicted class of each test sample; of finished runs only
         spikes.npz       spikes of chosen samples; after eval --record-spikes
+        controls.json    accuracy under controls; after eval --time, --tau or --controls
         manifest.json    SHA-256 of every file; of finished runs only
         result.json      the result record; of finished runs only, written last
 
@@ -23,6 +24,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 """
 
 from plifctl.runs.checkpoints import load_checkpoint
+from plifctl.runs.controls import ControlResult, keep_controls, read_controls
 from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves
 from plifctl.runs.directory import (
     Run,
@@ -54,13 +56,14 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.predictions import Comparison, Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
-from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records
+from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
     "TAGS",
     "AddedRun",
     "Comparison",
+    "ControlResult",
     "Curve",
     "ImportedRun",
     "Predictions",
@@ -89,6 +92,7 @@ __all__ = [
     "is_added",
     "is_imported",
     "is_trained",
+    "keep_controls",
     "list_runs",
     "load_added",
     "load_checkpoint",
@@ -97,9 +101,11 @@ __all__ = [
     "load_other_curves",
     "load_records",
     "load_spikes",
+    "read_controls",
     "remove_external",
     "remove_run",
     "save_imported",
     "save_spikes",
     "verify_run",
+    "with_controls",
 ]

@@ -36,7 +36,7 @@ EXTERNAL_PREFIX = b'{"schema_version": 1, "name": '
 
 _WRITTEN = (
     *_DOCUMENTS,
-    *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz"),
+    *("progress.json", "manifest.json", "predictions.npz", "result.json", "spikes.npz", "controls.json"),
     *("last.pt", "best.pt", "start.pt"),
     *_EXTERNAL,
 )

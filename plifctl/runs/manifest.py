@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from plifctl import files
+from plifctl.errors import RunError
+from plifctl.runs import controls
 from plifctl.runs.directory import Run
 from plifctl.runs.documents import fingerprint
 
 _NAME = "manifest.json"
-_TEMPORARY = ("progress.json", ".lock")
-"""Temporary files, which are not part of the manifest."""
+_NOT_LISTED = (_NAME, "progress.json", ".lock", "spikes.npz", controls.FILE_NAME)
+"""Temporary files, and what evaluations of a finished run write and replace."""
 
 
 def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
@@ -29,7 +32,7 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
         pending: Content of the files that are written next, by name.
     """
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    excluded = {_NAME, *_TEMPORARY, *pending}
+    excluded = {*_NOT_LISTED, *pending}
     listed = {name: path for name, path in found.items() if name not in excluded}
     for path in listed.values():  # the events of TensorBoard: the manifest must not outlive what it lists
         files.sync_file(path)
@@ -40,9 +43,9 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
 
 
 def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> list[str]:
-    """Reads every file in the manifest of a finished run, and returns the problems found.
+    """Reads every file in the manifest of a finished run, and the controls it keeps; returns the problems found.
 
-    Files added later, such as the user's notes, are ignored.
+    Other files added later, such as the user's notes, are ignored.
 
     Args:
         run: A finished run.
@@ -72,7 +75,15 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
             problems.append(f"{name}: checksum mismatch: the file was modified")
         if progress is not None:
             progress(number, len(expected))
-    return problems
+    return problems + _control_problems(run)
+
+
+def _control_problems(run: Run) -> list[str]:
+    try:
+        controls.read_controls(run.path)
+    except RunError as error:
+        return [str(error).removeprefix(f"{run.path}{os.sep}")]
+    return []
 
 
 def _text(listed: dict[str, dict[str, Any]]) -> str:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.choices import Protocol, Recipe, TauControl, TimeControl
 from plifctl.config.identity import current_word
 from plifctl.config.problems import first_problem
 from plifctl.errors import RunError
 from plifctl.runs import folders
+from plifctl.runs.controls import ControlResult, read_controls
 from plifctl.runs.documents import add_checksum, load_document
 from plifctl.runs.sessions import Session
 
@@ -107,6 +108,7 @@ class ResultRecord(Spec):
         tau: τ of each spiking layer after each epoch; empty for an epoch that was not logged.
         fold: Of a cross-validation; None of other runs.
         started_from: The network whose weights it began with; None: all weights were drawn.
+        controls: Tests under controls, perhaps of another epoch; :meth:`control` returns those of the reported one.
         environment: Versions and machine of the last process.
         sessions: Every process that trained the run, with its epochs; empty in records of 0.1.0.
     """
@@ -136,12 +138,29 @@ class ResultRecord(Spec):
     started_from: StartedFrom | None = None
     environment: dict[str, Any]
     sessions: tuple[Session, ...] = ()
+    controls: tuple[ControlResult, ...] = ()
     finished: str
 
     @model_serializer(mode="wrap")
     def _leave_out_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Records without them stay as they were before these fields existed."""
-        return _leave_out_empty(serialize(self), "validation_curve", "cpu_seconds")
+        return _leave_out_empty(serialize(self), "validation_curve", "cpu_seconds", "controls")
+
+    def control(self, time: TimeControl | None = None, tau: TauControl | float | None = None) -> ControlResult | None:
+        """Returns the test of the reported network under a control; None: there is none."""
+        same = (one for one in self.controls if (one.time, one.tau) == (time, tau) and not self.control_problem(one))
+        return next(same, None)
+
+    def control_problem(self, found: ControlResult) -> str:
+        """Returns why a test under a control is not of the network and samples of this result; empty: it is."""
+        if found.epoch != self.best_epoch:
+            return f"of epoch {found.epoch}, and the result is of epoch {self.best_epoch}"
+        if self.data is None or (found.cache, found.samples) != (self.data.cache, self.data.test):
+            return "of other test samples than the result"
+        if found.right_unchanged != round(self.accuracy * found.samples):
+            accuracy = 100 * found.right_unchanged / found.samples
+            return f"the unchanged network has {accuracy:.2f} %, and the result is {100 * self.accuracy:.2f} %"
+        return ""
 
     @property
     def training_versions(self) -> tuple[int, ...]:
@@ -199,6 +218,8 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
             if path in files or folders.is_run(path.parent):
                 _log.warning("skipped: %s", error)
             continue  # no warning: a file of another program
+        if path not in files:
+            record = with_controls(record, path.parent)
         if path not in files and record.run != path.parent.name:  # the user renamed the run
             record = record.model_copy(update={"run": path.parent.name})
         if path in files and record.origin == "trained":
@@ -239,6 +260,16 @@ def read_record(path: Path) -> ResultRecord:
         return ResultRecord.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise RunError(f"{path}: not a result record: {first_problem(error)}") from error
+
+
+def with_controls(record: ResultRecord, folder: Path) -> ResultRecord:
+    """Returns the record of a run with the tests under controls that its folder keeps; warns if they are damaged."""
+    try:
+        found = read_controls(folder)
+    except RunError as error:
+        _log.warning("not counted: %s", error)
+        return record
+    return record.model_copy(update={"controls": found}) if found else record
 
 
 def record_text(record: ResultRecord) -> str:

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 from factories import write_gestures
-from untrained import event_spec, image_spec, write_untrained
+from untrained import event_spec, image_spec, make_model, write_untrained
 
 import plifctl as api
 from plifctl.errors import UsageError
-from plifctl.runs import Run, list_runs
+from plifctl.pipeline.controls import list_controls
+from plifctl.runs import Run, list_runs, read_controls
+from plifctl.runs.records import read_record
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.training.batches import hash_sample_ids
 
@@ -40,6 +44,15 @@ def trained(plifctl: Plifctl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PLIFCTL_CACHE_DIR", str(folder / "data_cache"))
     monkeypatch.setenv("PLIFCTL_RUNS_DIR", str(folder / "runs"))
     return plifctl
+
+
+@pytest.fixture
+def own_run(folder: Path, tmp_path: Path) -> Run:
+    """A copy of the run that a test may write to."""
+    (run,) = list_runs(folder / "runs")
+    copy = Path(shutil.copytree(run.path, tmp_path / "own" / run.name))
+    (copy / "controls.json").unlink(missing_ok=True)
+    return Run(copy)
 
 
 @pytest.fixture
@@ -73,7 +86,9 @@ def test_eval_of_a_control_is_shown_beside_the_unchanged_evaluation(trained: Pli
     assert "all 11 predictions equal those kept in the run\n" in text
     assert "Operations per sample" in text
     assert "Measured time" not in text
-    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+    kept = run.path / "controls.json"
+    assert "kept with the run: plifctl runs show" in text
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file() and path != kept} == before
 
 
 def test_control_of_each_sample_equals_a_loop_over_single_samples(trained: Plifctl, run: Run) -> None:
@@ -112,6 +127,100 @@ def test_control_of_an_exported_folder_is_no_failure_to_reproduce_it(trained: Pl
     assert (found.reproduced, found.unchanged.reproduced) == (False, True)
     assert (found.control.time, found.control.tau, found.control.seed) == ("collapsed", 2.0, None)
     assert {layer.tau for layer in found.layers} == {2.0}
+
+
+def test_all_controls_are_tested_and_kept_in_the_run(trained: Plifctl, own_run: Run) -> None:
+    single = json.loads(trained("eval", own_run.path, *FAST, "--time", "scattered", "--json").out)
+    assert single["kept_in"] == str(own_run.path)
+    result = trained("eval", own_run.path, "--controls")
+    assert result.code == 0, result.err
+    assert re.search(r"\nscattered +\d+\.\d\d +[+-]\d+\.\d\d +\d+ +\d+\n", result.out)
+    assert f"kept with the run: plifctl runs show {own_run.name}" in result.out
+    assert "firing rate" not in result.out
+    tree = json.loads(trained("eval", own_run.path, "--controls", "--json").out)
+    names = ["shuffled", "reversed", "scattered", "collapsed", "mean τ", "no-leak", "no-memory"]
+    assert [one["name"] for one in tree["controls"]] == names
+    by_name = {one["name"]: one for one in tree["controls"]}
+    counts = {key: single["differences"][key] for key in ("lost", "gained")}
+    assert {key: by_name["scattered"][key] for key in ("accuracy", "lost", "gained")} == {
+        "accuracy": single["accuracy"],
+        **counts,
+    }
+    record = own_run.record()
+    for one in tree["controls"]:
+        assert round(11 * record.accuracy) - one["lost"] + one["gained"] == round(11 * one["accuracy"])
+        assert (one["samples"], one["epoch"], one["cache"]) == (11, 1, own_run.info()["cache"]["content_digest"])
+    assert [one.name for one in read_controls(own_run.path)] == names
+    shown = trained("runs", "show", own_run.path)
+    assert re.search(r"\nno-memory +\d+\.\d\d", shown.out)
+    assert [one["problem"] for one in json.loads(trained("runs", "show", own_run.path, "--json").out)["controls"]] == [
+        ""
+    ] * 7
+    assert trained("runs", "verify", own_run.name, "--runs-dir", own_run.path.parent).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--checkpoint", "last"), "not of the checkpoint whose accuracy the run reports"),
+        (("--T", 2), "of T = 2, and the result is of T = 4"),
+        (("--fold-bn",), "of folded batch norms"),
+    ],
+)
+def test_control_of_another_network_than_the_reported_one_is_not_kept(
+    trained: Plifctl, own_run: Run, options: tuple[Any, ...], reason: str
+) -> None:
+    result = trained("eval", own_run.path, *FAST, "--time", "reversed", *options)
+    assert result.code == 0, result.err
+    assert f"not kept with the run: {reason}" in result.err
+    assert "kept with the run" not in result.out
+    assert not (own_run.path / "controls.json").exists()
+
+
+def test_control_on_other_recordings_is_not_kept(trained: Plifctl, own_run: Run, places: Path) -> None:
+    write_gestures(places / "raw", events=300)
+    api.prepare("synthetic-gesture", 4, raw=places / "raw", cache_dir=places / "other")
+    result = trained("eval", own_run.path, *FAST, "--time", "reversed", "--cache-dir", places / "other")
+    assert result.code == 0, result.err
+    assert "not kept with the run: of other test samples than the result" in result.err
+    assert not (own_run.path / "controls.json").exists()
+
+
+def test_control_of_a_run_that_cannot_be_written_is_shown_all_the_same(
+    trained: Plifctl, own_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, text: str) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("plifctl.files.write_text", refuse)
+    found = api.evaluate(own_run.path, time="reversed", operations=0, layer_times=0)
+    assert (found.kept_in, found.control.time) == (None, "reversed")
+
+
+def test_controls_travel_with_an_exported_folder_to_a_table(trained: Plifctl, own_run: Run, places: Path) -> None:
+    assert trained("eval", own_run.path, "--controls").code == 0
+    assert trained("export", own_run.path, places / "folder").code == 0
+    record = read_record(places / "folder" / "result.json")
+    assert record.controls == read_controls(own_run.path)
+    before = (places / "folder" / "result.json").read_bytes()
+    result = trained("eval", places / "folder", "--controls")
+    assert result.code == 0, result.err
+    assert "kept" not in result.err
+    assert (places / "folder" / "result.json").read_bytes() == before
+    assert trained("runs", "add", places / "folder", "--runs-dir", places / "runs").code == 0
+    table = api.table("claims", source="added", include_modified=True, runs_dir=places / "runs")
+    assert "synthetic gestures: shuffled" in table.rows[5][4]
+
+
+def test_all_controls_exclude_a_single_one_and_what_is_not_shown(trained: Plifctl, places: Path) -> None:
+    for options in (("--time", "shuffled"), ("--tau", "mean"), ("--csv", places / "x.csv"), ("--record-spikes", 2)):
+        result = trained("eval", "last", "--controls", *options)
+        assert (result.code, "omit --controls" in result.err) == (2, True), result.err
+
+
+def test_all_controls_of_images_and_fixed_time_constants_are_those_that_mean_something() -> None:
+    found = list_controls(make_model(image_spec("mnist-lif")).trained)
+    assert [(one.time, one.tau) for one in found] == [(None, "no-leak"), (None, "no-memory")]
 
 
 def test_control_with_another_T_is_compared_at_that_T(trained: Plifctl) -> None:

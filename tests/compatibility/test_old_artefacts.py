@@ -269,6 +269,23 @@ class TestNetworks:
         self._compare(found, wanted)
         assert found["folded"] == wanted["folded"]
 
+    @pytest.mark.parametrize("kind", ["A", "B", "images"])
+    def test_run_of_0_1_0_keeps_controls_beside_files_that_stay_as_they_are(
+        self, document: Document, artefacts: Path, kind: str
+    ) -> None:
+        path = artefacts / "runs" / RUNS[kind]
+        before = content_of(path)
+        found = document("eval", RUNS[kind], "--controls")
+        assert found["kept_in"] == str(path)
+        assert len(found["controls"]) == (3 if kind == "images" else 7)
+        after = content_of(path)
+        assert after.keys() - before.keys() <= {"controls.json", ".lock"}
+        assert {name: after[name] for name in before} == before
+        assert document("runs", "verify", RUNS[kind]) == {RUNS[kind]: []}
+        assert [one["problem"] for one in document("runs", "show", RUNS[kind])["controls"]] == [""] * len(
+            found["controls"]
+        )
+
     def _compare(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
         first, second = shared(found, wanted, "experiment", "recipe", "T", "samples", "accuracy", "confusion")
         assert first == second

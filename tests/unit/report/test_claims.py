@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from factories import made_record
+from factories import made_control, made_record
 
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
@@ -40,7 +40,6 @@ def run(variant: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -
 def findings(claim: str, *records: ResultRecord, source: Any = "mine") -> dict[str, tuple[Any, str]]:
     """Returns outcome and evidence of each comparison with runs, by its label."""
     find = next(one.findings for one in CLAIMS if one.text == claim)
-    assert find is not None
     found = find(Evidence(Results(records, registry(), source)))
     return {one.label: (one.outcome, one.number.text) for one in found if one.number is not None}
 
@@ -104,7 +103,7 @@ class TestAuthors:
             "holds only for CIFAR-10, CIFAR10-DVS, DVS128 Gesture; against: Fashion-MNIST, MNIST, N-MNIST "
             "(one seed each)"
         )
-        assert rows[5][2:] == ("no stored evidence", "no stored evidence")
+        assert rows[5][2:] == ("the authors' logs have none", "no stored evidence")
 
 
 def test_plif_above_lif_over_seeds_is_significant_after_holm_or_open() -> None:
@@ -191,6 +190,78 @@ def test_time_constants_gather_if_every_layer_covers_half_of_the_way(
     assert findings(GATHER, *runs)["N-MNIST"][0] == outcome
 
 
+def under_controls(
+    experiment: str, *losses: int, accuracy: float = 0.9, samples: int = 1000, gained: int = 0, **changes: Any
+) -> list[ResultRecord]:
+    """Returns a record for each seed, with what it loses with shuffled frames, in samples, and two more backwards."""
+    data = RunData(verified=True, complete=True, train=8, validation=0, test=samples, cache="c")
+    right = round(accuracy * samples)
+    tests: dict[str, Any] = {"gained": gained, "samples": samples, "epoch": 1, "cache": "c"}
+
+    def control(time: str, lost: int) -> Any:
+        return made_control(time, accuracy=(right - lost + gained) / samples, lost=lost, **tests)
+
+    return [
+        made_record(
+            experiment,
+            (accuracy,),
+            seed,
+            **{"data": data, "controls": (control("shuffled", lost), control("reversed", lost + 2)), **changes},
+        )
+        for seed, lost in enumerate(losses, start=1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "gained", "expected"),
+    [
+        ([300], 0, ("yes", "shuffled −30.00 [−32.78, −27.10], reversed −30.20")),
+        ([40], 25, ("open", "shuffled −1.50 [−3.08, +0.09], reversed −1.70")),
+        ([0], 0, ("no", "shuffled +0.00 [−0.20, +0.20], reversed −0.20")),
+        ([2], 12, ("no", "shuffled +1.00 [+0.24, +1.75], reversed +0.80")),
+        ([180, 200, 220], 0, ("yes", "shuffled −20.00 [−24.97, −15.03], reversed −20.20")),
+        ([10, 100, 200], 0, ("open", "shuffled −10.33 [−33.94, +13.28], reversed −10.53")),
+        ([5, 6, 7], 0, ("no", "shuffled −0.60 [−0.85, −0.35], reversed −0.80")),
+        ([20, 20, 20], 0, ("yes", "shuffled −2.00, reversed −2.20")),  # equal: no interval
+    ],
+)
+def test_time_is_used_if_the_interval_of_the_loss_is_above_one_point(
+    losses: list[int], gained: int, expected: tuple[Outcome, str]
+) -> None:
+    runs = under_controls("gesture-plif", *losses, gained=gained)
+    assert findings(TIME, *runs) == {"DVS128 Gesture": expected}
+
+
+def test_time_is_used_only_counts_tests_of_the_reported_epoch() -> None:
+    stale = under_controls("gesture-plif", 300, best_epoch=2, test_accuracy=(0.5, 0.9), epochs=2)
+    found = table(*stale)
+    assert found.rows[5][4:] == ("no run has any", "no stored evidence")
+    reason = "of epoch 1, and the result is of epoch 2"
+    assert f"controls of run-plif-1 not counted: {reason}" in found.warnings
+    (longer,) = under_controls("gesture-plif", 300, test_accuracy=(0.9, 0.5), epochs=2)
+    assert findings(TIME, longer)["DVS128 Gesture"][0] == "yes"
+    assert "yes" in dict(findings(TIME, *stale, longer).values())  # a stale run is no reason to forget the other
+
+
+def test_time_is_used_says_which_runs_it_speaks_of() -> None:
+    found = table(*under_controls("gesture-plif", 300), *under_controls("demo", 20, 20))
+    assert found.rows[5][4] == (
+        "Yes: synthetic gestures: shuffled −2.00, reversed −2.20 @1, 2 seeds; "
+        "DVS128 Gesture: shuffled −30.00 [−32.78, −27.10], reversed −30.20 @1"
+    )
+    assert found.rows[5][5] == (
+        "holds only for synthetic gestures, DVS128 Gesture (one seed in 1 of 2 comparisons; after the first epoch)"
+    )
+    several = [*under_controls("gesture-plif", 300), *under_controls("gesture-plif", 0, protocol="B", run="other")]
+    labels = findings(TIME, *several)
+    assert [*labels] == [f"DVS128 Gesture, gesture-plif, recipe paper, protocol {protocol}" for protocol in ("A", "B")]
+    assert [outcome for outcome, _ in labels.values()] == ["yes", "no"]
+
+
+def test_images_have_no_order_that_could_be_used() -> None:
+    assert "Fashion-MNIST" not in findings(TIME, *under_controls("fashion-mnist-plif", 300))
+
+
 def test_verdict_follows_from_the_outcomes() -> None:
     def found(*outcomes: Outcome | None, seed_count: int = 3) -> list[Finding]:
         return [
@@ -200,7 +271,7 @@ def test_verdict_follows_from_the_outcomes() -> None:
     assert verdict(found(None, None)) == "no runs"
     assert verdict(found("yes", "yes")) == "holds"
     assert verdict(found("yes", None)) == "holds only for A"
-    assert verdict([*found("yes"), Finding("A", recipe="recipe paper")]) == "holds"
+    assert verdict([*found("yes"), Finding("A", settings="recipe paper")]) == "holds"
     assert verdict(found("yes", "open", "no")) == "holds only for A; against: C"
     assert verdict(found("open", None)) == "not supported"
     assert verdict(found("no", "no", seed_count=1)) == "not supported; against: A, B (one seed each)"
@@ -209,6 +280,7 @@ def test_verdict_follows_from_the_outcomes() -> None:
 def test_claims_without_runs_say_so_and_name_the_experiments_that_lack_them() -> None:
     found = table()
     assert [row[4:] for row in found.rows[:5]] == [("", "no runs")] * 5
+    assert found.rows[5][4:] == ("no run has any", "no stored evidence")
     missing = {entry.experiment for entry in found.entries if not entry.numbers}
     assert {"nmnist-plif", "nmnist-lif-tau16", "gesture-plif-avgpool"} <= missing
 
@@ -232,7 +304,8 @@ def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultReco
     lines = list(csv.DictReader(io.StringIO(found.to_csv())))
     (line,) = [line for line in lines if (line["row"], line["column"]) == (GATHER, "Authors' runs: CIFAR-10")]
     assert line["note"] == "runs authors-cifar10-plif, authors-cifar10-plif-tau16"
-    assert next(line["result"] for line in lines if line["row"] == TIME) == "no stored evidence"
+    sources = {line["column"]: line["result"] for line in lines if line["row"] == TIME}
+    assert sources["Verdict, authors"] == "no stored evidence"
 
 
 def test_claims_of_the_first_epochs_cut_the_authors_runs_too(authors: list[ResultRecord]) -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from plifctl.report.statistics import block_bootstrap, compare_proportions, holm, mcnemar, paired_t
+from plifctl.report.statistics import block_bootstrap, compare_proportions, holm, mcnemar, paired_difference, paired_t
 
 
 def test_compare_proportions_interval_is_made_of_wilson_limits() -> None:
@@ -51,6 +51,23 @@ def test_mcnemar_interval_with_one_kind_of_sample_is_the_closed_form() -> None:
     assert found.low == pytest.approx(0.08 * (2 * 0.025 ** (1 / 8) - 1))
     assert found.high == pytest.approx(0.08)
     assert mcnemar(0, 0, 100).high == pytest.approx(1 - 0.025**0.01)
+
+
+@pytest.mark.parametrize(("first", "second", "samples"), [(0.2, 0.0, 110), (0.05, 0.02, 288), (0.0105, 0.0, 10_000)])
+def test_paired_difference_covers_the_difference_in_95_of_100_samples(
+    first: float, second: float, samples: int
+) -> None:
+    counts = np.random.default_rng(0).multinomial(samples, [first, second, 1 - first - second], size=2000).tolist()
+    found = [paired_difference(one, other, samples) for one, other, _ in counts]
+    intervals = [(one.low, one.high) for one in found if one.low is not None and one.high is not None]
+    assert 0.92 < np.mean([low <= first - second <= high for low, high in intervals]) < 0.97
+
+
+def test_paired_difference_is_antisymmetric_and_stays_between_its_bounds() -> None:
+    one, other = paired_difference(7, 3, 50), paired_difference(3, 7, 50)
+    assert (other.value, other.low) == pytest.approx((-one.value, -(one.high or 0)))
+    assert paired_difference(120, 0, 120).high == 1.0
+    assert paired_difference(0, 0, 110).high == pytest.approx(1.959964 / 112)
 
 
 @pytest.mark.parametrize(
