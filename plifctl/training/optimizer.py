@@ -256,11 +256,10 @@ class Optimizer:
     def _lend_gradients(self) -> None:
         """Gives the optimizer's parameters the gradients of the model's, which it may change in place."""
         for parameter, stored in self._transposed():
-            if parameter.grad is None:
-                stored.grad = None
-                continue
-            stored.grad = parameter.grad.mT.contiguous()
-            parameter.grad = stored.grad.mT
+            stored.data = parameter.detach().mT  # the model may have been converted since
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad.mT.contiguous().mT
+            stored.grad = None if parameter.grad is None else parameter.grad.mT
 
     def _transposed(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
         pairs = zip(self._parameters, self._stored, strict=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from plifctl.config.choices import RECIPES, Recipe
+from plifctl.config.choices import Recipe
 from plifctl.config.lookup import load_registry
 from plifctl.snn.networks import SpikingNetwork
 
@@ -76,12 +76,12 @@ EXPECTED: dict[Recipe, dict[str, Expected]] = {
 EXPECTED["authors"] = EXPECTED["paper"] | {"cifar10": CIFAR10._replace(dropouts=1), "cifar10dvs": DVS_AUTHORS}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EXPECTED)
 @pytest.mark.parametrize("dataset", EXPECTED["paper"])
 @pytest.mark.long
 def test_networks(dataset: str, recipe: Recipe) -> None:
     registry = load_registry()
-    expected = EXPECTED["authors" if recipe == "authors" else "paper"][dataset]  # fast has the networks of paper
+    expected = EXPECTED[recipe][dataset]
     for variant, tau in VARIANTS.items():
         spec = registry.experiment(f"{dataset}-{variant}", recipe=recipe).spec
         assert spec.T == expected.T
