@@ -13,12 +13,11 @@ import random
 import resource
 import sys
 import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from faults.mutation import SECONDS, mutate_bytes
-
-COMPILED = ["plifctl.data.loops", "plifctl.data.text_loops", "plifctl.cache.fletcher32", "plifctl.snn.kernels"]
-"""Compiled by numba, which cannot compile atheris' calls that count branches."""
 
 GROWTH_MB = 256
 """Growth of the process allowed after the first file: corpus, caches of compiled patterns, the file."""
@@ -40,7 +39,7 @@ def main() -> None:
     corpus = asked.place / "corpus"
     corpus.mkdir(parents=True)
     (asked.place / "files").mkdir()
-    with atheris.instrument_imports(include=["plifctl"], exclude=COMPILED):
+    with atheris.instrument_imports(include=["plifctl"], exclude=list(_compiled_modules())):
         from faults.checksummed_formats import formats_with_repacked
 
         found = formats_with_repacked(asked.place / "files")[asked.format]
@@ -71,6 +70,17 @@ def main() -> None:
     arguments = [sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(corpus)]
     atheris.Setup(arguments, read, custom_mutator=mutate)
     atheris.Fuzz()
+
+
+def _compiled_modules() -> Iterator[str]:
+    """Yields the modules of loops that numba compiles: it cannot compile atheris' calls that count branches."""
+    found = find_spec("plifctl")
+    assert found is not None
+    assert found.origin is not None
+    package = Path(found.origin).parent
+    for path in package.rglob("*.py"):
+        if "from plifctl.jit import" in path.read_text(encoding="utf-8"):
+            yield ".".join((package.name, *path.relative_to(package).with_suffix("").parts))
 
 
 def _resident_mb() -> int:
