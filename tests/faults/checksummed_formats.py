@@ -143,7 +143,7 @@ def repacked_formats(formats: Mapping[str, Format]) -> dict[str, Format]:
     """Returns the formats that have checksums or are packed, by separate names."""
     packing: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
         **dict.fromkeys(("npz", "zip", "checkpoint", "spikes", "predictions"), (_of_zip, _zipped)),
-        **dict.fromkeys(("record", "run"), (_of_json, _checked_json)),
+        **dict.fromkeys(("record", "controls", "run"), (_of_json, _checked_json)),
         "tar.gz": (gzip.decompress, _tarred),
         "config": (_of_yaml, _checked_yaml),
         "board": (_of_board, _board),

@@ -22,7 +22,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 import torch
-from factories import encode_aedat4, make_run, random_events, write_gestures
+from factories import encode_aedat4, made_control, make_run, random_events, write_gestures
 from raw_files import encode_davis, encode_evt
 
 from plifctl.config.dataset import ReadingSpec
@@ -210,14 +210,17 @@ def documents(place: Path) -> dict[str, Format]:
         Run,
         SpikeRecording,
         find_logs,
+        keep_controls,
         load_checkpoint,
         load_spikes,
+        read_controls,
         save_spikes,
         verify_run,
     )
     from plifctl.runs.records import read_record
 
     run = make_run(place / "runs")
+    keep_controls(run, [made_control(), made_control(None, 2.0)])
     files = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
     board = next(content for name, content in files.items() if name.startswith("events.out"))
     state = {"model": {"w": torch.arange(40.0)}, "spec": run.config().spec.model_dump_json(), "cache": "c"}
@@ -265,6 +268,7 @@ def documents(place: Path) -> dict[str, Format]:
         "spikes": Format((place / "spikes.npz").read_bytes(), as_file("spikes.npz", load_spikes)),
         "predictions": Format((place / "predictions.npz").read_bytes(), as_file("predictions.npz", Predictions.load)),
         "record": Format(files["result.json"], as_file("result.json", read_record)),
+        "controls": Format(files["controls.json"], of_a_run("controls.json", lambda run: read_controls(run.path))),
         "config": Format(files["config.yaml"], of_a_run("config.yaml", Run.config)),
         "metrics": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", Run.metrics)),
         "metrics, repacked": Format(files["metrics.jsonl"], of_a_run("metrics.jsonl", metrics_repacked)),

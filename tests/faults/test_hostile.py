@@ -34,6 +34,7 @@ PLAIN = (
         "spikes",
         "predictions",
         "record",
+        "controls",
         "config",
         "metrics",
         "metrics, repacked",
@@ -43,7 +44,10 @@ PLAIN = (
     ),
     *("yaml", "csv", "board", "cache"),
 )
-PACKED = ("npz", "zip", "checkpoint", "spikes", "predictions", "record", "run", "tar.gz", "config", "board", "cache")
+PACKED = (
+    *("npz", "zip", "checkpoint", "spikes", "predictions", "record", "controls"),
+    *("run", "tar.gz", "config", "board", "cache"),
+)
 NAMES = (*PLAIN, *(f"{name}, repacked" for name in PACKED))
 
 

@@ -258,6 +258,13 @@ def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     assert [outcome for outcome, _ in labels.values()] == ["yes", "no"]
 
 
+def test_shipped_records_of_simulated_recordings_use_the_order_of_frames(authors: list[ResultRecord]) -> None:
+    assert findings(TIME, *authors, source="shipped") == {
+        "synthetic gestures": ("yes", "shuffled −19.70 [−32.13, −7.26], reversed −53.64, no memory −32.73"),
+        "synthetic orders": ("yes", "shuffled −85.56 [−89.86, −81.25], reversed −100.00, no memory −84.17"),
+    }
+
+
 def test_images_have_no_order_that_could_be_used() -> None:
     assert "Fashion-MNIST" not in findings(TIME, *under_controls("fashion-mnist-plif", 300))
 
