@@ -17,7 +17,7 @@ from plifctl.config.choices import PROTOCOLS, TauControl, TimeControl
 from plifctl.report.convergence import mean_ratio, ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
 from plifctl.report.results import Group, Results
-from plifctl.report.significance import compare_runs, compare_with_holm, format_p, format_points
+from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
 from plifctl.report.table import Number
@@ -109,12 +109,12 @@ class Evidence:
         for fixed in self._rows("tau").matched():
             both = self._same_epochs(fixed, learnt.get(_key(fixed)))
             found = [compare_runs(runs, self._runs_dir, self.warnings) for runs in both]
-            losses = [comparison.maxima for comparison in found if comparison is not None]
+            losses = [comparison for comparison in found if comparison is not None]
             if len(losses) < 2:
                 yield self._finding(fixed)
                 continue
-            texts = [format_points(-loss.value) for loss in losses]
-            text, value = f"LIF {texts[0]}, PLIF {texts[1]}", -100 * losses[0].value
+            texts = [format_points(-loss.maxima.value) for loss in losses]
+            text, value = f"LIF {texts[0]}, PLIF {texts[1]}", -100 * losses[0].maxima.value
             yield self._finding(both[0], _breakdown(*losses), text, value, both[1])
 
     def _same_epochs(self, lif: MatchedRuns, plif: MatchedRuns | None) -> tuple[MatchedRuns, ...]:
@@ -137,7 +137,7 @@ class Evidence:
             if found is None:
                 yield self._finding(runs)
                 continue
-            value, low, high = found.maxima.value, found.maxima.low, found.maxima.high
+            value, low, high = found.extent.value, found.extent.low, found.extent.high
             outcome: Outcome = "open"
             text = format_points(value)
             if low is not None and high is not None:
@@ -264,13 +264,14 @@ def _mean_difference(tests: Sequence[ControlResult]) -> Estimate:
     return paired_difference(one.gained, one.lost, one.samples)
 
 
-def _breakdown(lif: Estimate, plif: Estimate) -> Outcome:
-    """Returns whether LIF loses :data:`BREAKDOWN` or more, by an interval without 0, and PLIF surely less."""
-    if lif.low is None or lif.high is None or plif.low is None or plif.high is None:
+def _breakdown(lif: Comparison, plif: Comparison) -> Outcome:
+    """Returns whether LIF loses :data:`BREAKDOWN` or more, and significantly, and PLIF surely less."""
+    one, other = lif.extent, plif.extent
+    if lif.maxima.low is None or one.high is None or other.low is None or other.high is None:
         return "open"
-    if lif.value >= BREAKDOWN and lif.low > 0 and plif.high < BREAKDOWN:
+    if one.value >= BREAKDOWN and lif.maxima.low > 0 and other.high < BREAKDOWN:
         return "yes"
-    return "no" if lif.high < BREAKDOWN or plif.low >= BREAKDOWN else "open"
+    return "no" if one.high < BREAKDOWN or other.low >= BREAKDOWN else "open"
 
 
 def _faster(epochs: Sequence[tuple[int, int]]) -> Outcome:

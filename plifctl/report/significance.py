@@ -22,6 +22,7 @@ from plifctl.report.statistics import (
     compare_proportions,
     holm,
     mcnemar,
+    paired_difference,
     paired_t,
 )
 from plifctl.report.table import Cell, Entry, Number, Table
@@ -79,12 +80,14 @@ class Comparison:
     """Differences between the runs of a pair, in fractions.
 
     Attributes:
-        maxima: Difference of the maxima over test epochs.
+        maxima: Difference of the maxima over test epochs, with the interval that agrees with its p.
+        extent: The same difference, with an interval to compare with a margin; another one in McNemar's test only.
         test: What gave its p, as printed.
         means: Difference of the means of the last epochs; None if they were not tested.
     """
 
     maxima: Estimate
+    extent: Estimate
     test: str
     means: Estimate | None
 
@@ -114,9 +117,8 @@ def compare_runs(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) 
     if len(late) > 1:
         maxima = paired_t([one.accuracy - other.accuracy for one, other in runs.by_seed])
         means = paired_t([fmean(values) for values in late]) if all(late) else None
-        return Comparison(maxima, f"paired t, {len(late)} seeds", means)
-    maxima, test = _compare_single(runs, runs_dir, warnings)
-    return Comparison(maxima, test, block_bootstrap(late[0]) if late[0] else None)
+        return Comparison(maxima, maxima, f"paired t, {len(late)} seeds", means)
+    return _compare_single(runs, block_bootstrap(late[0]) if late[0] else None, runs_dir, warnings)
 
 
 def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
@@ -126,16 +128,21 @@ def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
     return [difference for epoch, difference in both.items() if epoch > max(both) - LATE_EPOCHS]
 
 
-def _compare_single(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) -> tuple[Estimate, str]:
-    """Returns the difference of the maxima of one run each, and the name of the test."""
+def _compare_single(
+    runs: MatchedRuns, means: Estimate | None, runs_dir: Path | None, warnings: list[str]
+) -> Comparison:
+    """Returns the differences of one run each, by the test that their data allow."""
     ((one, other),) = runs.by_seed
     counts = _count_discordant(one, other, runs_dir, warnings)
     samples = runs.pair.test_samples if one.data is None else one.data.test
     if samples is None:
-        return Estimate(one.accuracy - other.accuracy), "number of test samples unknown"
-    if counts is not None:
-        return mcnemar(*counts, samples), f"McNemar, {counts[0]} : {counts[1]}"
-    return compare_proportions(one.accuracy, other.accuracy, samples), f"z, n = {samples:,}"
+        maxima = Estimate(one.accuracy - other.accuracy)
+        return Comparison(maxima, maxima, "number of test samples unknown", means)
+    if counts is None:
+        maxima = compare_proportions(one.accuracy, other.accuracy, samples)
+        return Comparison(maxima, maxima, f"z, n = {samples:,}", means)
+    extent = paired_difference(*counts, samples)
+    return Comparison(mcnemar(*counts, samples), extent, f"McNemar, {counts[0]} : {counts[1]}", means)
 
 
 def _count_discordant(

@@ -3,9 +3,12 @@
 import csv
 import io
 import json
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import made_control, made_record
 
@@ -15,7 +18,9 @@ from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.claims import CLAIMS, verdict
 from plifctl.report.evidence import Evidence, Finding, Outcome
 from plifctl.report.results import Results
-from plifctl.runs import ResultRecord, RunData, load_records
+from plifctl.runs import Predictions, ResultRecord, RunData, load_records
+from plifctl.runs.documents import add_checksum
+from plifctl.runs.records import record_text
 
 ABOVE, BREAKDOWN, POOLING, FASTER, GATHER, TIME = (claim.text for claim in CLAIMS)
 
@@ -157,6 +162,30 @@ def test_max_pooling_is_as_good_if_the_interval_is_above_minus_one_point(
 ) -> None:
     found = findings(POOLING, run("plif", (maximum,)), run("plif-avgpool", (average,)))
     assert found["N-MNIST"][0] == outcome
+
+
+def save_run(runs_dir: Path, variant: str, wrong: Sequence[int]) -> ResultRecord:
+    """Saves a run with predictions for 1000 samples of class 0, some of which are wrong; returns its record."""
+    data = RunData(verified=True, complete=True, train=60000, validation=0, test=1000, cache="c")
+    record = run(variant, (1 - len(wrong) / 1000,), data=data)
+    folder, ids = runs_dir / record.run, tuple(map(str, range(1000)))
+    folder.mkdir()
+    (folder / "run.json").write_text(json.dumps(add_checksum({"cache": {}})))
+    (folder / "result.json").write_text(record_text(record))
+    predicted = np.isin(np.arange(1000), wrong).astype(np.uint8)
+    Predictions(ids, np.zeros(1000, np.uint8), predicted, record.best_epoch).save(folder / "predictions.npz")
+    return record
+
+
+def test_a_margin_is_compared_with_an_interval_for_the_size_of_the_difference(tmp_path: Path) -> None:
+    wrong = {"plif": range(8), "plif-tau16": range(98), "lif": range(8), "lif-tau16": range(308), "plif-avgpool": ()}
+    runs = [save_run(tmp_path, variant, rows) for variant, rows in wrong.items()]
+    evidence = Evidence(Results(runs, registry(), "mine"), tmp_path)
+    (pooling,) = (one for one in evidence.max_as_good_as_average() if one.number is not None)
+    (breakdown,) = (one for one in evidence.lif_breaks_down() if one.number is not None)
+    # McNemar's interval takes it as given that 8 samples differ, or 90: no loss could be greater than that
+    assert (pooling.outcome, pooling.text) == ("open", "N-MNIST: −0.80 [−1.38, −0.21] @1")
+    assert (breakdown.outcome, breakdown.text) == ("open", "N-MNIST: LIF −30.00, PLIF −9.00 @1")
 
 
 @pytest.mark.parametrize(
