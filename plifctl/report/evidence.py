@@ -237,8 +237,8 @@ class Evidence:
             return Finding(pair.dataset, tau, recipe, missing=missing)
         all_runs = [runs] if beside is None else [runs, beside]
         names = [record.run for one in all_runs for group, _, _ in one.sides for record in group.records]
-        flags = tuple(dict.fromkeys(flag for one in all_runs for flag in one.flags))
-        number = self._results.accuracy(runs.first)  # for its epochs
+        number = self._results.accuracy(runs.first)  # for its epochs and flags
+        flags = tuple(dict.fromkeys((*number.flags, *(flag for one in all_runs for flag in one.flags))))
         number = replace(
             number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
         )

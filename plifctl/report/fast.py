@@ -154,6 +154,8 @@ def _time_problem(records: Sequence[ResultRecord]) -> str:
     """Returns why the processor time of runs has no common mean; empty: it has."""
     if any(len(record.cpu_seconds) != record.epochs or None in record.cpu_seconds for record in records):
         return "not counted in every epoch"
+    if not all(any(record.cpu_seconds) for record in records):
+        return "too short to be measured"
     if any(environment.get("device") != "cpu" for record in records for environment in record.environments):
         return "not trained on CPUs alone"
     processors = _processors(records)
@@ -165,7 +167,7 @@ def _time_problem(records: Sequence[ResultRecord]) -> str:
 def _processors(records: Sequence[ResultRecord]) -> set[str]:
     """Returns the names of the processors that trained some runs; an empty one where it is unknown."""
     environments = [environment for record in records for environment in record.environments]
-    return {str(environment.get("processor", "")) for environment in environments}
+    return {str(environment.get("processor") or "") for environment in environments}
 
 
 def _authors_curve(experiment: str, processor: str, results: Results) -> AuthorsCurve | str:

@@ -225,17 +225,21 @@ _ROW_LABELS: dict[ResultSource, str] = {
 
 
 def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str]:
-    """Returns a warning for each column whose numbers are of different numbers of epochs."""
-    by_column: dict[str, set[int]] = {}
-    validated: set[str] = set()  # columns with a run of protocol B, which cannot be cut
-    for column, number in ((entry.column, number) for entry in entries for number in entry.numbers):
+    """Returns a warning for each column whose numbers are of different numbers of epochs.
+
+    Those of ``fast`` are compared with each other only: each is marked as another training than the rest.
+    """
+    by_column: dict[tuple[str, bool], set[int]] = {}
+    validated: set[tuple[str, bool]] = set()  # columns with a run of protocol B, which cannot be cut
+    for name, number in ((entry.column, number) for entry in entries for number in entry.numbers):
         if number.epochs is not None:
+            column = name, "fast" in number.flags
             by_column.setdefault(column, set()).add(number.epochs)
             validated |= {column} if number.records[0].protocol == "B" else set()
     different = {column: sorted(epochs) for column, epochs in by_column.items() if len(epochs) > 1}
     if not different:
         return []
-    columns = "; ".join(f"{column}: {', '.join(map(str, epochs))}" for column, epochs in different.items())
+    columns = "; ".join(f"{column}: {', '.join(map(str, epochs))}" for (column, _), epochs in different.items())
     fewest = min(min(epochs) for epochs in different.values())
     can_cut = options.epochs is None and not validated.intersection(different)
     cut = f"; --epochs {fewest} counts the same epochs of every row" if can_cut else ""

@@ -11,15 +11,16 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import filelock
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from plifctl import files
 from plifctl.config.base import Spec
 from plifctl.config.choices import TauControl, TimeControl
 from plifctl.config.problems import first_problem
+from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
 from plifctl.runs.documents import add_checksum, load_document
 
@@ -47,14 +48,23 @@ class ControlResult(Spec):
     """
 
     time: TimeControl | None
-    tau: TauControl | float | None
+    tau: TauControl | Annotated[float, Field(gt=1)] | None
     accuracy: float = Field(ge=0, le=1)
-    lost: int = Field(ge=0)
-    gained: int = Field(ge=0)
-    samples: int = Field(ge=1)
-    epoch: int | None
+    lost: int = Field(ge=0, le=MAX_COUNT)
+    gained: int = Field(ge=0, le=MAX_COUNT)
+    samples: int = Field(ge=1, le=MAX_COUNT)
+    epoch: Annotated[int, Field(ge=1, le=MAX_COUNT)] | None
     cache: str
     plifctl: str
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.time is None and self.tau is None:
+            raise ValueError("neither time nor tau is changed")
+        right = round(self.accuracy * self.samples)
+        if self.gained > right or self.lost > self.samples - right:
+            raise ValueError(f"{self.lost} lost and {self.gained} gained, of {self.samples} samples with {right} right")
+        return self
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe, TauControl, TimeControl
 from plifctl.config.identity import current_word
 from plifctl.config.problems import first_problem
+from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
 from plifctl.runs import folders
 from plifctl.runs.controls import ControlResult, read_controls
@@ -23,6 +24,7 @@ from plifctl.runs.sessions import Session
 _log = logging.getLogger(__name__)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 LATE_EPOCHS = 64
 """Epochs that the mean of the last ones is taken over: half a period of the authors' learning-rate schedule."""
@@ -37,11 +39,11 @@ class RunData(Spec):
 
     verified: bool
     complete: bool
-    train: int
-    validation: int
-    test: int
+    train: Count
+    validation: Count
+    test: Count
     cache: str
-    without_events: int = 0
+    without_events: Count = 0
 
     @model_serializer(mode="wrap")
     def _leave_out_zero(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -122,17 +124,17 @@ class ResultRecord(Spec):
     dataset: str
     T: int
     seed: int
-    epochs: int
+    epochs: Count
     stopped_early: bool = False
     digest: str | None
     overrides: tuple[str, ...]
     data: RunData | None
     accuracy: Fraction
-    best_epoch: int
+    best_epoch: Count
     validation_accuracy: Fraction | None
     test_accuracy: tuple[Fraction | None, ...]
     validation_curve: tuple[Fraction | None, ...] = ()
-    cpu_seconds: tuple[Annotated[float, Field(ge=0)] | None, ...] = ()
+    cpu_seconds: tuple[Annotated[float, Field(ge=0, le=1e12)] | None, ...] = ()
     tau: tuple[tuple[float, ...], ...]
     fold: Fold | None = None
     started_from: StartedFrom | None = None

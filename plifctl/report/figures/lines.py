@@ -70,6 +70,7 @@ class Line:
         flags = [
             *(["subset"] if self.first.subset else []),
             *(["modified"] if others else []),
+            *(["fast"] if self.first.recipe == "fast" else []),
             *(["protocol B"] if self.first.protocol == "B" else []),
         ]
         return ", ".join([self.base, *flags])

@@ -328,6 +328,12 @@ def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() ->
     assert "@2 subset" in found.rows[0][4]
 
 
+def test_verdict_on_runs_of_the_short_training_says_so() -> None:
+    digests = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec.digest for v in ("plif", "lif")}
+    found = table(*(run(v, (0.9,) * 24, recipe="fast", digest=digest) for v, digest in digests.items()))
+    assert found.rows[0][4:] == ("Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast", "not supported (one seed each; fast)")
+
+
 @pytest.mark.parametrize("source", ["mine", "shipped", "authors", "added"])
 def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultRecord], source: Any) -> None:
     found = table(*authors, source=source)

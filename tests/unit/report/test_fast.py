@@ -118,7 +118,9 @@ def test_runs_on_different_processors_have_no_mean_of_minutes() -> None:
         ({"cpu_seconds": (60.0, None, 60.0)}, "no CPU minutes: not counted in every epoch"),
         ({"cpu_seconds": ()}, "no CPU minutes: not counted in every epoch"),
         ({"environment": CPU | {"device": "NVIDIA H200"}}, "no CPU minutes: not trained on CPUs alone"),
+        ({"cpu_seconds": (0.0, 0.0, 0.0)}, "no CPU minutes: too short to be measured"),
         ({"environment": {"device": "cpu"}}, "no CPU minutes: on an unknown processor"),
+        ({"environment": {"device": "cpu", "processor": None}}, "no CPU minutes: on an unknown processor"),
     ],
 )
 def test_run_without_processor_time_has_no_minutes(changes: dict[str, Any], problem: str) -> None:

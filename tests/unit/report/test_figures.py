@@ -202,6 +202,7 @@ class TestLabels:
         assert line(curve("cifar10-plif-tau16", [1], origin="trained", protocol="B", subset=True)).label == (
             r"PLIF, $\tau_0$ = 16, subset, protocol B"
         )
+        assert line(curve("cifar10-plif", [1], origin="trained", recipe="fast")).label == r"PLIF, $\tau_0$ = 2, fast"
         assert line(curve("cifar10-plif-avgpool", [1])).label == r"PLIF, $\tau_0$ = 2, average pooling"
         assert line(curve("cifar10-lif-tau16", [1])).label == r"LIF, $\tau$ = 16"
 

@@ -224,6 +224,7 @@ def test_warning_names_columns_whose_rows_differ_in_epochs() -> None:
     text = "NOT COMPARABLE, trained for different numbers of epochs (Fashion-MNIST: 2, 3)"
     assert table("4", *runs).warnings == (f"{text}; --epochs 2 counts the same epochs of every row",)
     assert table("4", *runs, epochs=2).warnings == ()
+    assert table("4", run(0.90, 0.91, 0.92), run(0.88, 0.89, recipe="fast", run="fast")).warnings == ()  # marked
     validated = [one.model_copy(update={"protocol": "B"}) for one in (runs[0], run(0.9, of="mnist-plif", run="m"))]
     found = table("S2", *validated, include_modified=True)  # protocol B cannot be cut
     assert found.warnings == ("NOT COMPARABLE, trained for different numbers of epochs (15 % validation: 1, 3)",)

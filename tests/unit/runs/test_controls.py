@@ -1,5 +1,6 @@
 """Tests under controls that a run keeps: which are kept, which count after a longer training, and damaged ones."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,29 @@ def test_damaged_controls_are_one_line_and_can_be_written_again(
     assert problem.startswith("controls.json: damaged: ")
     keep_controls(run, [made_control()])
     assert read_controls(run.path) == (made_control(),)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"time": None},
+        {"time": None, "tau": 0.5},
+        {"gained": 1},  # none is right with the change
+        {"lost": 2},
+        {"lost": 10**400},  # no float
+        {"gained": 10**400, "lost": 10**400},
+        {"samples": 10**400},
+        {"epoch": -1},
+    ],
+    ids=str,
+)
+def test_controls_with_impossible_values_are_damaged(tmp_path: Path, changes: dict[str, Any]) -> None:
+    run = make_run(tmp_path)
+    entry = made_control().model_dump(mode="json") | changes
+    (run.path / "controls.json").write_text(json.dumps(add_checksum({"schema_version": 1, "controls": [entry]})))
+    with pytest.raises(RunError, match=r"controls\.json: damaged: controls\.0"):
+        read_controls(run.path)
+    assert only_record(tmp_path).controls == ()
 
 
 def test_record_has_controls_only_if_there_are_some(tmp_path: Path) -> None:

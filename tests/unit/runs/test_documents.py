@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -58,6 +59,24 @@ def test_record_without_validation_curve_and_cpu_seconds_is_written_as_before(tm
     new = old.model_copy(update={"validation_curve": (0.25, 0.5), "cpu_seconds": (None, 2.5)})
     (tmp_path / "new.json").write_text(record_text(new))
     assert read_record(tmp_path / "new.json") == new
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cpu_seconds": [1e308, 1e308]},  # their sum is no number
+        {"cpu_seconds": [-1.0, 1.0]},
+        {"epochs": 10**400},
+        {"best_epoch": -1},
+        {"data": {"verified": True, "complete": True, "train": 8, "validation": 0, "test": 10**400, "cache": "c"}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_read_record_with_impossible_values_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    tree = made_record("mnist-plif", (0.5, 0.75)).model_dump(mode="json") | changes
+    (tmp_path / "x.json").write_text(json.dumps(add_checksum(tree)))
+    with pytest.raises(RunError, match="not a result record"):
+        read_record(tmp_path / "x.json")
 
 
 @pytest.mark.parametrize("change", [("accuracy", 0.6), ("tau", []), ("more", 1), ("checksum", "0" * 16)])
