@@ -288,8 +288,8 @@ class _FigureSource:
     def _fast_results(self) -> list[FastResult]:
         """The results of recipe ``fast`` with processor time: of the named runs, else of our own, else shipped ones."""
         records = load_records(self.runs_dir, self.registry.folders)
-        if self.runs:
-            named = {find_curve(run, self.runs_dir, self.registry.folders).name for run in self.runs}
+        named = {find_curve(run, self.runs_dir, self.registry.folders).name for run in self.runs}
+        if named:
             records = [record for record in records if record.recipe != FAST or record.run in named]
         sources: tuple[ResultSource, ...] = ("mine", "shipped", "added")
         for source in sources:
@@ -298,6 +298,8 @@ class _FigureSource:
                 for problem in result.problems:
                     _log.warning("figure fast: %s: %s", result.name, problem)
             if timed := [result for result in found if result.minutes]:
+                for run in sorted(named.difference(*(result.runs for result in timed))):
+                    _log.warning("figure fast: left out: %s", run)
                 return timed
         raise UsageError(
             "no finished run of recipe fast has CPU minutes", hint="plifctl validate EXPERIMENT --recipe fast"

@@ -212,7 +212,8 @@ def build_fast_table(results: Results) -> Table:
         shown = [Cell(numbers=() if number is None else (number,)) for number in numbers]
         cells.append((Cell(first.experiment), Cell(first.protocol), Cell(str(first.epochs)), *shown))
         named = zip(_COLUMNS[3:], numbers, strict=True)
-        entries += [Entry(row.name, column, "", (number,)) for column, number in named if number is not None]
+        known = [(column, replace(number, flags=row.accuracy.flags)) for column, number in named if number is not None]
+        entries += [Entry(row.name, column, "", (number,)) for column, number in known]
     problems = [f"{row.name}: {problem}" for row in found for problem in row.problems]
     if not found:
         problems.append("no finished run of recipe fast: plifctl validate EXPERIMENT --recipe fast")

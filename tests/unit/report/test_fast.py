@@ -136,6 +136,7 @@ def test_modified_run_is_left_out_or_not_compared() -> None:
     assert shown(table)[0]["Accuracy (%)"] == "97.00 @3 modified"
     assert shown(table)[0][TO_LEVEL] == ""
     assert "mnist-plif, protocol B: NOT COMPARED with the authors' run: modified" in table.warnings
+    assert {line["modified"] for line in csv.DictReader(io.StringIO(table.to_csv()))} == {"True"}
 
 
 def test_experiment_without_the_authors_log_or_changed_since_says_so() -> None:
@@ -276,7 +277,9 @@ def save(folder: Path, *records: ResultRecord) -> None:
         (folder / record.run / "result.json").write_text(record_text(record))
 
 
-def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(tmp_path: Path) -> None:
+def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     save(tmp_path, fast(0.96), fast(0.98, 2), TIMED)
     (figure,) = draw_figures(["fast"], tmp_path / "all.svg", tmp_path)
     assert figure.runs == ["fast-B-1", "fast-B-2", "authors-mnist-plif", "authors-A-1"]
@@ -286,8 +289,9 @@ def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(tmp_pat
         in figure.caption
     )
     assert figure.path.read_text(encoding="utf-8").endswith("</svg>\n")
-    (named,) = draw_figures(["fast"], tmp_path / "one.svg", tmp_path, runs=["fast-B-2"])
+    (named,) = draw_figures(["fast"], tmp_path / "one.svg", tmp_path, runs=["fast-B-2", "authors-A-1"])
     assert named.runs == ["fast-B-2", "authors-mnist-plif", "authors-A-1"]
+    assert "figure fast: left out: authors-A-1" in caplog.text
 
 
 def test_draw_figures_without_processor_time_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
