@@ -165,7 +165,7 @@ def report(
     """
     if sweep is not None and not (table or figure or html or missing or statement):
         table = [RUNS_TABLE]
-    _check_options(table, figure, html, missing, statement, sweep, epochs, source, experiment)
+    _check_options(table, figure, html, missing, statement, sweep, epochs, source, experiment, run, channel)
     from plifctl.report import TableOptions
 
     folder = options.existing_runs_dir(runs_dir)
@@ -203,6 +203,8 @@ def _check_options(
     epochs: int | None,
     source: ResultSource,
     experiment: list[str] | None,
+    run: list[str] | None,
+    channel: list[int] | None,
 ) -> None:
     """Raises UsageError for options that contradict each other, or have no effect."""
     if html is not None and sweep is not None:
@@ -214,6 +216,10 @@ def _check_options(
     if experiment and (html is not None or not figure):
         hint = f"plifctl report --figure start --experiment {shlex.quote(experiment[0])}"
         raise UsageError("--experiment chooses what figure start shows", hint=hint)
+    if run and not statement and (html is not None or not figure):
+        raise UsageError("--run names what figures and --statement show", hint="leave out --run")
+    if channel and (html is not None or not figure):
+        raise UsageError("--channel chooses what Figures S2 to S5 show", hint="leave out --channel")
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
     if sum(map(bool, (table, figure or html, statement))) > 1:

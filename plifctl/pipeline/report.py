@@ -182,8 +182,8 @@ def draw_figures(
         form: Form of the files in a folder; the name of a file states its own.
 
     Raises:
-        UsageError: There is no such figure or run, nothing to draw, or runs or experiments are named that no
-            figure shows.
+        UsageError: There is no such figure or run, nothing to draw, or runs, experiments, channels or an epoch are
+            named that no figure shows.
         CacheError: An experiment has no cache.
     """
     from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
@@ -192,10 +192,15 @@ def draw_figures(
     for name in wanted:
         if name not in FIGURE_KINDS:
             raise UsageError(f"unknown figure {name!r}", hint=did_you_mean(name, FIGURE_KINDS))
-    if runs and all(FIGURE_KINDS[name].needs in ("nothing", "first step") for name in wanted):
-        raise UsageError(f"figure {', '.join(wanted)} shows no run", hint="leave out --run")
-    if experiments and all(FIGURE_KINDS[name].needs != "first step" for name in wanted):
-        raise UsageError(f"figure {', '.join(wanted)} shows no experiment", hint="use --experiment with --figure start")
+    needs = {FIGURE_KINDS[name].needs for name in wanted}
+    for given, shows, what, hint in (
+        (runs, not needs <= {"nothing", "first step"}, "run", "leave out --run"),
+        (experiments, "first step" in needs, "experiment", "use --experiment with --figure start"),
+        (channels, "spikes" in needs, "channel", "use --channel with --figure S2 to S5"),
+        (epochs, "curves" in needs, "curve by epochs", "leave out --epochs"),
+    ):
+        if given and not shows:
+            raise UsageError(f"figure {', '.join(wanted)} shows no {what}", hint=hint)
     source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels, experiments)
     drawn: list[FigureFile] = []
     for name in wanted:
