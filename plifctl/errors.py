@@ -175,11 +175,14 @@ _LISTED = 60  # names in a hint: more than experiments, fewer than samples
 def list_names(names: Sequence[str], most: int = 10) -> str:
     """Returns names for a message, at most the first ``most`` of them; the others are counted.
 
+    A name from a file may have any length, so that more than 200 characters are cut.
+
     Example:
         >>> list_names(["a", "b", "c"], 2)
         'a, b and 1 more'
     """
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    shown = [name if len(name) <= 200 else f"{name[:199]}…" for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

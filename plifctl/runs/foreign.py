@@ -81,7 +81,7 @@ def describe_foreign(content: bytes) -> Foreign | None:
     except Exception:  # zipfile raises many types on a damaged file
         return None
     if classes:
-        text = f"an object pickled by another program ({classes[0]}); loading it would execute code"
+        text = f"an object pickled by another program ({list_names(classes[:1])}); loading it would execute code"
         return Foreign(text, "pickle")
     description = _describe_state(_load(content))
     return Foreign(description) if description is not None else None

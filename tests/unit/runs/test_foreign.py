@@ -25,6 +25,7 @@ WEIGHTS = OrderedDict({"0.weight": torch.zeros(2, 3), "1.weight": torch.zeros(4)
         ({"model": WEIGHTS, "epoch": 7, "max_test_acc": 0.5}, "another program: it has model, epoch, max_test_acc"),
         (nn.Sequential(nn.Linear(2, 2)), r"pickled by another program \(torch.nn.modules.container.Sequential\)"),
         (torch.zeros(3), "a tensor, not a checkpoint"),
+        ({"w" * 10_000: torch.zeros(1)}, r"without its experiment \(w{199}…\)$"),
     ],
 )
 def test_load_checkpoint_of_another_program_names_it(tmp_path: Path, saved: Any, message: str) -> None:
