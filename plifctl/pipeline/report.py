@@ -307,7 +307,8 @@ class _FigureSource:
                     _log.warning("figure fast: left out: %s", run)
                 return timed
         raise UsageError(
-            "no finished run of recipe fast has CPU minutes", hint="plifctl validate EXPERIMENT --recipe fast"
+            "no finished run of recipe fast has CPU minutes",
+            hint="plifctl validate EXPERIMENT --recipe fast; a modified run is drawn if it is named: --run RUN",
         )
 
     def _curves(self, origin: str) -> list[Curve]:

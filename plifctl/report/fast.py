@@ -216,7 +216,7 @@ def build_fast_table(results: Results) -> Table:
         entries += [Entry(row.name, column, "", (number,)) for column, number in known]
     problems = [f"{row.name}: {problem}" for row in found for problem in row.problems]
     if not found:
-        problems.append("no finished run of recipe fast: plifctl validate EXPERIMENT --recipe fast")
+        problems.append("no run of recipe fast counts: plifctl validate EXPERIMENT --recipe fast")
     caption = "Accuracy and processor time of recipe fast, beside the authors' training"
     return Table(FAST_TABLE, caption, _ABOUT, _COLUMNS, tuple(cells), tuple(entries), warnings=tuple(problems))
 

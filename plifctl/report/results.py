@@ -171,7 +171,7 @@ class Results:
         if self._epochs is None or record.epochs <= self._epochs:
             return record
         if record.protocol == "B":
-            self.left_out[record.run] = "its record has no validation accuracy by epoch, so it cannot be cut"
+            self.left_out[record.run] = "a run of protocol B cannot be cut to fewer epochs"
             return None
         if not any(epoch <= self._epochs for epoch in record.tests):
             self.left_out[record.run] = f"not tested within {_count_epochs(self._epochs)}"

@@ -151,7 +151,7 @@ def test_experiment_without_the_authors_log_or_changed_since_says_so() -> None:
 def test_table_without_runs_names_the_command() -> None:
     table = build(TIMED, LOG)
     assert table.rows == []
-    assert table.warnings == ("no finished run of recipe fast: plifctl validate EXPERIMENT --recipe fast",)
+    assert table.warnings == ("no run of recipe fast counts: plifctl validate EXPERIMENT --recipe fast",)
     assert "plifctl validate" in table_text(table, 80)
 
 

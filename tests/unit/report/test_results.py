@@ -160,7 +160,7 @@ def test_epochs_leaves_longer_runs_of_protocol_b_out() -> None:
     assert cell(table("S2", validated, epochs=2), ("Fashion-MNIST", "15 % validation")) == [("91.00 @2", None)]
     found = table("S2", validated, epochs=1)
     assert cell(found, ("Fashion-MNIST", "15 % validation")) == []
-    assert found.warnings == ("left out: b: its record has no validation accuracy by epoch, so it cannot be cut",)
+    assert found.warnings == ("left out: b: a run of protocol B cannot be cut to fewer epochs",)
 
 
 def test_epochs_leaves_a_run_without_a_test_in_them_out() -> None:
