@@ -287,7 +287,7 @@ class _Request:
     def lock(self) -> Iterator[None]:
         """Waits for other processes that try kernels here; where nothing can be written, there is no lock."""
         lock = filelock.FileLock(paths.kernels_dir() / ".lock")
-        with suppress(OSError, filelock.Timeout):
+        with suppress(OSError, MachineError, filelock.Timeout):
             files.make_dir(paths.kernels_dir())
             try:
                 lock.acquire(timeout=0)
