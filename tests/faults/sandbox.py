@@ -152,7 +152,8 @@ def comparable_content(run: Path) -> dict[str, Any]:
         {key: value for key, value in json.loads(line).items() if key not in CHANGING} for line in lines
     ]
     record = json.loads((run / "result.json").read_text())
-    varying = ("run", "finished", "sessions", "checksum")  # who trained which epochs is what interruptions change
+    # who trained which epochs is what interruptions change
+    varying = ("run", "finished", "sessions", "cpu_seconds", "checksum")
     found["record"] = {key: value for key, value in record.items() if key not in varying}
     covered = {
         epoch for first, last in (one["epochs"] for one in record["sessions"]) for epoch in range(first, last + 1)
