@@ -10,6 +10,7 @@ from typing import Any
 from plifctl.config.choices import Protocol
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
+from plifctl.errors import UsageError, list_names
 from plifctl.evaluation.step_cost import step_cost
 from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.report import build_tables
@@ -53,10 +54,15 @@ def find_missing(
         options: Whose runs count.
 
     Raises:
-        UsageError: There is no such table.
+        UsageError: There is no such table, or it states no runs that it needs.
     """
     cells: dict[tuple[str, Protocol], list[str]] = {}
-    for table in build_tables(names, runs_dir, options):
+    tables = build_tables(names, runs_dir, options)
+    if all(entry.experiment is None for table in tables for entry in table.entries):
+        shown = list_names([f"table {table.name}" for table in tables])
+        hint = "plifctl report --missing --table 4; claims, significance, speed and others have some"
+        raise UsageError(f"--missing: no cell of {shown} waits for a certain run", hint=hint)
+    for table in tables:
         for entry in table.entries:
             if entry.experiment is not None and entry.protocol is not None and not entry.numbers:
                 place = f"Table {table.name}: {entry.row}, {entry.column}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from plifctl.config.lookup import load_experiment
+from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import step_cost
 from plifctl.pipeline.missing import find_missing
 from plifctl.report import TableOptions
@@ -40,4 +41,9 @@ def test_missing_of_a_source_that_fills_a_cell_leaves_it_out(places: Path) -> No
     mine = {run.experiment for run in find_missing(["4"], runs)}
     shipped = {run.experiment for run in find_missing(["4"], runs, TableOptions("shipped"))}
     assert mine - shipped == {name for name in mine if name.startswith("fashion-mnist-")}
-    assert find_missing(["1"], runs) == []  # a table without results
+
+
+def test_missing_of_tables_that_need_no_run_is_refused(places: Path) -> None:
+    with pytest.raises(UsageError, match="no cell of table 1, table fast, table runs waits for a certain run"):
+        find_missing(["1", "fast", "runs"], places / "runs")
+    assert find_missing(["1", "4"], places / "runs") == find_missing(["4"], places / "runs")
