@@ -20,7 +20,7 @@ import numpy as np
 
 from plifctl import files
 from plifctl.cache.catalogue import open_cache
-from plifctl.cache.file import Cache, CacheHeader, write_cache
+from plifctl.cache.file import Cache, CacheHeader, checksum_path, write_cache
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
@@ -332,5 +332,6 @@ def expected_bytes(raw: EventDataset | ImageDataset) -> int:
 
 
 def _temporary_files(path: Path) -> list[Path]:
-    """Returns the temporary files that killed builds of a cache left behind."""
-    return [file for file in path.parent.glob(f".{path.name}.*.partial") if files.temporary_of(file) == path.name]
+    """Returns the temporary files that killed builds of a cache left behind, those of its checksum file too."""
+    names = (path.name, checksum_path(path).name)
+    return [file for file in path.parent.glob(f".{path.name}.*.partial") if files.temporary_of(file) in names]

@@ -141,6 +141,16 @@ def test_build_removes_the_temporary_file_of_a_killed_build(gestures: Path, tmp_
     assert not stale.exists()
 
 
+@pytest.mark.parametrize("end", ["", ".sha256"])
+def test_existing_cache_removes_the_temporary_files_of_a_killed_build(gestures: Path, tmp_path: Path, end: str) -> None:
+    path = build_cache(raw_of(gestures), 2, tmp_path / "c").path
+    stale, mine = (path.with_name(f".{path.name}{name}.partial") for name in (f"{end}.xyz_0123", f"{end}.my notes"))
+    for file in (stale, mine):
+        file.write_bytes(b"half")
+    build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert (stale.exists(), mine.exists()) == (False, True)
+
+
 def test_build_in_several_threads_builds_once(gestures: Path, tmp_path: Path) -> None:
     raw, built = raw_of(gestures), []
     reported: list[int] = []
