@@ -191,12 +191,14 @@ class Optimizer:
         self._capturable = graph and self._on_gpu
         self.train = train
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._stored = [_as_stored(parameter, device) for parameter in self._parameters]
+        stored = [_as_stored(parameter, device) for parameter in self._parameters]
+        pairs = zip(self._parameters, stored, strict=True)
+        self._transposed = {index: pair for index, pair in enumerate(pairs) if pair[0] is not pair[1]}
         kind = _OPTIMIZERS[train.optimizer]
         self._fused = "fused" in inspect.signature(kind).parameters
         fused = {"fused": True} if self._fused else {}
         self._optimizer: torch.optim.Optimizer = _construct(
-            "optimizer", train.optimizer, kind, self._stored, dict(train.optimizer_options), lr=train.lr, **fused
+            "optimizer", train.optimizer, kind, stored, dict(train.optimizer_options), lr=train.lr, **fused
         )
         for group in self._optimizer.param_groups if self._capturable else ():
             group.update(capturable=True, lr=torch.tensor(train.lr, dtype=torch.float32, device=device))
@@ -255,25 +257,23 @@ class Optimizer:
 
     def _lend_gradients(self) -> None:
         """Gives the optimizer's parameters the gradients of the model's, which it may change in place."""
-        for parameter, stored in self._transposed():
+        for parameter, stored in self._transposed.values():
             stored.data = parameter.detach().mT  # the model may have been converted since
             if parameter.grad is not None:
                 parameter.grad = parameter.grad.mT.contiguous().mT
             stored.grad = None if parameter.grad is None else parameter.grad.mT
 
-    def _transposed(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
-        pairs = zip(self._parameters, self._stored, strict=True)
-        return ((parameter, stored) for parameter, stored in pairs if stored is not parameter)
-
-    def _turn(self, state: dict[str, Any]) -> dict[str, Any]:
+    def _transpose_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """Returns the state of torch's optimizer with the shapes of the model's parameters, or back."""
-        held = dict(state["state"])
-        for index, (parameter, stored) in enumerate(zip(self._parameters, self._stored, strict=True)):
-            if stored is not parameter and index in held:
-                held[index] = {
-                    name: value.mT if isinstance(value, Tensor) and value.dim() == parameter.dim() else value
-                    for name, value in held[index].items()
-                }
+        held = {
+            index: {
+                name: value.mT if isinstance(value, Tensor) and value.dim() == 2 else value
+                for name, value in values.items()
+            }
+            if index in self._transposed
+            else values
+            for index, values in state["state"].items()
+        }
         return {**state, "state": held}
 
     def failure(self) -> Tensor:
@@ -291,7 +291,7 @@ class Optimizer:
 
     def state(self) -> dict[str, Any]:
         """Returns the state between two steps, when no gradients are accumulated; equal with a graph and without."""
-        optimizer = self._turn(self._optimizer.state_dict())
+        optimizer = self._transpose_state(self._optimizer.state_dict())
         if self._capturable:
             groups = optimizer["param_groups"]
             optimizer["param_groups"] = [{**group, "capturable": False, "lr": float(group["lr"])} for group in groups]
@@ -300,7 +300,7 @@ class Optimizer:
     def restore(self, state: dict[str, Any]) -> None:
         """Restores a state that :meth:`state` returned."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
-        self._optimizer.load_state_dict(self._turn(state["optimizer"]))
+        self._optimizer.load_state_dict(self._transpose_state(state["optimizer"]))
         self._take_layout_of_parameters()
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True) if self._capturable else ():
             group.update(capturable=True, lr=rate)  # begin_epoch sets its value
