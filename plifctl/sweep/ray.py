@@ -57,6 +57,7 @@ class RayEngine:
         self._most = resources.jobs
         self._gpus = resources.gpus if resources.gpus is not None else int(any(node.get("GPU") for node in nodes))
         self._cpus = resources.cpus or _share(nodes, self._gpus, resources.jobs)
+        self._train = ray.remote(_train)  # one function for all tasks: Ray then starts its calls in order
         self._count = itertools.count()
         self._waiting: dict[str, Task] = {}
         self._calls: dict[str, Any] = {}
@@ -102,7 +103,7 @@ class RayEngine:
             job = next(iter(self._waiting))
             task = self._waiting.pop(job)
             environment = mine | thread_settings(self._cpus, self._gpus)
-            call = ray.remote(_train).options(name=task.name, **needs)
+            call = self._train.options(name=task.name, **needs)
             self._calls[job] = call.remote(job, task, environment, Path.cwd(), self._hosts)
 
     def _collect(self) -> None:

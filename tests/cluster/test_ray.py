@@ -48,6 +48,14 @@ def test_tasks_all_end_with_their_exit_codes(
     assert [words(task) for task in tasks] == [["1", str(Path.cwd()), "cache"]] * 3
 
 
+def test_tasks_that_wait_start_in_the_order_of_the_plan(ray_cluster: Any, add_node: AddNode, tmp_path: Path) -> None:
+    add_node(num_cpus=1)
+    ray = engine(ray_cluster)
+    tasks = [python_task(tmp_path, name, "import time; print(time.time_ns())") for name in "abcdef"]
+    wait_for_end(ray, ray.submit(tasks))
+    assert sorted(tasks, key=lambda task: int(words(task)[0])) == tasks
+
+
 def test_cancel_gives_a_training_time_for_its_checkpoint_and_removes_those_that_wait(
     ray_cluster: Any, add_node: AddNode, tmp_path: Path
 ) -> None:
