@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -205,8 +204,10 @@ def print_controls(found: Sequence[dict[str, Any]]) -> None:
 
 
 def _print_kept_in(tree: dict[str, Any]) -> None:
+    from plifctl.runs import run_argument
+
     if (run := tree.get("kept_in")) is not None:
-        console.emit(f"kept with the run: plifctl runs show {shlex.quote(Path(run).name)} lists all controls")
+        console.emit(f"kept with the run: plifctl runs show {run_argument(Path(run))} lists all controls")
 
 
 _TIME_TEXTS = {

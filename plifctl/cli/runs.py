@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,11 +139,9 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
 
 def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
-    from plifctl.pipeline.commands import training_verb
     from plifctl.runs.sessions import summarize_environment
 
     rows, best = run.metrics(), tree["best"]
-    longer = f"plifctl {training_verb(tree['protocol'])} --resume {shlex.quote(run.name)} --epochs N"
     facts = [
         ("run", tree["path"]),
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
@@ -156,26 +153,27 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None else best["epoch"]),
         *summarize_environment(tree["environment"]).items(),
-        ("resume", tree["resume"] or f"finished; to train longer: {longer}"),
+        ("resume", tree["resume"] or f"finished; to train longer: {run.resume_command()} --epochs N"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
     _print_sessions(tree["sessions"])
     _print_changes(tree["changes"])
     _print_layers(rows, width)
-    _print_controls(run, tree["controls"])
+    _print_controls(run.path, tree["controls"])
     console.emit("")
     console.emit_table(("file", "bytes"), [(name, f"{size:,}") for name, size in tree["files"].items()])
 
 
-def _print_controls(run: Run, controls: list[dict[str, Any]]) -> None:
+def _print_controls(path: Path, controls: list[dict[str, Any]]) -> None:
     """Prints the tests under controls; those that are not of the result only as a note."""
     from plifctl.cli.evaluate import print_controls
+    from plifctl.runs import run_argument
 
     if current := [one for one in controls if not one["problem"]]:
         print_controls(current)
     if stale := [one for one in controls if one["problem"]]:
-        names = ", ".join(one["name"] for one in stale)
-        console.note(f"controls not counted: {names}: {stale[0]['problem']}; plifctl eval {run.name} --controls")
+        names, again = ", ".join(one["name"] for one in stale), f"plifctl eval {run_argument(path)} --controls"
+        console.note(f"controls not counted: {names}: {stale[0]['problem']}; {again}")
 
 
 def _kept_result(kept: dict[str, Any] | None) -> str:
@@ -243,6 +241,7 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
 
 
 def _print_added(tree: dict[str, Any]) -> None:
+    from plifctl.runs import run_argument
     from plifctl.runs.sessions import summarize_environment
 
     data = tree["data"]
@@ -258,9 +257,10 @@ def _print_added(tree: dict[str, Any]) -> None:
             f"{data['train']:,} train, {data['validation']:,} validation, {data['test']:,} test" if data else "",
         ),
         *summarize_environment(tree["environment"]).items(),
-        ("reproduced here?", f"plifctl eval {shlex.quote(tree['run'])}"),
+        ("reproduced here?", f"plifctl eval {run_argument(Path(tree['path']))}"),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
+    _print_controls(Path(tree["path"]), tree["controls"])
     console.emit("")
     console.emit_table(("file", "bytes"), [(name, f"{facts['bytes']:,}") for name, facts in tree["files"].items()])
 
@@ -386,14 +386,16 @@ def add(
     Example: plifctl runs add ~/downloads/gesture-plif
     """
     from plifctl.pipeline.runs import add_folder, added_entry
+    from plifctl.runs import run_argument
 
-    entry = added_entry(add_folder(folder, runs_dir, name=name))
+    run = add_folder(folder, runs_dir, name=name)
+    entry = added_entry(run)
     if as_json:
         console.emit_json(entry)
     else:
         accuracy = f"{_percent(entry['best_test'])} % by protocol {entry['protocol']}"
         console.emit(f"added: {entry['run']} ({entry['experiment']}, {accuracy})")
-        console.emit(f"next: plifctl eval {shlex.quote(entry['run'])}")
+        console.emit(f"next: plifctl eval {run_argument(run.path)}")
 
 
 def rm(

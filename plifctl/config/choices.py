@@ -18,6 +18,9 @@ Protocol = Literal["A", "B"]
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
+TRAINING_VERBS: dict[Protocol, str] = {"A": "train", "B": "validate"}
+"""The subcommand that makes and resumes runs of a protocol."""
+
 EntryKind = Literal["experiment", "dataset", "network"]
 """Kinds of registry entries."""
 

@@ -17,7 +17,7 @@ from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_me
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.directory import find_run
 from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added, is_trained
+from plifctl.runs.folders import is_added, is_trained, run_argument
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
@@ -106,10 +106,9 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":
         return path  # a finished run always has its checkpoints; if one was deleted, loading says so
-    verb = "train" if run.config().protocol == "A" else "validate"
     raise CheckpointError(
         f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the first epoch",
-        hint=f"plifctl watch {run.name}" if status == "running" else f"plifctl {verb} --resume {run.name}",
+        hint=f"plifctl watch {run_argument(run.path)}" if status == "running" else run.resume_command(),
     )
 
 

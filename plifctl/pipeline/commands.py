@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from plifctl import paths
-from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.choices import Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_word
@@ -19,11 +19,6 @@ from plifctl.config.lookup import load_framing
 from plifctl.config.registry import Registry
 from plifctl.data.source import RawSource
 from plifctl.errors import PlifctlError, RegistryError
-
-
-def training_verb(protocol: Protocol) -> str:
-    """Returns the subcommand that makes and resumes runs of a protocol."""
-    return "train" if protocol == "A" else "validate"
 
 
 def prepare_command(

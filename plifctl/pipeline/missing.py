@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from plifctl.config.choices import Protocol
+from plifctl.config.choices import TRAINING_VERBS, Protocol
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError, list_names
 from plifctl.evaluation.step_cost import step_cost
-from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
 from plifctl.training.step_times import products_per_second
@@ -73,7 +72,7 @@ def find_missing(
 
 def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: float) -> MissingRun:
     spec = load_registry().experiment(name).spec.for_protocol(protocol)
-    command = f"plifctl {training_verb(protocol)} {name}"
+    command = f"plifctl {TRAINING_VERBS[protocol]} {name}"
     return MissingRun(name, protocol, cells, command, spec.train.epochs, estimate_seconds(spec, protocol, speed))
 
 

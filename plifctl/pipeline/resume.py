@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plifctl.config.base import flatten
 from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import load_experiment
-from plifctl.config.overrides import merge_overrides, override_texts
+from plifctl.config.overrides import is_modification, merge_overrides, override_texts
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
-from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.runs import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
 from plifctl.runs import Run, find_run, is_trained
@@ -65,7 +65,7 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     if config.protocol != options.protocol:
         raise ResumeError(
             f"{run.name} follows protocol {config.protocol}",
-            hint=f"plifctl {training_verb(config.protocol)} --resume {run.name}",
+            hint=run.resume_command(),
         )
     resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
     was, now = config.spec, resolved.spec
@@ -80,9 +80,11 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     if different:
         raise ResumeError(
             join_problems([f"{run.name} was made with other settings:", *different]),
-            hint=f"plifctl {options.verb} --resume {run.name}",
+            hint=run.resume_command(),
         )
-    return resolved
+    # all that makes another experiment is as it was, so that stating it again changes nothing
+    grown = [text for text in resolved.overrides if not is_modification(text)]
+    return replace(resolved, overrides=merge_overrides(config.overrides, grown))
 
 
 def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
@@ -92,7 +94,7 @@ def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
     recorded = Experiment(config.spec, origins, config.overrides)
     if options.recipe not in (None, config.recipe):
         problems = [f"{run.name} was made with other settings:", f"recipe: was {config.recipe}, now {options.recipe}"]
-        raise ResumeError(join_problems(problems), hint=f"plifctl {options.verb} --resume {run.name}")
+        raise ResumeError(join_problems(problems), hint=run.resume_command())
     return load_experiment(recorded, options.overrides)
 
 

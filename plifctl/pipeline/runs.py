@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
 from plifctl.exchange.folder import FILES, check_shared
 from plifctl.exchange.model import load_trained, names_file
-from plifctl.pipeline.commands import training_verb
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
     AddedRun,
+    ControlResult,
     Curve,
     ImportedRun,
+    ResultRecord,
     Run,
     add_run,
     best_row,
@@ -164,7 +164,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
     Raises:
         RunError: A file of the run is damaged.
     """
-    config, rows, status, split = run.config(), run.metrics(), run.status(), run.split()
+    rows, status, split = run.metrics(), run.status(), run.split()
     kept = run.kept_result()
     entry = {key: value for key, value in run_entry(run).items() if not key.startswith("best_")}
     return {
@@ -181,23 +181,25 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "environment": run.environment(),
         "sessions": [session.model_dump(mode="json") for session in run.sessions()],
         "cache": run.info()["cache"],
-        "controls": _controls(run),
+        "controls": _kept_controls(run),
         "files": _file_sizes(run.path),
-        "resume": None
-        if status == "finished"
-        else f"plifctl {training_verb(config.protocol)} --resume {shlex.quote(run.name)}",
+        "resume": None if status == "finished" else run.resume_command(),
     }
 
 
-def _controls(run: Run) -> list[dict[str, Any]]:
-    """Returns the tests under controls that a run keeps, and why one is not of its result, ``problem``."""
+def _kept_controls(run: Run) -> list[dict[str, Any]]:
+    """Returns the tests under controls that a run keeps; none, with a warning, if they are damaged."""
     try:
         found = read_controls(run.path)
-        record = run.record() if found else None
+        return _describe_controls(run.record(), found) if found else []
     except RunError as error:
         _log.warning("%s", error)
         return []
-    return [{**one.describe(), "problem": record.control_problem(one)} for one in found] if record else []
+
+
+def _describe_controls(record: ResultRecord, found: Sequence[ControlResult]) -> list[dict[str, Any]]:
+    """Returns tests under controls, and why one is not of the result, ``problem``."""
+    return [{**one.describe(), "problem": record.control_problem(one)} for one in found]
 
 
 def describe_imported(run: ImportedRun) -> dict[str, Any]:
@@ -225,6 +227,7 @@ def describe_added(run: AddedRun) -> dict[str, Any]:
         "overrides": list(record.overrides),
         "data": record.data and record.data.model_dump(mode="json"),
         "environment": record.environment,
+        "controls": _describe_controls(record, record.controls),
         "source": run.source,
         "files": run.files,
     }

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from plifctl import paths
 from plifctl.cache import Cache, copy_cache
-from plifctl.config.choices import DataPlacement, Kernel, Protocol, Recipe
+from plifctl.config.choices import TRAINING_VERBS, DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
 from plifctl.config.overrides import override_texts
@@ -35,7 +35,7 @@ from plifctl.errors import (
 )
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.step_cost import describe_step, step_cost
-from plifctl.pipeline.commands import prepare_command_of, training_verb
+from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
@@ -120,7 +120,7 @@ class TrainOptions:
     @property
     def verb(self) -> str:
         """The subcommand of the protocol."""
-        return training_verb(self.protocol)
+        return TRAINING_VERBS[self.protocol]
 
 
 class TrainObserver:
@@ -498,7 +498,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
             try:
                 outcome = trainer.run()
             except Interrupted as stopped:
-                stopped.hint = f"to continue: plifctl {setup.options.verb} --resume {run.name}"
+                stopped.hint = f"to continue: {run.resume_command()}"
                 raise
         recorder.finish(outcome, setup.experiment, data, environment, _test_predictions(setup, outcome))
 

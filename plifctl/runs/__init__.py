@@ -44,7 +44,15 @@ from plifctl.runs.external import (
     load_added,
     remove_external,
 )
-from plifctl.runs.folders import candidates, check_removable, external_folders, is_added, is_imported, is_trained
+from plifctl.runs.folders import (
+    candidates,
+    check_removable,
+    external_folders,
+    is_added,
+    is_imported,
+    is_trained,
+    run_argument,
+)
 from plifctl.runs.imported import (
     TAGS,
     ImportedRun,
@@ -104,6 +112,7 @@ __all__ = [
     "read_controls",
     "remove_external",
     "remove_run",
+    "run_argument",
     "save_imported",
     "save_spikes",
     "verify_run",

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from plifctl import files, paths
-from plifctl.config.choices import CheckpointName, Protocol, Recipe, RunStatus
+from plifctl.config.choices import TRAINING_VERBS, CheckpointName, Protocol, Recipe, RunStatus
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.errors import ResumeError, RunError, UsageError
@@ -97,6 +97,10 @@ class Run:
     def name(self) -> str:
         """The name of the directory, which is the run's id."""
         return self.path.name
+
+    def resume_command(self) -> str:
+        """Returns the command that continues its training."""
+        return f"plifctl {TRAINING_VERBS[self.config().protocol]} --resume {folders.run_argument(self.path)}"
 
     @property
     def created(self) -> float:

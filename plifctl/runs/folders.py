@@ -7,8 +7,9 @@ exported; the last two are external.
 not by its name: many programs write a ``config.yaml``. A run of which some documents are damaged stays a run, and a
 folder of other programs never becomes one. Other folders are not locked, not changed and not removed.
 
-**Names** are looked up in this order: ``last``, an id in the runs directory, a part that only one id has, a path. The
-empty name, ``.`` and ``..`` name no run.
+**Names** are looked up in this order: ``last``, an id in the runs directory, a part that only one id has, a path. A
+part between hyphens comes first: ``s2`` is a run of seed 2, also where there is one of seed 20. The empty name, ``.``
+and ``..`` name no run.
 
 **Only children of the runs directory are removed,** and never what a link points to.
 """
@@ -21,7 +22,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from plifctl import files
+from plifctl import files, paths
 from plifctl.errors import RunError, UsageError
 from plifctl.runs.documents import load_document
 
@@ -103,8 +104,10 @@ def check_name(name: str) -> None:
 
 
 def match_name(name: str, ids: Sequence[str]) -> list[str]:
-    """Returns the id that equals ``name``, else all ids that contain it."""
-    return [known for known in ids if known == name] or [known for known in ids if name in known]
+    """Returns the id that equals ``name``, else those that contain it between hyphens, else those that contain it."""
+    if name in ids:
+        return [name]
+    return [known for known in ids if f"-{name}-" in f"-{known}-"] or [known for known in ids if name in known]
 
 
 def find_folder(name: str, runs_dir: Path) -> Path | None:
@@ -119,6 +122,12 @@ def find_folder(name: str, runs_dir: Path) -> Path | None:
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir fails for a name that is too long
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
     return None
+
+
+def run_argument(path: Path) -> str:
+    """Returns a run as commands take it, quoted for a shell: its id, or its path if it is in another runs directory."""
+    usual = path.parent.resolve() == paths.runs_dir().resolve()
+    return shlex.quote(path.name if usual else str(path))
 
 
 def check_removable(path: Path, runs_dir: Path) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plifctl import paths
+from plifctl.config.choices import TRAINING_VERBS
 from plifctl.config.choices import Engine as EngineName
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
-from plifctl.pipeline.commands import training_verb
 from plifctl.runs import Run, load_records
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.expansion import Member, sweep_name
@@ -118,7 +118,7 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
 
 def _training_words(member: Member, options: SweepOptions, runs_dir: Path) -> list[str]:
     """Returns the words after ``plifctl`` that train a run, continue it, or find it finished."""
-    words = [training_verb(member.protocol), member.spec.name if member.file is None else str(member.file)]
+    words = [TRAINING_VERBS[member.protocol], member.spec.name if member.file is None else str(member.file)]
     words += ["--recipe", options.spec.recipe] if options.spec.recipe is not None else []
     for text in member.overrides:
         words += ["--set", text]

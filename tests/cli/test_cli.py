@@ -108,6 +108,14 @@ class TestPipeline:
         assert prepared("validate", "--resume", "last").code == 3
         assert prepared("train", "--resume", "nothing").code == 2
 
+    def test_resume_with_a_value_that_the_run_has_changes_nothing(self, prepared: Plifctl) -> None:
+        assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
+        before = json.loads(prepared("runs", "show", "last", "--json").out)["changes"]
+        again = prepared("train", "--resume", "last", "--epochs", 2, "--set", "train.lr=3e-3", "--json")
+        assert (again.code, json.loads(again.out)["overrides"]) == (0, ["train.batch_size=11", "T=4", "train.epochs=2"])
+        after = json.loads(prepared("runs", "show", "last", "--json").out)["changes"]
+        assert {one["key"] for one in after} == {one["key"] for one in before}
+
     def test_ls_show_check_list_entries_and_problems(
         self, plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -135,7 +135,7 @@ def test_all_controls_are_tested_and_kept_in_the_run(trained: Plifctl, own_run: 
     result = trained("eval", own_run.path, "--controls")
     assert result.code == 0, result.err
     assert re.search(r"\nscattered +\d+\.\d\d +[+-]\d+\.\d\d +\d+ +\d+\n", result.out)
-    assert f"kept with the run: plifctl runs show {own_run.name}" in result.out
+    assert f"kept with the run: plifctl runs show {own_run.path} lists" in result.out
     assert "firing rate" not in result.out
     tree = json.loads(trained("eval", own_run.path, "--controls", "--json").out)
     names = ["shuffled", "reversed", "scattered", "collapsed", "mean τ", "no-leak", "no-memory"]
@@ -207,7 +207,9 @@ def test_controls_travel_with_an_exported_folder_to_a_table(trained: Plifctl, ow
     assert result.code == 0, result.err
     assert "kept" not in result.err
     assert (places / "folder" / "result.json").read_bytes() == before
-    assert trained("runs", "add", places / "folder", "--runs-dir", places / "runs").code == 0
+    name = json.loads(trained("runs", "add", places / "folder", "--runs-dir", places / "runs", "--json").out)["run"]
+    assert re.search(r"\nshuffled +\d", trained("runs", "show", name).out)
+    assert json.loads(trained("runs", "show", name, "--json").out)["controls"][0]["problem"] == ""
     table = api.table("claims", source="added", include_modified=True, runs_dir=places / "runs")
     assert "synthetic gestures: shuffled" in table.rows[5][4]
 

@@ -100,6 +100,17 @@ class TestShow:
         assert f"plifctl validate --resume {run.name}" in result.out
         assert "all settings are those of the registry" in result.out
 
+    def test_command_that_resumes_a_run_of_another_runs_directory_has_its_path(
+        self, plifctl: Plifctl, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = make_run(folder, epochs=12, finished=False)
+        monkeypatch.setenv("PLIFCTL_RUNS_DIR", str(tmp_path / "mine"))
+        result = plifctl("runs", "show", run.name, "--runs-dir", run.path.parent)
+        assert f"plifctl train --resume {run.path}\n" in result.out
+        moved = run.path.parent.rename(tmp_path / "of others")
+        result = plifctl("runs", "show", run.name, "--runs-dir", moved)
+        assert f"plifctl train --resume '{moved / run.name}'" in result.out
+
 
 class TestLongerTraining:
     def test_show_names_the_result_that_stays_and_the_longer_training(self, plifctl: Plifctl, folder: Path) -> None:

@@ -137,6 +137,15 @@ def test_find_run_by_path_id_part_or_last(tmp_path: Path) -> None:
         find_run("x", tmp_path)
 
 
+def test_find_run_by_a_part_between_hyphens_before_any_other_part(tmp_path: Path) -> None:
+    first, last = make(tmp_path), make(tmp_path)
+    for run, name in ((first, "demo-s2"), (last, "demo-s20-again")):
+        run.path.rename(tmp_path / name)
+    assert [find_run(name, tmp_path).name for name in ("s2", "s20", "s20-a")] == ["demo-s2", *["demo-s20-again"] * 2]
+    with pytest.raises(UsageError, match="2 runs match 's'"):
+        find_run("s", tmp_path)
+
+
 def test_load_checkpoint_when_damaged_is_refused(tmp_path: Path) -> None:
     run = make(tmp_path)
     recorder = RunRecorder(run, RESOLVED.spec)
