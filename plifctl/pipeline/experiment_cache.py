@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from plifctl import paths
@@ -55,7 +56,8 @@ def experiment_cache(
     except CacheError:
         if build_from is None:
             raise
-        cache = build_cache(spec.framing, build_from, command=command, progress=progress).cache
+        source = replace(build_from, cache_dir=folder)
+        cache = build_cache(spec.framing, source, command=command, progress=progress).cache
     if spec.frames is not None and cache.shape[1] != spec.T:
         # with slices of a fixed duration the longest recording determines the number of frames, not T
         raise UsageError(

@@ -84,6 +84,15 @@ class TestPipeline:
         result = plifctl("train", "demo", *TINY, "--epochs", 1, "--prepare", "--raw", gestures)
         assert result.code == 0
 
+    @pytest.mark.parametrize("command", [("train", "--prepare"), ("sweep", "run", "--jobs", 1)])
+    def test_cache_built_before_a_training_is_in_the_named_cache_directory(
+        self, plifctl: Plifctl, gestures: Path, places: Path, command: tuple[Any, ...]
+    ) -> None:
+        result = plifctl(*command, "demo", *TINY, "--epochs", 1, "--raw", gestures, "--cache-dir", places / "my caches")
+        assert result.code == 0, result.err
+        assert list((places / "my caches" / "synthetic-gesture").iterdir())
+        assert not (places / "data_cache").exists()
+
     def test_resume_with_more_epochs_equals_one_long_training(self, prepared: Plifctl, places: Path) -> None:
         whole = prepared("train", "demo", *TINY, "--epochs", 3, "--json")
         assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
