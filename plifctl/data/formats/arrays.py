@@ -84,6 +84,12 @@ def decode_npz(data: bytes, *, where: str, reading: ReadingSpec = AS_USUAL) -> D
     """
     try:
         archive = ZipReader(data, where=where)
+        names = [info.filename for info in archive.infolist()]
+        if names and not any(name.endswith(".npy") for name in names):
+            raise DamagedFileError(
+                f"{where}: a zip archive without arrays; it contains {list_names(sorted(names), 5)}",
+                hint="unpack it: unzip FILE",
+            )
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         # fields may also be those of a structured array
         stated = reading.fields if set((reading.fields or {}).values()) <= members.keys() else None

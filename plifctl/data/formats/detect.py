@@ -150,7 +150,7 @@ READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat and EVT (.raw), nu
 
 def _how_to_convert(format_name: str) -> str:
     if format_name == "gzip":
-        return "unpack it: gunzip FILE"
+        return "unpack it: gunzip FILE, or tar xzf FILE if it is an archive"
     if format_name.startswith("Prophesee EVT"):
         return f"with its camera's software, convert it: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
     if format_name == "Event Stream":

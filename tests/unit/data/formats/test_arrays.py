@@ -108,6 +108,18 @@ def test_decode_npz_damaged_file_or_impossible_event_is_refused(data: bytes, mes
         decode_npz(data, where="f")
 
 
+def test_decode_npz_zip_of_other_files_says_what_it_contains_and_to_unpack_it() -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("b/one.aedat", b"#!AER-DAT2.0\r\n")
+        archive.writestr("a.csv", "1,2,3,0\n")
+    with pytest.raises(
+        DamagedFileError, match=r"a zip archive without arrays; it contains a\.csv, b/one\.aedat"
+    ) as info:
+        decode_npz(packed.getvalue(), where="f")
+    assert info.value.hint == "unpack it: unzip FILE"
+
+
 def test_decode_npz_decompression_bomb_is_refused() -> None:
     data = bytearray(encode_npz(packed=True, **{name: np.zeros(10) for name in "txyp"}))
     at = data.index(b"PK\x01\x02")  # the entry in the archive's directory
