@@ -15,6 +15,7 @@ from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.caches import group_by_cache
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
+from plifctl.sweep.local import LocalEngine
 from plifctl.sweep.planning import SweepOptions, plan_sweep
 from plifctl.sweep.status import SweepStatus, read_plan
 
@@ -48,7 +49,7 @@ class DryRun:
         status: How it stands.
         estimates: Of each run from its beginning, by name.
         caches: The caches that it needs.
-        at_once: Runs at the same time.
+        at_once: Runs at the same time; on a cluster as many as were asked for, or 1.
     """
 
     status: SweepStatus
@@ -83,14 +84,15 @@ def dry_run(options: SweepOptions) -> DryRun:
     """Returns what :func:`~plifctl.sweep.run.run_sweep` would do; writes nothing, and asks no cluster.
 
     Raises:
-        UsageError, RegistryError: As :func:`~plifctl.sweep.expansion.expand`.
+        UsageError, RegistryError: As :func:`~plifctl.sweep.expansion.expand`, and of the engine of this machine.
         RunError: The plan is damaged.
     """
     runs_dir = options.runs_dir or paths.runs_dir()
     plan, members = plan_sweep(options, expand(options.spec))
     status = read_plan(plan, runs_dir)
     caches = _caches(members, options.cache_dir or paths.cache_dir())
-    return DryRun(status, estimate_runs(members, runs_dir), caches, options.resources.jobs or 1)
+    at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1
+    return DryRun(status, estimate_runs(members, runs_dir), caches, at_once)
 
 
 def _caches(members: Sequence[Member], cache_dir: Path) -> tuple[NeededCache, ...]:

@@ -39,6 +39,9 @@ class LocalEngine:
 
     Raises:
         UsageError: There are fewer GPUs than a run needs.
+
+    Attributes:
+        limit: Runs at the same time.
     """
 
     detached = False
@@ -49,10 +52,10 @@ class LocalEngine:
         if each > len(gpus):
             raise UsageError(f"--gpus {each}: this machine has {len(gpus)}", hint="--gpus 0 trains on the CPU")
         most = len(gpus) // each if each else None
-        self._limit = min(resources.jobs or most or 1, most or 10_000)
+        self.limit = min(resources.jobs or most or 1, most or 10_000)
         self._each = each
-        self._free = [tuple(gpus[index * each : (index + 1) * each]) for index in range(self._limit)]
-        self._threads = resources.cpus or max(1, _cores() // self._limit)
+        self._free = [tuple(gpus[index * each : (index + 1) * each]) for index in range(self.limit)]
+        self._threads = resources.cpus or max(1, _cores() // self.limit)
         self._queue: deque[Task] = deque()
         self._running: dict[str, _Process] = {}
         self._ended: dict[str, Job] = {}

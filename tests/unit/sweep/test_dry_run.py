@@ -1,13 +1,16 @@
 """What a sweep would do; nothing is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from factories import make_run
 from sweeping import sweep_options
 
+from plifctl.config.choices import Engine
 from plifctl.sweep.dry_run import dry_run
+from plifctl.sweep.engine import Resources
 
 
 @pytest.fixture(autouse=True)
@@ -30,6 +33,18 @@ def test_dry_run_counts_what_is_left(places: Path) -> None:
     assert (found.status.count("finished"), found.status.count("missing")) == (1, 1)
     assert found.seconds == 3  # of the one that is missing, at a second each
     assert found.nbytes == next(iter(found.estimates.values())).nbytes
+
+
+@pytest.mark.parametrize(
+    ("engine", "visible", "jobs", "at_once"),
+    [("local", "", None, 1), ("local", "", 3, 3), ("local", "0,1", None, 2), ("slurm", "", None, 1), ("ray", "", 4, 4)],
+)
+def test_dry_run_counts_the_runs_at_once(
+    places: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, visible: str, jobs: int | None, at_once: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    options = replace(sweep_options(places / "runs"), engine=engine, resources=Resources(jobs=jobs))
+    assert dry_run(options).at_once == at_once
 
 
 def test_dry_run_names_each_missing_cache_once_and_its_command(places: Path) -> None:
