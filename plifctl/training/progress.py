@@ -7,11 +7,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
-and device give other weights: 1 is that of 0.1.0; from 2 on, layers of which few inputs fire are event-driven. Every
-session of epochs records it, and runs of different versions have no common mean. It is not part of a digest: the
-experiment is the same."""
+and device give other weights: 1 is that of 0.1.0; from 2 on, layers of which few inputs fire are event-driven; in 3,
+the gradient of the first layer's weights is summed before batch norm's. Every session of epochs records it, and runs of
+different versions have no common mean. It is not part of a digest: the experiment is the same."""
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,8 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
     if not _may_be_event_driven(layer, x, kernel):
         dense: Tensor = layer(x)
         return dense
-    from plifctl.snn.kernels import event_driven, patches  # numba takes half a second to import
+    from plifctl.snn.kernels import event_driven  # numba takes half a second to import
 
-    if isinstance(layer, Conv) and patches.pays(layer, x):
-        return patches.convolution(x, layer)
     return event_driven.apply(layer, x)
 
 
@@ -135,12 +133,16 @@ def _stage_of_convolution(
 ) -> StageOutput | None:
     """Runs a stage together with its convolution on a CPU; None where it is run after the convolution."""
     if torch.is_grad_enabled():
-        if keep == "all":
-            return None
-        from plifctl.snn.kernels import compact  # numba takes half a second to import
+        from plifctl.snn.kernels import convolution_stage, patches  # numba takes half a second to import
 
-        keep_output = keep == "input and output"
-        return StageOutput(*compact.run_compact_stage(x, T, layer, dynamics, norm, pooling, keep_output=keep_output))
+        few_inputs = patches.pays(layer, x)
+        if keep == "all" and not few_inputs:
+            return None
+        return StageOutput(
+            *convolution_stage.run_convolution_stage(
+                x, T, layer, dynamics, norm, pooling, few_inputs=few_inputs, keep_output=keep != "input"
+            )
+        )
     if len(x) < T or (norm is not None and norm.training):
         return None
     from plifctl.snn.kernels import event_driven

@@ -2,10 +2,10 @@
 
 The inputs that an output pixel sees, its patch, are few numbers: those that are not zero are listed on the fly. Forward
 adds up their weights; the gradient of the weights adds the gradient of the pixel to the rows of the active inputs,
-which stay in a core's first cache. Each output is computed by one thread in a fixed order, and each item of the weight
-gradient sums into its own memory, so results do not depend on the number of threads.
+which stay in a core's first cache. Each output is computed by one thread in a fixed order, and each item of a sum has
+its own memory, so results do not depend on the number of threads.
 
-Both compute some rows of the output, for which no others are needed.
+Forward and the gradient compute some rows of the output, for which no others are needed.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def _flush(partial, total):  # type: ignore[no-untyped-def]
 
 
 @compiled(parallel=True)
-def weight_gradient(x, grad, kernel, stride, padding, begin, images_of_item, sums):  # type: ignore[no-untyped-def]
-    """Sums what rows of the output contribute to the gradient of the weights.
+def weight_gradient(x, grad, kernel, stride, padding, begin, samples, parts, sums):  # type: ignore[no-untyped-def]
+    """Sums the products of patches and the gradients of their pixels, for rows of the output.
 
     Args:
         x: As in :func:`convolve`, like kernel, stride and padding.
@@ -108,17 +108,20 @@ def weight_gradient(x, grad, kernel, stride, padding, begin, images_of_item, sum
         stride: See x.
         padding: See x.
         begin: Row of the convolution that is the first of ``grad``.
-        images_of_item: Images that are summed together.
-        sums: Result, float64 ``[rows / ROWS_OF_ITEM, M / images_of_item, K · K · C, O]``, initialised to zero.
+        samples: Images of a step.
+        parts: Items that they are divided into.
+        sums: Result, float64 ``[rows / ROWS_OF_ITEM, steps · parts, K · K · C, O]``, initialised to zero.
     """
-    images, rows, columns, outputs = grad.shape
+    _, rows, columns, outputs = grad.shape
+    size = -(-samples // parts)
     width, column_size = x.shape[2], kernel * x.shape[3]
     for item in numba.prange(sums.shape[0] * sums.shape[1]):
         group, chunk = item // sums.shape[1], item % sums.shape[1]
         index, value = np.empty(width * column_size + 1, np.uint32), np.empty(width * column_size + 1, x.dtype)
         pointers = np.empty(width + 1, np.int64)
         partial, pixels = np.zeros((sums.shape[2], outputs), x.dtype), 0
-        for image in range(chunk * images_of_item, min(images, (chunk + 1) * images_of_item)):
+        step, part = chunk // parts * samples, chunk % parts
+        for image in range(step + part * size, step + min(samples, (part + 1) * size)):
             for y in range(group * ROWS_OF_ITEM, min(rows, (group + 1) * ROWS_OF_ITEM)):
                 _list_columns(x, image, (begin + y) * stride - padding, kernel, index, value, pointers)
                 for z in range(columns):
@@ -130,3 +133,35 @@ def weight_gradient(x, grad, kernel, stride, padding, begin, images_of_item, sum
                     _flush(partial, sums[group, chunk])
                     pixels = 0
         _flush(partial, sums[group, chunk])
+
+
+@compiled(parallel=True)
+def sum_patch_products(x, kernel, stride, padding, rows, columns, sums):  # type: ignore[no-untyped-def]
+    """Sums the products of the values of each patch with each other, over the pixels of each image.
+
+    Args:
+        x: As in :func:`convolve`, like kernel, stride and padding.
+        kernel: See x.
+        stride: See x.
+        padding: See x.
+        rows: Rows of the output.
+        columns: Its columns.
+        sums: Result, float64 ``[M, K · K · C + 1, K · K · C + 1]``, initialised to zero; the last value of each patch
+            is 1.
+    """
+    width, column_size = x.shape[2], kernel * x.shape[3]
+    for image in numba.prange(len(x)):
+        index, value = np.empty(width * column_size + 1, np.uint32), np.empty(width * column_size + 1, x.dtype)
+        pointers, total = np.empty(width + 1, np.int64), sums[image]
+        for y in range(rows):
+            _list_columns(x, image, y * stride - padding, kernel, index, value, pointers)
+            for z in range(columns):
+                left = z * stride - padding
+                first, last = pointers[max(0, left)], pointers[min(width, left + kernel)]
+                for j in range(first, last):
+                    a, one = index[j] - left * column_size, np.float64(value[j])
+                    total[a, -1] += one
+                    for i in range(first, last):
+                        total[a, index[i] - left * column_size] += one * value[i]
+        total[-1] = total[:, -1]
+        total[-1, -1] = rows * columns

@@ -7,15 +7,16 @@ any rows of it alone, and the gradient of the weights from any rows of its gradi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from plifctl.snn.kernels import patch_loops as loops
 from plifctl.snn.kernels.cpu import threads_of_torch
-from plifctl.snn.kernels.event_driven import output_blocks, pad_outputs, to_maps
+from plifctl.snn.kernels.event_driven import output_blocks, pad_outputs
+from plifctl.snn.kernels.stage import NormCoefficients
 from plifctl.snn.layers import Conv
 
 MAX_PATCH = 64
@@ -42,14 +43,6 @@ def pays(layer: Conv, x: Tensor) -> bool:
     training = torch.is_grad_enabled() and layer.weight.requires_grad and not x.requires_grad
     small = layer.weight[0].numel() <= MAX_PATCH and layer.out_channels >= MIN_CHANNELS
     return training and small and int(x.count_nonzero()) <= MAX_DENSITY * x.numel()
-
-
-def convolution(x: Tensor, layer: Conv) -> Tensor:
-    """Applies a convolution to a sequence ``[T, N, C, H, W]``; see :class:`~plifctl.snn.layers.Conv`."""
-    y: Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
-        to_maps(x), layer.weight, layer.bias, layer.stride[0], int(layer.padding[0])
-    )
-    return y.view(*x.shape[:2], *y.shape[1:])
 
 
 def convolve(
@@ -88,61 +81,83 @@ def convolve(
     return out[..., :outputs]
 
 
-def weight_gradient_sums(maps: Tensor, grad: Tensor, kernel: int, stride: int, padding: int, begin: int) -> np.ndarray:
-    """Returns what rows of the output contribute to the gradient of the weights.
+def weight_gradient_sums(
+    maps: Tensor, grad: Tensor, kernel: int, stride: int, padding: int, begin: int, steps: int
+) -> np.ndarray:
+    """Returns the products of patches and gradients, summed over rows of the output; parts of :func:`join_sums`.
 
     The sums of rows from a multiple of ``ROWS_OF_ITEM`` on are a part of those of all rows.
 
     Args:
-        maps: ``[M, H, W, C]``.
-        grad: Gradient of the rows, ``[M, rows, W', O]``.
+        maps: ``[steps · N, H, W, C]``.
+        grad: Gradient of the rows, ``[steps · N, rows, W', O]``.
         kernel: K.
         stride: Stride.
         padding: Zeros around the input.
         begin: The first row of the output that ``grad`` has.
+        steps: Number of time steps.
 
     Returns:
-        float64 ``[rows / ROWS_OF_ITEM, M / images, K · K · C, O]``, for :func:`sum_weight_gradient`.
+        float64 ``[rows / ROWS_OF_ITEM, steps · parts, K · K · C, O]``.
     """
     images, rows, _, outputs = grad.shape
-    size = -(-images // CHUNKS)
-    parts = -(-rows // loops.ROWS_OF_ITEM), -(-images // max(1, size))
-    sums = np.zeros((*parts, kernel * kernel * maps.shape[3], outputs))
+    samples = images // steps
+    parts = min(samples, -(-CHUNKS // steps))
+    sums = np.zeros((-(-rows // loops.ROWS_OF_ITEM), steps * parts, kernel * kernel * maps.shape[3], outputs))
     with threads_of_torch():
-        loops.weight_gradient(maps.numpy(), grad.numpy(), kernel, stride, padding, begin, size, sums)
+        loops.weight_gradient(maps.numpy(), grad.numpy(), kernel, stride, padding, begin, samples, parts, sums)
     return sums
 
 
-def sum_weight_gradient(sums: list[np.ndarray], weight: Tensor) -> Tensor:
-    """Returns the gradient of ``weight`` ``[O, C, K, K]`` from the sums of all rows, in their order."""
+def join_sums(sums: list[np.ndarray], steps: int) -> Tensor:
+    """Returns the sums of all rows for each step, ``[steps, K · K · C, O]``."""
+    total = torch.from_numpy(np.concatenate(sums).sum(0))
+    return total.view(steps, -1, *total.shape[1:]).sum(1)
+
+
+class GradientSums(NamedTuple):
+    """The gradient of a convolution's output, of which only sums are known; float64.
+
+    Attributes:
+        products: Sums of the products of patches and the gradient of batch norm's output, ``[steps, K · K · C, O]``.
+        total: Sum of that gradient, ``[steps or 1, O]``.
+        coefficients: From it to the gradient of the convolution's output; None: they are the same.
+    """
+
+    products: Tensor
+    total: Tensor
+    coefficients: NormCoefficients | None
+
+
+def weight_gradients(
+    maps: Tensor,
+    grads: GradientSums,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int,
+    padding: int,
+    size: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Returns the gradients of weight and bias.
+
+    The gradient of the output is a·g + b·x + c, with the gradient g of batch norm's output, the output x itself, and
+    a, b, c of each step and channel. Summed with the patches, x becomes the products of patches with each other, times
+    the weights: neither x nor g is needed again after the sums for a, b and c are known.
+    """
     outputs, channels, kernel, _ = weight.shape
-    total = torch.from_numpy(np.concatenate(sums).sum((0, 1))).to(weight.dtype)
-    return total.view(kernel, kernel, channels, outputs).permute(3, 2, 1, 0)
-
-
-def bias_gradient_sums(grad: Tensor) -> np.ndarray:
-    """Returns what rows of the output contribute to the gradient of the bias, float64 ``[rows, O]``."""
-    return np.array([grad[:, row].sum((0, 1), dtype=torch.float64).numpy() for row in range(grad.shape[1])])
-
-
-def sum_bias_gradient(sums: list[np.ndarray], weight: Tensor) -> Tensor:
-    """Returns the gradient of the bias from the sums of all rows, in their order."""
-    return torch.from_numpy(np.concatenate(sums).sum(0)).to(weight.dtype)
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, maps: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int) -> Tensor:  # type: ignore[no-untyped-def]
-        height = (maps.shape[1] + 2 * padding - weight.shape[2]) // stride + 1
-        ctx.save_for_backward(maps, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return convolve(maps, weight, bias, stride, padding, range(height)).permute(0, 3, 1, 2)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
-        maps, weight = ctx.saved_tensors
-        rows = grad.permute(0, 2, 3, 1).contiguous()
-        sums = weight_gradient_sums(maps, rows, weight.shape[2], ctx.stride, ctx.padding, 0)
-        grad_bias = sum_bias_gradient([bias_gradient_sums(rows)], weight) if ctx.needs_input_grad[2] else None
-        return None, sum_weight_gradient([sums], weight), grad_bias, None, None
+    if grads.coefficients is None:
+        by_weight, by_bias = grads.products.sum(0), grads.total.sum(0)
+    else:
+        steps = len(grads.products)
+        products = np.zeros((len(maps), *[kernel * kernel * channels + 1] * 2))
+        with threads_of_torch():
+            loops.sum_patch_products(maps.numpy(), kernel, stride, padding, *size, products)
+        pairs = torch.from_numpy(products).view(steps, -1, *products.shape[1:]).sum(1)
+        rows = weight.permute(3, 2, 1, 0).flatten(0, 2)
+        rows = torch.cat([rows, torch.zeros_like(rows[:1]) if bias is None else bias[None]]).double()
+        by_grad, by_x, constant = (part[:, None] for part in grads.coefficients)
+        of_output = by_x * (pairs @ rows) + constant * pairs[..., -1:]
+        by_weight = (by_grad * grads.products + of_output[:, :-1]).sum(0)
+        by_bias = (by_grad[:, 0] * grads.total).sum(0) + of_output[:, -1].sum(0)
+    by_weight = by_weight.view(kernel, kernel, channels, outputs).permute(3, 2, 1, 0)
+    return by_weight.to(weight.dtype), by_bias.to(weight.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plifctl.config.choices import Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.snn.kernels import compact, event_driven, patches
+from plifctl.snn.kernels import convolution_stage, event_driven, patches
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.layers import Conv
 from plifctl.snn.networks import SpikingNetwork, choose_kept
@@ -150,7 +150,7 @@ def test_compact_first_layer_of_event_frames_is_computed_in_bands(monkeypatch: p
         rows.append(len(arguments[4]))
         return convolve(maps, *arguments)
 
-    monkeypatch.setattr(compact.patches, "convolve", record)
+    monkeypatch.setattr(convolution_stage.patches, "convolve", record)
     _train("compact", _MAX, _frames(), None, "per-step", {})
     assert max(rows) < 50 / 2
 
@@ -158,9 +158,9 @@ def test_compact_first_layer_of_event_frames_is_computed_in_bands(monkeypatch: p
 def test_spikes_are_packed_into_bits() -> None:
     spikes = (torch.rand(6, 3, 5, 7, generator=torch.Generator().manual_seed(1)) < 0.2).float() * 2
     images = spikes.contiguous(memory_format=torch.channels_last)
-    packed = compact._pack(images)
+    packed = convolution_stage._pack(images)
     assert packed.stored.nbytes == -(-images.numel() // 8)
-    found = compact._unpack(packed)
+    found = convolution_stage._unpack(packed)
     assert torch.equal(found, images)
     assert found.stride() == images.stride()
 
