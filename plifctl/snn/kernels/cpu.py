@@ -218,7 +218,11 @@ def threads_of_torch() -> Iterator[None]:
     """Gives numba as many threads as torch has, within the block."""
     _start_numba_threads()
     before = numba.get_num_threads()
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+    if wanted == before:  # setting it takes longer than some of the loops
+        yield
+        return
+    numba.set_num_threads(wanted)
     try:
         yield
     finally:
