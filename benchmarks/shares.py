@@ -29,7 +29,7 @@ from plifctl.errors import RawDataError
 from plifctl.exchange.model import load_trained
 from plifctl.runs import Run, list_runs
 from plifctl.snn import kernels
-from plifctl.snn.kernels import cpu, event_driven
+from plifctl.snn.kernels import cpu, event_driven, patches
 from plifctl.snn.layers import BatchNorm, Conv
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
@@ -196,7 +196,7 @@ def _works(step: _Step) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yields everything that is timed, by name: of a layer ``layer: part``, and ``layer: part, dense``."""
 
     def dense_step() -> None:
-        with mock.patch.object(kernels, "apply_synapses", _apply_dense):
+        with mock.patch.object(kernels, "apply_synapses", _apply_dense), _ANY_INPUTS:
             step.run()
 
     yield "step", torch.enable_grad()(step.run)
@@ -252,6 +252,10 @@ def _figures_of_parts(
     yield share(left, list(rest[0]), list(rest[1]), {"part": "rest"})
 
 
+_ANY_INPUTS = mock.patch.object(patches, "pays", return_value=False)
+"""Context in which the layer of few inputs is one like the others, its convolution apart from its neurons."""
+
+
 def _apply_dense(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> Tensor:
     return event_driven.dense(layer, x.flatten(2) if isinstance(layer, nn.Linear) else x)
 
@@ -294,6 +298,7 @@ def _take_apart(spec: ExperimentSpec, network: SpikingNetwork, batch: steps.Batc
 
     kept_passes = {name: partial(keep_pass, part, getattr(cpu, name)) for name, part in _CPU_PASSES.items()}
     with (
+        _ANY_INPUTS,
         mock.patch.object(kernels, "apply_synapses", keep_input),
         mock.patch.object(ours.optimizer, "step", keep_grads),
         mock.patch.multiple(cpu, **kept_passes),
