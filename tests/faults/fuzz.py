@@ -20,7 +20,8 @@ from pathlib import Path
 from faults.mutation import SECONDS, mutate_bytes
 
 GROWTH_MB = 256
-"""Growth of the process allowed after the first file: corpus, caches of compiled patterns, the file."""
+"""Growth of the process allowed after the first file: corpus, caches of compiled patterns, the file, and what atheris'
+instrumentation keeps, some 6 kB a file."""
 
 
 def main() -> None:
@@ -37,8 +38,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     corpus = asked.place / "corpus"
-    corpus.mkdir(parents=True)
-    (asked.place / "files").mkdir()
+    for folder in (corpus, asked.place / "files"):
+        folder.mkdir(parents=True, exist_ok=True)  # of an earlier process, whose corpus is continued
     with atheris.instrument_imports(include=["plifctl"], exclude=list(_compiled_modules())):
         from faults.checksummed_formats import formats_with_repacked
 

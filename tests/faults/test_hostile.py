@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import tracemalloc
@@ -84,6 +85,15 @@ def test_names_of_formats_are_complete_and_each_can_be_read(formats: dict[str, F
         found.read(found.valid)
 
 
+@pytest.fixture
+def without_logs() -> Iterator[None]:
+    """Nothing is logged: pytest would keep the messages about every file to the end."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.usefixtures("without_logs")
 @pytest.mark.parametrize("name", NAMES)
 def test_randomly_mutated_files_raise_documented_errors_within_limits(
     name: str,
