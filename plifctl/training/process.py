@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from plifctl.errors import OutOfMemoryError
@@ -102,6 +102,10 @@ def ignore_stop_signals() -> None:
 
 def peak_memory() -> int | None:
     """Returns the largest resident memory of this process so far, bytes; None where the system does not count it."""
+    with suppress(OSError):  # not Linux, where getrusage begins with the peak of the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")
+        if match := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+            return 1024 * int(match[1])
     try:
         import resource
     except ImportError:  # Windows

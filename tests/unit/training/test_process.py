@@ -33,6 +33,21 @@ def test_keep_freed_memory_reuses_pages() -> None:
     assert int(output[1]) < 2**26 // 4096 // 10  # without it every round maps all pages of a tensor
 
 
+PEAK = """
+import subprocess, sys
+memory = b"x" * 10**9
+child = "from plifctl.training.process import peak_memory; print(peak_memory())"
+print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+@pytest.mark.subprocess
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one() -> None:
+    output = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True).stdout
+    assert 10**7 < int(output) < 10**9
+
+
 @pytest.mark.parametrize(
     ("cpuinfo", "expected"),
     [
