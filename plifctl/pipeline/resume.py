@@ -83,8 +83,8 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
             hint=run.resume_command(),
         )
     # all that makes another experiment is as it was, so that stating it again changes nothing
-    grown = [text for text in resolved.overrides if not is_modification(text)]
-    return replace(resolved, overrides=merge_overrides(config.overrides, grown))
+    kept = tuple(filter(is_modification, config.overrides))
+    return replace(resolved, overrides=(*kept, *(text for text in resolved.overrides if not is_modification(text))))
 
 
 def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:

@@ -127,7 +127,7 @@ def find_folder(name: str, runs_dir: Path) -> Path | None:
 def run_argument(path: Path) -> str:
     """Returns a run as commands take it, quoted for a shell: its id, or its path if it is in another runs directory."""
     usual = path.parent.resolve() == paths.runs_dir().resolve()
-    return shlex.quote(path.name if usual else str(path))
+    return shlex.quote(path.name if usual else os.path.join(".", path))  # noqa: PTH118 - Path leaves out the "./"
 
 
 def check_removable(path: Path, runs_dir: Path) -> None:

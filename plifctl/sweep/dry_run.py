@@ -92,7 +92,8 @@ def dry_run(options: SweepOptions) -> DryRun:
     status = read_plan(plan, runs_dir)
     caches = _caches(members, options.cache_dir or paths.cache_dir())
     at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1
-    return DryRun(status, estimate_runs(members, runs_dir), caches, at_once)
+    left = sum(standing.state != "finished" for standing in status.runs)
+    return DryRun(status, estimate_runs(members, runs_dir), caches, min(at_once, max(1, left)))
 
 
 def _caches(members: Sequence[Member], cache_dir: Path) -> tuple[NeededCache, ...]:

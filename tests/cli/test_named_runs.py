@@ -47,6 +47,14 @@ def test_resume_auto_continues_an_interrupted_run_to_the_same_weights(cached: Pl
     assert json.loads(whole.out)["tau"] == run.record().model_dump(mode="json")["tau"]
 
 
+def test_resume_auto_without_the_epochs_of_before_forgets_them(cached: Plifctl) -> None:
+    line = ("train", "demo", "--name", "x", "--set", "T=4", "--set", "train.lr=2e-3", "--set", "train.epochs=2")
+    assert cached(*line[:-2], "--epochs", 1, "--set", "train.memory=compact").code == 0
+    result = cached(*line, "--resume", "auto", "--json")
+    assert result.code == 0, result.err
+    assert sorted(json.loads(result.out)["overrides"]) == ["T=4", "train.epochs=2", "train.lr=2e-3"]
+
+
 def test_resume_auto_of_a_finished_run_trains_nothing(cached: Plifctl, places: Path) -> None:
     assert cached(*LINE, "--resume", "auto").code == 0
     before = (places / "runs/my run/result.json").read_bytes()

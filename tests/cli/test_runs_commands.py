@@ -110,6 +110,8 @@ class TestShow:
         moved = run.path.parent.rename(tmp_path / "of others")
         result = plifctl("runs", "show", run.name, "--runs-dir", moved)
         assert f"plifctl train --resume '{moved / run.name}'" in result.out
+        monkeypatch.chdir(moved)
+        assert f"plifctl train --resume ./{run.name}\n" in plifctl("runs", "show", run.name, "--runs-dir", ".").out
 
 
 class TestLongerTraining:

@@ -43,8 +43,10 @@ def test_dry_run_counts_the_runs_at_once(
     places: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, visible: str, jobs: int | None, at_once: int
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    options = replace(sweep_options(places / "runs"), engine=engine, resources=Resources(jobs=jobs))
+    options = replace(sweep_options(places / "runs", seeds=range(5)), engine=engine, resources=Resources(jobs=jobs))
     assert dry_run(options).at_once == at_once
+    few = replace(options, spec=sweep_options(places / "runs", seeds=(1,)).spec)
+    assert dry_run(few).at_once == 1
 
 
 def test_dry_run_names_each_missing_cache_once_and_its_command(places: Path) -> None:
