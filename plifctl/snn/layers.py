@@ -36,21 +36,31 @@ class BatchNorm(nn.BatchNorm2d):
         self.per_step = per_step
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises ``x``; in evaluation by the running statistics.
+        """Normalises ``x``; in evaluation mode by the running statistics.
 
-        Training uses plain operations: on the CPU torch's own batch norm has wrong gradients for a single image if its
-        layout is channels-last and the gradient's is not, or the other way round; and torch's synchronised batch norm
-        does not support every kind of process group.
+        Wherever gradients are computed these are plain operations: on the CPU torch's own batch norm has wrong
+        gradients for a single image if its layout is channels-last and the gradient's is not, or the other way round;
+        and torch's synchronised batch norm does not support every kind of process group.
         """
-        if not self.training:
+        if not self.training and not torch.is_grad_enabled():
             return apply_per_frame(super().forward, x)
+        mean, variance = self._batch_statistics(x) if self.training else self._running_statistics()
+        scale = (variance + self.eps).rsqrt() * self.weight
+        shift = self.bias - mean * scale
+        return x * scale[:, None, :, None, None] + shift[:, None, :, None, None]
+
+    def _batch_statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns mean and variance of the batch, ``[T or 1, C]``, after updating the running ones by them."""
         step_mean = x.mean((1, 3, 4)).nan_to_num()  # no sample, no mean: a rank's shard of a small batch may be empty
         step_square = (x - step_mean[:, None, :, None, None]).square().sum((1, 3, 4))
         mean, variance, values = combine_moments(step_mean, step_square, x[0, :, 0].numel(), per_step=self.per_step)
         self.update_running_statistics(mean, variance, values)
-        scale = (variance + self.eps).rsqrt() * self.weight
-        shift = self.bias - mean * scale
-        return x * scale[:, None, :, None, None] + shift[:, None, :, None, None]
+        return mean, variance
+
+    def _running_statistics(self) -> tuple[Tensor, Tensor]:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return self.running_mean[None], self.running_var[None]
 
     @torch.no_grad()
     def update_running_statistics(self, mean: Tensor, variance: Tensor, values: float) -> None:

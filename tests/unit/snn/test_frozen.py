@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plifctl.config.choices import Kernel, Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
@@ -144,3 +144,23 @@ def test_freeze_holds_in_any_mode_until_it_is_changed() -> None:
     model.freeze([])
     assert model.layers["bn0"].training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("gradient_layout", [torch.contiguous_format, torch.channels_last])
+def test_frozen_batch_norm_has_the_gradients_of_its_equation_for_one_image_in_any_layout(
+    layout: torch.memory_format, gradient_layout: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    norm, expected = BatchNorm(3, per_step=True).double(), AffineNorm(3, per_step=True).double()
+    nn.init.uniform_(norm.running_mean, -0.5, 0.5)
+    nn.init.uniform_(norm.running_var, 0.5, 2.0)
+    expected.load_state_dict(norm.state_dict())
+    image = torch.randn(1, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=layout)
+    gradient = torch.randn(1, 3, 4, 5, dtype=torch.float64).contiguous(memory_format=gradient_layout)
+    found = []
+    for layer in (norm, expected):
+        x = image.clone().requires_grad_()
+        layer.eval()(x[None]).backward(gradient[None])
+        found.append((x.grad, layer.weight.grad, layer.bias.grad))
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
