@@ -302,7 +302,7 @@ class _FigureSource:
             for result in found:
                 for problem in result.problems:
                     _log.warning("figure fast: %s: %s", result.name, problem)
-            if timed := [result for result in found if result.minutes]:
+            if timed := [result for result in found if result.timings]:
                 for run in sorted(named.difference(*(result.runs for result in timed))):
                     _log.warning("figure fast: left out: %s", run)
                 return timed

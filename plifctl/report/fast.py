@@ -35,11 +35,13 @@ class AuthorsCurve:
         log: Record of their run in protocol A, from its log.
         timed: Runs of plifctl whose epochs were timed.
         minutes: Processor time of an epoch of these, minutes, the mean.
+        processor: The processor of these.
     """
 
     log: ResultRecord
     timed: Group
     minutes: float
+    processor: str
 
     @cached_property
     def best(self) -> Mapping[int, float]:
@@ -54,12 +56,34 @@ class AuthorsCurve:
 
     def describe(self) -> str:
         """Returns what the curve is, as one text."""
-        run, runs = self.timed.first, [record.run for record in self.timed.records]
+        run, timed = self.timed.first, _runs_text(self.timed.records)
         return (
             f"{self.log.run}: best test accuracy so far, protocol A (the test set selects it); an epoch with "
-            f"{self.minutes:.3g} CPU min, the mean of {_runs_text(runs)} (epochs: {run.epochs}, recipe {run.recipe}, "
-            f"protocol {run.protocol})"
+            f"{self.minutes:.3g} CPU min, the mean of {timed} (epochs: {run.epochs}, recipe {run.recipe}, "
+            f"protocol {run.protocol}) on {self.processor}"
         )
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Runs of the recipe ``fast`` on one processor, which differ in the seed.
+
+    Attributes:
+        processor: Name of the processor.
+        records: The runs.
+        minutes: Processor time of each, minutes.
+        authors: The authors' training, timed on this processor; None if it is not compared.
+    """
+
+    processor: str
+    records: tuple[ResultRecord, ...]
+    minutes: tuple[float, ...]
+    authors: AuthorsCurve | None
+
+    def describe(self) -> str:
+        """Returns runs, processor and the authors' training as one text."""
+        beside = f". Beside it: {self.authors.describe()}" if self.authors is not None else ""
+        return f"{_runs_text(self.records)} on {self.processor}{beside}"
 
 
 @dataclass(frozen=True)
@@ -72,9 +96,7 @@ class FastResult:
         title: Title of the experiment.
         reported_b: Accuracy of protocol B that the paper reports, percent; None: none.
         operations: Dense floating-point operations of a run; None if its settings are not known.
-        processor: Name of the processor; empty if it is unknown, or they are several.
-        minutes: Processor time of each run, minutes; empty if it is not known of all, on one processor.
-        authors: The authors' training; None if it is not compared.
+        timings: The runs whose processor time is known, one object for each processor.
         problems: Why a value is missing, a text each.
     """
 
@@ -83,9 +105,7 @@ class FastResult:
     title: str
     reported_b: float | None
     operations: int | None
-    processor: str
-    minutes: tuple[float, ...]
-    authors: AuthorsCurve | None
+    timings: tuple[Timing, ...]
     problems: tuple[str, ...]
 
     @property
@@ -101,16 +121,18 @@ class FastResult:
     @property
     def compared_runs(self) -> list[str]:
         """Names of the authors' run and of those whose epochs were timed, if they are known."""
-        if self.authors is None:
-            return []
-        return [self.authors.log.run, *(record.run for record in self.authors.timed.records)]
+        curves = [timing.authors for timing in self.timings if timing.authors is not None]
+        found = [record.run for curve in curves for record in (curve.log, *curve.timed.records)]
+        return list(dict.fromkeys(found))
 
     def describe(self) -> str:
         """Returns the result for a caption."""
-        where = f" on {self.processor}" if self.processor else ""
-        beside = f" Beside it: {self.authors.describe()}." if self.authors is not None else ""
         facts = (f"{self.accuracy.text} %", f"epochs: {self.group.first.epochs}", *self.accuracy.flags)
-        return f"{self.name}: {', '.join(facts)}, {_runs_text(self.runs)}{where}.{beside}"
+        timed = [record for timing in self.timings for record in timing.records]
+        others = [record for record in self.group.records if record not in timed]
+        parts = [timing.describe() for timing in self.timings]
+        parts += [f"{_runs_text(others)} without processor time"] if others else []
+        return f"{self.name}: {', '.join(facts)}, {'; '.join(parts)}."
 
 
 def find_fast_results(results: Results) -> list[FastResult]:
@@ -125,49 +147,51 @@ def find_fast_results(results: Results) -> list[FastResult]:
 def _result(group: Group, results: Results) -> FastResult:
     first, spec, flags = group.first, results.spec_of(group.first), results.flags(group.first)
     accuracy = replace(results.accuracy(group), flags=flags)  # all are of recipe fast
-    data, untimed = first.data, _time_problem(group.records)
-    processor = "" if untimed else next(iter(_processors(group.records)))
-    authors: AuthorsCurve | str = ""
-    if not untimed:
+    counted = spec is not None and first.data is not None
+    problems = [] if counted else ["no PFLOP: the registry lacks its experiment, or has changed it"]
+    by_processor: dict[str, list[ResultRecord]] = {}
+    for record in group.records:
+        if problem := _time_problem(record):
+            problems.append(f"no CPU minutes of run {record.run}: {problem}")
+        else:
+            (processor,) = _processors(record)
+            by_processor.setdefault(processor, []).append(record)
+    timings = []
+    for processor, records in sorted(by_processor.items()):
         authors = " and ".join(flags) or _authors_curve(first.experiment, processor, results)
-    counted = spec is not None and data is not None
-    problems = {
-        "no PFLOP": "" if counted else "the registry lacks its experiment, or has changed it",
-        "no CPU minutes": untimed,
-        "NOT COMPARED with the authors' run": authors if isinstance(authors, str) else "",
-    }
-    reported = None if spec is None else spec.reported
+        if isinstance(authors, str):
+            problems.append(f"NOT COMPARED with the authors' run: {authors}")
+        minutes = tuple(sum(filter(None, record.cpu_seconds)) / 60 for record in records)
+        timings.append(Timing(processor, tuple(records), minutes, None if isinstance(authors, str) else authors))
+    data, reported = first.data, None if spec is None else spec.reported
     return FastResult(
         group,
         accuracy,
         first.experiment if spec is None else spec.title,
         reported.accuracy_b if reported is not None and reported.in_paper else None,
         first.epochs * epoch_operations(spec, data.train, data.validation, data.test) if spec and data else None,
-        processor,
-        () if untimed else tuple(sum(filter(None, record.cpu_seconds)) / 60 for record in group.records),
-        None if isinstance(authors, str) else authors,
-        tuple(f"{what}: {why}" for what, why in problems.items() if why),
+        tuple(timings),
+        tuple(dict.fromkeys(problems)),
     )
 
 
-def _time_problem(records: Sequence[ResultRecord]) -> str:
-    """Returns why the processor time of runs has no common mean; empty: it has."""
-    if any(len(record.cpu_seconds) != record.epochs or None in record.cpu_seconds for record in records):
+def _time_problem(record: ResultRecord) -> str:
+    """Returns why the processor time of a run cannot be compared; empty: it can."""
+    if len(record.cpu_seconds) != record.epochs or None in record.cpu_seconds:
         return "not counted in every epoch"
-    if not all(any(record.cpu_seconds) for record in records):
+    if not any(record.cpu_seconds):
         return "too short to be measured"
-    if any(environment.get("device") != "cpu" for record in records for environment in record.environments):
+    if any(environment.get("device") != "cpu" for environment in record.environments):
         return "not trained on CPUs alone"
-    processors = _processors(records)
+    processors = _processors(record)
     if "" in processors:
         return "on an unknown processor"
-    return f"on different processors: {'; '.join(sorted(processors))}" if len(processors) > 1 else ""
+    return f"on several processors: {'; '.join(sorted(processors))}" if len(processors) > 1 else ""
 
 
-def _processors(records: Sequence[ResultRecord]) -> set[str]:
-    """Returns the names of the processors that trained some runs; an empty one where it is unknown."""
-    environments = [environment for record in records for environment in record.environments]
-    return {str(environment.get("processor") or "") for environment in environments}
+def _processors(record: ResultRecord) -> set[str]:
+    """Returns the names of the processors that trained a run; an empty one where it is unknown."""
+    return {str(environment.get("processor") or "") for environment in record.environments}
 
 
 def _authors_curve(experiment: str, processor: str, results: Results) -> AuthorsCurve | str:
@@ -178,12 +202,12 @@ def _authors_curve(experiment: str, processor: str, results: Results) -> Authors
 
     def fits(record: ResultRecord) -> bool:
         whole = record.data is not None and record.data.complete and not any(map(is_modification, record.overrides))
-        return whole and not _time_problem([record]) and _processors([record]) == {processor}
+        return whole and not _time_problem(record) and _processors(record) == {processor}
 
     for recipe, protocol in product(_TIMED, PROTOCOLS):
         for timed in results.groups(experiment, protocol, (recipe,), fits):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
-            return AuthorsCurve(log, timed, fmean(seconds) / 60)
+            return AuthorsCurve(log, timed, fmean(seconds) / 60, processor)
     return f"no run of recipe {' or '.join(_TIMED)} on {processor} has CPU minutes"
 
 
@@ -195,7 +219,8 @@ _COLUMNS = (
 _ABOUT = (
     "Runs of recipe fast: means over seeds ± their standard deviation. CPU min: processor time of a run, of all "
     "threads, for training and the evaluation after each epoch. PFLOP: 10^15 dense floating-point operations of the "
-    "same, counted from the structure, two for a multiply-add: forward, gradients of weights and of inputs. Authors: "
+    "same, counted from the structure, two for a multiply-add: forward, gradients of weights and of inputs. Runs on "
+    "several processors have a number for each. Authors: "
     "the best test accuracy so far of the authors' run, protocol A, in which the test set selects the epoch. Epochs "
     "are counted with the CPU minutes of an epoch of recipe authors, else paper, run by plifctl on the same processor; "
     "those that were not logged are passed over. >: not reached in all epochs."
@@ -208,12 +233,11 @@ def build_fast_table(results: Results) -> Table:
     entries: list[Entry] = []
     found = find_fast_results(results)
     for row in found:
-        first, numbers = row.group.first, (*_own_numbers(row, results), *_authors_numbers(row, results))
-        shown = [Cell(numbers=() if number is None else (number,)) for number in numbers]
-        cells.append((Cell(first.experiment), Cell(first.protocol), Cell(str(first.epochs)), *shown))
-        named = zip(_COLUMNS[3:], numbers, strict=True)
-        known = [(column, replace(number, flags=row.accuracy.flags)) for column, number in named if number is not None]
-        entries += [Entry(row.name, column, "", (number,)) for column, number in known]
+        first, columns = row.group.first, _numbers(row, results)
+        cells.append((Cell(first.experiment), Cell(first.protocol), Cell(str(first.epochs)), *map(_cell, columns)))
+        for column, numbers in zip(_COLUMNS[3:], columns, strict=True):
+            flagged = tuple(replace(number, flags=row.accuracy.flags) for number in numbers)
+            entries += [Entry(row.name, column, "", flagged)] if flagged else []
     problems = [f"{row.name}: {problem}" for row in found for problem in row.problems]
     if not found:
         problems.append("no run of recipe fast counts: plifctl validate EXPERIMENT --recipe fast")
@@ -221,44 +245,58 @@ def build_fast_table(results: Results) -> Table:
     return Table(FAST_TABLE, caption, _ABOUT, _COLUMNS, tuple(cells), tuple(entries), warnings=tuple(problems))
 
 
-def _own_numbers(row: FastResult, results: Results) -> tuple[Number | None, ...]:
-    """Returns accuracy, CPU minutes and PFLOP; None where they are not known."""
-    records = row.group.records
-    minutes = petaflop = None
-    if row.minutes:
-        note = f"on {row.processor}"
-        value = fmean(row.minutes)
-        minutes = Number(_minutes_text(value), value, records=records, mark=results.mark(note), note=note)
-    if row.operations is not None:
-        value = 1e-15 * row.operations
-        petaflop = Number(f"{value:.3g}", value, records=records, decimals=12)
-    return row.accuracy, minutes, petaflop
+def _cell(numbers: tuple[Number, ...]) -> Cell:
+    return Cell(numbers=numbers)
 
 
-def _authors_numbers(row: FastResult, results: Results) -> tuple[Number | None, Number | None]:
-    """Returns the authors' CPU minutes to the same accuracy, and their accuracy after the same CPU minutes."""
-    if (authors := row.authors) is None:
-        return None, None
+def _numbers(row: FastResult, results: Results) -> tuple[tuple[Number, ...], ...]:
+    """Returns accuracy, CPU minutes, PFLOP and the authors' two numbers: none, or one for each processor."""
+    petaflop = () if row.operations is None else (_petaflop(row.operations, row.group.records),)
+    level = fmean(record.accuracy for record in row.group.records)
+    authors = [_authors_numbers(timing, level, results) for timing in row.timings if timing.authors is not None]
+    minutes = tuple(_own_minutes(timing, results) for timing in row.timings)
+    return (row.accuracy,), minutes, petaflop, tuple(to for to, _ in authors), tuple(after for _, after in authors)
+
+
+def _petaflop(operations: int, records: tuple[ResultRecord, ...]) -> Number:
+    value = 1e-15 * operations
+    return Number(f"{value:.3g}", value, records=records, decimals=12)
+
+
+def _own_minutes(timing: Timing, results: Results) -> Number:
+    note, value = f"{_runs_text(timing.records)} on {timing.processor}", fmean(timing.minutes)
+    return Number(_minutes_text(value), value, records=timing.records, mark=results.mark(note), note=note)
+
+
+def _authors_numbers(timing: Timing, level: float, results: Results) -> tuple[Number, Number]:
+    """Returns the authors' CPU minutes to the same accuracy, and their accuracy after the same CPU minutes.
+
+    Args:
+        timing: Runs that are compared.
+        level: The accuracy, a fraction.
+        results: Gives the marks.
+    """
+    authors = timing.authors
+    assert authors is not None
     note = authors.describe()
 
     def number(text: str, value: float | None, epochs: int, mark: str = "") -> Number:
         return Number(f"{text} ({epochs:,})", value, mark=mark, note=note)
 
-    last, level = authors.log.epochs, fmean(record.accuracy for record in row.group.records)
-    mark = results.mark(note)  # of both
+    last, mark = authors.log.epochs, results.mark(note)
     if (epoch := first_epoch(authors.log, level)) is not None:
         to_level = number(_minutes_text(epoch * authors.minutes), epoch * authors.minutes, epoch, mark)
     else:
         to_level = number(f"> {_minutes_text(last * authors.minutes)}", None, last, mark)
-    if (reached := authors.accuracy_after(fmean(row.minutes))) is None:
-        return to_level, number("less than an epoch", None, 0)
+    if (reached := authors.accuracy_after(fmean(timing.minutes))) is None:
+        return to_level, number("less than an epoch", None, 0, mark)
     epochs, best = reached
-    return to_level, number(f"{100 * best:.2f}", 100 * best, epochs)
+    return to_level, number(f"{100 * best:.2f}", 100 * best, epochs, mark)
 
 
 def _minutes_text(minutes: float) -> str:
     return f"{minutes:,.0f}" if minutes >= 100 else f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2g}"
 
 
-def _runs_text(runs: Sequence[str]) -> str:
-    return f"run{'s' if len(runs) > 1 else ''} {', '.join(runs)}"
+def _runs_text(records: Sequence[ResultRecord]) -> str:
+    return f"run{'s' if len(records) > 1 else ''} {', '.join(record.run for record in records)}"

@@ -115,13 +115,20 @@ def peak_memory() -> int | None:
 
 
 def processor_name() -> str:
-    """Returns the name of the processor, e.g. ``AMD EPYC 9654 96-Core Processor``; the architecture if unknown."""
+    """Returns the name of the processor; the architecture if it is unknown.
+
+    Virtual machines state names without a number for many processors: family and model then tell them apart, as in
+    ``Intel(R) Xeon(R) Processor (family 6, model 207)``.
+    """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:  # not Linux
         text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
+    facts = dict(re.findall(r"^([a-z ]+?)[ \t]*:[ \t]*(.*\S)", text, re.MULTILINE))
+    name: str = facts.get("model name") or platform.processor() or platform.machine()
+    if not re.search(r"\d", name) and {"cpu family", "model"} <= set(facts):
+        return f"{name} (family {facts['cpu family']}, model {facts['model']})"
+    return name
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from plifctl.report.fast import FastResult
+from plifctl.report.fast import FastResult, Timing
 from plifctl.report.figures.style import (
     BLACK,
     BLUE,
@@ -47,16 +47,18 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
     Args:
         results: Runs of the recipe ``fast`` whose processor time is known.
     """
-    panels: dict[tuple[str, str], list[FastResult]] = {}
+    panels: dict[tuple[str, str], list[tuple[FastResult, Timing]]] = {}
     for result in results:
-        panels.setdefault((result.group.first.experiment, result.processor), []).append(result)
+        for timing in result.timings:
+            panels.setdefault((result.group.first.experiment, timing.processor), []).append((result, timing))
     several = len({processor for _, processor in panels}) > 1
     rows = -(-len(panels) // 2)
     figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.0 * rows)
     grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
     for index, (axes, ((_, processor), members)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
         _draw_panel(axes, members)
-        parts = (members[0].title, *members[0].accuracy.flags, *((processor,) if several else ()))
+        first, _ = members[0]
+        parts = (first.title, *first.accuracy.flags, *((processor,) if several else ()))
         letter(axes, index, verbatim(", ".join(parts)))
         axes.set(xlabel="processor time (CPU min)", ylabel="accuracy (%)")
     for axes in grid.flat[len(panels) :]:
@@ -69,20 +71,20 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
     return figure
 
 
-def _draw_panel(axes: Axes, results: Sequence[FastResult]) -> None:
-    """Draws the runs of an experiment, in one protocol or in both."""
+def _draw_panel(axes: Axes, members: Sequence[tuple[FastResult, Timing]]) -> None:
+    """Draws the runs of an experiment on a processor, in one protocol or in both."""
     curves = []
-    if (reported := results[0].reported_b) is not None:
+    if (reported := members[0][0].reported_b) is not None:
         axes.axhline(reported, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.8, label=_REPORTED)
-    authors = next((result.authors for result in results if result.authors is not None), None)
+    authors = next((timing.authors for _, timing in members if timing.authors is not None), None)
     if authors is not None:
         curves.append(np.array([(epoch * authors.minutes, 100 * best) for epoch, best in authors.best.items()]))
         axes.plot(*curves[-1].T, color=ORANGE, drawstyle="steps-post", label=_AUTHORS)
-    for record in (record for result in results for record in result.group.records):
+    for record in (record for _, timing in members for record in timing.records):
         if len(curve := _validation_curve(record)):
             curves.append(curve)
             axes.plot(*curve.T, color=SKY, linewidth=0.6, label=_VALIDATION)
-    curves += [_draw_result(axes, result) for result in results]
+    curves += [_draw_runs(axes, timing) for _, timing in members]
     final = [curve[:, 1].max() for curve in curves] + ([] if reported is None else [reported])
     _limit(axes, np.concatenate(curves), min(final), max(final))
 
@@ -94,16 +96,16 @@ def _validation_curve(record: ResultRecord) -> np.ndarray:
     return np.array([(time, 100 * value) for time, value in both if value is not None])
 
 
-def _draw_result(axes: Axes, result: FastResult) -> np.ndarray:
+def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
     """Draws the mean of runs with its deviations. Returns minutes and percent of each run, ``[runs, 2]``."""
-    percent = [100 * record.accuracy for record in result.group.records]
+    percent = [100 * record.accuracy for record in timing.records]
     several = len(percent) > 1
-    marker, colour, label = _POINTS[result.group.first.protocol]
+    marker, colour, label = _POINTS[timing.records[0].protocol]
     axes.errorbar(
-        fmean(result.minutes),
+        fmean(timing.minutes),
         fmean(percent),
         yerr=stdev(percent) if several else None,
-        xerr=stdev(result.minutes) if several else None,
+        xerr=stdev(timing.minutes) if several else None,
         fmt=marker,
         markersize=4,
         color=colour,
@@ -112,7 +114,7 @@ def _draw_result(axes: Axes, result: FastResult) -> np.ndarray:
         zorder=3,
         label=label,
     )
-    return np.array([result.minutes, percent]).T
+    return np.array([timing.minutes, percent]).T
 
 
 def _limit(axes: Axes, points: np.ndarray, least: float, most: float) -> None:

@@ -21,10 +21,16 @@ from plifctl.report.figures import FIGURE_KINDS, Figure, figure_style
 from plifctl.report.results import Results
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import record_text
+from plifctl.runs.sessions import Session
 
 MINUTES, PFLOP, TO_LEVEL, AFTER = (
     *("CPU min", "PFLOP"),
     *("Authors: CPU min to the same accuracy (epochs)", "Authors: accuracy after the same CPU min (epochs)"),
+)
+
+SESSIONS = tuple(
+    Session(epochs=epochs, training_version=3, host="h", environment=CPU | {"processor": processor})
+    for epochs, processor in (((1, 2), "Some CPU"), ((3, 3), "Another CPU"))
 )
 
 
@@ -58,9 +64,9 @@ def test_row_has_means_over_seeds_and_the_authors_curve_over_our_minutes() -> No
     }
     spec = registry().experiment("mnist-plif", recipe="fast").for_protocol("B").spec
     assert float(operations) == pytest.approx(3e-15 * epoch_operations(spec, 54000, 6000, 10000), rel=5e-3)
-    assert "on Some CPU" in table.notes.values()
+    assert "runs fast-B-1, fast-B-2 on Some CPU" in table.notes.values()
     assert any(
-        "3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A)" in note
+        "3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A) on Some CPU" in note
         for note in table.notes.values()
     )
     assert table.warnings == ()
@@ -104,29 +110,42 @@ def test_epochs_of_other_trainings_are_not_timed(changes: dict[str, Any]) -> Non
     assert shown(table)[0][TO_LEVEL] == ""
 
 
-def test_runs_on_different_processors_have_no_mean_of_minutes() -> None:
-    table = build(fast(0.96), fast(0.98, 2, environment=CPU | {"processor": "Another CPU"}), TIMED, LOG)
+def test_runs_on_different_processors_have_minutes_for_each() -> None:
+    slower = {"cpu_seconds": (120.0, 240.0, 360.0), "environment": CPU | {"processor": "Another CPU"}}
+    table = build(fast(0.96), fast(0.98, 2, **slower), TIMED, LOG)
     (row,) = shown(table)
     assert row["Accuracy (%)"] == "97.00 ± 1.41 @3"
-    assert row[MINUTES] == row[TO_LEVEL] == row[AFTER] == ""
-    assert table.warnings == ("mnist-plif, protocol B: no CPU minutes: on different processors: Another CPU; Some CPU",)
+    assert row[MINUTES] == "12.0 6.0"  # by name of the processor
+    assert (row[TO_LEVEL], row[AFTER]) == ("15.0 (5)", "95.00 (2)")  # on the one whose epochs are known
+    assert {"run fast-B-2 on Another CPU", "run fast-B-1 on Some CPU"} < set(table.notes.values())
+    assert table.warnings == (
+        "mnist-plif, protocol B: NOT COMPARED with the authors' run: "
+        "no run of recipe authors or paper on Another CPU has CPU minutes",
+    )
+    timed_there = made("authors", "A", (0.5,), 3, cpu_seconds=(300.0,), environment=slower["environment"])
+    (row,) = shown(build(fast(0.96), fast(0.98, 2, **slower), TIMED, timed_there, LOG))
+    assert (row[TO_LEVEL], row[AFTER]) == ("25.0 (5) 15.0 (5)", "95.00 (2) 95.00 (2)")
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"cpu_seconds": (60.0, None, 60.0)}, "no CPU minutes: not counted in every epoch"),
-        ({"cpu_seconds": ()}, "no CPU minutes: not counted in every epoch"),
-        ({"environment": CPU | {"device": "NVIDIA H200"}}, "no CPU minutes: not trained on CPUs alone"),
-        ({"cpu_seconds": (0.0, 0.0, 0.0)}, "no CPU minutes: too short to be measured"),
-        ({"environment": {"device": "cpu"}}, "no CPU minutes: on an unknown processor"),
-        ({"environment": {"device": "cpu", "processor": None}}, "no CPU minutes: on an unknown processor"),
+        ({"cpu_seconds": (60.0, None, 60.0)}, "not counted in every epoch"),
+        ({"cpu_seconds": ()}, "not counted in every epoch"),
+        ({"environment": CPU | {"device": "NVIDIA H200"}}, "not trained on CPUs alone"),
+        ({"cpu_seconds": (0.0, 0.0, 0.0)}, "too short to be measured"),
+        ({"environment": {"device": "cpu"}}, "on an unknown processor"),
+        ({"environment": {"device": "cpu", "processor": None}}, "on an unknown processor"),
+        (
+            {"sessions": SESSIONS},
+            "on several processors: Another CPU; Some CPU",
+        ),
     ],
 )
 def test_run_without_processor_time_has_no_minutes(changes: dict[str, Any], problem: str) -> None:
     table = build(fast(0.97, **changes), TIMED, LOG)
     assert shown(table)[0][MINUTES] == shown(table)[0][AFTER] == ""
-    assert table.warnings == (f"mnist-plif, protocol B: {problem}",)
+    assert table.warnings == (f"mnist-plif, protocol B: no CPU minutes of run fast-B-1: {problem}",)
 
 
 def test_modified_run_is_left_out_or_not_compared() -> None:
@@ -233,12 +252,18 @@ def test_draw_fast_of_one_run_that_is_compared_with_nothing_has_a_labelled_axis(
 
 
 def test_draw_fast_has_a_panel_for_each_processor() -> None:
-    other = made("fast", "A", (0.9,), environment=CPU | {"processor": "Another CPU"})
-    figure = draw(fast(0.96), other, TIMED, LOG)
+    other = CPU | {"processor": "Another CPU"}
+    figure = draw(
+        fast(0.96), fast(0.98, 2, environment=other), made("fast", "A", (0.9,), environment=other), TIMED, LOG
+    )
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["(a) MNIST, PLIF, τ₀ = 2, Another CPU", "(b) MNIST, PLIF, τ₀ = 2, Some CPU"]
     authors = "authors, protocol A: best test epoch so far"
     assert (authors in lines(figure, 0), authors in lines(figure, 1)) == (False, True)
+    test = "fast, protocol B: test, epoch by validation"
+    points = [[y for _, y in axes.containers[-1][0].get_xydata()] for axes in figure.axes]
+    assert points == [[98], [96]], test
+    assert [len(axes.containers) for axes in figure.axes] == [2, 1]
 
 
 @pytest.mark.parametrize("panels", [1, 3])
@@ -285,7 +310,7 @@ def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(
     assert figure.runs == ["fast-B-1", "fast-B-2", "authors-mnist-plif", "authors-A-1"]
     assert "mnist-plif, protocol B: 97.00 ± 1.41 %, epochs: 3, runs fast-B-1, fast-B-2 on Some CPU." in figure.caption
     assert (
-        "an epoch with 3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A)."
+        "an epoch with 3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A) on Some CPU."
         in figure.caption
     )
     assert figure.path.read_text(encoding="utf-8").endswith("</svg>\n")
@@ -298,4 +323,6 @@ def test_draw_figures_without_processor_time_is_refused(tmp_path: Path, caplog: 
     save(tmp_path, fast(0.96, cpu_seconds=()), TIMED)
     with pytest.raises(UsageError, match="no finished run of recipe fast has CPU minutes"):
         draw_figures(["fast"], tmp_path / "a.svg", tmp_path)
-    assert "figure fast: mnist-plif, protocol B: no CPU minutes: not counted in every epoch" in caplog.text
+    assert (
+        "figure fast: mnist-plif, protocol B: no CPU minutes of run fast-B-1: not counted in every epoch" in caplog.text
+    )
