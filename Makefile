@@ -26,8 +26,6 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python $(INSTALL) $(SPIKINGJELLY)
 	@touch $@
 
-# PASSIVE: waiting threads release their core; on shared cores training is then several times as fast
-demo: export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(READY)  ## set up .venv, then the full pipeline on simulated gestures: recordings to report
 	@mkdir -p runs
 	$(BIN)/plifctl synthesize data_cache/raw/synthetic-gesture

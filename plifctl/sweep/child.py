@@ -28,7 +28,7 @@ job, is ignored; no signal is blocked, as they are in Ray's processes; and SIGTE
 def thread_settings(cores: int, ranks: int = 1) -> dict[str, str]:
     """Returns the variables by which a training uses its share of the cores, for each of its ranks."""
     threads = str(max(1, cores // max(1, ranks)))
-    return {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+    return {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
 
 
 def start_child(task: Task, environment: Mapping[str, str], folder: Path | None = None) -> subprocess.Popen[bytes]:
