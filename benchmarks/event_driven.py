@@ -80,6 +80,18 @@ def weights(setting: Setting) -> Iterator[Figure]:
             yield _labelled(figure, "weight gradient", name, density)
 
 
+def inputs(setting: Setting) -> Iterator[Figure]:
+    """The gradient of a convolution's input, which is dense whatever fires."""
+    sizes = ((128, 17, 80), (128, 32, 24), (128, 64, 6), (128, 16, 80), (128, 8, 80), (128, 4, 80), (32, 32, 24))
+    for channels, size, images in sizes:
+        layer, x = Conv(channels, channels, 3, 1), _spikes((1, images, channels, size, size), 0.1)
+        ways = layers.input_gradient(layer, x, torch.randn_like(event_driven.dense(layer, x)))
+        _must_agree(ways)
+        name = f"3×3, {channels} → {channels} channels, {size}×{size}, {images} images"
+        figure = within(f"gradient of the input, {name}", "s", *interleaved(*ways, setting.pairs * 8), DENSE, 1.05)
+        yield _labelled(figure, "input gradient", name, 1.0)
+
+
 def others(setting: Setting) -> Iterator[Figure]:
     """A layer's output compared with other libraries, where they are installed."""
     with torch.no_grad():
@@ -139,6 +151,6 @@ if __name__ == "__main__":
     keep_freed_memory()
     run(
         f"event-driven layers, {THREADS} threads, float32, vectors of {8 * VECTOR_BYTES} bits",
-        {"forward": forward, "weights": weights, "others": others},
+        {"forward": forward, "weights": weights, "inputs": inputs, "others": others},
         recordings=False,
     )

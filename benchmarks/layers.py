@@ -86,12 +86,27 @@ def _gradient_of_patches(layer: Conv, maps: Tensor, grad: Tensor, steps: int) ->
     return patches.weight_gradients(maps, sums, weight, None, stride, padding, (grad.shape[1], grad.shape[2]))[0]
 
 
-def input_gradient(layer: Conv | nn.Linear, x: Tensor, grad: Tensor) -> Callable[[], Tensor]:
-    """Returns a function that computes the gradient of ``x``, which is dense in any case; arguments as above."""
+def input_gradient(layer: Conv | nn.Linear, x: Tensor, grad: Tensor) -> Ways:
+    """Returns functions that compute the gradient of ``x``, as an event-driven layer does and as torch does.
+
+    Of a fully connected layer they are the same. Arguments as above.
+    """
     values = x.detach().requires_grad_()
     weight = layer.weight
     required, weight.requires_grad = weight.requires_grad, False
     with torch.enable_grad():
         y = event_driven.dense(layer, values)
     weight.requires_grad = required
-    return lambda: torch.autograd.grad(y, values, grad, retain_graph=True)[0]
+
+    def dense() -> Tensor:
+        return torch.autograd.grad(y, values, grad, retain_graph=True)[0]
+
+    if isinstance(layer, nn.Linear):
+        return Ways(dense, dense)
+    (_, stride, padding), size = _geometry(layer), (x.shape[3], x.shape[4])
+
+    def ours() -> Tensor:
+        maps = event_driven.input_gradient(to_maps(grad), weight.detach(), size, stride, padding)
+        return maps.permute(0, 3, 1, 2).unflatten(0, x.shape[:2])
+
+    return Ways(ours, dense)

@@ -84,7 +84,7 @@ def _number(value: float) -> str:
 
 
 def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
-    """Yields a table of layers by share of active inputs, for forward and for the gradient of the weights."""
+    """Yields a table of layers by share of active inputs, for forward and for each gradient."""
     own = [figure for figure in figures if figure["labels"]["peer"] == "dense"]
     for part in dict.fromkeys(figure["labels"]["part"] for figure in own):
         found = {
@@ -98,7 +98,9 @@ def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
             row = [found.get((layer, density)) for density in densities]
             dense = float(np.median([figure["peer"]["median"] for figure in row if figure]))
             rows.append([layer, f"{1e3 * dense:.3g} ms", *(_ratio(figure) if figure else "" for figure in row)])
-        yield TextTable(part, ("layer", "dense", *(f"{density:.0%}" for density in densities)), rows, "")
+        yield TextTable(
+            part, ("layer", "dense", *("any" if density == 1 else f"{density:.0%}" for density in densities)), rows, ""
+        )
 
 
 def library_table(figures: Sequence[Entry]) -> TextTable:

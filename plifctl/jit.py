@@ -62,7 +62,8 @@ def _source_files(function: Callable[..., Any]) -> set[str]:
         one = functions.pop()
         if one.__code__.co_filename not in files:
             files.add(one.__code__.co_filename)
-            functions += [value.py_func for value in one.__globals__.values() if hasattr(value, "py_func")]
+            for value in one.__globals__.values():  # compiled functions, and intrinsics
+                functions += [getattr(value, name) for name in ("py_func", "_defn") if hasattr(value, name)]
     return files
 
 

@@ -66,3 +66,10 @@ def test_compiled_after_a_change_of_another_file_compiles_again(
         return int(load(path).double(5))
 
     assert [doubled(2), doubled(3)] == [10, 15]
+
+
+def test_source_files_are_also_those_of_intrinsics() -> None:
+    from plifctl.snn.kernels import registers, winograd_loops
+
+    files = jit._source_files(winograd_loops.to_products.py_func)
+    assert {registers.__file__, winograd_loops.__file__} <= files

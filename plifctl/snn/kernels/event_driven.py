@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import event_loops as loops
+from plifctl.snn.kernels import winograd
 from plifctl.snn.kernels.cpu import new_maps, threads_of_torch
 from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
 from plifctl.snn.kernels.stage import evaluation_tensors
@@ -480,7 +481,7 @@ def convolution_gradients(
     if needed[1]:
         grad_weight = convolution_weight_gradient(active, grad, shape, weight.shape[2], stride, padding)
     if needed[0]:
-        grad_x = _input_gradient(grad.permute(0, 3, 1, 2), weight, shape[1:3], stride, padding)
+        grad_x = input_gradient(grad, weight, shape[1:3], stride, padding).permute(0, 3, 1, 2)
     return grad_x, grad_weight, _bias_gradient(grad) if needed[2] else None
 
 
@@ -492,24 +493,26 @@ def _bias_gradient(grad: Tensor) -> Tensor:
     return grad.flatten(0, 2).sum(0)
 
 
-def _input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
-    """Returns the gradient of the input of :func:`convolve`, ``[M, C, H, W]``; it is dense.
+def input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], stride: int, padding: int) -> Tensor:
+    """Returns the gradient of the input of :func:`convolve`, ``[M, H, W, C]``; it is dense.
 
     Args:
-        grad: Gradient of the output, ``[M, O, H', W']``.
+        grad: Gradient of the output, ``[M, H', W', O]``.
         weight: ``[O, C, K, K]``.
         size: H and W.
         stride: Stride.
         padding: Zeros around the input.
     """
+    # the strides of one image depend on its origin, and torch would choose its algorithm, and so the last bits, by them
+    grad = grad.flatten().view(grad.shape)
+    if winograd.pays(weight, size, stride, len(grad)):
+        return winograd.input_gradient(grad, weight, size, padding)
     rest = [
         length + 2 * padding - weight.shape[2] - (outputs - 1) * stride
-        for length, outputs in zip(size, grad.shape[2:], strict=True)
+        for length, outputs in zip(size, grad.shape[1:3], strict=True)
     ]
-    maps = grad.permute(0, 2, 3, 1)
-    # the strides of one image depend on its origin, and torch would choose its algorithm, and so the last bits, by them
-    maps = maps.flatten().view(maps.shape)
-    return F.conv_transpose2d(maps.permute(0, 3, 1, 2), weight, None, stride, padding, rest)
+    found = F.conv_transpose2d(grad.permute(0, 3, 1, 2), weight, None, stride, padding, rest)
+    return found.permute(0, 2, 3, 1)
 
 
 class _Product(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Sums of rows in vector registers: the primitive of event-driven products; masks of active values; prefetching.
+"""Vector registers: sums of rows, the primitive of event-driven products; combinations; masks; prefetching.
 
 A product with spikes adds up a few rows of a matrix, for each output the rows of its active inputs. A compiler keeps
 the sums in memory, and loads and stores them for every row; here they stay in registers from the first row to the last.
@@ -6,6 +6,7 @@ the sums in memory, and loads and stores them for every row; here they stay in r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -62,10 +63,7 @@ def _emit_sum(  # type: ignore[no-untyped-def]
     integer, scalar = ir.IntType(64), context.get_value_type(dtype)
     vector = ir.VectorType(scalar, lanes)
     undefined = ir.Constant(vector, ir.Undefined)
-    # one instruction where the processor has it, else two; llvm.fma would call a function for each value
-    multiply_add = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-        builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.v{lanes}f{dtype.bitwidth}"
-    )
+    multiply_add = _multiply_add(builder, vector)
 
     def pointers(start: Any) -> list[Any]:
         places = (builder.gep(start, [ir.Constant(integer, lanes * part)]) for part in range(vectors))
@@ -110,6 +108,16 @@ def _emit_sum(  # type: ignore[no-untyped-def]
         builder.store(result, target).align = size
 
 
+def _multiply_add(builder: Any, vector: Any) -> Any:
+    """Returns a · b + c of vectors: one instruction where the processor has it, else two.
+
+    llvm.fma would call a function for each value.
+    """
+    kind = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
+    function = ir.FunctionType(vector, [vector] * 3)
+    return cgutils.get_or_insert_function(builder.module, function, f"llvm.fmuladd.v{vector.count}{kind}")  # type: ignore[no-untyped-call]
+
+
 _sum_8, _sum_4, _sum_2, _sum_1 = map(_sum_rows_of, (MAX_VECTORS, 4, 2, 1))
 
 
@@ -137,6 +145,61 @@ def sum_rows(rows, base, stride, index, value, begin, end, out, at, vectors):  #
         _sum_2(rows, base, stride, index, value, begin, end, out, at)
     else:
         _sum_1(rows, base, stride, index, value, begin, end, out, at)
+
+
+def combine_vectors(matrix: Sequence[Sequence[float]]) -> Any:
+    """Returns a compiled function that multiplies a constant matrix by vectors; factors 0 and ±1 cost no product.
+
+    Each row of the matrix has a factor 1.
+
+    ``combine(source, at, step, out, to, out_step)`` reads a vector of :data:`VECTOR_BYTES` of the flat array
+    ``source`` at ``at + step · column`` for each column, and writes one to the flat array ``out`` at
+    ``to + out_step · row`` for each row. They may overlap: everything is read before anything is written.
+    """
+
+    @intrinsic
+    def combine(typing, source, at, step, out, to, out_step):  # type: ignore[no-untyped-def]
+        signature = types.void(source, types.intp, types.intp, out, types.intp, types.intp)
+
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            dtype = signature.args[0].dtype
+            size = dtype.bitwidth // 8
+            vector = ir.VectorType(context.get_value_type(dtype), VECTOR_BYTES // size)
+
+            def places(position: int, count: int) -> list[Any]:
+                array = context.make_array(signature.args[position])(context, builder, arguments[position])
+                start, step = arguments[position + 1 : position + 3]
+                offsets = [builder.add(start, builder.mul(step, ir.IntType(64)(number))) for number in range(count)]
+                return [builder.bitcast(builder.gep(array.data, [at]), vector.as_pointer()) for at in offsets]
+
+            loaded = [builder.load(place) for place in places(0, len(matrix[0]))]
+            for value in loaded:
+                value.align = size
+            rows = [_emit_combination(builder, vector, row, loaded) for row in matrix]
+            for row, place in zip(rows, places(3, len(matrix)), strict=True):
+                builder.store(row, place).align = size
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return combine
+
+
+def _emit_combination(builder: Any, vector: Any, factors: Sequence[float], values: Sequence[Any]) -> Any:
+    """Emits the sum of ``factors[i] · values[i]``, and returns it."""
+    multiply_add = _multiply_add(builder, vector)
+    total = None
+    for factor, value in sorted(zip(factors, values, strict=True), key=lambda term: term[0] != 1):  # 1 begins the sum
+        if factor == 0:
+            continue
+        if total is None:
+            assert factor == 1
+            total = value
+        elif abs(factor) == 1:
+            total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
+        else:
+            total = builder.call(multiply_add, [ir.Constant(vector, [float(factor)] * vector.count), value, total])
+    return total
 
 
 MASK_LANES = 32
