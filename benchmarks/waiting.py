@@ -58,7 +58,7 @@ def _other_program() -> Iterator[None]:
 
 def main() -> None:
     """Measures and prints the figures."""
-    run(str(__doc__).splitlines()[0], {"alone": alone, "busy": busy}, recordings=False)
+    run("how long waiting threads spin", {"alone": alone, "busy": busy}, recordings=False)
 
 
 if __name__ == "__main__":

@@ -35,13 +35,11 @@ class AuthorsCurve:
         log: Record of their run in protocol A, from its log.
         timed: Runs of plifctl whose epochs were timed.
         minutes: Processor time of an epoch of these, minutes, the mean.
-        processor: The processor of these.
     """
 
     log: ResultRecord
     timed: Group
     minutes: float
-    processor: str
 
     @cached_property
     def best(self) -> Mapping[int, float]:
@@ -58,9 +56,9 @@ class AuthorsCurve:
         """Returns what the curve is, as one text."""
         run, timed = self.timed.first, _runs_text(self.timed.records)
         return (
-            f"{self.log.run}: best test accuracy so far, protocol A (the test set selects it); an epoch with "
-            f"{self.minutes:.3g} CPU min, the mean of {timed} (epochs: {run.epochs}, recipe {run.recipe}, "
-            f"protocol {run.protocol}) on {self.processor}"
+            f"{self.log.run} (best test accuracy so far, protocol A: the test set selects it; an epoch with "
+            f"{self.minutes:.3g} CPU min, the mean of {timed} there, epochs: {run.epochs}, recipe {run.recipe}, "
+            f"protocol {run.protocol})"
         )
 
 
@@ -82,7 +80,7 @@ class Timing:
 
     def describe(self) -> str:
         """Returns runs, processor and the authors' training as one text."""
-        beside = f". Beside it: {self.authors.describe()}" if self.authors is not None else ""
+        beside = f", beside {self.authors.describe()}" if self.authors is not None else ""
         return f"{_runs_text(self.records)} on {self.processor}{beside}"
 
 
@@ -132,7 +130,7 @@ class FastResult:
         others = [record for record in self.group.records if record not in timed]
         parts = [timing.describe() for timing in self.timings]
         parts += [f"{_runs_text(others)} without processor time"] if others else []
-        return f"{self.name}: {', '.join(facts)}, {'; '.join(parts)}."
+        return f"{self.name}: {', '.join(facts)}. {' '.join(f'{part[0].upper()}{part[1:]}.' for part in parts)}"
 
 
 def find_fast_results(results: Results) -> list[FastResult]:
@@ -158,7 +156,7 @@ def _result(group: Group, results: Results) -> FastResult:
             by_processor.setdefault(processor, []).append(record)
     timings = []
     for processor, records in sorted(by_processor.items()):
-        authors = " and ".join(flags) or _authors_curve(first.experiment, processor, results)
+        authors = " and ".join(flags) or _authors_curve(first, processor, results)
         if isinstance(authors, str):
             problems.append(f"NOT COMPARED with the authors' run: {authors}")
         minutes = tuple(sum(filter(None, record.cpu_seconds)) / 60 for record in records)
@@ -194,21 +192,24 @@ def _processors(record: ResultRecord) -> set[str]:
     return {str(environment.get("processor") or "") for environment in record.environments}
 
 
-def _authors_curve(experiment: str, processor: str, results: Results) -> AuthorsCurve | str:
-    """Returns the authors' training of an experiment on a processor, or why it is not known."""
+def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> AuthorsCurve | str:
+    """Returns the authors' training of a run's experiment on a processor, or why it is not known."""
+    experiment, versions = ours.experiment, ours.training_versions
     log = results.authors_log(experiment)
     if log is None or not log.tests:
         return "its accuracies by epoch are not known"
 
     def fits(record: ResultRecord) -> bool:
         whole = record.data is not None and record.data.complete and not any(map(is_modification, record.overrides))
-        return whole and not _time_problem(record) and _processors(record) == {processor}
+        alike = record.training_versions == versions and _processors(record) == {processor}
+        return whole and alike and not _time_problem(record)
 
     for recipe, protocol in product(_TIMED, PROTOCOLS):
         for timed in results.groups(experiment, protocol, (recipe,), fits):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
-            return AuthorsCurve(log, timed, fmean(seconds) / 60, processor)
-    return f"no run of recipe {' or '.join(_TIMED)} on {processor} has CPU minutes"
+            return AuthorsCurve(log, timed, fmean(seconds) / 60)
+    same = f"training version {', '.join(map(str, versions))}"
+    return f"no run of recipe {' or '.join(_TIMED)} and {same} on {processor} has CPU minutes"
 
 
 _COLUMNS = (
@@ -220,9 +221,10 @@ _ABOUT = (
     "Runs of recipe fast: means over seeds ± their standard deviation. CPU min: processor time of a run, of all "
     "threads, for training and the evaluation after each epoch. PFLOP: 10^15 dense floating-point operations of the "
     "same, counted from the structure, two for a multiply-add: forward, gradients of weights and of inputs. Runs on "
-    "several processors have a number for each. Authors: "
+    "several processors have a number for each, with the letter of its note. Authors: "
     "the best test accuracy so far of the authors' run, protocol A, in which the test set selects the epoch. Epochs "
-    "are counted with the CPU minutes of an epoch of recipe authors, else paper, run by plifctl on the same processor; "
+    "are counted with the CPU minutes of an epoch of recipe authors, else paper, run by plifctl in the same training "
+    "version on the same processor; "
     "those that were not logged are passed over. >: not reached in all epochs."
 )
 
@@ -253,8 +255,8 @@ def _numbers(row: FastResult, results: Results) -> tuple[tuple[Number, ...], ...
     """Returns accuracy, CPU minutes, PFLOP and the authors' two numbers: none, or one for each processor."""
     petaflop = () if row.operations is None else (_petaflop(row.operations, row.group.records),)
     level = fmean(record.accuracy for record in row.group.records)
-    authors = [_authors_numbers(timing, level, results) for timing in row.timings if timing.authors is not None]
     minutes = tuple(_own_minutes(timing, results) for timing in row.timings)
+    authors = [_authors_numbers(timing, level, results) for timing in row.timings if timing.authors is not None]
     return (row.accuracy,), minutes, petaflop, tuple(to for to, _ in authors), tuple(after for _, after in authors)
 
 
@@ -264,7 +266,7 @@ def _petaflop(operations: int, records: tuple[ResultRecord, ...]) -> Number:
 
 
 def _own_minutes(timing: Timing, results: Results) -> Number:
-    note, value = f"{_runs_text(timing.records)} on {timing.processor}", fmean(timing.minutes)
+    note, value = timing.describe(), fmean(timing.minutes)
     return Number(_minutes_text(value), value, records=timing.records, mark=results.mark(note), note=note)
 
 
@@ -278,7 +280,7 @@ def _authors_numbers(timing: Timing, level: float, results: Results) -> tuple[Nu
     """
     authors = timing.authors
     assert authors is not None
-    note = authors.describe()
+    note = timing.describe()
 
     def number(text: str, value: float | None, epochs: int, mark: str = "") -> Number:
         return Number(f"{text} ({epochs:,})", value, mark=mark, note=note)

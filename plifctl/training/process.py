@@ -125,8 +125,8 @@ def peak_memory() -> int | None:
 def processor_name() -> str:
     """Returns the name of the processor; the architecture if it is unknown.
 
-    Virtual machines state names without a number for many processors: family and model then tell them apart, as in
-    ``Intel(R) Xeon(R) Processor (family 6, model 207)``.
+    Virtual machines state one name for many processors: where Linux states family, model and stepping, they follow,
+    as in ``Intel(R) Xeon(R) Processor (family 6, model 207, stepping 2)``.
     """
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
@@ -134,9 +134,9 @@ def processor_name() -> str:
         text = ""
     facts = dict(re.findall(r"^([a-z ]+?)[ \t]*:[ \t]*(.*\S)", text, re.MULTILINE))
     name: str = facts.get("model name") or platform.processor() or platform.machine()
-    if not re.search(r"\d", name) and {"cpu family", "model"} <= set(facts):
-        return f"{name} (family {facts['cpu family']}, model {facts['model']})"
-    return name
+    numbers = {"family": facts.get("cpu family"), "model": facts.get("model"), "stepping": facts.get("stepping")}
+    known = ", ".join(f"{what} {number}" for what, number in numbers.items() if number is not None)
+    return f"{name} ({known})" if known else name
 
 
 @contextmanager

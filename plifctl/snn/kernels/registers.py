@@ -113,9 +113,8 @@ def _multiply_add(builder: Any, vector: Any) -> Any:
 
     llvm.fma would call a function for each value.
     """
-    kind = "f64" if isinstance(vector.element, ir.DoubleType) else "f32"
-    function = ir.FunctionType(vector, [vector] * 3)
-    return cgutils.get_or_insert_function(builder.module, function, f"llvm.fmuladd.v{vector.count}{kind}")  # type: ignore[no-untyped-call]
+    function, kind = ir.FunctionType(vector, [vector] * 3), f"v{vector.count}{vector.element.intrinsic_name}"
+    return cgutils.get_or_insert_function(builder.module, function, f"llvm.fmuladd.{kind}")  # type: ignore[no-untyped-call]
 
 
 _sum_8, _sum_4, _sum_2, _sum_1 = map(_sum_rows_of, (MAX_VECTORS, 4, 2, 1))
@@ -150,12 +149,15 @@ def sum_rows(rows, base, stride, index, value, begin, end, out, at, vectors):  #
 def combine_vectors(matrix: Sequence[Sequence[float]]) -> Any:
     """Returns a compiled function that multiplies a constant matrix by vectors; factors 0 and ±1 cost no product.
 
-    Each row of the matrix has a factor 1.
-
     ``combine(source, at, step, out, to, out_step)`` reads a vector of :data:`VECTOR_BYTES` of the flat array
     ``source`` at ``at + step · column`` for each column, and writes one to the flat array ``out`` at
     ``to + out_step · row`` for each row. They may overlap: everything is read before anything is written.
+
+    Raises:
+        ValueError: A row has no factor 1, with which its sum begins.
     """
+    if not all(1 in row for row in matrix):
+        raise ValueError("a row has no factor 1")
 
     @intrinsic
     def combine(typing, source, at, step, out, to, out_step):  # type: ignore[no-untyped-def]
@@ -187,15 +189,12 @@ def combine_vectors(matrix: Sequence[Sequence[float]]) -> Any:
 
 def _emit_combination(builder: Any, vector: Any, factors: Sequence[float], values: Sequence[Any]) -> Any:
     """Emits the sum of ``factors[i] · values[i]``, and returns it."""
-    multiply_add = _multiply_add(builder, vector)
-    total = None
-    for factor, value in sorted(zip(factors, values, strict=True), key=lambda term: term[0] != 1):  # 1 begins the sum
-        if factor == 0:
+    multiply_add, first = _multiply_add(builder, vector), factors.index(1)
+    total = values[first]
+    for index, (factor, value) in enumerate(zip(factors, values, strict=True)):
+        if factor == 0 or index == first:
             continue
-        if total is None:
-            assert factor == 1
-            total = value
-        elif abs(factor) == 1:
+        if abs(factor) == 1:
             total = builder.fadd(total, value) if factor == 1 else builder.fsub(total, value)
         else:
             total = builder.call(multiply_add, [ir.Constant(vector, [float(factor)] * vector.count), value, total])

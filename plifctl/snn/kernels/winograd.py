@@ -21,7 +21,10 @@ from plifctl.snn.kernels.registers import VECTOR_BYTES
 from plifctl.snn.kernels.winograd_loops import SPAN, TILE
 
 TILES = 128
-"""Tiles that are computed together: their transforms stay in the caches."""
+"""Tiles that are computed together, more where their rows are few: with 128 channels their transforms take 4.5 MiB."""
+
+MIN_ITEMS = 16
+"""Fewest rows of tiles that are computed together, for as many threads."""
 
 
 def pays(weight: Tensor, size: Sequence[int], stride: int, images: int) -> bool:
@@ -62,7 +65,8 @@ def input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], padding: i
     (height, width), (outputs, channels) = size, weight.shape[:2]
     tile_rows, tile_columns = -(-height // TILE), -(-width // TILE)
     total = len(grad) * tile_rows
-    rows = -(-total // -(-total * tile_columns // TILES))  # of tiles at a time, alike but for the last time
+    rows = max(MIN_ITEMS, TILES // tile_columns)
+    rows = -(-total // -(-total // rows))  # of tiles at a time, alike but for the last time
     weights = _transform(weight)
     tiles = grad.new_zeros(SPAN * SPAN, rows * tile_columns, outputs)
     products = grad.new_empty(SPAN * SPAN, rows * tile_columns, channels)
@@ -78,6 +82,6 @@ def input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], padding: i
 
 def _transform(weight: Tensor) -> Tensor:
     """Returns the weights, mirrored, at the points, ``[SPAN · SPAN, O, C]``."""
-    points = torch.tensor(loops.WEIGHT_TRANSFORM, dtype=torch.float64)
+    points = torch.tensor(loops.WEIGHT_TRANSFORM, dtype=torch.float64, device=weight.device)
     taps = weight.detach().double().flip(2, 3).permute(2, 3, 0, 1).flatten(2).flatten(0, 1)
     return (torch.kron(points, points) @ taps).to(weight.dtype).view(-1, *weight.shape[:2])

@@ -64,10 +64,10 @@ def test_row_has_means_over_seeds_and_the_authors_curve_over_our_minutes() -> No
     }
     spec = registry().experiment("mnist-plif", recipe="fast").for_protocol("B").spec
     assert float(operations) == pytest.approx(3e-15 * epoch_operations(spec, 54000, 6000, 10000), rel=5e-3)
-    assert "runs fast-B-1, fast-B-2 on Some CPU" in table.notes.values()
-    assert any(
-        "3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A) on Some CPU" in note
-        for note in table.notes.values()
+    assert list(table.notes.values())[-1] == (
+        "runs fast-B-1, fast-B-2 on Some CPU, beside authors-mnist-plif (best test accuracy so far, protocol A: the "
+        "test set selects it; an epoch with 3 CPU min, the mean of run authors-A-1 there, epochs: 2, recipe authors, "
+        "protocol A)"
     )
     assert table.warnings == ()
 
@@ -90,7 +90,7 @@ def test_epochs_are_timed_by_recipe_authors_then_paper_on_the_same_processor() -
     assert shown(table)[0][TO_LEVEL] == shown(table)[0][AFTER] == ""
     assert table.warnings == (
         "mnist-plif, protocol B: NOT COMPARED with the authors' run: "
-        "no run of recipe authors or paper on Some CPU has CPU minutes",
+        "no run of recipe authors or paper and training version 1 on Some CPU has CPU minutes",
     )
 
 
@@ -102,8 +102,9 @@ def test_epochs_are_timed_by_recipe_authors_then_paper_on_the_same_processor() -
         {"overrides": ("train.subset=0.1",)},
         {"data": B_DATA.model_copy(update={"complete": False})},
         {"environment": CPU | {"device": "NVIDIA H200"}},
+        {"sessions": (Session(epochs=(1, 2), training_version=7, host="h", environment=CPU),)},
     ],
-    ids=["no time", "time of a part", "modified", "subset", "GPU"],
+    ids=["no time", "time of a part", "modified", "subset", "GPU", "another training version"],
 )
 def test_epochs_of_other_trainings_are_not_timed(changes: dict[str, Any]) -> None:
     table = build(fast(0.97), made("authors", "A", (0.5, 0.6), **changes), LOG, include_modified=True)
@@ -117,10 +118,11 @@ def test_runs_on_different_processors_have_minutes_for_each() -> None:
     assert row["Accuracy (%)"] == "97.00 ± 1.41 @3"
     assert row[MINUTES] == "12.0 6.0"  # by name of the processor
     assert (row[TO_LEVEL], row[AFTER]) == ("15.0 (5)", "95.00 (2)")  # on the one whose epochs are known
-    assert {"run fast-B-2 on Another CPU", "run fast-B-1 on Some CPU"} < set(table.notes.values())
+    notes = [note.partition(",")[0] for note in table.notes.values()]
+    assert notes[-2:] == ["run fast-B-2 on Another CPU", "run fast-B-1 on Some CPU"]
     assert table.warnings == (
         "mnist-plif, protocol B: NOT COMPARED with the authors' run: "
-        "no run of recipe authors or paper on Another CPU has CPU minutes",
+        "no run of recipe authors or paper and training version 1 on Another CPU has CPU minutes",
     )
     timed_there = made("authors", "A", (0.5,), 3, cpu_seconds=(300.0,), environment=slower["environment"])
     (row,) = shown(build(fast(0.96), fast(0.98, 2, **slower), TIMED, timed_there, LOG))
@@ -308,11 +310,11 @@ def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(
     save(tmp_path, fast(0.96), fast(0.98, 2), TIMED)
     (figure,) = draw_figures(["fast"], tmp_path / "all.svg", tmp_path)
     assert figure.runs == ["fast-B-1", "fast-B-2", "authors-mnist-plif", "authors-A-1"]
-    assert "mnist-plif, protocol B: 97.00 ± 1.41 %, epochs: 3, runs fast-B-1, fast-B-2 on Some CPU." in figure.caption
     assert (
-        "an epoch with 3 CPU min, the mean of run authors-A-1 (epochs: 2, recipe authors, protocol A) on Some CPU."
-        in figure.caption
+        "mnist-plif, protocol B: 97.00 ± 1.41 %, epochs: 3. Runs fast-B-1, fast-B-2 on Some CPU, beside "
+        "authors-mnist-plif (best test" in figure.caption
     )
+    assert "the mean of run authors-A-1 there, epochs: 2, recipe authors, protocol A)." in figure.caption
     assert figure.path.read_text(encoding="utf-8").endswith("</svg>\n")
     (named,) = draw_figures(["fast"], tmp_path / "one.svg", tmp_path, runs=["fast-B-2", "authors-A-1"])
     assert named.runs == ["fast-B-2", "authors-mnist-plif", "authors-A-1"]

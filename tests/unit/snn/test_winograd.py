@@ -45,6 +45,7 @@ def test_gradient_equals_the_definition(
     shape: tuple[int, int, int, int, int, int], tiles: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "TILES", tiles)
+    monkeypatch.setattr(winograd, "MIN_ITEMS", 1)
     _, height, width, _, _, padding = shape
     grad, weight = tensors(*shape, torch.float64)
     expected = definition(grad, weight, padding)
@@ -56,10 +57,14 @@ def test_gradient_equals_the_definition(
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-def test_maps_beside_the_part_that_is_computed_do_not_matter() -> None:
-    """The last part has fewer tiles than the others; what an earlier part left in memory is not read."""
+def test_what_an_earlier_part_left_in_memory_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "TILES", 28)  # 36 rows of 4 tiles: five parts of 7 rows, and one row
+    monkeypatch.setattr(winograd, "MIN_ITEMS", 1)
     grad, weight = tensors(9, 16, 16, 16, 16, 1, torch.float64)
+    grad[:8] *= 1e30
     whole = winograd.input_gradient(grad, weight, (16, 16), 1)
+    whole[:8] *= 1e-30
+    grad[:8] *= 1e-30
     for image in range(9):
         one = winograd.input_gradient(grad[image : image + 1], weight, (16, 16), 1)
         torch.testing.assert_close(one[0], whole[image], rtol=0, atol=1e-12)
@@ -115,6 +120,10 @@ def test_combine_vectors_multiplies_a_matrix_by_vectors_that_may_overlap(dtype: 
     changed = source.copy()
     apply(changed, at, step, changed, 1, lanes + 2)
     for row, values in enumerate(expected):
-        np.testing.assert_allclose(
-            changed[1 + row * (lanes + 2) :][:lanes], values, rtol=1e-6 if dtype == np.float32 else 1e-12
-        )
+        found = changed[1 + row * (lanes + 2) :][:lanes]
+        np.testing.assert_allclose(found, values, rtol=0, atol=1e-6 if dtype == np.float32 else 1e-12)
+
+
+def test_combine_vectors_needs_a_factor_1_in_each_row() -> None:
+    with pytest.raises(ValueError, match="no factor 1"):
+        combine_vectors(((1, 0), (0, 2)))
