@@ -89,7 +89,7 @@ def inputs(setting: Setting) -> Iterator[Figure]:
         _must_agree(ways)
         name = f"3×3, {channels} → {channels} channels, {size}×{size}, {images} images"
         figure = within(f"gradient of the input, {name}", "s", *interleaved(*ways, setting.pairs * 8), DENSE, 1.05)
-        yield _labelled(figure, "input gradient", name, 1.0)
+        yield replace(figure, labels={"part": "input gradient", "layer": name, "peer": "dense"})
 
 
 def others(setting: Setting) -> Iterator[Figure]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables import TextTable, layer_tables, library_table, share_tables
+from benchmarks.tables import TextTable, input_table, layer_tables, library_table, share_tables
 
 RESULTS = Path(__file__).parent / "results"
 """Folder of the documents: ``python -m benchmarks.NAME --json > benchmarks/results/NAME.json``."""
@@ -68,6 +68,15 @@ _TITLES = {
     "forward": "Forward, finding the active inputs included, event-driven or dense as `auto` chooses:",
     "weight gradient": "The gradient of the weights, always event-driven:",
 }
+
+
+def _inputs(document: dict[str, Any]) -> str:
+    lines = [
+        "## The gradient of the input",
+        "",
+        "It is dense whatever fires: by Winograd's algorithm where the shape decides for it, else torch's.",
+    ]
+    return _text([*lines, "", *_markdown(input_table(document["figures"])), "", _measured(document)])
 
 
 def _libraries(document: dict[str, Any]) -> str:
@@ -175,6 +184,7 @@ def _text(lines: Iterable[str]) -> str:
 _BLOCKS: dict[str, tuple[str, Callable[..., str]]] = {
     "picture": ("event_driven", _picture),
     "layers": ("event_driven", _layers),
+    "inputs": ("event_inputs", _inputs),
     "libraries": ("event_libraries", _libraries),
     "shares": ("shares", _shares),
     "formats": ("formats", _formats),

@@ -23,7 +23,7 @@ def draw(figures: Sequence[Entry], path: Path) -> None:
         figures: Figures of ``benchmarks.event_driven``.
         path: The file to write.
     """
-    own = [figure for figure in figures if figure["labels"]["peer"] == "dense"]
+    own = [one for one in figures if one["labels"]["peer"] == "dense" and "active_inputs" in one["labels"]]
     names = list(dict.fromkeys(figure["labels"]["layer"] for figure in own))
     with figure_style():
         picture = new_figure(DOUBLE, 2.6)

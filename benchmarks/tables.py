@@ -84,8 +84,8 @@ def _number(value: float) -> str:
 
 
 def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
-    """Yields a table of layers by share of active inputs, for forward and for each gradient."""
-    own = [figure for figure in figures if figure["labels"]["peer"] == "dense"]
+    """Yields a table of layers by share of active inputs, for forward and for the gradient of the weights."""
+    own = [figure for figure in figures if figure["labels"]["peer"] == "dense" and "active_inputs" in figure["labels"]]
     for part in dict.fromkeys(figure["labels"]["part"] for figure in own):
         found = {
             (figure["labels"]["layer"], figure["labels"]["active_inputs"]): figure
@@ -98,9 +98,22 @@ def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
             row = [found.get((layer, density)) for density in densities]
             dense = float(np.median([figure["peer"]["median"] for figure in row if figure]))
             rows.append([layer, f"{1e3 * dense:.3g} ms", *(_ratio(figure) if figure else "" for figure in row)])
-        yield TextTable(
-            part, ("layer", "dense", *("any" if density == 1 else f"{density:.0%}" for density in densities)), rows, ""
-        )
+        yield TextTable(part, ("layer", "dense", *(f"{density:.0%}" for density in densities)), rows, "")
+
+
+def input_table(figures: Sequence[Entry]) -> TextTable:
+    """Returns the table of the gradients of inputs, which are dense whatever fires."""
+    rows = [
+        [
+            figure["labels"]["layer"],
+            f"{1e3 * figure['peer']['median']:.3g} ms",
+            f"{1e3 * figure['ours']['median']:.3g} ms",
+            _ratio(figure),
+        ]
+        for figure in figures
+        if figure["labels"]["part"] == "input gradient"
+    ]
+    return TextTable("", ("layer", "torch", "ours", "ratio"), rows, "")
 
 
 def library_table(figures: Sequence[Entry]) -> TextTable:
