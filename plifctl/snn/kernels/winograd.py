@@ -1,8 +1,8 @@
 """The gradient of the input of a 3×3 convolution, with a quarter of its multiplications, on the CPU.
 
 This gradient is a convolution of the gradient of the output, without zeros to leave out. A tile of 4×4 of its values
-depends on 6×6 of the maps. By the definition, it takes 144 products for each pair of channels. After a transform of maps
-and weights (values of polynomials at six points) it takes 36. The transforms are sums of few terms.
+depends on 6×6 of the maps. By the definition, it takes 144 products for each pair of channels; after a transform of
+maps and weights (values of polynomials at six points), 36. The transforms are sums of few terms.
 
 Source: S. Winograd, Arithmetic Complexity of Computations, 1980; A. Lavin, S. Gray, Fast Algorithms for Convolutional
 Neural Networks, CVPR 2016: F(4×4, 3×3).
