@@ -7,10 +7,9 @@ only be measured for a complete process.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -60,23 +59,15 @@ class Worker:
 
     Args:
         job: The job.
-        environment: Variables besides those of this process.
 
     Attributes:
         note: Message from its preparation.
         before: Memory when it was ready, bytes.
     """
 
-    def __init__(self, job: Job, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, job: Job) -> None:
         command = [sys.executable, "-m", "benchmarks.worker", json.dumps(asdict(job))]
-        self._process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         result = json.loads(self._answer())
         self.note: str = result["note"]
         self.before: int = result["before"]

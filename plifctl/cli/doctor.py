@@ -167,9 +167,9 @@ def _bench(
     cache_dir: Any,
     as_json: bool,
 ) -> None:
-    from plifctl.training.process import keep_freed_memory, wait_briefly
+    from plifctl.training.process import keep_freed_memory, wait_passively
 
-    wait_briefly()  # before the imports below import torch
+    wait_passively()  # before the imports below import torch
 
     from plifctl.pipeline.bench import BenchOptions, bench_experiment
 

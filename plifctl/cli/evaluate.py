@@ -114,9 +114,9 @@ def evaluate(
 
     Example: plifctl eval last --record-spikes 10
     """
-    from plifctl.training.process import keep_freed_memory, wait_briefly
+    from plifctl.training.process import keep_freed_memory, wait_passively
 
-    wait_briefly()  # before the imports below import torch
+    wait_passively()  # before the imports below import torch
     keep_freed_memory()
     if (to_stdout := csv == Path("-")) and as_json:
         raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")

@@ -79,11 +79,11 @@ def predict(
 
     Example: plifctl predict last recordings/ --csv answers.csv
     """
-    from plifctl.training.process import keep_freed_memory, wait_briefly
+    from plifctl.training.process import keep_freed_memory, wait_passively
 
     if as_json and csv == _STDOUT:
         raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
-    wait_briefly()  # before the imports below import torch
+    wait_passively()  # before the imports below import torch
     keep_freed_memory()
 
     from plifctl.pipeline.predict_files import PredictOptions, predict_files

@@ -141,9 +141,9 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
     ) -> None:
-        from plifctl.training.process import wait_briefly
+        from plifctl.training.process import wait_passively
 
-        wait_briefly()  # before the imports below import torch
+        wait_passively()  # before the imports below import torch
 
         from plifctl.config.overrides import override_texts
         from plifctl.errors import UsageError

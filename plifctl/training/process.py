@@ -27,23 +27,15 @@ HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """Sent when the terminal is closed; None on Windows."""
 
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
-"""How OpenMP threads wait: they sleep, those of libgomp (torch's and numba's on Linux) after at most a quarter of a
-millisecond of spinning. ``benchmarks.waiting`` compares other numbers."""
+def wait_passively() -> None:
+    """Makes waiting OpenMP threads sleep instead of spin; to be called before torch is first imported.
 
+    A spinning thread occupies a core that the thread it waits for may need: on cores shared with other programs a
+    training step takes several times as long. OMP_WAIT_POLICY in the environment takes precedence.
 
-def wait_briefly() -> None:
-    """Makes waiting OpenMP threads spin briefly, then sleep; to be called before torch is first imported.
-
-    To wake a thread takes so long that with threads that sleep at once a training step on two virtual cores took a
-    quarter longer. A thread that spins for long occupies a core that the thread it waits for may need: on cores shared
-    with other programs a step takes several times as long. OMP_WAIT_POLICY in the environment takes precedence.
-
-    Source: the OpenMP specification, OMP_WAIT_POLICY; the manual of libgomp, GOMP_SPINCOUNT.
+    Source: the OpenMP specification, OMP_WAIT_POLICY.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
-        for name, value in WAITING.items():
-            os.environ.setdefault(name, value)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def defer_collection(seconds: float = 3.0) -> None:
