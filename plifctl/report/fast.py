@@ -221,11 +221,10 @@ _ABOUT = (
     "Runs of recipe fast: means over seeds ± their standard deviation. CPU min: processor time of a run, of all "
     "threads, for training and the evaluation after each epoch. PFLOP: 10^15 dense floating-point operations of the "
     "same, counted from the structure, two for a multiply-add: forward, gradients of weights and of inputs. Runs on "
-    "several processors have a number for each, with the letter of its note. Authors: "
-    "the best test accuracy so far of the authors' run, protocol A, in which the test set selects the epoch. Epochs "
-    "are counted with the CPU minutes of an epoch of recipe authors, else paper, run by plifctl in the same training "
-    "version on the same processor; "
-    "those that were not logged are passed over. >: not reached in all epochs."
+    "several processors have a number for each, with the letter of its note. Authors: the best test accuracy so far of "
+    "the authors' run, protocol A, in which the test set selects the epoch. Epochs are counted with the CPU minutes of "
+    "an epoch of recipe authors, else paper, run by plifctl in the same training version on the same processor; those "
+    "that were not logged are passed over. >: not reached in all epochs."
 )
 
 
@@ -236,7 +235,8 @@ def build_fast_table(results: Results) -> Table:
     found = find_fast_results(results)
     for row in found:
         first, columns = row.group.first, _numbers(row, results)
-        cells.append((Cell(first.experiment), Cell(first.protocol), Cell(str(first.epochs)), *map(_cell, columns)))
+        shown = [Cell(numbers=numbers) for numbers in columns]
+        cells.append((Cell(first.experiment), Cell(first.protocol), Cell(str(first.epochs)), *shown))
         for column, numbers in zip(_COLUMNS[3:], columns, strict=True):
             flagged = tuple(replace(number, flags=row.accuracy.flags) for number in numbers)
             entries += [Entry(row.name, column, "", flagged)] if flagged else []
@@ -245,10 +245,6 @@ def build_fast_table(results: Results) -> Table:
         problems.append("no run of recipe fast counts: plifctl validate EXPERIMENT --recipe fast")
     caption = "Accuracy and processor time of recipe fast, beside the authors' training"
     return Table(FAST_TABLE, caption, _ABOUT, _COLUMNS, tuple(cells), tuple(entries), warnings=tuple(problems))
-
-
-def _cell(numbers: tuple[Number, ...]) -> Cell:
-    return Cell(numbers=numbers)
 
 
 def _numbers(row: FastResult, results: Results) -> tuple[tuple[Number, ...], ...]:

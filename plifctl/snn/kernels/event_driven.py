@@ -23,13 +23,10 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import event_loops as loops
 from plifctl.snn.kernels import winograd
-from plifctl.snn.kernels.cpu import new_maps, threads_of_torch
+from plifctl.snn.kernels.cpu import MIN_ITEMS, new_maps, threads_of_torch
 from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
 from plifctl.snn.kernels.stage import evaluation_tensors
 from plifctl.snn.layers import BatchNorm, Conv, Pool
-
-MIN_ITEMS = 16
-"""Minimum number of items that the work is divided into, if its size allows."""
 
 PANEL_BYTES = 48 * 2**10
 """Size of the weights that all pixels of an item use before the next ones are read: most of a core's first cache."""

@@ -16,15 +16,12 @@ import torch
 from torch import Tensor
 
 from plifctl.snn.kernels import winograd_loops as loops
-from plifctl.snn.kernels.cpu import threads_of_torch
+from plifctl.snn.kernels.cpu import MIN_ITEMS, threads_of_torch
 from plifctl.snn.kernels.registers import VECTOR_BYTES
 from plifctl.snn.kernels.winograd_loops import SPAN, TILE
 
 TILES = 128
 """Tiles that are computed together, more where their rows are few: with 128 channels their transforms take 4.5 MiB."""
-
-MIN_ITEMS = 16
-"""Fewest rows of tiles that are computed together, for as many threads."""
 
 
 def pays(weight: Tensor, size: Sequence[int], stride: int, images: int) -> bool:
@@ -65,7 +62,7 @@ def input_gradient(grad: Tensor, weight: Tensor, size: Sequence[int], padding: i
     (height, width), (outputs, channels) = size, weight.shape[:2]
     tile_rows, tile_columns = -(-height // TILE), -(-width // TILE)
     total = len(grad) * tile_rows
-    rows = max(MIN_ITEMS, TILES // tile_columns)
+    rows = max(MIN_ITEMS, TILES // tile_columns)  # a row is an item of a thread
     rows = -(-total // -(-total // rows))  # of tiles at a time, alike but for the last time
     weights = _transform(weight)
     tiles = grad.new_zeros(SPAN * SPAN, rows * tile_columns, outputs)
