@@ -29,6 +29,7 @@ def held(field):
 
 keep_freed_memory()
 torch.set_num_threads(1)
+torch.manual_seed(2020)
 structure = "{c128k3s1-BN-SN-MPk2s2}*3-FC20-SN-APk10s10"
 network = NetworkSpec(name="test", structure=structure, dropout=0.0, batch_norm="per-step")
 neuron = NeuronSpec(
@@ -42,7 +43,7 @@ def step(samples, T):
 model = SpikingNetwork(network, neuron, (2, 96, 96), 2, "fused", sys.argv[1]).train()
 step(1, 1)  # loads what is compiled
 before = held("VmHWM")
-step(2, 12)
+step(2, 24)  # many times what differs from process to process, some 30 MB
 print(held("VmHWM") - before)
 """
 
@@ -56,7 +57,7 @@ def _peak(memory: str) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
 def test_step_in_compact_memory_holds_half_of_full() -> None:
-    output_of_first_layer = 2 * 12 * 96 * 96 * 128 * 4
+    output_of_first_layer = 2 * 24 * 96 * 96 * 128 * 4
     full, compact = _peak("full"), _peak("compact")
     assert full > 2 * output_of_first_layer  # and as much for its gradient: what is measured is a step
     assert compact < full / 2
