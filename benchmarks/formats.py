@@ -43,7 +43,7 @@ def decode(setting: Setting) -> Iterator[Figure]:
 
 
 def _decode(content: bytes, reading: ReadingSpec) -> Decoded:
-    return decode_any(content, where="f", axes="authors", invalid="drop", reading=reading)
+    return decode_any(content, where="f", invalid="drop", reading=reading)
 
 
 def _files(events: np.ndarray) -> dict[str, tuple[bytes, Mapping[str, Any]]]:

@@ -66,7 +66,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
 
 def ours(path: Path) -> Any:
     """Reads and decodes a file."""
-    return decode_any(path.read_bytes(), where="benchmark", axes="authors", invalid="drop").events
+    return decode_any(path.read_bytes(), where="benchmark", invalid="drop").events
 
 
 def _beside_peers(name: str, path: Path, peers: tuple[Peer, ...], setting: Setting) -> Iterator[Figure]:

@@ -169,8 +169,8 @@ def read_events(path: str | Path, *, dataset: str | None = None) -> Events:
 
     Args:
         path: The file; its header decides the format.
-        dataset: Name of a data set whose choices apply (axes of AEDAT 2.0, invalid events of AEDAT 3.1); None: those
-            of the authors' code, and invalid events dropped.
+        dataset: Name of a data set whose choices apply (units, orientation of x and y, invalid events of AEDAT 3.1);
+            None: x and y as the file has them, of AEDAT 2.0 as the authors' code reads them, and no invalid events.
 
     Raises:
         errors.RawDataError: The file cannot be read.

@@ -29,7 +29,7 @@ from plifctl.cache.file import (
     other_maker,
     samples_of,
 )
-from plifctl.cache.key import CacheKey, describe_differences, differences, framing_label
+from plifctl.cache.key import FRAMING_LABEL, CacheKey, describe_differences, differences, framing_label
 from plifctl.cache.locks import BuildPaths, build_lock
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
@@ -39,7 +39,7 @@ from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_me
 
 _VERSIONS = {"decoder_version": FIRST_VERSION, "integrator_version": INTEGRATOR_VERSION}
 _WRITING_S = 600  # a temporary file that changed more recently may still be written
-_BUILD = r"(?:images|T\d+-[a-z-]+|\d+us)-[0-9a-f]{12}"
+_BUILD = rf"{FRAMING_LABEL}-[0-9a-f]{{12}}"
 _CACHE_NAME = re.compile(rf"{_BUILD}\.h5")
 _UNFINISHED_NAME = re.compile(rf"\.{_BUILD}(?:-uint(?:8|16)\.journal|\.h5(?:\.sha256)?\.[a-z0-9_]{{8}}\.partial)")
 

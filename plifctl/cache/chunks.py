@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import hdf5plugin
@@ -17,10 +17,7 @@ import zstandard
 
 from plifctl.config.choices import Compression
 
-COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
-"""``zstd`` at level 1 gave by far the smallest files among the fast ones: benchmarks/compression.py."""
-
-_LEVEL = 1
+_LEVEL = 1  # of zstd, which gave by far the smallest files among the fast ones: benchmarks/compression.py
 _local = threading.local()  # compressors are not thread-safe
 
 

@@ -23,7 +23,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import h5py
 import numpy as np
@@ -36,9 +36,6 @@ from plifctl.config.identity import current_word
 from plifctl.data.datasets.base import Progress
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import UsageError
-
-"""Tools that a cache can be exported for."""
-TARGETS: tuple[ExportTarget, ...] = get_args(ExportTarget)
 
 _BLOCK_BYTES = 2**22  # samples read at a time
 

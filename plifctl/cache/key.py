@@ -37,6 +37,10 @@ class CacheKey:
         return {name: value for name, value in self.fields.items() if name not in ("raw", "decoders")}
 
 
+FRAMING_LABEL = r"(?:images|T\d+-[a-z-]+|(?:T\d+-)?\d+us(?:-overlap\d+us)?)"
+"""Pattern of all labels that :func:`framing_label` returns."""
+
+
 def framing_label(fields: Mapping[str, Any]) -> str:
     """Returns a short label of a key's framing: ``T20-number``, ``10000us``, ``T20-10000us`` …, or ``images``."""
     frames, T = fields["frames"], fields["T"]

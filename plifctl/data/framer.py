@@ -29,7 +29,7 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
     decoded = decode_any(
         data,
         where=where,
-        axes=frames.axes or "authors",
+        axes=frames.axes,
         invalid=frames.invalid_events or "drop",
         outside=frames.outside_events,
         reading=framing.dataset,

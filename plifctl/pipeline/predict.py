@@ -90,7 +90,7 @@ class Window:
 
 
 Recording = str | Path | Events | np.ndarray | Tensor
-"""A file; events; or frames ``[T, P, H, W]``, or an image ``[C, H, W]`` uint8."""
+"""A file; events, as :meth:`Model.read_events` returns them; frames ``[T, P, H, W]``; an image ``[C, H, W]``, uint8."""
 
 _Key = TypeVar("_Key")
 
@@ -123,6 +123,17 @@ class Model(nn.Module):
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``."""
         votes: Tensor = self.network(x, self.T)
         return votes
+
+    def read_events(self, path: str | Path) -> Events:
+        """Returns the events of a file as the network was trained with, x and y oriented, to predict parts of them.
+
+        Raises:
+            RawDataError: The file cannot be read.
+            UsageError: The network classifies images.
+        """
+        found = self._read_events(path)
+        assert found is not None  # of a file
+        return found[0]
 
     def step(self, frame: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Runs one time step; the caller keeps the neurons' state.
@@ -504,7 +515,7 @@ def _decode_file(path: Path, framing: Framing | None) -> Events:
     if framing is not None:
         decoded = decode_recording(framing, content, str(path))
     else:
-        decoded = decode_any(content, where=str(path), axes="authors", invalid="drop")
+        decoded = decode_any(content, where=str(path), invalid="drop")
     for note in describe_remarks((str(path), remark) for remark in decoded.remarks):
         _log.warning(note)
     return decoded.events

@@ -166,7 +166,7 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
     elif framing.needs_T and T is None:
         raise UsageError(
             f"{title}: event data sets need --T (number of frames)",
-            hint=f"plifctl prepare {options.dataset} --T {usual_time_steps(framing.dataset.name, registry)}",
+            hint=_command(options, framing.with_T(usual_time_steps(framing.dataset.name, registry))),
         )
     if T is not None and not (isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MAX_T):
         raise UsageError(f"--T {T!r}: expected a whole number from 1 to {MAX_T}")

@@ -175,8 +175,9 @@ def test_prune_removes_unfinished_unreadable_and_old_ones(two: Plifctl, places: 
     (folder / "thesis.h5").write_bytes(b"unrelated")
     (folder / "T9-time-0123456789ab.h5").write_bytes(b"named like a cache")
     (folder / ".T9-number-0123456789ab-uint8.journal").write_bytes(b"half")
+    (folder / "T4-10000us-overlap2000us-0123456789ab.h5").write_bytes(b"named like another cache")
     states = {entry["name"]: entry["state"] for entry in json.loads(two("cache", "ls", "--json").out)}
-    assert sorted(states.values()) == ["ok", "ok", "unfinished", "unreadable", "unrelated"]
+    assert sorted(states.values()) == ["ok", "ok", "unfinished", "unreadable", "unreadable", "unrelated"]
     result = two("cache", "prune", "--json")
     assert result.code == 0
     assert {entry["why"] for entry in json.loads(result.out)["removed"]} == {"unfinished", "unreadable"}

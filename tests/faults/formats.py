@@ -102,7 +102,7 @@ def recordings() -> dict[str, Format]:
 
     def any_format(data: bytes, **keys: object) -> object:
         reading = ReadingSpec.model_validate(keys)
-        return decode_any(data, where="f", axes="authors", invalid="drop", reading=reading)
+        return decode_any(data, where="f", invalid="drop", reading=reading)
 
     found = {
         "aedat2": Format(aedat2, lambda data: decode_aedat2(data, where="f", axes="authors")),

@@ -7,11 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
-from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.aedat2 import decode_aedat2
-from plifctl.data.formats.aedat4 import decode_aedat4
-from plifctl.data.formats.arrays import decode_npz
-from plifctl.data.formats.headers import format_of
+from plifctl.data.events import Decoded
+from plifctl.data.formats.detect import decode_any
 from plifctl.errors import RawDataError
 
 _TEST = {"last-100": range(900, 1000), "first-100": range(100)}
@@ -98,15 +95,4 @@ class Cifar10Dvs(FilePerSample):
 
     def _decode(self, data: bytes, where: str) -> Decoded:
         assert self.frames is not None
-        assert self.frames.axes is not None
-        match format_of(data):
-            case "AEDAT 4":
-                return decode_aedat4(data, where=where)
-            case "zip":
-                decoded = decode_npz(data, where=where)
-                if self.frames.axes == "authors":
-                    t, x, y, p = decoded.events.columns
-                    decoded = decoded._replace(events=Events(t, y, 127 - x, p))
-                return decoded
-            case _:
-                return decode_aedat2(data, where=where, axes=self.frames.axes, outside=self.frames.outside_events)
+        return decode_any(data, where=where, axes=self.frames.axes, invalid="drop", outside=self.frames.outside_events)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 from plifctl.config.choices import SPLITS, Split
 from plifctl.config.dataset import DatasetSpec
@@ -30,7 +31,25 @@ _PEEKED = 20  # members of a tar, which has no list of them, that tell where its
 
 
 class _ClassFolders(OwnRecordings, FilePerSample):
-    """A folder for each class; in it, or deeper, a file for each sample, named by its path without the ending."""
+    """A folder for each class; in it, or deeper, a file for each sample, named by its path without the ending.
+
+    Attributes:
+        below: Pattern of a sample's path in the folder that contains all of them.
+    """
+
+    below: ClassVar[str]
+
+    @abstractmethod
+    def _folder_above(self, members: Iterable[str]) -> str:
+        """Returns the path of the folder in an archive that contains all samples: empty, or ending in ``/``."""
+
+    def _pattern_in(self, path: Path) -> re.Pattern[str]:
+        if path.is_dir():
+            above = f"{path.name}/"
+        else:
+            members = Storage(path, re.compile(r"^([\s\S]+)$"), ignored=self.ignored).members()
+            above = self._folder_above(member.name for member in islice(members, _PEEKED if is_tar(path) else None))
+        return re.compile(rf"^{re.escape(above)}({self.below})$")
 
     @abstractmethod
     def _class_of(self, member: str) -> str:
@@ -81,7 +100,15 @@ class Folders(_ClassFolders):
     """
 
     example = "train/CLASS/FILE"
-    pattern = re.compile(rf"^(?:[^/]+/)?({SPLIT_FOLDER}/[^/]+/[\s\S]+)$")
+    below = rf"{SPLIT_FOLDER}/[^/]+/[\s\S]+"
+
+    def _folder_above(self, members: Iterable[str]) -> str:
+        for member in members:
+            first, *inner = member.split("/")[:-1]
+            split = split_of(inner[0]) if inner else None
+            if split == "train" or (split is not None and split_of(first) is None):  # not a class called test
+                return f"{first}/"
+        return ""
 
     @classmethod
     def looked_for(cls, dataset: DatasetSpec) -> str:
@@ -134,6 +161,7 @@ class ClassFolders(_ClassFolders):
     """``<class>/<file>``: recordings without an official split; all samples are training samples."""
 
     example = "CLASS/FILE"
+    below = r"[^/]+/[\s\S]+"
 
     @classmethod
     def looked_for(cls, dataset: DatasetSpec) -> str:
@@ -152,19 +180,11 @@ class ClassFolders(_ClassFolders):
     def canonical_name(cls, part: str, name: str) -> str:
         return composed(name)
 
-    def _pattern_in(self, path: Path) -> re.Pattern[str]:
-        above = f"{path.name}/" if path.is_dir() else self._folders_above(path)
-        return re.compile(rf"^{re.escape(above)}([^/]+/[\s\S]+)$")
-
-    def _folders_above(self, archive: Path) -> str:
-        """Returns the path of the folder in an archive that contains the class folders: empty, or ending in ``/``.
-
-        It is the one with most classes, should folders in or above a class folder have the name of a class as well.
-        """
-        members = Storage(archive, re.compile(r"^([\s\S]+)$"), ignored=self.ignored).members()
+    def _folder_above(self, members: Iterable[str]) -> str:
+        # the one with most classes: folders in or above a class folder may have the name of a class as well
         classes: dict[str, set[str]] = {}
-        for member in islice(members, _PEEKED if is_tar(archive) else None):
-            *folders, _ = member.name.split("/")
+        for member in members:
+            *folders, _ = member.split("/")
             for depth, folder in enumerate(folders):
                 if composed(folder) in self._labels:
                     classes.setdefault("".join(f"{above}/" for above in folders[:depth]), set()).add(folder)

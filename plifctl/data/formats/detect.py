@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.events import Decoded
+from plifctl.data.events import Decoded, Events
 from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, evt, hdf5, idx, text
 from plifctl.data.formats.aedat2 import decode_aedat2, decode_davis, is_davis, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
@@ -22,7 +22,7 @@ from plifctl.data.formats.hdf5 import decode_hdf5, summarise_hdf5
 from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.formats.text import decode_text
-from plifctl.errors import DamagedFileError
+from plifctl.errors import DamagedFileError, RawDataError
 
 FIRST_VERSION = 1
 """Version of every decoder in plifctl 0.1.0."""
@@ -59,11 +59,17 @@ def raised_versions(formats: Iterable[str]) -> dict[str, int]:
     return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 
+def _authors_axes(events: Events) -> Events:
+    """Returns events of CIFAR10-DVS that SpikingJelly saved, with its own axes, with those of the authors' code."""
+    t, x, y, p = events.columns
+    return Events(t, y, (127 - x).astype(x.dtype), p)
+
+
 def decode_any(
     data: bytes,
     *,
     where: str,
-    axes: Axes,
+    axes: Axes | None = None,
     invalid: InvalidEvents,
     outside: OutsideEvents = "refuse",
     reading: ReadingSpec = AS_USUAL,
@@ -75,23 +81,29 @@ def decode_any(
     Args:
         data: The file.
         where: Its name, for messages.
-        axes: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
+        axes: Of CIFAR10-DVS, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`; None: of AEDAT 2.0 those of the
+            authors, of other formats those of the file.
         invalid: Of AEDAT 3.1, see :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
         outside: Of AEDAT 2.0, see :func:`~plifctl.data.formats.aedat2.decode_aedat2`.
         reading: What the file does not say about itself.
 
     Raises:
         DamagedFileError: The file cannot be decoded.
-        RawDataError: See :func:`~plifctl.data.formats.aedat3.decode_aedat3`.
+        RawDataError: See :func:`~plifctl.data.formats.aedat3.decode_aedat3`; or the format has no such axes.
     """
     name = format_of(data)
     match name:
         case "AEDAT 2.0" if is_davis(data, where):
             return decode_davis(data, where=where)
         case "AEDAT 2.0":
-            return decode_aedat2(data, where=where, axes=axes, outside=outside)
+            return decode_aedat2(data, where=where, axes=axes or "authors", outside=outside)
         case "AEDAT 3.1":
             return decode_aedat3(data, where=where, invalid=invalid, source=reading.source)
+        case "AEDAT 4" if axes == "spikingjelly":
+            raise RawDataError(
+                f"{where}: AEDAT 4, whose axes cannot be converted to frames.axes={axes}",
+                hint="use the original files\nor keep x and y as they are: add --set frames.axes=authors",
+            )
         case "AEDAT 4":
             return decode_aedat4(data, where=where, source=reading.source)
         case "Prophesee .dat":
@@ -101,7 +113,8 @@ def decode_any(
         case "numpy":
             return decode_npy(data, where=where, reading=reading)
         case "zip":
-            return decode_npz(data, where=where, reading=reading)
+            decoded = decode_npz(data, where=where, reading=reading)
+            return decoded if axes != "authors" else decoded._replace(events=_authors_axes(decoded.events))
         case "HDF5":
             return decode_hdf5(data, where=where, reading=reading)
         case None if is_text(data):

@@ -127,6 +127,8 @@ def _decode_columns(
         offset, t = _load(file, "t_offset", nbytes, where), columns["t"]
         if offset.size != 1 or offset.dtype.kind not in "iu" or abs(int(offset.item())) >= 2**62:
             raise DamagedFileError(f"{where}: t_offset is {offset.ravel()[:3]}, expected one whole number below 2**62")
+        if t.dtype.kind == "f" and offset.item():
+            raise DamagedFileError(f"{where}: times of {t.dtype} with a t_offset, expected whole numbers")
         if t.dtype.kind in "iu" and t.size and int(t.max()) < 2**62:  # larger ones are refused
             columns["t"] = t.astype(np.int64) + int(offset.item())
     return to_events(columns, where, reading.time_unit)

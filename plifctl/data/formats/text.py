@@ -110,14 +110,15 @@ def _read_beginning(data: bytes, reading: ReadingSpec) -> _Beginning:
             continue
         separator = next((mark for mark in ";," if mark in line), " ")
         values = _split(line, separator)
-        if names is None and size is None and not any(map(_is_number, values)):
+        if names is None and not any(map(_is_number, values)):
             names = [_SIZE.sub("", name) for name in values]
             continue
         if names is None and size is None and len(values) == 2 and all(value.isdigit() for value in values):
             size = at
             continue
         return _Beginning(names or _names_in_comment(comment, len(values), reading), at, separator)
-    return _Beginning(names, len(data) if size is None else size, " ")
+    names = names or _names_in_comment(comment, None, reading)
+    return _Beginning(names, len(data) if size is None or names else size, " ")
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -132,11 +133,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _names_in_comment(comment: str, n_columns: int, reading: ReadingSpec) -> list[str] | None:
-    """Returns the names in the last comment before the values, if it names every column; else None."""
+def _names_in_comment(comment: str, n_columns: int | None, reading: ReadingSpec) -> list[str] | None:
+    """Returns the names in the last comment before the values, if it names every column; else None.
+
+    Args:
+        comment: The comment.
+        n_columns: Number of columns; None: there are no values.
+        reading: What the data set calls t, x, y and p.
+    """
     names = re.split(r"[\s,;]+", comment.strip("#%! \t,;"))
     stated = set((reading.fields or {}).values())
-    is_header = len(names) == n_columns and stated <= set(names)
+    is_header = n_columns in (None, len(names)) and stated <= set(names)
     return names if is_header and find_columns(names, reading.fields, "header") is not None else None
 
 
@@ -200,8 +207,9 @@ def _parse(
     """
     from plifctl.data.text_loops import parse_events
 
-    # a line has a byte for each value and one after it
-    most = min(data.count(b"\n", beginning.start) + 1, (len(data) - beginning.start + 1) // (2 * len(order)) + 1)
+    # a line has a byte for each value that is read, and one behind every value; others may be empty
+    shortest = len(COLUMNS) + len(order)
+    most = min(data.count(b"\n", beginning.start) + 1, (len(data) - beginning.start + 1) // shortest + 1)
     columns = tuple(np.empty(most, dtype) for dtype in (np.int64, np.int16, np.int16, np.int8))
     unit = reading.time_unit or "us"
     names = np.array([COLUMNS.index(name) if name != "-" else -1 for name in order])

@@ -94,13 +94,13 @@ def _decode(name: str, data: bytes, reading: ReadingSpec) -> tuple[Decoded, Read
         RawDataError: It cannot be decoded.
     """
     try:
-        decoded = decode_any(data, where=name, axes="authors", invalid="drop", outside="drop", reading=reading)
+        decoded = decode_any(data, where=name, invalid="drop", outside="drop", reading=reading)
     except UnstatedReadingError as error:
         return _decode_by_guess(name, data, reading, error)
     except DamagedFileError:
         raise
     except RawDataError as error:  # all events are marked invalid
-        decoded = decode_any(data, where=name, axes="authors", invalid="keep", reading=reading)
+        decoded = decode_any(data, where=name, invalid="keep", reading=reading)
         return decoded, reading, [Finding("problem", "all-invalid", str(error).removeprefix(f"{name}: "), error.hint)]
     return decoded, reading, []
 

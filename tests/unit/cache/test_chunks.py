@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from factories import build_cache, write_gestures
 
 from plifctl.cache import Cache
-from plifctl.cache.chunks import COMPRESSIONS, decode, encode
+from plifctl.cache.chunks import decode, encode
 from plifctl.cache.fletcher32 import fletcher32
 from plifctl.config.choices import Compression
 from plifctl.config.lookup import load_registry
@@ -26,7 +27,7 @@ def gesture_cache(folder: Path, compression: Compression) -> Cache:
     return build_cache(raw, 3, folder / "cache", made_by=command, compression=compression)
 
 
-@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("compression", get_args(Compression))
 def test_cache_read_into_given_array_fills_it(
     tmp_path: Path, compression: Compression, monkeypatch: pytest.MonkeyPatch
 ) -> None:

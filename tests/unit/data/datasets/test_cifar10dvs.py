@@ -8,10 +8,11 @@ import pytest
 from factories import encode_aedat4, random_events
 from raw_files import events_by_id, open_dataset, open_events, pack_zip, save_npz
 
-from plifctl.config.lookup import load_registry
+from plifctl.config.lookup import load_framing, load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.formats.aedat2 import decode_aedat2
+from plifctl.data.framer import decode_recording
 from plifctl.data.source import RawSource
 from plifctl.errors import RawDataError, UsageError
 
@@ -135,3 +136,14 @@ def test_cifar10dvs_tonic_aedat4_is_read_under_both_endings(tmp_path: Path, endi
     with pytest.raises(RawDataError, match=r"frames\.axes=spikingjelly") as error:
         open_events("cifar10dvs", tmp_path, "frames.axes=spikingjelly")
     assert "--set frames.axes=authors" in error.value.hint
+
+
+@pytest.mark.parametrize("axes", ["authors", "spikingjelly"])
+def test_prediction_reads_a_file_with_the_axes_of_the_cache(cifar10dvs: Path, axes: str) -> None:
+    framing = load_framing("cifar10dvs", [f"frames.axes={axes}"])
+    name = "airplane/cifar10_airplane_0"
+    found = [
+        decode_recording(framing, (cifar10dvs / path).read_bytes(), "f").events.tolist()
+        for path in (f"extract/{name}.aedat", f"events_np/{name}.npz")
+    ]
+    assert found[0] == found[1]

@@ -363,3 +363,22 @@ def test_folders_outside_events_drop_applies_to_aedat2(mine: Path) -> None:
     assert "frames.outside_events=drop" in error.value.hint
     dropping = open_events("mine", mine, "frames.outside_events=drop")
     assert len(events_by_id(dropping)["test/cars/a"]) == 30
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_folders_name_of_the_root_is_no_split(mine: Path, packed: bool) -> None:
+    stray = mine / "cars/old.bin"
+    stray.parent.mkdir()
+    stray.write_bytes(encode_atis(np.array([(7, 1, 2, 1)], EVENT)))
+    root = mine.rename(mine.parent / "my_val")
+    if packed:
+        packed_root = root.parent / "packed" / "recordings.zip"
+        packed_root.parent.mkdir()
+        with zipfile.ZipFile(packed_root, "w") as archive:
+            for path in sorted(root.rglob("*")):
+                archive.write(path, path.relative_to(root.parent))
+        root = packed_root
+    raw = open_events("mine", root)
+    assert [sample.id for sample in raw.samples if sample.split == "validation"] == []
+    assert len(raw.samples) == 6
+    assert any("my_val/ is not read (1 file)" in note for note in raw.notes)

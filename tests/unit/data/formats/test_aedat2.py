@@ -112,7 +112,7 @@ EVENTS = [(1, 0, 0, 1), (5, 345, 259, 0), (5, 1023, 511, 1), (2**32 - 1, 7, 3, 0
 @pytest.mark.parametrize("header", [DAVIS, AEDAT2_HEADER, DAVIS.replace(b"davis.Davis346red", b"sbret10.SBret10")])
 def test_decode_davis_events_are_those_of_the_bits_without_other_words(header: bytes) -> None:
     data = encode_davis(*EVENTS, header=header, words=IMAGE * 5 + MOTION + TRIGGER)
-    found = decode_any(data, where="f", axes="authors", invalid="drop")
+    found = decode_any(data, where="f", invalid="drop")
     assert found.events.tolist() == EVENTS
     assert (found.dropped, found.remarks) == (0, (Remark("images", 6), Remark("triggers", 1)))
     assert variants_of(data) == ["AEDAT 2.0 of a DAVIS"]
@@ -129,7 +129,7 @@ def test_decode_davis_equals_another_reader_which_mirrors_both_axes(tmp_path: Pa
     path = tmp_path / "a.aedat"
     path.write_bytes(data)
     _, _, theirs = read_davis_346(str(path))
-    ours = decode_any(data, where="f", axes="authors", invalid="drop").events
+    ours = decode_any(data, where="f", invalid="drop").events
     np.testing.assert_array_equal(ours["t"], theirs["t"])
     np.testing.assert_array_equal(ours["x"], 345 - theirs["x"])
     np.testing.assert_array_equal(ours["y"], 259 - theirs["y"])
@@ -138,14 +138,14 @@ def test_decode_davis_equals_another_reader_which_mirrors_both_axes(tmp_path: Pa
 
 def test_decode_davis_clock_past_its_bits_is_continued() -> None:
     data = encode_davis((2**32 - 5, 300, 200, 1), (3, 300, 200, 1), (2, 300, 200, 0))
-    found = decode_any(data, where="f", axes="authors", invalid="drop")
+    found = decode_any(data, where="f", invalid="drop")
     assert found.events["t"].tolist() == [2**32 - 5, 2**32 + 2, 2**32 + 3]
     assert found.remarks == (Remark("overflow", 1), Remark("backward", 1, 1))
 
 
 @pytest.mark.parametrize("words", [b"", IMAGE * 3])
 def test_decode_davis_without_events_is_empty(words: bytes) -> None:
-    assert len(decode_any(DAVIS + words, where="f", axes="authors", invalid="drop").events) == 0
+    assert len(decode_any(DAVIS + words, where="f", invalid="drop").events) == 0
 
 
 @pytest.mark.parametrize(
@@ -179,5 +179,5 @@ def test_decode_davis_first_event_that_begins_like_a_header_line(line_end: bytes
     header = b"#!AER-DAT2.0\n# AEChip: DAVIS240C\n#\n#End Of ASCII Header\n".replace(b"\n", line_end)
     event = (9, x, y, 1)
     for count in (1, 700):  # a line feed follows somewhere
-        found = decode_any(encode_davis(*[event] * count, header=header), where="f", axes="authors", invalid="drop")
+        found = decode_any(encode_davis(*[event] * count, header=header), where="f", invalid="drop")
         assert found.events.tolist() == [event] * count

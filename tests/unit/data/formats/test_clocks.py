@@ -32,7 +32,6 @@ def decoded(data: bytes, source: int | None = None) -> tuple[list[int], list[int
     found = decode_any(
         data,
         where="f",
-        axes="authors",
         invalid="drop",
         reading=ReadingSpec(time_unit=None if data[:2] == b"PK" else "ms", source=source),
     )

@@ -13,7 +13,7 @@ from plifctl.data.formats.aedat3 import encode_aedat3
 from plifctl.data.formats.detect import decode_any
 from plifctl.errors import DamagedFileError
 
-ANY = partial(decode_any, where="f", axes="authors", invalid="drop")
+ANY = partial(decode_any, where="f", invalid="drop")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def v2e(file: h5py.File) -> None:
     ],
 )
 def test_decode_hdf5_in_the_layouts_of_others(write: Callable[[h5py.File], None]) -> None:
-    found = decode_any(hdf5(write), where="f", axes="authors", invalid="drop")
+    found = decode_any(hdf5(write), where="f", invalid="drop")
     assert found.events.tolist() == EVENTS
     assert found.dropped == 0
 
@@ -92,6 +92,17 @@ def test_decode_hdf5_adds_the_offset_of_dsec() -> None:
         file["t_offset"][...] = 2**40
 
     assert decode_hdf5(hdf5(write), where="f").events["t"].tolist() == [2**40, 2**40 + 1500, 2**40 + 1500]
+
+
+def test_decode_hdf5_of_an_offset_with_times_that_are_no_whole_numbers_is_refused() -> None:
+    def write(file: h5py.File) -> None:
+        dsec(file)
+        del file["events/t"]
+        file["events/t"] = COLUMNS["t"].astype(float)
+        file["t_offset"][...] = 1000
+
+    with pytest.raises(DamagedFileError, match="times of float64 with a t_offset, expected whole numbers"):
+        decode_hdf5(hdf5(write), where="f")
 
 
 def test_decode_hdf5_by_stated_paths_and_unit() -> None:

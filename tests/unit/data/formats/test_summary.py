@@ -78,7 +78,7 @@ def test_summarise_aedat4_states_sensor_and_without_table_no_count() -> None:
 
 def test_summarise_aedat4_with_table_equals_decoded(shared: Path) -> None:
     data = (shared / "data/samples/sample.aedat4").read_bytes()
-    t = decode_any(data, where="f", axes="authors", invalid="drop").events["t"]
+    t = decode_any(data, where="f", invalid="drop").events["t"]
     expected = Summary("DVXplorer_DXB00010", (320, 240), len(t), int(t[0]), int(t[-1]), (("IMU samples", 475),))
     assert summarise(data) == expected
 

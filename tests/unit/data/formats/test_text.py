@@ -36,6 +36,8 @@ METAVISION = reading(columns=["x", "y", "p", "t"])
         "# made by a camera\n# x y t p\n3 4 0 1\n# in between\n\n1 2 1500 -1\n",
         '"t", "x", "y", "p"\n0 , 3 , 4 , 1\n1500, 1, 2, 0\n',
         "x,y,p,t,label\n3,4,1,0,a cup\n1,2,0,1500,\n",
+        "t,x,y,p,,,,\n0,3,4,1,,,,\n1500,1,2,0,,,,\n",
+        "346 260\nt x y p\n0 3 4 1\n1500 1 2 0\n",
         "x,y,t,p\n3,4,0,True\n1,2,1500,False\n",
         "t,x@240,y@180,on\n0,3,4,1\n1500,1,2,0\n",
         "t,x,y,p\n+0,03,4.,1\n1.5E3,1,2.0,-1\n",
@@ -44,9 +46,17 @@ METAVISION = reading(columns=["x", "y", "p", "t"])
 def test_decode_text_with_a_header_reads_its_columns(text: str) -> None:
     for data in (text.encode(), codecs.BOM_UTF8 + text.encode()):
         assert is_text(data)
-        found = decode_any(data, where="f", axes="authors", invalid="drop")
+        found = decode_any(data, where="f", invalid="drop")
         assert found.events.tolist() == EVENTS
         assert found.dropped == 0
+
+
+@pytest.mark.parametrize("unread", ["", ",", ",,,,,,,", ";;"])
+def test_decode_text_of_the_shortest_lines_has_every_event(unread: str) -> None:
+    mark = ";" if ";" in unread else ","
+    lines = 10_000 * (mark.join("0001") + unread + "\n")
+    found = decode_text((mark.join("txyp") + unread + "\n" + lines).encode(), where="f")
+    assert found.events.tolist() == 10_000 * [(0, 0, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,10 @@ def test_decode_text_by_the_keys_of_the_data_set(text: str, keys: ReadingSpec) -
     assert decode_text(text.encode(), where="f", reading=keys).events.tolist() == EVENTS
 
 
-@pytest.mark.parametrize(("text", "keys"), [("t,x,y,p\n", reading()), ("# nothing\n", METAVISION), ("\n", RPG)])
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [("t,x,y,p\n", reading()), ("# t x y p\n", reading()), ("# nothing\n", METAVISION), ("\n", RPG)],
+)
 def test_decode_text_without_lines_of_events_gives_none(text: str, keys: ReadingSpec) -> None:
     assert len(decode_text(text.encode(), where="f", reading=keys).events) == 0
 

@@ -1,5 +1,7 @@
 """Layouts, found by the paths of recordings."""
 
+import re
+
 import pytest
 
 from plifctl.data.datasets.folders import Folders
@@ -37,7 +39,7 @@ def test_find_layout(
 def test_find_layout_folders_agrees_with_what_is_read() -> None:
     for name in ("train/a/1.bin", "Train/a/1.bin", "n-cars_test/a/b/1.dat"):
         assert find_layout([name, "val/a/1.bin"]).name == "folders"
-        assert Folders.pattern.search(name)
+        assert re.fullmatch(Folders.below, name)
 
 
 def test_split_of_other_words_is_none() -> None:
