@@ -34,7 +34,7 @@ class _PanelDisplay:
 
     def epoch(self, row: dict[str, Any]) -> None:
         self._panel.rows.append(row)
-        if row["epoch"] >= self._panel.epochs:
+        if row["epoch"] >= self._panel.train.epochs:
             self._panel.progress = None
         self._draw()
 
@@ -69,7 +69,7 @@ def training_display(
     if console.can_draw():
         from plifctl.cli.panel import Panel
 
-        panel = Panel(spec.title, run.name, spec.train.epochs, spec.train.batch_size, rows)
+        panel = Panel(spec.title, run.name, spec.train, rows)
         with console.live(panel) as draw:
             yield _PanelDisplay(panel, draw)
     else:

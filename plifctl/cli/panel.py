@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from plifctl.config.training import TrainSpec
 from plifctl.runs import StepProgress, best_row
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -61,16 +62,15 @@ class Panel:
     Args:
         title: Title of the experiment.
         run: Id of the run.
-        epochs: Number of epochs planned.
-        batch_size: Samples in a batch.
+        train: Its training.
         rows: Rows of ``metrics.jsonl`` so far.
 
     Attributes:
         progress: Current step; None between epochs.
     """
 
-    def __init__(self, title: str, run: str, epochs: int, batch_size: int, rows: Sequence[dict[str, Any]]) -> None:
-        self.title, self.run, self.epochs, self.batch_size = title, run, epochs, batch_size
+    def __init__(self, title: str, run: str, train: TrainSpec, rows: Sequence[dict[str, Any]]) -> None:
+        self.title, self.run, self.train = title, run, train
         self.rows = list(rows)
         self.progress: StepProgress | None = None
 
@@ -87,8 +87,9 @@ class Panel:
     def _now(self, width: int) -> list[RenderableType]:
         progress = self.progress
         if progress is None:
-            return [_line(f"{len(self.rows)} of {self.epochs} epochs done")]
-        head, tail = f"epoch {progress.epoch}/{self.epochs} {progress.part}", f"{progress.step:,}/{progress.steps:,}"
+            return [_line(f"{len(self.rows)} of {self.train.epochs} epochs done")]
+        head = f"epoch {progress.epoch}/{self.train.epochs} {progress.part}"
+        tail = f"{progress.step:,}/{progress.steps:,}"
         bar = ProgressBar(
             total=progress.steps, completed=progress.step, width=max(4, min(60, width - len(head + tail) - 2))
         )
@@ -96,7 +97,7 @@ class Panel:
         line.add_row(_line(head), bar, _line(tail))
         loss = f"loss {progress.loss:.4f}, " if progress.loss is not None else ""
         left = ", ".join(f"{what} {duration(seconds)}" for what, seconds in self._left(progress).items())
-        speed = f"{progress.rate * self.batch_size:,.1f} samples/s"
+        speed = f"{progress.rate * self.train.batch_size:,.1f} samples/s"
         return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
 
     def _left(self, progress: StepProgress) -> dict[str, float]:
@@ -107,7 +108,7 @@ class Panel:
         known = sorted(row["seconds"] for row in self.rows[-5:])
         epoch_seconds = known[len(known) // 2] if known else progress.elapsed + part
         epoch = max(part, epoch_seconds - progress.elapsed)
-        return {"epoch": epoch, "run": epoch + (self.epochs - progress.epoch) * epoch_seconds}
+        return {"epoch": epoch, "run": epoch + (self.train.epochs - progress.epoch) * epoch_seconds}
 
     def _layers(self, width: int, most: int) -> Table:
         last, before = self.rows[-1], self.rows[-2] if len(self.rows) > 1 else None
@@ -143,7 +144,7 @@ class Panel:
         return table
 
     def _best(self) -> str:
-        best = best_row(self.rows)
+        best = best_row(self.rows, self.train.ties)
         if best is None:
             return "none yet"
         known = [f"{name} {_percent(best[key])} %" for name, key in _ACCURACIES[1:] if best[key] is not None]

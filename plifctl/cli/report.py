@@ -209,6 +209,8 @@ def _check_options(
     """Raises UsageError for options that contradict each other, or have no effect."""
     if html is not None and sweep is not None:
         raise UsageError("--html has every run", hint="leave out --sweep; the page has a choice of the sweep")
+    if sweep is not None and source != "mine":
+        raise UsageError("the runs of a sweep are your own", hint="leave out --source, or --sweep")
     if html is not None and epochs is not None:
         raise UsageError("--html has all epochs of every run", hint="leave out --epochs")
     if source != "mine" and not (table or missing):
@@ -290,9 +292,12 @@ def _print_missing(names: list[str], runs_dir: Path, wanted: TableOptions, *, as
     if not found:
         console.note("no cell is empty")
         return
-    rows = [(run.command, f"{run.epochs:,}", duration(run.seconds), "\n".join(run.cells)) for run in found]
+    times = ["unknown" if run.seconds is None else duration(run.seconds) for run in found]
+    rows = [
+        (run.command, f"{run.epochs:,}", time, "\n".join(run.cells)) for run, time in zip(found, times, strict=True)
+    ]
     console.emit_table(("command", "epochs", "about", "fills"), rows)
-    total = duration(sum(run.seconds for run in found))
+    total = duration(sum(run.seconds or 0 for run in found))
     console.emit(f"{len(found)} runs, about {total} on this machine's CPU one after the other; an estimate from dense")
     console.emit("products: plifctl doctor --bench EXPERIMENT measures. Fewer epochs: --epochs N, shown as @N")
 

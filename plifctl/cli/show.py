@@ -71,10 +71,10 @@ def _find_sources(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> dict[str, str]:
     """Returns whether each value of an experiment of the recipe ``paper`` is the text's, the authors' or our choice."""
-    from plifctl.config.sources import load_choices, value_sources
+    from plifctl.config.sources import value_sources
 
     experiment = _find_experiment(registry, name, kind, recipe, overrides)
-    return {} if experiment is None else dict(value_sources(experiment, load_choices(registry.folders)))
+    return {} if experiment is None else dict(value_sources(experiment, registry.folders))
 
 
 def _find_experiment(

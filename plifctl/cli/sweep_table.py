@@ -31,15 +31,16 @@ def plan_table(found: DryRun, *, width: int | None = None) -> tuple[Sequence[str
     rows = []
     for standing in found.status.runs:
         run, estimate = standing.run, found.estimates[standing.run.name]
-        about = "measured" if estimate.measured else "computed"
+        about = "measured" if estimate.measured else "computed" if estimate.seconds is not None else "unknown"
+        time = "" if estimate.seconds is None else duration(estimate.seconds)
         epoch = f"{standing.epoch}/{run.epochs}"
-        rows.append([_label(run, width), run.state, epoch, duration(estimate.seconds), about, size(estimate.nbytes)])
+        rows.append([_label(run, width), run.state, epoch, time, about, size(estimate.nbytes)])
     return ("run", "state", "epoch", "time", "", "disk"), rows
 
 
 def plan_summary(found: DryRun) -> list[str]:
     """Returns the sentences below a plan."""
-    computed = [e for e in found.estimates.values() if not e.measured]
+    computed = [e for e in found.estimates.values() if not e.measured and e.seconds is not None]
     lines = [f"{found.status.plan.name}: {_counts(found.status.runs)}"]
     if found.seconds:
         at_once = (
@@ -52,6 +53,11 @@ def plan_summary(found: DryRun) -> list[str]:
         lines.append(
             "a computed time is that of dense products on this machine's CPU; once a run like it has trained an epoch, "
             "its time is measured"
+        )
+    if found.unknown:
+        lines.append(
+            f"the time of {found.unknown} runs is unknown: their data set states no number of samples; once a run like "
+            "them has trained an epoch, it is measured"
         )
     for cache in found.caches:
         T = "" if cache.T is None else f", T = {cache.T}"

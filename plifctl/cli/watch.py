@@ -71,13 +71,14 @@ def _follow(run: Run, shown: TrainingDisplay) -> None:
 def _print_end(run: Run, as_json: bool) -> None:
     from plifctl.runs import best_row
 
-    status, info, best = run.status(), run.info(), best_row(run.metrics())
+    status, info, rows = run.status(), run.info(), run.metrics()
+    best = best_row(rows, run.config().spec.train.ties)
     code = 0 if status == "finished" else int(info.get("exit_code") or 0) or RunError.exit_code
     tree: dict[str, Any] = {
         "run": run.name,
         "status": status,
         "exit_code": code,
-        "epoch": len(run.metrics()),
+        "epoch": len(rows),
         "best_epoch": best["epoch"] if best else None,
         "test_accuracy": run.record().accuracy if status == "finished" else None,
     }

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pydantic import Field
 from plifctl.config.base import Spec, flatten
 from plifctl.config.choices import ValueSource
 from plifctl.config.experiment import Experiment
-from plifctl.config.overrides import override_key
 from plifctl.config.problems import validate_tree
 from plifctl.config.yaml_tree import Branch, YamlError, read_tree
 from plifctl.errors import RegistryError
@@ -76,20 +75,30 @@ def check_choices(folders: Sequence[Path]) -> list[str]:
     return []
 
 
-def value_sources(experiment: Experiment, choices: Mapping[str, Choice]) -> dict[str, ValueSource]:
+def value_sources(experiment: Experiment, folders: Sequence[Path]) -> dict[str, ValueSource]:
     """Returns the source of each value of an experiment of the paper, by dotted key.
 
-    Empty for another recipe or data set. Values that were changed have no source.
+    Empty for another recipe or data set. Values written elsewhere than in the folder that has their source, as in a
+    user's file or on the command line, have none.
+
+    Args:
+        experiment: The experiment.
+        folders: Registry folders.
     """
     spec = experiment.spec
     if spec.recipe != "paper" or spec.dataset.name not in PAPER_DATA_SETS:
         return {}
-    changed = set(map(override_key, experiment.overrides))
     values: dict[str, Any] = flatten(spec.model_dump(mode="json"))
+
+    def is_written_in(folder: Path, key: str) -> bool:
+        origin = experiment.origins.get(key)
+        return origin is None or Path(origin.source).is_relative_to(folder)
+
     return {
         key: choice.source
-        for choice in choices.values()
+        for folder in folders
+        for choice in load_choices([folder]).values()
         if spec.dataset.name in choice.data_sets
         for key in choice.keys
-        if values.get(key) is not None and not any(f"{key}.".startswith(f"{one}.") for one in changed)
+        if values.get(key) is not None and is_written_in(folder, key)
     }

@@ -27,7 +27,7 @@ class MissingRun:
         cells: The cells, ``Table 4: PLIF (τ₀ = 2), CIFAR-10``.
         command: What to type.
         epochs: Number of epochs that the experiment plans.
-        seconds: Estimate of its time on this machine's CPU, from its products alone.
+        seconds: Estimate of its time on this machine's CPU, from its products alone; None: its samples are not known.
     """
 
     experiment: str
@@ -35,11 +35,11 @@ class MissingRun:
     cells: tuple[str, ...]
     command: str
     epochs: int
-    seconds: float
+    seconds: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
-        return {**asdict(self), "cells": list(self.cells), "seconds": round(self.seconds)}
+        return {**asdict(self), "cells": list(self.cells), "seconds": self.seconds and round(self.seconds)}
 
 
 def find_missing(
@@ -76,9 +76,14 @@ def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: f
     return MissingRun(name, protocol, cells, command, spec.train.epochs, estimate_seconds(spec, protocol, speed))
 
 
-def estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float:
-    """Returns about how long a training takes whose products are dense, at ``speed`` floating-point operations/s."""
-    samples = 0 if spec.dataset.samples is None else spec.dataset.samples.train
+def estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float | None:
+    """Returns about how long a training takes whose products are dense, at ``speed`` floating-point operations/s.
+
+    None if the number of its samples is not known, as of a user's own recordings.
+    """
+    if spec.dataset.samples is None:
+        return None
+    samples = round(spec.train.subset * spec.dataset.samples.train)
     if protocol == "B":
         samples = round(spec.validation.train_fraction * samples)
     steps = spec.train.epochs * spec.train.steps_per_epoch(samples)

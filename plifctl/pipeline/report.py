@@ -52,6 +52,7 @@ _log = logging.getLogger(__name__)
 
 _PAGE_TABLES = (*TABLES, *OTHER_TABLES)
 _RENAMED = {"optimism": SELECTION_TABLE}
+_RESULT_FILES = ("result.json", "controls.json", "predictions.npz")
 _DATASETS_OF_FIGURES = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 
 
@@ -117,10 +118,19 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
     runs = [find_run(name, folder) for name in names] or list_runs(folder)
-    finished = [run for run in runs if run.status() == "finished"]
-    if names and len(finished) < len(runs):
-        unfinished = next(run for run in runs if run not in finished)
-        raise UsageError(f"{unfinished.name}: {unfinished.status()}, so it has no result to state")
+    finished: list[Run] = []
+    for run in runs:
+        try:
+            status: str = run.status()
+        except RunError as error:
+            if names:
+                raise
+            _log.warning("left out: %s", error)
+            continue
+        if status == "finished":
+            finished.append(run)
+        elif names:
+            raise UsageError(f"{run.name}: {status}, so it has no result to state")
     if not finished:
         raise UsageError(f"no finished run in {folder}", hint="plifctl train demo makes one")
     known = registry.experiments()
@@ -277,7 +287,8 @@ class _FigureSource:
         named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
         wanted = {(curve.experiment, curve.protocol) for curve in named if curve.experiment is not None}
         authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
-        return lines_of({curve.name: curve for curve in [*authors, *named]}.values(), partial(_spec_of, self.registry))
+        found = {curve.identity: curve for curve in [*authors, *named]}
+        return lines_of(found.values(), partial(_spec_of, self.registry))
 
     def _default_lines(self, kind: FigureKind) -> list[Line]:
         """The authors' lines, of the paper's pooling and data sets, else our longest of each experiment; protocol A."""
@@ -333,7 +344,7 @@ def _longest(lines: Sequence[Line]) -> list[Line]:
     longest: dict[str | None, Line] = {}
 
     def rank(line: Line) -> tuple[bool, int]:
-        return not line.changes, len(line.first.epochs)
+        return not line.first.changes, len(line.first.epochs)
 
     for line in lines:
         known = longest.get(line.first.experiment)
@@ -429,14 +440,16 @@ class PageSource:
         """Reads tables, records and imported runs if a file of them has changed."""
         files = [
             *(path for folder in self._registry.folders for path in sorted((folder / "results").glob("*.json"))),
-            *(path for name in ("result", "controls") for path in sorted(self._runs_dir.glob(f"[!.]*/{name}.json"))),
+            *(path for name in _RESULT_FILES for path in sorted(self._runs_dir.glob(f"[!.]*/{name}"))),
             *external_folders(self._runs_dir),
         ]
         state = [(path, _state(path)) for path in files]
         if state == self._results_state:
             return
         records = load_records(self._runs_dir, self._registry.folders)
-        self._tables = [fill_table(name, records, self._registry, self._options) for name in _PAGE_TABLES]
+        self._tables = [
+            fill_table(name, records, self._registry, self._options, self._runs_dir) for name in _PAGE_TABLES
+        ]
         others = [record for record in records if record.origin != "trained"]
         by_name = {record.run: record for record in others}
         curves = load_other_curves(self._runs_dir, self._registry.folders, others)

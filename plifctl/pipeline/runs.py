@@ -88,7 +88,7 @@ def run_entry(run: Run) -> dict[str, Any]:
     entry = _damaged_entry(run.name, run.created)
     try:
         config, metrics, status = run.config(), run.metrics(), run.status()
-        best = best_row(metrics) or {}
+        best = best_row(metrics, config.spec.train.ties) or {}
         test = run.record().accuracy if status == "finished" else best.get("test_accuracy")
     except RunError as error:
         _log.warning("%s", error)
@@ -173,7 +173,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "status": status,
         "accuracy": run.record().accuracy if status == "finished" else None,
         "kept_result": kept and {"epochs": kept.epochs, "accuracy": kept.accuracy, "best_epoch": kept.best_epoch},
-        "best": best_row(rows),
+        "best": best_row(rows, run.config().spec.train.ties),
         "last": rows[-1] if rows else None,
         "changes": _changes(run, registry or load_registry()),
         "started_from": None if (began := run.started_from()) is None else began.model_dump(mode="json"),
@@ -269,7 +269,8 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
     found = [find_curve(name, folder, registry.folders) for name in names]
-    curves = list({curve.name: curve for curve in found}.values())
+    curves = list({curve.identity: curve for curve in found}.values())
+    names = [curve.name for curve in curves]
     if len(curves) < 2:
         raise UsageError("found one run, expected two or more to compare", hint="plifctl runs ls lists all runs")
     accuracies, taus = [_accuracy(curve) for curve in curves], [_tau(curve) for curve in curves]
@@ -283,8 +284,8 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     ]
     layers = max((curve.layers for curve in curves), key=len)
     return {
-        "runs": [curve.name for curve in curves],
-        "settings": _differences(curves, folder),
+        "runs": [str(curve.folder) if names.count(curve.name) > 1 else curve.name for curve in curves],
+        "settings": _differences(curves),
         "layers": list(layers),
         "epochs": epochs,
     }
@@ -299,7 +300,7 @@ def _tau(curve: Curve) -> list[dict[int, float | None]]:
     return [dict(zip(curve.epochs, values, strict=True)) for values in curve.tau]
 
 
-def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]]:
+def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     """The settings in which runs differ, data and machine included, with the value in each run."""
     settings = []
     for curve in curves:
@@ -307,9 +308,8 @@ def _differences(curves: Sequence[Curve], runs_dir: Path) -> dict[str, list[Any]
             name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
         }
         known["train.seed"] = curve.seed
-        if is_trained(runs_dir / curve.name):
-            run = Run(runs_dir / curve.name)
-            spec = run.config().spec
+        if curve.spec is not None and curve.folder is not None:
+            run, spec = Run(curve.folder), curve.spec
             about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": _environment(run)}
             known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
         settings.append(known)
@@ -355,7 +355,11 @@ def verify_runs(
         except RunError as error:
             yield path.name, [str(error)]
     for run in runs:
-        status = run.status()
+        try:
+            status = run.status()
+        except RunError as error:
+            yield run.name, [str(error)]
+            continue
         if status == "finished":
             with progress(f"verifying {run.name}", "files") as task:
                 problems = verify_run(run, task.update)

@@ -121,8 +121,7 @@ class Evidence:
         """Returns the runs of LIF and of PLIF, cut to the same epochs; nothing if they cannot be compared."""
         if plif is None or not (lif.comparable and plif.comparable):
             return ()
-        seeds = {record.seed for record in lif.first.records}
-        problem = find_problem(lif.first.first, plif.first.first, seeds, seeds)
+        problem = find_problem(lif.first.first, plif.first.first, self._results)
         epochs = min(lif.epochs, plif.epochs)
         cut = [cut_runs(runs, epochs) for runs in (lif, plif)]
         if problem := problem or cut[0].problem or cut[1].problem:

@@ -14,7 +14,6 @@ from itertools import accumulate, product
 from statistics import fmean
 
 from plifctl.config.choices import FAST_TABLE, PROTOCOLS, Recipe
-from plifctl.config.overrides import is_modification
 from plifctl.evaluation.step_cost import epoch_operations
 from plifctl.report.results import Group, Results
 from plifctl.report.speed import first_epoch
@@ -200,7 +199,7 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         return "its accuracies by epoch are not known"
 
     def fits(record: ResultRecord) -> bool:
-        whole = record.data is not None and record.data.complete and not any(map(is_modification, record.overrides))
+        whole = record.data is not None and record.data.complete and not record.modifications
         alike = record.training_versions == versions and _processors(record) == {processor}
         return whole and alike and not _time_problem(record)
 

@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Literal
 
+from plifctl.config.choices import RECIPES
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import Registry
 from plifctl.config.structure import with_pooling
 from plifctl.report.results import Group, Results, cut_record
 from plifctl.report.table import Cell, Entry
 from plifctl.runs import ResultRecord
+
+_NO_RUNS = Group(())
 
 PairKind = Literal["neuron", "pooling", "start", "tau"]
 """In what the experiments of a pair differ: PLIF and LIF, max and average pooling, the τ₀ of PLIF, or the τ of LIF."""
@@ -156,18 +159,34 @@ class MatchedRuns:
 
 def match_runs(pair: Pair, results: Results) -> list[MatchedRuns]:
     """Returns the runs of a pair, an item for each recipe that has any; one without runs if there are none."""
-    first, second = (
-        {group.first.recipe: group for group in results.groups(name, "A")} for name in (pair.first, pair.second)
-    )
-    recipes = list(dict.fromkeys((*first, *second)))
-    none = Group(())
-    return [
-        replace(
-            _match(pair, first.get(recipe, none), second.get(recipe, none), results),
-            recipe=recipe if len(recipes) > 1 else "",
-        )
-        for recipe in recipes
-    ] or [MatchedRuns(pair, none, none)]
+    known = [results.candidates(name, "A") for name in (pair.first, pair.second)]
+    present = {group.first.recipe for side in known for group in side}
+    matched = []
+    for recipe in filter(present.__contains__, RECIPES):
+        firsts, seconds = ([group for group in side if group.first.recipe == recipe] for side in known)
+        first, second = _choose(firsts, seconds, results)
+        runs = _match(pair, results.count(first, firsts), results.count(second, seconds), results)
+        matched.append(replace(runs, recipe=recipe if len(present) > 1 else ""))
+    return matched or [MatchedRuns(pair, _NO_RUNS, _NO_RUNS)]
+
+
+def _choose(firsts: Sequence[Group], seconds: Sequence[Group], results: Results) -> tuple[Group, Group]:
+    """Returns the groups of both sides that are compared: of those that can be, the best; of these, of most seeds.
+
+    Args:
+        firsts: Groups of the first experiment, the best first; perhaps none, as of the second.
+        seconds: Groups of the second experiment.
+        results: Knows how good a group is.
+    """
+    if not (firsts and seconds):
+        return next(iter(firsts), _NO_RUNS), next(iter(seconds), _NO_RUNS)
+
+    def worth(both: tuple[Group, Group]) -> tuple[object, ...]:
+        one, other = both
+        problem = find_problem(one.first, other.first, results) or _seed_problem(one, other)
+        return not problem, min(results.rank(one), results.rank(other)), len(one.seeds & other.seeds)
+
+    return max(product(firsts, seconds), key=worth)
 
 
 def _match(pair: Pair, first: Group, second: Group, results: Results) -> MatchedRuns:
@@ -175,10 +194,9 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
     if not (first.records and second.records):
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
-    seeds = [{record.seed for record in group.records} for group in (first, second)]
-    if problem := find_problem(first.first, second.first, *seeds):
+    if problem := find_problem(first.first, second.first, results) or _seed_problem(first, second):
         return MatchedRuns(pair, first, second, flags, problem)
-    common = seeds[0] & seeds[1]
+    common = first.seeds & second.seeds
     counted = [record for group in (first, second) for record in group.records if record.seed in common]
     one, other = (Group(tuple(r for r in group.records if r.seed in common)) for group in (first, second))
     return cut_runs(MatchedRuns(pair, one, other, flags), min(record.epochs for record in counted))
@@ -201,23 +219,23 @@ def cut_runs(runs: MatchedRuns, epochs: int) -> MatchedRuns:
     return replace(runs, first=first, second=second)
 
 
-def find_problem(one: ResultRecord, other: ResultRecord, seeds: set[int], others: set[int]) -> str:
-    """Returns what forbids to compare the runs of two experiments; empty: nothing.
+def _seed_problem(one: Group, other: Group) -> str:
+    if one.seeds & other.seeds:
+        return ""
+    return f"without a common seed ({'; '.join(', '.join(map(str, sorted(g.seeds))) for g in (one, other))})"
 
-    Args:
-        one: A run of the first experiment.
-        other: A run of the second one.
-        seeds: Seeds of the runs of the first experiment.
-        others: Seeds of those of the second one.
-    """
-    data = [record.data and (record.data.cache, record.data.train, record.data.test) for record in (one, other)]
+
+def find_problem(one: ResultRecord, other: ResultRecord, results: Results) -> str:
+    """Returns what forbids to compare a run of an experiment with one of another; empty: nothing."""
+    both = one, other
+    data = [record.data and (record.data.cache, record.data.train, record.data.test) for record in both]
     if data[0] != data[1]:
         return "of different samples"
     if one.training_versions != other.training_versions:
         return "of different training versions of plifctl"
-    if not seeds & others:
-        texts = [", ".join(map(str, sorted(known))) for known in (seeds, others)]
-        return f"without a common seed ({'; '.join(texts)})"
+    changes = [results.changes(record) for record in both]
+    if sorted(changes[0]) != sorted(changes[1]):
+        return f"with different changes ({'; '.join(', '.join(texts) or 'none' for texts in changes)})"
     return ""
 
 

@@ -14,7 +14,6 @@ from typing import Literal
 
 from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultSource
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError
@@ -53,6 +52,11 @@ class Group:
     @property
     def first(self) -> ResultRecord:
         return self.records[0]
+
+    @property
+    def seeds(self) -> set[int]:
+        """The seed of each run."""
+        return {record.seed for record in self.records}
 
 
 class Results:
@@ -116,7 +120,19 @@ class Results:
             fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
                 those left out.
         """
-        candidates = [
+        known = self.candidates(experiment, protocol, recipes, fits)
+        best = {group.first.recipe: group for group in reversed(known)}
+        return [self.count(best[recipe], known) for recipe in recipes if recipe in best]
+
+    def candidates(
+        self,
+        experiment: str,
+        protocol: Protocol,
+        recipes: Sequence[Recipe] = RECIPES,
+        fits: Callable[[ResultRecord], bool] = lambda record: True,
+    ) -> list[Group]:
+        """Returns the groups that :meth:`groups` chooses from, those of the highest :meth:`rank` first."""
+        usable = [
             cut
             for record in self._records
             if (record.experiment, record.protocol) == (experiment, protocol)
@@ -125,15 +141,17 @@ class Results:
             and (cut := self._usable(record)) is not None
             and fits(cut)
         ]
-        by_recipe = ([record for record in candidates if record.recipe == recipe] for recipe in recipes)
-        groups = []
-        for known in filter(None, by_recipe):
-            group = _choose(known)
-            self.left_out |= {
-                record.run: _why_not(record, group.first) for record in known if record not in group.records
-            }
-            groups.append(group)
+        groups = self._grouped(usable)
+        grouped = [record for group in groups for record in group.records]
+        self.left_out |= {r.run: f"the same seed as a later run ({r.seed})" for r in usable if r not in grouped}
         return groups
+
+    def count(self, chosen: Group, known: Sequence[Group]) -> Group:
+        """Returns a group, and notes why the runs of the same recipe in the others are left out."""
+        others = [record for group in known for record in group.records if record not in chosen.records]
+        same_recipe = [record for record in others if record.recipe == chosen.first.recipe]
+        self.left_out |= {record.run: self._why_not(record, chosen.first) for record in same_recipe}
+        return chosen
 
     def accuracy(self, group: Group) -> Number:
         """Returns the mean accuracy of runs with its note, compared with nothing."""
@@ -162,9 +180,35 @@ class Results:
         spec = found.for_protocol(record.protocol).spec
         return spec if spec.digest == record.digest else None
 
+    def rank(self, group: Group) -> tuple[bool, bool, int, int]:
+        """Returns how good a group is: without changes, with complete data, many epochs, many training samples."""
+        first, data = group.first, group.first.data
+        complete = data is None or data.complete
+        return not self.changes(first), complete, first.epochs, data.train if data else 0
+
+    def _grouped(self, records: Sequence[ResultRecord]) -> list[Group]:
+        """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""
+        found: dict[tuple[object, ...], dict[int, ResultRecord]] = {}
+        for record in sorted(records, key=lambda record: record.finished, reverse=True):
+            found.setdefault((record.recipe, *_settings(record)), {}).setdefault(record.seed, record)
+        groups = [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in found.values()]
+        return sorted(groups, key=self.rank, reverse=True)
+
+    def _why_not(self, record: ResultRecord, best: ResultRecord) -> str:
+        """Returns why a run is not counted beside the runs of its cell."""
+        if self.changes(record) and not self.changes(best):
+            return "modified, while there is a run that is not"
+        if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
+            return "on a subset, while there is a run on all samples"
+        if record.epochs != best.epochs:
+            return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
+        if record.training_versions != best.training_versions:
+            return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
+        return "other samples or settings"
+
     def _usable(self, record: ResultRecord) -> ResultRecord | None:
         """Returns a record, cut to the epochs that count; None if it is left out."""
-        changes = self._changes(record)
+        changes = self.changes(record)
         if changes and not self._include_modified:
             self.left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts it"
             return None
@@ -202,10 +246,11 @@ class Results:
         """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""
 
         def shared(run: ResultRecord) -> tuple[object, ...]:
-            return run.experiment, run.recipe, run.epochs, run.data is None or run.data.complete, self._changes(run)
+            data = run.data and (run.data.cache, run.data.complete)
+            return run.experiment, run.recipe, run.T, run.epochs, run.training_versions, data, self.changes(run)
 
         same = [run for run in self._records if run.protocol == "B" and shared(run) == shared(record)]
-        return _choose(same).records if same else ()
+        return self._grouped(same)[0].records if same else ()
 
     def _planned(self, record: ResultRecord) -> int | None:
         """Returns the number of epochs of the experiment of a run; None if it is not in the registry."""
@@ -235,7 +280,7 @@ class Results:
 
     def flags(self, record: ResultRecord) -> tuple[str, ...]:
         """Returns what forbids to compare a run, a word each."""
-        return flags_of(record, bool(self._changes(record)))
+        return flags_of(record, bool(self.changes(record)))
 
     def _note(self, found: Sequence[ResultRecord], planned: int | None, authors: float | None) -> str:
         first = found[0]
@@ -266,13 +311,13 @@ class Results:
             parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")
         if data is not None and not data.verified:
             parts.append("source not verified")
-        if changes := self._changes(first):
+        if changes := self.changes(first):
             parts.append(f"MODIFIED: {', '.join(changes)}")
         return "; ".join(parts)
 
-    def _changes(self, record: ResultRecord) -> list[str]:
+    def changes(self, record: ResultRecord) -> list[str]:
         """Returns how the experiment of a record differs from the registry's experiment of that name."""
-        changes = [text for text in record.overrides if is_modification(text)]
+        changes = list(record.modifications)
         if changes or record.digest is None or record.experiment not in self.registry.experiments():
             return changes
         now = self._digest(record.experiment, record.recipe, record.protocol)
@@ -356,32 +401,6 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
     layer = int(measure.removeprefix("tau "))
     of_layer = [tau[layer] for tau in record.tau[epoch - 1 : epoch] if layer < len(tau)]
     return of_layer[0] if of_layer else None
-
-
-def _choose(records: Sequence[ResultRecord]) -> Group:
-    """Returns the runs of one cell: with complete data, then more epochs, then the latest; one for each seed."""
-
-    def rank(record: ResultRecord) -> tuple[bool, int, int, str]:
-        data = record.data
-        return data is None or data.complete, record.epochs, data.train if data else 0, record.finished
-
-    best = max(records, key=rank)
-    same = sorted((r for r in records if _settings(r) == _settings(best)), key=lambda record: record.finished)
-    by_seed = {record.seed: record for record in same}
-    return Group(tuple(by_seed[seed] for seed in sorted(by_seed)))
-
-
-def _why_not(record: ResultRecord, best: ResultRecord) -> str:
-    """Returns why a run is not counted beside the runs of its cell."""
-    if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
-        return "on a subset, while there is a run on all samples"
-    if record.epochs != best.epochs:
-        return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
-    if record.training_versions != best.training_versions:
-        return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
-    if _settings(record) != _settings(best):
-        return "other samples or settings"
-    return f"the same seed as a later run ({record.seed})"
 
 
 def _settings(record: ResultRecord) -> tuple[object, ...]:

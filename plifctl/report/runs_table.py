@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 from plifctl.config.choices import RUNS_TABLE
-from plifctl.config.overrides import is_modification
+from plifctl.config.overrides import override_key
 from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
 from plifctl.runs import ResultRecord
+
+Changes = Callable[[ResultRecord], Sequence[str]]
+"""Returns how the experiment of a run differs from that of its name, a text each."""
 
 _CAPTIONS = {
     "trained": "Finished runs of the runs folder",
@@ -25,7 +29,10 @@ _COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", 
 
 
 def build_runs_table(
-    records: Sequence[ResultRecord], origin: str = "trained", not_in_paper: Collection[str] = ()
+    records: Sequence[ResultRecord],
+    origin: str = "trained",
+    not_in_paper: Collection[str] = (),
+    changes: Changes = lambda record: record.modifications,
 ) -> Table:
     """Returns a table with a row for runs that differ in nothing but seed and fold, and the mean of their accuracies.
 
@@ -33,20 +40,23 @@ def build_runs_table(
         records: Result records.
         origin: The origin of those that are shown.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
+        changes: Returns how the experiment of a run differs from that of its name.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     notes: dict[str, str] = {}
-    shown = sorted((record for record in records if record.origin == origin), key=_key)
-    for _, group in groupby(shown, key=_key):
+    shown = [record for record in records if record.origin == origin]
+    key = partial(_key, changes=changes, stopping={_series(record) for record in shown if record.stopped_early})
+    for _, group in groupby(sorted(shown, key=key), key=key):
         # of several runs with one seed and fold, the latest
         latest = {_member(record): record for record in sorted(group, key=lambda record: record.finished)}
         found = [latest[member] for member in sorted(latest)]
         mark = str(len(rows) + 1)
-        notes[mark] = _note(found)
-        number = _mean(found, mark, notes[mark])
         first = found[0]
-        texts = (_changes(first), first.recipe, first.protocol, str(first.T), str(first.epochs), _samples(first))
+        changed = changes(first)
+        notes[mark] = _note(found, changed)
+        number = _mean(found, mark, notes[mark], bool(changed))
+        texts = (_short(changed), first.recipe, first.protocol, str(first.T), _epochs(found), _samples(first))
         counts = (_numbers({record.seed for record in found}), _folds(found))
         experiment = mark_experiment(first.experiment, not_in_paper)
         rows.append((*map(Cell, (experiment, *texts, *counts)), Cell(numbers=(number,))))
@@ -68,32 +78,51 @@ def build_runs_table(
     )
 
 
-def _changes(record: ResultRecord) -> str:
+def _short(changes: Sequence[str]) -> str:
     """Returns what makes a run another experiment than that of its name, ``tau_0=16``; folds have a column."""
-    pairs = (text.partition("=") for text in filter(is_modification, record.overrides) if not text.startswith("split."))
-    return ", ".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+    pairs = (text.partition("=") for text in changes if not text.startswith("split."))
+    return ", ".join(f"{key.rpartition('.')[2]}{sign}{value}" for key, sign, value in pairs)
 
 
-def _key(record: ResultRecord) -> tuple[Any, ...]:
-    """What runs of one row share; rows are in this order, numbers of changed settings by their size."""
-    words = re.split(r"(\d+(?:\.\d+)?)", _changes(record))
-    changes = tuple(float(word) if index % 2 else word for index, word in enumerate(words))
-    series = record.fold.series if record.fold is not None else record.digest
+def _series(record: ResultRecord) -> str:
+    return str(record.fold.series if record.fold is not None else record.digest)
+
+
+def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> tuple[Any, ...]:
+    """What runs of one row share; rows are in this order, numbers of changed settings by their size.
+
+    Trainings that ``train.early_stop`` may end share the epochs that were planned, not those that they had.
+
+    Args:
+        record: A run.
+        changes: Returns its changes.
+        stopping: The series that may end early.
+    """
+    words = re.split(r"(\d+(?:\.\d+)?)", _short(changes(record)))
+    numbers = tuple(float(word) if index % 2 else word for index, word in enumerate(words))
+    series = _series(record)
+    planned = next((text for text in record.overrides if override_key(text) == "train.epochs"), "")
+    epochs = (0, planned) if series in stopping else (record.epochs, "")
     data = record.data.cache if record.data is not None else ""
     versions = ",".join(map(str, record.training_versions))
-    about = (record.experiment, record.recipe, record.protocol, record.epochs, changes)
-    return (*about, str(series), data, versions, str(record.stopped_early))
+    return record.experiment, record.recipe, record.protocol, epochs, numbers, series, data, versions
+
+
+def _epochs(found: Sequence[ResultRecord]) -> str:
+    """Returns the epochs of the runs of a row, ``5–9`` where some stopped early."""
+    least, most = (pick(record.epochs for record in found) for pick in (min, max))
+    return str(least) if least == most else f"{least}–{most}"
 
 
 def _member(record: ResultRecord) -> tuple[int, int]:
     return record.seed, record.fold.number if record.fold is not None else 0
 
 
-def _mean(found: Sequence[ResultRecord], mark: str, note: str) -> Number:
+def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     mean = statistics.fmean(values)
-    flags = flags_of(found[0], any(map(is_modification, found[0].overrides)))
+    flags = flags_of(found[0], modified)
     return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note, flags=flags)
 
 
@@ -114,10 +143,10 @@ def _numbers(numbers: set[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def _note(found: Sequence[ResultRecord]) -> str:
+def _note(found: Sequence[ResultRecord], changes: Sequence[str]) -> str:
     first = found[0]
     parts = [f"{first.dataset}, run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}"]
-    if first.stopped_early:
+    if any(record.stopped_early for record in found):
         parts.append("stopped early")
     if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:
         parts.append(f"ONLY {count} OF {of.folds} FOLDS")
@@ -125,6 +154,6 @@ def _note(found: Sequence[ResultRecord]) -> str:
         parts.append("SUBSET")
     if empty := sum(record.data.without_events for record in found if record.data is not None):
         parts.append(f"{empty} SAMPLES WITHOUT EVENTS")
-    if changes := [text for text in first.overrides if is_modification(text)]:
+    if changes:
         parts.append(f"MODIFIED: {', '.join(changes)}")
     return "; ".join(parts)

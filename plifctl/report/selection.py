@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
-from plifctl.config.overrides import is_modification
+from plifctl.report.runs_table import Changes
 from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import LATE_EPOCHS
@@ -26,7 +26,11 @@ _COLUMNS = (
 
 
 def build_selection_table(
-    records: Sequence[ResultRecord], *, include_modified: bool = False, not_in_paper: Collection[str] = ()
+    records: Sequence[ResultRecord],
+    *,
+    include_modified: bool = False,
+    not_in_paper: Collection[str] = (),
+    changes: Changes = lambda record: record.modifications,
 ) -> Table:
     """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
@@ -34,6 +38,7 @@ def build_selection_table(
         records: Result records of our runs and of imported ones; those tested less than twice are left out.
         include_modified: Use runs with overrides as well.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
+        changes: Returns how the experiment of a run differs from that of its name.
     """
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
@@ -41,7 +46,7 @@ def build_selection_table(
     shown_experiments: set[str] = set()
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in record.tests.items()}
-        modified = any(is_modification(text) for text in record.overrides)
+        modified = bool(changes(record))
         if len(tests) < 2 or (modified and not include_modified):
             continue
         best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))

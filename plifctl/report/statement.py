@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from plifctl import __version__
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import is_modification
 from plifctl.report.render import MEASURES, plain
 from plifctl.runs import ResultRecord
 
@@ -45,11 +44,11 @@ class StatedRun:
         record, data, registered = self.record, self.record.data, self.registered
         if registered is None:
             yield "the experiment is not in the registry"
-        elif record.epochs < registered.train.epochs:
+        elif record.epochs != registered.train.epochs:
             early = ", stopped by early_stop" if record.stopped_early else ""
             yield f"{record.epochs} of {registered.train.epochs} epochs{early}"
-        if changed := [text for text in record.overrides if is_modification(text)]:
-            yield f"changed: {', '.join(changed)}"
+        if record.modifications:
+            yield f"changed: {', '.join(record.modifications)}"
         elif registered is not None and record.digest not in (None, registered.digest):
             yield "the experiment has been changed in the registry since"
         if data is not None and not data.complete:

@@ -120,12 +120,15 @@ def build_table(
         records = [record for record in records if record.origin != "trained" or record.run in options.runs]
     if name in (SELECTION_TABLE, RUNS_TABLE, FAST_TABLE) and options.epochs is not None:
         raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
+    results = _results(records, registry, options, options.source)
     if name in (SELECTION_TABLE, RUNS_TABLE):
         not_in_paper = _not_in_paper(records, registry)
         if name == RUNS_TABLE:
-            return build_runs_table(records, ORIGINS[options.source], not_in_paper)
-        return build_selection_table(records, include_modified=options.include_modified, not_in_paper=not_in_paper)
-    results = _results(records, registry, options, options.source)
+            return build_runs_table(records, ORIGINS[options.source], not_in_paper, results.changes)
+        shown = [record for record in records if options.runs is None or record.origin == "trained"]
+        return build_selection_table(
+            shown, include_modified=options.include_modified, not_in_paper=not_in_paper, changes=results.changes
+        )
     if name == CLAIMS_TABLE:
         authors = _results(records, registry, options, "authors")
         ours = None if options.source == "authors" else results

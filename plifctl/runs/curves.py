@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import override_key
+from plifctl.config.overrides import is_modification, override_key
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
@@ -17,6 +17,7 @@ from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, load_records
+from plifctl.runs.sessions import versions_of
 
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "cpu_seconds")
 """Scalars of an epoch; accuracies are fractions."""
@@ -43,6 +44,10 @@ class Curve:
         overrides: Changes to the experiment, texts ``key=value``.
         subset: Whether the run used a part of the samples.
         spec: The run's own settings; None where only a record or a log of it is known.
+        digest: Digest of its experiment; None if unknown.
+        training_versions: The training versions of its epochs; empty if unknown.
+        cache: Content digest of its cache; None if unknown.
+        folder: Folder of a run that plifctl trained; None of others.
     """
 
     name: str
@@ -60,6 +65,28 @@ class Curve:
     overrides: tuple[str, ...] = ()
     subset: bool = False
     spec: ExperimentSpec | None = None
+    digest: str | None = None
+    training_versions: tuple[int, ...] = ()
+    cache: str | None = None
+    folder: Path | None = None
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The overrides that make it another experiment, sorted."""
+        return tuple(sorted(filter(is_modification, self.overrides)))
+
+    @property
+    def setting(self) -> Hashable:
+        """What runs with a common mean share: everything but the seed and the number of epochs."""
+        if self.experiment is None:
+            return self.name
+        known = self.origin, self.experiment, self.recipe, self.protocol, self.T, self.subset, self.changes
+        return *known, self.digest, self.training_versions, self.cache
+
+    @property
+    def identity(self) -> Hashable:
+        """What tells it from any other run; runs of two folders may have one name."""
+        return self.folder or self.name
 
 
 def curve_of_run(run: Run) -> Curve:
@@ -87,6 +114,10 @@ def curve_of_run(run: Run) -> Curve:
         config.overrides,
         config.spec.train.subset < 1 or _is_incomplete(run),
         config.spec,
+        config.spec.digest,
+        versions_of(run.sessions()) if rows else (),
+        run.info()["cache"]["content_digest"],
+        run.path,
     )
 
 
@@ -121,6 +152,9 @@ def curve_of_record(record: ResultRecord) -> Curve:
         overrides=record.overrides,
         subset=(record.data is not None and not record.data.complete)
         or "train.subset" in map(override_key, record.overrides),
+        digest=record.digest,
+        training_versions=record.training_versions,
+        cache=None if record.data is None else record.data.cache,
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 
 from plifctl import files, paths
-from plifctl.config.choices import TRAINING_VERBS, CheckpointName, Protocol, Recipe, RunStatus
+from plifctl.config.choices import TRAINING_VERBS, CheckpointName, Protocol, Recipe, RunStatus, Ties
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
 from plifctl.errors import ResumeError, RunError, UsageError
@@ -401,16 +401,17 @@ def list_runs(runs_dir: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.created, run.name))
 
 
-def best_row(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def best_row(rows: Sequence[dict[str, Any]], ties: Ties) -> dict[str, Any] | None:
     """Returns the row with the highest validation accuracy, or test accuracy if there is no validation.
 
     Args:
-        rows: Rows from :meth:`Run.metrics`; among equal ones the earliest is returned.
+        rows: Rows from :meth:`Run.metrics`.
+        ties: Which of equal ones is returned, ``train.ties`` of the run.
     """
     for name in ("validation_accuracy", "test_accuracy"):
         known = [row for row in rows if row.get(name) is not None]
         if known:
-            return max(known, key=lambda row: float(row[name]))
+            return max(reversed(known) if ties == "latest" else known, key=lambda row: float(row[name]))
     return None
 
 

@@ -13,13 +13,14 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Vali
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe, TauControl, TimeControl
 from plifctl.config.identity import current_word
+from plifctl.config.overrides import is_modification
 from plifctl.config.problems import first_problem
 from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
 from plifctl.runs import folders
 from plifctl.runs.controls import ControlResult, read_controls
 from plifctl.runs.documents import add_checksum, load_document
-from plifctl.runs.sessions import Session
+from plifctl.runs.sessions import Session, versions_of
 
 _log = logging.getLogger(__name__)
 
@@ -166,8 +167,13 @@ class ResultRecord(Spec):
 
     @property
     def training_versions(self) -> tuple[int, ...]:
-        """The training versions of its epochs, each once; 0.1.0, which does not state it, has version 1."""
-        return tuple(sorted({session.training_version for session in self.sessions} or {1}))
+        """The training versions of its epochs, each once."""
+        return versions_of(self.sessions)
+
+    @property
+    def modifications(self) -> tuple[str, ...]:
+        """The overrides that make it another experiment than that of its name."""
+        return tuple(filter(is_modification, self.overrides))
 
     @property
     def environments(self) -> list[dict[str, Any]]:

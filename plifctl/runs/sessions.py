@@ -11,7 +11,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -43,6 +43,11 @@ class Session(Spec):
         """What numbers of different sessions are compared by."""
         found = {name: str(self.environment[name]) for name in COMPARED if name in self.environment}
         return {"training version": str(self.training_version), **found}
+
+
+def versions_of(sessions: Iterable[Session]) -> tuple[int, ...]:
+    """Returns the training versions of sessions, each once; 0.1.0, which wrote no sessions, has version 1."""
+    return tuple(sorted({session.training_version for session in sessions} or {1}))
 
 
 def entry(epoch: int, step: int, host: str, environment: Mapping[str, Any]) -> dict[str, Any]:

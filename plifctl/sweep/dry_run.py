@@ -59,12 +59,15 @@ class DryRun:
 
     @property
     def seconds(self) -> float:
-        """Time of all epochs that are not trained, one run after the other."""
-        return sum(
-            self.estimates[s.run.name].seconds * (1 - s.epoch / s.run.epochs)
-            for s in self.status.runs
-            if s.state != "finished"
-        )
+        """Time of all epochs that are not trained, one run after the other, of the runs with an estimate."""
+        waiting = [(s, self.estimates[s.run.name].seconds) for s in self.status.runs if s.state != "finished"]
+        return sum(seconds * (1 - s.epoch / s.run.epochs) for s, seconds in waiting if seconds is not None)
+
+    @property
+    def unknown(self) -> int:
+        """Number of runs to train without an estimate of their time."""
+        waiting = [s for s in self.status.runs if s.state != "finished"]
+        return sum(self.estimates[s.run.name].seconds is None for s in waiting)
 
     @property
     def nbytes(self) -> int:

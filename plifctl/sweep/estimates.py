@@ -29,12 +29,13 @@ class Estimate:
     """What a run takes from its beginning.
 
     Attributes:
-        seconds: Time, on the machine and device where a run like it was trained, or on this machine's CPU.
+        seconds: Time, on the machine and device where a run like it was trained, or on this machine's CPU; None: no run
+            like it was trained, and the number of its samples is not known.
         measured: Name of that run; empty if the time is computed from the products of dense layers.
         nbytes: Disk for its checkpoints.
     """
 
-    seconds: float
+    seconds: float | None
     measured: str
     nbytes: int
 
@@ -52,11 +53,11 @@ def estimate_runs(members: Sequence[Member], runs_dir: Path) -> dict[str, Estima
     for member in members:
         spec = member.spec
         if (known := measured.get(_kind(spec))) is not None:
-            seconds, name = known[0] * spec.train.epochs, known[1]
+            estimate = Estimate(known[0] * spec.train.epochs, known[1], _checkpoint_bytes(spec))
         else:
             speed = speed or products_per_second()
-            seconds, name = estimate_seconds(spec, member.protocol, speed), ""
-        found[member.name] = Estimate(seconds, name, _checkpoint_bytes(spec))
+            estimate = Estimate(estimate_seconds(spec, member.protocol, speed), "", _checkpoint_bytes(spec))
+        found[member.name] = estimate
     return found
 
 

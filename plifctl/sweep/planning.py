@@ -15,7 +15,7 @@ from plifctl.config.choices import TRAINING_VERBS
 from plifctl.config.choices import Engine as EngineName
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
-from plifctl.runs import Run, load_records
+from plifctl.runs import Run, is_trained, load_records
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.expansion import Member, sweep_name
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
@@ -87,7 +87,10 @@ def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
         record = found.get((spec.digest, member.protocol, spec.train.seed, spec.train.epochs, spec.name))
         if record is None or record.origin != "trained" or os.path.lexists(runs_dir / member.name):
             return member
-        is_longer_now = Run(runs_dir / record.run).config().spec.train.epochs != record.epochs
+        folder = runs_dir / record.run
+        if not is_trained(folder):  # somebody copied a result without its run
+            return member
+        is_longer_now = Run(folder).config().spec.train.epochs != record.epochs
         return member if is_longer_now else replace(member, name=record.run)
 
     return [adopt(member) for member in members]

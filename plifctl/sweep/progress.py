@@ -17,6 +17,8 @@ import signal
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +43,8 @@ class Standing:
         run: The run, with its state and the reason for it.
         epoch: Epochs trained.
         accuracy: Test accuracy of a finished run; else the best so far, of protocol B on validation samples.
-        authors: Best test accuracy of the authors' run of the experiment up to that epoch; None: no such run, or
-            settings or samples differ from theirs.
+        authors: What the authors' run of the experiment had reached by that epoch, by the same protocol; None: no such
+            run, settings or samples differ from theirs, or ``accuracy`` is no test accuracy.
         epoch_seconds: Mean time of its last epochs; None before the first one.
         seconds_left: Time until it is finished at this speed; None if that is not known.
         host: Machine that trains it; empty if none does.
@@ -73,7 +75,7 @@ class ProgressReader:
 
     Args:
         runs_dir: Runs directory.
-        authors: Test accuracies of the authors' runs by epoch from 1, by experiment and protocol.
+        authors: What the authors' runs had reached by each epoch, as :func:`authors_accuracies` returns it.
     """
 
     def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
@@ -115,10 +117,13 @@ class ProgressReader:
         elif job is not None and job.state != "ended":
             state = job.state
         reason = "" if state in ("finished", "running") else self._reason(job, run, planned, file)
-        best = best_row(rows) or {}
+        best = best_row(rows, spec.train.ties) or {}
         accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
         shown = best.get("test_accuracy") if accuracy is None else accuracy
-        comparable = run.info()["cache"].get("complete") and not any(map(is_modification, run.config().overrides))
+        config = run.config()
+        changed = config.recipe == "fast" or any(map(is_modification, config.overrides))
+        on_tests = state == "finished" or best.get("validation_accuracy") is None
+        comparable = run.info()["cache"].get("complete") and on_tests and not changed
         found = Standing(
             _at(planned, state, reason),
             len(rows),
@@ -144,7 +149,7 @@ class ProgressReader:
 
     def _authors_at(self, planned: PlannedRun, epoch: int) -> float | None:
         curve = self._authors.get((planned.experiment, planned.protocol), {})
-        return max((value for at, value in curve.items() if at <= epoch), default=None)
+        return next((curve[at] for at in sorted(curve, reverse=True) if at <= epoch), None)
 
     def _reason(self, job: Job | None, run: Run | None, planned: PlannedRun, file: PlanFile) -> str:
         """Returns why a run is not finished: the error in its job's output, its own error, or what the engine says.
@@ -164,12 +169,26 @@ class ProgressReader:
 
 
 def authors_accuracies() -> dict[tuple[str, str], Mapping[int, float]]:
-    """Returns the test accuracies of the authors' runs by epoch, by experiment and protocol."""
+    """Returns the accuracy that the authors' runs had reached by each logged epoch, by experiment and protocol.
+
+    In protocol A that is the best test accuracy so far; in protocol B, the test accuracy at the best validation
+    accuracy so far, at the last of equal ones, as their code selects it.
+    """
     found: dict[tuple[str, str], Mapping[int, float]] = {}
     for run in load_authors(load_registry().folders):
-        if (experiment := run.settings.get("experiment")) and "test_accuracy" in run.epochs:
-            found[experiment, str(run.settings.get("protocol") or "A")] = run.epochs["test_accuracy"]
+        tests = run.epochs.get("test_accuracy")
+        if (experiment := run.settings.get("experiment")) and tests:
+            protocol = str(run.settings.get("protocol") or "A")
+            chosen_by = tests if protocol == "A" else run.epochs.get("validation_accuracy", {})
+            found[experiment, protocol] = _reached(tests, chosen_by)
     return found
+
+
+def _reached(tests: Mapping[int, float], chosen_by: Mapping[int, float]) -> dict[int, float]:
+    """Returns the test accuracy of the best epoch so far, the last of equal ones, by epoch."""
+    epochs = sorted(tests.keys() & chosen_by.keys())
+    best = accumulate(epochs, partial(max, key=lambda epoch: (chosen_by[epoch], epoch)))
+    return {epoch: tests[chosen] for epoch, chosen in zip(epochs, best, strict=True)}
 
 
 def _difference(planned: PlannedRun, run: Run) -> str:

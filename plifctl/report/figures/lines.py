@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
 from plifctl.report.figures.style import verbatim
 from plifctl.runs import Curve
@@ -59,14 +59,9 @@ class Line:
         return f"{known}, average pooling" if self.average_pooling else known
 
     @property
-    def changes(self) -> tuple[str, ...]:
-        """The overrides that make it another experiment."""
-        return tuple(sorted(filter(is_modification, self.first.overrides)))
-
-    @property
     def label(self) -> str:
         """The label in a legend: :attr:`base`, and what forbids to compare the runs with others."""
-        others = [text for text in self.changes if override_key(text) not in (*_IN_LABEL, "train.subset")]
+        others = [text for text in self.first.changes if override_key(text) not in (*_IN_LABEL, "train.subset")]
         flags = [
             *(["subset"] if self.first.subset else []),
             *(["modified"] if others else []),
@@ -89,10 +84,15 @@ class Line:
             *([f"T = {first.T}"] if first.T else []),
             *([f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []),
             *([f"{' to '.join(map(str, last[:1] + last[1:][-1:]))} epoch{'s' * (last != [1])}"] if last else []),
+            *([_versions(first)] if first.training_versions else []),
             *(["subset"] if first.subset else []),
-            *([f"modified: {' '.join(self.changes)}"] if self.changes else []),
+            *([f"modified: {' '.join(first.changes)}"] if first.changes else []),
         ]
         return ", ".join(parts)
+
+
+def _versions(curve: Curve) -> str:
+    return f"training version {' and '.join(map(str, curve.training_versions)) or 'unknown'}"
 
 
 def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSpec | None]) -> list[Line]:
@@ -106,22 +106,13 @@ def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSp
     """
     groups: dict[Hashable, dict[int | None, Curve]] = {}
     for curve in curves:
-        of_seed = groups.setdefault(_setting(curve), {})
+        of_seed = groups.setdefault(curve.setting, {})
         if curve.seed not in of_seed or len(curve.epochs) >= len(of_seed[curve.seed].epochs):
             of_seed[curve.seed] = curve
     return [
         _line(tuple(group[seed] for seed in sorted(group, key=lambda seed: seed or 0)), experiment)
         for group in groups.values()
     ]
-
-
-def _setting(curve: Curve) -> Hashable:
-    """Returns what the runs of one line share."""
-    if curve.experiment is None:
-        return curve.name
-    changes = frozenset(filter(is_modification, curve.overrides))
-    digest = curve.spec.digest if curve.spec is not None else None
-    return curve.origin, curve.experiment, curve.recipe, curve.protocol, curve.T, curve.subset, changes, digest
 
 
 def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpec | None]) -> Line:
@@ -140,7 +131,7 @@ def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpe
 
 
 def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
-    """Returns the label of each line of a figure: with recipe and changes where labels would be the same.
+    """Returns the label of each line of a figure: where labels would be the same, with what the lines differ in.
 
     The authors' lines are named as such where others are in the figure.
     """
@@ -149,10 +140,17 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
     for more in (
         lambda line: [f"recipe {line.first.recipe}"],
         lambda line: [f"T = {line.first.T}"],
-        lambda line: line.changes,
+        lambda line: line.first.changes,
+        lambda line: [_versions(line.first)],
+        lambda line: [f"experiment {(line.first.digest or 'unknown')[:8]}"],
+        lambda line: [f"data {(line.first.cache or 'unknown')[:8]}"],
     ):
-        equal = [line for line in lines if any(_same_place(line, other, labels) for other in lines)]
-        labels |= {line: ", ".join([labels[line], *map(verbatim, more(line))]) for line in equal}
+        equal = {line: [other for other in lines if _same_place(line, other, labels)] for line in lines}
+        labels |= {
+            line: ", ".join([labels[line], *map(verbatim, more(line))])
+            for line, others in equal.items()
+            if any(more(other) != more(line) for other in others)
+        }
     for line in lines:
         if mixed and line.imported:
             labels[line] = f"{labels[line]}, authors"

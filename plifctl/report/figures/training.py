@@ -318,7 +318,8 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
     labels, others = labels_of(lines), iter(_OTHER_STYLES * len(lines))
     found: dict[str, tuple[str, Any]] = {}
     taken = set()
-    for line in sorted(lines, key=lambda line: (not line.imported, line.average_pooling, line.changes, labels[line])):
+    order = {line: (not line.imported, line.average_pooling, line.first.changes, labels[line]) for line in lines}
+    for line in sorted(lines, key=order.__getitem__):
         if labels[line] not in found:
             place = (line.imported, line.neuron, line.tau)
             usual = _STYLES.get(place[1:]) if place not in taken else None

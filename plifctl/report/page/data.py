@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.overrides import override_key
 from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.results import ORIGINS
 from plifctl.report.table import Table
@@ -128,7 +128,7 @@ def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
     curve, spec, record = facts.curve, facts.spec, facts.record
     settings = tuple((key, _text(value), origin) for key, (value, origin) in facts.settings.items())
-    changes = [] if curve is None else [text for text in curve.overrides if is_modification(text)]
+    changes = [] if curve is None else list(curve.changes)
     parts: dict[str, dict[str, Any]] = {}
     entry: dict[str, Any] = {
         "name": facts.name,
@@ -152,8 +152,8 @@ def page_run(facts: RunFacts) -> PageRun:
         entry["hours"] = round(sum(seconds) / 3600, 4) if seconds else None
         entry |= {"result": _result(curve, record), "last": _last(curve), "curve": _add(parts, _curve(curve))}
         shared = [row[:2] for row in settings if row[0] != _SEED]
-        known.pop("seed")
-        entry["setting"] = _digest([entry["whose"], known, entry["subset"], changes, shared])[:8]
+        entry["versions"] = list(curve.training_versions)
+        entry["setting"] = _digest([str(curve.setting), shared])[:8]
     environment = tuple((key, _text(value)) for key, value in facts.environment.items())
     return PageRun(entry, settings, environment, parts)
 
@@ -173,7 +173,8 @@ def _result(curve: Curve, record: ResultRecord | None) -> dict[str, Any] | None:
     of, known = _accuracies(curve, "validation", "test")
     if not known:
         return None
-    best = max(known, key=lambda epoch: (known[epoch], -epoch))
+    latest = curve.spec is not None and curve.spec.train.ties == "latest"
+    best = max(known, key=lambda epoch: (known[epoch], epoch if latest else -epoch))
     return {"value": known[best], "epoch": best, "of": of}
 
 

@@ -55,6 +55,7 @@ function chosenSettings() {
     if (!found.has(run.setting)) found.set(run.setting, []);
     found.get(run.setting).push(run);
   }
+  for (const [setting, runs] of found) found.set(setting, oneOfEachSeed(runs));
   for (const setting of state.slots.keys()) if (!found.has(setting)) state.slots.delete(setting);
   const taken = new Set(state.slots.values());
   for (const setting of found.keys()) {
@@ -69,8 +70,18 @@ function chosenSettings() {
   return settings.filter(({ style }) => style).map((setting) => ({ ...setting, label: labelOf(setting, shared) }));
 }
 
+/** Of runs of one setting and seed the longest, of equal ones the latest: a band is over seeds. */
+function oneOfEachSeed(runs) {
+  const found = new Map();
+  for (const run of runs) {
+    const seed = isNumber(run.seed) ? run.seed : run.name, other = found.get(seed);
+    if (!other || run.epochs > other.epochs) found.set(seed, run);
+  }
+  return [...found.values()];
+}
+
 const factsOf = (run) => [run.recipe && `recipe ${run.recipe}`, run.protocol && `protocol ${run.protocol}`, run.planned && `${count(run.planned)} epochs`,
-  ...run.changes, run.subset && "subset", run.whose !== "mine" && run.whose].filter(Boolean);
+  run.versions?.length && `training version ${run.versions.join(" and ")}`, ...run.changes, run.subset && "subset", run.whose !== "mine" && run.whose].filter(Boolean);
 
 /** Title and seeds of a setting, and what not all that are chosen share. */
 function labelOf({ runs, facts }, shared) {

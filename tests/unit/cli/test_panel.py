@@ -7,9 +7,11 @@ import pytest
 from rich.console import Console
 
 from plifctl.cli.panel import Panel, epoch_line, sparkline
+from plifctl.config.lookup import load_registry
 from plifctl.runs import StepProgress
 
 NAMES = [f"sn{index}" for index in range(8)]
+TRAIN = load_registry().experiment("cifar10-plif", overrides=["train.epochs=64"]).spec.train
 
 
 def row(epoch: int, **changes: Any) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def drawn(panel: Panel, width: int, height: int = 30, *, colour: bool = False) -
 
 
 def panel_of(rows: list[dict[str, Any]], progress: StepProgress | None = None) -> Panel:
-    panel = Panel("CIFAR-10, PLIF, τ₀ = 2", "20261125T025445Z-cifar10-plif-6b839d57fc8c-s2020", 64, 16, rows)
+    panel = Panel("CIFAR-10, PLIF, τ₀ = 2", "20261125T025445Z-cifar10-plif-6b839d57fc8c-s2020", TRAIN, rows)
     panel.progress = progress
     return panel
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plifctl.config.base import flatten
-from plifctl.config.lookup import load_registry
+from plifctl.config.lookup import load_experiment, load_registry
 from plifctl.config.sources import PAPER_DATA_SETS, check_choices, load_choices, value_sources
 
 REGISTRY = load_registry()
@@ -23,7 +23,7 @@ def values(name: str, recipe: Any = "paper") -> dict[str, Any]:
 def test_value_sources_have_every_value_of_the_digest(name: str) -> None:
     experiment = REGISTRY.experiment(name)
     hashed = {key for key, value in flatten(experiment.spec.identity()).items() if value is not None}
-    assert hashed - set(value_sources(experiment, CHOICES)) <= set(_NAMES_OF_PARTS)
+    assert hashed - set(value_sources(experiment, REGISTRY.folders)) <= set(_NAMES_OF_PARTS)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +36,7 @@ def test_value_sources_have_one_choice_for_each_key(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_values_of_the_authors_are_those_of_their_recipe(name: str) -> None:
     paper, authors = values(name), values(name, "authors")
-    sources = value_sources(REGISTRY.experiment(name), CHOICES)
+    sources = value_sources(REGISTRY.experiment(name), REGISTRY.folders)
     assert {key for key, source in sources.items() if source == "authors" and paper[key] != authors[key]} == set()
 
 
@@ -63,15 +63,15 @@ def test_choices_name_keys_and_data_sets_that_exist() -> None:
     ],
 )
 def test_value_sources_of_what_the_text_leaves_open(name: str, key: str, source: str) -> None:
-    assert value_sources(REGISTRY.experiment(name), CHOICES)[key] == source
+    assert value_sources(REGISTRY.experiment(name), REGISTRY.folders)[key] == source
 
 
 def test_value_sources_of_changed_values_other_recipes_and_data_sets_are_none() -> None:
-    changed = value_sources(REGISTRY.experiment("mnist-plif", overrides={"train.lr": 0.1}), CHOICES)
+    changed = value_sources(REGISTRY.experiment("mnist-plif", overrides={"train.lr": 0.1}), REGISTRY.folders)
     assert "train.lr" not in changed
     assert changed["train.loss"] == "text"
-    assert value_sources(REGISTRY.experiment("mnist-plif", recipe="authors"), CHOICES) == {}
-    assert value_sources(REGISTRY.experiment("demo"), CHOICES) == {}
+    assert value_sources(REGISTRY.experiment("mnist-plif", recipe="authors"), REGISTRY.folders) == {}
+    assert value_sources(REGISTRY.experiment("demo"), REGISTRY.folders) == {}
 
 
 def test_check_choices_of_a_wrong_source_names_its_place(tmp_path: Path) -> None:
@@ -79,3 +79,10 @@ def test_check_choices_of_a_wrong_source_names_its_place(tmp_path: Path) -> None
     (problem,) = check_choices([tmp_path])
     assert f"{tmp_path / 'sources.yaml'}:2:3" in problem
     assert check_choices(REGISTRY.folders) == []
+
+
+def test_value_sources_of_values_in_a_users_file_are_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("like: mnist-plif\nT: 4\ntrain: {lr: 0.1}\n")
+    sources = value_sources(load_experiment(str(tmp_path / "mine.yaml")), REGISTRY.folders)
+    assert {"T", "train.lr"}.isdisjoint(sources)
+    assert sources["train.loss"] == "text"

@@ -33,7 +33,10 @@ def test_missing_names_each_run_once_with_all_cells_that_it_fills(places: Path, 
     assert spec.dataset.samples is not None
     steps = 1024 * (spec.dataset.samples.train // spec.train.batch_size)  # drop_last
     assert run.seconds == pytest.approx(steps * 2 * step_cost(spec).macs / speed)
-    assert found["gesture-plif", "B"].seconds < run.seconds
+    validated = found["gesture-plif", "B"]
+    assert run.seconds is not None
+    assert validated.seconds is not None
+    assert validated.seconds < run.seconds
 
 
 def test_missing_of_a_source_that_fills_a_cell_leaves_it_out(places: Path) -> None:

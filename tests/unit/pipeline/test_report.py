@@ -1,17 +1,29 @@
 """Tables, figures and the page without the command line: values in, values out, nothing printed."""
 
+import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
-from factories import make_run
+from factories import made_record, make_run
 
 from plifctl.config.choices import TABLES
-from plifctl.errors import UsageError
+from plifctl.errors import RunError, UsageError
 from plifctl.pipeline import report
-from plifctl.pipeline.report import PageSource, build_table, build_tables, draw_figures, write_report_page
+from plifctl.pipeline.report import (
+    PageSource,
+    build_table,
+    build_tables,
+    draw_figures,
+    write_report_page,
+    write_statement,
+)
 from plifctl.pipeline.runs import list_entries
 from plifctl.report import TableOptions
+from plifctl.runs import Predictions
+from plifctl.runs.documents import add_checksum
+from plifctl.runs.records import record_text
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -133,3 +145,31 @@ def test_write_report_page_beside_a_foreign_page_is_refused(tmp_path: Path) -> N
     (tmp_path / "page/index.html").write_text("mine")
     with pytest.raises(UsageError, match="not a page"):
         write_report_page(tmp_path / "page")
+
+
+def test_page_has_the_numbers_of_the_table_with_stored_predictions(tmp_path: Path) -> None:
+    runs = [made_record(f"gesture-{neuron}", tests) for neuron, tests in (("plif", (0.75,)), ("lif", (0.25,)))]
+    for record in runs:
+        folder = tmp_path / "runs" / record.run
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(add_checksum({"cache": {}})))
+        (folder / "result.json").write_text(record_text(record))
+        predicted = np.arange(8, dtype=np.uint8) >= round(8 * record.accuracy)
+        ids = tuple(map(str, range(8)))
+        Predictions(ids, np.zeros(8, np.uint8), predicted.astype(np.uint8), 1).save(folder / "predictions.npz")
+    table = build_table("significance", tmp_path / "runs")
+    (shown,) = [one for one in PageSource().data()["tables"] if one["name"] == "significance"]
+    assert "McNemar, 4 : 0" in str(table.rows)
+    assert "McNemar, 4 : 0" in str(shown["rows"])
+
+
+def test_statement_leaves_a_damaged_run_out_unless_it_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    finished, damaged = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", finished=False)
+    (damaged.path / "run.json").write_text("{")
+    with caplog.at_level(logging.WARNING, logger="plifctl"):
+        assert finished.name in write_statement()
+    assert f"left out: {damaged.path}" in caplog.text
+    with pytest.raises(RunError):
+        write_statement([damaged.name])

@@ -68,11 +68,22 @@ def test_compare_runs_has_differences_and_epochs(tmp_path: Path) -> None:
         compare_runs([first.name, first.name])
 
 
+def test_compare_runs_of_other_folders_by_path_has_their_settings(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "one", name="a")
+    second = make_run(tmp_path / "two", "train.lr=0.5", name="a")
+    tree = compare_runs([str(first.path), str(second.path)])
+    assert tree["runs"] == [str(first.path), str(second.path)]
+    assert tree["settings"]["train.lr"] == [0.003, 0.5]
+
+
 def test_verify_runs_yields_the_problems_of_each(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs")
     unfinished = make_run(tmp_path / "runs", finished=False)
+    damaged = make_run(tmp_path / "runs", finished=False)
+    (damaged.path / "run.json").write_text("{")
     (second.path / "env.json").write_text("{}")
     found = dict(verify_runs())
+    assert "run.json" in found.pop(damaged.name)[0]
     assert found[first.name] == []
     assert found[second.name][0].startswith("env.json: 2 bytes")
     assert unfinished.name not in found

@@ -215,16 +215,36 @@ class TestLabels:
         assert [label.rpartition(", ")[2] for label in labels_of(found).values()] == ["recipe paper", "recipe authors"]
 
     def test_describe_lines_states_what_labels_leave_out(self) -> None:
-        runs = [curve("mnist-lif", [1, 2], origin="trained", seed=seed, name=f"s{seed}") for seed in (3, 1)]
+        runs = [
+            curve("mnist-lif", [1, 2], origin="trained", seed=seed, name=f"s{seed}", training_versions=(4,))
+            for seed in (3, 1)
+        ]
         runs += [
             curve("mnist-plif", [1], origin="trained", overrides=("train.subset=0.1",), subset=True, recipe="paper")
         ]
         assert describe_lines(lines(*runs, curve("mnist-lif", [1]))) == (
-            "LIF, τ = 2, 2 seeds: mnist-lif, recipe authors, protocol A, T = 8, seeds 1, 3, 2 epochs. "
+            "LIF, τ = 2, 2 seeds: mnist-lif, recipe authors, protocol A, T = 8, seeds 1, 3, 2 epochs, "
+            "training version 4. "
             "PLIF, τ₀ = 2, subset: mnist-plif, recipe paper, protocol A, T = 8, seed 2020, 1 epoch, subset, "
             "modified: train.subset=0.1. The authors' runs: from their logs, protocol A, seed 2020. "
             "Bands: mean ± standard deviation over seeds."
         )
+
+    @pytest.mark.parametrize(
+        ("other", "text"),
+        [
+            ({"training_versions": (1, 2)}, "training version 1 and 2"),
+            ({"digest": "e" * 64}, "experiment eeeeeeee"),
+            ({"cache": "f" * 64}, "data ffffffff"),
+        ],
+    )
+    def test_runs_of_other_training_version_experiment_or_data_are_no_seeds_of_one_line(
+        self, other: dict[str, Any], text: str
+    ) -> None:
+        known: dict[str, Any] = {"origin": "shipped", "training_versions": (2,), "digest": "d", "cache": "c"}
+        found = lines(*(curve("mnist-lif", [1], **known | changes) for changes in ({"seed": 1}, {"seed": 2, **other})))
+        assert [len(one.curves) for one in found] == [1, 1]
+        assert list(labels_of(found).values())[1] == rf"LIF, $\tau$ = 2, {text}"
 
     def test_lines_of_a_repeated_seed_are_the_longest_run(self) -> None:
         runs = [curve("mnist-lif", range(1, n), origin="trained", name=f"run{n}") for n in (3, 5, 4)]

@@ -148,6 +148,25 @@ def test_runs_without_a_common_seed_or_of_other_samples_are_not_compared() -> No
     assert f"NOT COMPARED: {GESTURE}: runs of different samples" in table.warnings
 
 
+def test_runs_with_different_changes_are_not_compared() -> None:
+    changed = run("plif", (0.9,), overrides=("train.lr=0.01",))
+    table = build("significance", changed, run("lif", (0.8,)), include_modified=True)
+    assert f"NOT COMPARED: {GESTURE}: runs with different changes (train.lr=0.01; none)" in table.warnings
+    both = build("significance", changed, run("lif", (0.8,), overrides=("train.lr=0.01",)), include_modified=True)
+    assert numbers(both)[GESTURE]["difference of maxima"] == pytest.approx(10)
+
+
+def test_a_longer_run_without_a_counterpart_does_not_hide_the_pairs() -> None:
+    pairs = [run(neuron, (0.8, 0.9), seed) for neuron in ("plif", "lif") for seed in (1, 2)]
+    longer = run("plif", (0.8, 0.9, 0.99), 3)
+    table = build("significance", *pairs, longer)
+    assert numbers(table)[GESTURE] == numbers(build("significance", *pairs))[GESTURE]
+    assert "left out: run-plif-3: 3 epochs, while there is a run of 2" in table.warnings
+    assert numbers(build("significance", longer, run("lif", (0.7, 0.7, 0.7), 3), *pairs))[GESTURE][
+        "difference of maxima"
+    ] == pytest.approx(29)
+
+
 def test_runs_of_different_length_are_compared_at_the_same_epochs() -> None:
     table = build("significance", run("plif", (0.5, 0.6, 0.95)), run("lif", (0.55, 0.5)))
     assert numbers(table)[GESTURE]["difference of maxima"] == pytest.approx(5)

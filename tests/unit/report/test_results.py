@@ -210,6 +210,27 @@ def test_left_out_run_is_named_with_the_reason(other: ResultRecord, reason: str)
     assert found.warnings == (f"left out: x: {reason}",)
 
 
+def test_modified_run_does_not_replace_one_that_is_not() -> None:
+    modified = run(0.5, 0.5, 0.5, run="x", overrides=("train.lr=0.1",), finished="2027")
+    found = table("4", run(0.90, 0.91), modified, include_modified=True)
+    assert cell(found) == [("91.00 @2", None)]
+    assert found.warnings == ("left out: x: modified, while there is a run that is not",)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"T": 4},
+        {"data": FULL.model_copy(update={"cache": "y"})},
+        {"sessions": (Session(epochs=(1, 2), training_version=7, host="h", environment={}),)},
+    ],
+)
+def test_accuracy_that_validation_chose_is_of_a_run_that_differs_in_nothing_else(other: dict[str, Any]) -> None:
+    same = {"run": "b", "protocol": "B", "validation_accuracy": 0.9, "test_accuracy": (), "accuracy": 0.8}
+    shown = [lines(table("4", run(0.90, 0.91), run(0.1, 0.1, **same | more))) for more in ({}, other)]
+    assert [[line["validation_chosen"] for line in found] for found in shown] == [["80.0"], [""]]
+
+
 def test_mean_of_an_epoch_counts_only_the_seeds_that_have_it() -> None:
     runs = [run(0.89, seed=1, run="r1"), run(None, seed=2, run="r2", tau=((1.0,),))]
     found = table("early", *runs)

@@ -60,15 +60,35 @@ def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
 
 def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:
     different = [
-        {"epochs": 2, "test_accuracy": (0.1, 0.2), "tau": ((2.0,), (2.0,))},
+        {"epochs": 2, "test_accuracy": (0.1, 0.2), "tau": ((2.0,), (2.0,)), "overrides": ("train.epochs=2",)},
         {"protocol": "B", "validation_accuracy": 0.5},
         {"digest": "e" * 64},
         {"recipe": "authors"},
         {"data": DATA.model_copy(update={"cache": "x" * 64})},
-        {"stopped_early": True},
     ]
     table = build_runs_table([record(0.5), *(record(0.5, **changes) for changes in different)])
-    assert len(table.rows) == 7
+    assert len(table.rows) == 6
+
+
+def test_runs_table_folds_that_stopped_at_different_epochs_are_one_row() -> None:
+    lengths = {1: 2, 2: 3, 3: 3}
+    stopped = [
+        record(0.5 + at / 10, fold=fold(at), digest=f"{at}" * 64, epochs=epochs, stopped_early=at < 3)
+        for at, epochs in lengths.items()
+    ]
+    table = build_runs_table(stopped)
+    assert table.rows == [("hands", "paper", "A", "8", "2–3", "folds", "1", "1, 2, 3 of 5", "70.00 ± 10.00 (1)")]
+    assert "stopped early" in table.notes["1"]
+
+
+def test_runs_table_names_an_experiment_that_was_changed_since() -> None:
+    old, new = record(0.5, digest="e" * 64, run="old"), record(0.6)
+    changed = {"old": ["the experiment has been changed since"]}
+    table = build_runs_table([old, new], changes=lambda one: changed.get(one.run, []))
+    assert [(row[1], row[-1]) for row in table.rows] == [
+        ("", "60.00 (1)"),
+        ("the experiment has been changed since", "50.00 modified (2)"),
+    ]
 
 
 def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:

@@ -47,6 +47,12 @@ def test_deviations_name_an_experiment_that_changed_or_is_not_in_the_registry() 
     assert list(unknown.deviations()) == ["the experiment is not in the registry"]
 
 
+def test_deviations_name_fewer_and_more_epochs() -> None:
+    planned = SPEC.train.epochs
+    for epochs in (planned - 1, planned + 1):
+        assert list(StatedRun(record(epochs=epochs), SPEC, 1.0).deviations()) == [f"{epochs} of {planned} epochs"]
+
+
 def test_findings_are_those_of_the_data_sets_of_the_runs() -> None:
     text = statement([StatedRun(record(), SPEC, 1.0)])
     assert ("N-MNIST: PLIF is not above LIF" in text, "DVS128 Gesture" in text) == (True, False)

@@ -249,12 +249,14 @@ def test_write_progress_without_the_folder_does_not_fail(tmp_path: Path) -> None
     write_progress(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
 
 
-def test_best_row_prefers_validation_then_the_earliest() -> None:
+def test_best_row_prefers_validation_then_the_earliest_or_the_latest() -> None:
     rows = [{"epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.1}]
     rows += [{"epoch": number, "test_accuracy": 0.5, "validation_accuracy": 0.2} for number in (2, 3)]
-    assert best_row(rows) is rows[1]
-    assert best_row([{**row, "validation_accuracy": None} for row in rows]) == {**rows[0], "validation_accuracy": None}
-    assert best_row([]) is None
+    assert best_row(rows, "earliest") is rows[1]
+    assert best_row(rows, "latest") is rows[2]
+    tested = [{**row, "validation_accuracy": None} for row in rows]
+    assert best_row(tested, "latest") is tested[0]
+    assert best_row([], "earliest") is None
 
 
 def test_remove_run_of_a_running_run_is_refused(tmp_path: Path) -> None:

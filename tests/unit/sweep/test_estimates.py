@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from factories import make_run
 
+from plifctl.config.lookup import load_experiment
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError
+from plifctl.pipeline.missing import estimate_seconds
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import expand
 
@@ -26,7 +28,20 @@ def estimates(runs_dir: Path, **fields: Any) -> list[Estimate]:
 def test_time_is_computed_where_nothing_like_it_was_trained(tmp_path: Path) -> None:
     short, long = estimates(tmp_path, grid={"train.epochs": (2, 4)})
     assert short.measured == ""
+    assert short.seconds is not None
     assert long.seconds == pytest.approx(2 * short.seconds)
+
+
+def test_time_of_a_part_of_the_samples_is_a_part_of_the_time(tmp_path: Path) -> None:
+    part, whole = estimates(tmp_path, grid={"train.subset": (0.5, 1.0)})
+    assert whole.seconds is not None
+    assert part.seconds == pytest.approx(whole.seconds / 2, rel=0.05)
+
+
+def test_time_is_unknown_where_the_number_of_samples_is(tmp_path: Path) -> None:
+    spec = load_experiment("demo").spec
+    own = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"samples": None})})
+    assert estimate_seconds(own, "A", 1e9) is None
 
 
 def test_time_is_that_of_the_latest_run_like_it(tmp_path: Path) -> None:
