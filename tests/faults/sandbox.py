@@ -21,6 +21,11 @@ CHANGING = ("seconds", "cpu_seconds", "samples_per_second", "peak_rss_bytes", "p
 """Fields of an epoch's row that differ between equal runs."""
 
 
+def bounds_checked(folder: Path) -> dict[str, str]:
+    """Returns the environment in which compiled loops check every index; their machine code is kept in a folder."""
+    return {"NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(folder / "numba")}
+
+
 @dataclass(frozen=True)
 class Ended:
     """Result of a process; ``code`` is negative if a signal ended it."""

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from faults.sandbox import bounds_checked
 from faults.test_hostile import NAMES
 
 pytestmark = pytest.mark.skipif(find_spec("atheris") is None, reason="atheris is missing (make faults installs it)")
@@ -36,7 +37,7 @@ def test_files_mutated_by_code_coverage_raise_documented_errors_only(
         command = [sys.executable, "-m", "faults.fuzz", name, "--runs", runs, "--seed", seed + number]
         ended = subprocess.run(
             [*map(str, command), "--place", str(tmp_path / "place")],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+            env=os.environ | bounds_checked(tmp_path) | {"PYTHONPATH": str(Path(__file__).parents[1])},
             capture_output=True,
             text=True,
             check=False,
