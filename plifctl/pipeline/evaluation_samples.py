@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class EvaluationSamples:
     def evaluate(self, progress: Progress = silent) -> Evaluation:
         """Runs the network on all of them; returns also predictions over time and votes."""
         spec = self.trained.spec
-        with autocast(spec.train, self.loader.device) or nullcontext():
+        with autocast(spec.train, self.loader.device):
             return evaluate(self.trained.network, self._report_batches(progress), spec.T, over_time=True)
 
     def _report_batches(self, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:

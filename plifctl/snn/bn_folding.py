@@ -17,7 +17,7 @@ from torch import Tensor
 from plifctl.config.network import NetworkSpec
 from plifctl.config.structure import Conv, Layer, Plain, layer_names, parse_structure, structure_of
 from plifctl.snn.layers import BatchNorm
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.networks import SpikingNetwork, drawing_weights
 
 _BATCH_NORM = Plain("batch-norm")
 
@@ -64,7 +64,7 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
             kept.append(layer)
             kept_weights.append(layer_weights)
     network = model.network.model_copy(update={"structure": structure_of(kept)})
-    with torch.random.fork_rng(devices=[]):  # its first weights are random numbers
+    with drawing_weights():  # which are replaced below
         folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
     like = next(weight for weight in weights.values() if weight.is_floating_point())
     folded.to(like.device, like.dtype)

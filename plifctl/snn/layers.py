@@ -42,6 +42,8 @@ class BatchNorm(nn.BatchNorm2d):
         gradients for a single image if its layout is channels-last and the gradient's is not, or the other way round;
         and torch's synchronised batch norm does not support every kind of process group.
         """
+        if x.dtype.itemsize < self.weight.dtype.itemsize:  # half precision overflows in the sum of squares
+            x = x.to(self.weight.dtype)
         if not self.training and not torch.is_grad_enabled():
             return apply_per_frame(super().forward, x)
         mean, variance = self._batch_statistics(x) if self.training else self._running_statistics()

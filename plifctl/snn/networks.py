@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 import torch
@@ -121,6 +123,24 @@ def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
         else:
             kept[name] = "input"
     return kept
+
+
+_GENERATOR_LOCK = threading.Lock()
+
+
+@contextmanager
+def drawing_weights(seed: int | None = None) -> Iterator[None]:
+    """Keeps torch's global generator, which all threads share and layers draw their weights from, as it is.
+
+    One thread at a time is inside.
+
+    Args:
+        seed: Seed of the weights that are drawn inside; None: they do not matter.
+    """
+    with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 class SpikingNetwork(nn.Module):

@@ -178,7 +178,7 @@ def select_kernel(
         graph: The user's choice for CUDA graphs; None: none.
         processes: Number of ranks.
         recorded: Environment of the last session of the run to resume.
-        trials: ``never``: remembered trials are not used either; ``later``: only those.
+        trials: ``never``: neither are remembered ones used, nor what the run recorded; ``later``: only those.
         candidates: What is tried.
         seconds: Time limit of all trials.
     """
@@ -189,8 +189,11 @@ def select_kernel(
     if graph_unsupported_reason(spec.train, device, processes) is not None:
         graph = False
     gpu = gpu_of(device)
-    if recorded is not None and (chosen := _recorded_selection(recorded, gpu, graph)) is not None:
-        return chosen
+    if recorded is not None and trials != "never":
+        chosen = _recorded_selection(recorded, gpu, graph)
+        alone = {candidate.kernel for candidate in candidates if not candidate.several_ranks}
+        if chosen is not None and (processes == 1 or chosen.kernel not in alone):
+            return chosen
     if trials == "never" or os.environ.get(TRIALS_VARIABLE) == "off":
         return Selection("eager", bool(graph), "rule", gpu.name)
     request = _Request.of(spec, device, gpu, graph, processes, candidates)

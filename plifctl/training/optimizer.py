@@ -195,7 +195,9 @@ class Optimizer:
         pairs = zip(self._parameters, stored, strict=True)
         self._transposed = {index: pair for index, pair in enumerate(pairs) if pair[0] is not pair[1]}
         kind = _OPTIMIZERS[train.optimizer]
-        self._fused = "fused" in inspect.signature(kind).parameters
+        # a step that fp16 skips would leave torch's fused SGD with momentum that was never set
+        is_unsafe = train.optimizer == "sgd" and train.precision == "fp16"
+        self._fused = "fused" in inspect.signature(kind).parameters and not is_unsafe
         fused = {"fused": True} if self._fused else {}
         self._optimizer: torch.optim.Optimizer = _construct(
             "optimizer", train.optimizer, kind, stored, dict(train.optimizer_options), lr=train.lr, **fused

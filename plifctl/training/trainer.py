@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
@@ -35,7 +34,7 @@ from plifctl.errors import (
 from plifctl.evaluation.accuracy import Evaluation, as_class_indices, evaluate
 from plifctl.snn.functional import predict
 from plifctl.snn.losses import loss_function
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.networks import SpikingNetwork, drawing_weights
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.cuda_graph import GraphedStep
 from plifctl.training.device_sums import DeviceSums
@@ -53,15 +52,10 @@ COLLECT_EVERY = 16
 """Batches between two collections of losses and gradient norms from a GPU; each collects what the one before copied."""
 
 
-_GENERATOR_LOCK = threading.Lock()
-"""Held while weights are drawn: layers draw them from torch's global generator, which all threads share."""
-
-
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
     """Returns the experiment's network with weights drawn from its seed; torch's global generators stay as they are."""
     shape = frame_shape(spec.dataset, spec.frames)
-    with _GENERATOR_LOCK, torch.random.fork_rng(devices=[]):  # weights are drawn on the CPU
-        torch.default_generator.manual_seed(spec.train.seed)
+    with drawing_weights(spec.train.seed):
         model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel, spec.train.memory)
     return model.to(device)
 
@@ -215,9 +209,13 @@ class Trainer:
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
+            rest = len(self.split.train) % size
+            is_last = size > 1 and rest > 0 and not self.spec.train.drop_last
+            batches = f"the last batch, of {rest}" if is_last else f"batches of {size}"
+            first = "--set train.drop_last=true" if is_last else "--set train.batch_size=2 or more"
             raise RunError(
-                f"batches of {size}: batch normalisation has one value per channel to normalise",
-                hint="--set train.batch_size=2 or more, or --set network.batch_norm=over-time",
+                f"{batches}: batch normalisation has one value per channel to normalise",
+                hint=f"{first}, or --set network.batch_norm=over-time",
             ) from error
 
     def _less_memory_hint(self) -> str:

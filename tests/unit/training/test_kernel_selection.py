@@ -195,6 +195,15 @@ class TestRules:
         assert (old.kernel, old.by) == ("eager", "run")
         assert tried == []
 
+    def test_select_resumed_with_several_ranks_or_deterministic_is_not_what_these_exclude(
+        self, tried: list[str]
+    ) -> None:
+        recorded = {"device": "Test GPU 80GB", "kernel": "compiled", "graph": False}
+        assert choose(recorded=recorded).kernel == "compiled"
+        assert choose(recorded=recorded, processes=2).kernel != "compiled"
+        assert choose(recorded=recorded, trials="never").kernel == "eager"
+        assert choose(recorded=recorded | {"kernel": "triton"}, processes=2).kernel == "triton"
+
     def test_summarize_environment_makes_one_text_of_the_choice(self, tried: list[str]) -> None:
         environment = {"device": "Test GPU 80GB", **choose().to_environment(), "deterministic": False}
         found = summarize_environment(environment)

@@ -236,6 +236,25 @@ def test_step_fp16_overflow_halves_the_scale() -> None:
     assert optimizer.failure().tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_step_fp16_skips_leaves_no_state(name: str) -> None:
+    options = ["train.optimizer_options.momentum=0.9"] if name == "sgd" else []
+    found = []
+    for overflows in (True, False):
+        model = torch.nn.Linear(64, 64, bias=False)
+        torch.nn.init.ones_(model.weight)
+        optimizer = Optimizer(model, tiny_spec("train.precision=fp16", f"train.optimizer={name}", *options).train, CPU)
+        for infinite in (*([True] if overflows else []), False):
+            loss = model(torch.ones(1, 64)).sum() * (torch.inf if infinite else 1e-3)
+            full = [torch.full((64, 64), 1e30) for _ in range(64)]  # what freed memory contains
+            del full
+            optimizer.backward(loss)
+            optimizer.unscale()
+            optimizer.step(torch.tensor(torch.inf if infinite else 1.0))
+        found.append(model.weight.detach().clone())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_step_nonfinite_gradient_keeps_weights_and_is_reported(name: str) -> None:
     model = torch.nn.Linear(2, 1, bias=False)

@@ -36,8 +36,10 @@ from plifctl.errors import (
     StoppedByCallback,
 )
 from plifctl.evaluation.accuracy import evaluate
+from plifctl.snn.bn_folding import fold_batch_norm
+from plifctl.snn.keyed_random import hash_keys
 from plifctl.training.batches import BatchLoader
-from plifctl.training.optimizer import Optimizer, graph_unsupported_reason, learning_rate
+from plifctl.training.optimizer import Optimizer, autocast, graph_unsupported_reason, learning_rate
 from plifctl.training.progress import EpochRow, Progress
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
@@ -377,6 +379,15 @@ class TestFailures:
         with pytest.raises(RunError, match="one value per channel"):
             tiny_trainer(MemoryRecorder(), spec).run()
 
+    def test_run_one_value_per_channel_in_the_last_batch_names_it(self) -> None:
+        trainer = tiny_trainer(MemoryRecorder())
+        size = len(trainer.split.train) - 1
+        spec = tiny_spec(f"train.batch_size={size}", "train.drop_last=false")
+        spec = with_structure(spec, "APk28s28-c4k1s1-BN-SN-FC20-SN-FC100-SN-APk10s10")
+        with pytest.raises(RunError, match="the last batch, of 1: batch normalisation has one value") as error:
+            tiny_trainer(MemoryRecorder(), spec).run()
+        assert error.value.hint.startswith("--set train.drop_last=true")
+
     @pytest.mark.parametrize("part", ["train", "validate", "test"])
     def test_run_stopped_in_any_part_resumes(self, part: str) -> None:
         class Stopping(MemoryRecorder):
@@ -684,7 +695,25 @@ def test_build_model_in_several_threads_gives_each_the_weights_of_its_seed() -> 
     state = torch.get_rng_state()
     alone = [build_model(spec, CPU).state_dict() for spec in specs]
     with ThreadPoolExecutor(8) as pool:
+        other = build_model(specs[0], CPU).eval()
+        folding = [pool.submit(fold_batch_norm, other) for _ in specs]  # which builds networks, too
         together = [model.state_dict() for model in pool.map(lambda spec: build_model(spec, CPU), specs)]
+        assert all(future.result() is not None for future in folding)
     for expected, found in zip(alone, together, strict=True):
         assert all(torch.equal(weight, found[name]) for name, weight in expected.items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_batch_norm_that_is_not_before_neurons_has_statistics_of_float32_in_half_precision(precision: str) -> None:
+    found = []
+    for used in ("fp32", precision):
+        spec = with_structure(tiny_spec(f"train.precision={used}"), "c2k1s1-BN-MPk2s2-SN-FC100-SN-APk10s10")
+        model = build_model(spec, CPU).train()
+        with autocast(spec.train, CPU):
+            x = 30 * torch.randn(64, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+            model(x, 2, keys=hash_keys(torch.arange(64)))
+        norm = model.layers["bn0"]
+        found.append((norm.running_mean, norm.running_var))
+    for exact, half in zip(*found, strict=True):
+        torch.testing.assert_close(half, exact, rtol=2e-2, atol=2e-2)
