@@ -177,7 +177,7 @@ def read_events(path: str | Path, *, dataset: str | None = None) -> Events:
     """
     from plifctl.pipeline.predict import read_events as read
 
-    return read(Path(path).expanduser(), dataset)
+    return read(_expand(path), dataset)
 
 
 def experiment(
@@ -295,6 +295,8 @@ def _train(protocol: Protocol, **given: Any) -> Run:
     from plifctl.data.source import RawSource
     from plifctl.pipeline.train import TrainOptions, train_with_callback
 
+    if given["raw"] is not None and not given["build_cache"]:
+        raise errors.UsageError("raw: the raw files are read to build the cache", hint="build_cache=True")
     flags = {f"train.{key}": given.pop(key) for key in ("epochs", "seed", "subset")}
     changes = {key: value for key, value in flags.items() if value is not None}
     if frozen := given.pop("freeze"):
@@ -444,7 +446,7 @@ def export(
 
     return export_model(
         _model_name(model),
-        Path(file).expanduser(),
+        _expand(file),
         to=to,
         checkpoint=checkpoint,
         fold_bn=fold_bn,
@@ -484,8 +486,8 @@ def convert(
     from plifctl.pipeline.convert import convert as convert_state
 
     return convert_state(
-        Path(source).expanduser(),
-        Path(file).expanduser(),
+        _expand(source),
+        _expand(file),
         experiment,
         recipe=recipe,
         overrides=overrides,
@@ -522,17 +524,25 @@ def table(
 
 
 def _path(path: str | Path | None) -> Path | None:
-    return Path(path).expanduser() if path is not None else None
+    return _expand(path) if path is not None else None
+
+
+def _expand(path: str | Path) -> Path:
+    from plifctl import paths
+
+    return paths.expand(path)
 
 
 def _model_name(model: str | Path | Run) -> str:
     """Returns the name under which a run, a path or a name is looked up."""
+    from plifctl import paths
+
     if isinstance(model, str | Path):
-        return str(Path(model).expanduser())
+        return paths.lookup_name(model)
     from plifctl.runs import Run
 
     if not isinstance(model, Run):
         raise errors.UsageError(
             f"found {type(model).__name__}, expected a run, its path or id, or a .pt file", hint="name the run: 'last'"
         )
-    return str(model.path)
+    return paths.lookup_name(model.path)

@@ -25,6 +25,30 @@ from plifctl.errors import UsageError
 PACKAGE = Path(__file__).resolve().parent
 
 
+def expand(path: str | Path) -> Path:
+    """Returns a path; a leading ``~`` or ``~user`` is a home folder, as in a shell.
+
+    Raises:
+        UsageError: There is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: {error}", hint=f"if the name begins with ~: ./{path}") from None
+
+
+def lookup_name(name: str | Path) -> str:
+    """Returns the text by which a run, a file or a folder is looked up; ``./demo`` keeps its ``./``, unlike a Path.
+
+    Args:
+        name: A text is a name or a path; a Path is that of a file or a folder if there is one, else a name.
+    """
+    if isinstance(name, Path):
+        path = expand(name)
+        return os.path.join(".", path) if os.path.lexists(path) else str(path)  # noqa: PTH118 - keeps the "./"
+    return str(expand(name)) if name.startswith("~") else name
+
+
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Returns the version, in a source checkout with the commit: ``0.1.0+1a2b3c4d5e6f`` or ``…-dirty``.
@@ -95,4 +119,4 @@ def _directory(variable: str, project: Path, user: Path) -> Path:
 def _variable(name: str) -> Path | None:
     """Returns the path that an environment variable is set to; a leading ``~`` is the home folder, as in a shell."""
     value = os.environ.get(name)
-    return Path(value).expanduser() if value else None
+    return expand(value) if value else None

@@ -121,6 +121,9 @@ def evaluate(
     if (to_stdout := csv == Path("-")) and as_json:
         raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
 
+    if record_layers != "first" and not (record_spikes or sample):
+        raise UsageError("--record-layers chooses the layers of --record-spikes", hint="--record-spikes 10")
+
     from plifctl.pipeline.evaluate import EvaluateOptions
     from plifctl.pipeline.evaluate import evaluate as evaluate_model
 

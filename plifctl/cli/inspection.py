@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from plifctl.pipeline.inspect_raw import InspectedFolder, InspectedRecording
 
 _OLDEST, _NEWEST = 946_684_800, 4_102_444_800  # the years 2000 and 2100, seconds since 1970
-_SHAPES = {"folders": "SPLIT/CLASS/FILE", "class-folders": "CLASS/FILE", "label-table": "files and a table of labels"}
 _ROWS = 60  # of the table of classes
 _SHOWN = 10  # outliers and other files that are listed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,10 +41,12 @@ def new(
     from plifctl.pipeline.new import write_experiment
 
     if file.suffix not in (".yaml", ".yml"):
-        raise UsageError(f"{file}: an experiment is a .yaml file", hint=f"plifctl new {file}.yaml --like {like}")
+        hint = f"plifctl new {shlex.quote(f'{file}.yaml')} --like {shlex.quote(like)}"
+        raise UsageError(f"{file}: an experiment is a .yaml file", hint=hint)
     experiment = write_experiment(file, like, tuple(overrides or ()), recipe=recipe, runs_dir=runs_dir)
     if as_json:
         console.emit_json({"file": str(file), "experiment": experiment.spec.name, "digest": experiment.spec.digest})
         return
     console.emit(f"written: {file}")
-    console.emit(f"next: change it, then plifctl check {file}; plifctl train {file}")
+    quoted = shlex.quote(str(file))
+    console.emit(f"next: change it, then plifctl check {quoted}; plifctl train {quoted}")

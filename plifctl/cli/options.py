@@ -24,7 +24,7 @@ def path(text: str) -> Path:
     """
     if not text:
         raise UsageError("an empty path", hint="is a variable of your shell empty?")
-    return Path(text).expanduser()
+    return paths.expand(text)
 
 
 def registry() -> Registry:

@@ -166,6 +166,7 @@ def report(
     if sweep is not None and not (table or figure or html or missing or statement):
         table = [RUNS_TABLE]
     _check_options(table, figure, html, missing, statement, sweep, epochs, source, experiment, run, channel)
+    _check_output(table, figure, html, out, format_, include_modified=include_modified, missing=missing, json=as_json)
     from plifctl.report import TableOptions
 
     folder = options.existing_runs_dir(runs_dir)
@@ -228,6 +229,30 @@ def _check_options(
         raise UsageError("--table, --statement, and --figure or --html exclude each other")
     if not (table or figure or html or missing or statement):
         raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
+
+
+def _check_output(
+    table: list[str] | None,
+    figure: list[str] | None,
+    html: Path | None,
+    out: Path | None,
+    format_: str,
+    *,
+    include_modified: bool,
+    missing: bool,
+    json: bool,
+) -> None:
+    """Raises UsageError for options of the output that would have no effect."""
+    if out is not None and (html is not None or not figure):
+        raise UsageError(
+            "--out names the files of figures", hint="a table: plifctl report --table 4 --format csv > FILE"
+        )
+    if format_ != "table" and (json or not table or missing):
+        raise UsageError(
+            "--format is of tables that are printed, and --json is one of its own", hint="leave out --format"
+        )
+    if include_modified and not (table or missing or html):
+        raise UsageError("--include-modified is of tables", hint="figures show the runs that are named: --run RUN")
 
 
 def _print_statement(runs: Sequence[str], runs_dir: Path, *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
@@ -36,6 +37,9 @@ def nested_spec(annotation: Any) -> type[Spec] | None:
 
 
 def _check_plain(value: Any) -> Any:
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, float) and not math.isfinite(part) for part in parts):
+        raise ValueError(f"found {value}, expected finite numbers")
     numbers = isinstance(value, list) and all(isinstance(part, int | float) for part in value)
     if not numbers and not isinstance(value, bool | int | float | str):
         raise ValueError(f"found {value}, expected a number, a text, true, false, or a [list] of numbers")

@@ -99,7 +99,7 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
     """
     if is_file_name(source):
         _refuse_folder(source)
-        return Path(source).expanduser()
+        return paths.expand(source)
     here = Path(f"{source}.yaml")
     if not here.is_file():
         if source not in known:
@@ -114,7 +114,7 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
 
 
 def _refuse_folder(source: str | Path) -> None:
-    folder, quoted = Path(source).expanduser(), shlex.quote(str(source))
+    folder, quoted = paths.expand(source), shlex.quote(str(source))
     if not folder.is_dir():
         return
     is_registry = any((folder / kind).is_dir() for kind in ("experiments", "datasets", "networks"))

@@ -43,10 +43,14 @@ def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:
 
 
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> tuple[str, ...]:
-    """Returns both, without the earlier ones whose keys are set again."""
+    """Returns both, without the earlier ones whose keys are set again; another network replaces all of its values."""
     later = tuple(later)
     again = {override_key(text) for text in later}
-    return (*(text for text in earlier if override_key(text) not in again), *later)
+
+    def is_replaced(key: str) -> bool:
+        return key in again or ("network" in again and key.startswith("network."))
+
+    return (*(text for text in earlier if not is_replaced(override_key(text))), *later)
 
 
 def override_texts(overrides: Overrides) -> tuple[str, ...]:
@@ -121,6 +125,8 @@ def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | No
     if key not in types and not any(key.startswith(f"{path}.") for path in options):
         raise UsageError(f"--set {text}: unknown key {key}", hint=_similar_keys(key, list(types)))
     tree = _parse(value, origin, types.get(key), mapping=key in options)
+    if isinstance(tree, Branch):
+        tree.replaces = True  # all options, also those that it does not name
     for part in reversed(key.split(".")):
         tree = Branch(origin, {part: tree})
     assert isinstance(tree, Branch)

@@ -8,11 +8,13 @@ has the values of ``paper`` below its own.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
+from plifctl import paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
@@ -140,7 +142,8 @@ class Registry:
         stated = current_word(tree.text("recipe"))
         recipe = known_recipe(recipe) if recipe is not None else None
         if recipe is not None and stated not in (None, recipe):
-            raise UsageError(f"--recipe {recipe}: {path} is of the recipe {stated}", hint=f"plifctl show {path}")
+            hint = f"plifctl show {shlex.quote(str(path))}"
+            raise UsageError(f"--recipe {recipe}: {path} is of the recipe {stated}", hint=hint)
         recipe = recipe or stated or "paper"
         if recipe not in RECIPES:
             raise RegistryError(f"{tree['recipe'].origin}: unknown recipe {recipe}; {did_you_mean(recipe, RECIPES)}")
@@ -176,11 +179,11 @@ class Registry:
             for text in texts:
                 parse_override(text, ExperimentSpec, sections=("frames",))
             return self.read_experiment(path, recipe=recipe, overrides=texts).spec.framing
+        if problems := list(_form_problems(tree)):
+            raise RegistryError(join_problems(problems))
         name = tree.text("name")
         if problem := name_problem(name or ""):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
-        if problems := list(_unknown_recipes(tree)):
-            raise RegistryError(join_problems(problems))
         layer = _layer_of_dataset(tree, known_recipe(recipe or "paper"))
         return validate_tree(Framing, _with_frames(layer, str(name), override_texts(overrides)), str(name))
 
@@ -253,7 +256,7 @@ class Registry:
             else:
                 tree = current_layer(tree)
                 _locate_recordings(tree, Path(tree.origin.source))
-                yield from _unknown_recipes(tree)
+                yield from _form_problems(tree)
                 name = tree.text("name")
                 yield f"{tree.origin}: name: a data set needs one" if name is None else (name, _Entry(tree))
 
@@ -279,7 +282,7 @@ class Registry:
             for key, value in tree.items():
                 if key not in _FILE_KEYS:
                     yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"
-            yield from _unknown_recipes(tree)
+            yield from _form_problems(tree)
             stem = Path(tree.origin.source).stem
             if stem.startswith("_"):
                 common[stem] = tree
@@ -294,7 +297,7 @@ class Registry:
                     for key in ("name", "recipe", "extends", "variants"):
                         if key in variant:
                             yield f"{variant[key].origin}: {name}: {key} is not allowed in a variant"
-                    yield from _unknown_recipes(variant)
+                    yield from _form_problems(variant)
                     yield name, _Entry(variant, below)
                 else:
                     yield f"{variant.origin}: {name}: not a mapping"
@@ -408,7 +411,7 @@ def _locate_recordings(dataset: Branch, path: Path) -> None:
     """Makes ``raw`` of a data set, relative to the file that says so, an absolute path."""
     raw = dataset.get("raw")
     if isinstance(raw, Leaf) and isinstance(raw.value, str):
-        place = path.absolute().parent / Path(raw.value).expanduser()
+        place = path.absolute().parent / paths.expand(raw.value)
         dataset["raw"] = Leaf(str(place), raw.origin)
 
 
@@ -417,8 +420,11 @@ def _read_experiment_file(path: Path) -> Branch:
     if "layout" in tree:
         raise RegistryError(
             f"{path}: a data set, expected an experiment",
-            hint=f"plifctl prepare {path} frames its recordings; an experiment has it as dataset: {{name: …, …}}",
+            hint=f"plifctl prepare {shlex.quote(str(path))} frames its recordings; "
+            "an experiment has it as dataset: {name: …, …}",
         )
+    if problems := list(_form_problems(tree)):
+        raise RegistryError(join_problems(problems))
     if foreign := [key for key in _REGISTRY_KEYS if key in tree]:
         raise RegistryError(
             f"{tree[foreign[0]].origin}: {foreign[0]}: for registry folders only; a single file holds one experiment",
@@ -496,10 +502,28 @@ def _follows_from_another(problem: str) -> bool:
     return ": unknown dataset " in problem or ": unknown network " in problem
 
 
-def _unknown_recipes(tree: Branch) -> Iterator[str]:
+def _form_problems(tree: Branch) -> Iterator[str]:
+    """Yields what is wrong with the keys by which a file is read: texts, mappings, and names of recipes."""
+    texts, mappings = ("name", "recipe", "like", "extends"), ("variants", "recipes")
+    for key, value in tree.items():
+        is_empty = isinstance(value, Leaf) and value.value is None
+        is_text = isinstance(value, Leaf) and isinstance(value.value, str)
+        if key in texts and not (is_text or is_empty):
+            quoted = f', in quotes: {key}: "{value.value}"' if isinstance(value, Leaf) and _is_scalar(value) else ""
+            yield f"{value.origin}: {key}: expected a text{quoted}"
+        elif key in mappings and not (isinstance(value, Branch) or is_empty):
+            yield f"{value.origin}: {key}: expected a mapping"
+        elif key in ("dataset", "network") and not (isinstance(value, Branch) or is_text):
+            yield f"{value.origin}: {key}: expected a name, or a mapping of all its values"
     for name, value in tree.branch("recipes").items():
         if name not in RECIPES:
             yield f"{value.origin}: unknown recipe {name}; {did_you_mean(name, RECIPES)}"
+        elif not isinstance(value, Branch) and value.value is not None:
+            yield f"{value.origin}: recipes: {name}: expected a mapping"
+
+
+def _is_scalar(leaf: Leaf) -> bool:
+    return isinstance(leaf.value, bool | int | float)
 
 
 def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:

@@ -53,11 +53,15 @@ class Leaf:
 
 
 class Branch(dict[str, "Leaf | Branch"]):
-    """A mapping with the place of its key."""
+    """A mapping with the place of its key.
+
+    Attributes:
+        replaces: Whether it replaces the mapping of a layer below, instead of being merged with it.
+    """
 
     def __init__(self, origin: Origin, items: dict[str, Leaf | Branch] | None = None) -> None:
         super().__init__(items or {})
-        self.origin = origin
+        self.origin, self.replaces = origin, False
 
     def copy(self) -> Branch:
         """Returns a copy that can be changed; leaves are shared."""
@@ -112,7 +116,7 @@ def merge_layers(*layers: Branch) -> Branch:
     for layer in layers:
         for key, value in layer.items():
             below = result.get(key)
-            if isinstance(below, Branch) and isinstance(value, Branch):
+            if isinstance(below, Branch) and isinstance(value, Branch) and not value.replaces:
                 value = Branch(value.origin, merge_layers(below, value))
             result[key] = value
     return result

@@ -12,7 +12,7 @@ import torch
 from plifctl.cache import Cache
 from plifctl.config.choices import Kernel, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.lookup import load_experiment, load_registry
+from plifctl.config.lookup import file_of, load_experiment, load_registry
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
@@ -106,15 +106,19 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
     """
     if not options.seconds > 0:
         raise UsageError(f"--seconds {options.seconds:g}: expected a number above 0")
-    spec = load_experiment(options.experiment, options.overrides, recipe=options.recipe).spec
+    registry = load_registry()
+    spec = load_experiment(options.experiment, options.overrides, recipe=options.recipe, registry=registry).spec
     check_options(spec.train)
     device = find_device(options.device, options.kernel)
-    cache, prepare = _cache_or_command(spec, options.cache_dir)
+    file = None if isinstance(options.experiment, Experiment) else file_of(options.experiment, registry.experiments())
+    command = prepare_command_of(spec, registry, file=file, cache_dir=options.cache_dir)
+    cache = _find_cache(spec, options.cache_dir)
     selection = select_kernel(spec, device, kernel=options.kernel)
     open_device(device)
     samples = cache or SyntheticSamples(spec, spec.train.batch_size)
     place, _ = choose_placement(samples.nbytes, device)
     split = _split(spec, cache)
+    sizes = (len(split.train), len(split.test)) if cache else _sizes(spec, command)
     share = options.seconds / (3 if cache else 2)
     with out_of_memory_errors(f"out of memory with batches of {spec.train.batch_size}", "--set train.batch_size=…"):
         kernel, graph = selection.kernel, selection.graph
@@ -122,7 +126,6 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
         step = timer.time_step(split.train[: spec.train.batch_size], share)
         loaded = timer.time_loaded_step(split.train, share) if cache else None
         evaluation = timer.time_evaluation(split.test, share)
-    sizes = (len(split.train), len(split.test)) if cache else _sizes(spec)
     steps = spec.train.steps_per_epoch(sizes[0])
     test = evaluation * -(-sizes[1] // spec.train.batch_size)
     epoch = None if loaded is None else steps * loaded + test
@@ -143,19 +146,18 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
         epoch=epoch,
         training=spec.train.epochs * (epoch or steps * step + test),
         samples="cache" if cache else "synthetic",
-        prepare=prepare,
+        prepare=None if cache else command,
         environment=describe_machine(str(device), torch.get_num_threads(), 1),
     )
 
 
-def _cache_or_command(spec: ExperimentSpec, cache_dir: Path | None) -> tuple[Cache | None, str | None]:
-    """Returns the cache of an experiment, or the command that builds it."""
+def _find_cache(spec: ExperimentSpec, cache_dir: Path | None) -> Cache | None:
     try:
-        return experiment_cache(spec, cache_dir), None
+        return experiment_cache(spec, cache_dir)
     except CorruptCacheError:
         raise
     except CacheError:
-        return None, prepare_command_of(spec, load_registry(), cache_dir=cache_dir)
+        return None
 
 
 def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
@@ -165,12 +167,12 @@ def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
     return make_split("A", spec, cache)
 
 
-def _sizes(spec: ExperimentSpec) -> tuple[int, int]:
-    """Returns the numbers of training and test samples that the registry states."""
+def _sizes(spec: ExperimentSpec, command: str) -> tuple[int, int]:
+    """Returns the numbers of training and test samples that the registry states; ``command`` builds the cache."""
     known, subset = spec.dataset.samples, spec.train.subset
     if known is None:
         raise UsageError(
             f"{spec.dataset.title}: the number of samples is not known before there is a cache",
-            hint=prepare_command_of(spec, load_registry()),
+            hint=command,
         )
     return round(known.train * subset), round(known.test * subset)

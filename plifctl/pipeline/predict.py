@@ -270,7 +270,7 @@ class Model(nn.Module):
             UsageError: The input does not fit the network.
         """
         if isinstance(recording, str | Path) and self.spec.frames is None:
-            return self._read_image(Path(recording).expanduser(), resize)
+            return self._read_image(paths.expand(recording), resize)
         if (found := self._read_events(recording)) is not None:
             events, where = found
             if (frames := self._frames(events, where)) is not None:
@@ -310,7 +310,7 @@ class Model(nn.Module):
     def _read_events(self, recording: Recording) -> tuple[Events, str] | None:
         """Returns the events of a file, or those that were given, and their name; None for other arrays."""
         if isinstance(recording, str | Path):
-            path = Path(recording).expanduser()
+            path = paths.expand(recording)
             if self.spec.frames is None:
                 raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
             return _decode_file(path, self.spec.framing), str(path)
@@ -417,7 +417,7 @@ def load_model(
         UsageError: There is no such run.
         CheckpointError: It has no checkpoint, or it is damaged.
     """
-    path = find_model(str(Path(name).expanduser()), checkpoint, runs_dir or paths.runs_dir())
+    path = find_model(paths.lookup_name(name), checkpoint, runs_dir or paths.runs_dir())
     place = choose_device(device, kernel)
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from plifctl import files
+from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, DataKind, Kernel
 from plifctl.data.formats.headers import HEADER_BYTES, format_of, guess_content
 from plifctl.errors import MachineError, PlifctlError, RawDataError, UsageError, from_os_error, list_names
@@ -250,7 +250,7 @@ def _expand(names: Iterable[str], kind: DataKind, skipped: list[str]) -> Iterato
     """Yields a row for each file, to be filled in; folders are replaced by what is in them."""
     for name in names:
         try:
-            path = Path(name).expanduser()
+            path = paths.expand(name)
             if not path.is_dir():
                 yield Row(name)
                 continue

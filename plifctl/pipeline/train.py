@@ -285,7 +285,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         device=str(setup.device),
         kernel=setup.selection.describe(),
         data_in=setup.place,
-        step_bytes=step_cost(spec).nbytes,
+        step_bytes=step_cost(spec, -(-spec.train.batch_size // setup.ranks.size)).nbytes,
         runs_dir=str(options.runs_dir or paths.runs_dir()),
     )
 
@@ -546,15 +546,20 @@ def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:
         _log.info("kernel: %s", selection.describe())
     if trainer.progress.epoch or trainer.progress.step:
         _log.info("resumed %s", trainer.progress.position)
-    _log_step_cost(spec, device)
+    if spec.train.precision == "tf32" and device.type != "cuda":
+        _log.warning("train.precision tf32 is of GPUs: on %s the numbers are those of fp32", device)
+    _log_step_cost(spec, device, setup.ranks)
 
 
-def _log_step_cost(spec: ExperimentSpec, device: torch.device) -> None:
-    """Logs what a step will need; warns if that is more memory than there is."""
-    cost = step_cost(spec)
+def _log_step_cost(spec: ExperimentSpec, device: torch.device, ranks: Ranks) -> None:
+    """Logs what a step will need of each rank; warns if that is more memory than there is."""
+    size = -(-spec.train.batch_size // ranks.size)
+    cost = step_cost(spec, size)
     on_cpu = device.type == "cpu"
     seconds = 2 * cost.macs / products_per_second() if on_cpu else None
-    _log.info(describe_step(cost, spec.train.batch_size, seconds))
+    _log.info(describe_step(cost, size, seconds))
+    if on_cpu:  # ranks on one machine share its memory
+        cost = replace(cost, nbytes=cost.nbytes * ranks.local_size())
     free = free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]
     if free and cost.nbytes > free:
         less = " and --set train.memory=compact" if on_cpu and spec.train.memory == "full" else ""

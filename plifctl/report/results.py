@@ -111,7 +111,7 @@ class Results:
         recipes: Sequence[Recipe] = RECIPES,
         fits: Callable[[ResultRecord], bool] = lambda record: True,
     ) -> list[Group]:
-        """Returns the runs of an experiment that count, a group for each recipe that has any.
+        """Returns the runs of an experiment that count, a group for each recipe that has any; modified runs apart.
 
         Args:
             experiment: Name of the experiment.
@@ -120,9 +120,10 @@ class Results:
             fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
                 those left out.
         """
-        known = self.candidates(experiment, protocol, recipes, fits)
-        best = {group.first.recipe: group for group in reversed(known)}
-        return [self.count(best[recipe], known) for recipe in recipes if recipe in best]
+        found: dict[tuple[Recipe, bool], list[Group]] = {(r, changed): [] for r in recipes for changed in (False, True)}
+        for group in self.candidates(experiment, protocol, recipes, fits):
+            found[group.first.recipe, bool(self.changes(group.first))].append(group)
+        return [self.count(known[0], known) for known in found.values() if known]
 
     def candidates(
         self,
@@ -147,10 +148,9 @@ class Results:
         return groups
 
     def count(self, chosen: Group, known: Sequence[Group]) -> Group:
-        """Returns a group, and notes why the runs of the same recipe in the others are left out."""
+        """Returns a group, and notes why the runs of the others are left out."""
         others = [record for group in known for record in group.records if record not in chosen.records]
-        same_recipe = [record for record in others if record.recipe == chosen.first.recipe]
-        self.left_out |= {record.run: self._why_not(record, chosen.first) for record in same_recipe}
+        self.left_out |= {record.run: self._why_not(record, chosen.first) for record in others}
         return chosen
 
     def accuracy(self, group: Group) -> Number:

@@ -13,6 +13,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.caches import group_by_cache
+from plifctl.sweep.engines import check_resources
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
 from plifctl.sweep.local import LocalEngine
@@ -91,7 +92,9 @@ def dry_run(options: SweepOptions) -> DryRun:
         RunError: The plan is damaged.
     """
     runs_dir = options.runs_dir or paths.runs_dir()
-    plan, members = plan_sweep(options, expand(options.spec))
+    members = expand(options.spec)
+    check_resources(options.engine, options.resources)
+    plan, members = plan_sweep(options, members)
     status = read_plan(plan, runs_dir)
     caches = _caches(members, options.cache_dir or paths.cache_dir())
     at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1

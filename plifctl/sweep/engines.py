@@ -10,6 +10,14 @@ from plifctl.errors import check_choice
 from plifctl.sweep.engine import Engine, Resources
 
 
+def check_resources(name: EngineName, resources: Resources) -> None:
+    """Raises UsageError if an engine lacks something that it needs to know before the first run is given to it."""
+    if name == "slurm":
+        from plifctl.sweep.slurm import require_minutes
+
+        require_minutes(resources)
+
+
 def open_engine(name: EngineName, resources: Resources, folder: Path) -> Engine:
     """Returns an engine.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -166,9 +167,10 @@ class PlanFile:
             try:
                 lock.acquire(timeout=1)  # a process that asks whether it is held has it for a moment
             except filelock.Timeout:
+                quoted = shlex.quote(self.name)
                 raise UsageError(
                     f"the sweep {self.name} is being run by another process",
-                    hint=f"plifctl sweep status {self.name} shows it, plifctl sweep cancel {self.name} stops it",
+                    hint=f"plifctl sweep status {quoted} shows it, plifctl sweep cancel {quoted} stops it",
                 ) from None
         try:
             yield

@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from plifctl import paths
+from plifctl.config.choices import Engine as EngineName
 from plifctl.errors import MachineError, ResumeError, UsageError
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.sweep.caches import prepare_caches
 from plifctl.sweep.engine import Engine, Job, Task
-from plifctl.sweep.engines import open_engine
+from plifctl.sweep.engines import check_resources, open_engine
 from plifctl.sweep.expansion import Member, expand, sweep_name
 from plifctl.sweep.jobs import is_active, jobs_of, poll_detached
 from plifctl.sweep.logs import begin_log
@@ -50,11 +51,12 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         MachineError: The engine cannot be reached.
     """
     members = expand(options.spec)
+    check_resources(options.engine, options.resources)
     file = PlanFile(options.runs_dir or paths.runs_dir(), sweep_name(options.spec))
     engine = open_engine(options.engine, options.resources, file.folder)
     with file.locked():
         plan, members = plan_sweep(options, members)
-        _check_dropped(file, {run.name for run in plan.runs})
+        _check_dropped(file, {run.name for run in plan.runs}, options.engine)
         sweep = _Sweep(plan.model_copy(update=this_process()), file, engine, options, watch)
         sweep.save()
         try:
@@ -71,13 +73,17 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
     return sweep.plan
 
 
-def _check_dropped(file: PlanFile, names: set[str]) -> None:
-    """Raises UsageError if the batch system still has jobs of runs that are no longer part of the sweep."""
+def _check_dropped(file: PlanFile, names: set[str], engine: EngineName) -> None:
+    """Raises UsageError if the batch system still has jobs that the new plan would forget.
+
+    They are those of runs that are no longer part of the sweep, and all if another engine trains it from now on.
+    """
     before = file.load().runs if file.path.is_file() else ()
-    dropped = [run for run in before if run.name not in names]
+    dropped = [run for run in before if run.name not in names or run.engine != engine]
     if active := [name for name, job in poll_detached(dropped, file.folder).items() if is_active(job)]:
         raise UsageError(
-            f"the sweep {file.name} had other runs, of which {len(active)} may still be trained, e.g. {active[0]}",
+            f"the sweep {file.name} had other runs or another engine, and {len(active)} of its jobs may still be "
+            f"trained, e.g. {active[0]}",
             hint=f"give the new one another --name, or first type: plifctl sweep cancel {shlex.quote(file.name)}",
         )
 

@@ -64,9 +64,7 @@ class SlurmEngine:
         if not tasks:
             return {}
         resources = self._resources
-        if resources.time is None:
-            hint = "--time 24h; a job that reaches it goes back to the queue, and continues its run"
-            raise UsageError("SLURM needs a time limit of each job", hint=hint)
+        limit = require_minutes(resources)
         options = dict(resources.options or {})
         gpus = resources.gpus
         if gpus is None:
@@ -77,7 +75,7 @@ class SlurmEngine:
             executor = submitit.SlurmExecutor(self._folder, max_num_timeout=MOST_CONTINUATIONS)
             executor.update_parameters(
                 job_name=self._name,
-                time=minutes(resources.time),
+                time=limit,
                 gpus_per_node=gpus or None,
                 cpus_per_task=resources.cpus,
                 srun_args=[f"--cpus-per-task={resources.cpus}"] if resources.cpus else None,  # since SLURM 22.05
@@ -177,6 +175,18 @@ class TrainingJob:
         return (
             _run(["squeue", "--noheader", "--format=%T", f"--jobs={job}"], accept="Invalid job id").strip() == "RUNNING"
         )
+
+
+def require_minutes(resources: Resources) -> int:
+    """Returns the time limit of a job in minutes.
+
+    Raises:
+        UsageError: There is none, or it is no duration.
+    """
+    if resources.time is None:
+        hint = "--time 24h; a job that reaches it goes back to the queue, and continues its run"
+        raise UsageError("SLURM needs a time limit of each job", hint=hint)
+    return minutes(resources.time)
 
 
 def minutes(time: str) -> int:

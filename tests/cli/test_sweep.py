@@ -66,6 +66,8 @@ def test_sweep_that_cannot_be_is_refused_and_writes_nothing(plifctl: Plifctl, pl
         ("demo", "--protocol", "C"): "unknown protocol 'C'",
         ("demo", "--name", "../x"): "not a valid name",
         ("demo", "--time", "1h"): "--time is an option of slurm",
+        ("demo", "--engine", "slurm"): "SLURM needs a time limit",
+        ("demo", "--engine", "slurm", "--time", "24hours", "--dry-run"): "expected a duration",
         ("demo", "--table", "99"): "99",
         ("demo", "--gpus", "64"): "--gpus 64",
     }.items():

@@ -205,6 +205,12 @@ class TestRuns:
         assert found["cache"]["content_digest"] == wanted["cache"]["content_digest"]
         for name in ("best", "last"):
             row = today(wanted[name])
+            if (
+                name == "best" and kind == "published"
+            ):  # of equal epochs its recipe reports the latest, 0.1.0 showed the first
+                assert found["best"]["test_accuracy"] == row["test_accuracy"]
+                assert found["best"]["epoch"] > row["epoch"]
+                continue
             assert {key: today(found[name]).get(key) for key in row} == row
         changes = [(change["key"], change["run"], change["registry"]) for change in found["changes"]]
         assert changes == [(change["key"], change["run"], change["registry"]) for change in wanted["changes"]]
@@ -360,6 +366,8 @@ class TestReports:
         if file == "report-logs":  # the registry fills the cells of logs that are not imported
             first = [entry for entry, old in zip(first, second, strict=True) if old["result"] is not None]
             second = [old for old in second if old["result"] is not None]
+        if file == "report-modified":  # the runs that are not modified stand beside those that are
+            first = [entry for entry in first if entry in second]
         assert first == second
 
     @pytest.mark.usefixtures("untouched")

@@ -175,3 +175,19 @@ def test_make_dir_where_a_file_is_names_the_file(below: str, tmp_path: Path) -> 
     with pytest.raises(MachineError, match="taken: a file, expected a folder"):
         files.make_dir(tmp_path / "taken" / below)
     assert (tmp_path / "taken").read_text() == "x"
+
+
+def test_expand_of_an_unknown_user_is_an_error() -> None:
+    with pytest.raises(UsageError, match="~no-such-user-here/a: "):
+        paths.expand("~no-such-user-here/a")
+    assert paths.expand("~/a") == Path.home() / "a"
+
+
+def test_lookup_name_of_a_path_keeps_that_it_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert paths.lookup_name("./demo") == "./demo"
+    assert paths.lookup_name("demo") == "demo"
+    assert paths.lookup_name(Path("demo")) == "./demo"
+    assert paths.lookup_name(Path("20260101-demo")) == "20260101-demo"  # no such file: the name of a run
+    assert paths.lookup_name("~/demo") == str(Path.home() / "demo")

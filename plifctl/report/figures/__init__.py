@@ -71,8 +71,8 @@ FIGURE_KINDS = {
     ),
     "6": FigureKind(
         "Test accuracy of PLIF and LIF neurons during training. Pale: as logged; lines: mean over the last 64 "
-        "epochs, fewer at the start. Curves of at most 64 epochs are drawn as they are; of longer ones the axis has "
-        "the range after the first 64 epochs.",
+        "epochs, fewer at the start. Curves of at most 64 epochs are drawn as they are; the axis leaves out the "
+        "first 64 epochs of those of more than 128.",
         "curves",
         training.draw_accuracy,
         training.has_accuracy,

@@ -31,6 +31,7 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     for column in range(columns):
         name = verbatim(recording.classes[int(recording.labels[column])])
         show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, white=None)
+        grid[0, column].title.set_family(fonts_for(name))
         for row, channel in enumerate(chosen, 1):
             show_picture(grid[row, column], maps[column, :, channel].mean(0))
     grid[0, 0].set_ylabel("input")

@@ -164,13 +164,10 @@ def _draw_mean(axes: Axes, numbers: Sequence[int], values: np.ndarray, **look: A
 
 
 def _show_from_window(axes: Axes) -> None:
-    """Limits the axis of long curves to their values after the first :data:`WINDOW` epochs, which differ by little."""
-    values = [
-        np.asarray(line.get_ydata())[np.asarray(line.get_xdata()) > WINDOW]
-        for line in axes.lines
-        if np.asarray(line.get_xdata()).max() > 2 * WINDOW
-    ]
-    if values:
+    """Limits the axis to the values of long curves after the first :data:`WINDOW` epochs, and all of shorter ones."""
+    curves = [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in axes.lines]
+    if any(epochs.max() > 2 * WINDOW for epochs, _ in curves):
+        values = [found[epochs > WINDOW] if epochs.max() > 2 * WINDOW else found for epochs, found in curves]
         low, high = min(found.min() for found in values), max(found.max() for found in values)
         axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
 

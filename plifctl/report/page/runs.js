@@ -186,6 +186,7 @@ function drawFilters() {
   byId("filters").replaceChildren(...FILTERS.flatMap((column) => {
     const texts = [...new Set(data.runs.flatMap((run) => choicesOf(column, run)))].filter(Boolean).sort(compareTexts);
     const chosen = table.choices.get(column);
+    if (chosen !== undefined && !texts.includes(chosen)) texts.push(chosen);  // no run has it any more
     return texts.length || column !== SWEEP ? el("label", {}, column.name, el("select", { onchange: (event) => {
       if (event.target.selectedIndex) table.choices.set(column, event.target.value);
       else table.choices.delete(column);

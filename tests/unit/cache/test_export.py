@@ -5,7 +5,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache
 from plifctl.cache import export as module
-from plifctl.cache.export import TARGETS, ExportResult, export_cache
+from plifctl.cache.export import ExportResult, export_cache
 from plifctl.config.choices import ExportTarget
 from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
@@ -118,7 +118,7 @@ class TestNpz:
         events["x"], events["y"], events["p"] = 3, 4, 1
         (tmp_path / "raw/user02_lab.aedat").write_bytes(encode_aedat3(events))
         cache = cache_of(tmp_path / "raw", 1, tmp_path / "c")
-        for target in TARGETS:
+        for target in get_args(ExportTarget):
             exported = export_cache(cache, target, tmp_path / target)
             found = [read(target, tmp_path / target / row["file"]) for row in samples_of(exported)]
             assert {frames.dtype for frames in found} == {np.dtype(np.uint16)}
@@ -253,7 +253,7 @@ class TestSpikingJelly:
 
 
 class TestTargets:
-    @pytest.mark.parametrize("target", TARGETS)
+    @pytest.mark.parametrize("target", get_args(ExportTarget))
     def test_export_to_existing_files_is_refused(self, cache: Cache, tmp_path: Path, target: ExportTarget) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/mine").write_text("x")
@@ -318,7 +318,7 @@ class TestTargets:
         (tmp_path / "out").mkdir()
         assert export_cache(cache, "npz", tmp_path / "out").samples == 33
 
-    @pytest.mark.parametrize("target", TARGETS)
+    @pytest.mark.parametrize("target", get_args(ExportTarget))
     @pytest.mark.parametrize("workers", [1, 3])
     def test_interrupted_export_leaves_nothing(
         self, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: ExportTarget, workers: int

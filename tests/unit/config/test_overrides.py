@@ -1,5 +1,6 @@
 """Overrides as texts and as mappings: read by the type of the key, unknown keys with a useful hint."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ class TestValues:
     def test_options_are_read_as_a_mapping(self) -> None:
         spec = gesture("train.optimizer_options={betas: [0.9, 0.99]}", "train.optimizer_options.eps=1e-6")
         assert spec.train.optimizer_options == {"betas": [0.9, 0.99], "eps": 1e-6}
+        for value in ({}, {"eps": 1e-7}):
+            found = gesture("train.optimizer_options.weight_decay=0.1", f"train.optimizer_options={json.dumps(value)}")
+            assert found.train.optimizer_options == value
+        with pytest.raises(UsageError, match="expected finite numbers"):
+            gesture("train.optimizer_options.eps=1e999")
 
     @pytest.mark.parametrize(
         ("text", "message"),

@@ -92,6 +92,54 @@ class TestShipped:
         found = [resolved.for_protocol("A").spec.T, resolved.for_protocol("B").spec.T]
         assert found == list(steps)
 
+    def test_for_protocol_of_a_saved_experiment_uses_the_T_that_was_set(self, tmp_path: Path) -> None:
+        registry = load_registry()
+        resolved = registry.experiment("nmnist-plif", recipe="authors", overrides=["T=12"])
+        resolved.save(tmp_path / "same.yaml")
+        resolved.renamed("mine").save(tmp_path / "mine.yaml")
+        for name in ("same", "mine"):
+            found = registry.read_experiment(tmp_path / f"{name}.yaml")
+            assert [found.for_protocol("A").spec.T, found.for_protocol("B").spec.T] == [12, 12]
+        both = registry.experiment("nmnist-plif", recipe="authors", overrides=["T=12", "validation.T=16"])
+        assert [both.for_protocol("A").spec.T, both.for_protocol("B").spec.T] == [12, 16]
+
+    def test_change_of_the_network_replaces_overrides_of_the_one_before(self) -> None:
+        registry = load_registry()
+        first = registry.experiment("fashion-mnist-plif", overrides=["network.dropout=0.2", "train.lr=0.1"])
+        changed = registry.change_experiment(first, ["network=mnist"])
+        assert changed.overrides == ("train.lr=0.1", "network=mnist")
+        assert registry.experiment("fashion-mnist-plif", overrides=changed.overrides).spec == changed.spec
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("name: 2024\nlike: mnist-plif", ':1:1: name: expected a text, in quotes: name: "2024"'),
+            ("name: mine\nlike: [mnist-plif]", ":2:1: like: expected a text"),
+            ("like: mnist-plif\nrecipe: [fast]", ":2:1: recipe: expected a text"),
+            ("name: mine\nlike: mnist-plif\ndataset: [mnist]", ":3:1: dataset: expected a name, or a mapping"),
+        ],
+    )
+    def test_read_experiment_with_a_key_of_another_kind_names_it(self, tmp_path: Path, text: str, problem: str) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        with pytest.raises(RegistryError) as error:
+            load_registry().read_experiment(path)
+        assert f"{path}{problem}" in str(error.value)
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("variants: [a, b]", "variants: expected a mapping"),
+            ("recipes: {fast: oops}", "recipes: fast: expected a mapping"),
+            ("recipes: oops", "recipes: expected a mapping"),
+            ("extends: 3", "extends: expected a text"),
+        ],
+    )
+    def test_check_names_keys_of_another_kind_in_a_folder(self, tmp_path: Path, text: str, problem: str) -> None:
+        (tmp_path / "experiments").mkdir()
+        (tmp_path / "experiments/own.yaml").write_text(text)
+        assert any(problem in found for found in Registry([*registry_dirs(), tmp_path]).check())
+
     def test_experiments_share_neuron_and_training_of_supplement_f(self) -> None:
         registry = load_registry()
         for name in registry.experiments():

@@ -297,6 +297,17 @@ def test_draw_accuracy_shows_its_whole_legend(panels: int) -> None:
     assert len(legend.get_texts()) == 3
 
 
+def test_draw_accuracy_of_a_long_and_a_short_curve_shows_both() -> None:
+    runs = [
+        curve("mnist-plif", range(1, 301), origin="trained", name="a", series={"test_accuracy": (0.94,) * 300}),
+        curve("mnist-lif", range(1, 31), origin="trained", name="b", series={"test_accuracy": (0.4,) * 30}),
+    ]
+    (axes,) = draw("6", *runs).axes
+    low, high = axes.get_ylim()
+    assert low < 40
+    assert high > 94
+
+
 def test_draw_accuracy_of_a_long_curve_has_the_range_after_the_first_epochs() -> None:
     values = tuple(np.r_[np.full(16, 0.1), np.linspace(0.90, 0.95, 184)].tolist())
     low, high = draw("6", curve("mnist-plif", range(1, 201), series={"test_accuracy": values})).axes[0].get_ylim()

@@ -210,11 +210,11 @@ def test_left_out_run_is_named_with_the_reason(other: ResultRecord, reason: str)
     assert found.warnings == (f"left out: x: {reason}",)
 
 
-def test_modified_run_does_not_replace_one_that_is_not() -> None:
+def test_modified_run_stands_beside_one_that_is_not() -> None:
     modified = run(0.5, 0.5, 0.5, run="x", overrides=("train.lr=0.1",), finished="2027")
     found = table("4", run(0.90, 0.91), modified, include_modified=True)
-    assert cell(found) == [("91.00 @2", None)]
-    assert found.warnings == ("left out: x: modified, while there is a run that is not",)
+    assert cell(found) == [("91.00 @2", None), ("50.00 @3 modified", None)]
+    assert not [warning for warning in found.warnings if warning.startswith("left out")]
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ def test_dry_run_counts_the_runs_at_once(
     places: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine, visible: str, jobs: int | None, at_once: int
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    options = replace(sweep_options(places / "runs", seeds=range(5)), engine=engine, resources=Resources(jobs=jobs))
+    resources = Resources(jobs=jobs, time="1h" if engine == "slurm" else None)
+    options = replace(sweep_options(places / "runs", seeds=range(5)), engine=engine, resources=resources)
     assert dry_run(options).at_once == at_once
     few = replace(options, spec=sweep_options(places / "runs", seeds=(1,)).spec)
     assert dry_run(few).at_once == 1

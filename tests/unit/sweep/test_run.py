@@ -17,7 +17,7 @@ from plifctl.config.lookup import load_experiment
 from plifctl.errors import CacheError, Interrupted, MachineError, RunError, UsageError
 from plifctl.runs import Run, list_runs
 from plifctl.runs.directory import write_config
-from plifctl.sweep.engine import Job, Task
+from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.sweep.plan import Plan, PlanFile
 from plifctl.sweep.planning import SweepOptions
 from plifctl.sweep.run import run_sweep
@@ -339,7 +339,7 @@ def test_batch_system_is_given_the_jobs_and_left_alone(
     runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = engine(detached=True)
-    options: SweepOptions = replace(sweep_options(runs, seeds=(1, 2)), engine="slurm")
+    options: SweepOptions = replace(sweep_options(runs, seeds=(1, 2)), engine="slurm", resources=Resources(time="1h"))
     monkeypatch.setattr("plifctl.sweep.jobs.open_engine", lambda *_: fake)
     plan = run_sweep(options)
     assert states(plan) == {1: "queued", 2: "queued"}
@@ -354,9 +354,28 @@ def test_sweep_does_not_drop_runs_that_the_batch_system_still_has(
 ) -> None:
     fake = engine(detached=True)
     monkeypatch.setattr("plifctl.sweep.jobs.open_engine", lambda *_: fake)
-    run_sweep(replace(sweep_options(runs, seeds=(1, 2), sweep="mine"), engine="slurm"))
-    with pytest.raises(UsageError, match="2 may still be trained") as refused:
-        run_sweep(replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm"))
+    run_sweep(replace(sweep_options(runs, seeds=(1, 2), sweep="mine"), engine="slurm", resources=Resources(time="1h")))
+    with pytest.raises(UsageError, match="2 of its jobs may still be trained") as refused:
+        run_sweep(
+            replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm", resources=Resources(time="1h"))
+        )
     assert "plifctl sweep cancel mine" in refused.value.hint
     fake.queue.clear()
-    assert states(run_sweep(replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm"))) == {3: "queued"}
+    assert states(
+        run_sweep(
+            replace(sweep_options(runs, seeds=(3,), sweep="mine"), engine="slurm", resources=Resources(time="1h"))
+        )
+    ) == {3: "queued"}
+
+
+def test_sweep_is_not_given_to_another_engine_while_the_batch_system_has_jobs(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine(detached=True)
+    monkeypatch.setattr("plifctl.sweep.jobs.open_engine", lambda *_: fake)
+    options = sweep_options(runs, seeds=(1, 2), sweep="mine")
+    run_sweep(replace(options, engine="slurm", resources=Resources(time="1h")))
+    with pytest.raises(UsageError, match="another engine, and 2 of its jobs may still be trained") as refused:
+        run_sweep(options)
+    assert "plifctl sweep cancel mine" in refused.value.hint
+    assert len(fake.submitted) == 2
