@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from plifctl.config.base import Spec, flatten, nested_spec
@@ -33,6 +34,23 @@ def override_key(text: str) -> str:
 def is_modification(text: str) -> bool:
     """Returns whether ``key=value`` makes another experiment: all keys do but seed, epochs and memory."""
     return override_key(text) not in _NO_MODIFICATION
+
+
+def changed_values(overrides: Iterable[str]) -> dict[str, Any]:
+    """Returns what overrides change, by key; ``5e-4`` and ``0.0005`` are equal, and of one key the last counts.
+
+    Example:
+        >>> changed_values(["train.lr=0.1", "train.lr=5e-4", "neuron.kind=lif", "train.seed=3"])
+        {'train.lr': 0.0005, 'neuron.kind': 'lif'}
+    """
+    found: dict[str, Any] = {}
+    for text in filter(is_modification, overrides):
+        value: Any = text.partition("=")[2].strip()
+        with suppress(YamlError):
+            part = parse_value(value, Origin(""), mapping=True)
+            value = part.plain() if isinstance(part, Branch) else part.value
+        found[override_key(text)] = value
+    return found
 
 
 def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:

@@ -7,6 +7,7 @@ has the values of ``paper`` below its own.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -508,8 +509,10 @@ def _form_problems(tree: Branch) -> Iterator[str]:
     for key, value in tree.items():
         is_empty = isinstance(value, Leaf) and value.value is None
         is_text = isinstance(value, Leaf) and isinstance(value.value, str)
-        if key in texts and not (is_text or is_empty):
-            quoted = f', in quotes: {key}: "{value.value}"' if isinstance(value, Leaf) and _is_scalar(value) else ""
+        if key in texts and not is_text:
+            quoted = ""
+            if isinstance(value, Leaf) and isinstance(value.value, bool | int | float):
+                quoted = f', in quotes: {key}: "{json.dumps(value.value)}"'
             yield f"{value.origin}: {key}: expected a text{quoted}"
         elif key in mappings and not (isinstance(value, Branch) or is_empty):
             yield f"{value.origin}: {key}: expected a mapping"
@@ -520,10 +523,6 @@ def _form_problems(tree: Branch) -> Iterator[str]:
             yield f"{value.origin}: unknown recipe {name}; {did_you_mean(name, RECIPES)}"
         elif not isinstance(value, Branch) and value.value is not None:
             yield f"{value.origin}: recipes: {name}: expected a mapping"
-
-
-def _is_scalar(leaf: Leaf) -> bool:
-    return isinstance(leaf.value, bool | int | float)
 
 
 def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from plifctl.config.choices import RECIPES
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import changed_values
 from plifctl.config.registry import Registry
 from plifctl.config.structure import with_pooling
 from plifctl.report.results import Group, Results, cut_record
@@ -234,7 +235,7 @@ def find_problem(one: ResultRecord, other: ResultRecord, results: Results) -> st
     if one.training_versions != other.training_versions:
         return "of different training versions of plifctl"
     changes = [results.changes(record) for record in both]
-    if sorted(changes[0]) != sorted(changes[1]):
+    if changed_values(changes[0]) != changed_values(changes[1]):
         return f"with different changes ({'; '.join(', '.join(texts) or 'none' for texts in changes)})"
     return ""
 

@@ -86,8 +86,9 @@ class Results:
         }
         self._digests: dict[tuple[str, Recipe, Protocol], str] = {}
         self.notes: dict[str, str] = {}
-        self.left_out: dict[str, str] = {}
-        """Why a run is not counted, by its name."""
+        self._left_out: dict[str, str] = {}
+        self._passed_over: dict[str, str] = {}  # for other runs of the same cell or pair
+        self._counted: set[str] = set()
 
     def numbers(self, subject: str, measure: Measure, reported: str, epoch: int | None) -> tuple[Number, ...]:
         """Returns the numbers of an experiment or a network, one for each recipe that has a run.
@@ -144,13 +145,19 @@ class Results:
         ]
         groups = self._grouped(usable)
         grouped = [record for group in groups for record in group.records]
-        self.left_out |= {r.run: f"the same seed as a later run ({r.seed})" for r in usable if r not in grouped}
+        self._left_out |= {r.run: f"the same seed as a later run ({r.seed})" for r in usable if r not in grouped}
         return groups
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Why a run is not counted, by its name; runs that another cell or pair counts are not left out."""
+        return {run: why for run, why in self._passed_over.items() if run not in self._counted} | self._left_out
 
     def count(self, chosen: Group, known: Sequence[Group]) -> Group:
         """Returns a group, and notes why the runs of the others are left out."""
         others = [record for group in known for record in group.records if record not in chosen.records]
-        self.left_out |= {record.run: self._why_not(record, chosen.first) for record in others}
+        self._passed_over |= {record.run: self._why_not(record, chosen) for record in others}
+        self._counted |= {record.run for record in chosen.records}
         return chosen
 
     def accuracy(self, group: Group) -> Number:
@@ -194,8 +201,11 @@ class Results:
         groups = [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in found.values()]
         return sorted(groups, key=self.rank, reverse=True)
 
-    def _why_not(self, record: ResultRecord, best: ResultRecord) -> str:
+    def _why_not(self, record: ResultRecord, chosen: Group) -> str:
         """Returns why a run is not counted beside the runs of its cell."""
+        best = chosen.first
+        if self.rank(Group((record,))) > self.rank(chosen):
+            return "no run of the other experiment can be compared with it"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
         if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
@@ -210,15 +220,15 @@ class Results:
         """Returns a record, cut to the epochs that count; None if it is left out."""
         changes = self.changes(record)
         if changes and not self._include_modified:
-            self.left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts it"
+            self._left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts it"
             return None
         if self._epochs is None or record.epochs <= self._epochs:
             return record
         if record.protocol == "B":
-            self.left_out[record.run] = "a run of protocol B cannot be cut to fewer epochs"
+            self._left_out[record.run] = "a run of protocol B cannot be cut to fewer epochs"
             return None
         if not any(epoch <= self._epochs for epoch in record.tests):
-            self.left_out[record.run] = f"not tested within {_count_epochs(self._epochs)}"
+            self._left_out[record.run] = f"not tested within {_count_epochs(self._epochs)}"
             return None
         return cut_record(record, self._epochs)
 
@@ -227,7 +237,7 @@ class Results:
         if not found:
             return None
         records, values = zip(*found, strict=True)
-        self.left_out |= {r.run: f"without a value of epoch {epoch}" for r in group.records if r not in records}
+        self._left_out |= {r.run: f"without a value of epoch {epoch}" for r in group.records if r not in records}
         first, planned = records[0], self._planned(records[0])
         digits = 3 if measure.startswith("tau") else 2
         mean, flags = statistics.fmean(values), (*self.flags(first), *(("fast",) if first.recipe == "fast" else ()))

@@ -46,7 +46,7 @@ def build_runs_table(
     entries: list[Entry] = []
     notes: dict[str, str] = {}
     shown = [record for record in records if record.origin == origin]
-    key = partial(_key, changes=changes, stopping={_series(record) for record in shown if record.stopped_early})
+    key = partial(_key, changes=changes, stopping=_series_that_stop(shown))
     for _, group in groupby(sorted(shown, key=key), key=key):
         # of several runs with one seed and fold, the latest
         latest = {_member(record): record for record in sorted(group, key=lambda record: record.finished)}
@@ -88,6 +88,21 @@ def _series(record: ResultRecord) -> str:
     return str(record.fold.series if record.fold is not None else record.digest)
 
 
+def _series_that_stop(records: Sequence[ResultRecord]) -> set[str]:
+    """Returns the series whose numbers of epochs differ because ``train.early_stop`` ended some of the trainings.
+
+    A record does not say how many epochs were planned. If several numbers may have been, runs of different epochs stay
+    apart.
+    """
+    found = set()
+    for series in {_series(record) for record in records if record.stopped_early}:
+        runs = [record for record in records if _series(record) == series]
+        whole = {record.epochs for record in runs if not record.stopped_early}
+        if len(whole) <= 1 and all(record.epochs <= min(whole, default=record.epochs) for record in runs):
+            found.add(series)
+    return found
+
+
 def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> tuple[Any, ...]:
     """What runs of one row share; rows are in this order, numbers of changed settings by their size.
 
@@ -96,7 +111,7 @@ def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> t
     Args:
         record: A run.
         changes: Returns its changes.
-        stopping: The series that may end early.
+        stopping: The series whose runs differ in epochs because they stopped early.
     """
     words = re.split(r"(\d+(?:\.\d+)?)", _short(changes(record)))
     numbers = tuple(float(word) if index % 2 else word for index, word in enumerate(words))

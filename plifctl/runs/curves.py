@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.overrides import changed_values, is_modification, override_key
 from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
@@ -80,13 +81,14 @@ class Curve:
         """What runs with a common mean share: everything but the seed and the number of epochs."""
         if self.experiment is None:
             return self.name
-        known = self.origin, self.experiment, self.recipe, self.protocol, self.T, self.subset, self.changes
+        changes = canonical_json(changed_values(self.overrides))
+        known = self.origin, self.experiment, self.recipe, self.protocol, self.T, self.subset, changes
         return *known, self.digest, self.training_versions, self.cache
 
     @property
     def identity(self) -> Hashable:
         """What tells it from any other run; runs of two folders may have one name."""
-        return self.folder or self.name
+        return self.name if self.folder is None else self.folder.resolve()
 
 
 def curve_of_run(run: Run) -> Curve:

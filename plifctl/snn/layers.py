@@ -84,8 +84,9 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         steps, keep = len(mean), 1 - self.momentum
         weights = self.momentum * keep ** torch.arange(steps - 1, -1, -1, dtype=mean.dtype, device=mean.device)
-        for running, batch in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
-            running.copy_(keep**steps * running + weights @ batch)
+        with torch.autocast(mean.device.type, enabled=False):  # its products are of half precision
+            for running, batch in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
+                running.copy_(keep**steps * running + weights @ batch)
         self.num_batches_tracked += steps
 
 

@@ -93,9 +93,10 @@ def dry_run(options: SweepOptions) -> DryRun:
     """
     runs_dir = options.runs_dir or paths.runs_dir()
     members = expand(options.spec)
-    check_resources(options.engine, options.resources)
     plan, members = plan_sweep(options, members)
     status = read_plan(plan, runs_dir)
+    if any(standing.state != "finished" for standing in status.runs):
+        check_resources(options.engine, options.resources)
     caches = _caches(members, options.cache_dir or paths.cache_dir())
     at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1
     left = sum(standing.state != "finished" for standing in status.runs)

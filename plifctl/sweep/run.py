@@ -51,8 +51,11 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         MachineError: The engine cannot be reached.
     """
     members = expand(options.spec)
-    check_resources(options.engine, options.resources)
-    file = PlanFile(options.runs_dir or paths.runs_dir(), sweep_name(options.spec))
+    runs_dir = options.runs_dir or paths.runs_dir()
+    file = PlanFile(runs_dir, sweep_name(options.spec))
+    plan, _ = plan_sweep(options, members)
+    if not all((runs_dir / run.name / "result.json").is_file() for run in plan.runs):
+        check_resources(options.engine, options.resources)
     engine = open_engine(options.engine, options.resources, file.folder)
     with file.locked():
         plan, members = plan_sweep(options, members)
@@ -79,7 +82,7 @@ def _check_dropped(file: PlanFile, names: set[str], engine: EngineName) -> None:
     They are those of runs that are no longer part of the sweep, and all if another engine trains it from now on.
     """
     before = file.load().runs if file.path.is_file() else ()
-    dropped = [run for run in before if run.name not in names or run.engine != engine]
+    dropped = [run for run in before if run.name not in names or (run.engine != engine and run.state != "finished")]
     if active := [name for name, job in poll_detached(dropped, file.folder).items() if is_active(job)]:
         raise UsageError(
             f"the sweep {file.name} had other runs or another engine, and {len(active)} of its jobs may still be "

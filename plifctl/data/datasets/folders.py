@@ -40,16 +40,20 @@ class _ClassFolders(OwnRecordings, FilePerSample):
     below: ClassVar[str]
 
     @abstractmethod
-    def _folder_above(self, members: Iterable[str]) -> str:
-        """Returns the path of the folder in an archive that contains all samples: empty, or ending in ``/``."""
+    def _pattern_above(self, members: Iterable[str]) -> str:
+        """Returns the pattern of the path in an archive to the folder of all samples: empty, or ending in ``/``.
+
+        Args:
+            members: Its members, of a tar the first ones.
+        """
 
     def _pattern_in(self, path: Path) -> re.Pattern[str]:
         if path.is_dir():
-            above = f"{path.name}/"
+            above = re.escape(f"{path.name}/")
         else:
             members = Storage(path, re.compile(r"^([\s\S]+)$"), ignored=self.ignored).members()
-            above = self._folder_above(member.name for member in islice(members, _PEEKED if is_tar(path) else None))
-        return re.compile(rf"^{re.escape(above)}({self.below})$")
+            above = self._pattern_above(member.name for member in islice(members, _PEEKED if is_tar(path) else None))
+        return re.compile(rf"^{above}({self.below})$")
 
     @abstractmethod
     def _class_of(self, member: str) -> str:
@@ -102,13 +106,16 @@ class Folders(_ClassFolders):
     example = "train/CLASS/FILE"
     below = rf"{SPLIT_FOLDER}/[^/]+/[\s\S]+"
 
-    def _folder_above(self, members: Iterable[str]) -> str:
+    def _pattern_above(self, members: Iterable[str]) -> str:
+        splits: dict[str, list[str]] = {}  # by the folder that they would be in
         for member in members:
-            first, *inner = member.split("/")[:-1]
-            split = split_of(inner[0]) if inner else None
-            if split == "train" or (split is not None and split_of(first) is None):  # not a class called test
-                return f"{first}/"
-        return ""
+            for above in {"", member[: member.find("/") + 1]}:
+                inside = member.removeprefix(above)
+                if re.fullmatch(self.below, inside):
+                    splits.setdefault(above, []).append(str(split_of(inside.partition("/")[0])))
+        if not splits:  # samples are further back in a tar
+            return "(?:[^/]+/)?"
+        return re.escape(max(splits, key=lambda above: (len(set(splits[above])), len(splits[above]), above)))
 
     @classmethod
     def looked_for(cls, dataset: DatasetSpec) -> str:
@@ -180,7 +187,7 @@ class ClassFolders(_ClassFolders):
     def canonical_name(cls, part: str, name: str) -> str:
         return composed(name)
 
-    def _folder_above(self, members: Iterable[str]) -> str:
+    def _pattern_above(self, members: Iterable[str]) -> str:
         # the one with most classes: folders in or above a class folder may have the name of a class as well
         classes: dict[str, set[str]] = {}
         for member in members:
@@ -188,7 +195,7 @@ class ClassFolders(_ClassFolders):
             for depth, folder in enumerate(folders):
                 if composed(folder) in self._labels:
                     classes.setdefault("".join(f"{above}/" for above in folders[:depth]), set()).add(folder)
-        return max(classes, key=lambda above: len(classes[above]), default="")
+        return re.escape(max(classes, key=lambda above: len(classes[above]), default=""))
 
     def _samples(self) -> list[Sample]:
         elsewhere = sorted(

@@ -117,7 +117,8 @@ def _read_beginning(data: bytes, reading: ReadingSpec) -> _Beginning:
             size = at
             continue
         return _Beginning(names or _names_in_comment(comment, len(values), reading), at, separator)
-    names = names or _names_in_comment(comment, None, reading)
+    if names is None and reading.columns is None:
+        names = _names_in_comment(comment, len(COLUMNS), reading)
     return _Beginning(names, len(data) if size is None or names else size, " ")
 
 
@@ -133,17 +134,11 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _names_in_comment(comment: str, n_columns: int | None, reading: ReadingSpec) -> list[str] | None:
-    """Returns the names in the last comment before the values, if it names every column; else None.
-
-    Args:
-        comment: The comment.
-        n_columns: Number of columns; None: there are no values.
-        reading: What the data set calls t, x, y and p.
-    """
+def _names_in_comment(comment: str, n_columns: int, reading: ReadingSpec) -> list[str] | None:
+    """Returns the names in the last comment before the values, if it names every column; else None."""
     names = re.split(r"[\s,;]+", comment.strip("#%! \t,;"))
     stated = set((reading.fields or {}).values())
-    is_header = n_columns in (None, len(names)) and stated <= set(names)
+    is_header = len(names) == n_columns and stated <= set(names)
     return names if is_header and find_columns(names, reading.fields, "header") is not None else None
 
 

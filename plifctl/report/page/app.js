@@ -6,6 +6,7 @@ let data = JSON.parse(byId("data").textContent);
 const state = {
   chosen: new Set(),          // names of runs
   slots: new Map(),           // number of the style of each chosen setting
+  repeated: 0,                // chosen runs that another one of their setting and seed stands for
   metric: "test_accuracy", smooth: false, authors: true, view: null, cursor: null, printing: false,
 };
 

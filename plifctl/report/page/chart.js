@@ -42,8 +42,12 @@ function drawCharts() {
     if (state.printing) drawBelow();
     else timer = setTimeout(() => drawBelow?.(), belowIsSeen ? AFTER_PICTURE : WHEN_IDLE);  // unless another choice comes first
   });
-  byId("too-many").hidden = state.slots.size <= MAX_SETTINGS;
-  byId("too-many").textContent = `The charts show ${MAX_SETTINGS} of the ${count(state.slots.size)} settings chosen.`;
+  const notes = [
+    state.slots.size > MAX_SETTINGS && `The charts show ${MAX_SETTINGS} of the ${count(state.slots.size)} settings chosen.`,
+    state.repeated > 0 && `Of runs with the same settings and seed one is drawn: ${count(state.repeated)} more ${state.repeated > 1 ? "are" : "is"} chosen.`,
+  ].filter(Boolean);
+  byId("too-many").hidden = !notes.length;
+  byId("too-many").textContent = notes.join(" ");
 }
 
 const seen = new Set();

@@ -55,7 +55,12 @@ function chosenSettings() {
     if (!found.has(run.setting)) found.set(run.setting, []);
     found.get(run.setting).push(run);
   }
-  for (const [setting, runs] of found) found.set(setting, oneOfEachSeed(runs));
+  state.repeated = 0;
+  for (const [setting, runs] of found) {
+    const kept = oneOfEachSeed(runs);
+    state.repeated += runs.length - kept.length;
+    found.set(setting, kept);
+  }
   for (const setting of state.slots.keys()) if (!found.has(setting)) state.slots.delete(setting);
   const taken = new Set(state.slots.values());
   for (const setting of found.keys()) {

@@ -114,6 +114,8 @@ class TestShipped:
         ("text", "problem"),
         [
             ("name: 2024\nlike: mnist-plif", ':1:1: name: expected a text, in quotes: name: "2024"'),
+            ("name:\nlike: mnist-plif", ":1:1: name: expected a text"),
+            ("name: true\nlike: mnist-plif", ':1:1: name: expected a text, in quotes: name: "true"'),
             ("name: mine\nlike: [mnist-plif]", ":2:1: like: expected a text"),
             ("like: mnist-plif\nrecipe: [fast]", ":2:1: recipe: expected a text"),
             ("name: mine\nlike: mnist-plif\ndataset: [mnist]", ":3:1: dataset: expected a name, or a mapping"),

@@ -76,6 +76,13 @@ def test_compare_runs_of_other_folders_by_path_has_their_settings(tmp_path: Path
     assert tree["settings"]["train.lr"] == [0.003, 0.5]
 
 
+def test_compare_runs_of_one_run_by_id_and_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="expected two or more"):
+        compare_runs([run.name, f"runs/{run.name}"], tmp_path / "runs")
+
+
 def test_verify_runs_yields_the_problems_of_each(tmp_path: Path) -> None:
     first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs")
     unfinished = make_run(tmp_path / "runs", finished=False)

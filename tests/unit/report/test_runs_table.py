@@ -81,6 +81,11 @@ def test_runs_table_folds_that_stopped_at_different_epochs_are_one_row() -> None
     assert "stopped early" in table.notes["1"]
 
 
+def test_runs_table_keeps_trainings_apart_that_were_planned_with_different_epochs() -> None:
+    runs = [record(0.5, epochs=2), record(0.9, epochs=3, seed=2, stopped_early=True)]
+    assert [row[4] for row in build_runs_table(runs).rows] == ["2", "3"]
+
+
 def test_runs_table_names_an_experiment_that_was_changed_since() -> None:
     old, new = record(0.5, digest="e" * 64, run="old"), record(0.6)
     changed = {"old": ["the experiment has been changed since"]}

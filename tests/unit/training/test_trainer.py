@@ -38,6 +38,7 @@ from plifctl.errors import (
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.snn.bn_folding import fold_batch_norm
 from plifctl.snn.keyed_random import hash_keys
+from plifctl.snn.layers import BatchNorm
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import Optimizer, autocast, graph_unsupported_reason, learning_rate
 from plifctl.training.progress import EpochRow, Progress
@@ -717,3 +718,15 @@ def test_batch_norm_that_is_not_before_neurons_has_statistics_of_float32_in_half
         found.append((norm.running_mean, norm.running_var))
     for exact, half in zip(*found, strict=True):
         torch.testing.assert_close(half, exact, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_running_statistics_are_not_of_half_precision(precision: str) -> None:
+    x = 300 * torch.randn(3, 16, 2, 8, 8, generator=torch.Generator().manual_seed(1))  # variances above 65504
+    found = []
+    for used in ("fp32", precision):
+        norm = BatchNorm(2, per_step=True)
+        with autocast(tiny_spec(f"train.precision={used}").train, CPU):
+            norm(x)
+        found.append(norm.running_var)
+    assert torch.equal(found[1], found[0])

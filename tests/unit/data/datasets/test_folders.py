@@ -382,3 +382,26 @@ def test_folders_name_of_the_root_is_no_split(mine: Path, packed: bool) -> None:
     assert [sample.id for sample in raw.samples if sample.split == "validation"] == []
     assert len(raw.samples) == 6
     assert any("my_val/ is not read (1 file)" in note for note in raw.notes)
+
+
+@pytest.mark.parametrize("layout", ["at the root", "beside", "class train", "far back"])
+def test_folders_in_an_archive_beside_other_files_are_found(tmp_path: Path, mine: Path, layout: str) -> None:
+    others = {
+        "at the root": ["extra.bin"],
+        "beside": ["docs/test/notes.bin", "docs/train/notes.bin"],
+        "class train": [],
+        "far back": [f"data/extra/{number}.bin" for number in range(25)],
+    }[layout]
+    names = {path: path.relative_to(mine).as_posix() for path in sorted(mine.rglob("*")) if path.is_file()}
+    if layout == "class train":
+        registry = tmp_path / "registry/datasets/mine.yaml"
+        registry.write_text(registry.read_text().replace("[cars, background]", "[train, background]"))
+        names = {path: name.replace("cars/", "train/") for path, name in names.items()}
+    above = "data/" if layout in ("at the root", "far back") else ""
+    with tarfile.open(tmp_path / "all.tar", "w") as archive:
+        for name in others:
+            archive.add(mine / "train/background/deep/c.bin", name)
+        for path, name in names.items():
+            archive.add(path, above + name)
+    raw = open_events("mine", tmp_path / "all.tar")
+    assert len(raw.samples) == 6

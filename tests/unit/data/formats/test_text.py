@@ -78,7 +78,14 @@ def test_decode_text_by_the_keys_of_the_data_set(text: str, keys: ReadingSpec) -
 
 @pytest.mark.parametrize(
     ("text", "keys"),
-    [("t,x,y,p\n", reading()), ("# t x y p\n", reading()), ("# nothing\n", METAVISION), ("\n", RPG)],
+    [
+        ("t,x,y,p\n", reading()),
+        ("# t x y p\n", reading()),
+        ("# nothing\n", METAVISION),
+        ("# timestamp x y polarity (240x180)\n", RPG),
+        ("# time t x y p are the columns\n", RPG),
+        ("\n", RPG),
+    ],
 )
 def test_decode_text_without_lines_of_events_gives_none(text: str, keys: ReadingSpec) -> None:
     assert len(decode_text(text.encode(), where="f", reading=keys).events) == 0
