@@ -411,6 +411,7 @@ def test_controls_of_page_are_reachable_by_keyboard(open_page: Callable[..., Ope
 def test_samples_stepped_through_time_show_spikes_and_rates(open_page: Callable[..., OpenPage], page: str) -> None:
     found = open_page(page)
     found.page.locator("#samples > summary").click()
+    found.page.wait_for_selector("#spikes")
 
     def pixels(canvas: str) -> list[int]:
         every_fourth = "getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 === 0)"
