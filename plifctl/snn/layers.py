@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,9 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         steps, keep = len(mean), 1 - self.momentum
         weights = self.momentum * keep ** torch.arange(steps - 1, -1, -1, dtype=mean.dtype, device=mean.device)
-        with torch.autocast(mean.device.type, enabled=False):  # its products are of half precision
+        kind = mean.device.type
+        has_autocast = torch.amp.is_autocast_available(kind)  # its products are of half precision
+        with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             for running, batch in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
                 running.copy_(keep**steps * running + weights @ batch)
         self.num_batches_tracked += steps
