@@ -305,6 +305,7 @@ class _Setup:
     selection: Selection
     place: DataPlacement
     ranks: Ranks
+    local_ranks: int
     finished: bool
 
     @property
@@ -368,7 +369,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     # before this process opens the GPU: in exclusive mode no other one could
     selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not (dry_run or finished))
     open_device(device)
-    place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=ranks.local_size())
+    local_ranks = ranks.local_size()
+    place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=local_ranks)
     split = make_split(options.protocol, spec, cache)
     for note in split.notes:
         _log.warning(note)
@@ -383,7 +385,21 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     if frozen:
         _log.info("frozen: %s", frozen)
     _log.info(placement_reason)
-    return _Setup(options, experiment, start, frozen, resumed, cache, split, device, selection, place, ranks, finished)
+    return _Setup(
+        options,
+        experiment,
+        start,
+        frozen,
+        resumed,
+        cache,
+        split,
+        device,
+        selection,
+        place,
+        ranks,
+        local_ranks,
+        finished,
+    )
 
 
 def _check_digest(spec: ExperimentSpec, expected: str | None) -> None:
@@ -548,18 +564,18 @@ def _log_start(run: Run, trainer: Trainer, setup: _Setup) -> None:
         _log.info("resumed %s", trainer.progress.position)
     if spec.train.precision == "tf32" and device.type != "cuda":
         _log.warning("train.precision tf32 is of GPUs: on %s the numbers are those of fp32", device)
-    _log_step_cost(spec, device, setup.ranks)
+    _log_step_cost(spec, device, setup.ranks.size, setup.local_ranks)
 
 
-def _log_step_cost(spec: ExperimentSpec, device: torch.device, ranks: Ranks) -> None:
+def _log_step_cost(spec: ExperimentSpec, device: torch.device, ranks: int, local_ranks: int) -> None:
     """Logs what a step will need of each rank; warns if that is more memory than there is."""
-    size = -(-spec.train.batch_size // ranks.size)
+    size = -(-spec.train.batch_size // ranks)
     cost = step_cost(spec, size)
     on_cpu = device.type == "cpu"
     seconds = 2 * cost.macs / products_per_second() if on_cpu else None
     _log.info(describe_step(cost, size, seconds))
     if on_cpu:  # ranks on one machine share its memory
-        cost = replace(cost, nbytes=cost.nbytes * ranks.local_size())
+        cost = replace(cost, nbytes=cost.nbytes * local_ranks)
     free = free_memory() if on_cpu else torch.cuda.mem_get_info(device)[0]
     if free and cost.nbytes > free:
         less = " and --set train.memory=compact" if on_cpu and spec.train.memory == "full" else ""
