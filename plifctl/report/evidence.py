@@ -180,7 +180,7 @@ class Evidence:
                 (group, protocol)
                 for name in names
                 for protocol in PROTOCOLS
-                for group in self._results.groups(name, protocol, fits=self._has_shuffled)
+                for group in self._results.groups(self._results.candidates(name, protocol, fits=self._has_shuffled))
             ]
             for group, protocol in tested:
                 settings = f"{group.first.experiment}, recipe {group.first.recipe}, protocol {protocol}"

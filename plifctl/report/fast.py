@@ -137,7 +137,7 @@ def find_fast_results(results: Results) -> list[FastResult]:
     return [
         _result(group, results)
         for experiment, protocol in product(results.experiments(FAST), PROTOCOLS)
-        for group in results.groups(experiment, protocol, (FAST,))
+        for group in results.groups(results.candidates(experiment, protocol, (FAST,)))
     ]
 
 
@@ -204,7 +204,7 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         return whole and alike and not _time_problem(record)
 
     for recipe, protocol in product(_TIMED, PROTOCOLS):
-        for timed in results.groups(experiment, protocol, (recipe,), fits):
+        for timed in results.groups(results.candidates(experiment, protocol, (recipe,), fits)):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
             return AuthorsCurve(log, timed, fmean(seconds) / 60)
     same = f"training version {', '.join(map(str, versions))}"

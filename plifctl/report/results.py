@@ -101,28 +101,14 @@ class Results:
         """
         if measure in OF_NETWORKS:
             return self._of_networks(subject, measure)
-        groups = self.groups(subject, "B" if measure == "accuracy B" else "A")
+        groups = self.groups(self.candidates(subject, "B" if measure == "accuracy B" else "A"))
         numbers = [self._number(group, measure, reported, epoch) for group in groups]
         return tuple(number for number in numbers if number is not None)
 
-    def groups(
-        self,
-        experiment: str,
-        protocol: Protocol,
-        recipes: Sequence[Recipe] = RECIPES,
-        fits: Callable[[ResultRecord], bool] = lambda record: True,
-    ) -> list[Group]:
-        """Returns the runs of an experiment that count, a group for each recipe that has any; modified runs apart.
-
-        Args:
-            experiment: Name of the experiment.
-            protocol: A or B.
-            recipes: The recipes, in the order of the groups.
-            fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
-                those left out.
-        """
-        found: dict[tuple[Recipe, bool], list[Group]] = {(r, changed): [] for r in recipes for changed in (False, True)}
-        for group in self.candidates(experiment, protocol, recipes, fits):
+    def groups(self, candidates: Sequence[Group]) -> list[Group]:
+        """Returns the groups that count: the best of each recipe, and of its modified runs."""
+        found: dict[tuple[Recipe, bool], list[Group]] = {(r, changed): [] for r in RECIPES for changed in (False, True)}
+        for group in candidates:
             found[group.first.recipe, bool(self.changes(group.first))].append(group)
         return [self.count(known[0], known) for known in found.values() if known]
 
@@ -133,7 +119,15 @@ class Results:
         recipes: Sequence[Recipe] = RECIPES,
         fits: Callable[[ResultRecord], bool] = lambda record: True,
     ) -> list[Group]:
-        """Returns the groups that :meth:`groups` chooses from, those of the highest :meth:`rank` first."""
+        """Returns the runs of an experiment that may count, in groups, those of the highest :meth:`rank` first.
+
+        Args:
+            experiment: Name of the experiment.
+            protocol: A or B.
+            recipes: The recipes.
+            fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
+                those left out.
+        """
         usable = [
             cut
             for record in self._records
