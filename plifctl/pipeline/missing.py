@@ -73,18 +73,26 @@ def find_missing(
 def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: float) -> MissingRun:
     spec = load_registry().experiment(name).spec.for_protocol(protocol)
     command = f"plifctl {TRAINING_VERBS[protocol]} {name}"
-    return MissingRun(name, protocol, cells, command, spec.train.epochs, estimate_seconds(spec, protocol, speed))
+    samples = registry_samples(spec, protocol)
+    seconds = None if samples is None else estimate_seconds(spec, samples, speed)
+    return MissingRun(name, protocol, cells, command, spec.train.epochs, seconds)
 
 
-def estimate_seconds(spec: ExperimentSpec, protocol: Protocol, speed: float) -> float | None:
-    """Returns about how long a training takes whose products are dense, at ``speed`` floating-point operations/s.
-
-    None if the number of its samples is not known, as of a user's own recordings.
-    """
+def registry_samples(spec: ExperimentSpec, protocol: Protocol) -> int | None:
+    """Returns the number of training samples by the registry; None if it states none, as of a user's own recordings."""
     if spec.dataset.samples is None:
         return None
     samples = round(spec.train.subset * spec.dataset.samples.train)
-    if protocol == "B":
-        samples = round(spec.validation.train_fraction * samples)
+    return round(spec.validation.train_fraction * samples) if protocol == "B" else samples
+
+
+def estimate_seconds(spec: ExperimentSpec, samples: int, speed: float) -> float:
+    """Returns about how long a training takes whose products are dense.
+
+    Args:
+        spec: What is trained.
+        samples: Number of training samples.
+        speed: Floating-point operations per second.
+    """
     steps = spec.train.epochs * spec.train.steps_per_epoch(samples)
     return steps * 2 * step_cost(spec).macs / speed

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from plifctl import paths
-from plifctl.cache import find_cache, raw_independent_key
+from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
@@ -97,23 +98,28 @@ def dry_run(options: SweepOptions) -> DryRun:
     status = read_plan(plan, runs_dir)
     if any(standing.state != "finished" for standing in status.runs):
         check_resources(options.engine, options.resources)
-    caches = _caches(members, options.cache_dir or paths.cache_dir())
+    cache_dir = options.cache_dir or paths.cache_dir()
+    groups = [(group, _find(group[0], cache_dir)) for group in group_by_cache(members)]
+    caches = {member.name: cache for group, cache in groups if cache is not None for member in group}
     at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1
     left = sum(standing.state != "finished" for standing in status.runs)
-    return DryRun(status, estimate_runs(members, runs_dir), caches, min(at_once, max(1, left)))
+    return DryRun(
+        status,
+        estimate_runs(members, runs_dir, caches),
+        tuple(_needed(group, cache, cache_dir) for group, cache in groups),
+        min(at_once, max(1, left)),
+    )
 
 
-def _caches(members: Sequence[Member], cache_dir: Path) -> tuple[NeededCache, ...]:
-    return tuple(_needed(group, cache_dir) for group in group_by_cache(members))
+def _find(member: Member, cache_dir: Path) -> Cache | None:
+    with suppress(CacheError):
+        return find_cache(raw_independent_key(member.spec.framing), cache_dir, prepare="")
+    return None
 
 
-def _needed(group: Sequence[Member], cache_dir: Path) -> NeededCache:
-    framing, file = group[0].spec.framing, group[0].file
-    command = prepare_command_of(group[0].spec, load_registry(), file=file, cache_dir=cache_dir)
-    try:
-        path: Path | None = find_cache(raw_independent_key(framing), cache_dir, prepare=command).path
-    except CacheError:
-        path = None
+def _needed(group: Sequence[Member], cache: Cache | None, cache_dir: Path) -> NeededCache:
+    framing = group[0].spec.framing
+    command = prepare_command_of(group[0].spec, load_registry(), file=group[0].file, cache_dir=cache_dir)
     T = None if framing.frames is None else framing.T
-    nbytes = None if path is None else path.stat().st_size
-    return NeededCache(framing.dataset.name, T, None if path is None else str(path), nbytes, command, len(group))
+    path, nbytes = (None, None) if cache is None else (str(cache.path), cache.path.stat().st_size)
+    return NeededCache(framing.dataset.name, T, path, nbytes, command, len(group))

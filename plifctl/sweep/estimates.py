@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import Any
 from plifctl.cache import raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import RunError
+from plifctl.errors import PlifctlError, RunError
 from plifctl.evaluation.summary import summarize_network
-from plifctl.pipeline.missing import estimate_seconds
+from plifctl.pipeline.missing import estimate_seconds, registry_samples
 from plifctl.runs import Run, list_runs
 from plifctl.sweep.expansion import Member
+from plifctl.training.splits import Samples, make_split
 from plifctl.training.step_times import products_per_second
 
 _FLOAT = 4  # bytes
@@ -30,7 +31,7 @@ class Estimate:
 
     Attributes:
         seconds: Time, on the machine and device where a run like it was trained, or on this machine's CPU; None: no run
-            like it was trained, and the number of its samples is not known.
+            like it was trained, it has no cache, and its data set states no number of samples.
         measured: Name of that run; empty if the time is computed from the products of dense layers.
         nbytes: Disk for its checkpoints.
     """
@@ -40,12 +41,13 @@ class Estimate:
     nbytes: int
 
 
-def estimate_runs(members: Sequence[Member], runs_dir: Path) -> dict[str, Estimate]:
+def estimate_runs(members: Sequence[Member], runs_dir: Path, caches: Mapping[str, Samples]) -> dict[str, Estimate]:
     """Returns an estimate of each training of a sweep, by name of its run.
 
     Args:
         members: The trainings.
         runs_dir: Runs directory, whose runs are the measurements.
+        caches: The caches that are there, by name of the run that is trained on it.
     """
     measured = _measure({member.spec.name for member in members}, runs_dir)
     speed = 0.0
@@ -56,9 +58,19 @@ def estimate_runs(members: Sequence[Member], runs_dir: Path) -> dict[str, Estima
             estimate = Estimate(known[0] * spec.train.epochs, known[1], _checkpoint_bytes(spec))
         else:
             speed = speed or products_per_second()
-            estimate = Estimate(estimate_seconds(spec, member.protocol, speed), "", _checkpoint_bytes(spec))
+            samples = _train_samples(member, caches.get(member.name))
+            seconds = None if samples is None else estimate_seconds(spec, samples, speed)
+            estimate = Estimate(seconds, "", _checkpoint_bytes(spec))
         found[member.name] = estimate
     return found
+
+
+def _train_samples(member: Member, cache: Samples | None) -> int | None:
+    """Returns the number of training samples: those of the cache, which may be a part; without one, the registry's."""
+    if cache is not None:
+        with suppress(PlifctlError):  # samples that cannot be divided are an error of the training
+            return len(make_split(member.protocol, member.spec, cache).train)
+    return registry_samples(member.spec, member.protocol)
 
 
 def _measure(experiments: set[str], runs_dir: Path) -> dict[Any, tuple[float, str]]:

@@ -88,6 +88,17 @@ def test_dry_run_shows_the_plan_and_writes_nothing(plifctl: Plifctl, places: Pat
     assert tree["runs"][0]["command"].startswith("plifctl train demo --name demo-s")
 
 
+def test_dry_run_estimates_from_the_samples_that_are_there(
+    plifctl: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+    words = ("sweep", "run", "gesture-plif", "--set", "T=2", "--set", "train.batch_size=1", "--dry-run", "--json")
+    published = json.loads(plifctl(*words).out)
+    assert plifctl("prepare", "gesture", "--T", 2, "--raw", gestures, "--no-checksum").code == 0
+    here = json.loads(plifctl(*words).out)
+    assert here["seconds"] / published["seconds"] == pytest.approx(22 / 1176)
+
+
 def test_sweep_file_with_an_error_is_refused_by_its_place(plifctl: Plifctl, places: Path) -> None:
     (places / "my sweep.yaml").write_text("experiments: [demo]\nsede: [1]\n")
     refused = plifctl("sweep", "run", "my sweep.yaml")

@@ -1,15 +1,17 @@
 """Time and disk of runs, measured where one like it was trained, else computed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from factories import make_run
 
 from plifctl.config.lookup import load_experiment
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError
-from plifctl.pipeline.missing import estimate_seconds
+from plifctl.pipeline.missing import registry_samples
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import expand
 
@@ -21,7 +23,7 @@ def constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def estimates(runs_dir: Path, **fields: Any) -> list[Estimate]:
     members = expand(SweepSpec.model_validate({"experiments": ("demo",), **fields}))
-    found = estimate_runs(members, runs_dir)
+    found = estimate_runs(members, runs_dir, {})
     return [found[member.name] for member in members]
 
 
@@ -41,7 +43,27 @@ def test_time_of_a_part_of_the_samples_is_a_part_of_the_time(tmp_path: Path) -> 
 def test_time_is_unknown_where_the_number_of_samples_is(tmp_path: Path) -> None:
     spec = load_experiment("demo").spec
     own = spec.model_copy(update={"dataset": spec.dataset.model_copy(update={"samples": None})})
-    assert estimate_seconds(own, "A", 1e9) is None
+    assert registry_samples(own, "A") is None
+
+
+def test_time_is_that_of_the_samples_in_the_cache(tmp_path: Path) -> None:
+    samples = load_experiment("demo").spec.dataset.samples
+    assert samples is not None
+    labels = np.tile(np.arange(11), 10)
+    part = SimpleNamespace(
+        labels=labels,
+        is_test=np.arange(110) >= 88,
+        is_validation=np.zeros(110, bool),
+        sample_ids=[f"s{row:03}" for row in range(110)],
+        groups=None,
+    )
+    members = expand(SweepSpec.model_validate({"experiments": ("demo",), "set": {"train.batch_size": 1}}))
+    name = members[0].name
+    here = estimate_runs(members, tmp_path, {name: part})[name].seconds
+    full = estimate_runs(members, tmp_path, {})[name].seconds
+    assert here is not None
+    assert full is not None
+    assert here / full == pytest.approx(88 / samples.train)
 
 
 def test_time_is_that_of_the_latest_run_like_it(tmp_path: Path) -> None:
