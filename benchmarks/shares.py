@@ -2,7 +2,8 @@
 
 The cost of an event-driven layer depends on how many of its inputs fire, so the networks are trained first, for a few
 epochs on real data. Then the parts of one training step are timed on the tensors that they have in it: the products of
-each layer in both ways, scans, statistics of batch norm, the optimizer.
+each layer in both ways, scans, statistics of batch norm, the optimizer. Last, the time that the network takes for one
+recording in evaluation.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import cycle
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -20,13 +22,13 @@ from torch import Tensor, nn
 
 import plifctl
 from benchmarks import layers, steps
-from benchmarks.measure import Benchmark, Figure, Setting, below, in_turn, run, within
-from benchmarks.tables import share_tables
+from benchmarks.measure import Benchmark, Figure, Setting, below, in_turn, interleaved, run, within
+from benchmarks.tables import ONE_RECORDING, share_tables
 from plifctl.cache import Cache
 from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import RawDataError
-from plifctl.exchange.model import load_trained
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.runs import Run, list_runs
 from plifctl.snn import kernels
 from plifctl.snn.kernels import cpu, event_driven, patches
@@ -190,6 +192,28 @@ def _figures(recipe: Recipe, cache: Cache, trained: Run, setting: Setting) -> It
     )
     yield replace(whole, note=note, labels={**labels, "part": "step", "note": note})
     yield from _figures_of_parts(step, found, labels)
+    if model.spec.dataset.kind == "events":
+        yield replace(_one_recording(model, cache, 4 * setting.pairs), labels={**labels, "part": ONE_RECORDING})
+
+
+def _one_recording(model: TrainedModel, cache: Cache, pairs: int) -> Figure:
+    """Returns the time in evaluation of test recordings one at a time, each the next one, beside the same all dense."""
+    rows = make_split("A", model.spec, cache).test
+    batch = next(BatchLoader(cache, model.spec, torch.device("cpu")).evaluation_batches(rows))
+    network, T = model.fold().network.eval(), model.spec.T
+    inputs = {who: cycle(batch.x.split(1)) for who in ("ours", "dense")}
+
+    @torch.inference_mode()
+    def ours() -> None:
+        network(next(inputs["ours"]), T)
+
+    @torch.inference_mode()
+    def dense() -> None:
+        with mock.patch.object(kernels, "_may_be_event_driven", return_value=False):
+            network(next(inputs["dense"]), T)
+
+    times = interleaved(ours, dense, pairs)
+    return within(f"{model.spec.name}: {ONE_RECORDING}", "s", *times, "the same, all layers dense", 0.4)
 
 
 def _works(step: _Step) -> Iterator[tuple[str, Callable[[], object]]]:

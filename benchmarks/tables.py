@@ -27,6 +27,9 @@ class TextTable(NamedTuple):
     note: str
 
 
+ONE_RECORDING = "one recording in evaluation"
+"""Part of a benchmark of shares that is no part of a step."""
+
 _COLUMNS = {
     "forward": ("forward",),
     "grad. W": ("weight gradient",),
@@ -69,14 +72,22 @@ def _share_table(
         cells = [cell(layer, *parts) for parts in _COLUMNS.values()]
         rows.append([name, f"{100 * labels['active_inputs']:.1f}", *cells])
     what = "all layers dense" if step == "dense" else "layers marked * event-driven, as auto takes them"
-    rest = whole - sum(milliseconds(figure) for (_, part), figure in found.items() if part not in ("step", "rest"))
+    others = ("step", "rest", ONE_RECORDING)
+    rest = whole - sum(milliseconds(figure) for (_, part), figure in found.items() if part not in others)
     return TextTable(
         f"{network}, {what}: ms (% of the training step). {found[None, 'step']['note']}",
         ("layer", "active %", *_COLUMNS),
         rows,
         f"optimizer {cell(None, 'optimizer')}, rest {_number(rest)} ({100 * rest / whole:.1f}), "
-        f"step {_number(whole)} ms",
+        f"step {_number(whole)} ms" + _one_recording(found.get((None, ONE_RECORDING)), step),
     )
+
+
+def _one_recording(figure: Entry | None, step: Literal["dense", "event-driven"]) -> str:
+    if figure is None:
+        return ""
+    ratio = "" if step == "dense" else f", {_ratio(figure)} of the time with all layers dense"
+    return f"; {ONE_RECORDING} {_number(1e3 * figure['peer' if step == 'dense' else 'ours']['median'])} ms{ratio}"
 
 
 def _number(value: float) -> str:
