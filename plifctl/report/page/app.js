@@ -7,6 +7,7 @@ const state = {
   chosen: new Set(),          // names of runs
   slots: new Map(),           // number of the style of each chosen setting
   repeated: 0,                // chosen runs that another one of their setting and seed stands for
+  hidden: new Set(),          // settings whose lines were hidden in the legend
   metric: "test_accuracy", smooth: false, authors: true, view: null, cursor: null, printing: false,
 };
 
@@ -57,27 +58,38 @@ function update(fresh) {
   const changed = (...names) => names.some((name) => JSON.stringify(data[name]) !== JSON.stringify(fresh[name]));
   const tables = changed("tables"), runs = changed("runs", "facts"), known = new Set(data.runs.map((run) => run.name));
   const drawn = (document_) => JSON.stringify(document_.runs.filter((run) => state.chosen.has(run.name)));
-  const charts = drawn(data) !== drawn(fresh);
+  const recorded = (document_) => JSON.stringify(document_.runs.filter((run) => run.spikes).map((run) => [run.name, run.spikes]));
+  const charts = drawn(data) !== drawn(fresh), samples = recorded(data) !== recorded(fresh);
   data = fresh;
   if (tables) drawTables();
   if (!runs) return;
+  forget();
   if (!known.size) chooseFirst();
   drawRuns();
   if (charts || !known.size) drawCharts();
-  if (byId("samples").open) drawViewer();
+  if (samples && byId("samples").open) drawViewer();
+}
+
+/** Drops what belongs to runs that were removed, and curves of earlier epochs. */
+function forget() {
+  const names = new Set(data.runs.map((run) => run.name)), used = new Set(data.runs.flatMap((run) => [run.curve, run.spikes]));
+  for (const name of state.chosen) if (!names.has(name)) state.chosen.delete(name);
+  for (const name of table.rows.keys()) if (!names.has(name)) table.rows.delete(name);
+  for (const digest of parts.keys()) if (!used.has(digest)) parts.delete(digest);
 }
 
 function follow(every) {
-  const status = byId("live");
+  const status = byId("live"), say = (text) => { if (status.textContent !== text) status.textContent = text; };  // it is read aloud
   let tag = null;
   const poll = async () => {
     try {
-      const reply = await fetch("data.json");
+      const reply = await fetch("data.json", { signal: AbortSignal.timeout(PATIENCE) });
       if (reply.headers.get("ETag") !== tag) update(await reply.json());
+      else if (chosenCurves().some((digest) => digest && !parts.has(digest))) drawCharts();  // one could not be fetched before
       tag = reply.headers.get("ETag");
-      status.textContent = "live";
+      say("live");
     } catch {
-      status.textContent = "server not reachable";
+      say("server not reachable");
     }
     setTimeout(poll, every);
   };
@@ -92,6 +104,7 @@ byId("search").addEventListener("input", (event) => {
 });
 byId("only-chosen").addEventListener("change", (event) => { table.onlyChosen = event.target.checked; arrangeRuns(); });
 byId("none").addEventListener("click", () => choose(data.runs, false));
+byId("runs-body").addEventListener("mousedown", (event) => event.shiftKey && event.preventDefault());  // it would mark text
 byId("runs-body").addEventListener("click", onRunClick);
 byId("runs-body").addEventListener("focusin", (event) => { table.active = event.target.closest("tr").dataset.run; });
 byId("runs-box").addEventListener("keydown", onRunKey);

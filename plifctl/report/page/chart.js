@@ -2,6 +2,7 @@
 
 const WINDOW = 64;            // epochs of the moving average
 const MAX_DETAILED = 8;       // wide lines with bands of ± std and the values that were averaged; more are thin lines, fast to draw
+const LEAST_SPAN = 0.99;      // epochs; an epoch, but for rounding
 const LOG_TICKS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 const PERCENT = new Set(["test_accuracy", "validation_accuracy", "train_accuracy"]);
 const TITLES = {
@@ -65,7 +66,7 @@ function chosenCurves() {
 function drawMetrics(settings) {
   const known = new Set(settings.flatMap((setting) => Object.keys(partOf(setting).series ?? {})));
   const names = [...Object.keys(TITLES).filter((name) => known.has(name)), ...[...known].filter((name) => !(name in TITLES)).sort()];
-  if (!names.includes(state.metric)) state.metric = names[0] ?? "test_accuracy";
+  if (names.length && !names.includes(state.metric)) [state.metric] = names;
   byId("metric").replaceChildren(...names.map((name) => el("option", { value: name, selected: name === state.metric }, titleOf(name))));
 }
 
@@ -102,7 +103,8 @@ function linesOf(settings, read, { factor = 1, window = 1, least = -Infinity } =
 function plotParts(lines, legend) {
   const series = [{}], bands = [], tables = [];
   lines.forEach((line, owner) => {
-    const colour = css(`--s${line.style.colour}`), common = { owner, points: { show: false }, class: "faint", pxAlign: 0, ...(legend && { values: legend }) };
+    const colour = css(`--s${line.style.colour}`), common = { owner, points: { show: false }, class: "faint", pxAlign: 0,
+      ...(legend && { values: legend, show: !state.hidden.has(line.runs[0].setting) }) };
     const columns = [line.epochs, line.mean];
     series.push({ ...common, class: null, line, label: line.label, stroke: colour, dash: line.style.dash[1], border: line.style.dash[0],
       width: lines.length > MAX_DETAILED ? 1 : line.thin ? 1.2 : 2.2, points: { show: line.epochs.length < 3, size: 6, fill: colour } });
@@ -161,6 +163,7 @@ function drawChart(settings) {
       setCursor: [(u) => { state.cursor = isNumber(u.cursor.idx) ? u.data[0][u.cursor.idx] : null; }],
       setSeries: [(u, index, { show }) => { // band and faint values are shown and hidden with their line
         if (show === undefined || !u.series[index]?.line) return;
+        state.hidden[show ? "delete" : "add"](u.series[index].line.runs[0].setting);
         u.series.forEach((other, i) => other.owner === u.series[index].owner && i !== index && u.setSeries(i, { show }, false));
       }],
     },
@@ -188,8 +191,8 @@ function zoom(view) {
   if (plot === null) return;
   const first = plot.data[0][0], last = plot.data[0].at(-1);
   const [low, high] = view ? [Math.max(first, view[0]), Math.min(last, view[1])] : [first, last];
-  state.view = high - low < 1 ? null : view;
-  const [min, max] = high - low < 1 ? padded(first, last) : [low, high];
+  state.view = high - low < LEAST_SPAN ? null : view;
+  const [min, max] = high - low < LEAST_SPAN ? padded(first, last) : [low, high];
   plot.setSelect({ left: 0, width: 0 }, false);
   plot.setScale("x", { min, max });
 }
@@ -202,10 +205,14 @@ function onChartKey(event) {
   if (plot === null || event.ctrlKey || event.metaKey || event.altKey) return;
   const { min, max } = plot.scales.x, span = max - min, at = state.cursor ?? Math.round((min + max) / 2);
   const step = Math.max(1, Math.round(span / 100));
-  const target = { ArrowLeft: at - step, ArrowRight: at + step, Home: min, End: max }[event.key];
-  if (target !== undefined) {
-    moveCursor(Math.min(max, Math.max(min, target)));
-  } else if (event.key === "+" || event.key === "=") zoom([at - span / 4, at + span / 4]);
+  const epochs = plot.data[0].filter((epoch) => epoch >= min && epoch <= max);
+  const target = { ArrowLeft: epochs.findLast((epoch) => epoch <= at - step) ?? epochs[0], Home: epochs[0],
+    ArrowRight: epochs.find((epoch) => epoch >= at + step) ?? epochs.at(-1), End: epochs.at(-1) }[event.key];
+  if (target !== undefined) moveCursor(target);
+  else if (event.key === "+" || event.key === "=") {
+    const width = Math.max(1, span / 2), low = Math.min(Math.max(at - width / 2, min), max - width);
+    zoom([low, low + width]);
+  }
   else if (event.key === "-") zoom([at - span, at + span]);
   else if (event.key === "0") zoom(null);
   else return;
@@ -225,11 +232,11 @@ function drawLayers(settings) {
   layerPlots = layers.map((_, i) => drawLayer(lines[i], byId("layer-charts").children[i].lastChild));
   const rows = new Map(lines.flat().map((line) => [line.runs[0], line]));
   const cell = (run, i) => {
-    const line = lines[i].find(({ runs }) => runs[0] === run), at = line ? line.mean.length - 1 : 0;
+    const line = lines[i].find(({ runs }) => runs[0] === run), at = line ? line.counts.lastIndexOf(Math.max(...line.counts)) : 0;
     return el("td", { class: "number" }, line ? line.mean[at].toFixed(3) + (line.std[at] === null ? "" : ` ± ${line.std[at].toFixed(3)}`) : "");
   };
   byId("layer-table").replaceChildren(...(layers.length ? [
-    el("caption", {}, "τ after the last epoch drawn, time steps"),
+    el("caption", {}, "τ after the last epoch that all runs of a line have, time steps"),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), layers.map((layer) => el("th", { scope: "col", class: "number" }, layer)))),
     el("tbody", {}, [...rows].map(([run, { label, style }]) => el("tr", {}, el("th", { scope: "row" }, swatchOf(style), label), layers.map((_, i) => cell(run, i))))),
   ] : []));

@@ -307,7 +307,7 @@ def _spikes(recording: SpikeRecording) -> dict[str, Any]:
         "labels": recording.labels[:count].tolist(),
         "left_out": len(recording.sample_ids) - count,
         "T": int(recording.votes.shape[1]),
-        "votes": np.round(recording.votes[:count].astype(np.float64), 2).tolist(),
+        "votes": np.round(recording.votes[:count].astype(np.float64), 6).tolist(),
         "input": _frames(recording.inputs[:count]),
         "layers": [_layer(layer, spikes) for layer, spikes in layers.items()],
     }
@@ -316,7 +316,7 @@ def _spikes(recording: SpikeRecording) -> dict[str, Any]:
 def _frames(inputs: np.ndarray) -> dict[str, Any]:
     """Returns grey images, one byte per pixel; of events, the counts of both polarities, scaled to 255."""
     grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
-    maximum = max(int(grey.max(initial=0)), 1)
+    maximum = max(float(grey.max(initial=0)), 1.0)
     pixels = np.round(grey * (255 / maximum)).astype(np.uint8)
     return {"shape": list(pixels.shape), "bytes": base64.b64encode(pixels.tobytes()).decode()}
 

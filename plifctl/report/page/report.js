@@ -36,11 +36,13 @@ function drawFigures() {
 
 /** Settings in which the chosen ones differ, a column each; below, all settings and the environment of each run. */
 function drawDifferences(settings) {
-  const known = settings.map((setting) => ({ ...setting, values: new Map(setting.runs[0].settings.map((i) => data.facts[i])) })).filter(({ values }) => values.size);
+  const valuesOf = (run) => new Map([["protocol", run.protocol ?? ""], ["training version", (run.versions ?? []).join(", ")], ...run.settings.map((i) => data.facts[i])]);
+  const known = settings.filter(({ runs }) => runs[0].settings.length).map((setting) => ({ ...setting, values: valuesOf(setting.runs[0]) }));
   const keys = [...new Set(known.flatMap(({ values }) => [...values.keys()]))].filter((key) => !DESCRIPTIONS.test(key));
   const rows = keys.map((key) => [key, known.map(({ values }) => values.get(key) ?? "")]).filter(([, values]) => new Set(values).size > 1);
   byId("same").textContent = [settings.length ? "" : "No run is chosen.",
-    known.length && !rows.length ? "The runs chosen differ in the seed at most." : "",
+    known.length === 1 && settings.length === 1 ? "The runs chosen differ in the seed at most." : "",
+    known.length > 1 && !rows.length ? "No setting differs: the runs were trained on other data, or by another definition of their experiment." : "",
     known.length < settings.length ? "The settings of runs that were not trained here are unknown." : ""].filter(Boolean).join(" ");
   byId("differences").replaceChildren(...(rows.length ? [
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "setting"), known.map(({ label, style }) => el("th", { scope: "col" }, swatchOf(style), label)))),

@@ -43,11 +43,12 @@ const table = {
   shown: [],                   // runs in the order of the rows
   rows: new Map(),             // by name, of rows that were shown: the entry as text, and the element
   active: null,                // name of the run in the row that the Tab key enters
+  filters: null,               // what can be chosen from, as it was drawn
 };
 
 // ------------------------------------------------------------------------------------------------ settings
 
-/** The chosen runs by setting, each with its style; a setting keeps its style while one of its runs is chosen. */
+/** The chosen runs by setting, each with its style, if there are enough; a setting keeps it while one of its runs is chosen. */
 function chosenSettings() {
   const found = new Map();
   for (const run of data.runs) {
@@ -61,7 +62,7 @@ function chosenSettings() {
     state.repeated += runs.length - kept.length;
     found.set(setting, kept);
   }
-  for (const setting of state.slots.keys()) if (!found.has(setting)) state.slots.delete(setting);
+  for (const [setting, slot] of state.slots) if (!found.has(setting) || slot >= MAX_SETTINGS) state.slots.delete(setting);
   const taken = new Set(state.slots.values());
   for (const setting of found.keys()) {
     if (state.slots.has(setting)) continue;
@@ -187,17 +188,22 @@ function sortBy(i) {
   byId("runs-head").querySelector(`[data-column="${i}"]`).focus();
 }
 
+/** Draws the filters, if there is more or less to choose from: the one that is open stays open. */
 function drawFilters() {
-  byId("filters").replaceChildren(...FILTERS.flatMap((column) => {
+  const found = FILTERS.map((column) => {
     const texts = [...new Set(data.runs.flatMap((run) => choicesOf(column, run)))].filter(Boolean).sort(compareTexts);
     const chosen = table.choices.get(column);
     if (chosen !== undefined && !texts.includes(chosen)) texts.push(chosen);  // no run has it any more
-    return texts.length || column !== SWEEP ? el("label", {}, column.name, el("select", { onchange: (event) => {
-      if (event.target.selectedIndex) table.choices.set(column, event.target.value);
-      else table.choices.delete(column);
-      arrangeRuns();
-    } }, el("option", { value: "" }, "all"), texts.map((text) => el("option", { selected: text === chosen }, text)))) : [];
-  }));
+    return [column, texts];
+  }).filter(([column, texts]) => texts.length || column !== SWEEP);
+  const drawn = JSON.stringify(found.map(([column, texts]) => [column.name, texts]));
+  if (drawn === table.filters) return;
+  table.filters = drawn;
+  byId("filters").replaceChildren(...found.map(([column, texts]) => el("label", {}, column.name, el("select", { onchange: (event) => {
+    if (event.target.selectedIndex) table.choices.set(column, event.target.value);
+    else table.choices.delete(column);
+    arrangeRuns();
+  } }, el("option", { value: "" }, "all"), texts.map((text) => el("option", { value: text, selected: text === table.choices.get(column) }, text))))));
 }
 
 const kindOf = (column) => (column.by && !column.choices ? "number" : null);
@@ -252,7 +258,7 @@ function choose(runs, chosen) {
 /** A click anywhere in a row chooses the run; with Shift, all from the one before. */
 function onRunClick(event) {
   const row = event.target.closest("[data-run]"), box = row?.querySelector("input");
-  if (!box || getSelection().toString()) return;
+  if (!box || (event.target !== box && !event.shiftKey && getSelection().toString())) return;  // marks text, to copy it
   const place = (name) => table.shown.findIndex((run) => run.name === name), at = place(row.dataset.run);
   const from = event.shiftKey ? Math.max(0, place(table.active)) : at;
   table.active = row.dataset.run;

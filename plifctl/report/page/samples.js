@@ -1,6 +1,6 @@
 // Viewer of recorded samples: input frames, spikes and firing rates of a channel, and firing rates of the classes.
 
-const viewer = { shown: null, recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
+const viewer = { shown: null, run: null, recording: 0, sample: 0, layer: 0, channel: 0, t: 0, timer: null };
 
 function drawViewer() {
   stop();
@@ -10,7 +10,10 @@ function drawViewer() {
     byId("viewer").replaceChildren(el("p", { class: "empty" }, "No recorded spikes. To record some: plifctl eval RUN --record-spikes 10"));
     return;
   }
+  const at = recorded.findIndex((run) => run.name === viewer.run);
+  if (at >= 0) viewer.recording = at;  // a later run may have come before it
   clamp("recording", recorded.length);
+  viewer.run = recorded[viewer.recording].name;
   const { spikes } = recorded[viewer.recording];
   withParts([spikes], () => {
     if (parts.has(spikes) && recorded[viewer.recording]?.spikes === spikes) drawRecording(parts.get(spikes), recorded);
@@ -29,9 +32,10 @@ function drawRecording(recording, recorded) {
   clamp("channel", layer?.channels.length ?? 1);
   const choice = (label, name, texts) => el("label", {}, `${label} `, el("select", { "data-choice": name, onchange: (event) => {
     viewer[name] = event.target.selectedIndex;
+    if (name === "recording") viewer.run = event.target.value;
     drawViewer();
     byId("viewer").querySelector(`[data-choice="${name}"]`)?.focus();
-  } }, texts.map((text, i) => el("option", { selected: i === viewer[name] }, text))));
+  } }, texts.map((text, i) => el("option", { value: text, selected: i === viewer[name] }, text))));
   const slider = el("input", { id: "time", type: "range", min: 0, max: recording.T - 1, value: viewer.t, oninput: (event) => show(Number(event.target.value)) });
   box.replaceChildren(
     el("div", { class: "controls viewer-controls" },
@@ -70,7 +74,7 @@ function show(t) {
   if (layer) showSpikes(layer);
   const votes = recording.votes[viewer.sample].slice(0, viewer.t + 1);
   const sums = recording.classes.map((_, c) => votes.reduce((sum, row) => sum + row[c], 0) / votes.length);
-  const highest = sums.indexOf(Math.max(...sums));
+  const compared = sums.map((sum) => Math.round(1e4 * votes.length * sum)), highest = compared.indexOf(Math.max(...compared));  // as predict() does
   byId("votes").replaceChildren(el("tbody", {}, recording.classes.map((name, c) => el("tr", {},
     el("th", { scope: "row" }, name, c === recording.labels[viewer.sample] ? " (true class)" : "", c === highest ? " ← predicted" : ""),
     el("td", {}, el("meter", { min: 0, max: 1, value: sums[c], "aria-label": name })),

@@ -1,6 +1,7 @@
 // Numbers of runs: packed series, curves of a run, mean and standard deviation over the runs of a setting.
 
 const NO_VALUE = 65535;
+const PATIENCE = 60_000;      // ms that the server has for a reply; through a tunnel that broke, none would ever come
 const parts = new Map();      // curves and spikes by their digest
 const curves = new WeakMap();  // of each part: curves by packed series
 
@@ -23,9 +24,9 @@ function withParts(digests, then) {
   if (!isLive || !missing.length) then();
   else {
     Promise.all(missing.map(async (digest) => {
-      const reply = await fetch(`parts/${digest}`);
+      const reply = await fetch(`parts/${digest}`, { signal: AbortSignal.timeout(PATIENCE) });
       if (reply.ok) parts.set(digest, await reply.json());
-    })).catch(() => {}).finally(then); // what the server no longer has is not drawn; the next update has newer curves
+    })).catch(() => {}).finally(then); // what could not be fetched is not drawn; the next polls try again
   }
 }
 

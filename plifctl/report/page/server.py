@@ -9,6 +9,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -108,8 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_local_host(self) -> bool:
         """Returns whether the Host header names this machine; another name could resolve to it (DNS rebinding)."""
-        port = self.server.server_port
-        return self.headers.get("Host", "") in (f"{HOST}:{port}", f"localhost:{port}")
+        return self.headers.get("Host", "").partition(":")[0] in (HOST, "localhost")  # a tunnel may have another port
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes, with_body: bool, tag: str = "") -> None:
         self.send_response(status)
@@ -121,9 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
         if tag:
             self.send_header("ETag", tag)
-        self.end_headers()
-        if with_body and body:
-            self.wfile.write(body)
+        with suppress(ConnectionError):  # the page was closed meanwhile
+            self.end_headers()
+            if with_body and body:
+                self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
         """Logs no requests."""
