@@ -143,7 +143,7 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
 
     def stated(run: Run) -> StatedRun:
         record = run.record()
-        hours = sum(row["seconds"] for row in run.metrics()) / 3600
+        hours = tuple(row["seconds"] / 3600 for row in run.metrics())
         return StatedRun(record, registered(record.experiment, record.recipe, record.protocol), hours)
 
     return statement([stated(run) for run in finished])

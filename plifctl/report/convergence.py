@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from statistics import fmean
+from typing import NamedTuple
 
 from plifctl.config.choices import CONVERGENCE_TABLE
 from plifctl.report.pairs import MatchedRuns, PairRows
@@ -20,12 +21,27 @@ _LIMITS = (
     "is τ₀ itself. Ratio: the greater of the two over the smaller, so 1 is agreement; its mean over layers is "
     "geometric. An epoch that was not logged shows the one before it that was. From one run each it is unknown how "
     "much τ differs between two runs from the same τ₀: a ratio near 1 shows that both starts lead to the same τ, but "
-    "one above 1 does not show that the start caused it. With several seeds, τ is the geometric mean over them."
+    "one above 1 does not show that the start caused it. With several seeds, τ and the ratio are geometric means over "
+    "them."
 )
 
 
-Tau = list[tuple[float, float]]
-"""τ of each layer from the smaller and from the greater start."""
+class LayerTau(NamedTuple):
+    """τ of a layer in time steps; of several seeds the geometric means.
+
+    Attributes:
+        first: From the smaller start.
+        second: From the greater start.
+        ratio: The greater of the two over the smaller, of the runs of one seed: means may agree where no two runs do.
+    """
+
+    first: float
+    second: float
+    ratio: float
+
+
+Tau = list[LayerTau]
+"""τ of each layer."""
 
 
 def build_convergence_table(results: Results) -> Table:
@@ -64,33 +80,35 @@ def tau_by_epoch(runs: MatchedRuns) -> dict[int, Tau]:
         logged = [[tau for record in group.records for tau in record.tau[epoch - 1 : epoch] if tau] for group in groups]
         layers = {len(tau) for side in logged for tau in side}
         if len(layers) == 1 and [len(side) for side in logged] == [len(group.records) for group in groups]:
-            means = ([_geometric_mean(layer) for layer in zip(*side, strict=True)] for side in logged)
-            found[epoch] = list(zip(*means, strict=True))
+            firsts, seconds = (zip(*side, strict=True) for side in logged)  # by layer
+            found[epoch] = list(map(_over_seeds, firsts, seconds))
     if found and "modified" not in runs.flags:  # the registry does not know the start of a modified run
-        found[0] = [runs.pair.taus] * len(next(iter(found.values())))
+        first, second = runs.pair.taus
+        found[0] = [_over_seeds([first], [second])] * len(next(iter(found.values())))
     return found
+
+
+def _over_seeds(firsts: Sequence[float], seconds: Sequence[float]) -> LayerTau:
+    """Returns the means over the seeds of the τ of a layer, from the smaller and from the greater start."""
+    ratios = [max(both) / min(both) for both in zip(firsts, seconds, strict=True)]
+    return LayerTau(*map(_geometric_mean, (firsts, seconds, ratios)))
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
     return math.exp(fmean(map(math.log, values)))
 
 
-def ratio(tau: tuple[float, float]) -> float:
-    """Returns the greater of two τ over the smaller."""
-    return max(tau) / min(tau)
-
-
 def mean_ratio(tau: Tau) -> float:
     """Returns the geometric mean of the ratios of all layers."""
-    return _geometric_mean(list(map(ratio, tau)))
+    return _geometric_mean([layer.ratio for layer in tau])
 
 
 def _rows(head: str, epochs: Sequence[int | None], found: dict[int, Tau]) -> Iterator[tuple[Cell, ...]]:
     """Yields a row of cells for each layer, then one with the mean ratio of each epoch."""
     last = found[max(found)]
     for layer in range(len(last)):
-        texts = ("" if epoch is None else "{:.2f} / {:.2f}".format(*found[epoch][layer]) for epoch in epochs)
-        yield tuple(map(Cell, (head if layer == 0 else "", f"sn{layer}", *texts, f"{ratio(last[layer]):.2f}")))
+        texts = ("" if epoch is None else "{:.2f} / {:.2f}".format(*found[epoch][layer][:2]) for epoch in epochs)
+        yield tuple(map(Cell, (head if layer == 0 else "", f"sn{layer}", *texts, f"{last[layer].ratio:.2f}")))
     means = ["" if epoch is None else f"{mean_ratio(found[epoch]):.2f}" for epoch in epochs]
     yield tuple(map(Cell, ("", "mean ratio", *means, means[-1])))
 
@@ -99,7 +117,7 @@ def _entries(runs: MatchedRuns, epoch: int, tau: Tau) -> Iterator[Entry]:
     """Yields τ of each layer after an epoch and the ratios, for the long form."""
     for layer, values in enumerate(tau):
         row = f"{runs.pair.dataset}: sn{layer}{f', recipe {runs.recipe}' if runs.recipe else ''}"
-        for head, value in zip((*runs.pair.heads, "ratio"), (*values, ratio(values)), strict=True):
+        for head, value in zip((*runs.pair.heads, "ratio"), values, strict=True):
             yield Entry(row, f"epoch {epoch}: {head}", "", (Number(f"{value:.3f}", value),))
     mean = mean_ratio(tau)
     yield Entry(runs.name, f"epoch {epoch}: mean ratio", "", (Number(f"{mean:.3f}", mean),))

@@ -14,7 +14,7 @@ from statistics import fmean
 from typing import Literal
 
 from plifctl.config.choices import PROTOCOLS, TauControl, TimeControl
-from plifctl.report.convergence import mean_ratio, ratio, tau_by_epoch
+from plifctl.report.convergence import mean_ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
 from plifctl.report.results import Group, Results
 from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
@@ -34,6 +34,9 @@ differences of 0.2 to 2.1 points in Table 5 similar; a test set of 10,000 sample
 
 FASTER = 1.5
 """With one seed: how many times the epochs of the other side the slower one needs at least."""
+
+_ROUNDING = 1e-9
+"""0.97 − 0.87 is a loss of ten points, too."""
 
 Outcome = Literal["yes", "open", "no"]
 """Runs support a claim, decide nothing, or contradict it."""
@@ -95,13 +98,19 @@ class Evidence:
         """Yields for each data set and τ whether PLIF is above LIF; p is adjusted as in the table of significance."""
         rows = self._rows("neuron", "pooling")
         for runs, found, p in compare_with_holm(rows, self._runs_dir):
-            if runs.pair.kind == "neuron" and (found is None or p is None):
+            if runs.pair.kind != "neuron":
+                continue
+            if found is None:
                 yield self._finding(runs)
-            elif runs.pair.kind == "neuron" and found is not None and p is not None:
-                value = found.maxima.value
-                outcome: Outcome = "open" if p >= ALPHA else "yes" if value > 0 else "no"
-                p_text = format_p(p) if p < 1e-4 else f"= {format_p(p)}"
-                yield self._finding(runs, outcome, f"{format_points(value)}, p {p_text}", 100 * value)
+                continue
+            value = found.maxima.value
+            if p is None:
+                outcome: Outcome = "open"
+                text = f"{format_points(value)}, the same with every seed" if len(runs.by_seed) > 1 else "without p"
+            else:
+                outcome = "open" if p >= ALPHA else "yes" if value > 0 else "no"
+                text = f"{format_points(value)}, p {format_p(p) if p < 1e-4 else f'= {format_p(p)}'}"
+            yield self._finding(runs, outcome, text, 100 * value)
 
     def lif_breaks_down(self) -> Iterator[Finding]:
         """Yields for each data set whether LIF breaks down with the greater τ, and PLIF does not."""
@@ -113,7 +122,7 @@ class Evidence:
             if len(losses) < 2:
                 yield self._finding(fixed)
                 continue
-            texts = [format_points(-loss.maxima.value) for loss in losses]
+            texts = [format_points(0.0 - loss.maxima.value) for loss in losses]
             text, value = f"LIF {texts[0]}, PLIF {texts[1]}", -100 * losses[0].maxima.value
             yield self._finding(both[0], _breakdown(*losses), text, value, both[1])
 
@@ -163,7 +172,7 @@ class Evidence:
                 yield self._finding(runs)
                 continue
             start, end = mean_ratio(found[0]), mean_ratio(found[max(found)])
-            greatest = max(map(ratio, found[max(found)]))
+            greatest = max(layer.ratio for layer in found[max(found)])
             outcome: Outcome = "yes" if greatest <= math.sqrt(start) else "no" if end >= start else "open"
             yield self._finding(runs, outcome, f"ratio {start:.2f} to {end:.2f}, at most {greatest:.2f}", end)
 
@@ -198,12 +207,15 @@ class Evidence:
 
     def _shuffled(self, dataset: str, settings: str, group: Group) -> Finding:
         """Returns what runs lose with shuffled frames; beside it, if all have them, backwards and without memory."""
-        found = _mean_difference(_tests(group, "shuffled"))
+        shuffled = _tests(group, "shuffled")
+        found = _mean_difference(shuffled)
         text = f"shuffled {format_points(found.value)}"
         if found.low is not None and found.high is not None:
             text += f" [{format_points(found.low)}, {format_points(found.high)}]"
-        low, high = (found.value if end is None else end for end in (found.low, found.high))  # None: all are equal
-        outcome: Outcome = "yes" if high < -MARGIN else "no" if low > -MARGIN else "open"
+        # without an interval over seeds, as all lose the same, each has that of its samples
+        single = [found] if found.low is not None else [_mean_difference([one]) for one in shuffled]
+        outcomes = {_compare_with_margin(estimate) for estimate in single}
+        outcome: Outcome = outcomes.pop() if len(outcomes) == 1 else "open"
         for name, tests in (("reversed", _tests(group, "reversed")), ("no memory", _tests(group, None, "no-memory"))):
             text += f", {name} {format_points(fmean(one.difference for one in tests))}" if tests else ""
         number = replace(
@@ -256,11 +268,17 @@ def _tests(group: Group, time: TimeControl | None, tau: TauControl | None = None
 
 
 def _mean_difference(tests: Sequence[ControlResult]) -> Estimate:
-    """Returns the mean difference of accuracy: over seeds with several, else over the samples of the one run."""
+    """Returns the mean difference of accuracy, with an interval over seeds with several, else over the samples."""
     if len(tests) > 1:
         return paired_t([one.difference for one in tests])
     (one,) = tests
     return paired_difference(one.gained, one.lost, one.samples)
+
+
+def _compare_with_margin(difference: Estimate) -> Outcome:
+    assert difference.low is not None
+    assert difference.high is not None
+    return "yes" if difference.high < -MARGIN else "no" if difference.low > -MARGIN else "open"
 
 
 def _breakdown(lif: Comparison, plif: Comparison) -> Outcome:
@@ -268,16 +286,18 @@ def _breakdown(lif: Comparison, plif: Comparison) -> Outcome:
     one, other = lif.extent, plif.extent
     if lif.maxima.low is None or one.high is None or other.low is None or other.high is None:
         return "open"
-    if one.value >= BREAKDOWN and lif.maxima.low > 0 and other.high < BREAKDOWN:
+    if one.value > BREAKDOWN - _ROUNDING and lif.maxima.low > 0 and other.high < BREAKDOWN:
         return "yes"
     return "no" if one.high < BREAKDOWN or other.low >= BREAKDOWN else "open"
 
 
 def _faster(epochs: Sequence[tuple[int, int]]) -> Outcome:
-    """Returns whether the first side needs fewer epochs: by a factor with one seed, else by an interval over seeds."""
-    if len(epochs) == 1:
-        ((one, other),) = epochs
+    """Returns whether the first side needs fewer epochs: by an interval over seeds, or by a factor where there is none.
+
+    There is none with one seed, and with several if all have the same difference.
+    """
+    found = paired_t([one - other for one, other in epochs]) if len(epochs) > 1 else Estimate(0.0)
+    if found.low is None or found.high is None:
+        one, other = map(fmean, zip(*epochs, strict=True))
         return "yes" if other >= FASTER * one else "no" if one >= FASTER * other else "open"
-    found = paired_t([one - other for one, other in epochs])
-    low, high = (found.value if end is None else end for end in (found.low, found.high))  # None: all are equal
-    return "yes" if high < 0 else "no" if low > 0 else "open"
+    return "yes" if found.high < 0 else "no" if found.low > 0 else "open"

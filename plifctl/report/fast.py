@@ -25,6 +25,9 @@ FAST: Recipe = "fast"
 _TIMED: tuple[Recipe, ...] = ("authors", "paper")
 """Recipes whose epochs stand for the authors', in order of preference."""
 
+_FLOAT32 = 1e-7
+"""Rounding of the accuracies in the authors' logs, which are float32."""
+
 
 @dataclass(frozen=True)
 class AuthorsCurve:
@@ -199,16 +202,16 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         return "its accuracies by epoch are not known"
 
     def fits(record: ResultRecord) -> bool:
-        whole = record.data is not None and record.data.complete and not record.modifications
+        whole = record.data is not None and record.data.complete and not record.modifications and record.T == log.T
         alike = record.training_versions == versions and _processors(record) == {processor}
         return whole and alike and not _time_problem(record)
 
-    for recipe, protocol in product(_TIMED, PROTOCOLS):
-        for timed in results.groups(results.candidates(experiment, protocol, (recipe,), fits)):
+    for recipe in _TIMED:
+        for timed in results.groups(results.candidates(experiment, "A", (recipe,), fits)):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
             return AuthorsCurve(log, timed, fmean(seconds) / 60)
     same = f"training version {', '.join(map(str, versions))}"
-    return f"no run of recipe {' or '.join(_TIMED)} and {same} on {processor} has CPU minutes"
+    return f"no run of recipe {' or '.join(_TIMED)}, protocol A, and {same} on {processor} has CPU minutes"
 
 
 _COLUMNS = (
@@ -281,7 +284,7 @@ def _authors_numbers(timing: Timing, level: float, results: Results) -> tuple[Nu
         return Number(f"{text} ({epochs:,})", value, mark=mark, note=note)
 
     last, mark = authors.log.epochs, results.mark(note)
-    if (epoch := first_epoch(authors.log, level)) is not None:
+    if (epoch := first_epoch(authors.log, level - _FLOAT32)) is not None:
         to_level = number(_minutes_text(epoch * authors.minutes), epoch * authors.minutes, epoch, mark)
     else:
         to_level = number(f"> {_minutes_text(last * authors.minutes)}", None, last, mark)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise, product
+from itertools import combinations, product
 from typing import Literal
 
 from plifctl.config.choices import RECIPES
@@ -84,10 +84,10 @@ def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind) -> Iterator[Pair]
     if kind in ("start", "tau"):
         neuron, sign = ("plif", "τ₀") if kind == "start" else ("lif", "τ")
         starts = sorted((spec for spec in group if spec.neuron.kind == neuron), key=lambda spec: spec.neuron.start_tau)
-        for one, other in pairwise(starts):
-            yield _pair(
-                kind, one, other, (f"{sign} = {one.neuron.start_tau:g}", f"{sign} = {other.neuron.start_tau:g}")
-            )
+        for one, other in combinations(starts, 2):
+            heads = (f"{sign} = {one.neuron.start_tau:g}", f"{sign} = {other.neuron.start_tau:g}")
+            if heads[0] != heads[1]:
+                yield _pair(kind, one, other, heads)
         return
     for one in group:
         for other in group:
@@ -165,7 +165,7 @@ def match_runs(pair: Pair, results: Results) -> list[MatchedRuns]:
     matched = []
     for recipe in filter(present.__contains__, RECIPES):
         firsts, seconds = ([group for group in side if group.first.recipe == recipe] for side in known)
-        first, second = _choose(firsts, seconds, results)
+        first, second = _of_common_seeds(*_choose(firsts, seconds, results))
         runs = _match(pair, results.count(first, firsts), results.count(second, seconds), results)
         matched.append(replace(runs, recipe=recipe if len(present) > 1 else ""))
     return matched or [MatchedRuns(pair, _NO_RUNS, _NO_RUNS)]
@@ -190,17 +190,24 @@ def _choose(firsts: Sequence[Group], seconds: Sequence[Group], results: Results)
     return max(product(firsts, seconds), key=worth)
 
 
+def _of_common_seeds(first: Group, second: Group) -> tuple[Group, Group]:
+    """Returns the runs with the seeds that both groups have; if there are none, the groups as they are."""
+    common = first.seeds & second.seeds
+    if not common:
+        return first, second
+    one, other = (Group(tuple(r for r in group.records if r.seed in common)) for group in (first, second))
+    return one, other
+
+
 def _match(pair: Pair, first: Group, second: Group, results: Results) -> MatchedRuns:
-    """Returns the runs with common seeds, cut to the epochs of the shortest."""
+    """Returns the runs of both sides, cut to the epochs of the shortest."""
     if not (first.records and second.records):
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
     if problem := find_problem(first.first, second.first, results) or _seed_problem(first, second):
         return MatchedRuns(pair, first, second, flags, problem)
-    common = first.seeds & second.seeds
-    counted = [record for group in (first, second) for record in group.records if record.seed in common]
-    one, other = (Group(tuple(r for r in group.records if r.seed in common)) for group in (first, second))
-    return cut_runs(MatchedRuns(pair, one, other, flags), min(record.epochs for record in counted))
+    epochs = min(record.epochs for group in (first, second) for record in group.records)
+    return cut_runs(MatchedRuns(pair, first, second, flags), epochs)
 
 
 def cut_runs(runs: MatchedRuns, epochs: int) -> MatchedRuns:

@@ -139,7 +139,7 @@ class Results:
         ]
         groups = self._grouped(usable)
         grouped = [record for group in groups for record in group.records]
-        self._left_out |= {r.run: f"the same seed as a later run ({r.seed})" for r in usable if r not in grouped}
+        self._passed_over |= {r.run: f"the same seed as a later run ({r.seed})" for r in usable if r not in grouped}
         return groups
 
     @property
@@ -199,7 +199,9 @@ class Results:
         """Returns why a run is not counted beside the runs of its cell."""
         best = chosen.first
         if self.rank(Group((record,))) > self.rank(chosen):
-            return "no run of the other experiment can be compared with it"
+            return "the other experiment has no run that can be compared with it, or fewer seeds"
+        if _settings(record) == _settings(best):
+            return f"the other experiment has no run of seed {record.seed}"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
         if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
@@ -376,7 +378,8 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
         epochs: Number of epochs; at least one of them was tested.
     """
     tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
-    best = max(tested, key=lambda epoch: (tested[epoch], -epoch))
+    latest = record.recipe == "authors" and record.origin != "imported"  # of equal epochs, that recipe keeps the latest
+    best = max(tested, key=lambda epoch: (tested[epoch], epoch == record.best_epoch, epoch if latest else -epoch))
     return record.model_copy(
         update={
             "epochs": epochs,

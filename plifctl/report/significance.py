@@ -15,6 +15,7 @@ from plifctl.errors import RunError
 from plifctl.report.pairs import MatchedRuns, PairRows
 from plifctl.report.results import Results
 from plifctl.report.statistics import (
+    ALPHA,
     BLOCK,
     RESAMPLES,
     Estimate,
@@ -205,7 +206,9 @@ def format_points(fraction: float) -> str:
 
 
 def format_p(p: float) -> str:
-    """Returns p with two digits, ``0.18``, or ``< 0.0001``."""
+    """Returns p with two digits, ``0.18``, or ``< 0.0001``; beside 0.05 with as many as show the side of it."""
     if p < 1e-4:
         return "< 0.0001"
-    return f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    if p < 0.01 or f"{p:.3f}" == f"{ALPHA:.3f}":
+        return f"{p:.4f}"
+    return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

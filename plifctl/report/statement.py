@@ -32,12 +32,12 @@ class StatedRun:
     Attributes:
         record: Its result.
         registered: The experiment as it is in the registry now; None: not in the registry.
-        hours: Time of training and evaluation.
+        hours: Time of training and evaluation of each epoch.
     """
 
     record: ResultRecord
     registered: ExperimentSpec | None
-    hours: float
+    hours: tuple[float, ...]
 
     def deviations(self) -> Iterable[str]:
         """Yields how the run differs from what its experiment states."""
@@ -89,8 +89,8 @@ def _results(runs: Sequence[StatedRun]) -> str:
     rows = []
     for run in runs:
         record = run.record
-        accuracy = f"{100 * record.accuracy:.2f}"
-        facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, f"{run.hours:.2f}")
+        accuracy, hours = f"{100 * record.accuracy:.2f}", f"{sum(run.hours):.2f}"
+        facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, hours)
         rows.append((record.experiment, *facts, f"`{record.run}`"))
     return _table(("experiment", "recipe", "A/B", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows)
 
@@ -108,13 +108,22 @@ def _data(runs: Sequence[StatedRun]) -> str:
     return _table(heads, table)
 
 
+_MACHINE = ("plifctl", "torch", "python", "device", "platform", "threads")
+
+
 def _machines(runs: Sequence[StatedRun]) -> str:
     hours: dict[tuple[str, ...], float] = {}
     for run in runs:
-        environment = run.record.environment
-        keys = ("plifctl", "torch", "python", "device", "platform", "threads")
-        machine = tuple(str(environment.get(key, "")) for key in keys)
-        hours[machine] = hours.get(machine, 0.0) + run.hours
+        record = run.record
+        of_epoch = {
+            epoch: session.environment
+            for session in record.sessions
+            for epoch in range(session.epochs[0], session.epochs[1] + 1)
+        }
+        for epoch, spent in enumerate(run.hours, start=1):
+            environment = of_epoch.get(epoch, record.environment)
+            machine = tuple(str(environment.get(key, "")) for key in _MACHINE)
+            hours[machine] = hours.get(machine, 0.0) + spent
     rows = [(*machine, f"{spent:.2f}") for machine, spent in sorted(hours.items())]
     return _table(("plifctl", "torch", "Python", "device", "platform", "threads", "hours"), rows)
 

@@ -120,6 +120,18 @@ def test_plif_above_lif_over_seeds_is_significant_after_holm_or_open() -> None:
     assert findings(ABOVE, *below, *lif)["N-MNIST, τ = 2"][0] == "no"
 
 
+def test_plif_above_lif_by_the_same_with_every_seed_is_open() -> None:
+    found = findings(ABOVE, *seeds("plif", 0.92, 0.93), *seeds("lif", 0.91, 0.92))
+    assert found["N-MNIST, τ = 2"] == ("open", "+1.00, the same with every seed")
+
+
+def test_a_loss_of_exactly_ten_points_is_a_breakdown() -> None:
+    data = RunData(verified=True, complete=True, train=60000, validation=0, test=100, cache="c")
+    accuracies = {"lif": 0.97, "lif-tau16": 0.87, "plif": 0.97, "plif-tau16": 0.97}
+    found = findings(BREAKDOWN, *(run(variant, (value,), data=data) for variant, value in accuracies.items()))
+    assert found["N-MNIST"] == ("yes", "LIF −10.00, PLIF +0.00")
+
+
 @pytest.mark.parametrize(
     ("lif", "plif", "outcome"),
     [
@@ -194,7 +206,8 @@ def test_a_margin_is_compared_with_an_interval_for_the_size_of_the_difference(tm
         ([1], [2], "yes"),
         ([3], [4], "open"),  # one seed: less than half as many again
         ([3], [2], "no"),
-        ([1, 2, 1], [3, 4, 3], "yes"),  # all differ by two
+        ([1, 2, 1], [3, 4, 3], "yes"),  # all differ by two: no interval, and more than half as many again
+        ([3, 3], [4, 4], "open"),  # as with one seed
         ([1, 2, 3], [2, 2, 2], "open"),
         ([3, 4, 4], [1, 1, 2], "no"),
     ],
@@ -251,7 +264,8 @@ def under_controls(
         ([180, 200, 220], 0, ("yes", "shuffled −20.00 [−24.97, −15.03], reversed −20.20")),
         ([10, 100, 200], 0, ("open", "shuffled −10.33 [−33.94, +13.28], reversed −10.53")),
         ([5, 6, 7], 0, ("no", "shuffled −0.60 [−0.85, −0.35], reversed −0.80")),
-        ([20, 20, 20], 0, ("yes", "shuffled −2.00, reversed −2.20")),  # equal: no interval
+        ([20, 20, 20], 0, ("yes", "shuffled −2.00, reversed −2.20")),  # equal: each by its samples
+        ([40, 40], 25, ("open", "shuffled −1.50, reversed −1.70")),
     ],
 )
 def test_time_is_used_if_the_interval_of_the_loss_is_above_one_point(

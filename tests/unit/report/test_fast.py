@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fast_records import B_DATA, CPU, LOG, TIMED, fast, made, registry
+from fast_records import B_DATA, CPU, LOG, TIMED, fast, log, made, registry
 
 from plifctl.cli.tables import table_text
 from plifctl.errors import UsageError
@@ -72,6 +72,13 @@ def test_row_has_means_over_seeds_and_the_authors_curve_over_our_minutes() -> No
     assert table.warnings == ()
 
 
+def test_level_is_reached_by_an_equal_accuracy_of_the_logs_in_float32() -> None:
+    rounded = float(np.float32(0.9438))
+    assert rounded < 0.9438
+    (row,) = shown(build(fast(0.9438), TIMED, log(0.90, 0.93, rounded)))
+    assert row[TO_LEVEL] == "9.0 (3)"
+
+
 def test_level_that_the_authors_do_not_reach_is_more_than_all_their_epochs() -> None:
     (row,) = shown(build(fast(0.99), TIMED, LOG))
     assert row[TO_LEVEL] == "> 15.0 (5)"
@@ -82,15 +89,15 @@ def test_level_that_the_authors_do_not_reach_is_more_than_all_their_epochs() -> 
 
 
 def test_epochs_are_timed_by_recipe_authors_then_paper_on_the_same_processor() -> None:
-    paper = made("paper", "B", (0.5,), data=B_DATA)
+    paper, validated = made("paper", "A", (0.5,)), made("authors", "B", (0.5,), data=B_DATA)
     other = made("authors", "A", (0.5,), 2, environment=CPU | {"processor": "Another CPU"})
     assert shown(build(fast(0.97), TIMED, paper, other, LOG))[0][TO_LEVEL] == "15.0 (5)"
     assert shown(build(fast(0.97), paper, other, LOG))[0][TO_LEVEL] == "5.0 (5)"
-    table = build(fast(0.97), other, LOG)
+    table = build(fast(0.97), other, validated, made("authors", "A", (0.5,), 3, T=4), LOG)  # other samples, other T
     assert shown(table)[0][TO_LEVEL] == shown(table)[0][AFTER] == ""
     assert table.warnings == (
         "mnist-plif, protocol B: NOT COMPARED with the authors' run: "
-        "no run of recipe authors or paper and training version 1 on Some CPU has CPU minutes",
+        "no run of recipe authors or paper, protocol A, and training version 1 on Some CPU has CPU minutes",
     )
 
 
@@ -122,7 +129,7 @@ def test_runs_on_different_processors_have_minutes_for_each() -> None:
     assert notes[-2:] == ["run fast-B-2 on Another CPU", "run fast-B-1 on Some CPU"]
     assert table.warnings == (
         "mnist-plif, protocol B: NOT COMPARED with the authors' run: "
-        "no run of recipe authors or paper and training version 1 on Another CPU has CPU minutes",
+        "no run of recipe authors or paper, protocol A, and training version 1 on Another CPU has CPU minutes",
     )
     timed_there = made("authors", "A", (0.5,), 3, cpu_seconds=(300.0,), environment=slower["environment"])
     (row,) = shown(build(fast(0.96), fast(0.98, 2, **slower), TIMED, timed_there, LOG))

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.pairs import find_pairs
+from plifctl.report.results import Results
 from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
@@ -102,6 +104,34 @@ def test_speed_of_the_authors_logs(authors: list[ResultRecord]) -> None:
     assert [epochs[f"{data}: PLIF − LIF, τ = 2"] for data in datasets] == [(8, 8), (56, 159), (76, 46), (57, 56)]
 
 
+def test_seeds_that_only_one_side_has_are_named() -> None:
+    plif = [run("plif", (0.9,), seed) for seed in (1, 2, 3)]
+    found = build("speed", *plif, run("lif", (0.8,), 1), run("lif", (0.8,), 2))
+    assert found.warnings == ("left out: run-plif-3: the other experiment has no run of seed 3",)
+
+
+def test_run_that_another_claim_counts_is_not_left_out_for_its_seed() -> None:
+    older = run("plif", (0.9,), run="older", finished="2025-01-01T00:00:00Z")
+    results = Results([older, run("plif", (0.9,))], registry())
+    results.groups(results.candidates("gesture-plif", "A"))
+    assert results.left_out == {"older": "the same seed as a later run (1)"}
+    results.groups(results.candidates("gesture-plif", "A", fits=lambda record: record.run == "older"))
+    assert results.left_out == {}
+
+
+def test_pairs_of_starts_are_all_with_different_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    variants = {"tau4": "plif, tau_0: 4.0", "again": "plif, tau_0: 2.0"}
+    lines = [f"  gesture-plif-{name}: {{title: t, neuron: {{kind: {neuron}}}}}" for name, neuron in variants.items()]
+    head = "extends: _common\ndataset: gesture\nnetwork: gesture\nT: 20\ntrain: {normalise: none}\nvariants:\n"
+    (folder / "mine.yaml").write_text(head + "\n".join(lines) + "\n")
+    pairs = find_pairs(Registry([*registry().folders, tmp_path]), "start")
+    found = {(p.first, p.second) for p in pairs if p.dataset == "DVS128 Gesture"}
+    names = ("gesture-plif", "gesture-plif-again", "gesture-plif-tau4", "gesture-plif-tau16")
+    assert found == {*combinations(names, 2)} - {names[:2]}
+
+
 @pytest.mark.long
 @pytest.mark.real
 def test_convergence_of_the_authors_logs(authors: list[ResultRecord]) -> None:
@@ -164,7 +194,8 @@ def test_a_longer_run_without_a_counterpart_does_not_hide_the_pairs() -> None:
     assert numbers(table)[GESTURE] == numbers(build("significance", *pairs))[GESTURE]
     assert table.warnings == ()  # the row of poolings shows the longer run
     found = build("speed", *pairs, longer)
-    assert found.warnings == ("left out: run-plif-3: no run of the other experiment can be compared with it",)
+    reason = "the other experiment has no run that can be compared with it, or fewer seeds"
+    assert found.warnings == (f"left out: run-plif-3: {reason}",)
     assert numbers(build("significance", longer, run("lif", (0.7, 0.7, 0.7), 3), *pairs))[GESTURE][
         "difference of maxima"
     ] == pytest.approx(29)
@@ -235,6 +266,17 @@ def test_speed_is_the_first_epoch_at_98_percent_of_the_lower_maximum() -> None:
     assert (found["PLIF, epochs"], found["LIF, epochs"]) == (2, 3)  # means of 3 and 1, of 4 and 2
 
 
+def test_convergence_ratio_is_of_the_runs_of_one_seed_before_the_mean() -> None:
+    taus = {1: (2.0, 8.0), 2: (8.0, 2.0)}
+    runs = [
+        run(neuron, (0.9,), seed, tau=((both[side],),))
+        for seed, both in taus.items()
+        for side, neuron in enumerate(("plif", "plif-tau16"))
+    ]
+    (row, _) = build("convergence", *runs).rows
+    assert (row[-2], row[-1]) == ("4.00 / 4.00", "4.00")
+
+
 def test_convergence_ratio_is_the_greater_over_the_smaller_and_its_mean_geometric() -> None:
     small = run("plif", (0.5, 0.5, 0.5), tau=((2.0, 4.0), (), (3.0, 6.0)))
     great = run("plif-tau16", (0.5, 0.5, 0.5), tau=((16.0, 8.0), (9.0, 9.0), (6.0, 3.0)))
@@ -274,7 +316,17 @@ def test_pair_tables_in_every_format_have_limits_and_numbers(name: str) -> None:
     assert build(name).rows == [row for row in build(name).rows if row[2:4] == ("", "")]
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.00009, "< 0.0001"), (0.0065, "0.0065"), (0.0496, "0.050"), (0.185, "0.18")])
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (0.00009, "< 0.0001"),
+        (0.0065, "0.0065"),
+        (0.0496, "0.0496"),
+        (0.0503, "0.0503"),
+        (0.051, "0.051"),
+        (0.185, "0.18"),
+    ],
+)
 def testformat_p_has_two_digits(p: float, text: str) -> None:
     assert format_p(p) == text
 
