@@ -280,6 +280,27 @@ def check_new_file(path: Path) -> None:
             raise
 
 
+def check_picture(path: Path | None, *endings: str, what: str) -> None:
+    """Checks the name of a picture that is to be written; None: there is none.
+
+    Args:
+        path: The file.
+        endings: Possible endings; the first one is the usual.
+        what: What they are, for the message.
+
+    Raises:
+        UsageError: It has another ending, or is a folder.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in endings:
+        usual = shlex.quote(str(path.with_suffix(endings[0])))
+        raise UsageError(f"--out {path}: {what}", hint=f"--out {usual}")
+    if path.is_dir():
+        inside = shlex.quote(str(path / f"NAME{endings[0]}"))
+        raise UsageError(f"--out {path}: this is a folder", hint=f"--out {inside}")
+
+
 def read_regular(path: Path, limit: int = -1) -> bytes:
     """Returns the content of a file; a pipe in its place, which could block forever, is an error.
 

@@ -25,8 +25,8 @@ def _names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-_NAME = "Cache: path, or a unique beginning of DATASET/NAME, NAME or its hash."
-_NAMES = "Caches: paths, or unique beginnings of DATASET/NAME, NAME or its hash."
+_NAME = "Cache: path in the cache directory, or a unique beginning of DATASET/NAME, NAME or its hash."
+_NAMES = "Caches: paths in the cache directory, or unique beginnings of DATASET/NAME, NAME or its hash."
 CacheName = Annotated[str, typer.Argument(help=_NAME, autocompletion=_names)]
 CacheNames = Annotated[list[str], typer.Argument(help=_NAMES, autocompletion=_names)]
 OptionalCacheNames = Annotated[list[str] | None, typer.Argument(help=_NAMES, autocompletion=_names)]
@@ -183,7 +183,8 @@ def export(
     with console.bar(f"writing {out}", "samples") as bar:
         exported = export_cache(cache, to, out, progress=bar.update, workers=DEFAULT_WORKERS)
     if as_json:
-        console.emit_json({"folder": str(exported.folder), "samples": exported.samples, "bytes": exported.nbytes})
+        found = {"folder": str(exported.folder), "samples": exported.samples, "bytes": exported.nbytes}
+        console.emit_json({**found, "loading": exported.loading})
     else:
         console.emit(f"{exported.samples} samples written to {exported.folder}")
         console.emit(exported.loading)
@@ -232,16 +233,16 @@ def _remove(removals: list[Removal], dry_run: bool, as_json: bool, *, skip_busy:
     from plifctl.pipeline.caches import remove_caches
 
     verb = "would be removed" if dry_run else "removed"
-    removed: list[dict[str, Any]] = []
-    for entry, reason in remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy):
-        removed.append({"name": entry.name, "why": reason, "bytes": entry.nbytes})
-        if not as_json:
-            console.emit(f"{verb}: {entry.name} ({reason})")
-    total = sum(entry["bytes"] for entry in removed)
+    # all before the first line: a reader that closes the pipe ends the command
+    done = list(remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy))
+    total = sum(entry.nbytes for entry, _ in done)
     if as_json:
+        removed = [{"name": entry.name, "why": reason, "bytes": entry.nbytes} for entry, reason in done]
         console.emit_json({"removed": removed, "bytes": total, "dry_run": dry_run})
     else:
-        console.emit(f"{len(removed)} {verb}, {total / 1e6:,.1f} MB")
+        for entry, reason in done:
+            console.emit(f"{verb}: {entry.name} ({reason})")
+        console.emit(f"{len(done)} {verb}, {total / 1e6:,.1f} MB")
 
 
 def _row(entry: Entry) -> tuple[object, ...]:

@@ -75,4 +75,6 @@ def _check_files(files: list[Path]) -> tuple[list[str], str]:
             found.append(registry.describe_file(file))
         except RegistryError as error:
             problems += error.problems
+            if error.hint:
+                problems[-1] += f"; {error.hint}"
     return problems, "\n".join(f"{line}: valid" for line in found)

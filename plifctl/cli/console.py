@@ -194,7 +194,7 @@ class Bar:
 @contextmanager
 def bar(title: str, unit: str) -> Iterator[Bar]:
     """Yields a bar that disappears when the task is done."""
-    if _quiet or not _err.is_terminal:
+    if not can_draw():
         yield Bar(title, unit, None)
         return
     columns = (
@@ -211,7 +211,8 @@ def bar(title: str, unit: str) -> Iterator[Bar]:
 
 def can_draw() -> bool:
     """Returns whether stderr is a terminal whose lines can be redrawn, and messages are not suppressed."""
-    return _err.is_terminal and not _err.is_dumb_terminal and not _quiet
+    on_terminal = _err.is_terminal and _err.file.isatty()  # rich takes FORCE_COLOR for a terminal
+    return on_terminal and not _err.is_dumb_terminal and not _quiet
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -56,8 +57,11 @@ def doctor(
     if bench is not None:
         _bench(bench, seconds, recipe, overrides, device, kernel, cache_dir, as_json)
         return
-    if seconds is not None or recipe is not None or overrides or kernel != "auto":
-        raise UsageError("--seconds, --recipe, --set and --kernel require --bench", hint="add --bench EXPERIMENT")
+    chosen = device is not None and device != os.environ.get("PLIFCTL_DEVICE")
+    if seconds is not None or recipe is not None or overrides or kernel != "auto" or chosen:
+        raise UsageError(
+            "--seconds, --recipe, --set, --device and --kernel require --bench", hint="add --bench EXPERIMENT"
+        )
     from plifctl.pipeline.doctor import examine
 
     found = examine(cache_dir=cache_dir, runs_dir=runs_dir)

@@ -121,6 +121,8 @@ def evaluate(
     if (to_stdout := csv == Path("-")) and as_json:
         raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
 
+    if controls and to_stdout:
+        raise UsageError("--controls shows accuracies only, --csv predictions", hint="omit one of them")
     if record_layers != "first" and not (record_spikes or sample):
         raise UsageError("--record-layers chooses the layers of --record-spikes", hint="--record-spikes 10")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from plifctl.cli import console
@@ -39,7 +39,8 @@ class TerminalObserver(TrainObserver):
         def request_stop(signum: int, frame: object) -> None:
             self._signum = signum
             restore()
-            console.note("stopping after this step; press Ctrl-C again to stop at once")
+            with suppress(RuntimeError):  # the signal came while a message was being written, whose stream is busy
+                console.note("stopping after this step; press Ctrl-C again to stop at once")
 
         def restore() -> None:
             for number, handler in previous.items():

@@ -83,7 +83,9 @@ def _print_plan(plan: PreparePlan, as_json: bool) -> None:
                 "state": state,
                 "path": str(plan.path),
                 "key": dict(plan.key.fields),
+                "samples": plan.samples,
                 "bytes_uncompressed": plan.nbytes,
+                "nearest": plan.nearest or None,
                 "verified": plan.verified,
                 "complete": plan.complete,
             }
@@ -103,7 +105,7 @@ def _print_download(plan: DownloadPlan, as_json: bool) -> None:
         files = [
             {"name": file.name, "urls": list(file.urls), "md5": file.md5, "bytes": file.nbytes} for file in plan.files
         ]
-        console.emit_json({"state": "download", "folder": str(plan.folder), "files": files})
+        console.emit_json({"state": "download", "title": plan.title, "folder": str(plan.folder), "files": files})
         return
     console.emit(f"download: {plan.title} to {plan.folder}, {plan.amount}")
     for line in plan.lines():

@@ -225,8 +225,10 @@ def _check_options(
         raise UsageError("--channel chooses what Figures S2 to S5 show", hint="leave out --channel")
     if missing and (figure or html):
         raise UsageError("--missing lists what tables lack", hint="plifctl report --missing --table 4")
-    if sum(map(bool, (table, figure or html, statement))) > 1:
-        raise UsageError("--table, --statement, and --figure or --html exclude each other")
+    if sum(map(bool, (table or missing, figure or html, statement))) > 1:
+        raise UsageError("--table or --missing, --statement, and --figure or --html exclude each other")
+    if statement and epochs is not None:
+        raise UsageError("--statement states runs as they are, with all their epochs", hint="leave out --epochs")
     if not (table or figure or html or missing or statement):
         raise UsageError("missing option", hint="plifctl report --table 4, --table all, --figure 6, or --html report")
 
@@ -270,10 +272,11 @@ def _runs_of(sweep: str, runs_dir: Path) -> list[str]:
     from plifctl.sweep.plan import PlanFile
     from plifctl.sweep.status import read_plan
 
-    status = read_plan(PlanFile(runs_dir, sweep).load(), runs_dir)
+    file = PlanFile(runs_dir, sweep)
+    status = read_plan(file.load(), runs_dir)
     found = [standing.run.name for standing in status.runs if standing.state == "finished"]
     if not found:
-        raise UsageError(f"no run of the sweep {sweep} is finished", hint=f"plifctl sweep status {shlex.quote(sweep)}")
+        raise UsageError(f"no run of the sweep {sweep} is finished", hint=f"plifctl sweep status {file.argument}")
     if len(found) < len(status.runs):
         console.warn(f"{len(status.runs) - len(found)} of {len(status.runs)} runs of the sweep are not finished")
     return found

@@ -414,26 +414,28 @@ def rm(
     from plifctl.pipeline.runs import find_removable, remove_folders
 
     sizes = find_removable(runs, options.existing_runs_dir(runs_dir))
-    if not dry_run and not yes:
-        _confirm(sizes)
+    wanted = dry_run or yes or _is_confirmed(sizes)
+    if not wanted:
+        sizes = {}
     if not dry_run:
         remove_folders(list(sizes))
     if as_json:
         removed = [{"run": path.name, "bytes": size} for path, size in sizes.items()]
         console.emit_json({"removed": removed, "bytes": sum(sizes.values()), "dry_run": dry_run})
-        return
-    for path, size in sizes.items():
-        console.emit(f"{'would be removed' if dry_run else 'removed'}: {path.name} ({size / 1e6:,.1f} MB)")
+    else:
+        for path, size in sizes.items():
+            console.emit(f"{'would be removed' if dry_run else 'removed'}: {path.name} ({size / 1e6:,.1f} MB)")
+    if not wanted:
+        raise typer.Exit(1)
 
 
-def _confirm(sizes: dict[Path, int]) -> None:
+def _is_confirmed(sizes: dict[Path, int]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("no terminal to confirm on; nothing was removed", hint="add --yes")
     for path, size in sizes.items():
         console.note(f"{path.name}: {size / 1e6:,.1f} MB")
     count = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs"
-    if not typer.confirm(f"Remove {count} permanently?", err=True):
-        raise typer.Exit(1)
+    return typer.confirm(f"Remove {count} permanently?", err=True)
 
 
 def _tau(layers: Sequence[float | None], index: int) -> str:

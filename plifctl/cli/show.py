@@ -129,11 +129,12 @@ def _experiment_with_layers(
     if kind != "experiment" and (name in registry.networks() or name in registry.datasets()):
         specs = [registry.experiment(other).spec for other in registry.experiments()]
         using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
+        kind_of = "network" if name in registry.networks() else "dataset"
         raise UsageError(
             f"--params needs an experiment, which defines input, classes and neuron; {name} is a network or data set",
             hint=f"plifctl show {using[0]} --params"
             if using
-            else f"plifctl show EXPERIMENT --params --set network={name}",
+            else f"plifctl show EXPERIMENT --params --set {kind_of}={name}",
         )
     raise unknown_name("experiment", name, registry.experiments())
 

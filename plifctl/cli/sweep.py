@@ -164,7 +164,7 @@ def _spec(experiments: list[str] | tuple[()], given: dict[str, Any], texts: list
         first = next(iter(sweeps))
         raise UsageError(f"{first}: a sweep, which stands alone", hint=f"plifctl sweep run {shlex.quote(first)}")
     one, several = split_overrides(texts)
-    stated = {key: value for key, value in given.items() if value}
+    stated = {key: value for key, value in given.items() if value not in (None, ())}
     if not sweeps:
         tree = {**stated, "experiments": experiments, "set": one, "grid": several}
     else:
@@ -239,8 +239,10 @@ def _print_plan(wanted: SweepOptions, *, as_json: bool) -> None:
 
 
 def _run(wanted: SweepOptions, *, as_json: bool) -> None:
+    from plifctl import paths
     from plifctl.cli.sweep_table import sweep_display
     from plifctl.sweep.expansion import sweep_name
+    from plifctl.sweep.plan import PlanFile
     from plifctl.sweep.run import run_sweep
     from plifctl.sweep.status import SweepWatch
 
@@ -248,7 +250,8 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
         with sweep_display() as display:
             plan = run_sweep(wanted, display.update, console.bar)
     except Interrupted as stop:
-        shown = f"plifctl sweep status {shlex.quote(sweep_name(wanted.spec))} shows how it stands"
+        file = PlanFile(wanted.runs_dir or paths.runs_dir(), sweep_name(wanted.spec))
+        shown = f"plifctl sweep status {file.argument} shows how it stands"
         stop.hint = f"{shown}\nto continue: {wanted.command}"
         raise
     status = SweepWatch(plan.name, wanted.runs_dir).read()
@@ -308,7 +311,7 @@ def cancel(
     stopped = cancel_sweep(name, folder)
     plan = SweepWatch(name, folder).read().plan
     if as_json:
-        console.emit_json({"sweep": name, "stopped": stopped})
+        console.emit_json({"sweep": name, "stopped": stopped, "command": plan.command})
     else:
         console.note(
             f"{name}: {stopped} run{'' if stopped == 1 else 's'} stopped" if stopped else f"{name}: nothing to stop"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import socket
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -106,15 +105,11 @@ def print_status(status: SweepStatus) -> None:
         console.warn(f"{run.name}: {run.reason or 'failed'}")
         console.hint(f"alone: {run.command}")
     if len(failed) > _MAX_FAILURES:
-        console.warn(f"{len(failed) - _MAX_FAILURES} more failed: plifctl sweep status {_quoted(status)} --json")
+        console.warn(f"{len(failed) - _MAX_FAILURES} more failed: plifctl sweep status {status.file.argument} --json")
     if not status.is_active and any(standing.state != "finished" for standing in status.runs):
         console.hint(f"to train what is missing: {status.plan.command}")
     elif all(standing.state == "finished" for standing in status.runs):
-        console.hint(f"plifctl report --sweep {_quoted(status)} shows the results")
-
-
-def _quoted(status: SweepStatus) -> str:
-    return shlex.quote(status.plan.name)
+        console.hint(f"plifctl report --sweep {status.file.argument} shows the results")
 
 
 class SweepDisplay:

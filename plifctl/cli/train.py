@@ -219,7 +219,7 @@ def _print_plan(plan: TrainPlan, as_json: bool) -> None:
 def _print_result(result: TrainResult, as_json: bool) -> None:
     record = result.run.record()
     if as_json:
-        console.emit_json(record.model_dump(mode="json"))
+        console.emit_json({**record.model_dump(mode="json"), "path": str(result.run.path)})
         return
     what = "best test accuracy" if record.protocol == "A" else "test accuracy of the model selected by validation"
     console.emit(f"{what}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")

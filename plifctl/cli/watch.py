@@ -78,6 +78,7 @@ def _print_end(run: Run, as_json: bool) -> None:
         "run": run.name,
         "status": status,
         "exit_code": code,
+        "error": info.get("error") if status == "failed" else None,
         "epoch": len(rows),
         "best_epoch": best["epoch"] if best else None,
         "test_accuracy": run.record().accuracy if status == "finished" else None,

@@ -92,16 +92,15 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         runs_dir: Runs directory.
 
     Raises:
-        UsageError: There is no such run.
+        UsageError: There is no such run; ``which`` is of what is not a run of this machine.
         CheckpointError: The run has no such checkpoint yet.
     """
-    if name.startswith(ZOO):
-        return _find_in_zoo(name.removeprefix(ZOO))
-    if is_exported(name):
-        return Path(name)
     check_choice("checkpoint", which, get_args(CheckpointName))
-    if (external := find_external(name, runs_dir)) is not None and is_added(external):
-        return external
+    if (other := _find_single(name, runs_dir)) is not None:
+        if which != "best":
+            hint = f"omit --checkpoint; of a run, name it: plifctl runs, then RUN --checkpoint {which}"
+            raise UsageError(f"--checkpoint {which}: {name} is one network", hint=hint)
+        return other
     run = find_run(name, runs_dir)
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":
@@ -110,6 +109,16 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the first epoch",
         hint=f"plifctl watch {run_argument(run.path)}" if status == "running" else run.resume_command(),
     )
+
+
+def _find_single(name: str, runs_dir: Path) -> Path | None:
+    """Returns the file or folder of one network; None for a run, which has several checkpoints."""
+    if name.startswith(ZOO):
+        return _find_in_zoo(name.removeprefix(ZOO))
+    if is_exported(name):
+        return Path(name)
+    external = find_external(name, runs_dir)
+    return external if external is not None and is_added(external) else None
 
 
 def zoo_folders() -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from typing import get_args
 
@@ -33,6 +34,7 @@ def find_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
         UsageError: There is no such device here, or the kernel does not support it.
     """
     check_choice("kernel", kernel, get_args(Kernel))
+    name = name or os.environ.get("PLIFCTL_DEVICE") or None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu") if name is None else _named_device(name)
     if (why := unsupported_reason(kernel, device)) is not None:
         raise UsageError(f"--kernel {kernel}: {why}", hint="omit --kernel, or choose another device with --device")

@@ -132,7 +132,8 @@ def open_samples(
     Raises:
         CacheError: There is no cache of the data set, or it lacks some of the samples.
     """
-    cache = experiment_cache(trained.spec, cache_dir, content=content)
+    run = Run(trained.run) if trained.run is not None and content is not None else None
+    cache = experiment_cache(trained.spec, cache_dir, content=content, run=run)
     place, placement_reason = choose_placement(cache.nbytes, device, data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, trained.spec, device, data_in=place)

@@ -16,6 +16,7 @@ from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.prepare import build_cache
 from plifctl.pipeline.progress import Progress, silent
+from plifctl.runs import Run
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ def experiment_cache(
     *,
     file: Path | None = None,
     content: str | None = None,
+    run: Run | None = None,
     build_from: RawSource | None = None,
     progress: Progress = silent,
 ) -> Cache:
@@ -36,6 +38,7 @@ def experiment_cache(
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         file: The file of the experiment that the user named, for hints.
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
+        run: An earlier run: its own cache is used, where it is, if the cache directory has none.
         build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
         progress: Opens the tasks of building.
 
@@ -54,6 +57,9 @@ def experiment_cache(
     except CorruptCacheError:
         raise
     except CacheError:
+        if run is not None and (own := run.cache_dir) not in (None, folder):
+            _log.info("using the cache that the run was trained on, in %s", own)
+            return experiment_cache(spec, own, file=file, content=content)
         if build_from is None:
             raise
         source = replace(build_from, cache_dir=folder)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plifctl import paths
+from plifctl import files, paths
 from plifctl.cache import Cache
 from plifctl.cache.statistics import Statistics, compute_statistics
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
@@ -120,7 +120,7 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
     from plifctl.report import pictures  # imports matplotlib, which statistics do not need
 
     out, selection = options.out, options.selection
-    _check_out(out)
+    files.check_picture(out, ".png", ".gif", what="pictures are .png, or .gif for an animation")
     dataset, cache = _find_cache(options)
     rows = select_rows(cache, dataset, selection)
     animated = out is not None and out.suffix.lower() == ".gif"
@@ -130,7 +130,7 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
         raise UsageError(f"a .gif shows one sample, not {len(rows)}", hint="--out NAME.png, or --sample")
     entries = [_describe_row(cache, dataset, row) for row in rows]
     samples = [_load_sample(cache, entry) for entry in entries]
-    path = out or Path(_default_name(options.dataset, entries, selection.each_class))
+    path = out or Path(_default_name(dataset.name, entries, selection.each_class))
     if dataset.kind == "images":
         _, height, width = samples[0].content.shape
         pictures.save_picture(pictures.draw_images(dataset.title, f"{width} × {height} pixels", samples), path)
@@ -153,8 +153,7 @@ def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progr
         UsageError: ``histograms`` does not end in .png.
         CorruptCacheError: A sample fails its checksum.
     """
-    if histograms is not None and histograms.suffix.lower() != ".png":
-        raise UsageError(f"--out {histograms}: histograms are drawn as .png", hint=f"--out {histograms.stem}.png")
+    files.check_picture(histograms, ".png", what="histograms are drawn as .png")
     with progress(f"reading {cache.path.name}", "samples") as task:
         statistics = compute_statistics(cache, task.update)
     classes = tuple(cache.key.fields["classes"])
@@ -213,19 +212,12 @@ def select_rows(cache: Cache, dataset: DatasetSpec, selection: SampleSelection) 
     return [int(row) for row in rows]
 
 
-def _check_out(out: Path | None) -> None:
-    if out is not None and out.suffix.lower() not in (".png", ".gif"):
-        raise UsageError(f"--out {out}: pictures are .png, or .gif for an animation", hint=f"--out {out.stem}.png")
-    if out is not None and out.is_dir():
-        raise UsageError(f"--out {out}: this is a folder", hint=f"--out {out / 'NAME.png'}")
-
-
 def _find_cache(options: ShowSampleOptions) -> tuple[DatasetSpec, Cache]:
     registry = load_registry()
     framing = load_framing(options.dataset, options.overrides, recipe=options.recipe, registry=registry)
     T = options.T or framing.T
     if T is None and framing.needs_T:
-        T = usual_time_steps(options.dataset, registry)
+        T = usual_time_steps(framing.dataset.name, registry)
     framing, cache_dir = framing.with_T(T), options.cache_dir
     command = prepare_command(
         framing, name=options.dataset, recipe=options.recipe, overrides=options.overrides, cache_dir=cache_dir

@@ -31,7 +31,7 @@ from plifctl.data.inspection.listing import File, is_archive, list_files, load_f
 from plifctl.data.inspection.recording import inspect_recording
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
 from plifctl.data.storage import decode_text, is_tar
-from plifctl.errors import RawDataError, UsageError
+from plifctl.errors import RawDataError
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
 
@@ -114,7 +114,7 @@ def inspect_data(options: InspectOptions, progress: Progress = silent) -> Inspec
         RawDataError: No such file or folder, or the archive cannot be read.
         MachineError: A file may not be read, or the picture cannot be written.
     """
-    _check_picture(options.out)
+    files.check_picture(options.out, ".png", what="the picture is a .png")
     path, reading = options.path, read_overrides(options.overrides)
     if not path.is_file() and not path.is_dir():
         raise RawDataError(f"{path}: no such file or folder", hint="name a recording, a folder, or an archive")
@@ -145,14 +145,6 @@ def read_overrides(overrides: Sequence[str]) -> ReadingSpec:
     """
     changes = [parse_override(text, ReadingSpec) for text in overrides]
     return validate_tree(ReadingSpec, merge_layers(Branch(Origin("--set")), *changes), "recordings")
-
-
-def _check_picture(out: Path | None) -> None:
-    """Raises UsageError unless a picture can be written to ``out``."""
-    if out is not None and out.suffix.lower() != ".png":
-        raise UsageError(f"--out {out}: the picture is a .png", hint=f"--out {out.stem}.png")
-    if out is not None and out.is_dir():
-        raise UsageError(f"--out {out}: this is a folder", hint=f"--out {out / 'NAME.png'}")
 
 
 def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedFolder:

@@ -623,6 +623,7 @@ def _training_cache(
         options.cache_dir,
         file=_file_of(options),
         content=content,
+        run=resumed,
         build_from=options.source if options.build_cache and may_build else None,
         progress=progress,
     )

@@ -103,6 +103,13 @@ class Run:
         return f"plifctl {TRAINING_VERBS[self.config().protocol]} --resume {folders.run_argument(self.path)}"
 
     @property
+    def cache_dir(self) -> Path | None:
+        """Directory of the cache that it was trained on; None if the cache is not there any more."""
+        path = Path(str(self.info()["cache"].get("path", "")))
+        is_there = path.parent.name == self.config().spec.dataset.name and path.is_file()
+        return path.parent.parent if is_there else None
+
+    @property
     def created(self) -> float:
         """Time when the run was created, seconds since 1970; renaming the folder does not change it."""
         try:

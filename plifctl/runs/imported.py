@@ -232,7 +232,7 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         if not _same_logs(run, path):
             raise UsageError(
                 f"{run.name}: already imported from other logs: {load_imported(path).source}",
-                hint=f"choose another name: --name NAME; or plifctl runs rm {run.name}",
+                hint=f"choose another name: --name NAME; or plifctl runs rm {folders.run_argument(path)}",
             )
     there = [file.name for file in path.iterdir() if not file.name.startswith(".")] if path.exists() else []
     others = sorted(set(there) - set(_FILES))

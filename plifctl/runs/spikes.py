@@ -10,6 +10,7 @@ import numpy as np
 
 from plifctl import files
 from plifctl.errors import RunError
+from plifctl.runs.folders import run_argument
 from plifctl.runs.npz import load_arrays, save_arrays
 
 _META = ("sample_ids", "labels", "votes", "classes", "inputs")
@@ -58,7 +59,7 @@ def load_spikes(path: Path) -> SpikeRecording:
     Raises:
         RunError: The file is missing or damaged.
     """
-    again = f"plifctl eval {path.parent.name} --record-spikes 10 writes it again"
+    again = f"plifctl eval {run_argument(path.parent)} --record-spikes 10 writes it again"
     if not path.is_file():
         raise RunError(f"{path}: no recorded spikes", hint=again)
     try:

@@ -46,7 +46,7 @@ def start_child(task: Task, environment: Mapping[str, str], folder: Path | None 
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment, "TTY_COMPATIBLE": "0"},  # FORCE_COLOR would colour the log
             cwd=folder,
             start_new_session=True,
         )

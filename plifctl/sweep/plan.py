@@ -20,7 +20,7 @@ from typing import Any, Literal
 import filelock
 from pydantic import Field, ValidationError
 
-from plifctl import files
+from plifctl import files, paths
 from plifctl.config.base import Spec
 from plifctl.config.choices import Engine, Protocol
 from plifctl.config.problems import first_problem
@@ -154,6 +154,13 @@ class PlanFile:
             tree = plan.model_copy(update={"updated": time.time()}).model_dump(mode="json")
             files.write_json(self.path, add_checksum(tree))
 
+    @property
+    def argument(self) -> str:
+        """The sweep as commands take it, quoted for a shell, with its runs directory unless that is the usual one."""
+        folder = self.path.parent.parent
+        usual = folder.resolve() == paths.runs_dir().resolve()
+        return shlex.quote(self.name) + ("" if usual else f" --runs-dir {shlex.quote(str(folder))}")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Holds the sweep while the block runs.
@@ -167,10 +174,10 @@ class PlanFile:
             try:
                 lock.acquire(timeout=1)  # a process that asks whether it is held has it for a moment
             except filelock.Timeout:
-                quoted = shlex.quote(self.name)
+                name = self.argument
                 raise UsageError(
                     f"the sweep {self.name} is being run by another process",
-                    hint=f"plifctl sweep status {quoted} shows it, plifctl sweep cancel {quoted} stops it",
+                    hint=f"plifctl sweep status {name} shows it, plifctl sweep cancel {name} stops it",
                 ) from None
         try:
             yield

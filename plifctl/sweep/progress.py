@@ -12,7 +12,6 @@ A run that has the name but other settings is failed: it is not counted and not 
 
 from __future__ import annotations
 
-import shlex
 import signal
 import statistics
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
 from plifctl.runs import Run, best_row, is_trained
 from plifctl.runs.authors import load_authors
+from plifctl.runs.folders import run_argument
 from plifctl.sweep.engine import Job
 from plifctl.sweep.logs import last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
@@ -108,7 +108,7 @@ class ProgressReader:
     def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> Standing:
         spec = run.config().spec
         if difference := _difference(planned, run):
-            reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {shlex.quote(run.name)}"
+            reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {run_argument(run.path)}"
             return Standing(_at(planned, "failed", reason))
         status, rows = run.status(), self._rows_of(run)
         state: State = "failed" if status == "failed" else "interrupted"

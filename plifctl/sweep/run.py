@@ -8,7 +8,6 @@ when this process ends; those of other engines are stopped with it, each after a
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,7 +86,7 @@ def _check_dropped(file: PlanFile, names: set[str], engine: EngineName) -> None:
         raise UsageError(
             f"the sweep {file.name} had other runs or another engine, and {len(active)} of its jobs may still be "
             f"trained, e.g. {active[0]}",
-            hint=f"give the new one another --name, or first type: plifctl sweep cancel {shlex.quote(file.name)}",
+            hint=f"give the new one another --name, or first type: plifctl sweep cancel {file.argument}",
         )
 
 

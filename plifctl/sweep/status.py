@@ -30,14 +30,14 @@ class SweepStatus:
 
     Attributes:
         plan: Its plan.
-        path: File of the plan.
+        file: File of the plan.
         runs: Its runs.
         is_active: Whether runs wait or are trained.
         seconds_left: Time until all are finished, if as many as now are trained at once; None if that is not known.
     """
 
     plan: Plan
-    path: Path
+    file: PlanFile
     runs: tuple[Standing, ...]
     is_active: bool
     seconds_left: float | None
@@ -50,7 +50,7 @@ class SweepStatus:
         """Returns plain values."""
         return {
             "sweep": self.plan.name,
-            "plan": str(self.path),
+            "plan": str(self.file.path),
             "command": self.plan.command,
             "active": self.is_active,
             "counts": {state: self.count(state) for state in get_args(State)},
@@ -98,7 +98,7 @@ def read_plan(plan: Plan, runs_dir: Path) -> SweepStatus:
 
 def _status(plan: Plan, file: PlanFile, found: Sequence[Standing]) -> SweepStatus:
     active = any(standing.state in ("queued", "running") for standing in found)
-    return SweepStatus(plan, file.path, tuple(found), active, _seconds_left(found))
+    return SweepStatus(plan, file, tuple(found), active, _seconds_left(found))
 
 
 def _latest(runs_dir: Path) -> str:

@@ -202,7 +202,9 @@ class TestRemove:
         run = make_run(folder)
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("typer.confirm", lambda *_, **__: answer == "y")
-        assert plifctl("runs", "rm", "last").code == code
+        result = plifctl("runs", "rm", "last", "--json")
+        assert result.code == code
+        assert [removed["run"] for removed in json.loads(result.out)["removed"]] == [run.name] * (answer == "y")
         assert run.path.is_dir() == (answer == "n")
 
     def test_rm_with_a_running_run_removes_nothing(self, plifctl: Plifctl, folder: Path) -> None:

@@ -70,6 +70,8 @@ def test_sweep_that_cannot_be_is_refused_and_writes_nothing(plifctl: Plifctl, pl
         ("demo", "--engine", "slurm", "--time", "24hours", "--dry-run"): "expected a duration",
         ("demo", "--table", "99"): "99",
         ("demo", "--gpus", "64"): "--gpus 64",
+        ("demo", "--cv-folds", "0"): "folds",
+        ("demo", "--name", ""): "not a valid name",
     }.items():
         refused = plifctl("sweep", "run", *words)
         assert (refused.code, problem in refused.err) == (2, True), refused.err

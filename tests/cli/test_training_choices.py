@@ -40,6 +40,17 @@ def test_train_deterministic_sets_torch_and_is_recorded(prepared: Plifctl, place
     assert json.loads((run / "env.json").read_text())["deterministic"] is True
 
 
+def test_resume_and_eval_find_the_cache_that_a_run_was_trained_on(prepared: Plifctl, places: Path) -> None:
+    (places / "data_cache").rename(places / "my caches")
+    assert prepared("train", "demo", *TINY, "--cache-dir", "my caches").code == 0
+    assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
+    assert prepared("eval", "last", "--layer-times", 0).code == 0
+    (places / "my caches").rename(places / "elsewhere")
+    assert "no cache of synthetic-gesture" in prepared("eval", "last").err
+    refused = prepared("eval", "zoo:demo", "--checkpoint", "last")
+    assert (refused.code, "zoo:demo is one network" in refused.err) == (2, True)
+
+
 def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, places: Path) -> None:
     stuck = ("--set", "train.early_stop=1", "--set", "train.lr=1e-30")  # all epochs are equal, the first is kept
     result = prepared("train", "demo", *TINY[:-1], 9, *stuck)

@@ -31,3 +31,16 @@ def test_second_signal_stops_a_training_at_once_only_if_it_is_ctrl_c(
         assert observer.stop_signal() == signal.SIGTERM
         signal.raise_signal(signal.Signals[second])
     assert at_once == expected
+
+
+def test_signal_while_a_message_is_written_still_stops_the_training(
+    at_once: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(text: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+
+    monkeypatch.setattr("plifctl.cli.console.note", busy)
+    observer = TerminalObserver()
+    with observer.training():
+        signal.raise_signal(signal.SIGTERM)
+    assert (observer.stop_signal(), at_once) == (signal.SIGTERM, [])

@@ -232,6 +232,17 @@ def test_run_folder_that_is_something_else_fails_alone(runs: Path, engine: MakeE
     assert (runs / names[0]).read_text() == "a file"
 
 
+def test_commands_that_are_printed_name_the_runs_directory(runs: Path, engine: MakeEngine) -> None:
+    folder = runs.parent / "other runs"
+    options = sweep_options(folder, seeds=(1,))
+    engine({"": lambda fake, task: Job("ended", "here", "exit code 3", 3)})
+    name = run_sweep(options).runs[0].name
+    make_run(folder, "neuron.tau_0=8", "train.seed=1", name=name)
+    assert run_sweep(options).runs[0].reason.endswith(f"plifctl runs rm '{folder / name}'")
+    assert PlanFile(folder, "demo").argument == f"demo --runs-dir '{folder}'"
+    assert PlanFile(runs, "demo").argument == "demo"
+
+
 def test_run_of_other_settings_under_the_name_is_failed_and_left_alone(runs: Path, engine: MakeEngine) -> None:
     options = sweep_options(runs, seeds=(1,))
     engine()
@@ -242,7 +253,7 @@ def test_run_of_other_settings_under_the_name_is_failed_and_left_alone(runs: Pat
     plan = run_sweep(options)
     assert plan.runs[0].state == "failed"
     assert "other settings" in plan.runs[0].reason
-    assert "plifctl runs rm" in plan.runs[0].reason
+    assert plan.runs[0].reason.endswith(f"plifctl runs rm {name}")
     assert Run(runs / name).config().spec.neuron.tau_0 == 8
 
 
