@@ -206,6 +206,54 @@ def test_runs_are_chosen_by_keyboard_and_with_shift(open_page: Callable[..., Ope
     assert found.names() == every[:5]
 
 
+def test_rows_are_chosen_with_shift_by_the_mouse_alone(open_page: Callable[..., OpenPage], many_runs: str) -> None:
+    found = open_page(many_runs)
+    every = found.page.evaluate("data.runs.map(run => run.name)")
+    found.page.locator("#none").click()
+    found.row(every[0]).click()
+    found.row(every[3]).click(modifiers=["Shift"])
+    assert found.curves() == every[:4]
+    found.row(every[5]).locator("input").click(modifiers=["Shift"])
+    assert found.curves() == every[:6]
+    found.page.locator("h1").click(click_count=3)  # marks its text
+    found.row(every[6]).locator("input").click()
+    assert found.curves() == every[:7]
+
+
+def test_updates_change_nothing_that_the_user_has_set(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    first, second = found.curves()
+    found.page.locator("#readout th", has_text="0.5").first.click()
+    (shown,) = found.curves()
+    found.page.locator("#filters select").first.focus()
+    found.page.evaluate("""() => {
+      const fresh = structuredClone(data);
+      for (const run of fresh.runs) run.hours = 1;
+      update(fresh);
+    }""")
+    assert found.curves() == [shown]
+    assert found.page.evaluate("document.activeElement.tagName") == "SELECT"
+    found.page.locator("#metric").select_option("loss")
+    found.page.locator("#none").click()
+    found.row(shown).click()
+    assert found.page.locator("#metric").input_value() == "loss"
+    found.page.evaluate("name => update({ ...data, runs: data.runs.filter(run => run.name !== name) })", shown)
+    assert found.page.locator("#count").inner_text().endswith(" 0 chosen")
+    assert {first, second} > {shown}
+
+
+def test_viewer_stays_with_its_run(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    found.page.locator("#samples summary").click()
+    found.page.locator("#time").wait_for()
+    shown = found.page.evaluate("viewer.run")
+    found.page.evaluate("""() => {
+      const fresh = structuredClone(data), own = fresh.runs.find((run) => run.spikes);
+      update({ ...fresh, runs: [{ ...own, name: "later" }, ...fresh.runs] });
+    }""")
+    assert found.page.locator("[data-choice='recording']").input_value() == shown
+
+
 def test_seeds_are_drawn_as_mean_and_band(open_page: Callable[..., OpenPage], many_runs: str) -> None:
     found = open_page(many_runs)
     found.page.locator("#authors").uncheck()
@@ -221,6 +269,21 @@ def test_seeds_are_drawn_as_mean_and_band(open_page: Callable[..., OpenPage], ma
     assert found.page.locator("#layer-charts canvas").count() == 5
     assert found.page.locator("#layer-table tbody tr").count() == 1
     assert "differ in the seed at most" in found.page.locator("#same").inner_text()
+
+
+def test_runs_of_two_protocols_differ(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    found.page.evaluate("""() => {
+      const [run] = data.runs;
+      data.runs.push({ ...run, name: "validated", protocol: "B", setting: "other" });
+      choose(data.runs, false);
+      choose([run, data.runs.at(-1)], true);
+    }""")
+    found.page.locator("#settings").scroll_into_view_if_needed()
+    row = found.page.locator("#differences tbody tr")
+    row.first.wait_for()
+    assert row.all_inner_texts() == ["protocol\tA\tB"]
+    assert found.page.locator("#same").inner_text() == ""
 
 
 def test_authors_run_is_drawn_at_the_same_epochs(open_page: Callable[..., OpenPage], many_runs: str) -> None:
@@ -260,6 +323,9 @@ def test_more_settings_than_styles_are_said(open_page: Callable[..., OpenPage], 
     found.page.locator("#all").check()
     assert found.page.locator("#count").inner_text() == "200 of 200 runs, 200 chosen"
     assert "24 of the" in found.page.locator("#too-many").inner_text()
+    found.page.evaluate("choose(data.runs.slice(0, 100), false)")
+    assert len({*found.curves()}) == 100, "those without a style get one that has become free"
+    assert not found.page.locator("#too-many").is_visible()
 
 
 def test_links_of_page_have_targets(open_page: Callable[..., OpenPage], page: str) -> None:
@@ -287,6 +353,34 @@ def test_chart_zoomed_by_drag_shows_fewer_epochs_until_reset(open_page: Callable
         assert whole[0] < low < high < whole[1]
         reset()
         assert found.view() == whole
+
+
+def test_closest_zoom_is_an_epoch(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    found.page.locator("#chart").focus()
+    for _ in range(9):
+        found.page.keyboard.press("+")
+    low, high = found.view()
+    assert high - low == pytest.approx(1)
+
+
+def test_keys_reach_epochs_beyond_a_gap(open_page: Callable[..., OpenPage], page: str) -> None:
+    found = open_page(page)
+    found.page.evaluate("""() => {
+      const run = data.runs.find((one) => one.epochs === 12), part = parts.get(run.curve);
+      part.epochs = [1, 6, 11];
+      part.series = { test_accuracy: 0.5 };
+      byId("authors").click();
+      choose(data.runs, false);
+      choose([run], true);
+    }""")
+    found.page.locator("#chart").focus()
+    found.page.keyboard.press("Home")
+    read = []
+    for _ in range(2):
+        found.page.keyboard.press("ArrowRight")
+        read.append(found.page.evaluate("state.cursor"))
+    assert read == [6, 11]
 
 
 def test_choice_of_runs_changes_curves(open_page: Callable[..., OpenPage], page: str, runs: Path) -> None:
