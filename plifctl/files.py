@@ -293,12 +293,12 @@ def check_picture(path: Path | None, *endings: str, what: str) -> None:
     """
     if path is None:
         return
-    if path.suffix.lower() not in endings:
-        usual = shlex.quote(str(path.with_suffix(endings[0])))
-        raise UsageError(f"--out {path}: {what}", hint=f"--out {usual}")
     if path.is_dir():
         inside = shlex.quote(str(path / f"NAME{endings[0]}"))
         raise UsageError(f"--out {path}: this is a folder", hint=f"--out {inside}")
+    if path.suffix.lower() not in endings:
+        usual = shlex.quote(str(path.with_suffix(endings[0])))
+        raise UsageError(f"--out {path}: {what}", hint=f"--out {usual}")
 
 
 def read_regular(path: Path, limit: int = -1) -> bytes:

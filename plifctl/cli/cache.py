@@ -233,15 +233,19 @@ def _remove(removals: list[Removal], dry_run: bool, as_json: bool, *, skip_busy:
     from plifctl.pipeline.caches import remove_caches
 
     verb = "would be removed" if dry_run else "removed"
-    # all before the first line: a reader that closes the pipe ends the command
-    done = list(remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy))
+    done: list[tuple[Entry, str]] = []
+    try:
+        # all before the first line: a reader that closes the pipe ends the command
+        done.extend(remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy))
+    finally:
+        if not as_json:  # also what was removed before an error
+            for entry, reason in done:
+                console.emit(f"{verb}: {entry.name} ({reason})")
     total = sum(entry.nbytes for entry, _ in done)
     if as_json:
         removed = [{"name": entry.name, "why": reason, "bytes": entry.nbytes} for entry, reason in done]
         console.emit_json({"removed": removed, "bytes": total, "dry_run": dry_run})
     else:
-        for entry, reason in done:
-            console.emit(f"{verb}: {entry.name} ({reason})")
         console.emit(f"{len(done)} {verb}, {total / 1e6:,.1f} MB")
 
 

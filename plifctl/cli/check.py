@@ -67,6 +67,8 @@ def _check_registry() -> tuple[list[str], str]:
 
 def _check_files(files: list[Path]) -> tuple[list[str], str]:
     """Returns the problems of some files, and what they describe."""
+    from plifctl.config.problems import CHECK_HINT
+
     registry = options.registry()
     problems: list[str] = []
     found: list[str] = []
@@ -75,6 +77,6 @@ def _check_files(files: list[Path]) -> tuple[list[str], str]:
             found.append(registry.describe_file(file))
         except RegistryError as error:
             problems += error.problems
-            if error.hint:
+            if error.hint and error.hint != CHECK_HINT:
                 problems[-1] += f"; {error.hint}"
     return problems, "\n".join(f"{line}: valid" for line in found)

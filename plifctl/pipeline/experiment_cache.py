@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,8 +59,10 @@ def experiment_cache(
         raise
     except CacheError:
         if run is not None and (own := run.cache_dir) not in (None, folder):
-            _log.info("using the cache that the run was trained on, in %s", own)
-            return experiment_cache(spec, own, file=file, content=content)
+            with suppress(CacheError):
+                found = experiment_cache(spec, own, file=file, content=content)
+                _log.info("using the cache that the run was trained on: %s", found.path)
+                return found
         if build_from is None:
             raise
         source = replace(build_from, cache_dir=folder)

@@ -209,6 +209,8 @@ def format_p(p: float) -> str:
     """Returns p with two digits, ``0.18``, or ``< 0.0001``; beside 0.05 with as many as show the side of it."""
     if p < 1e-4:
         return "< 0.0001"
-    if p < 0.01 or f"{p:.3f}" == f"{ALPHA:.3f}":
+    if f"{p:.3f}" == f"{ALPHA:.3f}":
+        return next(text for digits in range(4, 18) if float(text := f"{p:.{digits}f}") != ALPHA or p == ALPHA)
+    if p < 0.01:
         return f"{p:.4f}"
     return f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

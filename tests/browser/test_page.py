@@ -209,6 +209,7 @@ def test_runs_are_chosen_by_keyboard_and_with_shift(open_page: Callable[..., Ope
 def test_rows_are_chosen_with_shift_by_the_mouse_alone(open_page: Callable[..., OpenPage], many_runs: str) -> None:
     found = open_page(many_runs)
     every = found.page.evaluate("data.runs.map(run => run.name)")
+    found.page.locator("#metric").select_option("loss")  # which all have, those of protocol B as well
     found.page.locator("#none").click()
     found.row(every[0]).click()
     found.row(every[3]).click(modifiers=["Shift"])
@@ -323,6 +324,7 @@ def test_more_settings_than_styles_are_said(open_page: Callable[..., OpenPage], 
     found.page.locator("#all").check()
     assert found.page.locator("#count").inner_text() == "200 of 200 runs, 200 chosen"
     assert "24 of the" in found.page.locator("#too-many").inner_text()
+    found.page.locator("#metric").select_option("loss")
     found.page.evaluate("choose(data.runs.slice(0, 100), false)")
     assert len({*found.curves()}) == 100, "those without a style get one that has become free"
     assert not found.page.locator("#too-many").is_visible()
@@ -369,7 +371,7 @@ def test_keys_reach_epochs_beyond_a_gap(open_page: Callable[..., OpenPage], page
     found.page.evaluate("""() => {
       const run = data.runs.find((one) => one.epochs === 12), part = parts.get(run.curve);
       part.epochs = [1, 6, 11];
-      part.series = { test_accuracy: 0.5 };
+      [part.series, part.tau, part.distributions] = [{ test_accuracy: 0.5 }, {}, {}];
       byId("authors").click();
       choose(data.runs, false);
       choose([run], true);

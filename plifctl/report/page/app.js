@@ -70,6 +70,13 @@ function update(fresh) {
   if (samples && byId("samples").open) drawViewer();
 }
 
+/** Draws again what could not be fetched before, and is not on its way. */
+function retry() {
+  const isMissing = (digest) => digest && !parts.has(digest) && !fetched.has(digest);
+  if (chosenCurves().some(isMissing)) drawCharts();
+  if (byId("samples").open && isMissing(data.runs.find((run) => run.name === viewer.run)?.spikes)) drawViewer();
+}
+
 /** Drops what belongs to runs that were removed, and curves of earlier epochs. */
 function forget() {
   const names = new Set(data.runs.map((run) => run.name)), used = new Set(data.runs.flatMap((run) => [run.curve, run.spikes]));
@@ -85,7 +92,7 @@ function follow(every) {
     try {
       const reply = await fetch("data.json", { signal: AbortSignal.timeout(PATIENCE) });
       if (reply.headers.get("ETag") !== tag) update(await reply.json());
-      else if (chosenCurves().some((digest) => digest && !parts.has(digest))) drawCharts();  // one could not be fetched before
+      else retry();
       tag = reply.headers.get("ETag");
       say("live");
     } catch {

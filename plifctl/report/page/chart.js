@@ -24,6 +24,7 @@ const short = (value) => (Math.abs(value) >= 1000 ? value.toFixed(0) : String(Nu
 const format = (value, metric) => (PERCENT.has(metric) ? value.toFixed(2) : short(value));
 const titleOf = (metric) => TITLES[metric] ?? metric;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const hideKey = ({ thin, runs: [run] }) => (thin ? `beside ${run.setting}` : run.setting);
 const partOf = ({ runs: [run] }) => parts.get(run.curve) ?? {};
 
 /** Draws all charts of the chosen runs; what is out of sight, a little later. */
@@ -104,7 +105,7 @@ function plotParts(lines, legend) {
   const series = [{}], bands = [], tables = [];
   lines.forEach((line, owner) => {
     const colour = css(`--s${line.style.colour}`), common = { owner, points: { show: false }, class: "faint", pxAlign: 0,
-      ...(legend && { values: legend, show: !state.hidden.has(line.runs[0].setting) }) };
+      ...(legend && { values: legend, show: !state.hidden.has(hideKey(line)) }) };
     const columns = [line.epochs, line.mean];
     series.push({ ...common, class: null, line, label: line.label, stroke: colour, dash: line.style.dash[1], border: line.style.dash[0],
       width: lines.length > MAX_DETAILED ? 1 : line.thin ? 1.2 : 2.2, points: { show: line.epochs.length < 3, size: 6, fill: colour } });
@@ -163,7 +164,7 @@ function drawChart(settings) {
       setCursor: [(u) => { state.cursor = isNumber(u.cursor.idx) ? u.data[0][u.cursor.idx] : null; }],
       setSeries: [(u, index, { show }) => { // band and faint values are shown and hidden with their line
         if (show === undefined || !u.series[index]?.line) return;
-        state.hidden[show ? "delete" : "add"](u.series[index].line.runs[0].setting);
+        state.hidden[show ? "delete" : "add"](hideKey(u.series[index].line));
         u.series.forEach((other, i) => other.owner === u.series[index].owner && i !== index && u.setSeries(i, { show }, false));
       }],
     },

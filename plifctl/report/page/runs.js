@@ -62,7 +62,10 @@ function chosenSettings() {
     state.repeated += runs.length - kept.length;
     found.set(setting, kept);
   }
-  for (const [setting, slot] of state.slots) if (!found.has(setting) || slot >= MAX_SETTINGS) state.slots.delete(setting);
+  for (const [setting, slot] of state.slots) {
+    if (!found.has(setting)) state.hidden.delete(setting);
+    if (!found.has(setting) || slot >= MAX_SETTINGS) state.slots.delete(setting);
+  }
   const taken = new Set(state.slots.values());
   for (const setting of found.keys()) {
     if (state.slots.has(setting)) continue;

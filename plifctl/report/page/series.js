@@ -3,6 +3,7 @@
 const NO_VALUE = 65535;
 const PATIENCE = 60_000;      // ms that the server has for a reply; through a tunnel that broke, none would ever come
 const parts = new Map();      // curves and spikes by their digest
+const fetched = new Map();    // of those on their way: promises by digest
 const curves = new WeakMap();  // of each part: curves by packed series
 
 const isNumber = (value) => value !== null && value !== undefined && !Number.isNaN(value);
@@ -23,10 +24,20 @@ function withParts(digests, then) {
   }
   if (!isLive || !missing.length) then();
   else {
-    Promise.all(missing.map(async (digest) => {
-      const reply = await fetch(`parts/${digest}`, { signal: AbortSignal.timeout(PATIENCE) });
-      if (reply.ok) parts.set(digest, await reply.json());
-    })).catch(() => {}).finally(then); // what could not be fetched is not drawn; the next polls try again
+    for (const digest of missing) if (!fetched.has(digest)) fetched.set(digest, fetchPart(digest));
+    Promise.all(missing.map((digest) => fetched.get(digest))).then(then);
+  }
+}
+
+/** Fetches a part; what could not be fetched is not drawn, and the next polls try again. */
+async function fetchPart(digest) {
+  try {
+    const reply = await fetch(`parts/${digest}`, { signal: AbortSignal.timeout(PATIENCE) });
+    if (reply.ok) parts.set(digest, await reply.json());
+  } catch {
+    // the server is gone, or takes too long
+  } finally {
+    fetched.delete(digest);
   }
 }
 
