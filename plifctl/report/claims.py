@@ -81,11 +81,10 @@ CLAIMS = (
         "Abstract; Sec. 1, third contribution; Sec. 3.6",
         "change of the accuracy of trained networks when the frames of each test sample are in random order, with its "
         f"95 % interval, and the margin of claim 3, {100 * MARGIN:g} point; of data sets of events only, as images "
-        "have no order. Yes: the interval of the loss is above it; no: it is below it; else open; where all seeds lose the "
-        "same, each run by its samples. Reversed frames and "
-        "neurons without memory are shown beside it, and decide nothing. A run has these tests after plifctl eval RUN "
-        "--controls. No network was trained on shuffled frames: a loss says that it uses the order, not that its data "
-        "set cannot be classified without it.",
+        "have no order. Yes: the interval of the loss is above it; no: it is below it; else open; where all seeds lose "
+        "the same, each run by its samples. Reversed frames and neurons without memory are shown beside it, and decide "
+        "nothing. A run has these tests after plifctl eval RUN --controls. No network was trained on shuffled frames: "
+        "a loss says that it uses the order, not that its data set cannot be classified without it.",
         Evidence.time_is_used,
         stored=True,
     ),
