@@ -34,6 +34,7 @@ from plifctl.cache.locks import BuildPaths, build_lock
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
 from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
+from plifctl.data.formats.variants import LARGE, LARGE_IDX
 from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
 
@@ -372,7 +373,7 @@ def _entry(path: Path) -> Entry:
                 return entry
             return replace(
                 entry,
-                state="ok" if _is_current(attributes, fields) else "outdated",
+                state="ok" if _is_current(attributes, fields, len(samples_of(file))) else "outdated",
                 fields=fields,
                 shape=tuple(samples_of(file).shape),
                 verified=attributes["verified"],
@@ -384,10 +385,11 @@ def _entry(path: Path) -> Entry:
         return replace(entry, state="no-permission") if refused or not os.access(path, os.R_OK) else entry
 
 
-def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> bool:
+def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], samples: int) -> bool:
     """Returns whether a cache was made by the current cache format, decoders and integrator."""
     versions = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
-    decoders = raised_versions(_formats_read(attributes, fields))
+    formats = set(_formats_read(attributes, fields))
+    decoders = raised_versions(formats | {LARGE_IDX} if "IDX" in formats and samples > LARGE else formats)
     return (
         not other_maker(attributes) and versions.items() <= _VERSIONS.items() and fields.get("decoders", {}) == decoders
     )

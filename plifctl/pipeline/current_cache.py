@@ -8,13 +8,14 @@ files that changed are noticed by their sizes and times; nothing is read.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.dataset import Framing
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
-from plifctl.errors import CacheError, MachineError, RawDataError, UnreadRawDataError
+from plifctl.errors import CacheError, MachineError, MissingRawDataError, RawDataError
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ _UNREAD = ""  # no digest: the recordings would have to be read
 
 
 def find_current_cache(
-    framing: Framing, cache_dir: Path, *, prepare: str, content: str | None = None, must_be_current: bool = False
+    framing: Framing, cache_dir: Path, *, prepare: str, content: str | None = None, build_from: RawSource | None = None
 ) -> Cache:
     """Returns the cache of a data set; logs a warning if it is not known to be of the recordings in ``raw:``.
 
@@ -31,30 +32,36 @@ def find_current_cache(
         cache_dir: Cache directory.
         prepare: The command that would build the cache.
         content: Content digest of the preferred cache, from an earlier run, which need not be of these recordings.
-        must_be_current: Raise an error instead of the warning.
+        build_from: What the cache would be built from, which may name other recordings: there is an error instead of
+            the warning. None: it would not be built.
 
     Raises:
         CacheError: As :func:`~plifctl.cache.find_cache`; the cache is not current.
     """
-    raw = _digest_of_recordings(framing, cache_dir)
+    raw = _digest_of_recordings(framing, replace(build_from or RawSource(), cache_dir=cache_dir, read=False))
     cache = find_cache(raw_independent_key(framing), cache_dir, prepare=prepare, content=content, raw=raw)
     if raw is None or cache.key.fields["raw"] == raw or cache.content_digest == content:
         return cache
-    problem = f"{cache.path}: not known to be of the recordings in {framing.dataset.raw}, which "
+    named = framing.dataset.raw if build_from is None or build_from.root is None else build_from.root
+    problem = f"{cache.path}: not known to be of the recordings in {named}, which "
     problem += "changed since they were read, or were never read here" if raw == _UNREAD else "are others now"
-    if must_be_current:
+    if build_from is not None:
         raise CacheError(problem, hint=prepare)
     _log.warning("%s; to prepare them: %s", problem, prepare)
     return cache
 
 
-def _digest_of_recordings(framing: Framing, cache_dir: Path) -> str | None:
-    """Returns the digest of the recordings in ``raw:``; empty if they must be read; None if there are none to see."""
-    if framing.dataset.raw is None:
+def _digest_of_recordings(framing: Framing, source: RawSource) -> str | None:
+    """Returns the digest of the recordings in ``raw:`` or of a source; None if there are none to see.
+
+    Empty if they must be read: they are others now, or such that reading them is an error.
+    """
+    place = source.root or framing.dataset.raw
+    if place is None or not Path(place).exists():
         return None
     try:
-        return open_raw(framing, RawSource(cache_dir=cache_dir, read=False)).digest
-    except UnreadRawDataError:
-        return _UNREAD
-    except (RawDataError, MachineError):
+        return open_raw(framing, source).digest
+    except (MissingRawDataError, MachineError):
         return None
+    except RawDataError:
+        return _UNREAD

@@ -51,9 +51,7 @@ def experiment_cache(
     command = prepare_command_of(spec, load_registry(), file=file, source=build_from, cache_dir=cache_dir)
     notes: tuple[str, ...] = ()
     try:
-        cache = find_current_cache(
-            spec.framing, folder, prepare=command, content=content, must_be_current=build_from is not None
-        )
+        cache = find_current_cache(spec.framing, folder, prepare=command, content=content, build_from=build_from)
         notes = cache.notes  # of a cache that is built here, build_cache logs them
     except CorruptCacheError:
         raise

@@ -59,9 +59,10 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):
         raise UsageError(f"{folder}: the files of a published data set, which is in the registry", hint=command)
-    facts = read_folder(options, read_overrides(options.overrides), progress)
+    reading = read_overrides(options.overrides)
+    facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
-    suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory())
+    suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory(), transpose=reading.transpose)
     values = {value.key: value.value for value in suggestion.values}
     comments = {value.key: value.comment for value in suggestion.values if value.comment}
     text = _heading(folder, name) + format_yaml(values, comments)

@@ -73,7 +73,9 @@ class Suggestion:
     notes: tuple[str, ...]
 
 
-def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int) -> Suggestion:
+def suggest_experiment(
+    facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int, *, transpose: bool = False
+) -> Suggestion:
     """Returns a data set and an experiment for the recordings of a folder.
 
     Args:
@@ -82,11 +84,15 @@ def suggest_experiment(facts: FolderFacts, name: str, raw: str, neuron: NeuronSp
         raw: Path of the folder or archive, as the file states it.
         neuron: The neuron of :data:`LIKE`.
         memory_bytes: Memory of the machine that trains.
+        transpose: x and y are exchanged when the recordings are read.
 
     Raises:
         RawDataError: There are fewer than two classes, or no recording that shows the size of the sensor.
     """
     classes, shape = _classes(facts), _shape(facts)
+    if transpose:
+        polarities, height, width = shape.value
+        shape = shape._replace(value=(polarities, width, height))
     transforms, framed = _scaled_down(shape.value)
     median_us = statistics.median([one.duration_us for one in facts.recordings if one.duration_us is not None] or [0])
     T = 20 if median_us >= _LONG_US else 10
@@ -294,6 +300,8 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
 def _group_values(facts: FolderFacts) -> Iterator[Value]:
     """Yields which samples stay together, if a table or the names of the recordings say who or when they are of."""
     if facts.labels is not None and "group" in facts.labels.roles:
+        if _why_no_groups(facts.labels):
+            return
         groups = Value("split.groups", "table", f"samples of one {facts.labels.roles['group']} stay together")
     elif (named := _groups_in_names(facts)) is not None:
         groups = named
@@ -301,6 +309,15 @@ def _group_values(facts: FolderFacts) -> Iterator[Value]:
         return
     yield groups
     yield Value("validation.method", "share", "the method that keeps groups together")
+
+
+def _why_no_groups(table: FoundTable) -> str:
+    """Returns why samples cannot be kept together by the groups of a table; empty if they can, or it names none."""
+    if "group" not in table.roles:
+        return ""
+    if "" in table.groups:
+        return "some cells are empty"
+    return f"all cells are {table.groups[0]}" if len(table.groups) == 1 else ""
 
 
 def _groups_in_names(facts: FolderFacts) -> Value | None:
@@ -332,6 +349,8 @@ def _why_unused(table: FoundTable, recordings: int) -> str:
 
 
 def _notes(facts: FolderFacts) -> Iterator[str]:
+    if facts.labels is not None and (why := _why_no_groups(facts.labels)):
+        yield f"the column {facts.labels.roles['group']} does not keep samples together: {why}"
     yield from (_why_unused(table, len(facts.recordings)) for table in facts.unused_tables)
     if facts.unreadable:
         names = list_names([one.name for one in facts.unreadable], 3)

@@ -72,6 +72,10 @@ def test_init_of_an_archive_with_one_folder_in_it_can_be_prepared(
     assert plifctl("data", "init", name, "--name", "hands").code == 0
     assert load_experiment("hands").spec.dataset.raw == str(places / name)
     assert plifctl("prepare", "hands").code == 0
+    (places / "outer/data").mkdir(parents=True)
+    (places / "study").rename(places / "outer/data/study")
+    pack(places / "outer", places / f"deep-{name}")
+    assert plifctl("prepare", "hands", "--T", 3, "--raw", f"deep-{name}").code == 0
 
 
 def test_init_as_json_has_values_and_comments(plifctl: Plifctl, recordings: Path) -> None:

@@ -15,6 +15,7 @@ from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
 from plifctl.data.source import RawSource
+from plifctl.errors import RawDataError
 from plifctl.pipeline.dataset import open_dataset
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.training.splits import make_split
@@ -211,6 +212,28 @@ def test_train_with_a_cache_of_another_folder_of_the_same_name_warns(
     assert (path, "which are others now" in messages) == (first, True)
     built = experiment_cache(load_experiment("hands").spec, build_from=RawSource())  # train --prepare
     assert (str(built.path) != first, len(built.labels)) == (True, 17)
+
+
+def test_recordings_that_cannot_be_prepared_are_no_reason_to_use_an_older_cache(plifctl: Plifctl, hands: Path) -> None:
+    first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    (hands / "recordings/thumb").mkdir()  # a class that hands.yaml does not have
+    shutil.copy(hands / "recordings/left/anna0.npy", hands / "recordings/thumb/1.npy")
+    assert plifctl("prepare", "hands").code == 4
+    path, messages = chosen_cache(plifctl)
+    assert (path, "not known to be" in messages) == (first, True)
+    for _ in range(2):  # the second time, the recordings are known
+        with pytest.raises(RawDataError, match="thumb"):
+            experiment_cache(load_experiment("hands").spec, build_from=RawSource())
+
+
+def test_recordings_that_are_named_are_those_of_the_cache(plifctl: Plifctl, hands: Path) -> None:
+    assert plifctl("prepare", "hands").code == 0
+    shutil.copytree(hands / "recordings", hands / "other")
+    (hands / "other/left/anna0.npy").unlink()
+    spec = load_experiment("hands").spec
+    for _ in range(2):
+        assert len(experiment_cache(spec, build_from=RawSource(hands / "other")).labels) == 17
+    assert len(experiment_cache(spec, build_from=RawSource()).labels) == 18
 
 
 def test_train_without_its_recordings_uses_the_cache(plifctl: Plifctl, hands: Path) -> None:

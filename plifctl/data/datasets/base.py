@@ -162,6 +162,7 @@ class RawDataset(ABC):
     ) -> None:
         self.framing, self.dataset, self.frames = framing, framing.dataset, framing.frames
         self.root, self._survey_dir = root, source.survey_dir
+        self._is_named = source.root is not None and source.root.is_file()
         for (choice, value), (reason, hint) in self.unsupported.items():
             if getattr(self.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
@@ -520,7 +521,8 @@ class ImageDataset(RawDataset):
             raise DamagedFileError(
                 f"{self.root}: {split} label {outside[0]} is {labels[outside[0]]}, expected 0 to {classes - 1}"
             )
-        return [Sample(f"{split}/{n:05d}", int(label), split) for n, label in enumerate(labels)]
+        digits = max(5, len(str(len(labels) - 1)))  # samples are sorted by id, and images are in the order of the file
+        return [Sample(f"{split}/{n:0{digits}d}", int(label), split) for n, label in enumerate(labels)]
 
 
 _MARKER_FILES = ("test_batch", "trials_to_train.txt")

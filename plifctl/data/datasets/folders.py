@@ -109,12 +109,12 @@ class Folders(_ClassFolders):
     def _pattern_above(self, members: Iterable[str]) -> str:
         splits: dict[str, list[str]] = {}  # by the folder that they would be in
         for member in members:
-            for above in {"", member[: member.find("/") + 1]}:
+            for above in {"", *(member[: found.end()] for found in re.finditer("/", member))}:
                 inside = member.removeprefix(above)
                 if re.fullmatch(self.below, inside):
                     splits.setdefault(above, []).append(str(split_of(inside.partition("/")[0])))
         if not splits:  # samples are further back in a tar
-            return "(?:[^/]+/)?"
+            return "(?:[^/]+/)*?"
         return re.escape(max(splits, key=lambda above: (len(set(splits[above])), len(splits[above]), above)))
 
     @classmethod

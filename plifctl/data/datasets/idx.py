@@ -11,6 +11,7 @@ import numpy as np
 
 from plifctl.data.datasets.base import ImageDataset, Sample
 from plifctl.data.formats.idx import decode_idx
+from plifctl.data.formats.variants import LARGE, LARGE_IDX
 from plifctl.errors import DamagedFileError
 
 
@@ -35,6 +36,9 @@ class Idx(ImageDataset):
                 )
             samples += self._number_samples("train" if split == "train" else "test", labels)
         return samples
+
+    def formats_read(self) -> list[str]:
+        return [*super().formats_read(), *([LARGE_IDX] if len(self.samples) > LARGE else [])]
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:

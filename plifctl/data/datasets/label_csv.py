@@ -52,7 +52,7 @@ def read_lines(text: str, where: str, separator: str = ",") -> list[tuple[int, l
     Raises:
         DamagedFileError: The text is not CSV.
     """
-    reader = csv.reader(text.splitlines(), delimiter=separator)
+    reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)  # a stray quote would swallow lines
     try:
         return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:

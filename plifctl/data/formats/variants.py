@@ -16,12 +16,17 @@ from plifctl.data.formats.clocks import MAX_STEP_BACK_US
 from plifctl.data.formats.headers import format_of
 from plifctl.errors import DamagedFileError
 
+LARGE = 100_000
+LARGE_IDX = f"IDX of more than {LARGE:,} images"
+"""The ids of so many had different numbers of digits, so that images were given ids and labels of others."""
+
 VARIANTS = {
     "AEDAT 2.0 of a DAVIS": 2,
     "AEDAT 2.0 with times that jump": 2,
     "AEDAT 3.1 with times that jump": 2,
     "AEDAT 3.1 of several sources": 2,
     "ATIS with times that jump": 2,
+    LARGE_IDX: 2,
     "Prophesee .dat of version 1": 2,
     "Prophesee .dat with times that jump": 2,
 }

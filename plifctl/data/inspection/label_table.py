@@ -44,6 +44,7 @@ class FoundTable:
         n_unlisted: Number of recordings that no row names.
         classes: Values of the column of labels.
         splits: Values of the column of splits.
+        groups: Values of the column of groups, an empty one among them if a cell is empty.
         latest_end: Largest value of the column of ends; None if there is none.
         recording: The recording whose windows it lists, by the name of the file; empty if a column names recordings.
     """
@@ -56,6 +57,7 @@ class FoundTable:
     n_unlisted: int
     classes: tuple[str, ...]
     splits: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     latest_end: float | None = None
     recording: str = ""
 
@@ -99,8 +101,9 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         n_rows=len(rows),
         n_missing=0 if owner else len(rows) - hits,
         n_unlisted=len(recordings) - (1 if owner else len(set(found[column]))),
-        classes=tuple(sort_names(values[roles["label"]])) if "label" in roles else (),
+        classes=tuple(sort_names(filter(None, values[roles["label"]]))) if "label" in roles else (),
         splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
+        groups=tuple(sorted(set(values[roles["group"]]))) if "group" in roles else (),
         latest_end=max(_numbers(values[roles["end"]], separator)) if "end" in roles else None,
         recording=owner,
     )
@@ -152,7 +155,7 @@ def _numbers(cells: Sequence[str], separator: str) -> list[float]:
 
 
 def _are_classes(cells: Sequence[str]) -> bool:
-    return 1 < len(set(cells)) <= min(_MAX_CLASSES, len(cells))
+    return 1 < len(set(cells) - {""}) <= min(_MAX_CLASSES, len(cells))
 
 
 def _fits(separator: str) -> dict[ColumnRole, Callable[[Sequence[str]], bool]]:

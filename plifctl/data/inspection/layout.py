@@ -73,6 +73,8 @@ def find_layout(names: Sequence[str]) -> FoundLayout:
     folders = [name.split("/")[:-1] for name in names]
     depth = _depth_of_splits(folders)
     if depth is not None and len({split_of(parts[depth]) for parts in folders}) > 1:
+        if len({tuple(parts[:depth]) for parts in folders}) > 1:  # splits of a person or a session each
+            return FoundLayout(None, "", (Place(),) * len(folders))
         places = [Place(parts[depth], parts[depth + 1] if len(parts) > depth + 1 else "") for parts in folders]
         has_classes = all(place.label for place in places)
         return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places))

@@ -83,6 +83,12 @@ def test_sensor_that_is_only_seen_is_an_assumption() -> None:
     assert "ASSUMED" in comment(suggestion, "dataset.shape")
 
 
+def test_shape_is_that_after_x_and_y_were_exchanged() -> None:
+    facts = FolderFacts.of([recording(name, sensor=(346, 260)) for name in FOLDERS])
+    found = suggest_experiment(facts, "mine", "raw", NEURON, 64 * GIGABYTES, transpose=True)
+    assert values(found)["dataset.shape"] == (2, 346, 260)
+
+
 def test_classes_without_split_are_divided_and_groups_stay_together() -> None:
     found = values(suggest([f"set/{label}/user{k:02}_1.dat" for label in "ab" for k in range(9)]))
     assert (found["dataset.layout"], found["dataset.raw"]) == ("class-folders", "raw/set")
@@ -187,6 +193,18 @@ class TestTable:
             "time_unit": "ms",
         }
         assert "split.method" not in found
+
+    @pytest.mark.parametrize(
+        ("subjects", "why"), [(("anna", ""), "some cells are empty"), (("1", "1"), "all cells are 1")]
+    )
+    def test_groups_that_cannot_keep_samples_together_are_a_note(self, subjects: tuple[str, str], why: str) -> None:
+        rows = "".join(f"{k}.npy,{'ab'[k % 2]},{subjects[k % 2]}\n" for k in range(8))
+        names = [f"{k}.npy" for k in range(8)]
+        table = find_label_table("labels.csv", f"file,class,subject\n{rows}", names)
+        assert table is not None
+        found = suggest(names, tables=[table])
+        assert "split.groups" not in values(found)
+        assert f"the column subject does not keep samples together: {why}" in found.notes
 
     def test_table_with_groups_keeps_them_together(self) -> None:
         found = values(suggest(LISTED, tables=[self.table("file,class,user", "rec/{k},{label},u{k}")]))

@@ -92,6 +92,15 @@ def test_class_folders_in_a_folder_of_the_name_of_a_class_are_read(hands: Path, 
     assert len(open_events("hands", hands.parent).samples) == 5
 
 
+def test_archive_that_is_read_instead_of_the_folders_beside_it_is_named(hands: Path) -> None:
+    pack_zip(hands, hands / "hands.zip")
+    assert any(
+        note.startswith("read from hands.zip; the folders beside it are not")
+        for note in open_events("hands", hands).notes
+    )
+    assert not any("read from" in note for note in open_events("hands", hands / "hands.zip").notes)
+
+
 def test_class_folders_in_an_archive_with_splits_are_refused(hands: Path) -> None:
     (hands.parent / "set").mkdir()
     shutil.copytree(hands, hands.parent / "set/train")

@@ -28,6 +28,18 @@ def test_mnist_packed_and_extracted_have_the_same_digest(tmp_path: Path) -> None
     assert open_dataset("mnist", tmp_path / "packed").digest == raw.digest
 
 
+def test_ids_of_many_images_are_in_the_order_of_the_file(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    raw = open_dataset("mnist", tmp_path)
+    assert isinstance(raw, ImageDataset)
+    ids = [sample.id for sample in raw._number_samples("train", np.zeros(100_001, np.int64))]
+    assert ids == sorted(ids)
+    assert [sample.id for sample in raw._number_samples("train", np.zeros(2, np.int64))] == [
+        "train/00000",
+        "train/00001",
+    ]
+
+
 def test_fashion_mnist_other_content_is_refused(tmp_path: Path) -> None:
     write_idx(tmp_path)
     with pytest.raises(ChecksumError, match="md5"):

@@ -86,6 +86,12 @@ def write_yaml(words: Path, labels: str) -> None:
 ALL = "file,word\ns1/a.aedat,yes\ns1/b,no\nc d,no\n"
 
 
+def test_label_table_with_a_stray_quote_is_refused(words: Path) -> None:
+    table = 'file,word,remark\ns1/a.aedat,yes,"good\ns1/b,no,\nc d,no,fine\n'
+    with pytest.raises(DamagedFileError, match=r"labels\.csv, line"):
+        open_words(words, table)
+
+
 def test_label_table_sample_of_each_line_is_a_recording(words: Path) -> None:
     raw = open_words(words, ALL)
     assert [(sample.id, sample.label, sample.split, sample.group) for sample in raw.samples] == [
@@ -297,7 +303,7 @@ def test_label_table_interrupted_build_keeps_the_samples_that_did_not_change(
         (WHOLE, "file,word\n", r"labels\.csv: no samples, expected a header and a line for each sample$", ""),
         (WHOLE, b"", r"labels\.csv: no samples", ""),
         (WHOLE, "file,word\nf\xfcr,yes\n".encode("latin-1"), r"line 2: characters that are not UTF-8$", "CSV UTF-8"),
-        (WHOLE, 'file,word\n"a,yes\n', r"line 2: 1 cells, the header has 2$", "quotes"),
+        (WHOLE, 'file,word\n"a,yes\n', r"line 2: unexpected end of data$", "save the table again as CSV"),
         (
             WHOLE,
             "file,word\na, b,yes\n",

@@ -74,5 +74,10 @@ def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> Non
     assert table.latest_end == 1.5
 
 
+def test_line_without_a_label_makes_no_class() -> None:
+    assert find("file,class\na,wave\nb,fist\nc,\n").classes == ("fist", "wave")
+
+
 def test_group_of_which_some_cells_are_empty_is_found() -> None:
+    assert find("file,class,subject\na,wave,anna\nb,fist,\n").groups == ("", "anna")
     assert find("file,class,subject\na,wave,anna\nb,fist,\n").roles["group"] == "subject"

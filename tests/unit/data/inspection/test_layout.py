@@ -25,6 +25,7 @@ from plifctl.data.split_names import split_of
         (["a/1.bin", "2.bin"], None, "", (), ()),
         (["train/a/1.bin", "extra/b/1.bin"], "class-folders", "", (), ("extra", "train")),
         (["set/train/a/1.bin", "set/train/b/1.bin"], "class-folders", "set/train", (), ("a", "b")),
+        (["anna/train/a/1", "anna/test/a/1", "bob/train/a/1", "bob/test/a/1"], None, "", (), ()),
         ([], None, "", (), ()),
     ],
 )
