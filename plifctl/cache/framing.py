@@ -16,8 +16,7 @@ from plifctl.config.dataset import MAX_T, Framing
 from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
 from plifctl.data.framer import count_filled, count_frames, keep_inside, select_events, slice_sample
-from plifctl.data.frames import MAX_LEFT_OUT
-from plifctl.data.remarks import Remark, remarks_on_duration
+from plifctl.data.remarks import Remark, remarks_on_duration, remarks_on_share
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
 
@@ -93,8 +92,7 @@ class SampleFramer:
 
 def _remarks_on(events: Events, n_raw: int) -> Iterator[Remark]:
     """Yields what is implausible about a sample: the share of its events that was left out, or its duration."""
-    if (left_out := n_raw - len(events)) > MAX_LEFT_OUT * n_raw:
-        yield Remark("left-out", left_out, 100 * left_out // n_raw)
+    yield from remarks_on_share(len(events), n_raw)
     duration = int(events["t"][-1] - events["t"][0]) if len(events) else 0
     yield from remarks_on_duration(len(events), duration)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from plifctl.config.choices import Slicing
 from plifctl.data.events import Events
+from plifctl.data.remarks import MAX_LEFT_OUT
 from plifctl.errors import DamagedFileError
 
 INTEGRATOR_VERSION = 1
@@ -177,10 +178,6 @@ def integrate_frames(
             raise AssertionError(f"{where}: frames do not sum to the events in the slices")
         raise CountOverflow(int(larger.max()))
     return out
-
-
-MAX_LEFT_OUT = 0.1
-"""Largest share of a recording's events that may be left out without a note; more suggests another camera."""
 
 
 def hint_to_drop(count: int, total: int) -> str:

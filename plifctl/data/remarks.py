@@ -47,6 +47,21 @@ class Remark(NamedTuple):
     largest: int = 0
 
 
+MAX_LEFT_OUT = 0.1
+"""Largest share of a recording's events that may be left out without a note; more suggests another camera."""
+
+
+def remarks_on_share(kept: int, of: int) -> Iterator[Remark]:
+    """Yields a remark if more than a tenth of the events of a sample was left out.
+
+    Args:
+        kept: Number of its events that are framed.
+        of: Number of events in its recording.
+    """
+    if (left_out := of - kept) > MAX_LEFT_OUT * of:
+        yield Remark("left-out", left_out, 100 * left_out // of)
+
+
 def describe_remarks(found: Iterable[tuple[str, Remark]]) -> list[str]:
     """Returns one sentence for each kind of remark.
 

@@ -61,7 +61,8 @@ def write_folder(path: Path, trained: TrainedModel, evidence: Evidence | None = 
         evidence.predictions.save(path / PREDICTIONS)
     about, stated = describe(trained), {name: fingerprint(path / name) for name in STATED if (path / name).exists()}
     config = {"library_name": "plifctl", "format_version": FORMAT_VERSION, **about, "spec": json.loads(about["spec"])}
-    files.write_json(path / CONFIG, {**config, "files": stated})
+    changed = {"half": evidence.half, "folded": evidence.folded or bool(trained.folded)}
+    files.write_json(path / CONFIG, {**config, **changed, "files": stated})
     (path / CARD).write_text(model_card(trained, evidence), encoding="utf-8")
     return [f"the result and how it was measured: {CARD}", "hf upload NAME FOLDER sends it to the Hugging Face hub"]
 
@@ -76,13 +77,28 @@ def read_evidence(path: Path) -> Evidence:
 
     Raises:
         RunError: A file is damaged, or not of this network.
+        CheckpointError: A file that config.json states is missing.
     """
     there, config = {name for name in (RECORD, PREDICTIONS) if (path / name).is_file()}, _read_config(path)
     for name in there:
         _check_stated(path / name, fingerprint(path / name), config)
+    for name in (RECORD, PREDICTIONS):
+        if name not in there and name in dict(config["files"]):
+            raise CheckpointError(
+                f"{path}: {name} is missing, whose checksum {CONFIG} has", hint="copy all files of the folder again"
+            )
     record = read_record(path / RECORD) if RECORD in there else None
     predictions = Predictions.load(path / PREDICTIONS) if PREDICTIONS in there else None
-    return Evidence(record, predictions)
+    half = config["half"] if "half" in config else _is_half(path)
+    return Evidence(record, predictions, half=bool(half), folded=bool(config.get("folded")))
+
+
+def _is_half(path: Path) -> bool:
+    """Returns whether weights are stored in half precision."""
+    from safetensors import safe_open
+
+    with safe_open(path / WEIGHTS, "pt") as stored:
+        return any(stored.get_slice(name).get_dtype() == "F16" for name in stored.keys())  # noqa: SIM118 - no mapping
 
 
 def describe_folder(path: Path) -> dict[str, Any]:
@@ -123,7 +139,7 @@ def check_shared(path: Path) -> Evidence:
         raise RunError(
             f"{path}: {RECORD} states an accuracy of {100 * record.accuracy:.2f} %, "
             f"the predictions have {100 * predictions.accuracy:.2f} %",
-            hint="weights in half precision have a result of their own: export without --half",
+            hint="half precision or folding changed the weights since: export the run without --half and --fold-bn",
         )
     return evidence
 

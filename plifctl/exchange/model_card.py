@@ -16,8 +16,11 @@ from plifctl.runs.records import ResultRecord
 
 _PROTOCOLS = {
     "A": "the network was tested after every epoch, and this is the maximum, which is optimistic (protocol A)",
-    "B": "the epoch was chosen by validation samples, and tested once (protocol B)",
+    "B": "the epoch was chosen by validation samples, and tested {tests} (protocol B)",
 }
+_TESTS = {"once": "once", "every-epoch": "as all others were"}
+"""When protocol B tests, by ``validation.test``."""
+
 _MOST_CLASSES = 30
 
 _CITATION = """```bibtex
@@ -40,13 +43,15 @@ class Evidence:
         record: Result of the run that trained it; None: not finished, or unknown.
         predictions: Predictions of the exported weights for the test samples; None: not known.
         operations: Operations per sample; None: not counted.
-        half: The weights are stored in half precision.
+        half: The weights are stored in half precision, or were before.
+        folded: Batch norms had been folded before the weights were read.
     """
 
     record: ResultRecord | None = None
     predictions: Predictions | None = None
     operations: Operations | None = None
     half: bool = False
+    folded: bool = False
 
 
 def model_card(trained: TrainedModel, evidence: Evidence) -> str:
@@ -82,7 +87,7 @@ def _inputs(trained: TrainedModel) -> str:
 
 
 def _metadata(trained: TrainedModel, evidence: Evidence) -> str:
-    spec, accuracy = trained.spec, _accuracy(evidence)
+    spec, accuracy = trained.spec, _accuracy(trained, evidence)
     tree: dict[str, Any] = {
         "library_name": "plifctl",
         "tags": ["spiking-neural-network", "neuromorphic", spec.neuron.kind],
@@ -100,11 +105,12 @@ def _metadata(trained: TrainedModel, evidence: Evidence) -> str:
     return f"---\n{yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)}---\n\n"
 
 
-def _accuracy(evidence: Evidence) -> float | None:
-    """Returns the accuracy of the exported weights."""
+def _accuracy(trained: TrainedModel, evidence: Evidence) -> float | None:
+    """Returns the accuracy of the exported weights; that of the run is of the weights as they were trained."""
     if evidence.predictions is not None:
         return evidence.predictions.accuracy
-    return None if evidence.record is None or evidence.half else evidence.record.accuracy
+    changed = evidence.half or evidence.folded or trained.folded
+    return None if evidence.record is None or changed else evidence.record.accuracy
 
 
 def _measured(record: ResultRecord) -> str:
@@ -129,20 +135,20 @@ def _use(trained: TrainedModel) -> str:
 
 
 def _result(trained: TrainedModel, evidence: Evidence) -> str:
-    rows = [*_measurements(evidence), *_energy(evidence.operations)]
+    rows = [*_measurements(trained, evidence), *_energy(evidence.operations)]
     if not rows:
         return "No result is stated: the training was not finished, or is not known."
     return _table(rows)
 
 
-def _measurements(evidence: Evidence) -> Iterable[tuple[str, str]]:
+def _measurements(trained: TrainedModel, evidence: Evidence) -> Iterable[tuple[str, str]]:
     record, predictions = evidence.record, evidence.predictions
-    if (accuracy := _accuracy(evidence)) is not None:
+    if (accuracy := _accuracy(trained, evidence)) is not None:
         right = f" ({predictions.right:,} of {len(predictions):,} samples)" if predictions is not None else ""
         yield "test accuracy", f"**{100 * accuracy:.2f} %**{right}"
     if record is None:
         return
-    yield "how", _PROTOCOLS[record.protocol]
+    yield "how", _PROTOCOLS[record.protocol].format(tests=_TESTS[trained.spec.validation.test])
     yield "epochs", f"{record.epochs}; the network is that of epoch {record.best_epoch}"
     yield "seed", f"{record.seed}; one run, so no spread is known"
     if record.validation_accuracy is not None:
@@ -164,6 +170,11 @@ def _energy(operations: Operations | None) -> Iterable[tuple[str, str]]:
 def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
     """Returns what forbids to compare the result with others, as a section; nothing if there is nothing."""
     record, found = evidence.record, []
+    if record is None and not trained.origin and _accuracy(trained, evidence) is not None:
+        found.append(
+            "The accuracy was measured when these files were written. The training had not ended, or these weights are "
+            "not those of its result: by what the epoch was chosen is not stated. Not comparable with results."
+        )
     if record is not None and record.overrides:
         found.append(f"Changed settings: `{'`, `'.join(record.overrides)}`.")
     if record is not None and record.data is not None:
@@ -175,7 +186,7 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
         found.append("The training was stopped early, by its own rule.")
     if record is not None and record.protocol == "A":
         found.append("The epoch was chosen by test accuracy; a network chosen without it is usually less accurate.")
-    if trained.folded:
+    if trained.folded or evidence.folded:
         found.append("Batch norms were folded into the convolutions before them.")
     if evidence.half and record is not None:
         found.append(

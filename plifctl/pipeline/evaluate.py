@@ -28,6 +28,7 @@ from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predicti
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
 from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
+from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
 
 _log = logging.getLogger(__name__)
@@ -242,10 +243,9 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.fold_bn:
         log_folded(trained)
     trained_steps = trained.spec.T
-    content = None
-    if options.T in (None, trained_steps):
-        content = trained.cache
-    else:
+    # images do not depend on T, frames of events do
+    content = trained.cache if options.T in (None, trained_steps) or trained.spec.frames is None else None
+    if options.T not in (None, trained_steps):
         trained = _with_T(trained, options)
     changed = trained if control is None else change(trained, control)
     samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
@@ -353,6 +353,8 @@ def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[
             raise
         _log.warning("not compared: %s", error)
         return None
+    if kept is None and trained.run is None and trained.path.is_dir():
+        _log.warning("%s keeps no predictions: nothing was compared", trained.path)
     if kept is None or (compared := predictions.compare(kept)) is None:
         return None
     return {
@@ -412,7 +414,8 @@ def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptio
     spec, network = trained.spec, trained.network
     layers = list(network.spiking_layers())
     kept = layers[:1] if options.record_layers == "first" else layers
-    votes, spikes = record_spikes(network, samples.pairs(rows), spec.T, kept)
+    with autocast(spec.train, samples.loader.device):  # as they are evaluated
+        votes, spikes = record_spikes(network, samples.pairs(rows), spec.T, kept)
     inputs = cache.read(rows)
     recording = SpikeRecording(
         tuple(cache.sample_ids[row] for row in rows),

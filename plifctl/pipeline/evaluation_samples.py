@@ -87,8 +87,9 @@ class EvaluationSamples:
 
     def count_operations(self, count: int) -> Operations:
         """Returns the operations per sample, the mean of ``count`` samples."""
-        network, T = self.trained.network, self.trained.spec.T
-        return count_operations(network, self.pairs(self._spread(count)), T)
+        network, spec = self.trained.network, self.trained.spec
+        with autocast(spec.train, self.loader.device):  # as they are evaluated
+            return count_operations(network, self.pairs(self._spread(count)), spec.T)
 
     def time_layers(self, seconds: float) -> LayerTimes | None:
         """Returns the times of the layers, measured for about so long; None where that is not supported."""
@@ -132,7 +133,7 @@ def open_samples(
     Raises:
         CacheError: There is no cache of the data set, or it lacks some of the samples.
     """
-    run = Run(trained.run) if trained.run is not None and content is not None else None
+    run = None if trained.run is None else Run(trained.run)
     cache = experiment_cache(trained.spec, cache_dir, content=content, run=run)
     place, placement_reason = choose_placement(cache.nbytes, device, data_in)
     _log.info(placement_reason)

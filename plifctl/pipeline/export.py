@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -106,13 +106,19 @@ def _round_to_half(trained: TrainedModel) -> None:
 def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progress: Progress) -> Evidence:
     """Returns what a folder states of the network, measured where the run does not keep it."""
     record, kept = _record(trained), kept_predictions(trained)
-    predictions = None if half or trained.folded else kept  # those of other weights
+    before = read_evidence(trained.path) if trained.path.is_dir() else Evidence()
+    found = Evidence(
+        record,
+        None if half or trained.folded else kept,  # those of other weights
+        half=half or before.half,
+        folded=before.folded,
+    )
     samples = _samples(trained, cache_dir)
     if samples is None:
-        return Evidence(record, predictions, half=half)
-    if predictions is None:
-        predictions = samples.predictions(samples.evaluate(progress))
-    return Evidence(record, predictions, samples.count_operations(_COUNTED), half)
+        return found
+    if found.predictions is None:
+        found = replace(found, predictions=samples.predictions(samples.evaluate(progress)))
+    return replace(found, operations=samples.count_operations(_COUNTED))
 
 
 def _record(trained: TrainedModel) -> ResultRecord | None:

@@ -21,8 +21,8 @@ from plifctl.config.lookup import load_framing
 from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
-from plifctl.data.framer import count_filled, count_frames, decode_recording, select_events
-from plifctl.data.remarks import describe_remarks
+from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
+from plifctl.data.remarks import describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import choose_device, use_remembered_kernel
@@ -120,7 +120,17 @@ class Model(nn.Module):
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``."""
+        """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
+
+        Raises:
+            UsageError: The input has another shape.
+        """
+        wanted = ("N", *(("T",) if self.spec.dataset.kind == "events" else ()), *map(str, self.input_shape))
+        if x.dim() != len(wanted) or tuple(x.shape[-3:]) != tuple(self.input_shape):
+            raise UsageError(
+                f"{self.spec.title}: found an input {list(x.shape)}, expected [{', '.join(wanted)}]",
+                hint="one sample: x[None]",
+            )
         votes: Tensor = self.network(x, self.T)
         return votes
 
@@ -516,6 +526,10 @@ def _decode_file(path: Path, framing: Framing | None) -> Events:
         decoded = decode_recording(framing, content, str(path))
     else:
         decoded = decode_any(content, where=str(path), invalid="drop")
-    for note in describe_remarks((str(path), remark) for remark in decoded.remarks):
+    remarks = list(decoded.remarks)
+    if framing is not None:
+        inside = keep_inside(framing, decoded.events)
+        remarks += remarks_on_share(len(inside), len(decoded.events) + decoded.dropped)
+    for note in describe_remarks((str(path), remark) for remark in remarks):
         _log.warning(note)
     return decoded.events

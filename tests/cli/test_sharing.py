@@ -183,6 +183,12 @@ def test_export_without_a_cache_states_what_the_run_knows(plifctl: Plifctl, shar
     assert "test accuracy |" not in Path("half/README.md").read_text(encoding="utf-8")
 
 
+def test_network_of_the_zoo_exported_again_keeps_its_caveat(plifctl: Plifctl) -> None:
+    assert plifctl("export", "zoo:demo", "again").code == 0
+    card = Path("again/README.md").read_text(encoding="utf-8")
+    assert "The weights are stored in half precision. As they were trained, in float32, they reach" in card
+
+
 def test_network_of_the_zoo_is_trained_again_from_its_own_settings(plifctl: Plifctl) -> None:
     assert plifctl("new", "again.yaml", "--like", "zoo:nmnist-narrow").code == 0
     shown = json.loads(plifctl("show", "again.yaml", "--json").out)

@@ -22,8 +22,8 @@ from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
 from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera, size_of
-from plifctl.data.frames import MAX_LEFT_OUT, hint_to_drop
-from plifctl.data.remarks import Remark
+from plifctl.data.frames import hint_to_drop
+from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
 
 VERSION = 1

@@ -28,8 +28,7 @@ from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import MAX_STEP_BACK_US, sort_by_time
 from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary, read_comment_lines
-from plifctl.data.frames import MAX_LEFT_OUT
-from plifctl.data.remarks import Remark
+from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
 
 VERSION = 1

@@ -9,9 +9,8 @@ from plifctl.data.formats import evt
 from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.headers import Size
 from plifctl.data.formats.summary import Summary
-from plifctl.data.frames import MAX_LEFT_OUT
 from plifctl.data.inspection.facts import EventFacts, Finding, FindingKind
-from plifctl.data.remarks import RemarkKind, describe_remarks
+from plifctl.data.remarks import MAX_LEFT_OUT, RemarkKind, describe_remarks
 
 ATIS = "ATIS"
 """Format of recordings without a header."""

@@ -126,6 +126,58 @@ def test_model_card_states_result_protocol_and_caveats(
     assert entry["results"][0]["metrics"][0]["value"] == 0.95
 
 
+def test_model_card_says_when_protocol_b_tested(trained: TrainedModel, evidence: Evidence, tmp_path: Path) -> None:
+    assert evidence.record is not None
+    validated = evidence.record.model_copy(update={"protocol": "B"})
+    spec = trained.spec.model_copy(
+        update={"validation": trained.spec.validation.model_copy(update={"test": "every-epoch"})}
+    )
+    for name, network, expected in (
+        ("once", trained, "tested once"),
+        ("all", replace(trained, spec=spec), "tested as"),
+    ):
+        write_network(tmp_path / name, network, "folder", replace(evidence, record=validated))
+        assert f"chosen by validation samples, and {expected}" in (tmp_path / name / "README.md").read_text()
+
+
+def test_model_card_of_an_unfinished_training_says_what_its_accuracy_is(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path
+) -> None:
+    write_network(tmp_path / "net", trained, "folder", replace(evidence, record=None))
+    card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    assert "**95.00 %**" in card
+    assert "The training had not ended" in card
+    write_network(tmp_path / "other", replace(trained, origin="snntorch"), "folder", replace(evidence, record=None))
+    assert "The training had not ended" not in (tmp_path / "other/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
+def test_file_of_the_evidence_that_is_missing_is_an_error(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path, name: str
+) -> None:
+    write_network(tmp_path / "net", trained, "folder", evidence)
+    (tmp_path / "net" / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name} is missing, whose checksum config\.json has"):
+        read_evidence(tmp_path / "net")
+
+
+@pytest.mark.parametrize(("half", "folded"), [(True, False), (False, True), (False, False)])
+def test_changes_of_the_weights_are_known_of_a_folder(
+    trained: TrainedModel, tmp_path: Path, half: bool, folded: bool
+) -> None:
+    network = trained.fold() if folded else trained
+    write_network(tmp_path / "net", network, "folder", Evidence(half=half))
+    found = read_evidence(tmp_path / "net")
+    assert (found.half, found.folded) == (half, folded)
+    config = json.loads((tmp_path / "net/config.json").read_text(encoding="utf-8"))
+    del config["half"]  # as folders of earlier versions
+    (tmp_path / "net/config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert read_evidence(tmp_path / "net").half == half
+    write_network(tmp_path / "again", load_trained(tmp_path / "net"), "folder", found)
+    assert read_evidence(tmp_path / "again").half == half
+    assert ("Batch norms were folded" in (tmp_path / "again/README.md").read_text(encoding="utf-8")) == folded
+
+
 def test_model_card_without_a_result_says_so(trained: TrainedModel, tmp_path: Path) -> None:
     write_network(tmp_path / "net", trained, "folder")
     assert "No result is stated" in (tmp_path / "net/README.md").read_text(encoding="utf-8")

@@ -104,6 +104,25 @@ class TestPrediction:
         assert found.share == pytest.approx(found.votes[found.label] / found.votes.sum())
         assert not found.silent
 
+    def test_events_that_are_left_out_are_told_if_they_are_many(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        model = make_model(event_spec(tmp_path, frames={"outside_events": "drop"}))
+        for share, expected in ((0.05, 0), (0.6, 1)):
+            events = draw_events()
+            events["x"][: int(share * len(events))] += WIDTH
+            np.save(tmp_path / "recording.npy", events)
+            caplog.clear()
+            model.predict(tmp_path / "recording.npy")
+            assert caplog.text.count("more than a tenth left out") == expected
+
+    def test_input_of_another_shape_is_refused(self, model: Model) -> None:
+        x = model.to_input(draw_events())
+        assert model(x[None]).shape[1] == 1
+        for wrong in (x, x[None, :, :1]):
+            with pytest.raises(UsageError, match=r"expected \[N, T, "):
+                model(wrong)
+
     def test_prediction_without_votes_is_silent(self, tmp_path: Path) -> None:
         model = make_model(event_spec(tmp_path, "neuron.v_threshold=1000.0"))
         found = model.predict(draw_events())
