@@ -129,6 +129,9 @@ class TrainObserver:
     def on_rank(self, rank: int) -> None:
         """Called first, in each of several processes."""
 
+    def on_run(self, run: Run) -> None:
+        """Called on every rank with the run, before it is trained."""
+
     def on_rank_failure(self, *, reported: bool) -> None:
         """Called when this rank fails; ``reported`` is whether the first rank has already reported the failure."""
 
@@ -159,9 +162,8 @@ class _CallbackObserver(TrainObserver):
         self._callback = on_epoch
         self.run: Run | None = None
 
-    def display(self, run: Run, spec: ExperimentSpec) -> AbstractContextManager[None]:
+    def on_run(self, run: Run) -> None:
         self.run = run
-        return nullcontext()
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
         answer = self._callback(row) if self._callback is not None else None
@@ -463,11 +465,10 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
         "deterministic": options.deterministic,
     }
     run = resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
-    if ranks.rank == 0:
-        _train_run(setup, run, environment, observer)
-    else:
-        _train_along(setup, observer)
-    return TrainResult(run, rank=ranks.rank)
+    observer.on_run(run)
+    first = ranks.rank == 0
+    trained = _train_run(setup, run, environment, observer) if first else _train_along(setup, observer)
+    return TrainResult(run, trained=trained, rank=ranks.rank)
 
 
 def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
@@ -488,8 +489,12 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
     )
 
 
-def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> None:
-    """Trains the run to its end from its saved state, and writes the record."""
+_FINISHED = "finished"
+"""What the ranks get in place of a saved state, if another process finished the run since it was looked at."""
+
+
+def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: TrainObserver) -> bool:
+    """Trains the run to its end from its saved state, and writes the record; False: there was nothing to do."""
     cache, split, spec, ranks = setup.cache, setup.split, setup.spec, setup.ranks
     used = np.concatenate([split.train, split.validation, split.test])
     data = RunData(
@@ -503,7 +508,10 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
     )
     recorder = _ObservedRecorder(run, spec, observer)
     with recorder.live(), observer.training(), ranks.propagate_errors(), _kernel_errors(setup.selection):
-        state = ranks.broadcast_from_first(lambda: _saved_state(run))
+        state = ranks.broadcast_from_first(lambda: _FINISHED if _is_done(run, spec) else _saved_state(run))
+        if isinstance(state, str):
+            _log.info("%s was finished by another process", run.name)
+            return False
         trainer = setup.trainer(recorder, kept_start_weights(run, spec.train.weights) if state is None else None)
         if state is not None:
             trainer.restore(state)
@@ -517,6 +525,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
                 stopped.hint = f"to continue: {run.resume_command()}"
                 raise
         recorder.finish(outcome, setup.experiment, data, environment, _test_predictions(setup, outcome))
+    return True
 
 
 def _test_predictions(setup: _Setup, outcome: Outcome) -> Predictions | None:
@@ -527,14 +536,17 @@ def _test_predictions(setup: _Setup, outcome: Outcome) -> Predictions | None:
     return Predictions(tuple(cache.sample_ids[row] for row in rows), labels, outcome.predictions, outcome.best_epoch)
 
 
-def _train_along(setup: _Setup, observer: TrainObserver) -> None:
-    """Trains in step with the first rank; writes and reports nothing."""
+def _train_along(setup: _Setup, observer: TrainObserver) -> bool:
+    """Trains in step with the first rank; writes and reports nothing. Returns False if there was nothing to do."""
     with observer.training(), setup.ranks.propagate_errors(), _kernel_errors(setup.selection):
         state = setup.ranks.broadcast_from_first(lambda: None)
+        if isinstance(state, str):
+            return False
         trainer = setup.trainer(_RankRecorder(observer))
         if state is not None:
             trainer.restore(state)
         trainer.run()
+    return True
 
 
 @contextmanager

@@ -170,7 +170,7 @@ class Run:
         Locks of some network file systems are not seen by other machines: there, a run is running while its heartbeat
         is recent.
         """
-        if self._is_finished():
+        if self.is_finished():
             return "finished"
         if self.host_elsewhere() is not None:
             return "running"
@@ -204,7 +204,8 @@ class Run:
             return None
         return record if record.epochs < wanted and not record.stopped_early else None
 
-    def _is_finished(self) -> bool:
+    def is_finished(self) -> bool:
+        """Returns whether it has the result of all its epochs."""
         return (self.path / "result.json").is_file() and self.kept_result() is None
 
     def sessions(self) -> tuple[Session, ...]:
@@ -232,7 +233,7 @@ class Run:
             RunError: A row is damaged, or the run was made by an older plifctl.
         """
         try:
-            return MetricsFile(self.path).read(finished=self._is_finished())
+            return MetricsFile(self.path).read(finished=self.is_finished())
         except RunError:
             self.config()  # a better error if an older plifctl made the run
             raise

@@ -20,8 +20,11 @@ from plifctl.runs.directory import Run
 from plifctl.runs.documents import fingerprint
 
 _NAME = "manifest.json"
-_NOT_LISTED = (_NAME, "progress.json", ".lock", "spikes.npz", controls.FILE_NAME)
-"""Temporary files, and what evaluations of a finished run write and replace."""
+_LISTED = (
+    *("config.yaml", "env.json", "run.json", "split.json", "metrics.jsonl", "metrics.sha256", "predictions.npz"),
+    *("result.json", "checkpoints/*.pt", "events.out.tfevents.*"),
+)
+"""Files that a training writes; others are the user's, or of evaluations, which replace theirs."""
 
 
 def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
@@ -31,9 +34,9 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
         folder: The run directory.
         pending: Content of the files that are written next, by name.
     """
-    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    excluded = {*_NOT_LISTED, *pending}
-    listed = {name: path for name, path in found.items() if name not in excluded}
+    found = sorted(path for pattern in _LISTED for path in folder.glob(pattern) if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    listed = {name: path for name, path in names.items() if name not in pending}
     for path in listed.values():  # the events of TensorBoard: the manifest must not outlive what it lists
         files.sync_file(path)
     facts = {name: fingerprint(path) for name, path in listed.items()}

@@ -88,11 +88,14 @@ class RunRecorder:
         except BaseException as error:
             stopped = isinstance(error, Interrupted | KeyboardInterrupt)  # the latter in a notebook
             code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
-            self._update_info(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
+            if not self.run.is_finished():  # by an earlier training, which this one did not begin to make longer
+                self._update_info(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
             raise
         finally:
-            self._close_board()
-            lock.release()
+            try:
+                self._close_board()
+            finally:  # TensorBoard raises again what its thread could not write
+                lock.release()
 
     def _wait_for_silence(self, host: str, path: Path) -> None:
         """Waits until the heartbeat of another machine is too old; it may have been killed a moment ago.

@@ -33,6 +33,7 @@ from plifctl.config.choices import Kernel
 from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import MachineError
+from plifctl.snn.kernels import unsupported_reason
 from plifctl.training.gpus import Gpu, gpu_of
 from plifctl.training.kernel_trial import BUSY, TrialRequest, write_request
 from plifctl.training.optimizer import graph_unsupported_reason
@@ -178,12 +179,14 @@ def select_kernel(
         graph: The user's choice for CUDA graphs; None: none.
         processes: Number of ranks.
         recorded: Environment of the last session of the run to resume.
-        trials: ``never``: neither are remembered ones used, nor what the run recorded; ``later``: only those.
+        trials: On a GPU, ``never``: neither are remembered ones used, nor what the run recorded; ``later``: only those.
         candidates: What is tried.
         seconds: Time limit of all trials.
     """
     if kernel != "auto":
         return Selection(kernel, bool(graph), "option")
+    if device.type == "cpu" and (kept := _recorded_on_cpu(recorded or {}, processes)) is not None:
+        return Selection(kept, bool(graph), "run")
     if device.type != "cuda":
         return Selection("auto" if device.type == "cpu" else "eager", bool(graph), "rule")
     if graph_unsupported_reason(spec.train, device, processes) is not None:
@@ -227,6 +230,15 @@ def remembered_selections() -> list[Remembered]:
     """Returns all remembered choices; files that cannot be read are left out."""
     found = map(_read, sorted(paths.kernels_dir().glob("*.json")))
     return [remembered for remembered in found if remembered is not None]
+
+
+def _recorded_on_cpu(recorded: Mapping[str, Any], processes: int) -> Kernel | None:
+    """Returns the kernel other than ``auto`` that a session on a CPU recorded, and that can be used here; else None."""
+    kernel = recorded.get("kernel")
+    if recorded.get("device") != "cpu" or kernel not in ("eager", "fused", "compiled"):
+        return None
+    alone = processes > 1 and any(one.kernel == kernel and not one.several_ranks for one in CANDIDATES)
+    return None if alone or unsupported_reason(kernel, torch.device("cpu")) is not None else kernel
 
 
 def _recorded_selection(recorded: Mapping[str, Any], gpu: Gpu, graph: bool | None) -> Selection | None:

@@ -45,15 +45,20 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def start(*arguments: str, second: dict[str, str] | None = None) -> list[subprocess.Popen[str]]:
-    """Starts two processes as srun does; ``second`` changes the environment of the second one."""
+def start(
+    *arguments: str, second: dict[str, str] | None = None, script: Path | None = None
+) -> list[subprocess.Popen[str]]:
+    """Starts two processes as srun does, of the command or a script.
+
+    ``second`` changes the environment of the second one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     step = {"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "localhost", "SLURM_JOB_ID": "1", "MASTER_PORT": port}
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "plifctl", *arguments],
+            [sys.executable, *(("-m", "plifctl") if script is None else (str(script),)), *arguments],
             env=environment() | step | {"SLURM_PROCID": str(rank)} | (second if rank and second else {}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -116,6 +121,20 @@ def test_signal_to_any_rank_stops_all_and_any_number_resumes(prepared: Plifctl, 
     assert [code for code, _, _ in wait_for_all(again)] == [0, 0]
     assert [row["epoch"] for row in rows(run)] == list(range(1, epochs + 2))
     assert json.loads((run / "result.json").read_text())["environment"]["ranks"] == 2
+
+
+def test_callback_that_stops_returns_the_run_on_every_rank(prepared: Plifctl, places: Path) -> None:
+    script = (
+        "import plifctl\n"
+        f"changes = {[text for option, text in zip(TRAIN[2::2], TRAIN[3::2], strict=True) if option == '--set']}\n"
+        "changes = dict(text.split('=') for text in changes)\n"
+        "run = plifctl.train('demo', epochs=9, overrides=changes, on_epoch=lambda row: False)\n"
+        "print(run.name)\n"
+    )
+    (places / "stop.py").write_text(script)
+    result = wait_for_all(start(script=places / "stop.py"))
+    (run,) = (places / "runs").iterdir()
+    assert [(code, out.strip()) for code, out, _ in result] == [(0, run.name)] * 2
 
 
 def test_rank_that_dies_fails_the_run(prepared: Plifctl, places: Path) -> None:

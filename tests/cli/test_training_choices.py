@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+import plifctl.pipeline.train as train_pipeline
 from plifctl.training.kernel_selection import Selection
 
 Plifctl = Callable[..., Any]
@@ -49,6 +50,26 @@ def test_resume_and_eval_find_the_cache_that_a_run_was_trained_on(prepared: Plif
     assert "no cache of synthetic-gesture" in prepared("eval", "last").err
     refused = prepared("eval", "zoo:demo", "--checkpoint", "last")
     assert (refused.code, "zoo:demo is one network" in refused.err) == (2, True)
+
+
+def test_run_that_another_process_finished_meanwhile_is_left_as_it_is(
+    prepared: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepared("train", "demo", *TINY[:-1], 2, "--name", "x").code == 0
+    run = places / "runs/x"
+    before = {name: (run / name).read_bytes() for name in ("manifest.json", "result.json", "run.json")}
+    first, is_done = [False], train_pipeline._is_done  # it was not finished when it was looked at first
+    monkeypatch.setattr(train_pipeline, "_is_done", lambda *args: first.pop() if first else is_done(*args))
+    result = prepared("train", "--resume", "x")
+    assert (result.code, "x was finished by another process" in result.err) == (0, True)
+    assert {name: (run / name).read_bytes() for name in before} == before
+
+
+def test_resume_goes_on_with_the_kernel_of_the_run(prepared: Plifctl, places: Path) -> None:
+    assert prepared("train", "demo", *TINY, "--name", "x", "--kernel", "eager").code == 0
+    assert prepared("train", "--resume", "x", "--epochs", 2).code == 0
+    sessions = json.loads((places / "runs/x/run.json").read_text())["sessions"]
+    assert [session["environment"]["kernel"] for session in sessions] == ["eager", "eager"]
 
 
 def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, places: Path) -> None:

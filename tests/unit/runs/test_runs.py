@@ -28,6 +28,7 @@ from plifctl.runs import (
     remove_run,
     verify_run,
 )
+from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import write_progress
 from plifctl.training.progress import TRAINING_VERSION, EpochRow, Outcome
@@ -374,6 +375,33 @@ class TestLongerTraining:
         assert run.kept_result() is None
         assert [(record.epochs, record.accuracy) for record in load_records(tmp_path, [])] == [(5, 0.5)]
         assert verify_run(run) == []
+
+    def test_longer_training_that_fails_before_it_begins_leaves_the_run_as_it_was(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        with pytest.raises(RunError, match="no cache"), RunRecorder(run, LONGER.spec).live():
+            raise RunError("no cache")
+        assert run.status() == "finished"
+        assert verify_run(run) == []
+
+    def test_files_of_the_user_are_no_part_of_the_run(self, tmp_path: Path) -> None:
+        run = make_run(tmp_path)
+        (run.path / "notes.txt").write_text("while it trained")
+        write_manifest(run.path, {})
+        listed = json.loads((run.path / "manifest.json").read_text())["files"]
+        assert {"config.yaml", "run.json", "metrics.jsonl", "result.json", "checkpoints/best.pt"} <= {*listed}
+        assert "notes.txt" not in listed
+
+    def test_board_that_fails_again_leaves_no_lock(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full() -> None:
+            raise OSError(28, "no space left")
+
+        run = make_run(tmp_path, finished=False)
+        recorder = RunRecorder(run, LONGER.spec)
+        monkeypatch.setattr(recorder, "_close_board", full)
+        with pytest.raises(OSError, match="no space left") as held, recorder.live():
+            pass
+        with RunRecorder(run, LONGER.spec).live():
+            assert held.value.errno == 28
 
     def test_run_killed_before_its_configuration_is_written_is_finished(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -145,6 +145,18 @@ class TestRules:
         assert select_kernel(tiny_spec(), torch.device("mps")).kernel == "eager"
         assert tried == []
 
+    def test_select_resumed_on_the_cpu_uses_what_the_run_recorded(self, tried: list[str]) -> None:
+        cpu, recorded = torch.device("cpu"), {"device": "cpu", "graph": False}
+        for kernel in ("eager", "fused"):
+            found = select_kernel(tiny_spec(), cpu, recorded={**recorded, "kernel": kernel})
+            assert (found.kernel, found.by) == (kernel, "run")
+        for other in ({**recorded, "kernel": "auto"}, {"device": "cuda", "kernel": "eager"}, {"device": "cpu"}):
+            assert select_kernel(tiny_spec(), cpu, recorded=other).kernel == "auto"
+        assert (
+            select_kernel(tiny_spec(), cpu, recorded={**recorded, "kernel": "compiled"}, processes=2).kernel == "auto"
+        )
+        assert tried == []
+
     def test_select_while_another_process_tries_waits_for_its_choice(
         self, tried: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
