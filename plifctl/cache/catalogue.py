@@ -373,7 +373,7 @@ def _entry(path: Path) -> Entry:
                 return entry
             return replace(
                 entry,
-                state="ok" if _is_current(attributes, fields, len(samples_of(file))) else "outdated",
+                state="ok" if _is_current(attributes, fields, _largest_split(file)) else "outdated",
                 fields=fields,
                 shape=tuple(samples_of(file).shape),
                 verified=attributes["verified"],
@@ -385,11 +385,26 @@ def _entry(path: Path) -> Entry:
         return replace(entry, state="no-permission") if refused or not os.access(path, os.R_OK) else entry
 
 
-def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], samples: int) -> bool:
-    """Returns whether a cache was made by the current cache format, decoders and integrator."""
+def _largest_split(file: h5py.File) -> int:
+    """Returns the number of samples of the larger one of the official training and test set, or less than 100,000."""
+    samples = len(samples_of(file))
+    if samples <= LARGE:
+        return samples
+    tests = int(file["split"][:].sum())
+    return max(tests, samples - tests)
+
+
+def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], largest: int) -> bool:
+    """Returns whether a cache was made by the current cache format, decoders and integrator.
+
+    Args:
+        attributes: Its attributes.
+        fields: Its key.
+        largest: Number of samples of its larger split.
+    """
     versions = {name: fields[name] for name in _VERSIONS if fields[name] is not None}
     formats = set(_formats_read(attributes, fields))
-    decoders = raised_versions(formats | {LARGE_IDX} if "IDX" in formats and samples > LARGE else formats)
+    decoders = raised_versions(formats | {LARGE_IDX} if "IDX" in formats and largest > LARGE else formats)
     return (
         not other_maker(attributes) and versions.items() <= _VERSIONS.items() and fields.get("decoders", {}) == decoders
     )

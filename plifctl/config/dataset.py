@@ -168,8 +168,6 @@ class DatasetSpec(ReadingSpec, _Described):  # fields in files are in the order 
         name, count = Counter(unicodedata.normalize("NFC", name) for name in classes).most_common(1)[0]
         if count > 1:
             raise ValueError(f"{name!r} is there {count} times, expected each class once")
-        if not all(name.strip() for name in classes):
-            raise ValueError("a class without a name: a recording whose label is empty is in none")
         return classes
 
     @model_validator(mode="after")

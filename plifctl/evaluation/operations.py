@@ -132,7 +132,8 @@ def _products(layer: Conv | nn.Linear, x: Tensor, weight: Tensor) -> float:
     if isinstance(layer, nn.Linear):
         return float((flat.sum(0, dtype=torch.float64) * weight.sum(0, dtype=torch.float64)).sum())
     stride, padding = cast("tuple[int, int]", layer.stride), cast("tuple[int, int]", layer.padding)
-    return float(F.conv2d(flat, weight, stride=stride, padding=padding).sum(dtype=torch.float64))
+    with torch.autocast(x.device.type, enabled=False):  # half precision counts to 256 only
+        return float(F.conv2d(flat, weight, stride=stride, padding=padding).sum(dtype=torch.float64))
 
 
 def _scan_with_updates(layer: SpikingLayer, x: Tensor) -> tuple[Tensor, float]:

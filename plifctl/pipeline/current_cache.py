@@ -56,12 +56,12 @@ def _digest_of_recordings(framing: Framing, source: RawSource) -> str | None:
 
     Empty if they must be read: they are others now, or such that reading them is an error.
     """
-    place = source.root or framing.dataset.raw
-    if place is None or not Path(place).exists():
+    dataset = framing.dataset
+    if source.root is None and (dataset.raw is None or not Path(dataset.raw).exists()):
         return None
     try:
         return open_raw(framing, source).digest
-    except (MissingRawDataError, MachineError):
-        return None
+    except (MissingRawDataError, MachineError):  # published files are the same everywhere
+        return _UNREAD if source.root is not None and dataset.is_own else None
     except RawDataError:
         return _UNREAD

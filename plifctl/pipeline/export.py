@@ -82,8 +82,6 @@ def export(
     check_destination(file)
     path = find_model(model, checkpoint, runs_dir or paths.runs_dir())
     trained = load_trained(path, fold=fold_bn or kind in FOLDED)
-    if half:
-        _round_to_half(trained)
     evidence = _evidence(trained, half, cache_dir, progress) if kind == "folder" else None
     return write_model(file, trained, kind, evidence)
 
@@ -113,6 +111,8 @@ def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progres
         half=half or before.half,
         folded=before.folded,
     )
+    if found.half:  # what is measured is what is written
+        _round_to_half(trained)
     samples = _samples(trained, cache_dir)
     if samples is None:
         return found

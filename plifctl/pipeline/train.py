@@ -636,7 +636,8 @@ def _training_cache(
         file=_file_of(options),
         content=content,
         run=resumed,
-        build_from=options.source if options.build_cache and may_build else None,
+        build_from=options.source if options.build_cache else None,
+        may_build=may_build,
         progress=progress,
     )
     if resumed is not None and content != cache.content_digest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.base import digest_of
-from plifctl.errors import PlifctlError
+from plifctl.errors import PlifctlError, UsageError
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress
 from plifctl.runs import Run
@@ -57,6 +57,12 @@ def prepare_caches(
 
 
 def _build(member: Member, options: SweepOptions, progress: Progress) -> Cache:
+    dataset = member.spec.dataset
+    if options.source.root is not None and dataset.raw is not None:
+        raise UsageError(
+            f"--raw {options.source.root}: {dataset.name} states raw: {dataset.raw}, which its runs are trained on",
+            hint="omit --raw, or change raw: in the YAML of the data set",
+        )
     return experiment_cache(
         member.spec, options.cache_dir, file=member.file, build_from=options.source, progress=progress
     )

@@ -127,7 +127,6 @@ def test_callback_that_stops_returns_the_run_on_every_rank(prepared: Plifctl, pl
     script = (
         "import plifctl\n"
         f"changes = {[text for option, text in zip(TRAIN[2::2], TRAIN[3::2], strict=True) if option == '--set']}\n"
-        "changes = dict(text.split('=') for text in changes)\n"
         "run = plifctl.train('demo', epochs=9, overrides=changes, on_epoch=lambda row: False)\n"
         "print(run.name)\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
@@ -38,7 +39,8 @@ class Idx(ImageDataset):
         return samples
 
     def formats_read(self) -> list[str]:
-        return [*super().formats_read(), *([LARGE_IDX] if len(self.samples) > LARGE else [])]
+        largest = max(Counter(sample.split for sample in self.samples).values(), default=0)
+        return [*super().formats_read(), *([LARGE_IDX] if largest > LARGE else [])]
 
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:

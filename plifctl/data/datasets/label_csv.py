@@ -53,12 +53,16 @@ def read_lines(text: str, where: str, separator: str = ",") -> list[tuple[int, l
         DamagedFileError: The text is not CSV.
     """
     reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)  # a stray quote would swallow lines
+    found, begun = [], 1
     try:
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                found.append((reader.line_num, cells))
+            begun = reader.line_num + 1
     except csv.Error as error:
-        raise DamagedFileError(
-            f"{where}, line {reader.line_num}: {error}", hint="save the table again as CSV"
-        ) from error
+        hint = 'save the table again as CSV; a quote begins a cell and ends it: "…"'
+        raise DamagedFileError(f"{where}, line {begun}: {error}", hint=hint) from error
+    return found
 
 
 def separator_of(text: str) -> str:
@@ -213,6 +217,8 @@ class _LineReader:
         )
 
     def _label(self, name: str) -> int:
+        if not name:
+            raise _LineError("no class is named", "write the class, or remove the line")
         label = self._labels.get(composed(name))
         if label is None:
             raise _LineError(

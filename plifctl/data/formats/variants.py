@@ -18,7 +18,7 @@ from plifctl.errors import DamagedFileError
 
 LARGE = 100_000
 LARGE_IDX = f"IDX of more than {LARGE:,} images"
-"""The ids of so many had different numbers of digits, so that images were given ids and labels of others."""
+"""The ids of so many in a split had different numbers of digits, so that images were given ids and labels of others."""
 
 VARIANTS = {
     "AEDAT 2.0 of a DAVIS": 2,

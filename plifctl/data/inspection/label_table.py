@@ -172,6 +172,7 @@ def _fits(separator: str) -> dict[ColumnRole, Callable[[Sequence[str]], bool]]:
 def _guess_label(others: Mapping[str, Sequence[str]], roles: Mapping[ColumnRole, str]) -> str | None:
     """Returns the column that may be the label though its name does not say so: that with the fewest classes."""
     free = {column: cells for column, cells in others.items() if column not in roles.values()}
-    repeated = {column: len(set(cells)) for column, cells in free.items() if 2 * len(set(cells)) <= len(cells)}
+    classes = {column: len(set(cells) - {""}) for column, cells in free.items()}
+    repeated = {column: count for column, count in classes.items() if 2 * count <= len(free[column])}
     fitting = {column: count for column, count in repeated.items() if 1 < count <= _MAX_CLASSES}
     return min(fitting, key=lambda column: fitting[column]) if fitting else None

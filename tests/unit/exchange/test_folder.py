@@ -161,7 +161,7 @@ def test_file_of_the_evidence_that_is_missing_is_an_error(
         read_evidence(tmp_path / "net")
 
 
-@pytest.mark.parametrize(("half", "folded"), [(True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(("half", "folded"), [(True, False), (False, True), (True, True), (False, False)])
 def test_changes_of_the_weights_are_known_of_a_folder(
     trained: TrainedModel, tmp_path: Path, half: bool, folded: bool
 ) -> None:

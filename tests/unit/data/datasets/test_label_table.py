@@ -88,7 +88,7 @@ ALL = "file,word\ns1/a.aedat,yes\ns1/b,no\nc d,no\n"
 
 def test_label_table_with_a_stray_quote_is_refused(words: Path) -> None:
     table = 'file,word,remark\ns1/a.aedat,yes,"good\ns1/b,no,\nc d,no,fine\n'
-    with pytest.raises(DamagedFileError, match=r"labels\.csv, line"):
+    with pytest.raises(DamagedFileError, match=r"labels\.csv, line 2: unexpected end"):
         open_words(words, table)
 
 

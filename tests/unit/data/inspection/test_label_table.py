@@ -74,6 +74,10 @@ def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> Non
     assert table.latest_end == 1.5
 
 
+def test_remarks_on_some_recordings_are_no_labels() -> None:
+    assert "label" not in find("file,note\na,\nb,blurred\nc,\n").roles
+
+
 def test_line_without_a_label_makes_no_class() -> None:
     assert find("file,class\na,wave\nb,fist\nc,\n").classes == ("fist", "wave")
 
