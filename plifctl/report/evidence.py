@@ -106,7 +106,8 @@ class Evidence:
             value = found.maxima.value
             if p is None:
                 outcome: Outcome = "open"
-                text = f"{format_points(value)}, the same with every seed" if len(runs.by_seed) > 1 else "without p"
+                why = "the same with every seed" if len(runs.by_seed) > 1 else found.test
+                text = f"{format_points(value)}, {why}"
             else:
                 outcome = "open" if p >= ALPHA else "yes" if value > 0 else "no"
                 text = f"{format_points(value)}, p {format_p(p) if p < 1e-4 else f'= {format_p(p)}'}"

@@ -46,7 +46,7 @@ def prepare_caches(
     for group in group_by_cache(members):
         waiting = [member for member in group if states[member.name] not in ("finished", "running")]
         try:
-            cache = _build(waiting[0], options, progress) if waiting else _find(group[0], options)
+            cache = _build(waiting[0], options, progress) if waiting else cache_of(group[0], options.cache_dir)
         except (PlifctlError, OSError) as error:
             if waiting:
                 _log.warning("%s: %s", group[0].spec.dataset.name, error)
@@ -68,8 +68,13 @@ def _build(member: Member, options: SweepOptions, progress: Progress) -> Cache:
     )
 
 
-def _find(member: Member, options: SweepOptions) -> Cache:
-    return find_cache(raw_independent_key(member.spec.framing), options.cache_dir or paths.cache_dir(), prepare="")
+def cache_of(member: Member, cache_dir: Path | None) -> Cache:
+    """Returns the cache that a training of a sweep has; nothing is built.
+
+    Raises:
+        CacheError: There is none.
+    """
+    return find_cache(raw_independent_key(member.spec.framing), cache_dir or paths.cache_dir(), prepare="")
 
 
 def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOptions) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from plifctl import paths
-from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.cache import Cache
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
-from plifctl.sweep.caches import group_by_cache
+from plifctl.sweep.caches import cache_of, group_by_cache
 from plifctl.sweep.engines import check_resources
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
@@ -113,7 +113,7 @@ def dry_run(options: SweepOptions) -> DryRun:
 
 def _find(member: Member, cache_dir: Path) -> Cache | None:
     with suppress(CacheError):
-        return find_cache(raw_independent_key(member.spec.framing), cache_dir, prepare="")
+        return cache_of(member, cache_dir)
     return None
 
 

@@ -125,6 +125,11 @@ def test_plif_above_lif_by_the_same_with_every_seed_is_open() -> None:
     assert found["N-MNIST, τ = 2"] == ("open", "+1.00, the same with every seed")
 
 
+def test_plif_above_lif_on_an_unknown_number_of_samples_keeps_the_difference() -> None:
+    found = findings(ABOVE, run("plif", (0.92,), data=None), run("lif", (0.91,), data=None))
+    assert found["N-MNIST, τ = 2"][1].startswith("+1.00, ")
+
+
 def test_a_loss_of_exactly_ten_points_is_a_breakdown() -> None:
     data = RunData(verified=True, complete=True, train=60000, validation=0, test=100, cache="c")
     accuracies = {"lif": 0.97, "lif-tau16": 0.87, "plif": 0.97, "plif-tau16": 0.97}
