@@ -27,6 +27,9 @@ class TextTable(NamedTuple):
     note: str
 
 
+_DISTURBED = 1.2
+"""Ratio of the longest and the shortest of times that should be equal, from which on both are shown."""
+
 ONE_RECORDING = "one recording in evaluation"
 """Part of a benchmark of shares that is no part of a step."""
 
@@ -107,9 +110,17 @@ def layer_tables(figures: Sequence[Entry]) -> Iterator[TextTable]:
         rows = []
         for layer in dict.fromkeys(name for name, _ in found):
             row = [found.get((layer, density)) for density in densities]
-            dense = float(np.median([figure["peer"]["median"] for figure in row if figure]))
-            rows.append([layer, f"{1e3 * dense:.3g} ms", *(_ratio(figure) if figure else "" for figure in row)])
+            dense = _times([1e3 * figure["peer"]["median"] for figure in row if figure])
+            rows.append([layer, dense, *(_ratio(figure) if figure else "" for figure in row)])
         yield TextTable(part, ("layer", "dense", *(f"{density:.0%}" for density in densities)), rows, "")
+
+
+def _times(milliseconds: Sequence[float]) -> str:
+    """Returns the median of times that should be equal; least and most, if they are not: the machine was disturbed."""
+    least, most = min(milliseconds), max(milliseconds)
+    if most > _DISTURBED * least:
+        return f"{least:.3g}–{most:.3g} ms"
+    return f"{np.median(milliseconds):.3g} ms"
 
 
 def input_table(figures: Sequence[Entry]) -> TextTable:

@@ -23,10 +23,9 @@ from benchmarks import bf16x3, peers, steps
 from benchmarks.compiled import compiled
 from benchmarks.measure import Benchmark, Figure, Setting, below, interleaved, run, seconds, within
 from plifctl.config.choices import Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CacheError
-from plifctl.evaluation import summary
+from plifctl.evaluation.summary import summarize_experiment
 from plifctl.snn.kernels import spiking_stage
 from plifctl.snn.losses import loss_function
 from plifctl.training.cuda_graph import GraphedStep
@@ -270,13 +269,9 @@ def _often(work: Callable[[], object]) -> Callable[[], None]:
 
 def _floor(spec: ExperimentSpec, size: int) -> float:
     """Returns a lower bound of a step, seconds: its bytes at the speed of a copy, or its flops at that of a product."""
-    shape = frame_shape(spec.dataset, spec.frames)
-    static = spec.dataset.kind == "images"
-    layers = summary.summarize_network(
-        spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static
-    )
+    layers = summarize_experiment(spec)
     values, flops, first = 0, 0, True
-    before = math.prod(shape) * (1 if static else spec.T)
+    before = math.prod(spec.framing.shape) * (1 if spec.dataset.kind == "images" else spec.T)
     for number, layer in enumerate(layers):
         after = math.prod(layer.shape) * layer.runs
         if layer.name.startswith(("conv", "fc")):

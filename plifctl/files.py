@@ -83,6 +83,16 @@ def machine_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _errors_naming(path: Path) -> Iterator[None]:
+    """Lets errors name ``path``, which the user knows, and not the temporary one beside it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; renames it over ``path`` if the block succeeds, else removes it.
 
@@ -93,12 +103,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     make_dir(path.parent)
     _remove_stale(path, path.parent)
-    try:
+    with machine_errors(path), _errors_naming(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    except OSError as error:
-        error.filename = str(path)  # the user knows this path, not the temporary one
-        with machine_errors(path):
-            raise
     os.close(handle)
     temporary = Path(name)
     try:
@@ -110,6 +116,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
             sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """Returns what changes with the content of a file; None if there is none."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def is_locked(path: Path) -> bool:
@@ -158,6 +173,12 @@ def reserve_bytes(path: Path, nbytes: int) -> None:
                 raise
 
 
+def open_folder(path: Path) -> None:
+    """Gives a temporary folder, which is private, the mode of others; it keeps the group of a shared folder."""
+    inherited = path.stat().st_mode & stat.S_ISGID
+    path.chmod(inherited | 0o777 & ~UMASK)
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a new folder beside ``path``; replaces ``path`` by it if the block succeeds, else removes it.
@@ -184,7 +205,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     aside = temporary.with_suffix(".old.partial")
     try:
         with machine_errors(path):
-            temporary.chmod(0o777 & ~UMASK)
+            open_folder(temporary)
             yield temporary
             _sync_tree(temporary)
             if path.exists():
@@ -216,13 +237,8 @@ def _filled_folder(path: Path) -> Iterator[Path]:
 
 
 def _temporary_folder(path: Path, parent: Path) -> Path:
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=parent))
-    except OSError as error:
-        error.filename = str(path)  # the user knows this path, not the temporary one
-        with machine_errors(path):
-            raise
-    return temporary
+    with machine_errors(path), _errors_naming(path):
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=parent))
 
 
 def _sync_tree(folder: Path) -> None:
@@ -273,11 +289,8 @@ def check_new_file(path: Path) -> None:
             remove = f", or remove it: rm {shlex.quote(str(path))}" if own and not path.is_dir() else ""
             raise UsageError(f"{path}: exists already", hint=f"choose another name{remove}")
         make_dir(path.parent)
-        try:
+        with _errors_naming(path):
             tempfile.TemporaryFile(dir=path.parent).close()
-        except OSError as error:
-            error.filename = str(path)  # the user knows this path, not the temporary one
-            raise
 
 
 def check_picture(path: Path | None, *endings: str, what: str) -> None:

@@ -65,6 +65,16 @@ def code_version() -> str:
     return f"{__version__}+{described.stdout.strip()}"
 
 
+def package_version(package: str) -> str | None:
+    """Returns the version of an installed package; None: it is not installed."""
+    from importlib import metadata  # here: --help does not need it
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def registry_dirs() -> list[Path]:
     """Returns the shipped registry folder, then the user's own (PLIFCTL_REGISTRY) if it is set.
 

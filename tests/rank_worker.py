@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tiny_training import CPU, SPLIT_A, SPLIT_B, CpuClock, Float64Loader, MemoryRecorder, ShadeSamples, tiny_spec
 
-from plifctl.config.choices import Protocol
+from plifctl.config.choices import Kernel, Protocol
 from plifctl.errors import StoppedByCallback
 from plifctl.training.distributed import Ranks, process_group, rank_info
 from plifctl.training.trainer import Trainer, build_model
@@ -18,14 +18,23 @@ TRAININGS: dict[str, tuple[Any, ...]] = {
     "B": ("B",),
     "frozen": ("A", "[conv0, bn0, sn1]"),
     "compact": ("B", "[]", "compact"),
+    "definition": ("A", "[]", "full", "per-step", "eager"),
+    "over-time": ("A", "[]", "full", "over-time"),
+    "over-time, definition": ("A", "[]", "full", "over-time", "eager"),
 }
-"""Protocol, frozen layers, and ``train.memory``."""
+"""Protocol, frozen layers, ``train.memory``, batch norm, and kernel."""
 
 DROPPED = ("seconds", "cpu_seconds", "samples_per_second", "peak_rss_bytes")
 
 
 def float64_trainer(
-    ranks: Ranks, protocol: Protocol, recorder: MemoryRecorder, freeze: str = "[]", memory: str = "full"
+    ranks: Ranks,
+    protocol: Protocol,
+    recorder: MemoryRecorder,
+    freeze: str = "[]",
+    memory: str = "full",
+    norm: str = "per-step",
+    kernel: Kernel = "auto",
 ) -> Trainer:
     """Returns a training with batches of 5, 5, 5 and 1 (A), or 5, 5 and 2, two for each step (B).
 
@@ -33,6 +42,7 @@ def float64_trainer(
     begins with the weights that the first rank has.
     """
     settings = ["train.drop_last=false", "train.epochs=2", f"train.freeze={freeze}", f"train.memory={memory}"]
+    settings.append(f"network.batch_norm={norm}")
     if protocol == "A":
         spec, split = tiny_spec(*settings), SPLIT_A
     else:
@@ -40,15 +50,16 @@ def float64_trainer(
     start = None
     if spec.train.freeze:
         start = build_model(tiny_spec(f"train.seed={ranks.rank}"), CPU).state_dict()
-    trainer = Trainer(spec, Float64Loader(ShadeSamples(), spec, CPU, ranks=ranks), split, recorder, start=start)
+    batches = Float64Loader(ShadeSamples(), spec, CPU, ranks=ranks)
+    trainer = Trainer(spec, batches, split, recorder, start=start, kernel=kernel)
     trainer.model.double()
     return trainer
 
 
-def train(ranks: Ranks, protocol: Protocol, freeze: str = "[]", memory: str = "full") -> dict[str, Any]:
+def train(ranks: Ranks, protocol: Protocol, *options: Any) -> dict[str, Any]:
     """Returns everything that a training gives, as plain values and tensors."""
     recorder = MemoryRecorder()
-    trainer = float64_trainer(ranks, protocol, recorder, freeze, memory)
+    trainer = float64_trainer(ranks, protocol, recorder, *options)
     outcome = trainer.run()
     found = trainer._evaluate(trainer.split.test, "test", 1)
     metrics = [{key: value for key, value in asdict(row).items() if key not in DROPPED} for row in outcome.history]

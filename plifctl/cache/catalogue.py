@@ -96,8 +96,9 @@ def find_cache(
 ) -> Cache:
     """Returns the cache with a :func:`~plifctl.cache.key.raw_independent_key`, built from any raw data.
 
-    There may be several, e.g. of a subset and of the full set: the one with ``content`` is preferred, then the one of
-    the recordings as they are, else the newest is used and a warning is logged.
+    There may be several, e.g. of a subset and of the full set: the one with ``content`` is preferred, even if its key
+    is another, by another version of tonic, say; then the one of the recordings as they are, else the newest is used
+    and a warning is logged.
 
     Args:
         wanted: The raw-independent key.
@@ -111,11 +112,11 @@ def find_cache(
     """
     entries = _usable_caches(cache_dir, wanted)
     fitting = [entry for entry in entries if differences(wanted, entry.fields or {}) == {}]
-    if not fitting:
+    same = [entry for entry in entries if content is not None and entry.content == content]
+    if not same and not fitting:
         raise CacheError(
             f"no cache of {wanted['dataset']}: {_describe_nearest(entries, wanted, cache_dir)}", hint=prepare
         )
-    same = [entry for entry in fitting if entry.content == content]
     same = same or [entry for entry in fitting if entry.fields is not None and entry.fields["raw"] == raw]
     newest = max(same or fitting, key=lambda entry: entry.built)
     if len(fitting) > 1 and not same:

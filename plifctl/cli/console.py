@@ -240,6 +240,16 @@ def _raise_if_stopped() -> None:
         raise _stopped
 
 
+def percent(fraction: float | None) -> str:
+    """Returns a fraction in percent, without the sign; empty for None.
+
+    Example:
+        >>> percent(0.9643), percent(None)
+        ('96.43', '')
+    """
+    return "" if fraction is None else f"{100 * fraction:.2f}"
+
+
 def age(seconds: float) -> str:
     """Returns a duration in its largest unit.
 

@@ -170,7 +170,7 @@ def _print(tree: dict[str, Any]) -> None:
         _print_control(tree)
         _print_kept_in(tree)
     else:
-        console.emit(f"test accuracy: {_percent(tree['accuracy'])} % of {tree['samples']} samples")
+        console.emit(f"test accuracy: {console.percent(tree['accuracy'])} % of {tree['samples']} samples")
     ordinary = tree if unchanged is None else unchanged
     if (kept := ordinary["kept_predictions"]) is not None:
         console.emit(f"{'' if unchanged is None else 'unchanged: '}{_describe_kept(kept, ordinary)}")
@@ -197,7 +197,7 @@ def print_controls(found: Sequence[dict[str, Any]]) -> None:
     rows = [
         (
             one["name"],
-            _percent(one["accuracy"]),
+            console.percent(one["accuracy"]),
             f"{100 * (one['gained'] - one['lost']) / one['samples']:+.2f}",
             one["lost"],
             one["gained"],
@@ -239,12 +239,13 @@ def _print_control(tree: dict[str, Any]) -> None:
         changes.append(_TAU_TEXTS.get(change, f"every neuron has τ = {change}"))
     console.emit(f"changed: {'; '.join(changes)}")
     pairs = (("unchanged", tree["unchanged"]), ("changed", tree))
-    rows = [(name, _percent(one["accuracy"]), round(one["accuracy"] * samples)) for name, one in pairs]
+    rows = [(name, console.percent(one["accuracy"]), round(one["accuracy"] * samples)) for name, one in pairs]
     console.emit_table(("test", "accuracy %", f"correct of {samples:,}"), rows)
     found, largest = tree["differences"], max(entry["samples"] for entry in tree["classes"])
     console.emit(
         f"predictions that differ: {found['different']:,}; no longer correct: {found['lost']:,}; "
-        f"newly correct: {found['gained']:,}; the largest class has {_percent(largest / samples)} % of the samples"
+        f"newly correct: {found['gained']:,}; "
+        f"the largest class has {console.percent(largest / samples)} % of the samples"
     )
 
 
@@ -261,7 +262,7 @@ def _print_classes(tree: dict[str, Any]) -> None:
             index,
             entry["name"],
             entry["samples"],
-            *("" if column[index] is None else _percent(column[index]) for column in columns),
+            *(console.percent(column[index]) for column in columns),
             *counts,
         )
         for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
@@ -280,10 +281,6 @@ def _print_layers(tree: dict[str, Any]) -> None:
             row += [f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}"]
     console.emit("")
     console.emit_table(titles, rows)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"
 
 
 def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
@@ -308,7 +305,7 @@ def _print_over_time(tree: dict[str, Any]) -> None:
         titles.append("unchanged %")
     shown = sorted({*range(1, len(accuracies) + 1, -(-len(accuracies) // _MAX_STEPS_SHOWN)), len(accuracies)})
     console.emit("")
-    rows = [(t, *(_percent(column[t - 1]) for column in columns)) for t in shown]
+    rows = [(t, *(console.percent(column[t - 1]) for column in columns)) for t in shown]
     console.emit("If the network stopped after fewer steps:")
     console.emit_table(titles, rows)
     latencies = []

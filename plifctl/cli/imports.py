@@ -71,4 +71,4 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _percent(entry: dict[str, Any]) -> str:
     best = entry["best_test"] if entry["best_test"] is not None else entry["best_validation"]
-    return "" if best is None else f"{100 * best:.2f}"
+    return console.percent(best)

@@ -54,7 +54,13 @@ def runs(incomplete: str) -> list[str]:
     return [name for name in (*names, "last") if name.startswith(incomplete)]
 
 
-Dataset = Annotated[str, typer.Argument(help="Name of a data set; plifctl ls lists them.", autocompletion=_datasets)]
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="Data set: a name (plifctl ls datasets), or a YAML file of one or of an experiment.",
+        autocompletion=_datasets,
+    ),
+]
 Name = Annotated[
     str,
     typer.Argument(help="Name of an experiment, data set or network, or an experiment file.", autocompletion=_names),

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from plifctl.cli import console
 from plifctl.config.training import TrainSpec
 from plifctl.runs import StepProgress, best_row
 
@@ -74,8 +75,8 @@ class Panel:
         self.rows = list(rows)
         self.progress: StepProgress | None = None
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        width, height = options.max_width, options.height or console.size.height
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        width, height = options.max_width, options.height or screen.size.height
         parts: list[RenderableType] = [_line(f"{self.title}  {self.run}", "bold"), *self._now(width)]
         if self.rows:
             layers = self._layers(width, most=max(3, height - 10))
@@ -138,7 +139,7 @@ class Panel:
         accuracies = [(name, key) for name, key in _ACCURACIES if any(row[key] is not None for row in shown)]
         table = _table(("epoch", "loss", *(f"{name} %" for name, _ in accuracies), "samples/s", "s"), text_columns=())
         for row in shown:
-            cells = [_percent(row[key]) for _, key in accuracies]
+            cells = [console.percent(row[key]) for _, key in accuracies]
             speeds = (f"{row['samples_per_second']:,.1f}", f"{row['seconds']:,.1f}")
             table.add_row(str(row["epoch"]), f"{row['loss']:.4f}", *cells, *speeds)
         return table
@@ -147,7 +148,7 @@ class Panel:
         best = best_row(self.rows, self.train.ties)
         if best is None:
             return "none yet"
-        known = [f"{name} {_percent(best[key])} %" for name, key in _ACCURACIES[1:] if best[key] is not None]
+        known = [f"{name} {console.percent(best[key])} %" for name, key in _ACCURACIES[1:] if best[key] is not None]
         return f"{', '.join(known)}, epoch {best['epoch']}"
 
 
@@ -189,10 +190,6 @@ def _table(columns: Sequence[str], *, text_columns: Sequence[int]) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index in text_columns else "right", no_wrap=True)
     return table
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _short(value: float | None) -> str:

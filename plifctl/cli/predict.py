@@ -15,7 +15,7 @@ import typer
 
 from plifctl import files
 from plifctl.cli import console, options
-from plifctl.errors import PlifctlError, UsageError
+from plifctl.errors import Interrupted, PlifctlError, UsageError
 
 if TYPE_CHECKING:
     from plifctl.pipeline.predict_files import FilePredictions, Row
@@ -190,7 +190,14 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
             files.atomic_write(csv) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
-            yield CsvWriter(file, classes).write
+            stopped: Interrupted | None = None
+            try:
+                yield CsvWriter(file, classes).write
+            except Interrupted as error:  # what took hours is kept
+                stopped = error
+        if stopped is not None:
+            console.note(f"written: {csv}, the rows until then")
+            raise stopped
 
 
 def _cells(row: Row) -> tuple[str, ...]:

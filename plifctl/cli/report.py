@@ -274,7 +274,7 @@ def _runs_of(sweep: str, runs_dir: Path) -> list[str]:
 
     file = PlanFile(runs_dir, sweep)
     status = read_plan(file.load(), runs_dir)
-    found = [standing.run.name for standing in status.runs if standing.state == "finished"]
+    found = [entry.run.name for entry in status.runs if entry.state == "finished"]
     if not found:
         raise UsageError(f"no run of the sweep {sweep} is finished", hint=f"plifctl sweep status {file.argument}")
     if len(found) < len(status.runs):

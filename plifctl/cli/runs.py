@@ -78,7 +78,7 @@ def ls(
 
 def _row(entry: dict[str, Any]) -> list[str]:
     test, validation = entry["best_test"], entry["best_validation"]
-    best = f"{100 * validation:.2f} val" if test is None and validation is not None else _percent(test)
+    best = f"{100 * validation:.2f} val" if test is None and validation is not None else console.percent(test)
     epoch = "" if entry["epoch"] is None else f"{entry['epoch']}/{entry['epochs']}"
     age = console.age(entry["age_seconds"])
     return [entry["run"], entry["status"], entry["protocol"] or "", best, epoch, age, entry["recipe"] or ""]
@@ -180,7 +180,7 @@ def _kept_result(kept: dict[str, Any] | None) -> str:
     if kept is None:
         return ""
     epochs = "1 epoch" if kept["epochs"] == 1 else f"{kept['epochs']} epochs"
-    return f"{_percent(kept['accuracy'])} % of {epochs}, reported until the longer training ends"
+    return f"{console.percent(kept['accuracy'])} % of {epochs}, reported until the longer training ends"
 
 
 def _print_sessions(sessions: list[dict[str, Any]]) -> None:
@@ -206,7 +206,8 @@ def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, s
         known = [value for value in values if value is not None]
         if known:
             line = sparkline(values, max(8, min(60, width)))
-            found.append((f"{name} accuracy", f"{line}  best {_percent(max(known))}, last {_percent(known[-1])} %"))
+            best, last = console.percent(max(known)), console.percent(known[-1])
+            found.append((f"{name} accuracy", f"{line}  best {best}, last {last} %"))
     return found
 
 
@@ -249,7 +250,7 @@ def _print_added(tree: dict[str, Any]) -> None:
         ("run", tree["path"]),
         ("added from", tree["source"]),
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
-        ("accuracy", f"{_percent(tree['best_test'])} % (epoch {tree['best_epoch']} of {tree['epochs']})"),
+        ("accuracy", f"{console.percent(tree['best_test'])} % (epoch {tree['best_epoch']} of {tree['epochs']})"),
         ("seed", tree["seed"]),
         ("changed settings", ", ".join(tree["overrides"])),
         (
@@ -321,7 +322,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
     shown = _thin_out(epochs)
     if shown:
         console.emit("")
-        rows = [(row["epoch"], *map(_percent, row["accuracy"])) for row in shown]
+        rows = [(row["epoch"], *map(console.percent, row["accuracy"])) for row in shown]
         console.emit_table(("epoch", *letters), rows, title="accuracy, %")
     for index, layer in enumerate(tree["layers"]):
         taus = [(row["epoch"], *(_tau(layers, index) for layers in row["tau"])) for row in shown]
@@ -393,7 +394,7 @@ def add(
     if as_json:
         console.emit_json(entry)
     else:
-        accuracy = f"{_percent(entry['best_test'])} % by protocol {entry['protocol']}"
+        accuracy = f"{console.percent(entry['best_test'])} % by protocol {entry['protocol']}"
         console.emit(f"added: {entry['run']} ({entry['experiment']}, {accuracy})")
         console.emit(f"next: plifctl eval {run_argument(run.path)}")
 
@@ -441,10 +442,6 @@ def _is_confirmed(sizes: dict[Path, int]) -> bool:
 def _tau(layers: Sequence[float | None], index: int) -> str:
     value = layers[index] if index < len(layers) else None
     return "" if value is None else f"{value:.3f}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _text(value: object) -> str:

@@ -142,11 +142,10 @@ def _experiment_with_layers(
 def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     from dataclasses import asdict
 
-    from plifctl.evaluation.summary import summarize_network, total_operations
+    from plifctl.evaluation.summary import summarize_experiment, total_operations
 
     shape = spec.framing.shape
-    static = spec.dataset.kind == "images"
-    layers = summarize_network(spec.network, spec.neuron, shape, len(spec.dataset.classes), spec.T, static=static)
+    layers = summarize_experiment(spec)
     parameters = sum(layer.parameters for layer in layers)
     operations = total_operations(layers)
     if as_json:
@@ -185,7 +184,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     sums = [(kind, f"{step:,}", f"{sample:,}") for kind, (step, sample) in operations.items()]
     console.emit_table(("operations", "per step", f"per sample (T = {spec.T})"), sums)
     console.emit("\nMACs are dense: zeros count. Spikes are sparse; plifctl eval shows how sparse.")
-    if static:
+    if spec.dataset.kind == "images":
         console.emit("An image is the same at each step: layers before the first neuron run once per sample.")
 
 

@@ -1,4 +1,4 @@
-"""plifctl sweep: train a whole table, on this machine or a cluster; show how that stands; cancel it."""
+"""plifctl sweep: train a whole table, on this machine or a cluster; show its status; cancel it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ JobsOption = Annotated[
 GpusOption = Annotated[
     int | None, typer.Option("--gpus", min=0, help="GPUs of each run; several are started by torchrun.")
 ]
-CpusOption = Annotated[int | None, typer.Option("--cpus", min=1, help="Cores of each run (default: an equal share).")]
+CpusOption = Annotated[
+    int | None,
+    typer.Option("--cpus", min=1, help="Cores of each run (default: an equal share; SLURM: as the cluster decides)."),
+]
 TimeOption = Annotated[
     str | None, typer.Option("--time", metavar="24h", help="SLURM: time limit of a job; it continues itself.")
 ]
@@ -213,7 +216,13 @@ def _pairs(texts: list[str] | tuple[()]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise UsageError(f"--slurm {text}: expected key=value", hint="e.g. --slurm partition=gpu")
-    return {key.strip().lstrip("-"): value for key, _, value in (text.partition("=") for text in texts)}
+    found: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if (key := key.strip().lstrip("-")) in found:
+            raise UsageError(f"--slurm {key}: stated twice", hint=f"--slurm {key}={found[key]},{value}, if both may be")
+        found[key] = value
+    return found
 
 
 def _check_engine_options(
@@ -251,7 +260,7 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
             plan = run_sweep(wanted, display.update, console.bar)
     except Interrupted as stop:
         file = PlanFile(wanted.runs_dir or paths.runs_dir(), sweep_name(wanted.spec))
-        shown = f"plifctl sweep status {file.argument} shows how it stands"
+        shown = f"plifctl sweep status {file.argument} shows its status"
         stop.hint = f"{shown}\nto continue: {wanted.command}"
         raise
     status = SweepWatch(plan.name, wanted.runs_dir).read()
@@ -270,7 +279,7 @@ def _print_status(status: SweepStatus, *, as_json: bool) -> None:
 
 
 def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
-    """Show how a sweep stands.
+    """Show the status of a sweep.
 
     On a terminal the table is live until all runs have ended; Ctrl-C stops watching, not the runs. The authors'
     accuracy is the best of their run of the experiment up to the same epoch.

@@ -1,4 +1,4 @@
-"""Tables of sweeps: the plan, and the live table of how the runs stand."""
+"""Tables of sweeps: the plan, and the live table of the runs' status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from plifctl.sweep.dry_run import DryRun
     from plifctl.sweep.plan import PlannedRun, State
-    from plifctl.sweep.progress import Standing
+    from plifctl.sweep.progress import RunProgress
     from plifctl.sweep.status import SweepStatus
 
 _ORDER: tuple[State, ...] = ("running", "failed", "interrupted", "queued", "missing", "finished")
@@ -28,11 +28,11 @@ _COLUMNS = ("run", "state", "epoch", "accuracy %", "authors %", "left")
 def plan_table(found: DryRun, *, width: int | None = None) -> tuple[Sequence[str], list[list[str]]]:
     """Returns head and rows of a plan, for a terminal of ``width`` columns."""
     rows = []
-    for standing in found.status.runs:
-        run, estimate = standing.run, found.estimates[standing.run.name]
+    for entry in found.status.runs:
+        run, estimate = entry.run, found.estimates[entry.run.name]
         about = "measured" if estimate.measured else "computed" if estimate.seconds is not None else "unknown"
         time = "" if estimate.seconds is None else duration(estimate.seconds)
-        epoch = f"{standing.epoch}/{run.epochs}"
+        epoch = f"{entry.epoch}/{run.epochs}"
         rows.append([_label(run, width), run.state, epoch, time, about, size(estimate.nbytes)])
     return ("run", "state", "epoch", "time", "", "disk"), rows
 
@@ -66,9 +66,9 @@ def plan_summary(found: DryRun) -> list[str]:
 
 
 def status_table(
-    found: Sequence[Standing], *, most: int | None = None, width: int | None = None
+    found: Sequence[RunProgress], *, most: int | None = None, width: int | None = None
 ) -> tuple[Sequence[str], list[list[str]]]:
-    """Returns head and rows of how runs stand.
+    """Returns head and rows of the status of runs.
 
     Args:
         found: The runs.
@@ -76,18 +76,18 @@ def status_table(
         width: Columns of the terminal; None: as many as needed.
     """
     if most is not None and len(found) > most:
-        found = sorted(found, key=lambda standing: _ORDER.index(standing.state))[:most]
+        found = sorted(found, key=lambda entry: _ORDER.index(entry.state))[:most]
     rows = []
-    for standing in found:
-        place = f" on {standing.host}" if standing.host not in ("", socket.gethostname()) else ""
-        left = duration(standing.seconds_left) if standing.seconds_left else ""
+    for entry in found:
+        place = f" on {entry.host}" if entry.host not in ("", socket.gethostname()) else ""
+        left = duration(entry.seconds_left) if entry.seconds_left else ""
         rows.append(
             [
-                _label(standing.run, width),
-                f"{standing.state}{place}",
-                f"{standing.epoch}/{standing.run.epochs}",
-                _percent(standing.accuracy),
-                _percent(standing.authors),
+                _label(entry.run, width),
+                f"{entry.state}{place}",
+                f"{entry.epoch}/{entry.run.epochs}",
+                console.percent(entry.accuracy),
+                console.percent(entry.authors),
                 left,
             ]
         )
@@ -96,46 +96,46 @@ def status_table(
 
 
 def print_status(status: SweepStatus) -> None:
-    """Prints how a sweep stands: a table, the failures with reason and command, and what to type next."""
+    """Prints the status of a sweep: a table, the failures with reason and command, and what to type next."""
     console.emit_table(*status_table(status.runs, width=console.terminal_width()))
     left = "" if not status.seconds_left else f"; {duration(status.seconds_left)} left in all"
     console.note(f"{status.plan.name}: {_counts(status.runs)}{left if status.is_active else ''}")
-    failed = [standing.run for standing in status.runs if standing.state == "failed"]
+    failed = [entry.run for entry in status.runs if entry.state == "failed"]
     for run in failed[:_MAX_FAILURES]:
         console.warn(f"{run.name}: {run.reason or 'failed'}")
         console.hint(f"alone: {run.command}")
     if len(failed) > _MAX_FAILURES:
         console.warn(f"{len(failed) - _MAX_FAILURES} more failed: plifctl sweep status {status.file.argument} --json")
-    if not status.is_active and any(standing.state != "finished" for standing in status.runs):
+    if not status.is_active and status.unfinished:
         console.hint(f"to train what is missing: {status.plan.command}")
-    elif all(standing.state == "finished" for standing in status.runs):
+    elif not status.unfinished:
         console.hint(f"plifctl report --sweep {status.file.argument} shows the results")
 
 
 class SweepDisplay:
-    """Shows how the runs of a sweep stand while it runs: a live table on a terminal, else a line for each change."""
+    """Shows the status of the runs while a sweep runs: a live table on a terminal, else a line for each change."""
 
     def __init__(self, draw: Any, table: _LiveTable | None) -> None:
         self._draw, self._table = draw, table
         self._before: dict[str, str] = {}
 
-    def update(self, found: Sequence[Standing]) -> None:
+    def update(self, found: Sequence[RunProgress]) -> None:
         """Shows the runs."""
         if self._table is not None:
             self._table.found = found
             self._draw()
             return
-        for standing in found:
-            before = self._before.get(standing.run.name)
-            if before not in (None, standing.state) and standing.state not in ("missing", "queued"):
-                console.note(_change(standing))
-            self._before[standing.run.name] = standing.state
+        for entry in found:
+            before = self._before.get(entry.run.name)
+            if before not in (None, entry.state) and entry.state not in ("missing", "queued"):
+                console.note(_change(entry))
+            self._before[entry.run.name] = entry.state
 
 
 class _LiveTable:
     """A renderable of rich: the table, as long as the terminal allows, and the counts."""
 
-    found: Sequence[Standing] = ()
+    found: Sequence[RunProgress] = ()
 
     def __rich_console__(self, screen: Console, settings: ConsoleOptions) -> RenderResult:
         from rich.text import Text
@@ -160,17 +160,17 @@ def sweep_display() -> Iterator[SweepDisplay]:
         yield SweepDisplay(draw, table)
 
 
-def _change(standing: Standing) -> str:
-    parts = [f"{standing.run.name}: {standing.state}"]
-    if standing.state == "finished" and standing.accuracy is not None:
-        parts.append(f"test accuracy {_percent(standing.accuracy)} %")
-    if standing.state == "running" and standing.epoch:
-        parts.append(f"from epoch {standing.epoch + 1}")
-    return ", ".join(parts) + (f": {standing.run.reason}" if standing.run.reason else "")
+def _change(entry: RunProgress) -> str:
+    parts = [f"{entry.run.name}: {entry.state}"]
+    if entry.state == "finished" and entry.accuracy is not None:
+        parts.append(f"test accuracy {console.percent(entry.accuracy)} %")
+    if entry.state == "running" and entry.epoch:
+        parts.append(f"from epoch {entry.epoch + 1}")
+    return ", ".join(parts) + (f": {entry.run.reason}" if entry.run.reason else "")
 
 
-def _counts(found: Sequence[Standing]) -> str:
-    counts = Counter(standing.state for standing in found)
+def _counts(found: Sequence[RunProgress]) -> str:
+    counts = Counter(entry.state for entry in found)
     runs = f"{len(found)} run{'' if len(found) == 1 else 's'}"
     return f"{runs}: " + ", ".join(f"{counts[state]} {state}" for state in _ORDER[::-1] if counts[state])
 
@@ -182,10 +182,6 @@ def _label(run: PlannedRun, width: int | None) -> str:
     values = [f"{key.rpartition('.')[2]}={value}" for key, value in run.values.items()]
     end = "-".join(run.name.rsplit("-", 2)[1:])[-room // 2 :]
     return f"{'-'.join([run.experiment, *values])[: room - len(end) - 1]}…{end}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f}"
 
 
 def duration(seconds: float) -> str:

@@ -220,6 +220,10 @@ OTHER_FIGURES = ("start", "fast")
 """Figures besides those of the paper: the first training step at several time constants, and the accuracy of the recipe
 ``fast`` over processor time."""
 
+ResultOrigin = Literal["trained", "shipped", "imported", "added"]
+"""Origin of a result: trained here, shipped with a registry folder, imported from the logs of other code, or added,
+trained by somebody else."""
+
 ResultSource = Literal["mine", "shipped", "authors", "added"]
 """Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, or runs of
 somebody else that were added (``runs add``)."""

@@ -120,7 +120,8 @@ class Experiment:
     Attributes:
         spec: The values.
         origins: Where each value was written, by dotted path: file, line and column, or ``--set``.
-        overrides: Values that differ from the registry's experiment of that name, texts ``key=value``.
+        overrides: Values that differ from the registry's experiment of that name, or from the user's own file, texts
+            ``key=value``.
     """
 
     spec: ExperimentSpec

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -127,8 +127,8 @@ class Registry:
 
         The file has the keys of ``plifctl show``, nested. It states every value, or ``like: NAME`` and the values that
         differ from that experiment of the registry. Data set and network are names, or mappings of all their values.
-        If it has the name of an experiment of the registry, each difference is an override; with a name of its own it
-        is another experiment.
+        If it has the name of an experiment of the registry, each difference from that one is an override; with a name
+        of its own it is another experiment, which ``overrides`` change.
 
         Args:
             path: The file.
@@ -158,9 +158,7 @@ class Registry:
             below = [layer.without("reported") for layer in below]
         named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
         found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
-        if name not in self.experiments():
-            return Experiment(found.spec, found.origins)
-        return Experiment(found.spec, found.origins, self._differences(found, path))
+        return replace(found, overrides=self._differences(found, path)) if name in self.experiments() else found
 
     def read_framing(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Framing:
         """Returns the data set of a YAML file and its framing: of an experiment (T chosen), or of a data set (no T).
@@ -214,8 +212,7 @@ class Registry:
                 assert isinstance(layer, Branch)
                 tree = merge_layers(tree, layer)
         changed = self._assemble([tree], spec.recipe, texts)
-        known = spec.name in self.experiments()
-        return Experiment(changed.spec, changed.origins, merge_overrides(experiment.overrides, texts) if known else ())
+        return replace(changed, overrides=merge_overrides(experiment.overrides, texts))
 
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""

@@ -66,6 +66,7 @@ _MISMATCH = 0.03  # standard deviation of a pixel's threshold, relative
 _NOISE_HZ = 0.1  # rate of background events of a pixel
 _EDGE_PX = 2.0  # width of a shape's blurred edge
 _FORMS = 6
+_LEGS = 25  # straight parts of a random walk
 
 _Simulate = Callable[[np.random.Generator], np.ndarray]
 """Returns the events of one gesture, t from 0, without noise and refractory time, unsorted."""
@@ -314,14 +315,14 @@ def _unit(angle: float | np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 
 
-def _random_walk(length: float, rng: np.random.Generator, legs: int = 25) -> np.ndarray:
+def _random_walk(length: float, rng: np.random.Generator) -> np.ndarray:
     """Returns straight legs with sharp turns between, never three turns the same way, which would be an orbit."""
-    turns = rng.uniform(np.radians(70), np.radians(130), legs) * rng.choice([-1, 1], legs)
-    for leg in range(2, legs):
+    turns = rng.uniform(np.radians(70), np.radians(130), _LEGS) * rng.choice([-1, 1], _LEGS)
+    for leg in range(2, _LEGS):
         if turns[leg - 2] * turns[leg - 1] > 0 and turns[leg - 1] * turns[leg] > 0:
             turns[leg] *= -1
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(turns)
-    leg_of_step = np.arange(_STEPS) * legs // _STEPS
+    leg_of_step = np.arange(_STEPS) * _LEGS // _STEPS
     path = np.zeros((_STEPS + 1, 2))
     path[1:] = np.cumsum(_unit(heading)[leg_of_step], axis=0) * length / _STEPS
     return path

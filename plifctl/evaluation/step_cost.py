@@ -13,7 +13,7 @@ from math import prod
 
 from plifctl.config.choices import Memory
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.evaluation.summary import LayerSummary, summarize_network
+from plifctl.evaluation.summary import LayerSummary, summarize_experiment
 
 _FLOAT = 4  # bytes of a float32
 _PER_PARAMETER = 4 * _FLOAT  # weight, gradient, and Adam's two moments
@@ -47,11 +47,8 @@ def step_cost(spec: ExperimentSpec, batch_size: int | None = None) -> StepCost:
         >>> round(cost.nbytes / 2**20)
         884
     """
-    samples, classes = batch_size or spec.train.batch_size, len(spec.dataset.classes)
-    layers = summarize_network(
-        spec.network, spec.neuron, spec.framing.shape, classes, spec.T, static=spec.dataset.kind == "images"
-    )
-    return cost_of_layers(layers, spec.framing.shape, samples, spec.train.memory)
+    samples = batch_size or spec.train.batch_size
+    return cost_of_layers(summarize_experiment(spec), spec.framing.shape, samples, spec.train.memory)
 
 
 def cost_of_layers(

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.structure import (
     Conv,
@@ -60,6 +61,12 @@ class LayerSummary:
     operations: int
     kind: Kind | None
     runs: int
+
+
+def summarize_experiment(spec: ExperimentSpec) -> list[LayerSummary]:
+    """Returns a summary of each layer of an experiment's network, with its input, classes and T."""
+    static, classes = spec.dataset.kind == "images", len(spec.dataset.classes)
+    return summarize_network(spec.network, spec.neuron, spec.framing.shape, classes, spec.T, static=static)
 
 
 def summarize_network(

@@ -43,8 +43,9 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
     """Returns what a file says about its weights, as plain values by the keys of the table above."""
     spec, network = trained.spec, trained.network
     dataset, normalised = spec.dataset, spec.train.normalise == "per-set"
+    public = dataset.model_copy(update={"raw": None})  # a path on this machine
     return {
-        "spec": spec.model_copy(update={"network": network.network}).model_dump_json(),
+        "spec": spec.model_copy(update={"network": network.network, "dataset": public}).model_dump_json(),
         "digest": trained.digest,
         "cache": trained.cache or "",
         "classes": list(dataset.classes),

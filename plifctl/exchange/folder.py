@@ -14,7 +14,6 @@ nothing else tells the predictions of one network from those of another. The mod
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.arrays import describe, weights_of
 from plifctl.exchange.model import CONFIG, WEIGHTS, TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence, model_card
-from plifctl.runs.documents import fingerprint
+from plifctl.runs.documents import fingerprint, fingerprint_of
 from plifctl.runs.external import RECORD
 from plifctl.runs.predictions import FILE_NAME as PREDICTIONS
 from plifctl.runs.predictions import Predictions
@@ -139,7 +138,8 @@ def check_shared(path: Path) -> Evidence:
         raise RunError(
             f"{path}: {RECORD} states an accuracy of {100 * record.accuracy:.2f} %, "
             f"the predictions have {100 * predictions.accuracy:.2f} %",
-            hint="half precision or folding changed the weights since: export the run without --half and --fold-bn",
+            hint="half precision or folding changed the weights since, or a run that kept no predictions was exported "
+            "on another machine: export the run without --half and --fold-bn, where it was trained",
         )
     return evidence
 
@@ -162,8 +162,7 @@ def read_folder(path: Path) -> dict[str, Any]:
         weights = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError(f"{path / WEIGHTS}: damaged: {error}") from error
-    found = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _check_stated(path / WEIGHTS, found, config)
+    _check_stated(path / WEIGHTS, fingerprint_of(content), config)
     single = {name: weight.float() if weight.dtype == torch.half else weight for name, weight in weights.items()}
     texts = {key: str(config[key]) for key in ("digest", "cache", "origin")}
     return {"model": single, "spec": json.dumps(config["spec"]), **texts}

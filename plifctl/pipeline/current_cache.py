@@ -57,11 +57,13 @@ def _digest_of_recordings(framing: Framing, source: RawSource) -> str | None:
     Empty if they must be read: they are others now, or such that reading them is an error.
     """
     dataset = framing.dataset
-    if source.root is None and (dataset.raw is None or not Path(dataset.raw).exists()):
-        return None
+    place = source.root or (Path(dataset.raw) if dataset.raw is not None else None)
+    unseen = _UNREAD if source.root is not None and dataset.is_own else None  # published files are the same everywhere
+    if place is None or not place.exists():
+        return unseen
     try:
         return open_raw(framing, source).digest
-    except (MissingRawDataError, MachineError):  # published files are the same everywhere
-        return _UNREAD if source.root is not None and dataset.is_own else None
+    except (MissingRawDataError, MachineError):
+        return unseen
     except RawDataError:
         return _UNREAD

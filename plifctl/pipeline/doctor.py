@@ -12,7 +12,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,11 @@ def examine(*, cache_dir: Path | None = None, runs_dir: Path | None = None) -> D
     problems += [] if broken & {"pydantic", "yaml"} else _registry_problems()
     return Diagnosis(
         machine,
-        {"plifctl": paths.code_version(), "python": platform.python_version(), **{p: _version(p) for p in _SHOWN}},
+        {
+            "plifctl": paths.code_version(),
+            "python": platform.python_version(),
+            **{package: paths.package_version(package) for package in _SHOWN},
+        },
         _kernels(machine["gpus"]) if with_torch else [],
         places,
         list(_missing(machine)),
@@ -242,7 +245,7 @@ def _missing(machine: dict[str, Any]) -> Iterator[Missing]:
     elif gpus and not usable:
         yield Missing("a driver that torch can use", "training on the GPU of this machine", "nvidia-smi")
     for package, used_for, unix in _OPTIONAL_PACKAGES:
-        if _version(package) is None and (not unix or os.name == "posix"):
+        if paths.package_version(package) is None and (not unix or os.name == "posix"):
             yield Missing(package, used_for, f"{pip} {package}")
     for part, used_for, command, found in _OPTIONAL_PROGRAMS:
         if not found():
@@ -258,10 +261,3 @@ _OPTIONAL_PROGRAMS: tuple[tuple[str, str, str, Callable[[], bool]], ...] = (
     ("a C compiler", "the kernels triton and compiled", "apt install gcc python3-dev", _has_compiler),
     ("git", "the commit of the code in records", "apt install git", lambda: shutil.which("git") is not None),
 )
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import math
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, DataPlacement, Kernel, RecordedLayers, TimeControl
 from plifctl.config.dataset import MAX_T
-from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.errors import MachineError, RunError, UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
@@ -78,6 +79,11 @@ class EvaluateOptions:
     data_in: DataPlacement = "disk"
     cache_dir: Path | None = None
     runs_dir: Path | None = None
+
+    @property
+    def records_spikes(self) -> bool:
+        """Whether spikes of some samples are kept in the run."""
+        return self.record_spikes is not None or bool(self.samples)
 
 
 @dataclass(frozen=True)
@@ -235,10 +241,14 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     path = find_model(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
     use_remembered_kernel(trained.network, trained.spec, device)
-    recording = options.record_spikes is not None or bool(options.samples)
-    if recording and trained.run is None:
+    if options.records_spikes and trained.run is None:
         raise UsageError(
             f"{path}: not in a run directory, so spikes cannot be saved", hint="name the run: plifctl eval RUN"
+        )
+    if options.records_spikes and trained.run is not None and not os.access(trained.run, os.W_OK):
+        raise MachineError(
+            f"{trained.run}: permission denied, so spikes cannot be saved",
+            hint="copy the run to a folder of your own, and name the copy",
         )
     if options.fold_bn:
         log_folded(trained)
@@ -249,7 +259,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
         trained = _with_T(trained, options)
     changed = trained if control is None else change(trained, control)
     samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
-    chosen = _recorded_rows(samples, options) if recording else None
+    chosen = _recorded_rows(samples, options) if options.records_spikes else None
     if options.controls:
         result = _measure_controls(samples, options, trained_steps, progress)
     elif control is None:
@@ -276,13 +286,12 @@ def _check_options(options: EvaluateOptions) -> Control | None:
     if options.csv is not None:
         files.check_new_file(options.csv)
     control = check_control(options.time, options.tau)
-    recording = options.record_spikes is not None or bool(options.samples)
-    if options.controls and (control is not None or recording or options.csv is not None):
+    if options.controls and (control is not None or options.records_spikes or options.csv is not None):
         raise UsageError(
             "--controls tests under each control and shows accuracies only",
             hint="omit --controls, or --time, --tau, --csv, --record-spikes and --sample",
         )
-    if control is not None and recording:
+    if control is not None and options.records_spikes:
         raise UsageError(
             "the spikes that a run keeps are those of its own network and samples, not of changed ones",
             hint="omit --time and --tau, or --record-spikes and --sample",
@@ -375,7 +384,7 @@ def _with_T(trained: TrainedModel, options: EvaluateOptions) -> TrainedModel:  #
             f"--T {T}: slices have a fixed duration, so the longest sample determines the number of frames",
             hint="omit --T",
         )
-    if options.record_spikes is not None or options.samples:
+    if options.records_spikes:
         raise UsageError(f"--T {T}: the spikes that a run keeps are those of its own T = {spec.T}", hint="omit --T")
     _log.warning("T = %d, but the network was trained with T = %d", T, spec.T)
     return replace(trained, spec=spec.model_copy(update={"T": T}))

@@ -30,7 +30,6 @@ def experiment_cache(
     content: str | None = None,
     run: Run | None = None,
     build_from: RawSource | None = None,
-    may_build: bool = True,
     progress: Progress = silent,
 ) -> Cache:
     """Returns the cache of an experiment; logs warnings about its data.
@@ -42,7 +41,6 @@ def experiment_cache(
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
         run: An earlier run: its own cache is used, where it is, if the cache directory has none.
         build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
-        may_build: False: another process builds it, and this one only finds it.
         progress: Opens the tasks of building.
 
     Raises:
@@ -63,7 +61,7 @@ def experiment_cache(
                 found = experiment_cache(spec, own, file=file, content=content)
                 _log.info("using the cache that the run was trained on: %s", found.path)
                 return found
-        if build_from is None or not may_build:
+        if build_from is None:
             raise
         source = replace(build_from, cache_dir=folder)
         cache = build_cache(spec.framing, source, command=command, progress=progress).cache

@@ -6,6 +6,7 @@ few recordings, on request, a picture.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,11 @@ from plifctl.data.inspection.listing import File, is_archive, list_files, load_f
 from plifctl.data.inspection.recording import inspect_recording
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
 from plifctl.data.storage import decode_text, is_tar
-from plifctl.errors import RawDataError
+from plifctl.errors import DamagedFileError, RawDataError
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
 
 MAX_DRAWN = 20
 """Most recordings in a picture."""
@@ -176,7 +179,12 @@ def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progres
         found, lists = _inspect_files(options, reading, progress)
     recordings = [one.name for one in found.values() if one.kind != "other"]
     lists = [file for file in lists if found[file.name].kind in ("other", "unreadable")]
-    tables = [find_label_table(file.name, decode_text(file.load()), recordings) for file in lists]
+    tables = []
+    for file in lists:
+        try:
+            tables.append(find_label_table(file.name, decode_text(file.load()), recordings))
+        except DamagedFileError as error:
+            _log.warning("%s; its labels are not used", error)
     return FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
 
 

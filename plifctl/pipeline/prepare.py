@@ -122,11 +122,7 @@ def plan_prepare(options: PrepareOptions, progress: Progress = silent) -> Prepar
     try:
         raw = open_raw_reported(framing, source, progress)
     except MissingRawDataError as missing:
-        plan = plan_download(framing.dataset, missing, source)
-        if not (source.download and plan.possible):
-            missing.hint = plan.instructions(command) or missing.hint
-            raise
-        return PreparePlan(framing, download=plan)
+        return PreparePlan(framing, download=_plan_missing(framing, source, command, missing))
     for note in raw.notes:
         _log.warning(note)
     key = caches.key_of(raw)
@@ -248,12 +244,22 @@ def _open_or_download(
     try:
         return open_raw_reported(framing, source, progress, make_handler)
     except MissingRawDataError as missing:
-        plan = plan_download(framing.dataset, missing, source)
-        if not (source.download and plan.possible):
-            missing.hint = plan.instructions(command) or missing.hint
-            raise
+        plan = _plan_missing(framing, source, command, missing)
     download_missing(plan, progress)
     return open_raw_reported(framing, source, progress, make_handler)
+
+
+def _plan_missing(framing: Framing, source: RawSource, command: str, missing: MissingRawDataError) -> DownloadPlan:
+    """Returns the download of missing files.
+
+    Raises:
+        MissingRawDataError: They cannot or must not be downloaded; the hint describes how to get them.
+    """
+    plan = plan_download(framing.dataset, missing, source)
+    if not (source.download and plan.possible):
+        missing.hint = plan.instructions(command) or missing.hint
+        raise missing
+    return plan
 
 
 def _source(options: PrepareOptions, *, remember: bool = True) -> RawSource:

@@ -13,10 +13,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from plifctl import __version__, paths
 from plifctl.config.base import flatten
-from plifctl.config.choices import FIGURES, OTHER_TABLES, SELECTION_TABLE, TABLES, Protocol, Recipe, ResultSource
+from plifctl.config.choices import (
+    FIGURES,
+    OTHER_TABLES,
+    SELECTION_TABLE,
+    TABLES,
+    Protocol,
+    Recipe,
+    ResultOrigin,
+    ResultSource,
+)
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import PlifctlError, RegistryError, RunError, UsageError, check_choice, did_you_mean
+from plifctl.files import stamp
 from plifctl.report import Table, TableOptions
 from plifctl.report import build_table as fill_table
 from plifctl.report.fast import FAST, FastResult, find_fast_results
@@ -81,7 +91,7 @@ def build_tables(
     check_choice("source", options.source, get_args(ResultSource))
     if options.epochs is not None and options.epochs < 1:
         raise UsageError(f"epochs: found {options.epochs}, expected a number from 1 on")
-    wanted = list(dict.fromkeys(n for name in names for n in (TABLES if name == "all" else (name,))))
+    wanted = _expand_all(names, TABLES)
     for name in wanted:
         if name in _RENAMED:
             raise UsageError(f"the table {name} was renamed", hint=f"use --table {_RENAMED[name]}")
@@ -93,7 +103,12 @@ def build_tables(
     return [fill_table(name, records, registry, options, folder) for name in wanted]
 
 
-def _warn_of_empty_source(source: ResultSource, origins: set[str]) -> None:
+def _expand_all(names: Sequence[str], of_paper: Sequence[str]) -> list[str]:
+    """Returns the names, each once, with those of the paper in the place of ``all``."""
+    return list(dict.fromkeys(one for name in names for one in (of_paper if name == "all" else (name,))))
+
+
+def _warn_of_empty_source(source: ResultSource, origins: set[ResultOrigin]) -> None:
     """Says where results come from if there are none of a source."""
     if ORIGINS[source] in origins:
         return
@@ -198,7 +213,7 @@ def draw_figures(
     """
     from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
 
-    wanted = list(dict.fromkeys(n for name in names for n in (FIGURES if name == "all" else (name,))))
+    wanted = _expand_all(names, FIGURES)
     for name in wanted:
         if name not in FIGURE_KINDS:
             raise UsageError(f"unknown figure {name!r}", hint=did_you_mean(name, FIGURE_KINDS))
@@ -443,7 +458,7 @@ class PageSource:
             *(path for name in _RESULT_FILES for path in sorted(self._runs_dir.glob(f"[!.]*/{name}"))),
             *external_folders(self._runs_dir),
         ]
-        state = [(path, _state(path)) for path in files]
+        state = [(path, stamp(path)) for path in files]
         if state == self._results_state:
             return
         records = load_records(self._runs_dir, self._registry.folders)
@@ -464,7 +479,7 @@ class PageSource:
 
     def _run(self, run: Run) -> PageRun:
         names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")
-        state = [_state(run.path / name) for name in names]
+        state = [stamp(run.path / name) for name in names]
         before, found = self._known.get(run.path, (None, None))
         if found is None or before != state:
             found = page_run(_read_run(run))
@@ -476,14 +491,6 @@ class PageSource:
         except RunError as error:
             status = f"damaged: {error}"
         return replace(found, entry={**found.entry, "status": status})
-
-
-def _state(path: Path) -> object:
-    """Returns what changes with a file; None if there is none."""
-    if not path.exists():
-        return None
-    stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _read_run(run: Run) -> RunFacts:

@@ -41,7 +41,8 @@ _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
 _GROUPS = [
-    re.compile(rf"((?:{words})[-_]?)\d+", re.IGNORECASE) for words in ("user|subject|person|participant", "session")
+    re.compile(rf"((?<![a-z])(?:{words})[-_]?)\d+", re.IGNORECASE)
+    for words in ("user|subject|subj|sub|person|participant|patient", "session|ses")
 ]
 """Finds who a recording is of, and when it was made, in its name: a person may be in several sessions."""
 
@@ -180,6 +181,13 @@ def step_bytes(structure: str, shape: Shape, classes: int, T: int, batch: int, n
 
 def _classes(facts: FolderFacts) -> list[str]:
     classes = list(facts.labels.classes if facts.labels is not None else facts.layout.classes)
+    if facts.labels is None and facts.layout.begins_with_groups:
+        raise RawDataError(
+            f"no classes: the folders {list_names(classes, 3)} look like people, sessions or days, and those in them, "
+            f"{list_names(facts.layout.nested, 3)}, like the classes",
+            hint="make a folder for each class, and in it one for each person: CLASS/PERSON/FILE; or a CSV file with "
+            "the path, the label and the person of each recording",
+        )
     if facts.layout.name is None or len(classes) < 2:
         found = f"found {list_names(classes)}" if classes else "found none"
         raise RawDataError(
@@ -292,9 +300,11 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
         if "validation" in stated:
             yield Value("validation.method", "official", "the samples of the folder for validation")
         return
-    yield Value("split.method", "share", "ASSUMED: there is no split; other methods: folds, leave-one-out")
+    groups = list(_group_values(facts))
+    unknown = "" if groups else "; nothing says whose a recording is, so that a person may be in training and test"
+    yield Value("split.method", "share", f"ASSUMED: there is no split; other methods: folds, leave-one-out{unknown}")
     yield Value("split.test", TEST_SHARE, "of the samples of each class, drawn by split.seed")
-    yield from _group_values(facts)
+    yield from groups
 
 
 def _group_values(facts: FolderFacts) -> Iterator[Value]:
@@ -352,6 +362,13 @@ def _notes(facts: FolderFacts) -> Iterator[str]:
     if facts.labels is not None and (why := _why_no_groups(facts.labels)):
         yield f"the column {facts.labels.roles['group']} does not keep samples together: {why}"
     yield from (_why_unused(table, len(facts.recordings)) for table in facts.unused_tables)
+    nested = facts.layout.nested
+    if facts.layout.name == "class-folders" and nested and _groups_in_names(facts) is None:
+        classes, inner = (list_names(names, 3) for names in (facts.layout.classes, nested))
+        yield (
+            f"the classes are {classes}; the folders in them, {inner}, repeat: if they are people, state "
+            "split.groups; if they are the classes, arrange the recordings as CLASS/PERSON/FILE"
+        )
     if facts.unreadable:
         names = list_names([one.name for one in facts.unreadable], 3)
         yield f"cannot be read: {names}; move them out of the folder before you prepare it"

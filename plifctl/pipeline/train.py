@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ from plifctl.training.kernel_selection import Selection, select_kernel
 from plifctl.training.kernel_trial import known_cause
 from plifctl.training.optimizer import check_options, graph_unsupported_reason
 from plifctl.training.process import use_deterministic_algorithms
-from plifctl.training.progress import EpochRow, Outcome
+from plifctl.training.progress import EpochRow, Outcome, SilentRecorder
 from plifctl.training.sample_store import choose_placement, free_memory
 from plifctl.training.splits import Split, make_split
 from plifctl.training.step_times import products_per_second
@@ -167,9 +167,8 @@ class _CallbackObserver(TrainObserver):
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
         answer = self._callback(row) if self._callback is not None else None
-        return (
-            bool(answer) if isinstance(answer, bool | np.bool_) else None
-        )  # np.bool_: what numpy's numbers compare to
+        # np.bool_: what numpy's numbers compare to
+        return bool(answer) if isinstance(answer, bool | np.bool_) else None
 
 
 @dataclass(frozen=True)
@@ -294,7 +293,10 @@ def plan_training(options: TrainOptions) -> TrainPlan:
 
 @dataclass(frozen=True)
 class _Setup:
-    """Everything that all ranks train with; ``start`` is None of a run to resume, which keeps its own."""
+    """Everything that all ranks train with.
+
+    ``start`` is None of a run to resume, which keeps its own; ``cache`` may be a copy of that in ``cache_path``.
+    """
 
     options: TrainOptions
     experiment: Experiment
@@ -302,6 +304,7 @@ class _Setup:
     frozen: str
     resumed: Run | None
     cache: Cache
+    cache_path: Path
     split: Split
     device: torch.device
     selection: Selection
@@ -349,10 +352,10 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
         raise UsageError(f"--graph: {why}", hint="omit --graph")
     check_memory(spec.train, device, options.kernel)
-    with ranks.first_rank_first():
-        cache = _training_cache(options, spec, resumed, progress, may_build=ranks.rank == 0)
-        if options.copy_cache is not None and not dry_run:
-            cache = copy_cache(cache, options.copy_cache)
+    cache = _cache_of_all_ranks(options, spec, resumed, progress, ranks)
+    cache_path = cache.path.absolute()
+    if options.copy_cache is not None and not dry_run:
+        cache = copy_cache(cache, options.copy_cache)
     compare_ranks(
         ranks,
         {
@@ -394,6 +397,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         frozen,
         resumed,
         cache,
+        cache_path,
         split,
         device,
         selection,
@@ -477,7 +481,7 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         setup.experiment,
         setup.options.protocol,
         cache={
-            "path": str(setup.cache.path),
+            "path": str(setup.cache_path),
             "content_digest": setup.cache.content_digest,
             "complete": setup.cache.complete_set,
         },
@@ -625,9 +629,19 @@ def _new_experiment(options: TrainOptions, runs_dir: Path) -> tuple[Experiment, 
     return resolved.for_protocol(options.protocol), start
 
 
-def _training_cache(
-    options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress, *, may_build: bool
+def _cache_of_all_ranks(
+    options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress, ranks: Ranks
 ) -> Cache:
+    """Returns the cache that the first rank found or built: the others may not see the recordings."""
+    found: Cache | None = None
+    with ranks.first_rank_first():  # the others wait as long as it takes
+        if ranks.rank == 0:
+            found = _training_cache(options, spec, resumed, progress)
+    content = ranks.broadcast_from_first(lambda: None if found is None else found.content_digest)
+    return found or experiment_cache(spec, options.cache_dir, file=_file_of(options), content=content, run=resumed)
+
+
+def _training_cache(options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress) -> Cache:
     """Returns the cache; for a run to resume, it must have the content that the run was trained on."""
     content = str(resumed.info()["cache"]["content_digest"]) if resumed is not None else None
     cache = experiment_cache(
@@ -637,7 +651,6 @@ def _training_cache(
         content=content,
         run=resumed,
         build_from=options.source if options.build_cache else None,
-        may_build=may_build,
         progress=progress,
     )
     if resumed is not None and content != cache.content_digest:
@@ -696,24 +709,11 @@ class _ObservedRecorder(RunRecorder):
         return self._observer.stop_signal()
 
 
-class _RankRecorder:
+class _RankRecorder(SilentRecorder):
     """Recorder of all ranks but the first; writes nothing."""
 
     def __init__(self, observer: TrainObserver) -> None:
         self._observer = observer
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Writes nothing."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Writes nothing."""
-
-    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
-        """Writes nothing."""
-
-    def load_best(self) -> dict[str, Any]:
-        """Is called on the first rank only."""
-        raise AssertionError
 
     def stop_signal(self) -> int | None:
         """Returns the signal that this rank received."""

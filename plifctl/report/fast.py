@@ -7,7 +7,7 @@ of a run of plifctl took: of the recipe ``authors``, else ``paper``, of the same
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, product
@@ -17,7 +17,7 @@ from plifctl.config.choices import FAST_TABLE, PROTOCOLS, Recipe
 from plifctl.evaluation.step_cost import epoch_operations
 from plifctl.report.results import Group, Results
 from plifctl.report.speed import first_epoch
-from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.report.table import Cell, Entry, Number, Table, name_runs
 from plifctl.runs import ResultRecord
 
 FAST: Recipe = "fast"
@@ -56,7 +56,7 @@ class AuthorsCurve:
 
     def describe(self) -> str:
         """Returns what the curve is, as one text."""
-        run, timed = self.timed.first, _runs_text(self.timed.records)
+        run, timed = self.timed.first, name_runs(self.timed.records)
         return (
             f"{self.log.run} (best test accuracy so far, protocol A: the test set selects it; an epoch with "
             f"{self.minutes:.3g} CPU min, the mean of {timed} there, epochs: {run.epochs}, recipe {run.recipe}, "
@@ -83,7 +83,7 @@ class Timing:
     def describe(self) -> str:
         """Returns runs, processor and the authors' training as one text."""
         beside = f", beside {self.authors.describe()}" if self.authors is not None else ""
-        return f"{_runs_text(self.records)} on {self.processor}{beside}"
+        return f"{name_runs(self.records)} on {self.processor}{beside}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class FastResult:
         timed = [record for timing in self.timings for record in timing.records]
         others = [record for record in self.group.records if record not in timed]
         parts = [timing.describe() for timing in self.timings]
-        parts += [f"{_runs_text(others)} without processor time"] if others else []
+        parts += [f"{name_runs(others)} without processor time"] if others else []
         return f"{self.name}: {', '.join(facts)}. {' '.join(f'{part[0].upper()}{part[1:]}.' for part in parts)}"
 
 
@@ -296,7 +296,3 @@ def _authors_numbers(timing: Timing, level: float, results: Results) -> tuple[Nu
 
 def _minutes_text(minutes: float) -> str:
     return f"{minutes:,.0f}" if minutes >= 100 else f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2g}"
-
-
-def _runs_text(records: Sequence[ResultRecord]) -> str:
-    return f"run{'s' if len(records) > 1 else ''} {', '.join(record.run for record in records)}"

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultSource
+from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultOrigin, ResultSource
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of
+from plifctl.report.table import Number, flags_of, name_runs
 from plifctl.runs import ResultRecord
 from plifctl.runs.sessions import COMPARED
+from plifctl.training.progress import TRAINING_VERSION
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -39,7 +40,12 @@ Measure = Literal[
 ]
 """Measures that a column can be compared with; ``test accuracy`` and ``tau`` of a layer belong to one epoch."""
 
-ORIGINS: dict[ResultSource, str] = {"mine": "trained", "shipped": "shipped", "authors": "imported", "added": "added"}
+ORIGINS: dict[ResultSource, ResultOrigin] = {
+    "mine": "trained",
+    "shipped": "shipped",
+    "authors": "imported",
+    "added": "added",
+}
 """Origin of the records of each source."""
 
 
@@ -204,7 +210,7 @@ class Results:
             return f"the other experiment has no run of seed {record.seed}"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
-        if record.data is not None and not record.data.complete and (best.data is None or best.data.complete):
+        if record.is_subset and not best.is_subset:
             return "on a subset, while there is a run on all samples"
         if record.epochs != best.epochs:
             return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
@@ -296,7 +302,7 @@ class Results:
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
-            f"run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}",
+            name_runs(found),
         ]
         if authors is not None:
             same = f"the best of the first {first.epochs} epochs" if first.epochs > 1 else "the first epoch"
@@ -310,6 +316,9 @@ class Results:
             parts.append("trained by somebody else")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
+        if set(first.training_versions) - {TRAINING_VERSION} and first.origin != "imported":
+            versions = ", ".join(map(str, first.training_versions))
+            parts.append(f"training version {versions}: version {TRAINING_VERSION} of today gives other numbers")
         parts += _version_notes(found)
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")

@@ -9,15 +9,15 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from plifctl.config.choices import RUNS_TABLE
+from plifctl.config.choices import RUNS_TABLE, ResultOrigin
 from plifctl.config.overrides import override_key
-from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
+from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment, name_runs
 from plifctl.runs import ResultRecord
 
 Changes = Callable[[ResultRecord], Sequence[str]]
 """Returns how the experiment of a run differs from that of its name, a text each."""
 
-_CAPTIONS = {
+_CAPTIONS: dict[ResultOrigin, str] = {
     "trained": "Finished runs of the runs folder",
     "shipped": "Runs whose records come with plifctl",
     "imported": "Runs of the authors, from their logs",
@@ -30,7 +30,7 @@ _COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", 
 
 def build_runs_table(
     records: Sequence[ResultRecord],
-    origin: str = "trained",
+    origin: ResultOrigin = "trained",
     not_in_paper: Collection[str] = (),
     changes: Changes = lambda record: record.modifications,
 ) -> Table:
@@ -49,12 +49,14 @@ def build_runs_table(
     key = partial(_key, changes=changes, stopping=_series_that_stop(shown))
     for _, group in groupby(sorted(shown, key=key), key=key):
         # of several runs with one seed and fold, the latest
-        latest = {_member(record): record for record in sorted(group, key=lambda record: record.finished)}
+        by_time = sorted(group, key=lambda record: record.finished)
+        latest = {_member(record): record for record in by_time}
         found = [latest[member] for member in sorted(latest)]
+        earlier = [record for record in by_time if latest[_member(record)] is not record]
         mark = str(len(rows) + 1)
         first = found[0]
         changed = changes(first)
-        notes[mark] = _note(found, changed)
+        notes[mark] = _note(found, changed, earlier)
         number = _mean(found, mark, notes[mark], bool(changed))
         texts = (_short(changed), first.recipe, first.protocol, str(first.T), _epochs(found), _samples(first))
         counts = (_numbers({record.seed for record in found}), _folds(found))
@@ -158,17 +160,19 @@ def _numbers(numbers: set[int]) -> str:
     return ", ".join(map(str, sorted(numbers)))
 
 
-def _note(found: Sequence[ResultRecord], changes: Sequence[str]) -> str:
+def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequence[ResultRecord]) -> str:
     first = found[0]
-    parts = [f"{first.dataset}, run{'s' if len(found) > 1 else ''} {', '.join(record.run for record in found)}"]
+    parts = [f"{first.dataset}, {name_runs(found)}"]
     if any(record.stopped_early for record in found):
         parts.append("stopped early")
     if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:
         parts.append(f"ONLY {count} OF {of.folds} FOLDS")
-    if first.data is not None and not first.data.complete:
+    if first.is_subset:
         parts.append("SUBSET")
     if empty := sum(record.data.without_events for record in found if record.data is not None):
         parts.append(f"{empty} SAMPLES WITHOUT EVENTS")
     if changes:
         parts.append(f"MODIFIED: {', '.join(changes)}")
+    if earlier:
+        parts.append(f"left out, earlier with the same seed: {name_runs(earlier)}")
     return "; ".join(parts)

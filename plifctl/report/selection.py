@@ -51,19 +51,22 @@ def build_selection_table(
             continue
         best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
         last = max(tests)
-        result, mean = 100 * record.accuracy, 100 * statistics.fmean(record.late_tests)
+        result = 100 * record.accuracy
+        # the mean of a short training is that of its beginning
+        late = 100 * statistics.fmean(record.late_tests) if last >= LATE_EPOCHS else None
         gain = tests[best] - (tests[last] if record.protocol == "A" else result)
         gains.setdefault((record.origin, record.protocol), []).append(gain)
-        better = [tests[best] - other for other in (result, tests[last], mean)]
-        values = [result, tests[best], tests[last], mean, *better]
+        better = [None if other is None else tests[best] - other for other in (result, tests[last], late)]
+        values = [result, tests[best], tests[last], late, *better]
         counted = ("", f" ({best})", f" ({last})", f" ({len(record.late_tests)})", "", "", "")
-        shown = [f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
+        shown = ["" if value is None else f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
         experiment = mark_experiment(record.experiment, not_in_paper)
         shown_experiments.add(record.experiment)
         rows.append(tuple(map(Cell, (experiment, _run(record), record.protocol, *shown))))
         entries += [
             Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags_of(record, modified)),))
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
+            if value is not None
         ]
     return Table(
         SELECTION_TABLE,
@@ -88,7 +91,7 @@ _OF_ORIGIN = {
 def _run(record: ResultRecord) -> str:
     if record.origin == "imported":
         return "authors' log"
-    subset = ", subset" if record.data is not None and not record.data.complete else ""
+    subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
     whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,8 +51,12 @@ class Number:
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
     """Returns what forbids to compare a run with the runs of its experiment, a word each."""
-    subset = record.data is not None and not record.data.complete
-    return (*(("subset",) if subset else ()), *(("modified",) if modified else ()))
+    return (*(("subset",) if record.is_subset else ()), *(("modified",) if modified else ()))
+
+
+def name_runs(records: Sequence[ResultRecord]) -> str:
+    """Returns the names of runs as ``run A``, or ``runs A, B``."""
+    return f"run{'s' if len(records) > 1 else ''} {', '.join(record.run for record in records)}"
 
 
 def mark_experiment(name: str, not_in_paper: Collection[str]) -> str:

@@ -22,7 +22,7 @@ from plifctl.config.choices import TauControl, TimeControl
 from plifctl.config.problems import first_problem
 from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
-from plifctl.runs.documents import add_checksum, load_document
+from plifctl.runs.documents import load_document, save_document
 
 if TYPE_CHECKING:
     from plifctl.runs.directory import Run
@@ -126,8 +126,7 @@ def keep_controls(run: Run, found: Sequence[ControlResult]) -> None:
                 if (one.time, one.tau) not in replaced and not record.control_problem(one)
             ]
             tree = _Document(controls=(*others, *found)).model_dump(mode="json")
-            text = json.dumps(add_checksum(tree), indent=1, ensure_ascii=False)
-            files.write_text(run.path / FILE_NAME, text + "\n")
+            save_document(run.path / FILE_NAME, tree)
     except filelock.Timeout:
         raise RunError("the run is being trained") from None
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from plifctl.config.base import canonical_json
-from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import changed_values, is_modification, override_key
 from plifctl.errors import RunError, UsageError, did_you_mean
@@ -52,7 +52,7 @@ class Curve:
     """
 
     name: str
-    origin: Literal["trained", "shipped", "imported", "added"]
+    origin: ResultOrigin
     experiment: str | None
     recipe: Recipe | None
     protocol: Protocol | None
@@ -127,8 +127,7 @@ def _is_incomplete(run: Run) -> bool:
     """Returns whether a finished run used a data set that lacks samples; of an unfinished one that is not recorded."""
     if not (run.path / "result.json").is_file():
         return False
-    data = run.record().data
-    return data is not None and not data.complete
+    return run.record().is_subset
 
 
 def curve_of_record(record: ResultRecord) -> Curve:
@@ -152,8 +151,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         _layer_numbers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
-        subset=(record.data is not None and not record.data.complete)
-        or "train.subset" in map(override_key, record.overrides),
+        subset=record.is_subset or "train.subset" in map(override_key, record.overrides),
         digest=record.digest,
         training_versions=record.training_versions,
         cache=None if record.data is None else record.data.cache,
@@ -230,13 +228,9 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
     if name == "last" and (runs := list_runs(runs_dir)):
         return curve_of_run(runs[-1])
     curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}
-    matching = folders.match_name(name, list(curves))
-    if len(matching) == 1:
-        return curves[matching[0]]
-    if matching:
-        raise UsageError(
-            f"{len(matching)} runs match {name!r}: {', '.join(matching[-5:])}", hint="use more of the name"
-        )
+    matching = folders.only_match(name, folders.match_name(name, list(curves)))
+    if matching is not None:
+        return curves[matching]
     if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
         if folders.is_added(path):
             return curve_of_record(load_added(path).record())

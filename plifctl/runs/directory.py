@@ -26,7 +26,7 @@ from plifctl.config.identity import current_path
 from plifctl.errors import ResumeError, RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.checkpoints import save_checkpoint
-from plifctl.runs.documents import add_checksum, load_document
+from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import HEARTBEAT_LIMIT_S, StepProgress, heartbeat_age, read_progress
@@ -62,15 +62,6 @@ class RunConfig:
 
 
 _Stamp = tuple[int, ...] | None
-
-
-def _stamp(path: Path) -> _Stamp:
-    """Returns what changes with the content of a file; None if there is none."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 class Run:
@@ -129,7 +120,7 @@ class Run:
             RunError: ``config.yaml`` is damaged, or made by an older plifctl.
         """
         path = self.path / "config.yaml"
-        if (stamp := _stamp(path)) is not None and self._config is not None and self._config[0] == stamp:
+        if (stamp := files.stamp(path)) is not None and self._config is not None and self._config[0] == stamp:
             return self._config[1]
         tree = load_document(path, ("spec", "protocol"))
         try:
@@ -255,7 +246,7 @@ class Run:
     def record(self) -> ResultRecord:
         """Returns the result of a finished run, or the one that a longer training has not replaced yet."""
         path = self.path / "result.json"
-        if (stamp := _stamp(path)) is None or self._record is None or self._record[0] != stamp:
+        if (stamp := files.stamp(path)) is None or self._record is None or self._record[0] != stamp:
             self._record = stamp, read_record(path)
         return self._record[1]
 
@@ -312,16 +303,16 @@ def create_run(
     _remove_abandoned(files.make_dir(runs_dir))
     with files.machine_errors(runs_dir / name):
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
-        temporary.chmod(0o777 & ~files.UMASK)
+        files.open_folder(temporary)
     try:
         created = {"status": "created", "created": time.time(), "cache": cache}
         if started_from is not None:
             created["started_from"] = started_from.model_dump(mode="json")
             about = {"spec": spec.model_dump_json(), "cache": cache["content_digest"]}
             save_checkpoint(temporary / _START, {"model": dict(start or {}), **about})
-        files.write_json(temporary / "run.json", add_checksum(created))
-        files.write_json(temporary / "env.json", add_checksum(environment))
-        files.write_json(temporary / "split.json", add_checksum(split))
+        save_document(temporary / "run.json", created)
+        save_document(temporary / "env.json", environment)
+        save_document(temporary / "split.json", split)
         write_config(temporary, resolved, protocol)
         for number in range(1, 1000):  # two runs may start within a second
             path = runs_dir / (name if number == 1 else f"{name}-{number}")
@@ -383,13 +374,9 @@ def find_run(name: str, runs_dir: Path) -> Run:
     runs = {run.name: run for run in list_runs(runs_dir)}
     if name == "last" and runs:
         return list(runs.values())[-1]
-    matching = folders.match_name(name, list(runs))
-    if len(matching) == 1:
-        return runs[matching[0]]
-    if matching:
-        latest = "the latest are " if len(matching) > 5 else ""
-        names = ", ".join(matching[-5:])
-        raise UsageError(f"{len(matching)} runs match {name!r}: {latest}{names}", hint="use more of the name")
+    matching = folders.only_match(name, folders.match_name(name, list(runs)))
+    if matching is not None:
+        return runs[matching]
     path = folders.find_folder(name, runs_dir)
     if path is not None and not folders.is_trained(path):
         raise UsageError(f"{path}: not trained here, so it has no checkpoints", hint="plifctl runs show takes it")

@@ -65,6 +65,11 @@ def verify_content(tree: object, keys: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
+def save_document(path: Path, tree: dict[str, Any]) -> None:
+    """Writes a document with its checksum as JSON, atomically; ``tree`` as :func:`add_checksum` takes it."""
+    files.write_json(path, add_checksum(tree))
+
+
 def load_document(path: Path, keys: Sequence[str], *, hint: str = "") -> dict[str, Any]:
     """Reads a document and verifies its checksum.
 
@@ -95,6 +100,11 @@ def fingerprint(path: Path) -> dict[str, Any]:
     """Returns size and SHA-256 of a file."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def fingerprint_of(content: bytes) -> dict[str, Any]:
+    """Returns size and SHA-256 of the content of a file, as :func:`fingerprint` does."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _digest(tree: dict[str, Any]) -> str:

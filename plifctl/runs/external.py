@@ -36,11 +36,8 @@ def find_external(name: str, runs_dir: Path) -> Path | None:
     matching = folders.match_name(name, list(known))
     if name == "last" or (matching != [name] and any(name in run.name for run in list_runs(runs_dir))):
         return None
-    if len(matching) > 1:
-        names = ", ".join(matching[:5])
-        raise UsageError(f"{len(matching)} runs match {name!r}: {names}", hint="use more of the name")
-    if matching:
-        return known[matching[0]]
+    if (found := folders.only_match(name, matching)) is not None:
+        return known[found]
     path = Path(name)
     return path if folders.is_imported(path) or folders.is_added(path) else None
 

@@ -110,6 +110,19 @@ def match_name(name: str, ids: Sequence[str]) -> list[str]:
     return [known for known in ids if f"-{name}-" in f"-{known}-"] or [known for known in ids if name in known]
 
 
+def only_match(name: str, matching: Sequence[str]) -> str | None:
+    """Returns the id that matches a name; None: none does.
+
+    Raises:
+        UsageError: Several ids match.
+    """
+    if len(matching) > 1:
+        last = "the last 5 are " if len(matching) > 5 else ""
+        names = ", ".join(matching[-5:])
+        raise UsageError(f"{len(matching)} runs match {name!r}: {last}{names}", hint="use more of the name")
+    return matching[0] if matching else None
+
+
 def find_folder(name: str, runs_dir: Path) -> Path | None:
     """Returns the folder of a run that is named by a path, or by its name in the runs directory; None: no such folder.
 

@@ -1,4 +1,4 @@
-"""Manifest of a finished run: size and SHA-256 of each file.
+"""Manifest of a finished run: size and SHA-256 of each file that the training wrote.
 
 It is written when all other files are complete, just before ``result.json``, whose digest it already contains.
 ``result.json`` is the last file and marks the run as finished, so that every finished run has its manifest.
@@ -6,7 +6,6 @@ It is written when all other files are complete, just before ``result.json``, wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from plifctl import files
 from plifctl.errors import RunError
 from plifctl.runs import controls
 from plifctl.runs.directory import Run
-from plifctl.runs.documents import fingerprint
+from plifctl.runs.documents import fingerprint, fingerprint_of
 
 _NAME = "manifest.json"
 _LISTED = (
@@ -40,8 +39,7 @@ def write_manifest(folder: Path, pending: dict[str, bytes]) -> None:
     for path in listed.values():  # the events of TensorBoard: the manifest must not outlive what it lists
         files.sync_file(path)
     facts = {name: fingerprint(path) for name, path in listed.items()}
-    for name, content in pending.items():
-        facts[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    facts |= {name: fingerprint_of(content) for name, content in pending.items()}
     files.write_text(folder / _NAME, _text(facts))
 
 

@@ -21,7 +21,7 @@ from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs import folders
 from plifctl.runs.checkpoints import load_checkpoint, save_checkpoint
 from plifctl.runs.directory import Run, require_utf8, write_config
-from plifctl.runs.documents import add_checksum
+from plifctl.runs.documents import save_document
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
@@ -254,7 +254,7 @@ class RunRecorder:
             self._board = None
 
     def _update_info(self, **changes: Any) -> None:
-        files.write_json(self.run.path / "run.json", add_checksum({**self.run.info(), "updated": _now(), **changes}))
+        save_document(self.run.path / "run.json", {**self.run.info(), "updated": _now(), **changes})
 
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:

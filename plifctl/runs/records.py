@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Protocol, Recipe, TauControl, TimeControl
+from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, TimeControl
 from plifctl.config.identity import current_word
 from plifctl.config.overrides import is_modification
 from plifctl.config.problems import first_problem
@@ -117,7 +117,7 @@ class ResultRecord(Spec):
     """
 
     schema_version: Literal[1]
-    origin: Literal["trained", "shipped", "imported", "added"] = "trained"
+    origin: ResultOrigin = "trained"
     run: str
     experiment: str
     recipe: Annotated[Recipe, BeforeValidator(current_word)]
@@ -176,6 +176,11 @@ class ResultRecord(Spec):
         return tuple(filter(is_modification, self.overrides))
 
     @property
+    def is_subset(self) -> bool:
+        """Whether it is known to have used a part of the samples only."""
+        return self.data is not None and not self.data.complete
+
+    @property
     def environments(self) -> list[dict[str, Any]]:
         """Versions and machine of each process that trained it."""
         return [session.environment for session in self.sessions] or [self.environment]
@@ -223,7 +228,8 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
         try:
             record = read_record(path)
         except RunError as error:
-            if path in files or folders.is_run(path.parent):
+            is_denied = isinstance(error.__cause__, PermissionError)
+            if path in files or is_denied or folders.is_run(path.parent):
                 _log.warning("skipped: %s", error)
             continue  # no warning: a file of another program
         if path not in files:

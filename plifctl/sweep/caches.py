@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from plifctl import paths
-from plifctl.cache import Cache, find_cache, raw_independent_key
+from plifctl.cache import Cache, raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.errors import PlifctlError, UsageError
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -57,11 +57,13 @@ def prepare_caches(
 
 
 def _build(member: Member, options: SweepOptions, progress: Progress) -> Cache:
-    dataset = member.spec.dataset
-    if options.source.root is not None and dataset.raw is not None:
+    dataset, root = member.spec.dataset, options.source.root
+    stated = None if dataset.raw is None else Path(dataset.raw)
+    if root is not None and stated is not None and stated.exists() and stated.resolve() != root.resolve():
         raise UsageError(
-            f"--raw {options.source.root}: {dataset.name} states raw: {dataset.raw}, which its runs are trained on",
-            hint="omit --raw, or change raw: in the YAML of the data set",
+            f"--raw {root}: {dataset.name} states raw: {stated}, which its runs are trained on",
+            hint="omit --raw, or change raw: in the YAML of the data set; "
+            "PLIFCTL_RAW_DIR names the place of data sets that state none",
         )
     return experiment_cache(
         member.spec, options.cache_dir, file=member.file, build_from=options.source, progress=progress
@@ -73,8 +75,9 @@ def cache_of(member: Member, cache_dir: Path | None) -> Cache:
 
     Raises:
         CacheError: There is none.
+        UsageError: Its samples have another number of frames than the experiment has time steps.
     """
-    return find_cache(raw_independent_key(member.spec.framing), cache_dir or paths.cache_dir(), prepare="")
+    return experiment_cache(member.spec, cache_dir, file=member.file)
 
 
 def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOptions) -> None:

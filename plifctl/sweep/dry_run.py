@@ -48,7 +48,7 @@ class DryRun:
     """What a sweep would do.
 
     Attributes:
-        status: How it stands.
+        status: Its status now.
         estimates: Of each run from its beginning, by name.
         caches: The caches that it needs.
         at_once: Runs at the same time; on a cluster as many as were asked for, or 1.
@@ -62,19 +62,18 @@ class DryRun:
     @property
     def seconds(self) -> float:
         """Time of all epochs that are not trained, one run after the other, of the runs with an estimate."""
-        waiting = [(s, self.estimates[s.run.name].seconds) for s in self.status.runs if s.state != "finished"]
-        return sum(seconds * (1 - s.epoch / s.run.epochs) for s, seconds in waiting if seconds is not None)
+        known = [(entry, self.estimates[entry.run.name].seconds) for entry in self.status.unfinished]
+        return sum(seconds * (1 - entry.epoch / entry.run.epochs) for entry, seconds in known if seconds is not None)
 
     @property
     def unknown(self) -> int:
         """Number of runs to train without an estimate of their time."""
-        waiting = [s for s in self.status.runs if s.state != "finished"]
-        return sum(self.estimates[s.run.name].seconds is None for s in waiting)
+        return sum(self.estimates[entry.run.name].seconds is None for entry in self.status.unfinished)
 
     @property
     def nbytes(self) -> int:
         """Disk for the checkpoints of the runs that are not finished."""
-        return sum(self.estimates[s.run.name].nbytes for s in self.status.runs if s.state != "finished")
+        return sum(self.estimates[entry.run.name].nbytes for entry in self.status.unfinished)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
@@ -96,18 +95,17 @@ def dry_run(options: SweepOptions) -> DryRun:
     members = expand(options.spec)
     plan, members = plan_sweep(options, members)
     status = read_plan(plan, runs_dir)
-    if any(standing.state != "finished" for standing in status.runs):
+    if status.unfinished:
         check_resources(options.engine, options.resources)
     cache_dir = options.cache_dir or paths.cache_dir()
     groups = [(group, _find(group[0], cache_dir)) for group in group_by_cache(members)]
     caches = {member.name: cache for group, cache in groups if cache is not None for member in group}
     at_once = LocalEngine(options.resources).limit if options.engine == "local" else options.resources.jobs or 1
-    left = sum(standing.state != "finished" for standing in status.runs)
     return DryRun(
         status,
         estimate_runs(members, runs_dir, caches),
         tuple(_needed(group, cache, cache_dir) for group, cache in groups),
-        min(at_once, max(1, left)),
+        min(at_once, max(1, len(status.unfinished))),
     )
 
 

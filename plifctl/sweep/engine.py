@@ -1,4 +1,4 @@
-"""What every engine of a sweep can do: run commands somewhere, say how they stand, and cancel them.
+"""What every engine of a sweep can do: run commands somewhere, report their state, and cancel them.
 
 An engine knows nothing of runs and plans. It gets tasks, which are command lines, and gives each a job. The results
 are read from the runs directory, which all machines see; so an engine's answer is only ever "is it still there".
@@ -29,7 +29,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """How a task stands, as its engine knows it.
+    """State of a task, as its engine knows it.
 
     Attributes:
         state: ``ended`` if its process is gone, for whatever reason.
@@ -86,7 +86,7 @@ class Engine(Protocol):
         ...
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, Job]:
-        """Returns how jobs stand, by name of the task; those that the engine does not know are missing.
+        """Returns the state of jobs, by name of the task; those that the engine does not know are missing.
 
         Args:
             jobs: Ids of :meth:`submit` by name, perhaps of another process.

@@ -13,7 +13,7 @@ from plifctl.cache import raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import PlifctlError, RunError
-from plifctl.evaluation.summary import summarize_network
+from plifctl.evaluation.summary import summarize_experiment
 from plifctl.pipeline.missing import estimate_seconds, registry_samples
 from plifctl.runs import Run, list_runs
 from plifctl.sweep.expansion import Member
@@ -23,6 +23,8 @@ from plifctl.training.step_times import products_per_second
 _FLOAT = 4  # bytes
 _COPIES = 4
 """Weights in a run's checkpoints: in the best one, and in the last one with Adam's two moments."""
+_RECENT = 20
+"""Runs of a sweep's experiments that are searched for one like a run of it; it is rarely further back."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ def _measure(experiments: set[str], runs_dir: Path) -> dict[Any, tuple[float, st
     return found
 
 
-def _recent(runs: Sequence[Run], experiments: set[str], most: int = 20) -> Iterable[Run]:
-    """Returns the latest runs whose names have that of an experiment; a run like it is rarely further back."""
+def _recent(runs: Sequence[Run], experiments: set[str]) -> Iterable[Run]:
+    """Returns the latest runs whose names have that of an experiment."""
     named = [run for run in reversed(runs) if any(name in run.name for name in experiments)]
-    return named[:most]
+    return named[:_RECENT]
 
 
 def _kind(spec: ExperimentSpec) -> tuple[Any, ...]:
@@ -99,6 +101,4 @@ def _kind(spec: ExperimentSpec) -> tuple[Any, ...]:
 
 
 def _checkpoint_bytes(spec: ExperimentSpec) -> int:
-    classes, static = len(spec.dataset.classes), spec.dataset.kind == "images"
-    layers = summarize_network(spec.network, spec.neuron, spec.framing.shape, classes, spec.T, static=static)
-    return _COPIES * _FLOAT * sum(layer.parameters for layer in layers)
+    return _COPIES * _FLOAT * sum(layer.parameters for layer in summarize_experiment(spec))

@@ -21,7 +21,7 @@ def detached_jobs(runs: Iterable[PlannedRun]) -> dict[str, str]:
 
 
 def poll_detached(runs: Iterable[PlannedRun], folder: Path) -> dict[str, Job]:
-    """Returns how the jobs of a batch system stand, by name of the run.
+    """Returns the state of the jobs of a batch system, by name of the run.
 
     Args:
         runs: Runs of a sweep.
@@ -35,7 +35,7 @@ def poll_detached(runs: Iterable[PlannedRun], folder: Path) -> dict[str, Job]:
 
 
 def planned_jobs(plan: Plan) -> dict[str, Job]:
-    """Returns how the jobs of a sweep stand whose process still runs: it writes the plan whenever a state changes."""
+    """Returns the state of the jobs of a sweep whose process still runs: it writes every change into the plan."""
     return {run.name: Job(run.state) for run in plan.runs if run.state in ("queued", "running")}
 
 

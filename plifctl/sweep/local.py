@@ -69,7 +69,7 @@ class LocalEngine:
         return {task.name: f"{os.getpid()}" for task in tasks}
 
     def poll(self, jobs: Mapping[str, str]) -> dict[str, Job]:
-        """Returns how tasks of this process stand, and starts queued ones."""
+        """Returns the state of this process's tasks, and starts queued ones."""
         for name, process in list(self._running.items()):
             if (code := process.handle.poll()) is not None:
                 self._ended[name] = Job("ended", socket.gethostname(), _reason(code), code)

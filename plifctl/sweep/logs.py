@@ -14,7 +14,7 @@ def begin_log(path: Path, command: str) -> None:
     """Appends the line below which the output of a new job comes; without room on the disk there is none."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
+        with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{_MARK}{time.strftime('%Y-%m-%d %H:%M:%S')} {command}\n")
 
 

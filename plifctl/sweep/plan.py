@@ -1,6 +1,6 @@
 """The plan of a sweep, ``sweeps/NAME.json`` in the runs directory: its only memory.
 
-The plan says what the sweep consists of, and which job of which engine trains what. How a run stands is never taken
+The plan says what the sweep consists of, and which job of which engine trains what. The state of a run is never taken
 from it but from the run's own files (:mod:`plifctl.sweep.progress`); the states in the file are those of its last
 update, for people who read it. One process at a time writes it, under a lock.
 """
@@ -26,7 +26,7 @@ from plifctl.config.choices import Engine, Protocol
 from plifctl.config.problems import first_problem
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError, UsageError, did_you_mean
-from plifctl.runs.documents import add_checksum, load_document
+from plifctl.runs.documents import load_document, save_document
 from plifctl.runs.sweep_plans import FOLDER, plan_files
 
 _MAX_NAME = 100
@@ -152,7 +152,7 @@ class PlanFile:
         with files.machine_errors(self.path):
             files.make_dir(self.path.parent)
             tree = plan.model_copy(update={"updated": time.time()}).model_dump(mode="json")
-            files.write_json(self.path, add_checksum(tree))
+            save_document(self.path, tree)
 
     @property
     def argument(self) -> str:

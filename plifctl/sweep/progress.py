@@ -1,4 +1,4 @@
-"""How the runs of a sweep stand: read from their own files, with what the engine knows of their jobs.
+"""State and progress of a sweep's runs: read from their own files, with what the engine knows of their jobs.
 
 | the run's files say | its job | state |
 |---|---|---|
@@ -21,6 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from plifctl import files
 from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
@@ -36,8 +37,8 @@ _RECENT = 10  # epochs whose mean time predicts that of the next ones
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a run of a sweep stands.
+class RunProgress:
+    """State and progress of a run of a sweep.
 
     Attributes:
         run: The run, with its state and the reason for it.
@@ -71,7 +72,7 @@ class Standing:
 
 
 class ProgressReader:
-    """Reads how runs stand; files that did not change are not read again.
+    """Reads state and progress of runs; files that did not change are not read again.
 
     Args:
         runs_dir: Runs directory.
@@ -81,35 +82,35 @@ class ProgressReader:
     def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
         self._runs_dir, self._authors = runs_dir, authors or {}
         self._runs: dict[str, Run] = {}
-        self._rows: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+        self._rows: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
 
-    def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[Standing]:
-        """Returns how the runs of a plan stand, in its order.
+    def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[RunProgress]:
+        """Returns state and progress of the runs of a plan, in its order.
 
         Args:
             plan: The plan.
             file: Its file.
             jobs: What the engine knows of their jobs, by name of the run.
         """
-        return [self._standing(run, jobs.get(run.name), file) for run in plan.runs]
+        return [self._read_run(run, jobs.get(run.name), file) for run in plan.runs]
 
-    def _standing(self, run: PlannedRun, job: Job | None, file: PlanFile) -> Standing:
+    def _read_run(self, run: PlannedRun, job: Job | None, file: PlanFile) -> RunProgress:
         path = self._runs_dir / run.name
         if not is_trained(path):
             if job is None:  # a failure before the first step has left a trace in the plan only
-                return Standing(run if run.state == "failed" else _at(run, "missing", ""))
+                return RunProgress(run if run.state == "failed" else _at(run, "missing", ""))
             state: State = "failed" if job.state == "ended" else job.state
-            return Standing(_at(run, state, self._reason(job, None, run, file)), host=job.host)
+            return RunProgress(_at(run, state, self._reason(job, None, run, file)), host=job.host)
         try:
             return self._trained(run, self._runs.setdefault(run.name, Run(path)), job, file)
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
-            return Standing(_at(run, "failed", str(error)))
+            return RunProgress(_at(run, "failed", str(error)))
 
-    def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> Standing:
+    def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> RunProgress:
         spec = run.config().spec
         if difference := _difference(planned, run):
             reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {run_argument(run.path)}"
-            return Standing(_at(planned, "failed", reason))
+            return RunProgress(_at(planned, "failed", reason))
         status, rows = run.status(), self._rows_of(run)
         state: State = "failed" if status == "failed" else "interrupted"
         if status == "finished" or status == "running":
@@ -124,7 +125,7 @@ class ProgressReader:
         changed = config.recipe == "fast" or any(map(is_modification, config.overrides))
         on_tests = state == "finished" or best.get("validation_accuracy") is None
         comparable = run.info()["cache"].get("complete") and on_tests and not changed
-        found = Standing(
+        found = RunProgress(
             _at(planned, state, reason),
             len(rows),
             shown,
@@ -138,11 +139,8 @@ class ProgressReader:
         return replace(found, epoch_seconds=seconds, seconds_left=left)
 
     def _rows_of(self, run: Run) -> list[dict[str, Any]]:
-        try:
-            there = (run.path / "metrics.jsonl").stat()
-        except OSError:
+        if (stamp := files.stamp(run.path / "metrics.jsonl")) is None:
             return []
-        stamp = (there.st_mtime_ns, there.st_size)
         if (known := self._rows.get(run.name)) is None or known[0] != stamp:
             self._rows[run.name] = known = stamp, run.metrics()
         return known[1]

@@ -124,7 +124,7 @@ class RayEngine:
             del self._calls[job]
 
     def _queued(self) -> Job:
-        """Returns how a job stands that waits: perhaps for a machine that does not exist."""
+        """Returns the state of a job that waits: perhaps for a machine that does not exist."""
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if any(node.get("CPU", 0) >= self._cpus and node.get("GPU", 0) >= self._gpus for node in nodes):
             return Job("queued")

@@ -24,15 +24,15 @@ from plifctl.sweep.jobs import is_active, jobs_of, poll_detached
 from plifctl.sweep.logs import begin_log
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
 from plifctl.sweep.planning import SweepOptions, plan_sweep
-from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
+from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _SAVE_SECONDS = 10.0
 
-Watcher = Callable[[Sequence[Standing]], None]
-"""Called with how the runs stand, whenever that was read again."""
+Watcher = Callable[[Sequence[RunProgress]], None]
+"""Called with state and progress of the runs, whenever they were read again."""
 
 
 def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progress: Progress = silent) -> Plan:
@@ -145,15 +145,15 @@ class _Sweep:
         time.sleep(max(_POLL_SECONDS, 10 * self._reading))
 
     def update(self) -> None:
-        """Reads how the runs stand, and passes it on."""
+        """Reads state and progress of the runs, and passes them on."""
         began = time.monotonic()
         self._jobs = self._engine.poll(jobs_of(filter(self._is_ours, self.plan.runs)))
         found = self._reader.read(self.plan, self._file, self._jobs)
-        found = [self._explain(standing) for standing in found]
-        for standing in found:  # ours found another process training it: when that one stops, it is ours again
-            job = self._jobs.get(standing.run.name)
-            if standing.state == "running" and job is not None and job.exit_code == ResumeError.exit_code:
-                self._given.discard(standing.run.name)
+        found = [self._explain(entry) for entry in found]
+        for entry in found:  # ours found another process training it: when that one stops, it is ours again
+            job = self._jobs.get(entry.run.name)
+            if entry.state == "running" and job is not None and job.exit_code == ResumeError.exit_code:
+                self._given.discard(entry.run.name)
         changed = [s.run for s, before in zip(found, self.plan.runs, strict=True) if s.run != before]
         self.plan = self.plan.with_runs(changed)
         if changed or time.monotonic() - self._saved > _SAVE_SECONDS:
@@ -161,11 +161,11 @@ class _Sweep:
         self._reading = time.monotonic() - began
         self._watch(found)
 
-    def _explain(self, standing: Standing) -> Standing:
-        why = self._without_cache.get(standing.run.name)
-        if why is None or standing.state in ("finished", "running"):
-            return standing
-        return replace(standing, run=standing.run.model_copy(update={"state": "failed", "reason": why}))
+    def _explain(self, entry: RunProgress) -> RunProgress:
+        why = self._without_cache.get(entry.run.name)
+        if why is None or entry.state in ("finished", "running"):
+            return entry
+        return replace(entry, run=entry.run.model_copy(update={"state": "failed", "reason": why}))
 
     def _is_ours(self, run: PlannedRun) -> bool:
         """Returns whether the job of a run is one that this engine may know."""

@@ -2,8 +2,8 @@
 
 Before a job reaches its time limit, SLURM sends SIGUSR2. The job then stops its training, which writes a checkpoint,
 and puts itself back into the queue; when it starts again, the same command continues the run. A job that is preempted
-does the same. How jobs stand is read from squeue, and from the files that submitit writes: sacct needs a database,
-which small clusters do not have.
+does the same. The state of jobs is read from squeue, and from the files that submitit writes: sacct needs a
+database, which small clusters do not have.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SlurmEngine:
             _run(["scancel", *present], accept="Invalid job id|already complet")
 
     def _describe(self, job: str, state: str, host: str, reason: str) -> Job:
-        """Returns how a job stands, from squeue's row of it, and if it has ended also from its files."""
+        """Returns the state of a job, from squeue's row of it, and if it has ended also from its files."""
         if state in _WAITING:
             return Job("queued", reason="" if reason in ("None", "Priority") else reason)
         if state and state not in _ENDED:

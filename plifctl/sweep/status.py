@@ -1,4 +1,4 @@
-"""Says how a sweep stands, and cancels it: from any process, on any machine that sees the runs directory."""
+"""Status of a sweep, and cancelling it: from any process, on any machine that sees the runs directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from plifctl.sweep.engine import Resources
 from plifctl.sweep.engines import open_engine
 from plifctl.sweep.jobs import detached_jobs, planned_jobs, poll_detached
 from plifctl.sweep.plan import Plan, PlanFile, State, sweep_names
-from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
+from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
 
 _STOP_SECONDS = 150
 """Time in which a cancelled sweep has stopped its runs."""
@@ -26,7 +26,7 @@ _STOP_SECONDS = 150
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How a sweep stands.
+    """Status of a sweep.
 
     Attributes:
         plan: Its plan.
@@ -38,13 +38,18 @@ class SweepStatus:
 
     plan: Plan
     file: PlanFile
-    runs: tuple[Standing, ...]
+    runs: tuple[RunProgress, ...]
     is_active: bool
     seconds_left: float | None
 
+    @property
+    def unfinished(self) -> list[RunProgress]:
+        """The runs that are not finished."""
+        return [entry for entry in self.runs if entry.state != "finished"]
+
     def count(self, state: State) -> int:
         """Returns the number of runs in a state."""
-        return sum(standing.state == state for standing in self.runs)
+        return sum(entry.state == state for entry in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
@@ -55,12 +60,12 @@ class SweepStatus:
             "active": self.is_active,
             "counts": {state: self.count(state) for state in get_args(State)},
             "seconds_left": self.seconds_left,
-            "runs": [standing.to_json() for standing in self.runs],
+            "runs": [entry.to_json() for entry in self.runs],
         }
 
 
 class SweepWatch:
-    """Reads how a sweep stands, again and again.
+    """Reads the status of a sweep, again and again.
 
     Args:
         name: Its name; None: the latest.
@@ -78,7 +83,7 @@ class SweepWatch:
         self.file.load()
 
     def read(self) -> SweepStatus:
-        """Returns how it stands now.
+        """Returns its status now.
 
         Raises:
             MachineError: The batch system that trains it cannot be reached.
@@ -91,13 +96,13 @@ class SweepWatch:
 
 
 def read_plan(plan: Plan, runs_dir: Path) -> SweepStatus:
-    """Returns how the runs of a plan stand by their own files; the plan need not be written, and no engine is asked."""
+    """Returns the status of a plan by the files of its runs; the plan need not be written, and no engine is asked."""
     file = PlanFile(runs_dir, plan.name)
     return _status(plan, file, ProgressReader(runs_dir).read(plan, file, {}))
 
 
-def _status(plan: Plan, file: PlanFile, found: Sequence[Standing]) -> SweepStatus:
-    active = any(standing.state in ("queued", "running") for standing in found)
+def _status(plan: Plan, file: PlanFile, found: Sequence[RunProgress]) -> SweepStatus:
+    active = any(entry.state in ("queued", "running") for entry in found)
     return SweepStatus(plan, file, tuple(found), active, _seconds_left(found))
 
 
@@ -107,20 +112,20 @@ def _latest(runs_dir: Path) -> str:
     return names[-1]
 
 
-def _seconds_left(found: Sequence[Standing]) -> float | None:
+def _seconds_left(found: Sequence[RunProgress]) -> float | None:
     """Returns the time until all are finished; runs that have not begun take as long as others of the experiment."""
     waiting = [s for s in found if s.state != "finished"]
     known: dict[str, list[float]] = {}
-    for standing in found:
-        if standing.epoch_seconds is not None:
-            known.setdefault(standing.run.experiment, []).append(standing.epoch_seconds)
+    for entry in found:
+        if entry.epoch_seconds is not None:
+            known.setdefault(entry.run.experiment, []).append(entry.epoch_seconds)
     total = 0.0
-    for standing in waiting:
-        if standing.run.experiment not in known:
+    for entry in waiting:
+        if entry.run.experiment not in known:
             return None
-        seconds = standing.epoch_seconds or statistics.fmean(known[standing.run.experiment])
-        total += (standing.run.epochs - standing.epoch) * seconds
-    at_once = max(1, sum(standing.state == "running" for standing in found))
+        seconds = entry.epoch_seconds or statistics.fmean(known[entry.run.experiment])
+        total += (entry.run.epochs - entry.epoch) * seconds
+    at_once = max(1, sum(entry.state == "running" for entry in found))
     longest = max((s.seconds_left or 0.0 for s in waiting), default=0.0)
     return max(longest, total / at_once)
 

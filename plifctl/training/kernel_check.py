@@ -8,7 +8,8 @@ The spiking stage alone is compared: batch norm, neurons and pooling, forward an
 | float32 | equal, except where the potential is within 1e-5 of the threshold | equal to 1e-5 where spikes agree |
 | bfloat16, float16 | as float32, which they are computed in | equal to the rounding of the gradient |
 
-Gradients of parameters are sums over many values, which float32 rounds: they are compared to 1e-3.
+Gradients of parameters are sums over many values, which float32 rounds: they are compared to 1e-3. The number of spikes
+must be that of the spikes; running statistics equal those of the definition as gradients do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from torch import Tensor
 
 from plifctl.config import structure
 from plifctl.config.choices import Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.network import NeuronSpec
 from plifctl.snn.functional import Dynamics, charge, reset
@@ -79,7 +79,7 @@ class StageCase:
 def stage_cases(spec: ExperimentSpec) -> list[StageCase]:
     """Returns the stages of an experiment's network, each kind once."""
     layers = structure.parse_structure(spec.network.structure)
-    shape: tuple[int, ...] = frame_shape(spec.dataset, spec.frames)
+    shape: tuple[int, ...] = spec.framing.shape
     found: dict[StageCase, None] = {}
     static = spec.dataset.kind == "images"
     spiking, norm = structure.Plain("spiking"), structure.Plain("batch-norm")
@@ -156,11 +156,16 @@ class _StageCheck:
         exact = self.dtype == torch.float64
         expected = self._results("eager", training=training, pooled=True)
         found = self._results(self.kernel, training=training, pooled=True)
+        fired = expected["spike count"]
         if exact:
             self._require_equal_spikes(found["spikes"], expected["spikes"])
         else:
-            self._require_explained_spikes(found["spikes"], training=training)
-        self._compare_gradients(found, expected)
+            fired = self._require_explained_spikes(found["spikes"], training=training)
+        if float(found["spike count"]) != float(fired):
+            raise self._difference(
+                f"the number of spikes is {float(found['spike count']):,}, expected {float(fired):,}"
+            )
+        self._compare_values(found, expected)
 
     def _require_equal_spikes(self, found: Tensor, expected: Tensor) -> None:
         if self.case.pool is not None and self.case.pool[0] == "average":
@@ -173,8 +178,12 @@ class _StageCheck:
         if bool(wrong.any()):
             raise self._difference(f"spikes differ from the definition's: {int(wrong.sum()):,} of {wrong.numel():,}")
 
-    def _require_explained_spikes(self, pooled: Tensor, *, training: bool) -> None:
-        """Spikes before pooling differ first at the threshold, and the pooled ones are those after pooling."""
+    def _require_explained_spikes(self, pooled: Tensor, *, training: bool) -> Tensor:
+        """Spikes before pooling differ first at the threshold, and the pooled ones are those after pooling.
+
+        Returns:
+            Number of spikes before pooling.
+        """
         found = self._results(self.kernel, training=training, pooled=False)["spikes"]
         potentials, expected = self._potentials(training=training)
         different = found.float() != expected
@@ -185,16 +194,19 @@ class _StageCheck:
         wanted = found.float() if pool is None else pool(found.float())
         if not torch.allclose(pooled.float(), wanted, rtol=0, atol=1e-2 if self.dtype.itemsize < 4 else 1e-6):
             raise self._difference("pooled spikes are not those of the spikes before pooling")
+        return found.double().sum()
 
-    def _compare_gradients(self, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    def _compare_values(self, found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         same = (found["spikes"].float() == expected["spikes"].float()).transpose(0, 2).flatten(1).all(1)
         if self.dtype == torch.float64:
             same[:] = True
         for name, wanted in expected.items():
-            if name == "spikes":
+            if name in ("spikes", "spike count"):
                 continue
             value, wanted = found[name].double(), wanted.double()
-            if name == "x":
+            if name.startswith("running"):
+                tolerance = _GRADIENT_TOLERANCE[torch.promote_types(self.dtype, torch.float32)]
+            elif name == "gradient of x":
                 # a channel knows nothing of the others
                 value, wanted = value.transpose(0, 2)[same], wanted.transpose(0, 2)[same]
                 tolerance = _GRADIENT_TOLERANCE[self.dtype]
@@ -208,7 +220,7 @@ class _StageCheck:
             worst = float((value - wanted).abs().max())
             if not worst <= tolerance * scale + 1e-12:  # also refuses NaN
                 raise self._difference(
-                    f"gradient of {name} differs from the definition's by {worst / (scale or 1):.1e} of its largest "
+                    f"{name} differs from the definition's by {worst / (scale or 1):.1e} of its largest "
                     f"value, expected at most {tolerance:.1e}"
                 )
 
@@ -239,23 +251,38 @@ class _StageCheck:
         return spiking.to(self.device, real), norm, pool
 
     def _results(self, kernel: Kernel, *, training: bool, pooled: bool) -> dict[str, Tensor]:
-        """Returns spikes, pooled ones with all gradients; from a recorded graph if the check is of one."""
+        """Returns spikes, their number, running statistics, and of pooled spikes all gradients, by name.
+
+        They are those of a recorded graph if the check is of one.
+        """
         spiking, norm, pool = self._layers()
         pool = pool if pooled else None
         modules: list[torch.nn.Module] = [spiking] + ([norm.train(training)] if norm is not None else [])
         names = ["x", *(name for module in modules for name, _ in module.named_parameters())]
+        labels = [f"gradient of {name}" for name in names]
         run_stage = spiking_stage if kernel == "eager" else self.run_stage
         found: dict[str, Tensor] = {}
 
         def work(x: Tensor) -> None:
             x = x.detach().requires_grad_()
-            output = run_stage(x, self.case.T, spiking.dynamics(x), norm, pool, kernel).pooled
+            if norm is not None:
+                norm.reset_running_stats()  # a recorded graph has several calls
+            output, count, _ = run_stage(x, self.case.T, spiking.dynamics(x), norm, pool, kernel)
             wanted = [x, *(p for module in modules for p in module.parameters())]
             grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
             if pooled:
                 upstream = self._upstream(output)
                 grads = torch.autograd.grad((output * upstream).sum(), wanted, allow_unused=True)
-            for name, value in (("spikes", output.detach()), *zip(names, grads, strict=True)):
+            statistics = (
+                [] if norm is None else [("running mean", norm.running_mean), ("running variance", norm.running_var)]
+            )
+            results = [
+                ("spikes", output.detach()),
+                ("spike count", count),
+                *statistics,
+                *zip(labels, grads, strict=True),
+            ]
+            for name, value in results:
                 if value is not None and name in found:
                     found[name].copy_(value)
                 elif value is not None:

@@ -19,7 +19,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -30,7 +29,6 @@ from pydantic import TypeAdapter
 from plifctl import files, paths
 from plifctl.config.base import digest_of
 from plifctl.config.choices import Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import MachineError
 from plifctl.snn.kernels import unsupported_reason
@@ -282,12 +280,12 @@ class _Request:
             "gpu": gpu.name,
             "driver": gpu.driver,
             "torch": torch.__version__,
-            "triton": _version("triton"),
+            "triton": paths.package_version("triton"),
             "plifctl": paths.code_version(),
             "candidates": {candidate.kernel: list(wanted) for candidate in used},
             "network": spec.network.model_dump(mode="json", exclude={"name"}),
             "neuron": spec.neuron.model_dump(mode="json"),
-            "input": [spec.dataset.kind, *frame_shape(spec.dataset, spec.frames)],
+            "input": [spec.dataset.kind, *spec.framing.shape],
             "classes": len(spec.dataset.classes),
             "T": spec.T,
             "train": spec.train.model_dump(mode="json", include=set(train)),
@@ -489,10 +487,3 @@ def _read(path: Path) -> Remembered | None:
         selection = _PARSER.validate_python({**tree["choice"], "by": "remembered"})
         return Remembered(path, str(tree["experiment"]), dict(tree["key"]), selection)
     return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -79,6 +79,27 @@ class Recorder(Protocol):
         ...
 
 
+class SilentRecorder:
+    """A recorder that stores nothing and never stops the training."""
+
+    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
+        """Does nothing."""
+
+    def on_epoch(self, row: EpochRow) -> bool | None:
+        """Does nothing."""
+
+    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+        """Does nothing."""
+
+    def load_best(self) -> dict[str, Any]:
+        """Is not called: nothing is stored."""
+        raise AssertionError
+
+    def stop_signal(self) -> int | None:
+        """Returns None."""
+        return None
+
+
 @dataclass
 class Progress:
     """Position of the training loop, and sums over its current epoch.

@@ -7,18 +7,16 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 
 from plifctl.config.choices import DataPlacement, Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.optimizer import autocast, float32_products
-from plifctl.training.progress import EpochRow
+from plifctl.training.progress import SilentRecorder
 from plifctl.training.sample_store import Samples
 from plifctl.training.splits import Split
 from plifctl.training.trainer import COLLECT_EVERY, Trainer
@@ -55,7 +53,9 @@ class BatchTimer:
         self.spec, self.device = spec, device
         self._loader = BatchLoader(samples, spec, device, data_in=data_in)
         none = np.empty(0, np.int64)
-        self._trainer = Trainer(spec, self._loader, Split(none, none, none), _Silent(), kernel=kernel, graph=graph)
+        self._trainer = Trainer(
+            spec, self._loader, Split(none, none, none), SilentRecorder(), kernel=kernel, graph=graph
+        )
         self._trainer.model.train()
         self._trainer.optimizer.begin_epoch(0)
         self._warm = False
@@ -162,7 +162,7 @@ class SyntheticSamples:
     """
 
     def __init__(self, spec: ExperimentSpec, count: int) -> None:
-        shape, random = frame_shape(spec.dataset, spec.frames), np.random.default_rng(0)
+        shape, random = spec.framing.shape, np.random.default_rng(0)
         if spec.dataset.kind == "images":
             self._content = random.integers(0, 256, (count, *shape), np.uint8)
         else:
@@ -175,26 +175,6 @@ class SyntheticSamples:
         """Returns the samples of ``rows``."""
         found: np.ndarray = np.take(self._content, rows, 0, out)
         return found
-
-
-class _Silent:
-    """A recorder that stores nothing; no epoch ends while steps are timed."""
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Nothing."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Nothing."""
-
-    def save(self, name: str, state: dict[str, Any]) -> None:
-        """Nothing."""
-
-    def load_best(self) -> dict[str, Any]:
-        """Not called."""
-        raise AssertionError
-
-    def stop_signal(self) -> None:
-        """Never requests a stop."""
 
 
 def products_per_second(size: int = 512) -> float:

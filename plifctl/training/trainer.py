@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from plifctl.config.choices import Kernel
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.training import TrainSpec
 from plifctl.errors import (
@@ -54,7 +53,7 @@ COLLECT_EVERY = 16
 
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
     """Returns the experiment's network with weights drawn from its seed; torch's global generators stay as they are."""
-    shape = frame_shape(spec.dataset, spec.frames)
+    shape = spec.framing.shape
     with drawing_weights(spec.train.seed):
         model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel, spec.train.memory)
     return model.to(device)
@@ -200,9 +199,8 @@ class Trainer:
                     self._run_epoch()
                 return self._outcome()
         except _StopSignal as stop:
-            if (
-                self._should_continue()
-            ):  # otherwise the last epoch has saved the state, and the model now has the weights of the best epoch
+            # otherwise the last epoch has saved the state, and the model now has the weights of the best epoch
+            if self._should_continue():
                 self.recorder.save("last", self.state())
             self.ranks.barrier()  # torchrun kills the rank that saves when another one exits
             raise Interrupted(stop.signum, f"stopped {self.progress.position}; the state is saved") from None
@@ -434,9 +432,7 @@ class Trainer:
         progress = self.progress
         stated: dict[str, Any] = {"epoch": progress.best_epoch, "accuracy": progress.best_accuracy}
         if tested is not None:
-            stated["predictions"] = torch.from_numpy(
-                as_class_indices(tested.predictions, len(self.spec.dataset.classes))
-            )
+            stated["predictions"] = torch.from_numpy(self._class_indices(tested))
         self.recorder.save("best", {"digest": self.spec.digest, "model": self.model.state_dict(), **stated})
 
     def _check_best(self, saved: dict[str, Any]) -> bool:

@@ -14,12 +14,15 @@ from typing import Any
 import pytest
 import torch
 from factories import write_gestures
+from tiny_training import same_weights
 
 import plifctl as package
 from plifctl.errors import PlifctlError
+from plifctl.runs import Run
 
 Plifctl = Callable[..., Any]
-TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--epochs", "2")
+TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", "2")
+"""With the threshold of the demo, a network of two epochs would not fire: all its answers would be equal."""
 
 
 @pytest.fixture
@@ -58,6 +61,7 @@ class TestPipeline:
         record = json.loads((run / "result.json").read_text())
         assert tree["accuracy"] == record["accuracy"]
         assert sum(map(sum, tree["confusion"])) == 11
+        assert sum(map(any, zip(*tree["confusion"], strict=True))) > 1  # answers differ: TINY fires
         assert len(tree["layers"]) == 5
         assert "test accuracy" in plifctl("eval", run / "checkpoints/last.pt").out
 
@@ -102,8 +106,10 @@ class TestPipeline:
         for key in ("accuracy", "best_epoch", "test_accuracy", "tau", "epochs"):
             assert longer[key] == straight[key]
         first, last = sorted((places / "runs").iterdir())
-        weights = [torch.load(run / "checkpoints/last.pt", weights_only=True)["model"] for run in (first, last)]
-        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+        assert same_weights(last_state(first), last_state(last))
+        answers = Run(last).predictions()
+        assert answers is not None
+        assert len(set(answers.predicted.tolist())) > 1
         again = prepared("train", "--resume", "last")
         assert again.code == 0
         assert "is finished" in again.err
@@ -121,7 +127,10 @@ class TestPipeline:
         assert prepared("train", "demo", *TINY, "--epochs", 1).code == 0
         before = json.loads(prepared("runs", "show", "last", "--json").out)["changes"]
         again = prepared("train", "--resume", "last", "--epochs", 2, "--set", "train.lr=3e-3", "--json")
-        assert (again.code, json.loads(again.out)["overrides"]) == (0, ["train.batch_size=11", "T=4", "train.epochs=2"])
+        assert (again.code, json.loads(again.out)["overrides"]) == (
+            0,
+            ["train.batch_size=11", "T=4", "neuron.v_threshold=0.05", "train.epochs=2"],
+        )
         after = json.loads(prepared("runs", "show", "last", "--json").out)["changes"]
         assert {one["key"] for one in after} == {one["key"] for one in before}
 
@@ -317,6 +326,18 @@ def start(places: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=places, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def last_state(run: Path) -> dict[str, Any]:
+    """Returns the latest checkpoint of a run."""
+    state: dict[str, Any] = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    return state
+
+
+def position(run: Path) -> tuple[int, int]:
+    """Returns the epochs, and the steps of the next one, after which the latest checkpoint was written."""
+    progress = last_state(run)["progress"]
+    return progress["epoch"], progress["step"]
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -338,14 +359,18 @@ class TestSignals:
                 and list((places / "runs").glob("*/checkpoints/last.pt"))
             )
         )
+        (run,) = (places / "runs").iterdir()
+        written, before = (run / "checkpoints/last.pt").stat().st_mtime_ns, position(run)
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         assert process.returncode == code
         assert "hint: to continue: plifctl train --resume" in err
         assert "stopped" in prepared("runs", "ls").out
-        (run,) = (places / "runs").iterdir()
-        done = torch.load(run / "checkpoints/last.pt", weights_only=True)["progress"]
-        assert done["epoch"] >= 1
+        assert (run / "checkpoints/last.pt").stat().st_mtime_ns > written
+        epoch, step = position(run)
+        assert (epoch, step) > before
+        assert step > 0  # within an epoch: those that epochs end with have step 0
+        assert f"stopped in epoch {epoch + 1}, after step {step}; the state is saved" in err
 
     def test_train_killed_is_not_finished_and_can_be_resumed(self, prepared: Plifctl, places: Path) -> None:
         process = start(places, "train", "demo", *TINY, "--epochs", "4")
@@ -358,6 +383,13 @@ class TestSignals:
         assert result.code == 0
         straight = json.loads(prepared("train", "demo", *TINY, "--epochs", 4, "--json").out)
         assert json.loads(result.out)["test_accuracy"] == straight["test_accuracy"]
+        first, last = map(Run, sorted((places / "runs").iterdir()))
+        assert same_weights(last_state(first.path), last_state(last.path))
+        resumed, whole = first.predictions(), last.predictions()
+        assert resumed is not None
+        assert whole is not None
+        assert resumed.predicted.tolist() == whole.predicted.tolist()
+        assert len(set(whole.predicted.tolist())) > 1
 
     def test_prepare_stopped_by_a_signal_is_resumed(self, places: Path) -> None:
         write_gestures(places / "many", users=40, events=20_000)

@@ -11,7 +11,8 @@ import torch
 from plifctl.training import sample_store as samples
 
 Plifctl = Callable[..., Any]
-TINY = ("--set", "train.batch_size=11", "--epochs", "2")
+TINY = ("--set", "train.batch_size=11", "--set", "neuron.v_threshold=0.05", "--epochs", "2")
+"""With the threshold of the demo, a network of two epochs would not fire: all its answers would be equal."""
 NUMBER = ("--set", "T=4")
 DURATION = ("--set", "frames.slicing=duration", "--set", "frames.duration_us=10000")
 PREPARE = ("prepare", "synthetic-gesture", "--raw")
@@ -46,6 +47,8 @@ def test_data_in_any_placement_is_logged_and_gives_equal_weights(prepared: Plifc
     tested = [prepared("eval", "last", "--json", "--layer-times", 0, *more) for more in ((), ("--data-in", "memory"))]
     assert [result.code for result in tested] == [0, 0]
     assert tested[0].out == tested[1].out
+    confusion = json.loads(tested[0].out)["confusion"]
+    assert sum(map(any, zip(*confusion, strict=True))) > 1  # answers differ
     assert "samples are read from disk" in tested[0].err
     assert "samples are held in memory: 4.3 MB of " in tested[1].err
 

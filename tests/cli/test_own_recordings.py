@@ -18,6 +18,10 @@ from plifctl.data.source import RawSource
 from plifctl.errors import RawDataError
 from plifctl.pipeline.dataset import open_dataset
 from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.progress import silent
+from plifctl.pipeline.train import TrainOptions, _cache_of_all_ranks
+from plifctl.runs import find_run, list_runs
+from plifctl.training.distributed import Ranks
 from plifctl.training.splits import make_split
 
 Plifctl = Callable[..., Any]
@@ -124,6 +128,13 @@ def test_recordings_of_jaer_are_the_right_way_up(plifctl: Plifctl, places: Path)
     write_dvs128(places / "recordings")
     assert plifctl("data", "init", "recordings", "--name", "hands").code == 0
     assert load_experiment("hands").spec.dataset.flip_y
+    assert plifctl("prepare", "hands", "--T", "4").code == 0
+    cache = open_dataset("hands", T=4).cache
+    events = moving_edge("left", 128, 0)  # before the recording was turned upside down
+    expected = np.zeros((2, 128, 128), int)
+    np.add.at(expected, (events["p"], events["y"], events["x"]), 1)
+    (frames,) = cache.read(np.array([cache.sample_ids.index("left/anna_0")]))
+    np.testing.assert_array_equal(frames.sum(0), expected)
 
 
 @pytest.mark.long
@@ -275,3 +286,57 @@ def test_train_without_a_cache_hints_at_the_file_that_was_named(plifctl: Plifctl
     assert shlex.split(command)[1] == file
     assert plifctl(*shlex.split(command)).code == 0
     assert plifctl("train", file, "--dry-run", "--device", "cpu").code == 0
+
+
+def test_ranks_other_than_the_first_need_no_recordings(plifctl: Plifctl, hands: Path) -> None:
+    assert plifctl("prepare", "hands").code == 0
+    spec = load_experiment("hands").spec
+    built = experiment_cache(spec)
+
+    class SecondRank(Ranks):
+        rank, size = 1, 2
+
+        def broadcast_from_first(self, make: Callable[[], Any]) -> Any:
+            return built.content_digest
+
+    options = TrainOptions("hands", source=RawSource(hands / "on the first machine"), build_cache=True)
+    assert _cache_of_all_ranks(options, spec, None, silent, SecondRank()).path == built.path
+
+
+def test_published_recordings_that_are_gone_need_not_be_there(plifctl: Plifctl, gestures: Path, places: Path) -> None:
+    assert plifctl("prepare", "synthetic-gesture", "--T", 8, "--raw", gestures).code == 0
+    spec = load_experiment("demo").spec
+    assert len(experiment_cache(spec, build_from=RawSource(places / "gone")).labels) > 0
+
+
+def test_run_finds_its_cache_from_anywhere(
+    plifctl: Plifctl, hands: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = tmp_path_factory.mktemp("local")
+    assert plifctl("prepare", "hands", "--cache-dir", "c").code == 0
+    trained = plifctl("train", "hands", "--cache-dir", "c", "--copy-cache", local, "--device", "cpu")
+    assert trained.code == 0, trained.err
+    (run,) = list_runs(hands / "runs")
+    monkeypatch.chdir(local)
+    assert run.cache_dir == hands / "c"
+
+
+def test_changes_to_an_experiment_of_ones_own_are_in_its_runs(plifctl: Plifctl, hands: Path) -> None:
+    assert plifctl("prepare", "hands").code == 0
+    for tau_0 in (2, 16):
+        changed = ("--set", f"neuron.tau_0={tau_0}.0", "--device", "cpu", "--name", f"tau{tau_0}")
+        assert plifctl("train", "hands", *changed).code == 0
+    assert find_run("tau16", hands / "runs").record().modifications == ("neuron.tau_0=16.0",)
+    table = plifctl("report", "--table", "runs").out
+    assert ("tau_0=2.0" in table, "tau_0=16.0" in table) == (True, True)
+    resumed = plifctl("train", "hands", "--resume", "tau16", "--epochs", "2", "--device", "cpu")
+    assert (resumed.code, "of 2)" in resumed.out) == (0, True)
+
+
+def test_init_names_a_table_that_cannot_be_read(plifctl: Plifctl, places: Path) -> None:
+    write_arrays(places / "recordings")
+    (places / "recordings/labels.csv").write_text('file,label,remark\nanna0.npy,left,"good\n')
+    result = plifctl("data", "init", "recordings", "--name", "hands")
+    assert result.code == 0
+    assert "labels.csv, line 2: " in result.err
+    assert "its labels are not used" in result.err

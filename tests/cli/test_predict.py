@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from untrained import CLASSES, FIRES, SHAPE, event_spec, image_spec, make_model,
 
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
-from plifctl.pipeline.predict import load_model, read_events
+from plifctl.errors import Interrupted
+from plifctl.pipeline.predict import Model, load_model, read_events
 
 Plifctl = Callable[..., Any]
 
@@ -368,3 +370,23 @@ def test_predict_of_a_run_needs_its_name_only(plifctl: Plifctl, gestures: Path) 
     assert result.code == 0
     assert len(rows(result.out)) == 3 + 3
     assert "checkpoints/best.pt" in result.out
+
+
+def test_rows_until_a_signal_are_kept(
+    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        write_events(places / f"{name}.npy")
+    original = Model.to_input
+
+    def stop(self: Model, file: Any, **options: Any) -> Any:
+        if str(file).startswith("c"):
+            raise Interrupted(signal.SIGINT, "stopped by SIGINT")
+        return original(self, file, **options)
+
+    monkeypatch.setattr(Model, "to_input", stop)
+    monkeypatch.setattr("plifctl.pipeline.predict.BATCH", 1)
+    result = plifctl("predict", model, "a.npy", "b.npy", "c.npy", "--csv", "answers.csv")
+    assert result.code == 128 + signal.SIGINT
+    assert "written: answers.csv, the rows until then" in result.err
+    assert [row["file"] for row in csv.DictReader((places / "answers.csv").open())] == ["a.npy", "b.npy"]

@@ -199,3 +199,21 @@ def test_network_of_the_zoo_is_trained_again_from_its_own_settings(plifctl: Plif
 def test_unknown_network_of_the_zoo_names_those_there_are(plifctl: Plifctl) -> None:
     result = plifctl("eval", "zoo:dem")
     assert (result.code, "hint: did you mean demo?" in result.err) == (2, True)
+
+
+def test_run_whose_predictions_changed_says_so_when_it_is_exported(
+    plifctl: Plifctl, shared_folder: Path, places: Path
+) -> None:
+    (run,) = list_runs(places / "elsewhere")
+    (run.path / "predictions.npz").unlink()
+    record = json.loads((run.path / "result.json").read_text(encoding="utf-8"))
+    record.pop("checksum")
+    accuracies = [0.99 for _ in record["test_accuracy"]]
+    changed = record | {"accuracy": 0.99, "test_accuracy": accuracies}
+    (run.path / "result.json").write_text(json.dumps(add_checksum(changed)), encoding="utf-8")
+    result = plifctl("export", "last", "again", "--runs-dir", "elsewhere")
+    assert result.code == 0, result.err
+    assert "its record states 99.00 %: plifctl runs add will refuse the folder" in result.err
+    result = plifctl("runs", "add", "again")
+    assert result.code == 6
+    assert "kept no predictions" in result.err

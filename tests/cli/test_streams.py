@@ -33,6 +33,12 @@ def only_run(folder: Path) -> Path:
     return run
 
 
+def position(checkpoint: Path) -> tuple[int, int]:
+    """Returns the epochs, and the steps of the next one, after which a checkpoint was written."""
+    progress = torch.load(checkpoint, weights_only=True)["progress"]
+    return progress["epoch"], progress["step"]
+
+
 def wait_for_a_checkpoint(folder: Path, screen: int) -> None:
     """Waits for the first checkpoint, and reads what the terminal shows: a full terminal blocks the process."""
     os.set_blocking(screen, False)
@@ -83,12 +89,16 @@ def in_terminal(folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], i
 def test_train_in_a_closed_terminal_writes_a_checkpoint_and_exits_with_129(folder: Path, plifctl: Plifctl) -> None:
     process, screen = in_terminal(folder, sys.executable, "-m", "plifctl", *LONG)
     wait_for_a_checkpoint(folder, screen)
+    last = only_run(folder) / "checkpoints/last.pt"
+    written, before = last.stat().st_mtime_ns, position(last)
     os.close(screen)
     process.send_signal(signal.SIGHUP)  # a shell sends one more to its jobs
     assert process.wait(60) == 129
     info = json.loads((only_run(folder) / "run.json").read_text())
     assert (info["status"], info["exit_code"]) == ("stopped", 129)
-    assert torch.load(only_run(folder) / "checkpoints/last.pt", weights_only=True)["progress"]["epoch"] >= 1
+    assert last.stat().st_mtime_ns > written
+    assert position(last) > before
+    assert position(last)[1] > 0  # within an epoch: those that epochs end with have step 0
 
 
 @pytest.mark.slow

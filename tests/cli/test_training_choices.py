@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import same_weights
 
 import plifctl.pipeline.train as train_pipeline
+from plifctl.runs import Run
 from plifctl.training.kernel_selection import Selection
 
 Plifctl = Callable[..., Any]
 TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--epochs", "1")
+FIRING = ("--set", "neuron.v_threshold=0.03")
+"""With the threshold of the demo, a network of one epoch would not fire: all its answers would be equal."""
 
 
 @pytest.fixture
@@ -21,6 +25,21 @@ def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
     """The command line with a cache of the tiny gestures, T = 4."""
     assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
     return plifctl
+
+
+def answers(run: Path) -> list[int]:
+    """Returns the predictions that a run keeps, of more than one class."""
+    kept = Run(run).predictions()
+    assert kept is not None
+    found: list[int] = kept.predicted.tolist()
+    assert len(set(found)) > 1
+    return found
+
+
+def last_state(run: Path) -> dict[str, Any]:
+    """Returns the latest checkpoint of a run."""
+    state: dict[str, Any] = torch.load(run / "checkpoints/last.pt", weights_only=True)
+    return state
 
 
 @pytest.fixture
@@ -90,17 +109,27 @@ def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, pl
 @pytest.mark.slow
 def test_train_resume_eval_with_many_settings_at_once_work(prepared: Plifctl, places: Path) -> None:
     choices = [
-        *("loss=tet", "tet_weight=0.05", "optimizer=sgd", "optimizer_options={momentum: 0.9}", "schedule=linear"),
-        *("schedule_options.total_iters=3", "batch_size=4", "accumulate=2", "clip_norm=1.0", "precision=bf16"),
+        *("lr=0.1", "loss=tet", "tet_weight=0.05", "optimizer=sgd", "optimizer_options={momentum: 0.9}"),
+        *(
+            "schedule=linear",
+            "schedule_options.total_iters=3",
+            "batch_size=4",
+            "accumulate=2",
+            "clip_norm=1.0",
+            "precision=bf16",
+        ),
         "event_augmentation=[{name: flip, p: 0.5}, {name: cut-mix, p: 0.5, alpha: 1.0}]",
     ]
     settings = [part for choice in choices for part in ("--set", f"train.{choice}")]
-    assert prepared("train", "demo", "--set", "T=4", "--epochs", 1, *settings).code == 0
+    assert prepared("train", "demo", "--set", "T=4", "--epochs", 1, *FIRING, *settings).code == 0
     assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
     (run,) = (places / "runs").iterdir()
     record = json.loads((run / "result.json").read_text())
     assert record["epochs"] == 2
-    assert json.loads(prepared("eval", "last", "--json").out)["accuracy"] == record["accuracy"]
+    assert len(answers(run)) == 11
+    found = json.loads(prepared("eval", "last", "--json").out)
+    assert found["accuracy"] == record["accuracy"]
+    assert found["kept_predictions"]["equal"] == 11
 
 
 @pytest.mark.parametrize(
@@ -146,15 +175,17 @@ def test_kernel_that_does_not_support_the_device_is_refused(
 
 def test_resume_of_a_run_killed_before_its_first_state_starts_again(prepared: Plifctl, places: Path) -> None:
     """The run has a row but no state: it starts again in the same folder, with the same result."""
-    assert prepared("train", "demo", *TINY).code == 0
+    assert prepared("train", "demo", *FIRING, *TINY).code == 0
     (run,) = (places / "runs").iterdir()
-    record = json.loads((run / "result.json").read_text())
+    record, state, predicted = json.loads((run / "result.json").read_text()), last_state(run), answers(run)
     for name in ("result.json", "manifest.json", "checkpoints/last.pt"):
         (run / name).unlink()
     result = prepared("train", "--resume", "last", "--json")
     assert result.code == 0, result.err
     again = json.loads(result.out)
     assert (again["accuracy"], again["tau"], again["run"]) == (record["accuracy"], record["tau"], record["run"])
+    assert answers(run) == predicted
+    assert same_weights(last_state(run), state)
     assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1]
     assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
     (run / "checkpoints/last.pt").unlink()

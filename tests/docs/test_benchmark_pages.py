@@ -90,6 +90,14 @@ def test_layers_block_has_ratios_by_density_and_no_other_library(results: Path) 
     assert "A CPU, 2 cores" in found
 
 
+def test_layers_block_shows_that_dense_times_of_a_row_differ(results: Path) -> None:
+    write(
+        results / "event_driven.json",
+        [layer("forward", "conv", at, 0.01, dense) for at, dense in ((0.1, 0.05), (0.2, 0.128))],
+    )
+    assert rows(pages.block("layers"))[2] == ["conv", "50–128 ms", "0.20", "0.08"]
+
+
 def test_libraries_block_has_other_libraries_only(results: Path) -> None:
     write(results / "event_libraries.json", LAYERS)
     assert rows(pages.block("libraries"))[2:] == [["fc", "4%", "4 ms", "8 ms, library", "0.50"]]

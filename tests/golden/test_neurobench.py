@@ -29,6 +29,7 @@ def test_count_operations_equals_neurobench(name: str, batch: int) -> None:
     found = count_operations(model, torch.from_numpy(case.input()).split(batch), case.T)
     assert found.samples == case.samples
     assert model.training
+    assert sorted(layer.name for layer in found.layers) == sorted(GOLDEN[name])
     for layer in found.layers:
         expected = GOLDEN[name][layer.name]
         if "updates" in expected:

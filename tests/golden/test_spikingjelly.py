@@ -209,11 +209,22 @@ def test_networks_float64_equal_spikingjelly(
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("name", ["fashion-mnist", "nmnist", "cifar10", "gesture"])
 def test_networks_float32_differ_at_threshold_only(
-    name: str, mode: str, networks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    mode: str, networks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the first layer whose spikes differ from float64, the potential was at the threshold."""
+    """In the first layer whose spikes differ from float64, the potential was at the threshold; most have none."""
+    names = ("fashion-mnist", "nmnist", "cifar10", "gesture")
+    equal = [f"{name}, {kernel}" for name in names for kernel in compare_float32(name, mode, networks, monkeypatch)]
+    assert len(equal) > len(names) * len(KERNELS) // 2, equal
+
+
+def compare_float32(
+    name: str, mode: str, networks: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Compares a network in float32 with float64, layer by layer; returns the kernels whose spikes are all equal.
+
+    These give the votes, and the norms of the gradients, of SpikingJelly.
+    """
     case = NETWORKS[name]
     precise = network_of(case, "eager", monkeypatch).train(mode == "train")
     inputs: list[Tensor] = []
@@ -221,16 +232,18 @@ def test_networks_float32_differ_at_threshold_only(
         if key.startswith(("bn", "fc")):
             module.register_forward_hook(lambda _, __, x: inputs.append(x.detach()))
     _, expected = run_network(case, precise)
+    equal = []
     for kernel in KERNELS:
         net = network_of(case, kernel, monkeypatch).float().train(mode == "train")
         votes, found = run_network(case, net)
         for (layer, spikes), x in zip(expected.items(), inputs, strict=True):
             h, _ = potentials(x.expand(spikes.shape), precise.spiking_layers()[layer].tau, spec_of(case))
             count, over = first_differences(found[layer].double(), spikes, h, 1.0)
-            assert over < AT_THRESHOLD, f"{kernel}, {layer}: spikes differ {over:.1e} from the threshold"
+            assert over < AT_THRESHOLD, f"{name}, {kernel}, {layer}: spikes differ {over:.1e} from the threshold"
             if count:
                 break  # the following layers have another input
         else:
+            equal.append(kernel)
             assert np.array_equal((votes.detach() * 10).round(), networks[f"{name}/{mode}/votes"])
             if mode == "train":
                 _loss(case, votes).backward()
@@ -238,3 +251,4 @@ def test_networks_float32_differ_at_threshold_only(
                     norm = networks[f"{name}/norm/{key.removeprefix('layers.')}"]
                     assert parameter.grad is not None
                     assert_close(parameter.grad.norm(), norm, relative=1e-4)
+    return equal

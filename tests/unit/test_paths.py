@@ -191,3 +191,16 @@ def test_lookup_name_of_a_path_keeps_that_it_is_one(tmp_path: Path, monkeypatch:
     assert paths.lookup_name(Path("demo")) == "./demo"
     assert paths.lookup_name(Path("20260101-demo")) == "20260101-demo"  # no such file: the name of a run
     assert paths.lookup_name("~/demo") == str(Path.home() / "demo")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="groups of folders")
+def test_new_folders_in_a_folder_of_a_group_keep_the_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "UMASK", 0o007)
+    tmp_path.chmod(0o2770)
+    with files.atomic_folder(tmp_path / "shared" / "net") as temporary:
+        (temporary / "a").write_text("a")
+    assert oct((tmp_path / "shared/net").stat().st_mode & 0o7777) == "0o2770"
+    tmp_path.chmod(0o770)
+    with files.atomic_folder(tmp_path / "net"):
+        pass
+    assert oct((tmp_path / "net").stat().st_mode & 0o7777) == "0o770"

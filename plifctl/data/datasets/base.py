@@ -24,7 +24,7 @@ from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.remarks import Remark
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
-from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems, list_names
+from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems
 
 Progress = Callable[[int, int], None]
 """Called with the amount done, and the total."""
@@ -296,16 +296,6 @@ class RawDataset(ABC):
     ) -> None:
         """Calls ``on_sample`` with the sample in a member, if it is known during the survey; not in this base class."""
         return
-
-    def _require_members(self, part: str, names: Sequence[str], *, named_in: str = "") -> None:
-        """Raises RawDataError unless a part has members of these names."""
-        missing = [name for name in names if name not in self.surveys[part].members]
-        if missing:
-            because = f", named in {named_in}" if named_in else ""
-            raise RawDataError(
-                f"{self.storages[part].path}: {list_names(missing, 1)} is missing{because}",
-                hint="the data set is incomplete: download or extract it again",
-            )
 
     def _has_format(self, format_name: str) -> bool:
         """Returns whether the header of any member names a format."""

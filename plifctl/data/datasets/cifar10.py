@@ -11,6 +11,7 @@ import numpy as np
 
 from plifctl.data.datasets.base import ImageDataset, Sample
 from plifctl.data.formats.cifar import decode_cifar_batch
+from plifctl.errors import RawDataError, list_names
 
 
 class Cifar10(ImageDataset):
@@ -45,7 +46,11 @@ class Cifar10(ImageDataset):
     def _batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Images and labels of each batch, the test batch last."""
         names = [*(f"data_batch_{n}" for n in range(1, 6)), "test_batch"]
-        self._require_members("batches", names)
         where = self.storages["batches"].path
+        if missing := [name for name in names if name not in self.surveys["batches"].members]:
+            raise RawDataError(
+                f"{where}: {list_names(missing, 1)} is missing",
+                hint="the data set is incomplete: download or extract it again",
+            )
         content = {member.name: member.load() for member in self.members("batches")}
         return [decode_cifar_batch(content[name], where=f"{where}: {name}") for name in names]

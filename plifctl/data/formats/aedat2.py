@@ -20,7 +20,7 @@ import numpy as np
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
-from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
+from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content, end_of_header_line
 from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera, size_of
 from plifctl.data.frames import hint_to_drop
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
@@ -176,10 +176,7 @@ def _end_of_header(data: bytes, where: str) -> int:
         # an event of a DAVIS may begin with this byte; its last one is 0
         if data[at + 3 : at + 4] == b"\0" and not data.startswith(line_end, at + 1):
             break
-        end = data.find(b"\n", at)
-        if end < 0:
-            raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
-        at = end + 1
+        at = end_of_header_line(data, at, where)
     return at
 
 

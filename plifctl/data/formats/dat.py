@@ -16,7 +16,7 @@ import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import continue_overflows, sort_by_time
-from plifctl.data.formats.headers import describe_content, percent_header
+from plifctl.data.formats.headers import describe_content, end_of_header_line, percent_header
 from plifctl.data.formats.summary import Summary, read_comment_lines, size_of
 from plifctl.errors import DamagedFileError
 
@@ -106,10 +106,7 @@ def _end_of_header(data: bytes, where: str) -> int:
         )
     at = 0
     while data[at : at + 1] == b"%":
-        end = data.find(b"\n", at)
-        if end < 0:
-            raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
-        at = end + 1
+        at = end_of_header_line(data, at, where)
     return at
 
 

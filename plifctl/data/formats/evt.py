@@ -26,7 +26,7 @@ import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import MAX_STEP_BACK_US, sort_by_time
-from plifctl.data.formats.headers import describe_content, format_of, is_text
+from plifctl.data.formats.headers import cut_off_header, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary, read_comment_lines
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
@@ -131,7 +131,7 @@ def _end_of_header(data: bytes, where: str) -> int:
         if line[0].rstrip() == b"% end":
             return at
     if data.startswith(b"% ", at) and is_text(data[at:]):
-        raise DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
+        raise cut_off_header(at, where)
     return at
 
 

@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterable
 
-from plifctl.errors import RawDataError
+from plifctl.errors import DamagedFileError, RawDataError
 
 _MAGIC = {
     b"#!AER-DAT1.0": "AEDAT 1.0",
@@ -49,6 +49,28 @@ def percent_header(data: bytes) -> bytes:
     """Returns the lines at the beginning of a file that begin with ``%``, of Prophesee's formats."""
     header = _PERCENT_HEADER.match(data)
     return header[0] if header else b""
+
+
+def end_of_header_line(data: bytes, at: int, where: str) -> int:
+    """Returns the position after a header line.
+
+    Args:
+        data: The file.
+        at: Position of the line.
+        where: Name of the file.
+
+    Raises:
+        DamagedFileError: The file ends within the line.
+    """
+    end = data.find(b"\n", at)
+    if end < 0:
+        raise cut_off_header(at, where)
+    return end + 1
+
+
+def cut_off_header(at: int, where: str) -> DamagedFileError:
+    """Returns the error for a header line at a position that does not end."""
+    return DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
 
 
 def unknown_source(source: int, known: Iterable[int], where: str) -> RawDataError:

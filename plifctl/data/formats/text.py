@@ -224,13 +224,15 @@ def _line_error(
     line = data[start : len(data) if end < 0 else end].decode(errors="replace").strip()
     number = data.count(b"\n", 0, start) + 1
     place = f"{where}, line {number}: {line[:60]!r}"
+    commas = re.search(r"[;\t]", line) and re.search(r"\d,\d", line)
+    hint = "its numbers seem to have decimal commas, which are not read: write them with points" if commas else ""
     if problem == COUNT:
         n = column if column < len(order) else f"more than {column}"
         cut = "; the file is cut off" if end < 0 and column < len(order) else ""
-        return DamagedFileError(f"{place}: {n} values, expected {len(order)}: {', '.join(order)}{cut}")
+        return DamagedFileError(f"{place}: {n} values, expected {len(order)}: {', '.join(order)}{cut}", hint=hint)
     name, value = order[column], re.split(r"[\s,;]", data[at : at + 40].decode(errors="replace"))[0]
     if problem == NUMBER:
-        return DamagedFileError(f"{place}: {name} is {value!r}, expected a number")
+        return DamagedFileError(f"{place}: {name} is {value!r}, expected a number", hint=hint)
     has_fraction = name == "t" and reading.time_unit is None and "." in value
     message = f"{place}: {name} is {value}, expected {_EXPECTED[name]}"
     return unstated_unit(message) if has_fraction else DamagedFileError(message)

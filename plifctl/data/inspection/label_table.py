@@ -25,7 +25,8 @@ _MAX_CLASSES = 1000
 _ROLE_NAMES: dict[ColumnRole, str] = {
     "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",
     "split": r"split|set|subset|fold|partition|usage",
-    "group": r"subjects?|users?|persons?|people|groups?|sessions?|participants?|speakers?|actors?",
+    "group": r"(?:(?:subj(?:ect)?|sub|user|person|group|session|participant|patient|speaker|actor)s?|people)"
+    r"(?:[ _-]?(?:id|nr|no|num(?:ber)?|code|name)s?)?",
     "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
     "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
 }
@@ -70,12 +71,15 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         text: Its content, the first line being the names of the columns.
         recordings: Paths of the recordings in the folder.
 
+    Raises:
+        DamagedFileError: A quote in it is not closed.
+
     Example:
         >>> table = find_label_table("labels.csv", "file,gesture\na.dat,wave\nb.dat,fist\n", ["a.dat", "b.dat"])
         >>> dict(table.roles), table.classes
         ({'recording': 'file', 'label': 'gesture'}, ('fist', 'wave'))
     """
-    header, rows = _read_rows(text)
+    header, rows = _read_rows(text, name)
     if len(header) < 2 or not rows or _are_events(header):
         return None
     values = {column: [row[index] for row in rows] for index, column in enumerate(header)}
@@ -135,12 +139,10 @@ def _are_events(header: Sequence[str]) -> bool:
         return True
 
 
-def _read_rows(text: str) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and the rows of a CSV file that have as many cells; nothing if it cannot be read."""
-    try:
-        header, *rows = (cells for _, cells in read_lines(text, "", separator_of(text)))
-    except (DamagedFileError, ValueError):
-        return [], []
+def _read_rows(text: str, name: str) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows of a CSV file that have as many cells; nothing if it is empty."""
+    lines = read_lines(text, name, separator_of(text))
+    header, *rows = (cells for _, cells in lines) if lines else [[]]
     if len(set(header)) < len(header):
         return [], []
     return header, [[cell.strip() for cell in row] for row in rows if len(row) == len(header)]

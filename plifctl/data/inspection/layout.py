@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,13 @@ def sort_names(names: Iterable[str]) -> list[str]:
         ['9', '10', 'fist', 'wave']
     """
     return sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+_GROUP_NAME = re.compile(
+    r"(?:user|subj(?:ect)?|sub|person|participant|patient|session|ses|day|s|p)[ _-]?\d+|\d{4}([_-]?)\d\d\1\d\d.*",
+    re.IGNORECASE,
+)
+"""A person, a session or a day."""
 
 
 class Place(NamedTuple):
@@ -41,11 +49,13 @@ class FoundLayout:
         name: Layout in the YAML of a data set; None if the folders name no classes.
         root: Folder that contains those of the splits or classes; empty if they lie in the folder itself.
         places: Split and class of each recording, in the order of the names.
+        nested: Folders that many folders of classes contain: people, sessions, or the classes themselves.
     """
 
     name: OwnLayout | None
     root: str
     places: tuple[Place, ...]
+    nested: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -57,6 +67,11 @@ class FoundLayout:
         """The folders of splits."""
         found = {place.split: split_of(place.split) for place in self.places if place.split}
         return tuple(name for split in SPLITS for name in sorted(found) if found[name] == split)
+
+    @property
+    def begins_with_groups(self) -> bool:
+        """Whether the folders of classes are called like people, sessions or days, and contain others."""
+        return bool(self.nested) and all(_GROUP_NAME.fullmatch(name) for name in self.classes)
 
 
 def find_layout(names: Sequence[str]) -> FoundLayout:
@@ -76,13 +91,13 @@ def find_layout(names: Sequence[str]) -> FoundLayout:
         if len({tuple(parts[:depth]) for parts in folders}) > 1:  # splits of a person or a session each
             return FoundLayout(None, "", (Place(),) * len(folders))
         places = [Place(parts[depth], parts[depth + 1] if len(parts) > depth + 1 else "") for parts in folders]
-        has_classes = all(place.label for place in places)
-        return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places))
+        has_classes, nested = all(place.label for place in places), _nested(folders, depth + 2)
+        return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places), nested)
     depth = _shared(folders)
     if not folders or any(len(parts) <= depth for parts in folders):
         return FoundLayout(None, _most_common(folders, depth), (Place(),) * len(folders))
     places = [Place("", parts[depth]) for parts in folders]
-    return FoundLayout("class-folders", _most_common(folders, depth), tuple(places))
+    return FoundLayout("class-folders", _most_common(folders, depth), tuple(places), _nested(folders, depth + 1))
 
 
 def _depth_of_splits(folders: Sequence[Sequence[str]]) -> int | None:
@@ -91,6 +106,18 @@ def _depth_of_splits(folders: Sequence[Sequence[str]]) -> int | None:
     return next(
         (depth for depth in range(shallowest) if all(split_of(parts[depth]) is not None for parts in folders)), None
     )
+
+
+def _nested(folders: Sequence[Sequence[str]], depth: int) -> tuple[str, ...]:
+    """Returns the folders at a depth if each recording has one, and most of them are in most folders above."""
+    if any(len(parts) <= depth for parts in folders):
+        return ()
+    found: dict[str, set[str]] = {}
+    for parts in folders:
+        found.setdefault(parts[depth - 1], set()).add(parts[depth])
+    names = set[str]().union(*found.values())
+    shared = len(found) > 1 and len(names) > 1 and 2 * sum(map(len, found.values())) > len(found) * len(names)
+    return tuple(sort_names(names)) if shared else ()
 
 
 def _shared(folders: Sequence[Sequence[str]]) -> int:

@@ -6,6 +6,7 @@
 | FAULTS_AT | number of the change, from 1; 0: no fault |
 | FAULTS_HOW | ``kill``; or for this and all later changes ``wait``, or the name of an error such as ``ENOSPC`` |
 | FAULTS_COUNT | a file that the number of changes is written to at exit |
+| FAULTS_REFUSED | a file that a line for each change that fails is added to; not in FAULTS_FOLDER |
 """
 
 import atexit
@@ -18,6 +19,7 @@ from pathlib import Path
 
 _FOLDER, _AT = os.environ.get("FAULTS_FOLDER", ""), int(os.environ.get("FAULTS_AT", "0"))
 _HOW, _COUNT = os.environ.get("FAULTS_HOW", "kill"), os.environ.get("FAULTS_COUNT", "")
+_REFUSED = os.environ.get("FAULTS_REFUSED", "")
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 _done = 0
 
@@ -44,6 +46,9 @@ def _strike(event: str, arguments: tuple[object, ...]) -> None:
         time.sleep(0.05)
         return
     if event not in ("os.remove", "os.rmdir"):  # a full disk still allows removing
+        if _REFUSED:
+            with Path(_REFUSED).open("a") as file:
+                file.write(f"{event} {os.fspath(path)}\n")
         number = getattr(errno, _HOW)
         raise OSError(number, os.strerror(number), os.fspath(path))
 

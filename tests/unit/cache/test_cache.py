@@ -15,7 +15,10 @@ from factories import build_cache, random_events, write_gestures
 
 from plifctl.cache import Cache, CacheBuilder, CacheKey, expected_bytes, find_cache, key_of, raw_independent_key
 from plifctl.cache.catalogue import list_caches, removable_entries, verify_cache
+from plifctl.config.base import digest_of
+from plifctl.config.dataset import FramesSpec, ReadingSpec
 from plifctl.config.lookup import load_registry
+from plifctl.config.transforms import DropEvents
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.frames import integrate_frames
@@ -79,6 +82,42 @@ def test_key_depends_on_every_choice(gestures: Path) -> None:
     keys = {key_of(raw_of(gestures, *changes, T=T)).digest for T in (4, 5) for changes in changed}
     keys.add(key_of(raw_of(gestures, "frames.invalid_events=keep", T=4)).digest)
     assert len(keys) == 5
+
+
+READINGS = {
+    "time_unit": "ms",
+    "columns": ("t", "x", "y", "p"),
+    "fields": {"t": "timestamp"},
+    "source": 1,
+    "transpose": True,
+    "flip_x": True,
+    "flip_y": True,
+}
+FRAMES = {
+    "slicing": "time",
+    "duration_us": 50_000,
+    "overlap_us": 10_000,
+    "outside_events": "drop",
+    "invalid_events": "keep",
+    "axes": "spikingjelly",
+    "training_set": "first-78",
+    "test_set": "first-100",
+    "transforms": (DropEvents(name="drop-events", p=0.5),),
+    "transform_seed": 3,
+}
+
+
+def test_key_depends_on_every_field_of_reading_and_framing() -> None:
+    assert READINGS.keys() == ReadingSpec.model_fields.keys()
+    assert FRAMES.keys() == FramesSpec.model_fields.keys()
+    framing = load_registry().dataset("gesture").with_T(20)
+    changed = [
+        framing.model_copy(update={"dataset": framing.dataset.model_copy(update={k: v})}) for k, v in READINGS.items()
+    ]
+    for name, value in FRAMES.items():  # one at a time, though some need others
+        changed.append(framing.model_copy(update={"frames": framing.frames.model_copy(update={name: value})}))
+    digests = {digest_of(raw_independent_key(one)) for one in [framing, *changed]}
+    assert len(digests) == 1 + len(READINGS) + len(FRAMES)
 
 
 def test_build_with_several_workers_gives_the_same_content(gestures: Path, tmp_path: Path) -> None:
@@ -192,8 +231,12 @@ def test_find_cache_of_several_takes_the_newest_and_warns(
         caplog.clear()
         wanted = raw_independent_key(raw.framing.with_T(2))
         again = find_cache(wanted, tmp_path / "c", prepare="", content=older.content_digest)
-    assert again.path == older.path  # that of an earlier run
+        another = {**wanted, "transforms_version": "tonic 0"}  # as after an update
+        kept = find_cache(another, tmp_path / "c", prepare="", content=older.content_digest)
+    assert again.path == kept.path == older.path  # that of an earlier run
     assert caplog.text == ""
+    with pytest.raises(CacheError, match="transforms_version is not set, expected tonic 0"):
+        find_cache(another, tmp_path / "c", prepare="", content="0" * 64)
 
 
 def test_cache_flipped_bit_in_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
@@ -223,6 +266,7 @@ def test_cache_flipped_bit_in_the_frames_is_found(gestures: Path, tmp_path: Path
 def test_cache_flipped_bit_outside_the_frames_never_changes_what_is_read(gestures: Path, tmp_path: Path) -> None:
     cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
     frames, labels, ids = cache.read(np.arange(33)), cache.labels, cache.sample_ids
+    kept = (cache.is_test.tolist(), cache.is_validation.tolist(), {k: v.tolist() for k, v in cache.counts.items()})
     cache.close()
     original = cache.path.read_bytes()
     with h5py.File(cache.path) as file:
@@ -243,9 +287,12 @@ def test_cache_flipped_bit_outside_the_frames_never_changes_what_is_read(gesture
         except CorruptCacheError:
             found += 1
             continue
+        assert place not in columns
         np.testing.assert_array_equal(read, frames)
         np.testing.assert_array_equal(damaged.labels, labels)
         assert damaged.sample_ids == ids
+        counts = {k: v.tolist() for k, v in damaged.counts.items()}
+        assert (damaged.is_test.tolist(), damaged.is_validation.tolist(), counts) == kept
         damaged.close()
     assert found > len(columns)
 

@@ -101,6 +101,15 @@ class TestByHand:
         found.save(file.with_name("again.yaml"))
         assert load_experiment(file.with_name("again.yaml")).spec == found.spec
 
+    def test_changes_to_a_file_with_a_name_of_its_own_are_kept(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nname: mine\nneuron: {tau_0: 4.0}\n")
+        found = load_experiment(file, {"neuron.tau_0": 16.0, "train.seed": 3})
+        assert found.overrides == ("neuron.tau_0=16.0", "train.seed=3")
+        assert found.modified == ("neuron.tau_0=16.0",)
+        again = load_experiment(found, {"neuron.tau_0": 8.0})
+        assert (again.spec.neuron.tau_0, again.overrides) == (8.0, ("train.seed=3", "neuron.tau_0=8.0"))
+        assert load_experiment(file, again.overrides).spec == again.spec
+
     def test_network_of_its_own_needs_a_name_of_its_own(self, file: Path) -> None:
         network = "network: {name: tiny, structure: FC110-SN-APk10s10, dropout: 0.0, batch_norm: per-step}\n"
         file.write_text("like: gesture-plif\nname: mine\n" + network)

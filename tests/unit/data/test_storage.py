@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import write_gestures
-from raw_files import atis_recording, open_dataset, pack_zip, write_nmnist
+from raw_files import atis_recording, events_by_id, open_dataset, open_events, pack_zip, write_nmnist
 
 from plifctl.data import zip_reader
 from plifctl.data.storage import Storage
@@ -65,15 +65,16 @@ def test_zip_damaged_error_names_the_archive(tmp_path: Path, damage: object) -> 
         open_dataset("nmnist", tmp_path)
 
 
-@pytest.mark.parametrize("kind", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.long
-def test_zip_with_a_flipped_bit_raises_only_raw_data_errors(tmp_path: Path, kind: int) -> None:
+def test_zip_with_a_flipped_bit_is_refused_or_read_as_it_was(tmp_path: Path, kind: int) -> None:
     write_nmnist(tmp_path / "a")
     pack_zip(tmp_path / "a/Test", tmp_path / "Test.zip")
     with zipfile.ZipFile(tmp_path / "Train.zip", "w", kind) as archive:
         for path in sorted((tmp_path / "a/Train").rglob("*.bin")):
             archive.write(path, path.relative_to(tmp_path / "a"))
     original, rng = (tmp_path / "Train.zip").read_bytes(), np.random.default_rng(0)
+    expected = events_by_id(open_events("nmnist", tmp_path))
     damaged = [original[7:], original[: len(original) // 2]]
     for _ in range(40):
         data = bytearray(original)
@@ -83,10 +84,13 @@ def test_zip_with_a_flipped_bit_raises_only_raw_data_errors(tmp_path: Path, kind
     for data in damaged:
         (tmp_path / "Train.zip").write_bytes(data)
         try:
-            open_dataset("nmnist", tmp_path)
+            found = events_by_id(open_events("nmnist", tmp_path))
         except RawDataError:
             refused += 1
-    assert refused > 5
+        else:  # a time, an attribute; or the ending of a name, and the member is no recording
+            assert found.items() <= expected.items()
+            assert len(found) >= len(expected) - 1
+    assert refused > 15
 
 
 @pytest.mark.parametrize("size", [9_999, 10_001, 2**20])

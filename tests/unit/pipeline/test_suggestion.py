@@ -113,6 +113,32 @@ def test_groups_are_people_before_sessions_in_any_capitals_and_never_the_classes
     assert values(suggest(sorted(names))).get("split.groups") == groups
 
 
+def test_folders_of_people_are_not_taken_for_classes() -> None:
+    with pytest.raises(
+        RawDataError, match=r"folders user1, user2 look like people.*fist, wave, like the classes"
+    ) as error:
+        suggest([f"user{who}/{label}/{k}.dat" for who in (1, 2) for label in ("fist", "wave") for k in range(9)])
+    assert "CLASS/PERSON/FILE" in error.value.hint
+
+
+def test_folders_that_repeat_in_the_classes_are_named() -> None:
+    found = suggest(
+        [f"{label}/{who}/{k}.dat" for who in ("anna", "bob") for label in ("fist", "wave") for k in range(9)]
+    )
+    (note,) = (note for note in found.notes if "repeat" in note)
+    assert note.startswith("the classes are fist, wave; the folders in them, anna, bob, repeat")
+    assert "whose a recording is" in comment(found, "split.method")
+    grouped = suggest([f"{label}/user{who}/{k}.dat" for who in (1, 2) for label in ("fist", "wave") for k in range(9)])
+    assert not any("repeat" in note for note in grouped.notes)
+    assert "whose a recording is" not in comment(grouped, "split.method")
+
+
+@pytest.mark.parametrize("word", ["sub-", "subj", "Patient_", "ses-"])
+def test_people_by_other_words_stay_together(word: str) -> None:
+    found = values(suggest([f"{label}/{word}{k // 3:02}_{k}.dat" for label in "ab" for k in range(9)]))
+    assert found["split.groups"] == rf"{word}\d+"
+
+
 @pytest.mark.parametrize("sensor", [(1280, 720), (346, 260), (304, 240), (129, 100)])
 def test_larger_sensors_are_scaled_down(sensor: Size) -> None:
     suggestion = suggest(sensor=sensor)

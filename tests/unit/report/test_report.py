@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plifctl.cli.tables import table_text
-from plifctl.config.choices import OTHER_TABLES, TABLES
+from plifctl.config.choices import OTHER_TABLES, PROTOCOLS, TABLES
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
@@ -23,6 +23,7 @@ from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
 from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
 from plifctl.runs.sessions import Session
+from plifctl.training.progress import TRAINING_VERSION
 
 
 @cache
@@ -80,12 +81,19 @@ def test_build_table_has_the_numbers_of_the_paper() -> None:
 
 
 def test_build_table_reports_the_same_numbers_as_the_experiments() -> None:
-    for name in ("4", "5", "S2"):
-        for entry in table(name, *(record(e) for e in registry().experiments())).entries:
+    records = [record(e, protocol=p, run=f"{e}-{p}") for e in registry().experiments() for p in PROTOCOLS]
+    for name, cells in (("4", 16), ("5", 8), ("S2", 12)):
+        checked = 0
+        for entry in table(name, *records).entries:
             for number in entry.numbers:
-                of = registry().experiment(number.records[0].experiment).spec.reported
+                (used,) = number.records
+                of = registry().experiment(used.experiment).spec.reported
                 assert of is not None
-                assert f"{of.accuracy_a:.2f}" == entry.reported
+                accuracy = of.accuracy_a if used.protocol == "A" else of.accuracy_b
+                assert f"{accuracy:.2f}" == entry.reported
+                assert (used.protocol == "B") == (entry.column == "15 % validation")
+                checked += 1
+        assert checked == cells
 
 
 def test_build_table_of_networks_has_the_structures_of_the_registry() -> None:
@@ -214,8 +222,9 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     assert "In my one run of protocol B, the best test epoch is 5.0 points" in found.source
     assert len(build_selection_table([modified], include_modified=True).cells) == 1
     tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
-    ((*_, best, _last, _mean, _1, _2, _3),) = build_selection_table([tied]).cells
+    ((*_, best, _last, mean, _1, _2, above_mean),) = build_selection_table([tied]).cells
     assert best.text == "90.00 (2)"  # the epoch that the run itself reports
+    assert (mean.text, above_mean.text) == ("", "")  # of 3 epochs: the mean of the beginning
 
 
 @pytest.mark.slow
@@ -340,6 +349,7 @@ def test_seeds_of_different_training_versions_have_no_common_mean() -> None:
     newest = [*records[:2], records[2].model_copy(update={"finished": "2027-01-01T00:00:00Z"})]
     found = table("5", *newest)
     assert results(found)[("max", "Fashion-MNIST")] == ["50.00"]
+    assert f"training version 7: version {TRAINING_VERSION} of today gives other numbers" in found.notes["a"]
     assert found.warnings == tuple(
         f"left out: r{seed}: training version 1, which gives other numbers" for seed in (1, 2)
     )

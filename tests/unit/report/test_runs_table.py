@@ -55,7 +55,7 @@ def test_runs_table_folds_are_one_row_with_mean_and_deviation() -> None:
 def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
     table = build_runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
     assert [row[6:] for row in table.rows] == [("1, 2", "", "60.00 ± 7.07 (1)")]
-    assert "run-0.5," not in table.notes["1"]
+    assert table.notes["1"] == "hands, runs run-0.55, run-0.65; left out, earlier with the same seed: run run-0.5"
 
 
 def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:

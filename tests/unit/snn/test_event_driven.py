@@ -41,6 +41,8 @@ CONVOLUTIONS = [
     (2, 5, 5, 2, 3, 3, 1, 1, 1.0),
 ]
 PRODUCTS = [(5, 10, 3, 0.3), (70, 300, 130, 0.1), (1, 7, 64, 1.0), (3, 5, 2, 0.0), (0, 5, 2, 0.5), (300, 40, 600, 0.2)]
+BUDGETS = [{}, {"SPREAD_BYTES": 1, "TILE_BYTES": 1}, {"SPREAD_BYTES": 12_000, "TILE_BYTES": 3_000}]
+"""Memory for the parts of a gradient: all at once, image by image and row by row, and parts that do not divide all."""
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +85,12 @@ def assert_equal(layer: nn.Module, x: Tensor) -> None:
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("bias", [False, True])
-def test_convolution_equals_torch(case: tuple[int, ...], bias: bool) -> None:
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_convolution_equals_torch(
+    case: tuple[int, ...], bias: bool, budget: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, size in budget.items():
+        monkeypatch.setattr(event_driven, name, size)
     images, height, width, channels, outputs, kernel, stride, padding, density = case
     x = active(images, height, width, channels, density=density, values="any")
     weight = torch.randn(outputs, channels, kernel, kernel, dtype=torch.float64, requires_grad=True)
@@ -102,7 +109,10 @@ def test_convolution_equals_torch(case: tuple[int, ...], bias: bool) -> None:
 
 
 @pytest.mark.parametrize("case", PRODUCTS, ids=str)
-def test_product_equals_torch(case: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("budget", BUDGETS, ids=str)
+def test_product_equals_torch(case: tuple[int, ...], budget: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, size in budget.items():
+        monkeypatch.setattr(event_driven, name, size)
     samples, features, outputs, density = case
     x = active(samples, features, density=density, values="any")
     weight = torch.randn(outputs, features, dtype=torch.float64, requires_grad=True)

@@ -41,12 +41,20 @@ class _Stage(nn.Module):
         self.to(x.dtype).train()
 
     def gradients(self, x: Tensor, kernel: Kernel, T: int | None = None, keep: Kept = "all") -> list[Tensor]:
-        """Returns the pooled spikes, and the gradients of all parameters."""
+        """Returns pooled spikes, their number before pooling, the running statistics, the gradients of all parameters.
+
+        The running statistics stay as they were.
+        """
+        before = [buffer.clone() for buffer in self.buffers()]
         T, dynamics = T or len(x), self.neurons.dynamics(x)
         pool = Pool("max", 2, 2)
-        pooled = spiking_stage(x, T, dynamics, self.norm, pool, kernel, self.layer, keep).pooled
+        pooled, count, _ = spiking_stage(x, T, dynamics, self.norm, pool, kernel, self.layer, keep)
+        statistics = [buffer.to(torch.float64, copy=True) for buffer in self.buffers()]
         grad = torch.randn(pooled.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) + 0.5
-        return [pooled, *torch.autograd.grad(pooled, list(self.parameters()), grad.to(x.dtype))]
+        grads = torch.autograd.grad(pooled, list(self.parameters()), grad.to(x.dtype))
+        for buffer, kept in zip(self.buffers(), before, strict=True):
+            buffer.copy_(kept)
+        return [pooled, count, *statistics, *grads]
 
 
 @pytest.mark.parametrize("norm", [None, "per-step", "over-time"])

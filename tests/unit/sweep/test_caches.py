@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from sweeping import sweep_options
 
 from plifctl.config.sweep import SweepSpec
@@ -12,14 +13,28 @@ from plifctl.sweep.caches import prepare_caches
 from plifctl.sweep.expansion import expand
 
 
-def test_recordings_other_than_those_that_the_runs_are_trained_on_are_refused(places: Path) -> None:
+def reasons(places: Path, raw: str, root: str) -> list[str]:
+    """Returns why no cache is built for a data set with ``raw:``, if ``--raw`` names a place."""
     (member,) = expand(SweepSpec.model_validate({"experiments": ("demo",)}))
-    dataset = member.spec.dataset.model_copy(update={"raw": "recordings", "layout": "class-folders"})
+    dataset = member.spec.dataset.model_copy(update={"raw": str(places / raw), "layout": "class-folders"})
     assert member.spec.frames is not None
     frames = member.spec.frames.model_copy(update={"training_set": None})
     spec = member.spec.model_copy(update={"dataset": dataset, "frames": frames})
     own = replace(member, experiment=replace(member.experiment, spec=spec))
-    options = replace(sweep_options(places / "runs"), source=RawSource(places / "other"))
-    (reason,) = prepare_caches([own], {own.name: "missing"}, options, silent).values()
-    assert "synthetic-gesture states raw: recordings, which its runs are trained on" in reason
-    assert not [*places.iterdir()]
+    options = replace(sweep_options(places / "runs"), source=RawSource(places / root))
+    return list(prepare_caches([own], {own.name: "missing"}, options, silent).values())
+
+
+def test_recordings_other_than_those_that_the_runs_are_trained_on_are_refused(places: Path) -> None:
+    (places / "recordings").mkdir(parents=True)
+    (reason,) = reasons(places, "recordings", "other")
+    assert f"synthetic-gesture states raw: {places}/recordings, which its runs are trained on" in reason
+    assert [*places.iterdir()] == [places / "recordings"]
+
+
+@pytest.mark.parametrize(("raw", "root"), [("recordings", "./recordings"), ("moved", "recordings")])
+def test_recordings_that_the_runs_are_trained_on_are_read(places: Path, raw: str, root: str) -> None:
+    (places / "recordings").mkdir(parents=True)
+    (reason,) = reasons(places, raw, root)
+    assert f"{places}/recordings" in reason  # read, and empty
+    assert "which its runs are trained on" not in reason

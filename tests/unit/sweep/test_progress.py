@@ -1,4 +1,4 @@
-"""How a run of a sweep stands, by its own files and what the engine knows of its job."""
+"""State and progress of a run of a sweep, by its own files and what the engine knows of its job."""
 
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from plifctl.runs.documents import add_checksum
 from plifctl.sweep.engine import Job
 from plifctl.sweep.logs import begin_log, last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
-from plifctl.sweep.progress import ProgressReader, Standing, authors_accuracies
+from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
 
 ENDED = Job("ended", "here", "exit code 6", 6)
 
 
-def read(runs_dir: Path, run: PlannedRun, job: Job | None = None, authors: Any = None) -> Standing:
+def read(runs_dir: Path, run: PlannedRun, job: Job | None = None, authors: Any = None) -> RunProgress:
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
     jobs = {} if job is None else {run.name: job}
@@ -173,7 +173,7 @@ def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypat
 def test_last_error_is_that_of_the_latest_job(tmp_path: Path) -> None:
     log = tmp_path / "sweeps/s/a.log"
     assert last_error(log) == ""
-    begin_log(log, "plifctl train demo")
+    begin_log(log, "plifctl train demo \udcff")  # a name that is not UTF-8
     assert last_error(log) == ""
     with log.open("a") as file:
         file.write("epoch 1\nerror: first\nerror: the cause\nhint: do this\n")

@@ -1,4 +1,4 @@
-"""How a sweep stands, and cancelling it, from another process than the one that runs it."""
+"""Status of a sweep, and cancelling it, from another process than the one that runs it."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def test_read_counts_runs_by_their_own_files_not_by_the_plan(tmp_path: Path) -> 
     runs = [trained(tmp_path, "a"), trained(tmp_path, "b", finished=False), planned_run("c", state="running")]
     save_plan(tmp_path, *runs)
     found = SweepWatch("mine", tmp_path).read()
-    assert [standing.state for standing in found.runs] == ["finished", "interrupted", "missing"]
+    assert [entry.state for entry in found.runs] == ["finished", "interrupted", "missing"]
     assert (found.count("finished"), found.is_active) == (1, False)
     tree = found.to_json()
     assert tree["counts"] == {"missing": 1, "queued": 0, "running": 0, "finished": 1, "interrupted": 1, "failed": 0}
@@ -51,7 +51,7 @@ def test_read_takes_jobs_from_the_plan_while_a_process_holds_it(tmp_path: Path) 
     file = save_plan(tmp_path, planned_run("a", state="running"), planned_run("b", state="queued"), planned_run("c"))
     with file.locked():
         found = SweepWatch("mine", tmp_path).read()
-        assert [standing.state for standing in found.runs] == ["running", "queued", "missing"]
+        assert [entry.state for entry in found.runs] == ["running", "queued", "missing"]
         assert found.is_active
 
 

@@ -41,7 +41,10 @@ class Rank(Ranks):
 @pytest.mark.cluster
 @pytest.mark.subprocess
 def test_run_two_processes_equals_one(tmp_path: Path) -> None:
-    """Shards of 2, 3 and no samples; augmentation, dropout, protocols, frozen layers, compact; float64, so no flips."""
+    """Shards of 2, 3 and no samples; augmentation, dropout, protocols, frozen layers, compact, both batch norms.
+
+    In float64, so that no spike flips; also by the definition, whose gradients pass through the sums over ranks.
+    """
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     path = os.pathsep.join([str(TESTS.parent), str(TESTS)])
     result = subprocess.run(

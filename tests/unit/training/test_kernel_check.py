@@ -1,5 +1,6 @@
 """The comparison of a kernel with the definition: right kernels pass, every kind of wrong one is refused."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.snn.kernels import StageOutput, spiking_stage
+from plifctl.snn.layers import BatchNorm
 from plifctl.training import kernel_check
 from plifctl.training.kernel_check import DifferenceError, check_kernel, stage_cases
 from plifctl.training.kernel_trial import describe_failure
@@ -91,6 +93,28 @@ def test_check_one_spike_too_many_is_refused() -> None:
         return output._replace(pooled=torch.maximum(output.pooled, more))
 
     assert refused(change).startswith("spikes differ from the definition's: 1 of ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_check_another_number_of_spikes_is_refused(dtype: torch.dtype) -> None:
+    def change(output: StageOutput, x: Tensor) -> StageOutput:
+        return output if x.dtype != dtype else output._replace(spike_count=output.spike_count + 1)
+
+    assert re.match(r"the number of spikes is [\d,]+\.0, expected [\d,]+\.0; ", refused(change))
+
+
+@pytest.mark.parametrize(("name", "shown"), [("running_mean", "running mean"), ("running_var", "running variance")])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_check_other_running_statistics_are_refused(name: str, shown: str, dtype: torch.dtype) -> None:
+    def run_stage(x: Tensor, T: int, dynamics: Any, norm: BatchNorm | None, *arguments: Any) -> StageOutput:
+        output = spiking_stage(x, T, dynamics, norm, *arguments[:-1], "eager")
+        if norm is not None and norm.training and x.dtype == dtype:
+            getattr(norm, name).mul_(1.001)
+        return output
+
+    with pytest.raises(DifferenceError, match=f"^{shown} differs from the definition's by 1.0e-03") as error:
+        check_kernel(experiment(), CPU, "fused", run_stage=run_stage)
+    assert str(error.value).endswith(str(dtype).removeprefix("torch."))
 
 
 def test_check_gradient_wrong_in_float64_only_is_refused() -> None:

@@ -219,6 +219,32 @@ def test_run_half_precision_resumes_bit_for_bit(precision: str) -> None:
     assert again.optimizer.state()["scaler"] == trainer.optimizer.state()["scaler"]
 
 
+def run_one_step(*settings: str) -> tuple[float, torch.Tensor]:
+    """Returns the norm of the gradients that a training of one step records, and the change of all weights."""
+    spec = tiny_spec("train.epochs=1", "train.batch_size=16", "train.optimizer=sgd", "train.lr=0.5", *settings)
+    recorder = MemoryRecorder()
+    trainer = tiny_trainer(recorder, spec)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.run()
+    change = [after.detach() - start for after, start in zip(trainer.model.parameters(), before, strict=True)]
+    (row,) = recorder.rows
+    norm = sum(layer**2 for layer in row.gradient_norm.values() if layer is not None) ** 0.5
+    return norm, torch.cat([values.flatten() for values in change])
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_run_fp16_clips_and_records_the_gradients_without_their_scale(clips: bool) -> None:
+    norm, _ = run_one_step()
+    limit = (0.95 if clips else 1.05) * norm
+    found, change = run_one_step(f"train.clip_norm={limit}", "train.precision=fp16")
+    wanted, expected = run_one_step(f"train.clip_norm={limit}")
+    assert wanted == pytest.approx(norm, rel=1e-6)  # recorded before they are clipped
+    assert found == pytest.approx(norm, rel=1e-2)
+    assert expected.norm().item() == pytest.approx(0.5 * min(norm, limit), rel=1e-2)
+    assert change.norm().item() == pytest.approx(0.5 * min(norm, limit), rel=1e-2)
+    assert (change - expected).norm() < 0.05 * expected.norm()  # single spikes may differ
+
+
 def test_step_fp16_overflow_halves_the_scale() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
     optimizer = Optimizer(model, tiny_spec("train.precision=fp16").train, CPU)

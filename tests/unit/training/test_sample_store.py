@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ from plifctl.training.sample_store import BufferPool, choose_placement, free_mem
 PLACEMENTS: tuple[DataPlacement, ...] = get_args(DataPlacement)  # "device" is the CPU here
 T = 3
 ROWS = np.arange(1, 31)
+CUT_MIX = "train.event_augmentation=[{name: flip, p: 0.5}, {name: cut-mix, p: 0.7, alpha: 1.0}]"
 
 
 def build(folder: Path, **options: Any) -> Cache:
@@ -77,15 +79,18 @@ class TestEveryPlacement:
                 assert batch.labels.tolist() == cache.labels[chosen].tolist()
             assert torch.equal(torch.cat([b.x for b in loader.evaluation_batches(ROWS)]), expected(cache, ROWS))
 
+    @pytest.mark.parametrize("settings", [(), (CUT_MIX,)], ids=["plain", "cut-mix"])
     @pytest.mark.parametrize("step", [0, 3, 6, 7])
     def test_training_batches_from_any_step_equal_the_rest(
-        self, cache: Cache, placement: DataPlacement, step: int
+        self, cache: Cache, placement: DataPlacement, step: int, settings: tuple[str, ...]
     ) -> None:
-        loader = BatchLoader(cache, spec_of(), CPU, data_in=placement)
-        every = list(loader.training_batches(ROWS, 2))
-        rest = list(BatchLoader(cache, spec_of(), CPU, data_in=placement).training_batches(ROWS, 2, start=step))
+        spec = spec_of("demo", *settings)
+        every = list(BatchLoader(cache, spec, CPU, data_in="disk").training_batches(ROWS, 2))
+        rest = list(BatchLoader(cache, spec, CPU, data_in=placement).training_batches(ROWS, 2, start=step))
         assert len(rest) == 7 - step
         assert all(same(one, other) for one, other in zip(every[step:], rest, strict=True))
+        mixed = [bool(((batch.targets > 0).sum(1) > 1).any()) for batch in every]
+        assert any(mixed) == (settings == (CUT_MIX,))
 
     def test_training_batches_of_images_are_equal_for_every_placement(self, placement: DataPlacement) -> None:
         images = ArraySamples(np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), np.uint8))
@@ -143,7 +148,8 @@ class TestEveryPlacement:
 
 
 def same(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("x", "labels", "keys"))
+    pairs = [(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch)]
+    return all(torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in pairs)
 
 
 class TestReadingAhead:

@@ -88,6 +88,17 @@ def test_cifar10dvs_events_np_has_the_events_of_the_original_for_both_axes(cifar
     assert any("converted: read from SpikingJelly's events_np" in note for note in converted.notes)
 
 
+def test_cifar10dvs_events_have_the_axes_that_were_chosen(cifar10dvs: Path) -> None:
+    found = {}
+    for axes in ("authors", "spikingjelly"):
+        found[axes] = events_by_id(open_events("cifar10dvs", cifar10dvs / "extract", f"frames.axes={axes}"))[
+            "bird/0007"
+        ]
+        assert found[axes] == decode_aedat2(recording_of(2007), where="f", axes=axes).events.tolist()
+    # the authors' x = 127 − bits 1–7, y = bits 8–14; SpikingJelly's x = 127 − bits 8–14, y = 127 − bits 1–7
+    assert [(t, 127 - y, x) for t, x, y, _ in found["authors"]] == [(t, x, y) for t, x, y, _ in found["spikingjelly"]]
+
+
 def test_cifar10dvs_links_of_another_split_in_events_np_are_ignored(cifar10dvs: Path) -> None:
     before = open_events("cifar10dvs", cifar10dvs / "events_np")
     for name in CLASSES:

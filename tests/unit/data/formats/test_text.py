@@ -214,3 +214,12 @@ def test_bytes_that_are_no_text_are_not_taken_for_it(data: bytes) -> None:
 def test_text_cut_within_a_character_by_the_prefix_is_text() -> None:
     for shift in range(3):
         assert is_text(b"#" + b" " * shift + "µ".encode() * 4000)
+
+
+@pytest.mark.parametrize("line", ["0,003811;96;133;0", "0,003811\t96\t133\t0"])
+@pytest.mark.parametrize("header", ["t;x;y;p\n", ""])
+def test_decode_text_with_decimal_commas_says_what_is_wrong(line: str, header: str) -> None:
+    text = header.replace(";", "\t" if "\t" in line else ";") + 3 * f"{line}\n"
+    with pytest.raises(DamagedFileError) as error:
+        decode_text(text.encode(), where="f", reading=RPG)
+    assert "write them with points" in error.value.hint

@@ -3,8 +3,21 @@
 import pytest
 
 from plifctl.data.inspection.label_table import FoundTable, find_label_table
+from plifctl.errors import DamagedFileError
 
 FILES = ["rec/a.dat", "rec/b.dat", "rec/c.dat", "rec/d.dat"]
+
+
+@pytest.mark.parametrize("name", ["subject_id", "Subject ID", "subj", "user-no", "participantId", "PatientNumber"])
+def test_column_of_people_is_known_by_its_usual_names(name: str) -> None:
+    table = find_label_table("l.csv", f"file,class,{name}\na/1.dat,x,7\na/2.dat,y,7\n", ["a/1.dat", "a/2.dat"])
+    assert table is not None
+    assert table.roles["group"] == name
+
+
+def test_table_with_an_open_quote_is_an_error_with_its_line() -> None:
+    with pytest.raises(DamagedFileError, match=r"l\.csv, line 3: "):
+        find_label_table("l.csv", 'file,class\na/1.dat,x\na/2.dat,"y\n', ["a/1.dat", "a/2.dat"])
 
 
 def find(text: str, name: str = "labels.csv") -> FoundTable:

@@ -37,6 +37,33 @@ def test_find_layout(
     assert len(found.places) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "nested", "groups"),
+    [
+        ("user{who:02}/{label}/1.bin", ("fist", "wave"), True),
+        ("set/S{who}/{label}/1.bin", ("fist", "wave"), True),
+        ("2024-05-0{who}/{label}/1.bin", ("fist", "wave"), True),
+        ("{split}/sub-{who}/{label}/1.bin", ("fist", "wave"), True),
+        ("{label}/user{who}/1.bin", ("user1", "user2"), False),
+        ("user{who}/{label}.bin", (), False),
+        ("user{who}/{label}{who}/1.bin", (), False),
+        ("{label}/1.bin", (), False),
+    ],
+)
+def test_find_layout_tells_folders_of_people_from_those_of_classes(
+    pattern: str, nested: tuple[str, ...], groups: bool
+) -> None:
+    choices = ((who, label, split) for who in (1, 2) for label in ("fist", "wave") for split in ("train", "test"))
+    names = sorted({pattern.format(who=who, label=label, split=split) for who, label, split in choices})
+    found = find_layout(names)
+    assert (found.nested, found.begins_with_groups) == (nested, groups)
+
+
+def test_find_layout_of_a_class_that_one_person_lacks_finds_the_people() -> None:
+    names = ["user1/a/1", "user1/b/1", "user2/a/1", "user2/b/1", "user2/c/1", "user3/c/1", "user3/a/1"]
+    assert find_layout(names).begins_with_groups
+
+
 def test_find_layout_folders_agrees_with_what_is_read() -> None:
     for name in ("train/a/1.bin", "Train/a/1.bin", "n-cars_test/a/b/1.dat"):
         assert find_layout([name, "val/a/1.bin"]).name == "folders"
