@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,14 +191,14 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
             files.atomic_write(csv) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
-            stopped: Interrupted | None = None
             try:
                 yield CsvWriter(file, classes).write
-            except Interrupted as error:  # what took hours is kept
-                stopped = error
-        if stopped is not None:
-            console.note(f"written: {csv}, the rows until then")
-            raise stopped
+            except Interrupted:  # what took hours is kept, and not taken for all of it
+                file.flush()
+                partial = csv.with_name(f"{csv.stem}.partial{csv.suffix}")
+                shutil.copyfile(temporary, partial)
+                console.note(f"written: {partial}, the rows until then")
+                raise
 
 
 def _cells(row: Row) -> tuple[str, ...]:

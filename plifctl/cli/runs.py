@@ -157,7 +157,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
     _print_sessions(tree["sessions"])
-    _print_changes(tree["changes"])
+    _print_changes(tree["changes"], tree["overrides"])
     _print_layers(rows, width)
     _print_controls(run.path, tree["controls"])
     console.emit("")
@@ -211,9 +211,11 @@ def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, s
     return found
 
 
-def _print_changes(changes: list[dict[str, Any]] | None) -> None:
+def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str]) -> None:
     console.emit("")
-    if changes is None:
+    if changes is None and overrides:
+        console.emit(f"changed settings: {', '.join(overrides)}")
+    elif changes is None:
         console.emit("no settings to compare: the experiment is in no registry folder")
     elif not changes:
         console.emit("all settings are those of the registry")

@@ -56,7 +56,8 @@ def experiment_cache(
     except CorruptCacheError:
         raise
     except CacheError:
-        if run is not None and (own := run.cache_dir) not in (None, folder):
+        own = None if run is None else run.cache_dir
+        if own is not None and own.resolve() != folder.resolve():
             with suppress(CacheError):
                 found = experiment_cache(spec, own, file=file, content=content)
                 _log.info("using the cache that the run was trained on: %s", found.path)

@@ -118,18 +118,20 @@ def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progres
         return found
     if found.predictions is None:
         found = replace(found, predictions=samples.predictions(samples.evaluate(progress)))
-        _compare_with_record(found)
+        if not trained.folded:
+            _compare_with_record(found, trained.path)
     return replace(found, operations=samples.count_operations(_COUNTED))
 
 
-def _compare_with_record(evidence: Evidence) -> None:
+def _compare_with_record(evidence: Evidence, path: Path) -> None:
     """Warns if predictions that were made now have another accuracy than the record, without a stated reason."""
     record, predictions = evidence.record, evidence.predictions
     changed = evidence.half or evidence.folded
     if record is not None and predictions is not None and not changed and record.accuracy != predictions.accuracy:
         _log.warning(
-            "the run kept no predictions; those made now have an accuracy of %.2f %%, its record states %.2f %%: "
+            "%s keeps no predictions; those made now have an accuracy of %.2f %%, its record states %.2f %%: "
             "plifctl runs add will refuse the folder",
+            path,
             100 * predictions.accuracy,
             100 * record.accuracy,
         )

@@ -176,6 +176,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "best": best_row(rows, run.config().spec.train.ties),
         "last": rows[-1] if rows else None,
         "changes": _changes(run, registry or load_registry()),
+        "overrides": list(run.config().overrides),
         "started_from": None if (began := run.started_from()) is None else began.model_dump(mode="json"),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
         "environment": run.environment(),

@@ -41,8 +41,8 @@ _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
 _GROUPS = [
-    re.compile(rf"((?<![a-z])(?:{words})[-_]?)\d+", re.IGNORECASE)
-    for words in ("user|subject|subj|sub|person|participant|patient", "session|ses")
+    re.compile(rf"((?:{words})[-_]?)\d+", re.IGNORECASE)
+    for words in ("user|subject|person|participant|patient|(?<![a-z])subj?", "session|(?<![a-z])ses")
 ]
 """Finds who a recording is of, and when it was made, in its name: a person may be in several sessions."""
 
@@ -181,15 +181,17 @@ def step_bytes(structure: str, shape: Shape, classes: int, T: int, batch: int, n
 
 def _classes(facts: FolderFacts) -> list[str]:
     classes = list(facts.labels.classes if facts.labels is not None else facts.layout.classes)
-    if facts.labels is None and facts.layout.begins_with_groups:
+    if facts.labels is None and facts.layout.begins_with_people:
         raise RawDataError(
-            f"no classes: the folders {list_names(classes, 3)} look like people, sessions or days, and those in them, "
+            f"no classes: the folders {list_names(classes, 3)} look like people, and those in them, "
             f"{list_names(facts.layout.nested, 3)}, like the classes",
             hint="make a folder for each class, and in it one for each person: CLASS/PERSON/FILE; or a CSV file with "
             "the path, the label and the person of each recording",
         )
     if facts.layout.name is None or len(classes) < 2:
         found = f"found {list_names(classes)}" if classes else "found none"
+        if unlabelled := [table for table in facts.unused_tables if "label" not in table.roles]:
+            found += f"; {_why_unused(unlabelled[0], len(facts.recordings))}"
         raise RawDataError(
             f"no classes: expected at least two folders of recordings, or a CSV file with their labels; {found}",
             hint="make a folder for each class, or a CSV file with the path and the label of each recording",

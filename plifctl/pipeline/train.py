@@ -7,6 +7,7 @@ others only train.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -356,6 +357,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     cache_path = cache.path.absolute()
     if options.copy_cache is not None and not dry_run:
         cache = copy_cache(cache, options.copy_cache)
+        ranks.wait_for_all()  # each machine copies as long as it takes
     compare_ranks(
         ranks,
         {
@@ -381,10 +383,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         _log.warning(note)
     if groups := split.describe_groups():
         _log.info("groups: %s", groups)
-    if experiment.modified:
-        _log.info(
-            "modified: %s; tables leave the run out unless --include-modified is given", ", ".join(experiment.modified)
-        )
+    if modified := _modifications(experiment):
+        _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(modified))
     for line in [] if start is None else start.describe():
         _log.info(line)
     if frozen:
@@ -406,6 +406,12 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         local_ranks,
         finished,
     )
+
+
+def _modifications(experiment: Experiment) -> list[str]:
+    """Returns what makes it another experiment than that of its name; of one's own, a fold is part of it."""
+    is_own = experiment.spec.name not in load_registry().experiments()
+    return [text for text in experiment.modified if not (is_own and text.startswith("split."))]
 
 
 def _check_digest(spec: ExperimentSpec, expected: str | None) -> None:
@@ -476,12 +482,14 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
 
 
 def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
+    runs_dir = setup.options.runs_dir or paths.runs_dir()
     return create_run(
-        setup.options.runs_dir or paths.runs_dir(),
+        runs_dir,
         setup.experiment,
         setup.options.protocol,
         cache={
             "path": str(setup.cache_path),
+            "from_runs": os.path.relpath(setup.cache_path, runs_dir.absolute()),
             "content_digest": setup.cache.content_digest,
             "complete": setup.cache.complete_set,
         },

@@ -18,10 +18,9 @@ from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of, name_runs
+from plifctl.report.table import Number, flags_of, name_runs, older_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.sessions import COMPARED
-from plifctl.training.progress import TRAINING_VERSION
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -316,9 +315,7 @@ class Results:
             parts.append("trained by somebody else")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
-        if set(first.training_versions) - {TRAINING_VERSION} and first.origin != "imported":
-            versions = ", ".join(map(str, first.training_versions))
-            parts.append(f"training version {versions}: version {TRAINING_VERSION} of today gives other numbers")
+        parts += older_versions(first)
         parts += _version_notes(found)
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
@@ -333,7 +330,11 @@ class Results:
     def changes(self, record: ResultRecord) -> list[str]:
         """Returns how the experiment of a record differs from the registry's experiment of that name."""
         changes = list(record.modifications)
-        if changes or record.digest is None or record.experiment not in self.registry.experiments():
+        if record.experiment not in self.registry.experiments():
+            return changes
+        if record.fold is not None:  # the registry's experiment has another split
+            changes += [text for text in record.overrides if text.startswith("split.")]
+        if changes or record.digest is None:
             return changes
         now = self._digest(record.experiment, record.recipe, record.protocol)
         return [] if now == record.digest else ["the experiment has been changed since"]

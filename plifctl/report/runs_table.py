@@ -11,7 +11,17 @@ from typing import Any
 
 from plifctl.config.choices import RUNS_TABLE, ResultOrigin
 from plifctl.config.overrides import override_key
-from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment, name_runs
+from plifctl.report.table import (
+    Cell,
+    Entry,
+    Number,
+    Table,
+    flags_of,
+    legend_of_marks,
+    mark_experiment,
+    name_runs,
+    older_versions,
+)
 from plifctl.runs import ResultRecord
 
 Changes = Callable[[ResultRecord], Sequence[str]]
@@ -46,6 +56,7 @@ def build_runs_table(
     entries: list[Entry] = []
     notes: dict[str, str] = {}
     shown = [record for record in records if record.origin == origin]
+    changes = _shared_changes(shown, changes)
     key = partial(_key, changes=changes, stopping=_series_that_stop(shown))
     for _, group in groupby(sorted(shown, key=key), key=key):
         # of several runs with one seed and fold, the latest
@@ -78,6 +89,15 @@ def build_runs_table(
         tuple(entries),
         notes,
     )
+
+
+def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Changes:
+    """Returns the changes of a run, the same for all of its series: an option and a line in a file may say the same."""
+    longest: dict[str, Sequence[str]] = {}
+    for record in records:
+        found = [text for text in changes(record) if override_key(text) != "split.fold"]
+        longest[_series(record)] = max(longest.get(_series(record), ()), found, key=len)
+    return lambda record: changes(record) if record.digest is None else longest[_series(record)]
 
 
 def _short(changes: Sequence[str]) -> str:
@@ -162,7 +182,7 @@ def _numbers(numbers: set[int]) -> str:
 
 def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequence[ResultRecord]) -> str:
     first = found[0]
-    parts = [f"{first.dataset}, {name_runs(found)}"]
+    parts = [f"{first.dataset}, {name_runs(found)}", *older_versions(first)]
     if any(record.stopped_early for record in found):
         parts.append("stopped early")
     if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:

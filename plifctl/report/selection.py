@@ -10,6 +10,7 @@ from plifctl.report.runs_table import Changes
 from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import LATE_EPOCHS
+from plifctl.training.progress import TRAINING_VERSION
 
 _COLUMNS = (
     "Experiment",
@@ -53,7 +54,7 @@ def build_selection_table(
         last = max(tests)
         result = 100 * record.accuracy
         # the mean of a short training is that of its beginning
-        late = 100 * statistics.fmean(record.late_tests) if last >= LATE_EPOCHS else None
+        late = 100 * statistics.fmean(record.late_tests) if last > LATE_EPOCHS else None
         gain = tests[best] - (tests[last] if record.protocol == "A" else result)
         gains.setdefault((record.origin, record.protocol), []).append(gain)
         better = [None if other is None else tests[best] - other for other in (result, tests[last], late)]
@@ -94,8 +95,10 @@ def _run(record: ResultRecord) -> str:
     subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
+    versions = {version for version in record.training_versions if version < TRAINING_VERSION}
+    trained = f", training version {' and '.join(map(str, sorted(versions)))}" if versions else ""
     whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
-    return f"{whose}recipe {record.recipe}, seed {record.seed}{subset}{without}"
+    return f"{whose}recipe {record.recipe}, seed {record.seed}{trained}{subset}{without}"
 
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from plifctl.config.choices import Protocol
 from plifctl.report import render
 from plifctl.runs import ResultRecord
+from plifctl.training.progress import TRAINING_VERSION
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Number:
         """The number with what it is: ``91.34 @4 subset`` of 4 epochs, fewer than planned, on a part of the data."""
         short = self.epochs is not None and self.epochs != self.planned
         return " ".join([self.text, *([f"@{self.epochs}"] if short else []), *self.flags])
+
+
+def older_versions(record: ResultRecord) -> list[str]:
+    """Returns a note on the earlier training versions of a run; none if all of it was trained by that of today."""
+    older = [str(version) for version in record.training_versions if version < TRAINING_VERSION]
+    if not older:
+        return []
+    return [f"training version {' and '.join(older)}: version {TRAINING_VERSION} of today gives other numbers"]
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:

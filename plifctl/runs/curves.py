@@ -81,7 +81,8 @@ class Curve:
         """What runs with a common mean share: everything but the seed and the number of epochs."""
         if self.experiment is None:
             return self.name
-        changes = canonical_json(changed_values(self.overrides))
+        # of experiments that have a digest it says what was changed, in a file or by an option
+        changes = canonical_json(changed_values(self.overrides)) if self.digest is None else ""
         known = self.origin, self.experiment, self.recipe, self.protocol, self.T, self.subset, changes
         return *known, self.digest, self.training_versions, self.cache
 

@@ -95,10 +95,14 @@ class Run:
 
     @property
     def cache_dir(self) -> Path | None:
-        """Directory of the cache that it was trained on; None if the cache is not there any more."""
-        path = Path(str(self.info()["cache"].get("path", "")))
-        is_there = path.parent.name == self.config().spec.dataset.name and path.is_file()
-        return path.parent.parent if is_there else None
+        """Directory of the cache that it was trained on; None if the cache is not there any more.
+
+        It may have been moved together with the runs directory.
+        """
+        stated = self.info()["cache"]
+        places = [Path(str(stated.get("path", ""))), self.path.parent / str(stated.get("from_runs", ""))]
+        dataset = self.config().spec.dataset.name
+        return next((one.parent.parent for one in places if one.parent.name == dataset and one.is_file()), None)
 
     @property
     def created(self) -> float:

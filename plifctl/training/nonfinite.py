@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from plifctl.snn.networks import SpikingNetwork
 
 
-def find_nonfinite_layer(model: SpikingNetwork, replay_step: Callable[[], object]) -> str | None:
+def find_nonfinite_layer(
+    model: SpikingNetwork, replay_forward: Callable[[], object], replay_step: Callable[[], object]
+) -> str | None:
     """Describes where the first non-finite number is: in a weight, in an output, or in a gradient.
 
     Args:
         model: The network, with the weights that it had before the step that failed.
+        replay_forward: Runs the forward pass of that step again; also if it needs no gradients.
         replay_step: Runs that step again, forward and backward.
 
     Returns:
@@ -23,7 +27,8 @@ def find_nonfinite_layer(model: SpikingNetwork, replay_step: Callable[[], object
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
             return f"{_layer_name(name)} has {_kind(parameter)} in its {_parameter_name(name)}"
-    output = _first_nonfinite_output(model, replay_step)
+    output = _first_nonfinite_output(model, replay_forward)
+    replay_step()  # on all ranks, whatever one of them found: they add up gradients
     if output is not None:
         return output
     for name, parameter in reversed(list(model.named_parameters())):  # the order of the backward pass
@@ -32,7 +37,7 @@ def find_nonfinite_layer(model: SpikingNetwork, replay_step: Callable[[], object
     return None
 
 
-def _first_nonfinite_output(model: SpikingNetwork, replay_step: Callable[[], object]) -> str | None:
+def _first_nonfinite_output(model: SpikingNetwork, replay_forward: Callable[[], object]) -> str | None:
     found: list[str] = []
 
     def output_hook(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
@@ -43,9 +48,12 @@ def _first_nonfinite_output(model: SpikingNetwork, replay_step: Callable[[], obj
         return check
 
     hooks = [layer.register_forward_hook(output_hook(name)) for name, layer in model.layers.items()]
+    kernel, model.kernel = model.kernel, "eager"  # others compute a stage in one piece, which calls no hooks
     try:
-        replay_step()
+        with torch.no_grad():  # the definition would keep more for the backward pass than there may be memory for
+            replay_forward()
     finally:
+        model.kernel = kernel
         for hook in hooks:
             hook.remove()
     return found[0] if found else None

@@ -316,12 +316,16 @@ class Trainer:
 
     def _forward_backward(self, batch: Batch, samples: int) -> None:
         """Adds a batch's contribution to the gradient of the mean loss of ``samples``, and to the sums of the epoch."""
-        train = self.spec.train
-        with autocast(train, self.loader.device):
-            rates = self.model(batch.x, self.spec.T, keys=batch.keys)
-        loss = self.ranks.weighted_loss(loss_function(train), rates, batch.targets, batch.global_size)
+        rates = self._rates(batch)
+        loss = self.ranks.weighted_loss(loss_function(self.spec.train), rates, batch.targets, batch.global_size)
         self.optimizer.backward(loss * (batch.global_size / samples))
         self._sums.add(loss.detach() * batch.global_size, predict(rates.detach()) == batch.labels)
+
+    def _rates(self, batch: Batch) -> Tensor:
+        """Returns the output of the network for a batch of training samples, ``[T, N, classes]``."""
+        with autocast(self.spec.train, self.loader.device):
+            rates: Tensor = self.model(batch.x, self.spec.T, keys=batch.keys)
+        return rates
 
     def full_step(self, batch: Batch) -> None:
         """Does the step of one full batch, from samples to weights; with ``graph`` it is recorded and replayed."""
@@ -366,15 +370,21 @@ class Trainer:
     def _replay_failed_step(self, begin: int, end: int) -> str | None:
         """Runs the batches of a step again, with the weights before it, and describes the layer that is not finite."""
 
-        def replay() -> None:
+        def batches() -> Iterator[Batch]:
+            with closing(self.loader.training_batches(self.split.train, self.progress.epoch, start=begin)) as found:
+                yield from islice(found, end - begin)
+
+        def replay_forward() -> None:
+            for batch in batches():
+                self._rates(batch)
+
+        def replay_step() -> None:
             self.optimizer.zero_grad()
-            batches = self.loader.training_batches(self.split.train, self.progress.epoch, start=begin)
-            with closing(batches):
-                for batch in islice(batches, end - begin):
-                    self._forward_backward(batch, self.loader.samples_in(self.split.train, begin, end))
+            for batch in batches():
+                self._forward_backward(batch, self.loader.samples_in(self.split.train, begin, end))
             self.ranks.sum_gradients(self.model.parameters())
 
-        return find_nonfinite_layer(self.model, replay)
+        return find_nonfinite_layer(self.model, replay_forward, replay_step)
 
     def _finite_taus(self) -> list[float]:
         taus = self.model.taus()

@@ -319,6 +319,11 @@ def test_run_finds_its_cache_from_anywhere(
     (run,) = list_runs(hands / "runs")
     monkeypatch.chdir(local)
     assert run.cache_dir == hands / "c"
+    for name in ("c", "runs"):  # both are moved
+        shutil.move(hands / name, local / name)
+    (moved,) = list_runs(local / "runs")
+    assert moved.cache_dir is not None
+    assert moved.cache_dir.resolve() == (local / "c").resolve()
 
 
 def test_changes_to_an_experiment_of_ones_own_are_in_its_runs(plifctl: Plifctl, hands: Path) -> None:
@@ -327,6 +332,7 @@ def test_changes_to_an_experiment_of_ones_own_are_in_its_runs(plifctl: Plifctl, 
         changed = ("--set", f"neuron.tau_0={tau_0}.0", "--device", "cpu", "--name", f"tau{tau_0}")
         assert plifctl("train", "hands", *changed).code == 0
     assert find_run("tau16", hands / "runs").record().modifications == ("neuron.tau_0=16.0",)
+    assert "changed settings: neuron.tau_0=16.0" in plifctl("runs", "show", "tau16").out
     table = plifctl("report", "--table", "runs").out
     assert ("tau_0=2.0" in table, "tau_0=16.0" in table) == (True, True)
     resumed = plifctl("train", "hands", "--resume", "tau16", "--epochs", "2", "--device", "cpu")

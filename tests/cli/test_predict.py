@@ -388,5 +388,6 @@ def test_rows_until_a_signal_are_kept(
     monkeypatch.setattr("plifctl.pipeline.predict.BATCH", 1)
     result = plifctl("predict", model, "a.npy", "b.npy", "c.npy", "--csv", "answers.csv")
     assert result.code == 128 + signal.SIGINT
-    assert "written: answers.csv, the rows until then" in result.err
-    assert [row["file"] for row in csv.DictReader((places / "answers.csv").open())] == ["a.npy", "b.npy"]
+    assert "written: answers.partial.csv, the rows until then" in result.err
+    assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy", "b.npy"]
+    assert not (places / "answers.csv").exists()

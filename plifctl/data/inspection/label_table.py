@@ -22,14 +22,16 @@ MAX_TABLE_BYTES = 2**22
 """Larger files are no tables of labels."""
 
 _MAX_CLASSES = 1000
+_NUMBER = r"(?:[ _-]?(?:id|nr|no|num(?:ber)?|code|name)s?)?"
 _ROLE_NAMES: dict[ColumnRole, str] = {
     "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",
     "split": r"split|set|subset|fold|partition|usage",
-    "group": r"(?:(?:subj(?:ect)?|sub|user|person|group|session|participant|patient|speaker|actor)s?|people)"
-    r"(?:[ _-]?(?:id|nr|no|num(?:ber)?|code|name)s?)?",
+    "group": rf"(?:(?:subj(?:ect)?|sub|user|person|participant|patient|speaker|actor)s?|people){_NUMBER}",
     "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
     "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
 }
+_OTHER_GROUPS = rf"(?:group|session)s?{_NUMBER}"
+"""Names of columns that say what stays together if no column says who."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[st
     """Adds the columns whose names and cells fit a role, each to one role."""
     for role, fits in _fits(separator).items():
         free = [column for column in values if column not in roles.values()]
-        named = [column for column in free if re.fullmatch(_ROLE_NAMES[role], column.strip(), re.IGNORECASE)]
+        patterns = [_ROLE_NAMES[role], *([_OTHER_GROUPS] if role == "group" else [])]
+        named = [one for name in patterns for one in free if re.fullmatch(name, one.strip(), re.IGNORECASE)]
         if found := next((column for column in named if fits(values[column])), None):
             roles[role] = found
     if "label" not in roles and (guess := _guess_label(values, roles)):

@@ -22,11 +22,8 @@ def sort_names(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
-_GROUP_NAME = re.compile(
-    r"(?:user|subj(?:ect)?|sub|person|participant|patient|session|ses|day|s|p)[ _-]?\d+|\d{4}([_-]?)\d\d\1\d\d.*",
-    re.IGNORECASE,
-)
-"""A person, a session or a day."""
+_PERSON = re.compile(r"(?:user|subj(?:ect)?|sub|person|participant|patient)[ _-]?\d+", re.IGNORECASE)
+_NUMBERED = re.compile(r".*\d")
 
 
 class Place(NamedTuple):
@@ -69,9 +66,10 @@ class FoundLayout:
         return tuple(name for split in SPLITS for name in sorted(found) if found[name] == split)
 
     @property
-    def begins_with_groups(self) -> bool:
-        """Whether the folders of classes are called like people, sessions or days, and contain others."""
-        return bool(self.nested) and all(_GROUP_NAME.fullmatch(name) for name in self.classes)
+    def begins_with_people(self) -> bool:
+        """Whether the folders of classes are called like people; those in them are not numbered, as sessions are."""
+        is_nested = bool(self.nested) and not any(map(_NUMBERED.fullmatch, self.nested))
+        return is_nested and all(map(_PERSON.fullmatch, self.classes))
 
 
 def find_layout(names: Sequence[str]) -> FoundLayout:

@@ -413,18 +413,18 @@ def test_framing_choice_of_another_data_set_is_refused(dataset: str, override: s
 
 
 @pytest.mark.parametrize(
-    ("experiment", "override"),
+    ("experiment", "override", "message"),
     [
-        ("gesture-plif", "train.normalise=per-set"),
-        ("gesture-plif", "train.augmentation=flip-crop"),
-        ("mnist-plif", "train.lr=1e999"),
-        ("mnist-plif", "neuron.v_threshold=1e999"),
-        ("mnist-plif", "dataset.name=cifar10"),
-        ("mnist-plif", "network.name=x"),
+        ("gesture-plif", "train.normalise=per-set", "train.normalise: DVS128 Gesture is an event data set"),
+        ("gesture-plif", "train.augmentation=flip-crop", "train.augmentation: DVS128 Gesture is an event data set"),
+        ("mnist-plif", "train.lr=1e999", "train.lr: found inf, should be a finite number"),
+        ("mnist-plif", "neuron.v_threshold=1e999", "neuron.v_threshold: found inf, should be a finite number"),
+        ("mnist-plif", "dataset.name=cifar10", "unknown key dataset.name"),
+        ("mnist-plif", "network.name=x", "unknown key network.name"),
     ],
 )
-def test_impossible_override_is_a_usage_error(experiment: str, override: str) -> None:
-    with pytest.raises(UsageError):
+def test_impossible_override_is_a_usage_error(experiment: str, override: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
         load_registry().experiment(experiment, overrides=[override])
 
 

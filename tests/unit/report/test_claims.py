@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from factories import made_control, made_record
 
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, build_table, pairs
 from plifctl.report.claims import CLAIMS, verdict
 from plifctl.report.evidence import Evidence, Finding, Outcome
 from plifctl.report.results import Results
@@ -125,9 +126,11 @@ def test_plif_above_lif_by_the_same_with_every_seed_is_open() -> None:
     assert found["N-MNIST, τ = 2"] == ("open", "+1.00, the same with every seed")
 
 
-def test_plif_above_lif_on_an_unknown_number_of_samples_keeps_the_difference() -> None:
+def test_plif_above_lif_on_an_unknown_number_of_samples_keeps_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_pair = pairs._pair  # the data sets with pairs state their samples; those that users bring may not
+    monkeypatch.setattr(pairs, "_pair", lambda *one: replace(make_pair(*one), test_samples=None))
     found = findings(ABOVE, run("plif", (0.92,), data=None), run("lif", (0.91,), data=None))
-    assert found["N-MNIST, τ = 2"][1].startswith("+1.00, ")
+    assert found["N-MNIST, τ = 2"] == ("open", "+1.00, number of test samples unknown")
 
 
 def test_a_loss_of_exactly_ten_points_is_a_breakdown() -> None:

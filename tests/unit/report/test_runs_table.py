@@ -55,7 +55,10 @@ def test_runs_table_folds_are_one_row_with_mean_and_deviation() -> None:
 def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
     table = build_runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
     assert [row[6:] for row in table.rows] == [("1, 2", "", "60.00 ± 7.07 (1)")]
-    assert table.notes["1"] == "hands, runs run-0.55, run-0.65; left out, earlier with the same seed: run run-0.5"
+    first, older, left_out = table.notes["1"].split("; ")
+    assert first == "hands, runs run-0.55, run-0.65"
+    assert older.startswith("training version 1: ")
+    assert left_out == "left out, earlier with the same seed: run run-0.5"
 
 
 def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:
@@ -121,3 +124,21 @@ def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone(
     marked = [row[0].removesuffix(" *") for row in table.rows if row[0].endswith(" *")]
     others = ("lif", "lif-tau16", "plif-avgpool", "plif-tau16")
     assert marked == [f"{name}-{other}" for name in ("mnist", "nmnist") for other in others]
+
+
+def test_runs_table_of_one_experiment_changed_in_a_file_and_by_an_option_is_one_row() -> None:
+    changed = record(0.5, overrides=("neuron.tau_0=16.0",))
+    table = build_runs_table([changed, record(0.6, seed=2)])  # the same digest: the file says it meanwhile
+    assert [(row[1], row[7]) for row in table.rows] == [("tau_0=16.0", "1, 2")]
+
+
+def test_runs_table_folds_of_ones_own_experiment_are_not_modified() -> None:
+    splits = ("split.method=folds", "split.test=null", "split.folds=5")
+    records = [
+        record(value, fold=fold(at), digest=f"{at}" * 64, overrides=(*splits, f"split.fold={at}"))
+        for at, value in enumerate((0.5, 0.7), 1)
+    ]
+    assert records[0].modifications == ()
+    table = build_runs_table(records)
+    assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2 of 5", "60.00 ± 14.14 (1)")]
+    assert "MODIFIED" not in table.notes["1"]

@@ -15,6 +15,16 @@ def test_column_of_people_is_known_by_its_usual_names(name: str) -> None:
     assert table.roles["group"] == name
 
 
+def test_column_of_people_comes_before_one_of_sessions() -> None:
+    rows = "a/1.dat,1,anna,x\na/2.dat,1,bob,y\n"
+    table = find_label_table("l.csv", f"file,session_id,subject,label\n{rows}", ["a/1.dat", "a/2.dat"])
+    assert table is not None
+    assert table.roles["group"] == "subject"
+    table = find_label_table("l.csv", f"file,session_id,camera,label\n{rows}", ["a/1.dat", "a/2.dat"])
+    assert table is not None
+    assert table.roles["group"] == "session_id"
+
+
 def test_table_with_an_open_quote_is_an_error_with_its_line() -> None:
     with pytest.raises(DamagedFileError, match=r"l\.csv, line 3: "):
         find_label_table("l.csv", 'file,class\na/1.dat,x\na/2.dat,"y\n', ["a/1.dat", "a/2.dat"])

@@ -38,12 +38,15 @@ def test_find_layout(
 
 
 @pytest.mark.parametrize(
-    ("pattern", "nested", "groups"),
+    ("pattern", "nested", "people"),
     [
         ("user{who:02}/{label}/1.bin", ("fist", "wave"), True),
-        ("set/S{who}/{label}/1.bin", ("fist", "wave"), True),
-        ("2024-05-0{who}/{label}/1.bin", ("fist", "wave"), True),
+        ("set/Subject {who}/{label}/1.bin", ("fist", "wave"), True),
         ("{split}/sub-{who}/{label}/1.bin", ("fist", "wave"), True),
+        ("s{who}/{label}/1.bin", ("fist", "wave"), False),  # signs, samples?
+        ("2024-05-0{who}/{label}/1.bin", ("fist", "wave"), False),
+        ("user{who}/session1/{label}.bin", (), False),
+        ("user{who}/trial{split}1/{label}.bin", ("trialtest1", "trialtrain1"), False),  # to be told by their gait, say
         ("{label}/user{who}/1.bin", ("user1", "user2"), False),
         ("user{who}/{label}.bin", (), False),
         ("user{who}/{label}{who}/1.bin", (), False),
@@ -51,17 +54,17 @@ def test_find_layout(
     ],
 )
 def test_find_layout_tells_folders_of_people_from_those_of_classes(
-    pattern: str, nested: tuple[str, ...], groups: bool
+    pattern: str, nested: tuple[str, ...], people: bool
 ) -> None:
     choices = ((who, label, split) for who in (1, 2) for label in ("fist", "wave") for split in ("train", "test"))
     names = sorted({pattern.format(who=who, label=label, split=split) for who, label, split in choices})
     found = find_layout(names)
-    assert (found.nested, found.begins_with_groups) == (nested, groups)
+    assert (found.nested, found.begins_with_people) == (nested, people)
 
 
 def test_find_layout_of_a_class_that_one_person_lacks_finds_the_people() -> None:
     names = ["user1/a/1", "user1/b/1", "user2/a/1", "user2/b/1", "user2/c/1", "user3/c/1", "user3/a/1"]
-    assert find_layout(names).begins_with_groups
+    assert find_layout(names).begins_with_people
 
 
 def test_find_layout_folders_agrees_with_what_is_read() -> None:
