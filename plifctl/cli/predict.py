@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -195,10 +196,17 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
                 yield CsvWriter(file, classes).write
             except Interrupted:  # what took hours is kept, and not taken for all of it
                 file.flush()
-                partial = csv.with_name(f"{csv.stem}.partial{csv.suffix}")
-                shutil.copyfile(temporary, partial)
-                console.note(f"written: {partial}, the rows until then")
+                with suppress(OSError):
+                    _keep_part(temporary, csv)
                 raise
+
+
+def _keep_part(temporary: Path, csv: Path) -> None:
+    """Copies the rows that were written to a new file beside the one that was to be written."""
+    names = (csv.with_name(f"{csv.stem}.partial{n or ''}{csv.suffix}") for n in itertools.count())
+    partial = next(name for name in names if not os.path.lexists(name))
+    shutil.copyfile(temporary, partial)
+    console.note(f"written: {partial}, the rows until then")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

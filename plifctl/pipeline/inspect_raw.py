@@ -184,7 +184,8 @@ def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progres
         try:
             tables.append(find_label_table(file.name, decode_text(file.load()), recordings))
         except DamagedFileError as error:
-            if file.name.lower().endswith((".csv", ".tsv")):  # another text is not meant to be one
+            name = file.name.lower()
+            if name.endswith((".csv", ".tsv")) or "label" in name:  # another text is not meant to be one
                 _log.warning("%s; its labels are not used", error)
     return FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
 

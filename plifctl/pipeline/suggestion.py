@@ -365,7 +365,7 @@ def _notes(facts: FolderFacts) -> Iterator[str]:
         yield f"the column {facts.labels.roles['group']} does not keep samples together: {why}"
     yield from (_why_unused(table, len(facts.recordings)) for table in facts.unused_tables)
     nested = facts.layout.nested
-    if facts.layout.name == "class-folders" and nested and _groups_in_names(facts) is None:
+    if facts.layout.name in ("class-folders", "folders") and nested and _groups_in_names(facts) is None:
         classes, inner = (list_names(names, 3) for names in (facts.layout.classes, nested))
         yield (
             f"the classes are {classes}; the folders in them, {inner}, repeat: if they are people, state "

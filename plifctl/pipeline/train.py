@@ -356,8 +356,8 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     cache = _cache_of_all_ranks(options, spec, resumed, progress, ranks)
     cache_path = cache.path.absolute()
     if options.copy_cache is not None and not dry_run:
-        cache = copy_cache(cache, options.copy_cache)
-        ranks.wait_for_all()  # each machine copies as long as it takes
+        with ranks.first_rank_first():
+            cache = copy_cache(cache, options.copy_cache)
     compare_ranks(
         ranks,
         {
@@ -409,9 +409,11 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
 
 
 def _modifications(experiment: Experiment) -> list[str]:
-    """Returns what makes it another experiment than that of its name; of one's own, a fold is part of it."""
-    is_own = experiment.spec.name not in load_registry().experiments()
-    return [text for text in experiment.modified if not (is_own and text.startswith("split."))]
+    """Returns what makes it another experiment than that of its name; of one's own, a fold is none."""
+    split = experiment.spec.split
+    is_fold = split is not None and split.fold is not None
+    of_own = is_fold and experiment.spec.name not in load_registry().experiments()
+    return [text for text in experiment.modified if not (of_own and text.startswith("split."))]
 
 
 def _check_digest(spec: ExperimentSpec, expected: str | None) -> None:
@@ -489,7 +491,7 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         setup.options.protocol,
         cache={
             "path": str(setup.cache_path),
-            "from_runs": os.path.relpath(setup.cache_path, runs_dir.absolute()),
+            "from_runs": _relative_path(setup.cache_path, runs_dir),
             "content_digest": setup.cache.content_digest,
             "complete": setup.cache.complete_set,
         },
@@ -499,6 +501,13 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         start=None if setup.start is None else setup.start.taken,
         name=setup.options.name,
     )
+
+
+def _relative_path(path: Path, start: Path) -> str:
+    try:
+        return os.path.relpath(path.resolve(), start.resolve())
+    except ValueError:  # on another drive
+        return ""
 
 
 _FINISHED = "finished"

@@ -18,7 +18,7 @@ from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of, name_runs, older_versions
+from plifctl.report.table import Number, flags_of, name_runs, other_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.sessions import COMPARED
 
@@ -315,7 +315,7 @@ class Results:
             parts.append("trained by somebody else")
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
-        parts += older_versions(first)
+        parts += other_versions(first)
         parts += _version_notes(found)
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
@@ -328,12 +328,13 @@ class Results:
         return "; ".join(parts)
 
     def changes(self, record: ResultRecord) -> list[str]:
-        """Returns how the experiment of a record differs from the registry's experiment of that name."""
+        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own.
+
+        A fold of one's own experiment is no difference; the registry's experiments have another split.
+        """
         changes = list(record.modifications)
         if record.experiment not in self.registry.experiments():
-            return changes
-        if record.fold is not None:  # the registry's experiment has another split
-            changes += [text for text in record.overrides if text.startswith("split.")]
+            return changes if record.fold is None else [text for text in changes if not text.startswith("split.")]
         if changes or record.digest is None:
             return changes
         now = self._digest(record.experiment, record.recipe, record.protocol)

@@ -20,7 +20,7 @@ from plifctl.report.table import (
     legend_of_marks,
     mark_experiment,
     name_runs,
-    older_versions,
+    other_versions,
 )
 from plifctl.runs import ResultRecord
 
@@ -92,12 +92,15 @@ def build_runs_table(
 
 
 def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Changes:
-    """Returns the changes of a run, the same for all of its series: an option and a line in a file may say the same."""
-    longest: dict[str, Sequence[str]] = {}
+    """Returns the changes of a run, the same for all of its series.
+
+    An option may state what a run has anyway, by its file: the series has the changes of the run that states fewest.
+    """
+    fewest: dict[str, Sequence[str]] = {}
     for record in records:
         found = [text for text in changes(record) if override_key(text) != "split.fold"]
-        longest[_series(record)] = max(longest.get(_series(record), ()), found, key=len)
-    return lambda record: changes(record) if record.digest is None else longest[_series(record)]
+        fewest[_series(record)] = min(fewest.get(_series(record), found), found, key=len)
+    return lambda record: changes(record) if record.digest is None else fewest[_series(record)]
 
 
 def _short(changes: Sequence[str]) -> str:
@@ -182,7 +185,7 @@ def _numbers(numbers: set[int]) -> str:
 
 def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequence[ResultRecord]) -> str:
     first = found[0]
-    parts = [f"{first.dataset}, {name_runs(found)}", *older_versions(first)]
+    parts = [f"{first.dataset}, {name_runs(found)}", *other_versions(first)]
     if any(record.stopped_early for record in found):
         parts.append("stopped early")
     if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:

@@ -95,10 +95,11 @@ def _run(record: ResultRecord) -> str:
     subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
-    versions = {version for version in record.training_versions if version < TRAINING_VERSION}
-    trained = f", training version {' and '.join(map(str, sorted(versions)))}" if versions else ""
+    others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
+    trained = f", training version {' and '.join(others)}" if others else ""
+    fold = f", fold {record.fold.number}" if record.fold is not None else ""
     whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
-    return f"{whose}recipe {record.recipe}, seed {record.seed}{trained}{subset}{without}"
+    return f"{whose}recipe {record.recipe}, seed {record.seed}{fold}{trained}{subset}{without}"
 
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:

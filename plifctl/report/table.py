@@ -50,12 +50,12 @@ class Number:
         return " ".join([self.text, *([f"@{self.epochs}"] if short else []), *self.flags])
 
 
-def older_versions(record: ResultRecord) -> list[str]:
-    """Returns a note on the earlier training versions of a run; none if all of it was trained by that of today."""
-    older = [str(version) for version in record.training_versions if version < TRAINING_VERSION]
-    if not older:
+def other_versions(record: ResultRecord) -> list[str]:
+    """Returns a note on the training versions of a run that are not that of this plifctl; none of the authors' runs."""
+    others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
+    if not others or record.origin == "imported":
         return []
-    return [f"training version {' and '.join(older)}: version {TRAINING_VERSION} of today gives other numbers"]
+    return [f"training version {' and '.join(others)}: version {TRAINING_VERSION}, that of today, gives other numbers"]
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:

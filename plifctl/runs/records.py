@@ -172,9 +172,8 @@ class ResultRecord(Spec):
 
     @property
     def modifications(self) -> tuple[str, ...]:
-        """The overrides that make it another experiment than that of its name; a fold of it is none."""
-        is_fold = self.fold is not None
-        return tuple(t for t in self.overrides if is_modification(t) and not (is_fold and t.startswith("split.")))
+        """The overrides that make it another experiment than that of its name."""
+        return tuple(filter(is_modification, self.overrides))
 
     @property
     def is_subset(self) -> bool:

@@ -176,6 +176,7 @@ class SpikingNetwork(nn.Module):
         self.layers = nn.ModuleDict()
         self.voters = 1
         self.kernel: Kernel = kernel
+        self.memory: Memory = memory
         layers = structure.parse_structure(network.structure)
         shape: tuple[int, ...] = input_shape
         shapes_after = structure.shapes_after(layers, input_shape, classes)

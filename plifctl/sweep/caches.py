@@ -11,6 +11,7 @@ from plifctl import paths
 from plifctl.cache import Cache, raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.errors import PlifctlError, UsageError
+from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress
 from plifctl.runs import Run
@@ -75,9 +76,8 @@ def cache_of(member: Member, cache_dir: Path | None) -> Cache:
 
     Raises:
         CacheError: There is none.
-        UsageError: Its samples have another number of frames than the experiment has time steps.
     """
-    return experiment_cache(member.spec, cache_dir, file=member.file)
+    return find_current_cache(member.spec.framing, cache_dir or paths.cache_dir(), prepare="")
 
 
 def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOptions) -> None:

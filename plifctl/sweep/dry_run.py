@@ -11,7 +11,7 @@ from typing import Any
 from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.lookup import load_registry
-from plifctl.errors import CacheError, UsageError
+from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.caches import cache_of, group_by_cache
 from plifctl.sweep.engines import check_resources
@@ -110,7 +110,7 @@ def dry_run(options: SweepOptions) -> DryRun:
 
 
 def _find(member: Member, cache_dir: Path) -> Cache | None:
-    with suppress(CacheError, UsageError):  # without one, or with one of another T, its runs fail alone
+    with suppress(CacheError):
         return cache_of(member, cache_dir)
     return None
 

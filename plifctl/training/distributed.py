@@ -96,9 +96,6 @@ class Ranks:
         """Runs the block on the first rank, then on the others, which wait without a timeout."""
         yield
 
-    def wait_for_all(self) -> None:
-        """Waits until every rank has reached this point, without a timeout."""
-
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:
         """An error in the block, on any rank, ends the block on all ranks.
@@ -237,20 +234,11 @@ class Group(Ranks):
             yield
             self._store.set(f"turn/{self._turns}", "done")
             return
-        self._wait_for_keys([f"turn/{self._turns}"])
-        yield
-
-    def wait_for_all(self) -> None:
-        self._turns += 1
-        self._store.set(f"turn/{self._turns}/{self.rank}", "done")
-        self._wait_for_keys([f"turn/{self._turns}/{rank}" for rank in range(self.size)])
-
-    def _wait_for_keys(self, keys: list[str]) -> None:
-        """Waits until other ranks have set keys in the store, without a timeout."""
-        while not self._store.check(keys):
+        while not self._store.check([f"turn/{self._turns}"]):
             if self._store.check(["error"]):
                 raise self._peer_error()
             time.sleep(_POLL_SECONDS)
+        yield
 
     @contextmanager
     def propagate_errors(self) -> Iterator[None]:

@@ -48,10 +48,14 @@ def _first_nonfinite_output(model: SpikingNetwork, replay_forward: Callable[[], 
         return check
 
     hooks = [layer.register_forward_hook(output_hook(name)) for name, layer in model.layers.items()]
-    kernel, model.kernel = model.kernel, "eager"  # others compute a stage in one piece, which calls no hooks
+    kernel = model.kernel
+    if model.memory == "full":  # the definition needs more: there may be no memory for it where compact was chosen
+        model.kernel = "eager"  # others compute a stage in one piece, which calls no hooks
     try:
-        with torch.no_grad():  # the definition would keep more for the backward pass than there may be memory for
+        with torch.no_grad():
             replay_forward()
+    except torch.OutOfMemoryError:
+        return None
     finally:
         model.kernel = kernel
         for hook in hooks:

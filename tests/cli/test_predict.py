@@ -391,3 +391,6 @@ def test_rows_until_a_signal_are_kept(
     assert "written: answers.partial.csv, the rows until then" in result.err
     assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy", "b.npy"]
     assert not (places / "answers.csv").exists()
+    again = plifctl("predict", model, "c.npy", "--csv", "answers.csv")
+    assert "written: answers.partial1.csv" in again.err
+    assert len((places / "answers.partial.csv").read_text().splitlines()) == 3

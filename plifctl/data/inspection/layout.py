@@ -23,7 +23,9 @@ def sort_names(names: Iterable[str]) -> list[str]:
 
 
 _PERSON = re.compile(r"(?:user|subj(?:ect)?|sub|person|participant|patient)[ _-]?\d+", re.IGNORECASE)
-_NUMBERED = re.compile(r".*\d")
+_TAKE = re.compile(
+    r"(?:session|ses|trial|rec(?:ording)?|run|take|day|part)[ _-]?\d+|\d{4}([_-]?)\d\d\1\d\d.*", re.IGNORECASE
+)
 
 
 class Place(NamedTuple):
@@ -67,8 +69,8 @@ class FoundLayout:
 
     @property
     def begins_with_people(self) -> bool:
-        """Whether the folders of classes are called like people; those in them are not numbered, as sessions are."""
-        is_nested = bool(self.nested) and not any(map(_NUMBERED.fullmatch, self.nested))
+        """Whether the folders of classes are called like people, and those in them not like recordings of a person."""
+        is_nested = bool(self.nested) and not all(map(_TAKE.fullmatch, self.nested))
         return is_nested and all(map(_PERSON.fullmatch, self.classes))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
 from plifctl.report import TableOptions, build_table
+from plifctl.report.results import Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.runs import ResultRecord, load_records
 from plifctl.runs.records import Fold, RunData
@@ -129,7 +130,9 @@ def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone(
 def test_runs_table_of_one_experiment_changed_in_a_file_and_by_an_option_is_one_row() -> None:
     changed = record(0.5, overrides=("neuron.tau_0=16.0",))
     table = build_runs_table([changed, record(0.6, seed=2)])  # the same digest: the file says it meanwhile
-    assert [(row[1], row[7]) for row in table.rows] == [("tau_0=16.0", "1, 2")]
+    assert [(row[0], row[6]) for row in table.rows] == [("hands", "1, 2")]  # unchanged: no such column
+    both = build_runs_table([changed, record(0.6, seed=2, overrides=("neuron.tau_0=16", "train.seed=2"))])
+    assert [(row[1], row[7]) for row in both.rows] == [("tau_0=16.0", "1, 2")]
 
 
 def test_runs_table_folds_of_ones_own_experiment_are_not_modified() -> None:
@@ -138,7 +141,7 @@ def test_runs_table_folds_of_ones_own_experiment_are_not_modified() -> None:
         record(value, fold=fold(at), digest=f"{at}" * 64, overrides=(*splits, f"split.fold={at}"))
         for at, value in enumerate((0.5, 0.7), 1)
     ]
-    assert records[0].modifications == ()
-    table = build_runs_table(records)
+    results = Results(records, load_registry())
+    table = build_runs_table(records, changes=results.changes)
     assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2 of 5", "60.00 ± 14.14 (1)")]
     assert "MODIFIED" not in table.notes["1"]

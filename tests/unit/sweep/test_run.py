@@ -206,7 +206,7 @@ def test_finished_runs_of_other_data_are_named(
     engine()
     run_sweep(sweep_options(runs, seeds=(1, 2)))
     assert "other data" not in caplog.text
-    monkeypatch.setattr("plifctl.sweep.caches.experiment_cache", lambda *_, **__: cache_of("d"))
+    monkeypatch.setattr("plifctl.sweep.caches.find_current_cache", lambda *_, **__: cache_of("d"))
     assert states(run_sweep(sweep_options(runs, seeds=(1, 2)))) == {1: "finished", 2: "finished"}
     assert "2 finished runs were trained on other data than x.h5 has now, e.g. demo-" in caplog.text
 

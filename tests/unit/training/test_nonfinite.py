@@ -44,7 +44,10 @@ def test_find_nonfinite_layer_in_output_of_a_training_step_names_it(layer: str, 
     found = find_nonfinite_layer(model, forward, lambda: forward().sum().backward())
     assert model.kernel == "auto"
     assert found is not None
-    assert found.startswith(f"{layer} gives ")
+    if memory == "full":
+        assert found.startswith(f"{layer} gives ")
+    else:  # not by the definition, which needs more memory: of the neurons after it at least
+        assert found.startswith((f"{layer} gives ", f"sn{layer[-1]} has NaN in the gradient of its a"))
 
 
 def test_find_nonfinite_layer_in_gradients_names_the_last() -> None:

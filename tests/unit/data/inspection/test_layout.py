@@ -46,7 +46,7 @@ def test_find_layout(
         ("s{who}/{label}/1.bin", ("fist", "wave"), False),  # signs, samples?
         ("2024-05-0{who}/{label}/1.bin", ("fist", "wave"), False),
         ("user{who}/session1/{label}.bin", (), False),
-        ("user{who}/trial{split}1/{label}.bin", ("trialtest1", "trialtrain1"), False),  # to be told by their gait, say
+        ("user{who}/{label}{split}/1.bin", ("fisttest", "fisttrain", "wavetest", "wavetrain"), True),
         ("{label}/user{who}/1.bin", ("user1", "user2"), False),
         ("user{who}/{label}.bin", (), False),
         ("user{who}/{label}{who}/1.bin", (), False),
@@ -60,6 +60,14 @@ def test_find_layout_tells_folders_of_people_from_those_of_classes(
     names = sorted({pattern.format(who=who, label=label, split=split) for who, label, split in choices})
     found = find_layout(names)
     assert (found.nested, found.begins_with_people) == (nested, people)
+
+
+@pytest.mark.parametrize(
+    ("inner", "people"), [("trial", False), ("session_", False), ("2024-05-0", False), ("gesture", True), ("", True)]
+)
+def test_find_layout_of_people_with_numbered_folders_asks_what_these_are(inner: str, people: bool) -> None:
+    names = [f"user{who}/{inner}{number}/a.bin" for who in (1, 2) for number in (1, 2)]
+    assert find_layout(names).begins_with_people == people  # people may be told by their gait, say
 
 
 def test_find_layout_of_a_class_that_one_person_lacks_finds_the_people() -> None:
