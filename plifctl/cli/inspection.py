@@ -179,6 +179,11 @@ def _print_layout(facts: FolderFacts) -> None:
         console.emit(f"layout: no folders of classes{inside}")
     else:
         console.emit(f"layout: {shapes[layout.name]}{inside} (layout: {layout.name})")
+    if layout.begins_with_people:
+        inner = list_names(layout.nested, 3)
+        console.emit(
+            f"these folders look like people, and {inner} in them like the classes: expected CLASS/PERSON/FILE"
+        )
     rows = [
         (
             *((row.place.split,) if layout.splits else ()),

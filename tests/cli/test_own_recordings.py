@@ -346,3 +346,16 @@ def test_init_names_a_table_that_cannot_be_read(plifctl: Plifctl, places: Path) 
     assert result.code == 0
     assert "labels.csv, line 2: " in result.err
     assert "its labels are not used" in result.err
+
+
+def test_folders_of_people_are_named_before_anything_is_written(plifctl: Plifctl, places: Path) -> None:
+    write_arrays(places / "recordings")
+    for label in CLASSES:
+        for person in (1, 2):
+            (places / f"people/user0{person}").mkdir(parents=True, exist_ok=True)
+            shutil.copytree(places / "recordings" / label, places / f"people/user0{person}/{label}")
+    inspected = plifctl("data", "inspect", "people")
+    assert "look like people, and left, right in them like the classes" in inspected.out
+    result = plifctl("data", "init", "people", "--name", "hands")
+    assert (result.code, "user01, user02 look like people" in result.err) == (4, True)
+    assert not (places / "hands.yaml").exists()
