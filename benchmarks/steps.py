@@ -16,7 +16,6 @@ from torch.nn import functional as F  # noqa: N812 - torch's own custom
 from benchmarks import peers
 from plifctl.config import structure
 from plifctl.config.choices import Kernel, Memory
-from plifctl.config.dataset import frame_shape
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.snn.functional import predict
@@ -74,7 +73,7 @@ def batch_of(spec: ExperimentSpec, size: int, T: int | None = None) -> Batch:
     """Returns a batch for an experiment, with its own T unless another is given."""
     steps = T or spec.T
     random = torch.Generator().manual_seed(2020)
-    shape = frame_shape(spec.dataset, spec.frames)
+    shape = spec.framing.shape
     if spec.dataset.kind == "images":
         x = torch.randn(size, *shape, generator=random)
     else:
@@ -291,7 +290,7 @@ def products(spec: ExperimentSpec, size: int, T: int) -> Iterator[list[Product]]
 
     Inputs are 15 % ones, like spikes, else zeros.
     """
-    shape: tuple[int, ...] = frame_shape(spec.dataset, spec.frames)
+    shape: tuple[int, ...] = spec.framing.shape
     layers = structure.parse_structure(spec.network.structure)
     images = size if spec.dataset.kind == "images" else size * T  # static images pass the first layers once
     counts = {"conv": 0, "fc": 0}

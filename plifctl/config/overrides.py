@@ -60,6 +60,11 @@ def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:
     return ["split.method=folds", "split.test=null", f"split.folds={folds}", f"split.fold={fold}"]
 
 
+def without_split(overrides: Iterable[str]) -> list[str]:
+    """Returns overrides without those of the split, among them :func:`fold_overrides`."""
+    return [text for text in overrides if not override_key(text).startswith("split.")]
+
+
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> tuple[str, ...]:
     """Returns both, without the earlier ones whose keys are set again; another network replaces all of its values."""
     later = tuple(later)

@@ -19,6 +19,7 @@ from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import FoundTable
+from plifctl.data.inspection.layout import PERSON, PERSON_SHORT, SESSION, SESSION_SHORT
 from plifctl.data.split_names import split_of
 from plifctl.errors import RawDataError, list_names
 from plifctl.evaluation.step_cost import cost_of_layers
@@ -41,8 +42,8 @@ _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
 _GROUPS = [
-    re.compile(rf"((?:{words})[-_]?)\d+", re.IGNORECASE)
-    for words in ("user|subject|person|participant|patient|(?<![a-z])subj?", "session|(?<![a-z])ses")
+    re.compile(rf"((?:{words}|(?<![a-z])(?:{short}))[-_]?)\d+", re.IGNORECASE)
+    for words, short in ((PERSON, PERSON_SHORT), (SESSION, SESSION_SHORT))
 ]
 """Finds who a recording is of, and when it was made, in its name: a person may be in several sessions."""
 

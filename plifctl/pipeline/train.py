@@ -23,7 +23,7 @@ from plifctl.cache import Cache, copy_cache
 from plifctl.config.choices import TRAINING_VERBS, DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
-from plifctl.config.overrides import override_texts
+from plifctl.config.overrides import override_texts, without_split
 from plifctl.data.source import RawSource
 from plifctl.errors import (
     CheckpointError,
@@ -413,7 +413,7 @@ def _modifications(experiment: Experiment) -> list[str]:
     split = experiment.spec.split
     is_fold = split is not None and split.fold is not None
     of_own = is_fold and experiment.spec.name not in load_registry().experiments()
-    return [text for text in experiment.modified if not (of_own and text.startswith("split."))]
+    return without_split(experiment.modified) if of_own else list(experiment.modified)
 
 
 def _check_digest(spec: ExperimentSpec, expected: str | None) -> None:

@@ -14,6 +14,7 @@ from typing import Literal
 
 from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultOrigin, ResultSource
 from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import without_split
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError
@@ -334,7 +335,7 @@ class Results:
         """
         changes = list(record.modifications)
         if record.experiment not in self.registry.experiments():
-            return changes if record.fold is None else [text for text in changes if not text.startswith("split.")]
+            return changes if record.fold is None else without_split(changes)
         if changes or record.digest is None:
             return changes
         now = self._digest(record.experiment, record.recipe, record.protocol)

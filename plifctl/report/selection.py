@@ -7,10 +7,18 @@ from collections.abc import Collection, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
 from plifctl.report.runs_table import Changes
-from plifctl.report.table import Cell, Entry, Number, Table, flags_of, legend_of_marks, mark_experiment
+from plifctl.report.table import (
+    Cell,
+    Entry,
+    Number,
+    Table,
+    flags_of,
+    legend_of_marks,
+    mark_experiment,
+    name_other_versions,
+)
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import LATE_EPOCHS
-from plifctl.training.progress import TRAINING_VERSION
 
 _COLUMNS = (
     "Experiment",
@@ -95,8 +103,7 @@ def _run(record: ResultRecord) -> str:
     subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0
     without = f", {empty} samples without events" if empty else ""
-    others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
-    trained = f", training version {' and '.join(others)}" if others else ""
+    trained = f", {versions}" if (versions := name_other_versions(record)) else ""
     fold = f", fold {record.fold.number}" if record.fold is not None else ""
     whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
     return f"{whose}recipe {record.recipe}, seed {record.seed}{fold}{trained}{subset}{without}"

@@ -52,10 +52,14 @@ class Number:
 
 def other_versions(record: ResultRecord) -> list[str]:
     """Returns a note on the training versions of a run that are not that of this plifctl; none of the authors' runs."""
+    versions = name_other_versions(record)
+    return [f"{versions}: version {TRAINING_VERSION}, that of today, gives other numbers"] if versions else []
+
+
+def name_other_versions(record: ResultRecord) -> str:
+    """Returns the training versions of a run, ``training version 1``, but that of this plifctl; empty if it has none."""
     others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
-    if not others or record.origin == "imported":
-        return []
-    return [f"training version {' and '.join(others)}: version {TRAINING_VERSION}, that of today, gives other numbers"]
+    return f"training version {' and '.join(others)}" if others and record.origin != "imported" else ""
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:

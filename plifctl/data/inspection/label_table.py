@@ -11,7 +11,7 @@ from typing import Literal
 from plifctl.data.datasets.label_csv import number_in, read_lines, separator_of
 from plifctl.data.datasets.names import MemberNames
 from plifctl.data.formats.columns import find_columns
-from plifctl.data.inspection.layout import sort_names
+from plifctl.data.inspection.layout import PERSON, PERSON_SHORT, SESSION, sort_names
 from plifctl.data.split_names import split_of
 from plifctl.errors import DamagedFileError
 
@@ -26,11 +26,11 @@ _NUMBER = r"(?:[ _-]?(?:id|nr|no|num(?:ber)?|code|name)s?)?"
 _ROLE_NAMES: dict[ColumnRole, str] = {
     "label": r"labels?|class(?:es|_?name|_?id)?|categor(?:y|ies)|target|gesture|action|digit|y",
     "split": r"split|set|subset|fold|partition|usage",
-    "group": rf"(?:(?:subj(?:ect)?|sub|user|person|participant|patient|speaker|actor)s?|people){_NUMBER}",
+    "group": rf"(?:(?:{PERSON}|{PERSON_SHORT}|speaker|actor)s?|people){_NUMBER}",
     "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
     "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
 }
-_OTHER_GROUPS = rf"(?:group|session)s?{_NUMBER}"
+_OTHER_GROUPS = rf"(?:group|{SESSION})s?{_NUMBER}"
 """Names of columns that say what stays together if no column says who."""
 
 

@@ -22,9 +22,14 @@ def sort_names(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
-_PERSON = re.compile(r"(?:user|subj(?:ect)?|sub|person|participant|patient)[ _-]?\d+", re.IGNORECASE)
+PERSON, PERSON_SHORT = "user|subject|person|participant|patient", "subj?"
+SESSION, SESSION_SHORT = "session", "ses"
+"""Words for whose and when a recording is; the short ones begin a word."""
+
+_PERSON = re.compile(rf"(?:{PERSON}|{PERSON_SHORT})[ _-]?\d+", re.IGNORECASE)
 _TAKE = re.compile(
-    r"(?:session|ses|trial|rec(?:ording)?|run|take|day|part)[ _-]?\d+|\d{4}([_-]?)\d\d\1\d\d.*", re.IGNORECASE
+    rf"(?:{SESSION}|{SESSION_SHORT}|trial|rec(?:ording)?|run|take|day|part)[ _-]?\d+|\d{{4}}([_-]?)\d\d\1\d\d.*",
+    re.IGNORECASE,
 )
 
 
