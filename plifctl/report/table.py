@@ -57,7 +57,7 @@ def other_versions(record: ResultRecord) -> list[str]:
 
 
 def name_other_versions(record: ResultRecord) -> str:
-    """Returns the training versions of a run, ``training version 1``, but that of this plifctl; empty if it has none."""
+    """Returns ``training version 1``: those of a run but that of this plifctl; empty if there are none."""
     others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
     return f"training version {' and '.join(others)}" if others and record.origin != "imported" else ""
 
