@@ -346,13 +346,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     spec = experiment.spec
     _check_digest(spec, options.digest)
     frozen = _describe_frozen(spec)
-    check_options(spec.train)
-    if options.checkpoint_every < 0:
-        raise UsageError(f"--checkpoint-every {options.checkpoint_every}: expected a number of steps, or 0")
-    device = find_device(options.device, options.kernel)
-    if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
-        raise UsageError(f"--graph: {why}", hint="omit --graph")
-    check_memory(spec.train, device, options.kernel)
+    device = _check_options(options, spec, ranks)
     cache = _cache_of_all_ranks(options, spec, resumed, progress, ranks)
     cache_path = cache.path.absolute()
     if options.copy_cache is not None and not dry_run:
@@ -379,18 +373,7 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
     local_ranks = ranks.local_size()
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=local_ranks)
     split = make_split(options.protocol, spec, cache)
-    for note in split.notes:
-        _log.warning(note)
-    if groups := split.describe_groups():
-        _log.info("groups: %s", groups)
-    if modified := _modifications(experiment):
-        _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(modified))
-    for line in [] if start is None else start.describe():
-        _log.info(line)
-    if frozen:
-        _log.info("frozen: %s", frozen)
-    _log.info(placement_reason)
-    return _Setup(
+    setup = _Setup(
         options,
         experiment,
         start,
@@ -406,6 +389,35 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
         local_ranks,
         finished,
     )
+    _announce(setup, placement_reason)
+    return setup
+
+
+def _check_options(options: TrainOptions, spec: ExperimentSpec, ranks: Ranks) -> torch.device:
+    """Returns the device to train on; raises UsageError for what the training could not do there."""
+    check_options(spec.train)
+    if options.checkpoint_every < 0:
+        raise UsageError(f"--checkpoint-every {options.checkpoint_every}: expected a number of steps, or 0")
+    device = find_device(options.device, options.kernel)
+    if options.graph and (why := graph_unsupported_reason(spec.train, device, ranks.size)) is not None:
+        raise UsageError(f"--graph: {why}", hint="omit --graph")
+    check_memory(spec.train, device, options.kernel)
+    return device
+
+
+def _announce(setup: _Setup, placement_reason: str) -> None:
+    """Says what is special about a training: its split, its changed settings, its start."""
+    for note in setup.split.notes:
+        _log.warning(note)
+    if groups := setup.split.describe_groups():
+        _log.info("groups: %s", groups)
+    if modified := _modifications(setup.experiment):
+        _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(modified))
+    for line in [] if setup.start is None else setup.start.describe():
+        _log.info(line)
+    if setup.frozen:
+        _log.info("frozen: %s", setup.frozen)
+    _log.info(placement_reason)
 
 
 def _modifications(experiment: Experiment) -> list[str]:

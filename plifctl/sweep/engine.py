@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+_STOPPED = frozenset(code for number in (1, 2, 15) for code in (-number, 128 + number))
+"""Exit codes after SIGHUP, SIGINT or SIGTERM, of a process that was killed by it or ended because of it."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -42,6 +45,11 @@ class Job:
     host: str = ""
     reason: str = ""
     exit_code: int | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped it: by a signal that asks for the end, or in the queue."""
+        return self.exit_code in _STOPPED or (self.exit_code is None and self.reason.lower() == "cancelled")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 |---|---|---|
 | finished, or trained by a process | any | finished, running |
 | nothing yet | none, waits, runs, has ended | missing (failed, if the plan says so), queued, running, failed |
+| nothing yet | was stopped or cancelled | missing |
 | failed | waits, runs, otherwise | queued, running, failed |
 | stopped or killed | waits, runs, otherwise | queued, running, interrupted |
 
@@ -99,6 +100,8 @@ class ProgressReader:
         if not is_trained(path):
             if job is None:  # a failure before the first step has left a trace in the plan only
                 return RunProgress(run if run.state == "failed" else _at(run, "missing", ""))
+            if job.is_stopped:  # before its first step, as `sweep cancel` and Ctrl-C do
+                return RunProgress(_at(run, "missing", ""))
             state: State = "failed" if job.state == "ended" else job.state
             return RunProgress(_at(run, state, self._reason(job, None, run, file)), host=job.host)
         try:

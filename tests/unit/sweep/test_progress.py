@@ -43,6 +43,12 @@ def trained(runs_dir: Path, *, finished: bool, **options: Any) -> PlannedRun:
         (ENDED, "failed", "exit code 6"),
         (Job("ended", "here", "killed by SIGKILL", -9), "failed", "killed by SIGKILL"),
         (Job("ended", "here", "", 0), "failed", "gone"),
+        (Job("ended", "here", "exit code 143", 143), "missing", ""),  # stopped before its first step
+        (Job("ended", "here", "killed by SIGTERM", -15), "missing", ""),
+        (Job("ended", "here", "exit code 130", 130), "missing", ""),
+        (Job("ended", reason="cancelled"), "missing", ""),  # in Ray's queue
+        (Job("ended", "node1", "CANCELLED"), "missing", ""),  # in that of SLURM
+        (Job("ended", "node1", "TIMEOUT"), "failed", "TIMEOUT"),
     ],
 )
 def test_state_of_a_run_without_files_is_that_of_its_job(
