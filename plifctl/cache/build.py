@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,14 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import filelock
 import numpy as np
 
 from plifctl import files
 from plifctl.cache.catalogue import open_cache
-from plifctl.cache.file import Cache, CacheHeader, checksum_path, write_cache
+from plifctl.cache.file import MAX_SAMPLE_BYTES, Cache, CacheHeader, checksum_path, write_cache
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
@@ -40,6 +41,7 @@ from plifctl.data.datasets.base import (
 )
 from plifctl.data.events import Decoded
 from plifctl.data.formats.detect import raised_versions
+from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.frames import CountOverflow
 from plifctl.data.remarks import describe_remarks
 from plifctl.data.thread_map import ordered_map
@@ -179,14 +181,26 @@ class CacheBuilder:
         """Opens the journal of samples with counts of type ``dtype``, unless one is open."""
         if self._journal is not None:
             return
-        raised = raised_versions(layout_formats(self.framing.dataset.layout))
-        decoders = {"decoders": raised} if raised else {}
+        self._check_size(np.dtype(dtype))
+        # which decoders read the files is known when they were read: kept samples are of today's versions of all
+        decoders = raised_versions([*layout_formats(self.framing.dataset.layout), *VARIANTS])
         # T is not in the raw-independent key of slices of a fixed duration, but kept samples must have as many frames
-        identity = {**self.wanted, "T": self.T, "compression": self.compression, **decoders}
+        identity = {**self.wanted, "T": self.T, "compression": self.compression, "decoders": decoders}
         with files.machine_errors(self.paths.folder):
             self._journal = Journal(self.paths.journal(dtype), canonical_json(identity))
         self._framer = SampleFramer(self.framing, self.T, dtype, self.compression)
         self._overflow = None
+
+    def _check_size(self, dtype: np.dtype[Any]) -> None:
+        """Raises RawDataError for samples that are too large for a cache, before any is framed."""
+        shape = (*(() if self.T is None else (self.T,)), *self.framing.shape)
+        if (nbytes := math.prod(shape) * dtype.itemsize) > MAX_SAMPLE_BYTES:
+            raise RawDataError(
+                f"{self.framing.dataset.title}: a sample of {'×'.join(map(str, shape))} {dtype} takes "
+                f"{nbytes / 2**30:.1f} GiB, expected at most {MAX_SAMPLE_BYTES / 2**30:.0f} GiB",
+                hint="fewer time steps (--T), longer slices (frames.duration_us), or smaller frames "
+                "(frames.transforms: downsample or crop)",
+            )
 
     def _close_journal(self, *, keep: bool) -> None:
         if self._journal is not None:

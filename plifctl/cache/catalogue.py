@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
-import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from plifctl.cache.file import (
     content_digest,
     other_maker,
     samples_of,
+    system_error,
 )
 from plifctl.cache.key import FRAMING_LABEL, CacheKey, describe_differences, differences, framing_label
 from plifctl.cache.locks import BuildPaths, build_lock
@@ -39,15 +41,22 @@ from plifctl.data.frames import INTEGRATOR_VERSION
 from plifctl.errors import CacheError, CorruptCacheError, UsageError, did_you_mean
 
 _VERSIONS = {"decoder_version": FIRST_VERSION, "integrator_version": INTEGRATOR_VERSION}
-_WRITING_S = 600  # a temporary file that changed more recently may still be written
 _BUILD = rf"{FRAMING_LABEL}-[0-9a-f]{{12}}"
 _CACHE_NAME = re.compile(rf"{_BUILD}\.h5")
-_UNFINISHED_NAME = re.compile(rf"\.{_BUILD}(?:-uint(?:8|16)\.journal|\.h5(?:\.sha256)?\.[a-z0-9_]{{8}}\.partial)")
+_JOURNAL_NAME = re.compile(rf"\.{_BUILD}-uint(?:8|16)\.journal")
+_WRITTEN_NAME = re.compile(rf"{_BUILD}\.h5(?:\.sha256)?")
 
 _log = logging.getLogger(__name__)
 
 
-State = Literal["ok", "outdated", "unfinished", "unreadable", "unrelated", "no-permission"]
+_UNUSABLE = {
+    "unreadable": "damaged, or not a cache",
+    "no-permission": "permission denied",
+    "io-error": "the disk or the network does not deliver it",
+}
+"""Why files that are named like caches are not used, by their state."""
+
+State = Literal["ok", "outdated", "unfinished", "unreadable", "unrelated", "no-permission", "io-error"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +68,9 @@ class Entry:
         state: ``ok``; ``outdated``: made by another version of the decoders, the integrator or the cache format, and no
             longer used; ``unfinished``: an interrupted build, resumed by the command that started it; ``unreadable``:
             named like a cache, but damaged or not one; ``unrelated``: another file; ``no-permission``: it may not be
-            read.
+            read; ``io-error``: the disk or the network does not deliver it.
         nbytes: Size of the file.
-        built: Time when it was built, seconds since 1970.
+        built: Time when it was built, seconds since 1970; of a file that says nothing, when it was changed last.
         fields: Its key; None if it cannot be read.
         shape: Shape of its samples, ``[N, ...]``.
         verified: Every raw file had its published checksum.
@@ -161,10 +170,9 @@ def _describe_nearest(entries: Sequence[Entry], wanted: Mapping[str, Any], cache
 
 def _usable_caches(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
     """Returns the caches of a data set; logs a warning for files that cannot be read."""
-    entries = [_entry(path) for path in sorted((cache_dir / wanted["dataset"]).glob("*.h5")) if path.is_file()]
+    entries = list(_entries((cache_dir / wanted["dataset"]).glob("*.h5")))
     for entry in entries:
-        if entry.state in ("unreadable", "no-permission"):
-            reason = "damaged, or not a cache" if entry.state == "unreadable" else "permission denied"
+        if (reason := _UNUSABLE.get(entry.state)) is not None:
             _log.warning("%s: %s; ignored", entry.path, reason)
     return [entry for entry in entries if entry.state == "ok"]
 
@@ -172,16 +180,7 @@ def _usable_caches(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
 def list_caches(cache_dir: Path) -> list[Entry]:
     """Returns the caches, unfinished builds and other HDF5 files of a cache directory, by path."""
     patterns = ("*/*.h5", "*/.*-uint8.journal", "*/.*-uint16.journal", "*/.*.partial")
-    found = []
-    for path in (path for pattern in patterns for path in sorted(cache_dir.glob(pattern))):
-        if path.suffix != ".h5" and not _UNFINISHED_NAME.fullmatch(path.name):
-            continue  # the user's
-        with suppress(FileNotFoundError):  # another process may remove it
-            if path.suffix == ".partial" and time.time() - path.stat().st_mtime < _WRITING_S:
-                continue  # a build may be writing it; a killed build leaves an old one
-            if path.is_file():
-                found.append(_entry(path) if path.suffix == ".h5" else _unfinished_entry(path))
-    return found
+    return [entry for pattern in patterns for entry in _entries(cache_dir.glob(pattern))]
 
 
 def select_cache(entries: Sequence[Entry], name: str, cache_dir: Path) -> Entry:
@@ -356,6 +355,26 @@ def _not_being_built(entry: Entry) -> Iterator[None]:
         raise CacheError(f"{entry.path}: another process is building it", hint="wait for it, or stop it") from None
 
 
+def _entries(paths: Iterable[Path]) -> Iterator[Entry]:
+    """Yields the entries of files by path; without those of users, and those that another process writes or removes."""
+    for path in sorted(paths):
+        with suppress(FileNotFoundError):
+            if path.suffix == ".h5" and path.is_file():
+                yield _entry(path)
+            elif _is_unfinished(path):
+                status = path.stat()
+                yield Entry(path, "unfinished", status.st_size, status.st_mtime)
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Returns whether a file is one that an interrupted build has left, by its name and its age."""
+    if path.suffix == ".journal":
+        return _JOURNAL_NAME.fullmatch(path.name) is not None
+    if _WRITTEN_NAME.fullmatch(files.temporary_of(path) or "") is None:
+        return False
+    return time.time() - path.stat().st_mtime >= files.STALE_AFTER_S  # a newer one may still be written
+
+
 def _entry(path: Path) -> Entry:
     """Returns the entry of an HDF5 file."""
     status = path.stat()
@@ -375,15 +394,19 @@ def _entry(path: Path) -> Entry:
             return replace(
                 entry,
                 state="ok" if _is_current(attributes, fields, _largest_split(file)) else "outdated",
+                built=datetime.fromisoformat(attributes["created"]).timestamp(),  # a copy's file is newer
                 fields=fields,
                 shape=tuple(samples_of(file).shape),
                 verified=attributes["verified"],
                 complete=attributes["complete_set"],
                 content=attributes["content_digest"],
             )
+    except FileNotFoundError:
+        raise
     except NOT_A_CACHE as error:
-        refused = isinstance(error, OSError) and error.errno is not None
-        return replace(entry, state="no-permission") if refused or not os.access(path, os.R_OK) else entry
+        if (number := system_error(error, path)) is None:
+            return entry
+        return replace(entry, state="no-permission" if number in (errno.EACCES, errno.EPERM) else "io-error")
 
 
 def _largest_split(file: h5py.File) -> int:
@@ -414,8 +437,3 @@ def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], larges
 def _formats_read(attributes: Mapping[str, Any], fields: Mapping[str, Any]) -> list[str]:
     """Returns the formats that a cache was read from; all possible ones for 0.1.0, which does not state them."""
     return list(json.loads(attributes["formats"])) if "formats" in attributes else layout_formats(fields["layout"])
-
-
-def _unfinished_entry(path: Path) -> Entry:
-    status = path.stat()
-    return Entry(path, "unfinished", status.st_size, status.st_mtime)

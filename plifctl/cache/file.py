@@ -19,15 +19,16 @@ everything else, verified when a cache is opened. ``complete`` is the last attri
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
 import shlex
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ _VALIDATION, _GROUP, _COUNTED = "is_validation", "group", "n_counted"
 """Columns of some data sets only."""
 
 MAX_SAMPLE_BYTES = 2**31
-"""Largest size of one sample; a file that declares more is not a cache."""
+"""Largest size of one sample: none larger is written, and a file that declares one is not a cache."""
 
 FORMAT = 2
 """Version of this layout; caches of another version are built again."""
@@ -107,10 +108,7 @@ class Cache:
         except NOT_A_CACHE as error:
             hint = self.repair_hint()
             self.close()
-            if isinstance(error, OSError) and (error.errno is not None or not os.access(path, os.R_OK)):
-                with files.machine_errors(path):
-                    path.open("rb").close()  # names the file, which HDF5's own error does not
-                    raise
+            _raise_if_of_system(error, path)
             raise CorruptCacheError(f"{path}: damaged, or not a cache: {error}", hint=hint) from error
 
     def _open(self) -> None:
@@ -177,6 +175,7 @@ class Cache:
 
         Raises:
             CorruptCacheError: A chunk fails its checksum; names the sample and the command that repairs it.
+            MachineError, OSError: The system does not read the file: it was removed, say.
         """
         found = np.empty((len(rows), *self.shape[1:]), self.dtype) if out is None else out
         assert (found.shape, found.dtype) == ((len(rows), *self.shape[1:]), self.dtype)
@@ -192,6 +191,7 @@ class Cache:
         try:
             self._samples.read_direct(out, np.s_[row : row + 1])
         except OSError as error:
+            _raise_if_of_system(error, self.path)
             raise CorruptCacheError(
                 f"{self.path}: sample {self.sample_ids[row]} fails its checksum: {error}", hint=self.repair_hint()
             ) from error
@@ -226,6 +226,22 @@ class Cache:
             except NOT_A_CACHE:
                 command = f"plifctl prepare {self.path.parent.name}"
         return f"build it again: {command} --force"
+
+
+def system_error(error: Exception, path: Path) -> int | None:
+    """Returns the number of the system's error because of which HDF5 could not read a file; None if it is damaged."""
+    if not isinstance(error, OSError):
+        return None
+    if error.errno is None and not os.access(path, os.R_OK):
+        return errno.EACCES
+    return error.errno
+
+
+def _raise_if_of_system(error: Exception, path: Path) -> None:
+    """Raises an error of the system again with the name of the file, which HDF5 omits; returns if it is damaged."""
+    if (number := system_error(error, path)) is not None:
+        with files.machine_errors(path):
+            raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @dataclass(frozen=True)
@@ -341,7 +357,7 @@ def _write_attributes(
         "content_digest": content_digest(header.samples, columns["digest"]),
         "compression": header.compression,
         "plifctl": paths.code_version(),
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
     attributes["seal"] = _header_digest(attributes, columns, dataset)
     for name, value in {**attributes, "complete": True}.items():

@@ -59,6 +59,9 @@ def verify_caches(
             hint="name those of one: plifctl cache verify NAME … --raw DIR",
         )
     for entry in chosen:
+        if entry.state in ("no-permission", "io-error"):
+            yield entry.name, [f"not verified, since it cannot be read: {entry.state}"]
+            continue
         if entry.state not in ("ok", "unreadable"):
             if names:
                 raise UsageError(f"{entry.name}: {entry.state}, cannot be verified")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from plifctl.cache import Cache, find_cache, raw_independent_key
 from plifctl.config.dataset import Framing
-from plifctl.data.datasets import open_raw
+from plifctl.data.datasets import named_place, open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, MachineError, MissingRawDataError, RawDataError
 
@@ -25,7 +25,7 @@ _UNREAD = ""  # no digest: the recordings would have to be read
 def find_current_cache(
     framing: Framing, cache_dir: Path, *, prepare: str, content: str | None = None, build_from: RawSource | None = None
 ) -> Cache:
-    """Returns the cache of a data set; logs a warning if it is not known to be of the recordings in ``raw:``.
+    """Returns the cache of a data set; logs a warning if it is not known to be of the recordings where they are named.
 
     Args:
         framing: The data set, and how it is framed.
@@ -42,7 +42,7 @@ def find_current_cache(
     cache = find_cache(raw_independent_key(framing), cache_dir, prepare=prepare, content=content, raw=raw)
     if raw is None or cache.key.fields["raw"] == raw or cache.content_digest == content:
         return cache
-    named = framing.dataset.raw if build_from is None or build_from.root is None else build_from.root
+    named, _ = named_place(framing.dataset, None if build_from is None else build_from.root)
     problem = f"{cache.path}: not known to be of the recordings in {named}, which "
     problem += "changed since they were read, or were never read here" if raw == _UNREAD else "are others now"
     if build_from is not None:
@@ -52,12 +52,12 @@ def find_current_cache(
 
 
 def _digest_of_recordings(framing: Framing, source: RawSource) -> str | None:
-    """Returns the digest of the recordings in ``raw:`` or of a source; None if there are none to see.
+    """Returns the digest of the recordings where they are named; None if there are none to see.
 
     Empty if they must be read: they are others now, or such that reading them is an error.
     """
     dataset = framing.dataset
-    place = source.root or (Path(dataset.raw) if dataset.raw is not None else None)
+    place = named_place(dataset, source.root)[0] if dataset.is_own else source.root
     unseen = _UNREAD if source.root is not None and dataset.is_own else None  # published files are the same everywhere
     if place is None or not place.exists():
         return unseen

@@ -184,10 +184,18 @@ def test_prune_removes_unfinished_unreadable_and_old_ones(two: Plifctl, places: 
     assert len(list(folder.glob("T3-*.h5"))) == 2
     assert [path.name for path in folder.glob("*.h5") if not path.name.startswith("T3")] == ["thesis.h5"]
     assert not list(folder.glob(".*.journal"))
-    (old,) = folder.glob("T3-time-*.h5")
-    os.utime(old, (time.time() - 10 * 86_400,) * 2)
-    assert "built 10 days ago" in two("cache", "prune", "--older-than", 9).out
-    assert not old.exists()
+
+
+def test_prune_counts_the_days_since_a_cache_was_built(
+    two: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = time.time() + 10 * 86_400
+    monkeypatch.setattr("plifctl.cache.catalogue.time.time", lambda: later)
+    for path in places.glob("data_cache/*/T3-*.h5"):
+        os.utime(path, (later, later))  # copied since
+    assert "0 removed" in two("cache", "prune", "--older-than", 11).out
+    assert two("cache", "prune", "--older-than", 9).out.count("built 10 days ago") == 2
+    assert not list(places.glob("data_cache/*/T3-*.h5"))
 
 
 def test_cache_of_another_decoder_version_is_outdated(two: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:

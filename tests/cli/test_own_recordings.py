@@ -247,6 +247,19 @@ def test_recordings_that_are_named_are_those_of_the_cache(plifctl: Plifctl, hand
     assert len(experiment_cache(spec, build_from=RawSource()).labels) == 18
 
 
+def test_recordings_that_the_environment_names_are_those_of_the_cache(
+    plifctl: Plifctl, hands: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (hands / "hands.yaml").write_text(TINY.replace(",\n  raw: recordings}", "}"))
+    monkeypatch.setenv("PLIFCTL_RAW_DIR", str(hands / "recordings"))
+    assert plifctl("prepare", "hands").code == 0
+    move_label(hands)
+    _, messages = chosen_cache(plifctl)
+    assert f"the recordings in {hands / 'recordings'}, which changed since they were read" in messages
+    built = experiment_cache(load_experiment("hands").spec, build_from=RawSource())  # train --prepare
+    assert sorted(built.labels).count(0) == 8
+
+
 def test_train_without_its_recordings_uses_the_cache(plifctl: Plifctl, hands: Path) -> None:
     first = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
     shutil.rmtree(hands / "recordings")

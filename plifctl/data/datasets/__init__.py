@@ -7,6 +7,7 @@ of the class that fits.
 from __future__ import annotations
 
 import gc
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,7 +78,7 @@ def open_raw(
     """
     dataset = framing.dataset
     layouts = _LAYOUTS[dataset.layout]
-    base, named = _named_place(dataset, source.root)
+    base, named = _folder_and_file(dataset, source.root)
     is_own_place = source.root is not None or dataset.raw is not None
     if named is not None:
         layouts = _layouts_accepting(layouts, named)
@@ -204,17 +205,27 @@ def _check_finished(folder: Path) -> None:
         )
 
 
-def _named_place(dataset: DatasetSpec, root: Path | None) -> tuple[Path | None, str | None]:
-    """Returns the folder named by the user, the data set or the environment; and the file in it if a file is named."""
-    base, named_by = root, "--raw"
-    if base is None and dataset.raw is not None:
-        base, named_by = Path(dataset.raw), f"raw: of {dataset.title}:"
-    elif base is None:
-        base, named_by = paths.raw_dir(), "PLIFCTL_RAW_DIR"
+def named_place(dataset: DatasetSpec, root: Path | None) -> tuple[Path | None, str]:
+    """Returns the place of raw files that the user, the data set or the environment names, and by what it is named.
+
+    Args:
+        dataset: The data set.
+        root: What the user names.
+    """
+    if root is not None:
+        return root, "--raw"
+    if dataset.raw is not None:
+        return Path(dataset.raw), f"raw: of {dataset.title}:"
+    return paths.raw_dir(), "PLIFCTL_RAW_DIR"
+
+
+def _folder_and_file(dataset: DatasetSpec, root: Path | None) -> tuple[Path | None, str | None]:
+    """Returns the folder of :func:`named_place`, and the name of the file in it if a file is named."""
+    base, named_by = named_place(dataset, root)
     if base is None:
         return None, None
     if not base.exists():
-        new = "" if dataset.is_own else f"; to download into a new one: mkdir -p {base}"
+        new = "" if dataset.is_own else f"; to download into a new one: mkdir -p {shlex.quote(str(base))}"
         raise RawDataError(  # not created: it may be mistyped, or its disk not mounted
             f"{named_by} {base}: no such folder", hint=f"name the folder of the raw files{new}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -78,7 +79,8 @@ class OwnRecordings(EventDataset):
         yield from super()._notes()
         stated = self._is_named or (self.dataset.raw or "").lower().endswith(ARCHIVES)
         if self._place.is_file() and not stated and self.is_in(self.root, self.dataset):
-            yield f"read from {self._place.name}; the folders beside it are not: --raw {self._place} names the archive"
+            place = shlex.quote(str(self._place))
+            yield f"read from {self._place.name}; the folders beside it are not: --raw {place} names the archive"
         if note := describe_files(self._not_recordings(), "no recording by its name"):
             yield note
         yield from self._notes_on_copies()

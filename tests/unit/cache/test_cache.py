@@ -1,5 +1,6 @@
 """The cache contract: key, hit and miss, atomic build, checksums."""
 
+import errno
 import hashlib
 import json
 import pickle
@@ -7,6 +8,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -21,9 +23,11 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.transforms import DropEvents
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
+from plifctl.data.formats.variants import LARGE_IDX, VARIANTS
 from plifctl.data.frames import integrate_frames
 from plifctl.data.source import RawSource
-from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, RawDataError
+from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, MachineError, RawDataError
+from plifctl.pipeline.caches import verify_caches
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -224,6 +228,8 @@ def test_find_cache_of_several_takes_the_newest_and_warns(
     older = build_cache(raw, 2, tmp_path / "c")
     write_gestures(gestures, users=4)
     newer = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    shutil.copy(older.path, tmp_path / "copy")
+    shutil.move(tmp_path / "copy", older.path)  # its file is the newer one now
     with caplog.at_level("WARNING", logger="plifctl.cache"):
         found = find_cache(raw_independent_key(raw.framing.with_T(2)), tmp_path / "c", prepare="")
         assert found.path == newer.path
@@ -237,6 +243,85 @@ def test_find_cache_of_several_takes_the_newest_and_warns(
     assert caplog.text == ""
     with pytest.raises(CacheError, match="transforms_version is not set, expected tonic 0"):
         find_cache(another, tmp_path / "c", prepare="", content="0" * 64)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_cache_that_the_system_does_not_deliver_is_not_called_damaged(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    raw = raw_of(gestures)
+    cache = build_cache(raw, 2, tmp_path / "c")
+    failing = OSError(number, f"Unable to synchronously open file (errno = {number})")
+
+    def fail(*_: object, **__: object) -> None:
+        raise failing
+
+    cache.__dict__["_samples"] = SimpleNamespace(id=SimpleNamespace(read_direct_chunk=fail), read_direct=fail)
+    with pytest.raises((MachineError, OSError), match=re.escape(str(cache.path))) as error:
+        cache.read(np.arange(3))
+    assert not isinstance(error.value, CacheError)
+    monkeypatch.setattr("plifctl.cache.catalogue.h5py.File", fail)
+    (entry,) = list_caches(tmp_path / "c")
+    assert entry.state == ("no-permission" if number == errno.EACCES else "io-error")
+    assert removable_entries(tmp_path / "c") == []
+    ((name, problems),) = verify_caches([], tmp_path / "c")
+    assert (name, "cannot be read" in problems[0]) == (entry.name, True)
+
+
+def test_cache_that_was_removed_is_not_called_damaged(gestures: Path, tmp_path: Path) -> None:
+    cache = build_cache(raw_of(gestures), 2, tmp_path / "c")
+    cache.close()
+    cache.path.unlink()
+    with pytest.raises(FileNotFoundError, match=re.escape(str(cache.path))):
+        cache.read(np.arange(3))
+
+
+def test_find_cache_passes_over_a_file_that_is_removed_meanwhile(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = raw_of(gestures)
+    cache = build_cache(raw, 2, tmp_path / "c")
+    wanted = raw_independent_key(raw.framing.with_T(2))
+    gone = cache.path.with_name("T2-number-000000000000.h5")
+    real = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: [gone, *real(self, pattern)])
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    assert find_cache(wanted, tmp_path / "c", prepare="").path == cache.path
+
+
+def test_sample_that_is_too_large_for_a_cache_is_refused_before_it_is_framed(
+    gestures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plifctl.cache.build.MAX_SAMPLE_BYTES", 4 * 2 * 128 * 128)
+    assert build_cache(raw_of(gestures), 4, tmp_path / "c").shape[1] == 4
+    with pytest.raises(RawDataError, match="a sample of 5×2×128×128 uint8 takes") as error:
+        build_cache(raw_of(gestures), 5, tmp_path / "c")
+    assert "--T" in error.value.hint
+    assert not list((tmp_path / "c").rglob("*.journal"))
+
+
+@pytest.mark.parametrize(("raised", "resumed"), [(False, True), (True, False)])
+def test_build_frames_again_what_an_older_decoder_framed(
+    gestures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    raised: bool,
+    resumed: bool,
+) -> None:
+    monkeypatch.setattr("plifctl.data.thread_map._TASK_BYTES", 1)
+    path = gestures / "user03_lab.aedat"
+    original = path.read_bytes()
+    path.write_bytes(original[:-3])
+    with pytest.raises(DamagedFileError):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    path.write_bytes(original)
+    if raised:
+        monkeypatch.setitem(VARIANTS, LARGE_IDX, 99)
+    with caplog.at_level("INFO"):
+        build_cache(raw_of(gestures), 2, tmp_path / "c")
+    assert ("resuming" in caplog.text) == resumed
 
 
 def test_cache_flipped_bit_in_the_frames_is_found(gestures: Path, tmp_path: Path) -> None:
