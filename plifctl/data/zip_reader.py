@@ -29,9 +29,14 @@ _END = struct.Struct("<4s16xH")  # signature, length of the comment
 _ENCRYPTED, _UTF8 = 1, 0x800  # flags of a member
 
 
+def largest_unpacked(packed: int) -> int:
+    """Returns the number of bytes that ``packed`` bytes of recordings unpack to at most."""
+    return max(_LARGE_BYTES, _MAX_RATIO * packed)
+
+
 def is_zip_bomb(size: int, packed: int) -> bool:
     """Returns whether ``packed`` bytes that unpack to ``size`` bytes are too well compressed to be recordings."""
-    return size > _LARGE_BYTES and size > _MAX_RATIO * packed
+    return size > largest_unpacked(packed)
 
 
 class ZipReader:

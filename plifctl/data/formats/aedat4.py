@@ -30,6 +30,7 @@ from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content, unknown_source
 from plifctl.data.formats.summary import Summary, size_of
 from plifctl.data.remarks import Remark
+from plifctl.data.zip_reader import MEMBER_LIMIT, largest_unpacked
 from plifctl.errors import DamagedFileError
 
 VERSION = 1
@@ -46,9 +47,6 @@ _ELEMENT = np.dtype(
     }
 )
 _EVENTS = b"EVTS"
-_MAX_UNPACKED_BYTES = 2**30
-"""Largest total size of the unpacked packets of one file: 67 million events."""
-
 _Place = tuple[int, int]
 """Offset and size of a packet's content."""
 
@@ -77,9 +75,11 @@ def decode_aedat4(data: bytes, *, where: str, source: int | None = None) -> Deco
     """
     at, end, unpack = _header(data, where)
     description = data[:at]
+    # of all packets together
+    left = len(data) if unpack is _plain else min(MEMBER_LIMIT, largest_unpacked(len(data)))
     if end < len(data):
-        _unpack_bytes(data[end:], unpack, _MAX_UNPACKED_BYTES, f"{where}: byte {end}: the table at the end")
-    left, found = _MAX_UNPACKED_BYTES, _streams(data, at, end, where)
+        _unpack_bytes(data[end:], unpack, left, f"{where}: byte {end}: the table at the end")
+    found = _streams(data, at, end, where)
     if source is not None:
         is_of_events = partial(_is_of_events, data, unpack, left, where)
         found = _choose_stream(found, source, description, is_of_events, where)
@@ -226,7 +226,10 @@ def _unpack_bytes(packed: bytes, unpack: _Unpack, limit: int, where: str) -> byt
     except ValueError as error:
         raise DamagedFileError(f"{where}: {len(packed)} bytes cannot be unpacked: {error}") from error
     if len(content) > limit:
-        raise DamagedFileError(f"{where}: refused, the file unpacks to more than {_MAX_UNPACKED_BYTES} bytes")
+        raise DamagedFileError(
+            f"{where}: refused, the file unpacks to more bytes than a recording of its size, or to more than 4 GiB",
+            hint="divide a longer recording, or save it without compression",
+        )
     return content
 
 

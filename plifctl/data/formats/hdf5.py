@@ -100,11 +100,17 @@ def _decode_file(file: h5py.File, nbytes: int, where: str, reading: ReadingSpec)
             if array.ndim == 2 and array.shape[1] == len(_V2E) and reading.columns is None:
                 reading = reading.model_copy(update={"columns": _V2E})
             return decode_array(array, f"{where}: {path}", reading)
-    for path in ("events", ""):
-        found = find_columns(find_stored(file, path) or (), fields, f"{where}: {path}".removesuffix(": "))
+    groups = [path for path in ("events", "") if hasattr(find_stored(file, path), "keys")]
+    for path in groups:
+        if any(find_stored(file, f"{path}/{name}") is None for name in fields.values()):
+            continue
+        names = dict.fromkeys([*find_stored(file, path), *fields.values()])
+        found = find_columns(names, fields, f"{where}: {path}".removesuffix(": "))
         if found is not None:
             paths = {column: f"{path}/{name}" for column, name in found.items()}
             return _decode_columns(file, paths, nbytes, where, reading)
+    there = [name for name in fields.values() if any(find_stored(file, f"{path}/{name}") is not None for path in groups)]
+    find_columns([*_names(file), *there], fields, where)  # raises for a stated name that is missing
     raise DamagedFileError(
         f"{where}: contains {list_names(list(_names(file)), 8) or 'nothing'}, expected the events of DSEC "
         "(events/t, x, y, p), Prophesee (CD/events) or v2e (events)",

@@ -104,12 +104,20 @@ def test_decode_aedat4_trailing_bytes_are_refused(packing: str) -> None:
 
 @pytest.mark.parametrize("packing", ["lz4", "zstd"])
 def test_decode_aedat4_decompression_bomb_is_refused(packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-
     data = encode_aedat4((0, "EVTS", np.zeros(10**6, EVENT)), packing=packing)
-    assert len(data) < 10**6
-    monkeypatch.setattr(aedat4, "_MAX_UNPACKED_BYTES", 10**6)
-    with pytest.raises(DamagedFileError, match="more than 1000000 bytes"):
+    assert len(decode_aedat4(data, where="f").events) == 10**6
+    monkeypatch.setattr("plifctl.data.zip_reader._LARGE_BYTES", 10**6)
+    with pytest.raises(DamagedFileError, match="unpacks to more bytes than a recording of its size") as error:
         decode_aedat4(data, where="f")
+    assert "without compression" in error.value.hint
+
+
+def test_decode_aedat4_without_compression_may_have_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aedat4, "MEMBER_LIMIT", 100)
+    events = random_events(RNG, 30)
+    with pytest.raises(DamagedFileError, match="more than 4 GiB"):
+        decode_aedat4(encode_aedat4((0, "EVTS", events), packing="lz4"), where="f")
+    assert len(decode_aedat4(encode_aedat4((0, "EVTS", events), packing="none"), where="f").events) == 30
 
 
 def test_decode_aedat4_declared_gigabytes_are_not_allocated() -> None:

@@ -123,9 +123,13 @@ def test_decode_hdf5_matrix_in_a_stated_order() -> None:
         decode_hdf5(data, where="f")
 
 
-def test_decode_hdf5_partly_stated_names() -> None:
-    data = hdf5(datasets(names="when x y sign"))
+@pytest.mark.parametrize("folder", ["events", ""])
+def test_decode_hdf5_partly_stated_names(folder: str) -> None:
+    data = hdf5(datasets(folder, names="when x y sign"))
     assert decode_hdf5(data, where="f", reading=reading(fields={"t": "when", "p": "sign"})).events.tolist() == EVENTS
+    with pytest.raises(DamagedFileError, match=r"f: no 'time', expected as t .* found .*when") as error:
+        decode_hdf5(data, where="f", reading=reading(fields={"t": "time", "p": "sign"}))
+    assert error.value.hint == "correct fields: in the data set's YAML"
 
 
 def test_decode_hdf5_without_events_gives_none() -> None:
