@@ -69,7 +69,7 @@ class Cache:
     Args:
         path: The file.
         made_by: The command that builds it, named in hints where the file cannot be read.
-        is_copy: It is a copy, which is removed rather than built again if it is damaged.
+        copy_of: The cache that it is a copy of, for hints: a damaged copy is removed, not built again.
 
     Attributes:
         path: The file.
@@ -98,8 +98,8 @@ class Cache:
         CacheError: It was made by an older or a newer plifctl.
     """
 
-    def __init__(self, path: Path, *, made_by: str = "", is_copy: bool = False) -> None:
-        self.path, self._made_by, self._is_copy = path, made_by, is_copy
+    def __init__(self, path: Path, *, made_by: str = "", copy_of: Path | None = None) -> None:
+        self.path, self._made_by, self._copy_of = path, made_by, copy_of
         try:
             self._open()
         except CacheError:
@@ -217,8 +217,13 @@ class Cache:
 
     def repair_hint(self) -> str:
         """Returns how to replace a damaged cache, for the hint of an error."""
-        if self._is_copy:
-            return f"it is a copy; remove it: rm {shlex.quote(str(self.path))}"
+        if self._copy_of is not None:
+            file, folder = self._copy_of.stem, self._copy_of.parent
+            original = f"{shlex.quote(f'{folder.name}/{file}')} --cache-dir {shlex.quote(str(folder.parent))}"
+            return (
+                f"it is a copy; remove it: rm {shlex.quote(str(self.path))}\n"
+                f"if the next copy is damaged, too: plifctl cache verify {original}"
+            )
         command = self._made_by
         if not command:
             try:

@@ -43,7 +43,7 @@ def copy_cache(cache: Cache, folder: Path) -> Cache:
             _log.info("copying %s (%.1f GB) to %s", cache.path.name, cache.path.stat().st_size / 1e9, target.parent)
             with files.atomic_write(target) as temporary:
                 shutil.copyfile(cache.path, temporary)
-    return Cache(target, is_copy=True)
+    return Cache(target, copy_of=cache.path.absolute())
 
 
 def _open_same(path: Path, cache: Cache) -> Cache | None:
@@ -53,7 +53,7 @@ def _open_same(path: Path, cache: Cache) -> Cache | None:
     if not path.is_file() or path.stat().st_size != cache.path.stat().st_size:
         return None
     try:
-        found = Cache(path, is_copy=True)
+        found = Cache(path, copy_of=cache.path.absolute())
     except CacheError:
         return None
     return found if found.content_digest == cache.content_digest else None

@@ -164,13 +164,7 @@ def integrate_frames(
     frames = out.reshape(T, -1)
     outside, counted = count_events(x, y, p, *slices, height, width, frames)
     if outside >= 0:
-        count = len(t) - len(drop_outside(events, polarities, height, width))
-        raise DamagedFileError(
-            f"{where}: event {outside} of {len(t)} is at x={x[outside]}, y={y[outside]}, polarity {p[outside]}, "
-            f"outside the sensor of {width}×{height}, as are {count} in all",
-            hint=hint_to_drop(count, len(t))
-            or f"compare the size of the sensor, shape: in the YAML: x reaches {x.max()} and y {y.max()}",
-        )
+        check_inside(events, polarities, height, width, where)
     if counted != slices.total:  # a count overflowed
         larger = np.zeros(frames.shape, np.uint64)
         count_events(x, y, p, *slices, height, width, larger)
@@ -187,7 +181,26 @@ def hint_to_drop(count: int, total: int) -> str:
     return "to leave such events out and count them: add --set frames.outside_events=drop"
 
 
+def check_inside(events: Events, polarities: int, height: int, width: int, where: str) -> None:
+    """Raises DamagedFileError for events outside the sensor: names the first, how many there are, and a remedy."""
+    _, x, y, p = events.columns
+    outside = np.flatnonzero(~_is_inside(events, polarities, height, width))
+    if len(outside):
+        first, count = outside[0], len(outside)
+        raise DamagedFileError(
+            f"{where}: event {first} of {len(x)} is at x={x[first]}, y={y[first]}, polarity {p[first]}, "
+            f"outside the sensor of {width}×{height}, as are {count} in all",
+            hint=hint_to_drop(count, len(x))
+            or f"compare the size of the sensor, shape: in the YAML: x reaches {x.max()} and y {y.max()}",
+        )
+
+
 def drop_outside(events: Events, polarities: int, height: int, width: int) -> Events:
     """Returns the events on the sensor, without those outside."""
+    return events[_is_inside(events, polarities, height, width)]
+
+
+def _is_inside(events: Events, polarities: int, height: int, width: int) -> np.ndarray:
     x, y = events["x"], events["y"]
-    return events[(x >= 0) & (x < width) & (y >= 0) & (y < height) & (events["p"] < polarities)]
+    inside: np.ndarray = (x >= 0) & (x < width) & (y >= 0) & (y < height) & (events["p"] < polarities)
+    return inside

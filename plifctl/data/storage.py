@@ -33,6 +33,7 @@ from plifctl import files
 from plifctl.data.formats.headers import format_of, is_text
 from plifctl.data.formats.variants import variants_of
 from plifctl.data.thread_map import ordered_map
+from plifctl.data.walk import is_system, walk
 from plifctl.data.zip_reader import MEMBER_LIMIT, ZipReader, is_zip_bomb
 from plifctl.errors import DamagedFileError, MachineError, RawDataError, UnreadRawDataError
 
@@ -56,12 +57,7 @@ _ARCHIVE_ERRORS = (
 LIST_BYTES = 2**16
 """Largest size of a list of recordings or windows of the published data sets."""
 
-_MAX_DEPTH = 40
 _MAX_SKIPPED_FOLDERS = 1000
-_SYSTEM_FILES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r")
-_SYSTEM_NAMES = {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", *_SYSTEM_FILES}
-"""Files and folders that systems and file managers create, besides those that begin with a dot; in small letters."""
-
 _SURVEY_VERSION = 4  # raised when a survey contains more than before, or texts are read otherwise
 
 
@@ -279,27 +275,18 @@ class Storage:
 
     @cached_property
     def _files(self) -> list[_File]:
-        """The members of a folder, sorted by name (file systems list them in any order); listed once."""
+        """The members of a folder, sorted by name; listed once."""
         found: list[_File] = []
-        self._list_folder(str(self.path), f"{self.path.name}/", found, 0)
+        for name, entry in walk(str(self.path)):
+            if entry.is_symlink() and entry.is_dir():
+                raise DamagedFileError(f"{entry.path}: a link to a folder above it", hint="remove the link")
+            if (logical := self._logical_name(f"{self.path.name}/{name}")) is None:
+                continue
+            status = entry.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
+                raise DamagedFileError(f"{entry.path}: a pipe, a socket or a device, expected a file")
+            found.append(_File.of(logical, entry.path, status))
         return found
-
-    def _list_folder(self, folder: str, inside: str, found: list[_File], depth: int) -> None:
-        if depth > _MAX_DEPTH:
-            raise DamagedFileError(
-                f"{folder}: folders nested more than {_MAX_DEPTH} deep", hint="remove the link that creates a loop"
-            )
-        with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if _is_system(entry.name):
-                    continue
-                if entry.is_dir():
-                    self._list_folder(entry.path, f"{inside}{entry.name}/", found, depth + 1)
-                elif (logical := self._logical_name(f"{inside}{entry.name}")) is not None:
-                    status = entry.stat()
-                    if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
-                        raise DamagedFileError(f"{entry.path}: a pipe, a socket or a device, expected a file")
-                    found.append(_File.of(logical, entry.path, status))
 
     def _folder(self) -> Iterator[Member]:
         for file in self._files:
@@ -403,7 +390,7 @@ class Storage:
         if path.startswith("/") or ("/../" in f"/{path}/"):
             raise DamagedFileError(f"{self.path}: refused, the member {path!r} leads outside the archive")
         name = path.removeprefix("./")  # of tar -C DIR .
-        return None if any(map(_is_system, name.split("/"))) else self._logical_name(name)
+        return None if any(map(is_system, name.split("/"))) else self._logical_name(name)
 
     def name_of(self, path: str) -> str | None:
         """Returns the logical name that a path would have as a member; None if the pattern does not find it."""
@@ -475,11 +462,6 @@ def decode_text(content: bytes) -> str:
     elif len(content) > 1 and not any(content[1::2]):
         encoding = "utf-16-le"
     return content.decode(encoding, errors="replace").removeprefix("\ufeff")
-
-
-def _is_system(name: str) -> bool:
-    """Returns whether a file or folder is hidden, or one that a system or a file manager creates."""
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def is_tar(path: Path) -> bool:

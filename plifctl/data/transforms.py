@@ -31,6 +31,7 @@ from plifctl.config.transforms import (
     TransformSpec,
 )
 from plifctl.data.events import EVENT, Events
+from plifctl.data.frames import check_inside
 from plifctl.errors import DamagedFileError, MachineError
 
 TRANSFORMS_VERSION = 1
@@ -79,7 +80,9 @@ def apply_transforms(
     """
     if not transforms:
         return events
-    _check_inside(events, shape, sample_id)
+    # a crop would hide events outside, and a negative index would mean another pixel
+    check_inside(Events.of(events), *shape, sample_id)
+    _check_times(events["t"], sample_id)
     for index, transform in enumerate(transforms):
         if len(events):  # tonic's functions fail on an empty array
             changed = _apply(events, transform, shape, f"{seed}\0{index}\0{sample_id}")
@@ -150,17 +153,10 @@ def _seeded_generator(stream: str) -> Iterator[None]:
             np.random.set_state(before)
 
 
-def _check_inside(events: np.ndarray, shape: Shape, where: str) -> None:
-    """Refuses events outside the sensor: a crop would hide them, and a negative index would mean another pixel."""
-    t, x, y, p = (events[name] for name in EVENT.names or ())
-    polarities, height, width = shape
-    wrong = (x < 0) | (x >= width) | (y < 0) | (y >= height) | (p >= polarities) | (t < -LATEST_US) | (t > LATEST_US)
-    if wrong.any():
-        i = int(np.argmax(wrong))
-        raise DamagedFileError(
-            f"{where}: event {i} of {len(events)} is at x={x[i]}, y={y[i]}, polarity {p[i]}, {t[i]} µs, "
-            f"outside the sensor of {width}×{height} or later than 140 years"
-        )
+def _check_times(t: np.ndarray, where: str) -> None:
+    """Refuses times that tonic's functions, which compute with 64-bit floats, would round."""
+    if (wrong := np.flatnonzero((t < -LATEST_US) | (t > LATEST_US))).size:
+        raise DamagedFileError(f"{where}: event {wrong[0]} of {len(t)} is at {t[wrong[0]]} µs, later than 140 years")
 
 
 def _tonic() -> ModuleType:

@@ -109,8 +109,8 @@ def _decode_file(file: h5py.File, nbytes: int, where: str, reading: ReadingSpec)
         if found is not None:
             paths = {column: f"{path}/{name}" for column, name in found.items()}
             return _decode_columns(file, paths, nbytes, where, reading)
-    there = [name for name in fields.values() if any(find_stored(file, f"{path}/{name}") is not None for path in groups)]
-    find_columns([*_names(file), *there], fields, where)  # raises for a stated name that is missing
+    stated = [name for name in fields.values() for path in groups if find_stored(file, f"{path}/{name}") is not None]
+    find_columns([*_names(file), *stated], fields, where)  # raises for a stated name that is missing
     raise DamagedFileError(
         f"{where}: contains {list_names(list(_names(file)), 8) or 'nothing'}, expected the events of DSEC "
         "(events/t, x, y, p), Prophesee (CD/events) or v2e (events)",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from plifctl.data.storage import Storage, is_tar
-from plifctl.data.zip_reader import MEMBER_LIMIT
+from plifctl.data.walk import walk
 from plifctl.errors import DamagedFileError
 
 _EVERY_FILE = re.compile(r"^([\s\S]+)$")
@@ -39,7 +39,7 @@ def is_archive(path: Path) -> bool:
 
 
 def list_files(path: Path) -> Iterator[File]:
-    """Yields the files of a folder, sorted by path, or of an archive in its order; hidden ones are left out.
+    """Yields the files of a folder, sorted by path, or of an archive in its order; without hidden files.
 
     The members of a tar file must be read in this order, one after the other.
 
@@ -47,34 +47,10 @@ def list_files(path: Path) -> Iterator[File]:
         DamagedFileError: The archive cannot be read, or contains a path that leads outside it.
     """
     if path.is_dir():
-        yield from _list_folder(str(path), "", ())
+        yield from (_file(name, entry) for name, entry in walk(str(path)))
         return
     for member in Storage(path, _EVERY_FILE).members():
         yield File(member.name, member.nbytes, member.load)
-
-
-def _list_folder(folder: str, inside: str, above: tuple[tuple[int, int], ...]) -> Iterator[File]:
-    """Yields the files of a folder.
-
-    Args:
-        folder: Its path.
-        inside: Its path in the folder that is listed, with ``/`` at its end; empty for that folder.
-        above: Device and inode of the folders above it.
-    """
-    status = os.stat(folder)  # noqa: PTH116 - the text of its path is needed
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        yield _unreadable(inside.rstrip("/"), DamagedFileError(f"{inside}: a link to a folder above it"))
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _list_folder(entry.path, f"{inside}{entry.name}/", (*above, here))
-        else:
-            yield _file(f"{inside}{entry.name}", entry)
 
 
 def _file(name: str, entry: os.DirEntry[str]) -> File:
@@ -83,6 +59,8 @@ def _file(name: str, entry: os.DirEntry[str]) -> File:
         status = entry.stat()
     except OSError as error:
         return _unreadable(name, error)
+    if stat.S_ISDIR(status.st_mode):
+        return _unreadable(name, DamagedFileError(f"{name}/: a link to a folder above it", hint="remove the link"))
     if not stat.S_ISREG(status.st_mode):  # reading a pipe may block forever
         return _unreadable(name, DamagedFileError(f"{name}: a pipe, a socket or a device, expected a file"))
     return File(name, status.st_size, partial(load_file, entry.path), partial(_open, entry.path))
@@ -100,13 +78,6 @@ def _open(path: str) -> BinaryIO:
 
 
 def load_file(path: str) -> bytes:
-    """Returns the content of a file.
-
-    Raises:
-        DamagedFileError: It is larger than any recording that is read.
-    """
+    """Returns the content of a file."""
     with _open(path) as file:
-        content = file.read(MEMBER_LIMIT + 1)
-    if len(content) > MEMBER_LIMIT:
-        raise DamagedFileError(f"{path}: larger than {MEMBER_LIMIT} bytes, which is the largest recording that is read")
-    return content
+        return file.read()

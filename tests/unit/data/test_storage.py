@@ -245,6 +245,17 @@ def test_folder_pipe_in_place_of_a_file_is_refused_at_once(gestures: Path, name:
         open_dataset("synthetic-gesture", gestures)
 
 
+@pytest.mark.parametrize("name", ["a", "a/b/c"])
+def test_folder_loop_of_links_is_named(tmp_path: Path, name: str) -> None:
+    write_nmnist(tmp_path)
+    loop = tmp_path / "Train/0" / name
+    loop.parent.mkdir(parents=True, exist_ok=True)
+    loop.symlink_to(tmp_path / "Train")
+    with pytest.raises(DamagedFileError, match=f"{loop}: a link to a folder above it") as error:
+        open_dataset("nmnist", tmp_path)
+    assert error.value.hint == "remove the link"
+
+
 def test_folder_broken_links_and_strange_names_beside_are_ignored(gestures: Path) -> None:
     (gestures / ".#labels").symlink_to("nowhere")
     (gestures / "unrelated").symlink_to("nowhere")

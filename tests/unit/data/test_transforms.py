@@ -277,9 +277,12 @@ class TestAll:
 
     def test_event_outside_is_refused_even_if_a_crop_would_hide_it(self) -> None:
         crop = spec("crop", height=1, width=1)
-        for wrong in ((0, W, 0, 0), (0, 0, H, 0), (0, -1, 0, 0), (0, 0, 0, 2), (LATEST_US + 1, 0, 0, 0)):
-            with pytest.raises(DamagedFileError, match=r"a/1: event 1 of 2"):
+        for wrong in ((0, W, 0, 0), (0, 0, H, 0), (0, -1, 0, 0), (0, 0, 0, 2)):
+            with pytest.raises(DamagedFileError, match=r"a/1: event 1 of 2 .*, as are 1 in all") as error:
                 apply(np.array([(0, 0, 0, 0), wrong], EVENT), crop)
+            assert "compare the size of the sensor" in error.value.hint
+        with pytest.raises(DamagedFileError, match=rf"a/1: event 1 of 2 is at {LATEST_US + 1} µs, later than 140 ye"):
+            apply(np.array([(0, 0, 0, 0), (LATEST_US + 1, 0, 0, 0)], EVENT), crop)
 
     def test_without_transforms_events_are_the_same_object(self) -> None:
         events = random_events(np.random.default_rng(0), 10)

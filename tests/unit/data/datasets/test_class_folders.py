@@ -45,6 +45,20 @@ def write_yaml(tmp_path: Path, text: str) -> None:
     (tmp_path / "registry/datasets/hands.yaml").write_text(text, encoding="utf-8")
 
 
+@pytest.mark.parametrize(("stated", "complete"), [("{train: 4, test: 1}", True), ("{train: 9, test: 1}", False)])
+def test_class_folders_are_complete_if_they_have_as_many_samples_as_stated(
+    hands: Path, tmp_path: Path, stated: str, *, complete: bool
+) -> None:
+    write_yaml(tmp_path, f"{HANDS}samples: {stated}\n")
+    assert open_events("hands", hands).complete == complete
+
+
+def test_class_folders_with_more_samples_than_stated_are_refused(hands: Path, tmp_path: Path) -> None:
+    write_yaml(tmp_path, f"{HANDS}samples: {{train: 3, test: 1}}\n")
+    with pytest.raises(RawDataError, match="5 training and 0 test samples, but my hands has 4 and 0"):
+        open_events("hands", hands)
+
+
 def test_class_folders_samples_have_no_split_and_keep_their_paths(hands: Path) -> None:
     raw = open_events("hands", hands)
     assert [(sample.id, sample.label, sample.split) for sample in raw.samples] == [

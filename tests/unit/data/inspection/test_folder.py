@@ -99,6 +99,8 @@ class TestListing:
     def test_broken_link_pipe_and_hidden_file_do_no_harm(self, tmp_path: Path) -> None:
         write(tmp_path, a_dat=dat(5))
         (tmp_path / ".hidden").write_bytes(b"x")
+        (tmp_path / "$RECYCLE.BIN").mkdir()
+        (tmp_path / "$RECYCLE.BIN/b.dat").write_bytes(dat(5))
         (tmp_path / "gone.dat").symlink_to(tmp_path / "nothing")
         os.mkfifo(tmp_path / "pipe.dat")
         facts = inspect(tmp_path)
