@@ -163,10 +163,14 @@ class PlanFile:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the sweep while the block runs.
+        """Holds the sweep while the block runs, and writes the process into the plan, if there is one.
+
+        A cancel signals the process that the plan names: the number of one that was killed may be a stranger's by now.
 
         Raises:
             UsageError: Another process holds it.
+            RunError: The plan is damaged.
+            MachineError: The plan cannot be written.
         """
         with files.machine_errors(self.path):
             files.make_dir(self.path.parent)
@@ -180,6 +184,8 @@ class PlanFile:
                     hint=f"plifctl sweep status {name} shows it, plifctl sweep cancel {name} stops it",
                 ) from None
         try:
+            if self.path.is_file():
+                self.save(self.load().model_copy(update=this_process()))
             yield
         finally:
             lock.release()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import signal
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -95,6 +95,15 @@ class ProgressReader:
         """
         return [self._read_run(run, jobs.get(run.name), file) for run in plan.runs]
 
+    def unfinished(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+        """Returns the runs that are not finished by their own files: what became of the jobs of others is no matter."""
+        return [run for run in runs if not (is_trained(self._runs_dir / run.name) and self._open(run).is_finished())]
+
+    def _open(self, run: PlannedRun) -> Run:
+        if run.name not in self._runs:
+            self._runs[run.name] = Run(self._runs_dir / run.name)
+        return self._runs[run.name]
+
     def _read_run(self, run: PlannedRun, job: Job | None, file: PlanFile) -> RunProgress:
         path = self._runs_dir / run.name
         if not is_trained(path):
@@ -105,7 +114,7 @@ class ProgressReader:
             state: State = "failed" if job.state == "ended" else job.state
             return RunProgress(_at(run, state, self._reason(job, None, run, file)), host=job.host)
         try:
-            return self._trained(run, self._runs.setdefault(run.name, Run(path)), job, file)
+            return self._trained(run, self._open(run), job, file)
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
             return RunProgress(_at(run, "failed", str(error)))
 

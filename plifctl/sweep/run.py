@@ -81,8 +81,9 @@ def _check_dropped(file: PlanFile, names: set[str], engine: EngineName) -> None:
     They are those of runs that are no longer part of the sweep, and all if another engine trains it from now on.
     """
     before = file.load().runs if file.path.is_file() else ()
-    dropped = [run for run in before if run.name not in names or (run.engine != engine and run.state != "finished")]
-    if active := [name for name, job in poll_detached(dropped, file.folder).items() if is_active(job)]:
+    dropped = [run for run in before if run.name not in names or run.engine != engine]
+    unfinished = ProgressReader(file.path.parent.parent).unfinished(dropped)
+    if active := [name for name, job in poll_detached(unfinished, file.folder).items() if is_active(job)]:
         raise UsageError(
             f"the sweep {file.name} had other runs or another engine, and {len(active)} of its jobs may still be "
             f"trained, e.g. {active[0]}",
@@ -147,7 +148,8 @@ class _Sweep:
     def update(self) -> None:
         """Reads state and progress of the runs, and passes them on."""
         began = time.monotonic()
-        self._jobs = self._engine.poll(jobs_of(filter(self._is_ours, self.plan.runs)))
+        runs = self._reader.unfinished(self.plan.runs) if self._engine.detached else self.plan.runs
+        self._jobs = self._engine.poll(jobs_of(filter(self._is_ours, runs)))
         found = self._reader.read(self.plan, self._file, self._jobs)
         found = [self._explain(entry) for entry in found]
         for entry in found:  # ours found another process training it: when that one stops, it is ours again

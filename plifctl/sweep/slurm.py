@@ -3,7 +3,8 @@
 Before a job reaches its time limit, SLURM sends SIGUSR2. The job then stops its training, which writes a checkpoint,
 and puts itself back into the queue; when it starts again, the same command continues the run. A job that is preempted
 does the same. The state of jobs is read from squeue, and from the files that submitit writes: sacct needs a
-database, which small clusters do not have.
+database, which small clusters do not have. A job is one of ours by its number and its name, that of the sweep: another
+cluster, or one that was set up anew, gives the same numbers to jobs of others.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ class SlurmEngine:
     def __init__(self, resources: Resources, folder: Path) -> None:
         if resources.address is not None:
             raise UsageError("SLURM has no address", hint="submit the jobs on a machine that has sbatch")
+        if any(option.replace("_", "-") == "job-name" for option in resources.options or ()):
+            raise UsageError("--slurm job-name: the jobs have the name of the sweep", hint="--name NAME names both")
         self._resources = resources
         self._folder = folder / "slurm"
         self._name = folder.name
@@ -100,11 +103,11 @@ class SlurmEngine:
             "--array",
             "--noheader",
             "--states=all",
-            "--format=%i|%T|%N|%r",
+            "--format=%i|%T|%N|%r|%j",
             f"--jobs={','.join(numbers)}",
         ]
-        rows = [line.split("|") for line in _run(command, accept="Invalid job id").splitlines()]
-        listed = {job: (state, host, reason) for job, state, host, reason in rows}
+        rows = [line.split("|", 4) for line in _run(command, accept="Invalid job id").splitlines()]
+        listed = {job: (state, host, reason) for job, state, host, reason, name in rows if name == self._name}
         return {name: self._describe(job, *listed.get(job, ("", "", ""))) for name, job in jobs.items()}
 
     def cancel(self, jobs: Mapping[str, str]) -> None:

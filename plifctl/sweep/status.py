@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import socket
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from plifctl import paths
 from plifctl.errors import MachineError, UsageError
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.engines import open_engine
-from plifctl.sweep.jobs import detached_jobs, planned_jobs, poll_detached
+from plifctl.sweep.jobs import detached_jobs, is_active, planned_jobs, poll_detached
 from plifctl.sweep.plan import Plan, PlanFile, State, sweep_names
 from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
 
@@ -86,10 +87,10 @@ class SweepWatch:
         """Returns its status now.
 
         Raises:
-            MachineError: The batch system that trains it cannot be reached.
+            MachineError: The batch system that trains what is not finished cannot be reached.
         """
         plan = self.file.load()
-        jobs = poll_detached(plan.runs, self.file.folder)
+        jobs = poll_detached(self._reader.unfinished(plan.runs), self.file.folder)
         if self.file.is_held():
             jobs = {**planned_jobs(plan), **jobs}
         return _status(plan, self.file, self._reader.read(plan, self.file, jobs))
@@ -131,7 +132,7 @@ def _seconds_left(found: Sequence[RunProgress]) -> float | None:
 
 
 def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
-    """Stops a sweep: its process, or its jobs of a batch system.
+    """Stops a sweep: its process, or its jobs of a batch system; returns when they have ended.
 
     Each run writes a checkpoint first; the same ``plifctl sweep run`` continues them. Runs that other commands train,
     such as those of another sweep, are left alone.
@@ -141,13 +142,17 @@ def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
 
     Raises:
         UsageError: There is no such sweep, or its process is on another machine.
-        MachineError: It does not stop, or the batch system cannot be reached.
+        MachineError: It does not stop, its process is another user's, or the batch system cannot be reached.
     """
     watch = SweepWatch(name, runs_dir)
     active = [s.run for s in watch.read().runs if s.state in ("queued", "running")]
     detached = detached_jobs(active)
     if detached:
-        open_engine("slurm", Resources(), watch.file.folder).cancel(detached)
+        engine = open_engine("slurm", Resources(), watch.file.folder)
+        engine.cancel(detached)
+        shown = f"squeue --name {shlex.quote(watch.file.name)} shows them; type it again"
+        error = MachineError(f"the jobs of the sweep {watch.file.name} do not end", hint=shown)
+        _wait_while(lambda: any(map(is_active, engine.poll(detached).values())), error, pause=1)
     if watch.file.is_held():
         _stop_process(watch.file)
         return len(active)
@@ -161,9 +166,24 @@ def _stop_process(file: PlanFile) -> None:
         raise MachineError(f"the sweep {plan.name} begins or ends at this moment", hint="type it again")
     if plan.host != socket.gethostname():
         raise UsageError(f"the sweep {plan.name} is run by process {plan.pid} on {plan.host}", hint="cancel it there")
-    os.kill(plan.pid, signal.SIGTERM)
+    about = f"the sweep {plan.name} (process {plan.pid})"
+    try:
+        os.kill(plan.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        if file.is_held():
+            raise MachineError(
+                f"{about} is being run, but there is no such process here",
+                hint="in a container? cancel it there",
+            ) from None
+    except PermissionError:
+        raise MachineError(f"{about} is run by another user", hint=f"its user or root can: kill {plan.pid}") from None
+    _wait_while(file.is_held, MachineError(f"{about} does not stop", hint=f"kill {plan.pid}"), pause=0.2)
+
+
+def _wait_while(is_running: Callable[[], bool], error: MachineError, *, pause: float) -> None:
+    """Waits for the end of what was stopped; raises ``error`` if it does not come."""
     until = time.monotonic() + _STOP_SECONDS
-    while file.is_held():
+    while is_running():
         if time.monotonic() > until:
-            raise MachineError(f"the sweep {plan.name} (process {plan.pid}) does not stop", hint=f"kill {plan.pid}")
-        time.sleep(0.2)
+            raise error
+        time.sleep(pause)

@@ -21,6 +21,7 @@ from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.sweep.plan import Plan, PlanFile
 from plifctl.sweep.planning import SweepOptions
 from plifctl.sweep.run import run_sweep
+from plifctl.sweep.status import SweepWatch
 
 MakeEngine = Callable[..., FakeEngine]
 
@@ -34,7 +35,8 @@ def cache_of(letter: str) -> Any:
 def runs(places: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("plifctl.sweep.run._POLL_SECONDS", 0)
     monkeypatch.setattr("plifctl.sweep.caches.experiment_cache", lambda *_, **__: cache_of("c"))
-    monkeypatch.setattr("plifctl.sweep.run.authors_accuracies", dict)
+    for module in ("run", "status"):
+        monkeypatch.setattr(f"plifctl.sweep.{module}.authors_accuracies", dict)
     return places / "runs"
 
 
@@ -390,3 +392,36 @@ def test_sweep_is_not_given_to_another_engine_while_the_batch_system_has_jobs(
         run_sweep(options)
     assert "plifctl sweep cancel mine" in refused.value.hint
     assert len(fake.submitted) == 2
+
+
+def test_sweep_that_a_batch_system_has_finished_needs_it_no_more(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine(detached=True)
+    options = sweep_options(runs, seeds=(1, 2), sweep="mine")
+    submitted = run_sweep(replace(options, engine="slurm", resources=Resources(time="1h")))
+    assert states(submitted) == {1: "queued", 2: "queued"}  # what the plan says for ever: the process has ended
+    for task in fake.queue:
+        train_task(fake, task)
+
+    def refuse(*_: Any) -> None:
+        raise MachineError("squeue not found")
+
+    monkeypatch.setattr("plifctl.sweep.jobs.open_engine", refuse)
+    assert SweepWatch("mine", runs).read().count("finished") == 2
+    again = engine()
+    assert states(run_sweep(options)) == {1: "finished", 2: "finished"}
+    assert again.submitted == []
+
+
+def test_cancel_finds_this_process_before_the_sweep_is_planned(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = sweep_options(runs, seeds=(1,), sweep="mine")
+    engine()
+    file, plan = PlanFile(runs, "mine"), run_sweep(options)
+    file.save(plan.model_copy(update={"host": "here", "pid": 1}))  # of a process that was killed
+    named = []
+    monkeypatch.setattr("plifctl.sweep.run._check_dropped", lambda *_: named.append(file.load().pid))
+    run_sweep(options)
+    assert named == [os.getpid()]

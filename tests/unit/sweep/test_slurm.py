@@ -29,8 +29,8 @@ def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 
 @pytest.fixture
 def engine(tmp_path: Path) -> SlurmEngine:
-    (tmp_path / "slurm").mkdir()
-    return SlurmEngine(Resources(), tmp_path)
+    (tmp_path / "mine/slurm").mkdir(parents=True)
+    return SlurmEngine(Resources(), tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,13 @@ def engine(tmp_path: Path) -> SlurmEngine:
         ("12_0|TIMEOUT|n1|TimeLimit", Job("ended", "n1", "TIMEOUT")),
         ("12_0|NODE_FAIL|n1|None", Job("ended", "n1", "NODE_FAIL")),
         ("12_1|RUNNING|n1|None", Job("ended", reason="SLURM does not know it any more")),
+        ("12_0|RUNNING|n1|None|another|mine", Job("ended", reason="SLURM does not know it any more")),  # a stranger's
     ],
 )
 def test_poll_reads_the_state_from_squeue(
     engine: SlurmEngine, squeue: Callable[..., None], row: str, expected: Job
 ) -> None:
-    squeue(row)
+    squeue(row if row.count("|") > 3 else f"{row}|mine")
     assert engine.poll({"run": "12_0"}) == {"run": expected}
 
 
@@ -57,8 +58,8 @@ def test_poll_reads_the_exit_code_of_a_job_that_squeue_has_forgotten(
     engine: SlurmEngine, squeue: Callable[..., None], tmp_path: Path
 ) -> None:
     squeue(messages="slurm_load_jobs error: Invalid job id specified", code=1)
-    (tmp_path / "slurm/12_0_0_result.pkl").write_bytes(pickle.dumps(("success", (7, "n1"))))
-    (tmp_path / "slurm/12_1_0_log.err").write_text("slurmstepd: error: *** JOB 13 ON n2 CANCELLED AT 1 ***\n")
+    (tmp_path / "mine/slurm/12_0_0_result.pkl").write_bytes(pickle.dumps(("success", (7, "n1"))))
+    (tmp_path / "mine/slurm/12_1_0_log.err").write_text("slurmstepd: error: *** JOB 13 ON n2 CANCELLED AT 1 ***\n")
     assert engine.poll({"a": "12_0", "b": "12_1"}) == {
         "a": Job("ended", "n1", "exit code 7", 7),
         "b": Job("ended", reason="JOB 13 ON n2 CANCELLED AT 1"),
@@ -75,6 +76,23 @@ def test_poll_without_slurm_names_the_command(engine: SlurmEngine, monkeypatch: 
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(MachineError, match="squeue not found"):
         engine.poll({"run": "12_0"})
+
+
+@pytest.mark.parametrize("option", ["job-name", "job_name"])
+def test_another_name_of_the_jobs_is_refused(tmp_path: Path, option: str) -> None:
+    with pytest.raises(UsageError, match="have the name of the sweep"):
+        SlurmEngine(Resources(options={option: "x"}), tmp_path)
+
+
+def test_cancel_leaves_a_job_of_the_same_number_and_another_name_alone(
+    engine: SlurmEngine, squeue: Callable[..., None], tmp_path: Path
+) -> None:
+    squeue("12_0|RUNNING|n1|None|yours\n12_1|RUNNING|n1|None|mine\n")
+    scancel = tmp_path / "scancel"
+    scancel.write_text('#!/bin/sh\necho "$@" > "$0.log"\n')
+    scancel.chmod(0o755)
+    engine.cancel({"a": "12_0", "b": "12_1"})
+    assert (tmp_path / "scancel.log").read_text() == "12_1\n"
 
 
 def test_submit_without_a_time_limit_is_refused(engine: SlurmEngine, tmp_path: Path) -> None:

@@ -116,28 +116,44 @@ def test_cancel_leaves_alone_what_another_command_trains(tmp_path: Path, monkeyp
 
 
 def test_cancel_on_another_machine_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = save_plan(tmp_path, planned_run("a", state="running"), host="node7", pid=os.getpid())
     monkeypatch.setattr("plifctl.sweep.status.os.kill", lambda *_: pytest.fail("killed"))
-    with file.locked(), pytest.raises(UsageError, match="on node7"):
-        cancel_sweep("mine", tmp_path)
+    with PlanFile(tmp_path, "mine").locked():
+        save_plan(tmp_path, planned_run("a", state="running"), host="node7", pid=os.getpid())
+        with pytest.raises(UsageError, match="on node7"):
+            cancel_sweep("mine", tmp_path)
 
 
 def test_cancel_never_signals_a_process_that_the_plan_does_not_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = save_plan(tmp_path, planned_run("a", state="running"))
     monkeypatch.setattr("plifctl.sweep.status.os.kill", lambda *_: pytest.fail("killed"))
-    with file.locked(), pytest.raises(MachineError, match="at this moment"):
+    with PlanFile(tmp_path, "mine").locked():
+        save_plan(tmp_path, planned_run("a", state="running"))
+        with pytest.raises(MachineError, match="at this moment"):
+            cancel_sweep("mine", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "message"), [(ProcessLookupError(), "no such process here"), (PermissionError(), "another user")]
+)
+def test_cancel_of_a_process_that_cannot_be_signalled_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: OSError, message: str
+) -> None:
+    def refuse(*_: int) -> None:
+        raise refusal
+
+    monkeypatch.setattr("plifctl.sweep.status.os.kill", refuse)
+    file = save_plan(tmp_path, planned_run("a", state="running"))
+    with file.locked(), pytest.raises(MachineError, match=rf"mine \(process {os.getpid()}\) .*{message}"):
         cancel_sweep("mine", tmp_path)
 
 
 _HOLD = """
 import os, pathlib, signal, sys, time
-from plifctl.sweep.plan import PlanFile, this_process
+from plifctl.sweep.plan import PlanFile
 file = PlanFile(pathlib.Path(sys.argv[1]), "mine")
 signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), os._exit(7)))
 with file.locked():
-    file.save(file.load().model_copy(update=this_process()))
     print("ready", flush=True)
     time.sleep(60)
 """
@@ -166,3 +182,22 @@ def test_cancel_of_jobs_of_a_batch_system_cancels_those_that_are_left(
     save_plan(tmp_path, *(planned_run(name, engine="slurm", job=jobs[name]) for name in "ab"))
     assert cancel_sweep("mine", tmp_path) == 1
     assert engine.cancelled == ["b"]
+
+
+def test_cancel_waits_for_the_end_of_the_jobs_of_a_batch_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine(tmp_path, detached=True)
+    jobs = engine.submit([Task("a", (), tmp_path / "log")])
+    for module in ("status", "jobs"):
+        monkeypatch.setattr(f"plifctl.sweep.{module}.open_engine", lambda *_: engine)
+    monkeypatch.setattr(engine, "cancel", lambda _: None)  # it writes its checkpoint
+    save_plan(tmp_path, planned_run("a", engine="slurm", job=jobs["a"]))
+    monkeypatch.setattr("plifctl.sweep.status.time.sleep", lambda _: engine.queue.clear())
+    assert cancel_sweep("mine", tmp_path) == 1
+    assert SweepWatch("mine", tmp_path).read().count("queued") == 0
+    engine.submit([Task("a", (), tmp_path / "log")])
+    monkeypatch.setattr("plifctl.sweep.status.time.sleep", lambda _: None)
+    monkeypatch.setattr("plifctl.sweep.status._STOP_SECONDS", 0)
+    with pytest.raises(MachineError, match="jobs of the sweep mine do not end"):
+        cancel_sweep("mine", tmp_path)
