@@ -27,8 +27,8 @@ def watch(
 ) -> None:
     """Follow a run until it ends.
 
-    Another process on this machine trains it. Shows what train shows; without a terminal, a line for each
-    epoch. Ctrl-C stops watching, not the run.
+    Another process trains it, on this machine or on one that shares the runs directory. Shows what train shows;
+    without a terminal, a line for each epoch. Ctrl-C stops watching, not the run.
     Exit code: 0 if the run finished, otherwise that of the training, or 6 if it was killed.
 
     Example: plifctl watch last
@@ -73,7 +73,8 @@ def _print_end(run: Run, as_json: bool) -> None:
 
     status, info, rows = run.status(), run.info(), run.metrics()
     best = best_row(rows, run.config().spec.train.ties)
-    code = 0 if status == "finished" else int(info.get("exit_code") or 0) or RunError.exit_code
+    recorded = {"finished": 0, "killed": RunError.exit_code}  # a killed run may have the code of an earlier stop
+    code = recorded.get(status, int(info.get("exit_code") or 0) or RunError.exit_code)
     tree: dict[str, Any] = {
         "run": run.name,
         "status": status,

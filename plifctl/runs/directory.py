@@ -29,7 +29,7 @@ from plifctl.runs.checkpoints import save_checkpoint
 from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
-from plifctl.runs.progress_file import HEARTBEAT_LIMIT_S, StepProgress, heartbeat_age, read_progress
+from plifctl.runs.progress_file import StepProgress, is_recent, read_progress
 from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
@@ -178,9 +178,14 @@ class Run:
         return recorded if recorded in ("stopped", "failed") else "killed"
 
     def host_elsewhere(self) -> str | None:
-        """Returns the name of another machine whose process trains the run, by its heartbeat; None: there is none."""
-        if (beat := heartbeat_age(self.path / "progress.json")) is None or beat > HEARTBEAT_LIMIT_S:
-            return None
+        """Returns the name of another machine whose process trains the run, by its heartbeat; None: there is none.
+
+        For display: a training is not seen if the clocks of this machine and of the file server differ by a minute.
+        """
+        return self.begun_elsewhere() if is_recent(self.path / "progress.json") else None
+
+    def begun_elsewhere(self) -> str | None:
+        """Returns the name of another machine whose process, killed or not, has not ended its training of the run."""
         try:
             info = self.info()
         except RunError:  # damage is named where the file is used

@@ -3,6 +3,9 @@
 The file's time of modification is the **heartbeat** of the training: it is renewed every few seconds, also during a
 step that takes minutes, so that other machines on a network file system know that the run is not killed. The file is
 removed when the process ends by itself.
+
+Its time is that of the file server, whose clock may differ from this machine's. :func:`is_recent` compares the two, for
+display. :func:`is_beating`, which decides whether a training may begin, waits for the next beat instead.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from plifctl import files
 EVERY_SECONDS = 1.0
 HEARTBEAT_S = 10.0
 HEARTBEAT_LIMIT_S = 60.0
-"""Age of a heartbeat from which its training counts as killed: it covers missed beats, and clocks that differ."""
+"""Time without a heartbeat after which its training counts as killed: it covers missed beats."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +113,19 @@ def heartbeat(path: Path) -> Iterator[None]:
             path.unlink()
 
 
-def heartbeat_age(path: Path) -> float | None:
-    """Returns the seconds since the last heartbeat; None if there is none."""
+def is_recent(path: Path) -> bool:
+    """Returns whether the last heartbeat was within the limit, as far as the clocks agree."""
     try:
-        return max(0.0, time.time() - path.stat().st_mtime)
+        return abs(time.time() - path.stat().st_mtime) <= HEARTBEAT_LIMIT_S
     except OSError:
-        return None
+        return False
+
+
+def is_beating(path: Path) -> bool:
+    """Returns whether the heartbeat is renewed, as soon as it is, or after the limit that it is not."""
+    last, until = files.stamp(path), time.monotonic() + HEARTBEAT_LIMIT_S
+    while last is not None and time.monotonic() < until:
+        time.sleep(1)
+        if files.stamp(path) not in (None, last):
+            return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -27,11 +28,10 @@ from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import (
     EVERY_SECONDS,
-    HEARTBEAT_LIMIT_S,
     ProgressTracker,
     StepProgress,
     heartbeat,
-    heartbeat_age,
+    is_beating,
     write_progress,
 )
 from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
@@ -74,8 +74,10 @@ class RunRecorder:
         """
         require_utf8(self.run.path)
         lock, path = self.run.lock(), self.run.path / "progress.json"
-        if (host := self.run.host_elsewhere()) is not None:
-            self._wait_for_silence(host, path)
+        if (host := self.run.begun_elsewhere()) is not None and path.exists():
+            _log.info("%s: trained on %s last; waiting up to a minute for a sign that it still is", self.run.name, host)
+            if is_beating(path):
+                raise ResumeError(f"{self.run.path}: a process on {host} is training this run")
         try:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment
         except filelock.Timeout:
@@ -86,30 +88,14 @@ class RunRecorder:
             with heartbeat(path):
                 yield
         except BaseException as error:
-            stopped = isinstance(error, Interrupted | KeyboardInterrupt)  # the latter in a notebook
-            code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
             if not self.run.is_finished():  # by an earlier training, which this one did not begin to make longer
-                self._update_info(status="stopped" if stopped else "failed", exit_code=code, error=str(error))
+                self._update_info(**_describe_end(error))
             raise
         finally:
             try:
                 self._close_board()
             finally:  # TensorBoard raises again what its thread could not write
                 lock.release()
-
-    def _wait_for_silence(self, host: str, path: Path) -> None:
-        """Waits until the heartbeat of another machine is too old; it may have been killed a moment ago.
-
-        Raises:
-            ResumeError: The heart beats again: the machine is training the run.
-        """
-        _log.info("%s: trained on %s until a moment ago; waiting to see whether it still is", self.run.name, host)
-        last = heartbeat_age(path)
-        while last is not None and last <= HEARTBEAT_LIMIT_S:
-            time.sleep(1)
-            before, last = last, heartbeat_age(path)
-            if last is not None and last < before:
-                raise ResumeError(f"{self.run.path}: a process on {host} is training this run")
 
     def begin(
         self, resolved: Experiment, epochs_done: int, step: int = 0, environment: Mapping[str, Any] | None = None
@@ -133,7 +119,7 @@ class RunRecorder:
         # after the configuration, by which a run that is made longer is not finished
         (self.run.path / "manifest.json").unlink(missing_ok=True)
         process = {"pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "argv": sys.argv}
-        self._update_info(status="running", **process, sessions=entries)
+        self._update_info(status="running", exit_code=None, error=None, **process, sessions=entries)
 
     def _session_entries(self, epochs_done: int, step: int, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the sessions of the run with that of this process; warns if it continues with other versions."""
@@ -255,6 +241,15 @@ class RunRecorder:
 
     def _update_info(self, **changes: Any) -> None:
         save_document(self.run.path / "run.json", {**self.run.info(), "updated": _now(), **changes})
+
+
+def _describe_end(error: BaseException) -> dict[str, Any]:
+    """Returns what ``run.json`` says of a training that an error or a signal ended."""
+    if isinstance(error, KeyboardInterrupt):  # in a notebook; the command line has a handler
+        return {"status": "stopped", "exit_code": 128 + signal.SIGINT, "error": "stopped by Ctrl-C"}
+    code = error.exit_code if isinstance(error, PlifctlError | Interrupted) else PlifctlError.exit_code
+    status = "stopped" if isinstance(error, Interrupted) else "failed"
+    return {"status": status, "exit_code": code, "error": str(error) or type(error).__name__}
 
 
 def _scalars(row: EpochRow) -> dict[str, float | None]:

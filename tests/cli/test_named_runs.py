@@ -109,8 +109,10 @@ def test_run_that_another_machine_trains_is_running_until_its_heart_stops(cached
     assert run.status() == "killed"
     beat.touch()
     assert (run.status(), run.host_elsewhere()) == ("running", "node7")
-    os.utime(beat, (0, 0))
-    assert (run.status(), run.host_elsewhere()) == ("killed", None)
+    for seconds in (-3600, 3600):  # of a clock ahead of ours as well
+        os.utime(beat, (beat.stat().st_mtime + seconds,) * 2)
+        assert (run.status(), run.host_elsewhere()) == ("killed", None)
+        beat.touch()
 
 
 def test_run_of_this_machine_is_never_running_by_its_heartbeat_alone(cached: Plifctl, places: Path) -> None:
@@ -129,8 +131,9 @@ def _pretend_host(run: Run, host: str) -> None:
     files.write_json(run.path / "run.json", add_checksum({**run.info(), "status": "running", "host": host}))
 
 
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600])  # seconds, of the clock of the file server
 def test_training_begins_only_when_the_heart_of_another_machine_has_stopped(
-    cached: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+    cached: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
     with pytest.raises(Interrupted):
@@ -138,11 +141,26 @@ def test_training_begins_only_when_the_heart_of_another_machine_has_stopped(
     run, beat = Run(places / "runs/my run"), places / "runs/my run/progress.json"
     _pretend_host(run, "node7")
     beat.touch()
-    os.utime(beat, (beat.stat().st_mtime - 30,) * 2)
-    sleep = "plifctl.runs.recorder.time.sleep"
-    monkeypatch.setattr(sleep, lambda seconds: beat.touch())
+    last = beat.stat().st_mtime + ahead - 30
+    os.utime(beat, (last, last))
+    sleep = "plifctl.runs.progress_file.time.sleep"
+    monkeypatch.setattr(sleep, lambda seconds: os.utime(beat, (last + 10, last + 10)))
     with pytest.raises(ResumeError, match="node7"):
         train(options)
     assert run.info()["status"] == "running"  # nothing was written to the other machine's run
-    monkeypatch.setattr(sleep, lambda seconds: os.utime(beat, (0, 0)))
+    monkeypatch.setattr(sleep, lambda seconds: None)
+    monkeypatch.setattr("plifctl.runs.progress_file.HEARTBEAT_LIMIT_S", 0.01)
+    assert train(options).run.status() == "finished"
+
+
+def test_training_that_was_killed_on_this_machine_is_resumed_at_once(
+    cached: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
+    with pytest.raises(Interrupted):
+        train(options, _StopsAfterEpoch())
+    run = Run(places / "runs/my run")
+    _pretend_host(run, run.info()["host"])
+    (run.path / "progress.json").touch()
+    monkeypatch.setattr("plifctl.runs.recorder.is_beating", lambda _: pytest.fail("waited"))
     assert train(options).run.status() == "finished"

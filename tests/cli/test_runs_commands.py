@@ -19,6 +19,7 @@ from plifctl.cli.runs import fit_columns
 from plifctl.config.lookup import load_registry
 from plifctl.errors import Interrupted, RunError
 from plifctl.runs import Run, RunRecorder
+from plifctl.runs.documents import save_document
 from plifctl.runs.metrics import MetricsFile
 
 Plifctl = Callable[..., Any]
@@ -262,6 +263,12 @@ class TestWatch:
         assert result.code == code
         assert text in result.err
         assert [line.split("  ")[0] for line in result.out.splitlines()] == ["epoch 1/3", "epoch 2/3"]
+
+    def test_watch_of_a_killed_run_that_was_stopped_before_ends_with_6(self, plifctl: Plifctl, folder: Path) -> None:
+        run = make_run(folder, finished=False)
+        stopped = {**run.info(), "status": "running", "exit_code": 130}  # as 0.1.0 left it
+        save_document(run.path / "run.json", stopped)
+        assert plifctl("watch", run.name).code == 6
 
     def test_watch_of_a_finished_run_shows_its_epochs(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder)

@@ -85,6 +85,13 @@ def test_status_follows_the_lock_and_the_files(tmp_path: Path) -> None:
     with pytest.raises(Interrupted), recorder.live():
         raise Interrupted(2, "x")
     assert run.status() == "stopped"
+    with pytest.raises(KeyboardInterrupt), recorder.live():  # in a notebook
+        raise KeyboardInterrupt
+    assert run.status() == "stopped"
+    assert (run.info()["exit_code"], run.info()["error"]) == (130, "stopped by Ctrl-C")
+    with recorder.live():  # killed: nothing is left of the end before
+        recorder.begin(RESOLVED, 0)
+    assert (run.info()["exit_code"], run.info()["error"]) == (None, None)
     (run.path / "result.json").write_text("{}")
     assert run.status() == "finished"
 
