@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from plifctl.config.choices import TRAINING_VERBS
 from plifctl.config.choices import Engine as EngineName
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
+from plifctl.errors import RunError
 from plifctl.runs import Run, is_trained, load_records
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.expansion import Member, sweep_name
@@ -80,20 +82,30 @@ def plan_sweep(options: SweepOptions, members: Sequence[Member]) -> tuple[Plan, 
 
 def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
     """Returns the members; those that were trained under another name have the name of that run."""
-    found = {(r.digest, r.protocol, r.seed, r.epochs, r.experiment): r for r in load_records(runs_dir, ())}
+    found: dict[tuple[object, ...], list[Path]] = {}
+    for record in load_records(runs_dir, ()):
+        if record.origin == "trained":
+            key = (record.digest, record.protocol, record.seed, record.experiment)
+            found.setdefault(key, []).append(runs_dir / record.run)
 
     def adopt(member: Member) -> Member:
         spec = member.spec
-        record = found.get((spec.digest, member.protocol, spec.train.seed, spec.train.epochs, spec.name))
-        if record is None or record.origin != "trained" or os.path.lexists(runs_dir / member.name):
+        if os.path.lexists(runs_dir / member.name):
             return member
-        folder = runs_dir / record.run
-        if not is_trained(folder):  # somebody copied a result without its run
-            return member
-        is_longer_now = Run(folder).config().spec.train.epochs != record.epochs
-        return member if is_longer_now else replace(member, name=record.run)
+        same = found.get((spec.digest, member.protocol, spec.train.seed, spec.name), ())
+        name = next((folder.name for folder in same if _has_finished(folder, spec.train.epochs)), member.name)
+        return replace(member, name=name)
 
     return [adopt(member) for member in members]
+
+
+def _has_finished(folder: Path, epochs: int) -> bool:
+    """Returns whether a run has the result of a training that was to have so many epochs, which may have stopped early."""
+    with suppress(RunError):  # damaged
+        if is_trained(folder):  # and not only a result that somebody copied
+            run = Run(folder)
+            return run.config().spec.train.epochs == epochs and run.is_finished()
+    return False
 
 
 def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: PlannedRun | None) -> PlannedRun:

@@ -15,8 +15,10 @@ from sweeping import FakeEngine, Trainer, fail_task, sweep_options, train_task, 
 
 from plifctl.config.lookup import load_experiment
 from plifctl.errors import CacheError, Interrupted, MachineError, RunError, UsageError
-from plifctl.runs import Run, list_runs
+from plifctl.runs import Run, list_runs, load_records
 from plifctl.runs.directory import write_config
+from plifctl.runs.folders import ADDED, EXTERNAL_PREFIX
+from plifctl.runs.records import record_text
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.sweep.plan import Plan, PlanFile
 from plifctl.sweep.planning import SweepOptions
@@ -143,6 +145,29 @@ def test_run_that_was_made_longer_is_not_taken_for_the_short_one(runs: Path, eng
     fake = engine()
     plan = run_sweep(sweep_options(runs, seeds=(1,)))
     assert fake.submitted == [plan.runs[0].name] != ["mine"]
+
+
+def test_run_of_somebody_else_hides_no_run_of_the_same_settings(runs: Path, engine: MakeEngine) -> None:
+    make_run(runs, "train.seed=1", name="mine")
+    (runs / "theirs").mkdir()
+    (runs / "theirs" / ADDED).write_bytes(EXTERNAL_PREFIX)
+    shutil.copy(runs / "mine/result.json", runs / "theirs")
+    assert [record.origin for record in load_records(runs, ())] == ["trained", "added"]
+    fake = engine()
+    assert run_sweep(sweep_options(runs, seeds=(1,))).runs[0].name == "mine"
+    assert fake.submitted == []
+
+
+def test_run_that_stopped_early_under_another_name_is_part_of_the_sweep(runs: Path, engine: MakeEngine) -> None:
+    run = make_run(runs, "train.seed=1", name="mine")
+    write_config(run.path, load_experiment("demo", ["train.epochs=9", "train.seed=1"]), "A")
+    stopped = run.record().model_copy(update={"stopped_early": True})
+    (run.path / "result.json").write_text(record_text(stopped))
+    fake = engine()
+    plan = run_sweep(sweep_options(runs, seeds=(1,), set={"train.epochs": 9}))
+    assert (plan.runs[0].name, plan.runs[0].state) == ("mine", "finished")
+    assert fake.submitted == []
+    assert run_sweep(sweep_options(runs, seeds=(1,))).runs[0].name != "mine"  # of three epochs
 
 
 def test_two_sweeps_that_share_a_run_have_one_run(runs: Path, engine: MakeEngine) -> None:
