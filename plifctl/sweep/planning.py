@@ -100,7 +100,7 @@ def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
 
 
 def _has_finished(folder: Path, epochs: int) -> bool:
-    """Returns whether a run has the result of a training that was to have so many epochs, which may have stopped early."""
+    """Returns whether a run has the result of a training of so many epochs, which may have stopped early."""
     with suppress(RunError):  # damaged
         if is_trained(folder):  # and not only a result that somebody copied
             run = Run(folder)

@@ -27,6 +27,17 @@ def estimates(runs_dir: Path, **fields: Any) -> list[Estimate]:
     return [found[member.name] for member in members]
 
 
+def samples_of(count: int, test: int) -> Any:
+    """What an estimate needs of a cache."""
+    return SimpleNamespace(
+        labels=np.arange(count) % 11,
+        is_test=np.arange(count) >= count - test,
+        is_validation=np.zeros(count, bool),
+        sample_ids=[f"s{row:03}" for row in range(count)],
+        groups=None,
+    )
+
+
 def test_time_is_computed_where_nothing_like_it_was_trained(tmp_path: Path) -> None:
     short, long = estimates(tmp_path, grid={"train.epochs": (2, 4)})
     assert short.measured == ""
@@ -49,14 +60,7 @@ def test_time_is_unknown_where_the_number_of_samples_is(tmp_path: Path) -> None:
 def test_time_is_that_of_the_samples_in_the_cache(tmp_path: Path) -> None:
     samples = load_experiment("demo").spec.dataset.samples
     assert samples is not None
-    labels = np.tile(np.arange(11), 10)
-    part = SimpleNamespace(
-        labels=labels,
-        is_test=np.arange(110) >= 88,
-        is_validation=np.zeros(110, bool),
-        sample_ids=[f"s{row:03}" for row in range(110)],
-        groups=None,
-    )
+    part = samples_of(110, test=22)
     members = expand(SweepSpec.model_validate({"experiments": ("demo",), "set": {"train.batch_size": 1}}))
     name = members[0].name
     here = estimate_runs(members, tmp_path, {name: part})[name].seconds
@@ -67,10 +71,24 @@ def test_time_is_that_of_the_samples_in_the_cache(tmp_path: Path) -> None:
 
 
 def test_time_is_that_of_the_latest_run_like_it(tmp_path: Path) -> None:
-    make_run(tmp_path, "train.seed=7", name="demo-mine")  # epochs of a second
+    make_run(tmp_path, "train.seed=7", name="g1")  # epochs of a second, of two training samples
     same, other = estimates(tmp_path, seeds=(1,), set={"train.epochs": 10}, grid={"T": (8, 16)})
-    assert (same.seconds, same.measured) == (10, "demo-mine")
+    samples = load_experiment("demo").spec.dataset.samples
+    assert samples is not None
+    assert (same.seconds, same.measured) == (10 * samples.train / 2, "g1")
     assert other.measured == ""
+
+
+def test_measured_time_is_that_of_as_many_samples(tmp_path: Path) -> None:
+    make_run(tmp_path, name="g1")
+    members = expand(SweepSpec.model_validate({"experiments": ("demo",), "set": {"train.epochs": 3}}))
+    (found,) = estimate_runs(members, tmp_path, {members[0].name: samples_of(110, test=22)}).values()
+    assert (found.seconds, found.measured) == (3 * 88 / 2, "g1")
+    half, b = estimates(tmp_path, set={"train.epochs": 3, "train.subset": 0.5}, protocols=("A", "B"))
+    assert half.measured == b.measured == "g1"
+    assert half.seconds is not None
+    assert b.seconds is not None
+    assert b.seconds < half.seconds
 
 
 def test_damaged_runs_are_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
