@@ -78,6 +78,7 @@ class Run:
         self.path = path
         self._config: tuple[_Stamp, RunConfig] | None = None  # state of the file, and its content
         self._record: tuple[_Stamp, ResultRecord] | None = None
+        self._metrics: tuple[tuple[bool, _Stamp, _Stamp], list[dict[str, Any]]] | None = None
         if not folders.is_trained(path):
             raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
 
@@ -229,14 +230,20 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the rows of the epochs so far, as :class:`plifctl.training.progress.EpochRow` has them.
 
+        Files that did not change are not read again.
+
         Raises:
             RunError: A row is damaged, or the run was made by an older plifctl.
         """
-        try:
-            return MetricsFile(self.path).read(finished=self.is_finished())
-        except RunError:
-            self.config()  # a better error if an older plifctl made the run
-            raise
+        file, finished = MetricsFile(self.path), self.is_finished()
+        state = finished, files.stamp(file.path), files.stamp(file.checksums)  # a row counts when its checksum is there
+        if self._metrics is None or self._metrics[0] != state:
+            try:
+                self._metrics = state, file.read(finished=finished)
+            except RunError:
+                self.config()  # a better error if an older plifctl made the run
+                raise
+        return [*self._metrics[1]]
 
     def checkpoint(self, name: CheckpointName) -> Path:
         """Returns the path of a checkpoint."""

@@ -22,7 +22,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from plifctl import files
 from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
@@ -83,7 +82,6 @@ class ProgressReader:
     def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
         self._runs_dir, self._authors = runs_dir, authors or {}
         self._runs: dict[str, Run] = {}
-        self._rows: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
 
     def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[RunProgress]:
         """Returns state and progress of the runs of a plan, in its order.
@@ -123,7 +121,7 @@ class ProgressReader:
         if difference := _difference(planned, run):
             reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {run_argument(run.path)}"
             return RunProgress(_at(planned, "failed", reason))
-        status, rows = run.status(), self._rows_of(run)
+        status, rows = run.status(), run.metrics()
         state: State = "failed" if status == "failed" else "interrupted"
         if status == "finished" or status == "running":
             state = status
@@ -149,13 +147,6 @@ class ProgressReader:
         seconds = statistics.fmean(row["seconds"] for row in rows[-_RECENT:])
         left = 0.0 if state == "finished" else (spec.train.epochs - len(rows)) * seconds
         return replace(found, epoch_seconds=seconds, seconds_left=left)
-
-    def _rows_of(self, run: Run) -> list[dict[str, Any]]:
-        if (stamp := files.stamp(run.path / "metrics.jsonl")) is None:
-            return []
-        if (known := self._rows.get(run.name)) is None or known[0] != stamp:
-            self._rows[run.name] = known = stamp, run.metrics()
-        return known[1]
 
     def _authors_at(self, planned: PlannedRun, epoch: int) -> float | None:
         curve = self._authors.get((planned.experiment, planned.protocol), {})

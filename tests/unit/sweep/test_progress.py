@@ -172,7 +172,13 @@ def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypat
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
     reader, file = ProgressReader(tmp_path), PlanFile(tmp_path, "s")
     reader.read(plan, file, {})
-    monkeypatch.setattr("plifctl.runs.Run.metrics", lambda _: pytest.fail("read again"))
+    checksums = tmp_path / "a/metrics.sha256"
+    text = checksums.read_text()
+    checksums.write_text("".join(text.splitlines(keepends=True)[:-1]))  # a row whose checksum is not written yet
+    assert reader.read(plan, file, {})[0].epoch == 2
+    checksums.write_text(text)
+    assert reader.read(plan, file, {})[0].epoch == 3
+    monkeypatch.setattr("plifctl.runs.directory.MetricsFile.read", lambda *_, **__: pytest.fail("read again"))
     assert reader.read(plan, file, {})[0].epoch == 3
 
 
