@@ -55,8 +55,8 @@ def plan_summary(found: DryRun) -> list[str]:
         )
     if found.unknown:
         lines.append(
-            f"the time of {found.unknown} runs is unknown: they have no cache, and their data set does not state how many "
-            "samples it has"
+            f"the time of {found.unknown} runs is unknown: they have no cache, and their data set states no number "
+            "of samples"
         )
     for cache in found.caches:
         T = "" if cache.T is None else f", T = {cache.T}"

@@ -93,8 +93,8 @@ def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
         if os.path.lexists(runs_dir / member.name):
             return member
         same = found.get((spec.digest, member.protocol, spec.train.seed, spec.name), ())
-        name = next((folder.name for folder in same if _has_finished(folder, spec.train.epochs)), member.name)
-        return replace(member, name=name)
+        finished = [folder.name for folder in same if _has_finished(folder, spec.train.epochs)]
+        return replace(member, name=finished[-1]) if finished else member
 
     return [adopt(member) for member in members]
 

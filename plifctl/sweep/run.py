@@ -47,7 +47,7 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         UsageError: Something of it cannot be, another process runs the sweep, or an earlier one of its name had other
             runs, which may still be trained.
         RunError: The plan is damaged.
-        MachineError: The engine cannot be reached.
+        MachineError: The engine cannot be reached, or an earlier plan cannot be written.
     """
     members = expand(options.spec)
     runs_dir = options.runs_dir or paths.runs_dir()
