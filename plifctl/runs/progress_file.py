@@ -29,6 +29,9 @@ HEARTBEAT_S = 10.0
 HEARTBEAT_LIMIT_S = 60.0
 """Time without a heartbeat after which its training counts as killed: it covers missed beats."""
 
+_LONG_OVER_S = 86_400
+"""Age of the last heartbeat from which none is waited for: no two clocks differ by a day."""
+
 
 @dataclass(frozen=True)
 class StepProgress:
@@ -115,15 +118,22 @@ def heartbeat(path: Path) -> Iterator[None]:
 
 def is_recent(path: Path) -> bool:
     """Returns whether the last heartbeat was within the limit, as far as the clocks agree."""
+    return not _differs(path, HEARTBEAT_LIMIT_S)
+
+
+def _differs(path: Path, seconds: float) -> bool:
+    """Returns whether the last heartbeat is more than ``seconds`` from this machine's time, or there is none."""
     try:
-        return abs(time.time() - path.stat().st_mtime) <= HEARTBEAT_LIMIT_S
+        return abs(time.time() - path.stat().st_mtime) > seconds
     except OSError:
-        return False
+        return True
 
 
 def is_beating(path: Path) -> bool:
     """Returns whether the heartbeat is renewed, as soon as it is, or after the limit that it is not."""
     last, until = files.stamp(path), time.monotonic() + HEARTBEAT_LIMIT_S
+    if _differs(path, _LONG_OVER_S):
+        return False
     while last is not None and time.monotonic() < until:
         time.sleep(1)
         if files.stamp(path) not in (None, last):

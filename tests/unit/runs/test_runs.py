@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from plifctl.runs import (
 )
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
-from plifctl.runs.progress_file import write_progress
+from plifctl.runs.progress_file import is_beating, write_progress
 from plifctl.training.progress import TRAINING_VERSION, EpochRow, Outcome
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
@@ -489,3 +490,12 @@ class TestSessions:
         record = make_run(tmp_path, protocol=protocol).record()
         assert record.validation_curve == curve
         assert record.cpu_seconds == (2.0, 4.0, 6.0)
+
+
+def test_heartbeat_of_days_ago_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beat = tmp_path / "progress.json"
+    beat.touch()
+    os.utime(beat, (time.time() - 2 * 86_400,) * 2)
+    monkeypatch.setattr("plifctl.runs.progress_file.time.sleep", lambda _: pytest.fail("waited"))
+    assert not is_beating(beat)
+    assert not is_beating(tmp_path / "none")
