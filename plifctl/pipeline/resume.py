@@ -7,10 +7,10 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from plifctl.config.base import flatten
-from plifctl.config.experiment import Experiment
+from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import load_experiment
 from plifctl.config.overrides import is_modification, merge_overrides, override_texts
 from plifctl.config.yaml_tree import Origin
@@ -69,7 +69,7 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
         )
     resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
     was, now = config.spec, resolved.spec
-    before, after = (flatten({**s.identity(), "name": s.name, "train.seed": s.train.seed}) for s in (was, now))
+    before, after = _kept_settings(was), _kept_settings(now)
     different = [
         f"{key}: was {before.get(key)}, now {after.get(key)}"
         for key in {**before, **after}
@@ -85,6 +85,13 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     # all that makes another experiment is as it was, so that stating it again changes nothing
     kept = tuple(filter(is_modification, config.overrides))
     return replace(resolved, overrides=(*kept, *(text for text in resolved.overrides if not is_modification(text))))
+
+
+def _kept_settings(spec: ExperimentSpec) -> dict[str, Any]:
+    """Returns the settings that a resumed run must keep, by dotted key."""
+    of_cache = {"layout", "shape", "classes"}  # not in the digest, but in the key of the cache
+    others = spec.model_dump(mode="json", include={"name": True, "train": {"seed"}, "dataset": of_cache})
+    return flatten(spec.identity()) | flatten(others)
 
 
 def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:
@@ -117,10 +124,12 @@ def _named_again(options: TrainOptions, run: Run) -> Experiment:
 
 
 def _named_weights(options: TrainOptions, run: Run) -> str | None:
-    """Returns the digest of the weights named on a line with ``--resume auto``; if they are gone, of those it kept."""
+    """Returns the digest of the weights named on a line with ``--resume auto``; of those it kept, if they are gone."""
     kept = run.config().spec.train.weights
     if options.weights is None:
         return None
+    if options.weights == "last" and kept is not None:
+        return kept  # the last run was another one when this one began
     try:
         return find_start_weights(options.weights, run.config().spec, run.path.parent).source.digest
     except PlifctlError as error:

@@ -29,11 +29,14 @@ class StartWeights:
     taken: dict[str, Tensor] = field(repr=False)
     source: StartedFrom
 
-    def describe(self) -> list[str]:
-        """Returns what is taken and what begins anew, a line each."""
-        taken, anew = self.source.taken, self.source.anew
-        lines = [f"weights of {self.source.describe()}: {describe_layers(taken, (*taken, *anew))}"]
-        return [*lines, f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else lines
+
+def describe_start(source: StartedFrom | None) -> list[str]:
+    """Returns which weights a training takes and which begin anew, a line each; empty if all are drawn."""
+    if source is None:
+        return []
+    taken, anew = source.taken, source.anew
+    lines = [f"weights of {source.describe()}: {describe_layers(taken, (*taken, *anew))}"]
+    return [*lines, f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else lines
 
 
 def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> StartWeights:

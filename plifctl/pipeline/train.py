@@ -41,12 +41,13 @@ from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.pipeline.resume import find_resumed, resumed_experiment
-from plifctl.pipeline.start_weights import StartWeights, find_start_weights, kept_start_weights
+from plifctl.pipeline.start_weights import StartWeights, describe_start, find_start_weights, kept_start_weights
 from plifctl.runs import (
     Predictions,
     Run,
     RunData,
     RunRecorder,
+    StartedFrom,
     StepProgress,
     create_run,
     describe_machine,
@@ -192,10 +193,12 @@ class TrainPlan:
     """Plan of a training; fields in the order in which they are shown.
 
     Attributes:
-        started_from: What the training begins with, a line each; empty if all weights are drawn.
+        run: Whether the training is new, resumes a run, or is finished, so that nothing would be trained.
+        started_from: What the training begins with, or began with, a line each; empty if all weights are drawn.
         frozen: Layers, or parameters of a layer, that are not trained.
     """
 
+    run: str
     experiment: str
     recipe: Recipe
     protocol: Protocol
@@ -266,16 +269,19 @@ def plan_training(options: TrainOptions) -> TrainPlan:
     """Returns what :func:`train` would do; reads the cache, builds and writes nothing.
 
     Raises:
-        UsageError, ResumeError, CacheError: As :func:`train`.
+        UsageError, ResumeError, CacheError: As :func:`train`; the cache is needed for a finished run, too.
     """
-    setup = _set_up(replace(options, build_cache=False), silent, Ranks(), dry_run=True)
+    options, ranks = replace(options, build_cache=False), Ranks()
+    task = _resolve(options, ranks)
+    setup = _set_up(options, task, silent, ranks, dry_run=True)
     spec, split = setup.spec, setup.split
     return TrainPlan(
+        run=task.describe_run(),
         experiment=spec.name,
         recipe=spec.recipe,
         protocol=options.protocol,
-        modified=list(setup.experiment.modified),
-        started_from=[] if setup.start is None else setup.start.describe(),
+        modified=list(task.experiment.modified),
+        started_from=describe_start(task.started_from),
         frozen=setup.frozen,
         cache=str(setup.cache.path),
         train=len(split.train),
@@ -287,23 +293,61 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         device=str(setup.device),
         kernel=setup.selection.describe(),
         data_in=setup.place,
-        step_bytes=step_cost(spec, -(-spec.train.batch_size // setup.ranks.size)).nbytes,
+        step_bytes=step_cost(spec, spec.train.batch_size).nbytes,
         runs_dir=str(options.runs_dir or paths.runs_dir()),
     )
 
 
 @dataclass(frozen=True)
-class _Setup:
-    """Everything that all ranks train with.
+class _Task:
+    """What is to be trained, before the machine and the data are looked at.
 
-    ``start`` is None of a run to resume, which keeps its own; ``cache`` may be a copy of that in ``cache_path``.
+    ``start`` is None of a run to resume, which keeps its own; ``finished`` is a run that has nothing left to train.
     """
 
-    options: TrainOptions
     experiment: Experiment
     start: StartWeights | None
-    frozen: str
     resumed: Run | None
+    finished: Run | None
+
+    def describe_run(self) -> str:
+        """Returns whether a training is new, resumes a run, or is finished."""
+        if self.finished is not None:
+            return f"{self.finished.name} is finished"
+        return (
+            "new" if self.resumed is None else f"resumes {self.resumed.name} after epoch {len(self.resumed.metrics())}"
+        )
+
+    @property
+    def started_from(self) -> StartedFrom | None:
+        """The network whose weights the training begins with, or began with; None: all weights are drawn."""
+        if self.resumed is not None:
+            return self.resumed.started_from()
+        return None if self.start is None else self.start.source
+
+
+def _resolve(options: TrainOptions, ranks: Ranks) -> _Task:
+    """Finds the experiment, and the run to resume, which the first rank looks at for all."""
+    runs_dir = options.runs_dir or paths.runs_dir()
+    resumed = find_resumed(options, runs_dir)
+    if resumed is not None:
+        experiment, start = resumed_experiment(options, resumed), None
+    else:
+        experiment, start = _new_experiment(options, runs_dir)
+    _check_digest(experiment.spec, options.digest)
+    done = ranks.broadcast_from_first(
+        lambda: resumed.path if resumed is not None and _is_done(resumed, experiment.spec) else None
+    )
+    return _Task(experiment, start, resumed, None if done is None else Run(done))
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Everything that all ranks train with; ``cache`` may be a copy of that in ``cache_path``."""
+
+    options: TrainOptions
+    task: _Task
+    frozen: str
     cache: Cache
     cache_path: Path
     split: Split
@@ -312,11 +356,10 @@ class _Setup:
     place: DataPlacement
     ranks: Ranks
     local_ranks: int
-    finished: bool
 
     @property
     def spec(self) -> ExperimentSpec:
-        return self.experiment.spec
+        return self.task.experiment.spec
 
     def trainer(
         self, recorder: _ObservedRecorder | _RankRecorder, start: Mapping[str, Tensor] | None = None
@@ -335,16 +378,9 @@ class _Setup:
         )
 
 
-def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run: bool = False) -> _Setup:
-    """Resolves everything that a training needs, so that errors are found before training starts."""
-    runs_dir = options.runs_dir or paths.runs_dir()
-    resumed = find_resumed(options, runs_dir)
-    if resumed is not None:
-        experiment, start = resumed_experiment(options, resumed), None
-    else:
-        experiment, start = _new_experiment(options, runs_dir)
-    spec = experiment.spec
-    _check_digest(spec, options.digest)
+def _set_up(options: TrainOptions, task: _Task, progress: Progress, ranks: Ranks, *, dry_run: bool = False) -> _Setup:
+    """Finds everything else that a training needs, so that errors are found before training starts."""
+    spec, resumed = task.experiment.spec, task.resumed
     frozen = _describe_frozen(spec)
     device = _check_options(options, spec, ranks)
     cache = _cache_of_all_ranks(options, spec, resumed, progress, ranks)
@@ -366,29 +402,13 @@ def _set_up(options: TrainOptions, progress: Progress, ranks: Ranks, *, dry_run:
             "torch": torch.__version__,
         },
     )
-    finished = resumed is not None and ranks.broadcast_from_first(lambda: _is_done(resumed, spec))
     # before this process opens the GPU: in exclusive mode no other one could
-    selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not (dry_run or finished))
+    selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not dry_run)
     open_device(device)
     local_ranks = ranks.local_size()
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=local_ranks)
     split = make_split(options.protocol, spec, cache)
-    setup = _Setup(
-        options,
-        experiment,
-        start,
-        frozen,
-        resumed,
-        cache,
-        cache_path,
-        split,
-        device,
-        selection,
-        place,
-        ranks,
-        local_ranks,
-        finished,
-    )
+    setup = _Setup(options, task, frozen, cache, cache_path, split, device, selection, place, ranks, local_ranks)
     _announce(setup, placement_reason)
     return setup
 
@@ -411,10 +431,11 @@ def _announce(setup: _Setup, placement_reason: str) -> None:
         _log.warning(note)
     if groups := setup.split.describe_groups():
         _log.info("groups: %s", groups)
-    if modified := _modifications(setup.experiment):
+    if modified := _modifications(setup.task.experiment):
         _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(modified))
-    for line in [] if setup.start is None else setup.start.describe():
-        _log.info(line)
+    if setup.task.start is not None:
+        for line in describe_start(setup.task.start.source):
+            _log.info(line)
     if setup.frozen:
         _log.info("frozen: %s", setup.frozen)
     _log.info(placement_reason)
@@ -477,18 +498,18 @@ def _select_kernel(
 def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
     if options.deterministic:
         use_deterministic_algorithms()
-    setup = _set_up(options, progress, ranks)
-    resumed = setup.resumed
-    if resumed is not None and setup.finished:
-        longer = "it stopped early" if resumed.record().stopped_early else "a larger --epochs trains it longer"
-        _log.info("%s is finished; %s", resumed.name, longer)
-        return TrainResult(resumed, trained=False, rank=ranks.rank)
+    task = _resolve(options, ranks)
+    if (done := task.finished) is not None:
+        longer = "it stopped early" if done.record().stopped_early else "a larger --epochs trains it longer"
+        _log.info("%s is finished; %s", done.name, longer)
+        return TrainResult(done, trained=False, rank=ranks.rank)
+    setup = _set_up(options, task, progress, ranks)
     environment = {
         **describe_machine(str(setup.device), torch.get_num_threads(), ranks.size),
         **setup.selection.to_environment(),
         "deterministic": options.deterministic,
     }
-    run = resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
+    run = task.resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
     observer.on_run(run)
     first = ranks.rank == 0
     trained = _train_run(setup, run, environment, observer) if first else _train_along(setup, observer)
@@ -496,10 +517,10 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
 
 
 def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
-    runs_dir = setup.options.runs_dir or paths.runs_dir()
+    runs_dir, start = setup.options.runs_dir or paths.runs_dir(), setup.task.start
     return create_run(
         runs_dir,
-        setup.experiment,
+        setup.task.experiment,
         setup.options.protocol,
         cache={
             "path": str(setup.cache_path),
@@ -509,8 +530,8 @@ def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:
         },
         split=setup.split.to_json(setup.cache.sample_ids),
         environment=environment,
-        started_from=None if setup.start is None else setup.start.source,
-        start=None if setup.start is None else setup.start.taken,
+        started_from=None if start is None else start.source,
+        start=None if start is None else start.taken,
         name=setup.options.name,
     )
 
@@ -549,7 +570,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
         if state is not None:
             trainer.restore(state)
             trainer.repair_best()
-        recorder.begin(setup.experiment, trainer.progress.epoch, trainer.progress.step, environment)
+        recorder.begin(setup.task.experiment, trainer.progress.epoch, trainer.progress.step, environment)
         _log_start(run, trainer, setup)
         with observer.display(run, spec):
             try:
@@ -557,7 +578,7 @@ def _train_run(setup: _Setup, run: Run, environment: dict[str, Any], observer: T
             except Interrupted as stopped:
                 stopped.hint = f"to continue: {run.resume_command()}"
                 raise
-        recorder.finish(outcome, setup.experiment, data, environment, _test_predictions(setup, outcome))
+        recorder.finish(outcome, setup.task.experiment, data, environment, _test_predictions(setup, outcome))
     return True
 
 
