@@ -11,7 +11,7 @@ the machine that trains.
 """
 
 from plifctl.cache.build import CacheBuilder, expected_bytes
-from plifctl.cache.catalogue import describe_nearest, find_cache, open_cache
+from plifctl.cache.catalogue import content_digests, describe_nearest, find_cache, open_cache
 from plifctl.cache.file import Cache
 from plifctl.cache.key import CacheKey, key_of, raw_independent_key
 from plifctl.cache.local_copy import copy_cache
@@ -20,6 +20,7 @@ __all__ = [
     "Cache",
     "CacheBuilder",
     "CacheKey",
+    "content_digests",
     "copy_cache",
     "describe_nearest",
     "expected_bytes",

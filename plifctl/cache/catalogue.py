@@ -168,9 +168,18 @@ def _describe_nearest(entries: Sequence[Entry], wanted: Mapping[str, Any], cache
     return f"the nearest, {entry.path.name}, differs: {describe_differences(found)}"
 
 
+def content_digests(dataset: str, cache_dir: Path) -> set[str]:
+    """Returns the content digests of the caches of a data set."""
+    return {entry.content for entry in _entries_of(dataset, cache_dir) if entry.state == "ok"}
+
+
+def _entries_of(dataset: str, cache_dir: Path) -> list[Entry]:
+    return list(_entries((cache_dir / dataset).glob("*.h5")))
+
+
 def _usable_caches(cache_dir: Path, wanted: Mapping[str, Any]) -> list[Entry]:
     """Returns the caches of a data set; logs a warning for files that cannot be read."""
-    entries = list(_entries((cache_dir / wanted["dataset"]).glob("*.h5")))
+    entries = _entries_of(wanted["dataset"], cache_dir)
     for entry in entries:
         if (reason := _UNUSABLE.get(entry.state)) is not None:
             _log.warning("%s: %s; ignored", entry.path, reason)

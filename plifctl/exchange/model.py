@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,9 +16,9 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.problems import first_problem
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
 from plifctl.runs.checkpoints import load_checkpoint
-from plifctl.runs.directory import find_run
+from plifctl.runs.directory import find_run, list_runs
 from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added, is_trained, run_argument
+from plifctl.runs.folders import is_added, is_run, is_trained, run_argument
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
@@ -92,7 +93,8 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
         runs_dir: Runs directory.
 
     Raises:
-        UsageError: There is no such run; ``which`` is of what is not a run of this machine.
+        UsageError: There is no such run; a name is that of a run and of a file or folder in the working directory;
+            ``which`` is of what is not a run of this machine.
         CheckpointError: The run has no such checkpoint yet.
     """
     check_choice("checkpoint", which, get_args(CheckpointName))
@@ -116,9 +118,26 @@ def _find_single(name: str, runs_dir: Path) -> Path | None:
     if name.startswith(ZOO):
         return _find_in_zoo(name.removeprefix(ZOO))
     if is_exported(name):
+        _refuse_two_meanings(name, runs_dir)
         return Path(name)
     external = find_external(name, runs_dir)
     return external if external is not None and is_added(external) else None
+
+
+def _refuse_two_meanings(name: str, runs_dir: Path) -> None:
+    """Raises UsageError if the name of a file or folder is also that of a run, or ``last``; a path has one meaning."""
+    if name != Path(name).name or names_file(name):
+        return
+    if name == "last":
+        run = next((run.path for run in reversed(list_runs(runs_dir))), None)
+    else:
+        run = runs_dir / name if is_run(runs_dir / name) else None
+    if run is not None and run.resolve() != Path(name).resolve():
+        kind = "folder" if Path(name).is_dir() else "file"
+        raise UsageError(
+            f"{name} is the run {run} and a {kind} in the working directory",
+            hint=f"to use the {kind}: {shlex.quote(f'./{name}')}; to use the run: {shlex.quote(str(run))}",
+        )
 
 
 def zoo_folders() -> dict[str, Path]:

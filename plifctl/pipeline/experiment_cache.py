@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from plifctl import paths
-from plifctl.cache import Cache
+from plifctl.cache import Cache, content_digests
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.data.source import RawSource
@@ -39,7 +39,7 @@ def experiment_cache(
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         file: The file of the experiment that the user named, for hints.
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
-        run: An earlier run: its own cache is used, where it is, if the cache directory has none.
+        run: An earlier run: its own cache is used, where it is, if the cache directory has none, or not that content.
         build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
         progress: Opens the tasks of building.
 
@@ -48,6 +48,11 @@ def experiment_cache(
         UsageError: Its samples have another number of frames than the experiment has time steps.
     """
     folder = cache_dir or paths.cache_dir()
+    own = None if run is None else run.cache_dir
+    if own is not None and own.resolve() == folder.resolve():
+        own = None
+    if own is not None and _is_only_in(own, folder, spec, content):
+        return _cache_of_run(spec, own, file, content)
     command = prepare_command_of(spec, load_registry(), file=file, source=build_from, cache_dir=cache_dir)
     notes: tuple[str, ...] = ()
     try:
@@ -56,12 +61,9 @@ def experiment_cache(
     except CorruptCacheError:
         raise
     except CacheError:
-        own = None if run is None else run.cache_dir
-        if own is not None and own.resolve() != folder.resolve():
+        if own is not None:
             with suppress(CacheError):
-                found = experiment_cache(spec, own, file=file, content=content)
-                _log.info("using the cache that the run was trained on: %s", found.path)
-                return found
+                return _cache_of_run(spec, own, file, content)
         if build_from is None:
             raise
         source = replace(build_from, cache_dir=folder)
@@ -79,3 +81,16 @@ def experiment_cache(
     for note in notes:
         _log.warning(note)
     return cache
+
+
+def _is_only_in(own: Path, folder: Path, spec: ExperimentSpec, content: str | None) -> bool:
+    """Returns whether the cache of a content is in a run's own cache directory, and not in the usual one."""
+    has = [content in content_digests(spec.dataset.name, place) for place in (own, folder)]
+    return has == [True, False]
+
+
+def _cache_of_run(spec: ExperimentSpec, own: Path, file: Path | None, content: str | None) -> Cache:
+    """Returns the cache in the cache directory that a run was trained with, and says so."""
+    found = experiment_cache(spec, own, file=file, content=content)
+    _log.info("using the cache that the run was trained on: %s", found.path)
+    return found

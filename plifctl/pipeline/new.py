@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plifctl import paths
@@ -11,10 +12,10 @@ from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import check_new_file, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
-from plifctl.exchange.model import find_model, is_exported, is_model_folder, load_trained
+from plifctl.exchange.model import find_model, is_exported, is_model_folder, load_trained, names_file
 from plifctl.runs import find_run
 from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added
+from plifctl.runs.folders import is_added, is_run
 
 
 def write_experiment(
@@ -39,27 +40,31 @@ def write_experiment(
     """
     registry = load_registry()
     check_new_file(file.stem, file, hint="choose another name")
-    source: str | Experiment = like
-    known = registry.experiments()
-    if like not in known and (is_model_folder(Path(like)) or file_of(like, known) is None):
-        source = _of_model(like) if is_exported(like) else _of_run(like, runs_dir)
+    source = _find_source(like, registry.experiments(), runs_dir or paths.runs_dir())
     experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(file.stem)
     experiment.save(file, based_on=like)
     return experiment
 
 
-def _of_model(name: str) -> Experiment:
+def _find_source(like: str, known: Sequence[str], runs_dir: Path) -> str | Experiment:
+    """Returns the experiment of a run or an exported network; a name or YAML file as it is."""
+    is_network = names_file(like) or is_model_folder(Path(like)) or is_run(Path(like))
+    if like in known or (not is_network and file_of(like, known) is not None):
+        return like
+    return _of_model(like, runs_dir) if is_exported(like) else _of_run(like, runs_dir)
+
+
+def _of_model(name: str, runs_dir: Path) -> Experiment:
     """Returns the experiment by which an exported network was trained."""
-    spec = load_trained(find_model(name, "best", paths.runs_dir())).spec
+    spec = load_trained(find_model(name, "best", runs_dir)).spec
     origin = Origin(name)
     return Experiment(spec, dict.fromkeys(flatten(spec.model_dump(mode="json")), origin))
 
 
-def _of_run(name: str, runs_dir: Path | None) -> Experiment:
-    runs_dir = runs_dir or paths.runs_dir()
+def _of_run(name: str, runs_dir: Path) -> Experiment:
     try:
         if (external := find_external(name, runs_dir)) is not None and is_added(external):
-            return _of_model(str(external))
+            return _of_model(str(external), runs_dir)
         run = find_run(name, runs_dir)
     except UsageError:
         raise UsageError(

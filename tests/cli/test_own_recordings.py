@@ -6,12 +6,14 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
 
+from plifctl.cache import Cache
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
 from plifctl.data.source import RawSource
@@ -337,6 +339,17 @@ def test_run_finds_its_cache_from_anywhere(
     (moved,) = list_runs(local / "runs")
     assert moved.cache_dir is not None
     assert moved.cache_dir.resolve() == (local / "c").resolve()
+
+
+def test_cache_of_a_run_is_used_where_it_is_although_another_one_here_fits(plifctl: Plifctl, hands: Path) -> None:
+    trained_on = json.loads(plifctl("prepare", "hands", "--cache-dir", "c", "--json").out)["path"]
+    move_label(hands)
+    here = json.loads(plifctl("prepare", "hands", "--json").out)["path"]
+    spec, content = load_experiment("hands").spec, Cache(Path(trained_on)).content_digest
+    run: Any = SimpleNamespace(cache_dir=Path("c"))
+    for build_from in (None, RawSource()):
+        assert str(experiment_cache(spec, content=content, run=run, build_from=build_from).path) == trained_on
+        assert str(experiment_cache(spec, content="f" * 64, run=run, build_from=build_from).path) == here
 
 
 def test_changes_to_an_experiment_of_ones_own_are_in_its_runs(plifctl: Plifctl, hands: Path) -> None:

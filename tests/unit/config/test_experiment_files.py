@@ -1,14 +1,18 @@
 """Experiments as YAML files: saved, read back to the same digest, written by hand."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import make_run
+from untrained import event_spec, write_untrained
 
 from plifctl.config.choices import RECIPES
 from plifctl.config.lookup import is_file_name, load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
+from plifctl.exchange.model import zoo_folders
 from plifctl.pipeline.new import write_experiment
 
 
@@ -293,3 +297,16 @@ class TestNew:
         with pytest.raises(UsageError, match=message):
             write_experiment(tmp_path / name, like, runs_dir=tmp_path)
         assert not (tmp_path / name).exists()
+
+    def test_path_of_a_run_or_an_exported_network_gives_its_experiment(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        run = make_run(Path("runs"), "train.lr=0.5")
+        network = write_untrained(Path("runs/net.pt"), event_spec(tmp_path))
+        added = shutil.copytree(zoo_folders()["demo"], "runs/added")
+        for number, like in enumerate((run.path, network, added)):
+            write_experiment(Path(f"mine{number}.yaml"), f"./{like}")
+        assert load_experiment("mine0").spec.train.lr == 0.5
+        assert load_experiment("mine1").spec.dataset.name == "own"
+        assert load_experiment("mine2").spec.dataset.name == "synthetic-gesture"
