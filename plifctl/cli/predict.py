@@ -17,7 +17,7 @@ import typer
 
 from plifctl import files
 from plifctl.cli import console, options
-from plifctl.errors import Interrupted, PlifctlError, UsageError
+from plifctl.errors import PlifctlError, UsageError
 
 if TYPE_CHECKING:
     from plifctl.pipeline.predict_files import FilePredictions, Row
@@ -192,12 +192,14 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
             files.atomic_write(csv) as temporary,
             temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
         ):
+            writer = CsvWriter(file, classes)
             try:
-                yield CsvWriter(file, classes).write
-            except Interrupted:  # what took hours is kept, and not taken for all of it
-                file.flush()
+                yield writer.write
+            except BaseException:  # what took hours is kept, and not taken for all of it
                 with suppress(OSError):
-                    _keep_part(temporary, csv)
+                    file.flush()
+                    if writer.rows:
+                        _keep_part(temporary, csv)
                 raise
 
 

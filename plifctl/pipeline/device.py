@@ -15,6 +15,9 @@ from plifctl.snn.kernels import unsupported_reason
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.kernel_selection import select_kernel
 
+LESS_MEMORY_HINT = "--device cpu, or end other programs that use the device's memory"
+"""What to do if the device runs out of memory in evaluation."""
+
 
 def choose_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
     """Returns the torch device of that name; for None a GPU where there is one, else the CPU.

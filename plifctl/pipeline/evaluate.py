@@ -24,7 +24,7 @@ from plifctl.evaluation.layer_times import LayerTimes
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.controls import Control, change, check_control, compare, keep, list_controls
-from plifctl.pipeline.device import choose_device, use_remembered_kernel
+from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
@@ -231,7 +231,7 @@ def evaluate(options: EvaluateOptions, progress: Progress = silent) -> Evaluatio
         CheckpointError: The checkpoint is missing or damaged.
         OutOfMemoryError: The device ran out of memory.
     """
-    with out_of_memory_errors("out of memory", "--device cpu, or end other programs that use the device's memory"):
+    with out_of_memory_errors("out of memory", LESS_MEMORY_HINT):
         return _evaluate(options, progress)
 
 

@@ -23,12 +23,13 @@ from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
 from plifctl.data.remarks import describe_remarks, remarks_on_share
-from plifctl.errors import DamagedFileError, RawDataError, UsageError
+from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
-from plifctl.pipeline.device import choose_device, use_remembered_kernel
+from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.networks import NeuronState
 from plifctl.training.optimizer import autocast
+from plifctl.training.process import out_of_memory_errors
 
 _log = logging.getLogger(__name__)
 
@@ -205,11 +206,12 @@ class Model(nn.Module):
         Raises:
             RawDataError: A file cannot be read or contains no events.
             UsageError: The input does not fit the network.
+            OutOfMemoryError: A recording alone needs more memory than the device has.
         """
         several = isinstance(recording, list | tuple)
         recordings: Sequence[Recording] = recording if several else [recording]  # type: ignore[assignment,list-item]
-        found = self.classify((one, self.to_input(one, resize=resize)) for one in recordings)
-        predictions = [replace(prediction, source=_name(one)) for one, prediction in found if prediction is not None]
+        found = self.classify((None, _name(one), self.to_input(one, resize=resize)) for one in recordings)
+        predictions = [prediction for _, one in found if (prediction := _or_raise(one)) is not None]
         return predictions if several else predictions[0]
 
     def predict_windows(
@@ -230,40 +232,59 @@ class Model(nn.Module):
         Raises:
             RawDataError: The file cannot be read or contains no events.
             UsageError: The network classifies images, or a length is less than 1 µs.
+            OutOfMemoryError: A window alone needs more memory than the device has.
         """
         stride = window if stride is None else stride
         if not (math.isfinite(window) and math.isfinite(stride)):
             raise UsageError(f"windows of {window} s every {stride} s, expected finite lengths")
         window_us, stride_us = round(1e6 * window), round(1e6 * stride)
-        for part, prediction in self.classify(self.window_inputs(recording, window_us, stride_us)):
-            if prediction is not None:
-                prediction = replace(prediction, source=_name(recording))
-            yield Window(part[0] / 1e6, part[1] / 1e6, prediction)
+        name = _name(recording)
+        windows = ((part, name, x) for part, x in self.window_inputs(recording, window_us, stride_us))
+        for part, found in self.classify(windows):
+            yield Window(part[0] / 1e6, part[1] / 1e6, _or_raise(found))
 
-    def classify(self, samples: Iterable[tuple[_Key, Tensor | None]]) -> Iterator[tuple[_Key, Prediction | None]]:
-        """Runs the network on samples, a few at a time.
+    def classify(
+        self, samples: Iterable[tuple[_Key, str, Tensor | None]]
+    ) -> Iterator[tuple[_Key, Prediction | OutOfMemoryError | None]]:
+        """Runs the network on samples, a few at a time; if they need too much memory together, one at a time.
 
         Args:
-            samples: Each with whatever tells them apart; None in place of an input without events.
+            samples: Each with whatever tells them apart, its file or description, and its input; None in place of an
+                input without events.
 
         Yields:
-            The predictions in the same order.
+            The predictions in the same order; an error in place of a sample that needs too much memory alone.
         """
         remaining = iter(samples)
         while part := list(islice(remaining, BATCH)):
-            found = iter(self._run([x for _, x in part if x is not None]))
-            for key, x in part:
-                yield key, None if x is None else next(found)
+            predictions = self._run([x for *_, x in part if x is not None])
+            for key, source, x in part:
+                found = None if x is None else next(predictions)
+                if isinstance(found, OutOfMemoryError):
+                    yield key, OutOfMemoryError(f"{source}: {found}", hint=found.hint)
+                else:
+                    yield key, found and replace(found, source=source)
 
-    def _run(self, samples: Sequence[Tensor]) -> list[Prediction]:
-        found: list[Prediction] = []
-        device = next(self.network.parameters()).device
+    def _run(self, samples: Sequence[Tensor]) -> Iterator[Prediction | OutOfMemoryError]:
         for group in _of_equal_shape(samples):
-            batch = torch.stack([samples[index] for index in group]).to(device)
-            with torch.no_grad(), autocast(self.spec.train, device):
-                votes = self(batch).float().cpu()
-            found += map(self._prediction, votes.unbind(1))
-        return found
+            batch = [samples[index] for index in group]
+            found = self._run_batch(batch)
+            if isinstance(found[0], OutOfMemoryError) and len(batch) > 1:
+                found = [one for x in batch for one in self._run_batch([x])]
+            yield from found
+
+    def _run_batch(self, samples: list[Tensor]) -> list[Prediction | OutOfMemoryError]:
+        """Returns the predictions of samples of one shape; the error for each of them if memory ran out."""
+        device = next(self.network.parameters()).device
+        try:
+            with out_of_memory_errors("out of memory", LESS_MEMORY_HINT), torch.no_grad():
+                batch = torch.stack(samples).to(device)
+                with autocast(self.spec.train, device):
+                    votes = self(batch).float().cpu()
+        except OutOfMemoryError as error:
+            # without its traceback, which keeps the tensors
+            return [OutOfMemoryError(str(error), hint=error.hint)] * len(samples)
+        return [self._prediction(rates) for rates in votes.unbind(1)]
 
     def _prediction(self, rates: Tensor) -> Prediction:
         over_time = predict_over_time(rates[:, None])[:, 0].numpy()
@@ -416,7 +437,7 @@ def load_model(
     """Returns the trained network of a run, a checkpoint, or an exported file.
 
     Args:
-        name: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
+        name: A run (path, id, part of an id, ``last``), an exported file or folder, or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         fold_bn: Fold batch norms into the convolutions before them.
         device: Torch device; None: a GPU where there is one.
@@ -432,6 +453,12 @@ def load_model(
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)
     return Model(trained)
+
+
+def _or_raise(found: Prediction | OutOfMemoryError | None) -> Prediction | None:
+    if isinstance(found, OutOfMemoryError):
+        raise found
+    return found
 
 
 def _name(recording: Recording) -> str:

@@ -19,9 +19,19 @@ from torch import Tensor
 from plifctl import files, paths
 from plifctl.config.choices import CheckpointName, DataKind, Kernel
 from plifctl.data.formats.headers import HEADER_BYTES, format_of, guess_content
-from plifctl.errors import MachineError, PlifctlError, RawDataError, UsageError, from_os_error, list_names
+from plifctl.errors import (
+    MachineError,
+    OutOfMemoryError,
+    PlifctlError,
+    RawDataError,
+    UsageError,
+    from_os_error,
+    list_names,
+)
+from plifctl.pipeline.device import LESS_MEMORY_HINT
 from plifctl.pipeline.predict import Model, Prediction, load_model
 from plifctl.pipeline.progress import Progress, silent
+from plifctl.training.process import out_of_memory_errors
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -156,6 +166,9 @@ class CsvWriter:
     Args:
         file: What is written to.
         classes: Names of the classes.
+
+    Attributes:
+        rows: Number of rows written so far.
     """
 
     COLUMNS = ("file", "start_s", "end_s", "predicted", "predicted_class", "share", "decided_after")
@@ -165,12 +178,14 @@ class CsvWriter:
 
         self._value = csv_value
         self._writer = csv.writer(file, lineterminator="\n")
+        self.rows = 0
         self._writer.writerow([*self.COLUMNS, *(f"votes_{csv_value(name)}" for name in classes)])
 
     def write(self, row: Row) -> None:
         """Writes a row that has no error."""
         tree = row.to_json()
         self._writer.writerow([*(self._value(tree[name]) for name in self.COLUMNS), *(tree["votes"] or ())])
+        self.rows += 1
 
 
 class VoteCurves:
@@ -215,29 +230,34 @@ class VoteCurves:
 
 def _rows(model: Model, found: Sequence[Row], options: PredictOptions, progress: Progress) -> Iterator[Row]:
     with progress("classifying", "files") as task:
-        done, windows, file = 0, 0, None
+        done, windows, file, failed = 0, 0, None, ""
         for row, prediction in model.classify(_inputs(model, found, options)):
             done += file not in (None, row.file)
             windows, file = windows + 1, row.file
             task.update(done, len(found), detail=f"windows: {windows:,}" if row.window_us else "")
-            yield replace(row, prediction=prediction and replace(prediction, source=row.file))
+            if not isinstance(prediction, OutOfMemoryError):
+                yield replace(row, prediction=prediction)
+            elif row.file != failed:  # further windows would say the same
+                failed = row.file
+                yield replace(row, error=prediction)
 
 
-def _inputs(model: Model, found: Sequence[Row], options: PredictOptions) -> Iterator[tuple[Row, Tensor | None]]:
-    """Yields each row to fill in with the network's input for it."""
+def _inputs(model: Model, found: Sequence[Row], options: PredictOptions) -> Iterator[tuple[Row, str, Tensor | None]]:
+    """Yields each row to fill in with its file, and the network's input for it."""
     for row in found:
         if row.error is not None:
-            yield row, None
+            yield row, row.file, None
             continue
         try:
-            if options.window_us is None:
-                yield row, model.to_input(row.file, resize=options.resize)
-            else:
-                stride_us = options.stride_us or options.window_us
-                for window, x in model.window_inputs(row.file, options.window_us, stride_us):
-                    yield replace(row, window_us=window), x
+            with out_of_memory_errors(f"{row.file}: out of memory", LESS_MEMORY_HINT):
+                if options.window_us is None:
+                    yield row, row.file, model.to_input(row.file, resize=options.resize)
+                else:
+                    stride_us = options.stride_us or options.window_us
+                    for window, x in model.window_inputs(row.file, options.window_us, stride_us):
+                        yield replace(row, window_us=window), row.file, x
         except (PlifctlError, OSError) as error:
-            yield replace(row, error=_as_error(error, row.file)), None
+            yield replace(row, error=_as_error(error, row.file)), row.file, None
 
 
 def _as_error(error: PlifctlError | OSError, name: str) -> PlifctlError:

@@ -17,9 +17,10 @@ from factories import encode_aedat4
 from PIL import Image
 from untrained import CLASSES, FIRES, SHAPE, event_spec, image_spec, make_model, write_untrained
 
+import plifctl as library
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
-from plifctl.errors import Interrupted
+from plifctl.errors import Interrupted, OutOfMemoryError
 from plifctl.pipeline.predict import Model, load_model, read_events
 
 Plifctl = Callable[..., Any]
@@ -391,6 +392,50 @@ def test_rows_until_a_signal_are_kept(
     assert "written: answers.partial.csv, the rows until then" in result.err
     assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy", "b.npy"]
     assert not (places / "answers.csv").exists()
-    again = plifctl("predict", model, "c.npy", "--csv", "answers.csv")
+    again = plifctl("predict", model, "a.npy", "c.npy", "--csv", "answers.csv")
     assert "written: answers.partial1.csv" in again.err
     assert len((places / "answers.partial.csv").read_text().splitlines()) == 3
+
+
+def test_file_that_needs_too_much_memory_is_a_row_with_its_error(
+    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, n in (("a", 400), ("b", 7), ("c", 400)):
+        write_events(places / f"{name}.npy", n)
+    original = Model.forward
+
+    def run_out(self: Model, x: Any) -> Any:
+        if (x.flatten(1).sum(1) <= 7).any():
+            raise RuntimeError("[enforce fail] can't allocate memory: 9 bytes")
+        return original(self, x)
+
+    monkeypatch.setattr(Model, "forward", run_out)
+    result = plifctl("predict", model, "a.npy", "b.npy", "c.npy", "--csv", "answers.csv")
+    assert (result.code, "not classified: b.npy: out of memory: [enforce fail]" in result.err) == (6, True), result.err
+    assert [row["file"] for row in csv.DictReader((places / "answers.csv").open())] == ["a.npy", "c.npy"]
+    of_windows = plifctl("predict", model, "b.npy", "a.npy", "--window", "1s", "--json")
+    tree = json.loads(of_windows.out)
+    assert [one["file"] for one in tree["failed"]] == ["b.npy"]
+    assert {one["file"] for one in tree["predictions"]} == {"a.npy"}
+    with pytest.raises(OutOfMemoryError, match=r"b\.npy: out of memory"):
+        library.load(model).predict(["a.npy", "b.npy"])
+
+
+def test_rows_until_any_error_are_kept(
+    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        write_events(places / f"{name}.npy")
+    original = Model.to_input
+
+    def fail(self: Model, file: Any, **options: Any) -> Any:
+        if str(file).startswith("b"):
+            raise ValueError("a bug")
+        return original(self, file, **options)
+
+    monkeypatch.setattr(Model, "to_input", fail)
+    monkeypatch.setattr("plifctl.pipeline.predict.BATCH", 1)
+    assert plifctl("predict", model, "a.npy", "b.npy", "--csv", "answers.csv").code == 70
+    assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy"]
+    assert plifctl("predict", model, "b.npy", "--csv", "none.csv").code == 70
+    assert not list(places.glob("none*"))
