@@ -13,6 +13,7 @@ from plifctl import paths
 from plifctl.cli import console, options
 from plifctl.config.choices import ExportTarget
 from plifctl.data.source import DEFAULT_WORKERS
+from plifctl.units import format_age, format_bytes
 
 if TYPE_CHECKING:
     from plifctl.cache.catalogue import Entry
@@ -60,7 +61,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
     else:
         rows = [_row(entry) for entry in entries]
         console.emit_table(("cache", "samples", "MB", "age", "shape, choices of framing, raw files"), rows)
-        console.emit(f"\n{sum(entry.nbytes for entry in entries) / 1e6:,.1f} MB in {folder}")
+        console.emit(f"\n{format_bytes(sum(entry.nbytes for entry in entries))} in {folder}")
 
 
 def show(
@@ -232,21 +233,12 @@ def prune(
 def _remove(removals: list[Removal], dry_run: bool, as_json: bool, *, skip_busy: bool) -> None:
     from plifctl.pipeline.caches import remove_caches
 
-    verb = "would be removed" if dry_run else "removed"
-    done: list[tuple[Entry, str]] = []
-    try:
-        # all before the first line: a reader that closes the pipe ends the command
-        done.extend(remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy))
-    finally:
-        if not as_json:  # also what was removed before an error
-            for entry, reason in done:
-                console.emit(f"{verb}: {entry.name} ({reason})")
-    total = sum(entry.nbytes for entry, _ in done)
-    if as_json:
-        removed = [{"name": entry.name, "why": reason, "bytes": entry.nbytes} for entry, reason in done]
-        console.emit_json({"removed": removed, "bytes": total, "dry_run": dry_run})
-    else:
-        console.emit(f"{len(done)} {verb}, {total / 1e6:,.1f} MB")
+    removed = remove_caches(removals, dry_run=dry_run, skip_busy=skip_busy)
+    rows = (
+        (f"{entry.name} ({reason})", {"name": entry.name, "why": reason, "bytes": entry.nbytes})
+        for entry, reason in removed
+    )
+    console.emit_removed(rows, dry_run=dry_run, as_json=as_json)
 
 
 def _row(entry: Entry) -> tuple[object, ...]:
@@ -255,7 +247,7 @@ def _row(entry: Entry) -> tuple[object, ...]:
         about += ["×".join(map(str, entry.shape[1:])), _choices(entry.fields["frames"] or {})]
         about += ["verified" if entry.verified else "unverified", "" if entry.complete else "INCOMPLETE"]
     samples = entry.shape[0] if entry.fields is not None else ""
-    age = console.age(time.time() - entry.built)
+    age = format_age(time.time() - entry.built)
     return entry.name, samples, f"{entry.nbytes / 1e6:,.1f}", age, ", ".join(filter(None, about))
 
 

@@ -17,7 +17,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from plifctl.errors import Interrupted, PlifctlError
+from plifctl.units import format_bytes
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -116,6 +117,31 @@ def _render_table(table: Table, width: int) -> str:
 def terminal_width() -> int | None:
     """Returns the width of the terminal in columns; None if stdout is no terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def emit_removed(removed: Iterable[tuple[str, dict[str, Any]]], *, dry_run: bool, as_json: bool) -> None:
+    """Removes what an iterator removes as its items are taken, and reports it, also what preceded an error.
+
+    Args:
+        removed: Name and facts of each thing; ``bytes`` is its size.
+        dry_run: They would be removed only.
+        as_json: Report one JSON document.
+    """
+    verb = "would be removed" if dry_run else "removed"
+    done: list[tuple[str, dict[str, Any]]] = []
+    failed = True
+    try:
+        done.extend(removed)  # all before the first line: a reader that closes the pipe ends the command
+        failed = False
+    finally:
+        for name, tree in done if failed or not as_json else ():
+            line = f"{verb}: {name}, {format_bytes(tree['bytes'])}"
+            (note if as_json else emit)(line)  # the document on stdout is that of the error
+    total = sum(tree["bytes"] for _, tree in done)
+    if as_json:
+        emit_json({"removed": [tree for _, tree in done], "bytes": total, "dry_run": dry_run})
+    else:
+        emit(f"{len(done)} {verb}, {format_bytes(total)}")
 
 
 def note(text: str) -> None:
@@ -248,19 +274,6 @@ def percent(fraction: float | None) -> str:
         ('96.43', '')
     """
     return "" if fraction is None else f"{100 * fraction:.2f}"
-
-
-def age(seconds: float) -> str:
-    """Returns a duration in its largest unit.
-
-    Example:
-        >>> age(200), age(7300), age(450_000)
-        ('3 min', '2 h', '5 d')
-    """
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 class _Handler(logging.Handler):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plifctl.cli import console, options
+from plifctl.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from plifctl.pipeline.bench import ExperimentTimes
@@ -114,10 +115,8 @@ def _machine(machine: dict[str, Any]) -> list[str]:
     vectors = f", vectors of {bits} bits" if bits else ""
     lines = [*_row("processor", f"{machine['processor']}, {cores}{vectors}"), *_row("system", machine["system"])]
     if machine["memory_bytes"]:
-        free = machine["free_memory_bytes"]
-        lines += _row(
-            "memory", (f"{_size(free)} free of " if free is not None else "") + _size(machine["memory_bytes"])
-        )
+        free, all_of_it = machine["free_memory_bytes"], format_bytes(machine["memory_bytes"])
+        lines += _row("memory", all_of_it if free is None else f"{format_bytes(free)} free of {all_of_it}")
     for gpu in machine["gpus"]:
         parts = [gpu["name"]]
         parts += [f"{gpu['memory_mib'] / 1024:.0f} GiB"] if gpu.get("memory_mib") else []
@@ -150,15 +149,14 @@ def _place(place: Place) -> list[str]:
     unit = {"caches": "cache", "runs": "run", "registry": "experiment", "kernels": "remembered choice"}[place.name]
     count = f"{place.entries} {unit}{'' if place.entries == 1 else 's'}"
     state = "writable" if place.writable else "cannot be written"
-    disk = f"{_size(place.free_bytes)} free of {_size(place.total_bytes)}" + ", nearly full" * place.nearly_full
-    held = count + (f" of {_size(place.bytes)}" if place.bytes else "")
+    disk = (
+        f"{format_bytes(place.free_bytes)} free of {format_bytes(place.total_bytes)}"
+        + ", nearly full" * place.nearly_full
+    )
+    held = count + (f" of {format_bytes(place.bytes)}" if place.bytes else "")
     facts = [held if place.exists else "does not exist yet", state, disk]
     facts += [f"{place.set_by} changes it"] if place.set_by else []
     return [*_row(place.name, place.path), *_row("", "; ".join(facts))]
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 2**30:,.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:,.1f} MiB"
 
 
 def _bench(
@@ -193,30 +191,17 @@ def _print_times(found: ExperimentTimes) -> None:
         ("experiment", f"{found.experiment}, {found.recipe} recipe, T = {found.T}, batches of {found.batch_size}"),
         ("device", f"{on}, {found.environment['threads']} threads; kernel {found.kernel}"),
         ("epoch", f"{found.steps_per_epoch:,} steps for {found.train:,} samples, then a test of {found.test:,}"),
-        ("training step", f"{_time(found.step)} without loading"),
+        ("training step", f"{format_duration(found.step)} without loading"),
     ]
     if found.loaded_step is not None:
-        rows.append(("", f"{_time(found.loaded_step)} with loading and augmentation"))
-    rows.append(("test batch", _time(found.evaluation_batch)))
-    rows.append(("epoch takes", f"{_time(found.epoch_without_loading)} without loading"))
+        rows.append(("", f"{format_duration(found.loaded_step)} with loading and augmentation"))
+    rows.append(("test batch", format_duration(found.evaluation_batch)))
+    rows.append(("epoch takes", f"{format_duration(found.epoch_without_loading)} without loading"))
     if found.epoch is not None:
-        rows.append(("", f"{_time(found.epoch)} with loading"))
-    rows.append(("experiment", f"{_time(found.training)} for {found.epochs:,} epochs"))
+        rows.append(("", f"{format_duration(found.epoch)} with loading"))
+    rows.append(("experiment", f"{format_duration(found.training)} for {found.epochs:,} epochs"))
     for label, text in rows:
         console.emit("\n".join(_row(label, text)).removeprefix("  "))
     if found.prepare is not None:
         console.note("samples are random, loading was not timed: there is no cache")
         console.note(f"to time it as well: {found.prepare}")
-
-
-def _time(seconds: float) -> str:
-    """Returns a time in a unit that gives it three digits.
-
-    Example:
-        >>> _time(0.0123), _time(75.0), _time(4000.0), _time(200_000.0)
-        ('12.3 ms', '75.0 s', '66.7 min', '55.6 h')
-    """
-    for unit, length, most in (("ms", 1e-3, 1.0), ("s", 1.0, 600.0), ("min", 60.0, 7200.0), ("h", 3600.0, 360_000.0)):
-        if seconds < most:
-            return f"{seconds / length:.3g} {unit}" if seconds / length < 10 else f"{seconds / length:,.1f} {unit}"
-    return f"{seconds / 86_400:,.1f} days"

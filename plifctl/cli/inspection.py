@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from plifctl.cli import console
 from plifctl.errors import list_names
+from plifctl.units import format_bytes
 
 if TYPE_CHECKING:
     from plifctl.data.formats.headers import Size
@@ -69,7 +70,7 @@ def print_recording(found: InspectedRecording) -> None:
 
 def _recording_rows(facts: RecordingFacts) -> Iterable[tuple[str, str]]:
     summary, events = facts.summary, facts.events
-    yield "format", f"{facts.format}, {_bytes(facts.nbytes)}"
+    yield "format", f"{facts.format}, {format_bytes(facts.nbytes)}"
     if summary.camera:
         yield "camera", summary.camera
     if facts.sensor is not None:
@@ -110,13 +111,6 @@ def _date(us: int) -> str:
     return f" (from {datetime.fromtimestamp(us / 1e6, UTC):%Y-%m-%d %H:%M:%S} UTC)"
 
 
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:,.1f} {unit}"
-    return f"{count} bytes"
-
-
 def _seconds(us: int) -> str:
     return f"{us / 1e6:,.3f} s" if us >= 1000 else f"{us} µs"
 
@@ -125,7 +119,9 @@ def print_folder(found: InspectedFolder) -> None:
     """Prints the facts of a folder or an archive."""
     facts = found.facts
     files = (*facts.recordings, *facts.unreadable, *facts.others)
-    console.emit(f"{found.path}: {len(files) + len(facts.tables):,} files, {_bytes(sum(one.nbytes for one in files))}")
+    console.emit(
+        f"{found.path}: {len(files) + len(facts.tables):,} files, {format_bytes(sum(one.nbytes for one in files))}"
+    )
     if facts.recordings or facts.unreadable:
         console.emit("")
         _print_formats(facts)
@@ -155,7 +151,7 @@ def _print_formats(facts: FolderFacts) -> None:
             *((f"{row.n_unreadable:,}",) if failed else ()),
             _number(row.n_events),
             list_names([_size(sensor) for sensor in row.sensors], 2) or _at_least(row.seen),
-            _bytes(row.nbytes),
+            format_bytes(row.nbytes),
         )
         for row in facts.formats()
     ]

@@ -5,8 +5,7 @@ rich draws the panel as wide as the terminal; columns that do not fit are left o
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -15,31 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from plifctl.cli import console
+from plifctl.cli.sparkline import sparkline
 from plifctl.config.training import TrainSpec
 from plifctl.runs import StepProgress, best_row
+from plifctl.units import format_duration
 
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
-
-
-def sparkline(values: Iterable[float | None], width: int) -> str:
-    """Draws numbers as a line of at most ``width`` blocks, scaled from their minimum to their maximum.
-
-    Where there are more numbers than blocks, each block shows the last of its numbers; None and NaN are blanks.
-
-    Example:
-        >>> sparkline([1.0, 2.0, None, 3.0], 8), sparkline(range(100), 4), sparkline([2.0, 2.0], 8)
-        ('▁▅ █', '▁▃▆█', '▁▁')
-    """
-    known = [math.nan if value is None else value for value in values]
-    if len(known) > width:
-        known = [known[-(-len(known) * (block + 1) // width) - 1] for block in range(width)]
-    finite = [value for value in known if math.isfinite(value)]
-    if not finite:
-        return " " * len(known)
-    least, span = min(finite), max(finite) - min(finite)
-    heights = [(value - least) / span * (len(_BLOCKS) - 1) if span > 0 else 0 for value in known]
-    return "".join(_BLOCKS[int(height + 0.5)] if math.isfinite(height) else " " for height in heights)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -97,7 +77,7 @@ class Panel:
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_row(_line(head), bar, _line(tail))
         loss = f"loss {progress.loss:.4f}, " if progress.loss is not None else ""
-        left = ", ".join(f"{what} {duration(seconds)}" for what, seconds in self._left(progress).items())
+        left = ", ".join(f"{what} {format_duration(round(seconds))}" for what, seconds in self._left(progress).items())
         speed = f"{progress.rate * self.train.batch_size:,.1f} samples/s"
         return [line, _line(f"{loss}{speed}{', left: ' if left else ''}{left}")]
 
@@ -150,22 +130,6 @@ class Panel:
             return "none yet"
         known = [f"{name} {console.percent(best[key])} %" for name, key in _ACCURACIES[1:] if best[key] is not None]
         return f"{', '.join(known)}, epoch {best['epoch']}"
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration in its two largest units.
-
-    Example:
-        >>> duration(42), duration(200), duration(7500), duration(200_000)
-        ('42 s', '3 min', '2 h 5 min', '2 d 7 h')
-    """
-    minutes = round(seconds / 60)
-    if minutes < 2:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    hours = minutes // 60
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _feeding_norms(norms: dict[str, float | None]) -> dict[str, tuple[float | None, float | None]]:

@@ -10,6 +10,7 @@ import typer
 from plifctl.cli import console, options
 from plifctl.config.choices import OWN_LAYOUTS, SPLIT_WORDS, SPLITS, Compression, Split
 from plifctl.data.source import DEFAULT_WORKERS
+from plifctl.units import format_bytes
 
 if TYPE_CHECKING:
     from plifctl.cache import Cache
@@ -97,7 +98,7 @@ def _print_plan(plan: PreparePlan, as_json: bool) -> None:
     if not plan.hit:
         by_duration = plan.framing.frames is not None and not plan.framing.needs_T
         each = " per frame" if by_duration else ""
-        console.emit(f"{plan.samples:,} samples, {_megabytes(plan.nbytes)}{each} before compression")
+        console.emit(f"{plan.samples:,} samples, {format_bytes(plan.nbytes)}{each} before compression")
 
 
 def _print_download(plan: DownloadPlan, as_json: bool) -> None:
@@ -132,7 +133,7 @@ def _print_cache(cache: Cache, state: str, as_json: bool) -> None:
         console.emit_json(tree)
         return
     console.emit(f"{state}: {cache.path}")
-    console.emit(f"{_count_samples(counts)}{_trust(cache)}, {_megabytes(nbytes)}")
+    console.emit(f"{_count_samples(counts)}{_trust(cache)}, {format_bytes(nbytes)}")
     console.emit(f"{'×'.join(map(str, cache.shape[1:]))} {cache.dtype} per sample; content {cache.content_digest[:12]}")
     if cache.counts:
         read, framed = (int(cache.counts[name].sum()) for name in ("n_raw", "n_events"))
@@ -153,7 +154,3 @@ def _count_samples(counts: Counter[Split]) -> str:
         return f"{counts['train']:,} samples without an official split"
     *parts, last = (f"{counts[split]:,} {SPLIT_WORDS[split]}" for split in SPLITS if counts[split])
     return f"{', '.join(parts)} and {last} samples" if parts else f"{last} samples"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -12,6 +12,7 @@ import typer
 from plifctl.cli import console, options
 from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, RUNS_TABLE, TABLES, ResultSource, TableFormat
 from plifctl.errors import UsageError, did_you_mean
+from plifctl.units import format_duration
 
 if TYPE_CHECKING:
     from plifctl.pipeline.report import FigureFile
@@ -310,7 +311,6 @@ def _print_tables(tables: list[Table], form: TableFormat, *, as_json: bool) -> N
 
 
 def _print_missing(names: list[str], runs_dir: Path, wanted: TableOptions, *, as_json: bool) -> None:
-    from plifctl.cli.panel import duration
     from plifctl.pipeline.missing import find_missing
 
     found = find_missing(names, runs_dir, wanted)
@@ -320,12 +320,12 @@ def _print_missing(names: list[str], runs_dir: Path, wanted: TableOptions, *, as
     if not found:
         console.note("no cell is empty")
         return
-    times = ["unknown" if run.seconds is None else duration(run.seconds) for run in found]
+    times = ["unknown" if run.seconds is None else format_duration(run.seconds) for run in found]
     rows = [
         (run.command, f"{run.epochs:,}", time, "\n".join(run.cells)) for run, time in zip(found, times, strict=True)
     ]
     console.emit_table(("command", "epochs", "about", "fills"), rows)
-    total = duration(sum(run.seconds or 0 for run in found))
+    total = format_duration(sum(run.seconds or 0 for run in found))
     console.emit(f"{len(found)} runs, about {total} on this machine's CPU one after the other; an estimate from dense")
     console.emit("products: plifctl doctor --bench EXPERIMENT measures. Fewer epochs: --epochs N, shown as @N")
 

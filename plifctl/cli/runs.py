@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from plifctl.cli import console, imports, options
 from plifctl.config.choices import RunFilter
 from plifctl.errors import UsageError
+from plifctl.units import format_age, format_bytes
 
 if TYPE_CHECKING:
     from plifctl.runs import ImportedRun, Run
@@ -80,7 +81,7 @@ def _row(entry: dict[str, Any]) -> list[str]:
     test, validation = entry["best_test"], entry["best_validation"]
     best = f"{100 * validation:.2f} val" if test is None and validation is not None else console.percent(test)
     epoch = "" if entry["epoch"] is None else f"{entry['epoch']}/{entry['epochs']}"
-    age = console.age(entry["age_seconds"])
+    age = format_age(entry["age_seconds"])
     return [entry["run"], entry["status"], entry["protocol"] or "", best, epoch, age, entry["recipe"] or ""]
 
 
@@ -145,7 +146,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
     facts = [
         ("run", tree["path"]),
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
-        ("status", f"{tree['status']}, started {console.age(tree['age_seconds'])} ago"),
+        ("status", f"{tree['status']}, started {format_age(tree['age_seconds'])} ago"),
         ("epochs", f"{tree['epoch']} of {tree['epochs']}"),
         ("result", _kept_result(tree["kept_result"])),
         ("started from", "" if (began := run.started_from()) is None else began.describe()),
@@ -198,7 +199,7 @@ def _print_sessions(sessions: list[dict[str, Any]]) -> None:
 
 
 def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, str]]:
-    from plifctl.cli.panel import sparkline
+    from plifctl.cli.sparkline import sparkline
 
     found = []
     for name in ("train", "validation", "test"):
@@ -225,7 +226,8 @@ def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
-    from plifctl.cli.panel import layer_names, sparkline
+    from plifctl.cli.panel import layer_names
+    from plifctl.cli.sparkline import sparkline
 
     if not rows:
         return
@@ -269,7 +271,7 @@ def _print_added(tree: dict[str, Any]) -> None:
 
 
 def _print_imported(run: ImportedRun, tree: dict[str, Any], width: int) -> None:
-    from plifctl.cli.panel import sparkline
+    from plifctl.cli.sparkline import sparkline
 
     record, gaps = run.record(), tree["gaps"]
     facts = [
@@ -418,16 +420,9 @@ def rm(
 
     sizes = find_removable(runs, options.existing_runs_dir(runs_dir))
     wanted = dry_run or yes or _is_confirmed(sizes)
-    if not wanted:
-        sizes = {}
-    if not dry_run:
-        remove_folders(list(sizes))
-    if as_json:
-        removed = [{"run": path.name, "bytes": size} for path, size in sizes.items()]
-        console.emit_json({"removed": removed, "bytes": sum(sizes.values()), "dry_run": dry_run})
-    else:
-        for path, size in sizes.items():
-            console.emit(f"{'would be removed' if dry_run else 'removed'}: {path.name} ({size / 1e6:,.1f} MB)")
+    removed = remove_folders(sizes if wanted else (), dry_run=dry_run)
+    rows = ((path.name, {"run": path.name, "bytes": sizes[path]}) for path in removed)
+    console.emit_removed(rows, dry_run=dry_run, as_json=as_json)
     if not wanted:
         raise typer.Exit(1)
 
@@ -436,7 +431,7 @@ def _is_confirmed(sizes: dict[Path, int]) -> bool:
     if not sys.stdin.isatty():
         raise UsageError("no terminal to confirm on; nothing was removed", hint="add --yes")
     for path, size in sizes.items():
-        console.note(f"{path.name}: {size / 1e6:,.1f} MB")
+        console.note(f"{path.name}: {format_bytes(size)}")
     count = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs"
     return typer.confirm(f"Remove {count} permanently?", err=True)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from plifctl.cli import console
+from plifctl.cli.sparkline import encodable, histogram
 
 if TYPE_CHECKING:
     from plifctl.cache.statistics import Channel, Distribution, EventStatistics, Statistics
 
-_BLOCKS, _ASCII = " ▁▂▃▄▅▆▇█", " .:-=+*%#"  # empty to full, in nine steps
 _BAR_WIDTH = 30  # of the longest bar, terminal columns
 
 
@@ -64,7 +63,7 @@ def _print_events(events: EventStatistics) -> None:
 
 
 def _print_classes(stats: Statistics, names: Sequence[str]) -> None:
-    block, longest = _encodable("█", "#"), max(1, *map(sum, zip(*stats.classes.values(), strict=True)))
+    block, longest = encodable("█", "#"), max(1, *map(sum, zip(*stats.classes.values(), strict=True)))
     rows = [
         (name, *(f"{count:,}" for count in counts), block * round(_BAR_WIDTH * sum(counts) / longest))
         for name, counts in stats.by_class(names)
@@ -76,22 +75,7 @@ def _print_classes(stats: Statistics, names: Sequence[str]) -> None:
 def _summary(values: Distribution, unit: int = 1) -> list[str]:
     numbers = (values.min, values.q1, values.median, values.q3, values.max, values.mean)
     digits = 0 if values.max / unit >= 100 else 1
-    return [*(f"{number / unit:,.{digits}f}" for number in numbers), sparkline(values.counts)]
-
-
-def sparkline(counts: Sequence[int]) -> str:
-    """Returns a histogram in one line; a count that is not zero is visible, however small."""
-    steps, highest = _encodable(_BLOCKS, _ASCII), max(1, *counts)
-    return "".join(steps[-(-(len(steps) - 1) * count // highest)] for count in counts)
-
-
-def _encodable(text: str, plain: str) -> str:
-    """Returns ``text``, or ``plain`` if stdout's encoding lacks its characters."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return plain
-    return text
+    return [*(f"{number / unit:,.{digits}f}" for number in numbers), histogram(values.counts)]
 
 
 def _ratio(part: int, total: int) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from plifctl.cli import console
+from plifctl.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -31,9 +32,9 @@ def plan_table(found: DryRun, *, width: int | None = None) -> tuple[Sequence[str
     for entry in found.status.runs:
         run, estimate = entry.run, found.estimates[entry.run.name]
         about = "measured" if estimate.measured else "computed" if estimate.seconds is not None else "unknown"
-        time = "" if estimate.seconds is None else duration(estimate.seconds)
+        time = "" if estimate.seconds is None else format_duration(estimate.seconds)
         epoch = f"{entry.epoch}/{run.epochs}"
-        rows.append([_label(run, width), run.state, epoch, time, about, size(estimate.nbytes)])
+        rows.append([_label(run, width), run.state, epoch, time, about, format_bytes(estimate.nbytes)])
     return ("run", "state", "epoch", "time", "", "disk"), rows
 
 
@@ -42,12 +43,10 @@ def plan_summary(found: DryRun) -> list[str]:
     computed = [e for e in found.estimates.values() if not e.measured and e.seconds is not None]
     lines = [f"{found.status.plan.name}: {_counts(found.status.runs)}"]
     if found.seconds:
-        at_once = (
-            f", {duration(found.seconds / found.at_once)} with {found.at_once} at once" if found.at_once > 1 else ""
-        )
-        lines.append(
-            f"to train: {duration(found.seconds)} one after the other{at_once}; checkpoints: {size(found.nbytes)}"
-        )
+        times = f"{format_duration(found.seconds)} one after the other"
+        if found.at_once > 1:
+            times += f", {format_duration(found.seconds / found.at_once)} with {found.at_once} at once"
+        lines.append(f"to train: {times}; checkpoints: {format_bytes(found.nbytes)}")
     if computed and found.seconds:
         lines.append(
             "a computed time is that of dense products on this machine's CPU; once a run like it has trained an epoch, "
@@ -60,7 +59,9 @@ def plan_summary(found: DryRun) -> list[str]:
         )
     for cache in found.caches:
         T = "" if cache.T is None else f", T = {cache.T}"
-        state = f"to be built first: {cache.command}" if cache.nbytes is None else f"there, {size(cache.nbytes)}"
+        state = (
+            f"to be built first: {cache.command}" if cache.nbytes is None else f"there, {format_bytes(cache.nbytes)}"
+        )
         lines.append(f"cache of {cache.dataset}{T}: {state}")
     return lines
 
@@ -80,7 +81,7 @@ def status_table(
     rows = []
     for entry in found:
         place = f" on {entry.host}" if entry.host not in ("", socket.gethostname()) else ""
-        left = duration(entry.seconds_left) if entry.seconds_left else ""
+        left = format_duration(entry.seconds_left) if entry.seconds_left else ""
         rows.append(
             [
                 _label(entry.run, width),
@@ -98,7 +99,7 @@ def status_table(
 def print_status(status: SweepStatus) -> None:
     """Prints the status of a sweep: a table, the failures with reason and command, and what to type next."""
     console.emit_table(*status_table(status.runs, width=console.terminal_width()))
-    left = "" if not status.seconds_left else f"; {duration(status.seconds_left)} left in all"
+    left = "" if not status.seconds_left else f"; {format_duration(status.seconds_left)} left in all"
     console.note(f"{status.plan.name}: {_counts(status.runs)}{left if status.is_active else ''}")
     failed = [entry.run for entry in status.runs if entry.state == "failed"]
     for run in failed[:_MAX_FAILURES]:
@@ -182,27 +183,3 @@ def _label(run: PlannedRun, width: int | None) -> str:
     values = [f"{key.rpartition('.')[2]}={value}" for key, value in run.values.items()]
     end = "-".join(run.name.rsplit("-", 2)[1:])[-room // 2 :]
     return f"{'-'.join([run.experiment, *values])[: room - len(end) - 1]}…{end}"
-
-
-def duration(seconds: float) -> str:
-    """Returns a duration for planning.
-
-    Example:
-        >>> duration(40), duration(2000), duration(20_000), duration(400_000), duration(9e6)
-        ('40 s', '33 min', '5.6 h', '111 h', '2,500 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 3600:,.0f} h"
-
-
-def size(nbytes: float) -> str:
-    """Returns a size.
-
-    Example:
-        >>> size(5e5), size(2e8), size(3.4e10)
-        ('0.5 MB', '200 MB', '34.0 GB')
-    """
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.{0 if nbytes >= 1e7 else 1}f} MB"

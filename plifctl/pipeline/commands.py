@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from plifctl import paths
+from plifctl.cache import raw_independent_key
 from plifctl.config.choices import Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
@@ -47,10 +48,21 @@ def prepare_command(
     parts += [f"--set {shlex.quote(text)}" for text in overrides]
     if source is not None and source.root is not None:
         parts += [f"--raw {shlex.quote(str(source.root))}"]
-    if cache_dir is not None and cache_dir != paths.cache_dir():
-        parts += [f"--cache-dir {shlex.quote(str(cache_dir))}"]
+    parts += folder_option("--cache-dir", cache_dir, paths.cache_dir())
     parts += ["--no-checksum"] if source is not None and not source.verify else []
     return " ".join(parts)
+
+
+def folder_option(name: str, folder: Path | None, usual: Path) -> list[str]:
+    """Returns the option of a command that names a folder, quoted for a shell; nothing for the usual folder, or None.
+
+    Example:
+        >>> folder_option("--runs-dir", Path("my runs"), Path("runs")), folder_option("--runs-dir", None, Path("runs"))
+        (["--runs-dir 'my runs'"], [])
+    """
+    if folder is None or folder.resolve() == usual.resolve():
+        return []
+    return [f"{name} {shlex.quote(str(folder))}"]
 
 
 def prepare_command_of(
@@ -70,7 +82,7 @@ def prepare_command_of(
         source: As :func:`prepare_command`.
         cache_dir: As :func:`prepare_command`.
     """
-    own_file = None if spec.dataset.name in registry.datasets() else str(file or _file_of_own_data(spec))
+    own_file = None if _is_of_registry(spec.framing, registry) else str(file or _file_of_own_data(spec))
     if spec.frames is None:
         return prepare_command(spec.framing, name=own_file, source=source, cache_dir=cache_dir)
     recipe = None if own_file else spec.recipe
@@ -88,8 +100,19 @@ def prepare_command_of(
     )
 
 
+def _is_of_registry(framing: Framing, registry: Registry) -> bool:
+    """Returns whether the registry's data set of that name gives the same cache, framed in the same way."""
+    if framing.dataset.name not in registry.datasets():
+        return False
+    try:
+        known = registry.dataset(framing.dataset.name).dataset
+    except RegistryError:  # an invalid file is reported when it is used
+        return True
+    return raw_independent_key(framing.model_copy(update={"dataset": known})) == raw_independent_key(framing)
+
+
 def _file_of_own_data(spec: ExperimentSpec) -> str:
-    """Returns the file of an experiment whose data set is not in the registry, as far as it can be known."""
+    """Returns the file of an experiment whose data set is not that of the registry, as far as it can be known."""
     files = [f"{name}.yaml" for name in (spec.name, spec.dataset.name)]
     return next((file for file in files if Path(file).is_file()), files[0])
 

@@ -17,11 +17,10 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import Framing
-from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError, check_choice
 from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.current_cache import find_current_cache
-from plifctl.pipeline.prepare import PrepareOptions, resolve_framing
+from plifctl.pipeline.prepare import PrepareOptions, find_prepared
 
 Part = Literal["train", "validation", "test", "all"]
 
@@ -111,13 +110,10 @@ def open_dataset(
         CacheError: There is no such cache; the hint has the command that builds it.
     """
     if isinstance(dataset, Framing):
-        framing, name = dataset, None
+        command = prepare_command(dataset, cache_dir=cache_dir)
+        cache = find_current_cache(dataset, cache_dir or paths.cache_dir(), prepare=command)
     else:
-        name = str(dataset)
-        options = PrepareOptions(dataset, T=T, recipe=recipe, overrides=tuple(overrides))
-        framing = resolve_framing(options, load_registry())
-    command = prepare_command(framing, name=name, recipe=recipe, overrides=overrides, cache_dir=cache_dir)
-    cache = find_current_cache(framing, cache_dir or paths.cache_dir(), prepare=command)
+        _, cache = find_prepared(PrepareOptions(dataset, T, recipe, tuple(overrides), cache_dir=cache_dir))
     for note in cache.notes:
         _log.warning(note)
     return CachedDataset(cache, split)

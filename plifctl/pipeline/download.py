@@ -13,6 +13,7 @@ from plifctl.data.datasets import published_files
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.errors import MissingRawDataError
 from plifctl.pipeline.progress import Progress
+from plifctl.units import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class DownloadPlan:
         """Number of files, and their size where it is known."""
         count = f"{len(self.files)} file{'s' if len(self.files) > 1 else ''}"
         sizes = [file.nbytes for file in self.files if file.nbytes is not None]
-        return f"{count}, {_size(sum(sizes))}" if len(sizes) == len(self.files) else f"{count}, size unknown"
+        return f"{count}, {format_bytes(sum(sizes))}" if len(sizes) == len(self.files) else f"{count}, size unknown"
 
     def lines(self) -> list[str]:
         """Returns a line for each file: its name, size and first URL."""
@@ -96,9 +97,5 @@ def download_missing(plan: DownloadPlan, progress: Progress) -> None:
 
 
 def _line(file: RemoteFile) -> str:
-    size = f" ({_size(file.nbytes)})" if file.nbytes is not None else ""
+    size = f" ({format_bytes(file.nbytes)})" if file.nbytes is not None else ""
     return f"{file.name}{size} from {file.urls[0]}"
-
-
-def _size(nbytes: int) -> str:
-    return f"{nbytes / 1e6:,.1f} MB" if nbytes >= 10**5 else f"{nbytes / 1e3:,.1f} kB"

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plifctl import files, paths
+from plifctl import files
 from plifctl.cache import Cache
 from plifctl.cache.statistics import Statistics, compute_statistics
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import DatasetSpec
-from plifctl.config.lookup import load_framing, load_registry
 from plifctl.errors import UsageError, did_you_mean
-from plifctl.pipeline.commands import prepare_command, usual_time_steps
-from plifctl.pipeline.current_cache import find_current_cache
+from plifctl.pipeline.prepare import PrepareOptions, find_prepared
 from plifctl.pipeline.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -59,7 +57,7 @@ class ShowSampleOptions:
     """The options of ``plifctl show-sample``.
 
     Attributes:
-        dataset: Name of a data set in the registry.
+        dataset: Name of a data set in the registry, or a YAML file of a data set or an experiment.
         T: Number of frames of the cache; None: the smallest that experiments use.
         recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it, texts ``frames.key=value``.
@@ -121,7 +119,9 @@ def show_samples(options: ShowSampleOptions) -> ShownSamples:
 
     out, selection = options.out, options.selection
     files.check_picture(out, ".png", ".gif", what="pictures are .png, or .gif for an animation")
-    dataset, cache = _find_cache(options)
+    wanted = PrepareOptions(options.dataset, options.T, options.recipe, options.overrides, cache_dir=options.cache_dir)
+    framing, cache = find_prepared(wanted, choose_T=True)
+    dataset = framing.dataset
     rows = select_rows(cache, dataset, selection)
     animated = out is not None and out.suffix.lower() == ".gif"
     if animated and dataset.kind == "images":
@@ -210,20 +210,6 @@ def select_rows(cache: Cache, dataset: DatasetSpec, selection: SampleSelection) 
     if len(rows) > MAX_SAMPLES:
         raise UsageError(f"{len(rows)} samples; at most {MAX_SAMPLES} are drawn at once", hint="a smaller --count")
     return [int(row) for row in rows]
-
-
-def _find_cache(options: ShowSampleOptions) -> tuple[DatasetSpec, Cache]:
-    registry = load_registry()
-    framing = load_framing(options.dataset, options.overrides, recipe=options.recipe, registry=registry)
-    T = options.T or framing.T
-    if T is None and framing.needs_T:
-        T = usual_time_steps(framing.dataset.name, registry)
-    framing, cache_dir = framing.with_T(T), options.cache_dir
-    command = prepare_command(
-        framing, name=options.dataset, recipe=options.recipe, overrides=options.overrides, cache_dir=cache_dir
-    )
-    found = find_current_cache(framing, cache_dir or paths.cache_dir(), prepare=command)
-    return framing.dataset, found
 
 
 def _find_class(dataset: DatasetSpec, label: str) -> int:

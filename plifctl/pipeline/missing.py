@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from plifctl import paths
 from plifctl.config.choices import TRAINING_VERBS, Protocol
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError, list_names
 from plifctl.evaluation.step_cost import step_cost
+from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
 from plifctl.training.step_times import products_per_second
@@ -67,12 +69,15 @@ def find_missing(
                 place = f"Table {table.name}: {entry.row}, {entry.column}"
                 cells.setdefault((entry.experiment, entry.protocol), []).append(place)
     speed = products_per_second() if cells else 0.0
-    return [_missing_run(name, protocol, tuple(places), speed) for (name, protocol), places in cells.items()]
+    folder = folder_option("--runs-dir", runs_dir, paths.runs_dir())
+    return [_missing_run(name, protocol, tuple(places), speed, folder) for (name, protocol), places in cells.items()]
 
 
-def _missing_run(name: str, protocol: Protocol, cells: tuple[str, ...], speed: float) -> MissingRun:
+def _missing_run(
+    name: str, protocol: Protocol, cells: tuple[str, ...], speed: float, folder: Sequence[str]
+) -> MissingRun:
     spec = load_registry().experiment(name).spec.for_protocol(protocol)
-    command = f"plifctl {TRAINING_VERBS[protocol]} {name}"
+    command = " ".join(["plifctl", TRAINING_VERBS[protocol], name, *folder])
     samples = registry_samples(spec, protocol)
     seconds = None if samples is None else estimate_seconds(spec, samples, speed)
     return MissingRun(name, protocol, cells, command, spec.train.epochs, seconds)

@@ -21,6 +21,7 @@ from plifctl.data.datasets.base import EventDataset, ImageDataset, SampleHandler
 from plifctl.data.source import RawSource
 from plifctl.errors import MissingRawDataError, UsageError, check_choice
 from plifctl.pipeline.commands import prepare_command, usual_time_steps
+from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.download import DownloadPlan, download_missing, plan_download
 from plifctl.pipeline.progress import Progress, silent
 
@@ -142,8 +143,29 @@ def plan_prepare(options: PrepareOptions, progress: Progress = silent) -> Prepar
     )
 
 
-def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
+def find_prepared(options: PrepareOptions, *, choose_T: bool = False) -> tuple[Framing, Cache]:
+    """Returns the framing and the cache of :func:`prepare`, if it exists; builds nothing.
+
+    Args:
+        options: The data set; of the source, nothing is read.
+        choose_T: Take the smallest T that experiments use, if T is missing.
+
+    Raises:
+        UsageError: As :func:`prepare`.
+        CacheError: There is no such cache; the hint has the command that builds it.
+    """
+    framing = resolve_framing(options, load_registry(), choose_T=choose_T)
+    folder, command = options.cache_dir or paths.cache_dir(), _command(options, framing)
+    return framing, find_current_cache(framing, folder, prepare=command)
+
+
+def resolve_framing(options: PrepareOptions, registry: Registry, *, choose_T: bool = False) -> Framing:
     """Returns the data set with its framing, T checked against what it needs.
+
+    Args:
+        options: The data set.
+        registry: Registry in which it is looked up.
+        choose_T: Take the smallest T that experiments use, if T is missing.
 
     Raises:
         UsageError: Unknown data set or key; T is missing, out of range, or given with slices of a fixed duration.
@@ -152,6 +174,8 @@ def resolve_framing(options: PrepareOptions, registry: Registry) -> Framing:
     framing = load_framing(options.dataset, options.overrides, recipe=options.recipe, registry=registry)
     T = options.T if options.T is not None else framing.T
     title = framing.dataset.title
+    if framing.needs_T and T is None and choose_T:
+        T = usual_time_steps(framing.dataset.name, registry)
     if framing.frames is None and T is not None:
         _log.info("%s is cached once for all T: images are shown for T steps (of the experiment) in training", title)
     elif not framing.needs_T and T is not None:

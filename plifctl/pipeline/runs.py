@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -397,17 +397,19 @@ def _is_running(run: Run) -> bool:
         return False
 
 
-def remove_folders(folders: Sequence[Path]) -> None:
-    """Removes runs by their folders, as :func:`find_removable` returned them.
+def remove_folders(folders: Iterable[Path], *, dry_run: bool = False) -> Iterator[Path]:
+    """Removes runs by their folders, as :func:`find_removable` returned them; yields each one that was removed.
 
     Raises:
         UsageError: A run is being trained.
     """
     for path in folders:
-        if is_imported(path) or is_added(path):
-            remove_external(path)
-        else:
-            remove_run(Run(path))
+        if not dry_run:
+            if is_imported(path) or is_added(path):
+                remove_external(path)
+            else:
+                remove_run(Run(path))
+        yield path
 
 
 @dataclass(frozen=True)

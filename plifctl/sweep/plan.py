@@ -26,6 +26,7 @@ from plifctl.config.choices import Engine, Protocol
 from plifctl.config.problems import first_problem
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.pipeline.commands import folder_option
 from plifctl.runs.documents import load_document, save_document
 from plifctl.runs.sweep_plans import FOLDER, plan_files
 
@@ -157,9 +158,8 @@ class PlanFile:
     @property
     def argument(self) -> str:
         """The sweep as commands take it, quoted for a shell, with its runs directory unless that is the usual one."""
-        folder = self.path.parent.parent
-        usual = folder.resolve() == paths.runs_dir().resolve()
-        return shlex.quote(self.name) + ("" if usual else f" --runs-dir {shlex.quote(str(folder))}")
+        folder = folder_option("--runs-dir", self.path.parent.parent, paths.runs_dir())
+        return " ".join([shlex.quote(self.name), *folder])
 
     @contextmanager
     def locked(self) -> Iterator[None]:

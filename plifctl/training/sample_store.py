@@ -22,6 +22,7 @@ from torch import Tensor
 from plifctl.config.choices import DataPlacement
 from plifctl.errors import UsageError, check_choice
 from plifctl.training.process import out_of_memory_errors
+from plifctl.units import format_bytes
 
 MEMORY_SHARE = 1 / 2
 """Samples are held in memory by default if they need at most this share of the memory available."""
@@ -89,8 +90,8 @@ def choose_placement(
             raise UsageError(f"--data-in {requested}: {device} has no memory of its own", hint="--data-in memory")
         if nbytes > free[requested]:
             raise UsageError(
-                f"--data-in {requested}: the samples need {_format_bytes(nbytes)}, "
-                f"{names[requested]} {_format_bytes(free[requested])} are free",
+                f"--data-in {requested}: the samples need {format_bytes(nbytes)}, "
+                f"{names[requested]} {format_bytes(free[requested])} are free",
                 hint="--data-in disk reads them batch by batch",
             )
         return requested, _held_reason(nbytes, names[requested], free[requested])
@@ -99,14 +100,14 @@ def choose_placement(
         if nbytes <= share[placement] * available:
             return placement, _held_reason(nbytes, names[placement], available)
     limits = ", ".join(
-        f"{share[placement]:.0%} of {_format_bytes(available)} free {names[placement]}"
+        f"{share[placement]:.0%} of {format_bytes(available)} free {names[placement]}"
         for placement, available in free.items()
     )
-    return "disk", f"samples are read from disk: {_format_bytes(nbytes)} are more than {limits}"
+    return "disk", f"samples are read from disk: {format_bytes(nbytes)} are more than {limits}"
 
 
 def _held_reason(nbytes: int, where: str, available: int) -> str:
-    return f"samples are held {where}: {_format_bytes(nbytes)} of {_format_bytes(available)} free"
+    return f"samples are held {where}: {format_bytes(nbytes)} of {format_bytes(available)} free"
 
 
 def open_source(samples: Samples, device: torch.device, placement: DataPlacement) -> Source:
@@ -117,7 +118,7 @@ def open_source(samples: Samples, device: torch.device, placement: DataPlacement
     """
     if placement == "disk":
         return _DiskSource(samples, device)
-    with out_of_memory_errors(f"not enough memory for {_format_bytes(samples.nbytes)} of samples", "--data-in disk"):
+    with out_of_memory_errors(f"not enough memory for {format_bytes(samples.nbytes)} of samples", "--data-in disk"):
         return _MemorySource(samples, device, device if placement == "device" else torch.device("cpu"))
 
 
@@ -256,7 +257,3 @@ def _free_by_control_group(root: Path) -> Iterator[int]:
                 yield left + sum(int(value) for name, value in statistics if name == "inactive_file")  # page cache
             if folder == top:
                 break
-
-
-def _format_bytes(nbytes: int) -> str:
-    return f"{nbytes / 1e9:,.1f} GB" if nbytes >= 10**9 else f"{nbytes / 1e6:,.1f} MB"

@@ -17,8 +17,9 @@ from factories import make_run
 
 from plifctl.cli.runs import fit_columns
 from plifctl.config.lookup import load_registry
-from plifctl.errors import Interrupted, RunError
+from plifctl.errors import Interrupted, RunError, UsageError
 from plifctl.runs import Run, RunRecorder
+from plifctl.runs.directory import remove_run
 from plifctl.runs.documents import save_document
 from plifctl.runs.metrics import MetricsFile
 
@@ -207,6 +208,24 @@ class TestRemove:
         assert result.code == code
         assert [removed["run"] for removed in json.loads(result.out)["removed"]] == [run.name] * (answer == "y")
         assert run.path.is_dir() == (answer == "n")
+
+    @pytest.mark.parametrize("as_json", [False, True])
+    def test_rm_that_fails_reports_what_it_removed_before(
+        self, plifctl: Plifctl, folder: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+    ) -> None:
+        first, second = make_run(folder), make_run(folder)
+
+        def fail(run: Run) -> None:
+            if run.name == second.name:
+                raise UsageError("being trained")
+            remove_run(run)
+
+        monkeypatch.setattr("plifctl.pipeline.runs.remove_run", fail)
+        result = plifctl("runs", "rm", first.name, second.name, "--yes", *["--json"] * as_json)
+        assert (result.code, first.path.exists(), second.path.exists()) == (2, False, True)
+        assert f"removed: {first.name}, " in (result.err if as_json else result.out)
+        if as_json:
+            assert json.loads(result.out)["error"]["message"] == "being trained"
 
     def test_rm_with_a_running_run_removes_nothing(self, plifctl: Plifctl, folder: Path) -> None:
         first, second = make_run(folder), make_run(folder, finished=False)

@@ -10,7 +10,8 @@ import pytest
 
 from plifctl.cache import Cache
 from plifctl.cache.statistics import Channel, Statistics, compute_statistics
-from plifctl.cli.statistics import print_statistics, sparkline
+from plifctl.cli.sparkline import histogram, sparkline
+from plifctl.cli.statistics import print_statistics
 
 
 @pytest.fixture
@@ -45,9 +46,9 @@ def test_print_statistics_of_images_prints_channels_of_each_split(capsys: pytest
     assert ["1", "0", "0"] in lines, "a class without samples is listed, its name not twice"
 
 
-def test_sparkline_of_counts_shows_small_ones() -> None:
-    assert sparkline([0, 1, 800, 400, 799]) == " ▁█▄█"
-    assert sparkline([0]) == " "
+def test_histogram_shows_small_counts() -> None:
+    assert histogram([0, 1, 800, 400, 799]) == " ▁█▄█"
+    assert histogram([0]) == " "
 
 
 def test_print_statistics_to_ascii_terminal_uses_plain_characters(
@@ -55,7 +56,8 @@ def test_print_statistics_to_ascii_terminal_uses_plain_characters(
 ) -> None:
     stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", stdout)
-    assert sparkline([0, 1, 800, 400]) == " .#="
+    assert histogram([0, 1, 800, 400]) == " .#="
+    assert sparkline([1.0, None, 2.0, 3.0], 8) == ". +#"
     print_statistics(compute_statistics(cache))
     stdout.flush()
     written = stdout.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]

@@ -10,12 +10,13 @@ import plifctl
 
 PACKAGE = Path(plifctl.__file__).parent
 
-# what each package may import of plifctl, besides errors, paths, files, jit and config, which are open to all
+# what each package may import of plifctl, besides errors, paths, files, jit, units and config, which are open to all
 MAY_IMPORT = {
     "errors": set(),
     "jit": set(),
     "paths": set(),
     "files": set(),
+    "units": set(),
     "config": set(),
     "data": set(),
     "cache": {"data"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "__init__": {"pipeline", "data", "cache", "runs", "report"},  # the last four for the types of what it returns
 }
-BASE = ("errors", "jit", "paths", "files", "config")
+BASE = ("errors", "jit", "paths", "files", "units", "config")
 """Each of these may import those before it, and every other package all of them."""
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from plifctl.cli.panel import Panel, epoch_line, sparkline
+from plifctl.cli.panel import Panel, epoch_line
+from plifctl.cli.sparkline import sparkline
 from plifctl.config.lookup import load_registry
 from plifctl.runs import StepProgress
 

@@ -101,6 +101,21 @@ def test_show_samples_without_cache_hints_the_command(cache_dir: Path) -> None:
     assert error.value.hint == f"plifctl prepare synthetic-gesture --T 5 --cache-dir {cache_dir}"
 
 
+@pytest.mark.parametrize(
+    ("T", "overrides", "message"),
+    [
+        (20, ("frames.slicing=duration", "frames.duration_us=10000"), "the longest sample determines the number"),
+        (20_000, (), "--T 20000: expected a whole number from 1 to 10000"),
+        (0, (), "--T 0: expected a whole number"),
+    ],
+)
+def test_show_samples_refuses_a_number_of_frames_that_prepare_refuses(
+    cache_dir: Path, T: int, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        show_samples(ShowSampleOptions("synthetic-gesture", T=T, overrides=overrides, cache_dir=cache_dir))
+
+
 def test_describe_cache_with_histograms_returns_statistics_and_draws(cache_dir: Path, tmp_path: Path) -> None:
     from plifctl.cache import Cache
 

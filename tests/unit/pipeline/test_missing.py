@@ -28,6 +28,7 @@ def test_missing_names_each_run_once_with_all_cells_that_it_fills(places: Path, 
     )
     assert found["gesture-plif", "B"].command == "plifctl validate gesture-plif"
     assert len([key for key in found if key[0] == "gesture-lif"]) == 1
+    assert find_missing(["4"], Path("my runs"))[0].command.endswith(" --runs-dir 'my runs'")
 
     spec = load_experiment("gesture-plif").spec
     assert spec.dataset.samples is not None

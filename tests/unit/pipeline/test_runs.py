@@ -104,7 +104,7 @@ def test_remove_folders_removes_runs_and_imported_runs(tmp_path: Path) -> None:
     sizes = find_removable([run.name, "authors-fashion-mnist-plif", run.name])
     assert [path.name for path in sizes] == ["authors-fashion-mnist-plif", run.name]
     assert all(size > 0 for size in sizes.values())
-    remove_folders(list(sizes))
+    assert list(remove_folders(sizes)) == list(sizes)
     assert list((tmp_path / "runs").iterdir()) == []
 
 

@@ -1,0 +1,49 @@
+"""Durations and sizes as people read them: one form in all messages and tables."""
+
+from __future__ import annotations
+
+
+def format_duration(seconds: float) -> str:
+    """Returns a duration: below 90 s with three digits, else in its two largest units.
+
+    Example:
+        >>> format_duration(0.0123), format_duration(42), format_duration(200)
+        ('12.3 ms', '42 s', '3 min')
+        >>> format_duration(7500), format_duration(200_000), format_duration(9e7)
+        ('2 h 5 min', '2 d 7 h', '1,041 d 16 h')
+    """
+    if 0 < seconds < 0.9995:  # what rounds to a second is one
+        return f"{1000 * seconds:.3g} ms"
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.3g} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    hours = minutes // 60
+    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24:,} d {hours % 24} h"
+
+
+def format_age(seconds: float) -> str:
+    """Returns a duration in its largest unit.
+
+    Example:
+        >>> format_age(200), format_age(7300), format_age(450_000)
+        ('3 min', '2 h', '5 d')
+    """
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def format_bytes(nbytes: float) -> str:
+    """Returns a size in decimal units.
+
+    Example:
+        >>> format_bytes(40), format_bytes(5e5), format_bytes(2e8), format_bytes(3.4e12)
+        ('40 bytes', '500.0 kB', '200.0 MB', '3,400.0 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes:.0f} bytes"
