@@ -97,7 +97,7 @@ def prepare(
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
     Raises:
-        errors.UsageError: Unknown data set, or T is missing.
+        errors.UsageError: Unknown data set, T is missing, or a value is wrong.
         errors.RawDataError: Raw files are missing, damaged, or differ from the published ones.
     """
     from plifctl.config.overrides import override_texts
@@ -105,7 +105,8 @@ def prepare(
     from plifctl.pipeline.prepare import PrepareOptions
     from plifctl.pipeline.prepare import prepare as prepare_cache
 
-    source = RawSource(_path(raw), verify=verify, download=download, workers=workers or DEFAULT_WORKERS)
+    threads = DEFAULT_WORKERS if workers is None else workers
+    source = RawSource(_path(raw), verify=verify, download=download, workers=threads)
     options = PrepareOptions(
         dataset,
         T=T,
@@ -543,6 +544,7 @@ def _model_name(model: str | Path | Run) -> str:
 
     if not isinstance(model, Run):
         raise errors.UsageError(
-            f"found {type(model).__name__}, expected a run, its path or id, or a .pt file", hint="name the run: 'last'"
+            f"found {type(model).__name__}, expected a run, its path or id, an exported file or folder, or zoo:NAME",
+            hint="name the run: 'last'",
         )
     return paths.lookup_name(model.path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plifctl import paths
+from plifctl.errors import UsageError
 
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
 """Default number of threads that read, decode and frame."""
@@ -24,6 +25,9 @@ class RawSource:
         cache_dir: Cache directory, in which surveys and downloads are stored; None: nothing is stored.
         remember: Save surveys, so that files that have not changed are not read again.
         read: Read files; False: use what the saved surveys say, and refuse recordings that changed since.
+
+    Raises:
+        UsageError: ``workers`` is no number from 1.
     """
 
     root: Path | None = None
@@ -33,6 +37,10 @@ class RawSource:
     cache_dir: Path | None = None
     remember: bool = True
     read: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.workers, int) or self.workers < 1:
+            raise UsageError(f"workers: found {self.workers!r}, expected a number of threads, at least 1")
 
     @property
     def survey_dir(self) -> Path | None:

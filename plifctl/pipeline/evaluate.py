@@ -40,7 +40,7 @@ class EvaluateOptions:
     """The options of ``plifctl eval``.
 
     Attributes:
-        model: A run (path, id, part of an id, ``last``), or a ``.pt`` file.
+        model: A run (path, id, part of an id, ``last``), an exported file or folder, or ``zoo:NAME``.
         checkpoint: Checkpoint of a run to use.
         T: Time steps; None: those that the network was trained with.
         time: Change of the frames (:func:`~plifctl.evaluation.controls.change_time`), to compare with the evaluation

@@ -61,7 +61,9 @@ class BatchTimer:
         self._warm = False
 
     def time_step(self, rows: np.ndarray, seconds: float) -> float:
-        """Returns the seconds of a training step of a full batch: forward, backward, optimizer; without loading.
+        """Returns the seconds of a training step of a full batch: forward, backward, its share of the optimizer's step.
+
+        Loading is left out.
 
         Args:
             rows: Samples of which the batch is made.
@@ -71,7 +73,7 @@ class BatchTimer:
             batch = next(batches)
         with self._running():
             self._warm_up(batch)
-            return self._median(lambda: self._trainer.full_step(batch), seconds)
+            return self._median(lambda: self._accumulated_step(batch), seconds) / self.spec.train.accumulate
 
     def time_loaded_step(self, rows: np.ndarray, seconds: float) -> float:
         """Returns the seconds of a training step with loading and augmentation, as training does them.
@@ -84,8 +86,8 @@ class BatchTimer:
             self._warm_up(next(batches))
             done, started = 0, time.perf_counter()
             while not done or time.perf_counter() - started < seconds:
-                self._trainer.full_step(next(batches))
                 done += 1
+                self._trainer.full_step(next(batches), update=done % self.spec.train.accumulate == 0)
                 if done % COLLECT_EVERY == 0:  # as a training does
                     self._wait()
             self._wait()
@@ -126,6 +128,11 @@ class BatchTimer:
                 self._trainer.full_step(batch)
             self._wait()
             self._warm = True
+
+    def _accumulated_step(self, batch: Batch) -> None:
+        """Does one step of the optimizer, with the same batch each time."""
+        for left in reversed(range(self.spec.train.accumulate)):
+            self._trainer.full_step(batch, update=left == 0)
 
     def _median(self, work: Callable[[], None], seconds: float) -> float:
         def block(steps: int) -> float:

@@ -327,8 +327,16 @@ class Trainer:
             rates: Tensor = self.model(batch.x, self.spec.T, keys=batch.keys)
         return rates
 
-    def full_step(self, batch: Batch) -> None:
-        """Does the step of one full batch, from samples to weights; with ``graph`` it is recorded and replayed."""
+    def full_step(self, batch: Batch, *, update: bool = True) -> None:
+        """Does the step of one full batch, from samples to weights; with ``graph`` it is recorded and replayed.
+
+        Args:
+            batch: The batch.
+            update: Whether the weights are updated; otherwise the gradient is accumulated.
+        """
+        if not update:
+            self._forward_backward(batch, self.spec.train.batch_size)
+            return
         step = self._graphed_step or self._full_step
         step(batch.x, batch.labels, batch.targets, batch.keys)
 

@@ -329,7 +329,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("call", "message"),
         [
-            (lambda: api.load(None), "found NoneType"),
+            (lambda: api.load(None), "found NoneType, expected a run, its path or id, an exported file or folder"),
             (lambda: api.evaluate("last", operations=-1), "--operations -1"),
             (lambda: api.evaluate("last", layer_times=-1), "--layer-times -1"),
             (lambda: api.train("demo", kernel="quick"), "kernel: found 'quick'"),
@@ -343,6 +343,8 @@ class TestArguments:
             (lambda: api.dataset("synthetic-gesture", "4"), "--T .4.: expected a whole number from 1 to 10000"),
             (lambda: api.dataset(api.experiment("demo"), 4), "those of the experiment"),
             (lambda: api.prepare("synthetic-gesture", 4, compression="zip"), "compression: found 'zip'"),
+            (lambda: api.prepare("synthetic-gesture", 4, workers=0), "workers: found 0, expected a number of threads"),
+            (lambda: api.prepare("synthetic-gesture", 4, workers=-1), "workers: found -1"),
             (lambda: api.table("all"), "expected the name of one table"),
             (lambda: api.table("4", source="theirs"), "source: found 'theirs'"),
         ],
