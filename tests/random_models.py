@@ -9,7 +9,6 @@ import yaml
 from torch import Tensor, nn
 
 from plifctl.config.lookup import load_registry
-from plifctl.exchange.graphs import normalise
 from plifctl.exchange.model import TrainedModel
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.layers import BatchNorm, Conv
@@ -72,7 +71,7 @@ def _randomise(network: SpikingNetwork) -> None:
 def _make_all_layers_fire(trained: TrainedModel) -> None:
     """Scales the weights before each layer until it fires at a rate of 0.05 to 0.8."""
     layers = list(trained.network.layers.items())
-    x = normalise(trained, random_input(trained, 8))
+    x = normalised(trained, random_input(trained, 8))
     for index, (name, layer) in enumerate(layers):
         synapses = [before for _, before in layers[:index] if isinstance(before, Conv | nn.Linear)]
         for _ in range(40 if isinstance(layer, SpikingLayer) else 0):
@@ -94,6 +93,15 @@ def random_input(trained: TrainedModel, samples: int = 3) -> Tensor:
     return torch.poisson(torch.full((samples, trained.spec.T, *shape), 0.5, dtype=dtype), generator)
 
 
+def normalised(trained: TrainedModel, x: Tensor) -> Tensor:
+    """Returns what the network takes, by the values of the data set: the exporters have code of their own for it."""
+    if trained.spec.train.normalise != "per-set":
+        return x
+    dataset = trained.spec.dataset
+    mean, std = (torch.tensor(values, dtype=x.dtype).view(-1, 1, 1) for values in (dataset.mean, dataset.std))
+    return (x - mean) / std
+
+
 @torch.no_grad()
 def run_model(trained: TrainedModel, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """Returns the spikes of each layer before pooling ``[T, N, ...]``, and the votes ``[T, N, classes]``.
@@ -103,7 +111,7 @@ def run_model(trained: TrainedModel, x: Tensor) -> tuple[dict[str, Tensor], Tens
         x: Its input, images not normalised.
     """
     spikes: dict[str, Tensor] = {}
-    votes = trained.network(normalise(trained, x), trained.spec.T, observe=spikes.__setitem__)
+    votes = trained.network(normalised(trained, x), trained.spec.T, observe=spikes.__setitem__)
     for name, values in spikes.items():
         assert 0.02 < values.mean().item() < 0.98, f"{name} would show nothing"
     return spikes, votes
