@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_training import CPU, ArraySamples
 from untrained import SHAPE, event_spec, image_spec, make_model
 
 from plifctl.data.events import EVENT
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline import predict as predict_module
 from plifctl.pipeline.predict import Model
+from plifctl.training.batches import BatchLoader
 
 _, HEIGHT, WIDTH = SHAPE
 
@@ -220,6 +222,15 @@ class TestWindows:
 
 
 class TestImages:
+    @pytest.mark.parametrize("experiment", ["mnist-plif", "cifar10-plif"])
+    def test_image_is_normalised_as_in_training(self, tmp_path: Path, experiment: str) -> None:
+        model = make_model(image_spec(experiment))
+        pixels = np.random.default_rng(0).integers(0, 256, model.input_shape, np.uint8)
+        (batch,) = BatchLoader(ArraySamples(pixels[None]), model.spec, CPU).evaluation_batches(np.array([0]))
+        Image.fromarray(pixels.transpose(1, 2, 0).squeeze()).save(tmp_path / "a.png")
+        for image in (pixels, (pixels / 255).astype(np.float32), tmp_path / "a.png"):
+            torch.testing.assert_close(model.to_input(image), batch.x[0], rtol=1e-5, atol=1e-6)
+
     def test_image_file_equals_its_array(self, tmp_path: Path) -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (28, 28), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "digit.png")
