@@ -21,7 +21,7 @@ FAST = ("--operations", 0, "--layer-times", 0)
 
 def train_and_export(plifctl: Plifctl, folder: Path) -> None:
     write_gestures(folder / "raw")
-    changes = ("--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1)
+    changes = ("--set", "train.batch_size=8", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", 1)
     result = plifctl("train", "demo", *changes, "--prepare", "--raw", "raw", "--runs-dir", "elsewhere")
     assert result.code == 0, result.err
     result = plifctl("export", "last", "net", "--runs-dir", "elsewhere")
@@ -61,6 +61,7 @@ def test_folder_is_reproduced_on_a_cache_of_ones_own(plifctl: Plifctl, shared_fo
     (run,) = list_runs(shared_folder.parent / "elsewhere")
     kept = run.predictions()
     assert kept is not None
+    assert len(set(kept.predicted.tolist())) > 2  # weights that are not read would predict something else
     result = plifctl("eval", "net", *FAST)
     assert result.code == 0, result.err
     assert f"{kept.right} of 11 right, all 11 predictions equal those kept in net\n" in result.out
@@ -164,9 +165,10 @@ def test_half_precision_keeps_the_predictions_of_its_own_weights(plifctl: Plifct
     result = plifctl("eval", "half", *FAST)
     assert (result.code, "all 11 predictions equal those kept in half" in result.out) == (0, True)
     assert plifctl("export", "net", "half.pt", "--half").code == 2
-    votes = [np.loadtxt(plifctl("eval", name, *FAST, "--csv", "-").out.splitlines()[1:], delimiter=",", usecols=3)
-             for name in ("net", "half")]  # fmt: skip
-    assert votes[0].shape == votes[1].shape
+    tables = [plifctl("eval", name, *FAST, "--csv", "-").out.splitlines() for name in ("net", "half")]
+    votes, half = (np.loadtxt(rows[1:], delimiter=",", usecols=range(5, 16)) for rows in tables)
+    np.testing.assert_allclose(half, votes, rtol=0, atol=0.051)  # a spike of the 40 or two may differ
+    assert votes.max() > 0.1
 
 
 @pytest.mark.long
