@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 from factories import make_run
 
+from plifctl.errors import UsageError
+from plifctl.pipeline.device import find_device
+
 Plifctl = Callable[..., Any]
 
 
@@ -50,3 +53,14 @@ def test_device_that_is_not_there_is_one_short_line(plifctl: Plifctl, device: st
     assert error.startswith(f"error: --device {device}: ")
     assert len(error) < 250
     assert hint == "hint: --device cpu works everywhere"
+
+
+def test_device_of_the_environment_is_used_unless_an_option_names_one(
+    plifctl: Plifctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLIFCTL_DEVICE", "cuda:99")
+    assert plifctl("eval", "last").err.startswith("error: --device cuda:99: ")
+    assert plifctl("eval", "last", "--device", "cpu").err.startswith("error: no run 'last'")
+    with pytest.raises(UsageError, match="cuda:99"):  # as notebooks and sweeps call it
+        find_device(None)
+    assert find_device("cpu").type == "cpu"
