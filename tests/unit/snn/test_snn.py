@@ -154,22 +154,33 @@ def test_network_of_table_s1_has_its_parameters() -> None:
 SMALL = "c4k3s1-BN-SN-MPk2s2-DP-FC16-SN-DP-FC20-SN-APk10s10"
 
 
+def firing_network(shape: tuple[int, int, int]) -> SpikingNetwork:
+    """Returns a network of two classes with random weights in float64, whose votes differ."""
+    torch.manual_seed(0)
+    net = network(SMALL, shape, 2).double()
+    with torch.no_grad():
+        for name in ("conv0", "fc0", "fc1"):
+            net.layers[name].weight.normal_()
+    return net
+
+
 def test_forward_images_equal_repeated_frames() -> None:
     """The first conv + BN computed once gives what computing it at every step gives."""
-    torch.manual_seed(0)
-    net = network(SMALL, (1, 6, 6), 2)
-    images, keys = torch.randn(3, 1, 6, 6), torch.arange(3)
+    net = firing_network((1, 6, 6))
+    images, keys = torch.randn(3, 1, 6, 6, dtype=torch.float64), torch.arange(3)
     for mode in (True, False):
         net.train(mode)
         once = net(images, 5, keys=keys)
         every = net(images[:, None].expand(3, 5, 1, 6, 6), keys=keys)
+        assert once.unique().numel() > 2
         torch.testing.assert_close(once, every)
 
 
 def test_forward_twice_leaves_no_state() -> None:
-    net = network(SMALL, (2, 6, 6), 2).eval()
-    frames = torch.randint(0, 3, (4, 5, 2, 6, 6)).float()
+    net = firing_network((2, 6, 6)).eval()
+    frames = torch.randint(0, 3, (4, 5, 2, 6, 6)).double()
     first = net(frames)
+    assert first.unique().numel() > 2
     net(3 * frames)
     assert torch.equal(net(frames), first)
     assert torch.equal(net(frames[1:2]), first[:, 1:2])
