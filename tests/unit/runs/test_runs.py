@@ -236,7 +236,9 @@ class TestManifest:
         assert run.status() == "killed"
 
 
-def test_progress_of_a_running_run_is_its_present_step(tmp_path: Path) -> None:
+def test_progress_of_a_running_run_is_its_present_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("plifctl.runs.recorder.time.monotonic", lambda: now)
     run = make(tmp_path)
     assert run.progress() is None
     recorder = RunRecorder(run, RESOLVED.spec)
@@ -246,6 +248,11 @@ def test_progress_of_a_running_run_is_its_present_step(tmp_path: Path) -> None:
         beat = run.progress()
         assert beat is not None
         assert (beat.epoch, beat.part, beat.step, beat.steps, beat.loss) == (1, "train", 1, 9, 0.5)
+        now += 1
+        recorder.on_step(1, 3, 9, 0.3, "train")
+        beat = run.progress()
+        assert beat is not None
+        assert (beat.step, beat.loss) == (3, 0.3)
         recorder.on_step(1, 1, 3, math.nan, "test")
         assert recorder.last_step is not None
         assert (recorder.last_step.loss, recorder.last_step.rate) == (None, 0.0)
