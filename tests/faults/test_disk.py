@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 from factories import write_gestures
-from faults.sandbox import Ended, Sandbox, document, pick
+from faults.sandbox import Ended, Sandbox, comparable_content, document, pick
 
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
-TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", "--epochs", 1, "--json")
+TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", 1)
+TRAIN = ("train", "demo", *TINY, "--json")
 MESSAGES = {
     "ENOSPC": "no space left on the disk",
     "EROFS": "read-only",
@@ -131,6 +132,12 @@ def test_prepare_with_recordings_removed_is_refused(
     begun = time.monotonic()
     wanted = document(sandbox.run(*PREPARE))["content_digest"]
     took = time.monotonic() - begun
+    sandbox.clear()
+    missing = sandbox.folder / "raw/user02_lab.aedat"
+    missing.unlink()
+    ended = sandbox.run(*PREPARE)
+    assert (ended.code, f"{missing.name} is missing" in ended.err) == (4, True), ended.err
+    shutil.copy(sandbox.folder / "kept" / missing.name, missing)
     gone = 0
     for _ in range(times(2, 40)):
         sandbox.clear()
@@ -157,8 +164,11 @@ def test_slow_disk_gives_the_same_result(sandbox: Sandbox) -> None:
     sandbox.clear()
     slow = {"FAULTS_FOLDER": sandbox.folder, "FAULTS_AT": 1, "FAULTS_HOW": "wait"}
     assert document(sandbox.run(*PREPARE, **slow))["content_digest"] == wanted
-    document(sandbox.run(*TRAIN, **slow))
+    for delay in ({}, slow):
+        document(sandbox.run(*TRAIN, **delay))
     assert sandbox.run("runs", "verify").code == 0
+    prompt, delayed = sorted(sandbox.begun())
+    assert comparable_content(delayed) == comparable_content(prompt)
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_prepare_force_killed_keeps_the_old_cache_until_the_new_one_is_complete(
         assert sandbox.run("cache", "verify").code == 0
     assert prepared(sandbox)["content_digest"] == wanted
     print_summary(f"{killed} kills")
+    assert killed
 
 
 def train_with_kills(
