@@ -6,13 +6,13 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from demo_runs import FIRING, last_state, position, wait_for
 from factories import write_gestures
 from tiny_training import same_weights
 
@@ -21,15 +21,7 @@ from plifctl.errors import PlifctlError
 from plifctl.runs import Run
 
 Plifctl = Callable[..., Any]
-TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", "2")
-"""With the threshold of the demo, a network of two epochs would not fire: all its answers would be equal."""
-
-
-@pytest.fixture
-def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    """The command line with a cache of the tiny gestures, T = 4."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
-    return plifctl
+TINY = ("--set", "train.batch_size=11", "--set", "T=4", *FIRING, "--epochs", "2")
 
 
 class TestPipeline:
@@ -325,25 +317,6 @@ def test_exit_codes_are_those_documented_in_errors() -> None:
 def start(places: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "plifctl", *arguments]
     return subprocess.Popen(command, cwd=places, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def last_state(run: Path) -> dict[str, Any]:
-    """Returns the latest checkpoint of a run."""
-    state: dict[str, Any] = torch.load(run / "checkpoints/last.pt", weights_only=True)
-    return state
-
-
-def position(run: Path) -> tuple[int, int]:
-    """Returns the epochs, and the steps of the next one, after which the latest checkpoint was written."""
-    progress = last_state(run)["progress"]
-    return progress["epoch"], progress["step"]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "timed out"
-        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -7,21 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from demo_runs import FIRING
 
 from plifctl.training import sample_store as samples
 
 Plifctl = Callable[..., Any]
-TINY = ("--set", "train.batch_size=11", "--set", "neuron.v_threshold=0.05", "--epochs", "2")
-"""With the threshold of the demo, a network of two epochs would not fire: all its answers would be equal."""
+TINY = ("--set", "train.batch_size=11", *FIRING, "--epochs", "2")
 NUMBER = ("--set", "T=4")
 DURATION = ("--set", "frames.slicing=duration", "--set", "frames.duration_us=10000")
 PREPARE = ("prepare", "synthetic-gesture", "--raw")
-
-
-@pytest.fixture
-def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    assert plifctl(*PREPARE, gestures, "--T", 4).code == 0
-    return plifctl
 
 
 @pytest.mark.slow

@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from factories import make_run, write_gestures
+from demo_runs import FIRING, prepare_gestures
+from factories import make_run
 
 from plifctl.runs import list_runs, load_spikes
 from plifctl.runs.records import record_text
 
 Plifctl = Callable[..., Any]
 FAST = ("--operations", 0, "--layer-times", 0)
-TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", 1)
-"""With the threshold of the demo, a network of one epoch would not fire: all its answers would be equal."""
+TINY = ("--set", "train.batch_size=8", "--set", "T=4", *FIRING, "--epochs", 1)
 
 
 def train_demo(plifctl: Plifctl, folder: Path) -> None:
-    write_gestures(folder / "raw")
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw").code == 0
+    prepare_gestures(plifctl, folder)
     assert plifctl("train", "demo", *TINY).code == 0
     (run,) = list_runs(folder / "runs")
     kept = run.predictions()

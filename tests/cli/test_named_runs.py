@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_runs import prepare_gestures
 
 from plifctl.errors import Interrupted, ResumeError
 from plifctl.pipeline.train import TrainObserver, TrainOptions, train
@@ -25,8 +26,8 @@ LINE = ("train", "demo", *(word for text in SMALL for word in ("--set", text)), 
 
 
 @pytest.fixture
-def cached(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
+def cached(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
+    made_once(prepare_gestures)
     return plifctl
 
 

@@ -8,14 +8,7 @@ import pytest
 import torch
 
 Plifctl = Callable[..., Any]
-TINY = ("--set", "train.batch_size=11", "--set", "T=2", "--epochs", "2")
-
-
-@pytest.fixture
-def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    """The command line with a cache of the tiny gestures, T = 2."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 2, "--raw", gestures).code == 0
-    return plifctl
+TINY = ("--set", "train.batch_size=11", "--set", "T=4", "--epochs", "2")
 
 
 def test_train_and_eval_of_a_network_that_never_fires_warn_once(prepared: Plifctl, places: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from demo_runs import FIRING
 from factories import write_gestures
 
 from plifctl.exchange.folder import STATED
@@ -21,7 +22,7 @@ FAST = ("--operations", 0, "--layer-times", 0)
 
 def train_and_export(plifctl: Plifctl, folder: Path) -> None:
     write_gestures(folder / "raw")
-    changes = ("--set", "train.batch_size=8", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", 1)
+    changes = ("--set", "train.batch_size=8", "--set", "T=4", *FIRING, "--epochs", 1)
     result = plifctl("train", "demo", *changes, "--prepare", "--raw", "raw", "--runs-dir", "elsewhere")
     assert result.code == 0, result.err
     result = plifctl("export", "last", "net", "--runs-dir", "elsewhere")

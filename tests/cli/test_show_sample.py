@@ -7,15 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from factories import write_gestures
+from demo_runs import prepare_gestures
 from PIL import Image
 
 Plifctl = Callable[..., Any]
-
-
-def prepare_gestures(plifctl: Plifctl, folder: Path) -> None:
-    write_gestures(folder / "raw")
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw").code == 0
 
 
 @pytest.fixture

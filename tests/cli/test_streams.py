@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from demo_runs import position
 
 Plifctl = Callable[..., Any]
 TINY = ("train", "demo", "--set", "train.batch_size=11", "--set", "T=4", "--epochs", "2")
@@ -22,21 +22,14 @@ pty: Any = pytest.importorskip("pty")
 
 
 @pytest.fixture
-def folder(plifctl: Plifctl, gestures: Path, places: Path) -> Path:
+def folder(prepared: Plifctl, places: Path) -> Path:
     """A folder with a cache of the tiny gestures, T = 4."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
     return places
 
 
 def only_run(folder: Path) -> Path:
     (run,) = (folder / "runs").iterdir()
     return run
-
-
-def position(checkpoint: Path) -> tuple[int, int]:
-    """Returns the epochs, and the steps of the next one, after which a checkpoint was written."""
-    progress = torch.load(checkpoint, weights_only=True)["progress"]
-    return progress["epoch"], progress["step"]
 
 
 def wait_for_a_checkpoint(folder: Path, screen: int) -> None:
@@ -89,16 +82,17 @@ def in_terminal(folder: Path, *command: str) -> tuple[subprocess.Popen[bytes], i
 def test_train_in_a_closed_terminal_writes_a_checkpoint_and_exits_with_129(folder: Path, plifctl: Plifctl) -> None:
     process, screen = in_terminal(folder, sys.executable, "-m", "plifctl", *LONG)
     wait_for_a_checkpoint(folder, screen)
-    last = only_run(folder) / "checkpoints/last.pt"
-    written, before = last.stat().st_mtime_ns, position(last)
+    run = only_run(folder)
+    last = run / "checkpoints/last.pt"
+    written, before = last.stat().st_mtime_ns, position(run)
     os.close(screen)
     process.send_signal(signal.SIGHUP)  # a shell sends one more to its jobs
     assert process.wait(60) == 129
     info = json.loads((only_run(folder) / "run.json").read_text())
     assert (info["status"], info["exit_code"]) == ("stopped", 129)
     assert last.stat().st_mtime_ns > written
-    assert position(last) > before
-    assert position(last)[1] > 0  # within an epoch: those that epochs end with have step 0
+    assert position(run) > before
+    assert position(run)[1] > 0  # within an epoch: those that epochs end with have step 0
 
 
 @pytest.mark.slow

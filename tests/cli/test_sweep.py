@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from demo_runs import wait_for
 
 from plifctl.runs import Run, list_runs
 from plifctl.sweep.plan import PlanFile
@@ -22,13 +22,7 @@ LONG = ("--epochs", "100000")
 
 
 @pytest.fixture
-def cached(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
-    return plifctl
-
-
-@pytest.fixture
-def started(cached: Plifctl) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def started(prepared: Plifctl) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts commands as processes; those that still run are killed in the end."""
     processes: list[subprocess.Popen[str]] = []
 
@@ -42,14 +36,6 @@ def started(cached: Plifctl) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in processes:
         process.kill()
         process.communicate()
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 240) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it never came"
-        time.sleep(0.1)
-    return found
 
 
 def trained_run(runs: Path, epochs: int = 1) -> Run | None:
@@ -141,9 +127,9 @@ def test_status_and_cancel_without_a_sweep_say_how_to_begin(plifctl: Plifctl) ->
 
 @pytest.mark.slow
 @pytest.mark.subprocess
-def test_failing_run_leaves_the_others_finished_and_is_named_with_its_command(cached: Plifctl, places: Path) -> None:
+def test_failing_run_leaves_the_others_finished_and_is_named_with_its_command(prepared: Plifctl, places: Path) -> None:
     line = (*LINE, "--epochs", "2", "--set", "train.lr=0.001,1e30", "--name", "my sweep")
-    first = cached(*line)
+    first = prepared(*line)
     assert first.code == 6
     assert "2 runs: 1 finished, 1 failed" in first.err
     assert "at a learning rate of 1e+30" in first.err
@@ -152,18 +138,18 @@ def test_failing_run_leaves_the_others_finished_and_is_named_with_its_command(ca
     assert "\x1b" not in first.out + first.err
     good = next(run for run in list_runs(places / "runs") if run.status() == "finished")
     before = (good.path / "result.json").read_bytes()
-    again = cached(*line)
+    again = prepared(*line)
     assert (again.code, "1 finished, 1 failed" in again.err) == (6, True)
     assert (good.path / "result.json").read_bytes() == before
     assert len(list_runs(places / "runs")) == 2
-    shown = cached("sweep", "status", "my sweep", "--json")
+    shown = prepared("sweep", "status", "my sweep", "--json")
     assert json.loads(shown.out)["counts"]["failed"] == 1
-    assert "at a learning rate" in cached("sweep", "status").err  # the latest
+    assert "at a learning rate" in prepared("sweep", "status").err  # the latest
 
 
 @pytest.mark.slow
 @pytest.mark.subprocess
-def test_kill_of_the_coordinator_loses_nothing(started: Any, cached: Plifctl, places: Path) -> None:
+def test_kill_of_the_coordinator_loses_nothing(started: Any, prepared: Plifctl, places: Path) -> None:
     line = (*LINE, "--seeds", "1,2", "--name", "killed")
     process = started(*line, *LONG)
     run = wait_for(lambda: trained_run(places / "runs"))
@@ -171,7 +157,7 @@ def test_kill_of_the_coordinator_loses_nothing(started: Any, cached: Plifctl, pl
     wait_for(lambda: run.status() != "running")  # its training stops by itself, after a checkpoint
     epochs = len(run.metrics())
     assert run.checkpoint("last").is_file()
-    shown = json.loads(cached("sweep", "status", "killed", "--json").out)
+    shown = json.loads(prepared("sweep", "status", "killed", "--json").out)
     assert [shown["active"], [entry["state"] for entry in shown["runs"]]] == [False, ["interrupted", "missing"]]
     process = started(*line, *LONG)
     wait_for(lambda: len(run.metrics()) > epochs)
@@ -214,16 +200,16 @@ def test_stopped_sweep_leaves_checkpoints_and_says_how_to_continue(
 
 @pytest.mark.slow
 @pytest.mark.subprocess
-def test_cancel_stops_the_sweep_after_a_checkpoint(started: Any, cached: Plifctl, places: Path) -> None:
+def test_cancel_stops_the_sweep_after_a_checkpoint(started: Any, prepared: Plifctl, places: Path) -> None:
     process = started(*LINE, *LONG, "--seeds", "1,2", "--name", "my sweep")
     run = wait_for(lambda: trained_run(places / "runs"))
-    assert "another process" in cached(*LINE, *LONG, "--seeds", "1,2", "--name", "my sweep").err
-    cancelled = cached("sweep", "cancel", "my sweep")
+    assert "another process" in prepared(*LINE, *LONG, "--seeds", "1,2", "--name", "my sweep").err
+    cancelled = prepared("sweep", "cancel", "my sweep")
     assert (cancelled.code, "my sweep: 2 runs stopped" in cancelled.err) == (0, True)
     assert "to continue: plifctl sweep run demo" in cancelled.err
     assert process.wait(60) == 143
     assert (run.status(), run.checkpoint("last").is_file()) == ("stopped", True)
-    assert "nothing to stop" in cached("sweep", "cancel", "my sweep").err
+    assert "nothing to stop" in prepared("sweep", "cancel", "my sweep").err
 
 
 @pytest.mark.slow
@@ -241,7 +227,7 @@ def test_two_sweeps_that_share_runs_train_each_once(started: Any, places: Path) 
 @pytest.mark.slow
 @pytest.mark.subprocess
 def test_experiment_that_is_edited_meanwhile_is_not_trained_under_the_planned_name(
-    started: Any, cached: Plifctl, places: Path
+    started: Any, prepared: Plifctl, places: Path
 ) -> None:
     file = places / "mine.yaml"
     file.write_text("like: demo\nname: mine\n")
@@ -252,18 +238,18 @@ def test_experiment_that_is_edited_meanwhile_is_not_trained_under_the_planned_na
     file.write_text("like: demo\nname: mine\nneuron: {tau_0: 8}\n")
     _, err = process.communicate()
     assert (process.returncode, "mine has changed" in err) == (6, True)
-    assert "mine has changed" in cached("sweep", "status", "edited").err
+    assert "mine has changed" in prepared("sweep", "status", "edited").err
     (run,) = list_runs(places / "runs")
     assert run.config().spec.neuron.tau_0 == 2
-    assert cached(*line).code == 0
+    assert prepared(*line).code == 0
     assert [run.config().spec.neuron.tau_0 for run in list_runs(places / "runs")] == [2, 8, 8]
 
 
 @pytest.mark.slow
 @pytest.mark.subprocess
-def test_table_fits_a_terminal_of_80_columns(cached: Plifctl, places: Path) -> None:
+def test_table_fits_a_terminal_of_80_columns(prepared: Plifctl, places: Path) -> None:
     pty = pytest.importorskip("pty")
-    assert cached(*LINE, "--seeds", "1", "--set", "train.lr=0.01,0.001", "--epochs", "1").code == 0
+    assert prepared(*LINE, "--seeds", "1", "--set", "train.lr=0.01,0.001", "--epochs", "1").code == 0
     master, terminal = pty.openpty()
     environment = {**os.environ, "COLUMNS": "80", "LINES": "24", "TERM": "xterm", "NO_COLOR": "1"}
     command = [sys.executable, "-m", "plifctl", "sweep", "status"]

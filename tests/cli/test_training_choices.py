@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from demo_runs import last_state
 from tiny_training import same_weights
 
 import plifctl.pipeline.train as train_pipeline
@@ -20,13 +21,6 @@ FIRING = ("--set", "neuron.v_threshold=0.03")
 """With the threshold of the demo, a network of one epoch would not fire: all its answers would be equal."""
 
 
-@pytest.fixture
-def prepared(plifctl: Plifctl, gestures: Path) -> Plifctl:
-    """The command line with a cache of the tiny gestures, T = 4."""
-    assert plifctl("prepare", "synthetic-gesture", "--T", 4, "--raw", gestures).code == 0
-    return plifctl
-
-
 def answers(run: Path) -> list[int]:
     """Returns the predictions that a run keeps, of more than one class."""
     kept = Run(run).predictions()
@@ -34,12 +28,6 @@ def answers(run: Path) -> list[int]:
     found: list[int] = kept.predicted.tolist()
     assert len(set(found)) > 1
     return found
-
-
-def last_state(run: Path) -> dict[str, Any]:
-    """Returns the latest checkpoint of a run."""
-    state: dict[str, Any] = torch.load(run / "checkpoints/last.pt", weights_only=True)
-    return state
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from demo_runs import FIRING
 from factories import write_gestures
 from faults.sandbox import Ended, Sandbox, comparable_content, document, pick
 
 PREPARE = ("prepare", "synthetic-gesture", "--T", 4, "--raw", "raw", "--json")
-TINY = ("--set", "train.batch_size=8", "--set", "T=4", "--set", "neuron.v_threshold=0.05", "--epochs", 1)
-TRAIN = ("train", "demo", *TINY, "--json")
+TRAIN = ("train", "demo", "--set", "train.batch_size=8", "--set", "T=4", *FIRING, "--epochs", 1, "--json")
 MESSAGES = {
     "ENOSPC": "no space left on the disk",
     "EROFS": "read-only",
