@@ -66,7 +66,7 @@ def first_problem(error: ValidationError) -> str:
 def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails) -> str:
     path, section = _locate(model, details["loc"])
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-    origin, found = tree.origin_of(path), _format_value(details["input"])
+    origin, found = tree.origin_of(path), format_value(details["input"])
     match details["type"]:
         case "extra_forbidden":
             text = f"unknown key {key}; {did_you_mean(str(path[-1]), section.model_fields if section else ())}"
@@ -116,7 +116,8 @@ def _locate(model: type[Spec], loc: _Path) -> tuple[_Path, type[Spec] | None]:
     return loc, section
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns a value that was found, for a message; a text in quotes, with advice where it looks like a boolean."""
     if isinstance(value, str):
         advice = " (a text: write true or false)" if value in ("yes", "no", "on", "off") else " (a text)"
         return f"{value!r}{advice}"

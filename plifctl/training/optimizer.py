@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from plifctl.config import choices
+from plifctl.config.problems import format_value
 from plifctl.config.training import TrainSpec
 from plifctl.errors import UsageError, did_you_mean
 
@@ -62,27 +64,36 @@ def learning_rate(train: TrainSpec, epoch: int) -> float:
 @functools.lru_cache(maxsize=8)
 def _torch_rates(schedule: choices.Schedule, options: str, lr: float, last: int) -> list[float]:
     """Returns the rates of epochs 0 to ``last`` by torch's own scheduler."""
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
-    scheduler = _construct("schedule", schedule, _SCHEDULES[schedule], optimizer, json.loads(options))
+    given = json.loads(options)
     rates = []
-    for _ in range(last + 1):
-        rates.append(float(optimizer.param_groups[0]["lr"]))
-        optimizer.step()  # schedulers warn without it
-        scheduler.step()
+    with _usage_errors("schedule", schedule, _SCHEDULES[schedule], given):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=lr)
+        scheduler = _SCHEDULES[schedule](optimizer, **given)
+        for _ in range(last + 1):
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            optimizer.step()  # schedulers warn without it
+            scheduler.step()
     return rates
 
 
 def check_options(train: TrainSpec) -> None:
-    """Checks the names of the optimizer's and the schedule's options before a training begins; not their values.
+    """Checks the options of optimizer and schedule before a training begins: by a step, and the rates of all epochs.
 
     Raises:
-        UsageError: An option is unknown or missing.
+        UsageError: An option is unknown or missing, has another type than torch's, or a value that torch rejects.
     """
-    _check_names("optimizer", train.optimizer, _OPTIMIZERS[train.optimizer], train.optimizer_options)
+    kind, options = _OPTIMIZERS[train.optimizer], train.optimizer_options
+    _check_names_and_types("optimizer", train.optimizer, kind, options)
     if train.schedule in _SCHEDULES:
-        _check_names("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
+        _check_names_and_types("schedule", train.schedule, _SCHEDULES[train.schedule], train.schedule_options)
     elif train.schedule_options:
         raise UsageError(f"train.schedule_options: {train.schedule} has no options", hint="omit them")
+    if options:  # torch checks few values itself; their use raises errors of many types
+        parameter = nn.Parameter(torch.zeros(1))
+        parameter.grad = torch.zeros(1)
+        with _usage_errors("optimizer", train.optimizer, kind, options):
+            kind([parameter], lr=train.lr, **options).step()  # type: ignore[call-arg]
+    learning_rate(train, 0)
 
 
 def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
@@ -91,22 +102,49 @@ def _options_of(kind: type[Any]) -> dict[str, inspect.Parameter]:
     return {key: parameter for key, parameter in signature.items() if key not in _NOT_OPTIONS}
 
 
-def _check_names(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> None:
+def _check_names_and_types(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> None:
     known = _options_of(kind)
-    for key in options:
+    for key, value in options.items():
+        path = f"train.{field}_options.{key}"
         if key not in known:
-            raise UsageError(f"train.{field}_options.{key}: {name} has no such option", hint=did_you_mean(key, known))
+            raise UsageError(f"{path}: {name} has no such option", hint=did_you_mean(key, known))
+        expected = _expected_type(known[key])
+        try:
+            TypeAdapter(expected).validate_python(value, strict=True)
+        except ValidationError:
+            raise UsageError(f"{path}: found {format_value(value)}, expected {_TYPES[expected]}") from None
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             hint = f"--set train.{field}_options.{key}=…"
             raise UsageError(f"train.{field}_options.{key} is missing: {name} requires it", hint=hint)
 
 
-def _construct(field: str, name: str, kind: type[Any], first: Any, options: dict[str, Any], **more: Any) -> Any:
-    """Constructs an optimizer or scheduler of torch from options that :func:`check_options` accepted."""
+_TYPES: dict[Any, str] = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    list[int]: "a [list] of integers",
+    list[float]: "a [list] of numbers",
+}
+"""Types of options, in words."""
+
+
+def _expected_type(parameter: inspect.Parameter) -> Any:
+    """Returns the type of an option of torch, a key of ``_TYPES``, by its default or its annotation."""
+    annotation = str(parameter.annotation)
+    if isinstance(parameter.default, bool):
+        return bool
+    if isinstance(parameter.default, tuple) or "Iterable" in annotation:
+        return list[int] if "int" in annotation else list[float]
+    return int if "int" in annotation else float
+
+
+@contextmanager
+def _usage_errors(field: str, name: str, kind: type[Any], options: dict[str, Any]) -> Iterator[None]:
+    """Turns an error of torch within the block, about values of options, into a UsageError."""
     try:
-        return kind(first, **options, **more)
-    except Exception as error:  # torch checks few values itself; their use raises errors of many types
+        yield
+    except Exception as error:
         message = f"train.{field}_options: {name} rejects {options}: {error}"
         raise UsageError(message, hint=f"the options of {name}: {', '.join(_options_of(kind))}") from None
 
@@ -199,9 +237,8 @@ class Optimizer:
         is_unsafe = train.optimizer == "sgd" and train.precision == "fp16"
         self._fused = "fused" in inspect.signature(kind).parameters and not is_unsafe
         fused = {"fused": True} if self._fused else {}
-        self._optimizer: torch.optim.Optimizer = _construct(
-            "optimizer", train.optimizer, kind, stored, dict(train.optimizer_options), lr=train.lr, **fused
-        )
+        options = {**train.optimizer_options, **fused}
+        self._optimizer: torch.optim.Optimizer = kind(stored, lr=train.lr, **options)  # type: ignore[call-arg]
         for group in self._optimizer.param_groups if self._capturable else ():
             group.update(capturable=True, lr=torch.tensor(train.lr, dtype=torch.float32, device=device))
         self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
@@ -209,7 +246,6 @@ class Optimizer:
         self._good_steps = torch.zeros((), dtype=torch.int64, device=device)  # before that step, since the last report
         if self._fused and not self._scaler.is_enabled():
             self._optimizer.found_inf = self._failed  # where torch's own scaler puts it
-        learning_rate(train, 0)  # values that the schedule rejects fail here, not after an epoch
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the learning rate of an epoch, counted from 0."""

@@ -125,6 +125,8 @@ def test_train_resume_eval_with_many_settings_at_once_work(prepared: Plifctl, pl
     [
         ("optimizer_options.momentun=0.9", 2, "adam has no such option", "known: amsgrad"),
         ("optimizer_options.weight_decya=0.9", 2, "adam has no such option", "did you mean weight_decay?"),
+        ("optimizer_options.amsgrad=no", 2, "found 'no' (a text: write true or false)", ""),
+        ("optimizer_options.eps=-1.0", 2, "Invalid epsilon", "the options of adam: "),
         ("schedule_options.gamma=0.9", 2, "cosine has no options", "omit them"),
         ("optimizer=adan", 2, "'nadam'", ""),
         ("loss=tet", 2, "needs train.tet_weight", ""),

@@ -1,6 +1,9 @@
 """From losses to weights: optimizers, schedules, accumulation, clipping, precision, failures."""
 
 import copy
+import inspect
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +27,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import DivergedError, Interrupted, OutOfMemoryError, UsageError
 from plifctl.snn.layers import Linear
 from plifctl.training.batches import BatchLoader
-from plifctl.training.optimizer import Optimizer, autocast, float32_products, learning_rate
+from plifctl.training.optimizer import Optimizer, autocast, check_options, float32_products, learning_rate
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
@@ -117,18 +120,50 @@ def test_learning_rate_every_schedule_equals_torch(name: str, options: dict[str,
 
 
 @pytest.mark.parametrize(
-    ("setting", "message", "hint"),
+    ("settings", "message", "hint"),
     [
         ("optimizer_options.momentun=0.9", "adam has no such option", ""),
         ("optimizer_options.lr=0.9", "adam has no such option", ""),
         ("optimizer_options.eps=-1.0", "Invalid epsilon", "betas"),
+        ("optimizer_options.amsgrad=no", "amsgrad: found 'no' .a text: write true or false., expected true", ""),
+        ("optimizer_options.maximize=1", "found 1, expected true or false", ""),
+        ("optimizer_options.weight_decay=true", "found true, expected a number", ""),
+        ("optimizer_options.betas=0.9", r"found 0.9, expected a \[list\] of numbers", ""),
+        ("optimizer_options.betas=[0.9]", r"adam rejects {'betas': \[0.9\]}", "betas"),
+        ("optimizer_options.betas=[0.9, 0.9, 0.9]", "adam rejects", "betas"),
+        ("optimizer=rmsprop optimizer_options.centered=off", "centered: found 'off'", ""),
+        ("optimizer=sgd optimizer_options.dampening=abc", "dampening: found 'abc' .a text., expected a number", ""),
+        ("optimizer=sgd optimizer_options.nesterov=true", "Nesterov momentum requires a momentum", "momentum"),
         ("schedule_options.gamma=0.9", "cosine has no options", "omit them"),
+        ("schedule=exponential", "gamma is missing", "gamma=…"),
+        ("schedule=exponential schedule_options.gamma=abc", "gamma: found 'abc' .a text., expected a number", ""),
+        ("schedule=step schedule_options.step_size=0", "step rejects {'step_size': 0}", "step_size"),
+        ("schedule=step schedule_options.step_size=2.5", "found 2.5, expected an integer", ""),
+        (
+            "schedule=multi-step schedule_options.milestones=[1.5]",
+            r"found \[1.5\], expected a \[list\] of integers",
+            "",
+        ),
+        ("schedule=linear schedule_options.start_factor=0", "linear rejects", "start_factor"),
     ],
 )
-def test_optimizer_invalid_options_are_refused(setting: str, message: str, hint: str) -> None:
+def test_check_options_of_wrong_names_types_or_values_are_refused(settings: str, message: str, hint: str) -> None:
+    train = tiny_spec(*(f"train.{setting}" for setting in re.split(r" (?=[a-z])", settings))).train
     with pytest.raises(UsageError, match=message) as error:
-        Optimizer(torch.nn.Linear(1, 1), tiny_spec(f"train.{setting}").train, CPU)
+        check_options(train)
     assert hint in error.value.hint
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_check_options_accepts_the_defaults_of_every_optimizer(name: str) -> None:
+    kind = next(kind for kind in vars(torch.optim).values() if getattr(kind, "__name__", "").lower() == name)
+    not_options = {"params", "lr", "fused", "foreach", "capturable", "differentiable"}
+    parameters = inspect.signature(kind).parameters.values()
+    defaults = {one.name: one.default for one in parameters if one.name not in not_options}
+    options = {key: list(value) if isinstance(value, tuple) else value for key, value in defaults.items()}
+    train = tiny_spec(f"train.optimizer={name}", f"train.optimizer_options={json.dumps(options)}").train
+    assert train.optimizer_options == options
+    check_options(train)
 
 
 def without_norm(*overrides: str) -> ExperimentSpec:
