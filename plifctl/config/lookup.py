@@ -12,9 +12,10 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.config.choices import Recipe
 from plifctl.config.dataset import Framing
-from plifctl.config.experiment import Experiment
-from plifctl.config.overrides import Overrides
+from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.overrides import Overrides, override_key, override_texts
 from plifctl.config.registry import Registry, known_recipe, name_problem
+from plifctl.config.structure import Plain, parse_structure
 from plifctl.errors import UsageError
 
 
@@ -40,7 +41,8 @@ def load_experiment(
         registry: Where names are looked up; None: the shipped registry and the user's own.
 
     Raises:
-        UsageError: No such experiment, file or key, a name that the registry and a file have, or a value is wrong.
+        UsageError: No such experiment, file or key, a name that the registry and a file have, or a value is wrong or
+            without effect.
         RegistryError: A file is invalid.
 
     Example:
@@ -51,12 +53,35 @@ def load_experiment(
     if isinstance(source, Experiment):
         if recipe is not None and known_recipe(recipe) != source.spec.recipe:
             raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
-        return registry.change_experiment(source, overrides) if overrides else source
-    if not isinstance(source, str | Path):
+        found = registry.change_experiment(source, overrides) if overrides else source
+    elif not isinstance(source, str | Path):
         raise UsageError(f"found {source!r}, expected the name of an experiment, a YAML file or an experiment")
-    if (file := file_of(source, registry.experiments())) is not None:
-        return registry.read_experiment(file, recipe=recipe, overrides=overrides)
-    return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
+    elif (file := file_of(source, registry.experiments())) is not None:
+        found = registry.read_experiment(file, recipe=recipe, overrides=overrides)
+    else:
+        found = registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
+    _refuse_without_effect(found.spec, override_texts(overrides))
+    return found
+
+
+def _refuse_without_effect(spec: ExperimentSpec, overrides: Sequence[str]) -> None:
+    """Raises UsageError if an override sets a value that the experiment does not use: it changes the digest only.
+
+    Files and runs may state such values: a network without DP layers has a dropout.
+    """
+    split, method = spec.split.method, spec.validation.method
+    unused: dict[str, str] = {}
+    if spec.network.dropout and Plain("dropout") not in parse_structure(spec.network.structure):
+        unused["network.dropout"] = "the structure has no layer DP"
+    if spec.split.seed and split not in ("share", "folds") and method != "share":
+        unused["split.seed"] = f"nothing is drawn: split.method is {split}, validation.method is {method}"
+    if method != "in-order":
+        unused["validation.rounding"] = f"validation.method is {method}"
+    if method == "official":
+        unused["validation.train_fraction"] = f"validation.method is {method}"
+    for text in overrides:
+        if (reason := unused.get(override_key(text))) is not None:
+            raise UsageError(f"--set {text}: {spec.name}: has no effect: {reason}", hint="omit it")
 
 
 def load_framing(
