@@ -26,6 +26,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, join_problems
+from plifctl.training.gpus import known_gpu
 from plifctl.training.process import ignore_stop_signals
 
 V = TypeVar("V")
@@ -208,9 +209,7 @@ class Group(Ranks):
         return self.sum_values(float(value))[0] > 0
 
     def gather(self, value: V) -> list[V]:
-        values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
-        return values
+        return _gather(value, self.size)
 
     def broadcast_from_first(self, make: Callable[[], V]) -> V:
         values: list[Any] = [make() if self.rank == 0 else None]
@@ -303,10 +302,12 @@ class Group(Ranks):
                 error = RankError(f"rank {document['rank']}: {document['message']}", hint=document["hint"])
                 error.exit_code = document["exit_code"]
                 return error
-            if missing and len(missing) < self.size:
+            if missing:
                 ranks = ", ".join(map(str, missing))
-                return RankError(f"rank {ranks} of {self.size} died, or did not answer for {self._timeout:g} s")
-        return RankError(f"a rank of {self.size} died: {(str(cause).splitlines() or ['no message from it'])[0]}")
+                hint = f"one that is silent for {self._timeout:g} s counts as dead: --rank-timeout SECONDS"
+                return RankError(f"rank {ranks} of {self.size} died, or did not answer", hint=hint)
+        lines = str(cause or "rank 0 does not answer").splitlines()
+        return RankError(f"the connection of the {self.size} ranks failed: {join_problems(lines)}")
 
 
 @contextmanager
@@ -357,16 +358,34 @@ def process_group(info: RankInfo, timeout: float) -> Iterator[Group]:
 
 
 def rank_device(info: RankInfo | None, name: str | None) -> str | None:
-    """Returns the name of the device of a rank.
+    """Returns the name of the device of a rank; all ranks call it.
 
     Args:
         info: The rank; None for a single process.
         name: ``--device``; of ``cuda`` each rank on a machine gets its own GPU.
 
     Raises:
-        UsageError: There are fewer GPUs than ranks.
+        UsageError: There are fewer GPUs than ranks, or ranks have the same one; the latter is raised on every rank.
     """
-    if info is None or name not in (None, "cuda") or not torch.cuda.is_available():
+    if info is None:
+        return name
+    device = _own_device(info, name)
+    uses_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    gpu = known_gpu(torch.device(device)) if device and uses_nccl and re.fullmatch(r"cuda:\d\d?", device) else None
+    places = _gather((socket.gethostname(), "" if gpu is None else gpu.uuid), info.size)
+    for host, uuid in places:
+        ranks = [str(rank) for rank, place in enumerate(places) if place == (host, uuid)]
+        if uuid and len(ranks) > 1:
+            raise UsageError(
+                f"ranks {', '.join(ranks)} have the same GPU of {host}, {uuid}; each rank needs its own",
+                hint="srun --gpus-per-task 1, or fewer ranks; --device cuda, without a number, gives each rank its own",
+            )
+    return device
+
+
+def _own_device(info: RankInfo, name: str | None) -> str | None:
+    """Returns the device of a rank by its number on its machine."""
+    if name not in (None, "cuda") or not torch.cuda.is_available():
         return name
     gpus = torch.cuda.device_count()
     if gpus == 1 and "SLURM_PROCID" in os.environ:  # with srun --gpus-per-task each task sees only its own GPU
@@ -401,6 +420,13 @@ def compare_ranks(ranks: Ranks, facts: Mapping[str, Any]) -> None:
             join_problems(["the ranks were started with different settings:", *different]),
             hint="start all with the same command, code, registry and caches",
         )
+
+
+def _gather(value: V, size: int) -> list[V]:
+    """Returns the values of all ranks, by rank."""
+    values: list[Any] = [None] * size
+    distributed.all_gather_object(values, value)
+    return values
 
 
 def _is_comm_error(error: BaseException) -> bool:

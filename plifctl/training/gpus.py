@@ -60,8 +60,8 @@ def _gpu(row: Mapping[str, str]) -> Gpu:
     )
 
 
-def gpu_of(device: torch.device, environment: Mapping[str, str] = os.environ) -> Gpu:
-    """Returns the GPU that torch calls ``device``; torch, which may open it, is asked only if nvidia-smi is missing.
+def known_gpu(device: torch.device, environment: Mapping[str, str] = os.environ) -> Gpu | None:
+    """Returns the GPU that torch calls ``device``, without opening it; None if nvidia-smi does not know it.
 
     Args:
         device: A CUDA device.
@@ -75,6 +75,16 @@ def gpu_of(device: torch.device, environment: Mapping[str, str] = os.environ) ->
     for gpu in known:
         if entry == str(gpu.index) or (entry.startswith("GPU-") and gpu.uuid.startswith(entry)):
             return gpu
+    return None
+
+
+def gpu_of(device: torch.device, environment: Mapping[str, str] = os.environ) -> Gpu:
+    """Returns the GPU that torch calls ``device``; torch, which may open it, is asked only if nvidia-smi is missing.
+
+    Arguments as of :func:`known_gpu`.
+    """
+    if (gpu := known_gpu(device, environment)) is not None:
+        return gpu
     driver = torch.version.cuda or torch.version.hip or ""
     name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else str(device)
-    return Gpu(number, "", name, f"of {driver}" if driver else "")
+    return Gpu(device.index or 0, "", name, f"of {driver}" if driver else "")

@@ -1,8 +1,10 @@
 """Data-parallel training: results equal those of one process; ranks from the environment."""
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from rank_worker import TRAININGS, train
 
 from plifctl.errors import RankError, RunError, UsageError
 from plifctl.snn.layers import Linear
+from plifctl.training import distributed
 from plifctl.training.distributed import (
     Group,
     RankInfo,
@@ -23,6 +26,7 @@ from plifctl.training.distributed import (
     rank_device,
     rank_info,
 )
+from plifctl.training.gpus import Gpu
 
 TESTS = Path(__file__).resolve().parents[2]
 
@@ -130,19 +134,71 @@ class TestRankInfo:
         assert first_host(nodes) == first
 
 
-def test_rank_device_by_local_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the number of GPUs of this machine, and the places of the other ranks."""
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(distributed, "known_gpu", lambda device: Gpu(device.index, f"GPU-{device.index}", "Test", ""))
+
+    def has(count: int, others: Sequence[tuple[str, str]] = ()) -> None:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+        monkeypatch.setattr(distributed, "_gather", lambda value, size: [*others, value])
+
+    return has
+
+
+def test_rank_device_by_local_rank(gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     place = RankInfo(3, 4, 1, "a", 1)
     assert rank_device(None, "cuda:1") == "cuda:1"
+    gpus(2)
     assert rank_device(place, "cpu") == "cpu"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert rank_device(place, None) == "cuda:1"
     assert rank_device(place, "cuda") == "cuda:1"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    gpus(1)
     with pytest.raises(UsageError, match="1 GPU"):
         rank_device(place, None)
     monkeypatch.setenv("SLURM_PROCID", "3")
     assert rank_device(place, None) == "cuda:0"
+
+
+def test_rank_device_of_two_ranks_with_one_gpu_is_refused(
+    gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, place = socket.gethostname(), RankInfo(1, 2, 1, "a", 1)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    for others in ([(here, "GPU-1")], [("elsewhere", "GPU-0")], [(here, "")]):
+        gpus(1, others)
+        assert rank_device(place, None) == "cuda:0"
+    gpus(1, [(here, "GPU-0")])
+    for name in (None, "cuda:0"):
+        with pytest.raises(UsageError, match=f"ranks 0, 1 have the same GPU of {here}, GPU-0") as error:
+            rank_device(place, name)
+        assert "srun --gpus-per-task 1" in error.value.hint
+    gpus(1, [(here, "")])
+    monkeypatch.setattr(distributed, "known_gpu", lambda device: None)  # without nvidia-smi
+    assert rank_device(place, None) == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("alive", "message"),
+    [
+        ((0, 2), "the connection of the 3 ranks failed: NCCL error: invalid usage\n  Duplicate GPU detected"),
+        ((0,), "rank 2 of 3 died, or did not answer"),
+    ],
+)
+def test_propagate_errors_of_the_connection_says_who_did_not_answer(
+    alive: Sequence[int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "_ALIVE_SECONDS", 0.0)
+    store = torch.distributed.HashStore()
+    for rank in alive:
+        store.set(f"here/{rank}", "yes")
+    group = Group(RankInfo(1, 3, 1, "", 0), store, 120.0)
+    with pytest.raises(RankError) as error, group.propagate_errors():
+        raise RuntimeError("NCCL error: invalid usage\nDuplicate GPU detected")
+    assert str(error.value) == message
 
 
 def test_compare_ranks_different_settings_are_refused() -> None:
