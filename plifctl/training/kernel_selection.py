@@ -33,7 +33,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import MachineError
 from plifctl.snn.kernels import unsupported_reason
 from plifctl.training.gpus import Gpu, gpu_of
-from plifctl.training.kernel_trial import BUSY, TrialRequest, write_request
+from plifctl.training.kernel_trial import BUSY, OUT_OF_MEMORY, TrialRequest, write_request
 from plifctl.training.optimizer import graph_unsupported_reason
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,10 @@ _GRACE_SECONDS = 10
 """Seconds after the time limit of a trial in which this process stops it; then it ends by itself."""
 
 _MAX_ATTEMPTS = 3
-"""Trainings that try a candidate which found no time."""
+"""Trainings that try a candidate whose trial did not finish."""
+
+_KILLED = -9
+"""Exit code of a process that the system killed, as it does where memory is short."""
 
 _LABELS: Mapping[Kernel, str] = {
     "auto": "fused",
@@ -103,7 +106,8 @@ class Selection:
         checked: Date of the trials, ``YYYY-MM-DD``; empty without trials.
         seconds: Seconds of a training step of each candidate that was timed, by its label.
         left_out: Why candidates were left out, by their label.
-        unfinished: Those of them that found no time, with the number of attempts; the next training tries them again.
+        unfinished: Those of them whose trial did not finish, for lack of time or memory or because of another process,
+            with the number of attempts; the next training tries them again.
         note: Why the definition is used without a check.
     """
 
@@ -319,10 +323,10 @@ class _Request:
         return found.selection if found is not None and found.key == self.key else None
 
     def choose(self, earlier: Selection | None, seconds: float) -> Selection:
-        """Tries the candidates, and remembers the choice, unless another process holds the GPU.
+        """Tries the candidates, and remembers the choice if at least one was timed.
 
         Args:
-            earlier: Choice of earlier trials, in which some candidates found no time: only those are tried.
+            earlier: Choice of earlier trials, some of which did not finish: only those are tried.
             seconds: Time limit.
         """
         before = earlier or Selection("eager", False, "trials")
@@ -347,16 +351,15 @@ class _Request:
             seconds=timed,
             left_out=left_out,
             unfinished=unfinished,
-            note="" if timed else "not checked: no candidate could be tried",
         )
         _warn_left_out(chosen, found)
-        if timed:
-            fastest = min(timed, key=timed.__getitem__)
-            speedup = timed["definition"] / timed[fastest] if "definition" in timed else None
-            kernel, graph = variants[fastest]
-            chosen = replace(chosen, kernel=kernel, graph=graph, speedup=speedup)
-        elif self.gpu.exclusive or BUSY in left_out.values():
-            return replace(chosen, note=_EXCLUSIVE_NOTE)
+        if not timed:  # not even the definition: the reason is not the kernels
+            exclusive = self.gpu.exclusive or BUSY in left_out.values()
+            return replace(chosen, note=_EXCLUSIVE_NOTE if exclusive else _UNTRIED_NOTE)
+        fastest = min(timed, key=timed.__getitem__)
+        speedup = timed["definition"] / timed[fastest] if "definition" in timed else None
+        kernel, graph = variants[fastest]
+        chosen = replace(chosen, kernel=kernel, graph=graph, speedup=speedup)
         try:
             files.write_json(self.path, {"experiment": self.spec.name, "key": self.key, "choice": asdict(chosen)})
         except (OSError, MachineError) as error:  # a full disk, or a home folder that cannot be written
@@ -368,10 +371,11 @@ _EXCLUSIVE_NOTE = (
     "not checked: the GPU is in exclusive mode and open already, by this or another process, so that no other one can "
     "try kernels; the next training tries again (nvidia-smi -c 0 ends the mode)"
 )
+_UNTRIED_NOTE = "not checked: no candidate could be tried; the next training tries again"
 
 
 class _Results(NamedTuple):
-    """Results of trials, by label: seconds of a step, or why a candidate was left out, and which found no time."""
+    """Results of trials, by label: seconds of a step, or why a candidate was left out, and which did not finish."""
 
     seconds: dict[str, float]
     left_out: dict[str, str]
@@ -406,14 +410,14 @@ def _try_all(request: _Request, wanted: Collection[str], seconds: float) -> _Res
         left = max(0.0, until - time.monotonic())
         # one that hangs leaves time for the others
         limit = left if number == len(kernels) else _SHARE * left
-        answers, failure, timed_out = _run_process(request, candidate, graphs, limit)
+        answers, failure, unfinished = _run_process(request, candidate, graphs, limit)
         for graph in graphs:
             name, answer = label(candidate.kernel, graph=graph), answers.get(graph, {"left_out": failure})
             if "seconds" in answer:
                 results.seconds[name] = float(answer["seconds"])
                 continue
-            results.left_out[name] = str(answer["left_out"])
-            if timed_out and graph not in answers:
+            reason = results.left_out[name] = str(answer["left_out"])
+            if (unfinished and graph not in answers) or reason in (OUT_OF_MEMORY, BUSY):
                 results.unfinished.append(name)
     return results
 
@@ -421,8 +425,12 @@ def _try_all(request: _Request, wanted: Collection[str], seconds: float) -> _Res
 def _run_process(
     request: _Request, candidate: Candidate, graphs: tuple[bool, ...], limit: float
 ) -> tuple[dict[bool, dict[str, Any]], str, bool]:
-    """Runs the trial of a candidate; returns its answers by variant, why there are no more, and whether time was up."""
-    timed_out = False
+    """Runs the trial of a candidate in a process.
+
+    Returns:
+        Its answers by variant; why there are no more; and whether that says nothing about the kernel: time was up, the
+        process did not start, or it was killed.
+    """
     with tempfile.TemporaryDirectory(prefix="plifctl-kernel-") as folder:
         place, answers = Path(folder, "request.json"), Path(folder, "answers.jsonl")
         spec = request.spec.model_dump_json()
@@ -451,11 +459,12 @@ def _run_process(
                 process.wait(limit)
                 stderr.seek(0)
                 failure = _describe_end(process.returncode, stderr.read().decode(errors="replace"))
+                unfinished = process.returncode > 0 or process.returncode == _KILLED
             except subprocess.TimeoutExpired:
-                failure, timed_out = f"no answer within {limit:.0f} s", True
+                failure, unfinished = f"no answer within {limit:.0f} s", True
             finally:
                 process.kill()  # also if a signal ends this process
-        return _read_answers(answers), failure, timed_out
+        return _read_answers(answers), failure, unfinished
 
 
 def _describe_end(code: int, stderr: str) -> str:

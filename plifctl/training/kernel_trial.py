@@ -27,6 +27,7 @@ from plifctl.training.process import is_out_of_memory
 from plifctl.training.step_times import BatchTimer, SyntheticSamples
 
 BUSY = "the GPU does not admit another process"
+OUT_OF_MEMORY = "out of memory"
 NO_COMPILER = "needs a C compiler, and there is none here (Debian, Ubuntu: apt install gcc; or set CC)"
 NO_HEADERS = "needs the headers of Python, which are missing (Debian, Ubuntu: apt install python3-dev)"
 _CAUSES = (
@@ -98,7 +99,7 @@ def describe_failure(error: BaseException) -> str:
     if isinstance(error, DifferenceError):
         return str(error)
     if isinstance(error, Exception) and is_out_of_memory(error):
-        return "out of memory"
+        return OUT_OF_MEMORY
     if (cause := known_cause(error)) is not None:
         return cause
     lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]

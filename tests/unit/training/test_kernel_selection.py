@@ -264,6 +264,29 @@ class TestRules:
         assert "torch.compile" not in fourth.left_out
         assert (fourth.label, fourth.speedup, fourth.is_final) == ("triton + graph", 8.0, True)
 
+    @pytest.mark.parametrize("reason", ["out of memory", "the GPU does not admit another process"])
+    def test_select_what_another_process_kept_from_running_is_tried_again(
+        self, tried: list[str], monkeypatch: pytest.MonkeyPatch, reason: str
+    ) -> None:
+        blocked, run = {"eager", "triton", "compiled"}, kernel_selection._run_process
+
+        def in_company(request: Any, candidate: Candidate, graphs: tuple[bool, ...], limit: float) -> Any:
+            answers, *rest = run(request, candidate, graphs, limit)
+            if candidate.kernel in blocked:
+                answers = {graph: {"graph": graph, "left_out": reason} for graph in graphs}
+            return answers, *rest
+
+        monkeypatch.setattr(kernel_selection, "_run_process", in_company)
+        first = choose()
+        assert (first.kernel, remembered_selections()) == ("eager", [])
+        assert "the next training tries again" in first.describe()
+        blocked -= {"eager", "compiled"}
+        second = choose()
+        assert (second.label, second.unfinished) == ("torch.compile + graph", {"triton": 1, "triton + graph": 1})
+        blocked.clear()
+        third = choose()
+        assert (third.label, third.speedup, third.is_final) == ("triton + graph", 8.0, True)
+
     def test_select_without_a_writable_cache_folder_chooses_and_warns(
         self, tried: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -310,12 +333,14 @@ class TestProcesses:
         assert found.left_out["torch.compile"] == (
             "its process ended with code 1: no kernel image is available for execution on the device"
         )
+        assert set(found.unfinished) == {"torch.compile", "torch.compile + graph"}  # it ended before any answer
 
     def test_trials_hang_is_stopped_and_the_definition_used(self, driver: None) -> None:
         found = choose(Candidate("triton", run="kernel_trials:hang"), seconds=2.0)
         assert found.left_out["triton"] == "no answer within 2 s"
         assert (found.kernel, found.unfinished) == ("eager", {"triton": 1, "triton + graph": 1})
-        assert found.describe() == "definition; not checked: no candidate could be tried"
+        assert found.describe() == "definition; not checked: no candidate could be tried; the next training tries again"
+        assert remembered_selections() == []
 
     def test_trials_exclusive_mode_is_said_and_not_remembered(self, driver: Callable[..., None]) -> None:
         driver(ROW.replace("Default", "Exclusive_Process"))
