@@ -230,7 +230,9 @@ def _batch_statistics(
     # any value near the mean: squares of small differences lose little precision; the rows may be overwritten
     pivot = rows[:, 0, 0, 0].clone()
     total, square = sum_deviations(pivot).unbind(1)
-    return combine_moments(pivot + total / values, square - total * total / values, values, per_step=per_step)
+    # sums of float32 squares: with an outlier as the pivot, the difference of equal values may round below zero
+    deviations = (square - total * total / values).clamp_min(0)
+    return combine_moments(pivot + total / values, deviations, values, per_step=per_step)
 
 
 def affine(

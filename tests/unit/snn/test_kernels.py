@@ -96,6 +96,20 @@ def test_batch_statistics_far_from_zero_keep_precision(fast: Kernel) -> None:
         torch.testing.assert_close(norms[1].running_var, norms[0].running_var, rtol=tolerance, atol=0)
 
 
+def test_batch_statistics_hot_pixel_in_a_constant_channel_has_a_variance(fast: Kernel) -> None:
+    """The first pixel is far from all others, which are equal: what float32 loses is more than the variance."""
+    x = torch.full((1, 1024, 1, 1, 256), 0.5)
+    x[0, 0, 0, 0, 0] = hot = 3000.3
+    norms = [BatchNorm(1, per_step=True) for _ in range(2)]
+    for norm, kernel in zip(norms, ("eager", fast), strict=True):
+        spiking_stage(x, 1, SpikingLayer(PLIF, (1, 1, 256)).dynamics(x), norm, kernel=kernel)
+    expected, found = norms
+    assert found.running_var is not None
+    assert found.running_var >= 0.9 * (1 - 1e-6)  # 1 before, with a momentum of 0.1
+    torch.testing.assert_close(found.running_var, expected.running_var, rtol=0, atol=1e-6 * hot**2)
+    torch.testing.assert_close(found.running_mean, expected.running_mean, rtol=0, atol=1e-6 * hot)
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4, 4), (3, 0, 3, 4, 4), (0, 2, 5), (3, 0, 5)])
 def test_stage_empty_input_gives_empty_output(fast: Kernel, shape: tuple[int, ...]) -> None:
     maps = len(shape) == 5
