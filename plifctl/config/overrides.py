@@ -1,8 +1,8 @@
 """Overrides of registry values: ``--set key=value`` on the command line, a mapping in Python.
 
-Both are kept as texts ``key=value``, the same in a run, its record and the command that repeats it. A
-text is read by the type of its key: a text field such as ``network.structure`` takes it as it is, everything else is
-read as a YAML value.
+Both are kept as texts ``key=value``, the same in a run, its record and the command that repeats it. A text is read by
+the type of its key: a text field such as ``network.structure`` takes it as it is (``null`` is None where that is
+allowed), everything else is read as a YAML value.
 """
 
 from __future__ import annotations
@@ -43,13 +43,15 @@ def changed_values(overrides: Iterable[str]) -> dict[str, Any]:
         >>> changed_values(["train.lr=0.1", "train.lr=5e-4", "neuron.kind=lif", "train.seed=3"])
         {'train.lr': 0.0005, 'neuron.kind': 'lif'}
     """
-    found: dict[str, Any] = {}
+    from plifctl.config.experiment import ExperimentSpec  # it imports this module
+
+    types, found = dict(_settable(ExperimentSpec)), dict[str, Any]()
     for text in filter(is_modification, overrides):
-        value: Any = text.partition("=")[2].strip()
-        with suppress(YamlError):
-            part = parse_value(value, Origin(""), mapping=True)
-            value = part.plain() if isinstance(part, Branch) else part.value
-        found[override_key(text)] = value
+        key, value = override_key(text), text.partition("=")[2].strip()
+        found[key] = value
+        with suppress(UsageError):
+            part = _parse(value, Origin(""), types.get(key), mapping=True)
+            found[key] = part.plain() if isinstance(part, Branch) else part.value
     return found
 
 
@@ -158,7 +160,8 @@ def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | No
 
 def _parse(value: str, origin: Origin, kind: Any, *, mapping: bool) -> Leaf | Branch:
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    if kind is str and not quoted:  # "{c8k3s1-SN}*2-…" is no mapping of YAML
+    is_none = kind == str | None and value in ("null", "~", "")
+    if kind in (str, str | None) and not quoted and not is_none:  # "{c8k3s1-SN}*2-…" and "[^/]+" are not YAML
         return Leaf(value, origin)
     try:
         return parse_value(value, origin, mapping=mapping)

@@ -10,8 +10,10 @@ import pytest
 from plifctl.config.base import flatten
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_experiment, load_registry
-from plifctl.config.overrides import is_modification, merge_overrides, override_texts
+from plifctl.config.overrides import changed_values, is_modification, merge_overrides, override_texts
 from plifctl.errors import UsageError
+
+SHARE = ("split.method=share", "split.test=0.2", "validation.method=share")
 
 
 def gesture(*overrides: str) -> ExperimentSpec:
@@ -30,6 +32,21 @@ class TestValues:
         spec = gesture(f"network.structure={structure}")
         assert spec.network.structure == structure.strip('"')
         assert spec.digest == gesture().digest
+
+    @pytest.mark.parametrize("groups", ["[^/]+", "[ab]", "user #1", r"user(\d+)", "{a: b}", "7", "null|a", "a: b"])
+    def test_text_that_may_be_none_is_read_as_it_is(self, groups: str) -> None:
+        spec = gesture(*SHARE, f"split.groups={groups}")
+        assert spec.split.groups == groups
+        for again in (override_texts({"split.groups": groups}), [f"split.groups={json.dumps(groups)}"]):
+            assert gesture(*SHARE, *again).digest == spec.digest
+
+    @pytest.mark.parametrize(("text", "groups"), [("null", None), ("~", None), ("", None), ("'null'", "null")])
+    def test_text_that_may_be_none_reads_null_as_none(self, text: str, groups: str | None) -> None:
+        assert gesture(*SHARE, "split.groups=a", f"split.groups={text}").split.groups == groups
+
+    def test_changed_values_of_texts_are_the_whole_texts(self) -> None:
+        found = [changed_values([f"split.groups={groups}"]) for groups in ("user #1", "'user #1'", "user #2")]
+        assert found == [{"split.groups": "user #1"}, {"split.groups": "user #1"}, {"split.groups": "user #2"}]
 
     def test_list_of_mappings_is_read_as_yaml(self) -> None:
         spec = gesture("frames.transforms=[{name: denoise, filter_time_us: 10000}]")
