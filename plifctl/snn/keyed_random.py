@@ -61,13 +61,13 @@ def small_integers(keys: Tensor, limits: Tensor) -> Tensor:
 
     Args:
         keys: int64 ``[N]``, one per sample.
-        limits: int32 ``[N, ...]``, below 2¹⁵; 0 gives 0.
+        limits: int32 ``[N, ...]``; 0 gives 0. Above 2¹⁶ not every integer is drawn.
 
     Returns:
         int32, the shape of ``limits``.
     """
-    numbers = _int16(keys, limits.shape[1:].numel()).to(torch.int32) + 2**15
-    return (numbers.view(limits.shape) * limits) >> 16
+    numbers = _int16(keys, limits.shape[1:].numel()).to(torch.int64) + 2**15  # products of 16 and 32 bits
+    return ((numbers.view(limits.shape) * limits) >> 16).to(torch.int32)
 
 
 def _int16(keys: Tensor, count: int) -> Tensor:

@@ -94,9 +94,13 @@ class TestDrawMaxPool:
         assert (share[1:] - 1 / 3).abs().max() < 0.06  # five standard deviations of 1500 draws
 
     def test_small_integers_stay_below_the_limit(self) -> None:
-        found = small_integers(torch.arange(2000), torch.tensor([0, 1, 3, 9], dtype=torch.int32).expand(2000, 4))
-        assert found.amin(0).tolist() == [0, 0, 0, 0]
-        assert found.amax(0).tolist() == [0, 0, 2, 8]
+        limits = torch.tensor([0, 1, 3, 9, 2**15, 200**2], dtype=torch.int32)
+        found = small_integers(torch.arange(2000), limits.expand(2000, 6))
+        assert found.amin(0)[:4].tolist() == [0, 0, 0, 0]
+        assert found.amax(0)[:4].tolist() == [0, 0, 2, 8]
+        for limit, drawn in zip(limits[4:], found.T[4:], strict=True):  # windows of 182 and more pixels a side
+            assert 0 <= drawn.min() < limit / 100
+            assert limit * 0.99 < drawn.max() < limit
 
 
 class TestNetwork:
