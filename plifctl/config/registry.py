@@ -466,7 +466,8 @@ def _network_as_mapping(layer: Branch) -> Branch:
 
 def _unknown_part(kind: str, name: str | None, origin: Origin, known: Iterable[str]) -> UsageError | RegistryError:
     error = UsageError if str(origin).startswith("--set") else RegistryError
-    return error(f"{origin}: unknown {kind} {name}", hint=did_you_mean(str(name), known))
+    problem = f"unknown {kind} {name}" if name else f"{kind} is missing: name one, or state like: NAME"
+    return error(f"{origin}: {problem}", hint=did_you_mean(name or "", known))
 
 
 def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:
