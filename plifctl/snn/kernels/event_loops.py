@@ -62,7 +62,7 @@ def collect(x, pixels, group, index, value, pointers):  # type: ignore[no-untype
         x: ``[R, pixels · C]``.
         pixels: Pixels of a row.
         group: Channels in a group; the last group may have fewer.
-        index: Result: pixel · group + channel within the group, uint32.
+        index: Result: pixel · group + channel within the group, uint16 or uint32.
         value: Result: the values.
         pointers: int64 ``[R, groups · pixels + 1]``: where the list of each pixel begins. Those of the first and the
             end of the last are given.

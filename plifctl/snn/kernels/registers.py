@@ -128,7 +128,7 @@ def sum_rows(rows, base, stride, index, value, begin, end, out, at, vectors):  #
         rows: Flat array of floats.
         base: Where row 0 begins in it.
         stride: Distance between rows.
-        index: Row numbers, uint32.
+        index: Row numbers, uint16 or uint32.
         value: Factor of each row.
         begin: First j.
         end: Last j + 1.
