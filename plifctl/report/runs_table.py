@@ -11,6 +11,7 @@ from typing import Any
 
 from plifctl.config.choices import RUNS_TABLE, ResultOrigin
 from plifctl.config.overrides import override_key
+from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.report.table import (
     Cell,
     Entry,
@@ -36,6 +37,7 @@ _CAPTIONS: dict[ResultOrigin, str] = {
 """Whose runs are shown, by their origin."""
 
 _COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
+_CHANGES = _COLUMNS.index("Changes")
 
 
 def build_runs_table(
@@ -52,42 +54,43 @@ def build_runs_table(
         not_in_paper: Experiments that only the authors' logs have; they are marked.
         changes: Returns how the experiment of a run differs from that of its name.
     """
-    rows: list[tuple[Cell, ...]] = []
-    entries: list[Entry] = []
-    notes: dict[str, str] = {}
+    cells: list[list[str]] = []
+    numbers: list[Number] = []
+    facts: list[tuple[str, ...]] = []
     shown = [record for record in records if record.origin == origin]
     changes = _shared_changes(shown, changes)
-    key = partial(_key, changes=changes, stopping=_series_that_stop(shown))
+    stopping = _series_that_stop(shown)
+    key = partial(_key, changes=changes, stopping=stopping)
     for _, group in groupby(sorted(shown, key=key), key=key):
         # of several runs with one seed and fold, the latest
         by_time = sorted(group, key=lambda record: record.finished)
         latest = {_member(record): record for record in by_time}
         found = [latest[member] for member in sorted(latest)]
         earlier = [record for record in by_time if latest[_member(record)] is not record]
-        mark = str(len(rows) + 1)
         first = found[0]
         changed = changes(first)
-        notes[mark] = _note(found, changed, earlier)
-        number = _mean(found, mark, notes[mark], bool(changed))
+        numbers.append(_mean(found, str(len(numbers) + 1), _note(found, changed, earlier), bool(changed)))
         texts = (_short(changed), first.recipe, first.protocol, str(first.T), _epochs(found), _samples(first))
-        counts = (_numbers({record.seed for record in found}), _folds(found))
-        experiment = mark_experiment(first.experiment, not_in_paper)
-        rows.append((*map(Cell, (experiment, *texts, *counts)), Cell(numbers=(number,))))
-        entries.append(Entry(first.experiment, "accuracy", "", (number,)))
+        cells.append([mark_experiment(first.experiment, not_in_paper), *texts, _seeds(found), _folds(found)])
+        facts.append(_facts(first, stopping))
+    # rows may differ in seeds and folds, too, but that is not why they are apart
+    for row, more in zip(cells, tell_apart([tuple(row[:-2]) for row in cells], facts), strict=True):
+        row[_CHANGES] = ", ".join(filter(None, (row[_CHANGES], *more)))
+    rows = [(*map(Cell, row), Cell(numbers=(number,))) for row, number in zip(cells, numbers, strict=True)]
     source = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
         "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
         "that validation selected. Compare rows of the same protocol, epochs and samples only."
     )
-    used = [index for index, name in enumerate(_COLUMNS) if name != "Changes" or any(row[index].text for row in rows)]
+    used = [index for index in range(len(_COLUMNS)) if index != _CHANGES or any(row[index].text for row in rows)]
     return Table(
         RUNS_TABLE,
         _CAPTIONS[origin],
         source + legend_of_marks((record.experiment for record in shown), not_in_paper),
         tuple(_COLUMNS[index] for index in used),
         tuple(tuple(row[index] for index in used) for row in rows),
-        tuple(entries),
-        notes,
+        tuple(Entry(number.records[0].experiment, "accuracy", "", (number,)) for number in numbers),
+        {number.mark: number.note for number in numbers},
     )
 
 
@@ -141,17 +144,31 @@ def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> t
     words = re.split(r"(\d+(?:\.\d+)?)", _short(changes(record)))
     numbers = tuple(float(word) if index % 2 else word for index, word in enumerate(words))
     series = _series(record)
-    planned = next((text for text in record.overrides if override_key(text) == "train.epochs"), "")
-    epochs = (0, planned) if series in stopping else (record.epochs, "")
+    epochs = (0, _planned(record)) if series in stopping else (record.epochs, "")
     data = record.data.cache if record.data is not None else ""
     versions = ",".join(map(str, record.training_versions))
     return record.experiment, record.recipe, record.protocol, epochs, numbers, series, data, versions
+
+
+def _facts(record: ResultRecord, stopping: Collection[str]) -> tuple[str, ...]:
+    """Returns what tells a row from others that look the same: what :func:`_key` has beside the texts of the row."""
+    planned = _planned(record) if _series(record) in stopping else ""
+    data = record.data.cache if record.data is not None else None
+    return planned, versions_text(record.training_versions), *origin_facts(_series(record), data)
+
+
+def _planned(record: ResultRecord) -> str:
+    return next((text for text in record.overrides if override_key(text) == "train.epochs"), "")
 
 
 def _epochs(found: Sequence[ResultRecord]) -> str:
     """Returns the epochs of the runs of a row, ``5–9`` where some stopped early."""
     least, most = (pick(record.epochs for record in found) for pick in (min, max))
     return str(least) if least == most else f"{least}–{most}"
+
+
+def _seeds(found: Sequence[ResultRecord]) -> str:
+    return _numbers({record.seed for record in found})
 
 
 def _member(record: ResultRecord) -> tuple[int, int]:
@@ -188,11 +205,15 @@ def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequen
     parts = [f"{first.dataset}, {name_runs(found)}", *other_versions(first)]
     if any(record.stopped_early for record in found):
         parts.append("stopped early")
-    if (of := first.fold) is not None and of.folds and (count := len({_member(r)[1] for r in found})) < of.folds:
-        parts.append(f"ONLY {count} OF {of.folds} FOLDS")
+    if first.fold is not None:
+        seeds, folds = ({_member(record)[index] for record in found} for index in (0, 1))
+        planned = (first.fold.folds or max(folds)) * len(seeds)
+        of_seeds = f" OF {len(seeds)} SEEDS" if len(seeds) > 1 else ""
+        parts += [f"ONLY {len(found)} OF {planned} FOLDS{of_seeds}"] if len(found) < planned else []
     if first.is_subset:
         parts.append("SUBSET")
-    if empty := sum(record.data.without_events for record in found if record.data is not None):
+    # all have the same samples, but a fold or a subset may leave some of them out
+    if empty := max(record.data.without_events if record.data is not None else 0 for record in found):
         parts.append(f"{empty} SAMPLES WITHOUT EVENTS")
     if changes:
         parts.append(f"MODIFIED: {', '.join(changes)}")

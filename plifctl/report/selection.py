@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE
+from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.report.runs_table import Changes
 from plifctl.report.table import (
     Cell,
@@ -49,10 +50,10 @@ def build_selection_table(
         not_in_paper: Experiments that only the authors' logs have; they are marked.
         changes: Returns how the experiment of a run differs from that of its name.
     """
-    rows: list[tuple[Cell, ...]] = []
+    cells: list[list[str]] = []
     entries: list[Entry] = []
     gains: dict[tuple[str, str], list[float]] = {}
-    shown_experiments: set[str] = set()
+    counted: list[ResultRecord] = []
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in record.tests.items()}
         modified = bool(changes(record))
@@ -67,23 +68,23 @@ def build_selection_table(
         gains.setdefault((record.origin, record.protocol), []).append(gain)
         better = [None if other is None else tests[best] - other for other in (result, tests[last], late)]
         values = [result, tests[best], tests[last], late, *better]
-        counted = ("", f" ({best})", f" ({last})", f" ({len(record.late_tests)})", "", "", "")
-        shown = ["" if value is None else f"{value:.2f}{count}" for value, count in zip(values, counted, strict=True)]
-        experiment = mark_experiment(record.experiment, not_in_paper)
-        shown_experiments.add(record.experiment)
-        rows.append(tuple(map(Cell, (experiment, _run(record), record.protocol, *shown))))
+        epochs = ("", f" ({best})", f" ({last})", f" ({len(record.late_tests)})", "", "", "")
+        shown = ["" if value is None else f"{value:.2f}{epoch}" for value, epoch in zip(values, epochs, strict=True)]
+        counted.append(record)
+        cells.append([record.protocol, *shown])
         entries += [
             Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags_of(record, modified)),))
             for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
             if value is not None
         ]
+    names = [(mark_experiment(record.experiment, not_in_paper), run) for record, run in _name_runs(counted, changes)]
     return Table(
         SELECTION_TABLE,
         "Selection bias: accuracies (%) that one run could report",
         " ".join(["Runs that were tested after every epoch.", *_summary(gains)])
-        + legend_of_marks(shown_experiments, not_in_paper),
+        + legend_of_marks((record.experiment for record in counted), not_in_paper),
         _COLUMNS,
-        tuple(rows),
+        tuple(tuple(map(Cell, (*name, *row))) for name, row in zip(names, cells, strict=True)),
         tuple(entries),
     )
 
@@ -107,6 +108,28 @@ def _run(record: ResultRecord) -> str:
     fold = f", fold {record.fold.number}" if record.fold is not None else ""
     whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
     return f"{whose}recipe {record.recipe}, seed {record.seed}{fold}{trained}{subset}{without}"
+
+
+def _name_runs(records: Sequence[ResultRecord], changes: Changes) -> Iterator[tuple[ResultRecord, str]]:
+    """Yields what each run is called: where that would be the same, with what the runs differ in, at last their names.
+
+    Args:
+        records: The runs.
+        changes: Returns how the experiment of a run differs from that of its name.
+    """
+    labels = [(_run(record), record.experiment, record.protocol, record.epochs) for record in records]
+    facts = [
+        (
+            f"T = {record.T}",
+            ", ".join(changes(record)),
+            versions_text(record.training_versions),
+            *origin_facts(record.digest, None if record.data is None else record.data.cache),
+            f"run {record.run}",
+        )
+        for record in records
+    ]
+    for record, label, more in zip(records, labels, tell_apart(labels, facts), strict=True):
+        yield record, ", ".join((label[0], *more))
 
 
 def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:

@@ -16,6 +16,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
 from plifctl.report.figures.style import verbatim
+from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.runs import Curve
 
 _IN_LABEL = ("neuron.kind", "neuron.tau_0", "neuron.tau")
@@ -84,15 +85,11 @@ class Line:
             *([f"T = {first.T}"] if first.T else []),
             *([f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []),
             *([f"{' to '.join(map(str, last[:1] + last[1:][-1:]))} epoch{'s' * (last != [1])}"] if last else []),
-            *([_versions(first)] if first.training_versions else []),
+            *([versions_text(first.training_versions)] if first.training_versions else []),
             *(["subset"] if first.subset else []),
             *([f"modified: {' '.join(first.changes)}"] if first.changes else []),
         ]
         return ", ".join(parts)
-
-
-def _versions(curve: Curve) -> str:
-    return f"training version {' and '.join(map(str, curve.training_versions)) or 'unknown'}"
 
 
 def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSpec | None]) -> list[Line]:
@@ -136,33 +133,24 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
     The authors' lines are named as such where others are in the figure.
     """
     mixed = len({line.imported for line in lines}) > 1
-    labels = {line: line.label for line in lines}
-    for more in (
-        lambda line: [f"recipe {line.first.recipe}"],
-        lambda line: [f"T = {line.first.T}"],
-        lambda line: line.first.changes,
-        lambda line: [_versions(line.first)],
-        lambda line: [f"experiment {(line.first.digest or 'unknown')[:8]}"],
-        lambda line: [f"data {(line.first.cache or 'unknown')[:8]}"],
-    ):
-        equal = {line: [other for other in lines if _same_place(line, other, labels)] for line in lines}
-        labels |= {
-            line: ", ".join([labels[line], *map(verbatim, more(line))])
-            for line, others in equal.items()
-            if any(more(other) != more(line) for other in others)
-        }
+    facts = [
+        (
+            f"recipe {line.first.recipe}",
+            f"T = {line.first.T}",
+            ", ".join(line.first.changes),
+            versions_text(line.first.training_versions),
+            *origin_facts(line.first.digest, line.first.cache),
+        )
+        for line in lines
+    ]
+    added = tell_apart([(line.imported, line.panel, line.label) for line in lines], facts)
+    labels = {line: ", ".join([line.label, *map(verbatim, more)]) for line, more in zip(lines, added, strict=True)}
     for line in lines:
         if mixed and line.imported:
             labels[line] = f"{labels[line]}, authors"
         elif len(line.curves) > 1:
             labels[line] = f"{labels[line]}, {len(line.curves)} seeds"
     return labels
-
-
-def _same_place(line: Line, other: Line, labels: dict[Line, str]) -> bool:
-    """Returns whether two lines have the same label in a panel: of ours, or of the authors'."""
-    places = [(found.imported, found.panel, labels[found]) for found in (line, other)]
-    return line is not other and places[0] == places[1]
 
 
 def describe_lines(lines: Sequence[Line]) -> str:

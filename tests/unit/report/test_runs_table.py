@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
 from plifctl.report import TableOptions, build_table
 from plifctl.report.results import Results
 from plifctl.report.runs_table import build_runs_table
+from plifctl.report.selection import build_selection_table
 from plifctl.runs import ResultRecord, load_records
 from plifctl.runs.records import Fold, RunData
+from plifctl.runs.sessions import Session
 
 DATA = RunData(verified=False, complete=True, train=80, validation=0, test=20, cache="c" * 64)
 
@@ -51,6 +55,55 @@ def test_runs_table_folds_are_one_row_with_mean_and_deviation() -> None:
     assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2, 3 of 5", "60.00 ± 10.00 (1)")]
     assert "ONLY 3 OF 5 FOLDS" in table.notes["1"]
     assert table.entries[0].numbers[0].value == 60.0
+
+
+def test_runs_table_counts_the_folds_of_all_seeds() -> None:
+    runs = [
+        record(0.5 + (5 * seed + at) / 100, seed=seed, fold=fold(at), digest=f"{at}" * 64)
+        for seed, folds in ((1, 5), (2, 2))
+        for at in range(1, folds + 1)
+    ]
+    table = build_runs_table(runs)
+    assert [row[6:8] for row in table.rows] == [("1, 2", "1, 2, 3, 4, 5 of 5")]
+    assert "ONLY 7 OF 10 FOLDS OF 2 SEEDS" in table.notes["1"]
+    groups = [one.model_copy(update={"fold": one.fold and one.fold.model_copy(update={"folds": None})}) for one in runs]
+    assert "ONLY 7 OF 10 FOLDS OF 2 SEEDS" in build_runs_table(groups).notes["1"]
+    assert "ONLY" not in build_runs_table(runs[:5]).notes["1"]
+
+
+def test_runs_table_samples_without_events_are_those_of_one_run() -> None:
+    data = DATA.model_copy(update={"without_events": 3})
+    runs = [record(0.5 + seed / 10, seed=seed, data=data) for seed in (1, 2)]
+    assert "; 3 SAMPLES WITHOUT EVENTS" in build_runs_table(runs).notes["1"]
+
+
+@pytest.mark.parametrize(
+    ("other", "texts"),
+    [
+        ({"digest": "e" * 64}, ("experiment dddddddd", "experiment eeeeeeee")),
+        ({"data": DATA.model_copy(update={"cache": "x" * 64})}, ("data cccccccc", "data xxxxxxxx")),
+        (
+            {"sessions": (Session(epochs=(1, 3), training_version=4, host="", environment={}),)},
+            ("training version 1", "training version 4"),
+        ),
+    ],
+)
+def test_rows_that_look_the_same_name_what_they_differ_in(other: dict[str, Any], texts: tuple[str, str]) -> None:
+    runs = [record(0.5), record(0.6, **other)]
+    assert [row[1] for row in build_runs_table(runs).rows] == list(texts)
+    unlike = build_runs_table([record(0.5), record(0.6, recipe="authors", **other)])
+    assert "Changes" not in unlike.columns
+    if "sessions" not in other:  # named for every run
+        called = [row[1] for row in build_selection_table(runs).rows]
+        assert [name.removeprefix("recipe paper, seed 1, training version 1, ") for name in called] == list(texts)
+
+
+def test_selection_table_names_what_runs_of_one_name_change_or_the_runs() -> None:
+    runs = [record(0.5), record(0.6, overrides=("train.lr=0.1",), digest="e" * 64), record(0.7)]
+    table = build_selection_table(runs[:2], include_modified=True)
+    assert [row[1].partition("training version 1")[2] for row in table.rows] == ["", ", train.lr=0.1"]
+    again = [row[1].rpartition(", ")[2] for row in build_selection_table([runs[0], runs[2]]).rows]
+    assert again == ["run run-0.5", "run run-0.7"]
 
 
 def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
