@@ -7,7 +7,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -338,7 +338,11 @@ class _FigureSource:
         )
 
     def _curves(self, origin: str) -> list[Curve]:
-        return [curve for curve in load_curves(self.runs_dir, self.registry.folders) if curve.origin == origin]
+        return [curve for curve in self._all_curves if curve.origin == origin]
+
+    @cached_property
+    def _all_curves(self) -> list[Curve]:
+        return load_curves(self.runs_dir, self.registry.folders)
 
     def _recording(self) -> tuple[str, SpikeRecording]:
         """The recorded spikes of the named run, or the latest ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, load_records
 from plifctl.runs.sessions import versions_of
+
+_log = logging.getLogger(__name__)
 
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "cpu_seconds")
 """Scalars of an epoch; accuracies are fractions."""
@@ -125,10 +128,11 @@ def curve_of_run(run: Run) -> Curve:
 
 
 def _is_incomplete(run: Run) -> bool:
-    """Returns whether a finished run used a data set that lacks samples; of an unfinished one that is not recorded."""
-    if not (run.path / "result.json").is_file():
-        return False
-    return run.record().is_subset
+    """Returns whether a run uses a data set that lacks samples; of an unfinished run of 0.1.0 that is not recorded."""
+    complete = run.info()["cache"].get("complete")
+    if complete is None and (run.path / "result.json").is_file():
+        return run.record().is_subset
+    return complete is False
 
 
 def curve_of_record(record: ResultRecord) -> Curve:
@@ -182,40 +186,65 @@ def curve_of_imported(run: ImportedRun) -> Curve:
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
     """Returns the curves of all runs in ``runs_dir``, imported ones included, and of records without one.
 
-    Damaged runs are skipped.
+    Damaged runs are skipped, with a warning.
     """
+    curves, problems = _read_curves(runs_dir, registry_dirs)
+    _warn_of_skipped(problems)
+    return curves
+
+
+def _read_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> tuple[list[Curve], list[str]]:
+    """Returns the curves of :func:`load_curves`, and the damage of runs that have none."""
     found: dict[str, Curve] = {}
+    problems: list[str] = []
     for run in list_runs(runs_dir):
         try:
             found[run.name] = curve_of_run(run)
-        except RunError:
-            continue
+        except RunError as error:
+            if not str(error).startswith(str(run.path / "result.json")):  # which load_records warns of
+                problems.append(str(error))
     records = [record for record in load_records(runs_dir, registry_dirs) if record.run not in found]
-    return [*found.values(), *load_other_curves(runs_dir, registry_dirs, records)]
+    others, damage = _read_other_curves(runs_dir, registry_dirs, records)
+    return [*found.values(), *others], [*problems, *damage]
 
 
 def load_other_curves(runs_dir: Path, registry_dirs: Sequence[Path], records: Sequence[ResultRecord]) -> list[Curve]:
     """Returns the curves of imported runs in ``runs_dir``, then those of records without one.
 
-    Damaged runs are skipped.
+    Damaged runs are skipped, with a warning.
 
     Args:
         runs_dir: Runs directory.
         registry_dirs: Registry folders, which have the authors' curves.
         records: Result records of runs that were not trained in ``runs_dir``.
     """
+    curves, problems = _read_other_curves(runs_dir, registry_dirs, records)
+    _warn_of_skipped(problems)
+    return curves
+
+
+def _read_other_curves(
+    runs_dir: Path, registry_dirs: Sequence[Path], records: Sequence[ResultRecord]
+) -> tuple[list[Curve], list[str]]:
+    """Returns the curves of :func:`load_other_curves`, and the damage of imported runs that have none."""
     found: dict[str, Curve] = {}
+    problems: list[str] = []
     for path in folders.external_folders(runs_dir, folders.IMPORTED):
         try:
             found[path.name] = curve_of_imported(load_imported(path))
-        except RunError:
-            continue
+        except RunError as error:
+            problems.append(str(error))
     others = [record for record in records if record.run not in found]
     imported = any(record.origin == "imported" for record in others)
     authors = {run.name: curve_of_imported(run) for run in load_authors(registry_dirs)} if imported else {}
     for record in others:
         found[record.run] = authors.get(record.run) or curve_of_record(record)
-    return list(found.values())
+    return list(found.values()), problems
+
+
+def _warn_of_skipped(problems: Sequence[str]) -> None:
+    for problem in problems:
+        _log.warning("skipped: %s", problem)
 
 
 def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curve:
@@ -228,7 +257,7 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
     folders.check_name(name)
     if name == "last" and (runs := list_runs(runs_dir)):
         return curve_of_run(runs[-1])
-    curves = {curve.name: curve for curve in load_curves(runs_dir, registry_dirs)}
+    curves = {curve.name: curve for curve in _read_curves(runs_dir, registry_dirs)[0]}
     matching = folders.only_match(name, folders.match_name(name, list(curves)))
     if matching is not None:
         return curves[matching]

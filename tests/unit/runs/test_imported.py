@@ -288,6 +288,14 @@ class TestSaving:
             load_imported(path)
         assert load_curves(tmp_path / "runs", []) == []
 
+    def test_load_curves_warns_of_a_damaged_import(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        board(tmp_path / "logs" / "mine", test_acc=[0.4, 0.5])
+        (run,) = imported(tmp_path / "logs")
+        path = save_imported(run, tmp_path / "runs") / "imported.json"
+        path.write_bytes(path.read_bytes().replace(b"0.4", b"0.3"))
+        assert load_curves(tmp_path / "runs", []) == []
+        assert [message for message in caplog.messages if message.startswith(f"skipped: {path}: damaged")]
+
 
 @pytest.mark.slow
 @pytest.mark.real

@@ -29,6 +29,7 @@ from plifctl.runs import (
     remove_run,
     verify_run,
 )
+from plifctl.runs.documents import save_document
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import is_beating, write_progress
@@ -339,6 +340,26 @@ def test_renamed_run_has_one_record_and_one_curve_of_its_new_name(tmp_path: Path
     assert [record.run for record in load_records(tmp_path, [])] == ["baseline"]
     assert [curve.name for curve in runs.load_curves(tmp_path, [])] == ["baseline"]
     assert verify_run(find_run("baseline", tmp_path)) == []
+
+
+@pytest.mark.parametrize(("finished", "complete"), [(False, False), (False, True), (True, False), (True, None)])
+def test_curve_of_a_run_says_whether_its_data_are_complete(
+    tmp_path: Path, finished: bool, complete: bool | None
+) -> None:
+    run = make_run(tmp_path, finished=finished)
+    if complete is not None:  # 0.1.0 did not store it: the record of a finished run has it
+        info = run.info()
+        save_document(run.path / "run.json", {**info, "cache": {**info["cache"], "complete": complete}})
+    assert runs.curve_of_run(run).subset == (complete is False)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "result.json"])
+def test_load_curves_warns_once_of_a_damaged_run(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    good, hurt = make_run(tmp_path, name="good"), make_run(tmp_path, name="hurt")
+    (hurt.path / name).write_text("{}")
+    assert [curve.name for curve in runs.load_curves(tmp_path, []) if curve.folder is not None] == [good.name]
+    (warning,) = caplog.messages
+    assert warning.startswith(f"skipped: {hurt.path / name}: ")
 
 
 class TestLongerTraining:
