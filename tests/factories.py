@@ -177,7 +177,7 @@ def made_record(experiment: str, tests: tuple[float, ...], seed: int = 1, **chan
     from plifctl.config.lookup import load_registry
     from plifctl.runs import ResultRecord, RunData
 
-    spec = load_registry().experiment(experiment).spec
+    spec = load_registry().experiment(experiment, overrides=changes.get("overrides", ())).spec
     samples = spec.dataset.samples
     train, test = (samples.train, samples.test) if samples is not None else (8, 2)
     values: dict[str, Any] = {

@@ -20,7 +20,8 @@ def registry() -> Registry:
 
 def made(recipe: str, protocol: str, tests: tuple[float, ...], seed: int = 1, **changes: Any) -> ResultRecord:
     """Returns a record of mnist-plif; its epochs take a minute of processor time."""
-    spec = registry().experiment("mnist-plif", recipe=recipe).for_protocol(protocol).spec  # type: ignore[arg-type]
+    found_in = registry().experiment("mnist-plif", recipe=recipe, overrides=changes.get("overrides", ()))  # type: ignore[arg-type]
+    spec = found_in.for_protocol(protocol).spec  # type: ignore[arg-type]
     values = {"recipe": recipe, "protocol": protocol, "digest": spec.digest, "environment": CPU, "T": spec.T}
     values |= {"run": f"{recipe}-{protocol}-{seed}", "cpu_seconds": (60.0,) * len(tests)}
     found: ResultRecord = made_record("mnist-plif", tests, seed, **(values | changes))

@@ -7,7 +7,7 @@ import shlex
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -18,8 +18,6 @@ from plifctl.config.choices import (
     OTHER_TABLES,
     SELECTION_TABLE,
     TABLES,
-    Protocol,
-    Recipe,
     ResultOrigin,
     ResultSource,
 )
@@ -148,18 +146,12 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
             raise UsageError(f"{run.name}: {status}, so it has no result to state")
     if not finished:
         raise UsageError(f"no finished run in {folder}", hint="plifctl train demo makes one")
-    known = registry.experiments()
-
-    @cache
-    def registered(experiment: str, recipe: Recipe, protocol: Protocol) -> ExperimentSpec | None:
-        if experiment not in known:
-            return None
-        return registry.experiment(experiment, recipe=recipe).for_protocol(protocol).spec
+    results = Results([], registry)
 
     def stated(run: Run) -> StatedRun:
         record = run.record()
         hours = tuple(row["seconds"] / 3600 for row in run.metrics())
-        return StatedRun(record, registered(record.experiment, record.recipe, record.protocol), hours)
+        return StatedRun(record, results.registered(record), hours)
 
     return statement([stated(run) for run in finished])
 

@@ -9,8 +9,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from plifctl.config.choices import CONVERGENCE_TABLE
+from plifctl.config.overrides import override_key
 from plifctl.report.pairs import MatchedRuns, PairRows
-from plifctl.report.results import Results
+from plifctl.report.results import CHANGED_SINCE, Results
 from plifctl.report.table import Cell, Entry, Number, Table
 
 _EPOCHS = tuple(4**power for power in range(11))
@@ -82,10 +83,15 @@ def tau_by_epoch(runs: MatchedRuns) -> dict[int, Tau]:
         if len(layers) == 1 and [len(side) for side in logged] == [len(group.records) for group in groups]:
             firsts, seconds = (zip(*side, strict=True) for side in logged)  # by layer
             found[epoch] = list(map(_over_seeds, firsts, seconds))
-    if found and "modified" not in runs.flags:  # the registry does not know the start of a modified run
+    if found and not any(map(_may_change_start, runs.changes)):
         first, second = runs.pair.taus
         found[0] = [_over_seeds([first], [second])] * len(next(iter(found.values())))
     return found
+
+
+def _may_change_start(change: str) -> bool:
+    """Returns whether a change of an experiment may give another τ before training; if it is unknown, it may."""
+    return change == CHANGED_SINCE or override_key(change).startswith(("neuron.", "train.weights"))
 
 
 def _over_seeds(firsts: Sequence[float], seconds: Sequence[float]) -> LayerTau:

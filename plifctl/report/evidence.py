@@ -115,7 +115,9 @@ class Evidence:
 
     def lif_breaks_down(self) -> Iterator[Finding]:
         """Yields for each data set whether LIF breaks down with the greater τ, and PLIF does not."""
-        learnt = {_key(runs): runs for runs in self._rows("start").matched()}
+        learnt: dict[tuple[object, ...], MatchedRuns] = {}
+        for runs in self._rows("start").matched():
+            learnt.setdefault(_key(runs), runs)  # of two names of one experiment, the first
         for fixed in self._rows("tau").matched():
             both = self._same_epochs(fixed, learnt.get(_key(fixed)))
             found = [compare_runs(runs, self._runs_dir, self.warnings) for runs in both]
@@ -131,9 +133,9 @@ class Evidence:
         """Returns the runs of LIF and of PLIF, cut to the same epochs; nothing if they cannot be compared."""
         if plif is None or not (lif.comparable and plif.comparable):
             return ()
-        problem = find_problem(lif.first.first, plif.first.first, self._results)
         epochs = min(lif.epochs, plif.epochs)
         cut = [cut_runs(runs, epochs) for runs in (lif, plif)]
+        problem = find_problem(cut[0].first.first, cut[1].first.first, self._results)
         if problem := problem or cut[0].problem or cut[1].problem:
             self.warnings.append(f"NOT COMPARED: {lif.name}, with PLIF: runs {problem}")
             return ()
@@ -170,6 +172,9 @@ class Evidence:
         for runs in self._rows("start").matched():
             found = tau_by_epoch(runs) if runs.comparable else {}
             if 0 not in found:
+                if found:
+                    start = f"τ before training is not that of the experiment ({', '.join(runs.changes)})"
+                    self.warnings.append(f"NOT COUNTED: {runs.name}: {start}")
                 yield self._finding(runs)
                 continue
             start, end = mean_ratio(found[0]), mean_ratio(found[max(found)])
@@ -258,8 +263,7 @@ class Evidence:
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:
-    recipe = runs.first.first.recipe if runs.comparable else ""
-    return runs.pair.dataset, runs.pair.taus, recipe
+    return runs.pair.shared, runs.pair.taus
 
 
 def _tests(group: Group, time: TimeControl | None, tau: TauControl | None = None) -> list[ControlResult]:

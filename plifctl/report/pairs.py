@@ -7,16 +7,17 @@ pooling, the time constant of LIF, or that from which PLIF starts.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from typing import Literal
 
-from plifctl.config.choices import RECIPES
+from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import changed_values
 from plifctl.config.registry import Registry
 from plifctl.config.structure import with_pooling
+from plifctl.report.labels import tell_apart
 from plifctl.report.results import Group, Results, cut_record
 from plifctl.report.table import Cell, Entry
 from plifctl.runs import ResultRecord
@@ -39,6 +40,9 @@ class Pair:
         heads: What each of them is called in a table.
         taus: τ of each before training, in time steps.
         test_samples: Official number of test samples; None: unknown.
+        network: Name of the network of the first.
+        shared: The settings of both but for the neuron and its time constant, or the pooling, as one text: equal for
+            a pair of PLIF and one of LIF with the same settings.
     """
 
     kind: PairKind
@@ -48,6 +52,8 @@ class Pair:
     heads: tuple[str, str]
     taus: tuple[float, float]
     test_samples: int | None
+    network: str
+    shared: str
 
     @property
     def label(self) -> str:
@@ -57,29 +63,27 @@ class Pair:
         return f"{self.heads[0]} − {self.heads[1]}{f', τ = {self.taus[0]:g}' if self.kind == 'neuron' else ''}"
 
 
-def find_pairs(registry: Registry, kind: PairKind) -> list[Pair]:
-    """Returns the pairs of experiments of a kind, in the order of the registry."""
+def find_pairs(registry: Registry, kind: PairKind, recipe: Recipe = "paper") -> list[Pair]:
+    """Returns the pairs of experiments that differ in one thing in a recipe, in the order of the registry."""
     groups: dict[str, list[ExperimentSpec]] = {}
     for name in registry.experiments():
-        spec = registry.experiment(name).spec
+        spec = registry.experiment(name, recipe=recipe).spec
         groups.setdefault(_shared_settings(spec, kind), []).append(spec)
-    return [pair for group in groups.values() for pair in _pairs_of(group, kind)]
+    return [pair for shared, group in groups.items() for pair in _pairs_of(group, kind, shared)]
 
 
 def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:
     """Returns all settings but those that a pair of a kind may differ in, as one text."""
     tree = spec.model_dump(mode="json", exclude={"name", "title", "reported"})
     neuron, network = tree["neuron"], tree["network"]
-    if kind == "neuron":
-        neuron |= {"kind": None, "tau_0": None, "tau": spec.neuron.start_tau}
-    elif kind in ("start", "tau"):
-        neuron |= {"tau_0": None, "tau": None}
-    else:
+    if kind == "pooling":
         network |= {"name": None, "pooling": None, "structure": with_pooling(spec.network.structure, "max")}
+    else:  # the same text for PLIF and LIF, also where both sides of a pair are one of them
+        neuron |= {"kind": None, "tau_0": None, "tau": spec.neuron.start_tau if kind == "neuron" else None}
     return json.dumps(tree, sort_keys=True)
 
 
-def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind) -> Iterator[Pair]:
+def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind, shared: str) -> Iterator[Pair]:
     """Yields the pairs of a group with shared settings."""
     if kind in ("start", "tau"):
         neuron, sign = ("plif", "τ₀") if kind == "start" else ("lif", "τ")
@@ -87,24 +91,24 @@ def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind) -> Iterator[Pair]
         for one, other in combinations(starts, 2):
             heads = (f"{sign} = {one.neuron.start_tau:g}", f"{sign} = {other.neuron.start_tau:g}")
             if heads[0] != heads[1]:
-                yield _pair(kind, one, other, heads)
+                yield _pair(kind, one, other, heads, shared)
         return
     for one in group:
         for other in group:
             if kind == "neuron" and (one.neuron.kind, other.neuron.kind) == ("plif", "lif"):
-                yield _pair(kind, one, other, ("PLIF", "LIF"))
+                yield _pair(kind, one, other, ("PLIF", "LIF"), shared)
             if kind == "pooling" and _has_max(one) and not _has_max(other):
-                yield _pair(kind, one, other, ("max pooling", "average pooling"))
+                yield _pair(kind, one, other, ("max pooling", "average pooling"), shared)
 
 
 def _has_max(spec: ExperimentSpec) -> bool:
     return spec.network.structure == with_pooling(spec.network.structure, "max")
 
 
-def _pair(kind: PairKind, one: ExperimentSpec, other: ExperimentSpec, heads: tuple[str, str]) -> Pair:
+def _pair(kind: PairKind, one: ExperimentSpec, other: ExperimentSpec, heads: tuple[str, str], shared: str) -> Pair:
     samples = None if one.dataset.samples is None else one.dataset.samples.test
     taus = (one.neuron.start_tau, other.neuron.start_tau)
-    return Pair(kind, one.name, other.name, one.dataset.title, heads, taus, samples)
+    return Pair(kind, one.name, other.name, one.dataset.title, heads, taus, samples, one.network.name, shared)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class MatchedRuns:
         first: Runs of the first experiment, by seed; empty if it has none that count.
         second: Runs of the second experiment, with the same seeds if both have runs.
         flags: What forbids to compare them with others: ``subset``, ``modified``.
+        changes: How they differ from the experiments, if both do.
         problem: Why they are not compared with each other, though both experiments have runs; empty: nothing.
         recipe: Their recipe, where the pair has runs of several.
     """
@@ -123,6 +128,7 @@ class MatchedRuns:
     first: Group
     second: Group
     flags: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
     problem: str = ""
     recipe: str = ""
 
@@ -158,23 +164,37 @@ class MatchedRuns:
         return self.first.first.epochs
 
 
-def match_runs(pair: Pair, results: Results) -> list[MatchedRuns]:
-    """Returns the runs of a pair, an item for each recipe that has any; one without runs if there are none."""
-    known = [results.candidates(name, "A") for name in (pair.first, pair.second)]
+def match_runs(pairs: Mapping[Recipe, Pair], results: Results) -> list[MatchedRuns]:
+    """Returns the runs of a pair, an item for each recipe that has any; one without runs if there are none.
+
+    Args:
+        pairs: The pair in each recipe in which its experiments differ in one thing.
+        results: Finds the runs.
+    """
+    usual = next(iter(pairs.values()))
+    known = [results.candidates(name, "A") for name in (usual.first, usual.second)]
     present = {group.first.recipe for side in known for group in side}
     matched = []
     for recipe in filter(present.__contains__, RECIPES):
         firsts, seconds = ([group for group in side if group.first.recipe == recipe] for side in known)
-        first, second = _of_common_seeds(*_choose(firsts, seconds, results))
-        runs = _match(pair, results.count(first, firsts), results.count(second, seconds), results)
+        if recipe in pairs:
+            pair = pairs[recipe]
+            first, second = _of_common_seeds(*_choose(pair, firsts, seconds, results))
+            runs = _match(pair, results.count(first, firsts), results.count(second, seconds), results)
+        elif firsts and seconds:
+            problem = f"of recipe {recipe}, in which the experiments differ in more than that"
+            runs = MatchedRuns(usual, firsts[0], seconds[0], problem=problem)
+        else:
+            continue
         matched.append(replace(runs, recipe=recipe if len(present) > 1 else ""))
-    return matched or [MatchedRuns(pair, _NO_RUNS, _NO_RUNS)]
+    return matched or [MatchedRuns(usual, _NO_RUNS, _NO_RUNS)]
 
 
-def _choose(firsts: Sequence[Group], seconds: Sequence[Group], results: Results) -> tuple[Group, Group]:
+def _choose(pair: Pair, firsts: Sequence[Group], seconds: Sequence[Group], results: Results) -> tuple[Group, Group]:
     """Returns the groups of both sides that are compared: of those that can be, the best; of these, of most seeds.
 
     Args:
+        pair: The pair.
         firsts: Groups of the first experiment, the best first; perhaps none, as of the second.
         seconds: Groups of the second experiment.
         results: Knows how good a group is.
@@ -184,7 +204,7 @@ def _choose(firsts: Sequence[Group], seconds: Sequence[Group], results: Results)
 
     def worth(both: tuple[Group, Group]) -> tuple[object, ...]:
         one, other = both
-        problem = find_problem(one.first, other.first, results) or _seed_problem(one, other)
+        problem = _match(pair, *_of_common_seeds(*both), results).problem
         return not problem, min(results.rank(one), results.rank(other)), len(one.seeds & other.seeds)
 
     return max(product(firsts, seconds), key=worth)
@@ -204,10 +224,12 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
     if not (first.records and second.records):
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
-    if problem := find_problem(first.first, second.first, results) or _seed_problem(first, second):
-        return MatchedRuns(pair, first, second, flags, problem)
-    epochs = min(record.epochs for group in (first, second) for record in group.records)
-    return cut_runs(MatchedRuns(pair, first, second, flags), epochs)
+    runs = MatchedRuns(pair, first, second, flags, tuple(results.changes(first.first)))
+    cut = cut_runs(runs, min(record.epochs for group in (first, second) for record in group.records))
+    by_seed = zip(cut.first.records, cut.second.records, strict=False)  # perhaps without a common seed
+    problem = next(filter(None, (find_problem(one, other, results) for one, other in by_seed)), "")
+    problem = problem or _seed_problem(first, second) or cut.problem
+    return replace(runs, problem=problem) if problem else cut
 
 
 def cut_runs(runs: MatchedRuns, epochs: int) -> MatchedRuns:
@@ -263,13 +285,30 @@ class PairRows:
 
     def matched(self) -> Iterator[MatchedRuns]:
         """Yields the runs of each pair, data set by data set, and notes those that are not compared."""
-        pairs = [pair for kind in self.kinds for pair in find_pairs(self.results.registry, kind)]
-        datasets = list(dict.fromkeys(pair.dataset for pair in pairs))
-        for pair in sorted(pairs, key=lambda pair: datasets.index(pair.dataset)):
-            for runs in match_runs(pair, self.results):
+        for pairs in self._pairs():
+            for runs in match_runs(pairs, self.results):
                 if runs.problem:
                     self.warnings.append(f"NOT COMPARED: {runs.name}: runs {runs.problem}")
                 yield runs
+
+    def _pairs(self) -> list[dict[Recipe, Pair]]:
+        """Returns each pair by recipe; the data sets of those that would be called the same have more in their name."""
+        found: dict[tuple[PairKind, str, str], dict[Recipe, Pair]] = {}
+        for kind, recipe in product(self.kinds, RECIPES):
+            for pair in find_pairs(self.results.registry, kind, recipe):
+                found.setdefault((kind, pair.first, pair.second), {})[recipe] = pair
+        usual = {key: next(iter(pairs.values())) for key, pairs in found.items()}
+        facts = [(f"network {pair.network}", f"{pair.first} and {pair.second}") for pair in usual.values()]
+        added = tell_apart([(pair.dataset, pair.label) for pair in usual.values()], facts)
+        titles = {
+            key: f"{pair.dataset} ({', '.join(more)})" if more else pair.dataset
+            for (key, pair), more in zip(usual.items(), added, strict=True)
+        }
+        datasets = list(dict.fromkeys(pair.dataset for pair in usual.values()))
+        return [
+            {recipe: replace(pair, dataset=titles[key]) for recipe, pair in found[key].items()}
+            for key in sorted(found, key=lambda key: datasets.index(usual[key].dataset))
+        ]
 
     def sides(self, runs: MatchedRuns) -> tuple[list[Cell], list[Entry]]:
         """Returns the cells and entries with the accuracies of the two sides."""

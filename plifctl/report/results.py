@@ -10,9 +10,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, Protocol, Recipe, ResultOrigin, ResultSource
+from plifctl.config.choices import RECIPES, RUNS_TABLE, Protocol, Recipe, ResultOrigin, ResultSource
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import without_split
 from plifctl.config.registry import Registry
@@ -47,6 +48,9 @@ ORIGINS: dict[ResultSource, ResultOrigin] = {
     "added": "added",
 }
 """Origin of the records of each source."""
+
+CHANGED_SINCE = "the experiment has been changed since"
+"""How the experiment of a run differs from that of its name, beside the changes that the run states."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class Results:
         self._authors = {
             record.experiment: record for record in records if (record.origin, record.protocol) == ("imported", "A")
         }
-        self._digests: dict[tuple[str, Recipe, Protocol], str] = {}
+        self._registered: dict[tuple[str, Recipe, Protocol, tuple[str, ...]], ExperimentSpec] = {}
         self.notes: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._passed_over: dict[str, str] = {}  # for other runs of the same cell or pair
@@ -176,22 +180,33 @@ class Results:
         """Returns the record of the authors' own run of an experiment in protocol A, from its log."""
         return self._authors.get(experiment)
 
-    def spec_of(self, record: ResultRecord) -> ExperimentSpec | None:
-        """Returns the settings of a run; None if the registry has no such experiment, or another one of that name."""
+    def registered(self, record: ResultRecord) -> ExperimentSpec | None:
+        """Returns the experiment of a run as it is in the registry now, with the changes of the run; None: not there.
+
+        Changes that can no longer be made are left out.
+        """
         if record.experiment not in self.registry.experiments():
             return None
-        try:
-            found = self.registry.experiment(record.experiment, recipe=record.recipe, overrides=record.overrides)
-        except (RegistryError, UsageError):  # an override of something that is no longer there
-            return None
-        spec = found.for_protocol(record.protocol).spec
-        return spec if spec.digest == record.digest else None
+        key = record.experiment, record.recipe, record.protocol, record.modifications
+        if key not in self._registered:
+            load = partial(self.registry.experiment, record.experiment, recipe=record.recipe)
+            try:
+                found = load(overrides=record.modifications)
+            except (RegistryError, UsageError):  # an override of something that is no longer there
+                found = load()
+            self._registered[key] = found.for_protocol(record.protocol).spec
+        return self._registered[key]
 
-    def rank(self, group: Group) -> tuple[bool, bool, int, int]:
-        """Returns how good a group is: without changes, with complete data, many epochs, many training samples."""
+    def spec_of(self, record: ResultRecord) -> ExperimentSpec | None:
+        """Returns the settings of a run; None if the registry has no such experiment, or another one of that name."""
+        spec = self.registered(record)
+        return spec if spec is not None and spec.digest == record.digest else None
+
+    def rank(self, group: Group) -> tuple[bool, bool, bool, int, int]:
+        """Returns how good a group is: without changes, no fold, complete data, many epochs, many training samples."""
         first, data = group.first, group.first.data
         complete = data is None or data.complete
-        return not self.changes(first), complete, first.epochs, data.train if data else 0
+        return not self.changes(first), first.fold is None, complete, first.epochs, data.train if data else 0
 
     def _grouped(self, records: Sequence[ResultRecord]) -> list[Group]:
         """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""
@@ -210,6 +225,8 @@ class Results:
             return f"the other experiment has no run of seed {record.seed}"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
+        if record.fold is not None and record.fold != best.fold:
+            return f"{record.fold.text}: the table {RUNS_TABLE} has the mean of folds"
         if record.is_subset and not best.is_subset:
             return "on a subset, while there is a run on all samples"
         if record.epochs != best.epochs:
@@ -259,16 +276,16 @@ class Results:
 
         def shared(run: ResultRecord) -> tuple[object, ...]:
             data = run.data and (run.data.cache, run.data.complete)
-            return run.experiment, run.recipe, run.T, run.epochs, run.training_versions, data, self.changes(run)
+            fold = run.fold and run.fold.number
+            return run.experiment, run.recipe, run.T, run.epochs, run.training_versions, data, fold, self.changes(run)
 
         same = [run for run in self._records if run.protocol == "B" and shared(run) == shared(record)]
         return self._grouped(same)[0].records if same else ()
 
     def _planned(self, record: ResultRecord) -> int | None:
         """Returns the number of epochs of the experiment of a run; None if it is not in the registry."""
-        if record.experiment not in self.registry.experiments():
-            return None
-        return self.registry.experiment(record.experiment, recipe=record.recipe).spec.train.epochs
+        registered = self.registered(record)
+        return None if registered is None else registered.train.epochs
 
     def _compared(
         self, record: ResultRecord, planned: int | None, measure: Measure, reported: str, epoch: int | None
@@ -292,7 +309,8 @@ class Results:
 
     def flags(self, record: ResultRecord) -> tuple[str, ...]:
         """Returns what forbids to compare a run, a word each."""
-        return flags_of(record, bool(self.changes(record)))
+        fold = () if record.fold is None else (f"fold {record.fold.number}",)
+        return (*fold, *flags_of(record, bool(self.changes(record))))
 
     def _note(self, found: Sequence[ResultRecord], planned: int | None, authors: float | None) -> str:
         first = found[0]
@@ -318,6 +336,8 @@ class Results:
             parts.append("stopped early")
         parts += other_versions(first)
         parts += _version_notes(found)
+        if first.fold is not None:
+            parts.append(f"{first.fold.text} ONLY: the table {RUNS_TABLE} has the mean of folds")
         if (data := first.data) is not None and not data.complete:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
         if data is not None and data.without_events:
@@ -334,19 +354,10 @@ class Results:
         A fold of one's own experiment is no difference; the registry's experiments have another split.
         """
         changes = list(record.modifications)
-        if record.experiment not in self.registry.experiments():
+        registered = self.registered(record)
+        if registered is None:
             return changes if record.fold is None else without_split(changes)
-        if changes or record.digest is None:
-            return changes
-        now = self._digest(record.experiment, record.recipe, record.protocol)
-        return [] if now == record.digest else ["the experiment has been changed since"]
-
-    def _digest(self, experiment: str, recipe: Recipe, protocol: Protocol) -> str:
-        """Returns the digest of an experiment as it is in the registry now."""
-        key = experiment, recipe, protocol
-        if key not in self._digests:
-            self._digests[key] = self.registry.experiment(experiment, recipe=recipe).for_protocol(protocol).spec.digest
-        return self._digests[key]
+        return changes if record.digest in (None, registered.digest) else [*changes, CHANGED_SINCE]
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""
@@ -392,6 +403,11 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
     tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
     latest = record.recipe == "authors" and record.origin != "imported"  # of equal epochs, that recipe keeps the latest
     best = max(tested, key=lambda epoch: (tested[epoch], epoch == record.best_epoch, epoch if latest else -epoch))
+    sessions = tuple(
+        session.model_copy(update={"epochs": (session.epochs[0], min(session.epochs[1], epochs))})
+        for session in record.sessions
+        if session.epochs[0] <= epochs
+    )
     return record.model_copy(
         update={
             "epochs": epochs,
@@ -402,6 +418,8 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
             "cpu_seconds": record.cpu_seconds[:epochs],
             "tau": record.tau[:epochs],
             "stopped_early": False,
+            "environment": sessions[-1].environment if sessions else record.environment,
+            "sessions": sessions,
         }
     )
 

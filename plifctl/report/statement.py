@@ -31,7 +31,7 @@ class StatedRun:
 
     Attributes:
         record: Its result.
-        registered: The experiment as it is in the registry now; None: not in the registry.
+        registered: The experiment as it is in the registry now, with the changes of the run; None: not in the registry.
         hours: Time of training and evaluation of each epoch.
     """
 
@@ -49,7 +49,7 @@ class StatedRun:
             yield f"{record.epochs} of {registered.train.epochs} epochs{early}"
         if record.modifications:
             yield f"changed: {', '.join(record.modifications)}"
-        elif registered is not None and record.digest not in (None, registered.digest):
+        if registered is not None and record.digest not in (None, registered.digest):
             yield "the experiment has been changed in the registry since"
         if data is not None and not data.complete:
             yield f"a subset: {data.train + data.validation:,} training and {data.test:,} test samples"

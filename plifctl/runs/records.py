@@ -65,6 +65,11 @@ class Fold(Spec):
     folds: int | None
     series: str
 
+    @property
+    def text(self) -> str:
+        """The part as one text: ``fold 2 of 5``."""
+        return f"fold {self.number}{f' of {self.folds}' if self.folds else ''}"
+
 
 class StartedFrom(Spec):
     """The network whose weights a training began with.

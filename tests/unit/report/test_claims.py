@@ -240,6 +240,17 @@ def test_time_constants_gather_if_every_layer_covers_half_of_the_way(
     assert findings(GATHER, *runs)["N-MNIST"][0] == outcome
 
 
+@pytest.mark.parametrize(("change", "counted"), [("train.subset=0.1", True), ("neuron.tau_0=4.0", False)])
+def test_time_constants_of_modified_runs_count_if_their_start_is_that_of_the_experiments(
+    change: str, counted: bool
+) -> None:
+    runs = [run(variant, (0.9,), tau=((2.0,),), overrides=(change,)) for variant in ("plif", "plif-tau16")]
+    found = table(*runs, include_modified=True)
+    assert found.rows[4][4].startswith("Yes: N-MNIST") == counted
+    text = f"τ before training is not that of the experiment ({change})"
+    assert any(text in warning for warning in found.warnings) != counted
+
+
 def under_controls(
     experiment: str, *losses: int, accuracy: float = 0.9, samples: int = 1000, gained: int = 0, **changes: Any
 ) -> list[ResultRecord]:

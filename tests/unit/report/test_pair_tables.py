@@ -16,13 +16,15 @@ from plifctl.config.choices import PAIR_TABLES
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.report import Table, TableOptions, build_table
+from plifctl.report.evidence import Evidence
 from plifctl.report.pairs import find_pairs
-from plifctl.report.results import Results
+from plifctl.report.results import Results, cut_record
 from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
 from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
+from plifctl.runs.sessions import Session
 
 
 @cache
@@ -120,13 +122,9 @@ def test_run_that_another_claim_counts_is_not_left_out_for_its_seed() -> None:
 
 
 def test_pairs_of_starts_are_all_with_different_starts(tmp_path: Path) -> None:
-    folder = tmp_path / "experiments"
-    folder.mkdir()
     variants = {"tau4": "plif, tau_0: 4.0", "again": "plif, tau_0: 2.0"}
-    lines = [f"  gesture-plif-{name}: {{title: t, neuron: {{kind: {neuron}}}}}" for name, neuron in variants.items()]
-    head = "extends: _common\ndataset: gesture\nnetwork: gesture\nT: 20\ntrain: {normalise: none}\nvariants:\n"
-    (folder / "mine.yaml").write_text(head + "\n".join(lines) + "\n")
-    pairs = find_pairs(Registry([*registry().folders, tmp_path]), "start")
+    lines = (f"  gesture-plif-{name}: {{title: t, neuron: {{kind: {neuron}}}}}\n" for name, neuron in variants.items())
+    pairs = find_pairs(own_registry(tmp_path, "".join(lines)), "start")
     found = {(p.first, p.second) for p in pairs if p.dataset == "DVS128 Gesture"}
     names = ("gesture-plif", "gesture-plif-again", "gesture-plif-tau4", "gesture-plif-tau16")
     assert found == {*combinations(names, 2)} - {names[:2]}
@@ -185,6 +183,79 @@ def test_runs_with_different_changes_are_not_compared() -> None:
     same = run("lif", (0.8,), overrides=("train.lr=0.1", "train.lr=1e-2"))
     both = build("significance", changed, same, include_modified=True)
     assert numbers(both)[GESTURE]["difference of maxima"] == pytest.approx(10)
+
+
+def test_modified_runs_of_an_experiment_that_was_changed_since_are_not_compared() -> None:
+    part = ("train.subset=0.1",)
+    before = run("plif", (0.9,), overrides=part, digest="0" * 64)
+    table = build("significance", before, run("lif", (0.8,), overrides=part), include_modified=True)
+    since = "train.subset=0.1, the experiment has been changed since"
+    assert f"NOT COMPARED: {GESTURE}: runs with different changes ({since}; train.subset=0.1)" in table.warnings
+
+
+def test_runs_are_compared_by_the_training_versions_of_the_epochs_that_count() -> None:
+    first, second = (
+        Session(epochs=epochs, training_version=version, host="h", environment={"torch": f"{version}"})
+        for epochs, version in (((1, 2), 2), ((2, 4), 3))
+    )
+    longer = run("plif", (0.5, 0.9, 0.95, 0.9), sessions=(first, second.model_copy(update={"epochs": (3, 4)})))
+    shared = run("plif", (0.5, 0.9, 0.95, 0.9), sessions=(first, second))  # the second epoch is of both
+    lif = run("lif", (0.5, 0.8), sessions=(first,))
+    assert numbers(build("significance", longer, lif))[GESTURE]["difference of maxima"] == pytest.approx(10)
+    table = build("significance", shared, lif)
+    assert f"NOT COMPARED: {GESTURE}: runs of different training versions of plifctl" in table.warnings
+    cut = cut_record(longer, 2)
+    assert (cut.training_versions, cut.environments, cut.environment) == ((2,), [{"torch": "2"}], {"torch": "2"})
+
+
+def own_registry(folder: Path, variants: str) -> Registry:
+    """Returns the registry with experiments on DVS128 Gesture, and a small network for it."""
+    for name in ("experiments", "networks"):
+        (folder / name).mkdir()
+    network = '{structure: "{c8k3s1-BN-SN-MPk2s2}*5-FC110-SN-APk10s10", dropout: 0.5, batch_norm: per-step}'
+    (folder / "networks/small.yaml").write_text(f"small: {network}\n")
+    head = "extends: _common\ndataset: gesture\nnetwork: gesture\nT: 20\ntrain: {normalise: none}\nvariants:\n"
+    (folder / "experiments/mine.yaml").write_text(head + variants)
+    return Registry([*registry().folders, folder])
+
+
+def own_run(known: Registry, name: str, tests: tuple[float, ...], **changes: Any) -> ResultRecord:
+    """Returns a run of an experiment of a registry of one's own."""
+    digest = known.experiment(name, recipe=changes.get("recipe", "paper")).spec.digest
+    own = {"experiment": name, "run": f"run-{name}", "digest": digest}
+    return run("plif", tests, **changes).model_copy(update=own)
+
+
+def test_pairs_of_two_networks_are_told_apart(tmp_path: Path) -> None:
+    starts = {"small-plif": "2.0", "small-plif-tau16": "16.0"}
+    neurons = (
+        f"  {name}: {{title: t, network: small, neuron: {{kind: plif, tau_0: {tau}}}}}\n"
+        for name, tau in starts.items()
+    )
+    known = own_registry(tmp_path, "".join(neurons))
+    tau = ((3.0,),)
+    runs = [run("plif", (0.9,), tau=tau), run("plif-tau16", (0.9,), tau=tau)]
+    runs += [own_run(known, name, (accuracy,), tau=tau) for name, accuracy in zip(starts, (0.9, 0.2), strict=True)]
+    heads = {row[0].partition(",")[0] for row in build_table("convergence", runs, known).rows if row[0]}
+    assert heads == {f"DVS128 Gesture (network {name}): τ₀ = 2 and τ₀ = 16" for name in ("gesture", "small")}
+    lif = [run("lif", (0.9,)), run("lif-tau16", (0.4,))]
+    claim = Evidence(Results([*lif, *runs], known)).lif_breaks_down()
+    (found,) = [finding for finding in claim if finding.number is not None]
+    assert found.text.startswith("DVS128 Gesture: LIF −50.00, PLIF +0.00")  # that of the same network
+
+
+def test_experiments_that_differ_in_more_in_a_recipe_are_not_compared_there(tmp_path: Path) -> None:
+    more = "recipes: {authors: {train: {lr: 0.5}}}"
+    lines = [("one", "{kind: plif, tau_0: 3.0}", ""), ("other", "{kind: lif, tau: 3.0}", f", {more}")]
+    known = own_registry(
+        tmp_path, "".join(f"  {name}: {{title: t, neuron: {neuron}{rest}}}\n" for name, neuron, rest in lines)
+    )
+    for recipe, compared in (("paper", True), ("authors", False)):
+        runs = [own_run(known, name, (0.9,), recipe=recipe) for name in ("one", "other")]
+        table = build_table("speed", runs, known)
+        warning = "runs of recipe authors, in which the experiments differ in more than that"
+        assert any(warning in text for text in table.warnings) != compared
+        assert ("level" in numbers(table).get("DVS128 Gesture: PLIF − LIF, τ = 3", {})) == compared
 
 
 def test_a_longer_run_without_a_counterpart_does_not_hide_the_pairs() -> None:

@@ -54,7 +54,8 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
         "finished": "2026-01-01T00:00:00Z",
     }
     values |= changes
-    spec = registry().experiment(experiment, recipe=values["recipe"]).for_protocol(values["protocol"]).spec
+    resolved = registry().experiment(experiment, recipe=values["recipe"], overrides=values["overrides"])
+    spec = resolved.for_protocol(values["protocol"]).spec
     return ResultRecord(**({"digest": spec.digest} | values), data=RunData(**data))
 
 

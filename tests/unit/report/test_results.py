@@ -15,9 +15,9 @@ from plifctl.paths import registry_dirs
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.page import build_page_data
 from plifctl.report.render import is_numeric
-from plifctl.report.results import cut_record
+from plifctl.report.results import Results, cut_record
 from plifctl.runs import ResultRecord, RunData, load_records
-from plifctl.runs.records import record_text
+from plifctl.runs.records import Fold, record_text
 from plifctl.runs.sessions import Session
 
 REGISTRY = load_registry()
@@ -51,8 +51,8 @@ def run(*tests: float | None, of: str = "fashion-mnist-plif", **changes: Any) ->
         "finished": "2026-01-01T00:00:00Z",
     } | changes
     if of in REGISTRY.experiments():
-        resolved = REGISTRY.experiment(of, recipe=values["recipe"]).for_protocol(values["protocol"])
-        values = {"digest": resolved.spec.digest} | values
+        resolved = REGISTRY.experiment(of, recipe=values["recipe"], overrides=values["overrides"])
+        values = {"digest": resolved.for_protocol(values["protocol"]).spec.digest} | values
     return ResultRecord(**({"digest": None} | values))
 
 
@@ -210,6 +210,32 @@ def test_left_out_run_is_named_with_the_reason(other: ResultRecord, reason: str)
     found = table("4", other, run(0.90, 0.91))
     assert cell(found) == [("91.00 @2", None)]
     assert found.warnings == (f"left out: x: {reason}",)
+
+
+def test_changes_of_a_modified_run_say_whether_the_experiment_was_changed_since() -> None:
+    modified = run(0.9, overrides=("train.lr=0.1",))
+    results = Results([], REGISTRY)
+    assert results.changes(modified) == ["train.lr=0.1"]
+    assert results.changes(modified.model_copy(update={"digest": None})) == ["train.lr=0.1"]
+    since = "the experiment has been changed since"
+    assert results.changes(modified.model_copy(update={"digest": "0" * 64})) == ["train.lr=0.1", since]
+    gone = modified.model_copy(update={"overrides": ("train.gone=1",)})
+    assert results.changes(gone) == ["train.gone=1", since]
+
+
+def test_fold_is_not_shown_as_the_result_of_its_experiment(tmp_path: Path) -> None:
+    registry = own_table(tmp_path, "accuracy A", "{cells: ['90.00'], of: hands}")
+    folds = [
+        run(0.9, of="hands", run=f"f{at}", digest=f"{at}" * 64, fold=Fold(number=at, folds=5, series="s"))
+        for at in (1, 2)
+    ]
+    folds[1] = folds[1].model_copy(update={"finished": "2027-01-01T00:00:00Z"})
+    found = build_table("own", folds, registry)
+    assert found.rows == [("r", "90.00", "90.00 @1 fold 2 (a)")]
+    assert "fold 2 of 5 ONLY: the table runs has the mean of folds" in found.notes["a"]
+    assert found.warnings == ("left out: f1: fold 1 of 5: the table runs has the mean of folds",)
+    whole = build_table("own", [*folds, run(0.8, of="hands", run="whole", digest="w" * 64)], registry)
+    assert whole.rows == [("r", "90.00", "80.00 @1 (a)")]
 
 
 def test_modified_run_stands_beside_one_that_is_not() -> None:

@@ -44,6 +44,8 @@ def test_deviations_of_a_whole_run_are_none() -> None:
 def test_deviations_name_an_experiment_that_changed_or_is_not_in_the_registry() -> None:
     changed = StatedRun(record(digest="d" * 64), SPEC, (1.0,))
     assert list(changed.deviations()) == ["the experiment has been changed in the registry since"]
+    modified = StatedRun(record(digest="d" * 64, overrides=("train.lr=0.1",)), SPEC, (1.0,))
+    assert list(modified.deviations()) == ["changed: train.lr=0.1", *changed.deviations()]
     unknown = StatedRun(record(experiment="mine"), None, (1.0,))
     assert list(unknown.deviations()) == ["the experiment is not in the registry"]
 
