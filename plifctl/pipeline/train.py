@@ -404,10 +404,14 @@ def _set_up(options: TrainOptions, task: _Task, progress: Progress, ranks: Ranks
     )
     # before this process opens the GPU: in exclusive mode no other one could
     selection = _select_kernel(options, spec, device, resumed, ranks, may_try=not dry_run)
+    check_memory(spec.train, device, selection.kernel)  # that of a resumed run may be another than the option
     open_device(device)
     local_ranks = ranks.local_size()
     place, placement_reason = choose_placement(cache.nbytes, device, options.data_in, processes=local_ranks)
-    split = make_split(options.protocol, spec, cache)
+    if resumed is None:
+        split = make_split(options.protocol, spec, cache)
+    else:  # another plifctl might draw another, and train on samples that the run was tested on
+        split = Split.from_json(resumed.split(), cache.sample_ids)
     setup = _Setup(options, task, frozen, cache, cache_path, split, device, selection, place, ranks, local_ranks)
     _announce(setup, placement_reason)
     return setup
@@ -496,9 +500,11 @@ def _select_kernel(
 
 
 def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
+    task = _resolve(options, ranks)
+    if task.resumed is not None and task.resumed.session_entries()[-1]["environment"].get("deterministic"):
+        options = replace(options, deterministic=True)
     if options.deterministic:
         use_deterministic_algorithms()
-    task = _resolve(options, ranks)
     if (done := task.finished) is not None:
         longer = "it stopped early" if done.record().stopped_early else "a larger --epochs trains it longer"
         _log.info("%s is finished; %s", done.name, longer)

@@ -121,13 +121,13 @@ class RunRecorder:
         self._update_info(status="running", exit_code=None, error=None, **process, sessions=entries)
 
     def _session_entries(self, epochs_done: int, step: int, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Returns the sessions of the run with that of this process; warns if it continues with other versions."""
+        """Returns the sessions of the run with that of this process; warns of other versions and settings."""
         begun = self.run.session_entries() if epochs_done or step else []
         entries = append_entry(begun, entry(epochs_done + 1, step, socket.gethostname(), environment))
         known = sessions_of(entries, epochs_done + 1)
         if len(known) > 1 and (change := describe_change(known[-2], known[-1])):
             _log.warning(
-                "%s: resumed in epoch %d with other versions: %s; the record names both",
+                "%s: resumed in epoch %d under other conditions: %s; the record names both",
                 self.run.name,
                 epochs_done + 1,
                 change,

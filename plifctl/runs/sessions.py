@@ -22,6 +22,9 @@ from plifctl.training.progress import TRAINING_VERSION
 COMPARED = ("torch", "device", "plifctl")
 """Parts of the environment that seeds with one mean are compared by, beside the training version."""
 
+_BITS = ("numpy", "threads", "kernel")
+"""Parts of the environment that change at most the last bits, or the order of samples."""
+
 
 class Session(Spec):
     """The epochs of a run that one process trained.
@@ -99,7 +102,13 @@ def sessions_of(entries: Sequence[Mapping[str, Any]], epochs: int) -> tuple[Sess
 
 
 def describe_change(before: Session, after: Session) -> str:
-    """Returns how two sessions differ, ``torch 2.5.1, now 2.6.0``; empty if they do not."""
-    old, new = before.facts, after.facts
+    """Returns how two sessions differ in what the bits of a training depend on; empty if they do not.
+
+    Example: ``torch 2.5.1, now 2.6.0; threads 4, now 2``
+    """
+    old, new = (
+        {**session.facts, **{name: str(session.environment[name]) for name in _BITS if name in session.environment}}
+        for session in (before, after)
+    )
     changed = [name for name in old if name in new and old[name] != new[name]]
     return "; ".join(f"{name} {old[name]}, now {new[name]}" for name in changed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -81,6 +81,21 @@ class Split:
         ids = {name: [sample_ids[row] for row in rows] for name, rows in self._parts()}
         groups = {"groups": self.groups} if self.groups else {}
         return {"digest": self.digest, "notes": list(self.notes), **groups, **ids}
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], sample_ids: Sequence[str]) -> Split:
+        """Returns the split that :meth:`to_json` gave, of the same samples.
+
+        Args:
+            tree: Content of ``split.json``.
+            sample_ids: The id of each row of the cache.
+        """
+        row_of = {name: row for row, name in enumerate(sample_ids)}
+        train, validation, test = (
+            np.sort(np.array([row_of[name] for name in tree.get(part, ())], np.int64))
+            for part in ("train", "validation", "test")
+        )
+        return cls(train, validation, test, tuple(tree.get("notes", ())), dict(tree.get("groups", {})))
 
     def _parts(self) -> list[tuple[str, np.ndarray]]:
         return [("train", self.train), ("validation", self.validation), ("test", self.test)]

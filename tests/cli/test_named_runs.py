@@ -4,15 +4,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from demo_runs import prepare_gestures
 
-from plifctl.errors import Interrupted, ResumeError
+from plifctl.errors import Interrupted, ResumeError, UsageError
 from plifctl.pipeline.train import TrainObserver, TrainOptions, train
 from plifctl.runs import Run, list_runs
+from plifctl.runs.documents import save_document
 
 Plifctl = Callable[..., Any]
 SMALL = (
@@ -46,6 +48,33 @@ def test_resume_auto_continues_an_interrupted_run_to_the_same_weights(cached: Pl
     assert (run.name, run.record().epochs) == ("my run", 2)
     whole = cached(*LINE[:-1], "whole", "--resume", "auto", "--json")
     assert json.loads(whole.out)["tau"] == run.record().model_dump(mode="json")["tau"]
+
+
+def test_resumed_run_keeps_its_split_and_stays_deterministic(
+    cached: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
+    monkeypatch.setattr("plifctl.pipeline.train.use_deterministic_algorithms", lambda: None)  # of the whole process
+    with pytest.raises(Interrupted):
+        train(replace(options, deterministic=True), _StopsAfterEpoch())
+    run = Run(places / "runs/my run")
+    split = run.split()
+    split["train"] = split["train"][:-3]  # as another version might draw it
+    save_document(run.path / "split.json", split)
+    train(options)
+    assert run.record().data is not None
+    assert run.record().data.train == len(split["train"])
+    assert [entry["environment"]["deterministic"] for entry in run.session_entries()] == [True, True]
+
+
+def test_resumed_run_whose_kernel_cannot_save_memory_stays_stopped(cached: Plifctl, places: Path) -> None:
+    options = TrainOptions(experiment="demo", overrides=SMALL, name="my run", resume="auto", device="cpu")
+    with pytest.raises(Interrupted):
+        train(replace(options, kernel="eager"), _StopsAfterEpoch())
+    run = Run(places / "runs/my run")
+    with pytest.raises(UsageError, match=r"train\.memory: compact needs the fused kernel"):
+        train(replace(options, overrides=(*SMALL, "train.memory=compact")))
+    assert run.status() == "stopped"
 
 
 def test_resume_auto_without_the_epochs_of_before_forgets_them(cached: Plifctl) -> None:

@@ -110,7 +110,7 @@ def document(plifctl: Plifctl) -> Callable[..., Any]:
         found = plifctl(*arguments, "--json")
         assert found.code == 0, found.err
         warnings = [line for line in found.err.splitlines() if line.startswith("warning: ")]
-        others = [line for line in warnings if "checksum" not in line and "with other versions" not in line]
+        others = [line for line in warnings if "checksum" not in line and "under other conditions" not in line]
         assert len(others) <= 1, found.err
         return json.loads(found.out)
 

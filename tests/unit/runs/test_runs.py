@@ -481,9 +481,9 @@ class TestSessions:
         assert found == [((1, 2), "2.5.1", "cpu"), ((3, 4), "2.6.0", "cpu"), ((4, 5), "2.6.0", "H100")]
         assert {s.training_version for s in run.sessions()} == {TRAINING_VERSION}
         assert all(s.host for s in run.sessions())
-        warned = [message for message in caplog.messages if "with other versions" in message]
-        assert "resumed in epoch 3 with other versions: torch 2.5.1, now 2.6.0;" in warned[1]
-        assert "epoch 4 with other versions: device cpu, now H100; plifctl a, now b;" in warned[2]
+        warned = [message for message in caplog.messages if "under other conditions" in message]
+        assert "resumed in epoch 3 under other conditions: torch 2.5.1, now 2.6.0;" in warned[1]
+        assert "epoch 4 under other conditions: device cpu, now H100; plifctl a, now b;" in warned[2]
 
     def test_resuming_with_another_training_version_is_recorded_and_warned_of(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
