@@ -245,7 +245,7 @@ class Optimizer:
         self._failed = torch.zeros((), device=device)  # 1 from the first step with gradients that are not finite
         self._good_steps = torch.zeros((), dtype=torch.int64, device=device)  # before that step, since the last report
         if self._fused and not self._scaler.is_enabled():
-            self._optimizer.found_inf = self._failed  # where torch's own scaler puts it
+            self._optimizer.found_inf = self._failed  # type: ignore[attr-defined] # where torch's own scaler puts it
 
     def begin_epoch(self, epoch: int) -> None:
         """Sets the learning rate of an epoch, counted from 0."""
