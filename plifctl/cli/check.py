@@ -54,8 +54,8 @@ def _check_registry() -> tuple[list[str], str]:
     folders = registry.folders
     problems = registry.check()
     if not problems:  # names of experiments are known
-        problems += check_sweeps(registry)
-    problems += [*check_choices(folders), *check_tables(folders), *check_records(folders)]
+        problems += [*check_sweeps(registry), *check_tables(registry)]
+    problems += [*check_choices(folders), *check_records(folders)]
     if problems:
         return problems, ""
     experiments, datasets, networks = map(len, (registry.experiments(), registry.datasets(), registry.networks()))

@@ -173,8 +173,8 @@ class Evidence:
             found = tau_by_epoch(runs) if runs.comparable else {}
             if 0 not in found:
                 if found:
-                    start = f"τ before training is not that of the experiment ({', '.join(runs.changes)})"
-                    self.warnings.append(f"NOT COUNTED: {runs.name}: {start}")
+                    reason = f"τ before training is not that of the experiment ({', '.join(runs.changes)})"
+                    self.warnings.append(f"NOT COUNTED: {runs.name}: {reason}")
                 yield self._finding(runs)
                 continue
             start, end = mean_ratio(found[0]), mean_ratio(found[max(found)])

@@ -18,7 +18,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import without_split
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
-from plifctl.errors import RegistryError, UsageError
+from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of, name_runs, other_versions
 from plifctl.runs import ResultRecord
@@ -361,20 +361,30 @@ class Results:
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""
-        if name in self.registry.networks():
-            found = {"": _of_structure(name, self.registry.network(name).structure, measure)}
-        else:
-            recipes: tuple[Recipe, ...] = ("paper", "authors")  # fast has the networks of paper
-            networks = {recipe: self.registry.experiment(name, recipe=recipe).spec.network for recipe in recipes}
-            found = {recipe: _of_structure(one.name, one.structure, measure) for recipe, one in networks.items()}
-        if len(set(found.values())) == 1:
-            found = {"": next(iter(found.values()))}
         numbers = []
-        for recipe, text in found.items():
+        for recipe, text in network_texts(self.registry, name, measure).items():
             note = f"recipe {recipe}" if recipe else ""
             value = float(text) if text.isdecimal() else None
             numbers.append(Number(text, value, mark=self.mark(note) if note else "", note=note))
         return tuple(numbers)
+
+
+def network_texts(registry: Registry, name: str, measure: Measure) -> dict[str, str]:
+    """Returns a measure of a network, or of an experiment's networks by recipe; by "" where all have the same.
+
+    Raises:
+        RegistryError: There is neither a network nor an experiment of this name, or the measure is undefined for it.
+    """
+    if name in registry.networks():
+        found = {"": _of_structure(name, registry.network(name).structure, measure)}
+    elif name in registry.experiments():
+        recipes: tuple[Recipe, ...] = ("paper", "authors")  # fast has the networks of paper
+        networks = {recipe: registry.experiment(name, recipe=recipe).spec.network for recipe in recipes}
+        found = {recipe: _of_structure(one.name, one.structure, measure) for recipe, one in networks.items()}
+    else:
+        known = did_you_mean(name, [*registry.networks(), *registry.experiments()])
+        raise RegistryError(f"no network or experiment {name}; {known}")
+    return {"": next(iter(found.values()))} if len(set(found.values())) == 1 else found
 
 
 def _of_structure(name: str, structure: str, measure: Measure) -> str:

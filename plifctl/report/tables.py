@@ -6,7 +6,8 @@ is empty, and every number has a note on the runs behind it (:mod:`~plifctl.repo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from plifctl.config.base import Spec
 from plifctl.config.choices import (
     CLAIMS_TABLE,
     FAST_TABLE,
+    OTHER_TABLES,
     PAIR_TABLES,
     RUNS_TABLE,
     SELECTION_TABLE,
@@ -32,13 +34,15 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.fast import build_fast_table
-from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results
+from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results, network_texts
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.significance import build_significance_table
 from plifctl.report.speed import build_speed_table
 from plifctl.report.table import Cell, Entry, Number, Table
 from plifctl.runs import ResultRecord
+
+_log = logging.getLogger(__name__)
 
 
 class _Row(Spec):
@@ -139,9 +143,15 @@ def build_table(
         return _build_pair_table(name, results, options, runs_dir)
     files = _files(registry.folders)
     if name not in files:
-        without_file = (CLAIMS_TABLE, SELECTION_TABLE, FAST_TABLE, RUNS_TABLE, *PAIR_TABLES)
-        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *without_file]))
-    reported = _read(files[name])
+        raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *OTHER_TABLES]))
+    return _build_reported_table(name, files[name], results, options, {record.experiment for record in records})
+
+
+def _build_reported_table(
+    name: str, path: Path, results: Results, options: TableOptions, trained: Collection[str]
+) -> Table:
+    """Returns the table of a file, with the numbers that were reported and those from runs."""
+    reported = _read(path, results.registry)
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in reported.rows.items():
@@ -159,7 +169,11 @@ def build_table(
         tuple(rows),
         tuple(entries),
         results.notes,
-        (*_warn_of_epochs(entries, options), *_describe_left_out(results.left_out)),
+        (
+            *_unknown_experiments(path, reported, results.registry, trained),
+            *_warn_of_epochs(entries, options),
+            *_describe_left_out(results.left_out),
+        ),
     )
 
 
@@ -215,7 +229,9 @@ def _measures_runs(reported: _ReportedTable) -> bool:
 def is_filled_by_runs(name: str, registry: Registry) -> bool:
     """Returns whether a table has cells for the results of runs of one source."""
     files = _files(registry.folders)
-    return name in (CLAIMS_TABLE, FAST_TABLE, *PAIR_TABLES) or (name in files and _measures_runs(_read(files[name])))
+    if name in (CLAIMS_TABLE, FAST_TABLE, *PAIR_TABLES):
+        return True
+    return name in files and _measures_runs(_read(files[name], registry))
 
 
 _HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}
@@ -304,18 +320,19 @@ def _files(folders: Sequence[Path]) -> dict[str, Path]:
     return {path.stem.removeprefix("table-"): path for path in files}
 
 
-def check_tables(folders: Sequence[Path]) -> list[str]:
-    """Returns the problems of the tables in registry folders."""
+def check_tables(registry: Registry) -> list[str]:
+    """Returns the problems of the tables of a registry; warns of experiments that it does not have."""
     problems: list[str] = []
-    for path in _files(folders).values():
+    for path in _files(registry.folders).values():
         try:
-            _read(path)
+            for warning in _unknown_experiments(path, _read(path, registry), registry):
+                _log.warning(warning)
         except RegistryError as error:
             problems += error.problems
     return problems
 
 
-def _read(path: Path) -> _ReportedTable:
+def _read(path: Path, registry: Registry) -> _ReportedTable:
     try:
         tree = read_tree(path, str(path))
         found = _ReportedTable.model_validate(tree.plain())
@@ -324,25 +341,54 @@ def _read(path: Path) -> _ReportedTable:
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise RegistryError(join_problems(problems)) from None
-    wrong = [label for label, row in found.rows.items() if len(row.cells) != len(found.columns) - 1]
-    if wrong:
-        raise RegistryError(
-            f"{path}: expected {len(found.columns) - 1} cells in each row, found others in: {', '.join(wrong)}"
-        )
-    _check_epochs(path, found)
+    if problems := list(_problems(path, found, registry)):
+        raise RegistryError(join_problems(problems))
     return found
 
 
-def _check_epochs(path: Path, table: _ReportedTable) -> None:
-    """Raises RegistryError if a row has no epoch although a measure needs one, or one that a measure does not have."""
+def _problems(path: Path, table: _ReportedTable, registry: Registry) -> Iterator[str]:
+    """Yields what is wrong in the rows of a table."""
     for label, row in table.rows.items():
+        place = f"{path}: rows.{label}"
+        if len(row.cells) != len(table.columns) - 1:
+            yield f"{place}: expected {len(table.columns) - 1} cells, found {len(row.cells)}"
+        for key, columns in (("of", row.of if isinstance(row.of, dict) else ()), ("bold", row.bold)):
+            unknown = (column for column in columns if column not in table.columns)
+            yield from (f"{place}, {key}: unknown column {one}; {did_you_mean(one, table.columns)}" for one in unknown)
         for column, measure in table.columns.items():
-            if measure in (None, "T", *OF_NETWORKS) or row.subject(column) is None:
-                continue
-            place = f"{path}: rows.{label}, column {column}: {measure}"
-            if measure in ("accuracy A", "accuracy B"):
-                if row.epoch is not None:
-                    hint = "leave out epoch, or use the measure test accuracy"
-                    raise RegistryError(f"{place} is of a whole training, found epoch {row.epoch}", hint=hint)
-            elif row.epoch is None:
-                raise RegistryError(f"{place} belongs to one epoch, found none", hint="add epoch: 1 to the row")
+            subject = row.subject(column)
+            if measure and subject and (problem := _problem_of_cell(row, subject, measure, registry)):
+                yield f"{place}, column {column}: {problem}"
+
+
+def _problem_of_cell(row: _Row, subject: str, measure: Measure, registry: Registry) -> str:
+    """Returns why there is no number: an epoch too many or too few, or no such network; empty: there may be one."""
+    if measure in OF_NETWORKS:
+        try:
+            network_texts(registry, subject, measure)
+        except RegistryError as error:
+            return str(error)
+    elif measure in ("accuracy A", "accuracy B"):
+        if row.epoch is not None:
+            hint = "leave out epoch, or use the measure test accuracy"
+            return f"{measure} is of a whole training, found epoch {row.epoch}; {hint}"
+    elif measure != "T" and row.epoch is None:
+        return f"{measure} belongs to one epoch, found none; add epoch: 1 to the row"
+    return ""
+
+
+def _unknown_experiments(
+    path: Path, table: _ReportedTable, registry: Registry, trained: Collection[str] = ()
+) -> list[str]:
+    """Returns a warning for each experiment of a table that has neither an entry in the registry nor runs.
+
+    It is no error: a table may be about an experiment in a file of one's own.
+    """
+    known = {*registry.experiments(), *trained}
+    return [
+        f"{path}: rows.{label}, column {column}: experiment {subject} is not in the registry; "
+        f"if it is not one of a file of your own, {did_you_mean(subject, registry.experiments())}"
+        for label, row in table.rows.items()
+        for column, measure in table.columns.items()
+        if measure and measure not in OF_NETWORKS and (subject := row.subject(column)) and subject not in known
+    ]

@@ -16,6 +16,7 @@ from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.page import build_page_data
 from plifctl.report.render import is_numeric
 from plifctl.report.results import Results, cut_record
+from plifctl.report.tables import check_tables
 from plifctl.runs import ResultRecord, RunData, load_records
 from plifctl.runs.records import Fold, record_text
 from plifctl.runs.sessions import Session
@@ -417,6 +418,10 @@ def own_table(folder: Path, measure: str, row: str) -> Registry:
     (folder / "tables").mkdir()
     text = f"caption: c\nsource: s\nours: columns\ncolumns: {{a: , b: {measure}}}\nrows: {{r: {row}}}\n"
     (folder / "tables/table-own.yaml").write_text(text, encoding="utf-8")
+    (folder / "networks").mkdir()
+    (folder / "networks/flat.yaml").write_text(
+        "flat: {structure: FC100-SN-APk10s10, dropout: 0.0, batch_norm: per-step}\n"
+    )
     return Registry([*registry_dirs(), folder])
 
 
@@ -439,10 +444,33 @@ def test_experiment_outside_the_registry_has_epochs_but_no_planned_ones(tmp_path
         ("tau 0", "{cells: [''], of: demo}", "rows.r, column b: tau 0 belongs to one epoch, found none"),
         ("tau 0", "{cells: [''], of: demo, epoch: 0}", "greater than or equal to 1"),
         ("accuracy A", "{cells: [''], of: demo, epoch: 3}", "is of a whole training, found epoch 3"),
+        ("accuracy A", "{cells: [''], of: {bb: demo}}", "rows.r, of: unknown column bb; "),
+        ("accuracy A", "{cells: [''], bold: [c]}", "rows.r, bold: unknown column c; "),
+        ("accuracy A", "{cells: []}", "rows.r: expected 1 cells, found 0"),
+        (
+            "N_fc",
+            "{cells: [''], of: gestur}",
+            r"rows.r, column b: no network or experiment gestur; did you mean gesture",
+        ),
+        ("N_conv", "{cells: [''], of: flat}", "rows.r, column b: network flat has no pooling, so N_conv is undefined"),
     ],
 )
-def test_own_table_with_a_wrong_epoch_is_refused(tmp_path: Path, measure: str, row: str, message: str) -> None:
+def test_own_table_that_no_number_fits_is_refused(tmp_path: Path, measure: str, row: str, message: str) -> None:
     registry = own_table(tmp_path, measure, row)
     with pytest.raises(RegistryError, match=message) as error:
         build_table("own", [], registry)
     assert "table-own.yaml" in str(error.value)
+    assert check_tables(registry) == error.value.problems
+
+
+def test_own_table_with_an_unknown_experiment_is_warned_of_until_it_has_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = own_table(tmp_path, "accuracy A", "{cells: [''], of: gesture-plf}")
+    text = "rows.r, column b: experiment gesture-plf is not in the registry; "
+    (warning,) = build_table("own", [], registry).warnings
+    assert text in warning
+    assert "did you mean gesture-plif" in warning
+    assert build_table("own", [run(0.9, of="gesture-plf")], registry).warnings == ()
+    assert check_tables(registry) == []
+    assert caplog.messages == [warning]
