@@ -39,7 +39,8 @@ def experiment_cache(
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         file: The file of the experiment that the user named, for hints.
         content: Content digest of the preferred cache, from an earlier run; another content gives a warning.
-        run: An earlier run: its own cache is used, where it is, if the cache directory has none, or not that content.
+        run: An earlier run: its own cache is used, where it is, if the cache directory has none, or is the usual
+            one and has none of that content.
         build_from: Raw data to build the cache from if it is missing, or of other recordings; None: do not build.
         progress: Opens the tasks of building.
 
@@ -51,7 +52,7 @@ def experiment_cache(
     own = None if run is None else run.cache_dir
     if own is not None and own.resolve() == folder.resolve():
         own = None
-    if own is not None and _is_only_in(own, folder, spec, content):
+    if cache_dir is None and own is not None and _is_only_in(own, folder, spec, content):
         return _cache_of_run(spec, own, file, content)
     command = prepare_command_of(spec, load_registry(), file=file, source=build_from, cache_dir=cache_dir)
     notes: tuple[str, ...] = ()
