@@ -314,9 +314,9 @@ class _Task:
         """Returns whether a training is new, resumes a run, or is finished."""
         if self.finished is not None:
             return f"{self.finished.name} is finished"
-        return (
-            "new" if self.resumed is None else f"resumes {self.resumed.name} after epoch {len(self.resumed.metrics())}"
-        )
+        if self.resumed is None:
+            return "new"
+        return f"resumes {self.resumed.name} after epoch {len(self.resumed.metrics())}"
 
     @property
     def started_from(self) -> StartedFrom | None:

@@ -121,6 +121,8 @@ def test_signal_to_any_rank_stops_all_and_any_number_resumes(prepared: Plifctl, 
     assert [code for code, _, _ in wait_for_all(again)] == [0, 0]
     assert [row["epoch"] for row in rows(run)] == list(range(1, epochs + 2))
     assert json.loads((run / "result.json").read_text())["environment"]["ranks"] == 2
+    first, second = wait_for_all(start("train", "--resume", "last", "--cache-dir", str(places / "elsewhere")))
+    assert (first[0], second[0], "is finished" in first[2]) == (0, 0, True)
 
 
 def test_callback_that_stops_returns_the_run_on_every_rank(prepared: Plifctl, places: Path) -> None:
