@@ -218,7 +218,7 @@ def train(
     device: str | None = None,
     data_in: DataPlacement | None = None,
     kernel: Kernel = "auto",
-    deterministic: bool = False,
+    deterministic: bool | None = None,
     graph: bool | None = None,
     checkpoint_every: int = 0,
     cache_dir: str | Path | None = None,
@@ -245,7 +245,8 @@ def train(
         device: Torch device; None: a GPU if there is one.
         data_in: Where samples are held; None: wherever they fit.
         kernel: Implementation of the spiking layers; ``auto``: on a GPU that which trials choose when training starts.
-        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
+        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process. None: as the
+            resumed run was begun, a new one without.
         graph: On a GPU, record a training step as a CUDA graph and replay it; None: if trials choose it.
         checkpoint_every: Save the state every so many steps as well.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
@@ -278,7 +279,7 @@ def validate(
     device: str | None = None,
     data_in: DataPlacement | None = None,
     kernel: Kernel = "auto",
-    deterministic: bool = False,
+    deterministic: bool | None = None,
     graph: bool | None = None,
     checkpoint_every: int = 0,
     cache_dir: str | Path | None = None,

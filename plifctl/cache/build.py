@@ -183,9 +183,12 @@ class CacheBuilder:
             return
         self._check_size(np.dtype(dtype))
         # which decoders read the files is known when they were read: kept samples are of today's versions of all
-        decoders = raised_versions([*layout_formats(self.framing.dataset.layout), *VARIANTS])
+        formats = layout_formats(self.framing.dataset.layout)
+        variants = [name for name in VARIANTS if name.startswith(tuple(formats))]
+        raised = raised_versions([*formats, *variants])
+        decoders = {"decoders": raised} if raised else {}
         # T is not in the raw-independent key of slices of a fixed duration, but kept samples must have as many frames
-        identity = {**self.wanted, "T": self.T, "compression": self.compression, "decoders": decoders}
+        identity = {**self.wanted, "T": self.T, "compression": self.compression, **decoders}
         with files.machine_errors(self.paths.folder):
             self._journal = Journal(self.paths.journal(dtype), canonical_json(identity))
         self._framer = SampleFramer(self.framing, self.T, dtype, self.compression)

@@ -420,6 +420,8 @@ def rm(
 
     sizes = find_removable(runs, options.existing_runs_dir(runs_dir))
     wanted = dry_run or yes or _is_confirmed(sizes)
+    if not (wanted or as_json):
+        raise typer.Exit(1)
     removed = remove_folders(sizes if wanted else (), dry_run=dry_run)
     rows = ((path.name, {"run": path.name, "bytes": sizes[path]}) for path in removed)
     console.emit_removed(rows, dry_run=dry_run, as_json=as_json)

@@ -72,9 +72,12 @@ RankTimeoutOption = Annotated[
     typer.Option("--rank-timeout", min=1, metavar="SECONDS", help="With several processes: time to wait for a rank."),
 ]
 DeterministicOption = Annotated[
-    bool,
+    bool | None,
     typer.Option(
-        "--deterministic", help="Use deterministic algorithms only, also on a GPU; an error where torch has none."
+        "--deterministic/--no-deterministic",
+        help="Use deterministic algorithms only, also on a GPU; an error where torch has none. "
+        "By default as the resumed run was begun.",
+        show_default=False,
     ),
 ]
 GraphOption = Annotated[
@@ -132,7 +135,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         no_download: options.NoDownloadOption = False,
         checkpoint_every: EveryOption = 0,
         kernel: options.KernelOption = "auto",
-        deterministic: DeterministicOption = False,
+        deterministic: DeterministicOption = None,
         graph: GraphOption = None,
         rank_timeout: RankTimeoutOption = 120.0,
         dry_run: options.DryRunOption = False,
@@ -212,6 +215,7 @@ def _print_plan(plan: TrainPlan, as_json: bool) -> None:
     if as_json:
         console.emit_json(tree)
     else:
+        tree = {key: value for key, value in tree.items() if value is not None}
         rows = [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in tree.items()]
         console.emit_table(("", "value"), rows)
 

@@ -148,6 +148,11 @@ class DatasetSpec(ReadingSpec, _Described):  # fields in files are in the order 
         """Whether the recordings are the user's own, in one of the general layouts."""
         return self.layout in OWN_LAYOUTS
 
+    @property
+    def has_split(self) -> bool:
+        """Whether the recordings themselves say which of them are for training, and which for the test."""
+        return self.layout != "class-folders" and (self.labels is None or self.labels.split is not None)
+
     def hashed_reading(self) -> dict[str, Any]:
         """Returns what decides the events of a recording besides layout and shape, as JSON values; empty by default."""
         reading = ReadingSpec.model_validate(self.model_dump(include=set(ReadingSpec.model_fields)))

@@ -13,7 +13,7 @@ from plifctl import paths
 from plifctl.config.choices import Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.overrides import Overrides, override_key, override_texts
+from plifctl.config.overrides import Overrides, override_key
 from plifctl.config.registry import Registry, known_recipe, name_problem
 from plifctl.config.structure import Plain, parse_structure
 from plifctl.errors import UsageError
@@ -41,8 +41,7 @@ def load_experiment(
         registry: Where names are looked up; None: the shipped registry and the user's own.
 
     Raises:
-        UsageError: No such experiment, file or key, a name that the registry and a file have, or a value is wrong or
-            without effect.
+        UsageError: No such experiment, file or key, a name that the registry and a file have, or a value is wrong.
         RegistryError: A file is invalid.
 
     Example:
@@ -53,21 +52,20 @@ def load_experiment(
     if isinstance(source, Experiment):
         if recipe is not None and known_recipe(recipe) != source.spec.recipe:
             raise UsageError(f"recipe {recipe}: {source.spec.name} is of the recipe {source.spec.recipe}")
-        found = registry.change_experiment(source, overrides) if overrides else source
-    elif not isinstance(source, str | Path):
+        return registry.change_experiment(source, overrides) if overrides else source
+    if not isinstance(source, str | Path):
         raise UsageError(f"found {source!r}, expected the name of an experiment, a YAML file or an experiment")
-    elif (file := file_of(source, registry.experiments())) is not None:
-        found = registry.read_experiment(file, recipe=recipe, overrides=overrides)
-    else:
-        found = registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
-    _refuse_without_effect(found.spec, override_texts(overrides))
-    return found
+    if (file := file_of(source, registry.experiments())) is not None:
+        return registry.read_experiment(file, recipe=recipe, overrides=overrides)
+    return registry.experiment(str(source), recipe=recipe or "paper", overrides=overrides)
 
 
-def _refuse_without_effect(spec: ExperimentSpec, overrides: Sequence[str]) -> None:
-    """Raises UsageError if an override sets a value that the experiment does not use: it changes the digest only.
+def without_effect(spec: ExperimentSpec, overrides: Sequence[str]) -> list[str]:
+    """Returns the overrides that the experiment does not use, each with the reason: they change its digest only.
 
-    Files and runs may state such values: a network without DP layers has a dropout.
+    Args:
+        spec: The experiment, with the overrides.
+        overrides: Texts ``key=value``.
     """
     split, method = spec.split.method, spec.validation.method
     unused: dict[str, str] = {}
@@ -79,9 +77,7 @@ def _refuse_without_effect(spec: ExperimentSpec, overrides: Sequence[str]) -> No
         unused["validation.rounding"] = f"validation.method is {method}"
     if method == "official":
         unused["validation.train_fraction"] = f"validation.method is {method}"
-    for text in overrides:
-        if (reason := unused.get(override_key(text))) is not None:
-            raise UsageError(f"--set {text}: {spec.name}: has no effect: {reason}", hint="omit it")
+    return [f"{text} has no effect: {unused[key]}" for text in overrides if (key := override_key(text)) in unused]
 
 
 def load_framing(

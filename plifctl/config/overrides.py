@@ -8,6 +8,7 @@ allowed), everything else is read as a YAML value.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,9 +44,7 @@ def changed_values(overrides: Iterable[str]) -> dict[str, Any]:
         >>> changed_values(["train.lr=0.1", "train.lr=5e-4", "neuron.kind=lif", "train.seed=3"])
         {'train.lr': 0.0005, 'neuron.kind': 'lif'}
     """
-    from plifctl.config.experiment import ExperimentSpec  # it imports this module
-
-    types, found = dict(_settable(ExperimentSpec)), dict[str, Any]()
+    types, found = _types(), dict[str, Any]()
     for text in filter(is_modification, overrides):
         key, value = override_key(text), text.partition("=")[2].strip()
         found[key] = value
@@ -53,6 +52,14 @@ def changed_values(overrides: Iterable[str]) -> dict[str, Any]:
             part = _parse(value, Origin(""), types.get(key), mapping=True)
             found[key] = part.plain() if isinstance(part, Branch) else part.value
     return found
+
+
+@functools.cache
+def _types() -> dict[str, Any]:
+    """Returns the type of each value that can be set, by key."""
+    from plifctl.config.experiment import ExperimentSpec  # it imports this module
+
+    return dict(_settable(ExperimentSpec))
 
 
 def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:

@@ -237,9 +237,10 @@ def _rows(model: Model, found: Sequence[Row], options: PredictOptions, progress:
             task.update(done, len(found), detail=f"windows: {windows:,}" if row.window_us else "")
             if not isinstance(prediction, OutOfMemoryError):
                 yield replace(row, prediction=prediction)
-            elif row.file != failed:  # further windows would say the same
+            elif row.file != failed:  # its other windows would say the same
                 failed = row.file
-                yield replace(row, error=prediction)
+                others = "; other windows of it are missing, too, if they need as much" if row.window_us else ""
+                yield replace(row, error=OutOfMemoryError(f"{prediction}{others}", hint=prediction.hint))
 
 
 def _inputs(model: Model, found: Sequence[Row], options: PredictOptions) -> Iterator[tuple[Row, str, Tensor | None]]:

@@ -392,7 +392,7 @@ def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[P
 
 def _is_running(run: Run) -> bool:
     try:
-        return run.status() == "running"
+        return run.status() == "running" or run.beating_host() is not None
     except RunError:  # damaged; the lock is tried again before it is removed
         return False
 

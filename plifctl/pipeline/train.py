@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from plifctl import paths
 from plifctl.cache import Cache, copy_cache
 from plifctl.config.choices import TRAINING_VERBS, DataPlacement, Kernel, Protocol, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.lookup import file_of, load_experiment, load_registry
+from plifctl.config.lookup import file_of, load_experiment, load_registry, without_effect
 from plifctl.config.overrides import override_texts, without_split
 from plifctl.data.source import RawSource
 from plifctl.errors import (
@@ -89,7 +89,8 @@ class TrainOptions:
         device: Torch device; None: a GPU where there is one.
         data_in: Where samples are held; None: wherever they fit.
         kernel: Implementation of the spiking layers; ``auto`` is fused on the CPU, and chosen by trials on a GPU.
-        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process.
+        deterministic: Only use deterministic algorithms; changes torch's settings in the whole process. None: as the
+            resumed run was begun, a new one without.
         graph: Record a training step as a CUDA graph and replay it; None: if trials choose it.
         checkpoint_every: Save the state every so many steps as well; 0: after epochs and on signals only.
         rank_timeout: Seconds to wait for a rank that does not answer.
@@ -111,7 +112,7 @@ class TrainOptions:
     device: str | None = None
     data_in: DataPlacement | None = None
     kernel: Kernel = "auto"
-    deterministic: bool = False
+    deterministic: bool | None = None
     graph: bool | None = None
     checkpoint_every: int = 0
     rank_timeout: float = 120.0
@@ -193,12 +194,14 @@ class TrainPlan:
     """Plan of a training; fields in the order in which they are shown.
 
     Attributes:
-        run: Whether the training is new, resumes a run, or is finished, so that nothing would be trained.
+        state: Whether the training is new, a run would be resumed, or is finished, so that nothing would be trained.
+        run: Name of the run to resume, or that is finished.
         started_from: What the training begins with, or began with, a line each; empty if all weights are drawn.
         frozen: Layers, or parameters of a layer, that are not trained.
     """
 
-    run: str
+    state: Literal["new", "resumed", "finished"]
+    run: str | None
     experiment: str
     recipe: Recipe
     protocol: Protocol
@@ -276,7 +279,8 @@ def plan_training(options: TrainOptions) -> TrainPlan:
     setup = _set_up(options, task, silent, ranks, dry_run=True)
     spec, split = setup.spec, setup.split
     return TrainPlan(
-        run=task.describe_run(),
+        state="new" if task.resumed is None else "resumed" if task.finished is None else "finished",
+        run=None if task.resumed is None else task.resumed.name,
         experiment=spec.name,
         recipe=spec.recipe,
         protocol=options.protocol,
@@ -309,14 +313,6 @@ class _Task:
     start: StartWeights | None
     resumed: Run | None
     finished: Run | None
-
-    def describe_run(self) -> str:
-        """Returns whether a training is new, resumes a run, or is finished."""
-        if self.finished is not None:
-            return f"{self.finished.name} is finished"
-        if self.resumed is None:
-            return "new"
-        return f"resumes {self.resumed.name} after epoch {len(self.resumed.metrics())}"
 
     @property
     def started_from(self) -> StartedFrom | None:
@@ -431,7 +427,7 @@ def _check_options(options: TrainOptions, spec: ExperimentSpec, ranks: Ranks) ->
 
 def _announce(setup: _Setup, placement_reason: str) -> None:
     """Says what is special about a training: its split, its changed settings, its start."""
-    for note in setup.split.notes:
+    for note in (*setup.split.notes, *without_effect(setup.spec, setup.task.experiment.overrides)):
         _log.warning(note)
     if groups := setup.split.describe_groups():
         _log.info("groups: %s", groups)
@@ -501,14 +497,13 @@ def _select_kernel(
 
 def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, ranks: Ranks) -> TrainResult:
     task = _resolve(options, ranks)
-    if task.resumed is not None and task.resumed.session_entries()[-1]["environment"].get("deterministic"):
-        options = replace(options, deterministic=True)
-    if options.deterministic:
-        use_deterministic_algorithms()
     if (done := task.finished) is not None:
         longer = "it stopped early" if done.record().stopped_early else "a larger --epochs trains it longer"
         _log.info("%s is finished; %s", done.name, longer)
         return TrainResult(done, trained=False, rank=ranks.rank)
+    options = replace(options, deterministic=_is_deterministic(options, task))
+    if options.deterministic:
+        use_deterministic_algorithms()
     setup = _set_up(options, task, progress, ranks)
     environment = {
         **describe_machine(str(setup.device), torch.get_num_threads(), ranks.size),
@@ -518,8 +513,21 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
     run = task.resumed or Run(ranks.broadcast_from_first(lambda: _new_run(setup, environment).path))
     observer.on_run(run)
     first = ranks.rank == 0
+    with ranks.first_rank_first():  # the others wait as long as it takes
+        if first and (host := run.beating_host()) is not None:
+            raise ResumeError(f"{run.path}: a process on {host} is training this run")
     trained = _train_run(setup, run, environment, observer) if first else _train_along(setup, observer)
     return TrainResult(run, trained=trained, rank=ranks.rank)
+
+
+def _is_deterministic(options: TrainOptions, task: _Task) -> bool:
+    """Returns whether only deterministic algorithms are allowed: as the options say, else as the run was begun."""
+    if options.deterministic is not None or task.resumed is None:
+        return bool(options.deterministic)
+    if task.resumed.session_entries()[-1]["environment"].get("deterministic"):
+        _log.info("deterministic algorithms only, as before; --no-deterministic allows others")
+        return True
+    return False
 
 
 def _new_run(setup: _Setup, environment: dict[str, Any]) -> Run:

@@ -117,7 +117,8 @@ class Evidence:
         """Yields for each data set whether LIF breaks down with the greater τ, and PLIF does not."""
         learnt: dict[tuple[object, ...], MatchedRuns] = {}
         for runs in self._rows("start").matched():
-            learnt.setdefault(_key(runs), runs)  # of two names of one experiment, the first
+            if not (known := learnt.get(_key(runs))) or not known.comparable:
+                learnt[_key(runs)] = runs  # of two names of one experiment, the first with runs
         for fixed in self._rows("tau").matched():
             both = self._same_epochs(fixed, learnt.get(_key(fixed)))
             found = [compare_runs(runs, self._runs_dir, self.warnings) for runs in both]

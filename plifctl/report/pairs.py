@@ -6,6 +6,7 @@ pooling, the time constant of LIF, or that from which PLIF starts.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -63,13 +64,14 @@ class Pair:
         return f"{self.heads[0]} − {self.heads[1]}{f', τ = {self.taus[0]:g}' if self.kind == 'neuron' else ''}"
 
 
-def find_pairs(registry: Registry, kind: PairKind, recipe: Recipe = "paper") -> list[Pair]:
+@functools.lru_cache(maxsize=32)
+def find_pairs(registry: Registry, kind: PairKind, recipe: Recipe = "paper") -> tuple[Pair, ...]:
     """Returns the pairs of experiments that differ in one thing in a recipe, in the order of the registry."""
     groups: dict[str, list[ExperimentSpec]] = {}
     for name in registry.experiments():
         spec = registry.experiment(name, recipe=recipe).spec
         groups.setdefault(_shared_settings(spec, kind), []).append(spec)
-    return [pair for shared, group in groups.items() for pair in _pairs_of(group, kind, shared)]
+    return tuple(pair for shared, group in groups.items() for pair in _pairs_of(group, kind, shared))
 
 
 def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:

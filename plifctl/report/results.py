@@ -183,7 +183,7 @@ class Results:
     def registered(self, record: ResultRecord) -> ExperimentSpec | None:
         """Returns the experiment of a run as it is in the registry now, with the changes of the run; None: not there.
 
-        Changes that can no longer be made are left out.
+        If one of the changes can no longer be made, it is the experiment without any.
         """
         if record.experiment not in self.registry.experiments():
             return None

@@ -207,7 +207,8 @@ def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequen
         parts.append("stopped early")
     if first.fold is not None:
         seeds, folds = ({_member(record)[index] for record in found} for index in (0, 1))
-        planned = (first.fold.folds or max(folds)) * len(seeds)
+        # how many groups there are to leave out, one by one, no record says: only that seeds have other ones
+        planned = (first.fold.folds or len(folds)) * len(seeds)
         of_seeds = f" OF {len(seeds)} SEEDS" if len(seeds) > 1 else ""
         parts += [f"ONLY {len(found)} OF {planned} FOLDS{of_seeds}"] if len(found) < planned else []
     if first.is_subset:

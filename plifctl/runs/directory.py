@@ -29,7 +29,7 @@ from plifctl.runs.checkpoints import save_checkpoint
 from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
-from plifctl.runs.progress_file import StepProgress, is_recent, read_progress
+from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
 from plifctl.runs.records import ResultRecord, StartedFrom, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
@@ -184,6 +184,11 @@ class Run:
         For display: a training is not seen if the clocks of this machine and of the file server differ by a minute.
         """
         return self.begun_elsewhere() if is_recent(self.path / "progress.json") else None
+
+    def beating_host(self) -> str | None:
+        """Returns the name of another machine that trains the run: if one may, waits a minute for its heartbeat."""
+        host = self.begun_elsewhere()
+        return host if host is not None and is_beating(self.path / "progress.json") else None
 
     def begun_elsewhere(self) -> str | None:
         """Returns the name of another machine whose process, killed or not, has not ended its training of the run."""

@@ -11,6 +11,7 @@ display. :func:`is_beating`, which decides whether a training may begin, waits f
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import threading
@@ -23,6 +24,8 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from plifctl import files
+
+_log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 1.0
 HEARTBEAT_S = 10.0
@@ -134,6 +137,7 @@ def is_beating(path: Path) -> bool:
     last, until = files.stamp(path), time.monotonic() + HEARTBEAT_LIMIT_S
     if _differs(path, _LONG_OVER_S):
         return False
+    _log.info("%s: waiting up to a minute for a sign that another machine still trains it", path.parent.name)
     while last is not None and time.monotonic() < until:
         time.sleep(1)
         if files.stamp(path) not in (None, last):

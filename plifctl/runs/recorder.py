@@ -30,7 +30,6 @@ from plifctl.runs.progress_file import (
     ProgressTracker,
     StepProgress,
     heartbeat,
-    is_beating,
     write_progress,
 )
 from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
@@ -72,11 +71,7 @@ class RunRecorder:
             UsageError: TensorBoard cannot write to its folder.
         """
         require_utf8(self.run.path)
-        lock, path = self.run.lock(), self.run.path / "progress.json"
-        if (host := self.run.begun_elsewhere()) is not None and path.exists():
-            _log.info("%s: trained on %s last; waiting up to a minute for a sign that it still is", self.run.name, host)
-            if is_beating(path):
-                raise ResumeError(f"{self.run.path}: a process on {host} is training this run")
+        lock = self.run.lock()
         try:
             lock.acquire(timeout=2)  # a process that reads the status holds the lock for a moment
         except filelock.Timeout:
@@ -84,7 +79,7 @@ class RunRecorder:
         for stale in folders.temporary_files(self.run.path):
             stale.unlink(missing_ok=True)  # left by a killed process, since this one holds the lock
         try:
-            with heartbeat(path):
+            with heartbeat(self.run.path / "progress.json"):
                 yield
         except BaseException as error:
             if not self.run.is_finished():  # by an earlier training, which this one did not begin to make longer

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from plifctl.cache import raw_independent_key
 from plifctl.config.base import digest_of
@@ -19,6 +19,9 @@ from plifctl.runs import list_runs
 from plifctl.sweep.expansion import Member
 from plifctl.training.splits import Samples, make_split
 from plifctl.training.step_times import products_per_second
+
+_LEAST_SHARE = 0.1
+"""Of the training samples, those that a run needs to have to be a measurement: each epoch takes some time by itself."""
 
 _FLOAT = 4  # bytes
 _COPIES = 4
@@ -55,8 +58,9 @@ def estimate_runs(members: Sequence[Member], runs_dir: Path, caches: Mapping[str
     for member in members:
         spec, seconds, run = member.spec, None, ""
         if (samples := _train_samples(member, caches.get(member.name))) is not None:
-            if (known := measured.get(_kind(spec))) is not None:
-                seconds, run = known[0] * samples * spec.train.epochs, known[1]
+            known = measured.get(_kind(spec))
+            if known is not None and known.samples >= _LEAST_SHARE * samples:
+                seconds, run = known.seconds * samples * spec.train.epochs, known.run
             else:
                 speed = speed or products_per_second()
                 seconds = estimate_seconds(spec, samples, speed)
@@ -72,17 +76,27 @@ def _train_samples(member: Member, cache: Samples | None) -> int | None:
     return registry_samples(member.spec, member.protocol)
 
 
-def _measure(kinds: set[tuple[Any, ...]], runs_dir: Path) -> dict[tuple[Any, ...], tuple[float, str]]:
-    """Returns the mean time of an epoch by training sample, of each kind that has a run, and the latest such run."""
-    found: dict[tuple[Any, ...], tuple[float, str]] = {}
-    for run in reversed(list_runs(runs_dir)):
+class _Measured(NamedTuple):
+    """What a run has taken: its number of training samples, and seconds of an epoch for each of them."""
+
+    samples: int
+    seconds: float
+    run: str
+
+
+def _measure(kinds: set[tuple[Any, ...]], runs_dir: Path) -> dict[tuple[Any, ...], _Measured]:
+    """Returns what the run with most training samples took, the latest of equal ones, of each kind that has any."""
+    found: dict[tuple[Any, ...], _Measured] = {}
+    for run in list_runs(runs_dir):
         with suppress(RunError):
             kind = _kind(run.config().spec)
-            if kind in kinds - found.keys() and (rows := run.metrics()):
-                seconds = statistics.fmean(row["seconds"] for row in rows)
-                found[kind] = seconds / len(run.split()["train"]), run.name
-        if found.keys() == kinds:
-            break
+            if kind not in kinds or not (rows := run.metrics()):
+                continue
+            samples = len(run.split()["train"])
+            if kind not in found or samples >= found[kind].samples:
+                # the first epoch contains the compilation of loops
+                seconds = statistics.fmean(row["seconds"] for row in rows[1:] or rows)
+                found[kind] = _Measured(samples, seconds / samples, run.name)
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from plifctl import paths
 from plifctl.errors import MachineError, UsageError
+from plifctl.runs import is_trained
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.engines import open_engine
 from plifctl.sweep.jobs import detached_jobs, is_active, planned_jobs, poll_detached
@@ -156,7 +157,18 @@ def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
     if watch.file.is_held():
         _stop_process(watch.file)
         return len(active)
+    if detached:
+        _forget_jobs(watch.file, set(detached))
     return len(detached)
+
+
+def _forget_jobs(file: PlanFile, cancelled: set[str]) -> None:
+    """Takes cancelled jobs out of the plan, where their runs have not begun: minutes later SLURM forgets the reason."""
+    with file.locked():
+        plan, runs_dir = file.load(), file.path.parent.parent
+        waited = [run for run in plan.runs if run.name in cancelled and not is_trained(runs_dir / run.name)]
+        unbegun = [run.model_copy(update={"job": None, "engine": None, "state": "missing"}) for run in waited]
+        file.save(plan.with_runs(unbegun).model_copy(update={"host": None, "pid": None}))
 
 
 def _stop_process(file: PlanFile) -> None:

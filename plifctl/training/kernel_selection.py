@@ -33,7 +33,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import MachineError
 from plifctl.snn.kernels import unsupported_reason
 from plifctl.training.gpus import Gpu, gpu_of
-from plifctl.training.kernel_trial import BUSY, OUT_OF_MEMORY, TrialRequest, write_request
+from plifctl.training.kernel_trial import BUSY, OUT_OF_MEMORY, TrialRequest, known_cause, write_request
 from plifctl.training.optimizer import graph_unsupported_reason
 
 _log = logging.getLogger(__name__)
@@ -458,8 +458,9 @@ def _run_process(
             try:
                 process.wait(limit)
                 stderr.seek(0)
-                failure = _describe_end(process.returncode, stderr.read().decode(errors="replace"))
-                unfinished = process.returncode > 0 or process.returncode == _KILLED
+                code, text = process.returncode, stderr.read().decode(errors="replace")
+                failure = _describe_end(code, text)
+                unfinished = code == _KILLED or (code > 0 and known_cause(text) is None)
             except subprocess.TimeoutExpired:
                 failure, unfinished = f"no answer within {limit:.0f} s", True
             finally:

@@ -106,9 +106,9 @@ def describe_failure(error: BaseException) -> str:
     return lines[0][:200]
 
 
-def known_cause(error: BaseException) -> str | None:
+def known_cause(error: BaseException | str) -> str | None:
     """Returns what a machine lacks that a kernel needs, from an error of torch or Triton; None for other errors."""
-    text = f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     return next((cause for marks, cause in _CAUSES if any(mark in text for mark in marks)), None)
 
 

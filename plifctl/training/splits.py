@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -276,7 +277,7 @@ def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
                 hint="name its column in the data set: labels: {group: COLUMN, …}\n"
                 "or state a pattern of the ids: --set split.groups='(subject[0-9]+)'",
             )
-        return samples.groups
+        return [unicodedata.normalize("NFC", group) for group in samples.groups]  # accents of macOS are one group
     found = [re.search(split.groups, sample) for sample in samples.sample_ids]
     without = [name for name, match in zip(samples.sample_ids, found, strict=True) if match is None]
     if without:

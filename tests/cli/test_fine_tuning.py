@@ -70,7 +70,7 @@ def test_train_with_weights_of_other_classes_keeps_the_frozen_ones(hands: Plifct
     source = f"{demo.name} (demo, epoch {record.best_epoch}, {100 * record.accuracy:.2f} %)"
     told = [f"weights of {source}: conv0, bn0, sn0, conv1, bn1, sn1, fc0, sn2, sn3", "begin anew: fc1"]
     frozen = "conv0, conv1, bn1 (bias)"
-    assert (plan["run"], plan["started_from"], plan["frozen"]) == ("new", told, frozen)
+    assert (plan["state"], plan["run"], plan["started_from"], plan["frozen"]) == ("new", None, told, frozen)
     for line in (*told, f"frozen: {frozen}", "of them frozen"):
         assert line in result.err
     run = list_runs(places / "runs")[-1]
@@ -140,9 +140,9 @@ def test_run_with_the_weights_of_the_last_run_is_continued_by_the_line_that_bega
     assert "h1 is finished" in hands(*line).err  # last is the run itself now
     run = Run(places / "runs/h1")
     plan = json.loads(hands(*line, "--epochs", 3, "--dry-run", "--json").out)
-    assert plan["run"] == "resumes h1 after epoch 2"
+    assert (plan["state"], plan["run"]) == ("resumed", "h1")
     assert plan["started_from"][0].startswith(f"weights of {run.started_from().describe()}: ")  # type: ignore[union-attr]
-    assert json.loads(hands(*line, "--dry-run", "--json").out)["run"] == "h1 is finished"
+    assert json.loads(hands(*line, "--dry-run", "--json").out)["state"] == "finished"
 
 
 @pytest.mark.parametrize(

@@ -192,5 +192,5 @@ def test_training_that_was_killed_on_this_machine_is_resumed_at_once(
     run = Run(places / "runs/my run")
     _pretend_host(run, run.info()["host"])
     (run.path / "progress.json").touch()
-    monkeypatch.setattr("plifctl.runs.recorder.is_beating", lambda _: pytest.fail("waited"))
+    monkeypatch.setattr("plifctl.runs.directory.is_beating", lambda _: pytest.fail("waited"))
     assert train(options).run.status() == "finished"

@@ -218,7 +218,7 @@ def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
     assert prepared("train", "--resume", "last").code == 0  # finished: nothing is tried
     assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
     assert prepared("train", "--resume", "last", "--epochs", 3, "--deterministic").code == 0
-    assert [options["trials"] for options in asked] == ["run", "later", "run", "never"]
+    assert [options["trials"] for options in asked] == ["run", "run", "never"]
     assert [options["recorded"] is None for options in asked] == [True, False, False, False]
     assert asked[2]["recorded"]["kernel_choice"]["gpu"] == "Test GPU"
 

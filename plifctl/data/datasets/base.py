@@ -329,7 +329,7 @@ class RawDataset(ABC):
                 raise RawDataError(f"{self.root}: found no samples", hint=self._describe_skipped())
             return True
         expected = (official.train, official.test)
-        if test == 0 and self.dataset.is_own:  # an experiment divides them: only their sum is that of the recordings
+        if not self.dataset.has_split:  # an experiment divides them: only their sum is that of the recordings
             expected = (sum(expected), 0)
         if train > expected[0] or test > expected[1]:
             raise RawDataError(

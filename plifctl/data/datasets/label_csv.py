@@ -203,7 +203,7 @@ class _LineReader:
                 f"write all {self._n_columns} cells, also empty ones; a cell that contains {self._separator!r} needs "
                 'quotes: "…"',
             )
-        values = {key: composed(cells[at].strip()) for key, at in self._columns.items()}
+        values = {key: cells[at].strip() for key, at in self._columns.items()}
         if any("\ufffd" in value for value in values.values()):
             raise _LineError("characters that are not UTF-8", "save the table as UTF-8 (in Excel: CSV UTF-8)")
         if not values["recording"]:
@@ -219,7 +219,7 @@ class _LineReader:
     def _label(self, name: str) -> int:
         if not name:
             raise _LineError("no class is named", "write the class, or remove the line")
-        label = self._labels.get(name)
+        label = self._labels.get(composed(name))
         if label is None:
             raise _LineError(
                 f"class {name!r}, expected a class of the data set's YAML", did_you_mean(name, self._labels)

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 from plifctl.data.storage import Storage, is_tar
 from plifctl.data.walk import walk
+from plifctl.data.zip_reader import MEMBER_LIMIT
 from plifctl.errors import DamagedFileError
 
 _EVERY_FILE = re.compile(r"^([\s\S]+)$")
@@ -78,6 +79,13 @@ def _open(path: str) -> BinaryIO:
 
 
 def load_file(path: str) -> bytes:
-    """Returns the content of a file."""
+    """Returns the content of a file.
+
+    Raises:
+        DamagedFileError: It is larger than what is inspected.
+    """
     with _open(path) as file:
-        return file.read()
+        content = file.read(MEMBER_LIMIT + 1)
+    if len(content) > MEMBER_LIMIT:
+        raise DamagedFileError(f"{path}: not inspected, since it is larger than 4 GiB; plifctl prepare reads it")
+    return content

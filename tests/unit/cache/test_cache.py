@@ -23,7 +23,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.transforms import DropEvents
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset
-from plifctl.data.formats.variants import LARGE_IDX, VARIANTS
+from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.frames import integrate_frames
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, DamagedFileError, MachineError, RawDataError
@@ -318,7 +318,7 @@ def test_build_frames_again_what_an_older_decoder_framed(
         build_cache(raw_of(gestures), 2, tmp_path / "c")
     path.write_bytes(original)
     if raised:
-        monkeypatch.setitem(VARIANTS, LARGE_IDX, 99)
+        monkeypatch.setitem(VARIANTS, "AEDAT 3.1 of several sources", 99)
     with caplog.at_level("INFO"):
         build_cache(raw_of(gestures), 2, tmp_path / "c")
     assert ("resuming" in caplog.text) == resumed

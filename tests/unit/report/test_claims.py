@@ -127,8 +127,11 @@ def test_plif_above_lif_by_the_same_with_every_seed_is_open() -> None:
 
 
 def test_plif_above_lif_on_an_unknown_number_of_samples_keeps_the_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_pair = pairs._pair  # the data sets with pairs state their samples; those that users bring may not
-    monkeypatch.setattr(pairs, "_pair", lambda *one: replace(make_pair(*one), test_samples=None))
+    def without_samples(*what: Any) -> list[pairs.Pair]:
+        return [replace(pair, test_samples=None) for pair in find_pairs(*what)]
+
+    find_pairs = pairs.find_pairs  # the data sets with pairs state their samples; those that users bring may not
+    monkeypatch.setattr(pairs, "find_pairs", without_samples)
     found = findings(ABOVE, run("plif", (0.92,), data=None), run("lif", (0.91,), data=None))
     assert found["N-MNIST, τ = 2"] == ("open", "+1.00, number of test samples unknown")
 

@@ -12,6 +12,8 @@ from plifctl.config.lookup import load_experiment
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError
 from plifctl.pipeline.missing import registry_samples
+from plifctl.runs.documents import save_document
+from plifctl.runs.metrics import MetricsFile
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import expand
 
@@ -36,6 +38,18 @@ def samples_of(count: int, test: int) -> Any:
         sample_ids=[f"s{row:03}" for row in range(count)],
         groups=None,
     )
+
+
+def trained_on(samples: int, runs_dir: Path, *overrides: str, name: str) -> None:
+    """Makes a run of so many training samples, whose epochs take a second; the first one took a minute more."""
+    run = make_run(runs_dir, *overrides, name=name)
+    save_document(run.path / "split.json", {**run.split(), "train": [f"s{row}" for row in range(samples)]})
+    rows = run.metrics()
+    rows[0]["seconds"] += 60
+    metrics = MetricsFile(run.path)
+    metrics.truncate(0)
+    for row in rows:
+        metrics.append(row)
 
 
 def test_time_is_computed_where_nothing_like_it_was_trained(tmp_path: Path) -> None:
@@ -70,20 +84,28 @@ def test_time_is_that_of_the_samples_in_the_cache(tmp_path: Path) -> None:
     assert here / full == pytest.approx(88 / samples.train)
 
 
-def test_time_is_that_of_the_latest_run_like_it(tmp_path: Path) -> None:
-    make_run(tmp_path, "train.seed=7", name="g1")  # epochs of a second, of two training samples
+def test_time_is_that_of_the_run_like_it_with_most_samples(tmp_path: Path) -> None:
+    trained_on(80, tmp_path, "train.seed=7", name="g1")
+    trained_on(50, tmp_path, name="smaller")
     same, other = estimates(tmp_path, seeds=(1,), set={"train.epochs": 10}, grid={"T": (8, 16)})
     samples = load_experiment("demo").spec.dataset.samples
     assert samples is not None
-    assert (same.seconds, same.measured) == (10 * samples.train / 2, "g1")
+    assert (same.seconds, same.measured) == (pytest.approx(10 * samples.train / 80), "g1")
     assert other.measured == ""
 
 
+def test_run_of_a_few_samples_is_no_measurement(tmp_path: Path) -> None:
+    trained_on(20, tmp_path, name="smoke")
+    assert estimates(tmp_path)[0].measured == ""
+    (half,) = estimates(tmp_path, set={"train.subset": 0.3})
+    assert half.measured == "smoke"
+
+
 def test_measured_time_is_that_of_as_many_samples(tmp_path: Path) -> None:
-    make_run(tmp_path, name="g1")
+    trained_on(44, tmp_path, name="g1")
     members = expand(SweepSpec.model_validate({"experiments": ("demo",), "set": {"train.epochs": 3}}))
     (found,) = estimate_runs(members, tmp_path, {members[0].name: samples_of(110, test=22)}).values()
-    assert (found.seconds, found.measured) == (3 * 88 / 2, "g1")
+    assert (found.seconds, found.measured) == (3 * 88 / 44, "g1")
     half, b = estimates(tmp_path, set={"train.epochs": 3, "train.subset": 0.5}, protocols=("A", "B"))
     assert half.measured == b.measured == "g1"
     assert half.seconds is not None

@@ -182,6 +182,9 @@ def test_cancel_of_jobs_of_a_batch_system_cancels_those_that_are_left(
     save_plan(tmp_path, *(planned_run(name, engine="slurm", job=jobs[name]) for name in "ab"))
     assert cancel_sweep("mine", tmp_path) == 1
     assert engine.cancelled == ["b"]
+    plan = PlanFile(tmp_path, "mine").load()
+    assert [(run.job is None, run.state) for run in plan.runs] == [(False, "missing"), (True, "missing")]
+    assert plan.pid is None
 
 
 def test_cancel_waits_for_the_end_of_the_jobs_of_a_batch_system(
@@ -196,7 +199,8 @@ def test_cancel_waits_for_the_end_of_the_jobs_of_a_batch_system(
     monkeypatch.setattr("plifctl.sweep.status.time.sleep", lambda _: engine.queue.clear())
     assert cancel_sweep("mine", tmp_path) == 1
     assert SweepWatch("mine", tmp_path).read().count("queued") == 0
-    engine.submit([Task("a", (), tmp_path / "log")])
+    jobs = engine.submit([Task("a", (), tmp_path / "log")])
+    save_plan(tmp_path, planned_run("a", engine="slurm", job=jobs["a"]))
     monkeypatch.setattr("plifctl.sweep.status.time.sleep", lambda _: None)
     monkeypatch.setattr("plifctl.sweep.status._STOP_SECONDS", 0)
     with pytest.raises(MachineError, match="jobs of the sweep mine do not end"):

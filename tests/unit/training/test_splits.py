@@ -1,5 +1,6 @@
 """Splits: hand-computed sizes, the authors' sizes, groups that stay together, and properties for any labels."""
 
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -273,6 +274,13 @@ def test_split_that_leaves_no_sample_for_a_part_is_refused(protocol: Any) -> Non
     with pytest.raises(UsageError, match=r"no sample .* for (test|validation) ") as error:
         make_split(protocol, spec_of(3, method="share", test=0.2, validation={"method": "share"}), one_each)
     assert "--cv-fold 1/5" in error.value.hint
+
+
+def test_split_group_is_one_in_either_form_of_its_accents() -> None:
+    groups = [unicodedata.normalize(form, name) for name in ("José", "Ana") for form in ("NFC", "NFD")] * 2
+    rows = Rows(np.array([0, 1] * 4), np.zeros(8, bool), groups=groups)
+    split = make_split("A", spec_of(2, method="share", test=0.5, groups="table"), rows)
+    assert sorted(map(len, split.groups.values())) == [1, 1]
 
 
 def test_split_groups_that_differ_in_capitals_are_noted() -> None:

@@ -137,12 +137,6 @@ def test_label_table_names_with_accents_in_either_form_are_found(words: Path) ->
     assert len(events_by_id(raw)["für é"]) == 100
 
 
-def test_label_table_group_is_one_in_either_form_of_its_accents(words: Path) -> None:
-    lines = [f"{name},no,train,{unicodedata.normalize(form, 'José')}" for name, form in (("a", "NFC"), ("b", "NFD"))]
-    raw = open_words(words, "\n".join(["file,word,part,speaker", *lines]), SPLIT)
-    assert {sample.group for sample in raw.samples} == {unicodedata.normalize("NFC", "José")}
-
-
 def test_label_table_windows_are_half_open_and_may_overlap(words: Path) -> None:
     table = "file,word,from,to\ns1/a,yes,100,300\ns1/a,no,200,400\ns1/b,no,,50.5\nc d,no,990.5,\ns1/b,yes,0.0,60\n"
     raw = open_words(words, table, TIMED)
