@@ -1,7 +1,7 @@
 """Writes tables into the pages, and the picture made of benchmarks: ``make reference`` runs it.
 
-A table of the report stands between ``<!-- table NAME -->`` and ``<!-- end -->``; with ``<!-- table NAME modified -->`` it
-counts modified runs, too. It is built from the records in the registry, not from the user's runs. What benchmarks
+A table of the report stands between ``<!-- table NAME -->`` and ``<!-- end -->``; with ``<!-- table NAME modified -->``
+it counts modified runs, too. It is built from the records in the registry, not from the user's runs. What benchmarks
 measured stands between ``<!-- benchmark NAME -->`` and ``<!-- end -->``; it is built from the documents in
 ``benchmarks/results``.
 """

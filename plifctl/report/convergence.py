@@ -122,7 +122,7 @@ def _rows(head: str, epochs: Sequence[int | None], found: dict[int, Tau]) -> Ite
 def _entries(runs: MatchedRuns, epoch: int, tau: Tau) -> Iterator[Entry]:
     """Yields τ of each layer after an epoch and the ratios, for the long form."""
     for layer, values in enumerate(tau):
-        row = f"{runs.pair.dataset}: sn{layer}{f', recipe {runs.recipe}' if runs.recipe else ''}"
+        row = f"{runs.pair.dataset}: sn{layer}{f', {runs.settings}' if runs.settings else ''}"
         for head, value in zip((*runs.pair.heads, "ratio"), values, strict=True):
             yield Entry(row, f"epoch {epoch}: {head}", "", (Number(f"{value:.3f}", value),))
     mean = mean_ratio(tau)

@@ -249,10 +249,9 @@ class Evidence:
         """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
         pair = runs.pair
         tau = f"τ = {pair.taus[0]:g}" if pair.kind == "neuron" else ""
-        recipe = f"recipe {runs.recipe}" if runs.recipe else ""
         if outcome is None:
             missing = tuple(name for group, name, _ in runs.sides if not group.records)
-            return Finding(pair.dataset, tau, recipe, missing=missing)
+            return Finding(pair.dataset, tau, runs.settings, missing=missing)
         all_runs = [runs] if beside is None else [runs, beside]
         names = [record.run for one in all_runs for group, _, _ in one.sides for record in group.records]
         number = self._results.accuracy(runs.first)  # for its epochs and flags
@@ -260,11 +259,11 @@ class Evidence:
         number = replace(
             number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
         )
-        return Finding(pair.dataset, tau, recipe, outcome, number, min(len(one.by_seed) for one in all_runs))
+        return Finding(pair.dataset, tau, runs.settings, outcome, number, min(len(one.by_seed) for one in all_runs))
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:
-    return runs.pair.shared, runs.pair.taus
+    return runs.pair.shared, runs.pair.taus, bool(runs.changes)
 
 
 def _tests(group: Group, time: TimeControl | None, tau: TauControl | None = None) -> list[ControlResult]:

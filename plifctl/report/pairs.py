@@ -123,7 +123,7 @@ class MatchedRuns:
         flags: What forbids to compare them with others: ``subset``, ``modified``.
         changes: How they differ from the experiments, if both do.
         problem: Why they are not compared with each other, though both experiments have runs; empty: nothing.
-        recipe: Their recipe, where the pair has runs of several.
+        settings: What tells them from other runs of the pair: their recipe, ``modified``; empty: there are no others.
     """
 
     pair: Pair
@@ -132,12 +132,12 @@ class MatchedRuns:
     flags: tuple[str, ...] = ()
     changes: tuple[str, ...] = ()
     problem: str = ""
-    recipe: str = ""
+    settings: str = ""
 
     @property
     def label(self) -> str:
         """What is compared: ``PLIF − LIF, τ = 2``."""
-        return f"{self.pair.label}{f', recipe {self.recipe}' if self.recipe else ''}"
+        return ", ".join(filter(None, (self.pair.label, self.settings)))
 
     @property
     def name(self) -> str:
@@ -169,6 +169,8 @@ class MatchedRuns:
 def match_runs(pairs: Mapping[Recipe, Pair], results: Results) -> list[MatchedRuns]:
     """Returns the runs of a pair, an item for each recipe that has any; one without runs if there are none.
 
+    Modified runs that can be compared follow as an item of their own, if others count.
+
     Args:
         pairs: The pair in each recipe in which its experiments differ in one thing.
         results: Finds the runs.
@@ -181,15 +183,25 @@ def match_runs(pairs: Mapping[Recipe, Pair], results: Results) -> list[MatchedRu
         firsts, seconds = ([group for group in side if group.first.recipe == recipe] for side in known)
         if recipe in pairs:
             pair = pairs[recipe]
-            first, second = _of_common_seeds(*_choose(pair, firsts, seconds, results))
-            runs = _match(pair, results.count(first, firsts), results.count(second, seconds), results)
+            found = [_match_best(pair, firsts, seconds, results)]
+            ones, others = ([group for group in side if results.changes(group.first)] for side in (firsts, seconds))
+            if not found[0].changes and ones and others:
+                more = _match_best(pair, ones, others, results)
+                found += [replace(more, settings="modified")] if more.comparable else []
         elif firsts and seconds:
             problem = f"of recipe {recipe}, in which the experiments differ in more than that"
-            runs = MatchedRuns(usual, firsts[0], seconds[0], problem=problem)
+            found = [MatchedRuns(usual, firsts[0], seconds[0], problem=problem)]
         else:
             continue
-        matched.append(replace(runs, recipe=recipe if len(present) > 1 else ""))
+        of_recipe = f"recipe {recipe}" if len(present) > 1 else ""
+        matched += [replace(runs, settings=", ".join(filter(None, (of_recipe, runs.settings)))) for runs in found]
     return matched or [MatchedRuns(usual, _NO_RUNS, _NO_RUNS)]
+
+
+def _match_best(pair: Pair, firsts: Sequence[Group], seconds: Sequence[Group], results: Results) -> MatchedRuns:
+    """Returns the runs of both sides that are compared, and notes why the others are left out."""
+    first, second = _of_common_seeds(*_choose(pair, firsts, seconds, results))
+    return _match(pair, results.count(first, firsts), results.count(second, seconds), results)
 
 
 def _choose(pair: Pair, firsts: Sequence[Group], seconds: Sequence[Group], results: Results) -> tuple[Group, Group]:

@@ -32,7 +32,7 @@ def build_speed_table(results: Results) -> Table:
     for runs in rows.matched():
         sides, side_entries = rows.sides(runs)
         numbers = _numbers(runs)
-        tau = f"{runs.pair.taus[0]:g}{f', recipe {runs.recipe}' if runs.recipe else ''}"
+        tau = f"{runs.pair.taus[0]:g}{f', {runs.settings}' if runs.settings else ''}"
         found = [Cell(numbers[name].text if name in numbers else "") for name in _NUMBERS]
         cells.append((Cell(runs.pair.dataset), Cell(tau), *sides, *found))
         entries += [*side_entries, *(Entry(runs.name, column, "", (number,)) for column, number in numbers.items())]

@@ -185,6 +185,24 @@ def test_runs_with_different_changes_are_not_compared() -> None:
     assert numbers(both)[GESTURE]["difference of maxima"] == pytest.approx(10)
 
 
+def test_modified_runs_of_both_sides_are_a_row_beside_the_others() -> None:
+    part = ("train.subset=0.1",)
+    plain = [run("plif", (0.9,)), run("lif", (0.8,))]
+    changed = [
+        run(neuron, (accuracy,), seed, overrides=part)
+        for neuron, accuracy in (("plif", 0.7), ("lif", 0.65))
+        for seed in (2, 3)
+    ]
+    table = build("significance", *plain, *changed, include_modified=True)
+    found = numbers(table)
+    assert found[GESTURE]["difference of maxima"] == pytest.approx(10)
+    assert found[f"{GESTURE}, modified"]["difference of maxima"] == pytest.approx(5)
+    assert not [warning for warning in table.warnings if "left out" in warning]
+    alone = numbers(build("significance", *plain, changed[0], include_modified=True))
+    assert f"{GESTURE}, modified" not in alone
+    assert f"{GESTURE}, modified" not in numbers(build("significance", *plain, *changed))
+
+
 def test_modified_runs_of_an_experiment_that_was_changed_since_are_not_compared() -> None:
     part = ("train.subset=0.1",)
     before = run("plif", (0.9,), overrides=part, digest="0" * 64)
