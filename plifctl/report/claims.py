@@ -192,11 +192,14 @@ def _by_outcome(findings: Sequence[Finding]) -> Mapping[str, list[Finding]]:
 
 
 def _join(findings: Sequence[Finding]) -> str:
-    """Returns the names of findings, those with the same detail together: ``CIFAR-10, MNIST at τ = 16``."""
-    by_detail: dict[str, list[str]] = {}
+    """Returns the names of findings, those with the same τ and settings together: ``CIFAR-10, MNIST at τ = 16``."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for finding in findings:
-        by_detail.setdefault(finding.detail, []).append(finding.dataset)
-    return "; ".join(f"{', '.join(names)}{f' at {detail}' if detail else ''}" for detail, names in by_detail.items())
+        alike.setdefault((finding.tau, finding.settings), []).append(finding.dataset)
+    return "; ".join(
+        f"{', '.join(names)}{f' at {tau}' if tau else ''}{f' ({settings})' if settings else ''}"
+        for (tau, settings), names in alike.items()
+    )
 
 
 def _summary(findings: Sequence[Finding]) -> str:

@@ -65,14 +65,9 @@ class Finding:
     missing: tuple[str, ...] = ()
 
     @property
-    def detail(self) -> str:
-        """What tells it from others of the data set: ``τ = 2, recipe paper``; may be empty."""
-        return ", ".join(filter(None, (self.tau, self.settings)))
-
-    @property
     def label(self) -> str:
-        """Data set and detail: ``N-MNIST, τ = 2``."""
-        return ", ".join(filter(None, (self.dataset, self.detail)))
+        """Data set, τ and settings: ``N-MNIST, τ = 2``."""
+        return ", ".join(filter(None, (self.dataset, self.tau, self.settings)))
 
     @property
     def text(self) -> str:
