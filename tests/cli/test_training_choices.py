@@ -219,8 +219,8 @@ def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
     assert prepared("train", "--resume", "last", "--epochs", 2).code == 0
     assert prepared("train", "--resume", "last", "--epochs", 3, "--deterministic").code == 0
     assert [options["trials"] for options in asked] == ["run", "run", "never"]
-    assert [options["recorded"] is None for options in asked] == [True, False, False, False]
-    assert asked[2]["recorded"]["kernel_choice"]["gpu"] == "Test GPU"
+    assert [options["recorded"] is None for options in asked] == [True, False, False]
+    assert asked[1]["recorded"]["kernel_choice"]["gpu"] == "Test GPU"
 
 
 def test_train_dry_run_tries_no_kernels(prepared: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
