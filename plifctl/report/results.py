@@ -239,7 +239,7 @@ class Results:
         """Returns a record, cut to the epochs that count; None if it is left out."""
         changes = self.changes(record)
         if changes and not self._include_modified:
-            self._left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts it"
+            self._left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts such runs"
             return None
         if self._epochs is None or record.epochs <= self._epochs:
             return record

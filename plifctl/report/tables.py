@@ -30,7 +30,7 @@ from plifctl.config.choices import (
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import YamlError, read_tree
-from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
+from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems, list_names
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.fast import build_fast_table
@@ -266,7 +266,10 @@ def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str
 
 
 def _describe_left_out(left_out: Mapping[str, str]) -> list[str]:
-    return [f"left out: {run}: {reason}" for run, reason in sorted(left_out.items())]
+    by_reason: dict[str, list[str]] = {}  # those of a sweep have the same
+    for run, reason in sorted(left_out.items()):
+        by_reason.setdefault(reason, []).append(run)
+    return [f"left out: {list_names(runs)}: {reason}" for reason, runs in by_reason.items()]
 
 
 def _heads(reported: _ReportedTable, head: str) -> tuple[str, ...]:
