@@ -200,7 +200,10 @@ def test_epochs_of_the_early_table_keep_its_differences() -> None:
             ),
             "training version 7, which gives other numbers",
         ),
-        (run(0.9, 0.9, run="x", overrides=("train.lr=0.1",)), "modified (train.lr=0.1): --include-modified counts such runs"),
+        (
+            run(0.9, 0.9, run="x", overrides=("train.lr=0.1",)),
+            "modified (train.lr=0.1): --include-modified counts such runs",
+        ),
         (
             run(0.9, 0.9, run="x", digest="0" * 64),
             "modified (the experiment has been changed since): --include-modified counts such runs",
