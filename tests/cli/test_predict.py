@@ -373,8 +373,12 @@ def test_predict_of_a_run_needs_its_name_only(plifctl: Plifctl, gestures: Path) 
     assert "checkpoints/best.pt" in result.out
 
 
-def test_rows_until_a_signal_are_kept(
-    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(Interrupted(signal.SIGINT, "stopped by SIGINT"), 128 + signal.SIGINT), (ValueError("a bug"), 70)],
+)
+def test_rows_until_a_signal_or_an_error_are_kept(
+    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ) -> None:
     for name in "abc":
         write_events(places / f"{name}.npy")
@@ -382,19 +386,21 @@ def test_rows_until_a_signal_are_kept(
 
     def stop(self: Model, file: Any, **options: Any) -> Any:
         if str(file).startswith("c"):
-            raise Interrupted(signal.SIGINT, "stopped by SIGINT")
+            raise error
         return original(self, file, **options)
 
     monkeypatch.setattr(Model, "to_input", stop)
     monkeypatch.setattr("plifctl.pipeline.predict.BATCH", 1)
     result = plifctl("predict", model, "a.npy", "b.npy", "c.npy", "--csv", "answers.csv")
-    assert result.code == 128 + signal.SIGINT
+    assert result.code == code
     assert "written: answers.partial.csv, the rows until then" in result.err
     assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy", "b.npy"]
     assert not (places / "answers.csv").exists()
     again = plifctl("predict", model, "a.npy", "c.npy", "--csv", "answers.csv")
     assert "written: answers.partial1.csv" in again.err
     assert len((places / "answers.partial.csv").read_text().splitlines()) == 3
+    assert plifctl("predict", model, "c.npy", "--csv", "none.csv").code == code
+    assert not list(places.glob("none*"))
 
 
 def test_file_that_needs_too_much_memory_is_a_row_with_its_error(
@@ -419,23 +425,3 @@ def test_file_that_needs_too_much_memory_is_a_row_with_its_error(
     assert {one["file"] for one in tree["predictions"]} == {"a.npy"}
     with pytest.raises(OutOfMemoryError, match=r"b\.npy: out of memory"):
         library.load(model).predict(["a.npy", "b.npy"])
-
-
-def test_rows_until_any_error_are_kept(
-    plifctl: Plifctl, model: Path, places: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in "ab":
-        write_events(places / f"{name}.npy")
-    original = Model.to_input
-
-    def fail(self: Model, file: Any, **options: Any) -> Any:
-        if str(file).startswith("b"):
-            raise ValueError("a bug")
-        return original(self, file, **options)
-
-    monkeypatch.setattr(Model, "to_input", fail)
-    monkeypatch.setattr("plifctl.pipeline.predict.BATCH", 1)
-    assert plifctl("predict", model, "a.npy", "b.npy", "--csv", "answers.csv").code == 70
-    assert [row["file"] for row in csv.DictReader((places / "answers.partial.csv").open())] == ["a.npy"]
-    assert plifctl("predict", model, "b.npy", "--csv", "none.csv").code == 70
-    assert not list(places.glob("none*"))

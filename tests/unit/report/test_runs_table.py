@@ -81,7 +81,7 @@ def test_runs_table_samples_without_events_are_those_of_one_run() -> None:
     ("other", "texts"),
     [
         ({"digest": "e" * 64}, ("experiment dddddddd", "experiment eeeeeeee")),
-        ({"data": DATA.model_copy(update={"cache": "x" * 64})}, ("data cccccccc", "data xxxxxxxx")),
+        ({"data": DATA.model_copy(update={"cache": "f" * 64})}, ("data cccccccc", "data ffffffff")),
         (
             {"sessions": (Session(epochs=(1, 3), training_version=4, host="", environment={}),)},
             ("training version 1", "training version 4"),
