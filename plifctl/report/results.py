@@ -22,6 +22,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of, name_runs, other_versions
 from plifctl.runs import ResultRecord
+from plifctl.runs.records import best_epoch
 from plifctl.runs.sessions import COMPARED
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
@@ -411,8 +412,9 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
         epochs: Number of epochs; at least one of them was tested.
     """
     tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
-    latest = record.recipe == "authors" and record.origin != "imported"  # of equal epochs, that recipe keeps the latest
-    best = max(tested, key=lambda epoch: (tested[epoch], epoch == record.best_epoch, epoch if latest else -epoch))
+    best = best_epoch(tested, "latest" if record.recipe == "authors" else "earliest")
+    if tested.get(record.best_epoch) == tested[best]:  # of equal ones as in the whole run: it may change train.ties
+        best = record.best_epoch
     sessions = tuple(
         session.model_copy(update={"epochs": (session.epochs[0], min(session.epochs[1], epochs))})
         for session in record.sessions

@@ -30,7 +30,7 @@ from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
-from plifctl.runs.records import ResultRecord, StartedFrom, read_record
+from plifctl.runs.records import ResultRecord, StartedFrom, best_epoch, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
 
@@ -425,9 +425,9 @@ def best_row(rows: Sequence[dict[str, Any]], ties: Ties) -> dict[str, Any] | Non
         ties: Which of equal ones is returned, ``train.ties`` of the run.
     """
     for name in ("validation_accuracy", "test_accuracy"):
-        known = [row for row in rows if row.get(name) is not None]
+        known = {row["epoch"]: row for row in rows if row.get(name) is not None}
         if known:
-            return max(reversed(known) if ties == "latest" else known, key=lambda row: float(row[name]))
+            return known[best_epoch({epoch: float(row[name]) for epoch, row in known.items()}, ties)]
     return None
 
 

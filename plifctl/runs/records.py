@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, TimeControl
+from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, Ties, TimeControl
 from plifctl.config.identity import current_word
 from plifctl.config.overrides import is_modification
 from plifctl.config.problems import first_problem
@@ -29,6 +29,20 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 LATE_EPOCHS = 64
 """Epochs that the mean of the last ones is taken over: half a period of the authors' learning-rate schedule."""
+
+
+def best_epoch(values: Mapping[int, float], ties: Ties) -> int:
+    """Returns the epoch with the highest value.
+
+    Args:
+        values: The values by epoch, at least one.
+        ties: Which of equal ones is returned, ``train.ties`` of the run; the authors' code keeps the latest.
+
+    Example:
+        >>> best_epoch({1: 0.9, 2: 0.95, 3: 0.95}, "earliest"), best_epoch({1: 0.9, 2: 0.95, 3: 0.95}, "latest")
+        (2, 3)
+    """
+    return max(values, key=lambda epoch: (values[epoch], epoch if ties == "latest" else -epoch))
 
 
 class RunData(Spec):

@@ -22,6 +22,7 @@ from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.results import ORIGINS
 from plifctl.report.table import Table
 from plifctl.runs import Curve, ResultRecord, SpikeRecording
+from plifctl.runs.records import best_epoch
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
 """Recorded samples, channels of a layer, and epochs of W/τ that the page embeds; more would make it large."""
@@ -173,8 +174,7 @@ def _result(curve: Curve, record: ResultRecord | None) -> dict[str, Any] | None:
     of, known = _accuracies(curve, "validation", "test")
     if not known:
         return None
-    latest = curve.spec is not None and curve.spec.train.ties == "latest"
-    best = max(known, key=lambda epoch: (known[epoch], epoch if latest else -epoch))
+    best = best_epoch(known, "earliest" if curve.spec is None else curve.spec.train.ties)
     return {"value": known[best], "epoch": best, "of": of}
 
 
