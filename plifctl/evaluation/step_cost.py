@@ -14,6 +14,7 @@ from math import prod
 from plifctl.config.choices import Memory
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.evaluation.summary import LayerSummary, summarize_experiment
+from plifctl.units import format_bytes, format_duration
 
 _FLOAT = 4  # bytes of a float32
 _PER_PARAMETER = 4 * _FLOAT  # weight, gradient, and Adam's two moments
@@ -98,12 +99,6 @@ def epoch_operations(spec: ExperimentSpec, train: int, validation: int, test: in
 
 def describe_step(cost: StepCost, batch_size: int, seconds: float | None) -> str:
     """Returns the cost of a step as one line for the user."""
-    size = f"{cost.nbytes / 1e9:,.1f} GB" if cost.nbytes >= 1e9 else f"{cost.nbytes / 1e6:,.0f} MB"
-    time = f" and {_seconds(seconds)}" if seconds is not None else ""
-    return (
-        f"a step of {batch_size} sample{'s' if batch_size > 1 else ''} needs about {size} of memory{time} (estimated)"
-    )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+    samples = f"{batch_size} sample{'s' if batch_size > 1 else ''}"
+    time = f" and {format_duration(seconds)}" if seconds is not None else ""
+    return f"a step of {samples} needs about {format_bytes(cost.nbytes)} of memory{time} (estimated)"

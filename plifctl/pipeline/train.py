@@ -65,6 +65,7 @@ from plifctl.training.sample_store import choose_placement, free_memory
 from plifctl.training.splits import Split, make_split
 from plifctl.training.step_times import products_per_second
 from plifctl.training.trainer import Trainer, build_model, check_memory
+from plifctl.units import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -660,7 +661,7 @@ def _log_step_cost(spec: ExperimentSpec, device: torch.device, ranks: int, local
     if free and cost.nbytes > free:
         less = " and --set train.memory=compact" if on_cpu and spec.train.memory == "full" else ""
         batch = max(1, spec.train.batch_size * free // (2 * cost.nbytes))
-        need = f"{free / 1e9:.1f} GB are free, a step needs about {cost.nbytes / 1e9:.1f} GB"
+        need = f"{format_bytes(free)} are free, a step needs about {format_bytes(cost.nbytes)}"
         _log.warning("%s: --set train.batch_size=%d%s needs less", need, batch, less)
 
 
