@@ -127,7 +127,7 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
         loaded = timer.time_loaded_step(split.train, share) if cache else None
         evaluation = timer.time_evaluation(split.test, share)
     steps = spec.train.steps_per_epoch(sizes[0])
-    test = evaluation * -(-sizes[1] // spec.train.batch_size)
+    test = evaluation * spec.train.evaluation_steps(sizes[1])
     epoch = None if loaded is None else steps * loaded + test
     return ExperimentTimes(
         experiment=spec.name,

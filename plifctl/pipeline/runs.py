@@ -311,7 +311,7 @@ def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
         known["train.seed"] = curve.seed
         if curve.spec is not None and curve.folder is not None:
             run, spec = Run(curve.folder), curve.spec
-            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": _environment(run)}
+            about = {"cache": run.content_digest[:12], "environment": _environment(run)}
             known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
         settings.append(known)
     keys = {key: None for setting in settings for key in setting if key != "name"}

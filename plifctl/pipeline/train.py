@@ -708,7 +708,7 @@ def _cache_of_all_ranks(
 
 def _training_cache(options: TrainOptions, spec: ExperimentSpec, resumed: Run | None, progress: Progress) -> Cache:
     """Returns the cache; for a run to resume, it must have the content that the run was trained on."""
-    content = str(resumed.info()["cache"]["content_digest"]) if resumed is not None else None
+    content = resumed.content_digest if resumed is not None else None
     cache = experiment_cache(
         spec,
         options.cache_dir,

@@ -122,7 +122,7 @@ def curve_of_run(run: Run) -> Curve:
         config.spec,
         config.spec.digest,
         versions_of(run.sessions()) if rows else (),
-        run.info()["cache"]["content_digest"],
+        run.content_digest,
         run.path,
     )
 

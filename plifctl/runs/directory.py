@@ -106,6 +106,11 @@ class Run:
         return next((one.parent.parent for one in places if one.parent.name == dataset and one.is_file()), None)
 
     @property
+    def content_digest(self) -> str:
+        """Digest of the content of the cache that it was trained on."""
+        return str(self.info()["cache"]["content_digest"])
+
+    @property
     def created(self) -> float:
         """Time when the run was created, seconds since 1970; renaming the folder does not change it."""
         try:

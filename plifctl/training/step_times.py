@@ -96,7 +96,7 @@ class BatchTimer:
     def time_evaluation(self, rows: np.ndarray, seconds: float) -> float:
         """Returns the seconds of an evaluation batch, with loading; at most an epoch of ``rows`` is evaluated."""
         size = self.spec.train.batch_size
-        count = -(-len(rows) // size)
+        count = self.spec.train.evaluation_steps(len(rows))
 
         def run(batches: int) -> float:
             started = time.perf_counter()
