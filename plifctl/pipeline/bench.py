@@ -111,7 +111,7 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
     check_options(spec.train)
     device = find_device(options.device, options.kernel)
     file = None if isinstance(options.experiment, Experiment) else file_of(options.experiment, registry.experiments())
-    command = prepare_command_of(spec, registry, file=file, cache_dir=options.cache_dir)
+    command = prepare_command_of(spec, file=file, cache_dir=options.cache_dir)
     cache = _find_cache(spec, options.cache_dir)
     selection = select_kernel(spec, device, kernel=options.kernel)
     open_device(device)

@@ -154,12 +154,8 @@ def _external_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
             yield _damaged_entry(path.name, path.stat().st_mtime)
 
 
-def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
+def describe_run(run: Run) -> dict[str, Any]:
     """Returns a description of a run: settings that differ from the registry, data, machine, epochs, files.
-
-    Args:
-        run: The run.
-        registry: None: the user's.
 
     Raises:
         RunError: A file of the run is damaged.
@@ -175,7 +171,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "kept_result": kept and {"epochs": kept.epochs, "accuracy": kept.accuracy, "best_epoch": kept.best_epoch},
         "best": best_row(rows, run.config().spec.train.ties),
         "last": rows[-1] if rows else None,
-        "changes": _changes(run, registry or load_registry()),
+        "changes": _changes(run, load_registry()),
         "overrides": list(run.config().overrides),
         "started_from": None if (began := run.started_from()) is None else began.model_dump(mode="json"),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},

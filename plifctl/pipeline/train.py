@@ -719,9 +719,7 @@ def _training_cache(options: TrainOptions, spec: ExperimentSpec, resumed: Run | 
         progress=progress,
     )
     if resumed is not None and content != cache.content_digest:
-        command = prepare_command_of(
-            spec, load_registry(), file=_file_of(options), source=options.source, cache_dir=options.cache_dir
-        )
+        command = prepare_command_of(spec, file=_file_of(options), source=options.source, cache_dir=options.cache_dir)
         raise ResumeError(
             f"{resumed.name} was trained on a cache of content {str(content)[:12]}; "
             f"{cache.path} has {cache.content_digest[:12]}",

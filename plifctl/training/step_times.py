@@ -184,8 +184,9 @@ class SyntheticSamples:
         return found
 
 
-def products_per_second(size: int = 512) -> float:
+def products_per_second() -> float:
     """Returns how many floating-point operations of matrix products this CPU does in a second, float32, measured."""
+    size = 512
     a, b = torch.ones(size, size), torch.ones(size, size)
     torch.mm(a, b)  # starts the threads
     times = []
