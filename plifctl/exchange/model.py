@@ -15,10 +15,16 @@ from plifctl.config.choices import CheckpointName, Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.problems import first_problem
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
-from plifctl.runs.checkpoints import load_checkpoint
-from plifctl.runs.directory import find_run, list_runs
-from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added, is_run, is_trained, run_argument
+from plifctl.runs import (
+    find_external,
+    find_run,
+    is_added,
+    is_run,
+    is_trained,
+    list_runs,
+    load_checkpoint,
+    run_argument,
+)
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights

@@ -28,7 +28,6 @@ from plifctl.runs.controls import ControlResult, keep_controls, read_controls
 from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves
 from plifctl.runs.directory import (
     Run,
-    RunConfig,
     best_row,
     create_run,
     describe_machine,
@@ -50,34 +49,31 @@ from plifctl.runs.folders import (
     external_folders,
     is_added,
     is_imported,
+    is_run,
     is_trained,
     run_argument,
 )
 from plifctl.runs.imported import (
-    TAGS,
     ImportedRun,
     import_log,
     load_imported,
     save_imported,
 )
 from plifctl.runs.manifest import verify_run
-from plifctl.runs.predictions import Comparison, Predictions
+from plifctl.runs.predictions import Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
-    "TAGS",
     "AddedRun",
-    "Comparison",
     "ControlResult",
     "Curve",
     "ImportedRun",
     "Predictions",
     "ResultRecord",
     "Run",
-    "RunConfig",
     "RunData",
     "RunRecorder",
     "SpikeRecording",
@@ -99,6 +95,7 @@ __all__ = [
     "import_log",
     "is_added",
     "is_imported",
+    "is_run",
     "is_trained",
     "keep_controls",
     "list_runs",
