@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from plifctl.cli import console, imports, options
 from plifctl.config.choices import RunFilter
 from plifctl.errors import UsageError
-from plifctl.units import format_age, format_bytes
+from plifctl.units import format_age, format_bytes, format_setting
 
 if TYPE_CHECKING:
     from plifctl.runs import ImportedRun, Run
@@ -192,7 +192,7 @@ def _print_sessions(sessions: list[dict[str, Any]]) -> None:
     for session in sessions:
         first, last = session["epochs"]
         known = {**session["environment"], **session}
-        facts = [_text(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
+        facts = [format_setting(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
         rows.append((f"{first}" if first == last else f"{first} to {last}", *facts))
     console.emit("")
     console.emit_table(("epochs", "plifctl", "torch", "device", "host", "training version"), rows)
@@ -221,13 +221,13 @@ def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str
     elif not changes:
         console.emit("all settings are those of the registry")
     else:
-        rows = [(c["key"], _text(c["run"]), _text(c["registry"]), c["from"] or "") for c in changes]
+        rows = [(c["key"], format_setting(c["run"]), format_setting(c["registry"]), c["from"] or "") for c in changes]
         console.emit_table(("setting", "this run", "registry", "from"), rows)
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
-    from plifctl.cli.panel import layer_names
     from plifctl.cli.sparkline import sparkline
+    from plifctl.runs.metrics import layers_of
 
     if not rows:
         return
@@ -239,7 +239,7 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
             sparkline([row["tau"][index] for row in rows], min(40, width)),
             f"{last['firing_rate'][index]:.4f}",
         )
-        for index, name in enumerate(layer_names(last))
+        for index, name in enumerate(layers_of(last))
     ]
     console.emit("")
     console.emit_table(("layer", "τ (steps)", "τ over epochs", "firing rate"), table)
@@ -319,7 +319,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
         console.emit(f"{letter}: {name}")
     console.emit("")
     if tree["settings"]:
-        settings = [(key, *map(_text, values)) for key, values in tree["settings"].items()]
+        settings = [(key, *map(format_setting, values)) for key, values in tree["settings"].items()]
         console.emit_table(("setting", *letters), settings)
     else:
         console.emit("the same settings")
@@ -360,14 +360,8 @@ def verify(
     from plifctl.pipeline.runs import verify_runs
 
     folder = options.existing_runs_dir(runs_dir)
-    found: dict[str, list[str]] = {}
-    for name, problems in verify_runs(runs or (), folder, console.bar):
-        found[name] = problems
-        if not as_json:
-            console.emit_verdict(name, problems)
-    if as_json:
-        console.emit_json(found)
-    elif not found:
+    found = console.emit_verdicts(verify_runs(runs or (), folder, console.bar), as_json=as_json)
+    if not (found or as_json):
         console.note(f"no finished runs in {folder}")
     if any(found.values()):
         raise typer.Exit(1)
@@ -441,9 +435,3 @@ def _is_confirmed(sizes: dict[Path, int]) -> bool:
 def _tau(layers: Sequence[float | None], index: int) -> str:
     value = layers[index] if index < len(layers) else None
     return "" if value is None else f"{value:.3f}"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)

@@ -18,6 +18,7 @@ from plifctl.runs.authors import load_authors
 from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
+from plifctl.runs.metrics import layers_of, number_layers
 from plifctl.runs.records import ResultRecord, load_records
 from plifctl.runs.sessions import versions_of
 
@@ -102,7 +103,7 @@ def curve_of_run(run: Run) -> Curve:
         RunError: A file of it is damaged.
     """
     config, rows = run.config(), run.metrics()
-    layers = max((tuple(row.get("layers") or _layer_numbers(len(row["tau"]))) for row in rows), key=len, default=())
+    layers = max(map(layers_of, rows), key=len, default=())
     fully_connected = {name: None for row in rows for name in row.get("w_over_tau", {})}
     return Curve(
         run.name,
@@ -153,7 +154,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         record.seed,
         tuple(index + 1 for index in logged),
         _with_values({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
-        _layer_numbers(width),
+        number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
         subset=record.is_subset or "train.subset" in map(override_key, record.overrides),
@@ -266,10 +267,6 @@ def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curv
             return curve_of_record(load_added(path).record())
         return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
-
-
-def _layer_numbers(layers: int) -> tuple[str, ...]:
-    return tuple(f"sn{index}" for index in range(layers))
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

@@ -23,6 +23,7 @@ from plifctl.report.results import ORIGINS
 from plifctl.report.table import Table
 from plifctl.runs import Curve, ResultRecord, SpikeRecording
 from plifctl.runs.records import best_epoch
+from plifctl.units import format_setting
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
 """Recorded samples, channels of a layer, and epochs of W/τ that the page embeds; more would make it large."""
@@ -128,7 +129,7 @@ def build_page_data(
 def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
     curve, spec, record = facts.curve, facts.spec, facts.record
-    settings = tuple((key, _text(value), origin) for key, (value, origin) in facts.settings.items())
+    settings = tuple((key, format_setting(value), origin) for key, (value, origin) in facts.settings.items())
     changes = [] if curve is None else list(curve.changes)
     parts: dict[str, dict[str, Any]] = {}
     entry: dict[str, Any] = {
@@ -155,7 +156,7 @@ def page_run(facts: RunFacts) -> PageRun:
         shared = [row[:2] for row in settings if row[0] != _SEED]
         entry["versions"] = list(curve.training_versions)
         entry["setting"] = _digest([str(curve.setting), shared])[:8]
-    environment = tuple((key, _text(value)) for key, value in facts.environment.items())
+    environment = tuple((key, format_setting(value)) for key, value in facts.environment.items())
     return PageRun(entry, settings, environment, parts)
 
 
@@ -336,9 +337,3 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
         "shape": list(kept.shape),
         "bits": base64.b64encode(np.packbits(kept).tobytes()).decode(),
     }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)
