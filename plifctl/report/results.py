@@ -22,7 +22,6 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of, name_runs, other_versions
 from plifctl.runs import ResultRecord
-from plifctl.runs.records import best_epoch
 from plifctl.runs.sessions import COMPARED
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
@@ -411,10 +410,7 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
         record: The record; it has more epochs.
         epochs: Number of epochs; at least one of them was tested.
     """
-    tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
-    best = best_epoch(tested, "latest" if record.recipe == "authors" else "earliest")
-    if tested.get(record.best_epoch) == tested[best]:  # of equal ones as in the whole run: it may change train.ties
-        best = record.best_epoch
+    best = record.best_test_epoch(epochs)
     sessions = tuple(
         session.model_copy(update={"epochs": (session.epochs[0], min(session.epochs[1], epochs))})
         for session in record.sessions
@@ -423,7 +419,7 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
     return record.model_copy(
         update={
             "epochs": epochs,
-            "accuracy": tested[best],
+            "accuracy": record.tests[best],
             "best_epoch": best,
             "test_accuracy": record.test_accuracy[:epochs],
             "validation_curve": record.validation_curve[:epochs],

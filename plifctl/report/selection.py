@@ -59,8 +59,7 @@ def build_selection_table(
         modified = bool(changes(record))
         if len(tests) < 2 or (modified and not include_modified):
             continue
-        best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
-        last = max(tests)
+        best, last = record.best_test_epoch(), max(tests)
         result = 100 * record.accuracy
         # the mean of a short training is that of its beginning
         late = 100 * statistics.fmean(record.late_tests) if last > LATE_EPOCHS else None

@@ -209,6 +209,16 @@ class ResultRecord(Spec):
         """The test accuracy by epoch, of the epochs that were tested."""
         return {epoch: value for epoch, value in enumerate(self.test_accuracy, 1) if value is not None}
 
+    def best_test_epoch(self, epochs: int | None = None) -> int:
+        """Returns the epoch with the highest test accuracy: of equal ones the reported one, else as the recipe chooses.
+
+        Args:
+            epochs: Number of first epochs among which it is; None: all. At least one of them was tested.
+        """
+        tests = {epoch: value for epoch, value in self.tests.items() if epochs is None or epoch <= epochs}
+        best = best_epoch(tests, "latest" if self.recipe == "authors" else "earliest")
+        return self.best_epoch if tests.get(self.best_epoch) == tests[best] else best
+
     @property
     def late_tests(self) -> list[float]:
         """The test accuracies of the last :data:`LATE_EPOCHS` epochs, of those that were tested."""
