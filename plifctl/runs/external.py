@@ -17,7 +17,7 @@ from plifctl import files
 from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.directory import list_runs
-from plifctl.runs.documents import add_checksum, fingerprint, load_document
+from plifctl.runs.documents import add_checksum, file_problem, fingerprint, load_document
 from plifctl.runs.records import ResultRecord, read_record
 
 RECORD = "result.json"
@@ -75,13 +75,8 @@ class AddedRun:
 
     def problems(self) -> list[str]:
         """Reads all files, and returns those that are missing or have changed."""
-        found = []
-        for name, facts in self.files.items():
-            if not (self.path / name).is_file():
-                found.append(f"{name}: missing")
-            elif fingerprint(self.path / name) != facts:
-                found.append(f"{name}: checksum mismatch: the file was modified")
-        return found
+        found = ((name, file_problem(self.path / name, facts)) for name, facts in self.files.items())
+        return [f"{name}: {problem}" for name, problem in found if problem]
 
 
 def add_run(folder: Path, names: Sequence[str], name: str, runs_dir: Path) -> AddedRun:
