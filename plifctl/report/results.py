@@ -19,9 +19,11 @@ from plifctl.config.overrides import without_split
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.report.labels import versions_text
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of, name_runs, other_versions
+from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
+from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
@@ -232,7 +234,7 @@ class Results:
         if record.epochs != best.epochs:
             return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
         if record.training_versions != best.training_versions:
-            return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
+            return f"{versions_text(record.training_versions)}, which gives other numbers"
         return "other samples or settings"
 
     def _usable(self, record: ResultRecord) -> ResultRecord | None:
@@ -260,8 +262,7 @@ class Results:
         first, planned = records[0], self._planned(records[0])
         digits = 3 if measure.startswith("tau") else 2
         mean, flags = statistics.fmean(values), (*self.flags(first), *(("fast",) if first.recipe == "fast" else ()))
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        text = str(first.T) if measure == "T" else f"{mean:.{digits}f}{spread}"
+        text = str(first.T) if measure == "T" else mean_text(values, digits)
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
@@ -458,8 +459,7 @@ def _version_notes(found: Sequence[ResultRecord]) -> list[str]:
     """Returns in which versions and devices the runs of one number differ."""
     notes = []
     for name in COMPARED:
-        environments = [environment for record in found for environment in record.environments]
-        values = sorted({str(environment[name]) for environment in environments if name in environment})
+        values = environment_values(found, name)
         if len(values) > 1:
             notes.append(f"DIFFERENT {name}: {', '.join(values)}")
     return notes

@@ -20,6 +20,7 @@ from plifctl.report.table import (
     flags_of,
     legend_of_marks,
     mark_experiment,
+    mean_text,
     name_runs,
     other_versions,
 )
@@ -177,10 +178,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    mean = statistics.fmean(values)
     flags = flags_of(found[0], modified)
-    return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note, flags=flags)
+    return Number(mean_text(values), statistics.fmean(values), None, tuple(found), mark, note, flags=flags)
 
 
 def _samples(record: ResultRecord) -> str:

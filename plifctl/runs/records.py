@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -225,6 +225,12 @@ class ResultRecord(Spec):
         tests = self.tests
         last = max(tests, default=0)
         return [value for epoch, value in tests.items() if epoch > last - LATE_EPOCHS]
+
+
+def environment_values(records: Iterable[ResultRecord], name: str) -> list[str]:
+    """Returns the different values of a fact on versions and machine in runs, sorted."""
+    environments = (environment for record in records for environment in record.environments)
+    return sorted({str(environment[name]) for environment in environments if name in environment})
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:
