@@ -51,6 +51,80 @@ ORIGINS: dict[ResultSource, ResultOrigin] = {
 }
 """Origin of the records of each source."""
 
+SOURCES: dict[ResultOrigin, ResultSource] = {origin: source for source, origin in ORIGINS.items()}
+"""Source of the records of each origin."""
+
+
+@dataclass(frozen=True)
+class SourceWords:
+    """What the runs of a source are called.
+
+    Attributes:
+        runs: All of them, at the head of a column.
+        verdict: The same behind ``Verdict,``.
+        result: Their result, at the head of a column.
+        row: Their result, at the head of a row.
+        caption: Of the table of them.
+        whose: Before their number.
+        one: One of them, after the number.
+        prefix: Before recipe and seed of a run in a table with runs of other sources.
+        note: In the note on a number.
+    """
+
+    runs: str
+    verdict: str
+    result: str
+    row: str
+    caption: str
+    whose: str
+    one: str
+    prefix: str = ""
+    note: str = ""
+
+
+SOURCE_WORDS: dict[ResultSource, SourceWords] = {
+    "mine": SourceWords(
+        runs="My runs",
+        verdict="mine",
+        result="result",
+        row="my result",
+        caption="Finished runs of the runs folder",
+        whose="my",
+        one="run",
+    ),
+    "shipped": SourceWords(
+        runs="Shipped records",
+        verdict="shipped",
+        result="shipped",
+        row="shipped result",
+        caption="Runs whose records come with plifctl",
+        whose="the",
+        one="shipped record",
+        prefix="shipped, ",
+        note="record of a registry folder",
+    ),
+    "authors": SourceWords(
+        runs="Authors' runs",
+        verdict="authors",
+        result="authors",
+        row="authors' logs",
+        caption="Runs of the authors, from their logs",
+        whose="the authors'",
+        one="log",
+    ),
+    "added": SourceWords(
+        runs="Runs of others",
+        verdict="others",
+        result="added",
+        row="result of others",
+        caption="Runs of others that were added",
+        whose="others'",
+        one="run",
+        prefix="of others, ",
+        note="trained by somebody else",
+    ),
+}
+
 CHANGED_SINCE = "the experiment has been changed since"
 """How the experiment of a run differs from that of its name, beside the changes that the run states."""
 
@@ -329,10 +403,8 @@ class Results:
         if first.origin == "imported":
             logged = _count_epochs(len(first.tests))
             parts.append(f"the authors' log, {logged} logged, best epoch {first.best_epoch}")
-        if first.origin == "shipped":
-            parts.append("record of a registry folder")
-        if first.origin == "added":
-            parts.append("trained by somebody else")
+        if note := SOURCE_WORDS[SOURCES[first.origin]].note:
+            parts.append(note)
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         parts += other_versions(first)

@@ -19,7 +19,7 @@ import numpy as np
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import override_key
 from plifctl.report.render import is_numeric, marked_texts
-from plifctl.report.results import ORIGINS
+from plifctl.report.results import SOURCES
 from plifctl.report.table import Table
 from plifctl.runs import Curve, ResultRecord, SpikeRecording
 from plifctl.runs.records import best_epoch
@@ -28,7 +28,6 @@ from plifctl.units import format_setting
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
 """Recorded samples, channels of a layer, and epochs of W/τ that the page embeds; more would make it large."""
 
-_SOURCES = {origin: source for source, origin in ORIGINS.items()}
 _STEPS = 65534
 """A packed series has whole numbers from 0, its minimum, to this, its maximum; the next number means no value."""
 
@@ -135,7 +134,7 @@ def page_run(facts: RunFacts) -> PageRun:
     entry: dict[str, Any] = {
         "name": facts.name,
         "status": facts.status,
-        "whose": "mine" if curve is None else _SOURCES[curve.origin],
+        "whose": "mine" if curve is None else SOURCES[curve.origin],
         "title": "" if spec is None else _title(spec, changes),
         "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau],
         "epochs": 0,
