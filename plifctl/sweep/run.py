@@ -25,6 +25,7 @@ from plifctl.sweep.logs import begin_log
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
 from plifctl.sweep.planning import SweepOptions, plan_sweep
 from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
+from plifctl.sweep.status import read_plan
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
     runs_dir = options.runs_dir or paths.runs_dir()
     file = PlanFile(runs_dir, sweep_name(options.spec))
     plan, _ = plan_sweep(options, members)
-    if not all((runs_dir / run.name / "result.json").is_file() for run in plan.runs):
+    if read_plan(plan, runs_dir).unfinished:
         check_resources(options.engine, options.resources)
     engine = open_engine(options.engine, options.resources, file.folder)
     with file.locked():
