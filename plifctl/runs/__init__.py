@@ -42,6 +42,7 @@ from plifctl.runs.external import (
     add_run,
     find_external,
     load_added,
+    load_external,
     remove_external,
 )
 from plifctl.runs.folders import (
@@ -105,6 +106,7 @@ __all__ = [
     "load_added",
     "load_checkpoint",
     "load_curves",
+    "load_external",
     "load_imported",
     "load_other_curves",
     "load_records",

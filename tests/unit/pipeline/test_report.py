@@ -129,9 +129,9 @@ def test_page_shows_the_result_that_the_list_of_runs_shows(tmp_path: Path, proto
     make_run(tmp_path / "runs", protocol=protocol, finished=finished)
     (entry,) = list_entries()
     (run,) = [run for run in PageSource().data()["runs"] if run["whose"] == "mine"]
-    expected = ("test", entry["best_test"]) if finished or protocol == "A" else ("validation", entry["best_validation"])
+    expected = ("test", entry.best_test) if finished or protocol == "A" else ("validation", entry.best_validation)
     assert (run["result"]["of"], run["result"]["value"]) == expected
-    assert (run["status"], run["epochs"], run["planned"]) == (entry["status"], entry["epoch"], entry["epochs"])
+    assert (run["status"], run["epochs"], run["planned"]) == (entry.status, entry.epoch, entry.epochs)
     assert run["hours"] == pytest.approx(3 / 3600, abs=1e-4)
 
 
