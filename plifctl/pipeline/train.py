@@ -35,15 +35,7 @@ from plifctl.pipeline.progress import Progress, silent
 from plifctl.pipeline.start_weights import describe_start, kept_start_weights
 from plifctl.pipeline.train_options import TrainObserver, TrainOptions
 from plifctl.pipeline.train_setup import TrainingSetup, TrainingTask, is_done, resolve, set_up
-from plifctl.runs import (
-    Predictions,
-    Run,
-    RunData,
-    RunRecorder,
-    create_run,
-    describe_machine,
-    load_checkpoint,
-)
+from plifctl.runs import Predictions, Run, RunData, RunRecorder, create_run, describe_machine, load_checkpoint
 from plifctl.training.distributed import Group, Ranks, process_group, rank_device, rank_info
 from plifctl.training.kernel_selection import Selection
 from plifctl.training.kernel_trial import known_cause

@@ -25,7 +25,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves
+from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves, registered_spec
 from plifctl.runs.directory import (
     Run,
     RunConfig,
@@ -112,6 +112,7 @@ __all__ = [
     "load_records",
     "load_spikes",
     "read_controls",
+    "registered_spec",
     "remove_external",
     "remove_run",
     "run_argument",

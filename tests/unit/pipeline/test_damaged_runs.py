@@ -7,7 +7,7 @@ import pytest
 from factories import make_run
 
 from plifctl.errors import RunError
-from plifctl.pipeline.report import PageSource
+from plifctl.pipeline.page import PageSource
 from plifctl.pipeline.runs import list_entries, verify_runs
 from plifctl.runs import curve_of_run
 
