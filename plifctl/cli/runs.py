@@ -16,6 +16,7 @@ from plifctl.errors import UsageError
 from plifctl.units import format_age, format_bytes, format_setting
 
 if TYPE_CHECKING:
+    from plifctl.pipeline.runs import RunEntry
     from plifctl.runs import ImportedRun, Run
 
 _MAX_EPOCHS_SHOWN = 20
@@ -62,7 +63,7 @@ def ls(
     folder = options.existing_runs_dir(runs_dir)
     entries = list_entries(folder, experiment=experiment, status=status)
     if as_json:
-        console.emit_json(entries)
+        console.emit_json([entry.to_json() for entry in entries])
     elif not entries:
         others = len(list_entries(folder)) if experiment is not None or status is not None else 0
         asked = [f"--{name} {value}" for name, value in (("experiment", experiment), ("status", status)) if value]
@@ -77,12 +78,10 @@ def ls(
         console.emit_table(columns, rows)
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
-    test, validation = entry["best_test"], entry["best_validation"]
-    best = f"{100 * validation:.2f} val" if test is None and validation is not None else console.percent(test)
-    epoch = "" if entry["epoch"] is None else f"{entry['epoch']}/{entry['epochs']}"
-    age = format_age(entry["age_seconds"])
-    return [entry["run"], entry["status"], entry["protocol"] or "", best, epoch, age, entry["recipe"] or ""]
+def _row(entry: RunEntry) -> list[str]:
+    epoch = "" if entry.epoch is None else f"{entry.epoch}/{entry.epochs}"
+    age = format_age(entry.age_seconds)
+    return [entry.run, entry.status, entry.protocol or "", entry.best_text, epoch, age, entry.recipe or ""]
 
 
 def fit_columns(rows: list[list[str]], width: int | None) -> tuple[Sequence[str], list[list[str]]]:
@@ -111,30 +110,20 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
     Example: plifctl runs show last
     """
-    from plifctl.pipeline.runs import describe_added, describe_imported, describe_run
-    from plifctl.runs import find_external, find_run, is_added, load_added, load_imported
+    from plifctl.pipeline.runs import describe_run
+    from plifctl.runs import AddedRun, ImportedRun, find_external, find_run, load_external
 
     folder = options.existing_runs_dir(runs_dir)
     width = max(10, (console.terminal_width() or 80) - 30)
     path = find_external(run, folder)
-    if path is not None and is_added(path):
-        tree = describe_added(load_added(path))
-        if as_json:
-            console.emit_json(tree)
-        else:
-            _print_added(tree)
-        return
-    if path is not None:
-        imported = load_imported(path)
-        if as_json:
-            console.emit_json(describe_imported(imported))
-        else:
-            _print_imported(imported, describe_imported(imported), width)
-        return
-    found = find_run(run, folder)
+    found = find_run(run, folder) if path is None else load_external(path)
     tree = describe_run(found)
     if as_json:
         console.emit_json(tree)
+    elif isinstance(found, AddedRun):
+        _print_added(tree)
+    elif isinstance(found, ImportedRun):
+        _print_imported(found, tree, width)
     else:
         _print_run(found, tree, width)
 
@@ -384,16 +373,16 @@ def add(
 
     Example: plifctl runs add ~/downloads/gesture-plif
     """
-    from plifctl.pipeline.runs import add_folder, added_entry
+    from plifctl.pipeline.runs import add_folder, run_entry
     from plifctl.runs import run_argument
 
     run = add_folder(folder, runs_dir, name=name)
-    entry = added_entry(run)
+    entry = run_entry(run)
     if as_json:
-        console.emit_json(entry)
+        console.emit_json(entry.to_json())
     else:
-        accuracy = f"{console.percent(entry['best_test'])} % by protocol {entry['protocol']}"
-        console.emit(f"added: {entry['run']} ({entry['experiment']}, {accuracy})")
+        accuracy = f"{entry.best_text} % by protocol {entry.protocol}"
+        console.emit(f"added: {entry.run} ({entry.experiment}, {accuracy})")
         console.emit(f"next: plifctl eval {run_argument(run.path)}")
 
 

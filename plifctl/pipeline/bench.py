@@ -14,6 +14,7 @@ from plifctl.config.choices import Kernel, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
+from plifctl.evaluation.step_cost import registry_samples
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -169,10 +170,10 @@ def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
 
 def _sizes(spec: ExperimentSpec, command: str) -> tuple[int, int]:
     """Returns the numbers of training and test samples that the registry states; ``command`` builds the cache."""
-    known, subset = spec.dataset.samples, spec.train.subset
+    known = registry_samples(spec, "A")
     if known is None:
         raise UsageError(
             f"{spec.dataset.title}: the number of samples is not known before there is a cache",
             hint=command,
         )
-    return round(known.train * subset), round(known.test * subset)
+    return known

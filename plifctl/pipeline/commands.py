@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -121,13 +120,3 @@ def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
     if isinstance(value, str):
         return value
     return json.dumps([part.model_dump() for part in value] if isinstance(value, tuple) else value)
-
-
-def usual_time_steps(dataset: str, registry: Registry) -> int:
-    """Returns the smallest T that the registry's experiments on an event data set use; 10 if there are none."""
-    used = []
-    for name in registry.experiments():
-        with suppress(RegistryError):  # an invalid experiment is reported when it is used
-            spec = registry.experiment(name).spec
-            used += [spec.T] if spec.dataset.name == dataset else []
-    return min(used, default=10)

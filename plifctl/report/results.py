@@ -15,7 +15,7 @@ from typing import Literal
 
 from plifctl.config.choices import RECIPES, RUNS_TABLE, Protocol, Recipe, ResultOrigin, ResultSource
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import without_split
+from plifctl.config.overrides import modifications
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
@@ -422,15 +422,11 @@ class Results:
         return "; ".join(parts)
 
     def changes(self, record: ResultRecord) -> list[str]:
-        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own.
-
-        A fold of one's own experiment is no difference; the registry's experiments have another split.
-        """
-        changes = list(record.modifications)
-        registered = self.registered(record)
-        if registered is None:
-            return changes if record.fold is None else without_split(changes)
-        return changes if record.digest in (None, registered.digest) else [*changes, CHANGED_SINCE]
+        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own."""
+        registered, is_fold = self.registered(record), record.fold is not None
+        changes = modifications(record.overrides, is_fold=is_fold, is_registered=registered is not None)
+        is_changed = registered is not None and record.digest not in (None, registered.digest)
+        return [*changes, CHANGED_SINCE] if is_changed else changes
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""

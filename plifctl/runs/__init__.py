@@ -25,7 +25,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves
+from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves, registered_spec
 from plifctl.runs.directory import (
     Run,
     best_row,
@@ -41,6 +41,7 @@ from plifctl.runs.external import (
     add_run,
     find_external,
     load_added,
+    load_external,
     remove_external,
 )
 from plifctl.runs.folders import (
@@ -102,11 +103,13 @@ __all__ = [
     "load_added",
     "load_checkpoint",
     "load_curves",
+    "load_external",
     "load_imported",
     "load_other_curves",
     "load_records",
     "load_spikes",
     "read_controls",
+    "registered_spec",
     "remove_external",
     "remove_run",
     "run_argument",

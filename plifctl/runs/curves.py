@@ -12,7 +12,8 @@ from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import changed_values, is_modification, override_key
-from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.config.registry import Registry
+from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
 from plifctl.runs.directory import Run, list_runs
@@ -182,6 +183,17 @@ def curve_of_imported(run: ImportedRun) -> Curve:
         tuple(run.layers),
         tuple(known[f"tau/{layer}"] for layer in run.layers),
     )
+
+
+def registered_spec(registry: Registry, curve: Curve) -> ExperimentSpec | None:
+    """Returns the settings of a run of which only a record or a log is at hand, by a registry; None: not in it."""
+    if curve.experiment is None:
+        return None
+    try:
+        found = registry.experiment(curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides)
+    except (UsageError, RegistryError):
+        return None
+    return found.for_protocol(curve.protocol or "A").spec
 
 
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:

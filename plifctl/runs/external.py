@@ -18,6 +18,7 @@ from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.directory import list_runs
 from plifctl.runs.documents import add_checksum, file_problem, fingerprint, load_document
+from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, read_record
 
 RECORD = "result.json"
@@ -105,6 +106,15 @@ def add_run(folder: Path, names: Sequence[str], name: str, runs_dir: Path) -> Ad
         text = json.dumps(add_checksum({**tree, "added": time.time()}), ensure_ascii=False)
         files.write_text(temporary / folders.ADDED, text + "\n")
     return load_added(path)
+
+
+def load_external(path: Path) -> ImportedRun | AddedRun:
+    """Returns the external run in a folder.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    return load_added(path) if folders.is_added(path) else load_imported(path)
 
 
 def load_added(path: Path) -> AddedRun:

@@ -25,7 +25,7 @@ def read(runs_dir: Path, run: PlannedRun, job: Job | None = None, authors: Any =
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
     jobs = {} if job is None else {run.name: job}
-    (found,) = ProgressReader(runs_dir, authors).read(plan, PlanFile(runs_dir, "s"), jobs)
+    (found,) = ProgressReader(PlanFile(runs_dir, "s"), authors).read(plan, jobs)
     return found
 
 
@@ -170,16 +170,16 @@ def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypat
     run = trained(tmp_path, finished=False)
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
-    reader, file = ProgressReader(tmp_path), PlanFile(tmp_path, "s")
-    reader.read(plan, file, {})
+    reader = ProgressReader(PlanFile(tmp_path, "s"))
+    reader.read(plan, {})
     checksums = tmp_path / "a/metrics.sha256"
     text = checksums.read_text()
     checksums.write_text("".join(text.splitlines(keepends=True)[:-1]))  # a row whose checksum is not written yet
-    assert reader.read(plan, file, {})[0].epoch == 2
+    assert reader.read(plan, {})[0].epoch == 2
     checksums.write_text(text)
-    assert reader.read(plan, file, {})[0].epoch == 3
+    assert reader.read(plan, {})[0].epoch == 3
     monkeypatch.setattr("plifctl.runs.directory.MetricsFile.read", lambda *_, **__: pytest.fail("read again"))
-    assert reader.read(plan, file, {})[0].epoch == 3
+    assert reader.read(plan, {})[0].epoch == 3
 
 
 def test_last_error_is_that_of_the_latest_job(tmp_path: Path) -> None:
