@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,8 @@ STALE_AFTER_S = 600
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(?:\.old)?\.partial")  # tempfile draws eight such characters
 
 _MANY_FILES = 1000
+
+_log = logging.getLogger(__name__)
 
 UMASK = os.umask(0)  # can only be read by setting it; done at import, before threads start
 os.umask(UMASK)
@@ -154,6 +157,33 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+@contextmanager
+def waiting_lock(path: Path, message: str) -> Iterator[None]:
+    """Holds the lock of a file while the block runs; creates its folder.
+
+    Args:
+        path: The file.
+        message: Logged, before waiting, if another process holds the lock.
+
+    Raises:
+        MachineError: The system refuses to write there.
+    """
+    import filelock
+
+    make_dir(path.parent)
+    lock = filelock.FileLock(path)
+    with machine_errors(path):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _log.warning(message)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def reserve_bytes(path: Path, nbytes: int) -> None:

@@ -25,7 +25,7 @@ from plifctl.cache.file import MAX_SAMPLE_BYTES, Cache, CacheHeader, checksum_pa
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
-from plifctl.cache.locks import BuildPaths, build_lock
+from plifctl.cache.locks import BuildPaths
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression
 from plifctl.config.dataset import Framing
@@ -163,7 +163,7 @@ class CacheBuilder:
         stale = [file for file in journals if file.exists() and file.stat().st_mtime_ns <= written]
         stale += _temporary_files(path)
         if stale:
-            with suppress(filelock.Timeout, OSError), build_lock(self.paths, wait=False):
+            with suppress(filelock.Timeout, OSError), filelock.FileLock(self.paths.lock).acquire(timeout=0):
                 for file in stale:
                     file.unlink(missing_ok=True)
 
@@ -171,9 +171,8 @@ class CacheBuilder:
 
     def _lock(self) -> None:
         if not self._locked:
-            with files.machine_errors(self.paths.folder):
-                files.make_dir(self.paths.folder)
-                self._resources.enter_context(build_lock(self.paths))
+            waiting = "another process builds this cache; waiting for it"
+            self._resources.enter_context(files.waiting_lock(self.paths.lock, waiting))
             self._locked = True
             self._resources.enter_context(ThreadPoolExecutor(1)).submit(warm_up)
 

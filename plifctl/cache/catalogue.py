@@ -32,7 +32,7 @@ from plifctl.cache.file import (
     system_error,
 )
 from plifctl.cache.key import FRAMING_LABEL, CacheKey, describe_differences, differences, framing_label
-from plifctl.cache.locks import BuildPaths, build_lock
+from plifctl.cache.locks import BuildPaths
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
 from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
@@ -358,7 +358,7 @@ def _not_being_built(entry: Entry) -> Iterator[None]:
         yield
         return
     try:
-        with build_lock(BuildPaths(entry.path.parent, name), wait=False):
+        with filelock.FileLock(BuildPaths(entry.path.parent, name).lock).acquire(timeout=0):
             yield
     except filelock.Timeout:
         raise CacheError(f"{entry.path}: another process is building it", hint="wait for it, or stop it") from None

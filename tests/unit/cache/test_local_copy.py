@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from shutil import copyfile
 
@@ -9,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from factories import build_cache
+from filelock import FileLock
 
 from plifctl.cache import Cache, copy_cache
 from plifctl.config.lookup import load_registry
@@ -51,6 +53,23 @@ def test_copies_at_once_are_one(cache: Cache, tmp_path: Path, monkeypatch: pytes
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_copy_that_another_process_makes_is_waited_for_with_a_message(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "local" / cache.path.relative_to(tmp_path / "c")
+    target.parent.mkdir(parents=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        thread = threading.Thread(target=copy_cache, args=(cache, tmp_path / "local"))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+        said = list(caplog.messages)
+    thread.join()
+    assert said == [f"another process copies {target.name} to {target.parent}; waiting for it"]
+    assert target.is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"no cache", None])
