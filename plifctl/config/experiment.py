@@ -21,7 +21,6 @@ from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
 from plifctl.config.yaml_tree import Origin, format_yaml
-from plifctl.errors import UsageError
 
 
 class Reported(Spec):
@@ -171,12 +170,11 @@ class Experiment:
 
         Raises:
             UsageError: The file exists.
+            MachineError: The system refuses to write there.
         """
         path = Path(path)
-        with files.machine_errors(path):
-            if path.exists():
-                raise UsageError(f"{path}: exists already", hint="choose another name, or remove it")
-            files.write_text(path, self._file_text(path, based_on))
+        files.check_new_file(path)
+        files.write_text(path, self._file_text(path, based_on))
 
     def _file_text(self, path: Path, based_on: str) -> str:
         values = flatten(self.spec.model_dump(mode="json"))

@@ -147,7 +147,7 @@ def _refuse_folder(source: str | Path) -> None:
     )
 
 
-def check_new_file(name: str, path: Path, *, hint: str) -> None:
+def check_new_name(name: str, path: Path, *, hint: str) -> None:
     """Raises UsageError unless the user's own experiment or data set of a name can be written to a file.
 
     Args:
@@ -160,7 +160,7 @@ def check_new_file(name: str, path: Path, *, hint: str) -> None:
         raise UsageError(f"{path}: {problem}", hint=hint)
     if name in (*registry.datasets(), *registry.experiments(), *registry.networks()):
         raise UsageError(f"{path}: {name} is a name in the registry, and would mean two things", hint=hint)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise UsageError(f"{path}: exists already", hint=f"{hint}, or remove it")
 
 
