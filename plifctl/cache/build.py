@@ -46,6 +46,7 @@ from plifctl.data.frames import CountOverflow
 from plifctl.data.remarks import describe_remarks
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
+from plifctl.units import format_bytes
 
 _IMAGES_PER_TASK = 256
 
@@ -199,7 +200,7 @@ class CacheBuilder:
         if (nbytes := math.prod(shape) * dtype.itemsize) > MAX_SAMPLE_BYTES:
             raise RawDataError(
                 f"{self.framing.dataset.title}: a sample of {'×'.join(map(str, shape))} {dtype} takes "
-                f"{nbytes / 2**30:.1f} GiB, expected at most {MAX_SAMPLE_BYTES / 2**30:.0f} GiB",
+                f"{format_bytes(nbytes)}, expected at most {format_bytes(MAX_SAMPLE_BYTES)}",
                 hint="fewer time steps (--T), longer slices (frames.duration_us), or smaller frames "
                 "(frames.transforms: downsample or crop)",
             )

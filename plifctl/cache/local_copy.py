@@ -13,6 +13,7 @@ from pathlib import Path
 from plifctl import files
 from plifctl.cache.file import Cache
 from plifctl.errors import CacheError, UsageError
+from plifctl.units import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ def copy_cache(cache: Cache, folder: Path) -> Cache:
     with files.machine_errors(target), files.waiting_lock(lock, waiting):
         if (there := _open_same(target, cache)) is not None:
             return there
-        _log.info("copying %s (%.1f GB) to %s", cache.path.name, cache.path.stat().st_size / 1e9, target.parent)
+        size = format_bytes(cache.path.stat().st_size)
+        _log.info("copying %s (%s) to %s", cache.path.name, size, target.parent)
         with files.atomic_write(target) as temporary:
             shutil.copyfile(cache.path, temporary)
     return Cache(target, copy_of=cache.path.absolute())

@@ -17,6 +17,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, MachineError, UsageError
+from plifctl.units import format_bytes
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def test_copy_has_the_name_and_content_of_the_cache(cache: Cache, tmp_path: Path
     assert found.path == tmp_path / "local" / cache.path.relative_to(tmp_path / "c")
     np.testing.assert_array_equal(found.read(np.arange(33)), cache.read(np.arange(33)))
     assert found.content_digest == cache.content_digest
+
+
+def test_copying_is_announced_with_the_size_of_the_cache(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "plifctl"):
+        copy_cache(cache, tmp_path / "local")
+    (message,) = caplog.messages
+    assert f"({format_bytes(cache.path.stat().st_size)})" in message
 
 
 def test_copy_is_made_once(cache: Cache, tmp_path: Path) -> None:
