@@ -26,9 +26,6 @@ from plifctl.data.frames import hint_to_drop
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _MAGIC = b"#!AER-DAT2.0"
 _CHIP = re.compile(rb"^# *AEChip: *([\w.]+)", re.MULTILINE)
 _PAIR_BYTES = 8

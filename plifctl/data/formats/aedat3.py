@@ -28,9 +28,6 @@ from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _MAGIC = b"#!AER-DAT3.1"
 _END = b"#!END-HEADER"
 _PACKET = struct.Struct("<hhiiiiii")  # type, source, size, tsOffset, tsOverflow, capacity, number, valid

@@ -15,9 +15,6 @@ from plifctl.data.formats.headers import describe_content, format_of
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _EVENT_BYTES = 5
 _CLOCK_BITS = 23
 

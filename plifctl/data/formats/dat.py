@@ -20,9 +20,6 @@ from plifctl.data.formats.headers import describe_content, end_of_header_line, p
 from plifctl.data.formats.summary import Summary, read_comment_lines, size_of
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
 _CONTRAST_EVENTS = (0x00, 0x0C)  # the old and the new type number
 _COORDINATE_BITS = {1: (9, 8), 2: (14, 14)}

@@ -31,9 +31,6 @@ from plifctl.data.formats.summary import NOTHING, Summary, read_comment_lines
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 FORMATS = {"Prophesee EVT 2.0 (.raw)": 4, "Prophesee EVT 2.1 (.raw)": 8, "Prophesee EVT 3.0 (.raw)": 2}
 """Bytes of a word of each format."""
 

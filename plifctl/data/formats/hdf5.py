@@ -38,9 +38,6 @@ from plifctl.errors import DamagedFileError, list_names
 if TYPE_CHECKING:
     import h5py
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _V2E = ("t", "x", "y", "p")
 
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF, _BLOSC, _LZ4, _ZSTD, _ECF = 1, 2, 3, 32000, 32001, 32004, 32015, 0x8ECF

@@ -36,9 +36,6 @@ from plifctl.data.formats.columns import (
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError, list_names
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _POWER = {"ns": -3, "us": 0, "ms": 3, "s": 6}
 """Powers of ten that times are multiplied by."""
 
