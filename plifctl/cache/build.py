@@ -9,9 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +19,7 @@ import numpy as np
 
 from plifctl import files
 from plifctl.cache.catalogue import open_cache
-from plifctl.cache.file import MAX_SAMPLE_BYTES, Cache, CacheHeader, checksum_path, write_cache
+from plifctl.cache.file import MAX_SAMPLE_BYTES, Block, Cache, CacheHeader, checksum_path, row_blocks, write_cache
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
@@ -48,7 +46,7 @@ from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
 from plifctl.units import format_bytes
 
-_IMAGES_PER_TASK = 256
+_BLOCK_BYTES = 2**18  # images packed at a time
 
 _log = logging.getLogger(__name__)
 
@@ -275,13 +273,15 @@ class CacheBuilder:
             yield from ordered_map(partial(self._frame_recording, raw, done), recordings, self.workers)
             return
         images, _ = raw.images()
-        edges = [*range(0, len(images), _IMAGES_PER_TASK), len(images)]
-        blocks = (_Rows(start, stop, images[start:stop].nbytes) for start, stop in pairwise(edges))
 
-        def pack(block: _Rows) -> list[Record]:
-            rows = (row for row in range(block.start, block.stop) if row not in done)
-            return [self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), images[row]) for row in rows]
+        def pack(block: Block) -> list[Record]:
+            return [
+                self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), image)
+                for row, image in enumerate(block.samples, block.rows.start)
+                if row not in done
+            ]
 
+        blocks = (Block(rows, images[rows]) for rows in row_blocks(images, _BLOCK_BYTES))
         yield from ordered_map(pack, blocks, self.workers)
 
     def _frame_recording(self, raw: EventDataset, done: frozenset[int], recording: RecordingFile) -> list[Record]:
@@ -332,15 +332,6 @@ class CacheBuilder:
             },
         )
         write_cache(path, header, rows_and_records(), reserve_bytes=journal.nbytes)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A range of images, as an item of work."""
-
-    start: int
-    stop: int
-    nbytes: int
 
 
 def expected_bytes(raw: EventDataset | ImageDataset) -> int:

@@ -25,13 +25,13 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -61,6 +61,34 @@ MAX_SAMPLE_BYTES = 2**31
 
 FORMAT = 2
 """Version of this layout; caches of another version are built again."""
+
+
+class _Sized(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+def row_blocks(samples: _Sized, nbytes: int) -> Iterator[slice]:
+    """Yields the rows of samples in blocks of at most ``nbytes``, or of one sample."""
+    n = samples.shape[0]
+    step = max(1, nbytes * n // max(1, samples.nbytes))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples, as an item of work."""
+
+    rows: slice
+    samples: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the samples."""
+        return self.samples.nbytes
 
 
 class Cache:
@@ -182,6 +210,11 @@ class Cache:
         for place in np.argsort(rows, kind="stable").tolist():  # in file order
             self._read_one(int(rows[place]), found[place : place + 1])
         return found
+
+    def blocks(self, nbytes: int) -> Iterator[Block]:
+        """Yields all samples in blocks of at most ``nbytes``, or of one sample; see :meth:`read` for errors."""
+        for rows in row_blocks(self, nbytes):
+            yield Block(rows, self.read(np.arange(rows.start, rows.stop)))
 
     def _read_one(self, row: int, out: np.ndarray) -> None:
         if self.compression == "zstd":
