@@ -160,11 +160,11 @@ class RawDataset(ABC):
         progress: Progress,
         on_sample: SampleHandler | None,
     ) -> None:
-        self.framing, self.dataset, self.frames = framing, framing.dataset, framing.frames
+        self.framing, self.dataset = framing, framing.dataset
         self.root, self._survey_dir = root, source.survey_dir
         self._is_named = source.root is not None and source.root.is_file()
         for (choice, value), (reason, hint) in self.unsupported.items():
-            if getattr(self.frames, choice, None) == value:
+            if getattr(framing.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
         self.storages = {part: self._open_storage(part, path) for part, path in parts.items()}
         self.surveys = self._survey(source, progress, on_sample)

@@ -82,9 +82,9 @@ class Gesture(WindowedDataset):
     @cached_property
     def _used_recordings(self) -> frozenset[str]:
         """The recordings that the recipe uses."""
-        assert self.frames is not None
         train = self._trials("train")
-        return frozenset((train[:_FIRST] if self.frames.training_set == "first-78" else train) + self._trials("test"))
+        first_only = self.framing.event_frames.training_set == "first-78"
+        return frozenset((train[:_FIRST] if first_only else train) + self._trials("test"))
 
     @cached_property
     def _windows(self) -> dict[str, list[LabelWindow]]:
@@ -167,9 +167,9 @@ class Gesture(WindowedDataset):
                 yield f"{trial}: {which} a repetition of another: the same events are more than one sample"
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        assert self.frames is not None
-        assert self.frames.invalid_events is not None
-        return decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
+        invalid = self.framing.event_frames.invalid_events
+        assert invalid is not None
+        return decode_aedat3(data, where=where, invalid=invalid)
 
     def _decode_all(self, data: bytes, where: str) -> Events:
         return decode_aedat3(data, where=where, invalid="keep").events
