@@ -14,8 +14,8 @@ from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.datasets.label_csv import read_lines
 from plifctl.data.datasets.names import MemberNames, as_path
 from plifctl.data.datasets.spikingjelly import SpikingJellyArrays
-from plifctl.data.datasets.windowed import LATEST_US, LabelWindow, WindowedDataset
-from plifctl.data.events import Decoded, Events
+from plifctl.data.datasets.windowed import LabelWindow, WindowedDataset
+from plifctl.data.events import LATEST_US, Decoded, Events
 from plifctl.data.formats.aedat3 import decode_aedat3
 from plifctl.data.formats.arrays import decode_npy
 from plifctl.errors import DamagedFileError, RawDataError

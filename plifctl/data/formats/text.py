@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.events import Decoded
+from plifctl.data.events import US_POWER, Decoded
 from plifctl.data.formats.columns import (
     AS_USUAL,
     COLUMNS,
@@ -35,9 +35,6 @@ from plifctl.data.formats.columns import (
 )
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError, list_names
-
-_POWER = {"ns": -3, "us": 0, "ms": 3, "s": 6}
-"""Powers of ten that times are multiplied by."""
 
 _GUESSED_LINES = 1000
 """Lines that the order of the columns is guessed from, for a hint."""
@@ -206,7 +203,7 @@ def _parse(
     unit = reading.time_unit or "us"
     names = np.array([COLUMNS.index(name) if name != "-" else -1 for name in order])
     lines = np.frombuffer(data, np.uint8)[beginning.start :]
-    n, at, problem, column = parse_events(lines, ord(beginning.separator), names, _POWER[unit], unit != "us", columns)
+    n, at, problem, column = parse_events(lines, ord(beginning.separator), names, US_POWER[unit], unit != "us", columns)
     if problem:
         raise _line_error(data, beginning.start + at, problem, order, column, where, reading)
     return {name: values[:n] for name, values in zip(COLUMNS, columns, strict=True)}
