@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
@@ -323,13 +322,11 @@ class CacheBuilder:
             shape=(len(raw.samples), *shape),
             dtype=np.dtype(self._framer.dtype),
             compression=self.compression,
-            attributes={
-                "verified": raw.verified,
-                "complete_set": raw.complete,
-                "notes": json.dumps([*raw.notes, *self._notes_on_content(raw, journal)]),
-                "formats": json.dumps(raw.formats_read()),
-                "made_by": self.made_by,
-            },
+            verified=raw.verified,
+            complete_set=raw.complete,
+            notes=[*raw.notes, *self._notes_on_content(raw, journal)],
+            formats=raw.formats_read(),
+            made_by=self.made_by,
         )
         write_cache(path, header, rows_and_records(), reserve_bytes=journal.nbytes)
 

@@ -21,13 +21,14 @@ import numpy as np
 
 from plifctl import files
 from plifctl.cache.file import (
+    FORMAT,
     NOT_A_CACHE,
     Cache,
     attributes_of,
     checksum_line,
     checksum_path,
     content_digest,
-    other_maker,
+    format_number,
     samples_of,
     system_error,
 )
@@ -394,7 +395,7 @@ def _entry(path: Path) -> Entry:
             attributes = attributes_of(file)
             if not attributes.get("complete", False):
                 return entry
-            if state == "unreadable" and other_maker(attributes):
+            if state == "unreadable" and format_number(attributes) != FORMAT:
                 return replace(entry, state="outdated")  # nothing else is known about other formats
             fields = dict(json.loads(attributes["key"]))
             framing_label(fields)  # fails if it is not a key
@@ -439,7 +440,9 @@ def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], larges
     formats = set(_formats_read(attributes, fields))
     decoders = raised_versions(formats | {LARGE_IDX} if "IDX" in formats and largest > LARGE else formats)
     return (
-        not other_maker(attributes) and versions.items() <= _VERSIONS.items() and fields.get("decoders", {}) == decoders
+        format_number(attributes) == FORMAT
+        and versions.items() <= _VERSIONS.items()
+        and fields.get("decoders", {}) == decoders
     )
 
 
