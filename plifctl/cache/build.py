@@ -271,7 +271,7 @@ class CacheBuilder:
             recordings = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
             yield from ordered_map(partial(self._frame_recording, raw, done), recordings, self.workers)
             return
-        images, _ = raw.images()
+        images = raw.images()
 
         def pack(block: Block) -> list[Record]:
             return [

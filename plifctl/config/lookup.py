@@ -19,9 +19,9 @@ from plifctl.config.structure import Plain, parse_structure
 from plifctl.errors import UsageError
 
 
-def load_registry(folders: Sequence[Path] | None = None) -> Registry:
-    """Returns the registry of ``folders``, by default the shipped one and the user's own."""
-    return Registry(paths.registry_dirs() if folders is None else folders)
+def load_registry() -> Registry:
+    """Returns the shipped registry with the user's own folder, if there is one."""
+    return Registry(paths.registry_dirs())
 
 
 def load_experiment(

@@ -306,8 +306,8 @@ def _is_recording(path: Path) -> bool:
     """Returns whether a file of a folder is taken as a recording: by its header, or else by its name or columns."""
     from plifctl.data.datasets.own import NOT_RECORDINGS
     from plifctl.data.formats.detect import DECODER_VERSIONS
-    from plifctl.data.inspection.listing import is_archive
     from plifctl.data.inspection.recording import should_be_recording
+    from plifctl.data.storage import is_archive
 
     if NOT_RECORDINGS.search(path.name) or is_archive(path):
         return False
