@@ -203,8 +203,8 @@ def reserve_bytes(path: Path, nbytes: int) -> None:
                 raise
 
 
-def open_folder(path: Path) -> None:
-    """Gives a temporary folder, which is private, the mode of others; it keeps the group of a shared folder."""
+def apply_umask(path: Path) -> None:
+    """Gives a temporary folder, which is private, the mode of a new one; it keeps the group of a shared folder."""
     inherited = path.stat().st_mode & stat.S_ISGID
     path.chmod(inherited | 0o777 & ~UMASK)
 
@@ -235,7 +235,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     aside = temporary.with_suffix(".old.partial")
     try:
         with machine_errors(path):
-            open_folder(temporary)
+            apply_umask(temporary)
             yield temporary
             _sync_tree(temporary)
             if path.exists():

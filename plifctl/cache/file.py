@@ -43,8 +43,8 @@ from plifctl.cache.key import CacheKey
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression, Split
 from plifctl.data.datasets.base import Sample
-from plifctl.data.empty_samples import EMPTY, empty_note
 from plifctl.data.formats.hdf5 import require_stored
+from plifctl.data.remarks import EMPTY, empty_note
 from plifctl.errors import CacheError, CorruptCacheError
 
 NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)

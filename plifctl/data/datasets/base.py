@@ -19,10 +19,9 @@ import numpy as np
 from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
 from plifctl.config.dataset import DatasetSpec, Framing, SampleCounts
 from plifctl.data.datasets.names import without_ending
-from plifctl.data.empty_samples import empty_note
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.variants import VARIANTS
-from plifctl.data.remarks import Remark
+from plifctl.data.remarks import Remark, empty_note
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems

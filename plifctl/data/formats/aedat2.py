@@ -56,7 +56,7 @@ def decode_aedat2(
 
     Source: the AEDAT 2.0 specification; the axes of the authors' code and of SpikingJelly's CIFAR10-DVS loader.
     """
-    from plifctl.data.loops import decode_pairs
+    from plifctl.data.formats.loops import decode_pairs
 
     words, start = _read_words(data, where)
     count = len(words) // 2
@@ -96,7 +96,7 @@ def decode_davis(data: bytes, *, where: str) -> Decoded:
 
     Source: jAER's description of addresses.
     """
-    from plifctl.data.loops import decode_davis_pairs
+    from plifctl.data.formats.loops import decode_davis_pairs
 
     words, _ = _read_words(data, where)
     events = Events.empty(len(words) // 2)

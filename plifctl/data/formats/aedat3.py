@@ -56,7 +56,7 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop", s
 
     Source: the AEDAT 3.1 specification.
     """
-    from plifctl.data.loops import decode_words
+    from plifctl.data.formats.loops import decode_words
 
     found, sources, resets = choose_source(read_packets(data, where), source)
     if source is not None and source not in sources:

@@ -44,7 +44,7 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an ATIS event has {_EVENT_BYTES}; "
             "the file is cut off, or of another format"
         )
-    from plifctl.data.loops import decode_atis_events
+    from plifctl.data.formats.loops import decode_atis_events
 
     events = Events.empty(count)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)

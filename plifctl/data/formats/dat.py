@@ -45,7 +45,7 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
 
     Source: Prophesee's description of the format.
     """
-    from plifctl.data.loops import decode_dat_events
+    from plifctl.data.formats.loops import decode_dat_events
 
     raw, version = raw_events(data, where)
     x_bits, y_bits = _COORDINATE_BITS[version]

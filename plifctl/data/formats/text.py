@@ -194,7 +194,7 @@ def _parse(
     Raises:
         DamagedFileError: A line has another number of values, or a value is no number or impossible.
     """
-    from plifctl.data.text_loops import parse_events
+    from plifctl.data.formats.text_loops import parse_events
 
     # a line has a byte for each value that is read, and one behind every value; others may be empty
     shortest = len(COLUMNS) + len(order)
@@ -212,7 +212,7 @@ def _parse(
 def _line_error(
     data: bytes, at: int, problem: int, order: Sequence[str], column: int, where: str, reading: ReadingSpec
 ) -> DamagedFileError:
-    from plifctl.data.text_loops import COUNT, NUMBER
+    from plifctl.data.formats.text_loops import COUNT, NUMBER
 
     start, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
     line = data[start : len(data) if end < 0 else end].decode(errors="replace").strip()
