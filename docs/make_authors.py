@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plifctl.config.lookup import load_registry
+from plifctl.config.registry import Registry
 from plifctl.runs import ImportedRun, find_logs, import_log
 from plifctl.runs.authors import digest_of
 from plifctl.runs.documents import add_checksum
@@ -41,7 +41,7 @@ def table_text(columns: dict[str, dict[int, str]]) -> str:
 
 def write_authors(logs: Path, folder: Path) -> None:
     """Writes the runs whose experiments are in the registry."""
-    experiments = load_registry([REGISTRY]).experiments()
+    experiments = Registry([REGISTRY]).experiments()
     found = [import_log(log, logs, tags={}, experiments=experiments) for log in find_logs(logs)]
     runs = sorted((run for run in found if run.settings.get("experiment")), key=lambda run: run.name)
     tables: dict[str, dict[str, dict[int, str]]] = {"accuracy.csv": {}, "w.csv": {}}

@@ -162,20 +162,22 @@ class Interrupted(BaseException):
     Args:
         signum: The signal received.
         message: What was stopped, and what was saved.
-        hint: How to continue.
+
+    Attributes:
+        hint: How to continue; those who know it set it.
     """
 
-    def __init__(self, signum: int, message: str, *, hint: str = "") -> None:
+    def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint = ""
         self.exit_code = 128 + signum  # 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP
 
 
 class StoppedByCallback(Interrupted):
     """A training ended because ``on_epoch`` returned False; its state is saved, and it can be resumed."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(0, message, hint=hint)
+    def __init__(self, message: str) -> None:
+        super().__init__(0, message)
         self.exit_code = 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import logging
 import os
 import re
 import shlex
@@ -25,6 +26,8 @@ STALE_AFTER_S = 600
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}(?:\.old)?\.partial")  # tempfile draws eight such characters
 
 _MANY_FILES = 1000
+
+_log = logging.getLogger(__name__)
 
 UMASK = os.umask(0)  # can only be read by setting it; done at import, before threads start
 os.umask(UMASK)
@@ -156,6 +159,33 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+@contextmanager
+def waiting_lock(path: Path, message: str) -> Iterator[None]:
+    """Holds the lock of a file while the block runs; creates its folder.
+
+    Args:
+        path: The file.
+        message: Logged, before waiting, if another process holds the lock.
+
+    Raises:
+        MachineError: The system refuses to write there.
+    """
+    import filelock
+
+    make_dir(path.parent)
+    lock = filelock.FileLock(path)
+    with machine_errors(path):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _log.warning(message)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def reserve_bytes(path: Path, nbytes: int) -> None:
     """Reserves disk space, so that a file can grow to ``nbytes``; does nothing on file systems without support.
 
@@ -173,8 +203,8 @@ def reserve_bytes(path: Path, nbytes: int) -> None:
                 raise
 
 
-def open_folder(path: Path) -> None:
-    """Gives a temporary folder, which is private, the mode of others; it keeps the group of a shared folder."""
+def apply_umask(path: Path) -> None:
+    """Gives a temporary folder, which is private, the mode of a new one; it keeps the group of a shared folder."""
     inherited = path.stat().st_mode & stat.S_ISGID
     path.chmod(inherited | 0o777 & ~UMASK)
 
@@ -205,7 +235,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     aside = temporary.with_suffix(".old.partial")
     try:
         with machine_errors(path):
-            open_folder(temporary)
+            apply_umask(temporary)
             yield temporary
             _sync_tree(temporary)
             if path.exists():

@@ -107,19 +107,9 @@ def kernels_dir() -> Path:
     return Path(platformdirs.user_cache_dir("plifctl")) / "kernels"
 
 
-def survey_dir(cache_dir: Path) -> Path:
-    """Returns the folder of a cache directory in which surveys of raw data are saved."""
-    return cache_dir / ".surveys"
-
-
 def raw_dir() -> Path | None:
     """Returns PLIFCTL_RAW_DIR, or None if it is not set."""
     return _variable("PLIFCTL_RAW_DIR")
-
-
-def download_dir(cache_dir: Path, dataset: str) -> Path:
-    """Returns the folder that raw files are downloaded to by default; it is in the cache directory."""
-    return cache_dir / "raw" / dataset
 
 
 def _directory(variable: str, project: Path, user: Path) -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,11 +18,11 @@ import numpy as np
 
 from plifctl import files
 from plifctl.cache.catalogue import open_cache
-from plifctl.cache.file import MAX_SAMPLE_BYTES, Cache, CacheHeader, checksum_path, write_cache
+from plifctl.cache.file import MAX_SAMPLE_BYTES, Block, Cache, CacheHeader, checksum_path, row_blocks, write_cache
 from plifctl.cache.framing import SampleFramer, slices_of_longest_sample, warm_up
 from plifctl.cache.journal import Journal, Record
 from plifctl.cache.key import CacheKey, framing_label, key_of, raw_independent_key
-from plifctl.cache.locks import BuildPaths, build_lock
+from plifctl.cache.locks import BuildPaths
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression
 from plifctl.config.dataset import Framing
@@ -46,8 +43,9 @@ from plifctl.data.frames import CountOverflow
 from plifctl.data.remarks import describe_remarks
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
+from plifctl.units import format_bytes
 
-_IMAGES_PER_TASK = 256
+_BLOCK_BYTES = 2**18  # images packed at a time
 
 _log = logging.getLogger(__name__)
 
@@ -163,7 +161,7 @@ class CacheBuilder:
         stale = [file for file in journals if file.exists() and file.stat().st_mtime_ns <= written]
         stale += _temporary_files(path)
         if stale:
-            with suppress(filelock.Timeout, OSError), build_lock(self.paths, wait=False):
+            with suppress(filelock.Timeout, OSError), filelock.FileLock(self.paths.lock).acquire(timeout=0):
                 for file in stale:
                     file.unlink(missing_ok=True)
 
@@ -171,9 +169,8 @@ class CacheBuilder:
 
     def _lock(self) -> None:
         if not self._locked:
-            with files.machine_errors(self.paths.folder):
-                files.make_dir(self.paths.folder)
-                self._resources.enter_context(build_lock(self.paths))
+            waiting = "another process builds this cache; waiting for it"
+            self._resources.enter_context(files.waiting_lock(self.paths.lock, waiting))
             self._locked = True
             self._resources.enter_context(ThreadPoolExecutor(1)).submit(warm_up)
 
@@ -200,7 +197,7 @@ class CacheBuilder:
         if (nbytes := math.prod(shape) * dtype.itemsize) > MAX_SAMPLE_BYTES:
             raise RawDataError(
                 f"{self.framing.dataset.title}: a sample of {'×'.join(map(str, shape))} {dtype} takes "
-                f"{nbytes / 2**30:.1f} GiB, expected at most {MAX_SAMPLE_BYTES / 2**30:.0f} GiB",
+                f"{format_bytes(nbytes)}, expected at most {format_bytes(MAX_SAMPLE_BYTES)}",
                 hint="fewer time steps (--T), longer slices (frames.duration_us), or smaller frames "
                 "(frames.transforms: downsample or crop)",
             )
@@ -274,14 +271,16 @@ class CacheBuilder:
             recordings = (recording for recording in raw.recordings() if not done.issuperset(recording.rows))
             yield from ordered_map(partial(self._frame_recording, raw, done), recordings, self.workers)
             return
-        images, _ = raw.images()
-        edges = [*range(0, len(images), _IMAGES_PER_TASK), len(images)]
-        blocks = (_Rows(start, stop, images[start:stop].nbytes) for start, stop in pairwise(edges))
+        images = raw.images()
 
-        def pack(block: _Rows) -> list[Record]:
-            rows = (row for row in range(block.start, block.stop) if row not in done)
-            return [self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), images[row]) for row in rows]
+        def pack(block: Block) -> list[Record]:
+            return [
+                self._framer.pack_image(raw.samples[row].id, raw.source_digest(row), image)
+                for row, image in enumerate(block.samples, block.rows.start)
+                if row not in done
+            ]
 
+        blocks = (Block(rows, images[rows]) for rows in row_blocks(images, _BLOCK_BYTES))
         yield from ordered_map(pack, blocks, self.workers)
 
     def _frame_recording(self, raw: EventDataset, done: frozenset[int], recording: RecordingFile) -> list[Record]:
@@ -323,24 +322,13 @@ class CacheBuilder:
             shape=(len(raw.samples), *shape),
             dtype=np.dtype(self._framer.dtype),
             compression=self.compression,
-            attributes={
-                "verified": raw.verified,
-                "complete_set": raw.complete,
-                "notes": json.dumps([*raw.notes, *self._notes_on_content(raw, journal)]),
-                "formats": json.dumps(raw.formats_read()),
-                "made_by": self.made_by,
-            },
+            verified=raw.verified,
+            complete_set=raw.complete,
+            notes=[*raw.notes, *self._notes_on_content(raw, journal)],
+            formats=raw.formats_read(),
+            made_by=self.made_by,
         )
         write_cache(path, header, rows_and_records(), reserve_bytes=journal.nbytes)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A range of images, as an item of work."""
-
-    start: int
-    stop: int
-    nbytes: int
 
 
 def expected_bytes(raw: EventDataset | ImageDataset) -> int:

@@ -21,18 +21,19 @@ import numpy as np
 
 from plifctl import files
 from plifctl.cache.file import (
+    FORMAT,
     NOT_A_CACHE,
     Cache,
     attributes_of,
     checksum_line,
     checksum_path,
     content_digest,
-    other_maker,
+    format_number,
     samples_of,
     system_error,
 )
 from plifctl.cache.key import FRAMING_LABEL, CacheKey, describe_differences, differences, framing_label
-from plifctl.cache.locks import BuildPaths, build_lock
+from plifctl.cache.locks import BuildPaths
 from plifctl.data.datasets import layout_formats
 from plifctl.data.datasets.base import Progress, Sample
 from plifctl.data.formats.detect import FIRST_VERSION, raised_versions
@@ -358,7 +359,7 @@ def _not_being_built(entry: Entry) -> Iterator[None]:
         yield
         return
     try:
-        with build_lock(BuildPaths(entry.path.parent, name), wait=False):
+        with filelock.FileLock(BuildPaths(entry.path.parent, name).lock).acquire(timeout=0):
             yield
     except filelock.Timeout:
         raise CacheError(f"{entry.path}: another process is building it", hint="wait for it, or stop it") from None
@@ -394,7 +395,7 @@ def _entry(path: Path) -> Entry:
             attributes = attributes_of(file)
             if not attributes.get("complete", False):
                 return entry
-            if state == "unreadable" and other_maker(attributes):
+            if state == "unreadable" and format_number(attributes) != FORMAT:
                 return replace(entry, state="outdated")  # nothing else is known about other formats
             fields = dict(json.loads(attributes["key"]))
             framing_label(fields)  # fails if it is not a key
@@ -439,7 +440,9 @@ def _is_current(attributes: Mapping[str, Any], fields: Mapping[str, Any], larges
     formats = set(_formats_read(attributes, fields))
     decoders = raised_versions(formats | {LARGE_IDX} if "IDX" in formats and largest > LARGE else formats)
     return (
-        not other_maker(attributes) and versions.items() <= _VERSIONS.items() and fields.get("decoders", {}) == decoders
+        format_number(attributes) == FORMAT
+        and versions.items() <= _VERSIONS.items()
+        and fields.get("decoders", {}) == decoders
     )
 
 

@@ -18,7 +18,7 @@ import shlex
 import unicodedata
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import count
@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 
 from plifctl import files, paths
-from plifctl.cache.file import Cache
+from plifctl.cache.file import Block, Cache
 from plifctl.cache.key import framing_label
 from plifctl.config.choices import SPLITS, ExportTarget, Split
 from plifctl.config.identity import current_word
@@ -83,15 +83,15 @@ def export_cache(
         for name in {*plan.folders, *(file.rpartition("/")[0] for file in plan.files)}:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-        def write(block: _Block) -> tuple[int, int]:
+        def write(block: Block) -> tuple[int, int]:
             written = 0
-            for row, sample in enumerate(block.samples, block.start):
+            for row, sample in enumerate(block.samples, block.rows.start):
                 packed = plan.pack(sample[: lengths[row]], int(cache.labels[row]), cache.sample_ids[row])
                 written += (folder / plan.files[row]).write_bytes(packed)
             return len(block.samples), written
 
         # closed first after an error, so that no thread writes to the folder while it is removed
-        with closing(ordered_map(write, _blocks(cache), workers)) as blocks:
+        with closing(ordered_map(write, cache.blocks(_BLOCK_BYTES), workers)) as blocks:
             for samples, written in blocks:
                 done, nbytes = done + samples, nbytes + written
                 progress(done, total)
@@ -116,25 +116,6 @@ def _new_folder(out: Path) -> Path:
     named = out.name not in ("", "..")
     found = (out.with_name(f"{out.name}-{n}") if named else out / f"frames-{n}" for n in count(2))
     return next(path for path in found if not path.exists())
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Consecutive samples from row ``start`` on, as an item of work."""
-
-    start: int
-    samples: np.ndarray
-
-    @property
-    def nbytes(self) -> int:
-        return self.samples.nbytes
-
-
-def _blocks(cache: Cache) -> Iterator[_Block]:
-    n = len(cache.labels)
-    step = max(1, _BLOCK_BYTES * n // cache.nbytes)
-    for start in range(0, n, step):
-        yield _Block(start, cache.read(np.arange(start, min(start + step, n))))
 
 
 def _lengths(cache: Cache) -> list[int]:

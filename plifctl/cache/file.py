@@ -25,13 +25,13 @@ import json
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -43,8 +43,8 @@ from plifctl.cache.key import CacheKey
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Compression, Split
 from plifctl.data.datasets.base import Sample
-from plifctl.data.empty_samples import EMPTY, empty_note
 from plifctl.data.formats.hdf5 import require_stored
+from plifctl.data.remarks import EMPTY, empty_note
 from plifctl.errors import CacheError, CorruptCacheError
 
 NOT_A_CACHE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -61,6 +61,34 @@ MAX_SAMPLE_BYTES = 2**31
 
 FORMAT = 2
 """Version of this layout; caches of another version are built again."""
+
+
+class _Sized(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+def row_blocks(samples: _Sized, nbytes: int) -> Iterator[slice]:
+    """Yields the rows of samples in blocks of at most ``nbytes``, or of one sample."""
+    n = samples.shape[0]
+    step = max(1, nbytes * n // max(1, samples.nbytes))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive samples, as an item of work."""
+
+    rows: slice
+    samples: np.ndarray
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the samples."""
+        return self.samples.nbytes
 
 
 class Cache:
@@ -115,12 +143,11 @@ class Cache:
         attributes = attributes_of(self._file)
         if not attributes.get("complete", False):
             raise CorruptCacheError(f"{self.path}: an unfinished cache", hint=self.repair_hint())
-        if maker := other_maker(attributes):
-            hint = self.repair_hint() if maker.startswith("an older") else "pip install --upgrade plifctl"
-            raise CacheError(
-                f"{self.path}: made by {maker} (cache format {attributes.get('format', 1)}, expected {FORMAT})",
-                hint=hint,
-            )
+        if (found := format_number(attributes)) != FORMAT:
+            maker, hint = "a newer plifctl", "pip install --upgrade plifctl"
+            if found < FORMAT:
+                maker, hint = "an older plifctl", self.repair_hint()
+            raise CacheError(f"{self.path}: made by {maker} (cache format {found}, expected {FORMAT})", hint=hint)
         columns, samples = _columns(self._file), self._samples
         if attributes["seal"] != _header_digest(attributes, columns, samples):
             raise CorruptCacheError(
@@ -182,6 +209,11 @@ class Cache:
         for place in np.argsort(rows, kind="stable").tolist():  # in file order
             self._read_one(int(rows[place]), found[place : place + 1])
         return found
+
+    def blocks(self, nbytes: int) -> Iterator[Block]:
+        """Yields all samples in blocks of at most ``nbytes``, or of one sample; see :meth:`read` for errors."""
+        for rows in row_blocks(self, nbytes):
+            yield Block(rows, self.read(np.arange(rows.start, rows.stop)))
 
     def _read_one(self, row: int, out: np.ndarray) -> None:
         if self.compression == "zstd":
@@ -259,7 +291,11 @@ class CacheHeader:
         shape: Shape of all samples, ``[N, ...]``.
         dtype: Their type.
         compression: Compression of their chunks.
-        attributes: The attributes verified, complete_set, notes, formats and made_by.
+        verified: Every raw file had its published checksum.
+        complete_set: It has the official numbers of samples.
+        notes: Warnings about the raw data, for the user.
+        formats: Formats that the samples were decoded from.
+        made_by: The command that builds it.
     """
 
     key: CacheKey
@@ -267,7 +303,11 @@ class CacheHeader:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     compression: Compression
-    attributes: Mapping[str, Any]
+    verified: bool
+    complete_set: bool
+    notes: Sequence[str]
+    formats: Sequence[str]
+    made_by: str
 
 
 def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Record]], *, reserve_bytes: int) -> None:
@@ -275,7 +315,7 @@ def write_cache(path: Path, header: CacheHeader, records: Iterable[tuple[int, Re
 
     Args:
         path: Path of the cache.
-        header: Key, samples and attributes.
+        header: What is known before the samples.
         records: Row and record of each sample, in any order; if several have the same row, the last counts.
         reserve_bytes: Size of all records.
 
@@ -356,7 +396,11 @@ def _write_attributes(
     file: h5py.File, header: CacheHeader, columns: Mapping[str, np.ndarray], dataset: h5py.Dataset
 ) -> None:
     attributes: dict[str, Any] = {
-        **header.attributes,
+        "verified": header.verified,
+        "complete_set": header.complete_set,
+        "notes": json.dumps(header.notes),
+        "formats": json.dumps(header.formats),
+        "made_by": header.made_by,
         "format": FORMAT,
         "key": canonical_json(dict(header.key.fields)),
         "content_digest": content_digest(header.samples, columns["digest"]),
@@ -388,12 +432,9 @@ def content_digest(samples: Iterable[Sample], digests: np.ndarray) -> str:
     return total.hexdigest()
 
 
-def other_maker(attributes: Mapping[str, Any]) -> str:
-    """Returns ``an older plifctl`` or ``a newer plifctl`` for a cache of another format; empty for the current one."""
-    version = attributes.get("format", 1 if "key" in attributes else FORMAT)  # the first format stated no version
-    if version == FORMAT:
-        return ""
-    return "an older plifctl" if version < FORMAT else "a newer plifctl"
+def format_number(attributes: Mapping[str, Any]) -> int:
+    """Returns the version of a cache's layout; the first one did not state it."""
+    return int(attributes.get("format", 1 if "key" in attributes else FORMAT))
 
 
 def samples_of(file: h5py.File) -> h5py.Dataset:

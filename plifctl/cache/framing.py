@@ -15,7 +15,7 @@ from plifctl.config.choices import Compression
 from plifctl.config.dataset import MAX_T, Framing
 from plifctl.data.datasets.base import EventDataset, RecordingFile
 from plifctl.data.events import Events
-from plifctl.data.framer import count_filled, count_frames, keep_inside, select_events, slice_sample
+from plifctl.data.framer import count_filled, count_frames, keep_inside, select_events, select_inside, slice_sample
 from plifctl.data.remarks import Remark, remarks_on_duration, remarks_on_share
 from plifctl.data.thread_map import ordered_map
 from plifctl.errors import RawDataError
@@ -57,7 +57,7 @@ class SampleFramer:
             DamagedFileError: An event lies outside the sensor, and such events are refused.
         """
         inside = keep_inside(self._framing, read)
-        events = select_events(self._framing, inside, sample_id)
+        events = select_inside(self._framing, inside, sample_id)
         if not hasattr(self._local, "buffer"):
             self._local.buffer = np.empty((self._T, *self._framing.shape), self.dtype)
         frames = self._local.buffer
@@ -70,13 +70,13 @@ class SampleFramer:
 
         The sum is that of the slices, not of the frames, so that it can be compared with them.
         """
-        assert self._framing.frames is not None
+        frames = self._framing.event_frames
         assert self._T is not None
         t = events["t"]
         n_frames = self._T
-        if self._framing.frames.has_duration:
+        if frames.has_duration:
             n_frames = min(self._T, count_filled(self._framing, events))
-        n_counted = slice_sample(self._framing, events, self._T).total if self._framing.frames.overlap_us else len(t)
+        n_counted = slice_sample(self._framing, events, self._T).total if frames.overlap_us else len(t)
         return len(t), n_frames, int(t[-1] - t[0]) if len(t) else 0, n_counted
 
     def pack_image(self, sample_id: str, source_digest: bytes, image: np.ndarray) -> Record:
@@ -103,18 +103,19 @@ def slices_of_longest_sample(raw: EventDataset, workers: int) -> int:
     Raises:
         RawDataError: There are more than :data:`~plifctl.config.dataset.MAX_T`.
     """
-    assert raw.frames is not None
+    framing = raw.framing
 
     def slices(recording: RecordingFile) -> list[tuple[int, int]]:
         samples = raw.decode(recording.name, recording.load())
-        selected = ((select_events(raw.framing, one.events, raw.samples[one.row].id), one.row) for one in samples)
-        return [(count_filled(raw.framing, events), row) for events, row in selected]
+        selected = ((select_events(framing, one.events, raw.samples[one.row].id), one.row) for one in samples)
+        return [(count_filled(framing, events), row) for events, row in selected]
 
     _log.info("looking for the longest of %d samples", len(raw.samples))
     longest, row = max(max(found) for found in ordered_map(slices, raw.recordings(), workers))
     if longest > MAX_T:
+        us = framing.event_frames.duration_us
         raise RawDataError(
-            f"{raw.samples[row].id}: {longest} slices of {raw.frames.duration_us} µs, expected at most {MAX_T}",
+            f"{raw.samples[row].id}: {longest} slices of {us} µs, expected at most {MAX_T}",
             hint="choose a longer frames.duration_us, or the first slices only: frames.slicing=duration-first\n"
             "if the recording is not that long: state the unit of its times in the data set's YAML, e.g. time_unit: us",
         )

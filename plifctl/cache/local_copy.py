@@ -10,11 +10,10 @@ import logging
 import shutil
 from pathlib import Path
 
-import filelock
-
 from plifctl import files
 from plifctl.cache.file import Cache
 from plifctl.errors import CacheError, UsageError
+from plifctl.units import format_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -35,14 +34,15 @@ def copy_cache(cache: Cache, folder: Path) -> Cache:
         return cache
     if (taken := next((p for p in (folder, target.parent) if p.exists() and not p.is_dir()), None)) is not None:
         raise UsageError(f"--copy-cache: {taken} is a file, expected a folder")
-    with files.machine_errors(target):
-        files.make_dir(target.parent)
-        with filelock.FileLock(target.with_name(f".{target.name}.lock")):
-            if (there := _open_same(target, cache)) is not None:
-                return there
-            _log.info("copying %s (%.1f GB) to %s", cache.path.name, cache.path.stat().st_size / 1e9, target.parent)
-            with files.atomic_write(target) as temporary:
-                shutil.copyfile(cache.path, temporary)
+    lock = target.with_name(f".{target.name}.lock")
+    waiting = f"another process copies {cache.path.name} to {target.parent}; waiting for it"
+    with files.machine_errors(target), files.waiting_lock(lock, waiting):
+        if (there := _open_same(target, cache)) is not None:
+            return there
+        size = format_bytes(cache.path.stat().st_size)
+        _log.info("copying %s (%s) to %s", cache.path.name, size, target.parent)
+        with files.atomic_write(target) as temporary:
+            shutil.copyfile(cache.path, temporary)
     return Cache(target, copy_of=cache.path.absolute())
 
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import numpy as np
 
 from plifctl.cache.key import framing_label
 from plifctl.config.base import digest_of
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,24 +37,3 @@ class BuildPaths:
     def journal(self, dtype: type[np.unsignedinteger]) -> Path:
         """Returns the journal of samples whose counts have the type ``dtype``."""
         return self.folder / f".{self.name}-{np.dtype(dtype).name}.journal"
-
-
-@contextmanager
-def build_lock(paths: BuildPaths, *, wait: bool = True) -> Iterator[None]:
-    """Keeps other processes from building or removing caches with the same framing while the block runs.
-
-    Raises:
-        filelock.Timeout: Another process has the lock, and ``wait`` is false.
-    """
-    lock = filelock.FileLock(paths.lock)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        if not wait:
-            raise
-        _log.warning("another process builds this cache; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

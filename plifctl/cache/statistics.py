@@ -188,12 +188,9 @@ def compute_statistics(cache: Cache, progress: Callable[[int, int], None] = lamb
 
 def _read_blocks(cache: Cache, progress: Callable[[int, int], None]) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields the samples in blocks, each with its rows."""
-    n = cache.shape[0]
-    step = max(1, _BLOCK_BYTES * n // max(1, cache.nbytes))
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
-        yield rows, cache.read(np.arange(rows.start, rows.stop))
-        progress(rows.stop, n)
+    for block in cache.blocks(_BLOCK_BYTES):
+        yield block.rows, block.samples
+        progress(block.rows.stop, cache.shape[0])
 
 
 def _event_statistics(cache: Cache, progress: Callable[[int, int], None]) -> EventStatistics:

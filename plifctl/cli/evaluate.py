@@ -11,6 +11,7 @@ import typer
 from plifctl.cli import console, options
 from plifctl.config.choices import DataPlacement, RecordedLayers, TimeControl
 from plifctl.errors import UsageError, list_names
+from plifctl.units import format_bytes
 
 _MAX_STEPS_SHOWN = 20
 
@@ -188,7 +189,7 @@ def _print(tree: dict[str, Any]) -> None:
     if (spikes := tree.get("spikes")) is not None:
         console.emit(
             f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
-            f"({spikes['bytes'] / 1e3:,.1f} kB)"
+            f"({format_bytes(spikes['bytes'])})"
         )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plifctl.cli import console, options
+from plifctl.units import format_bytes
 
 if TYPE_CHECKING:
     from plifctl.pipeline.export import Exported
@@ -84,7 +85,7 @@ def describe_exported(exported: Exported) -> dict[str, Any]:
 
 def emit_exported(exported: Exported) -> None:
     """Prints an exported file and the notes for its users."""
-    title, megabytes = exported.trained.spec.title, exported.nbytes / 1e6
-    console.emit(f"{exported.path}: {title}, {exported.parameters:,} parameters, {megabytes:,.2f} MB")
+    title, size = exported.trained.spec.title, format_bytes(exported.nbytes)
+    console.emit(f"{exported.path}: {title}, {exported.parameters:,} parameters, {size}")
     for note in exported.notes:
         console.emit(f"- {note}")

@@ -12,7 +12,7 @@ import typer
 from plifctl.cli import console, options
 from plifctl.config.choices import FIGURES, OTHER_FIGURES, OTHER_TABLES, RUNS_TABLE, TABLES, ResultSource, TableFormat
 from plifctl.errors import UsageError, did_you_mean
-from plifctl.units import format_duration
+from plifctl.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from plifctl.pipeline.figures import FigureFile
@@ -352,4 +352,4 @@ def _write_page(folder: Path, runs_dir: Path, figures: Sequence[str], *, include
     if as_json:
         console.emit_json({"path": str(path), "bytes": path.stat().st_size})
     else:
-        console.emit(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+        console.emit(f"{path} ({format_bytes(path.stat().st_size)}): open it in a browser")

@@ -11,6 +11,7 @@ import typer
 from plifctl.cli import console, options
 from plifctl.config.choices import EntryKind, Recipe
 from plifctl.errors import UsageError
+from plifctl.units import format_bytes
 
 if TYPE_CHECKING:
     from plifctl.config.experiment import Experiment, ExperimentSpec
@@ -180,7 +181,7 @@ def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:
     ]
     columns = ("layer", "description", "output", "parameters", "operations", "kind", "steps")
     console.emit_table(columns, rows, title="One sample, one time step")
-    console.emit(f"\n{parameters:,} parameters, {4 * parameters / 1e6:,.2f} MB as float32\n")
+    console.emit(f"\n{parameters:,} parameters, {format_bytes(4 * parameters)} as float32\n")
     sums = [(kind, f"{step:,}", f"{sample:,}") for kind, (step, sample) in operations.items()]
     console.emit_table(("operations", "per step", f"per sample (T = {spec.T})"), sums)
     console.emit("\nMACs are dense: zeros count. Spikes are sparse; plifctl eval shows how sparse.")

@@ -31,10 +31,10 @@ def synthesize(
 
     Example: plifctl synthesize demo/raw && plifctl prepare synthetic-gesture --T 8 --raw demo/raw
     """
-    from plifctl.data.synthetic import WRITERS
+    from plifctl.data.synthetic import write_synthetic
 
     with console.bar("simulating", "recordings") as bar:
-        WRITERS[dataset](folder, seed=seed, progress=lambda n, of: bar.update(n, of))
+        write_synthetic(folder, dataset, seed=seed, progress=lambda n, of: bar.update(n, of))
     if as_json:
         console.emit_json({"folder": str(folder), "dataset": dataset, "seed": seed})
     else:

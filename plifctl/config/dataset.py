@@ -280,6 +280,12 @@ class Framing(Spec):
         return self.frames is not None and self.frames.slicing != "duration"
 
     @property
+    def event_frames(self) -> FramesSpec:
+        """How events become frames, of a data set of recordings."""
+        assert self.frames is not None, f"{self.dataset.name} has no events"
+        return self.frames
+
+    @property
     def shape(self) -> Shape:
         """Shape of one sample at one step: ``(P, H, W)`` of event frames, ``(C, H, W)`` of images."""
         return frame_shape(self.dataset, self.frames)

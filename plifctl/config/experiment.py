@@ -21,7 +21,6 @@ from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
 from plifctl.config.yaml_tree import Origin, format_yaml
-from plifctl.errors import UsageError
 
 
 class Reported(Spec):
@@ -148,22 +147,23 @@ class Experiment:
 
     def for_protocol(self, protocol: Protocol) -> Experiment:
         """Returns the experiment as a protocol runs it; a T among the overrides holds for both protocols."""
-        if self._sets_only("T", "validation.T"):
+        if self._sets_only_T:
             return self
         spec = self.spec.for_protocol(protocol)
         origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
         return replace(self, spec=spec, origins=origins)
 
-    def _sets_only(self, key: str, other: str) -> bool:
-        """Returns whether the first of two keys was overridden, and the other was not."""
+    @property
+    def _sets_only_T(self) -> bool:  # noqa: N802
+        """Whether T was overridden, and that of protocol B was not."""
         changed = set(map(override_key, self.overrides))
         changed |= {path for path, origin in self.origins.items() if origin.source.startswith("--set ")}
-        return key in changed and other not in changed
+        return "T" in changed and "validation.T" not in changed
 
     def renamed(self, name: str) -> Experiment:
         """Returns the experiment under a name of its own, of which nothing has been reported."""
         spec = self.spec.model_copy(update={"name": name, "title": name, "reported": None})
-        if self._sets_only("T", "validation.T"):  # a file does not say that it was set
+        if self._sets_only_T:  # a file does not say that it was set
             spec = spec.model_copy(update={"validation": spec.validation.model_copy(update={"T": None})})
         origins = {key: origin for key, origin in self.origins.items() if not key.startswith("reported.")}
         return Experiment(spec, origins)
@@ -180,12 +180,11 @@ class Experiment:
 
         Raises:
             UsageError: The file exists.
+            MachineError: The system refuses to write there.
         """
         path = Path(path)
-        with files.machine_errors(path):
-            if path.exists():
-                raise UsageError(f"{path}: exists already", hint="choose another name, or remove it")
-            files.write_text(path, self._file_text(path, based_on))
+        files.check_new_file(path)
+        files.write_text(path, self._file_text(path, based_on))
 
     def _file_text(self, path: Path, based_on: str) -> str:
         values = flatten(self.spec.model_dump(mode="json"))

@@ -19,9 +19,9 @@ from plifctl.config.structure import Plain, parse_structure
 from plifctl.errors import UsageError
 
 
-def load_registry(folders: Sequence[Path] | None = None) -> Registry:
-    """Returns the registry of ``folders``, by default the shipped one and the user's own."""
-    return Registry(paths.registry_dirs() if folders is None else folders)
+def load_registry() -> Registry:
+    """Returns the shipped registry with the user's own folder, if there is one."""
+    return Registry(paths.registry_dirs())
 
 
 def load_experiment(
@@ -147,7 +147,7 @@ def _refuse_folder(source: str | Path) -> None:
     )
 
 
-def check_new_file(name: str, path: Path, *, hint: str) -> None:
+def check_new_name(name: str, path: Path, *, hint: str) -> None:
     """Raises UsageError unless the user's own experiment or data set of a name can be written to a file.
 
     Args:
@@ -160,7 +160,7 @@ def check_new_file(name: str, path: Path, *, hint: str) -> None:
         raise UsageError(f"{path}: {problem}", hint=hint)
     if name in (*registry.datasets(), *registry.experiments(), *registry.networks()):
         raise UsageError(f"{path}: {name} is a name in the registry, and would mean two things", hint=hint)
-    if path.exists():
+    if path.exists() or path.is_symlink():
         raise UsageError(f"{path}: exists already", hint=f"{hint}, or remove it")
 
 

@@ -174,10 +174,7 @@ def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | No
     tree = _parse(value, origin, types.get(key), mapping=key in options)
     if isinstance(tree, Branch):
         tree.replaces = True  # all options, also those that it does not name
-    for part in reversed(key.split(".")):
-        tree = Branch(origin, {part: tree})
-    assert isinstance(tree, Branch)
-    return tree
+    return Branch.at(key, tree)
 
 
 def _parse(value: str, origin: Origin, kind: Any, *, mapping: bool) -> Leaf | Branch:

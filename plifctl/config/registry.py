@@ -24,7 +24,7 @@ from plifctl.config.identity import current_layer, current_network, current_word
 from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
-from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merge_layers, read_tree
+from plifctl.config.yaml_tree import Branch, Leaf, Origin, merge_layers, read_tree
 from plifctl.errors import RegistryError, UsageError, check_choice, did_you_mean, join_problems
 
 _NAME = re.compile(r"\w[\w.+-]*")
@@ -206,11 +206,7 @@ class Registry:
         tree = Branch(Origin(spec.name))
         for path, value in flatten(spec.model_dump(mode="json")).items():
             if (origin := experiment.origins.get(path)) is not None:
-                layer: Branch | Leaf = Leaf(value, origin)
-                for part in reversed(path.split(".")):
-                    layer = Branch(origin, {part: layer})
-                assert isinstance(layer, Branch)
-                tree = merge_layers(tree, layer)
+                tree = merge_layers(tree, Branch.at(path, Leaf(value, origin)))
         changed = self._assemble([tree], spec.recipe, texts)
         return replace(changed, overrides=merge_overrides(experiment.overrides, texts))
 
@@ -308,8 +304,8 @@ class Registry:
                 continue
             for path in sorted((folder / kind).glob("*.yaml")):
                 try:
-                    yield read_tree(path, str(path))
-                except YamlError as error:
+                    yield read_tree(path)
+                except RegistryError as error:
                     yield str(error)
                 except OSError as error:
                     yield f"{path}: {error.strerror}"
@@ -394,9 +390,7 @@ def known_recipe(recipe: Recipe) -> Recipe:
 def _read_file(path: Path) -> Branch:
     """Returns the mapping of a file of the user's own; the folder of its recordings relative to the file."""
     try:
-        tree = current_layer(read_tree(path, str(path)))
-    except YamlError as error:
-        raise RegistryError(str(error)) from None
+        tree = current_layer(read_tree(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="plifctl ls lists the experiments of the registry") from None
     dataset = tree if "layout" in tree else tree.get("dataset")

@@ -16,7 +16,7 @@ from plifctl.config.base import Spec, flatten
 from plifctl.config.choices import ValueSource
 from plifctl.config.experiment import Experiment
 from plifctl.config.problems import validate_tree
-from plifctl.config.yaml_tree import Branch, YamlError, read_tree
+from plifctl.config.yaml_tree import Branch, read_tree
 from plifctl.errors import RegistryError
 
 PAPER_DATA_SETS = ("mnist", "fashion-mnist", "cifar10", "nmnist", "cifar10dvs", "gesture")
@@ -55,11 +55,7 @@ def load_choices(folders: Sequence[Path]) -> dict[str, Choice]:
     for path in (folder / FILE_NAME for folder in folders):
         if not path.is_file():
             continue
-        try:
-            tree = read_tree(path, str(path))
-        except YamlError as error:
-            raise RegistryError(str(error)) from None
-        for name, entry in tree.items():
+        for name, entry in read_tree(path).items():
             if not isinstance(entry, Branch):
                 raise RegistryError(f"{entry.origin}: {name}: expected a mapping")
             found[name] = validate_tree(Choice, entry, name)

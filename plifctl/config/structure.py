@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from plifctl.config.choices import Pooling
+
 MAX_LAYERS = 1000
 MAX_NUMBERS = 2**31
 """Largest number of weights of a layer, and of its outputs for a sample at one step: 8 GiB of float32 each."""
@@ -42,7 +44,7 @@ class Conv:
 class Pool:
     """2-D pooling without padding."""
 
-    mode: Literal["max", "average"]
+    mode: Pooling
     kernel: int
     stride: int
 
@@ -173,7 +175,7 @@ def notation(layer: Layer) -> str:
             return next(text for text, plain in _PLAIN.items() if plain == layer)
 
 
-def with_pooling(text: str, mode: Literal["max", "average"]) -> str:
+def with_pooling(text: str, mode: Pooling) -> str:
     """Returns a structure with all its pooling layers of one kind; the vote at its end stays as it is.
 
     Example:

@@ -91,9 +91,7 @@ def read_sweep(path: Path) -> SweepSpec:
         RegistryError: The file is invalid; the message lists every problem.
     """
     try:
-        tree = read_tree(path, str(path))
-    except YamlError as error:
-        raise RegistryError(str(error)) from None
+        tree = read_tree(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="plifctl sweep run --help shows what a sweep is") from None
     spec = validate_tree(SweepSpec, tree, tree.text("sweep") or path.stem)
@@ -105,8 +103,8 @@ def read_sweep(path: Path) -> SweepSpec:
 def is_sweep_file(path: Path) -> bool:
     """Returns whether a YAML file is one of a sweep, not of an experiment or a data set."""
     try:
-        tree = read_tree(path, str(path))
-    except (YamlError, OSError):
+        tree = read_tree(path)
+    except (RegistryError, OSError):
         return False
     return any(field in tree for field in ("sweep", "experiments", "tables", "grid"))
 

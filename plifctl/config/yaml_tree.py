@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from plifctl import files
+from plifctl.errors import RegistryError
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
@@ -62,6 +63,15 @@ class Branch(dict[str, "Leaf | Branch"]):
     def __init__(self, origin: Origin, items: dict[str, Leaf | Branch] | None = None) -> None:
         super().__init__(items or {})
         self.origin, self.replaces = origin, False
+
+    @classmethod
+    def at(cls, path: str, value: Leaf | Branch) -> Branch:
+        """Returns a value at a dotted path; the mappings around it have its place."""
+        *around, last = path.split(".")
+        tree = cls(value.origin, {last: value})
+        for key in reversed(around):
+            tree = cls(value.origin, {key: tree})
+        return tree
 
     def copy(self) -> Branch:
         """Returns a copy that can be changed; leaves are shared."""
@@ -134,20 +144,20 @@ class YamlError(ValueError):
         super().__init__(f"{origin}: {message}")
 
 
-def read_tree(path: Path, name: str) -> Branch:
+def read_tree(path: Path) -> Branch:
     """Reads a file whose top level is a mapping.
 
-    Args:
-        path: The file.
-        name: Its name in origins and messages.
-
     Raises:
-        YamlError: The first problem of the file.
+        RegistryError: The file is invalid; the first problem with its place.
+        OSError: There is no such file, or it cannot be read.
     """
-    start = Origin(name, 1, 1)
-    tree = _parse(_read(path, start), start)
-    if not isinstance(tree, Branch):
-        raise YamlError(start, "the top level must be a mapping, key: value")
+    start = Origin(str(path), 1, 1)
+    try:
+        tree = _parse(_read(path, start), start)
+        if not isinstance(tree, Branch):
+            raise YamlError(start, "the top level must be a mapping, key: value")
+    except YamlError as error:
+        raise RegistryError(str(error)) from None
     return tree.copy()
 
 

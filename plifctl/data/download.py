@@ -16,7 +16,6 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from itertools import chain
 from pathlib import Path
@@ -24,8 +23,6 @@ from typing import cast
 from urllib import request
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-
-import filelock
 
 from plifctl import __version__, files
 from plifctl.data.source import RemoteFile
@@ -72,9 +69,8 @@ def download(
         ChecksumError: Every URL serves another file.
         MachineError: The disk is full, or the folder cannot be written; the bytes received so far are kept.
     """
-    files.make_dir(folder)
     opener = _opener()
-    with _download_lock(folder):
+    with files.waiting_lock(folder / ".download.lock", f"another process downloads to {folder}; waiting for it"):
         for file in remote_files:
             if not (folder / file.name).exists():
                 _Download(file, folder, opener, progress, timeout, sleep).run()
@@ -349,19 +345,3 @@ def _opener() -> request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
-
-
-@contextmanager
-def _download_lock(folder: Path) -> Iterator[None]:
-    """Lets one process at a time download to a folder."""
-    lock = filelock.FileLock(folder / ".download.lock")
-    with files.machine_errors(folder):
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            _log.warning("another process downloads to %s; waiting for it", folder)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()

@@ -7,10 +7,18 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
+from plifctl.config.choices import TimeUnit
 from plifctl.data.remarks import Remark
 
 EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
 """An event: t in µs, column x, row y, polarity p (0 off, 1 on)."""
+
+
+US_POWER: dict[TimeUnit, int] = {"ns": -3, "us": 0, "ms": 3, "s": 6}
+"""Power of ten by which a time in a unit is multiplied to be in µs."""
+
+LATEST_US = 2**62
+"""Bound of the times of events, and of their labels, µs."""
 
 
 class Events:

@@ -24,8 +24,7 @@ def decode_recording(framing: Framing, data: bytes, where: str) -> Decoded:
         DamagedFileError: The file cannot be decoded.
         RawDataError: All its events are marked invalid.
     """
-    frames = framing.frames
-    assert frames is not None
+    frames = framing.event_frames
     decoded = decode_any(
         data,
         where=where,
@@ -60,8 +59,8 @@ def orient_events(events: Events, reading: ReadingSpec, shape: Shape) -> Events:
 
 def keep_inside(framing: Framing, events: Events) -> Events:
     """Returns the events on the sensor if the framing drops those outside, else all events."""
-    assert framing.frames is not None
-    return drop_outside(events, *framing.dataset.shape) if framing.frames.outside_events == "drop" else events
+    drops = framing.event_frames.outside_events == "drop"
+    return drop_outside(events, *framing.dataset.shape) if drops else events
 
 
 def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
@@ -72,9 +71,12 @@ def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
         events: Events of one sample, sorted by t.
         sample_id: Seeds the random transforms, together with the framing's seed.
     """
-    frames, sensor = framing.frames, framing.dataset.shape
-    assert frames is not None
-    events = keep_inside(framing, events)
+    return select_inside(framing, keep_inside(framing, events), sample_id)
+
+
+def select_inside(framing: Framing, events: Events, sample_id: str) -> Events:
+    """Returns the events that :func:`select_events` returns, of those that :func:`keep_inside` has returned."""
+    frames, sensor = framing.event_frames, framing.dataset.shape
     if frames.transforms:
         transformed = apply_transforms(
             events.structured(), frames.transforms, shape=sensor, seed=frames.transform_seed, sample_id=sample_id
@@ -88,8 +90,7 @@ def select_events(framing: Framing, events: Events, sample_id: str) -> Events:
 
 def slice_sample(framing: Framing, events: Events, T: int) -> Slices:
     """Returns the T slices of the events of a sample."""
-    frames = framing.frames
-    assert frames is not None
+    frames = framing.event_frames
     return slice_events(events["t"], T, frames.slicing, duration_us=frames.duration_us, overlap_us=frames.overlap_us)
 
 
@@ -98,9 +99,9 @@ def count_filled(framing: Framing, events: Events) -> int:
 
     See :func:`~plifctl.data.frames.count_slices`.
     """
-    assert framing.frames is not None
-    assert framing.frames.duration_us is not None
-    return count_slices(events["t"], framing.frames.duration_us, framing.frames.overlap_us)
+    frames = framing.event_frames
+    assert frames.duration_us is not None
+    return count_slices(events["t"], frames.duration_us, frames.overlap_us)
 
 
 def count_frames(
@@ -129,17 +130,17 @@ def count_frames(
         CountOverflow: A count does not fit ``dtype``.
         DamagedFileError: An event lies outside the sensor, and such events are refused.
     """
-    assert framing.frames is not None
+    frames = framing.event_frames
     polarities, height, width = framing.shape
     return integrate_frames(
         events,
         T or framing.T or count_filled(framing, events),
-        framing.frames.slicing,
+        frames.slicing,
         height,
         width,
         polarities=polarities,
-        duration_us=framing.frames.duration_us,
-        overlap_us=framing.frames.overlap_us,
+        duration_us=frames.duration_us,
+        overlap_us=frames.overlap_us,
         dtype=dtype,
         out=out,
         where=where,

@@ -24,7 +24,6 @@ class CountOverflow(ValueError):
 
     def __init__(self, count: int) -> None:
         super().__init__(f"{count} events in one pixel of one frame")
-        self.count = count
 
 
 class Slices(NamedTuple):

@@ -1,13 +1,19 @@
 """Remarks on recordings that were changed while they were read; summarised as notes of the cache.
 
 A decoder, a data set or the framing makes a :class:`Remark` on one recording. A cache collects those of all its samples
-and :func:`describe_remarks` returns one sentence for each kind, which the cache keeps among its notes.
+and :func:`describe_remarks` returns one sentence for each kind, which the cache keeps among its notes. The note on
+samples without events is :func:`empty_note`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
+
+import numpy as np
+
+from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
+from plifctl.errors import list_names
 
 RemarkKind = Literal[
     "overflow", "reset", "backward", "sources", "unit", "left-out", "long", "short", "triggers", "images", "unknown"
@@ -101,3 +107,36 @@ def remarks_on_duration(n_events: int, duration_us: int) -> Iterator[Remark]:
         yield Remark("long", largest=duration_us // 1_000_000)
     if duration_us < _SHORTEST_US and n_events >= _MANY_EVENTS:
         yield Remark("short")
+
+
+EMPTY = "empty: "
+"""Beginning of the note on samples without events."""
+
+
+def empty_note(
+    sample_ids: Sequence[str], splits: Sequence[Split], n_raw: np.ndarray, n_events: np.ndarray
+) -> str | None:
+    """Returns the note on the samples without events; None if every sample has some.
+
+    Args:
+        sample_ids: Id of each sample.
+        splits: Official split of each; of a data set without splits they are not counted.
+        n_raw: Number of its events in the file, int64 ``[N]``.
+        n_events: Number of events framed, int64 ``[N]``.
+
+    Example:
+        >>> empty_note(["a/0", "a/1"], ["train", "test"], np.array([7, 0]), np.array([7, 0]))
+        'empty: 1 of 2 samples has a label but no events (0 training, 1 test): a/1'
+    """
+    rows = np.flatnonzero(n_events == 0).tolist()
+    if not len(rows):
+        return None
+    empty, left_out = [splits[row] for row in rows], int((n_raw[rows] > 0).sum())
+    counts = [f"{empty.count(split)} {SPLIT_WORDS[split]}" for split in SPLITS if split in splits]
+    counted = f" ({', '.join(counts)})" if len(counts) > 1 else ""
+    has = "has" if len(rows) == 1 else "have"
+    because = f"; of {left_out} every event was left out (invalid, outside, or by transforms)" if left_out else ""
+    return (
+        f"{EMPTY}{len(rows)} of {len(n_events)} samples {has} a label but no events"
+        f"{counted}{because}: {list_names([sample_ids[row] for row in rows])}"
+    )

@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from plifctl import paths
 from plifctl.errors import UsageError
 
 DEFAULT_WORKERS = min(8, os.cpu_count() or 1)
@@ -45,11 +44,11 @@ class RawSource:
     @property
     def survey_dir(self) -> Path | None:
         """Directory of saved surveys; None: every file is read again."""
-        return paths.survey_dir(self.cache_dir) if self.cache_dir is not None and self.remember else None
+        return self.cache_dir / ".surveys" if self.cache_dir is not None and self.remember else None
 
     def download_dir(self, dataset: str) -> Path | None:
         """Returns the folder that files are downloaded to unless the user names one."""
-        return paths.download_dir(self.cache_dir, dataset) if self.cache_dir is not None else None
+        return self.cache_dir / "raw" / dataset if self.cache_dir is not None else None
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ _ARCHIVE_ERRORS = (
     RuntimeError,  # an encrypted zip, or a compression method that Python does not know
     TypeError,  # some damaged tar headers
 )
+_TARS = (".tar.gz", ".tgz", ".tar")
+
+ARCHIVES = (".zip", *_TARS)
+"""Endings of archives of several files."""
+
 LIST_BYTES = 2**16
 """Largest size of a list of recordings or windows of the published data sets."""
 
@@ -466,4 +471,9 @@ def decode_text(content: bytes) -> str:
 
 def is_tar(path: Path) -> bool:
     """Returns whether a file's name is that of a tar archive, packed or not."""
-    return path.name.lower().endswith((".tar.gz", ".tgz", ".tar"))
+    return path.name.lower().endswith(_TARS)
+
+
+def is_archive(path: Path) -> bool:
+    """Returns whether a file's name is that of an archive of several files; ``.npz`` is a recording."""
+    return path.name.lower().endswith(ARCHIVES)

@@ -5,7 +5,9 @@ motion of the shape depends on the class. A motion starts anywhere, and each pix
 edges, so the sum of the events tells little about the class; the positions of the two polarities at each moment do.
 
 So a single frame shows in which direction a shape moves. In the second data set it tells nothing: its samples consist
-of the same three motions, each of another shape elsewhere, and the class is the order of the three.
+of the same three motions, drawn independently of each other, each of another shape elsewhere, and the class is the
+order of the three. Six slices of equal times, or three, do not show two motions in one frame; only then frames without
+their order tell nothing about the class.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ CLASSES = (
 ORDERS = tuple(permutations(("left", "right", "up")))
 """Motions of the labels 0 to 5 of the data set of orders, one after another."""
 
+USERS: dict[EmbeddedDataset, tuple[int, int]] = {"synthetic-gesture": (40, 10), "synthetic-order": (80, 20)}
+"""Number of recordings of each embedded data set for training and for testing, unless another is asked for."""
+
 SENSOR = 128
 """Rows and columns of the sensor."""
 GESTURE_US = 500_000
@@ -72,67 +77,47 @@ _Simulate = Callable[[np.random.Generator], np.ndarray]
 """Returns the events of one gesture, t from 0, without noise and refractory time, unsorted."""
 
 
-def write_synthetic_gesture(
+def write_synthetic(
     root: str | Path,
+    dataset: EmbeddedDataset = "synthetic-gesture",
     *,
-    train_users: int = 40,
-    test_users: int = 10,
+    train_users: int | None = None,
+    test_users: int | None = None,
     seed: int = 2020,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
     """Writes recordings, labels and trial lists in the original layout of DVS128 Gesture.
 
     Args:
         root: The folder: new, empty, or written by this function before. It appears when it is complete.
-        train_users: Number of recordings for training; each has one gesture of every class.
-        test_users: Number of recordings for testing.
+        dataset: The embedded data set.
+        train_users: Number of recordings for training; each has one gesture of every class. None: as in
+            :data:`USERS`.
+        test_users: Number of recordings for testing; None: as in :data:`USERS`.
         seed: Seed of each user's random numbers: with more users the first ones stay the same.
         progress: Called after each recording with how many are written, and the total.
 
     Raises:
         UsageError: The folder contains other files.
     """
-    _write_set(Path(root), "synthetic-gesture", train_users, test_users, seed, progress)
-
-
-def write_synthetic_order(
-    root: str | Path,
-    *,
-    train_users: int = 80,
-    test_users: int = 20,
-    seed: int = 2020,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Writes recordings whose gestures are the same three motions in the six orders of :data:`ORDERS`.
-
-    The motions of a sample are drawn independently of each other and of the class, so samples of different classes
-    differ in nothing but the order. Six slices of equal times, or three, do not show two motions in one frame; only
-    then frames without their order tell nothing about the class.
-
-    Args and Raises: As :func:`write_synthetic_gesture`.
-    """
-    _write_set(Path(root), "synthetic-order", train_users, test_users, seed, progress)
-
-
-WRITERS: dict[EmbeddedDataset, Callable[..., None]] = {
-    "synthetic-gesture": write_synthetic_gesture,
-    "synthetic-order": write_synthetic_order,
-}
-"""The function that writes each embedded data set."""
-
-
-def _write_set(
-    root: Path,
-    dataset: EmbeddedDataset,
-    train_users: int,
-    test_users: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+    root = Path(root)
     if root.is_dir() and not is_empty(root):
         _require_own(root)
+    usual_train, usual_test = USERS[dataset]
+    train_users = usual_train if train_users is None else train_users
+    users = train_users + (usual_test if test_users is None else test_users)
+    trials = []
     with atomic_folder(root) as folder:
-        _write(folder, dataset, train_users, test_users, seed, progress)
+        for user in range(1, users + 1):
+            light = _LIGHTS[user % len(_LIGHTS)]
+            events, labels = simulate_recording(np.random.default_rng([seed, user]), dataset)
+            rows = ["class,startTime_usec,endTime_usec", *(f"{number},{start},{end}" for number, start, end in labels)]
+            (folder / f"user{user:02}_{light}.aedat").write_bytes(encode_aedat3(events))
+            _write_lines(folder / f"user{user:02}_{light}_labels.csv", rows)
+            trials.append(f"user{user:02}_{light}.aedat")
+            progress(user, users)
+        _write_lines(folder / "trials_to_train.txt", trials[:train_users])
+        _write_lines(folder / "trials_to_test.txt", trials[train_users:])
         _write_lines(folder / _MARKER_FILE, ["Simulated by plifctl synthesize; it may write this folder again."])
 
 
@@ -145,28 +130,6 @@ def _require_own(root: Path) -> None:
             f"{root}: contains files that are not part of an embedded data set, such as {(others or names)[0]}",
             hint="name a new or an empty folder",
         )
-
-
-def _write(
-    root: Path,
-    dataset: EmbeddedDataset,
-    train_users: int,
-    test_users: int,
-    seed: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    users, trials = train_users + test_users, []
-    for user in range(1, users + 1):
-        light = _LIGHTS[user % len(_LIGHTS)]
-        events, labels = simulate_recording(np.random.default_rng([seed, user]), dataset)
-        rows = ["class,startTime_usec,endTime_usec", *(f"{number},{start},{end}" for number, start, end in labels)]
-        (root / f"user{user:02}_{light}.aedat").write_bytes(encode_aedat3(events))
-        _write_lines(root / f"user{user:02}_{light}_labels.csv", rows)
-        trials.append(f"user{user:02}_{light}.aedat")
-        if progress is not None:
-            progress(user, users)
-    _write_lines(root / "trials_to_train.txt", trials[:train_users])
-    _write_lines(root / "trials_to_test.txt", trials[train_users:])
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

@@ -37,7 +37,7 @@ from plifctl.errors import DamagedFileError, MachineError
 TRANSFORMS_VERSION = 1
 """Part of the key of a cache with transforms; raised when their output changes."""
 
-LATEST_US = 2**52
+LATEST_EXACT_US = 2**52
 """Latest time that is accepted, about 140 years: beyond it tonic's floating-point times are not exact to the µs."""
 
 _GENERATOR_LOCK = threading.Lock()
@@ -75,7 +75,7 @@ def apply_transforms(
         :func:`plifctl.config.dataset.frame_shape` returns.
 
     Raises:
-        DamagedFileError: An event lies outside the sensor, or its time is later than :data:`LATEST_US`.
+        DamagedFileError: An event lies outside the sensor, or its time is later than :data:`LATEST_EXACT_US`.
         MachineError: tonic is not installed.
     """
     if not transforms:
@@ -155,7 +155,7 @@ def _seeded_generator(stream: str) -> Iterator[None]:
 
 def _check_times(t: np.ndarray, where: str) -> None:
     """Refuses times that tonic's functions, which compute with 64-bit floats, would round."""
-    if (wrong := np.flatnonzero((t < -LATEST_US) | (t > LATEST_US))).size:
+    if (wrong := np.flatnonzero((t < -LATEST_EXACT_US) | (t > LATEST_EXACT_US))).size:
         raise DamagedFileError(f"{where}: event {wrong[0]} of {len(t)} is at {t[wrong[0]]} µs, later than 140 years")
 
 

@@ -40,6 +40,7 @@ from plifctl.snn.functional import charge, reset, vote
 from plifctl.snn.kernels import apply_synapses
 from plifctl.snn.layers import BatchNorm, Conv, Pool
 from plifctl.snn.neurons import SpikingLayer
+from plifctl.units import format_bytes
 
 try:
     import onnx
@@ -76,7 +77,8 @@ def write_onnx(path: Path, trained: TrainedModel) -> list[str]:
     """
     nbytes = 4 * sum(weight.numel() for weight in trained.network.state_dict().values())
     if nbytes > MAX_BYTES:
-        raise refuse("ONNX", [f"weights of {nbytes / 1e9:.1f} GB, expected at most {MAX_BYTES / 1e9:.0f} GB in a file"])
+        largest = format_bytes(MAX_BYTES)
+        raise refuse("ONNX", [f"weights of {format_bytes(nbytes)}, expected at most {largest} in a file"])
     model = _Builder(trained).build()
     onnx.checker.check_model(model, full_check=True)
     _log.info("comparing onnxruntime with the network on random inputs")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plifctl import files
-from plifctl.config.lookup import check_new_file, load_registry
+from plifctl.config.lookup import check_new_name, load_registry
 from plifctl.config.yaml_tree import format_yaml
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline.inspect_raw import InspectOptions, prepare_published, read_folder, read_overrides
@@ -54,7 +54,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     folder = options.path
     name = name if name is not None else folder.resolve().name.split(".")[0]
     path = Path(f"{name}.yaml")
-    check_new_file(name, path, hint="--name with another name")
+    check_new_name(name, path, hint="--name with another name")
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):

@@ -28,10 +28,10 @@ from plifctl.data.inspection.collection import DECODED_BYTES, choose_files, deco
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import MAX_TABLE_BYTES, find_label_table
-from plifctl.data.inspection.listing import File, is_archive, list_files, load_file
+from plifctl.data.inspection.listing import File, list_files, load_file
 from plifctl.data.inspection.recording import inspect_recording
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
-from plifctl.data.storage import decode_text, is_tar
+from plifctl.data.storage import decode_text, is_archive, is_tar
 from plifctl.errors import DamagedFileError, RawDataError
 from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.prepare import usual_time_steps

@@ -9,7 +9,7 @@ from plifctl import paths
 from plifctl.config.base import flatten
 from plifctl.config.choices import Recipe
 from plifctl.config.experiment import Experiment
-from plifctl.config.lookup import check_new_file, file_of, load_experiment, load_registry
+from plifctl.config.lookup import check_new_name, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
 from plifctl.exchange.model import find_model, is_exported, is_model_folder, load_trained, names_file
@@ -37,7 +37,7 @@ def write_experiment(
         UsageError: The file exists, its name cannot be that of an experiment, or there is no such experiment.
     """
     registry = load_registry()
-    check_new_file(file.stem, file, hint="choose another name")
+    check_new_name(file.stem, file, hint="choose another name")
     source = _find_source(like, registry.experiments(), runs_dir or paths.runs_dir())
     experiment = load_experiment(source, overrides, recipe=recipe, registry=registry).renamed(file.stem)
     experiment.save(file, based_on=like)

@@ -305,9 +305,9 @@ def _list_folder(folder: Path, kind: DataKind) -> tuple[list[str], list[str]]:
 def _is_recording(path: Path) -> bool:
     """Returns whether a file of a folder is taken as a recording: by its header, or else by its name or columns."""
     from plifctl.data.datasets.own import NOT_RECORDINGS
-    from plifctl.data.formats.detect import decoder_versions
-    from plifctl.data.inspection.listing import is_archive
+    from plifctl.data.formats.detect import DECODER_VERSIONS
     from plifctl.data.inspection.recording import should_be_recording
+    from plifctl.data.storage import is_archive
 
     if NOT_RECORDINGS.search(path.name) or is_archive(path):
         return False
@@ -315,7 +315,7 @@ def _is_recording(path: Path) -> bool:
     with suppress(OSError):  # reading it says why
         head = files.read_regular(path, HEADER_BYTES)
     if (name := format_of(head)) is not None:
-        return name in decoder_versions()
+        return name in DECODER_VERSIONS
     return should_be_recording(path.name, guess_content(head) or "")
 
 

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from plifctl.config.choices import TimeUnit
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
-from plifctl.data.datasets.own import ARCHIVES
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
 from plifctl.data.inspection.label_table import FoundTable
 from plifctl.data.inspection.layout import PERSON, PERSON_SHORT, SESSION, SESSION_SHORT
 from plifctl.data.split_names import split_of
+from plifctl.data.storage import ARCHIVES
 from plifctl.errors import RawDataError, list_names
 from plifctl.evaluation.step_cost import cost_of_layers
 from plifctl.evaluation.summary import summarize_network

@@ -29,7 +29,7 @@ from plifctl.config.choices import (
 )
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
-from plifctl.config.yaml_tree import YamlError, read_tree
+from plifctl.config.yaml_tree import read_tree
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems, list_names
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
@@ -328,10 +328,7 @@ def check_tables(registry: Registry) -> list[str]:
 
 def _read(path: Path, registry: Registry) -> _ReportedTable:
     try:
-        tree = read_tree(path, str(path))
-        found = _ReportedTable.model_validate(tree.plain())
-    except YamlError as error:
-        raise RegistryError(str(error)) from None
+        found = _ReportedTable.model_validate(read_tree(path).plain())
     except ValidationError as error:
         problems = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise RegistryError(join_problems(problems)) from None

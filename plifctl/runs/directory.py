@@ -329,7 +329,7 @@ def create_run(
     _remove_abandoned(files.make_dir(runs_dir))
     with files.machine_errors(runs_dir / name):
         temporary = Path(tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=runs_dir))
-        files.open_folder(temporary)
+        files.apply_umask(temporary)
     try:
         created = {"status": "created", "created": time.time(), "cache": cache}
         if started_from is not None:

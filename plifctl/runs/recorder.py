@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import filelock
 
 from plifctl import files
+from plifctl.config.choices import CheckpointName
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.errors import Interrupted, PlifctlError, ResumeError
 from plifctl.runs import folders
@@ -151,7 +152,7 @@ class RunRecorder:
         self._board.flush()
         return None
 
-    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+    def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Replaces a checkpoint."""
         context = {"spec": self.spec.model_dump_json(), "cache": self._cache}
         save_checkpoint(self.run.checkpoint(name), {**state, **context})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
 
+from plifctl.config.choices import Pooling
 from plifctl.snn.collectives import all_reduce_sum, world_size
 
 
@@ -143,7 +144,7 @@ class Linear(nn.Linear):
 class Pool(nn.Module):
     """Max or average pooling; the maximum keeps spikes binary (Sec. 3.6)."""
 
-    def __init__(self, mode: str, kernel: int, stride: int) -> None:
+    def __init__(self, mode: Pooling, kernel: int, stride: int) -> None:
         super().__init__()
         self.mode, self.kernel, self.stride = mode, kernel, stride
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from plifctl.config import structure
-from plifctl.config.choices import Kernel
+from plifctl.config.choices import Kernel, Pooling
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.network import NeuronSpec
 from plifctl.snn.functional import Dynamics, charge, reset
@@ -68,7 +68,7 @@ class StageCase:
     shape: tuple[int, ...]
     T: int
     norm: str | None
-    pool: tuple[str, int] | None
+    pool: tuple[Pooling, int] | None
     static: bool
 
     def __str__(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
+
+from plifctl.config.choices import CheckpointName
 
 TRAINING_VERSION = 4
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
@@ -67,7 +69,7 @@ class Recorder(Protocol):
     def on_epoch(self, row: EpochRow) -> bool | None:
         """Called after each epoch, evaluation included; False stops the training after it, any other value does not."""
 
-    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+    def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Stores a state: tensors and plain values only."""
 
     def load_best(self) -> dict[str, Any]:
@@ -88,7 +90,7 @@ class SilentRecorder:
     def on_epoch(self, row: EpochRow) -> bool | None:
         """Does nothing."""
 
-    def save(self, name: Literal["last", "best"], state: dict[str, Any]) -> None:
+    def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Does nothing."""
 
     def load_best(self) -> dict[str, Any]:

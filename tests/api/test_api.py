@@ -15,14 +15,14 @@ import torch
 from torch.utils.data import DataLoader
 
 import plifctl
-from plifctl.data.synthetic import write_synthetic_gesture
+from plifctl.data.synthetic import write_synthetic
 from plifctl.errors import CacheError, RawDataError, ResumeError, UsageError
 
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("api") / "raw"
-    write_synthetic_gesture(root, train_users=2, test_users=1)
+    write_synthetic(root, train_users=2, test_users=1)
     return root
 
 

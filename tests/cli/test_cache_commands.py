@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 from factories import write_gestures
+from filelock import FileLock
 
 from plifctl.cache import CacheKey
-from plifctl.cache.locks import BuildPaths, build_lock
+from plifctl.cache.locks import BuildPaths
 
 Plifctl = Callable[..., Any]
 
@@ -163,7 +164,7 @@ def test_rm_removes_the_named_cache_only(two: Plifctl, places: Path) -> None:
 
 def test_rm_of_a_cache_being_built_is_refused(two: Plifctl, places: Path) -> None:
     entry = json.loads(two("cache", "ls", "--json").out)[0]
-    with build_lock(BuildPaths.of(places / "data_cache", CacheKey(entry["key"]).raw_independent)):
+    with FileLock(BuildPaths.of(places / "data_cache", CacheKey(entry["key"]).raw_independent).lock):
         result = two("cache", "rm", entry["name"])
     assert result.code == 5
     assert "another process is building it" in result.err

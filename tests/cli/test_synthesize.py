@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ Plifctl = Callable[..., Any]
 def test_synthesize_writes_the_data_set_that_is_named(
     plifctl: Plifctl, places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = partial(synthetic.write_synthetic_order, train_users=1, test_users=1)
-    monkeypatch.setitem(synthetic.WRITERS, "synthetic-order", small)
+    monkeypatch.setitem(synthetic.USERS, "synthetic-order", (1, 1))
     result = plifctl("prepare", "synthetic-order", "--T", 6)
     assert (result.code, "hint: create it: plifctl synthesize DIR --dataset synthetic-order" in result.err) == (4, True)
     folder = places / "data_cache/raw/synthetic-order"

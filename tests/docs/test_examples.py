@@ -28,7 +28,7 @@ from plifctl.config.lookup import load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.config.sweep import SweepSpec, is_sweep_file, read_sweep, split_overrides
 from plifctl.config.training import TrainSpec
-from plifctl.data.synthetic import write_synthetic_gesture
+from plifctl.data.synthetic import write_synthetic
 from plifctl.pipeline.new import write_experiment
 from plifctl.sweep.expansion import expand
 from plifctl.sweep.registered import named_sweep
@@ -114,7 +114,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what examples read: a cache, a run of one epoch, its exports, a recording."""
     folder = tmp_path_factory.mktemp("trained")
     cache_dir, runs_dir = folder / "data_cache", folder / "runs"
-    write_synthetic_gesture(folder / "raw", train_users=1, test_users=1)
+    write_synthetic(folder / "raw", train_users=1, test_users=1)
     plifctl.prepare("synthetic-gesture", T=8, raw=folder / "raw", cache_dir=cache_dir)
     run = plifctl.train("demo", epochs=1, cache_dir=cache_dir, runs_dir=runs_dir)
     for name in ("model.pt", "model.npz", "model.onnx", "model.nir"):

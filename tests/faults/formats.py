@@ -26,7 +26,6 @@ from factories import encode_aedat4, made_control, make_run, random_events, writ
 from raw_files import encode_davis, encode_evt
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.config.yaml_tree import YamlError
 from plifctl.data.formats.aedat2 import decode_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4
@@ -275,7 +274,7 @@ def documents(place: Path) -> dict[str, Format]:
         "checksums": Format(files["metrics.sha256"], of_a_run("metrics.sha256", Run.metrics)),
         "run": Format(files["run.json"], of_a_run("run.json", Run.info)),
         "manifest": Format(files["manifest.json"], of_a_run("manifest.json", verified)),
-        "yaml": Format(experiments.read_bytes(), as_file("a.yaml", lambda path: read_tree(path, "a")), (YamlError,)),
+        "yaml": Format(experiments.read_bytes(), as_file("a.yaml", read_tree)),
         "csv": Format(logs, as_file("run-a-tag-test_acc.csv", lambda path: find_logs(path.parent))),
         "board": Format(board, as_file("events.out.tfevents.1.host", lambda path: find_logs(path.parent))),
     }

@@ -11,17 +11,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import attrgetter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from plifctl.config.choices import SPLIT_WORDS, SPLITS, Split
 from plifctl.config.dataset import DatasetSpec, Framing, SampleCounts
-from plifctl.data.empty_samples import empty_note
+from plifctl.data.datasets.names import without_ending
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.variants import VARIANTS
-from plifctl.data.remarks import Remark
+from plifctl.data.remarks import Remark, empty_note
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
 from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems
@@ -160,11 +160,11 @@ class RawDataset(ABC):
         progress: Progress,
         on_sample: SampleHandler | None,
     ) -> None:
-        self.framing, self.dataset, self.frames = framing, framing.dataset, framing.frames
+        self.framing, self.dataset = framing, framing.dataset
         self.root, self._survey_dir = root, source.survey_dir
         self._is_named = source.root is not None and source.root.is_file()
         for (choice, value), (reason, hint) in self.unsupported.items():
-            if getattr(self.frames, choice, None) == value:
+            if getattr(framing.frames, choice, None) == value:
                 raise RawDataError(f"{root}: frames.{choice}={value} {reason}", hint=hint)
         self.storages = {part: self._open_storage(part, path) for part, path in parts.items()}
         self.surveys = self._survey(source, progress, on_sample)
@@ -179,7 +179,7 @@ class RawDataset(ABC):
         if len(self.rows) < len(self.samples):
             duplicate = min(name for name, count in Counter(sample.id for sample in found).items() if count > 1)
             members = (name for survey in self.surveys.values() for name in sorted(survey.members))
-            same = [name for name in members if str(PurePosixPath(name).with_suffix("")) == duplicate]
+            same = [name for name in members if without_ending(name) == duplicate]
             raise RawDataError(
                 f"{root}: sample {duplicate} exists twice: {' and '.join(same[:2]) or 'under two file names'}",
                 hint="a sample is named by its file without the ending: rename one, or move it out of the folder",
@@ -504,8 +504,8 @@ class ImageDataset(RawDataset):
     """A data set of static images."""
 
     @abstractmethod
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images uint8 ``[N, C, H, W]`` and labels int64 ``[N]``, row i being ``samples[i]``."""
+    def images(self) -> np.ndarray:
+        """Returns the images, uint8 ``[N, C, H, W]``, row i being ``samples[i]``."""
 
     def _number_samples(self, split: Split, labels: np.ndarray) -> list[Sample]:
         classes = len(self.dataset.classes)

@@ -38,9 +38,8 @@ class Cifar10(ImageDataset):
         train = np.concatenate([labels for _, labels in self._batches[:-1]])
         return self._number_samples("train", train) + self._number_samples("test", self._batches[-1][1])
 
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = (np.concatenate(arrays) for arrays in zip(*self._batches, strict=True))
-        return images, labels
+    def images(self) -> np.ndarray:
+        return np.concatenate([images for images, _ in self._batches])
 
     @cached_property
     def _batches(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
-from plifctl.data.formats.detect import decode_any
+from plifctl.data.framer import decode_recording
 from plifctl.errors import RawDataError
 
 _TEST = {"last-100": range(900, 1000), "first-100": range(100)}
@@ -66,10 +66,10 @@ class Cifar10Dvs(FilePerSample):
     }
 
     def _samples(self) -> list[Sample]:
-        assert self.frames is not None
-        if self.frames.axes != "authors" and self._has_format("AEDAT 4"):
+        axes = self.framing.event_frames.axes
+        if axes != "authors" and self._has_format("AEDAT 4"):
             raise RawDataError(
-                f"{self.root}: recordings in AEDAT 4, whose axes cannot be converted to frames.axes={self.frames.axes}",
+                f"{self.root}: recordings in AEDAT 4, whose axes cannot be converted to frames.axes={axes}",
                 hint="use the original files\nor keep x and y as they are: add --set frames.axes=authors",
             )
         return super()._samples()
@@ -84,15 +84,14 @@ class Cifar10Dvs(FilePerSample):
         return super()._why_unverified()
 
     def _sample(self, part: str, member: str) -> Sample | None:
-        assert self.frames is not None
-        assert self.frames.test_set is not None
+        test_set = self.framing.event_frames.test_set
+        assert test_set is not None
         folder, file = member.split("/")
         if folder != part:
             return None
         number = int(file.rpartition(".")[0].rpartition("_")[2])
-        tests = number in _TEST[self.frames.test_set]
+        tests = number in _TEST[test_set]
         return Sample(f"{folder}/{number:04d}", self.dataset.classes.index(part), "test" if tests else "train")
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        assert self.frames is not None
-        return decode_any(data, where=where, axes=self.frames.axes, invalid="drop", outside=self.frames.outside_events)
+        return decode_recording(self.framing, data, where)

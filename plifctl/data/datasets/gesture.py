@@ -13,10 +13,11 @@ from plifctl.config.dataset import DatasetSpec, ReadingSpec, SampleCounts
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.datasets.label_csv import read_lines
 from plifctl.data.datasets.names import MemberNames, as_path
-from plifctl.data.datasets.windowed import LATEST_US, LabelWindow, WindowedDataset
-from plifctl.data.events import Decoded, Events
+from plifctl.data.datasets.spikingjelly import SpikingJellyArrays
+from plifctl.data.datasets.windowed import LabelWindow, WindowedDataset
+from plifctl.data.events import LATEST_US, Decoded, Events
 from plifctl.data.formats.aedat3 import decode_aedat3
-from plifctl.data.formats.arrays import decode_npy, decode_npz
+from plifctl.data.formats.arrays import decode_npy
 from plifctl.errors import DamagedFileError, RawDataError
 
 _LABELS_HEAD = ["class", "startTime_usec", "endTime_usec"]
@@ -82,9 +83,9 @@ class Gesture(WindowedDataset):
     @cached_property
     def _used_recordings(self) -> frozenset[str]:
         """The recordings that the recipe uses."""
-        assert self.frames is not None
         train = self._trials("train")
-        return frozenset((train[:_FIRST] if self.frames.training_set == "first-78" else train) + self._trials("test"))
+        first_only = self.framing.event_frames.training_set == "first-78"
+        return frozenset((train[:_FIRST] if first_only else train) + self._trials("test"))
 
     @cached_property
     def _windows(self) -> dict[str, list[LabelWindow]]:
@@ -167,9 +168,9 @@ class Gesture(WindowedDataset):
                 yield f"{trial}: {which} a repetition of another: the same events are more than one sample"
 
     def _decode(self, data: bytes, where: str) -> Decoded:
-        assert self.frames is not None
-        assert self.frames.invalid_events is not None
-        return decode_aedat3(data, where=where, invalid=self.frames.invalid_events)
+        invalid = self.framing.event_frames.invalid_events
+        assert invalid is not None
+        return decode_aedat3(data, where=where, invalid=invalid)
 
     def _decode_all(self, data: bytes, where: str) -> Events:
         return decode_aedat3(data, where=where, invalid="keep").events
@@ -202,22 +203,16 @@ _CONVERTED_CANNOT = {
 }
 
 
-class SpikingJellyGesture(FilePerSample):
+class SpikingJellyGesture(SpikingJellyArrays):
     """SpikingJelly's arrays: ``events_np/train/<label>/<recording>_<k>.npz``, k counting a label's windows.
 
     Within a class the samples are in the original order, so splits by class are the same.
     """
 
     folder_names = Gesture.folder_names
-    subfolders: ClassVar[Sequence[str]] = ("events_np",)
     page = Gesture.page
-    formats: ClassVar[Sequence[str]] = ("zip",)
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d+/user\d+_[a-z_]+_\d+\.npz)$")
-    part_files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
     unsupported = _CONVERTED_CANNOT
-    format_notes: ClassVar[Mapping[str, str]] = {
-        "zip": "converted: read from SpikingJelly's events_np, not the original files"
-    }
 
     def _sample(self, part: str, member: str) -> Sample | None:
         split, label, file = member.split("/")
@@ -225,9 +220,6 @@ class SpikingJellyGesture(FilePerSample):
         if split != part or int(label) >= len(self.dataset.classes):
             return None
         return Sample(f"{recording}/{int(label):02d}-{int(k):02d}", int(label), "train" if split == "train" else "test")
-
-    def _decode(self, data: bytes, where: str) -> Decoded:
-        return decode_npz(data, where=where)
 
 
 class TonicGesture(FilePerSample):

@@ -10,10 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from plifctl.config.choices import Split
 from plifctl.data.datasets.base import ImageDataset, Sample
 from plifctl.data.formats.idx import decode_idx
 from plifctl.data.formats.variants import LARGE, LARGE_IDX
 from plifctl.errors import DamagedFileError
+
+_PREFIXES: Mapping[Split, str] = {"train": "train", "test": "t10k"}
+"""Beginning of the file names of each split."""
 
 
 class Idx(ImageDataset):
@@ -23,19 +27,20 @@ class Idx(ImageDataset):
     pattern = re.compile(r"(?:^|/)((?:train|t10k)[-](?:images|labels)[-.]idx\d-ubyte)$")
     part_files: ClassVar[Mapping[str, Sequence[str]]] = {
         part: (f"{part}.gz", part, part.replace("-idx", ".idx"))
-        for part in (f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
+        for prefix in _PREFIXES.values()
+        for part in (f"{prefix}-images-idx3-ubyte", f"{prefix}-labels-idx1-ubyte")
     }
 
     def _samples(self) -> list[Sample]:
         samples: list[Sample] = []
-        for split, prefix in (("train", "train"), ("test", "t10k")):
+        for split, prefix in _PREFIXES.items():
             images, labels = (self._arrays[f"{prefix}-{what}-ubyte"] for what in ("images-idx3", "labels-idx1"))
             if images.shape != (len(labels), *self.dataset.shape[1:]):
                 raise DamagedFileError(
                     f"{self.root}: {prefix} images have shape {list(images.shape)}, "
                     f"expected {[len(labels), *self.dataset.shape[1:]]} for {len(labels)} labels"
                 )
-            samples += self._number_samples("train" if split == "train" else "test", labels)
+            samples += self._number_samples(split, labels)
         return samples
 
     def formats_read(self) -> list[str]:
@@ -51,9 +56,8 @@ class Idx(ImageDataset):
             for member in self.members(part)
         }
 
-    def images(self) -> tuple[np.ndarray, np.ndarray]:
-        images = np.concatenate([self._arrays[f"{split}-images-idx3-ubyte"] for split in ("train", "t10k")])
-        return images[:, None], np.array([sample.label for sample in self.samples], np.int64)
+    def images(self) -> np.ndarray:
+        return np.concatenate([self._arrays[f"{prefix}-images-idx3-ubyte"] for prefix in _PREFIXES.values()])[:, None]
 
 
 def _idx_at(*folders: str) -> dict[str, tuple[str, ...]]:

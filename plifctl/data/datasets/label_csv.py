@@ -10,16 +10,10 @@ from typing import NamedTuple
 from plifctl.config.choices import Split, TimeUnit
 from plifctl.config.dataset import LabelTable
 from plifctl.data.datasets.own import composed
-from plifctl.data.datasets.windowed import LATEST_US
+from plifctl.data.events import LATEST_US, US_POWER
 from plifctl.data.split_names import split_of
 from plifctl.errors import DamagedFileError, RawDataError, did_you_mean, join_problems, list_names
 
-_MICROSECONDS: dict[TimeUnit, Decimal] = {
-    "ns": Decimal("0.001"),
-    "us": Decimal(1),
-    "ms": Decimal(1000),
-    "s": Decimal(1_000_000),
-}
 _SEPARATORS = (",", ";", "\t")
 _MAX_PROBLEMS = 10  # named in one message
 
@@ -237,7 +231,7 @@ class _LineReader:
         if not text:
             return None
         try:
-            value = number_in(text, self._separator) * _MICROSECONDS[self._unit]
+            value = number_in(text, self._separator) * Decimal(10) ** US_POWER[self._unit]
             if abs(value) > LATEST_US:
                 raise _LineError(f"time {text!r}, expected a number of {self._unit}, at most {LATEST_US} us")
             return int(value.to_integral_value(ROUND_CEILING))

@@ -132,8 +132,7 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         return _table_of(self.dataset).time_unit
 
     def _decode_all(self, data: bytes, where: str) -> Events:
-        assert self.frames is not None
-        keeping = self.frames.model_copy(update={"invalid_events": "keep"})
+        keeping = self.framing.event_frames.model_copy(update={"invalid_events": "keep"})
         return decode_recording(self.framing.model_copy(update={"frames": keeping}), data, where).events
 
     def _not_recordings(self) -> list[tuple[int, str]]:

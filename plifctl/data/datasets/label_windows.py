@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from plifctl.config.choices import TimeUnit
+from plifctl.data.events import US_POWER
 
 Window = tuple[int, int]
 """Events with start ≤ t < end, µs."""
@@ -16,8 +17,8 @@ Window = tuple[int, int]
 SHORTEST_US = 10_000
 """Windows that are all shorter than this may be in ms; gestures last seconds."""
 
-_POWERS: dict[TimeUnit, int] = {"ms": -3, "s": 0, "us": -6, "ns": -9}
-"""Powers of ten of the units in which labels may be, the likeliest first."""
+_UNITS: tuple[TimeUnit, ...] = ("ms", "s", "us", "ns")
+"""Units in which labels may be, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ def _other_unit(windows: Sequence[Window], first: int, last: int, stated: TimeUn
     longest = max(end - start for start, end in windows)
     if first <= low and high <= last and longest >= SHORTEST_US:
         return None
-    for unit, power in _POWERS.items():
+    for unit in _UNITS:
         if unit == stated:
             continue
-        factor = 10.0 ** (power - _POWERS[stated])
+        factor = 10.0 ** (US_POWER[unit] - US_POWER[stated])
         margin = factor * longest  # of one window: the recording may be cut as well
         # in the right unit the labels reach well into the recording
         within = low * factor >= first - margin and last / 4 < high * factor <= last + margin

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from plifctl.data.datasets.base import FilePerSample, Sample
+from plifctl.data.datasets.spikingjelly import SpikingJellyArrays
 from plifctl.data.events import Decoded
-from plifctl.data.formats.arrays import decode_npz
 from plifctl.data.formats.atis import decode_atis
 
 
@@ -46,32 +46,27 @@ class Nmnist(FilePerSample):
         return f"{split[0].capitalize() if split else part}/{digit}/{file}"
 
     def _sample(self, part: str, member: str) -> Sample | None:
-        split, digit, file = member.split("/")
-        if split != part:  # a Train.zip may contain Test/
-            return None
-        name = f"{part.capitalize()}/{digit}/{file.partition('.')[0]}"
-        return Sample(name, int(digit), "train" if part.lower() == "train" else "test")
+        return _sample_of(part, member)
 
     def _decode(self, data: bytes, where: str) -> Decoded:
         return decode_atis(data, where=where)
 
 
-class SpikingJellyNmnist(Nmnist):
+def _sample_of(part: str, member: str) -> Sample | None:
+    split, digit, file = member.split("/")
+    if split != part:  # a Train.zip may contain Test/
+        return None
+    name = f"{part.capitalize()}/{digit}/{file.partition('.')[0]}"
+    return Sample(name, int(digit), "train" if part.lower() == "train" else "test")
+
+
+class SpikingJellyNmnist(SpikingJellyArrays):
     """SpikingJelly's arrays: ``events_np/train/<digit>/<n>.npz``."""
 
-    subfolders: ClassVar[Sequence[str]] = ("events_np",)
-    formats: ClassVar[Sequence[str]] = ("zip",)
+    folder_names = Nmnist.folder_names
+    page = Nmnist.page
     example = "train/3/41.npz"
     pattern = re.compile(r"(?:^|/)((?:train|test)/\d/\d+\.npz)$")
-    part_files: ClassVar[Mapping[str, Sequence[str]]] = {"train": ("train",), "test": ("test",)}
-    md5: ClassVar[Mapping[str, Sequence[str]]] = {}
-    format_notes: ClassVar[Mapping[str, str]] = {
-        "zip": "converted: read from SpikingJelly's events_np, not the original files"
-    }
 
-    @classmethod
-    def canonical_name(cls, part: str, name: str) -> str:
-        return name
-
-    def _decode(self, data: bytes, where: str) -> Decoded:
-        return decode_npz(data, where=where)
+    def _sample(self, part: str, member: str) -> Sample | None:
+        return _sample_of(part, member)

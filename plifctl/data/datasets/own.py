@@ -15,13 +15,11 @@ from plifctl.config.choices import SPLIT_WORDS, SPLITS
 from plifctl.config.dataset import DatasetSpec
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.events import Decoded
-from plifctl.data.formats.detect import READABLE, decoder_versions
+from plifctl.data.formats.detect import DECODER_VERSIONS, READABLE
 from plifctl.data.formats.headers import describe_content, format_of, is_text
 from plifctl.data.framer import decode_recording
+from plifctl.data.storage import ARCHIVES
 from plifctl.errors import DamagedFileError, list_names
-
-ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar")
-"""Endings of the archives that recordings may be in."""
 
 _DOCUMENTS = "md|rst|pdf|docx?|odt|rtf|html?|json|ya?ml|xml|toml|ini|cfg|conf|log|xlsx?|ods|bib|md5|sha1|sha256|lnk|url"
 _PICTURES = "png|jpe?g|gif|bmp|tiff?|webp|svg|mp4|m4v|avi|mov|mkv|webm|mpe?g|wmv|wav|mp3"
@@ -40,7 +38,7 @@ class OwnRecordings(EventDataset):
     """Recordings of any known format in a folder or an archive."""
 
     subfolders: ClassVar[Sequence[str]] = ("",)
-    formats: ClassVar[Sequence[str]] = ("ATIS", *sorted(set(decoder_versions()) - {"ATIS", "IDX", "CIFAR"}))
+    formats: ClassVar[Sequence[str]] = ("ATIS", *sorted(set(DECODER_VERSIONS) - {"ATIS", "IDX", "CIFAR"}))
     ignored = NOT_RECORDINGS
 
     @classmethod

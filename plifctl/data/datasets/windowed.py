@@ -13,11 +13,8 @@ import numpy as np
 from plifctl.config.choices import TimeUnit
 from plifctl.data.datasets.base import DecodedSample, EventCounts, EventDataset, Sample
 from plifctl.data.datasets.label_windows import SHORTEST_US, EventSpan, describe_windows
-from plifctl.data.events import Decoded, Events
+from plifctl.data.events import LATEST_US, Decoded, Events
 from plifctl.errors import list_names
-
-LATEST_US = 2**62
-"""Bound of the times in tables, µs: that of the times of events."""
 
 _MAX_DESCRIBED = 10
 """Recordings whose problem is described in a note of its own."""

@@ -19,15 +19,12 @@ import numpy as np
 
 from plifctl.config.choices import Axes, OutsideEvents
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.clocks import continue_overflows, sort_by_time
-from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content, end_of_header_line
-from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera, size_of
+from plifctl.data.formats.clocks import sort_by_time
+from plifctl.data.formats.headers import SAVE_WITH_NUMPY, count_items, describe_content, end_of_header_line
+from plifctl.data.formats.summary import NOTHING, Summary, read_ends, sensor_of_camera
 from plifctl.data.frames import hint_to_drop
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _MAGIC = b"#!AER-DAT2.0"
 _CHIP = re.compile(rb"^# *AEChip: *([\w.]+)", re.MULTILINE)
@@ -59,7 +56,7 @@ def decode_aedat2(
 
     Source: the AEDAT 2.0 specification; the axes of the authors' code and of SpikingJelly's CIFAR10-DVS loader.
     """
-    from plifctl.data.loops import decode_pairs
+    from plifctl.data.formats.loops import decode_pairs
 
     words, start = _read_words(data, where)
     count = len(words) // 2
@@ -80,7 +77,8 @@ def decode_aedat2(
                 or f"of cameras besides DVS128 and DAVIS: convert the file to AEDAT 4 (with DV), or {SAVE_WITH_NUMPY}",
             )
         events = events[address >> 15 == 0]
-    return _with_continued_times(events, where, bool(ascending), dropped=count - len(events))
+    dropped = count - len(events)
+    return sort_by_time(events, where, dropped=dropped, ascending=bool(ascending), clock_bits=_CLOCK_BITS)
 
 
 def decode_davis(data: bytes, *, where: str) -> Decoded:
@@ -98,14 +96,14 @@ def decode_davis(data: bytes, *, where: str) -> Decoded:
 
     Source: jAER's description of addresses.
     """
-    from plifctl.data.loops import decode_davis_pairs
+    from plifctl.data.formats.loops import decode_davis_pairs
 
     words, _ = _read_words(data, where)
     events = Events.empty(len(words) // 2)
     found, images, ascending = decode_davis_pairs(words, *events.columns)
     others = (Remark("images", images), Remark("triggers", len(events) - found - images))
     remarks = tuple(remark for remark in others if remark.occurrences)
-    return _with_continued_times(events[:found], where, ascending, remarks=remarks)
+    return sort_by_time(events[:found], where, ascending=ascending, clock_bits=_CLOCK_BITS, remarks=remarks)
 
 
 def is_davis(data: bytes, where: str = "") -> bool:
@@ -148,23 +146,8 @@ def times_of(data: bytes) -> np.ndarray:
 def _read_words(data: bytes, where: str) -> tuple[np.ndarray, int]:
     """Returns addresses and times as stored, uint32 ``[2n]``, and the byte where they begin."""
     start = _end_of_header(data, where)
-    count, rest = divmod(len(data) - start, _PAIR_BYTES)
-    if rest:
-        raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_PAIR_BYTES}; the file is cut off"
-        )
+    count = count_items(data, start, _PAIR_BYTES, where)
     return np.frombuffer(data, np.uint32, 2 * count, start), start
-
-
-def _with_continued_times(
-    events: Events, where: str, ascending: bool, *, dropped: int = 0, remarks: tuple[Remark, ...] = ()
-) -> Decoded:
-    """Returns the result of a decoder, events in the order of the file, their clock continued where it overflowed."""
-    if ascending:
-        return Decoded(events, dropped, remarks)
-    t, x, y, p = events.columns
-    t, overflows = continue_overflows(t, _CLOCK_BITS)
-    return sort_by_time(Events(t, x, y, p), where, dropped=dropped, remarks=(*overflows, *remarks))
 
 
 def _end_of_header(data: bytes, where: str) -> int:
@@ -200,12 +183,4 @@ def summarise_aedat2(file: BinaryIO) -> Summary:
     sensor = sensor_of_camera(camera)
     if davis or sensor not in (None, (128, 128)):
         return Summary(camera, sensor)
-    count = (size_of(file) - start) // _PAIR_BYTES
-    times = []
-    for word in (0, count - 1) if count else ():
-        file.seek(start + word * _PAIR_BYTES + 4)
-        times.append(int.from_bytes(file.read(4), "big"))
-    if not times:
-        return Summary(camera, sensor, 0)
-    first, last = times
-    return Summary(camera, sensor, count, first, last + (1 << _CLOCK_BITS if last < first else 0))
+    return Summary(camera, sensor, *read_ends(file, start, _PAIR_BYTES, time_at=4, byteorder="big"))

@@ -28,9 +28,6 @@ from plifctl.data.formats.summary import Summary, read_comment_lines, sensor_of_
 from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _MAGIC = b"#!AER-DAT3.1"
 _END = b"#!END-HEADER"
 _PACKET = struct.Struct("<hhiiiiii")  # type, source, size, tsOffset, tsOverflow, capacity, number, valid
@@ -59,7 +56,7 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop", s
 
     Source: the AEDAT 3.1 specification.
     """
-    from plifctl.data.loops import decode_words
+    from plifctl.data.formats.loops import decode_words
 
     found, sources, resets = choose_source(read_packets(data, where), source)
     if source is not None and source not in sources:

@@ -33,9 +33,6 @@ from plifctl.data.remarks import Remark
 from plifctl.data.zip_reader import MEMBER_LIMIT, largest_unpacked
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _MAGIC = b"#!AER-DAT4.0\r\n"
 _PACKET = struct.Struct("<iI")  # stream, size
 _ELEMENT = np.dtype(

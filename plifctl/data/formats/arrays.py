@@ -26,9 +26,6 @@ from plifctl.data.remarks import Remark
 from plifctl.data.zip_reader import ZipReader, is_zip_bomb
 from plifctl.errors import DamagedFileError, list_names
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _GUESSED_ROWS = 1000
 """Rows of a matrix that the order of its columns is guessed from, for a hint."""
 

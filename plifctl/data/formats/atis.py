@@ -10,13 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.clocks import continue_overflows, sort_by_time
+from plifctl.data.formats.clocks import sort_by_time
 from plifctl.data.formats.headers import describe_content, format_of
-from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _EVENT_BYTES = 5
 _CLOCK_BITS = 23
@@ -48,14 +44,10 @@ def decode_atis(data: bytes, *, where: str) -> Decoded:
             f"{where}: byte {len(data) - rest}: {rest} bytes left, an ATIS event has {_EVENT_BYTES}; "
             "the file is cut off, or of another format"
         )
-    from plifctl.data.loops import decode_atis_events
+    from plifctl.data.formats.loops import decode_atis_events
 
     events = Events.empty(count)
     found, ascending = decode_atis_events(np.frombuffer(data, np.uint8), *events.columns)
     events = events if found == count else events[:found]
-    remarks: tuple[Remark, ...] = ()
-    if not ascending and found == count:  # overflow marks make the times complete
-        t, x, y, p = events.columns
-        t, remarks = continue_overflows(t, _CLOCK_BITS)
-        events, ascending = Events(t, x, y, p), None
-    return sort_by_time(events, where, ascending=ascending, remarks=remarks)
+    clock_bits = _CLOCK_BITS if found == count else None  # overflow marks make the times complete
+    return sort_by_time(events, where, ascending=ascending, clock_bits=clock_bits)

@@ -16,9 +16,6 @@ import numpy as np
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _PIXELS = (3, 32, 32)
 _MAX_INSTRUCTIONS = 1_000_000  # a batch of 10,000 images has under 100,000
 

@@ -50,15 +50,17 @@ def sort_by_time(
     *,
     dropped: int = 0,
     ascending: bool | None = None,
+    clock_bits: int | None = None,
     remarks: tuple[Remark, ...] = (),
 ) -> Decoded:
     """Returns a decoder's result, its events sorted by t (stable), with a remark on those that go back in time.
 
     Args:
-        events: The events in the order of the file, their clock continued where the format says how.
+        events: The events in the order of the file.
         where: Name of the file, for messages.
         dropped: Number of events of the file that were left out.
         ascending: Whether the times ascend, where the decoder knows it.
+        clock_bits: Width of the counter whose times are continued over its overflows; None: they are complete.
         remarks: Remarks of the decoder.
 
     Raises:
@@ -66,7 +68,10 @@ def sort_by_time(
     """
     if ascending:
         return Decoded(events, dropped, remarks)
-    t = events["t"]
+    t, x, y, p = events.columns
+    if clock_bits is not None:
+        t, overflows = continue_overflows(t, clock_bits)
+        events, remarks = Events(t, x, y, p), (*overflows, *remarks)
     steps = np.diff(t)
     backward = int((steps < 0).sum())
     if not backward:

@@ -13,7 +13,7 @@ import numpy as np
 
 from plifctl.config.choices import Column, TimeUnit
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.events import Decoded, Events
+from plifctl.data.events import LATEST_US, US_POWER, Decoded, Events
 from plifctl.data.formats.clocks import sort_by_time
 from plifctl.errors import DamagedFileError, list_names
 
@@ -30,9 +30,7 @@ _SYNONYMS = {
     **dict.fromkeys(("y", "ys", "y_coordinate", "y_coordinates"), "y"),
     **dict.fromkeys(("p", "ps", "pol", "pols", "polarity", "polarities", "on"), "p"),
 }
-_MAX = {"t": 2**62, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
-
-_US: Mapping[TimeUnit, int] = {"us": 1, "ms": 1000, "s": 1_000_000}
+_MAX = {"t": LATEST_US, "x": 2**15 - 1, "y": 2**15 - 1, "p": 1}
 
 SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s"
 """Hint for times with fractions whose unit is not stated."""
@@ -185,9 +183,9 @@ def to_us(t: np.ndarray, unit: TimeUnit) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         if unit == "ns":
             return np.rint(t / np.float64(1000))
-        factor = _US[unit]
+        factor: int = 10 ** US_POWER[unit]
         us = np.rint(t * np.float64(factor)) if t.dtype.kind == "f" else t.astype(np.float64) * factor
-    if t.dtype.kind in "iu" and len(t) and us.max() < 2**62:
+    if t.dtype.kind in "iu" and len(t) and us.max() < LATEST_US:
         us = t.astype(np.int64) * factor  # exact
     return us
 

@@ -15,13 +15,10 @@ from typing import BinaryIO
 import numpy as np
 
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.clocks import continue_overflows, sort_by_time
-from plifctl.data.formats.headers import describe_content, end_of_header_line, percent_header
-from plifctl.data.formats.summary import Summary, read_comment_lines, size_of
+from plifctl.data.formats.clocks import sort_by_time
+from plifctl.data.formats.headers import count_items, describe_content, end_of_header_line, percent_header
+from plifctl.data.formats.summary import Summary, read_comment_lines, read_ends
 from plifctl.errors import DamagedFileError
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _EVENT = np.dtype([("t", "<u4"), ("word", "<u4")])
 _CONTRAST_EVENTS = (0x00, 0x0C)  # the old and the new type number
@@ -48,7 +45,7 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
 
     Source: Prophesee's description of the format.
     """
-    from plifctl.data.loops import decode_dat_events
+    from plifctl.data.formats.loops import decode_dat_events
 
     raw, version = raw_events(data, where)
     x_bits, y_bits = _COORDINATE_BITS[version]
@@ -63,11 +60,7 @@ def decode_dat(data: bytes, *, where: str) -> Decoded:
             problem = f"is {word:#x}, expected 18 bits: the header states version 1, the events are of another"
         at = len(data) - raw.nbytes + event * _EVENT.itemsize
         raise DamagedFileError(f"{where}: byte {at}: event {event} {problem}")
-    if ascending:
-        return Decoded(events, 0)
-    t, x, y, p = events.columns
-    t, remarks = continue_overflows(t, _CLOCK_BITS)
-    return sort_by_time(Events(t, x, y, p), where, remarks=remarks)
+    return sort_by_time(events, where, ascending=ascending, clock_bits=_CLOCK_BITS)
 
 
 def raw_events(data: bytes, where: str) -> tuple[np.ndarray, int]:
@@ -86,11 +79,7 @@ def raw_events(data: bytes, where: str) -> tuple[np.ndarray, int]:
             f"expected contrast events (0x00 or 0x0c) of {_EVENT.itemsize}"
         )
     start += 2
-    count, rest = divmod(len(data) - start, _EVENT.itemsize)
-    if rest:
-        raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, an event has {_EVENT.itemsize}; the file is cut off"
-        )
+    count = count_items(data, start, _EVENT.itemsize, where)
     raw = np.frombuffer(data, _EVENT, count, start)
     stated = _VERSION_LINE.search(percent_header(data))
     if stated is not None:
@@ -118,13 +107,4 @@ def summarise_dat(file: BinaryIO) -> Summary:
     header = read_comment_lines(file, b"%")
     sizes = {name: int(size) for name, size in _SIZE_LINE.findall(header)}
     sensor = (sizes[b"Width"], sizes[b"Height"]) if len(sizes) == 2 else None
-    start = file.tell() + 2
-    count = max(0, size_of(file) - start) // _EVENT.itemsize
-    times = []
-    for event in (0, count - 1) if count else ():
-        file.seek(start + event * _EVENT.itemsize)
-        times.append(int.from_bytes(file.read(4), "little"))
-    if not times:
-        return Summary("", sensor, 0)
-    first, last = times
-    return Summary("", sensor, count, first, last + (1 << _CLOCK_BITS if last < first else 0))
+    return Summary("", sensor, *read_ends(file, file.tell() + 2, _EVENT.itemsize, time_at=0, byteorder="little"))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import ModuleType
 from typing import BinaryIO
 
 from plifctl.config.choices import Axes, InvalidEvents, OutsideEvents
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats import aedat2, aedat3, aedat4, arrays, atis, cifar, dat, evt, hdf5, idx, text
+from plifctl.data.formats import evt
 from plifctl.data.formats.aedat2 import decode_aedat2, decode_davis, is_davis, summarise_aedat2
 from plifctl.data.formats.aedat3 import decode_aedat3, summarise_aedat3
 from plifctl.data.formats.aedat4 import decode_aedat4, summarise_aedat4
@@ -28,34 +27,32 @@ FIRST_VERSION = 1
 """Version of every decoder in plifctl 0.1.0."""
 
 
-def decoder_versions() -> dict[str, int]:
-    """Returns the version of the decoder of each format.
+DECODER_VERSIONS = {
+    "AEDAT 2.0": 1,
+    "AEDAT 3.1": 1,
+    "AEDAT 4": 1,
+    "Prophesee .dat": 1,
+    **dict.fromkeys(evt.FORMATS, 1),
+    "numpy": 1,
+    "zip": 1,
+    "ATIS": 1,
+    "IDX": 1,
+    "CIFAR": 1,
+    "text": 1,
+    "HDF5": 1,
+}
+"""Version of the decoder of each format.
 
-    A version rises when the decoder gives other events or images for the same file. Caches of data read with the
-    decoder are then outdated; all others stay valid.
-    """
-    decoders: dict[str, ModuleType] = {
-        "AEDAT 2.0": aedat2,
-        "AEDAT 3.1": aedat3,
-        "AEDAT 4": aedat4,
-        "Prophesee .dat": dat,
-        **dict.fromkeys(evt.FORMATS, evt),
-        "numpy": arrays,
-        "zip": arrays,
-        "ATIS": atis,
-        "IDX": idx,
-        "CIFAR": cifar,
-        "text": text,
-        "HDF5": hdf5,
-    }
-    return {name: int(module.VERSION) for name, module in decoders.items()}
+A version rises when the decoder gives other events or images for the same file. Caches of data read with the decoder
+are then outdated; all others stay valid.
+"""
 
 
 def raised_versions(formats: Iterable[str]) -> dict[str, int]:
     """Returns the versions of the decoders of some formats and variants, without those that are as in plifctl 0.1.0."""
     from plifctl.data.formats.variants import VARIANTS
 
-    versions = {**decoder_versions(), **VARIANTS}
+    versions = DECODER_VERSIONS | VARIANTS
     return {name: versions[name] for name in sorted(set(formats)) if versions[name] != FIRST_VERSION}
 
 

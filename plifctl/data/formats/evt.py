@@ -26,13 +26,10 @@ import numpy as np
 
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.clocks import MAX_STEP_BACK_US, sort_by_time
-from plifctl.data.formats.headers import cut_off_header, describe_content, format_of, is_text
+from plifctl.data.formats.headers import count_items, cut_off_header, describe_content, format_of, is_text
 from plifctl.data.formats.summary import NOTHING, Summary, read_comment_lines
 from plifctl.data.remarks import MAX_LEFT_OUT, Remark
 from plifctl.errors import DamagedFileError
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 FORMATS = {"Prophesee EVT 2.0 (.raw)": 4, "Prophesee EVT 2.1 (.raw)": 8, "Prophesee EVT 3.0 (.raw)": 2}
 """Bytes of a word of each format."""
@@ -112,12 +109,7 @@ def _read_stream(data: bytes, where: str) -> _Stream:
         raise DamagedFileError(f"{where}: byte 0: {describe_content(data)}, expected Prophesee's EVT 2.0, 2.1 or 3.0")
     start = _end_of_header(data, where)
     nbytes = FORMATS[format_name]
-    count, rest = divmod(len(data) - start, nbytes)
-    if rest:
-        raise DamagedFileError(
-            f"{where}: byte {len(data) - rest}: {rest} bytes left, a word of {format_name} has {nbytes}; "
-            "the file is cut off"
-        )
+    count = count_items(data, start, nbytes, where, item=f"a word of {format_name}")
     if nbytes < 8:
         return _Stream(format_name, start, np.frombuffer(data, f"<u{nbytes}", count, start), 0)
     words = np.frombuffer(data, "<u4", 2 * count, start)

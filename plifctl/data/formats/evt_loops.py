@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from plifctl.data.loops import is_ascending
+from plifctl.data.formats.loops import is_ascending
 from plifctl.jit import compiled, count_ones, inlined, lowest_one
 
 OVERFLOWS, INCOMPLETE, TRIGGERS, UNKNOWN, ASCENDING = range(5)

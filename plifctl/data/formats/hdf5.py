@@ -27,7 +27,7 @@ import zstandard
 from isal import isal_zlib
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.events import Decoded
+from plifctl.data.events import LATEST_US, Decoded
 from plifctl.data.formats.arrays import decode_array
 from plifctl.data.formats.columns import AS_USUAL, COLUMNS, find_columns, to_events
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
@@ -37,9 +37,6 @@ from plifctl.errors import DamagedFileError, list_names
 
 if TYPE_CHECKING:
     import h5py
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
 
 _V2E = ("t", "x", "y", "p")
 
@@ -131,11 +128,11 @@ def _decode_columns(
     columns = {column: _load(file, path, nbytes, where) for column, path in paths.items()}
     if find_stored(file, "t_offset") is not None:
         offset, t = _load(file, "t_offset", nbytes, where), columns["t"]
-        if offset.size != 1 or offset.dtype.kind not in "iu" or abs(int(offset.item())) >= 2**62:
+        if offset.size != 1 or offset.dtype.kind not in "iu" or abs(int(offset.item())) >= LATEST_US:
             raise DamagedFileError(f"{where}: t_offset is {offset.ravel()[:3]}, expected one whole number below 2**62")
         if t.dtype.kind == "f" and offset.item():
             raise DamagedFileError(f"{where}: times of {t.dtype} with a t_offset, expected whole numbers")
-        if t.dtype.kind in "iu" and t.size and int(t.max()) < 2**62:  # larger ones are refused
+        if t.dtype.kind in "iu" and t.size and int(t.max()) < LATEST_US:  # larger ones are refused
             columns["t"] = t.astype(np.int64) + int(offset.item())
     return to_events(columns, where, reading.time_unit)
 

@@ -73,6 +73,27 @@ def cut_off_header(at: int, where: str) -> DamagedFileError:
     return DamagedFileError(f"{where}: byte {at}: a header line without a line feed; the file is cut off")
 
 
+def count_items(data: bytes, start: int, nbytes: int, where: str, item: str = "an event") -> int:
+    """Returns how many items of one size a file has.
+
+    Args:
+        data: The file.
+        start: Position of the first item.
+        nbytes: Size of an item.
+        where: Name of the file.
+        item: What an item is, for the message.
+
+    Raises:
+        DamagedFileError: The file ends within an item.
+    """
+    count, rest = divmod(len(data) - start, nbytes)
+    if rest:
+        raise DamagedFileError(
+            f"{where}: byte {len(data) - rest}: {rest} bytes left, {item} has {nbytes}; the file is cut off"
+        )
+    return count
+
+
 def unknown_source(source: int, known: Iterable[int], where: str) -> RawDataError:
     """Returns the error for a source of events that a recording does not have.
 

@@ -9,9 +9,6 @@ import numpy as np
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError
 
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
 _UBYTE = 0x08
 
 

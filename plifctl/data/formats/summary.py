@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from plifctl.data.formats.headers import Size
 
@@ -66,6 +66,31 @@ def size_of(file: BinaryIO) -> int:
     nbytes = file.seek(0, os.SEEK_END)
     file.seek(here)
     return nbytes
+
+
+def read_ends(
+    file: BinaryIO, start: int, nbytes: int, *, time_at: int, byteorder: Literal["big", "little"]
+) -> tuple[int, int | None, int | None]:
+    """Returns the number of events of one size, and the times of the first and the last, if there are any.
+
+    Times are uint32; their clock overflows between the two if the last is earlier.
+
+    Args:
+        file: The file.
+        start: Position of the first event.
+        nbytes: Size of an event.
+        time_at: Offset of the time in an event.
+        byteorder: Byte order of the time.
+    """
+    count = max(0, size_of(file) - start) // nbytes
+    if not count:
+        return 0, None, None
+    times = []
+    for event in (0, count - 1):
+        file.seek(start + event * nbytes + time_at)
+        times.append(int.from_bytes(file.read(4), byteorder))
+    first, last = times
+    return count, first, last + (1 << 32 if last < first else 0)
 
 
 _CAMERAS: tuple[tuple[str, Size], ...] = (

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plifctl.config.dataset import ReadingSpec
-from plifctl.data.events import Decoded
+from plifctl.data.events import US_POWER, Decoded
 from plifctl.data.formats.columns import (
     AS_USUAL,
     COLUMNS,
@@ -35,12 +35,6 @@ from plifctl.data.formats.columns import (
 )
 from plifctl.data.formats.headers import describe_content
 from plifctl.errors import DamagedFileError, list_names
-
-VERSION = 1
-"""Raised when the output of the decoder changes; see :func:`~plifctl.data.formats.detect.decoder_versions`."""
-
-_POWER = {"ns": -3, "us": 0, "ms": 3, "s": 6}
-"""Powers of ten that times are multiplied by."""
 
 _GUESSED_LINES = 1000
 """Lines that the order of the columns is guessed from, for a hint."""
@@ -200,7 +194,7 @@ def _parse(
     Raises:
         DamagedFileError: A line has another number of values, or a value is no number or impossible.
     """
-    from plifctl.data.text_loops import parse_events
+    from plifctl.data.formats.text_loops import parse_events
 
     # a line has a byte for each value that is read, and one behind every value; others may be empty
     shortest = len(COLUMNS) + len(order)
@@ -209,7 +203,7 @@ def _parse(
     unit = reading.time_unit or "us"
     names = np.array([COLUMNS.index(name) if name != "-" else -1 for name in order])
     lines = np.frombuffer(data, np.uint8)[beginning.start :]
-    n, at, problem, column = parse_events(lines, ord(beginning.separator), names, _POWER[unit], unit != "us", columns)
+    n, at, problem, column = parse_events(lines, ord(beginning.separator), names, US_POWER[unit], unit != "us", columns)
     if problem:
         raise _line_error(data, beginning.start + at, problem, order, column, where, reading)
     return {name: values[:n] for name, values in zip(COLUMNS, columns, strict=True)}
@@ -218,7 +212,7 @@ def _parse(
 def _line_error(
     data: bytes, at: int, problem: int, order: Sequence[str], column: int, where: str, reading: ReadingSpec
 ) -> DamagedFileError:
-    from plifctl.data.text_loops import COUNT, NUMBER
+    from plifctl.data.formats.text_loops import COUNT, NUMBER
 
     start, end = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at)
     line = data[start : len(data) if end < 0 else end].decode(errors="replace").strip()

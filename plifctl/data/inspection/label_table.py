@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 
 from plifctl.data.datasets.label_csv import number_in, read_lines, separator_of
-from plifctl.data.datasets.names import MemberNames
+from plifctl.data.datasets.names import MemberNames, without_ending
 from plifctl.data.formats.columns import find_columns
 from plifctl.data.inspection.layout import PERSON, PERSON_SHORT, SESSION, sort_names
 from plifctl.data.split_names import split_of
@@ -117,8 +116,8 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
 
 def _owner(name: str, recordings: Sequence[str]) -> str:
     """Returns the recording that a table belongs to, in the same folder with a name that begins alike; else nothing."""
-    stem = str(PurePosixPath(name).with_suffix(""))
-    owners = [one for one in recordings if stem.startswith(str(PurePosixPath(one).with_suffix("")))]
+    stem = without_ending(name)
+    owners = [one for one in recordings if stem.startswith(without_ending(one))]
     return max(owners, key=len, default="")
 
 

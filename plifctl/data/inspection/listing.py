@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from plifctl.data.storage import Storage, is_tar
+from plifctl.data.storage import Storage
 from plifctl.data.walk import walk
 from plifctl.data.zip_reader import MEMBER_LIMIT
 from plifctl.errors import DamagedFileError
@@ -32,11 +32,6 @@ class File(NamedTuple):
     nbytes: int
     load: Callable[[], bytes]
     open: Callable[[], BinaryIO] | None = None
-
-
-def is_archive(path: Path) -> bool:
-    """Returns whether a file's name is that of an archive of several files; ``.npz`` is a recording."""
-    return path.suffix.lower() == ".zip" or is_tar(path)
 
 
 def list_files(path: Path) -> Iterator[File]:

@@ -17,9 +17,8 @@ from plifctl.config.dataset import DatasetSpec, FramesSpec, Framing, SampleCount
 from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import layout_formats, open_raw
 from plifctl.data.datasets.base import EventDataset
-from plifctl.data.formats import aedat3, aedat4, arrays, dat
 from plifctl.data.formats.aedat3 import encode_aedat3
-from plifctl.data.formats.detect import decoder_versions, raised_versions
+from plifctl.data.formats.detect import DECODER_VERSIONS, raised_versions
 from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError
@@ -45,7 +44,7 @@ def cache(gestures: Path, tmp_path: Path) -> Cache:
 def test_raised_decoder_changes_the_key_of_what_it_read(gestures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key_of(gestures_raw(gestures))
     assert "decoders" not in before.fields
-    monkeypatch.setattr(aedat3, "VERSION", 2)
+    monkeypatch.setitem(DECODER_VERSIONS, "AEDAT 3.1", 2)
     after = key_of(gestures_raw(gestures))
     assert after.fields == {**before.fields, "decoders": {"AEDAT 3.1": 2}}
     assert after.digest != before.digest
@@ -56,8 +55,8 @@ def test_raised_decoder_leaves_other_keys_and_caches_valid(
     gestures: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = key_of(gestures_raw(gestures))
-    for module in (aedat4, arrays, dat):
-        monkeypatch.setattr(module, "VERSION", 2)
+    for name in ("AEDAT 4", "numpy", "zip", "Prophesee .dat"):
+        monkeypatch.setitem(DECODER_VERSIONS, name, 2)
     assert key_of(gestures_raw(gestures)) == before
     assert states(cache.path.parent.parent) == {cache.path.name: "ok"}
 
@@ -66,7 +65,7 @@ def test_cache_of_an_older_decoder_is_outdated_and_built_anew(
     gestures: Path, cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, framing = cache.path.parent.parent, gestures_raw(gestures).framing
-    monkeypatch.setattr(aedat3, "VERSION", 2)
+    monkeypatch.setitem(DECODER_VERSIONS, "AEDAT 3.1", 2)
     assert states(folder) == {cache.path.name: "outdated"}
     with pytest.raises(CacheError, match="no cache of synthetic-gesture"):
         find_cache(raw_independent_key(framing), folder, prepare="plifctl prepare synthetic-gesture --T 2")
@@ -75,7 +74,7 @@ def test_cache_of_an_older_decoder_is_outdated_and_built_anew(
     assert verify_cache(new.path) == []
     assert states(folder) == {cache.path.name: "outdated", new.path.name: "ok"}
     assert find_cache(raw_independent_key(framing), folder, prepare="").path == new.path
-    monkeypatch.setattr(aedat3, "VERSION", 1)
+    monkeypatch.setitem(DECODER_VERSIONS, "AEDAT 3.1", 1)
     assert states(folder) == {cache.path.name: "ok", new.path.name: "outdated"}
 
 
@@ -88,9 +87,9 @@ def test_cache_of_0_1_0_is_outdated_by_any_format_its_layout_may_have(
         assert json.loads(file.attrs["formats"]) == ["AEDAT 3.1"]
         del file.attrs["formats"]  # 0.1.0 did not write it
     assert states(folder) == {cache.path.name: "ok"}
-    monkeypatch.setattr(aedat4, "VERSION", 2)
+    monkeypatch.setitem(DECODER_VERSIONS, "AEDAT 4", 2)
     assert states(folder) == {cache.path.name: "ok"}
-    monkeypatch.setattr(aedat3, "VERSION", 2)
+    monkeypatch.setitem(DECODER_VERSIONS, "AEDAT 3.1", 2)
     assert states(folder) == {cache.path.name: "outdated"}
 
 
@@ -126,11 +125,10 @@ def test_formats_read_of_mixed_folders_are_those_found(tmp_path: Path) -> None:
 
 
 def test_every_layout_names_formats_that_have_a_decoder() -> None:
-    versions = decoder_versions()
     for name in load_registry().datasets():
-        assert set(layout_formats(load_registry().dataset(name).dataset.layout)) <= set(versions)
-    assert set(layout_formats("folders")) == set(versions) - {"IDX", "CIFAR"}
-    assert raised_versions(versions) == {}
+        assert set(layout_formats(load_registry().dataset(name).dataset.layout)) <= set(DECODER_VERSIONS)
+    assert set(layout_formats("folders")) == set(DECODER_VERSIONS) - {"IDX", "CIFAR"}
+    assert raised_versions(DECODER_VERSIONS) == {}
 
 
 def test_mended_decoder_changes_only_the_keys_of_recordings_that_it_read_wrongly(

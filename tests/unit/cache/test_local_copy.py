@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from pathlib import Path
 from shutil import copyfile
 
@@ -9,12 +10,14 @@ import h5py
 import numpy as np
 import pytest
 from factories import build_cache
+from filelock import FileLock
 
 from plifctl.cache import Cache, copy_cache
 from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, MachineError, UsageError
+from plifctl.units import format_bytes
 
 
 @pytest.fixture
@@ -28,6 +31,15 @@ def test_copy_has_the_name_and_content_of_the_cache(cache: Cache, tmp_path: Path
     assert found.path == tmp_path / "local" / cache.path.relative_to(tmp_path / "c")
     np.testing.assert_array_equal(found.read(np.arange(33)), cache.read(np.arange(33)))
     assert found.content_digest == cache.content_digest
+
+
+def test_copying_is_announced_with_the_size_of_the_cache(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "plifctl"):
+        copy_cache(cache, tmp_path / "local")
+    (message,) = caplog.messages
+    assert f"({format_bytes(cache.path.stat().st_size)})" in message
 
 
 def test_copy_is_made_once(cache: Cache, tmp_path: Path) -> None:
@@ -51,6 +63,23 @@ def test_copies_at_once_are_one(cache: Cache, tmp_path: Path, monkeypatch: pytes
     for thread in threads:
         thread.join()
     assert len(made) == 1
+
+
+def test_copy_that_another_process_makes_is_waited_for_with_a_message(
+    cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target = tmp_path / "local" / cache.path.relative_to(tmp_path / "c")
+    target.parent.mkdir(parents=True)
+    with FileLock(target.with_name(f".{target.name}.lock")):
+        thread = threading.Thread(target=copy_cache, args=(cache, tmp_path / "local"))
+        thread.start()
+        deadline = time.monotonic() + 10
+        while not caplog.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+        said = list(caplog.messages)
+    thread.join()
+    assert said == [f"another process copies {target.name} to {target.parent}; waiting for it"]
+    assert target.is_file()
 
 
 @pytest.mark.parametrize("content", [b"", b"no cache", None])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plifctl.cache import statistics
+from plifctl.cache import Cache, statistics
 from plifctl.cache.statistics import Distribution, compute_statistics
 
 
@@ -33,6 +33,8 @@ class FakeCache:
     @property
     def nbytes(self) -> int:
         return self.content.nbytes
+
+    blocks = Cache.blocks
 
     @property
     def splits(self) -> list[str]:

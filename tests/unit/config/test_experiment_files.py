@@ -13,6 +13,8 @@ from plifctl.config.lookup import is_file_name, load_experiment, load_framing, l
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.exchange.model import zoo_folders
+from plifctl.pipeline.init_data import init_data
+from plifctl.pipeline.inspect_raw import InspectOptions
 from plifctl.pipeline.new import write_experiment
 
 
@@ -79,6 +81,18 @@ class TestSave:
         with pytest.raises(UsageError, match=r"mine.yaml: exists already"):
             load_experiment("demo").save(file)
         assert file.read_text() == "x: 1\n"
+
+    def test_link_to_a_missing_file_is_not_replaced(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file.symlink_to("elsewhere/mine.yaml")
+        with pytest.raises(UsageError, match=r"mine.yaml: exists already"):
+            load_experiment("demo").save(file)
+        with pytest.raises(UsageError, match=r"mine.yaml: exists already") as refused:
+            write_experiment(file, like="demo")
+        assert refused.value.hint == "choose another name, or remove it"
+        monkeypatch.chdir(file.parent)
+        with pytest.raises(UsageError, match=r"mine.yaml: exists already"):
+            init_data(InspectOptions(Path()), name="mine")
+        assert file.is_symlink()
 
     def test_file_outlives_a_change_of_the_registry(self, file: Path) -> None:
         experiment = load_experiment("gesture-plif")

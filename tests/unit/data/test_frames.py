@@ -83,9 +83,8 @@ def test_integrate_frames_event_outside_error_names_it(x: int, y: int, p: int) -
 
 def test_integrate_frames_count_over_255_raises_overflow() -> None:
     events = np.zeros(256, EVENT)
-    with pytest.raises(CountOverflow, match="256 events") as error:
+    with pytest.raises(CountOverflow, match=r"^256 events"):
         integrate_frames(events, 1, "number", 1, 1)
-    assert error.value.count == 256
     assert integrate_frames(events, 1, "number", 1, 1, dtype=np.uint16).max() == 256
 
 

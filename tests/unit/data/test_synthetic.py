@@ -16,8 +16,7 @@ from plifctl.data.synthetic import (
     ORDERS,
     REFRACTORY_US,
     SENSOR,
-    write_synthetic_gesture,
-    write_synthetic_order,
+    write_synthetic,
 )
 from plifctl.errors import UsageError
 
@@ -58,7 +57,7 @@ def counts_of(events: np.ndarray) -> np.ndarray:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few users."""
     root = tmp_path_factory.mktemp("few") / "DvsGesture"
-    write_synthetic_gesture(root, train_users=FEW_TRAIN, test_users=FEW_TEST)
+    write_synthetic(root, train_users=FEW_TRAIN, test_users=FEW_TEST)
     return root
 
 
@@ -66,7 +65,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two users."""
     root = tmp_path_factory.mktemp("pair") / "DvsGesture"
-    write_synthetic_gesture(root, train_users=1, test_users=1)
+    write_synthetic(root, train_users=1, test_users=1)
     return root
 
 
@@ -74,7 +73,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set as ``plifctl synthesize`` writes it."""
     root = tmp_path_factory.mktemp("full") / "DvsGesture"
-    write_synthetic_gesture(root)
+    write_synthetic(root)
     return root
 
 
@@ -135,7 +134,7 @@ def test_synthetic_times_are_spread_within_steps(root: Path) -> None:
 
 def test_synthetic_recording_depends_on_seed_and_user_only(tmp_path: Path) -> None:
     def written(name: str, users: int, seed: int) -> dict[str, bytes]:
-        write_synthetic_gesture(tmp_path / name, train_users=users, test_users=1, seed=seed)
+        write_synthetic(tmp_path / name, train_users=users, test_users=1, seed=seed)
         return {file.name: file.read_bytes() for file in (tmp_path / name).glob("user*")}
 
     first, more, other = written("first", 1, 7), written("more", 2, 7), written("other", 1, 8)
@@ -150,22 +149,22 @@ def test_synthetic_folder_with_files_of_the_user_is_not_replaced(pair: Path, tmp
     folder = shutil.copytree(pair, tmp_path / "raw")
     (folder / name).mkdir()
     with pytest.raises(UsageError, match=f"such as {name}"):
-        write_synthetic_gesture(folder, train_users=1, test_users=1)
+        write_synthetic(folder, train_users=1, test_users=1)
     assert (folder / name).is_dir()
     (folder / name).rename(tmp_path / name)
-    write_synthetic_gesture(folder, train_users=1, test_users=1)
+    write_synthetic(folder, train_users=1, test_users=1)
 
 
 def test_synthetic_file_in_place_of_the_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "raw").write_text("precious")
     with pytest.raises(UsageError, match="a file"):
-        write_synthetic_gesture(tmp_path / "raw", train_users=1, test_users=1)
+        write_synthetic(tmp_path / "raw", train_users=1, test_users=1)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("raw", "precious")]
 
 
 def test_synthetic_progress_counts_the_recordings(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    write_synthetic_gesture(tmp_path, train_users=1, test_users=1, progress=lambda *at: seen.append(at))
+    write_synthetic(tmp_path, train_users=1, test_users=1, progress=lambda *at: seen.append(at))
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -197,7 +196,7 @@ def test_synthetic_motion_agrees_with_the_label(root: Path) -> None:
 def orders(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, Columns]]:
     """Label and events, t from the begin of the window, of each sample of some users of the data set of orders."""
     root = tmp_path_factory.mktemp("orders") / "raw"
-    write_synthetic_order(root, train_users=4, test_users=4)
+    write_synthetic(root, "synthetic-order", train_users=4, test_users=4)
     samples = []
     for file in [*trials(root, "train"), *trials(root, "test")]:
         windows = windows_of(file)
@@ -278,7 +277,7 @@ def test_synthetic_summed_frames_are_not_linearly_separable(full_root: Path, poo
 
 @pytest.mark.slow
 def test_synthetic_orders_differ_in_no_sum_over_time(tmp_path: Path) -> None:
-    write_synthetic_order(tmp_path)
+    write_synthetic(tmp_path, "synthetic-order")
     number: dict[int, list[int]] = {label: [] for label in range(len(ORDERS))}
     share_on: dict[int, list[float]] = {label: [] for label in range(len(ORDERS))}
     for file in trials(tmp_path, "train"):

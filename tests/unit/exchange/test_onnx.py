@@ -179,7 +179,7 @@ def test_weights_too_large_for_one_file_are_refused(tmp_path: Path, monkeypatch:
     from plifctl.exchange import onnx as module
 
     monkeypatch.setattr(module, "MAX_BYTES", 10_000)
-    with pytest.raises(UsageError, match=re.escape("expected at most 0 GB in a file")):
+    with pytest.raises(UsageError, match=re.escape("expected at most 10.0 kB in a file")):
         write(tmp_path, make("plif"))
     assert list(tmp_path.iterdir()) == []
 

@@ -41,9 +41,9 @@ def test_network_loads_and_classifies_frames(name: str) -> None:
 
 @pytest.mark.slow
 def test_demo_is_reproduced_on_recordings_simulated_here(places: Path) -> None:
-    from plifctl.data.synthetic import write_synthetic_gesture
+    from plifctl.data.synthetic import write_synthetic
 
-    write_synthetic_gesture(places / "raw")
+    write_synthetic(places / "raw")
     plifctl.prepare("synthetic-gesture", T=8, raw=places / "raw")
     result = plifctl.evaluate("zoo:demo", operations=0, layer_times=0)
     assert result.reproduced

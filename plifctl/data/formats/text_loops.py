@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from plifctl.data.events import LATEST_US
 from plifctl.jit import compiled, inlined
 
 COUNT, NUMBER, VALUE = 1, 2, 3
 """What is wrong with a line: the number of its values, a value that is no number, or one that is impossible."""
 
-_LARGEST = np.int64(2**62)
+_LARGEST = np.int64(LATEST_US)
 _KEPT = np.int64(92 * 10**16)  # with one more digit it has at most 63 bits
 _POWERS = np.array([10**k for k in range(19)], np.int64)
 
