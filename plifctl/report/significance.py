@@ -27,7 +27,9 @@ from plifctl.report.statistics import (
     paired_t,
 )
 from plifctl.report.table import Cell, Entry, Number, Table
-from plifctl.runs import ResultRecord, Run, is_trained
+from plifctl.runs import ResultRecord
+from plifctl.runs.folders import is_run
+from plifctl.runs.predictions import reported_predictions
 from plifctl.runs.records import LATE_EPOCHS
 
 _COLUMNS = (
@@ -150,17 +152,15 @@ def _count_discordant(
     one: ResultRecord, other: ResultRecord, runs_dir: Path | None, warnings: list[str]
 ) -> tuple[int, int] | None:
     """Returns how many samples only one of two runs classifies correctly; None if that is not stored."""
-    folders = [] if runs_dir is None else [runs_dir / record.run for record in (one, other)]
-    if not folders or not all(map(is_trained, folders)):
+    runs = [] if runs_dir is None else [(runs_dir / record.run, record) for record in (one, other)]
+    if not runs or not all(is_run(folder) for folder, _ in runs):
         return None
     try:
-        first, second = (Run(folder).predictions() for folder in folders)
+        first, second = (reported_predictions(folder, record) for folder, record in runs)
     except RunError as error:
         warnings.append(f"no McNemar test: {error}")
         return None
-    if first is None or second is None or (first.epoch, second.epoch) != (one.best_epoch, other.best_epoch):
-        return None  # the best of the first epochs is not that of the whole run
-    return first.count_discordant(second)
+    return None if first is None or second is None else first.count_discordant(second)
 
 
 def _numbers(found: Comparison | None, adjusted: float | None) -> dict[str, Number]:

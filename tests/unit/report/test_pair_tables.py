@@ -21,8 +21,9 @@ from plifctl.report.pairs import find_pairs
 from plifctl.report.results import Results, cut_record
 from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
-from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
+from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log, load_records
 from plifctl.runs.documents import add_checksum
+from plifctl.runs.folders import EXTERNAL_PREFIX
 from plifctl.runs.records import record_text
 from plifctl.runs.sessions import Session
 
@@ -341,6 +342,18 @@ def test_significance_with_stored_predictions_is_mcnemar(tmp_path: Path) -> None
     table = build("significance", *runs, runs_dir=tmp_path)
     assert numbers(table)[GESTURE]["test"] == "z, n = 8"
     assert any("no McNemar test" in warning and "damaged" in warning for warning in table.warnings)
+
+
+def test_significance_of_added_runs_uses_their_predictions(tmp_path: Path) -> None:
+    data = RunData(verified=True, complete=True, train=8, validation=0, test=8, cache="c")
+    runs = [run("plif", (0.25, 0.75), data=data), run("lif", (0.25, 0.125), data=data)]
+    for record, right in zip(runs, ([0, 1, 2, 3, 4, 5], [5, 6]), strict=True):
+        save_run(tmp_path, record, right)
+        (tmp_path / record.run / "run.json").rename(tmp_path / record.run / "added.json")
+        (tmp_path / record.run / "added.json").write_bytes(EXTERNAL_PREFIX)
+    added = load_records(tmp_path, ())
+    found = numbers(build("significance", *added, runs_dir=tmp_path, source="added"))[GESTURE]
+    assert found["test"] == "McNemar, 5 : 1"
 
 
 def test_speed_is_the_first_epoch_at_98_percent_of_the_lower_maximum() -> None:
