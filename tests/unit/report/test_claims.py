@@ -372,7 +372,7 @@ def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() ->
 
 def test_verdict_on_runs_of_the_short_training_says_so() -> None:
     digests = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec.digest for v in ("plif", "lif")}
-    found = table(*(run(v, (0.9,) * 24, recipe="fast", digest=digest) for v, digest in digests.items()))
+    found = table(*(run(v, (0.9,) * 32, recipe="fast", digest=digest) for v, digest in digests.items()))
     assert found.rows[0][4:] == ("Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast", "not supported (one seed each; fast)")
 
 
