@@ -151,21 +151,23 @@ def test_significance_of_single_runs_says_what_p_is() -> None:
     assert found["difference of maxima"] == pytest.approx(10)
     assert found["test"] == "z, n = 288"
     assert found["p"] == found["p, Holm"] < 0.001
-    assert "difference of means, 95 % from" not in found  # two epochs
+    assert "difference of means" not in found  # two epochs
     assert "test samples only" in table.source
     assert "all 1 p of this table" in table.source
 
 
 def test_significance_of_several_seeds_is_paired_by_seed() -> None:
-    plif = [run("plif", (0.5, 0.80 + 0.01 * seed), seed) for seed in (1, 2, 3, 7)]
-    lif = [run("lif", (0.5, 0.79), seed) for seed in (3, 2, 1, 9)]
+    plif = [run("plif", (0.5,) * 64 + (0.80 + 0.01 * seed,), seed) for seed in (1, 2, 3, 7)]
+    lif = [run("lif", (0.5,) * 64 + (0.79,), seed) for seed in (3, 2, 1, 9)]
     found = numbers(build("significance", *plif, *lif))[GESTURE]
     wanted = paired_t([0.02, 0.03, 0.04])  # seeds 1, 2, 3
     assert wanted.low is not None
     assert found["test"] == "paired t, 3 seeds"
     assert found["p"] == pytest.approx(wanted.p)
     assert found["difference of maxima, 95 % from"] == pytest.approx(100 * wanted.low)
-    assert found["difference of means"] == pytest.approx(100 * 0.015)  # the first epochs are equal
+    assert found["difference of means"] == pytest.approx(100 * 0.03 / 64)  # the epochs before are equal
+    first = numbers(build("significance", *plif, *lif, epochs=64))[GESTURE]
+    assert "difference of means" not in first  # of all epochs, from the first on
 
 
 def test_runs_without_a_common_seed_or_of_other_samples_are_not_compared() -> None:

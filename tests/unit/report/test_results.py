@@ -348,7 +348,7 @@ def test_csv_has_a_column_for_each_fact() -> None:
         "plifctl": "0.3.0",
         "device": "cpu",
         "last": "91.0",
-        "mean_last_64": "91.0",
+        "mean_last_64": "",
     }
     assert {name: line[name] for name in wanted} == wanted
 
@@ -356,7 +356,7 @@ def test_csv_has_a_column_for_each_fact() -> None:
 def test_csv_of_seeds_has_means_and_every_device() -> None:
     first, second = run(0.90, 0.92, seed=1, run="r1"), run(0.92, 0.90, seed=2, run="r2", environment={"device": "H200"})
     (line,) = lines(table("4", first, second))
-    assert (line["result"], line["last"], line["mean_last_64"]) == ("92.0", "91.0", "91.0")
+    assert (line["result"], line["last"], line["mean_last_64"]) == ("92.0", "91.0", "")
     assert (line["device"], line["plifctl"], line["seeds"]) == ("H200, cpu", "0.3.0", "1 2")
 
 
@@ -380,6 +380,8 @@ def test_csv_mean_counts_the_last_64_epochs_not_the_last_64_tests() -> None:
     tests = (0.1, *(0.9 if epoch % 2 else None for epoch in range(1, 101)))
     (line,) = lines(table("4", run(*tests)))
     assert line["mean_last_64"] == "90.0"
+    (line,) = lines(table("4", run(*tests[:64])))
+    assert line["mean_last_64"] == ""  # it would be the mean from the first epoch on
 
 
 def test_csv_of_a_number_of_one_epoch_has_no_measure_of_the_run() -> None:
