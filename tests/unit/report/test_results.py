@@ -181,6 +181,16 @@ def test_epochs_of_the_early_table_keep_its_differences() -> None:
 # ------------------------------------------------------------------------------------------------ what is left out
 
 
+def test_a_run_that_is_longer_than_planned_does_not_hide_those_of_the_planned_length() -> None:
+    planned = [run(*2 * (value,), seed=seed, run=f"r{seed}", epochs=1024) for seed, value in ((1, 0.93), (2, 0.95))]
+    longer = run(0.99, 0.99, seed=3, run="longer", epochs=1025)
+    found = table("4", *planned, longer, run(0.9, 0.9))
+    assert cell(found) == [("94.00 ± 1.41", -0.38)]
+    assert "left out: longer: 1025 epochs, while there is a run of 1024" in found.warnings
+    assert "left out: mine: 2 epochs, while there is a run of 1024" in found.warnings
+    assert cell(table("4", longer, run(0.9, 0.9))) == [("99.00 @1025", None)]
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
