@@ -316,7 +316,8 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
     if shown:
         console.emit("")
         rows = [(row["epoch"], *map(console.percent, row["accuracy"])) for row in shown]
-        console.emit_table(("epoch", *letters), rows, title="accuracy, %")
+        heads = (f"{letter} {kind}" for letter, kind in zip(letters, tree["accuracy_of"], strict=True))
+        console.emit_table(("epoch", *heads), rows, title="accuracy, %")
     for index, layer in enumerate(tree["layers"]):
         taus = [(row["epoch"], *(_tau(layers, index) for layers in row["tau"])) for row in shown]
         console.emit("")

@@ -229,7 +229,8 @@ def _print_result(result: TrainResult, as_json: bool) -> None:
     what = "best test accuracy" if record.protocol == "A" else "test accuracy of the model selected by validation"
     console.emit(f"{what}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")
     if record.stopped_early:
-        console.emit(f"stopped early: no better epoch in the {record.epochs - record.best_epoch} after it")
+        patience = result.run.config().spec.train.early_stop
+        console.emit(f"stopped early by train.early_stop={patience}: no better accuracy")
     if record.validation_accuracy is not None:
         console.emit(f"its validation accuracy: {100 * record.validation_accuracy:.2f} %")
     console.emit(f"run: {result.run.path}")

@@ -57,7 +57,8 @@ class TrainSpec(Spec):
         clip_norm: Maximum norm of all gradients together; None: no limit.
         precision: Number format of convolutions and matrix products; ``tf32`` is a GPU's float32 with a mantissa of
             10 bits, ``fp16`` scales the loss.
-        early_stop: Number of epochs without a better accuracy after which training ends; None: never.
+        early_stop: Number of epochs without a better accuracy after which training ends; None: never. An equal one is
+            not better, also where ``ties`` reports the latest.
         memory: ``compact`` keeps the inputs of convolutions, instead of their outputs, which are computed again for
             the gradients; results are the same. Not part of the digest.
         freeze: Patterns of the parameters that are not trained, by layer (``conv*``) or parameter (``bn0.weight``). A

@@ -313,7 +313,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     """Returns the settings in which runs differ, and accuracy and τ of each at the same epochs.
 
     The accuracy is the one by which a run selects its model: on validation samples where there are any, else on test
-    samples.
+    samples. ``accuracy_of`` has the samples of each run, ``validation`` or ``test``.
 
     Args:
         names: Runs, imported runs, or records of the registry.
@@ -328,7 +328,9 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     names = [curve.name for curve in curves]
     if len(curves) < 2:
         raise UsageError("found one run, expected two or more to compare", hint="plifctl runs ls lists all runs")
-    accuracies, taus = [_accuracy(curve) for curve in curves], [_tau(curve) for curve in curves]
+    kinds = ["validation" if "validation_accuracy" in curve.series else "test" for curve in curves]
+    accuracies = [_accuracy(curve, kind) for curve, kind in zip(curves, kinds, strict=True)]
+    taus = [_tau(curve) for curve in curves]
     epochs = [
         {
             "epoch": epoch,
@@ -342,13 +344,13 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
         "runs": [str(curve.folder) if names.count(curve.name) > 1 else curve.name for curve in curves],
         "settings": _differences(curves),
         "layers": list(layers),
+        "accuracy_of": kinds,
         "epochs": epochs,
     }
 
 
-def _accuracy(curve: Curve) -> dict[int, float | None]:
-    name = "validation_accuracy" if "validation_accuracy" in curve.series else "test_accuracy"
-    return dict(zip(curve.epochs, curve.series.get(name, ()), strict=False))
+def _accuracy(curve: Curve, kind: str) -> dict[int, float | None]:
+    return dict(zip(curve.epochs, curve.series.get(f"{kind}_accuracy", ()), strict=False))
 
 
 def _tau(curve: Curve) -> list[dict[int, float | None]]:

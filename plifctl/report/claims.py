@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plifctl.config.choices import CLAIMS_TABLE, ResultSource
-from plifctl.report.evidence import BREAKDOWN, FASTER, MARGIN, Evidence, Finding
+from plifctl.report.evidence import BREAKDOWN, FASTER, MARGIN, STARTS, Evidence, Finding
 from plifctl.report.results import SOURCE_WORDS, Results
 from plifctl.report.table import Cell, Entry, Number, Table
 
@@ -46,7 +46,7 @@ CLAIMS = (
     Claim(
         "LIF breaks down with a bad τ, PLIF does not",
         "Abstract; Sec. 4.3, Figure 6, Table 4",
-        "change of the maxima from τ = 2 to τ = 16. A breakdown is a loss of "
+        f"change of the maxima from τ = {STARTS[0]:g} to τ = {STARTS[1]:g}. A breakdown is a loss of "
         f"{100 * BREAKDOWN:g} points or more: test samples alone give two equally good networks at most 8.2 on the "
         "smallest test set, 288 samples. Yes: LIF breaks down and loses significantly, and the 95 % interval of PLIF's "
         "loss is below it; no: that of LIF's loss is below it, or that of PLIF's above; else open.",

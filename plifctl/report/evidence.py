@@ -35,6 +35,9 @@ differences of 0.2 to 2.1 points in Table 5 similar; a test set of 10,000 sample
 FASTER = 1.5
 """With one seed: how many times the epochs of the other side the slower one needs at least."""
 
+STARTS = (2.0, 16.0)
+"""The two τ from which the paper starts networks. Experiments of one's own may have others."""
+
 _ROUNDING = 1e-9
 """0.97 − 0.87 is a loss of ten points, too."""
 
@@ -48,7 +51,8 @@ class Finding:
 
     Attributes:
         dataset: Title of the data set.
-        tau: τ of both sides, ``τ = 2``; empty where they differ in it, or it is the same for all.
+        tau: τ of both sides, ``τ = 2``, or of each, ``τ = 2 to 4``; empty where it is the same for all, or of each
+            :data:`STARTS`.
         settings: What tells the runs from others, ``recipe paper``; empty where there are no others.
         outcome: The answer; None: there are no runs that can be compared.
         number: The evidence; None: there is none.
@@ -109,17 +113,20 @@ class Evidence:
             yield self._finding(runs, outcome, text, 100 * value)
 
     def lif_breaks_down(self) -> Iterator[Finding]:
-        """Yields for each data set whether LIF breaks down with the greater τ, and PLIF does not."""
+        """Yields for each data set whether LIF breaks down with the greater of :data:`STARTS`, and PLIF does not."""
         learnt: dict[tuple[object, ...], MatchedRuns] = {}
         for runs in self._rows("start").matched():
             if not (known := learnt.get(_key(runs))) or not known.comparable:
                 learnt[_key(runs)] = runs  # of two names of one experiment, the first with runs
         for fixed in self._rows("tau").matched():
-            both = self._same_epochs(fixed, learnt.get(_key(fixed)))
+            if fixed.pair.taus != STARTS:
+                continue
+            beside = learnt.get(_key(fixed))
+            both = self._same_epochs(fixed, beside)
             found = [compare_runs(runs, self._runs_dir, self.warnings) for runs in both]
             losses = [comparison for comparison in found if comparison is not None]
             if len(losses) < 2:
-                yield self._finding(fixed)
+                yield self._finding(fixed, beside=beside)
                 continue
             texts = [format_points(0.0 - loss.maxima.value) for loss in losses]
             text, value = f"LIF {texts[0]}, PLIF {texts[1]}", -100 * losses[0].maxima.value
@@ -194,7 +201,9 @@ class Evidence:
                 for group in self._results.groups(self._results.candidates(name, protocol, fits=self._has_shuffled))
             ]
             for group, protocol in tested:
-                settings = f"{group.first.experiment}, recipe {group.first.recipe}, protocol {protocol}"
+                first = group.first
+                settings = f"{first.experiment}, recipe {first.recipe}, protocol {protocol}"
+                settings += ", modified" if self._results.changes(first) else ""
                 yield self._shuffled(dataset, settings if len(tested) > 1 else "", group)
             if not tested:
                 yield Finding(dataset)
@@ -242,13 +251,17 @@ class Evidence:
         beside: MatchedRuns | None = None,
     ) -> Finding:
         """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
-        pair = runs.pair
-        tau = f"τ = {pair.taus[0]:g}" if pair.kind == "neuron" else ""
-        if outcome is None:
-            missing = tuple(name for group, name, _ in runs.sides if not group.records)
-            return Finding(pair.dataset, tau, runs.settings, missing=missing)
+        pair, tau = runs.pair, ""
+        if pair.kind == "neuron":
+            tau = f"τ = {pair.taus[0]:g}"
+        elif pair.kind != "pooling" and pair.taus != STARTS:
+            tau = f"τ = {pair.taus[0]:g} to {pair.taus[1]:g}"
         all_runs = [runs] if beside is None else [runs, beside]
-        names = [record.run for one in all_runs for group, _, _ in one.sides for record in group.records]
+        sides = [side for one in all_runs for side in one.sides]
+        if outcome is None:
+            missing = tuple(name for group, name, _ in sides if not group.records)
+            return Finding(pair.dataset, tau, runs.settings, missing=missing)
+        names = [record.run for group, _, _ in sides for record in group.records]
         number = self._results.accuracy(runs.first)  # for its epochs and flags
         flags = tuple(dict.fromkeys((*number.flags, *(flag for one in all_runs for flag in one.flags))))
         number = replace(

@@ -26,9 +26,6 @@ FAST: Recipe = "fast"
 _TIMED: tuple[Recipe, ...] = ("authors", "paper")
 """Recipes whose epochs stand for the authors', in order of preference."""
 
-_FLOAT32 = 1e-7
-"""Rounding of the accuracies in the authors' logs, which are float32."""
-
 
 @dataclass(frozen=True)
 class AuthorsCurve:
@@ -285,7 +282,7 @@ def _authors_numbers(timing: Timing, level: float, results: Results) -> tuple[Nu
         return Number(f"{text} ({epochs:,})", value, mark=mark, note=note)
 
     last, mark = authors.log.epochs, results.mark(note)
-    if (epoch := first_epoch(authors.log, level - _FLOAT32)) is not None:
+    if (epoch := first_epoch(authors.log, level)) is not None:
         to_level = number(_minutes_text(epoch * authors.minutes), epoch * authors.minutes, epoch, mark)
     else:
         to_level = number(f"> {_minutes_text(last * authors.minutes)}", None, last, mark)

@@ -241,9 +241,10 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "device": ", ".join(environment_values(number.records, "device")) or None,
     }
     if all(len(record.tests) > 1 for record in number.records):
-        last = statistics.fmean(record.late_tests[-1] for record in number.records)
-        late = statistics.fmean(statistics.fmean(record.late_tests) for record in number.records)
-        found |= {"last": round(100 * last, 4), f"mean_last_{LATE_EPOCHS}": round(100 * late, 4)}
+        last = statistics.fmean(record.tests[max(record.tests)] for record in number.records)
+        late = [statistics.fmean(record.late_tests) for record in number.records if record.late_tests]
+        mean = round(100 * statistics.fmean(late), 4) if len(late) == len(number.records) else None
+        found |= {"last": round(100 * last, 4), f"mean_last_{LATE_EPOCHS}": mean}
     if number.validated:  # accuracies of protocol B
         chosen = statistics.fmean(record.accuracy for record in number.validated)
         found |= {"validation_chosen": round(100 * chosen, 4)}

@@ -278,11 +278,16 @@ class Results:
         spec = self.registered(record)
         return spec if spec is not None and spec.digest == record.digest else None
 
-    def rank(self, group: Group) -> tuple[bool, bool, bool, int, int]:
-        """Returns how good a group is: without changes, no fold, complete data, many epochs, many training samples."""
+    def rank(self, group: Group) -> tuple[bool | int, ...]:
+        """Returns how good a group is: without changes, no fold, complete data, many epochs, many training samples.
+
+        Runs that are longer than planned come after those of the planned length, with which numbers are compared.
+        """
         first, data = group.first, group.first.data
         complete = data is None or data.complete
-        return not self.changes(first), first.fold is None, complete, first.epochs, data.train if data else 0
+        within_plan = min(first.epochs, self._planned(first) or first.epochs)
+        epochs = within_plan, first.epochs == within_plan, first.epochs
+        return not self.changes(first), first.fold is None, complete, *epochs, data.train if data else 0
 
     def _grouped(self, records: Sequence[ResultRecord]) -> list[Group]:
         """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""

@@ -62,8 +62,7 @@ def build_selection_table(
             continue
         best, last = record.best_test_epoch(), max(tests)
         result = 100 * record.accuracy
-        # the mean of a short training is that of its beginning
-        late = 100 * statistics.fmean(record.late_tests) if last > LATE_EPOCHS else None
+        late = 100 * statistics.fmean(record.late_tests) if record.late_tests else None
         gain = tests[best] - (tests[last] if record.protocol == "A" else result)
         gains.setdefault((record.origin, record.protocol), []).append(gain)
         better = [None if other is None else tests[best] - other for other in (result, tests[last], late)]

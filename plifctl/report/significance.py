@@ -27,8 +27,10 @@ from plifctl.report.statistics import (
     paired_t,
 )
 from plifctl.report.table import Cell, Entry, Number, Table
-from plifctl.runs import ResultRecord, Run, is_trained
-from plifctl.runs.records import LATE_EPOCHS
+from plifctl.runs import ResultRecord
+from plifctl.runs.folders import is_run
+from plifctl.runs.predictions import reported_predictions
+from plifctl.runs.records import LATE_EPOCHS, late_values
 
 _COLUMNS = (
     *("Data set", "First − second", "First, max (%)", "Second, max (%)", "Δ of maxima [95 %]"),
@@ -43,9 +45,9 @@ _LIMITS = (
     "as tested on different samples, though they were the same, because their predictions are not stored. McNemar, "
     "a : b, is exact: a samples that only the first classifies correctly, b only the second. paired t compares the "
     "runs of equal seeds: it is uncertainty of the training, on the given test set. Holm: adjusted for all {count} p "
-    f"of this table. The means are of the last {LATE_EPOCHS} epochs that count; of one run each, their interval is a "
-    f"circular block bootstrap (blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): fluctuation "
-    "between epochs only, neither test samples nor seeds. With several seeds it is Student's over seeds."
+    f"of this table. The means are of the last {LATE_EPOCHS} epochs that count, if there are more; of one run each, "
+    f"their interval is a circular block bootstrap (blocks of {BLOCK} epochs, {RESAMPLES:,} resamples, random seed 0): "
+    "fluctuation between epochs only, neither test samples nor seeds. With several seeds it is Student's over seeds."
 )
 
 
@@ -125,8 +127,7 @@ def compare_runs(runs: MatchedRuns, runs_dir: Path | None, warnings: list[str]) 
 def _late_differences(one: ResultRecord, other: ResultRecord) -> list[float]:
     """Returns the differences in the last epochs, of those epochs in which both were tested."""
     others = other.tests
-    both = {epoch: value - others[epoch] for epoch, value in one.tests.items() if epoch in others}
-    return [difference for epoch, difference in both.items() if epoch > max(both) - LATE_EPOCHS]
+    return late_values({epoch: value - others[epoch] for epoch, value in one.tests.items() if epoch in others})
 
 
 def _compare_single(
@@ -150,17 +151,15 @@ def _count_discordant(
     one: ResultRecord, other: ResultRecord, runs_dir: Path | None, warnings: list[str]
 ) -> tuple[int, int] | None:
     """Returns how many samples only one of two runs classifies correctly; None if that is not stored."""
-    folders = [] if runs_dir is None else [runs_dir / record.run for record in (one, other)]
-    if not folders or not all(map(is_trained, folders)):
+    runs = [] if runs_dir is None else [(runs_dir / record.run, record) for record in (one, other)]
+    if not runs or not all(is_run(folder) for folder, _ in runs):
         return None
     try:
-        first, second = (Run(folder).predictions() for folder in folders)
+        first, second = (reported_predictions(folder, record) for folder, record in runs)
     except RunError as error:
         warnings.append(f"no McNemar test: {error}")
         return None
-    if first is None or second is None or (first.epoch, second.epoch) != (one.best_epoch, other.best_epoch):
-        return None  # the best of the first epochs is not that of the whole run
-    return first.count_discordant(second)
+    return None if first is None or second is None else first.count_discordant(second)
 
 
 def _numbers(found: Comparison | None, adjusted: float | None) -> dict[str, Number]:

@@ -14,6 +14,9 @@ from plifctl.runs import ResultRecord
 LEVEL = 0.98
 """Part of the lower of the two maxima that is to be reached."""
 
+_ROUNDING = 1e-7
+"""Of accuracies in the authors' logs, which are float32, and of levels; less than a test sample is worth."""
+
 _COLUMNS = ("Data set", "τ", "PLIF, max (%)", "LIF, max (%)", "Level (%)", "PLIF, epochs", "LIF, epochs")
 
 _LIMITS = (
@@ -81,10 +84,10 @@ def epochs_text(mean: float) -> str:
 
 
 def first_epoch(record: ResultRecord, level: float) -> int | None:
-    """Returns the first epoch, from 1, with a test accuracy of a level or more; None: its record has none.
+    """Returns the first epoch, from 1, with a test accuracy of a level or more, but for rounding; None: there is none.
 
     Args:
         record: Record of a run.
         level: Test accuracy, a fraction.
     """
-    return next((epoch for epoch, value in record.tests.items() if value >= level), None)
+    return next((epoch for epoch, value in record.tests.items() if value >= level - _ROUNDING), None)

@@ -28,7 +28,7 @@ from plifctl.runs import folders
 from plifctl.runs.checkpoints import save_checkpoint
 from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
-from plifctl.runs.predictions import FILE_NAME, Predictions
+from plifctl.runs.predictions import Predictions, reported_predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
 from plifctl.runs.records import ResultRecord, StartedFrom, best_epoch, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
@@ -279,18 +279,13 @@ class Run:
     def predictions(self) -> Predictions | None:
         """Returns the predicted class of each test sample, of the epoch that :meth:`record` reports.
 
-        None of runs that lack them: those of 0.1.0, unfinished ones, and one whose longer training was killed between
-        its predictions and its result.
+        None of an unfinished run, and where :func:`~plifctl.runs.predictions.reported_predictions` finds none.
 
         Raises:
             RunError: The file is damaged.
         """
-        path = self.path / FILE_NAME
-        if not path.is_file() or not (self.path / "result.json").is_file():
-            return None
-        found, record = Predictions.load(path), self.record()
-        reported = (record.best_epoch, record.accuracy)
-        return found if (found.epoch, found.accuracy) == reported else None
+        finished = (self.path / "result.json").is_file()
+        return reported_predictions(self.path, self.record()) if finished else None
 
 
 def create_run(

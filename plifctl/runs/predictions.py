@@ -10,6 +10,7 @@ import numpy as np
 from plifctl import files
 from plifctl.errors import RunError
 from plifctl.runs.npz import load_arrays, save_arrays
+from plifctl.runs.records import ResultRecord
 
 FILE_NAME = "predictions.npz"
 
@@ -122,3 +123,23 @@ class Predictions:
                 raise ValueError(f"{name}: {values.dtype} {list(values.shape)}, expected unsigned [{len(self)}]")
         if not len(self) or len(set(self.sample_ids)) != len(self):
             raise ValueError("its sample ids are not unique, or there are none")
+
+
+def reported_predictions(folder: Path, record: ResultRecord) -> Predictions | None:
+    """Returns the predicted class of each test sample that a run keeps, of the epoch that a record of it reports.
+
+    Args:
+        folder: Folder of the run, trained here or added.
+        record: Its result, or that of its first epochs.
+
+    Returns:
+        None of runs that keep none, imported ones and those of 0.1.0, and where they are of another epoch: a longer
+        training was killed between its predictions and its result.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    if not (folder / FILE_NAME).is_file():
+        return None
+    found = Predictions.load(folder / FILE_NAME)
+    return found if (found.epoch, found.accuracy) == (record.best_epoch, record.accuracy) else None

@@ -221,10 +221,17 @@ class ResultRecord(Spec):
 
     @property
     def late_tests(self) -> list[float]:
-        """The test accuracies of the last :data:`LATE_EPOCHS` epochs, of those that were tested."""
-        tests = self.tests
-        last = max(tests, default=0)
-        return [value for epoch, value in tests.items() if epoch > last - LATE_EPOCHS]
+        """The test accuracies of the last epochs (:func:`late_values`)."""
+        return late_values(self.tests)
+
+
+def late_values(by_epoch: Mapping[int, float]) -> list[float]:
+    """Returns the values of the last :data:`LATE_EPOCHS` epochs, of those that have one.
+
+    None of a training that has no more epochs: their mean would be that of its beginning.
+    """
+    last = max(by_epoch, default=0)
+    return [value for epoch, value in by_epoch.items() if last > LATE_EPOCHS and epoch > last - LATE_EPOCHS]
 
 
 def environment_values(records: Iterable[ResultRecord], name: str) -> list[str]:

@@ -228,8 +228,12 @@ class Trainer:
 
     def _should_continue(self) -> bool:
         progress, patience = self.progress, self.spec.train.early_stop
-        within_patience = patience is None or progress.epoch - progress.best_epoch < patience
-        return progress.epoch < self.spec.train.epochs and within_patience
+        if patience is not None and progress.history:
+            # from the first of equally good epochs on; train.ties may report the last of them
+            accuracies = [row[f"{self.select_by}_accuracy"] for row in progress.history]
+            if progress.epoch - accuracies.index(max(accuracies)) > patience:
+                return False
+        return progress.epoch < self.spec.train.epochs
 
     def _run_epoch(self) -> None:
         progress, started = self.progress, time.perf_counter()

@@ -167,6 +167,12 @@ class TestCompare:
         assert tree["epochs"][2]["accuracy"][0] is None
         assert len(tree["epochs"]) == 50
 
+    def test_compare_says_of_which_samples_each_accuracy_is(self, plifctl: Plifctl, folder: Path) -> None:
+        first, second = make_run(folder), make_run(folder, protocol="B")
+        assert re.search(r"epoch +A test +B validation\n", plifctl("runs", "compare", first.name, second.name).out)
+        tree = json.loads(plifctl("runs", "compare", first.name, second.name, "--json").out)
+        assert tree["accuracy_of"] == ["test", "validation"]
+
     def test_compare_of_one_run_is_refused(self, plifctl: Plifctl, folder: Path) -> None:
         make_run(folder)
         assert plifctl("runs", "compare", "last", "last").code == 2

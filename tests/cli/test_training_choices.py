@@ -83,7 +83,7 @@ def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, pl
     result = prepared("train", "demo", *TINY[:-1], 9, *stuck)
     assert result.code == 0
     assert "(epoch 1 of 2)" in result.out
-    assert "stopped early: no better epoch in the 1 after it" in result.out
+    assert "stopped early by train.early_stop=1: no better accuracy" in result.out
     (run,) = (places / "runs").iterdir()
     record = json.loads((run / "result.json").read_text())
     assert (record["epochs"], record["stopped_early"]) == (2, True)

@@ -8,9 +8,11 @@ place.
 from __future__ import annotations
 
 import math
+import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -201,32 +203,45 @@ def new_maps(like: Tensor, *shape: int) -> Tensor:
     return torch.from_numpy(memory[start : start + size]).view(like.dtype).view(shape)
 
 
+_ONE_AT_A_TIME = threading.RLock()
+"""Held by a parallel loop where numba cannot run two at once, and while the process is forked: the child gets it free."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_ONE_AT_A_TIME.acquire,
+        after_in_parent=_ONE_AT_A_TIME.release,
+        after_in_child=_ONE_AT_A_TIME.release,
+    )
+
+
 @cache
-def _start_numba_threads() -> None:
-    """Starts numba's threads and leaves torch's as they are.
+def _start_numba_threads() -> AbstractContextManager[object]:
+    """Starts numba's threads, leaves torch's as they are, and returns what each parallel loop has to hold.
 
     numba's OpenMP layer sets the number of OpenMP threads of the process, torch's included, to its own when it starts:
-    with OMP_NUM_THREADS=1 torch would continue with one thread per core.
+    with OMP_NUM_THREADS=1 torch would continue with one thread per core. Without OpenMP (libgomp), numba takes its layer
+    ``workqueue``, which aborts the process if two threads run loops at once.
     """
     threads = torch.get_num_threads()
     numba.get_num_threads()  # starts the threads
     torch.set_num_threads(threads)
+    return _ONE_AT_A_TIME if numba.threading_layer() == "workqueue" else nullcontext()
 
 
 @contextmanager
 def threads_of_torch() -> Iterator[None]:
-    """Gives numba as many threads as torch has, within the block."""
-    _start_numba_threads()
-    before = numba.get_num_threads()
-    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-    if wanted == before:  # setting it takes longer than some of the loops
-        yield
-        return
-    numba.set_num_threads(wanted)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
+    """Gives numba as many threads as torch has, within the block; threads of the process may enter it at once."""
+    with _start_numba_threads():
+        before = numba.get_num_threads()
+        wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        if wanted == before:  # setting it takes longer than some of the loops
+            yield
+            return
+        numba.set_num_threads(wanted)
+        try:
+            yield
+        finally:
+            numba.set_num_threads(before)
 
 
 def _per_channel(scalar: Tensor, channels: int) -> Tensor:

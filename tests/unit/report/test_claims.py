@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,43 @@ def test_time_constants_of_modified_runs_count_if_their_start_is_that_of_the_exp
     assert any(text in warning for warning in found.warnings) != counted
 
 
+def registry_with_tau_4(folder: Path) -> Registry:
+    """Returns the registry with PLIF and LIF on N-MNIST at τ = 4."""
+    (folder / "experiments").mkdir()
+    neurons = {"plif": "kind: plif, tau_0: 4.0", "lif": "kind: lif, tau: 4.0"}
+    variants = (f"  nmnist-{name}-tau4: {{title: t, neuron: {{{neuron}}}}}\n" for name, neuron in neurons.items())
+    head = "extends: _common\ndataset: nmnist\nnetwork: mnist\nT: 10\ntrain: {normalise: none}\n"
+    recipes = "recipes:\n  authors:\n    validation: {T: 20}\n"
+    (folder / "experiments/mine.yaml").write_text(f"{head}{recipes}variants:\n{''.join(variants)}")
+    return Registry([*registry().folders, folder])
+
+
+def test_a_third_tau_is_a_comparison_of_its_own_or_none(tmp_path: Path) -> None:
+    known, tau = registry_with_tau_4(tmp_path), {2: 0.97, 4: 0.5, 16: 0.4}
+    runs = []
+    for neuron, value in product(("lif", "plif"), tau):
+        name = f"nmnist-{neuron}{'' if value == 2 else f'-tau{value}'}"
+        accuracy, learnt = tau[value] if neuron == "lif" else 0.97, ((3.0,),) if neuron == "plif" else ((),)
+        values = {"experiment": name, "run": name, "digest": known.experiment(name).spec.digest}
+        runs.append(run("plif", (accuracy,), tau=learnt).model_copy(update=values))
+    rows = build_table("claims", runs, known, TableOptions()).rows
+    assert rows[1][4].startswith("Yes: N-MNIST: LIF −57.00, PLIF +0.00")  # the rule names τ = 2 and 16
+    assert rows[1][5].startswith("holds only for N-MNIST (")  # other data sets have no runs
+    ratios = "Yes: N-MNIST{}: ratio 2.00 to 1.00, at most 1.00"
+    assert rows[4][4].startswith(ratios.format(", τ = 2 to 4"))
+    assert rows[4][5].startswith("holds only for N-MNIST at τ = 2 to 4; N-MNIST; N-MNIST at τ = 4 to 16 (")
+    without = [one for one in runs if one.run != "nmnist-plif-tau4"]
+    found = [one for one in Evidence(Results(without, known)).time_constants_gather() if one.dataset == "N-MNIST"]
+    assert [(one.tau, one.outcome) for one in found] == [("τ = 2 to 4", None), ("", "yes"), ("τ = 4 to 16", None)]
+    assert verdict(found).startswith("holds only for N-MNIST (")
+
+
+def test_lif_breaks_down_without_plif_names_the_experiments_of_plif() -> None:
+    found = Evidence(Results([run("lif", (0.9,)), run("lif-tau16", (0.5,))], registry())).lif_breaks_down()
+    (missing,) = (one.missing for one in found if one.dataset == "N-MNIST")
+    assert missing == ("nmnist-plif", "nmnist-plif-tau16")
+
+
 def under_controls(
     experiment: str, *losses: int, accuracy: float = 0.9, samples: int = 1000, gained: int = 0, **changes: Any
 ) -> list[ResultRecord]:
@@ -321,6 +359,10 @@ def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     labels = findings(TIME, *several)
     assert [*labels] == [f"DVS128 Gesture, gesture-plif, recipe paper, protocol {protocol}" for protocol in ("A", "B")]
     assert [outcome for outcome, _ in labels.values()] == ["yes", "no"]
+    changed = under_controls("gesture-plif", 0, overrides=("train.lr=0.01",), run="other")
+    modified = Evidence(Results([*under_controls("gesture-plif", 300), *changed], registry(), include_modified=True))
+    settings = [one.settings for one in modified.time_is_used() if one.number is not None]
+    assert settings == [f"gesture-plif, recipe paper, protocol A{text}" for text in ("", ", modified")]
 
 
 def test_shipped_records_use_the_order_of_frames_where_the_rule_says_so(authors: list[ResultRecord]) -> None:
@@ -372,7 +414,7 @@ def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() ->
 
 def test_verdict_on_runs_of_the_short_training_says_so() -> None:
     digests = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec.digest for v in ("plif", "lif")}
-    found = table(*(run(v, (0.9,) * 24, recipe="fast", digest=digest) for v, digest in digests.items()))
+    found = table(*(run(v, (0.9,) * 32, recipe="fast", digest=digest) for v, digest in digests.items()))
     assert found.rows[0][4:] == ("Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast", "not supported (one seed each; fast)")
 
 

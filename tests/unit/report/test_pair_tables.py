@@ -21,8 +21,9 @@ from plifctl.report.pairs import find_pairs
 from plifctl.report.results import Results, cut_record
 from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
-from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log
+from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log, load_records
 from plifctl.runs.documents import add_checksum
+from plifctl.runs.folders import EXTERNAL_PREFIX
 from plifctl.runs.records import record_text
 from plifctl.runs.sessions import Session
 
@@ -150,21 +151,23 @@ def test_significance_of_single_runs_says_what_p_is() -> None:
     assert found["difference of maxima"] == pytest.approx(10)
     assert found["test"] == "z, n = 288"
     assert found["p"] == found["p, Holm"] < 0.001
-    assert "difference of means, 95 % from" not in found  # two epochs
+    assert "difference of means" not in found  # two epochs
     assert "test samples only" in table.source
     assert "all 1 p of this table" in table.source
 
 
 def test_significance_of_several_seeds_is_paired_by_seed() -> None:
-    plif = [run("plif", (0.5, 0.80 + 0.01 * seed), seed) for seed in (1, 2, 3, 7)]
-    lif = [run("lif", (0.5, 0.79), seed) for seed in (3, 2, 1, 9)]
+    plif = [run("plif", (0.5,) * 64 + (0.80 + 0.01 * seed,), seed) for seed in (1, 2, 3, 7)]
+    lif = [run("lif", (0.5,) * 64 + (0.79,), seed) for seed in (3, 2, 1, 9)]
     found = numbers(build("significance", *plif, *lif))[GESTURE]
     wanted = paired_t([0.02, 0.03, 0.04])  # seeds 1, 2, 3
     assert wanted.low is not None
     assert found["test"] == "paired t, 3 seeds"
     assert found["p"] == pytest.approx(wanted.p)
     assert found["difference of maxima, 95 % from"] == pytest.approx(100 * wanted.low)
-    assert found["difference of means"] == pytest.approx(100 * 0.015)  # the first epochs are equal
+    assert found["difference of means"] == pytest.approx(100 * 0.03 / 64)  # the epochs before are equal
+    first = numbers(build("significance", *plif, *lif, epochs=64))[GESTURE]
+    assert "difference of means" not in first  # of all epochs, from the first on
 
 
 def test_runs_without_a_common_seed_or_of_other_samples_are_not_compared() -> None:
@@ -343,6 +346,18 @@ def test_significance_with_stored_predictions_is_mcnemar(tmp_path: Path) -> None
     assert any("no McNemar test" in warning and "damaged" in warning for warning in table.warnings)
 
 
+def test_significance_of_added_runs_uses_their_predictions(tmp_path: Path) -> None:
+    data = RunData(verified=True, complete=True, train=8, validation=0, test=8, cache="c")
+    runs = [run("plif", (0.25, 0.75), data=data), run("lif", (0.25, 0.125), data=data)]
+    for record, right in zip(runs, ([0, 1, 2, 3, 4, 5], [5, 6]), strict=True):
+        save_run(tmp_path, record, right)
+        (tmp_path / record.run / "run.json").rename(tmp_path / record.run / "added.json")
+        (tmp_path / record.run / "added.json").write_bytes(EXTERNAL_PREFIX)
+    added = load_records(tmp_path, ())
+    found = numbers(build("significance", *added, runs_dir=tmp_path, source="added"))[GESTURE]
+    assert found["test"] == "McNemar, 5 : 1"
+
+
 def test_speed_is_the_first_epoch_at_98_percent_of_the_lower_maximum() -> None:
     # 98 % of 0.8 is 0.784
     plif = run("plif", (0.5, 0.783, 0.784, 0.9))
@@ -353,6 +368,12 @@ def test_speed_is_the_first_epoch_at_98_percent_of_the_lower_maximum() -> None:
     more = [run("plif", (0.9, 0.5, 0.5, 0.5), 2), run("lif", (0.1, 0.9, 0.5, 0.5), 2)]
     found = numbers(build("speed", plif, lif, *more))[GESTURE]
     assert (found["PLIF, epochs"], found["LIF, epochs"]) == (2, 3)  # means of 3 and 1, of 4 and 2
+
+
+def test_speed_is_the_first_epoch_at_98_percent_but_for_rounding() -> None:
+    assert 0.98 * 0.92 > 0.9016  # in float64
+    found = numbers(build("speed", run("plif", (0.5, 0.9016, 0.92)), run("lif", (0.5, 0.6, 0.93))))[GESTURE]
+    assert (found["PLIF, epochs"], found["LIF, epochs"]) == (2, 3)
 
 
 def test_convergence_ratio_is_of_the_runs_of_one_seed_before_the_mean() -> None:

@@ -182,6 +182,16 @@ def test_epochs_of_the_early_table_keep_its_differences() -> None:
 # ------------------------------------------------------------------------------------------------ what is left out
 
 
+def test_a_run_that_is_longer_than_planned_does_not_hide_those_of_the_planned_length() -> None:
+    planned = [run(*2 * (value,), seed=seed, run=f"r{seed}", epochs=1024) for seed, value in ((1, 0.93), (2, 0.95))]
+    longer = run(0.99, 0.99, seed=3, run="longer", epochs=1025)
+    found = table("4", *planned, longer, run(0.9, 0.9))
+    assert cell(found) == [("94.00 ± 1.41", -0.38)]
+    assert "left out: longer: 1025 epochs, while there is a run of 1024" in found.warnings
+    assert "left out: mine: 2 epochs, while there is a run of 1024" in found.warnings
+    assert cell(table("4", longer, run(0.9, 0.9))) == [("99.00 @1025", None)]
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
@@ -349,7 +359,7 @@ def test_csv_has_a_column_for_each_fact() -> None:
         "plifctl": "0.3.0",
         "device": "cpu",
         "last": "91.0",
-        "mean_last_64": "91.0",
+        "mean_last_64": "",
     }
     assert {name: line[name] for name in wanted} == wanted
 
@@ -357,7 +367,7 @@ def test_csv_has_a_column_for_each_fact() -> None:
 def test_csv_of_seeds_has_means_and_every_device() -> None:
     first, second = run(0.90, 0.92, seed=1, run="r1"), run(0.92, 0.90, seed=2, run="r2", environment={"device": "H200"})
     (line,) = lines(table("4", first, second))
-    assert (line["result"], line["last"], line["mean_last_64"]) == ("92.0", "91.0", "91.0")
+    assert (line["result"], line["last"], line["mean_last_64"]) == ("92.0", "91.0", "")
     assert (line["device"], line["plifctl"], line["seeds"]) == ("H200, cpu", "0.3.0", "1 2")
 
 
@@ -381,6 +391,8 @@ def test_csv_mean_counts_the_last_64_epochs_not_the_last_64_tests() -> None:
     tests = (0.1, *(0.9 if epoch % 2 else None for epoch in range(1, 101)))
     (line,) = lines(table("4", run(*tests)))
     assert line["mean_last_64"] == "90.0"
+    (line,) = lines(table("4", run(*tests[:64])))
+    assert line["mean_last_64"] == ""  # it would be the mean from the first epoch on
 
 
 def test_csv_of_a_number_of_one_epoch_has_no_measure_of_the_run() -> None:

@@ -135,6 +135,13 @@ class TestExports:
         assert record.test_accuracy == (0.1, 0.25, 0.35, None, None, 0.6)
         assert record.tau[3] == (1 + math.exp(-6),)
 
+    def test_import_log_whose_accuracy_lacks_the_first_epoch_counts_as_its_other_series(self, tmp_path: Path) -> None:
+        name = f"run-{FASHION.format('2.0', True, True)}-tag-"
+        export(tmp_path / f"{name}test_accuracy.csv", (1.1, 1, 0.2), (2.1, 2, 0.3))
+        export(tmp_path / f"{name}train_accuracy.csv", (0.0, 0, 0.4), (1.0, 1, 0.5), (2.0, 2, 0.6))
+        (run,) = imported(tmp_path)
+        assert run.epochs == {"test_accuracy": {2: 0.2, 3: 0.3}, "train_accuracy": {1: 0.4, 2: 0.5, 3: 0.6}}
+
     @pytest.mark.parametrize(
         ("content", "line"),
         [

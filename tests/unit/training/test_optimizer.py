@@ -220,18 +220,19 @@ def test_step_clip_norm_bounds_the_gradient() -> None:
         assert model.weight.tolist()[0] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("patience", [1, 2])
-def test_run_early_stop_ends_after_patience(patience: int) -> None:
+@pytest.mark.parametrize(("patience", "ties"), [(1, "earliest"), (2, "earliest"), (2, "latest")])
+@pytest.mark.parametrize("saturated", [False, True])
+def test_run_early_stop_ends_after_patience(patience: int, ties: str, saturated: bool) -> None:
     class Stuck(Trainer):
         def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Any:
             found = super()._evaluate(rows, part, epoch)
-            found.predictions[:] = found.labels if epoch == 2 else 9
+            found.predictions[:] = found.labels if epoch == 2 or (saturated and epoch > 2) else 9
             return found
 
-    spec = tiny_spec(f"train.early_stop={patience}", "train.epochs=9")
+    spec = tiny_spec(f"train.early_stop={patience}", "train.epochs=9", f"train.ties={ties}")
     recorder = MemoryRecorder()
     outcome = Stuck(spec, BatchLoader(ShadeSamples(), spec, CPU), SPLIT_A, recorder).run()
-    assert outcome.best_epoch == 2
+    assert outcome.best_epoch == (2 + patience if saturated and ties == "latest" else 2)
     assert len(outcome.history) == 2 + patience
     assert outcome.stopped_early
     again = Stuck(spec, BatchLoader(ShadeSamples(), spec, CPU), SPLIT_A, recorder)
