@@ -96,8 +96,13 @@ def spiking_stage(
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
         keep: What is kept for the gradients; fused kernel only. Results are the same.
 
+    Raises:
+        ValueError: ``x`` has neither ``T`` steps nor one.
+
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    if len(x) not in (1, T):  # compiled loops would read behind its end
+        raise ValueError(f"found an input of {len(x)} time steps, expected T = {T}, or 1 for all of them")
     kernel = kernel if dynamics.leak is None else "eager"
     if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
         whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)
