@@ -36,7 +36,8 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
         layer: The layer.
         x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``; for a fully connected layer any shape of F values.
         kernel: ``eager``, ``compiled`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute
-            only where ``x`` is not zero, if that is faster for this layer and this share of active inputs.
+            only where ``x`` is not zero, if that is faster for this layer and this share of active inputs. A layer with
+            hooks is called as a module.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
     if not _may_be_event_driven(layer, x, kernel):
@@ -49,7 +50,13 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
 
 def _may_be_event_driven(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> bool:
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact
+    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact and not _has_hooks(layer)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """Returns whether calling the layer does more than its forward: hooks, some of which make its weights anew."""
+    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(kinds)
 
 
 Kept = Literal["all", "input and output", "input"]
