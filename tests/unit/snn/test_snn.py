@@ -1,6 +1,7 @@
 """Neurons, layers, losses and networks against hand-computed values and against the definition."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -217,6 +218,28 @@ def test_losses_hand_computed_values() -> None:
     mixed = torch.tensor([[0.75, 0.25]])
     assert losses.mse_rate(rates, mixed).item() == pytest.approx((0.25**2 + 0.25**2) / 2)
     assert functional.predict(torch.tensor([[[0.5, 0.5, 0.1]]])).item() == 0
+
+
+@pytest.mark.parametrize("loss", [losses.mse_per_step, losses.mse_rate, partial(losses.tet, weight=0.1)])
+def test_losses_of_class_indices_are_refused(loss: losses.Loss) -> None:
+    """Of as many samples as classes they would be broadcast, to a number that means nothing."""
+    with pytest.raises(ValueError, match=r"found targets of shape \[3\], expected \[N, C\] = \[3, 3\]"):
+        loss(torch.rand(2, 3, 3), torch.tensor([0, 1, 2]))
+
+
+def test_training_mode_without_keys_draws_dropout_from_torch() -> None:
+    net = network("DP-FC20-SN-APk10s10", (1, 4, 4), 2)
+    with torch.no_grad():
+        net.layers["fc0"].weight.uniform_(-0.5, 1.0)
+    images = torch.ones(30, 1, 4, 4)
+    votes = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        votes.append(net(images, 3))
+    assert torch.equal(votes[0], votes[1])
+    assert not torch.equal(votes[0], votes[2])
+    assert votes[0].unique(dim=1).shape[1] > 1  # samples have masks of their own
+    assert torch.equal(net.eval()(images, 3), net(images, 3))
 
 
 class TestLayers:
