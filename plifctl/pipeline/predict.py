@@ -100,7 +100,8 @@ class Model(nn.Module):
     """A trained network in evaluation mode, with the framing and normalisation of its inputs.
 
     As a module it takes event frames ``[N, T, P, H, W]`` of counts, or normalised images
-    ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. :meth:`predict` takes recordings.
+    ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. It can be trained as any module. :meth:`predict` takes
+    recordings.
 
     Attributes:
         spec: The experiment it was trained by.
@@ -123,8 +124,12 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
 
+        Args:
+            x: Numbers of any type, which are converted to that of the weights; images are float, as normalised ones are.
+
         Raises:
-            UsageError: The input has another shape.
+            UsageError: The input has another shape, images are whole numbers, or the weights are of half precision on a
+                CPU.
         """
         wanted = ("N", *(("T",) if self.spec.dataset.kind == "events" else ()), *map(str, self.input_shape))
         if x.dim() != len(wanted) or tuple(x.shape[-3:]) != tuple(self.input_shape):
@@ -132,8 +137,23 @@ class Model(nn.Module):
                 f"{self.spec.title}: found an input {list(x.shape)}, expected [{', '.join(wanted)}]",
                 hint="one sample: x[None]",
             )
-        votes: Tensor = self.network(x, self.T)
+        if self.spec.dataset.kind == "images" and not x.is_floating_point():
+            raise UsageError(
+                f"{self.spec.title}: found images of {_dtype_name(x)}, expected normalised ones, which are float",
+                hint="model.to_input(image) normalises an image; model.predict(image) classifies it",
+            )
+        votes: Tensor = self.network(self._as_weights(x), self.T)
         return votes
+
+    def _as_weights(self, x: Tensor) -> Tensor:
+        """Returns an input in the type of the weights."""
+        weight = next(self.network.parameters())
+        if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                f"{self.spec.title}: found weights of {_dtype_name(weight)}, expected float32 or float64 on a CPU",
+                hint="model.float()",
+            )
+        return x.to(weight.dtype)
 
     def read_events(self, path: str | Path) -> Events:
         """Returns the events of a file as the network was trained with, x and y oriented, to predict parts of them.
@@ -160,13 +180,13 @@ class Model(nn.Module):
             UsageError: The frame is no float tensor of that shape, or the state is not that of such frames.
         """
         self._check_step(frame, state)
-        return self.network.step(frame, state)
+        return self.network.step(self._as_weights(frame), state)
 
     def _check_step(self, frame: Tensor, state: NeuronState | None) -> None:
         if not isinstance(frame, Tensor):
             raise UsageError(f"step: found {type(frame).__name__}, expected a tensor", hint="torch.as_tensor(frame)")
         if not frame.is_floating_point() or tuple(frame.shape[1:]) != tuple(self.input_shape):
-            found = f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"
+            found = f"{_dtype_name(frame)} {list(frame.shape)}"
             raise UsageError(
                 f"step: found a frame {found}, expected float [N, {', '.join(map(str, self.input_shape))}]",
                 hint="one event frame [P, H, W]: frame[None].float()",
@@ -183,21 +203,19 @@ class Model(nn.Module):
                 found, wanted = (f"{len(one)} samples on {one.device}" for one in (potential, frame))
                 raise UsageError(f"step: the state of {name} is of {found}, the frame of {wanted}", hint=hint)
 
+    @overload  # a text is one recording, and for mypy a sequence of texts, too
+    def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...
-    @overload
+    def predict(self, recording: Sequence[Recording], *, resize: bool = ...) -> list[Prediction]: ...
     def predict(
-        self, recording: list[Recording] | tuple[Recording, ...], *, resize: bool = ...
-    ) -> list[Prediction]: ...
-    def predict(
-        self, recording: Recording | list[Recording] | tuple[Recording, ...], *, resize: bool = False
+        self, recording: Recording | Sequence[Recording], *, resize: bool = False
     ) -> Prediction | list[Prediction]:
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
 
         Args:
             recording: A file of any known event format, taken as one sample, or of an image; events
                 (:class:`~plifctl.data.events.Events` or a structured array with the fields t in µs, x, y, p); frames
-                ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list or tuple of these.
+                ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list of these.
             resize: Scale the image of a file to the network's size, bilinear.
 
         Returns:
@@ -205,10 +223,10 @@ class Model(nn.Module):
 
         Raises:
             RawDataError: A file cannot be read or contains no events.
-            UsageError: The input does not fit the network.
+            UsageError: The input does not fit the network, or the network is in training mode.
             OutOfMemoryError: A recording alone needs more memory than the device has.
         """
-        several = isinstance(recording, list | tuple)
+        several = isinstance(recording, Sequence) and not isinstance(recording, str | bytes)
         recordings: Sequence[Recording] = recording if several else [recording]  # type: ignore[assignment,list-item]
         found = self.classify((None, _name(one), self.to_input(one, resize=resize)) for one in recordings)
         predictions = [prediction for _, one in found if (prediction := _or_raise(one)) is not None]
@@ -254,7 +272,12 @@ class Model(nn.Module):
 
         Yields:
             The predictions in the same order; an error in place of a sample that needs too much memory alone.
+
+        Raises:
+            UsageError: The network is in training mode: dropout would be drawn, and batch norm would change.
         """
+        if self.network.training:
+            raise UsageError("predict: the network is in training mode", hint="model.eval()")
         remaining = iter(samples)
         while part := list(islice(remaining, BATCH)):
             predictions = self._run([x for *_, x in part if x is not None])
@@ -453,6 +476,10 @@ def load_model(
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)
     return Model(trained)
+
+
+def _dtype_name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _or_raise(found: Prediction | OutOfMemoryError | None) -> Prediction | None:
