@@ -238,8 +238,8 @@ def train(
         freeze: Patterns of the layers or parameters that are not trained, e.g. ``"conv*"``.
         resume: Run to resume, instead of a new one; ``"auto"`` with a name: that run if it exists, else a new one.
         name: Name of the new run; None: one of time, experiment, digest and seed.
-        on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
-            run can be resumed.
+        on_epoch: Called after each epoch with its row of ``metrics.jsonl``, once its weights are saved; returning False
+            stops the training, whose run can be resumed.
         build_cache: Build the cache if it does not exist.
         raw: Folder of the raw files to build it from.
         device: Torch device; None: a GPU if there is one.

@@ -150,7 +150,10 @@ class TrainObserver:
         """Called after each batch, on the first rank."""
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
-        """Called after each epoch with its row of ``metrics.jsonl``, on the first rank; False stops the training."""
+        """Called with each epoch's row of ``metrics.jsonl`` once its weights are saved; False stops the training.
+
+        It is called on the first rank.
+        """
         return None
 
     def stop_signal(self) -> int | None:
@@ -760,13 +763,15 @@ class _ObservedRecorder(RunRecorder):
         assert self.last_step is not None
         self._observer.on_step(self.last_step)
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
+    def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)
         if self._first_epoch:
             self._first_epoch = False
             rates = dict(zip(row.layers, row.firing_rate, strict=True))
             for warning in describe_extreme_rates(rates, self.spec.network, self.spec.neuron):
                 _log.warning("after epoch %d: %s", row.epoch, warning)
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
         return self._observer.on_epoch(asdict(row))
 
     def stop_signal(self) -> int | None:
