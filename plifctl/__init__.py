@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +36,31 @@ if TYPE_CHECKING:
         TauControl,
         TimeControl,
     )
-    from plifctl.config.experiment import Experiment
+    from plifctl.config.dataset import Framing
+    from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.overrides import Overrides
     from plifctl.data.events import Events
     from plifctl.pipeline.convert import Converted
     from plifctl.pipeline.dataset import CachedDataset, Part
     from plifctl.pipeline.evaluate import EvaluationResult
     from plifctl.pipeline.export import Exported
-    from plifctl.pipeline.predict import Model
+    from plifctl.pipeline.predict import Model, Prediction
     from plifctl.report.table import Table
     from plifctl.runs import Run
+    from plifctl.snn.neurons import LIF, PLIF
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "LIF",
+    "PLIF",
+    "Cache",
+    "CachedDataset",
+    "EvaluationResult",
+    "Experiment",
+    "Model",
+    "Prediction",
+    "Run",
     "convert",
     "dataset",
     "errors",
@@ -64,6 +76,30 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_HOMES = {
+    "Cache": "plifctl.cache",
+    "CachedDataset": "plifctl.pipeline.dataset",
+    "EvaluationResult": "plifctl.pipeline.evaluate",
+    "Experiment": "plifctl.config.experiment",
+    "LIF": "plifctl.snn.neurons",
+    "Model": "plifctl.pipeline.predict",
+    "PLIF": "plifctl.snn.neurons",
+    "Prediction": "plifctl.pipeline.predict",
+    "Run": "plifctl.runs",
+}
+"""Modules of the public classes, which are imported when they are first used: ``import plifctl`` loads no torch."""
+
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def prepare(
