@@ -168,8 +168,8 @@ def dataset(
     """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
 
     Args:
-        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment, whose T, recipe and overrides
-            are used.
+        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment or ``model.spec``, whose samples
+            these are.
         T: Number of frames; required for event data sets.
         split: ``train``, ``validation`` or ``test`` of the official split, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
@@ -180,19 +180,22 @@ def dataset(
         errors.UsageError: Unknown data set, or T is missing.
         errors.CacheError: There is no such cache; the hint has the command that builds it.
     """
-    from plifctl.config.experiment import Experiment
+    from plifctl.config.dataset import Framing
+    from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
 
-    if isinstance(name, Experiment) and (T is not None or recipe is not None or overrides):
+    framing = name.spec if isinstance(name, Experiment) else name
+    framing = framing.framing if isinstance(framing, ExperimentSpec) else framing
+    if not isinstance(framing, str | Path | Framing):
+        raise errors.UsageError(f"found {name!r:.80}, expected the name of a data set, a YAML file or an experiment")
+    if isinstance(framing, Framing) and (T is not None or recipe is not None or overrides):
         raise errors.UsageError(
             "T, recipe and overrides are those of the experiment",
             hint='change a copy: plifctl.experiment(experiment, {"T": 8})',
         )
-    if not isinstance(name, str | Path | Experiment):
-        raise errors.UsageError(f"found {name!r}, expected the name of a data set, a YAML file or an experiment")
     return open_dataset(
-        name.spec.framing if isinstance(name, Experiment) else name,
+        framing,
         T,
         split,
         recipe=recipe,
