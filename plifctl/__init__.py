@@ -454,7 +454,7 @@ def load(
 
 
 def export(
-    model: str | Path | Run,
+    model: str | Path | Run | Model,
     file: str | Path,
     *,
     to: NetworkFormat | None = None,
@@ -467,7 +467,8 @@ def export(
     """Writes a trained network for other programs, or as a folder as on the Hugging Face hub.
 
     Args:
-        model: As :func:`load`.
+        model: As :func:`load`; or a model, with the weights that it has now, to a file only: a folder states a result,
+            and that of the run it was loaded from is not one of these weights.
         file: The file or folder to write; must not exist.
         to: The format: ``pt`` (torch), ``npz`` (numpy), ``nir``, ``onnx``, ``folder`` or ``spikingjelly``; None: that
             of the file's ending, a folder if it has none.
@@ -484,9 +485,12 @@ def export(
         errors.CheckpointError: The checkpoint is missing or damaged.
     """
     from plifctl.pipeline.export import export as export_model
+    from plifctl.pipeline.predict import Model
 
+    if isinstance(model, Model) and checkpoint != "best":
+        raise errors.UsageError(f"checkpoint {checkpoint!r} is of a run; a model is exported as it is")
     return export_model(
-        _model_name(model),
+        model.snapshot() if isinstance(model, Model) else _model_name(model),
         _expand(file),
         to=to,
         checkpoint=checkpoint,

@@ -23,13 +23,14 @@ from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
 from plifctl.data.remarks import describe_remarks, remarks_on_share
-from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError
+from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
-from plifctl.snn.networks import NeuronState
+from plifctl.snn.networks import NeuronState, SpikingNetwork, drawing_weights
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
+from plifctl.training.trainer import load_weights
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class Model(nn.Module):
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
 
         Args:
-            x: Numbers of any type, which are converted to that of the weights; images are float, as normalised ones are.
+            x: Numbers, which are converted to the type of the weights. Images are normalised, so they are float.
 
         Raises:
             UsageError: The input has another shape, images are whole numbers, or the weights are of half precision on a
@@ -202,6 +203,26 @@ class Model(nn.Module):
             if len(potential) != len(frame) or potential.device != frame.device:
                 found, wanted = (f"{len(one)} samples on {one.device}" for one in (potential, frame))
                 raise UsageError(f"step: the state of {name} is of {found}, the frame of {wanted}", hint=hint)
+
+    def snapshot(self) -> TrainedModel:
+        """Returns a copy of the network with the weights that it has now, which no run or file has, to be exported.
+
+        Raises:
+            UsageError: It has other weights than its structure, such as the masks of pruning.
+            CheckpointError: A weight is not finite.
+        """
+        network, weights = self.network, self.network.state_dict()
+        with drawing_weights():  # which are replaced below
+            copied = SpikingNetwork(network.network, network.neuron, network.input_shape, network.classes)
+        if unknown := sorted(weights.keys() ^ copied.state_dict().keys()):
+            raise UsageError(
+                f"the network's weights are not those of its structure: {list_names(unknown, 3)}",
+                hint="make pruning permanent (torch.nn.utils.prune.remove), and remove parametrizations",
+            )
+        load_weights(copied, {"model": weights})
+        origin = f"a model in memory that was loaded from {(self.trained.run or self.trained.path).name}"
+        origin += f", {self.trained.origin}" if self.trained.origin else ""
+        return replace(self.trained, path=Path("memory"), network=copied.eval(), origin=origin)
 
     @overload  # a text is one recording, and for mypy a sequence of texts, too
     def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...  # type: ignore[overload-overlap]
