@@ -153,11 +153,13 @@ def prepare(
         compression=compression,
         cache_dir=_path(cache_dir),
     )
-    return prepare_cache(options).cache
+    cache = prepare_cache(options).cache
+    cache.path = cache.path.absolute()  # the working directory may change
+    return cache
 
 
 def dataset(
-    name: str | Path | Experiment,
+    name: str | Path | Experiment | ExperimentSpec | Framing,
     T: int | None = None,
     split: Part = "train",
     *,
@@ -354,7 +356,8 @@ def _train(protocol: Protocol, **given: Any) -> Run:
         runs_dir=_path(given.pop("runs_dir")),
         **{key: value for key, value in given.items() if key != "on_epoch"},
     )
-    return train_with_callback(options, given["on_epoch"])
+    run = train_with_callback(options, given["on_epoch"])
+    return type(run)(run.path.absolute())  # the working directory may change
 
 
 def evaluate(
