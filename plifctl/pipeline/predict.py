@@ -27,6 +27,7 @@ from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, Usa
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
+from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.networks import NeuronState, SpikingNetwork, drawing_weights
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
@@ -149,6 +150,7 @@ class Model(nn.Module):
     def _as_weights(self, x: Tensor) -> Tensor:
         """Returns an input in the type of the weights."""
         weight = next(self.network.parameters())
+        check_not_forked(weight.device)
         if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.float64):
             raise UsageError(
                 f"{self.spec.title}: found weights of {_dtype_name(weight)}, expected float32 or float64 on a CPU",
@@ -246,6 +248,7 @@ class Model(nn.Module):
             RawDataError: A file cannot be read or contains no events.
             UsageError: The input does not fit the network, or the network is in training mode.
             OutOfMemoryError: A recording alone needs more memory than the device has.
+            RunError: On a CPU, in a process that was forked after a network had run.
         """
         several = isinstance(recording, Sequence) and not isinstance(recording, str | bytes)
         recordings: Sequence[Recording] = recording if several else [recording]  # type: ignore[assignment,list-item]
@@ -299,6 +302,7 @@ class Model(nn.Module):
         """
         if self.network.training:
             raise UsageError("predict: the network is in training mode", hint="model.eval()")
+        check_not_forked(next(self.network.parameters()).device)
         remaining = iter(samples)
         while part := list(islice(remaining, BATCH)):
             predictions = self._run([x for *_, x in part if x is not None])

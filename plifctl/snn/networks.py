@@ -17,6 +17,7 @@ from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.errors import did_you_mean
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kept, apply_synapses, held_dropout, spiking_stage, spiking_step
+from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Linear, Pool
 from plifctl.snn.neurons import SpikingLayer
@@ -258,7 +259,11 @@ class SpikingNetwork(nn.Module):
 
         Returns:
             The vote of each class at each step, ``[T, N, classes]``.
+
+        Raises:
+            RunError: On a CPU, in a process that was forked after a network had run.
         """
+        check_not_forked(x.device)
         if x.dim() == 4:
             if T is None:
                 raise ValueError("images need T, the number of time steps")

@@ -111,6 +111,52 @@ print(torch.get_num_threads())
             assert (done.stdout, done.stderr) == (f"{threads}\n", "")
 
 
+@pytest.mark.subprocess
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork, or can")
+class TestFork:
+    """A forked process has none of the threads that its parent computes with."""
+
+    CODE = """
+import multiprocessing
+import torch
+import plifctl
+from plifctl.errors import RunError
+
+{setup}
+run()
+
+def in_child(_):
+    try:
+        return run()
+    except RunError as error:
+        return error.hint
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(pool.map_async(in_child, [0]).get(timeout=60)[0])
+"""
+    LOAD = "model = plifctl.load('zoo:demo')"
+
+    @pytest.mark.parametrize(
+        "setup",
+        [
+            "x = torch.rand(8, 2, 9)\nrun = lambda: plifctl.PLIF()(x)",
+            pytest.param(
+                f"{LOAD}\nx = torch.zeros(2, 16, 2, 128, 128)\nrun = lambda: model(x)", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                f"{LOAD}\nx = [torch.zeros(16, 2, 128, 128)] * 2\nrun = lambda: model.predict(x)",
+                marks=pytest.mark.slow,
+            ),
+        ],
+        ids=["neurons", "network", "predict"],
+    )
+    def test_network_in_a_forked_process_is_refused(self, setup: str) -> None:
+        code = self.CODE.format(setup=setup)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+        assert done.stdout == 'start processes with multiprocessing.get_context("spawn")\n', done.stderr
+
+
 class TestDataset:
     def test_dataset_gives_the_frames_of_the_cache(self, here: Path) -> None:
         data = plifctl.dataset("synthetic-gesture", T=4, split="test")

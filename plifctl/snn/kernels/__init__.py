@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from plifctl.config.choices import Kernel
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import reference
+from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.keyed_random import hash_keys, held_dropout_mask
 from plifctl.snn.layers import BatchNorm, Conv, Pool
@@ -105,11 +106,13 @@ def spiking_stage(
 
     Raises:
         ValueError: ``x`` has neither ``T`` steps nor one.
+        RunError: On a CPU, in a process that was forked after a network had run.
 
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
     if len(x) not in (1, T):  # compiled loops would read behind its end
         raise ValueError(f"found an input of {len(x)} time steps, expected T = {T}, or 1 for all of them")
+    check_not_forked(x.device)
     kernel = kernel if dynamics.leak is None else "eager"
     if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
         whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)

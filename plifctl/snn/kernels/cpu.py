@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from plifctl.snn.kernels import cpu_loops as loops
+from plifctl.snn.kernels.forking import own_threads
 from plifctl.snn.kernels.stage import NormBackward, NormCoefficients, StageConfig, StageGradients, StageTensors
 
 MIN_ITEMS = 16
@@ -211,6 +212,11 @@ def _start_numba_threads() -> None:
     threads = torch.get_num_threads()
     numba.get_num_threads()  # starts the threads
     torch.set_num_threads(threads)
+    if numba.threading_layer() == "omp":
+        from numba.np.ufunc.omppool import openmp_vendor
+
+        if openmp_vendor == "GNU":
+            own_threads()
 
 
 @contextmanager
