@@ -369,6 +369,9 @@ class _EpochTimes:
         """Stores the time."""
         self.ended.append(time.perf_counter())
 
+    def on_saved_epoch(self, row: object) -> None:
+        """Nothing."""
+
     def save(self, name: str, state: object) -> None:
         """Nothing."""
 

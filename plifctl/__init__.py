@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +36,31 @@ if TYPE_CHECKING:
         TauControl,
         TimeControl,
     )
-    from plifctl.config.experiment import Experiment
+    from plifctl.config.dataset import Framing
+    from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.overrides import Overrides
     from plifctl.data.events import Events
     from plifctl.pipeline.convert import Converted
     from plifctl.pipeline.dataset import CachedDataset, Part
     from plifctl.pipeline.evaluate import EvaluationResult
     from plifctl.pipeline.export import Exported
-    from plifctl.pipeline.predict import Model
+    from plifctl.pipeline.predict import Model, Prediction
     from plifctl.report.table import Table
     from plifctl.runs import Run
+    from plifctl.snn.neurons import LIF, PLIF
 
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "LIF",
+    "PLIF",
+    "Cache",
+    "CachedDataset",
+    "EvaluationResult",
+    "Experiment",
+    "Model",
+    "Prediction",
+    "Run",
     "convert",
     "dataset",
     "errors",
@@ -64,6 +76,30 @@ __all__ = [
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+_HOMES = {
+    "Cache": "plifctl.cache",
+    "CachedDataset": "plifctl.pipeline.dataset",
+    "EvaluationResult": "plifctl.pipeline.evaluate",
+    "Experiment": "plifctl.config.experiment",
+    "LIF": "plifctl.snn.neurons",
+    "Model": "plifctl.pipeline.predict",
+    "PLIF": "plifctl.snn.neurons",
+    "Prediction": "plifctl.pipeline.predict",
+    "Run": "plifctl.runs",
+}
+"""Modules of the public classes, which are imported when they are first used: ``import plifctl`` loads no torch."""
+
+if not TYPE_CHECKING:  # otherwise every name would exist for type checkers
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def prepare(
@@ -117,11 +153,13 @@ def prepare(
         compression=compression,
         cache_dir=_path(cache_dir),
     )
-    return prepare_cache(options).cache
+    cache = prepare_cache(options).cache
+    cache.path = cache.path.absolute()  # the working directory may change
+    return cache
 
 
 def dataset(
-    name: str | Path | Experiment,
+    name: str | Path | Experiment | ExperimentSpec | Framing,
     T: int | None = None,
     split: Part = "train",
     *,
@@ -132,8 +170,8 @@ def dataset(
     """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
 
     Args:
-        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment, whose T, recipe and overrides
-            are used.
+        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment or ``model.spec``, whose samples
+            these are.
         T: Number of frames; required for event data sets.
         split: ``train``, ``validation`` or ``test`` of the official split, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
@@ -144,19 +182,22 @@ def dataset(
         errors.UsageError: Unknown data set, or T is missing.
         errors.CacheError: There is no such cache; the hint has the command that builds it.
     """
-    from plifctl.config.experiment import Experiment
+    from plifctl.config.dataset import Framing
+    from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
 
-    if isinstance(name, Experiment) and (T is not None or recipe is not None or overrides):
+    framing = name.spec if isinstance(name, Experiment) else name
+    framing = framing.framing if isinstance(framing, ExperimentSpec) else framing
+    if not isinstance(framing, str | Path | Framing):
+        raise errors.UsageError(f"found {name!r:.80}, expected the name of a data set, a YAML file or an experiment")
+    if isinstance(framing, Framing) and (T is not None or recipe is not None or overrides):
         raise errors.UsageError(
             "T, recipe and overrides are those of the experiment",
             hint='change a copy: plifctl.experiment(experiment, {"T": 8})',
         )
-    if not isinstance(name, str | Path | Experiment):
-        raise errors.UsageError(f"found {name!r}, expected the name of a data set, a YAML file or an experiment")
     return open_dataset(
-        name.spec.framing if isinstance(name, Experiment) else name,
+        framing,
         T,
         split,
         recipe=recipe,
@@ -238,8 +279,8 @@ def train(
         freeze: Patterns of the layers or parameters that are not trained, e.g. ``"conv*"``.
         resume: Run to resume, instead of a new one; ``"auto"`` with a name: that run if it exists, else a new one.
         name: Name of the new run; None: one of time, experiment, digest and seed.
-        on_epoch: Called after each epoch with its row of ``metrics.jsonl``; returning False stops the training, whose
-            run can be resumed.
+        on_epoch: Called after each epoch with its row of ``metrics.jsonl``, once its weights are saved; returning False
+            stops the training, whose run can be resumed.
         build_cache: Build the cache if it does not exist.
         raw: Folder of the raw files to build it from.
         device: Torch device; None: a GPU if there is one.
@@ -316,7 +357,8 @@ def _train(protocol: Protocol, **given: Any) -> Run:
         runs_dir=_path(given.pop("runs_dir")),
         **{key: value for key, value in given.items() if key != "on_epoch"},
     )
-    return train_with_callback(options, given["on_epoch"])
+    run = train_with_callback(options, given["on_epoch"])
+    return type(run)(run.path.absolute())  # the working directory may change
 
 
 def evaluate(
@@ -416,7 +458,7 @@ def load(
 
 
 def export(
-    model: str | Path | Run,
+    model: str | Path | Run | Model,
     file: str | Path,
     *,
     to: NetworkFormat | None = None,
@@ -429,7 +471,8 @@ def export(
     """Writes a trained network for other programs, or as a folder as on the Hugging Face hub.
 
     Args:
-        model: As :func:`load`.
+        model: As :func:`load`; or a model, with the weights that it has now, to a file only: a folder states a result,
+            and that of the run it was loaded from is not one of these weights.
         file: The file or folder to write; must not exist.
         to: The format: ``pt`` (torch), ``npz`` (numpy), ``nir``, ``onnx``, ``folder`` or ``spikingjelly``; None: that
             of the file's ending, a folder if it has none.
@@ -446,9 +489,12 @@ def export(
         errors.CheckpointError: The checkpoint is missing or damaged.
     """
     from plifctl.pipeline.export import export as export_model
+    from plifctl.pipeline.predict import Model
 
+    if isinstance(model, Model) and checkpoint != "best":
+        raise errors.UsageError(f"checkpoint {checkpoint!r} is of a run; a model is exported as it is")
     return export_model(
-        _model_name(model),
+        model.snapshot() if isinstance(model, Model) else _model_name(model),
         _expand(file),
         to=to,
         checkpoint=checkpoint,

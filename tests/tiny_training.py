@@ -72,8 +72,10 @@ class MemoryRecorder:
         self.steps += 1
         assert 1 <= step <= steps
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
+    def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
         return False if row.epoch == self.stop_after_epoch else None
 
     def save(self, name: str, state: dict[str, Any]) -> None:

@@ -59,6 +59,7 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
         self.sample_ids = [cache.sample_ids[row] for row in self.rows]
         self.classes = tuple(cache.key.fields["classes"])
         cache.close()  # an open file would be shared with forked workers
+        cache.path = cache.path.absolute()  # the working directory may change
         self._pid = os.getpid()
 
     def __repr__(self) -> str:

@@ -47,7 +47,7 @@ class Exported:
 
 
 def export(
-    model: str,
+    model: str | TrainedModel,
     file: Path,
     *,
     to: NetworkFormat | None = None,
@@ -61,7 +61,8 @@ def export(
     """Writes the weights of a trained network with everything needed to use them.
 
     Args:
-        model: A run (path, id, part of an id, ``last``), or an exported file or folder.
+        model: A run (path, id, part of an id, ``last``), or an exported file or folder; or a network in memory, to a
+            file only: a folder states a result, of which nothing is known.
         file: The file or folder to write; must not exist.
         to: The format; None: that of the ending, a folder if there is none.
         checkpoint: Checkpoint of a run to use.
@@ -80,8 +81,16 @@ def export(
     if half and kind != "folder":
         raise UsageError("--half: only folders have weights in half precision", hint="omit --half")
     check_destination(file)
-    path = find_model(model, checkpoint, runs_dir or paths.runs_dir())
-    trained = load_trained(path, fold=fold_bn or kind in FOLDED)
+    fold = fold_bn or kind in FOLDED
+    if isinstance(model, TrainedModel):
+        if kind == "folder":
+            raise UsageError(
+                f"{file}: a folder states the result of a run, and the weights of a model in memory have none",
+                hint="export it to a file, e.g. network.pt",
+            )
+        trained = model.fold() if fold else model
+    else:
+        trained = load_trained(find_model(model, checkpoint, runs_dir or paths.runs_dir()), fold=fold)
     evidence = _evidence(trained, half, cache_dir, progress) if kind == "folder" else None
     return write_model(file, trained, kind, evidence)
 

@@ -23,13 +23,15 @@ from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
 from plifctl.data.remarks import describe_remarks, remarks_on_share
-from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError
+from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
 from plifctl.exchange.model import TrainedModel, find_model, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
-from plifctl.snn.networks import NeuronState
+from plifctl.snn.kernels.forking import check_not_forked
+from plifctl.snn.networks import NeuronState, SpikingNetwork, drawing_weights
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
+from plifctl.training.trainer import load_weights
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +102,8 @@ class Model(nn.Module):
     """A trained network in evaluation mode, with the framing and normalisation of its inputs.
 
     As a module it takes event frames ``[N, T, P, H, W]`` of counts, or normalised images
-    ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. :meth:`predict` takes recordings.
+    ``[N, C, H, W]``, and returns votes ``[T, N, classes]``. It can be trained as any module. :meth:`predict` takes
+    recordings.
 
     Attributes:
         spec: The experiment it was trained by.
@@ -123,8 +126,12 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
 
+        Args:
+            x: Numbers, which are converted to the type of the weights. Images are normalised, so they are float.
+
         Raises:
-            UsageError: The input has another shape.
+            UsageError: The input has another shape, images are whole numbers, or the weights are of half precision on a
+                CPU.
         """
         wanted = ("N", *(("T",) if self.spec.dataset.kind == "events" else ()), *map(str, self.input_shape))
         if x.dim() != len(wanted) or tuple(x.shape[-3:]) != tuple(self.input_shape):
@@ -132,8 +139,24 @@ class Model(nn.Module):
                 f"{self.spec.title}: found an input {list(x.shape)}, expected [{', '.join(wanted)}]",
                 hint="one sample: x[None]",
             )
-        votes: Tensor = self.network(x, self.T)
+        if self.spec.dataset.kind == "images" and not x.is_floating_point():
+            raise UsageError(
+                f"{self.spec.title}: found images of {_dtype_name(x)}, expected normalised ones, which are float",
+                hint="model.to_input(image) normalises an image; model.predict(image) classifies it",
+            )
+        votes: Tensor = self.network(self._as_weights(x), self.T)
         return votes
+
+    def _as_weights(self, x: Tensor) -> Tensor:
+        """Returns an input in the type of the weights."""
+        weight = next(self.network.parameters())
+        check_not_forked(weight.device)
+        if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.float64):
+            raise UsageError(
+                f"{self.spec.title}: found weights of {_dtype_name(weight)}, expected float32 or float64 on a CPU",
+                hint="model.float()",
+            )
+        return x.to(weight.dtype)
 
     def read_events(self, path: str | Path) -> Events:
         """Returns the events of a file as the network was trained with, x and y oriented, to predict parts of them.
@@ -160,13 +183,13 @@ class Model(nn.Module):
             UsageError: The frame is no float tensor of that shape, or the state is not that of such frames.
         """
         self._check_step(frame, state)
-        return self.network.step(frame, state)
+        return self.network.step(self._as_weights(frame), state)
 
     def _check_step(self, frame: Tensor, state: NeuronState | None) -> None:
         if not isinstance(frame, Tensor):
             raise UsageError(f"step: found {type(frame).__name__}, expected a tensor", hint="torch.as_tensor(frame)")
         if not frame.is_floating_point() or tuple(frame.shape[1:]) != tuple(self.input_shape):
-            found = f"{str(frame.dtype).removeprefix('torch.')} {list(frame.shape)}"
+            found = f"{_dtype_name(frame)} {list(frame.shape)}"
             raise UsageError(
                 f"step: found a frame {found}, expected float [N, {', '.join(map(str, self.input_shape))}]",
                 hint="one event frame [P, H, W]: frame[None].float()",
@@ -183,21 +206,39 @@ class Model(nn.Module):
                 found, wanted = (f"{len(one)} samples on {one.device}" for one in (potential, frame))
                 raise UsageError(f"step: the state of {name} is of {found}, the frame of {wanted}", hint=hint)
 
+    def snapshot(self) -> TrainedModel:
+        """Returns a copy of the network with the weights that it has now, which no run or file has, to be exported.
+
+        Raises:
+            UsageError: It has other weights than its structure, such as the masks of pruning.
+            CheckpointError: A weight is not finite.
+        """
+        network, weights = self.network, self.network.state_dict()
+        with drawing_weights():  # which are replaced below
+            copied = SpikingNetwork(network.network, network.neuron, network.input_shape, network.classes)
+        if unknown := sorted(weights.keys() ^ copied.state_dict().keys()):
+            raise UsageError(
+                f"the network's weights are not those of its structure: {list_names(unknown, 3)}",
+                hint="make pruning permanent (torch.nn.utils.prune.remove), and remove parametrizations",
+            )
+        load_weights(copied, {"model": weights})
+        origin = f"a model in memory that was loaded from {(self.trained.run or self.trained.path).name}"
+        origin += f", {self.trained.origin}" if self.trained.origin else ""
+        return replace(self.trained, path=Path("memory"), network=copied.eval(), origin=origin)
+
+    @overload  # a text is one recording, and for mypy a sequence of texts, too
+    def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...
-    @overload
+    def predict(self, recording: Sequence[Recording], *, resize: bool = ...) -> list[Prediction]: ...
     def predict(
-        self, recording: list[Recording] | tuple[Recording, ...], *, resize: bool = ...
-    ) -> list[Prediction]: ...
-    def predict(
-        self, recording: Recording | list[Recording] | tuple[Recording, ...], *, resize: bool = False
+        self, recording: Recording | Sequence[Recording], *, resize: bool = False
     ) -> Prediction | list[Prediction]:
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
 
         Args:
             recording: A file of any known event format, taken as one sample, or of an image; events
                 (:class:`~plifctl.data.events.Events` or a structured array with the fields t in µs, x, y, p); frames
-                ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list or tuple of these.
+                ``[T, P, H, W]`` of any T; an image ``[C, H, W]`` uint8, or float in 0…1. Or a list of these.
             resize: Scale the image of a file to the network's size, bilinear.
 
         Returns:
@@ -205,10 +246,11 @@ class Model(nn.Module):
 
         Raises:
             RawDataError: A file cannot be read or contains no events.
-            UsageError: The input does not fit the network.
+            UsageError: The input does not fit the network, or the network is in training mode.
             OutOfMemoryError: A recording alone needs more memory than the device has.
+            RunError: On a CPU, in a process that was forked after a network had run.
         """
-        several = isinstance(recording, list | tuple)
+        several = isinstance(recording, Sequence) and not isinstance(recording, str | bytes)
         recordings: Sequence[Recording] = recording if several else [recording]  # type: ignore[assignment,list-item]
         found = self.classify((None, _name(one), self.to_input(one, resize=resize)) for one in recordings)
         predictions = [prediction for _, one in found if (prediction := _or_raise(one)) is not None]
@@ -254,7 +296,13 @@ class Model(nn.Module):
 
         Yields:
             The predictions in the same order; an error in place of a sample that needs too much memory alone.
+
+        Raises:
+            UsageError: The network is in training mode: dropout would be drawn, and batch norm would change.
         """
+        if self.network.training:
+            raise UsageError("predict: the network is in training mode", hint="model.eval()")
+        check_not_forked(next(self.network.parameters()).device)
         remaining = iter(samples)
         while part := list(islice(remaining, BATCH)):
             predictions = self._run([x for *_, x in part if x is not None])
@@ -453,6 +501,10 @@ def load_model(
     trained = load_trained(path, place, fold=fold_bn, kernel=kernel)
     use_remembered_kernel(trained.network, trained.spec, place)
     return Model(trained)
+
+
+def _dtype_name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _or_raise(found: Prediction | OutOfMemoryError | None) -> Prediction | None:

@@ -387,13 +387,15 @@ class _ObservedRecorder(RunRecorder):
         assert self.last_step is not None
         self._observer.on_step(self.last_step)
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
+    def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)
         if self._first_epoch:
             self._first_epoch = False
             rates = dict(zip(row.layers, row.firing_rate, strict=True))
             for warning in describe_extreme_rates(rates, self.spec.network, self.spec.neuron):
                 _log.warning("after epoch %d: %s", row.epoch, warning)
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
         return self._observer.on_epoch(asdict(row))
 
     def stop_signal(self) -> int | None:

@@ -94,7 +94,10 @@ class TrainObserver:
         """Called after each batch, on the first rank."""
 
     def on_epoch(self, row: dict[str, Any]) -> bool | None:
-        """Called after each epoch with its row of ``metrics.jsonl``, on the first rank; False stops the training."""
+        """Called with each epoch's row of ``metrics.jsonl`` once its weights are saved; False stops the training.
+
+        It is called on the first rank.
+        """
         return None
 
     def stop_signal(self) -> int | None:

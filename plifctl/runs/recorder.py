@@ -137,7 +137,7 @@ class RunRecorder:
             self._progress_written = time.monotonic()
             write_progress(self.run.path / "progress.json", self.last_step)
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
+    def on_epoch(self, row: EpochRow) -> None:
         """Appends a row to ``metrics.jsonl``, and writes the same to TensorBoard's events."""
         self._metrics.append(asdict(row))
         if self._board is None:
@@ -150,6 +150,9 @@ class RunRecorder:
         for layer, found in row.w_over_tau.items():
             _add_histogram(self._board, f"w_over_tau/{layer}", found, row.epoch)
         self._board.flush()
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
+        """Does nothing; subclasses may stop the training."""
         return None
 
     def save(self, name: CheckpointName, state: dict[str, Any]) -> None:

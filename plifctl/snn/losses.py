@@ -20,8 +20,12 @@ def mse_per_step(rates: Tensor, targets: Tensor) -> Tensor:
         rates: Output of the voting layer, ``[T, N, C]``.
         targets: ``[N, C]``.
 
+    Raises:
+        ValueError: The targets have another shape.
+
     Source: Sec. 3.7.
     """
+    _check_targets(rates, targets)
     return (rates - targets).square().mean()
 
 
@@ -30,6 +34,7 @@ def mse_rate(rates: Tensor, targets: Tensor) -> Tensor:
 
     Source: the authors' training scripts.
     """
+    _check_targets(rates, targets)
     return (rates.mean(0) - targets).square().mean()
 
 
@@ -46,11 +51,24 @@ def tet(rates: Tensor, targets: Tensor, weight: float) -> Tensor:
         targets: ``[N, C]``.
         weight: λ.
 
+    Raises:
+        ValueError: The targets have another shape.
+
     Source: S. Deng et al., Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting, ICLR 2022,
         eq. 9 to 11, with φ = 1.
     """
+    _check_targets(rates, targets)
     per_step = F.cross_entropy(rates.flatten(0, 1), targets.repeat(len(rates), 1))
     return (1.0 - weight) * per_step + weight * (rates - 1.0).square().mean()
+
+
+def _check_targets(rates: Tensor, targets: Tensor) -> None:
+    """Raises ValueError for targets of another shape, such as class indices: ``[N]`` would be broadcast if N = C."""
+    if targets.shape != rates.shape[1:]:
+        raise ValueError(
+            f"found targets of shape {list(targets.shape)}, expected [N, C] = {list(rates.shape[1:])}; "
+            "of class indices: torch.nn.functional.one_hot(indices, C).float()"
+        )
 
 
 def loss_function(train: TrainSpec) -> Loss:

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from plifctl.config import structure
 from plifctl.config.choices import Kernel, Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.errors import did_you_mean
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kept, apply_synapses, held_dropout, spiking_stage, spiking_step
+from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.layers import BatchNorm, Conv, Dropout, Linear, Pool
 from plifctl.snn.neurons import SpikingLayer
@@ -140,6 +142,8 @@ def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
     return kept
 
 
+_LARGEST_KEY = torch.iinfo(torch.int64).max
+
 _GENERATOR_LOCK = threading.Lock()
 
 
@@ -229,8 +233,14 @@ class SpikingNetwork(nn.Module):
 
         Args:
             names: Names of the parameters, as in the state dict.
+
+        Raises:
+            ValueError: There is no parameter of a name.
         """
-        for name, parameter in self.named_parameters():
+        parameters = dict(self.named_parameters())
+        if unknown := sorted(set(names) - parameters.keys()):
+            raise ValueError(f"no parameter {unknown[0]}; {did_you_mean(unknown[0], parameters)}")
+        for name, parameter in parameters.items():
             parameter.requires_grad_(name not in names)
         norms = (layer for layer in self.layers.values() if isinstance(layer, BatchNorm))
         self._frozen_norms = tuple(norm for norm in norms if not any(p.requires_grad for p in norm.parameters()))
@@ -257,14 +267,18 @@ class SpikingNetwork(nn.Module):
         Args:
             x: Event frames ``[N, T, C, H, W]``, or images ``[N, C, H, W]`` that are shown for ``T`` steps.
             T: Number of time steps, for images.
-            keys: int64 ``[N]``, from which each sample's dropout masks, and the ties of max pooling, are drawn;
-                required in training.
+            keys: int64 ``[N]``, from which each sample's dropout masks, and the ties of max pooling, are drawn; in
+                training None draws them from torch's generator.
             observe: Called with each spiking layer's name and spikes, before pooling.
             counter: Counts the spikes of each layer.
 
         Returns:
             The vote of each class at each step, ``[T, N, classes]``.
+
+        Raises:
+            RunError: On a CPU, in a process that was forked after a network had run.
         """
+        check_not_forked(x.device)
         if x.dim() == 4:
             if T is None:
                 raise ValueError("images need T, the number of time steps")
@@ -272,7 +286,7 @@ class SpikingNetwork(nn.Module):
         else:
             x, T = x.transpose(0, 1), x.shape[1]
         if self.training and keys is None:
-            raise ValueError("training needs keys, one per sample, to draw the dropout masks from")
+            keys = torch.randint(_LARGEST_KEY, x.shape[1:2], device=x.device)
         draw_ties = self.training and self.network.pool_ties != "first" and torch.is_grad_enabled()
         layers = list(self.layers.items())
         index = 0

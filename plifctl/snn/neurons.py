@@ -1,12 +1,22 @@
-"""Spiking neurons as modules that hold the learnable parameters; the kernels compute with them."""
+"""Spiking neurons as modules that hold the learnable parameters; the kernels compute with them.
+
+:class:`SpikingLayer` has the neuron of an experiment. :class:`PLIF` and :class:`LIF` are the same for networks of one's
+own, beside any other modules of torch.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from plifctl.config.choices import NeuronKind
 from plifctl.config.network import NeuronSpec
+from plifctl.errors import UsageError
 from plifctl.snn.functional import Dynamics, tau_to_a
+from plifctl.snn.kernels import spiking_stage
 
 
 class SpikingLayer(nn.Module):
@@ -17,7 +27,7 @@ class SpikingLayer(nn.Module):
 
     Args:
         spec: The neuron.
-        shape: Shape of the layer, ``(C, H, W)`` or ``(F,)``.
+        shape: Shape of the layer, ``(C, H, W)`` or ``(F,)``; it decides the shape of ``a`` alone.
 
     Attributes:
         leak: Share of the potential that is lost in a step, 0…1; None: 1/τ. Only controls set it.
@@ -32,7 +42,7 @@ class SpikingLayer(nn.Module):
     def __init__(self, spec: NeuronSpec, shape: tuple[int, ...]) -> None:
         super().__init__()
         self.spec = spec
-        tau_shape = {"layer": (), "channel": (shape[0], *(1 for _ in shape[1:])), "neuron": shape}[spec.tau_per]
+        tau_shape = {"layer": (), "channel": (*shape[:1], *(1 for _ in shape[1:])), "neuron": shape}[spec.tau_per]
         self._add_parameter("a", torch.full(tau_shape, tau_to_a(spec.start_tau)) if spec.kind == "plif" else None)
         self._add_parameter("v_threshold", torch.tensor(spec.v_threshold) if spec.learn_threshold else None)
         log_width = torch.tensor(spec.surrogate_width).log()
@@ -41,18 +51,43 @@ class SpikingLayer(nn.Module):
     def _add_parameter(self, name: str, start: Tensor | None) -> None:
         self.register_parameter(name, None if start is None else nn.Parameter(start))
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns the spikes of a sequence, 0 or 1, the shape of ``x``; all neurons start at rest in every call.
+
+        Args:
+            x: Input ``[T, N, ...]``: time steps, samples, and any further dimensions. Half precision is computed in
+                float32.
+
+        Raises:
+            ValueError: The input is not of that shape, or not of the shape of the neurons that have τ of their own.
+        """
+        x = x if x.is_floating_point() else x.float()
+        dynamics, sample = self.dynamics(x), x.shape[2:]
+        k = dynamics.k
+        if x.dim() < 2 or k.shape not in ((), sample, (*sample[:1], *(1 for _ in sample[1:]))):
+            neurons = f", and τ has the shape {list(k.shape)}" if k.dim() else ""
+            raise ValueError(f"found an input of shape {list(x.shape)}, expected [T, N, ...]{neurons}")
+        if len(sample) in (1, 3):
+            return spiking_stage(x, len(x), dynamics).pooled
+        features = dynamics._replace(k=k.expand(sample).flatten() if k.dim() else k)
+        return spiking_stage(x.reshape(*x.shape[:2], sample.numel()), len(x), features).pooled.view(x.shape)
+
     def dynamics(self, x: Tensor) -> Dynamics:
         """Returns the parameters for the kernels, on the device and in the type (at least float32) of input ``x``."""
         spec = self.spec
         dtype = torch.promote_types(x.dtype, torch.float32)
+
+        def in_dtype(learnt: Tensor | None, fixed: float) -> Tensor:
+            return x.new_full((), fixed, dtype=dtype) if learnt is None else learnt.to(dtype)
+
         return Dynamics(
-            x.new_full((), 1.0 / spec.start_tau, dtype=dtype) if self.a is None else self.a.sigmoid(),
-            x.new_full((), spec.v_threshold, dtype=dtype) if self.v_threshold is None else self.v_threshold,
+            in_dtype(None if self.a is None else self.a.sigmoid(), 1.0 / spec.start_tau),
+            in_dtype(self.v_threshold, spec.v_threshold),
             spec.v_reset,
             spec.reset == "soft",
             spec.detach_reset,
             spec.surrogate,
-            x.new_full((), spec.surrogate_width, dtype=dtype) if self.log_width is None else self.log_width.exp(),
+            in_dtype(None if self.log_width is None else self.log_width.exp(), spec.surrogate_width),
             self.leak,
         )
 
@@ -63,3 +98,52 @@ class SpikingLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.spec.kind}, tau={self.tau:.4g}, per {self.spec.tau_per}, {self.spec.surrogate}"
+
+
+class PLIF(SpikingLayer):
+    """Neurons that learn their time constant, for networks of one's own; the defaults are those of the paper.
+
+    Args:
+        tau_0: Time constant before training, in time steps, above 1.
+        shape: Shape of a sample, ``(C, H, W)`` or ``(F,)``; for ``tau_per`` ``channel`` and ``neuron`` only.
+        settings: Other values of :class:`~plifctl.config.network.NeuronSpec`, e.g. ``v_threshold=0.5, reset="soft"``.
+
+    Raises:
+        UsageError: Unknown or invalid settings, or the shape is missing.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(20, 5), PLIF(tau_0=4.0))
+        >>> net(torch.rand(8, 3, 20)).shape  # [T, N, F]
+        torch.Size([8, 3, 5])
+    """
+
+    def __init__(self, tau_0: float = 2.0, *, shape: tuple[int, ...] = (), **settings: Any) -> None:
+        spec = _paper_neuron("plif", tau_0=tau_0, **settings)
+        if spec.tau_per != "layer" and not shape:
+            raise UsageError(f"PLIF: tau_per {spec.tau_per} needs the shape of a sample", hint="shape=(C, H, W)")
+        super().__init__(spec, shape)
+
+
+class LIF(SpikingLayer):
+    """Neurons of a fixed time constant, for networks of one's own; the defaults are those of the paper.
+
+    Args:
+        tau: Time constant in time steps, above 1.
+        settings: See :class:`PLIF`.
+
+    Raises:
+        UsageError: Unknown or invalid settings.
+    """
+
+    def __init__(self, tau: float = 2.0, **settings: Any) -> None:
+        super().__init__(_paper_neuron("lif", tau=tau, **settings), ())
+
+
+def _paper_neuron(kind: NeuronKind, **settings: Any) -> NeuronSpec:
+    paper = {"v_threshold": 1.0, "v_reset": 0.0, "surrogate": "arctan", "detach_reset": True}
+    try:
+        return NeuronSpec(kind=kind, **{**paper, **settings})
+    except ValidationError as error:
+        from plifctl.config.problems import first_problem
+
+        raise UsageError(f"{kind.upper()}: {first_problem(error)}") from None

@@ -66,8 +66,11 @@ class Recorder(Protocol):
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         """Called after each batch; ``part`` is ``train``, ``validate`` or ``test``."""
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
-        """Called after each epoch, evaluation included; False stops the training after it, any other value does not."""
+    def on_epoch(self, row: EpochRow) -> None:
+        """Called after each epoch, evaluation included, before its states are saved."""
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
+        """Called once they are saved; False stops the training after the epoch, any other value does not."""
 
     def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Stores a state: tensors and plain values only."""
@@ -87,7 +90,10 @@ class SilentRecorder:
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         """Does nothing."""
 
-    def on_epoch(self, row: EpochRow) -> bool | None:
+    def on_epoch(self, row: EpochRow) -> None:
+        """Does nothing."""
+
+    def on_saved_epoch(self, row: EpochRow) -> bool | None:
         """Does nothing."""
 
     def save(self, name: CheckpointName, state: dict[str, Any]) -> None:

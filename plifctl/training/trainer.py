@@ -184,7 +184,7 @@ class Trainer:
 
         Raises:
             Interrupted: A signal stopped the training; the state is saved.
-            StoppedByCallback: The recorder's ``on_epoch`` returned False; the state is saved.
+            StoppedByCallback: The recorder's ``on_saved_epoch`` returned False; the state is saved.
             DivergedError: A number is not finite.
             OutOfMemoryError: The device ran out of memory.
             RunError: Batch normalisation has a single value to normalise.
@@ -265,10 +265,11 @@ class Trainer:
             best_accuracy=selecting.accuracy if is_best else progress.best_accuracy,
             history=[*progress.history, asdict(row)],
         )
-        stop = self.recorder.on_epoch(row) is False
+        self.recorder.on_epoch(row)
         self.recorder.save("last", self.state())
         if is_best:  # last: until the row and the state are written, the history has the earlier best
             self._save_best(evaluations.get("test"))
+        stop = self.recorder.on_saved_epoch(row) is False
         if self.ranks.any_true(stop) and self._should_continue():
             raise StoppedByCallback(f"stopped by on_epoch after epoch {row.epoch}; the state is saved")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader
 
 import plifctl
@@ -68,6 +69,12 @@ class TestImport:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout == "[]\n"
 
+    def test_public_classes_are_loaded_when_they_are_used(self) -> None:
+        assert plifctl.Run.__module__.startswith("plifctl.runs")
+        assert set(plifctl.__all__) <= set(dir(plifctl))
+        with pytest.raises(AttributeError, match="has no attribute 'Runs'"):
+            api.Runs  # noqa: B018
+
     def test_every_public_name_is_documented(self) -> None:
         for name in plifctl.__all__:
             assert (getattr(plifctl, name).__doc__ or "").strip(), name
@@ -104,6 +111,52 @@ print(torch.get_num_threads())
             assert (done.stdout, done.stderr) == (f"{threads}\n", "")
 
 
+@pytest.mark.subprocess
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not fork, or can")
+class TestFork:
+    """A forked process has none of the threads that its parent computes with."""
+
+    CODE = """
+import multiprocessing
+import torch
+import plifctl
+from plifctl.errors import RunError
+
+{setup}
+run()
+
+def in_child(_):
+    try:
+        return run()
+    except RunError as error:
+        return error.hint
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        print(pool.map_async(in_child, [0]).get(timeout=60)[0])
+"""
+    LOAD = "model = plifctl.load('zoo:demo')"
+
+    @pytest.mark.parametrize(
+        "setup",
+        [
+            "x = torch.rand(8, 2, 9)\nrun = lambda: plifctl.PLIF()(x)",
+            pytest.param(
+                f"{LOAD}\nx = torch.zeros(2, 16, 2, 128, 128)\nrun = lambda: model(x)", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                f"{LOAD}\nx = [torch.zeros(16, 2, 128, 128)] * 2\nrun = lambda: model.predict(x)",
+                marks=pytest.mark.slow,
+            ),
+        ],
+        ids=["neurons", "network", "predict"],
+    )
+    def test_network_in_a_forked_process_is_refused(self, setup: str) -> None:
+        code = self.CODE.format(setup=setup)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200)
+        assert done.stdout == 'start processes with multiprocessing.get_context("spawn")\n', done.stderr
+
+
 class TestDataset:
     def test_dataset_gives_the_frames_of_the_cache(self, here: Path) -> None:
         data = plifctl.dataset("synthetic-gesture", T=4, split="test")
@@ -124,6 +177,34 @@ class TestDataset:
         for (frames, label), (other, other_label) in zip(found, alone, strict=True):
             assert torch.equal(frames, other)
             assert label == other_label
+
+    def test_dataset_of_a_model_or_an_experiment_has_the_samples_of_its_training(
+        self, here: Path, run: Any, model: Any
+    ) -> None:
+        wanted = plifctl.dataset("synthetic-gesture", T=4, split="test")
+        for one in (plifctl.experiment("demo", FIRING), run.config().spec, model.spec, model.spec.framing):
+            found = plifctl.dataset(one, split="test")
+            assert found.cache.path == wanted.cache.path
+        with pytest.raises(UsageError, match="T, recipe and overrides are those of the experiment"):
+            plifctl.dataset(model.spec, T=8)
+        with pytest.raises(UsageError, match="expected the name of a data set") as refused:
+            api.dataset(model)
+        assert len(str(refused.value)) < 200
+
+    def test_what_is_returned_is_found_from_another_working_directory(
+        self, recordings: Path, places: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("data_cache", "runs"):
+            (places / name).mkdir()
+            monkeypatch.delenv(f"PLIFCTL_{'CACHE' if name == 'data_cache' else 'RUNS'}_DIR")
+        cache = plifctl.prepare("synthetic-gesture", T=4, raw=recordings)
+        data = plifctl.dataset("synthetic-gesture", T=4)
+        run = plifctl.train("demo", epochs=1, overrides=FIRING, device="cpu")
+        (places / "elsewhere").mkdir()
+        monkeypatch.chdir(places / "elsewhere")
+        assert data[0][1] == cache.labels[0] == data.labels[0]
+        assert cache.read(np.arange(1)).any()
+        assert run.status() == "finished"
 
     def test_dataset_without_a_cache_names_the_command(self, here: Path) -> None:
         with pytest.raises(CacheError) as error:
@@ -148,6 +229,26 @@ class TestTrain:
         assert (stopped.status(), len(stopped.metrics())) == ("stopped", 1)
         resumed = plifctl.train(resume=stopped, device="cpu")
         assert resumed.status() == "finished"
+        assert _weights(resumed) == _weights(run)
+
+    def test_on_epoch_finds_the_weights_of_its_epoch(self, here: Path) -> None:
+        found: list[float] = []
+
+        def evaluate(row: dict[str, Any]) -> None:
+            result = plifctl.evaluate("watched", checkpoint="last", operations=0, layer_times=0, device="cpu")
+            found.append(result.accuracy)
+
+        run = plifctl.train("demo", epochs=2, overrides=FIRING, on_epoch=evaluate, name="watched", device="cpu")
+        assert found == [pytest.approx(row["test_accuracy"]) for row in run.metrics()]
+
+    def test_on_epoch_that_raises_keeps_the_epoch(self, here: Path, run: Any) -> None:
+        def give_up(row: dict[str, Any]) -> None:
+            raise ValueError("pruned")
+
+        with pytest.raises(ValueError, match="pruned"):
+            plifctl.train("demo", epochs=2, overrides=FIRING, on_epoch=give_up, name="pruned", device="cpu")
+        resumed = plifctl.train(resume="pruned", device="cpu")
+        assert [session["epoch"] for session in resumed.session_entries()] == [1, 2]
         assert _weights(resumed) == _weights(run)
 
     def test_on_epoch_false_of_numpy_stops_the_training(self, here: Path) -> None:
@@ -183,6 +284,41 @@ class TestEvaluate:
         result = plifctl.evaluate(run, operations=2, device="cpu")
         assert (result.samples, len(result.classes), len(result.accuracy_after_steps)) == (11, 11, 4)
         assert result.accuracy == pytest.approx(run.record().accuracy)
+
+
+class TestExport:
+    @pytest.mark.parametrize("ending", [".pt", ".npz", ".nir", ".onnx"])
+    def test_export_of_a_model_writes_the_weights_that_it_has_now(
+        self, here: Path, run: Any, tmp_path: Path, ending: str
+    ) -> None:
+        if ending in (".nir", ".onnx"):
+            pytest.importorskip(ending[1:])
+        model = plifctl.load(run, device="cpu")
+        frames = plifctl.dataset(model.spec)[0][0][None]
+        optimizer = torch.optim.SGD(model.train().parameters(), lr=1.0)
+        (model(frames) - 1).square().mean().backward()
+        optimizer.step()
+        exported = plifctl.export(model.double(), tmp_path / f"tuned{ending}")
+        assert model.training
+        assert exported.nbytes > 0
+        if ending in (".pt", ".npz"):
+            again = plifctl.load(exported.path, device="cpu")
+            assert again.trained.run is None
+            assert again.trained.origin == f"a model in memory that was loaded from {run.name}"
+            assert not torch.equal(again(frames), plifctl.load(run, device="cpu")(frames))
+            assert torch.equal(again(frames), model.float().eval()(frames))
+
+    def test_export_of_a_model_to_a_folder_is_refused(self, model: Any, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="a folder states the result of a run"):
+            plifctl.export(model, tmp_path / "folder")
+        with pytest.raises(UsageError, match="checkpoint 'last' is of a run"):
+            plifctl.export(model, tmp_path / "model.pt", checkpoint="last")
+
+    def test_export_of_a_pruned_model_is_refused(self, run: Any, tmp_path: Path) -> None:
+        model = plifctl.load(run, device="cpu")
+        prune.l1_unstructured(model.network.layers["conv0"], "weight", 0.5)
+        with pytest.raises(UsageError, match=r"layers\.conv0\.weight, layers\.conv0\.weight_mask"):
+            plifctl.export(model, tmp_path / "model.pt")
 
 
 class TestPredict:

@@ -31,6 +31,9 @@ class StrictRecorder:
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
 
+    def on_saved_epoch(self, row: EpochRow) -> None:
+        """Does nothing."""
+
     def save(self, name: str, state: dict[str, Any]) -> None:
         self.saved[name] = state
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from plifctl.config.choices import Kernel
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import reference
+from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.kernels.stage import run_stage
 from plifctl.snn.keyed_random import hash_keys, held_dropout_mask
 from plifctl.snn.layers import BatchNorm, Conv, Pool
@@ -36,7 +37,8 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
         layer: The layer.
         x: Input ``[T, N, C, H, W]``, or ``[T, N, F]``; for a fully connected layer any shape of F values.
         kernel: ``eager``, ``compiled`` and ``triton`` are the dense product; ``fused``, and ``auto`` on a CPU, compute
-            only where ``x`` is not zero, if that is faster for this layer and this share of active inputs.
+            only where ``x`` is not zero, if that is faster for this layer and this share of active inputs. A layer with
+            hooks is called as a module.
     """
     x = x.flatten(2) if isinstance(layer, nn.Linear) else x
     if not _may_be_event_driven(layer, x, kernel):
@@ -49,7 +51,13 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
 
 def _may_be_event_driven(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> bool:
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact
+    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact and not _has_hooks(layer)
+
+
+def _has_hooks(layer: nn.Module) -> bool:
+    """Returns whether calling the layer does more than its forward: hooks, some of which make its weights anew."""
+    kinds = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return any(kinds)
 
 
 Kept = Literal["all", "input and output", "input"]
@@ -96,8 +104,15 @@ def spiking_stage(
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
         keep: What is kept for the gradients; fused kernel only. Results are the same.
 
+    Raises:
+        ValueError: ``x`` has neither ``T`` steps nor one.
+        RunError: On a CPU, in a process that was forked after a network had run.
+
     Source: Eq. 2–6; gradients Eq. 8–16.
     """
+    if len(x) not in (1, T):  # compiled loops would read behind its end
+        raise ValueError(f"found an input of {len(x)} time steps, expected T = {T}, or 1 for all of them")
+    check_not_forked(x.device)
     kernel = kernel if dynamics.leak is None else "eager"
     if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
         whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from plifctl.snn.kernels import cpu_loops as loops
+from plifctl.snn.kernels.forking import own_threads
 from plifctl.snn.kernels.stage import NormBackward, NormCoefficients, StageConfig, StageGradients, StageTensors
 
 MIN_ITEMS = 16
@@ -204,7 +205,7 @@ def new_maps(like: Tensor, *shape: int) -> Tensor:
 
 
 _ONE_AT_A_TIME = threading.RLock()
-"""Held by a parallel loop where numba cannot run two at once, and while the process is forked: the child gets it free."""
+"""Held by a parallel loop where numba cannot run two at once, and during a fork, so that the child gets it free."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -219,13 +220,19 @@ def _start_numba_threads() -> AbstractContextManager[object]:
     """Starts numba's threads, leaves torch's as they are, and returns what each parallel loop has to hold.
 
     numba's OpenMP layer sets the number of OpenMP threads of the process, torch's included, to its own when it starts:
-    with OMP_NUM_THREADS=1 torch would continue with one thread per core. Without OpenMP (libgomp), numba takes its layer
-    ``workqueue``, which aborts the process if two threads run loops at once.
+    with OMP_NUM_THREADS=1 torch would continue with one thread per core. Without OpenMP (libgomp), numba takes its
+    layer ``workqueue``, which aborts the process if two threads run loops at once.
     """
     threads = torch.get_num_threads()
     numba.get_num_threads()  # starts the threads
     torch.set_num_threads(threads)
-    return _ONE_AT_A_TIME if numba.threading_layer() == "workqueue" else nullcontext()
+    layer: str = numba.threading_layer()  # type: ignore[attr-defined]
+    if layer == "omp":
+        from numba.np.ufunc.omppool import openmp_vendor
+
+        if openmp_vendor == "GNU":
+            own_threads()
+    return _ONE_AT_A_TIME if layer == "workqueue" else nullcontext()
 
 
 @contextmanager

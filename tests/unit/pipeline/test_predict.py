@@ -1,6 +1,7 @@
 """Predictions: how recordings, windows and images become inputs, and networks that run step by step."""
 
 import math
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,40 @@ class TestPrediction:
         for wrong in (x, x[None, :, :1]):
             with pytest.raises(UsageError, match=r"expected \[N, T, "):
                 model(wrong)
+
+    def test_counts_of_any_type_give_the_votes_of_float_ones(self, model: Model) -> None:
+        frames = torch.from_numpy(count(draw_events()))[None]
+        expected = model(frames)
+        assert expected.any()
+        for dtype in (torch.uint8, torch.int32, torch.float64):
+            assert torch.equal(model(frames.to(dtype)), expected)
+
+    def test_model_in_float64_takes_what_one_in_float32_takes(self, model: Model) -> None:
+        events = draw_events()
+        expected = model.predict(events).rates
+        frames = torch.from_numpy(count(events))[None]
+        state = None
+        model.double()
+        np.testing.assert_allclose(model.predict(events).rates, expected)
+        for t, rates in enumerate(expected):
+            votes, state = model.step(frames[:, t], state)
+            np.testing.assert_allclose(votes[0].detach(), rates)
+
+    def test_model_in_half_precision_on_a_cpu_is_refused(self, model: Model) -> None:
+        for dtype in (torch.float16, torch.bfloat16):
+            with pytest.raises(UsageError, match=rf"weights of {str(dtype)[6:]}, expected float32 or float64 on a CPU"):
+                model.to(dtype).predict(draw_events())
+
+    def test_predict_in_training_mode_is_refused(self, model: Model) -> None:
+        with pytest.raises(UsageError, match="in training mode") as refused:
+            model.train().predict(draw_events())
+        assert refused.value.hint == "model.eval()"
+        model(torch.zeros(2, 4, *SHAPE)).sum().backward()
+
+    def test_predict_takes_any_sequence(self, model: Model) -> None:
+        events = draw_events()
+        found = model.predict(deque([events, events[:100]]))
+        assert [one.source for one in found] == ["ndarray"] * 2
 
     def test_prediction_without_votes_is_silent(self, tmp_path: Path) -> None:
         model = make_model(event_spec(tmp_path, "neuron.v_threshold=1000.0"))
@@ -254,6 +289,12 @@ class TestImages:
         assert [record.getMessage() for record in caplog.records] == [
             f"images are scaled to 28×28 pixels (bilinear); {tmp_path / 'a.png'} has 40×50"
         ]
+
+    def test_images_of_whole_numbers_are_refused_as_they_are_not_normalised(self) -> None:
+        model = make_model(image_spec("mnist-plif"))
+        with pytest.raises(UsageError, match="found images of uint8, expected normalised ones") as refused:
+            model(torch.zeros(1, *model.input_shape, dtype=torch.uint8))
+        assert "model.to_input(image)" in refused.value.hint
 
     def test_recording_is_no_image(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", draw_events())

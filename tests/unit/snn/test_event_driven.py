@@ -18,8 +18,11 @@ import torch
 from stages import PLIF
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
+from plifctl.config.choices import Kernel
 from plifctl.config.lookup import load_registry
+from plifctl.config.network import NetworkSpec
 from plifctl.snn.kernels import apply_synapses, event_driven, registers, spiking_stage
 from plifctl.snn.layers import BatchNorm, Conv, Linear, Pool
 from plifctl.snn.networks import SpikingNetwork
@@ -313,6 +316,44 @@ def test_network_in_evaluation_votes_as_the_definition(dtype: torch.dtype, equal
     assert votes["eager"].unique().numel() > 5
     same = torch.isclose(votes["eager"], votes["fused"], rtol=0, atol=1e-6)
     assert same.float().mean() >= equal_votes
+
+
+def network_with_few_inputs(kernel: Kernel) -> SpikingNetwork:
+    """A network whose first stage is computed together with its convolution in training."""
+    structure = "c16k3s1-BN-SN-MPk2s2-c32k3s1-BN-SN-MPk2s2-FC20-SN-APk10s10"
+    spec = NetworkSpec(name="test", structure=structure, dropout=0.0, batch_norm="per-step")
+    torch.manual_seed(0)
+    model = SpikingNetwork(spec, PLIF, (2, 8, 8), 2, kernel).double()
+    let_it_fire(model)
+    return model
+
+
+class TestHooks:
+    @pytest.mark.parametrize("training", [True, False])
+    def test_hooks_of_convolutions_and_fully_connected_layers_are_called(self, training: bool) -> None:
+        model, called = network_with_few_inputs("fused").train(training), list[str]()
+        for name in ("conv0", "conv1", "fc0"):
+            model.layers[name].register_forward_hook(lambda *_, name=name: called.append(name))
+        x = torch.poisson(torch.full((2, 4, 2, 8, 8), 0.2, dtype=torch.float64))
+        with torch.set_grad_enabled(training):
+            model(x, keys=torch.arange(2))
+        assert called == ["conv0", "conv1", "fc0"]
+
+    def test_pruned_convolutions_learn_as_in_the_definition(self) -> None:
+        x = torch.poisson(torch.full((2, 4, 2, 8, 8), 0.2, dtype=torch.float64))
+        found = []
+        for kernel in ("eager", "fused"):
+            model = network_with_few_inputs(kernel)  # type: ignore[arg-type]
+            for name in ("conv0", "conv1"):
+                prune.l1_unstructured(model.layers[name], "weight", 0.5)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for _ in range(2):
+                optimizer.zero_grad()
+                (model(x, keys=torch.arange(2)) - 1).square().sum().backward()
+                optimizer.step()
+            found.append([model.layers["conv0"].weight_orig.detach(), *model.state_dict().values()])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(other, one, rtol=1e-9, atol=1e-12)
 
 
 class TestLinear:

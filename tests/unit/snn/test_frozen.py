@@ -146,6 +146,13 @@ def test_freeze_holds_in_any_mode_until_it_is_changed() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_freeze_of_what_is_no_parameter_is_refused() -> None:
+    model = network("fused")
+    with pytest.raises(ValueError, match=r"no parameter conv0; known: layers\.bn0\.bias"):
+        model.freeze(["layers.bn0.bias", "conv0"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("gradient_layout", [torch.contiguous_format, torch.channels_last])
 def test_frozen_batch_norm_has_the_gradients_of_its_equation_for_one_image_in_any_layout(

@@ -14,7 +14,7 @@ from plifctl.config.choices import Kernel
 from plifctl.config.network import NetworkSpec
 from plifctl.snn.functional import charge, reset
 from plifctl.snn.kernels import held_dropout, spiking_stage
-from plifctl.snn.layers import BatchNorm, Pool
+from plifctl.snn.layers import BatchNorm, Conv, Pool
 from plifctl.snn.networks import SpikeCounter, SpikingNetwork, firing_rates
 from plifctl.snn.neurons import SpikingLayer
 
@@ -122,6 +122,17 @@ def test_stage_one_value_per_channel_is_refused(fast: Kernel) -> None:
     for kernel in ("eager", fast):
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             stage(kernel, (2, 1, 3, 1, 1), 2, {}, pool=None)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 20), (5, 2, 3, 6, 6), (0, 3, 20)])
+@pytest.mark.parametrize("steps", [7, 3])
+def test_stage_of_other_steps_than_its_input_is_refused(shape: tuple[int, ...], steps: int) -> None:
+    x = torch.zeros(shape)
+    synapses = Conv(3, 16, 3, 1) if len(shape) == 5 else None  # together with its convolution
+    spiking = SpikingLayer(PLIF, shape[2:])
+    for kernel in ("eager", "fused"):
+        with pytest.raises(ValueError, match=f"an input of {len(x)} time steps, expected T = {steps}"):
+            spiking_stage(x, steps, spiking.dynamics(x), kernel=kernel, synapses=synapses)  # type: ignore[arg-type]
 
 
 @torch.no_grad()

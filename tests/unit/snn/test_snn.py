@@ -1,16 +1,21 @@
 """Neurons, layers, losses and networks against hand-computed values and against the definition."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import plifctl
 from plifctl.config.network import NetworkSpec, NeuronSpec
+from plifctl.errors import UsageError
 from plifctl.snn import functional, keyed_random, losses, networks
 from plifctl.snn.functional import Dynamics
 from plifctl.snn.kernels import held_dropout, spiking_stage
+from plifctl.snn.kernels.reference import scan
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.snn.neurons import SpikingLayer
 
@@ -219,6 +224,28 @@ def test_losses_hand_computed_values() -> None:
     assert functional.predict(torch.tensor([[[0.5, 0.5, 0.1]]])).item() == 0
 
 
+@pytest.mark.parametrize("loss", [losses.mse_per_step, losses.mse_rate, partial(losses.tet, weight=0.1)])
+def test_losses_of_class_indices_are_refused(loss: losses.Loss) -> None:
+    """Of as many samples as classes they would be broadcast, to a number that means nothing."""
+    with pytest.raises(ValueError, match=r"found targets of shape \[3\], expected \[N, C\] = \[3, 3\]"):
+        loss(torch.rand(2, 3, 3), torch.tensor([0, 1, 2]))
+
+
+def test_training_mode_without_keys_draws_dropout_from_torch() -> None:
+    net = network("DP-FC20-SN-APk10s10", (1, 4, 4), 2)
+    with torch.no_grad():
+        net.layers["fc0"].weight.uniform_(-0.5, 1.0)
+    images = torch.ones(30, 1, 4, 4)
+    votes = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        votes.append(net(images, 3))
+    assert torch.equal(votes[0], votes[1])
+    assert not torch.equal(votes[0], votes[2])
+    assert votes[0].unique(dim=1).shape[1] > 1  # samples have masks of their own
+    assert torch.equal(net.eval()(images, 3), net(images, 3))
+
+
 class TestLayers:
     def test_dropout_mask_is_held_over_time_and_differs_by_sample_and_layer(self) -> None:
         keys = keyed_random.hash_keys(1, torch.arange(3))
@@ -301,6 +328,70 @@ class TestLayers:
             spikes = spiking_stage(x, 3, SpikingLayer(PLIF, (4,)).to(dtype).dynamics(x)).pooled
             names = {type(node).__name__ for node in _graph(spikes.grad_fn)}
             assert any("_Stage" in name for name in names)
+
+
+class TestNeuronsAsModules:
+    @pytest.mark.parametrize("neuron", [{}, {"reset": "soft", "detach_reset": False, "learn_threshold": True}], ids=str)
+    @pytest.mark.parametrize(
+        "shape",
+        [(5, 3), (5, 3, 7), (5, 3, 4, 6), (1, 3, 7), (1, 2, 3, 4, 4), (5, 0, 7), (5, 0, 2, 3), (3, 2, 2, 2, 2, 2)],
+    )
+    def test_forward_equals_the_definition(self, shape: tuple[int, ...], neuron: dict[str, Any]) -> None:
+        x = 3 * torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        found = []
+        for definition in (False, True):
+            layer, own = plifctl.PLIF(3.0, **neuron).double(), x.clone().requires_grad_()
+            spikes = scan(own, layer.dynamics(own)) if definition else layer(own)
+            (spikes * torch.linspace(0, 1, x.numel(), dtype=x.dtype).view(shape)).sum().backward()
+            found.append([spikes.detach(), own.grad, *(parameter.grad for parameter in layer.parameters())])
+        assert torch.equal(found[0][0], found[1][0])  # type: ignore[arg-type]
+        assert found[0][0].any() or not x.numel()  # type: ignore[union-attr]
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("tau_per", ["channel", "neuron"])
+    @pytest.mark.parametrize("sample", [(4,), (4, 3), (4, 3, 2)])
+    def test_forward_with_several_time_constants_equals_the_definition(
+        self, tau_per: str, sample: tuple[int, ...]
+    ) -> None:
+        layer = plifctl.PLIF(shape=sample, tau_per=tau_per).double()
+        assert layer.a is not None
+        torch.nn.init.uniform_(layer.a, -1, 1, generator=torch.Generator().manual_seed(0))
+        x = 3 * torch.rand(6, 2, *sample, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        found = []
+        for spikes in (layer(x), scan(x, layer.dynamics(x))):
+            found.append((spikes.detach(), *torch.autograd.grad(spikes[1:].sum(), layer.a)))
+        assert torch.equal(found[0][0], found[1][0])
+        torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-9, atol=1e-12)
+        with pytest.raises(ValueError, match="and τ has the shape"):
+            layer(torch.rand(6, 2, 8, *sample[1:]))
+
+    def test_forward_twice_keeps_no_state(self) -> None:
+        layer, x = plifctl.LIF(tau=4.0), torch.rand(5, 2, 3)
+        first = layer(x)
+        layer(5 * x)
+        assert torch.equal(layer(x), first)
+
+    def test_forward_of_other_types_is_that_of_float32(self) -> None:
+        layer, counts = plifctl.PLIF(), torch.randint(0, 4, (5, 3, 2, 4))
+        expected = layer(counts.float())
+        for dtype in (torch.uint8, torch.int64, torch.bfloat16, torch.float64):
+            assert torch.equal(layer(counts.to(dtype)).float(), expected)
+        with pytest.raises(ValueError, match=r"found an input of shape \[5\], expected \[T, N, ...\]"):
+            layer(torch.rand(5))
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: plifctl.PLIF(0.5), "PLIF: tau_0: Input should be greater than 1"),
+            (lambda: plifctl.PLIF(tua=3.0), "PLIF: tua: Extra inputs are not permitted"),
+            (lambda: plifctl.PLIF(tau_per="neuron"), "PLIF: tau_per neuron needs the shape of a sample"),
+            (lambda: plifctl.LIF(tau_per="channel"), "LIF: .* a fixed τ is the same for all neurons"),
+        ],
+    )
+    def test_neuron_of_invalid_settings_is_refused(self, make: Callable[[], Any], message: str) -> None:
+        with pytest.raises(UsageError, match=message):
+            make()
 
 
 def test_fused_float32_differs_at_threshold_only() -> None:

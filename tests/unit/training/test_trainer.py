@@ -189,16 +189,20 @@ class TestBestCheckpoint:
         order: list[str] = []
 
         class Ordered(MemoryRecorder):
-            def on_epoch(self, row: EpochRow) -> bool | None:
+            def on_epoch(self, row: EpochRow) -> None:
                 order.append("row")
-                return super().on_epoch(row)
+                super().on_epoch(row)
+
+            def on_saved_epoch(self, row: EpochRow) -> bool | None:
+                order.append("observer")
+                return super().on_saved_epoch(row)
 
             def save(self, name: str, state: dict[str, Any]) -> None:
                 order.append(name)
                 super().save(name, state)
 
         tiny_trainer(Ordered(), tiny_spec("train.epochs=1")).run()
-        assert order == ["row", "last", "best"]
+        assert order == ["row", "last", "best", "observer"]
 
     def test_repair_best_killed_before_it_was_written_writes_it_from_the_state(self) -> None:
         recorder = MemoryRecorder()
