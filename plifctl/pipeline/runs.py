@@ -15,8 +15,7 @@ from plifctl.config.base import flatten
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
-from plifctl.exchange.folder import FILES, check_shared
-from plifctl.exchange.model import load_trained, names_file
+from plifctl.exchange.lookup import names_file
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
     AddedRun,
@@ -485,6 +484,9 @@ def add_folder(folder: Path, runs_dir: Path | None = None, *, name: str | None =
         RunError: A file is missing or damaged, or the result contradicts the predictions.
         CheckpointError: The weights are missing or damaged.
     """
+    from plifctl.exchange.folder import FILES, check_shared  # these import torch
+    from plifctl.exchange.model import load_trained
+
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", hint="name a folder that plifctl export wrote")
     load_trained(folder)  # damaged weights are found here, not when they are used
