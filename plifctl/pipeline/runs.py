@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from plifctl.runs import (
     candidates,
     check_removable,
     external_folders,
-    find_curve,
+    find_curves,
     find_external,
     find_logs,
     find_run,
@@ -69,11 +69,17 @@ def list_entries(
         UsageError: No run belongs to the experiment, and it is not in the registry.
     """
     folder = runs_dir or paths.runs_dir()
-    others = [path for path in candidates(folder) if not is_trained(path)]
+    runs = list_runs(folder)
+    trained = {run.path for run in runs}
+    others = [path for path in candidates(folder) if path not in trained and not is_trained(path)]
+    entries = list(_external_entries(folder))
+    for run in runs:
+        with suppress(FileNotFoundError):  # removed since it was listed
+            entries.append(run_entry(run))
     for path in others:
-        _log.warning("%s: no file in it is readable as a document of plifctl", path)
-    entries = [*_external_entries(folder), *map(run_entry, list_runs(folder))]
-    entries += [_damaged_entry(path.name, path.stat().st_mtime) for path in others]
+        with suppress(FileNotFoundError):
+            entries.append(_damaged_entry(path.name, path.stat().st_mtime))
+            _log.warning("%s: no file in it is readable as a document of plifctl", path)
     if experiment is not None:
         known = {str(entry["experiment"]) for entry in entries}
         if experiment not in known and experiment not in load_registry().experiments():
@@ -83,13 +89,18 @@ def list_entries(
 
 
 def run_entry(run: Run) -> dict[str, Any]:
-    """Returns the entry of a run in a list; for a damaged run, with the error as its status."""
+    """Returns the entry of a run in a list; for a damaged run, with the error as its status.
+
+    Raises:
+        FileNotFoundError: Another process has removed the run.
+    """
     entry = _damaged_entry(run.name, run.created)
     try:
         config, metrics, status = run.config(), run.metrics(), run.status()
         best = best_row(metrics, config.spec.train.ties) or {}
         test = run.record().accuracy if status == "finished" else best.get("test_accuracy")
     except RunError as error:
+        run.path.stat()  # raises if there is no run any more that could be damaged
         _log.warning("%s", error)
         return entry
     return entry | {
@@ -149,8 +160,9 @@ def _external_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
         try:
             yield added_entry(load_added(path)) if is_added(path) else imported_entry(load_imported(path))
         except RunError as error:
-            _log.warning("%s", error)
-            yield _damaged_entry(path.name, path.stat().st_mtime)
+            with suppress(FileNotFoundError):  # removed since it was listed
+                yield _damaged_entry(path.name, path.stat().st_mtime)
+                _log.warning("%s", error)
 
 
 def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
@@ -268,7 +280,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
         UsageError: No such run, or fewer than two different ones.
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
-    found = [find_curve(name, folder, registry.folders) for name in names]
+    found = find_curves(names, folder, registry.folders)
     curves = list({curve.identity: curve for curve in found}.values())
     names = [curve.name for curve in curves]
     if len(curves) < 2:
@@ -343,9 +355,8 @@ def verify_runs(
         UsageError: No such run, or one that was named is not finished.
     """
     folder = runs_dir or paths.runs_dir()
-    external = {name: find_external(name, folder) for name in names}
-    runs = [find_run(name, folder) for name, path in external.items() if path is None] if names else list_runs(folder)
-    for path in filter(None, external.values()) if names else external_folders(folder):
+    external, runs = _find_all(names, folder) if names else (external_folders(folder), list_runs(folder))
+    for path in external:
         try:
             if is_added(path):
                 yield path.name, load_added(path).problems()
@@ -368,6 +379,14 @@ def verify_runs(
             raise UsageError(f"{run.name}: {status}; only finished runs have a manifest")
 
 
+def _find_all(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
+    """Returns the folders of external runs that are named, and the other runs; the directory is listed once."""
+    listed = list_runs(runs_dir) if len(names) > 1 else None
+    external = {name: find_external(name, runs_dir, listed) for name in names}
+    runs = [find_run(name, runs_dir, listed) for name, path in external.items() if path is None]
+    return [path for path in external.values() if path is not None], runs
+
+
 def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[Path, int]:
     """Returns the folders of runs, and how many bytes removing each of them frees.
 
@@ -377,9 +396,8 @@ def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[P
         UsageError: No such run, it may not be removed, or it is being trained.
     """
     folder = runs_dir or paths.runs_dir()
-    external = {name: find_external(name, folder) for name in names}
-    runs = [find_run(name, folder) for name, path in external.items() if path is None]
-    folders = list(dict.fromkeys([*filter(None, external.values()), *(run.path for run in runs)]))
+    external, runs = _find_all(names, folder)
+    folders = list(dict.fromkeys([*external, *(run.path for run in runs)]))
     for path in folders:
         check_removable(path, folder)
     if live := sorted({run.name for run in runs if _is_running(run)}):

@@ -21,7 +21,7 @@ from plifctl.pipeline.report import (
 )
 from plifctl.pipeline.runs import list_entries
 from plifctl.report import TableOptions
-from plifctl.runs import Predictions
+from plifctl.runs import Predictions, curves
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
 
@@ -105,6 +105,17 @@ def test_draw_figures_of_two_seeds_states_both_in_the_caption(tmp_path: Path) ->
     assert "τ₀ = 4, average pooling, 2 seeds: demo, recipe paper" in figure.caption
     assert "seeds 1, 2" in figure.caption
     assert "modified: neuron.tau_0=4" in figure.caption
+
+
+def test_draw_figures_of_named_runs_reads_each_of_them_once_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_run(tmp_path / "runs", f"train.seed={seed}").name for seed in range(4)]
+    read, original = [], curves.curve_of_run
+    monkeypatch.setattr(curves, "curve_of_run", lambda run: read.append(run.name) or original(run))
+    drawn = draw_figures(["6", "7"], tmp_path, tmp_path / "runs", runs=names[:3])
+    assert [figure.runs for figure in drawn] == [names[:3], names[:3]]
+    assert read == names[:3]
 
 
 @pytest.mark.long
