@@ -203,7 +203,7 @@ def draw_figures(
             named that no figure shows.
         CacheError: An experiment has no cache.
     """
-    from plifctl.report.figures import FIGURE_KINDS, figure_style, save_figure
+    from plifctl.report.figures import FIGURE_KINDS, check_format, figure_style, save_figure
 
     wanted = _expand_all(names, FIGURES)
     for name in wanted:
@@ -218,10 +218,13 @@ def draw_figures(
     ):
         if given and not shows:
             raise UsageError(f"figure {', '.join(wanted)} shows no {what}", hint=hint)
+    files = {name: _figure_path(name, out, form, several=len(wanted) > 1) for name in wanted}
+    for path in files.values():
+        check_format(path)
     source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels, experiments)
     drawn: list[FigureFile] = []
-    for name in wanted:
-        kind, path = FIGURE_KINDS[name], _figure_path(name, out, form, several=len(wanted) > 1)
+    for name, path in files.items():
+        kind = FIGURE_KINDS[name]
         try:
             with figure_style():
                 used, about, figure = source.draw(name, kind)

@@ -107,6 +107,14 @@ def test_draw_figures_of_two_seeds_states_both_in_the_caption(tmp_path: Path) ->
     assert "modified: neuron.tau_0=4" in figure.caption
 
 
+def test_draw_figures_with_an_unknown_ending_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report._FigureSource, "draw", lambda *_: pytest.fail("was drawn"))
+    with pytest.raises(UsageError, match=r"a\.jpg: unknown format of figures"):
+        draw_figures(["6"], tmp_path / "a.jpg")
+
+
 def test_draw_figures_of_named_runs_reads_each_of_them_once_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
