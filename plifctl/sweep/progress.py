@@ -22,6 +22,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from plifctl import files
 from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
@@ -33,6 +34,7 @@ from plifctl.sweep.logs import last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
 
 _SIGNALLED = 128  # plus the number of a signal
+_FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "metrics.sha256")  # determine a finished run
 _RECENT = 10  # epochs whose mean time predicts that of the next ones
 
 
@@ -82,6 +84,7 @@ class ProgressReader:
     def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
         self._runs_dir, self._authors = runs_dir, authors or {}
         self._runs: dict[str, Run] = {}
+        self._finished: dict[str, tuple[object, RunProgress]] = {}  # by name: state of the files, and what was read
 
     def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[RunProgress]:
         """Returns state and progress of the runs of a plan, in its order.
@@ -95,7 +98,16 @@ class ProgressReader:
 
     def unfinished(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """Returns the runs that are not finished by their own files: what became of the jobs of others is no matter."""
-        return [run for run in runs if not (is_trained(self._runs_dir / run.name) and self._open(run).is_finished())]
+        return [run for run in runs if not self._is_finished(run)]
+
+    def _is_finished(self, run: PlannedRun) -> bool:
+        known = self._finished.get(run.name)
+        if known is not None and known[0] == self._stamps(run):
+            return True
+        return is_trained(self._runs_dir / run.name) and self._open(run).is_finished()
+
+    def _stamps(self, run: PlannedRun) -> object:
+        return [files.stamp(self._runs_dir / run.name / name) for name in _FILES]
 
     def _open(self, run: PlannedRun) -> Run:
         if run.name not in self._runs:
@@ -103,7 +115,10 @@ class ProgressReader:
         return self._runs[run.name]
 
     def _read_run(self, run: PlannedRun, job: Job | None, file: PlanFile) -> RunProgress:
-        path = self._runs_dir / run.name
+        path, stamps = self._runs_dir / run.name, self._stamps(run)
+        known = self._finished.get(run.name)
+        if known is not None and known[0] == stamps and known[1].run == _at(run, "finished", ""):
+            return known[1]
         if not is_trained(path):
             if job is None:  # a failure before the first step has left a trace in the plan only
                 return RunProgress(run if run.state == "failed" else _at(run, "missing", ""))
@@ -112,7 +127,10 @@ class ProgressReader:
             state: State = "failed" if job.state == "ended" else job.state
             return RunProgress(_at(run, state, self._reason(job, None, run, file)), host=job.host)
         try:
-            return self._trained(run, self._open(run), job, file)
+            found = self._trained(run, self._open(run), job, file)
+            if found.state == "finished":
+                self._finished[run.name] = stamps, found
+            return found
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
             return RunProgress(_at(run, "failed", str(error)))
 
