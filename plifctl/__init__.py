@@ -295,7 +295,8 @@ def validate(
 def _train(protocol: Protocol, **given: Any) -> Run:
     from plifctl.config.overrides import override_texts
     from plifctl.data.source import RawSource
-    from plifctl.pipeline.train import TrainOptions, train_with_callback
+    from plifctl.pipeline.train import train_with_callback
+    from plifctl.pipeline.train_options import TrainOptions
 
     if given["raw"] is not None and not given["build_cache"]:
         raise errors.UsageError("raw: the raw files are read to build the cache", hint="build_cache=True")

@@ -47,6 +47,16 @@ class PlifctlError(Exception):
         self.hint = hint
 
 
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's message, or the name of its type if it has none.
+
+    Example:
+        >>> first_line(OSError("refused")), first_line(ValueError())
+        ('refused', 'ValueError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def join_problems(problems: Iterable[str]) -> str:
     """Returns several problems as one message with a line for each; lines after the first are indented."""
     return "\n  ".join(problems)

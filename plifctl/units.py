@@ -1,4 +1,4 @@
-"""Durations and sizes as people read them: one form in all messages and tables."""
+"""Durations, sizes and values of settings as people read them: one form in all messages and tables."""
 
 from __future__ import annotations
 
@@ -47,3 +47,15 @@ def format_bytes(nbytes: float) -> str:
         if nbytes >= size:
             return f"{nbytes / size:,.1f} {unit}"
     return f"{nbytes:.0f} bytes"
+
+
+def format_setting(value: object) -> str:
+    """Returns the value of a setting for a table.
+
+    Example:
+        >>> format_setting(True), format_setting(None), format_setting(0.5)
+        ('yes', '', '0.5')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)

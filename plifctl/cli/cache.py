@@ -120,14 +120,9 @@ def verify(
     from plifctl.pipeline.caches import verify_caches
 
     folder = options.existing_cache_dir(cache_dir)
-    found = {}
-    for name, problems in verify_caches(names or [], folder, raw=raw, progress=console.bar):
-        found[name] = problems
-        if not as_json:
-            console.emit_verdict(name, problems)
-    if as_json:
-        console.emit_json(found)
-    elif not found:
+    verified = verify_caches(names or [], folder, raw=raw, progress=console.bar)
+    found = console.emit_verdicts(verified, as_json=as_json)
+    if not (found or as_json):
         console.note(f"no caches in {folder}")
     if any(found.values()):
         damaged = sum(map(bool, found.values()))

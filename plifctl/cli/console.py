@@ -69,11 +69,24 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def emit_verdict(name: str, problems: Sequence[str]) -> None:
-    """Writes ``NAME: ok``, or ``NAME: DAMAGED`` with every problem."""
-    emit(f"{name}: {'DAMAGED' if problems else 'ok'}")
-    for problem in problems:
-        emit(f"  {problem}")
+def emit_verdicts(verified: Iterable[tuple[str, Sequence[str]]], *, as_json: bool) -> dict[str, Sequence[str]]:
+    """Writes ``NAME: ok``, or ``NAME: DAMAGED`` with every problem, one after the other; or all as one JSON document.
+
+    Args:
+        verified: Name and problems of each thing that is verified.
+        as_json: Write the document.
+
+    Returns:
+        The problems by name.
+    """
+    found: dict[str, Sequence[str]] = {}
+    for name, problems in verified:
+        found[name] = problems
+        if not as_json:
+            emit("\n  ".join([f"{name}: {'DAMAGED' if problems else 'ok'}", *problems]))
+    if as_json:
+        emit_json(found)
+    return found
 
 
 def emit_json(tree: Any) -> None:

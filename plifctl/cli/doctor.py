@@ -14,6 +14,9 @@ from plifctl.cli import console, options
 from plifctl.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from plifctl.config.choices import Kernel, Recipe
     from plifctl.pipeline.bench import ExperimentTimes
     from plifctl.pipeline.doctor import Diagnosis, Place
 
@@ -162,11 +165,11 @@ def _place(place: Place) -> list[str]:
 def _bench(
     experiment: str,
     seconds: float | None,
-    recipe: Any,
+    recipe: Recipe | None,
     overrides: Sequence[str] | None,
     device: str | None,
-    kernel: Any,
-    cache_dir: Any,
+    kernel: Kernel,
+    cache_dir: Path | None,
     as_json: bool,
 ) -> None:
     from plifctl.training.process import keep_freed_memory, wait_passively

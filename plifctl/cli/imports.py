@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plifctl import paths
 from plifctl.cli import console, options
 from plifctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from plifctl.pipeline.runs import RunEntry
 
 
 def import_runs(
@@ -36,27 +40,24 @@ def import_runs(
 
     Example: plifctl runs import ~/spikingjelly/logs --tag test_accuracy=top1
     """
-    from plifctl.pipeline.runs import import_logs, imported_entry
+    from plifctl.pipeline.runs import import_logs, run_entry
 
     there = runs_dir or paths.runs_dir()
     found = import_logs(folder, there, tags=dict(map(_pair, tag or ())), name=name, dry_run=dry_run)
-    entries = [imported_entry(run) for run in found.runs]
+    entries = [run_entry(run) for run in found.runs]
     for error in found.errors:
         console.warn(f"not imported: {error}")
     if as_json:
-        failed = [str(error) for error in found.errors]
-        console.emit_json({"runs_dir": str(there), "dry_run": dry_run, "imported": entries, "failed": failed})
+        imported, failed = [entry.to_json() for entry in entries], [str(error) for error in found.errors]
+        console.emit_json({"runs_dir": str(there), "dry_run": dry_run, "imported": imported, "failed": failed})
     else:
         _print(entries, there, dry_run=dry_run)
     if found.errors:
         raise typer.Exit(found.errors[0].exit_code)
 
 
-def _print(entries: list[dict[str, Any]], there: Path, *, dry_run: bool) -> None:
-    rows = [
-        (entry["run"], entry["protocol"] or "", _percent(entry), f"{entry['epoch']}/{entry['epochs']}")
-        for entry in entries
-    ]
+def _print(entries: Sequence[RunEntry], there: Path, *, dry_run: bool) -> None:
+    rows = [(entry.run, entry.protocol or "", entry.best_text, f"{entry.epoch}/{entry.epochs}") for entry in entries]
     console.emit_table(("run", "A/B", "best %", "epochs logged"), rows)
     count = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
     console.emit(f"{'would be imported' if dry_run else 'imported'}: {count}, to {there}")
@@ -67,8 +68,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not (series and equals and tag):
         raise UsageError(f"--tag {text}: expected SERIES=TAG", hint="--tag test_accuracy=test_acc")
     return series, tag
-
-
-def _percent(entry: dict[str, Any]) -> str:
-    best = entry["best_test"] if entry["best_test"] is not None else entry["best_validation"]
-    return console.percent(best)

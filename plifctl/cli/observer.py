@@ -10,7 +10,7 @@ from typing import Any
 from plifctl.cli import console
 from plifctl.cli.display import TrainingDisplay, training_display
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.pipeline.train import TrainObserver
+from plifctl.pipeline.train_options import TrainObserver
 from plifctl.runs import Run, StepProgress
 from plifctl.training.process import stop_signals
 

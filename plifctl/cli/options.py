@@ -202,9 +202,7 @@ def existing_cache_dir(given: Path | None) -> Path:
     Raises:
         UsageError: The given one does not exist.
     """
-    if given not in (None, paths.cache_dir()) and not given.is_dir():
-        raise UsageError(f"{given}: no such cache directory", hint="--cache-dir takes an existing cache directory")
-    return given or paths.cache_dir()
+    return _existing_dir(given, paths.cache_dir(), "cache")
 
 
 def existing_runs_dir(given: Path | None) -> Path:
@@ -213,6 +211,10 @@ def existing_runs_dir(given: Path | None) -> Path:
     Raises:
         UsageError: The given one does not exist.
     """
-    if given not in (None, paths.runs_dir()) and not given.is_dir():
-        raise UsageError(f"{given}: no such runs directory", hint="--runs-dir takes an existing runs directory")
-    return given or paths.runs_dir()
+    return _existing_dir(given, paths.runs_dir(), "runs")
+
+
+def _existing_dir(given: Path | None, default: Path, kind: str) -> Path:
+    if given not in (None, default) and not given.is_dir():
+        raise UsageError(f"{given}: no such {kind} directory", hint=f"--{kind}-dir takes an existing {kind} directory")
+    return given or default

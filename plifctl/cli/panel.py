@@ -17,6 +17,7 @@ from plifctl.cli import console
 from plifctl.cli.sparkline import sparkline
 from plifctl.config.training import TrainSpec
 from plifctl.runs import StepProgress, best_row
+from plifctl.runs.metrics import layers_of
 from plifctl.units import format_duration
 
 _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
@@ -30,11 +31,6 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     parts.append("firing rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
     parts.append(f"{row['seconds']:.1f} s")
     return "  ".join(parts)
-
-
-def layer_names(row: dict[str, Any]) -> list[str]:
-    """Returns the names of the spiking layers in a row of metrics; rows of early runs have none."""
-    return row.get("layers") or [f"sn{index}" for index in range(len(row["tau"]))]
 
 
 class Panel:
@@ -93,7 +89,7 @@ class Panel:
 
     def _layers(self, width: int, most: int) -> Table:
         last, before = self.rows[-1], self.rows[-2] if len(self.rows) > 1 else None
-        names = layer_names(last)
+        names = layers_of(last)
         longest = max(len("layer"), *map(len, names))
         # τ 7, Δτ 7, rate 6, two norms of 7, two blanks between two
         wide = width >= longest + 46 + 8

@@ -15,7 +15,7 @@ from plifctl.errors import UsageError, did_you_mean
 from plifctl.units import format_duration
 
 if TYPE_CHECKING:
-    from plifctl.pipeline.report import FigureFile
+    from plifctl.pipeline.figures import FigureFile
     from plifctl.report import Table, TableOptions
 
 _FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
@@ -181,7 +181,7 @@ def report(
     elif html is not None:
         _write_page(html, folder, figure or (), include_modified=include_modified, as_json=as_json)
     elif figure:
-        from plifctl.pipeline.report import draw_figures
+        from plifctl.pipeline.figures import draw_figures
 
         drawn = draw_figures(
             figure, out, folder, runs=run, epochs=epochs, channels=channel or (), experiments=experiment or ()
@@ -346,7 +346,7 @@ def _print_figures(drawn: list[FigureFile], *, as_json: bool) -> None:
 
 
 def _write_page(folder: Path, runs_dir: Path, figures: Sequence[str], *, include_modified: bool, as_json: bool) -> None:
-    from plifctl.pipeline.report import write_report_page
+    from plifctl.pipeline.page import write_report_page
 
     path = write_report_page(folder, runs_dir, include_modified=include_modified, figures=figures)
     if as_json:

@@ -14,9 +14,10 @@ from typer.core import TyperGroup
 from plifctl.cli import console, imports, options
 from plifctl.config.choices import RunFilter
 from plifctl.errors import UsageError
-from plifctl.units import format_age, format_bytes
+from plifctl.units import format_age, format_bytes, format_setting
 
 if TYPE_CHECKING:
+    from plifctl.pipeline.runs import RunEntry
     from plifctl.runs import ImportedRun, Run
 
 _MAX_EPOCHS_SHOWN = 20
@@ -63,7 +64,7 @@ def ls(
     folder = options.existing_runs_dir(runs_dir)
     entries = list_entries(folder, experiment=experiment, status=status)
     if as_json:
-        console.emit_json(entries)
+        console.emit_json([entry.to_json() for entry in entries])
     elif not entries:
         others = len(list_entries(folder)) if experiment is not None or status is not None else 0
         asked = [f"--{name} {value}" for name, value in (("experiment", experiment), ("status", status)) if value]
@@ -78,12 +79,10 @@ def ls(
         console.emit_table(columns, rows)
 
 
-def _row(entry: dict[str, Any]) -> list[str]:
-    test, validation = entry["best_test"], entry["best_validation"]
-    best = f"{100 * validation:.2f} val" if test is None and validation is not None else console.percent(test)
-    epoch = "" if entry["epoch"] is None else f"{entry['epoch']}/{entry['epochs']}"
-    age = format_age(entry["age_seconds"])
-    return [entry["run"], entry["status"], entry["protocol"] or "", best, epoch, age, entry["recipe"] or ""]
+def _row(entry: RunEntry) -> list[str]:
+    epoch = "" if entry.epoch is None else f"{entry.epoch}/{entry.epochs}"
+    age = format_age(entry.age_seconds)
+    return [entry.run, entry.status, entry.protocol or "", entry.best_text, epoch, age, entry.recipe or ""]
 
 
 def fit_columns(rows: list[list[str]], width: int | None) -> tuple[Sequence[str], list[list[str]]]:
@@ -118,30 +117,20 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
 
     Example: plifctl runs show last
     """
-    from plifctl.pipeline.runs import describe_added, describe_imported, describe_run
-    from plifctl.runs import find_external, find_run, is_added, load_added, load_imported
+    from plifctl.pipeline.runs import describe_run
+    from plifctl.runs import AddedRun, ImportedRun, find_external, find_run, load_external
 
     folder = options.existing_runs_dir(runs_dir)
     width = max(10, (console.terminal_width() or 80) - 30)
     path = find_external(run, folder)
-    if path is not None and is_added(path):
-        tree = describe_added(load_added(path))
-        if as_json:
-            console.emit_json(tree)
-        else:
-            _print_added(tree)
-        return
-    if path is not None:
-        imported = load_imported(path)
-        if as_json:
-            console.emit_json(describe_imported(imported))
-        else:
-            _print_imported(imported, describe_imported(imported), width)
-        return
-    found = find_run(run, folder)
+    found = find_run(run, folder) if path is None else load_external(path)
     tree = describe_run(found)
     if as_json:
         console.emit_json(tree)
+    elif isinstance(found, AddedRun):
+        _print_added(tree)
+    elif isinstance(found, ImportedRun):
+        _print_imported(found, tree, width)
     else:
         _print_run(found, tree, width)
 
@@ -199,7 +188,7 @@ def _print_sessions(sessions: list[dict[str, Any]]) -> None:
     for session in sessions:
         first, last = session["epochs"]
         known = {**session["environment"], **session}
-        facts = [_text(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
+        facts = [format_setting(known.get(key)) for key in ("plifctl", "torch", "device", "host", "training_version")]
         rows.append((f"{first}" if first == last else f"{first} to {last}", *facts))
     console.emit("")
     console.emit_table(("epochs", "plifctl", "torch", "device", "host", "training version"), rows)
@@ -228,13 +217,13 @@ def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str
     elif not changes:
         console.emit("all settings are those of the registry")
     else:
-        rows = [(c["key"], _text(c["run"]), _text(c["registry"]), c["from"] or "") for c in changes]
+        rows = [(c["key"], format_setting(c["run"]), format_setting(c["registry"]), c["from"] or "") for c in changes]
         console.emit_table(("setting", "this run", "registry", "from"), rows)
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
-    from plifctl.cli.panel import layer_names
     from plifctl.cli.sparkline import sparkline
+    from plifctl.runs.metrics import layers_of
 
     if not rows:
         return
@@ -246,7 +235,7 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
             sparkline([row["tau"][index] for row in rows], min(40, width)),
             f"{last['firing_rate'][index]:.4f}",
         )
-        for index, name in enumerate(layer_names(last))
+        for index, name in enumerate(layers_of(last))
     ]
     console.emit("")
     console.emit_table(("layer", "τ (steps)", "τ over epochs", "firing rate"), table)
@@ -326,7 +315,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
         console.emit(f"{letter}: {name}")
     console.emit("")
     if tree["settings"]:
-        settings = [(key, *map(_text, values)) for key, values in tree["settings"].items()]
+        settings = [(key, *map(format_setting, values)) for key, values in tree["settings"].items()]
         console.emit_table(("setting", *letters), settings)
     else:
         console.emit("the same settings")
@@ -367,14 +356,8 @@ def verify(
     from plifctl.pipeline.runs import verify_runs
 
     folder = options.existing_runs_dir(runs_dir)
-    found: dict[str, list[str]] = {}
-    for name, problems in verify_runs(runs or (), folder, console.bar):
-        found[name] = problems
-        if not as_json:
-            console.emit_verdict(name, problems)
-    if as_json:
-        console.emit_json(found)
-    elif not found:
+    found = console.emit_verdicts(verify_runs(runs or (), folder, console.bar), as_json=as_json)
+    if not (found or as_json):
         console.note(f"no finished runs in {folder}")
     if any(found.values()):
         raise typer.Exit(1)
@@ -397,16 +380,16 @@ def add(
 
     Example: plifctl runs add ~/downloads/gesture-plif
     """
-    from plifctl.pipeline.runs import add_folder, added_entry
+    from plifctl.pipeline.runs import add_folder, run_entry
     from plifctl.runs import run_argument
 
     run = add_folder(folder, runs_dir, name=name)
-    entry = added_entry(run)
+    entry = run_entry(run)
     if as_json:
-        console.emit_json(entry)
+        console.emit_json(entry.to_json())
     else:
-        accuracy = f"{console.percent(entry['best_test'])} % by protocol {entry['protocol']}"
-        console.emit(f"added: {entry['run']} ({entry['experiment']}, {accuracy})")
+        accuracy = f"{entry.best_text} % by protocol {entry.protocol}"
+        console.emit(f"added: {entry.run} ({entry.experiment}, {accuracy})")
         console.emit(f"next: plifctl eval {run_argument(run.path)}")
 
 
@@ -448,9 +431,3 @@ def _is_confirmed(sizes: dict[Path, int]) -> bool:
 def _tau(layers: Sequence[float | None], index: int) -> str:
     value = layers[index] if index < len(layers) else None
     return "" if value is None else f"{value:.3f}"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)

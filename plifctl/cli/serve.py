@@ -27,7 +27,7 @@ def serve(
 
     Example: plifctl serve
     """
-    from plifctl.pipeline.report import serve_report_page
+    from plifctl.pipeline.page import serve_report_page
 
     folder = options.existing_runs_dir(runs_dir)
     server = serve_report_page(folder, port)

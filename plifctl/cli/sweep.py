@@ -248,7 +248,7 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
     from plifctl import paths
     from plifctl.cli.sweep_table import sweep_display
     from plifctl.sweep.expansion import sweep_name
-    from plifctl.sweep.plan import PlanFile
+    from plifctl.sweep.plan import ACTIVE, PlanFile
     from plifctl.sweep.run import run_sweep
     from plifctl.sweep.status import SweepWatch
 
@@ -262,7 +262,7 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
         raise
     status = SweepWatch(plan.name, wanted.runs_dir).read()
     _print_status(status, as_json=as_json)
-    if any(run.state not in ("finished", "queued", "running") for run in plan.runs):
+    if any(run.state not in ("finished", *ACTIVE) for run in plan.runs):
         raise typer.Exit(RunError.exit_code)
 
 

@@ -12,7 +12,8 @@ from plifctl.cli import console, options
 from plifctl.config.choices import Protocol
 
 if TYPE_CHECKING:
-    from plifctl.pipeline.train import TrainOptions, TrainPlan, TrainResult
+    from plifctl.pipeline.train import TrainPlan, TrainResult
+    from plifctl.pipeline.train_options import TrainOptions
 
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Name of the new run (default: time, experiment, digest, seed).")
@@ -150,7 +151,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
 
         from plifctl.config.overrides import override_texts
         from plifctl.errors import UsageError
-        from plifctl.pipeline.train import TrainOptions
+        from plifctl.pipeline.train_options import TrainOptions
 
         if not prepare and (raw is not None or no_checksum or no_download):
             raise UsageError("--raw, --no-checksum and --no-download require --prepare", hint="add --prepare")

@@ -124,6 +124,9 @@ Ties = Literal["earliest", "latest"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 """Number format of convolutions and matrix products."""
 
+HALF_PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16")
+"""Those of 16 bits."""
+
 Memory = Literal["full", "compact"]
 """Memory of a training step: keep the outputs of convolutions, or their inputs and compute the outputs again."""
 

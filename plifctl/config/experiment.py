@@ -97,6 +97,15 @@ class ExperimentSpec(Spec):
         """The data set and how it is framed: what the experiment's cache is built from."""
         return Framing(dataset=self.dataset, frames=self.frames).with_T(self.T)
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation of each channel of images of values 0…1; None: they are used as they are."""
+        if self.train.normalise == "none":
+            return None
+        assert self.dataset.mean is not None  # every image data set has both
+        assert self.dataset.std is not None
+        return self.dataset.mean, self.dataset.std
+
     def identity(self) -> dict[str, Any]:
         """Returns the fields that two runs must share to be the same experiment; see :mod:`plifctl.config.identity`."""
         return hashed_fields(self)

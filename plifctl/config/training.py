@@ -119,6 +119,10 @@ class TrainSpec(Spec):
         """Returns the number of samples in these batches."""
         return min(samples, self.steps_per_epoch(samples) * self.batch_size)
 
+    def evaluation_steps(self, samples: int) -> int:
+        """Returns the number of batches in an evaluation, which leaves no sample out."""
+        return -(-samples // self.batch_size)
+
 
 class ValidationSpec(Spec):
     """Protocol B (supplement G): the epoch is chosen on a part of the training set, and tested once.

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from plifctl.config.choices import HALF_PRECISIONS
 from plifctl.evaluation.accuracy import evaluation_mode
 from plifctl.snn.kernels import apply_synapses, spiking_stage
 from plifctl.snn.layers import Conv, Dropout
@@ -90,7 +91,7 @@ def times_unsupported_reason(device: torch.device, precision: str) -> str | None
     """Returns why the layers of a network cannot be timed; None where they can."""
     if device.type != "cpu":
         return f"event-driven layers exist on CPUs, the device is {device}"
-    half = precision in ("bf16", "fp16")
+    half = precision in HALF_PRECISIONS
     return f"event-driven layers compute in float32, the precision is {precision}" if half else None
 
 

@@ -1,4 +1,4 @@
-"""Memory and operations of a training step, and operations of an epoch, from the experiment alone. No torch.
+"""Memory, operations and time of a training, from the experiment alone, without its cache. No torch.
 
 The memory is what dominates: the outputs of convolutions and fully connected layers (kept for the backward pass with
 ``train.memory: full``), their inputs, and the gradient of the largest output. docs/benchmarks.md has it beside measured
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from plifctl.config.choices import Memory
+from plifctl.config.choices import Memory, Protocol
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.evaluation.summary import LayerSummary, summarize_experiment
+from plifctl.units import format_bytes, format_duration
 
 _FLOAT = 4  # bytes of a float32
 _PER_PARAMETER = 4 * _FLOAT  # weight, gradient, and Adam's two moments
@@ -78,6 +79,29 @@ def cost_of_layers(
     return StepCost(_FLOAT * samples * kept + _PER_PARAMETER * parameters, macs_of_step, samples * forward)
 
 
+def registry_samples(spec: ExperimentSpec, protocol: Protocol) -> tuple[int, int] | None:
+    """Returns the numbers of training and test samples that a training without a cache can be expected to have.
+
+    Returns None if the registry does not state them, as of a user's own recordings.
+    """
+    if (known := spec.dataset.samples) is None:
+        return None
+    train, test = (round(spec.train.subset * samples) for samples in (known.train, known.test))
+    return round(spec.validation.train_fraction * train) if protocol == "B" else train, test
+
+
+def estimate_seconds(spec: ExperimentSpec, samples: int, speed: float) -> float:
+    """Returns about how long a training takes whose products are dense.
+
+    Args:
+        spec: What is trained.
+        samples: Number of training samples.
+        speed: Floating-point operations per second.
+    """
+    steps = spec.train.epochs * spec.train.steps_per_epoch(samples)
+    return steps * 2 * step_cost(spec).macs / speed
+
+
 def epoch_operations(spec: ExperimentSpec, train: int, validation: int, test: int) -> int:
     """Returns the floating-point operations of an epoch and of the evaluation after it, two for a multiply-accumulate.
 
@@ -98,12 +122,6 @@ def epoch_operations(spec: ExperimentSpec, train: int, validation: int, test: in
 
 def describe_step(cost: StepCost, batch_size: int, seconds: float | None) -> str:
     """Returns the cost of a step as one line for the user."""
-    size = f"{cost.nbytes / 1e9:,.1f} GB" if cost.nbytes >= 1e9 else f"{cost.nbytes / 1e6:,.0f} MB"
-    time = f" and {_seconds(seconds)}" if seconds is not None else ""
-    return (
-        f"a step of {batch_size} sample{'s' if batch_size > 1 else ''} needs about {size} of memory{time} (estimated)"
-    )
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+    samples = f"{batch_size} sample{'s' if batch_size > 1 else ''}"
+    time = f" and {format_duration(seconds)}" if seconds is not None else ""
+    return f"a step of {samples} needs about {format_bytes(cost.nbytes)} of memory{time} (estimated)"

@@ -34,25 +34,23 @@ from plifctl.exchange.model import TrainedModel
 from plifctl.runs.checkpoints import describe_damage
 from plifctl.runs.foreign import hint_to_convert
 from plifctl.runs.npz import load_arrays
-
-_WEIGHTS = "layers."
-"""How the names of all weights begin."""
+from plifctl.snn.networks import LAYERS
 
 
 def describe(trained: TrainedModel) -> dict[str, Any]:
     """Returns what a file says about its weights, as plain values by the keys of the table above."""
     spec, network = trained.spec, trained.network
-    dataset, normalised = spec.dataset, spec.train.normalise == "per-set"
-    public = dataset.model_copy(update={"raw": None})  # a path on this machine
+    public = spec.dataset.model_copy(update={"raw": None})  # a path on this machine
+    mean, std = spec.normalisation or ((), ())
     return {
         "spec": spec.model_copy(update={"network": network.network, "dataset": public}).model_dump_json(),
         "digest": trained.digest,
         "cache": trained.cache or "",
-        "classes": list(dataset.classes),
+        "classes": list(spec.dataset.classes),
         "input_shape": list(network.input_shape),
         "T": spec.T,
-        "mean": list(dataset.mean or ()) if normalised else [],
-        "std": list(dataset.std or ()) if normalised else [],
+        "mean": list(mean),
+        "std": list(std),
         "origin": trained.origin,
         "plifctl": paths.code_version(),
     }
@@ -95,7 +93,7 @@ def read_numpy(path: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{path}: arrays of another program: they lack plifctl's description", hint=hint_to_convert(path)
             )
-        weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(_WEIGHTS)}
+        weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(LAYERS)}
         texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
         texts["origin"] = str(arrays["origin"]) if "origin" in arrays else ""  # older files have none
     except CheckpointError:

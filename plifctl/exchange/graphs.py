@@ -34,8 +34,8 @@ def shapes_before(trained: TrainedModel) -> dict[str, tuple[int, ...]]:
 
 def normalisation(trained: TrainedModel) -> tuple[Tensor, Tensor] | None:
     """Returns mean and standard deviation of each channel, ``[C]``, of images of values 0…1; None: not normalised."""
-    about = describe(trained)
-    return (torch.tensor(about["mean"]), torch.tensor(about["std"])) if about["mean"] else None
+    found = trained.spec.normalisation
+    return None if found is None else (torch.tensor(found[0]), torch.tensor(found[1]))
 
 
 def normalise(trained: TrainedModel, x: Tensor) -> Tensor:

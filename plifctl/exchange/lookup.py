@@ -9,9 +9,7 @@ from typing import get_args
 from plifctl import paths
 from plifctl.config.choices import CheckpointName
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
-from plifctl.runs.directory import find_run, list_runs
-from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added, is_run, run_argument
+from plifctl.runs import find_external, find_run, is_added, is_run, list_runs, run_argument
 
 ZOO = "zoo:"
 """How the name of a network in the zoo begins."""

@@ -14,8 +14,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.problems import first_problem
 from plifctl.errors import CheckpointError
 from plifctl.exchange.lookup import WRITTEN_ONLY
-from plifctl.runs.checkpoints import load_checkpoint
-from plifctl.runs.folders import is_trained
+from plifctl.runs import is_trained, load_checkpoint
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights

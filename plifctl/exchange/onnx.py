@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from plifctl import paths
-from plifctl.errors import RunError, missing_library
+from plifctl.errors import RunError, first_line, missing_library
 from plifctl.exchange.formats import refuse
 from plifctl.exchange.graphs import (
     active_layers,
@@ -293,9 +293,8 @@ def _run(model: onnx.ModelProto, inputs: dict[str, np.ndarray], spikes: Sequence
         )
         outputs: list[np.ndarray] = session.run(None, inputs)
     except Exception as error:  # onnxruntime's own types are not public
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(
-            f"onnxruntime {onnxruntime.__version__} cannot run the graph, so nothing was written: {reason}",
+            f"onnxruntime {onnxruntime.__version__} cannot run the graph, so nothing was written: {first_line(error)}",
             hint="try another version of onnxruntime: pip install -U onnxruntime",
         ) from error
     return outputs

@@ -72,7 +72,7 @@ def write_state_dict(path: Path, trained: TrainedModel) -> list[str]:
         content = io.BytesIO()
         torch.save(weights, content)
         path.write_bytes(content.getbuffer())
-    images = "normalised images, the same at each step" if spec.train.normalise != "none" else "the same at each step"
+    images = "normalised images, the same at each step" if spec.normalisation is not None else "the same at each step"
     kind = images if spec.dataset.kind == "images" else "event frames, counts"
     notes.append(f"its input x is [T, N, C, H, W] with T = {spec.T}: {kind}")
     return [*notes, "the network in SpikingJelly:\n\n" + _listing(network, modules, owner, name)]

@@ -38,7 +38,7 @@ from plifctl.exchange.lookup import WEIGHTS
 from plifctl.runs.checkpoints import describe_damage, load_tensors
 from plifctl.runs.foreign import describe_foreign, is_safetensors
 from plifctl.runs.npz import load_arrays
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.networks import LAYERS, SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
 
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -94,7 +94,7 @@ def read_state_dict(path: Path) -> StateDict:
         elif _is_npz(content):
             arrays = load_arrays(content)
             own = "spec" in arrays  # of plifctl, with its description
-            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith("layers.") or not own}
+            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith(LAYERS) or not own}
         else:
             entry, weights = _find_state_dict(path, load_tensors(content))
     except CheckpointError:
@@ -219,7 +219,7 @@ def _layers_in_order(state: StateDict, spec: ExperimentSpec) -> dict[str, dict[s
         layer, _, last = name.rpartition(".")
         if not layer.endswith(_SURROGATE):
             layers.setdefault(layer, {})[last] = tensor
-    own = [f"layers.{name}" for name in layer_names(parse_structure(spec.network.structure))]
+    own = [f"{LAYERS}{name}" for name in layer_names(parse_structure(spec.network.structure))]
     if set(layers) <= set(own):
         names = [name for name in own if name in layers]
     elif state.ordered:

@@ -14,6 +14,7 @@ from plifctl.config.choices import Kernel, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
+from plifctl.evaluation.step_cost import registry_samples
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
 from plifctl.pipeline.experiment_cache import experiment_cache
@@ -111,7 +112,7 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
     check_options(spec.train)
     device = find_device(options.device, options.kernel)
     file = None if isinstance(options.experiment, Experiment) else file_of(options.experiment, registry.experiments())
-    command = prepare_command_of(spec, registry, file=file, cache_dir=options.cache_dir)
+    command = prepare_command_of(spec, file=file, cache_dir=options.cache_dir)
     cache = _find_cache(spec, options.cache_dir)
     selection = select_kernel(spec, device, kernel=options.kernel)
     open_device(device)
@@ -127,7 +128,7 @@ def bench_experiment(options: BenchOptions) -> ExperimentTimes:
         loaded = timer.time_loaded_step(split.train, share) if cache else None
         evaluation = timer.time_evaluation(split.test, share)
     steps = spec.train.steps_per_epoch(sizes[0])
-    test = evaluation * -(-sizes[1] // spec.train.batch_size)
+    test = evaluation * spec.train.evaluation_steps(sizes[1])
     epoch = None if loaded is None else steps * loaded + test
     return ExperimentTimes(
         experiment=spec.name,
@@ -169,10 +170,10 @@ def _split(spec: ExperimentSpec, cache: Cache | None) -> Split:
 
 def _sizes(spec: ExperimentSpec, command: str) -> tuple[int, int]:
     """Returns the numbers of training and test samples that the registry states; ``command`` builds the cache."""
-    known, subset = spec.dataset.samples, spec.train.subset
+    known = registry_samples(spec, "A")
     if known is None:
         raise UsageError(
             f"{spec.dataset.title}: the number of samples is not known before there is a cache",
             hint=command,
         )
-    return round(known.train * subset), round(known.test * subset)
+    return known

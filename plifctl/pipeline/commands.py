@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -16,7 +15,7 @@ from plifctl.config.choices import Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_word
-from plifctl.config.lookup import load_framing
+from plifctl.config.lookup import load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.data.source import RawSource
 from plifctl.errors import PlifctlError, RegistryError
@@ -67,7 +66,6 @@ def folder_option(name: str, folder: Path | None, usual: Path) -> list[str]:
 
 def prepare_command_of(
     spec: ExperimentSpec,
-    registry: Registry,
     *,
     file: Path | None = None,
     source: RawSource | None = None,
@@ -77,11 +75,11 @@ def prepare_command_of(
 
     Args:
         spec: The experiment; its framing may differ from its recipe's.
-        registry: Registry in which the recipe's own framing is looked up.
         file: The file that the user named; None: a name in the registry, or not known.
         source: As :func:`prepare_command`.
         cache_dir: As :func:`prepare_command`.
     """
+    registry = load_registry()
     own_file = None if _is_of_registry(spec.framing, registry) else str(file or _file_of_own_data(spec))
     if spec.frames is None:
         return prepare_command(spec.framing, name=own_file, source=source, cache_dir=cache_dir)
@@ -122,13 +120,3 @@ def _as_typed(value: str | int | tuple[BaseModel, ...] | None) -> str:
     if isinstance(value, str):
         return value
     return json.dumps([part.model_dump() for part in value] if isinstance(value, tuple) else value)
-
-
-def usual_time_steps(dataset: str, registry: Registry) -> int:
-    """Returns the smallest T that the registry's experiments on an event data set use; 10 if there are none."""
-    used = []
-    for name in registry.experiments():
-        with suppress(RegistryError):  # an invalid experiment is reported when it is used
-            spec = registry.experiment(name).spec
-            used += [spec.T] if spec.dataset.name == dataset else []
-    return min(used, default=10)

@@ -118,7 +118,7 @@ def _describe_assumed(spec: ExperimentSpec, network: SpikingNetwork) -> str:
     values += ["decay_input = True", f"T = {spec.T}"]
     values += ["kinds and sizes of pooling, strides", f"a vote of {network.voters} neurons", "order of the classes"]
     values += ["ε = 1e-5 of batch norm"] if any(name.startswith("bn") for name in network.layers) else []
-    if spec.train.normalise != "none":
+    if spec.normalisation is not None:
         values.append("mean and standard deviation of the images")
     return f"from the experiment, as a state dict does not have them: {', '.join(values)}"
 

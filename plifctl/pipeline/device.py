@@ -10,7 +10,7 @@ import torch
 
 from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import UsageError, check_choice
+from plifctl.errors import UsageError, check_choice, first_line
 from plifctl.snn.kernels import unsupported_reason
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.kernel_selection import select_kernel
@@ -77,7 +77,7 @@ def _named_device(name: str) -> torch.device:
 
 def _unusable(name: str, error: Exception) -> UsageError:
     # without an operator for the device, torch names every backend that has one: thousands of characters
-    line = textwrap.shorten((str(error).splitlines() or [type(error).__name__])[0], 120, placeholder=" …")
+    line = textwrap.shorten(first_line(error), 120, placeholder=" …")
     return UsageError(
         f"--device {name}: torch {torch.__version__} cannot use it here: {line}",
         hint="--device cpu works everywhere",

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from plifctl import paths
-from plifctl.errors import PlifctlError
-from plifctl.training.process import processor_name
+from plifctl.errors import PlifctlError, first_line
+from plifctl.training.process import installed_memory, processor_name, usable_cores
 
 _NEEDED = ("torch", "numba", "numpy", "h5py", "hdf5plugin", "pydantic", "yaml", "tensorboard", "tonic")
 """Modules without which nothing can be trained, beside those that the command line itself needs."""
@@ -136,9 +136,9 @@ def _import_problems() -> Iterator[str]:
         try:
             importlib.import_module(name)
         except Exception as error:  # a broken library raises anything
-            text = (str(error).splitlines() or [type(error).__name__])[0]
             package = {"yaml": "pyyaml"}.get(name, name)
-            yield f"{name}: cannot be imported: {text}; {sys.executable} -m pip install --force-reinstall {package}"
+            install = f"{sys.executable} -m pip install --force-reinstall {package}"
+            yield f"{name}: cannot be imported: {first_line(error)}; {install}"
 
 
 def _registry_problems() -> list[str]:
@@ -152,15 +152,13 @@ def _registry_problems() -> list[str]:
 
 
 def _machine(*, with_numba: bool, with_torch: bool) -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
     found: dict[str, Any] = {
         "system": platform.platform(),
         "processor": processor_name(),
         "cores": os.cpu_count(),
-        "usable_cores": usable,
+        "usable_cores": usable_cores(),
         "vector_bits": None,
-        "memory_bytes": pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else None,
+        "memory_bytes": installed_memory(),
         "free_memory_bytes": None,
         "torch_cuda": None,
         "gpus": [],

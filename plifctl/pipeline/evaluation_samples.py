@@ -60,7 +60,7 @@ class EvaluationSamples:
     def _report_batches(self, progress: Progress) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields inputs and labels, reporting each batch."""
         spec = self.trained.spec
-        steps = -(-len(self.rows) // spec.train.batch_size)
+        steps = spec.train.evaluation_steps(len(self.rows))
         with progress(f"testing {spec.title}", "batches") as task:
             for step, batch in enumerate(self._batches(self.rows), 1):
                 yield batch.x, batch.labels

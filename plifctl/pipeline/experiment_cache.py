@@ -10,7 +10,6 @@ from pathlib import Path
 from plifctl import paths
 from plifctl.cache import Cache, content_digests
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.lookup import load_registry
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, CorruptCacheError, UsageError
 from plifctl.pipeline.commands import prepare_command_of
@@ -54,7 +53,7 @@ def experiment_cache(
         own = None
     if cache_dir is None and own is not None and _is_only_in(own, folder, spec, content):
         return _cache_of_run(spec, own, file, content)
-    command = prepare_command_of(spec, load_registry(), file=file, source=build_from, cache_dir=cache_dir)
+    command = prepare_command_of(spec, file=file, source=build_from, cache_dir=cache_dir)
     notes: tuple[str, ...] = ()
     try:
         cache = find_current_cache(spec.framing, folder, prepare=command, content=content, build_from=build_from)

@@ -33,7 +33,8 @@ from plifctl.data.inspection.recording import inspect_recording
 from plifctl.data.source import DEFAULT_WORKERS, RawSource
 from plifctl.data.storage import decode_text, is_tar
 from plifctl.errors import DamagedFileError, RawDataError
-from plifctl.pipeline.commands import prepare_command, usual_time_steps
+from plifctl.pipeline.commands import prepare_command
+from plifctl.pipeline.prepare import usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
 
 _log = logging.getLogger(__name__)

@@ -9,10 +9,9 @@ from typing import Any
 
 from plifctl import paths
 from plifctl.config.choices import TRAINING_VERBS, Protocol
-from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError, list_names
-from plifctl.evaluation.step_cost import step_cost
+from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
 from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
@@ -82,25 +81,5 @@ def _missing_run(
     spec = load_registry().experiment(name).spec.for_protocol(protocol)
     command = " ".join(["plifctl", TRAINING_VERBS[protocol], name, *folder])
     samples = registry_samples(spec, protocol)
-    seconds = None if samples is None else estimate_seconds(spec, samples, speed)
+    seconds = None if samples is None else estimate_seconds(spec, samples[0], speed)
     return MissingRun(name, protocol, cells, command, spec.train.epochs, seconds)
-
-
-def registry_samples(spec: ExperimentSpec, protocol: Protocol) -> int | None:
-    """Returns the number of training samples by the registry; None if it states none, as of a user's own recordings."""
-    if spec.dataset.samples is None:
-        return None
-    samples = round(spec.train.subset * spec.dataset.samples.train)
-    return round(spec.validation.train_fraction * samples) if protocol == "B" else samples
-
-
-def estimate_seconds(spec: ExperimentSpec, samples: int, speed: float) -> float:
-    """Returns about how long a training takes whose products are dense.
-
-    Args:
-        spec: What is trained.
-        samples: Number of training samples.
-        speed: Floating-point operations per second.
-    """
-    steps = spec.train.epochs * spec.train.steps_per_epoch(samples)
-    return steps * 2 * step_cost(spec).macs / speed

@@ -13,9 +13,7 @@ from plifctl.config.lookup import check_new_file, file_of, load_experiment, load
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
 from plifctl.exchange.lookup import find_model, is_exported, is_model_folder, names_file
-from plifctl.runs import find_run
-from plifctl.runs.external import find_external
-from plifctl.runs.folders import is_added, is_run
+from plifctl.runs import find_external, find_run, is_added, is_run
 
 
 def write_experiment(

@@ -386,9 +386,9 @@ class Model(nn.Module):
                 hint="give images as uint8, or as float from 0 to 1",
             )
         x = image / largest
-        if self.spec.train.normalise != "per-set":
+        if self.spec.normalisation is None:
             return x
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.spec.dataset.mean, self.spec.dataset.std))
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.spec.normalisation)
         return (x - mean) / std
 
     def _frames(self, events: Events, where: str, part: str = "") -> Tensor | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -19,8 +20,8 @@ from plifctl.config.registry import Registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.datasets.base import EventDataset, ImageDataset, SampleHandler
 from plifctl.data.source import RawSource
-from plifctl.errors import MissingRawDataError, UsageError, check_choice
-from plifctl.pipeline.commands import prepare_command, usual_time_steps
+from plifctl.errors import MissingRawDataError, RegistryError, UsageError, check_choice
+from plifctl.pipeline.commands import prepare_command
 from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.download import DownloadPlan, download_missing, plan_download
 from plifctl.pipeline.progress import Progress, silent
@@ -191,6 +192,16 @@ def resolve_framing(options: PrepareOptions, registry: Registry, *, choose_T: bo
     if T is not None and not (isinstance(T, Integral) and not isinstance(T, bool) and 1 <= T <= MAX_T):
         raise UsageError(f"--T {T!r}: expected a whole number from 1 to {MAX_T}")
     return framing.with_T(int(T) if T is not None else None)
+
+
+def usual_time_steps(dataset: str, registry: Registry) -> int:
+    """Returns the smallest T that the registry's experiments on an event data set use; 10 if there are none."""
+    used = []
+    for name in registry.experiments():
+        with suppress(RegistryError):  # an invalid experiment is reported when it is used
+            spec = registry.experiment(name).spec
+            used += [spec.T] if spec.dataset.name == dataset else []
+    return min(used, default=10)
 
 
 def build_cache(

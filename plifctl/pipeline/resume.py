@@ -7,7 +7,7 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from plifctl.config.base import flatten
 from plifctl.config.experiment import Experiment, ExperimentSpec
@@ -17,10 +17,8 @@ from plifctl.config.yaml_tree import Origin
 from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
 from plifctl.pipeline.runs import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
+from plifctl.pipeline.train_options import TrainOptions
 from plifctl.runs import Run, find_run, is_trained
-
-if TYPE_CHECKING:
-    from plifctl.pipeline.train import TrainOptions
 
 _log = logging.getLogger(__name__)
 

@@ -6,12 +6,13 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from plifctl import paths
 from plifctl.config.base import flatten
+from plifctl.config.choices import Protocol, Recipe, RunFilter
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
@@ -38,8 +39,7 @@ from plifctl.runs import (
     is_imported,
     is_trained,
     list_runs,
-    load_added,
-    load_imported,
+    load_external,
     read_controls,
     remove_external,
     remove_run,
@@ -53,9 +53,52 @@ _RESERVED = {"last": "the last run", "auto": "the run that --name states", "swee
 """Names that no run can have, and what they mean where a run is named."""
 
 
+AnyRun = Run | ImportedRun | AddedRun
+
+
+@dataclass(frozen=True)
+class RunEntry:
+    """A run in a list of runs; what is not known of it is None.
+
+    Attributes:
+        run: Its name.
+        status: Its status.
+        experiment: Name of its experiment.
+        protocol: A or B.
+        recipe: Recipe of the experiment.
+        best_test: Test accuracy of the result; before the end, of the best epoch so far.
+        best_validation: Validation accuracy of that epoch.
+        epoch: Epochs trained; of an imported run, those that were logged.
+        epochs: Epochs planned; of an imported run, the last one that was logged.
+        age_seconds: Time since it was created.
+    """
+
+    run: str
+    status: RunFilter
+    experiment: str | None = None
+    protocol: Protocol | None = None
+    recipe: Recipe | None = None
+    best_test: float | None = None
+    best_validation: float | None = None
+    epoch: int | None = None
+    epochs: int | None = None
+    age_seconds: int = 0
+
+    @property
+    def best_text(self) -> str:
+        """Best test accuracy in percent, else validation accuracy, which is marked; empty if neither is known."""
+        if self.best_test is not None:
+            return f"{100 * self.best_test:.2f}"
+        return "" if self.best_validation is None else f"{100 * self.best_validation:.2f} val"
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
+
+
 def list_entries(
     runs_dir: Path | None = None, *, experiment: str | None = None, status: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[RunEntry]:
     """Returns an entry for each run: external ones by name, then the others, oldest first.
 
     A folder with a document named as one of a run, none of which plifctl wrote, counts as a damaged run.
@@ -81,20 +124,34 @@ def list_entries(
             entries.append(_damaged_entry(path.name, path.stat().st_mtime))
             _log.warning("%s: no file in it is readable as a document of plifctl", path)
     if experiment is not None:
-        known = {str(entry["experiment"]) for entry in entries}
+        known = {str(entry.experiment) for entry in entries}
         if experiment not in known and experiment not in load_registry().experiments():
             raise UsageError(f"unknown experiment {experiment!r}", hint=did_you_mean(experiment, known))
-        entries = [entry for entry in entries if entry["experiment"] == experiment]
-    return [entry for entry in entries if status in (None, entry["status"])]
+        entries = [entry for entry in entries if entry.experiment == experiment]
+    return [entry for entry in entries if status in (None, entry.status)]
 
 
-def run_entry(run: Run) -> dict[str, Any]:
-    """Returns the entry of a run in a list; for a damaged run, with the error as its status.
+def _external_entries(runs_dir: Path) -> Iterator[RunEntry]:
+    for path in external_folders(runs_dir):
+        try:
+            yield run_entry(load_external(path))
+        except RunError as error:
+            with suppress(FileNotFoundError):  # removed since it was listed
+                yield _damaged_entry(path.name, path.stat().st_mtime)
+                _log.warning("%s", error)
+
+
+def run_entry(run: AnyRun) -> RunEntry:
+    """Returns the entry of a run in a list; a damaged run that was trained here has that status, and a warning.
 
     Raises:
+        RunError: A file of a run that was not trained here is damaged.
         FileNotFoundError: Another process has removed the run.
     """
-    entry = _damaged_entry(run.name, run.created)
+    if isinstance(run, AddedRun):
+        return _added_entry(run)
+    if isinstance(run, ImportedRun):
+        return _imported_entry(run)
     try:
         config, metrics, status = run.config(), run.metrics(), run.status()
         best = best_row(metrics, config.spec.train.ties) or {}
@@ -102,82 +159,78 @@ def run_entry(run: Run) -> dict[str, Any]:
     except RunError as error:
         run.path.stat()  # raises if there is no run any more that could be damaged
         _log.warning("%s", error)
-        return entry
-    return entry | {
-        "status": status,
-        "experiment": config.experiment,
-        "protocol": config.protocol,
-        "recipe": config.recipe,
-        "best_test": test,
-        "best_validation": best.get("validation_accuracy"),
-        "epoch": len(metrics),
-        "epochs": config.spec.train.epochs,
-    }
+        return _damaged_entry(run.name, run.created)
+    return RunEntry(
+        run=run.name,
+        status=status,
+        experiment=config.experiment,
+        protocol=config.protocol,
+        recipe=config.recipe,
+        best_test=test,
+        best_validation=best.get("validation_accuracy"),
+        epoch=len(metrics),
+        epochs=config.spec.train.epochs,
+        age_seconds=_age(run.created),
+    )
 
 
-def _damaged_entry(name: str, created: float) -> dict[str, Any]:
-    empty = dict.fromkeys(("experiment", "protocol", "recipe", "best_test", "best_validation", "epoch", "epochs"))
-    return {"run": name, "status": "damaged", **empty, "age_seconds": round(time.time() - created)}
+def _damaged_entry(name: str, created: float) -> RunEntry:
+    return RunEntry(name, "damaged", age_seconds=_age(created))
 
 
-def imported_entry(run: ImportedRun) -> dict[str, Any]:
-    """Returns the entry of an imported run in a list."""
+def _imported_entry(run: ImportedRun) -> RunEntry:
     record, test = run.record(), run.epochs.get("test_accuracy", {})
     validation = run.epochs.get("validation_accuracy", {})
-    return {
-        "run": run.name,
-        "status": "imported",
-        "experiment": run.settings.get("experiment"),
-        "protocol": run.settings.get("protocol"),
-        "recipe": "authors" if run.settings.get("experiment") else None,
-        "best_test": record.accuracy if record else max(test.values(), default=None),
-        "best_validation": max(validation.values(), default=None),
-        "epoch": len(run.accuracies),
-        "epochs": max(run.accuracies),
-        "age_seconds": round(time.time() - run.imported) if run.imported else 0,
-    }
+    return RunEntry(
+        run=run.name,
+        status="imported",
+        experiment=run.settings.get("experiment"),
+        protocol=run.settings.get("protocol"),
+        recipe="authors" if run.settings.get("experiment") else None,
+        best_test=record.accuracy if record else max(test.values(), default=None),
+        best_validation=max(validation.values(), default=None),
+        epoch=len(run.accuracies),
+        epochs=max(run.accuracies),
+        age_seconds=_age(run.imported) if run.imported else 0,
+    )
 
 
-def added_entry(run: AddedRun) -> dict[str, Any]:
-    """Returns the entry of a run of somebody else in a list."""
+def _added_entry(run: AddedRun) -> RunEntry:
     record = run.record()
-    return {
-        "run": run.path.name,
-        "status": "added",
-        "experiment": record.experiment,
-        "protocol": record.protocol,
-        "recipe": record.recipe,
-        "best_test": record.accuracy,
-        "best_validation": record.validation_accuracy,
-        "epoch": record.epochs,
-        "epochs": record.epochs,
-        "age_seconds": round(time.time() - run.added),
-    }
+    return RunEntry(
+        run=run.path.name,
+        status="added",
+        experiment=record.experiment,
+        protocol=record.protocol,
+        recipe=record.recipe,
+        best_test=record.accuracy,
+        best_validation=record.validation_accuracy,
+        epoch=record.epochs,
+        epochs=record.epochs,
+        age_seconds=_age(run.added),
+    )
 
 
-def _external_entries(runs_dir: Path) -> Iterator[dict[str, Any]]:
-    for path in external_folders(runs_dir):
-        try:
-            yield added_entry(load_added(path)) if is_added(path) else imported_entry(load_imported(path))
-        except RunError as error:
-            with suppress(FileNotFoundError):  # removed since it was listed
-                yield _damaged_entry(path.name, path.stat().st_mtime)
-                _log.warning("%s", error)
+def _age(created: float) -> int:
+    return round(time.time() - created)
 
 
-def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
-    """Returns a description of a run: settings that differ from the registry, data, machine, epochs, files.
-
-    Args:
-        run: The run.
-        registry: None: the user's.
+def describe_run(run: AnyRun) -> dict[str, Any]:
+    """Returns a description of a run: its entry in a list, settings, data, machine, epochs, files.
 
     Raises:
         RunError: A file of the run is damaged.
     """
+    if isinstance(run, AddedRun):
+        return _describe_added(run)
+    return _describe_imported(run) if isinstance(run, ImportedRun) else _describe_trained(run)
+
+
+def _describe_trained(run: Run) -> dict[str, Any]:
+    """Returns a description with the settings that differ from the registry."""
     rows, status, split = run.metrics(), run.status(), run.split()
     kept = run.kept_result()
-    entry = {key: value for key, value in run_entry(run).items() if not key.startswith("best_")}
+    entry = {key: value for key, value in run_entry(run).to_json().items() if not key.startswith("best_")}
     return {
         "path": str(run.path),
         **entry,
@@ -186,7 +239,7 @@ def describe_run(run: Run, registry: Registry | None = None) -> dict[str, Any]:
         "kept_result": kept and {"epochs": kept.epochs, "accuracy": kept.accuracy, "best_epoch": kept.best_epoch},
         "best": best_row(rows, run.config().spec.train.ties),
         "last": rows[-1] if rows else None,
-        "changes": _changes(run, registry or load_registry()),
+        "changes": _changes(run, load_registry()),
         "overrides": list(run.config().overrides),
         "started_from": None if (began := run.started_from()) is None else began.model_dump(mode="json"),
         "samples": {part: len(split.get(part, [])) for part in ("train", "validation", "test")},
@@ -214,13 +267,12 @@ def _describe_controls(record: ResultRecord, found: Sequence[ControlResult]) -> 
     return [{**one.describe(), "problem": record.control_problem(one)} for one in found]
 
 
-def describe_imported(run: ImportedRun) -> dict[str, Any]:
-    """Returns a description of an imported run."""
-    record, entry = run.record(), imported_entry(run)
+def _describe_imported(run: ImportedRun) -> dict[str, Any]:
+    record = run.record()
     return {
-        **entry,
+        **run_entry(run).to_json(),
         "best_epoch": record.best_epoch if record else None,
-        "gaps": entry["epochs"] - entry["epoch"],
+        "gaps": max(run.accuracies) - len(run.accuracies),
         "source": run.source,
         "settings": run.settings,
         "tags": run.tags,
@@ -228,12 +280,11 @@ def describe_imported(run: ImportedRun) -> dict[str, Any]:
     }
 
 
-def describe_added(run: AddedRun) -> dict[str, Any]:
-    """Returns a description of a run of somebody else."""
+def _describe_added(run: AddedRun) -> dict[str, Any]:
     record = run.record()
     return {
         "path": str(run.path),
-        **added_entry(run),
+        **run_entry(run).to_json(),
         "best_epoch": record.best_epoch,
         "seed": record.seed,
         "overrides": list(record.overrides),
@@ -322,7 +373,7 @@ def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
         known["train.seed"] = curve.seed
         if curve.spec is not None and curve.folder is not None:
             run, spec = Run(curve.folder), curve.spec
-            about = {"cache": run.info()["cache"]["content_digest"][:12], "environment": _environment(run)}
+            about = {"cache": run.content_digest[:12], "environment": _environment(run)}
             known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
         settings.append(known)
     keys = {key: None for setting in settings for key in setting if key != "name"}
@@ -355,14 +406,11 @@ def verify_runs(
         UsageError: No such run, or one that was named is not finished.
     """
     folder = runs_dir or paths.runs_dir()
-    external, runs = _find_all(names, folder) if names else (external_folders(folder), list_runs(folder))
+    external, runs = _find_named(names, folder) if names else (external_folders(folder), list_runs(folder))
     for path in external:
         try:
-            if is_added(path):
-                yield path.name, load_added(path).problems()
-                continue
-            load_imported(path)
-            yield path.name, []
+            other = load_external(path)
+            yield path.name, other.problems() if isinstance(other, AddedRun) else []
         except RunError as error:
             yield path.name, [str(error)]
     for run in runs:
@@ -379,8 +427,8 @@ def verify_runs(
             raise UsageError(f"{run.name}: {status}; only finished runs have a manifest")
 
 
-def _find_all(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
-    """Returns the folders of external runs that are named, and the other runs; the directory is listed once."""
+def _find_named(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
+    """Returns the folders of the external ones of named runs, and the others; raises UsageError if one is not found."""
     listed = list_runs(runs_dir) if len(names) > 1 else None
     external = {name: find_external(name, runs_dir, listed) for name in names}
     runs = [find_run(name, runs_dir, listed) for name, path in external.items() if path is None]
@@ -396,7 +444,7 @@ def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[P
         UsageError: No such run, it may not be removed, or it is being trained.
     """
     folder = runs_dir or paths.runs_dir()
-    external, runs = _find_all(names, folder)
+    external, runs = _find_named(names, folder)
     folders = list(dict.fromkeys([*external, *(run.path for run in runs)]))
     for path in folders:
         check_removable(path, folder)

@@ -24,6 +24,7 @@ from plifctl.data.split_names import split_of
 from plifctl.errors import RawDataError, list_names
 from plifctl.evaluation.step_cost import cost_of_layers
 from plifctl.evaluation.summary import summarize_network
+from plifctl.units import format_bytes
 
 LIKE = "gesture-plif"
 """Experiment of the registry with the values that a suggestion does not state."""
@@ -227,7 +228,7 @@ def _scaled_down(shape: Shape) -> tuple[list[dict[str, Any]], Shape]:
 
 def _transform_values(transforms: Sequence[dict[str, Any]], shape: Shape, need: int) -> Iterator[Value]:
     if transforms:
-        memory = f"{need / 1e9:,.0f} GB for a batch of {_BATCH}"
+        memory = f"{format_bytes(need)} for a batch of {_BATCH}"
         comment = f"{shape[2]} × {shape[1]} pixels would need {memory}; crop is another way"
         yield Value("frames.transforms", list(transforms), comment)
 
@@ -243,7 +244,7 @@ def _batch_size(need: Callable[[int], int], memory_bytes: int, samples: int) -> 
     batch = _BATCH
     while batch > 2 and (need(batch) > _MEMORY_SHARE * memory_bytes or 2 * batch > samples):
         batch //= 2
-    comment = f"a step needs about {need(batch) / 1e6:,.0f} MB of memory; {memory_bytes / 1e6:,.0f} MB are free here"
+    comment = f"a step needs about {format_bytes(need(batch))} of memory; {format_bytes(memory_bytes)} are free here"
     return Value("train.batch_size", batch, comment)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from plifctl.config.choices import CLAIMS_TABLE, ResultSource
 from plifctl.report.evidence import BREAKDOWN, FASTER, MARGIN, Evidence, Finding
-from plifctl.report.results import Results
+from plifctl.report.results import SOURCE_WORDS, Results
 from plifctl.report.table import Cell, Entry, Number, Table
 
 
@@ -101,13 +101,6 @@ _LIMITS = (
     "Maxima are over test epochs (protocol A), so the test set chose the epoch."
 )
 
-_AUTHORS = ("Authors' runs", "Verdict, authors")
-_HEADS: dict[ResultSource, tuple[str, str]] = {
-    "mine": ("My runs", "Verdict, mine"),
-    "shipped": ("Shipped records", "Verdict, shipped"),
-    "added": ("Runs of others", "Verdict, others"),
-}
-
 
 def build_claims_table(
     authors: Results, ours: Results | None = None, source: ResultSource = "mine", runs_dir: Path | None = None
@@ -120,34 +113,40 @@ def build_claims_table(
         source: That source.
         runs_dir: Runs directory, whose runs may have stored predictions; None: there are none.
     """
-    sides = {_AUTHORS: Evidence(authors)}
+    sides: dict[ResultSource, Evidence] = {"authors": Evidence(authors)}
     if ours is not None:
-        sides[_HEADS[source]] = Evidence(ours, runs_dir)
+        sides[source] = Evidence(ours, runs_dir)
     cells: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     notes = {"all": _LIMITS}
     for index, claim in enumerate(CLAIMS, start=1):
         row = [Cell(f"{claim.text} ({index})"), Cell(claim.place)]
         notes[str(index)] = claim.rule
-        for heads, evidence in sides.items():
+        for side, evidence in sides.items():
             findings = list(claim.findings(evidence))
             texts = _summary(findings), verdict(findings)
             if claim.stored and not texts[0]:
-                reason = "the authors' logs have none" if heads == _AUTHORS else "no run has any"
+                reason = "the authors' logs have none" if side == "authors" else "no run has any"
                 texts = reason, "no stored evidence"
             row += map(Cell, texts)
-            entries += _entries(claim, heads, findings, texts[1])
+            entries += _entries(claim, _heads(side), findings, texts[1])
         cells.append(tuple(row))
     return Table(
         CLAIMS_TABLE,
         "Claims of the paper, and what runs say about them",
         "Evidence and verdicts follow from the rules in the notes.",
-        ("Claim", "In the paper", *(head for heads in sides for head in heads)),
+        ("Claim", "In the paper", *(head for side in sides for head in _heads(side))),
         tuple(cells),
         tuple(entries),
         notes,
         tuple(dict.fromkeys(warning for evidence in sides.values() for warning in evidence.warnings)),
     )
+
+
+def _heads(source: ResultSource) -> tuple[str, str]:
+    """Returns the heads of the columns of a source: its evidence and its verdict."""
+    words = SOURCE_WORDS[source]
+    return words.runs, f"Verdict, {words.verdict}"
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -15,6 +15,7 @@ from statistics import fmean
 
 from plifctl.config.choices import FAST_TABLE, PROTOCOLS, Recipe
 from plifctl.evaluation.step_cost import epoch_operations
+from plifctl.report.labels import versions_text
 from plifctl.report.results import Group, Results
 from plifctl.report.speed import first_epoch
 from plifctl.report.table import Cell, Entry, Number, Table, name_runs
@@ -210,7 +211,7 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         for timed in results.groups(results.candidates(experiment, "A", (recipe,), fits)):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
             return AuthorsCurve(log, timed, fmean(seconds) / 60)
-    same = f"training version {', '.join(map(str, versions))}"
+    same = versions_text(versions)
     return f"no run of recipe {' or '.join(_TIMED)}, protocol A, and {same} on {processor} has CPU minutes"
 
 

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from plifctl.runs.records import LATE_EPOCHS, ResultRecord
+from plifctl.runs.records import LATE_EPOCHS, environment_values
 
 if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
@@ -237,8 +237,8 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "test_samples": None if data is None else data.test,
         "seeds": [record.seed for record in number.records],
         "runs": [record.run for record in number.records],
-        "plifctl": _distinct(number.records, "plifctl"),
-        "device": _distinct(number.records, "device"),
+        "plifctl": ", ".join(environment_values(number.records, "plifctl")) or None,
+        "device": ", ".join(environment_values(number.records, "device")) or None,
     }
     if all(len(record.tests) > 1 for record in number.records):
         last = statistics.fmean(record.late_tests[-1] for record in number.records)
@@ -249,12 +249,6 @@ def _describe_records(number: Number) -> dict[str, Any]:
         found |= {"validation_chosen": round(100 * chosen, 4)}
         found |= {"validated_runs": [record.run for record in number.validated]}
     return found
-
-
-def _distinct(records: Sequence[ResultRecord], name: str) -> str | None:
-    """Returns a value of the environments of runs; all of them, separated by commas, if they differ."""
-    environments = [environment for record in records for environment in record.environments]
-    return ", ".join(sorted({str(environment[name]) for environment in environments if name in environment})) or None
 
 
 MEASURES = {"A": "maximum over test epochs", "B": "test accuracy of the epoch that validation chose"}

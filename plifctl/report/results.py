@@ -15,13 +15,15 @@ from typing import Literal
 
 from plifctl.config.choices import RECIPES, RUNS_TABLE, Protocol, Recipe, ResultOrigin, ResultSource
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import without_split
+from plifctl.config.overrides import modifications
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.report.labels import versions_text
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of, name_runs, other_versions
+from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
+from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
@@ -48,6 +50,80 @@ ORIGINS: dict[ResultSource, ResultOrigin] = {
     "added": "added",
 }
 """Origin of the records of each source."""
+
+SOURCES: dict[ResultOrigin, ResultSource] = {origin: source for source, origin in ORIGINS.items()}
+"""Source of the records of each origin."""
+
+
+@dataclass(frozen=True)
+class SourceWords:
+    """What the runs of a source are called.
+
+    Attributes:
+        runs: All of them, at the head of a column.
+        verdict: The same behind ``Verdict,``.
+        result: Their result, at the head of a column.
+        row: Their result, at the head of a row.
+        caption: Of the table of them.
+        whose: Before their number.
+        one: One of them, after the number.
+        prefix: Before recipe and seed of a run in a table with runs of other sources.
+        note: In the note on a number.
+    """
+
+    runs: str
+    verdict: str
+    result: str
+    row: str
+    caption: str
+    whose: str
+    one: str
+    prefix: str = ""
+    note: str = ""
+
+
+SOURCE_WORDS: dict[ResultSource, SourceWords] = {
+    "mine": SourceWords(
+        runs="My runs",
+        verdict="mine",
+        result="result",
+        row="my result",
+        caption="Finished runs of the runs folder",
+        whose="my",
+        one="run",
+    ),
+    "shipped": SourceWords(
+        runs="Shipped records",
+        verdict="shipped",
+        result="shipped",
+        row="shipped result",
+        caption="Runs whose records come with plifctl",
+        whose="the",
+        one="shipped record",
+        prefix="shipped, ",
+        note="record of a registry folder",
+    ),
+    "authors": SourceWords(
+        runs="Authors' runs",
+        verdict="authors",
+        result="authors",
+        row="authors' logs",
+        caption="Runs of the authors, from their logs",
+        whose="the authors'",
+        one="log",
+    ),
+    "added": SourceWords(
+        runs="Runs of others",
+        verdict="others",
+        result="added",
+        row="result of others",
+        caption="Runs of others that were added",
+        whose="others'",
+        one="run",
+        prefix="of others, ",
+        note="trained by somebody else",
+    ),
+}
 
 CHANGED_SINCE = "the experiment has been changed since"
 """How the experiment of a run differs from that of its name, beside the changes that the run states."""
@@ -232,7 +308,7 @@ class Results:
         if record.epochs != best.epochs:
             return f"{_count_epochs(record.epochs)}, while there is a run of {best.epochs}"
         if record.training_versions != best.training_versions:
-            return f"training version {', '.join(map(str, record.training_versions))}, which gives other numbers"
+            return f"{versions_text(record.training_versions)}, which gives other numbers"
         return "other samples or settings"
 
     def _usable(self, record: ResultRecord) -> ResultRecord | None:
@@ -260,8 +336,7 @@ class Results:
         first, planned = records[0], self._planned(records[0])
         digits = 3 if measure.startswith("tau") else 2
         mean, flags = statistics.fmean(values), (*self.flags(first), *(("fast",) if first.recipe == "fast" else ()))
-        spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-        text = str(first.T) if measure == "T" else f"{mean:.{digits}f}{spread}"
+        text = str(first.T) if measure == "T" else mean_text(values, digits)
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
@@ -328,10 +403,8 @@ class Results:
         if first.origin == "imported":
             logged = _count_epochs(len(first.tests))
             parts.append(f"the authors' log, {logged} logged, best epoch {first.best_epoch}")
-        if first.origin == "shipped":
-            parts.append("record of a registry folder")
-        if first.origin == "added":
-            parts.append("trained by somebody else")
+        if note := SOURCE_WORDS[SOURCES[first.origin]].note:
+            parts.append(note)
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         parts += other_versions(first)
@@ -349,15 +422,11 @@ class Results:
         return "; ".join(parts)
 
     def changes(self, record: ResultRecord) -> list[str]:
-        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own.
-
-        A fold of one's own experiment is no difference; the registry's experiments have another split.
-        """
-        changes = list(record.modifications)
-        registered = self.registered(record)
-        if registered is None:
-            return changes if record.fold is None else without_split(changes)
-        return changes if record.digest in (None, registered.digest) else [*changes, CHANGED_SINCE]
+        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own."""
+        registered, is_fold = self.registered(record), record.fold is not None
+        changes = modifications(record.overrides, is_fold=is_fold, is_registered=registered is not None)
+        is_changed = registered is not None and record.digest not in (None, registered.digest)
+        return [*changes, CHANGED_SINCE] if is_changed else changes
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""
@@ -410,9 +479,7 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
         record: The record; it has more epochs.
         epochs: Number of epochs; at least one of them was tested.
     """
-    tested = {epoch: value for epoch, value in record.tests.items() if epoch <= epochs}
-    latest = record.recipe == "authors" and record.origin != "imported"  # of equal epochs, that recipe keeps the latest
-    best = max(tested, key=lambda epoch: (tested[epoch], epoch == record.best_epoch, epoch if latest else -epoch))
+    best = record.best_test_epoch(epochs)
     sessions = tuple(
         session.model_copy(update={"epochs": (session.epochs[0], min(session.epochs[1], epochs))})
         for session in record.sessions
@@ -421,7 +488,7 @@ def cut_record(record: ResultRecord, epochs: int) -> ResultRecord:
     return record.model_copy(
         update={
             "epochs": epochs,
-            "accuracy": tested[best],
+            "accuracy": record.tests[best],
             "best_epoch": best,
             "test_accuracy": record.test_accuracy[:epochs],
             "validation_curve": record.validation_curve[:epochs],
@@ -460,8 +527,7 @@ def _version_notes(found: Sequence[ResultRecord]) -> list[str]:
     """Returns in which versions and devices the runs of one number differ."""
     notes = []
     for name in COMPARED:
-        environments = [environment for record in found for environment in record.environments]
-        values = sorted({str(environment[name]) for environment in environments if name in environment})
+        values = environment_values(found, name)
         if len(values) > 1:
             notes.append(f"DIFFERENT {name}: {', '.join(values)}")
     return notes

@@ -9,9 +9,10 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from plifctl.config.choices import RUNS_TABLE, ResultOrigin
+from plifctl.config.choices import RUNS_TABLE, ResultSource
 from plifctl.config.overrides import override_key
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
+from plifctl.report.results import ORIGINS, SOURCE_WORDS
 from plifctl.report.table import (
     Cell,
     Entry,
@@ -20,6 +21,7 @@ from plifctl.report.table import (
     flags_of,
     legend_of_marks,
     mark_experiment,
+    mean_text,
     name_runs,
     other_versions,
 )
@@ -28,21 +30,13 @@ from plifctl.runs import ResultRecord
 Changes = Callable[[ResultRecord], Sequence[str]]
 """Returns how the experiment of a run differs from that of its name, a text each."""
 
-_CAPTIONS: dict[ResultOrigin, str] = {
-    "trained": "Finished runs of the runs folder",
-    "shipped": "Runs whose records come with plifctl",
-    "imported": "Runs of the authors, from their logs",
-    "added": "Runs of others that were added",
-}
-"""Whose runs are shown, by their origin."""
-
 _COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
 _CHANGES = _COLUMNS.index("Changes")
 
 
 def build_runs_table(
     records: Sequence[ResultRecord],
-    origin: ResultOrigin = "trained",
+    source: ResultSource = "mine",
     not_in_paper: Collection[str] = (),
     changes: Changes = lambda record: record.modifications,
 ) -> Table:
@@ -50,14 +44,14 @@ def build_runs_table(
 
     Args:
         records: Result records.
-        origin: The origin of those that are shown.
+        source: Whose runs are shown.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
         changes: Returns how the experiment of a run differs from that of its name.
     """
     cells: list[list[str]] = []
     numbers: list[Number] = []
     facts: list[tuple[str, ...]] = []
-    shown = [record for record in records if record.origin == origin]
+    shown = [record for record in records if record.origin == ORIGINS[source]]
     changes = _shared_changes(shown, changes)
     stopping = _series_that_stop(shown)
     key = partial(_key, changes=changes, stopping=stopping)
@@ -77,7 +71,7 @@ def build_runs_table(
     for row, more in zip(cells, tell_apart([tuple(row[:-2]) for row in cells], facts), strict=True):
         row[_CHANGES] = ", ".join(filter(None, (row[_CHANGES], *more)))
     rows = [(*map(Cell, row), Cell(numbers=(number,))) for row, number in zip(cells, numbers, strict=True)]
-    source = (
+    about = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
         "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
         "that validation selected. Compare rows of the same protocol, epochs and samples only."
@@ -85,8 +79,8 @@ def build_runs_table(
     used = [index for index in range(len(_COLUMNS)) if index != _CHANGES or any(row[index].text for row in rows)]
     return Table(
         RUNS_TABLE,
-        _CAPTIONS[origin],
-        source + legend_of_marks((record.experiment for record in shown), not_in_paper),
+        SOURCE_WORDS[source].caption,
+        about + legend_of_marks((record.experiment for record in shown), not_in_paper),
         tuple(_COLUMNS[index] for index in used),
         tuple(tuple(row[index] for index in used) for row in rows),
         tuple(Entry(number.records[0].experiment, "accuracy", "", (number,)) for number in numbers),
@@ -177,10 +171,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    mean = statistics.fmean(values)
     flags = flags_of(found[0], modified)
-    return Number(f"{mean:.2f}{spread}", mean, None, tuple(found), mark, note, flags=flags)
+    return Number(mean_text(values), statistics.fmean(values), None, tuple(found), mark, note, flags=flags)
 
 
 def _samples(record: ResultRecord) -> str:

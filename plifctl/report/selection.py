@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Collection, Iterator, Sequence
 
-from plifctl.config.choices import SELECTION_TABLE
+from plifctl.config.choices import SELECTION_TABLE, Protocol, ResultOrigin
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
+from plifctl.report.results import SOURCE_WORDS, SOURCES
 from plifctl.report.runs_table import Changes
 from plifctl.report.table import (
     Cell,
@@ -52,15 +53,14 @@ def build_selection_table(
     """
     cells: list[list[str]] = []
     entries: list[Entry] = []
-    gains: dict[tuple[str, str], list[float]] = {}
+    gains: dict[tuple[ResultOrigin, Protocol], list[float]] = {}
     counted: list[ResultRecord] = []
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in record.tests.items()}
         modified = bool(changes(record))
         if len(tests) < 2 or (modified and not include_modified):
             continue
-        best = max(tests, key=lambda epoch: (tests[epoch], epoch == record.best_epoch, -epoch))
-        last = max(tests)
+        best, last = record.best_test_epoch(), max(tests)
         result = 100 * record.accuracy
         # the mean of a short training is that of its beginning
         late = 100 * statistics.fmean(record.late_tests) if last > LATE_EPOCHS else None
@@ -89,15 +89,6 @@ def build_selection_table(
     )
 
 
-_OF_ORIGIN = {
-    "trained": ("my", "run"),
-    "shipped": ("the", "shipped record"),
-    "imported": ("the authors'", "log"),
-    "added": ("others'", "run"),
-}
-"""Whose runs, and what they are called, by their origin."""
-
-
 def _run(record: ResultRecord) -> str:
     if record.origin == "imported":
         return "authors' log"
@@ -106,8 +97,8 @@ def _run(record: ResultRecord) -> str:
     without = f", {empty} samples without events" if empty else ""
     trained = f", {versions}" if (versions := name_other_versions(record)) else ""
     fold = f", fold {record.fold.number}" if record.fold is not None else ""
-    whose = {"added": "of others, ", "shipped": "shipped, "}.get(record.origin, "")
-    return f"{whose}recipe {record.recipe}, seed {record.seed}{fold}{trained}{subset}{without}"
+    prefix = SOURCE_WORDS[SOURCES[record.origin]].prefix
+    return f"{prefix}recipe {record.recipe}, seed {record.seed}{fold}{trained}{subset}{without}"
 
 
 def _name_runs(records: Sequence[ResultRecord], changes: Changes) -> Iterator[tuple[ResultRecord, str]]:
@@ -132,7 +123,7 @@ def _name_runs(records: Sequence[ResultRecord], changes: Changes) -> Iterator[tu
         yield record, ", ".join((label[0], *more))
 
 
-def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
+def _summary(gains: dict[tuple[ResultOrigin, Protocol], list[float]]) -> list[str]:
     sentences = {
         "A": "a maximum over test epochs is {} points above the last epoch of the same run",
         "B": "the best test epoch is {} points above the test accuracy of the model that validation selected",
@@ -140,7 +131,7 @@ def _summary(gains: dict[tuple[str, str], list[float]]) -> list[str]:
     found: list[str] = []
     for (origin, protocol), values in sorted(gains.items()):
         span = f"{min(values):.1f} to {max(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
-        whose, what = _OF_ORIGIN[origin]
-        runs = f"{whose} {len(values)} {what}s" if len(values) > 1 else f"{whose} one {what}"
+        words = SOURCE_WORDS[SOURCES[origin]]
+        runs = f"{words.whose} {len(values)} {words.one}s" if len(values) > 1 else f"{words.whose} one {words.one}"
         found.append(f"In {runs} of protocol {protocol}, {sentences[protocol].format(span)}.")
     return found

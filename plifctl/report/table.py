@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plifctl.config.choices import Protocol
 from plifctl.report import render
+from plifctl.report.labels import versions_text
 from plifctl.runs import ResultRecord
 from plifctl.training.progress import TRAINING_VERSION
 
@@ -50,6 +52,17 @@ class Number:
         return " ".join([self.text, *([f"@{self.epochs}"] if short else []), *self.flags])
 
 
+def mean_text(values: Sequence[float], digits: int = 2) -> str:
+    """Returns the mean of values; of several, with their sample standard deviation.
+
+    Example:
+        >>> mean_text([90.0, 92.0]), mean_text([90.0])
+        ('91.00 ± 1.41', '90.00')
+    """
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
+
+
 def other_versions(record: ResultRecord) -> list[str]:
     """Returns a note on the training versions of a run that are not that of this plifctl; none of the authors' runs."""
     versions = name_other_versions(record)
@@ -58,8 +71,8 @@ def other_versions(record: ResultRecord) -> list[str]:
 
 def name_other_versions(record: ResultRecord) -> str:
     """Returns ``training version 1``: those of a run but that of this plifctl; empty if there are none."""
-    others = [str(version) for version in record.training_versions if version != TRAINING_VERSION]
-    return f"training version {' and '.join(others)}" if others and record.origin != "imported" else ""
+    others = [version for version in record.training_versions if version != TRAINING_VERSION]
+    return versions_text(others) if others and record.origin != "imported" else ""
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.fast import build_fast_table
-from plifctl.report.results import OF_NETWORKS, ORIGINS, Measure, Results, network_texts
+from plifctl.report.results import OF_NETWORKS, SOURCE_WORDS, Measure, Results, network_texts
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.significance import build_significance_table
@@ -128,7 +128,7 @@ def build_table(
     if name in (SELECTION_TABLE, RUNS_TABLE):
         not_in_paper = _not_in_paper(records, registry)
         if name == RUNS_TABLE:
-            return build_runs_table(records, ORIGINS[options.source], not_in_paper, results.changes)
+            return build_runs_table(records, options.source, not_in_paper, results.changes)
         shown = [record for record in records if options.runs is None or record.origin == "trained"]
         return build_selection_table(
             shown, include_modified=options.include_modified, not_in_paper=not_in_paper, changes=results.changes
@@ -151,7 +151,7 @@ def _build_reported_table(
     name: str, path: Path, results: Results, options: TableOptions, trained: Collection[str]
 ) -> Table:
     """Returns the table of a file, with the numbers that were reported and those from runs."""
-    reported = _read(path, results.registry)
+    reported, words = _read(path, results.registry), SOURCE_WORDS[options.source]
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in reported.rows.items():
@@ -159,13 +159,13 @@ def _build_reported_table(
             results.numbers(subject, measure, text, row.epoch) if measure and (subject := row.subject(column)) else ()
             for (column, measure), text in zip(reported.columns.items(), (label, *row.cells), strict=True)
         ]
-        rows += _cells(reported, label, row, numbers, _ROW_LABELS[options.source])
+        rows += _cells(reported, label, row, numbers, f"{words.row}, Δ")
         entries += _entries(reported, label, row, numbers)
     return Table(
         name,
         _caption(reported, options),
         reported.source,
-        _heads(reported, _HEADS[options.source]),
+        _heads(reported, words.result),
         tuple(rows),
         tuple(entries),
         results.notes,
@@ -232,15 +232,6 @@ def is_filled_by_runs(name: str, registry: Registry) -> bool:
     if name in (CLAIMS_TABLE, FAST_TABLE, *PAIR_TABLES):
         return True
     return name in files and _measures_runs(_read(files[name], registry))
-
-
-_HEADS: dict[ResultSource, str] = {"mine": "result", "shipped": "shipped", "authors": "authors", "added": "added"}
-_ROW_LABELS: dict[ResultSource, str] = {
-    "mine": "my result, Δ",
-    "shipped": "shipped result, Δ",
-    "authors": "authors' logs, Δ",
-    "added": "result of others, Δ",
-}
 
 
 def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str]:

@@ -25,10 +25,9 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curves, load_curves, load_other_curves
+from plifctl.runs.curves import Curve, curve_of_run, find_curves, load_curves, load_other_curves, registered_spec
 from plifctl.runs.directory import (
     Run,
-    RunConfig,
     best_row,
     create_run,
     describe_machine,
@@ -42,6 +41,7 @@ from plifctl.runs.external import (
     add_run,
     find_external,
     load_added,
+    load_external,
     remove_external,
 )
 from plifctl.runs.folders import (
@@ -50,34 +50,31 @@ from plifctl.runs.folders import (
     external_folders,
     is_added,
     is_imported,
+    is_run,
     is_trained,
     run_argument,
 )
 from plifctl.runs.imported import (
-    TAGS,
     ImportedRun,
     import_log,
     load_imported,
     save_imported,
 )
 from plifctl.runs.manifest import verify_run
-from plifctl.runs.predictions import Comparison, Predictions
+from plifctl.runs.predictions import Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
 from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
-    "TAGS",
     "AddedRun",
-    "Comparison",
     "ControlResult",
     "Curve",
     "ImportedRun",
     "Predictions",
     "ResultRecord",
     "Run",
-    "RunConfig",
     "RunData",
     "RunRecorder",
     "SpikeRecording",
@@ -99,17 +96,20 @@ __all__ = [
     "import_log",
     "is_added",
     "is_imported",
+    "is_run",
     "is_trained",
     "keep_controls",
     "list_runs",
     "load_added",
     "load_checkpoint",
     "load_curves",
+    "load_external",
     "load_imported",
     "load_other_curves",
     "load_records",
     "load_spikes",
     "read_controls",
+    "registered_spec",
     "remove_external",
     "remove_run",
     "run_argument",

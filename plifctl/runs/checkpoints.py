@@ -9,7 +9,7 @@ from typing import Any
 
 from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import CheckpointError, PlifctlError
+from plifctl.errors import CheckpointError, PlifctlError, first_line
 from plifctl.runs.foreign import describe_foreign
 from plifctl.runs.npz import verified_zip
 
@@ -67,5 +67,4 @@ def describe_damage(error: Exception) -> str:
         return "it contains more than tensors and plain values"
     if isinstance(error, KeyError):
         return f"it has no {error}"
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

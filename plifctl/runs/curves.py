@@ -13,12 +13,14 @@ from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import changed_values, is_modification, override_key
-from plifctl.errors import RunError, UsageError, did_you_mean
+from plifctl.config.registry import Registry
+from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
 from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
+from plifctl.runs.metrics import layers_of, number_layers
 from plifctl.runs.records import ResultRecord, load_records
 from plifctl.runs.sessions import versions_of
 
@@ -103,7 +105,7 @@ def curve_of_run(run: Run) -> Curve:
         RunError: A file of it is damaged.
     """
     config, rows = run.config(), run.metrics()
-    layers = max((tuple(row.get("layers") or _layer_numbers(len(row["tau"]))) for row in rows), key=len, default=())
+    layers = max(map(layers_of, rows), key=len, default=())
     fully_connected = {name: None for row in rows for name in row.get("w_over_tau", {})}
     return Curve(
         run.name,
@@ -123,7 +125,7 @@ def curve_of_run(run: Run) -> Curve:
         config.spec,
         config.spec.digest,
         versions_of(run.sessions()) if rows else (),
-        run.info()["cache"]["content_digest"],
+        run.content_digest,
         run.path,
     )
 
@@ -154,7 +156,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         record.seed,
         tuple(index + 1 for index in logged),
         _with_values({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
-        _layer_numbers(width),
+        number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
         subset=record.is_subset or "train.subset" in map(override_key, record.overrides),
@@ -182,6 +184,17 @@ def curve_of_imported(run: ImportedRun) -> Curve:
         tuple(run.layers),
         tuple(known[f"tau/{layer}"] for layer in run.layers),
     )
+
+
+def registered_spec(registry: Registry, curve: Curve) -> ExperimentSpec | None:
+    """Returns the settings of a run of which only a record or a log is at hand, by a registry; None: not in it."""
+    if curve.experiment is None:
+        return None
+    try:
+        found = registry.experiment(curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides)
+    except (UsageError, RegistryError):
+        return None
+    return found.for_protocol(curve.protocol or "A").spec
 
 
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
@@ -278,10 +291,6 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
         raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, known))
 
     return [find(name) for name in names]
-
-
-def _layer_numbers(layers: int) -> tuple[str, ...]:
-    return tuple(f"sn{index}" for index in range(layers))
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

@@ -30,7 +30,7 @@ from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import FILE_NAME, Predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
-from plifctl.runs.records import ResultRecord, StartedFrom, read_record
+from plifctl.runs.records import ResultRecord, StartedFrom, best_epoch, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
 
@@ -108,6 +108,11 @@ class Run:
         places = [Path(str(stated.get("path", ""))), self.path.parent / str(stated.get("from_runs", ""))]
         dataset = self.config().spec.dataset.name
         return next((one.parent.parent for one in places if one.parent.name == dataset and one.is_file()), None)
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of the content of the cache that it was trained on."""
+        return str(self.info()["cache"]["content_digest"])
 
     @property
     def created(self) -> float:
@@ -438,9 +443,9 @@ def best_row(rows: Sequence[dict[str, Any]], ties: Ties) -> dict[str, Any] | Non
         ties: Which of equal ones is returned, ``train.ties`` of the run.
     """
     for name in ("validation_accuracy", "test_accuracy"):
-        known = [row for row in rows if row.get(name) is not None]
+        known = {row["epoch"]: row for row in rows if row.get(name) is not None}
         if known:
-            return max(reversed(known) if ties == "latest" else known, key=lambda row: float(row[name]))
+            return known[best_epoch({epoch: float(row[name]) for epoch, row in known.items()}, ties)]
     return None
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,15 @@ def fingerprint(path: Path) -> dict[str, Any]:
 def fingerprint_of(content: bytes) -> dict[str, Any]:
     """Returns size and SHA-256 of the content of a file, as :func:`fingerprint` does."""
     return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def file_problem(path: Path, facts: Mapping[str, Any]) -> str:
+    """Returns what is wrong with a file that is not the one whose :func:`fingerprint` was recorded; empty if it is."""
+    if not path.is_file():
+        return "missing"
+    if (size := path.stat().st_size) != facts["bytes"]:
+        return f"{size:,} bytes, expected {facts['bytes']:,}"
+    return "" if fingerprint(path)["sha256"] == facts["sha256"] else "checksum mismatch: the file was modified"
 
 
 def _digest(tree: dict[str, Any]) -> str:

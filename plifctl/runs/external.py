@@ -17,7 +17,8 @@ from plifctl import files
 from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.directory import Run, list_runs
-from plifctl.runs.documents import add_checksum, fingerprint, load_document
+from plifctl.runs.documents import add_checksum, file_problem, fingerprint, load_document
+from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, read_record
 
 RECORD = "result.json"
@@ -80,13 +81,8 @@ class AddedRun:
 
     def problems(self) -> list[str]:
         """Reads all files, and returns those that are missing or have changed."""
-        found = []
-        for name, facts in self.files.items():
-            if not (self.path / name).is_file():
-                found.append(f"{name}: missing")
-            elif fingerprint(self.path / name) != facts:
-                found.append(f"{name}: checksum mismatch: the file was modified")
-        return found
+        found = ((name, file_problem(self.path / name, facts)) for name, facts in self.files.items())
+        return [f"{name}: {problem}" for name, problem in found if problem]
 
 
 def add_run(folder: Path, names: Sequence[str], name: str, runs_dir: Path) -> AddedRun:
@@ -115,6 +111,15 @@ def add_run(folder: Path, names: Sequence[str], name: str, runs_dir: Path) -> Ad
         text = json.dumps(add_checksum({**tree, "added": time.time()}), ensure_ascii=False)
         files.write_text(temporary / folders.ADDED, text + "\n")
     return load_added(path)
+
+
+def load_external(path: Path) -> ImportedRun | AddedRun:
+    """Returns the external run in a folder.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    return load_added(path) if folders.is_added(path) else load_imported(path)
 
 
 def load_added(path: Path) -> AddedRun:

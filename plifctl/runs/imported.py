@@ -23,7 +23,7 @@ from plifctl.errors import DamagedFileError, RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
-from plifctl.runs.records import ResultRecord, record_text
+from plifctl.runs.records import ResultRecord, best_epoch, record_text
 
 _FILE = folders.IMPORTED
 _FILES = (_FILE, "result.json")
@@ -146,10 +146,10 @@ class ImportedRun:
         if experiment is None or not test:
             return None
         chosen_by = test if self.settings["protocol"] == "A" else validation or {}
-        known = [epoch for epoch in chosen_by if epoch in test]
-        if not known:
+        chosen_by = {epoch: value for epoch, value in chosen_by.items() if epoch in test}
+        if not chosen_by:
             return None
-        best = max(known, key=lambda epoch: (chosen_by[epoch], epoch))
+        best = best_epoch(chosen_by, "latest")
         last = self.logged[-1]
         span = range(1, last + 1)
         layers = [[self.epochs[f"tau/{name}"].get(epoch) for epoch in span] for name in self.layers]

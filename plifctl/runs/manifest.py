@@ -16,7 +16,7 @@ from plifctl import files
 from plifctl.errors import RunError
 from plifctl.runs import controls
 from plifctl.runs.directory import Run
-from plifctl.runs.documents import fingerprint, fingerprint_of
+from plifctl.runs.documents import file_problem, fingerprint, fingerprint_of
 
 _NAME = "manifest.json"
 _LISTED = (
@@ -58,7 +58,7 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
         listed: dict[str, dict[str, Any]] = files.parse_json(content)["files"]
         if content != _text(listed).encode():
             return [f"{_NAME}: damaged: its layout is not what plifctl writes"]
-        expected = {name: (int(facts["bytes"]), str(facts["sha256"])) for name, facts in listed.items()}
+        expected = {n: {"bytes": int(facts["bytes"]), "sha256": str(facts["sha256"])} for n, facts in listed.items()}
     except FileNotFoundError:
         return [f"{_NAME}: missing"]
     except OSError as error:
@@ -66,14 +66,9 @@ def verify_run(run: Run, progress: Callable[[int, int], None] | None = None) -> 
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         return [f"{_NAME}: damaged: {error}"]
     problems = []
-    for number, (name, (size, digest)) in enumerate(expected.items(), 1):
-        file = run.path / name
-        if not file.is_file():
-            problems.append(f"{name}: missing")
-        elif file.stat().st_size != size:
-            problems.append(f"{name}: {file.stat().st_size:,} bytes, expected {size:,}")
-        elif fingerprint(file)["sha256"] != digest:
-            problems.append(f"{name}: checksum mismatch: the file was modified")
+    for number, (name, facts) in enumerate(expected.items(), 1):
+        if problem := file_problem(run.path / name, facts):
+            problems.append(f"{name}: {problem}")
         if progress is not None:
             progress(number, len(expected))
     return problems + _control_problems(run)

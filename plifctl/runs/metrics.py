@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ from plifctl.runs.documents import SEAL, verify_content
 
 _CHECKSUM_LINE = re.compile(rb"([0-9a-f]{64})  epoch (\d+)")
 _ATTEMPTS = 5
+
+
+def layers_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the names of the spiking layers in a row; rows of early runs have none, so that they are numbered."""
+    return tuple(row.get("layers") or number_layers(len(row["tau"])))
+
+
+def number_layers(count: int) -> tuple[str, ...]:
+    """Returns the names of so many spiking layers."""
+    return tuple(f"sn{index}" for index in range(count))
 
 
 class MetricsFile:

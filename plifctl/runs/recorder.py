@@ -57,7 +57,7 @@ class RunRecorder:
     def __init__(self, run: Run, spec: ExperimentSpec) -> None:
         self.run, self.spec = run, spec
         self._metrics = MetricsFile(run.path)
-        self._cache = str(run.info()["cache"]["content_digest"])
+        self._cache = run.content_digest
         self.last_step: StepProgress | None = None
         self._tracker, self._progress_written = ProgressTracker(), 0.0
         self._board: SummaryWriter | None = None

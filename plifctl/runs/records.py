@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from plifctl.config.base import Spec
-from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, TimeControl
+from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, Ties, TimeControl
 from plifctl.config.identity import current_word
 from plifctl.config.overrides import is_modification
 from plifctl.config.problems import first_problem
@@ -29,6 +29,20 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 LATE_EPOCHS = 64
 """Epochs that the mean of the last ones is taken over: half a period of the authors' learning-rate schedule."""
+
+
+def best_epoch(values: Mapping[int, float], ties: Ties) -> int:
+    """Returns the epoch with the highest value.
+
+    Args:
+        values: The values by epoch, at least one.
+        ties: Which of equal ones is returned, ``train.ties`` of the run; the authors' code keeps the latest.
+
+    Example:
+        >>> best_epoch({1: 0.9, 2: 0.95, 3: 0.95}, "earliest"), best_epoch({1: 0.9, 2: 0.95, 3: 0.95}, "latest")
+        (2, 3)
+    """
+    return max(values, key=lambda epoch: (values[epoch], epoch if ties == "latest" else -epoch))
 
 
 class RunData(Spec):
@@ -195,12 +209,28 @@ class ResultRecord(Spec):
         """The test accuracy by epoch, of the epochs that were tested."""
         return {epoch: value for epoch, value in enumerate(self.test_accuracy, 1) if value is not None}
 
+    def best_test_epoch(self, epochs: int | None = None) -> int:
+        """Returns the epoch with the highest test accuracy: of equal ones the reported one, else as the recipe chooses.
+
+        Args:
+            epochs: Number of first epochs among which it is; None: all. At least one of them was tested.
+        """
+        tests = {epoch: value for epoch, value in self.tests.items() if epochs is None or epoch <= epochs}
+        best = best_epoch(tests, "latest" if self.recipe == "authors" else "earliest")
+        return self.best_epoch if tests.get(self.best_epoch) == tests[best] else best
+
     @property
     def late_tests(self) -> list[float]:
         """The test accuracies of the last :data:`LATE_EPOCHS` epochs, of those that were tested."""
         tests = self.tests
         last = max(tests, default=0)
         return [value for epoch, value in tests.items() if epoch > last - LATE_EPOCHS]
+
+
+def environment_values(records: Iterable[ResultRecord], name: str) -> list[str]:
+    """Returns the different values of a fact on versions and machine in runs, sorted."""
+    environments = (environment for record in records for environment in record.environments)
+    return sorted({str(environment[name]) for environment in environments if name in environment})
 
 
 def check_records(registry_dirs: Sequence[Path]) -> list[str]:

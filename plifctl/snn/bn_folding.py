@@ -46,14 +46,12 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
         >>> fold_batch_norm(SpikingNetwork(small, lif, (1, 8, 8), classes=2)).network.structure
         'c4k3s1b-SN-FC20-SN-APk10s10'
     """
-    weights = model.state_dict()
     targets = fold_targets(model.network)
     kept: list[Layer] = []
     kept_weights: list[dict[str, Tensor]] = []  # of each layer kept, by their name in it
     layers = parse_structure(model.network.structure)
     for name, layer in zip(layer_names(layers), layers, strict=True):
-        prefix = f"layers.{name}."
-        layer_weights = {key.removeprefix(prefix): weight for key, weight in weights.items() if key.startswith(prefix)}
+        layer_weights: dict[str, Tensor] = model.layers[name].state_dict() if name in model.layers else {}
         if targets.get(name) is not None:
             norm, conv = model.layers[name], kept[-1]
             assert isinstance(norm, BatchNorm)
@@ -66,11 +64,11 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
     network = model.network.model_copy(update={"structure": structure_of(kept)})
     with drawing_weights():  # which are replaced below
         folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
-    like = next(weight for weight in weights.values() if weight.is_floating_point())
+    like = next(weight for weight in model.state_dict().values() if weight.is_floating_point())
     folded.to(like.device, like.dtype)
-    folded.load_state_dict(
+    folded.layers.load_state_dict(
         {
-            f"layers.{name}.{key}": weight
+            f"{name}.{key}": weight
             for name, layer_weights in zip(layer_names(kept), kept_weights, strict=True)
             for key, weight in layer_weights.items()
         }

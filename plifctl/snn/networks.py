@@ -28,6 +28,21 @@ NeuronState = dict[str, Tensor]
 """Membrane potential of each spiking layer by name, ``[N, ...]``."""
 
 
+LAYERS = "layers."
+"""How the names of all tensors in a state dict begin."""
+
+
+def split_name(tensor: str) -> tuple[str, str]:
+    """Returns the layer of a tensor and its name within it, from its name in a state dict.
+
+    Example:
+        >>> split_name("layers.conv0.weight")
+        ('conv0', 'weight')
+    """
+    layer, _, name = tensor.removeprefix(LAYERS).rpartition(".")
+    return layer, name
+
+
 class SpikeCounter:
     """Counts the spikes of each spiking layer, before pooling, over any number of batches."""
 

@@ -84,7 +84,7 @@ def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOpt
     runs_dir, others = options.runs_dir or paths.runs_dir(), []
     for name in finished:
         with suppress(PlifctlError):  # a damaged run is named by its state
-            if _content_of(runs_dir / name) != cache.content_digest:
+            if Run(runs_dir / name).content_digest != cache.content_digest:
                 others.append(name)
     if others:
         _log.warning(
@@ -94,7 +94,3 @@ def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOpt
             cache.path.name,
             others[0],
         )
-
-
-def _content_of(path: Path) -> str:
-    return str(Run(path).info()["cache"]["content_digest"])

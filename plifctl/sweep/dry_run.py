@@ -10,7 +10,6 @@ from typing import Any
 
 from plifctl import paths
 from plifctl.cache import Cache
-from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.sweep.caches import cache_of, group_by_cache
@@ -117,7 +116,7 @@ def _find(member: Member, cache_dir: Path) -> Cache | None:
 
 def _needed(group: Sequence[Member], cache: Cache | None, cache_dir: Path) -> NeededCache:
     framing = group[0].spec.framing
-    command = prepare_command_of(group[0].spec, load_registry(), file=group[0].file, cache_dir=cache_dir)
+    command = prepare_command_of(group[0].spec, file=group[0].file, cache_dir=cache_dir)
     T = None if framing.frames is None else framing.T
     path, nbytes = (None, None) if cache is None else (str(cache.path), cache.path.stat().st_size)
     return NeededCache(framing.dataset.name, T, path, nbytes, command, len(group))

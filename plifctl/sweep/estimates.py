@@ -13,8 +13,8 @@ from plifctl.cache import raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import PlifctlError, RunError
+from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
 from plifctl.evaluation.summary import summarize_experiment
-from plifctl.pipeline.missing import estimate_seconds, registry_samples
 from plifctl.runs import list_runs
 from plifctl.sweep.expansion import Member
 from plifctl.training.splits import Samples, make_split
@@ -74,7 +74,8 @@ def _train_samples(member: Member, cache: Samples | None) -> int | None:
     if cache is not None:
         with suppress(PlifctlError):  # samples that cannot be divided are an error of the training
             return len(make_split(member.protocol, member.spec, cache).train)
-    return registry_samples(member.spec, member.protocol)
+    known = registry_samples(member.spec, member.protocol)
+    return None if known is None else known[0]
 
 
 class _Measured(NamedTuple):

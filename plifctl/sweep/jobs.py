@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plifctl.sweep.engine import Job, Resources
 from plifctl.sweep.engines import open_engine
-from plifctl.sweep.plan import Plan, PlannedRun
+from plifctl.sweep.plan import ACTIVE, Plan, PlannedRun
 
 
 def jobs_of(runs: Iterable[PlannedRun]) -> dict[str, str]:
@@ -36,7 +36,7 @@ def poll_detached(runs: Iterable[PlannedRun], folder: Path) -> dict[str, Job]:
 
 def planned_jobs(plan: Plan) -> dict[str, Job]:
     """Returns the state of the jobs of a sweep whose process still runs: it writes every change into the plan."""
-    return {run.name: Job(run.state) for run in plan.runs if run.state in ("queued", "running")}
+    return {run.name: Job(run.state) for run in plan.runs if run.state in ACTIVE}
 
 
 def is_active(job: Job | None) -> bool:

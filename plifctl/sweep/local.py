@@ -14,6 +14,7 @@ from plifctl.errors import UsageError
 from plifctl.sweep.child import start_child, stop_child, thread_settings
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.training.gpus import list_gpus
+from plifctl.training.process import usable_cores
 
 _STOP_SECONDS = 120
 """Time that a cancelled training has to write its checkpoint before it is killed."""
@@ -55,7 +56,7 @@ class LocalEngine:
         self.limit = min(resources.jobs or most or 1, most or 10_000)
         self._each = each
         self._free = [tuple(gpus[index * each : (index + 1) * each]) for index in range(self.limit)]
-        self._threads = resources.cpus or max(1, _cores() // self.limit)
+        self._threads = resources.cpus or max(1, usable_cores() // self.limit)
         self._queue: deque[Task] = deque()
         self._running: dict[str, _Process] = {}
         self._ended: dict[str, Job] = {}
@@ -106,11 +107,6 @@ class LocalEngine:
 
 def _reason(code: int) -> str:
     return "" if code == 0 else f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _visible_gpus() -> list[str]:

@@ -37,6 +37,9 @@ _RESERVED = ("run", "env", "split", "result", "manifest", "imported", "added")
 State = Literal["missing", "queued", "running", "finished", "interrupted", "failed"]
 """State of a run of a sweep; the same command continues what is ``interrupted`` and tries again what is ``failed``."""
 
+ACTIVE: tuple[Literal["queued", "running"], ...] = ("queued", "running")
+"""The states of a run that waits or is trained."""
+
 _Strings = tuple[str, ...]
 
 
@@ -119,8 +122,8 @@ class PlanFile:
     def __init__(self, runs_dir: Path, name: str) -> None:
         if problem := _name_problem(name):
             raise UsageError(f"{name!r}: not a valid name of a sweep: {problem}", hint="choose another --name")
-        self.name, self.path = name, runs_dir / FOLDER / f"{name}.json"
-        self.folder = runs_dir / FOLDER / name
+        self.runs_dir, self.name = runs_dir, name
+        self.path, self.folder = runs_dir / FOLDER / f"{name}.json", runs_dir / FOLDER / name
 
     def log_of(self, run: str) -> Path:
         """Returns the file of a run's output."""
@@ -134,9 +137,9 @@ class PlanFile:
             RunError: It is damaged.
         """
         if not self.path.is_file():
-            known = sweep_names(self.path.parent.parent)
+            known = sweep_names(self.runs_dir)
             hint = did_you_mean(self.name, known) if known else "plifctl sweep run --help shows how to begin one"
-            raise UsageError(f"no sweep {self.name!r} in {self.path.parent.parent}", hint=hint)
+            raise UsageError(f"no sweep {self.name!r} in {self.runs_dir}", hint=hint)
         hint = "remove it and type the plifctl sweep run command again: its runs stay"
         tree = load_document(self.path, ("definition", "runs"), hint=hint)
         try:
@@ -158,7 +161,7 @@ class PlanFile:
     @property
     def argument(self) -> str:
         """The sweep as commands take it, quoted for a shell, with its runs directory unless that is the usual one."""
-        folder = folder_option("--runs-dir", self.path.parent.parent, paths.runs_dir())
+        folder = folder_option("--runs-dir", self.runs_dir, paths.runs_dir())
         return " ".join([shlex.quote(self.name), *folder])
 
     @contextmanager

@@ -74,27 +74,26 @@ class RunProgress:
 
 
 class ProgressReader:
-    """Reads state and progress of runs; files that did not change are not read again.
+    """Reads state and progress of the runs of a sweep; files that did not change are not read again.
 
     Args:
-        runs_dir: Runs directory.
+        file: File of its plan.
         authors: What the authors' runs had reached by each epoch, as :func:`authors_accuracies` returns it.
     """
 
-    def __init__(self, runs_dir: Path, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
-        self._runs_dir, self._authors = runs_dir, authors or {}
+    def __init__(self, file: PlanFile, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
+        self._file, self._authors = file, authors or {}
         self._runs: dict[str, Run] = {}
         self._finished: dict[str, tuple[object, RunProgress]] = {}  # by name: state of the files, and what was read
 
-    def read(self, plan: Plan, file: PlanFile, jobs: Mapping[str, Job]) -> list[RunProgress]:
+    def read(self, plan: Plan, jobs: Mapping[str, Job]) -> list[RunProgress]:
         """Returns state and progress of the runs of a plan, in its order.
 
         Args:
-            plan: The plan.
-            file: Its file.
+            plan: The plan, which need not be the one in the file.
             jobs: What the engine knows of their jobs, by name of the run.
         """
-        return [self._read_run(run, jobs.get(run.name), file) for run in plan.runs]
+        return [self._read_run(run, jobs.get(run.name)) for run in plan.runs]
 
     def unfinished(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """Returns the runs that are not finished by their own files: what became of the jobs of others is no matter."""
@@ -104,37 +103,39 @@ class ProgressReader:
         known = self._finished.get(run.name)
         if known is not None and known[0] == self._stamps(run):
             return True
-        return is_trained(self._runs_dir / run.name) and self._open(run).is_finished()
+        return is_trained(self._folder(run)) and self._open(run).is_finished()
 
     def _stamps(self, run: PlannedRun) -> object:
-        return [files.stamp(self._runs_dir / run.name / name) for name in _FILES]
+        return [files.stamp(self._folder(run) / name) for name in _FILES]
 
     def _open(self, run: PlannedRun) -> Run:
         if run.name not in self._runs:
-            self._runs[run.name] = Run(self._runs_dir / run.name)
+            self._runs[run.name] = Run(self._folder(run))
         return self._runs[run.name]
 
-    def _read_run(self, run: PlannedRun, job: Job | None, file: PlanFile) -> RunProgress:
-        path, stamps = self._runs_dir / run.name, self._stamps(run)
-        known = self._finished.get(run.name)
+    def _folder(self, run: PlannedRun) -> Path:
+        return self._file.runs_dir / run.name
+
+    def _read_run(self, run: PlannedRun, job: Job | None) -> RunProgress:
+        known, stamps = self._finished.get(run.name), self._stamps(run)
         if known is not None and known[0] == stamps and known[1].run == _at(run, "finished", ""):
             return known[1]
-        if not is_trained(path):
+        if not is_trained(self._folder(run)):
             if job is None:  # a failure before the first step has left a trace in the plan only
                 return RunProgress(run if run.state == "failed" else _at(run, "missing", ""))
             if job.is_stopped:  # before its first step, as `sweep cancel` and Ctrl-C do
                 return RunProgress(_at(run, "missing", ""))
             state: State = "failed" if job.state == "ended" else job.state
-            return RunProgress(_at(run, state, self._reason(job, None, run, file)), host=job.host)
+            return RunProgress(_at(run, state, self._reason(job, None, run)), host=job.host)
         try:
-            found = self._trained(run, self._open(run), job, file)
+            found = self._trained(run, self._open(run), job)
             if found.state == "finished":
                 self._finished[run.name] = stamps, found
             return found
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
             return RunProgress(_at(run, "failed", str(error)))
 
-    def _trained(self, planned: PlannedRun, run: Run, job: Job | None, file: PlanFile) -> RunProgress:
+    def _trained(self, planned: PlannedRun, run: Run, job: Job | None) -> RunProgress:
         spec = run.config().spec
         if difference := _difference(planned, run):
             reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {run_argument(run.path)}"
@@ -145,7 +146,7 @@ class ProgressReader:
             state = status
         elif job is not None and job.state != "ended":
             state = job.state
-        reason = "" if state in ("finished", "running") else self._reason(job, run, planned, file)
+        reason = "" if state in ("finished", "running") else self._reason(job, run, planned)
         best = best_row(rows, spec.train.ties) or {}
         accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
         shown = best.get("test_accuracy") if accuracy is None else accuracy
@@ -170,7 +171,7 @@ class ProgressReader:
         curve = self._authors.get((planned.experiment, planned.protocol), {})
         return next((curve[at] for at in sorted(curve, reverse=True) if at <= epoch), None)
 
-    def _reason(self, job: Job | None, run: Run | None, planned: PlannedRun, file: PlanFile) -> str:
+    def _reason(self, job: Job | None, run: Run | None, planned: PlannedRun) -> str:
         """Returns why a run is not finished: the error in its job's output, its own error, or what the engine says.
 
         A job that was killed wrote no error: one in the run's files would be an older one.
@@ -178,9 +179,9 @@ class ProgressReader:
         known, code = (job.reason, job.exit_code) if job is not None else ("", None)
         if job is not None and job.state == "ended":
             if code == 0 and run is None:
-                return f"{self._runs_dir / planned.name} is gone: it was removed or renamed after its training"
+                return f"{self._folder(planned)} is gone: it was removed or renamed after its training"
             if code is None or 0 < code < _SIGNALLED:
-                return last_error(file.log_of(planned.name)) or known
+                return last_error(self._file.log_of(planned.name)) or known
         is_killed = code is not None and (code < 0 or code == _SIGNALLED + signal.SIGKILL)
         if run is not None and not is_killed and (info := run.info()).get("status") in ("failed", "stopped"):
             return str(info.get("error") or known)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plifctl.errors import MachineError, UsageError, missing_library
+from plifctl.errors import MachineError, UsageError, first_line, missing_library
 from plifctl.sweep.child import start_child, stop_child, thread_settings, wait_for_child
 from plifctl.sweep.engine import Job, Resources, Task
 
@@ -75,7 +75,7 @@ class RayEngine:
         try:
             self._known_hosts |= ray.get(self._hosts.all.remote())
         except RayError as error:
-            raise MachineError(f"Ray does not answer: {_first_line(error)}", hint=_HINT) from error
+            raise MachineError(f"Ray does not answer: {first_line(error)}", hint=_HINT) from error
         hosts = self._known_hosts
         self._collect()
         self._start()
@@ -119,7 +119,7 @@ class RayEngine:
             except TaskCancelledError:
                 reason = "cancelled"
             except RayError as error:  # of the machine, or what _train raised
-                reason = _first_line(getattr(error, "cause", error))
+                reason = first_line(getattr(error, "cause", error))
             self._ended[job] = Job("ended", host, reason, code)
             del self._calls[job]
 
@@ -174,14 +174,10 @@ def _connect(address: str) -> None:
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except (RuntimeError, OSError) as error:  # ConnectionError among them
-        raise MachineError(f"Ray at {address} does not answer: {_first_line(error)}", hint=_HINT) from error
+        raise MachineError(f"Ray at {address} does not answer: {first_line(error)}", hint=_HINT) from error
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray sets one that exits with 15
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _share(nodes: Sequence[Mapping[str, float]], gpus: int, jobs: int | None) -> int:

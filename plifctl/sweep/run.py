@@ -22,9 +22,10 @@ from plifctl.sweep.engines import check_resources, open_engine
 from plifctl.sweep.expansion import Member, expand, sweep_name
 from plifctl.sweep.jobs import is_active, jobs_of, poll_detached
 from plifctl.sweep.logs import begin_log
-from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, this_process
+from plifctl.sweep.plan import ACTIVE, Plan, PlanFile, PlannedRun, this_process
 from plifctl.sweep.planning import SweepOptions, plan_sweep
 from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
+from plifctl.sweep.status import read_plan
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +51,9 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         MachineError: The engine cannot be reached, or an earlier plan cannot be written.
     """
     members = expand(options.spec)
-    runs_dir = options.runs_dir or paths.runs_dir()
-    file = PlanFile(runs_dir, sweep_name(options.spec))
+    file = PlanFile(options.runs_dir or paths.runs_dir(), sweep_name(options.spec))
     plan, _ = plan_sweep(options, members)
-    if not all((runs_dir / run.name / "result.json").is_file() for run in plan.runs):
+    if read_plan(plan, file.runs_dir).unfinished:
         check_resources(options.engine, options.resources)
     engine = open_engine(options.engine, options.resources, file.folder)
     with file.locked():
@@ -82,7 +82,7 @@ def _check_dropped(file: PlanFile, names: set[str], engine: EngineName) -> None:
     """
     before = file.load().runs if file.path.is_file() else ()
     dropped = [run for run in before if run.name not in names or run.engine != engine]
-    unfinished = ProgressReader(file.path.parent.parent).unfinished(dropped)
+    unfinished = ProgressReader(file).unfinished(dropped)
     if active := [name for name, job in poll_detached(unfinished, file.folder).items() if is_active(job)]:
         raise UsageError(
             f"the sweep {file.name} had other runs or another engine, and {len(active)} of its jobs may still be "
@@ -97,7 +97,7 @@ class _Sweep:
     def __init__(self, plan: Plan, file: PlanFile, engine: Engine, options: SweepOptions, watch: Watcher) -> None:
         self.plan, self._file, self._engine = plan, file, engine
         self._options, self._watch = options, watch
-        self._reader = ProgressReader(file.path.parent.parent, authors_accuracies())
+        self._reader = ProgressReader(file, authors_accuracies())
         self._jobs: dict[str, Job] = {}
         self._given: set[str] = set()  # runs that this process gave to the engine
         self._saved = self._reading = 0.0
@@ -163,7 +163,7 @@ class _Sweep:
         began = time.monotonic()
         runs = self._reader.unfinished(self.plan.runs) if self._engine.detached else self.plan.runs
         self._jobs = self._poll(runs)
-        found = self._reader.read(self.plan, self._file, self._jobs)
+        found = self._reader.read(self.plan, self._jobs)
         found = [self._explain(entry) for entry in found]
         for entry in found:  # ours found another process training it: when that one stops, it is ours again
             job = self._jobs.get(entry.run.name)
@@ -194,4 +194,4 @@ class _Sweep:
         """Returns whether nothing is left to wait for; starts what another process has left unfinished."""
         if any(self._is_wanted(run) for run in self.plan.runs):
             self.start()
-        return all(run.state not in ("queued", "running") for run in self.plan.runs)
+        return all(run.state not in ACTIVE for run in self.plan.runs)

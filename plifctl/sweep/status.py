@@ -20,7 +20,7 @@ from plifctl.runs import is_trained
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.engines import open_engine
 from plifctl.sweep.jobs import detached_jobs, is_active, planned_jobs, poll_detached
-from plifctl.sweep.plan import Plan, PlanFile, State, sweep_names
+from plifctl.sweep.plan import ACTIVE, Plan, PlanFile, State, sweep_names
 from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
 from plifctl.units import format_duration
 
@@ -92,7 +92,7 @@ class SweepWatch:
     def __init__(self, name: str | None = None, runs_dir: Path | None = None) -> None:
         folder = runs_dir or paths.runs_dir()
         self.file = PlanFile(folder, name if name is not None else _latest(folder))
-        self._reader = ProgressReader(folder, authors_accuracies())
+        self._reader = ProgressReader(self.file, authors_accuracies())
         self._reading = 0.0
         self.file.load()
 
@@ -107,7 +107,7 @@ class SweepWatch:
         jobs = poll_detached(self._reader.unfinished(plan.runs), self.file.folder)
         if self.file.is_held():
             jobs = {**planned_jobs(plan), **jobs}
-        found = _status(plan, self.file, self._reader.read(plan, self.file, jobs))
+        found = _status(plan, self.file, self._reader.read(plan, jobs))
         self._reading = time.monotonic() - began
         return found
 
@@ -139,11 +139,11 @@ class SweepWatch:
 def read_plan(plan: Plan, runs_dir: Path) -> SweepStatus:
     """Returns the status of a plan by the files of its runs; the plan need not be written, and no engine is asked."""
     file = PlanFile(runs_dir, plan.name)
-    return _status(plan, file, ProgressReader(runs_dir).read(plan, file, {}))
+    return _status(plan, file, ProgressReader(file).read(plan, {}))
 
 
 def _status(plan: Plan, file: PlanFile, found: Sequence[RunProgress]) -> SweepStatus:
-    active = any(entry.state in ("queued", "running") for entry in found)
+    active = any(entry.state in ACTIVE for entry in found)
     return SweepStatus(plan, file, tuple(found), active, _seconds_left(found))
 
 
@@ -185,7 +185,7 @@ def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
         MachineError: It does not stop, its process is another user's, or the batch system cannot be reached.
     """
     watch = SweepWatch(name, runs_dir)
-    active = [s.run for s in watch.read().runs if s.state in ("queued", "running")]
+    active = [s.run for s in watch.read().runs if s.state in ACTIVE]
     detached = detached_jobs(active)
     if detached:
         engine = open_engine("slurm", Resources(), watch.file.folder)
@@ -204,8 +204,8 @@ def cancel_sweep(name: str, runs_dir: Path | None = None) -> int:
 def _forget_jobs(file: PlanFile, cancelled: set[str]) -> None:
     """Takes cancelled jobs out of the plan, where their runs have not begun: minutes later SLURM forgets the reason."""
     with file.locked():
-        plan, runs_dir = file.load(), file.path.parent.parent
-        waited = [run for run in plan.runs if run.name in cancelled and not is_trained(runs_dir / run.name)]
+        plan = file.load()
+        waited = [run for run in plan.runs if run.name in cancelled and not is_trained(file.runs_dir / run.name)]
         unbegun = [run.model_copy(update={"job": None, "engine": None, "state": "missing"}) for run in waited]
         file.save(plan.with_runs(unbegun).model_copy(update={"host": None, "pid": None}))
 

@@ -1,1 +1,1 @@
-"""The training loop, its data and its protocols. Prints nothing and writes no files."""
+"""The training loop, its data and its protocols. Prints nothing; only the choice of a GPU kernel writes files."""

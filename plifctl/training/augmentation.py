@@ -14,6 +14,9 @@ from plifctl.config.augmentation import CutMix, EventAugmentation, Flip, Roll, R
 from plifctl.config.choices import Augmentation
 from plifctl.snn.keyed_random import hash_keys, uniform
 
+_PADDING = 4
+"""Pixels on each side before a crop."""
+
 
 def augment_images(images: Tensor, keys: Tensor, kind: Augmentation) -> Tensor:
     """Augments images, each by its own key.
@@ -100,11 +103,11 @@ def _flip(images: Tensor, u: Tensor) -> Tensor:
     return torch.where(u[:, 0, None, None, None] < 0.5, images.flip(-1), images)
 
 
-def _crop(images: Tensor, u: Tensor, padding: int = 4) -> Tensor:
+def _crop(images: Tensor, u: Tensor) -> Tensor:
     """Crops back to size after padding."""
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (_PADDING,) * 4)
     height, width = images.shape[-2:]
-    top, left = (u[:, 1:3] * (2 * padding + 1)).to(torch.int64).unbind(1)
+    top, left = (u[:, 1:3] * (2 * _PADDING + 1)).to(torch.int64).unbind(1)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     sample = torch.arange(len(images), device=images.device)[:, None, None]

@@ -82,10 +82,8 @@ class BatchLoader:
         self._class_targets = torch.eye(len(spec.dataset.classes), device=device)
         self._buffers = BufferPool()
         self._mean_std: tuple[Tensor, Tensor] | None = None
-        if spec.train.normalise == "per-set":
-            assert spec.dataset.mean is not None
-            assert spec.dataset.std is not None
-            mean, std = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (spec.dataset.mean, spec.dataset.std))
+        if spec.normalisation is not None:
+            mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in spec.normalisation)
             self._mean_std = mean, std
 
     def steps(self, rows: np.ndarray) -> int:

@@ -25,7 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, join_problems
+from plifctl.errors import Interrupted, PlifctlError, RankError, UsageError, first_line, join_problems
 from plifctl.training.gpus import known_gpu
 from plifctl.training.process import ignore_stop_signals
 
@@ -340,7 +340,7 @@ def process_group(info: RankInfo, timeout: float) -> Iterator[Group]:
     except (RuntimeError, OSError) as error:
         raise RankError(
             f"rank {info.rank} of {info.size} cannot connect to the others at {info.host}:{info.port} "
-            f"within {timeout:g} s: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"within {timeout:g} s: {first_line(error)}",
             hint="MASTER_ADDR and MASTER_PORT must name a machine and a free port that all ranks reach",
         ) from error
     group = Group(info, PrefixStore("plifctl", store), timeout)

@@ -14,9 +14,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from plifctl.errors import UsageError, list_names
-from plifctl.snn.networks import SpikingNetwork
-
-_PREFIX = "layers."
+from plifctl.snn.networks import LAYERS, SpikingNetwork, split_name
 
 
 class MatchedWeights(NamedTuple):
@@ -98,9 +96,8 @@ def select_frozen(model: SpikingNetwork, patterns: Sequence[str]) -> list[str]:
 
 
 def _matches(parameter: str, pattern: str) -> bool:
-    name = parameter.removeprefix(_PREFIX)
-    spellings = name, name.rpartition(".")[0]
-    return any(fnmatchcase(spelling, pattern.removeprefix(_PREFIX)) for spelling in spellings)
+    layer, name = split_name(parameter)
+    return any(fnmatchcase(spelling, pattern.removeprefix(LAYERS)) for spelling in (layer, f"{layer}.{name}"))
 
 
 def describe_layers(names: Iterable[str], known: Iterable[str], most: int = 40) -> str:
@@ -126,6 +123,6 @@ def describe_layers(names: Iterable[str], known: Iterable[str], most: int = 40) 
 def _by_layer(names: Iterable[str]) -> dict[str, list[str]]:
     layers: dict[str, list[str]] = {}
     for name in names:
-        layer, _, part = name.removeprefix(_PREFIX).rpartition(".")
+        layer, part = split_name(name)
         layers.setdefault(layer, []).append(part)
     return layers

@@ -29,6 +29,7 @@ from plifctl.snn.kernels import StageOutput, held_dropout, spiking_stage
 from plifctl.snn.layers import BatchNorm, Pool
 from plifctl.snn.neurons import SpikingLayer
 from plifctl.training.cuda_graph import GraphedStep
+from plifctl.training.optimizer import HALF_TYPES
 
 StageFunction = Callable[[Tensor, int, Dynamics, BatchNorm | None, Pool | None, Kernel], StageOutput]
 
@@ -124,9 +125,9 @@ def check_kernel(
     Raises:
         DifferenceError: They differ by more than the tolerances.
     """
-    halves = {"bf16": (torch.bfloat16,), "fp16": (torch.float16,)}.get(spec.train.precision, ())
+    half = HALF_TYPES.get(spec.train.precision)
     for case in stage_cases(spec):
-        for dtype in (torch.float64, torch.float32, *halves):
+        for dtype in filter(None, (torch.float64, torch.float32, half)):
             check = _StageCheck(spec.neuron, case, device, dtype, kernel, graph, run_stage)
             for training in (True, False) if case.norm is not None else (True,):
                 check(training=training)

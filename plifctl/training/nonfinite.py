@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from plifctl.snn.networks import SpikingNetwork
+from plifctl.snn.networks import SpikingNetwork, split_name
 
 
 def find_nonfinite_layer(
@@ -26,14 +26,16 @@ def find_nonfinite_layer(
     """
     for name, parameter in model.named_parameters():
         if not _is_finite(parameter):
-            return f"{_layer_name(name)} has {_kind(parameter)} in its {_parameter_name(name)}"
+            layer, own_name = split_name(name)
+            return f"{layer} has {_kind(parameter)} in its {own_name}"
     output = _first_nonfinite_output(model, replay_forward)
     replay_step()  # on all ranks, whatever one of them found: they add up gradients
     if output is not None:
         return output
     for name, parameter in reversed(list(model.named_parameters())):  # the order of the backward pass
         if parameter.grad is not None and not _is_finite(parameter.grad):
-            return f"{_layer_name(name)} has {_kind(parameter.grad)} in the gradient of its {_parameter_name(name)}"
+            layer, own_name = split_name(name)
+            return f"{layer} has {_kind(parameter.grad)} in the gradient of its {own_name}"
     return None
 
 
@@ -69,11 +71,3 @@ def _is_finite(values: Tensor) -> bool:
 
 def _kind(values: Tensor) -> str:
     return "NaN" if values.isnan().any() else "an infinite number"
-
-
-def _layer_name(parameter: str) -> str:
-    return parameter.removeprefix("layers.").rpartition(".")[0]
-
-
-def _parameter_name(parameter: str) -> str:
-    return parameter.rpartition(".")[2]

@@ -39,7 +39,8 @@ _SCHEDULES: dict[choices.Schedule, type[lr_scheduler.LRScheduler]] = {
     "step": lr_scheduler.StepLR,
 }
 _NOT_OPTIONS = {"params", "optimizer", "lr", "last_epoch", "fused", "foreach", "capturable", "differentiable"}
-_HALF_PRECISIONS: dict[choices.Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_TYPES: dict[choices.Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of the tensors in the precisions of 16 bits."""
 
 
 def learning_rate(train: TrainSpec, epoch: int) -> float:
@@ -176,7 +177,7 @@ def autocast(train: TrainSpec, device: torch.device) -> Iterator[None]:
 
     Neurons, batch norm's statistics and losses are float32 in any case.
     """
-    dtype = _HALF_PRECISIONS.get(train.precision)
+    dtype = HALF_TYPES.get(train.precision)
     with (
         float32_products(train, device),
         torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None),

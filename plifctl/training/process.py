@@ -1,4 +1,4 @@
-"""Settings of the process: threads, memory, determinism, signals. The command line applies them. Also what it uses.
+"""Settings of the process: threads, memory, determinism, signals. The command line applies them. Also its resources.
 
 Training itself changes none of them, so that it can run inside any program. One exception: with several ranks, a rank
 that fails ignores signals from then on. The module imports torch only where it is used: some settings must precede it.
@@ -98,6 +98,17 @@ def ignore_stop_signals() -> None:
     """Ignores these signals from now on: the process is about to end, and has to write its results first."""
     for number in stop_signals():
         signal.signal(number, signal.SIG_IGN)
+
+
+def usable_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def installed_memory() -> int | None:
+    """Returns the memory of the machine, bytes; None where the system does not say it."""
+    pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0  # Windows has none
+    return pages * os.sysconf("SC_PAGE_SIZE") if pages > 0 else None
 
 
 def peak_memory() -> int | None:

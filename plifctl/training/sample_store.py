@@ -5,7 +5,6 @@ They stay small unsigned integers until they are on the device; their values do 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from plifctl.config.choices import DataPlacement
 from plifctl.errors import UsageError, check_choice
-from plifctl.training.process import out_of_memory_errors
+from plifctl.training.process import installed_memory, out_of_memory_errors
 from plifctl.units import format_bytes
 
 MEMORY_SHARE = 1 / 2
@@ -233,8 +232,7 @@ def free_memory(root: Path = Path("/")) -> int:
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0  # Windows has none
-        return os.sysconf("SC_PAGE_SIZE") * pages // 2 if pages > 0 else 0
+        return (installed_memory() or 0) // 2
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     return max(0, min([available, *_free_by_control_group(root)]))
 

@@ -96,7 +96,7 @@ class BatchTimer:
     def time_evaluation(self, rows: np.ndarray, seconds: float) -> float:
         """Returns the seconds of an evaluation batch, with loading; at most an epoch of ``rows`` is evaluated."""
         size = self.spec.train.batch_size
-        count = -(-len(rows) // size)
+        count = self.spec.train.evaluation_steps(len(rows))
 
         def run(batches: int) -> float:
             started = time.perf_counter()
@@ -184,8 +184,9 @@ class SyntheticSamples:
         return found
 
 
-def products_per_second(size: int = 512) -> float:
+def products_per_second() -> float:
     """Returns how many floating-point operations of matrix products this CPU does in a second, float32, measured."""
+    size = 512
     a, b = torch.ones(size, size), torch.ones(size, size)
     torch.mm(a, b)  # starts the threads
     times = []

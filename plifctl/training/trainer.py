@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plifctl.config.choices import Kernel
+from plifctl.config.choices import HALF_PRECISIONS, Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.training import TrainSpec
 from plifctl.errors import (
@@ -69,7 +69,7 @@ def check_memory(train: TrainSpec, device: torch.device, kernel: Kernel) -> None
 def _compact_unsupported_reason(train: TrainSpec, device: torch.device, kernel: Kernel) -> str | None:
     if device.type != "cpu" or kernel not in ("auto", "fused"):
         return f"needs the fused kernel on a CPU; the kernel is {kernel}, the device {device}"
-    if train.precision in ("bf16", "fp16"):
+    if train.precision in HALF_PRECISIONS:
         return f"needs train.precision fp32, not {train.precision}"
     return None
 
@@ -424,7 +424,7 @@ class Trainer:
             steps = self.loader.steps(rows)
         else:
             batches = self.loader.evaluation_batches(rows)
-            steps = -(-len(rows) // self.spec.train.batch_size)
+            steps = self.spec.train.evaluation_steps(len(rows))
         with autocast(self.spec.train, self.loader.device):
             return evaluate(self.model, self._report_steps(batches, steps, part, epoch), self.spec.T, self.ranks.gather)
 

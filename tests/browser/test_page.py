@@ -110,7 +110,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    from plifctl.pipeline.report import write_report_page
+    from plifctl.pipeline.page import write_report_page
 
     return write_report_page(tmp_path_factory.mktemp("page") / "report", runs).as_uri()
 
@@ -118,7 +118,7 @@ def page(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def long_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page of one run of 100 epochs, longer than the window of the moving average."""
-    from plifctl.pipeline.report import write_report_page
+    from plifctl.pipeline.page import write_report_page
 
     folder = tmp_path_factory.mktemp("long")
     make_run(folder / "runs", epochs=100)
@@ -643,7 +643,7 @@ def test_print_of_dark_page_is_light_and_complete(
 def test_served_page_draws_the_last_choice_though_an_earlier_curve_arrives_later(
     open_page: Callable[..., OpenPage], tmp_path: Path
 ) -> None:
-    from plifctl.pipeline.report import serve_report_page
+    from plifctl.pipeline.page import serve_report_page
 
     first, second = (make_run(tmp_path / "runs", epochs=epochs) for epochs in (12, 9))
     server = serve_report_page(tmp_path / "runs")
@@ -678,7 +678,7 @@ def test_served_page_draws_the_last_choice_though_an_earlier_curve_arrives_later
 
 
 def test_served_page_follows_a_running_run(open_page: Callable[..., OpenPage], tmp_path: Path) -> None:
-    from plifctl.pipeline.report import serve_report_page
+    from plifctl.pipeline.page import serve_report_page
 
     run = make_run(tmp_path / "runs", epochs=3, finished=False)
     server = serve_report_page(tmp_path / "runs")

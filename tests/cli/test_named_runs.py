@@ -12,7 +12,8 @@ import pytest
 from demo_runs import prepare_gestures
 
 from plifctl.errors import Interrupted, ResumeError, UsageError
-from plifctl.pipeline.train import TrainObserver, TrainOptions, train
+from plifctl.pipeline.train import train
+from plifctl.pipeline.train_options import TrainObserver, TrainOptions
 from plifctl.runs import Run, list_runs
 from plifctl.runs.documents import save_document
 

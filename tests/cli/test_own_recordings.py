@@ -21,7 +21,8 @@ from plifctl.errors import RawDataError
 from plifctl.pipeline.dataset import open_dataset
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import silent
-from plifctl.pipeline.train import TrainOptions, _cache_of_all_ranks
+from plifctl.pipeline.train_options import TrainOptions
+from plifctl.pipeline.train_setup import _cache_of_all_ranks
 from plifctl.runs import find_run, list_runs
 from plifctl.training.distributed import Ranks
 from plifctl.training.splits import make_split

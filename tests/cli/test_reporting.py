@@ -74,6 +74,17 @@ class TestImport:
         assert json.loads(old.out) == [table]
         assert old.err == "warning: old spelling: --source published is called --source authors now\n"
 
+    def test_import_of_a_log_without_test_accuracy_says_that_its_best_is_of_validation(
+        self, plifctl: Plifctl, places: Path
+    ) -> None:
+        (places / "logs").mkdir()
+        rows = "Wall time,Step,Value\n1,0,0.5\n2,1,0.9643\n"
+        (places / "logs/run-resnet-tag-validation_accuracy.csv").write_text(rows)
+        (imported,) = [line for line in plifctl("runs", "import", "logs").out.splitlines() if "resnet" in line]
+        (listed,) = [line for line in plifctl("runs").out.splitlines() if "resnet" in line]
+        assert "96.43 val" in listed
+        assert "96.43 val" in imported
+
     @pytest.mark.parametrize(
         ("arguments", "code", "text"),
         [

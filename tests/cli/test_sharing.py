@@ -121,7 +121,7 @@ def test_added_run_is_a_source_of_its_own(plifctl: Plifctl, shared_folder: Path,
 
     (places / "runs" / run.name / "model.safetensors").write_bytes(b"damaged")
     result = plifctl("runs", "verify", run.name)
-    assert (result.code, "model.safetensors: checksum mismatch" in result.out) == (1, True)
+    assert (result.code, "model.safetensors: 7 bytes, expected" in result.out) == (1, True)
     assert plifctl("runs", "rm", run.name, "--yes").code == 0
     assert json.loads(plifctl("runs", "--json").out) == []
 

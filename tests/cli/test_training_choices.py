@@ -11,7 +11,6 @@ import torch
 from demo_runs import last_state
 from tiny_training import same_weights
 
-import plifctl.pipeline.train as train_pipeline
 from plifctl.runs import Run
 from plifctl.training.kernel_selection import Selection
 
@@ -65,8 +64,8 @@ def test_run_that_another_process_finished_meanwhile_is_left_as_it_is(
     assert prepared("train", "demo", *TINY[:-1], 2, "--name", "x").code == 0
     run = places / "runs/x"
     before = {name: (run / name).read_bytes() for name in ("manifest.json", "result.json", "run.json")}
-    first, is_done = [False], train_pipeline._is_done  # it was not finished when it was looked at first
-    monkeypatch.setattr(train_pipeline, "_is_done", lambda *args: first.pop() if first else is_done(*args))
+    # it was not finished when it was looked at first
+    monkeypatch.setattr("plifctl.pipeline.train_setup.is_done", lambda *_: False)
     result = prepared("train", "--resume", "x")
     assert (result.code, "x was finished by another process" in result.err) == (0, True)
     assert {name: (run / name).read_bytes() for name in before} == before
@@ -202,7 +201,7 @@ def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
         asked.append(options)
         return Selection("eager", False, "trials", "Test GPU", 4.1, "2026-11-28", left_out={"triton": "crashed"})
 
-    monkeypatch.setattr("plifctl.pipeline.train.select_kernel", chosen)
+    monkeypatch.setattr("plifctl.pipeline.train_setup.select_kernel", chosen)
     result = prepared("train", "demo", *TINY)
     assert "kernel: definition; checked on this GPU" in result.err
     (run,) = (places / "runs").iterdir()
@@ -226,7 +225,9 @@ def test_train_kernel_that_trials_chose_is_shown_recorded_and_used_again(
 def test_train_dry_run_tries_no_kernels(prepared: Plifctl, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     later = Selection("eager", False, "later", "Test GPU")
-    monkeypatch.setattr("plifctl.pipeline.train.select_kernel", lambda *_, **options: asked.append(options) or later)
+    monkeypatch.setattr(
+        "plifctl.pipeline.train_setup.select_kernel", lambda *_, **options: asked.append(options) or later
+    )
     result = prepared("train", "demo", *TINY, "--dry-run", "--json")
     assert json.loads(result.out)["kernel"] == "chosen by trials when the training starts"
     assert [options["trials"] for options in asked] == ["later"]

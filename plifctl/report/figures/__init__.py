@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from plifctl.report.figures import fast as fast_figure
 from plifctl.report.figures import neuron, spikes, training
 from plifctl.report.figures import start as start_figure
-from plifctl.report.figures.lines import Line, describe_lines, lines_of
-from plifctl.report.figures.style import FORMATS, check_format, figure_style, save_figure
+from plifctl.report.figures.lines import PAPER_PANELS, Line, describe_lines, lines_of
+from plifctl.report.figures.style import check_format, figure_style, save_figure
 
 __all__ = [
     "FIGURE_KINDS",
-    "FORMATS",
+    "PAPER_PANELS",
     "Figure",
     "FigureKind",
     "Line",

@@ -19,6 +19,9 @@ from plifctl.report.figures.style import verbatim
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.runs import Curve
 
+PAPER_PANELS = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
+"""The panels of the paper's figures of trainings, in its order: titles of data sets."""
+
 _IN_LABEL = ("neuron.kind", "neuron.tau_0", "neuron.tau")
 
 

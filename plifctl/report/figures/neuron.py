@@ -137,16 +137,15 @@ def lif_neuron(x: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(potentials), np.stack(spikes)
 
 
-def connected_neurons(spikes: np.ndarray, seed: int = 0) -> np.ndarray:
+def connected_neurons(spikes: np.ndarray) -> np.ndarray:
     """Returns at each step the neuron that max pooling connects, drawn among those that fire; −1 where none fires.
 
     Args:
         spikes: Spikes ``[T, neurons]``.
-        seed: Seed of the draws.
 
     Source: Figure 5.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     firing = [np.flatnonzero(row) for row in spikes]
     return np.array([generator.choice(neurons) if len(neurons) else -1 for neurons in firing])
 
@@ -184,39 +183,38 @@ def draw_max_pooling() -> Figure:
     return figure
 
 
-def spike_count(pixel: int, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> int:
-    """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with p = pixel/255.
+def spike_count(pixel: int, T: int, weight: float = 1.0) -> int:
+    """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈1 / (w p)⌉⌋ with V_th = 1, p = pixel/255.
 
     Source: supplement J.
     """
-    return 0 if pixel == 0 else T // math.ceil(255 * v_threshold / (weight * pixel))
+    return 0 if pixel == 0 else T // math.ceil(255 / (weight * pixel))
 
 
-def encoder_spikes(pixels: np.ndarray, T: int, weight: float = 1.0, v_threshold: float = 1.0) -> np.ndarray:
-    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons without leak.
+def encoder_spikes(pixels: np.ndarray, T: int, weight: float = 1.0) -> np.ndarray:
+    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons without leak, V_th = 1.
 
     Args:
         pixels: 0…255, of any shape.
         T: Time steps.
         weight: w.
-        v_threshold: V_th.
 
     Source: supplement J.
     """
-    x = torch.from_numpy(pixels.astype(np.float64)) * weight  # in 255ths, so that sums are exact
+    x = torch.from_numpy(pixels.astype(np.float64)) * weight  # in 255ths, as the threshold, so that sums are exact
     v, found = torch.zeros_like(x), []
     for _ in range(T):
         h = v + x  # k → 0 with X/τ kept: no leak
-        spike = fire(h, 255 * v_threshold)
-        v = reset(h, spike, 255 * v_threshold, 0.0, detach=True)
+        spike = fire(h, 255.0)
+        v = reset(h, spike, 255.0, 0.0, detach=True)
         found.append(spike)
     spikes: np.ndarray = torch.stack(found).numpy()
     return spikes
 
 
-def poisson_spikes(pixels: np.ndarray, T: int, seed: int = 0) -> np.ndarray:
+def poisson_spikes(pixels: np.ndarray, T: int) -> np.ndarray:
     """Returns spikes ``[T, …]`` that each fire with probability pixel/255."""
-    uniform = np.random.default_rng(seed).random((T, *pixels.shape))
+    uniform = np.random.default_rng(0).random((T, *pixels.shape))
     return (uniform < pixels / 255).astype(np.float64)
 
 
@@ -228,8 +226,9 @@ def latency_spikes(pixels: np.ndarray, T: int) -> np.ndarray:
     return fires.astype(np.float64)
 
 
-def example_image(size: int = 24) -> np.ndarray:
-    """Returns a generated picture: a bright ring on a gradient, uint8 ``[size, size]``."""
+def example_image() -> np.ndarray:
+    """Returns a generated picture: a bright ring on a gradient, uint8 ``[24, 24]``."""
+    size = 24
     y, x = np.mgrid[:size, :size] / (size - 1) - 0.5
     ring = np.exp(-(((np.hypot(x, y) - 0.3) / 0.08) ** 2))
     return np.array(np.clip(255 * (0.25 * (x + 0.5) + 0.9 * ring), 0, 255), np.uint8)

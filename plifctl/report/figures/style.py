@@ -125,7 +125,7 @@ def _set_fonts(drawn: Artist) -> None:
     """Gives texts whose characters the usual font lacks the fonts that have them."""
     for text in drawn.findobj(Text):
         if len(families := fonts_for(text.get_text())) > 1:
-            text.set_family(families)
+            text.set_fontfamily(families)
 
 
 def verbatim(text: str) -> str:

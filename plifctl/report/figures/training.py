@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from plifctl.errors import UsageError
-from plifctl.report.figures.lines import Line, labels_of, values_of
+from plifctl.report.figures.lines import PAPER_PANELS, Line, labels_of, values_of
 from plifctl.report.figures.style import (
     BLACK,
     BLUE,
@@ -46,7 +46,6 @@ _LAYERS_IN_ROW = 4
 """Panels beside each other in Figure 7."""
 
 _DASHES, _DASH_DOT, _DOTS = (0, (4.0, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))
-_PAPER = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 _STYLES: dict[tuple[str | None, float | None], tuple[str, Any]] = {
     ("plif", 2.0): (BLUE, "-"),
     ("plif", 16.0): (GREEN, (0, (5, 1))),
@@ -310,9 +309,8 @@ def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
             f"no run has {wanted}",
             hint="plifctl train NAME makes one; plifctl runs import DIR reads the authors' logs; --run RUN names one",
         )
-    titles = sorted(
-        {line.panel for line in lines}, key=lambda title: (_PAPER.index(title) if title in _PAPER else 9, title)
-    )
+    known = {line.panel for line in lines}
+    titles = [*(title for title in PAPER_PANELS if title in known), *sorted(known.difference(PAPER_PANELS))]
     return {title: [line for line in lines if line.panel == title] for title in titles}
 
 

@@ -19,14 +19,15 @@ import numpy as np
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import override_key
 from plifctl.report.render import is_numeric, marked_texts
-from plifctl.report.results import ORIGINS
+from plifctl.report.results import SOURCES
 from plifctl.report.table import Table
 from plifctl.runs import Curve, ResultRecord, SpikeRecording
+from plifctl.runs.records import best_epoch
+from plifctl.units import format_setting
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
 """Recorded samples, channels of a layer, and epochs of W/τ that the page embeds; more would make it large."""
 
-_SOURCES = {origin: source for source, origin in ORIGINS.items()}
 _STEPS = 65534
 """A packed series has whole numbers from 0, its minimum, to this, its maximum; the next number means no value."""
 
@@ -127,13 +128,13 @@ def build_page_data(
 def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
     curve, spec, record = facts.curve, facts.spec, facts.record
-    settings = tuple((key, _text(value), origin) for key, (value, origin) in facts.settings.items())
+    settings = tuple((key, format_setting(value), origin) for key, (value, origin) in facts.settings.items())
     changes = [] if curve is None else list(curve.changes)
     parts: dict[str, dict[str, Any]] = {}
     entry: dict[str, Any] = {
         "name": facts.name,
         "status": facts.status,
-        "whose": "mine" if curve is None else _SOURCES[curve.origin],
+        "whose": "mine" if curve is None else SOURCES[curve.origin],
         "title": "" if spec is None else _title(spec, changes),
         "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau],
         "epochs": 0,
@@ -154,7 +155,7 @@ def page_run(facts: RunFacts) -> PageRun:
         shared = [row[:2] for row in settings if row[0] != _SEED]
         entry["versions"] = list(curve.training_versions)
         entry["setting"] = _digest([str(curve.setting), shared])[:8]
-    environment = tuple((key, _text(value)) for key, value in facts.environment.items())
+    environment = tuple((key, format_setting(value)) for key, value in facts.environment.items())
     return PageRun(entry, settings, environment, parts)
 
 
@@ -173,8 +174,7 @@ def _result(curve: Curve, record: ResultRecord | None) -> dict[str, Any] | None:
     of, known = _accuracies(curve, "validation", "test")
     if not known:
         return None
-    latest = curve.spec is not None and curve.spec.train.ties == "latest"
-    best = max(known, key=lambda epoch: (known[epoch], epoch if latest else -epoch))
+    best = best_epoch(known, "earliest" if curve.spec is None else curve.spec.train.ties)
     return {"value": known[best], "epoch": best, "of": of}
 
 
@@ -336,9 +336,3 @@ def _layer(name: str, spikes: np.ndarray) -> dict[str, Any]:
         "shape": list(kept.shape),
         "bits": base64.b64encode(np.packbits(kept).tobytes()).decode(),
     }
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)

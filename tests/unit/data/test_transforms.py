@@ -530,7 +530,7 @@ class TestRegistry:
         with_none = ["frames.transforms=[]", "frames.transform_seed=null"]
         for changes, options in (([], 0), (with_others, 2), (with_none, 2)):
             wanted = registry.experiment("mine", overrides=changes).spec
-            words = shlex.split(prepare_command_of(wanted, registry))
+            words = shlex.split(prepare_command_of(wanted))
             typed = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             assert len(typed) == options
             assert registry.dataset("mine", "paper", typed).frames == wanted.frames

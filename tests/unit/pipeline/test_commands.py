@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plifctl.config.lookup import load_experiment, load_registry
+from plifctl.config.lookup import load_experiment
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.new import write_experiment
 
@@ -15,8 +15,7 @@ pytestmark = pytest.mark.usefixtures("places")
 def test_prepare_command_names_the_file_only_if_it_changed_the_data_set_of_the_registry() -> None:
     file = Path("mine.yaml")
     write_experiment(file, "gesture-plif", ("train.lr=0.5",))
-    registry = load_registry()
-    assert prepare_command_of(load_experiment(file).spec, registry, file=file) == "plifctl prepare gesture --T 20"
+    assert prepare_command_of(load_experiment(file).spec, file=file) == "plifctl prepare gesture --T 20"
     text = file.read_text(encoding="utf-8")
     first = load_experiment(file).spec.dataset.classes[0]
     assert first in text
@@ -24,5 +23,5 @@ def test_prepare_command_names_the_file_only_if_it_changed_the_data_set_of_the_r
     spec = load_experiment(file).spec
     assert spec.dataset.classes[0] == "klatschen"
     for named in (file, None):
-        words = shlex.split(prepare_command_of(spec, registry, file=named))
+        words = shlex.split(prepare_command_of(spec, file=named))
         assert words[2] == "mine.yaml"

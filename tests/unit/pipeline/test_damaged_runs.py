@@ -7,7 +7,7 @@ import pytest
 from factories import make_run
 
 from plifctl.errors import RunError
-from plifctl.pipeline.report import PageSource
+from plifctl.pipeline.page import PageSource
 from plifctl.pipeline.runs import list_entries, verify_runs
 from plifctl.runs import curve_of_run
 
@@ -57,7 +57,7 @@ def test_list_entries_and_page_with_a_damaged_run_show_the_others(tmp_path: Path
     for name in NAMES:
         hurt = make_run(tmp_path / "runs")
         damage(hurt.path / name, kind)
-        entries = {entry["run"]: entry["status"] for entry in list_entries()}
+        entries = {entry.run: entry.status for entry in list_entries()}
         read = name not in ("run.json", "env.json", "split.json", "manifest.json", "progress.json")
         finished = name != "result.json" or kind not in ("pipe", "folder")
         expected = ("damaged" if read else "finished") if finished else "killed"
@@ -82,4 +82,4 @@ def test_list_entries_with_a_damaged_imported_run_has_a_line_for_it(tmp_path: Pa
     folder = tmp_path / "runs/imported-a"
     folder.mkdir(parents=True)
     (folder / "imported.json").write_text('{"schema_version": 1, "name": ' + "[" * 100_000)
-    assert [(entry["run"], entry["status"]) for entry in list_entries()] == [("imported-a", "damaged")]
+    assert [(entry.run, entry.status) for entry in list_entries()] == [("imported-a", "damaged")]

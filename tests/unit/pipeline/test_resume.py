@@ -10,7 +10,8 @@ from factories import make_run
 from plifctl.config.lookup import load_experiment
 from plifctl.errors import ResumeError
 from plifctl.pipeline.resume import resumed_experiment
-from plifctl.pipeline.train import TrainOptions, train
+from plifctl.pipeline.train import train
+from plifctl.pipeline.train_options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -38,7 +39,7 @@ def test_train_of_a_finished_run_needs_neither_its_cache_nor_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "runs", name="g1")
-    monkeypatch.setattr("plifctl.pipeline.train.find_device", lambda *_: pytest.fail("the device was looked for"))
+    monkeypatch.setattr("plifctl.pipeline.train_setup.find_device", lambda *_: pytest.fail("the device was looked for"))
     options = TrainOptions(
         experiment="demo", overrides=("train.epochs=3",), name="g1", resume="auto", copy_cache=tmp_path / "copy"
     )

@@ -41,10 +41,10 @@ def test_list_entries_has_imported_runs_then_ours_and_names_damaged_ones(
     (damaged.path / "result.json").unlink()
     with caplog.at_level(logging.WARNING, logger="plifctl"):
         entries = list_entries()
-    assert [entry["status"] for entry in entries] == ["imported", "damaged", "finished"]
-    assert entries[0]["run"] == "authors-fashion-mnist-plif"
+    assert [entry.status for entry in entries] == ["imported", "damaged", "finished"]
+    assert entries[0].run == "authors-fashion-mnist-plif"
     assert "run.json: damaged" in caplog.text
-    assert [entry["run"] for entry in list_entries(status="finished")] == [finished.name]
+    assert [entry.run for entry in list_entries(status="finished")] == [finished.name]
     with pytest.raises(UsageError, match="unknown experiment 'demoo'"):
         list_entries(experiment="demoo")
 

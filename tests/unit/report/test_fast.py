@@ -14,7 +14,7 @@ from fast_records import B_DATA, CPU, LOG, TIMED, fast, log, made, registry
 from plifctl.cli.tables import table_text
 from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import epoch_operations
-from plifctl.pipeline.report import draw_figures
+from plifctl.pipeline.figures import draw_figures
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.fast import find_fast_results
 from plifctl.report.figures import FIGURE_KINDS, Figure, figure_style

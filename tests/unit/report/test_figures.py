@@ -15,7 +15,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError
 from plifctl.report import fonts
 from plifctl.report.fast import find_fast_results
-from plifctl.report.figures import FIGURE_KINDS, FORMATS, Line, describe_lines, figure_style, lines_of, save_figure
+from plifctl.report.figures import FIGURE_KINDS, Line, describe_lines, figure_style, lines_of, save_figure
 from plifctl.report.figures.lines import labels_of
 from plifctl.report.figures.neuron import (
     SPIKES,
@@ -29,6 +29,7 @@ from plifctl.report.figures.neuron import (
     spike_count,
     spike_response,
 )
+from plifctl.report.figures.style import FORMATS
 from plifctl.report.figures.training import moving_average
 from plifctl.report.results import Results
 from plifctl.runs import Curve, SpikeRecording

@@ -18,9 +18,9 @@ import pytest
 from plifctl import files
 from plifctl.errors import UsageError
 from plifctl.report import build_table, page
-from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, render_page, write_page
+from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.report.page import server as server_module
-from plifctl.report.page.build import embed_json
+from plifctl.report.page.build import embed_json, render_page
 from plifctl.report.page.data import MAX_DISTRIBUTIONS, pack_accuracies, pack_series
 from plifctl.runs import Curve, SpikeRecording
 

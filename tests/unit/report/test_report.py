@@ -226,6 +226,9 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     ((*_, best, _last, mean, _1, _2, above_mean),) = build_selection_table([tied]).cells
     assert best.text == "90.00 (2)"  # the epoch that the run itself reports
     assert (mean.text, above_mean.text) == ("", "")  # of 3 epochs: the mean of the beginning
+    validated = {"recipe": "authors", "protocol": "B", "epochs": 3, "accuracy": 0.5, "best_epoch": 3, "tau": ()}
+    (cells,) = build_selection_table([record(**validated, test_accuracy=(0.9, 0.9, 0.5))]).cells
+    assert cells[4].text == "90.00 (2)"  # of equal ones the latest, as the recipe
 
 
 @pytest.mark.slow

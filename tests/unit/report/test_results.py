@@ -150,6 +150,7 @@ def test_epochs_cuts_runs_and_the_authors_log() -> None:
     assert cut_record(records[0], 3).best_epoch == 3  # of equal ones the latest, as recipe authors trains
     assert cut_record(records[0].model_copy(update={"recipe": "paper"}), 3).best_epoch == 2
     assert cut_record(records[0].model_copy(update={"best_epoch": 2}), 3).best_epoch == 2
+    assert cut_record(authors(0.90, 0.91, 0.91, 0.95), 3).best_epoch == 3  # as the authors' code
     assert table("4", *records, epochs=3).caption.endswith(", of the first 3 epochs")
     assert table("1", epochs=3).caption == table("1").caption  # it has no numbers of runs
 

@@ -165,10 +165,10 @@ def test_runs_table_imported_logs_are_left_out() -> None:
 
 def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
     records = [record(0.5, origin="imported"), record(0.6, origin="imported", experiment="feet")]
-    table = build_runs_table(records, "imported", not_in_paper={"feet"})
+    table = build_runs_table(records, "authors", not_in_paper={"feet"})
     assert [row[0] for row in table.rows] == ["feet *", "hands"]
     assert "* not in the paper" in table.source
-    assert "*" not in build_runs_table(records[:1], "imported", not_in_paper={"feet"}).source
+    assert "*" not in build_runs_table(records[:1], "authors", not_in_paper={"feet"}).source
 
 
 def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone() -> None:

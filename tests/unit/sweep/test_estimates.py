@@ -11,7 +11,7 @@ from factories import make_run
 from plifctl.config.lookup import load_experiment
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import RunError
-from plifctl.pipeline.missing import registry_samples
+from plifctl.evaluation.step_cost import registry_samples
 from plifctl.runs.documents import save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.sweep.estimates import Estimate, estimate_runs

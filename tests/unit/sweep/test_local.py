@@ -79,7 +79,7 @@ def test_as_many_jobs_as_allowed_run_at_once(tmp_path: Path, engine: MakeEngine)
 def test_each_job_has_its_own_gpus_and_a_share_of_the_cores(
     tmp_path: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plifctl.sweep.local._cores", lambda: 8)
+    monkeypatch.setattr("plifctl.sweep.local.usable_cores", lambda: 8)
     local = engine("3, 5,7,9")
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     tasks = [task(tmp_path, name, code) for name in "abcde"]

@@ -25,7 +25,7 @@ def read(runs_dir: Path, run: PlannedRun, job: Job | None = None, authors: Any =
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
     jobs = {} if job is None else {run.name: job}
-    (found,) = ProgressReader(runs_dir, authors).read(plan, PlanFile(runs_dir, "s"), jobs)
+    (found,) = ProgressReader(PlanFile(runs_dir, "s"), authors).read(plan, jobs)
     return found
 
 
@@ -170,33 +170,33 @@ def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypat
     run = trained(tmp_path, finished=False)
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
-    reader, file = ProgressReader(tmp_path), PlanFile(tmp_path, "s")
-    reader.read(plan, file, {})
+    reader = ProgressReader(PlanFile(tmp_path, "s"))
+    reader.read(plan, {})
     checksums = tmp_path / "a/metrics.sha256"
     text = checksums.read_text()
     checksums.write_text("".join(text.splitlines(keepends=True)[:-1]))  # a row whose checksum is not written yet
-    assert reader.read(plan, file, {})[0].epoch == 2
+    assert reader.read(plan, {})[0].epoch == 2
     checksums.write_text(text)
-    assert reader.read(plan, file, {})[0].epoch == 3
+    assert reader.read(plan, {})[0].epoch == 3
     monkeypatch.setattr("plifctl.runs.directory.MetricsFile.read", lambda *_, **__: pytest.fail("read again"))
-    assert reader.read(plan, file, {})[0].epoch == 3
+    assert reader.read(plan, {})[0].epoch == 3
 
 
 def test_finished_run_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(tmp_path, finished=True)
     spec = SweepSpec(experiments=("demo",))
     plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
-    reader, file = ProgressReader(tmp_path), PlanFile(tmp_path, "s")
-    first = reader.read(plan, file, {})
+    reader = ProgressReader(PlanFile(tmp_path, "s"))
+    first = reader.read(plan, {})
     with monkeypatch.context() as patch:
         patch.setattr("plifctl.files.read_regular", lambda *_: pytest.fail("read again"))
-        assert reader.read(plan, file, {run.name: ENDED}) == first
+        assert reader.read(plan, {run.name: ENDED}) == first
         assert reader.unfinished(plan.runs) == []
     changed = plan.with_runs([run.model_copy(update={"epochs": 5})])
-    assert reader.read(changed, file, {})[0].state == "failed"  # of other settings
-    assert reader.read(plan, file, {}) == first
+    assert reader.read(changed, {})[0].state == "failed"  # of other settings
+    assert reader.read(plan, {}) == first
     (tmp_path / "a/result.json").unlink()
-    assert reader.read(plan, file, {})[0].state == "interrupted"
+    assert reader.read(plan, {})[0].state == "interrupted"
     assert reader.unfinished(plan.runs) == [run]
 
 

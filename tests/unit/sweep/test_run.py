@@ -20,6 +20,7 @@ from plifctl.runs import Run, list_runs, load_records
 from plifctl.runs.directory import write_config
 from plifctl.runs.folders import ADDED, EXTERNAL_PREFIX
 from plifctl.runs.records import record_text
+from plifctl.sweep.dry_run import dry_run
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.sweep.plan import Plan, PlanFile
 from plifctl.sweep.planning import SweepOptions
@@ -409,6 +410,28 @@ def test_batch_system_is_given_the_jobs_and_left_alone(
     run_sweep(options)
     assert len(fake.submitted) == 2
     assert fake.cancelled == []
+
+
+@pytest.mark.parametrize("fault", ["damaged", "other settings"])
+def test_batch_system_without_a_time_limit_is_refused_first_if_a_result_does_not_count(
+    runs: Path, engine: MakeEngine, fault: str
+) -> None:
+    options = sweep_options(runs, seeds=(1, 2), sweep="mine")
+    engine()
+    name = run_sweep(options).runs[0].name
+    by_slurm = replace(options, engine="slurm")
+    engine(detached=True)
+    assert states(run_sweep(by_slurm)) == {1: "finished", 2: "finished"}  # nothing to train needs no time
+    if fault == "damaged":
+        (runs / name / "result.json").write_text("{")
+    else:
+        shutil.rmtree(runs / name)
+        make_run(runs, "neuron.tau_0=8", "train.seed=1", name=name)
+    before = PlanFile(runs, "mine").load()
+    for call in (dry_run, run_sweep):
+        with pytest.raises(UsageError, match="SLURM needs a time limit"):
+            call(by_slurm)
+    assert PlanFile(runs, "mine").load() == before
 
 
 def test_sweep_does_not_drop_runs_that_the_batch_system_still_has(

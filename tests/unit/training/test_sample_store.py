@@ -349,5 +349,5 @@ class TestFreeMemory:
         assert free_memory(tmp_path) > 2**26
 
     def test_free_memory_without_sysconf_is_unknown(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr(module.os, "sysconf")
+        monkeypatch.delattr("os.sysconf")
         assert free_memory(tmp_path) == 0

@@ -1,0 +1,62 @@
+"""Figures drawn into files without the command line."""
+
+from pathlib import Path
+
+import pytest
+from factories import make_run
+
+from plifctl.errors import UsageError
+from plifctl.pipeline import figures
+from plifctl.pipeline.figures import draw_figures
+from plifctl.runs import curves
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+def test_draw_figures_returns_the_files_and_their_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "runs", epochs=2)
+    (figure,) = draw_figures(["6"], tmp_path / "a.svg", runs=["last"])
+    assert (figure.name, figure.path, figure.runs) == ("6", tmp_path / "a.svg", [run.name])
+    assert "</svg>" in figure.path.read_text(encoding="utf-8")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("run", "drawn"),
+    [
+        ("authors-gesture-plif-validated", ["authors-gesture-plif-validated"]),  # not over the log of protocol A
+        ("authors-cifar10-lif-tau16", ["authors-cifar10-lif-tau16"]),
+    ],
+)
+def test_draw_figures_compares_runs_of_one_protocol(run: str, drawn: list[str], tmp_path: Path) -> None:
+    (figure,) = draw_figures(["6"], tmp_path / "a.svg", tmp_path, runs=[run])
+    assert figure.runs == drawn
+    assert f"protocol {'B' if 'validated' in run else 'A'}" in figure.caption
+
+
+def test_draw_figures_of_two_seeds_states_both_in_the_caption(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "runs", "neuron.tau_0=4", f"train.seed={seed}") for seed in (1, 2)]
+    (figure,) = draw_figures(["6"], tmp_path / "a.svg", tmp_path / "runs", runs=[run.name for run in runs])
+    assert figure.runs == [run.name for run in runs]
+    assert "τ₀ = 4, average pooling, 2 seeds: demo, recipe paper" in figure.caption
+    assert "seeds 1, 2" in figure.caption
+    assert "modified: neuron.tau_0=4" in figure.caption
+
+
+def test_draw_figures_with_an_unknown_ending_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures._FigureSource, "draw", lambda *_: pytest.fail("was drawn"))
+    with pytest.raises(UsageError, match=r"a\.jpg: unknown format of figures"):
+        draw_figures(["6"], tmp_path / "a.jpg")
+
+
+def test_draw_figures_of_named_runs_reads_each_of_them_once_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_run(tmp_path / "runs", f"train.seed={seed}").name for seed in range(4)]
+    read, original = [], curves.curve_of_run
+    monkeypatch.setattr(curves, "curve_of_run", lambda run: read.append(run.name) or original(run))
+    drawn = draw_figures(["6", "7"], tmp_path, tmp_path / "runs", runs=names[:3])
+    assert [figure.runs for figure in drawn] == [names[:3], names[:3]]
+    assert read == names[:3]

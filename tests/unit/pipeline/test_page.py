@@ -1,0 +1,75 @@
+"""The page of the report without the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from factories import made_record, make_run
+
+from plifctl.errors import UsageError
+from plifctl.pipeline import page
+from plifctl.pipeline.page import PageSource, write_report_page
+from plifctl.pipeline.report import build_table
+from plifctl.pipeline.runs import list_entries
+from plifctl.runs import Predictions
+from plifctl.runs.documents import add_checksum
+from plifctl.runs.records import record_text
+
+pytestmark = pytest.mark.usefixtures("places")
+
+
+@pytest.mark.long
+def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", finished=False)
+    source, read = PageSource(), []
+    original = page._read_run
+    monkeypatch.setattr(page, "_read_run", lambda run: read.append(run.name) or original(run))
+    source.data()
+    assert sorted(read) == sorted([first.name, second.name])
+    read.clear()
+    (second.path / "run.json").write_text((second.path / "run.json").read_text() + "\n")
+    (entry,) = [entry for entry in source.data()["runs"] if entry["name"] == second.name]
+    assert read == [second.name]
+    assert entry["status"] == "killed"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("finished", [True, False])
+def test_page_shows_the_result_that_the_list_of_runs_shows(tmp_path: Path, protocol: str, finished: bool) -> None:
+    make_run(tmp_path / "runs", protocol=protocol, finished=finished)
+    (entry,) = list_entries()
+    (run,) = [run for run in PageSource().data()["runs"] if run["whose"] == "mine"]
+    expected = ("test", entry.best_test) if finished or protocol == "A" else ("validation", entry.best_validation)
+    assert (run["result"]["of"], run["result"]["value"]) == expected
+    assert (run["status"], run["epochs"], run["planned"]) == (entry.status, entry.epoch, entry.epochs)
+    assert run["hours"] == pytest.approx(3 / 3600, abs=1e-4)
+
+
+def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:
+    text = write_report_page(tmp_path / "page", figures=["1b"]).read_text(encoding="utf-8")
+    assert "data:image/svg+xml;base64," in text
+
+
+def test_write_report_page_beside_a_foreign_page_is_refused(tmp_path: Path) -> None:
+    assert write_report_page(tmp_path / "page") == tmp_path / "page/index.html"
+    (tmp_path / "page/index.html").write_text("mine")
+    with pytest.raises(UsageError, match="not a page"):
+        write_report_page(tmp_path / "page")
+
+
+def test_page_has_the_numbers_of_the_table_with_stored_predictions(tmp_path: Path) -> None:
+    runs = [made_record(f"gesture-{neuron}", tests) for neuron, tests in (("plif", (0.75,)), ("lif", (0.25,)))]
+    for record in runs:
+        folder = tmp_path / "runs" / record.run
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(json.dumps(add_checksum({"cache": {}})))
+        (folder / "result.json").write_text(record_text(record))
+        predicted = np.arange(8, dtype=np.uint8) >= round(8 * record.accuracy)
+        ids = tuple(map(str, range(8)))
+        Predictions(ids, np.zeros(8, np.uint8), predicted.astype(np.uint8), 1).save(folder / "predictions.npz")
+    table = build_table("significance", tmp_path / "runs")
+    (shown,) = [one for one in PageSource().data()["tables"] if one["name"] == "significance"]
+    assert "McNemar, 4 : 0" in str(table.rows)
+    assert "McNemar, 4 : 0" in str(shown["rows"])
