@@ -5,7 +5,7 @@ const isLive = Number(document.body.dataset.live) > 0;
 let data = JSON.parse(byId("data").textContent);
 const state = {
   chosen: new Set(),          // names of runs
-  automatic: true,            // nobody has changed what was chosen first
+  automatic: true,            // what was chosen first is still chosen
   slots: new Map(),           // number of the style of each chosen setting
   repeated: 0,                // chosen runs that another one of their setting and seed stands for
   hidden: new Set(),          // settings whose lines were hidden in the legend

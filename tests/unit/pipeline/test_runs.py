@@ -62,7 +62,7 @@ def test_list_entries_leaves_out_runs_that_are_removed_meanwhile(
     monkeypatch.setattr(pipeline, "list_runs", lambda folder: listed)
     monkeypatch.setattr(pipeline, "external_folders", lambda folder: external)
     monkeypatch.setattr(pipeline, "candidates", lambda folder: others)
-    assert [entry["run"] for entry in list_entries()] == [kept.name]
+    assert [entry.run for entry in list_entries()] == [kept.name]
     assert caplog.messages == []
 
 
