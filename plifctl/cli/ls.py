@@ -95,7 +95,7 @@ def _datasets(registry: Registry) -> list[dict[str, Any]]:
 
 def _zoo() -> list[dict[str, Any]]:
     from plifctl.exchange.folder import describe_folder
-    from plifctl.exchange.model import ZOO, zoo_folders
+    from plifctl.exchange.lookup import ZOO, zoo_folders
 
     return [{"name": f"{ZOO}{name}", **describe_folder(path)} for name, path in zoo_folders().items()]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,11 +97,17 @@ def fit_columns(rows: list[list[str]], width: int | None) -> tuple[Sequence[str]
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     if not fits():
         short = ["-".join(row[0].split("-")[:-2]) or row[0] for row in rows]  # without digest and seed
-        unique = [sum(part in row[0] for row in rows) == 1 for part in short]
-        rows = [[part if one else row[0], *row[1:]] for part, one, row in zip(short, unique, rows, strict=True)]
+        known = Counter(part for row in rows for part in _parts_between_hyphens(row[0]))
+        rows = [[part if known[part] == 1 else row[0], *row[1:]] for part, row in zip(short, rows, strict=True)]
     if not fits():
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return columns, rows
+
+
+def _parts_between_hyphens(name: str) -> set[str]:
+    """Returns the parts of a name that find its run before any other part does."""
+    words = name.split("-")
+    return {"-".join(words[begin:end]) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)}
 
 
 def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:

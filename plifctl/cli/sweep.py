@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from plifctl.config.sweep import SweepSpec
     from plifctl.sweep.planning import SweepOptions
     from plifctl.sweep.status import SweepStatus
-
-_POLL_SECONDS = 2.0
 
 Experiments = Annotated[
     list[str] | None,
@@ -294,10 +291,9 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
     if found.is_active and console.can_draw() and not as_json:
         try:
             with sweep_display() as display:
-                while found.is_active:
+                display.update(found.runs)
+                for found in watch.follow(found):  # noqa: B020 - the last one is printed
                     display.update(found.runs)
-                    time.sleep(_POLL_SECONDS)
-                    found = watch.read()
         except Interrupted as stop:
             raise Interrupted(stop.exit_code - 128, "stopped watching; the runs continue") from None
     _print_status(found, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Files that networks travel in; ``formats`` lists what is written, ``model`` reads a trained network from any of ours.
+"""Files that networks travel in: ``formats`` lists what is written, ``lookup`` finds a network, ``model`` reads it.
 
 | module | format |
 |---|---|

@@ -23,7 +23,8 @@ import torch
 from plifctl import files
 from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.arrays import describe, weights_of
-from plifctl.exchange.model import CONFIG, WEIGHTS, TrainedModel, load_trained
+from plifctl.exchange.lookup import CONFIG, WEIGHTS
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence, model_card
 from plifctl.runs.documents import fingerprint, fingerprint_of
 from plifctl.runs.external import RECORD

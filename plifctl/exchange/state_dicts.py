@@ -34,7 +34,7 @@ from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.structure import Conv, Linear, layer_names, parse_structure, structure_of
 from plifctl.errors import CheckpointError, list_names
-from plifctl.exchange.model import WEIGHTS
+from plifctl.exchange.lookup import WEIGHTS
 from plifctl.runs.checkpoints import describe_damage, load_tensors
 from plifctl.runs.foreign import describe_foreign, is_safetensors
 from plifctl.runs.npz import load_arrays

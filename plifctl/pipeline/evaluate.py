@@ -22,7 +22,8 @@ from plifctl.evaluation.extreme_rates import describe_extreme_rates
 from plifctl.evaluation.latency import Latency, measure_latency
 from plifctl.evaluation.layer_times import LayerTimes
 from plifctl.evaluation.operations import PICOJOULES, Operations
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.pipeline.controls import Control, change, check_control, compare, keep, list_controls
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples

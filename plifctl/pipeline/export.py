@@ -13,7 +13,8 @@ from plifctl.config.choices import CheckpointName, NetworkFormat
 from plifctl.errors import CacheError, UsageError
 from plifctl.exchange.folder import read_evidence, to_half
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format, write_network
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples, reported_epoch
 from plifctl.pipeline.progress import Progress, silent

@@ -23,6 +23,7 @@ from plifctl.report.figures import (
     Figure,
     FigureKind,
     Line,
+    check_format,
     describe_lines,
     figure_style,
     lines_of,
@@ -32,10 +33,11 @@ from plifctl.report.results import Results
 from plifctl.runs import (
     Curve,
     SpikeRecording,
-    find_curve,
+    find_curves,
     find_run,
     list_runs,
     load_curves,
+    load_other_curves,
     load_records,
     load_spikes,
     registered_spec,
@@ -104,10 +106,13 @@ def draw_figures(
     ):
         if given and not shows:
             raise UsageError(f"figure {', '.join(wanted)} shows no {what}", hint=hint)
+    files = {name: _figure_path(name, out, form, several=len(wanted) > 1) for name in wanted}
+    for path in files.values():
+        check_format(path)
     source = _FigureSource(runs_dir or paths.runs_dir(), load_registry(), runs, epochs, channels, experiments)
     drawn: list[FigureFile] = []
-    for name in wanted:
-        kind, path = FIGURE_KINDS[name], _figure_path(name, out, form, several=len(wanted) > 1)
+    for name, path in files.items():
+        kind = FIGURE_KINDS[name]
         try:
             with figure_style():
                 used, about, figure = source.draw(name, kind)
@@ -173,10 +178,9 @@ class _FigureSource:
 
     def _named_lines(self, *, compare: bool) -> list[Line]:
         """The lines of named runs, and where ``compare`` those of the authors' of the same experiment and protocol."""
-        named = [find_curve(run, self.runs_dir, self.registry.folders) for run in self.runs]
-        wanted = {(curve.experiment, curve.protocol) for curve in named if curve.experiment is not None}
+        wanted = {(curve.experiment, curve.protocol) for curve in self._named if curve.experiment is not None}
         authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
-        found = {curve.identity: curve for curve in [*authors, *named]}
+        found = {curve.identity: curve for curve in [*authors, *self._named]}
         return lines_of(found.values(), partial(registered_spec, self.registry))
 
     def _default_lines(self, kind: FigureKind) -> list[Line]:
@@ -192,7 +196,7 @@ class _FigureSource:
     def _fast_results(self) -> list[FastResult]:
         """The results of recipe ``fast`` with processor time: of the named runs, else of our own, else shipped ones."""
         records = load_records(self.runs_dir, self.registry.folders)
-        named = {find_curve(run, self.runs_dir, self.registry.folders).name for run in self.runs}
+        named = {curve.name for curve in self._named}
         if named:
             records = [record for record in records if record.recipe != FAST or record.run in named]
         sources: tuple[ResultSource, ...] = ("mine", "shipped", "added")
@@ -214,8 +218,17 @@ class _FigureSource:
         return [curve for curve in self._all_curves if curve.origin == origin]
 
     @cached_property
+    def _named(self) -> list[Curve]:
+        return find_curves(self.runs, self.runs_dir, self.registry.folders) if self.runs else []
+
+    @cached_property
     def _all_curves(self) -> list[Curve]:
-        return load_curves(self.runs_dir, self.registry.folders)
+        """The curves to choose from; where runs are named, those of others only, so that no other run is read."""
+        folders = self.registry.folders
+        if not self.runs:
+            return load_curves(self.runs_dir, folders)
+        records = [record for record in load_records(self.runs_dir, folders) if record.origin != "trained"]
+        return load_other_curves(self.runs_dir, folders, records)
 
     def _recording(self) -> tuple[str, SpikeRecording]:
         """The recorded spikes of the named run, or the latest ones."""

@@ -15,7 +15,6 @@ from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
 from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
-from plifctl.training.step_times import products_per_second
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,11 @@ def find_missing(
             if entry.experiment is not None and entry.protocol is not None and not entry.numbers:
                 place = f"Table {table.name}: {entry.row}, {entry.column}"
                 cells.setdefault((entry.experiment, entry.protocol), []).append(place)
-    speed = products_per_second() if cells else 0.0
+    if not cells:
+        return []
+    from plifctl.training.step_times import products_per_second  # imports torch
+
+    speed = products_per_second()
     folder = folder_option("--runs-dir", runs_dir, paths.runs_dir())
     return [_missing_run(name, protocol, tuple(places), speed, folder) for (name, protocol), places in cells.items()]
 

@@ -12,7 +12,7 @@ from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import check_new_name, file_of, load_experiment, load_registry
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
-from plifctl.exchange.model import find_model, is_exported, is_model_folder, load_trained, names_file
+from plifctl.exchange.lookup import find_model, is_exported, is_model_folder, names_file
 from plifctl.runs import find_external, find_run, is_added, is_run
 
 
@@ -54,6 +54,8 @@ def _find_source(like: str, known: Sequence[str], runs_dir: Path) -> str | Exper
 
 def _of_model(name: str, runs_dir: Path) -> Experiment:
     """Returns the experiment by which an exported network was trained."""
+    from plifctl.exchange.model import load_trained  # imports torch
+
     spec = load_trained(find_model(name, "best", runs_dir)).spec
     origin = Origin(name)
     return Experiment(spec, dict.fromkeys(flatten(spec.model_dump(mode="json")), origin))

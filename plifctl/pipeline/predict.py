@@ -24,7 +24,8 @@ from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
 from plifctl.data.remarks import describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.kernels.forking import check_not_forked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,7 @@ from plifctl.config.choices import Protocol, Recipe, RunFilter
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import DamagedFileError, PlifctlError, RunError, UsageError, did_you_mean
-from plifctl.exchange.folder import FILES, check_shared
-from plifctl.exchange.model import load_trained, names_file
+from plifctl.exchange.lookup import names_file
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import (
     AddedRun,
@@ -31,7 +30,7 @@ from plifctl.runs import (
     candidates,
     check_removable,
     external_folders,
-    find_curve,
+    find_curves,
     find_external,
     find_logs,
     find_run,
@@ -113,11 +112,17 @@ def list_entries(
         UsageError: No run belongs to the experiment, and it is not in the registry.
     """
     folder = runs_dir or paths.runs_dir()
-    others = [path for path in candidates(folder) if not is_trained(path)]
+    runs = list_runs(folder)
+    trained = {run.path for run in runs}
+    others = [path for path in candidates(folder) if path not in trained and not is_trained(path)]
+    entries = list(_external_entries(folder))
+    for run in runs:
+        with suppress(FileNotFoundError):  # removed since it was listed
+            entries.append(run_entry(run))
     for path in others:
-        _log.warning("%s: no file in it is readable as a document of plifctl", path)
-    entries = [*_external_entries(folder), *map(run_entry, list_runs(folder))]
-    entries += [_damaged_entry(path.name, path.stat().st_mtime) for path in others]
+        with suppress(FileNotFoundError):
+            entries.append(_damaged_entry(path.name, path.stat().st_mtime))
+            _log.warning("%s: no file in it is readable as a document of plifctl", path)
     if experiment is not None:
         known = {str(entry.experiment) for entry in entries}
         if experiment not in known and experiment not in load_registry().experiments():
@@ -131,8 +136,9 @@ def _external_entries(runs_dir: Path) -> Iterator[RunEntry]:
         try:
             yield run_entry(load_external(path))
         except RunError as error:
-            _log.warning("%s", error)
-            yield _damaged_entry(path.name, path.stat().st_mtime)
+            with suppress(FileNotFoundError):  # removed since it was listed
+                yield _damaged_entry(path.name, path.stat().st_mtime)
+                _log.warning("%s", error)
 
 
 def run_entry(run: AnyRun) -> RunEntry:
@@ -140,6 +146,7 @@ def run_entry(run: AnyRun) -> RunEntry:
 
     Raises:
         RunError: A file of a run that was not trained here is damaged.
+        FileNotFoundError: Another process has removed the run.
     """
     if isinstance(run, AddedRun):
         return _added_entry(run)
@@ -150,6 +157,7 @@ def run_entry(run: AnyRun) -> RunEntry:
         best = best_row(metrics, config.spec.train.ties) or {}
         test = run.record().accuracy if status == "finished" else best.get("test_accuracy")
     except RunError as error:
+        run.path.stat()  # raises if there is no run any more that could be damaged
         _log.warning("%s", error)
         return _damaged_entry(run.name, run.created)
     return RunEntry(
@@ -323,7 +331,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
         UsageError: No such run, or fewer than two different ones.
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
-    found = [find_curve(name, folder, registry.folders) for name in names]
+    found = find_curves(names, folder, registry.folders)
     curves = list({curve.identity: curve for curve in found}.values())
     names = [curve.name for curve in curves]
     if len(curves) < 2:
@@ -423,8 +431,9 @@ def verify_runs(
 
 def _find_named(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
     """Returns the folders of the external ones of named runs, and the others; raises UsageError if one is not found."""
-    external = {name: find_external(name, runs_dir) for name in names}
-    runs = [find_run(name, runs_dir) for name, path in external.items() if path is None]
+    listed = list_runs(runs_dir) if len(names) > 1 else None
+    external = {name: find_external(name, runs_dir, listed) for name in names}
+    runs = [find_run(name, runs_dir, listed) for name, path in external.items() if path is None]
     return [path for path in external.values() if path is not None], runs
 
 
@@ -543,6 +552,9 @@ def add_folder(folder: Path, runs_dir: Path | None = None, *, name: str | None =
         RunError: A file is missing or damaged, or the result contradicts the predictions.
         CheckpointError: The weights are missing or damaged.
     """
+    from plifctl.exchange.folder import FILES, check_shared  # these import torch
+    from plifctl.exchange.model import load_trained
+
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", hint="name a folder that plifctl export wrote")
     load_trained(folder)  # damaged weights are found here, not when they are used

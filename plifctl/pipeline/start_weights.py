@@ -11,7 +11,8 @@ from torch import Tensor
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError
 from plifctl.exchange.folder import read_evidence
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.runs import Run, StartedFrom, load_checkpoint
 from plifctl.training.fine_tuning import describe_layers, match_weights, weights_digest
 from plifctl.training.trainer import build_model

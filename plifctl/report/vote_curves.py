@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from plifctl.report.figures.style import COLOURS, DOUBLE, figure_style, new_figure, save_figure
-from plifctl.report.fonts import fonts_for, quiet_fonts
 
 MAX_PANELS = 24
 """Most files in a picture."""
@@ -55,9 +54,8 @@ def draw_vote_curves(panels: Sequence[Panel], classes: Sequence[str], xlabel: st
     """
     peaks = np.max([np.nan_to_num(panel.shares).max(0, initial=0) for panel in panels], 0)
     leading = sorted(np.argsort(-peaks, kind="stable")[: len(COLOURS)].tolist())
-    text = "".join([*classes, *(panel.title for panel in panels)])
-    with figure_style(), quiet_fonts():
-        mpl.rcParams.update({"font.family": fonts_for(text), "text.parse_math": False})
+    with figure_style():
+        mpl.rcParams["text.parse_math"] = False
         columns = min(len(panels), 3 if len(panels) > 4 else 2)
         rows = math.ceil(len(panels) / columns)
         figure = new_figure(DOUBLE, max(2.2, rows * _PANEL_HEIGHT))

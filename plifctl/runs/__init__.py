@@ -25,7 +25,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curve, load_curves, load_other_curves, registered_spec
+from plifctl.runs.curves import Curve, curve_of_run, find_curves, load_curves, load_other_curves, registered_spec
 from plifctl.runs.directory import (
     Run,
     best_row,
@@ -89,7 +89,7 @@ __all__ = [
     "curve_of_run",
     "describe_machine",
     "external_folders",
-    "find_curve",
+    "find_curves",
     "find_external",
     "find_logs",
     "find_run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,6 @@ def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
 
     Damaged runs are skipped, with a warning.
     """
-    curves, problems = _read_curves(runs_dir, registry_dirs)
-    _warn_of_skipped(problems)
-    return curves
-
-
-def _read_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> tuple[list[Curve], list[str]]:
-    """Returns the curves of :func:`load_curves`, and the damage of runs that have none."""
     found: dict[str, Curve] = {}
     problems: list[str] = []
     for run in list_runs(runs_dir):
@@ -217,8 +211,8 @@ def _read_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> tuple[list[Cu
             if not str(error).startswith(str(run.path / "result.json")):  # which load_records warns of
                 problems.append(str(error))
     records = [record for record in load_records(runs_dir, registry_dirs) if record.run not in found]
-    others, damage = _read_other_curves(runs_dir, registry_dirs, records)
-    return [*found.values(), *others], [*problems, *damage]
+    _warn_of_skipped(problems)
+    return [*found.values(), *load_other_curves(runs_dir, registry_dirs, records)]
 
 
 def load_other_curves(runs_dir: Path, registry_dirs: Sequence[Path], records: Sequence[ResultRecord]) -> list[Curve]:
@@ -260,25 +254,43 @@ def _warn_of_skipped(problems: Sequence[str]) -> None:
         _log.warning("skipped: %s", problem)
 
 
-def find_curve(name: str, runs_dir: Path, registry_dirs: Sequence[Path]) -> Curve:
-    """Returns the curve of a run by ``last``, its name, a unique part of its name, or its path.
+def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
+    """Returns the curves of runs, each by ``last``, its name, a unique part of its name, or its path.
+
+    Of the runs trained here, only those that match are read.
 
     Raises:
-        UsageError: No run matches, or several do.
-        RunError: A file of it is damaged.
+        UsageError: No run matches a name, or several do.
+        RunError: A file of a run is damaged.
     """
-    folders.check_name(name)
-    if name == "last" and (runs := list_runs(runs_dir)):
-        return curve_of_run(runs[-1])
-    curves = {curve.name: curve for curve in _read_curves(runs_dir, registry_dirs)[0]}
-    matching = folders.only_match(name, folders.match_name(name, list(curves)))
-    if matching is not None:
-        return curves[matching]
-    if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
-        if folders.is_added(path):
-            return curve_of_record(load_added(path).record())
-        return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
-    raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, curves))
+    trained = {run.name: run for run in list_runs(runs_dir)}
+
+    @cache
+    def others() -> dict[str, Curve]:
+        curves, _ = _read_other_curves(runs_dir, registry_dirs, load_records(runs_dir, registry_dirs))
+        return {curve.name: curve for curve in curves}
+
+    def find(name: str) -> Curve:
+        folders.check_name(name)
+        if name == "last" and trained:
+            return curve_of_run(list(trained.values())[-1])
+        known = [name] if name in trained else list({**trained, **others()})
+        matching = folders.only_match(name, folders.match_name(name, known))
+        if matching in trained:
+            try:
+                return curve_of_run(trained[matching])
+            except RunError:  # its result may be readable
+                if matching not in others():
+                    raise
+        if matching is not None:
+            return others()[matching]
+        if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
+            if folders.is_added(path):
+                return curve_of_record(load_added(path).record())
+            return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
+        raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, known))
+
+    return [find(name) for name in names]
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

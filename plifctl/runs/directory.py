@@ -79,8 +79,12 @@ class Run:
         self._config: tuple[_Stamp, RunConfig] | None = None  # state of the file, and its content
         self._record: tuple[_Stamp, ResultRecord] | None = None
         self._metrics: tuple[tuple[bool, _Stamp, _Stamp], list[dict[str, Any]]] | None = None
-        if not folders.is_trained(path):
-            raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs")
+        self._created: float | None = None
+        try:
+            self._created = float(self.info()["created"])
+        except (RunError, KeyError, TypeError, ValueError):  # damaged, or made by 0.1.0
+            if not folders.is_trained(path):
+                raise UsageError(f"{path}: not a run of plifctl", hint="plifctl runs lists all runs") from None
 
     def __repr__(self) -> str:
         return f"<run {self.path}>"
@@ -113,10 +117,8 @@ class Run:
     @property
     def created(self) -> float:
         """Time when the run was created, seconds since 1970; renaming the folder does not change it."""
-        try:
-            return float(self.info()["created"])
-        except (RunError, KeyError, TypeError, ValueError):  # damaged, or made by 0.1.0
-            pass
+        if self._created is not None:
+            return self._created
         try:
             return float(calendar.timegm(time.strptime(self.name.split("-")[0], _STAMP)))
         except ValueError:  # renamed; the split is written once, and renaming keeps its time
@@ -385,14 +387,21 @@ def require_utf8(path: Path) -> None:
         ) from None
 
 
-def find_run(name: str, runs_dir: Path) -> Run:
+def find_run(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Run:
     """Returns a run by ``last``, its id, a unique part of its id, or its path, looked up in this order.
+
+    Args:
+        name: The name.
+        runs_dir: Runs directory.
+        listed: Its runs, where several names are looked up; None: they are listed unless the name is an id.
 
     Raises:
         UsageError: No run matches, or several do.
     """
     folders.check_name(name)
-    runs = {run.name: run for run in list_runs(runs_dir)}
+    if (path := folders.child(name, runs_dir)) is not None and folders.is_trained(path):
+        return Run(path)
+    runs = {run.name: run for run in (list_runs(runs_dir) if listed is None else listed)}
     if name == "last" and runs:
         return list(runs.values())[-1]
     matching = folders.only_match(name, folders.match_name(name, list(runs)))
@@ -413,8 +422,12 @@ def find_run(name: str, runs_dir: Path) -> Run:
 
 def list_runs(runs_dir: Path) -> list[Run]:
     """Returns every run that plifctl trained, in the order in which they were created."""
-    runs = [Run(path) for path in folders.candidates(runs_dir) if folders.is_trained(path)]
-    return sorted(runs, key=lambda run: (run.created, run.name))
+    found: list[tuple[float, str, Run]] = []
+    for path in folders.candidates(runs_dir):
+        with suppress(UsageError, FileNotFoundError):  # of another program, or removed or renamed at this moment
+            run = Run(path)
+            found.append((run.created, run.name, run))
+    return [run for *_, run in sorted(found, key=lambda entry: entry[:2])]
 
 
 def best_row(rows: Sequence[dict[str, Any]], ties: Ties) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 from plifctl import files
 from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
-from plifctl.runs.directory import list_runs
+from plifctl.runs.directory import Run, list_runs
 from plifctl.runs.documents import add_checksum, file_problem, fingerprint, load_document
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, read_record
@@ -24,20 +24,25 @@ from plifctl.runs.records import ResultRecord, read_record
 RECORD = "result.json"
 
 
-def find_external(name: str, runs_dir: Path) -> Path | None:
+def find_external(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Path | None:
     """Returns the folder of an external run by its name, a part of it that no other run has, or its path.
 
-    Returns None if no external run matches, or a run trained here does.
+    Returns None if no external run matches, or a run trained here does. ``listed`` as in
+    :func:`~plifctl.runs.directory.find_run`.
 
     Raises:
         UsageError: Several external runs match.
     """
     folders.check_name(name)
-    known = {path.name: path for path in folders.external_folders(runs_dir)}
-    matching = folders.match_name(name, list(known))
-    if name == "last" or (matching != [name] and any(name in run.name for run in list_runs(runs_dir))):
+    if (path := folders.child(name, runs_dir)) is not None:
+        if folders.is_imported(path) or folders.is_added(path):
+            return path
+        if folders.is_trained(path):
+            return None
+    if name == "last" or any(name in run.name for run in (list_runs(runs_dir) if listed is None else listed)):
         return None
-    if (found := folders.only_match(name, matching)) is not None:
+    known = {path.name: path for path in folders.external_folders(runs_dir)}
+    if (found := folders.only_match(name, folders.match_name(name, list(known)))) is not None:
         return known[found]
     path = Path(name)
     return path if folders.is_imported(path) or folders.is_added(path) else None

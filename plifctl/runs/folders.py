@@ -123,6 +123,11 @@ def only_match(name: str, matching: Sequence[str]) -> str | None:
     return matching[0] if matching else None
 
 
+def child(name: str, runs_dir: Path) -> Path | None:
+    """Returns the folder that a run with exactly this id has in the runs directory; None: it can be no id."""
+    return runs_dir / name if name == Path(name).name and name != "last" and not name.startswith(".") else None
+
+
 def find_folder(name: str, runs_dir: Path) -> Path | None:
     """Returns the folder of a run that is named by a path, or by its name in the runs directory; None: no such folder.
 

@@ -18,7 +18,6 @@ from plifctl.evaluation.summary import summarize_experiment
 from plifctl.runs import list_runs
 from plifctl.sweep.expansion import Member
 from plifctl.training.splits import Samples, make_split
-from plifctl.training.step_times import products_per_second
 
 _LEAST_SHARE = 0.1
 """Of the training samples, those that a run needs to have to be a measurement: each epoch takes some time by itself."""
@@ -62,6 +61,8 @@ def estimate_runs(members: Sequence[Member], runs_dir: Path, caches: Mapping[str
             if known is not None and known.samples >= _LEAST_SHARE * samples:
                 seconds, run = known.seconds * samples * spec.train.epochs, known.run
             else:
+                from plifctl.training.step_times import products_per_second  # imports torch
+
                 speed = speed or products_per_second()
                 seconds = estimate_seconds(spec, samples, speed)
         found[member.name] = Estimate(seconds, run, _checkpoint_bytes(spec))

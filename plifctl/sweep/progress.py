@@ -22,6 +22,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from plifctl import files
 from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
@@ -33,6 +34,7 @@ from plifctl.sweep.logs import last_error
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
 
 _SIGNALLED = 128  # plus the number of a signal
+_FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "metrics.sha256")  # determine a finished run
 _RECENT = 10  # epochs whose mean time predicts that of the next ones
 
 
@@ -82,6 +84,7 @@ class ProgressReader:
     def __init__(self, file: PlanFile, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
         self._file, self._authors = file, authors or {}
         self._runs: dict[str, Run] = {}
+        self._finished: dict[str, tuple[object, RunProgress]] = {}  # by name: state of the files, and what was read
 
     def read(self, plan: Plan, jobs: Mapping[str, Job]) -> list[RunProgress]:
         """Returns state and progress of the runs of a plan, in its order.
@@ -94,7 +97,16 @@ class ProgressReader:
 
     def unfinished(self, runs: Iterable[PlannedRun]) -> list[PlannedRun]:
         """Returns the runs that are not finished by their own files: what became of the jobs of others is no matter."""
-        return [run for run in runs if not (is_trained(self._folder(run)) and self._open(run).is_finished())]
+        return [run for run in runs if not self._is_finished(run)]
+
+    def _is_finished(self, run: PlannedRun) -> bool:
+        known = self._finished.get(run.name)
+        if known is not None and known[0] == self._stamps(run):
+            return True
+        return is_trained(self._folder(run)) and self._open(run).is_finished()
+
+    def _stamps(self, run: PlannedRun) -> object:
+        return [files.stamp(self._folder(run) / name) for name in _FILES]
 
     def _open(self, run: PlannedRun) -> Run:
         if run.name not in self._runs:
@@ -105,6 +117,9 @@ class ProgressReader:
         return self._file.runs_dir / run.name
 
     def _read_run(self, run: PlannedRun, job: Job | None) -> RunProgress:
+        known, stamps = self._finished.get(run.name), self._stamps(run)
+        if known is not None and known[0] == stamps and known[1].run == _at(run, "finished", ""):
+            return known[1]
         if not is_trained(self._folder(run)):
             if job is None:  # a failure before the first step has left a trace in the plan only
                 return RunProgress(run if run.state == "failed" else _at(run, "missing", ""))
@@ -113,7 +128,10 @@ class ProgressReader:
             state: State = "failed" if job.state == "ended" else job.state
             return RunProgress(_at(run, state, self._reason(job, None, run)), host=job.host)
         try:
-            return self._trained(run, self._open(run), job)
+            found = self._trained(run, self._open(run), job)
+            if found.state == "finished":
+                self._finished[run.name] = stamps, found
+            return found
         except (PlifctlError, OSError) as error:  # damaged, or removed at this moment
             return RunProgress(_at(run, "failed", str(error)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from plifctl import paths
@@ -142,14 +142,27 @@ class _Sweep:
         return not is_done and run.state in ("missing", "interrupted", "failed")
 
     def wait(self) -> None:
-        """Waits until it is time to read again: reading takes a small part of the time, however many runs there are."""
-        time.sleep(max(_POLL_SECONDS, 10 * self._reading))
+        """Waits until a job has ended, or it is time to read again: reading takes a small part of the time.
+
+        Meanwhile the engine is asked again and again, since it starts what is queued then.
+        """
+        until = time.monotonic() + 10 * self._reading
+        while True:
+            time.sleep(_POLL_SECONDS)
+            if time.monotonic() >= until:
+                return
+            ended = [name for name, job in self._poll(self.plan.runs).items() if not is_active(job)]
+            if any(is_active(self._jobs.get(name)) for name in ended):
+                return
+
+    def _poll(self, runs: Iterable[PlannedRun]) -> dict[str, Job]:
+        return self._engine.poll(jobs_of(filter(self._is_ours, runs)))
 
     def update(self) -> None:
         """Reads state and progress of the runs, and passes them on."""
         began = time.monotonic()
         runs = self._reader.unfinished(self.plan.runs) if self._engine.detached else self.plan.runs
-        self._jobs = self._engine.poll(jobs_of(filter(self._is_ours, runs)))
+        self._jobs = self._poll(runs)
         found = self._reader.read(self.plan, self._jobs)
         found = [self._explain(entry) for entry in found]
         for entry in found:  # ours found another process training it: when that one stops, it is ours again

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import signal
 import socket
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -21,6 +22,16 @@ from plifctl.sweep.engines import open_engine
 from plifctl.sweep.jobs import detached_jobs, is_active, planned_jobs, poll_detached
 from plifctl.sweep.plan import ACTIVE, Plan, PlanFile, State, sweep_names
 from plifctl.sweep.progress import ProgressReader, RunProgress, authors_accuracies
+from plifctl.units import format_duration
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 2.0
+_DETACHED_SECONDS = 30.0
+"""Least time between two questions to a batch system, which many users share."""
+
+_MOST_FAILURES = 5
+"""Questions in a row that a batch system may leave unanswered."""
 
 _STOP_SECONDS = 150
 """Time in which a cancelled sweep has stopped its runs."""
@@ -82,6 +93,7 @@ class SweepWatch:
         folder = runs_dir or paths.runs_dir()
         self.file = PlanFile(folder, name if name is not None else _latest(folder))
         self._reader = ProgressReader(self.file, authors_accuracies())
+        self._reading = 0.0
         self.file.load()
 
     def read(self) -> SweepStatus:
@@ -90,11 +102,38 @@ class SweepWatch:
         Raises:
             MachineError: The batch system that trains what is not finished cannot be reached.
         """
+        began = time.monotonic()
         plan = self.file.load()
         jobs = poll_detached(self._reader.unfinished(plan.runs), self.file.folder)
         if self.file.is_held():
             jobs = {**planned_jobs(plan), **jobs}
-        return _status(plan, self.file, self._reader.read(plan, jobs))
+        found = _status(plan, self.file, self._reader.read(plan, jobs))
+        self._reading = time.monotonic() - began
+        return found
+
+    def follow(self, found: SweepStatus) -> Iterator[SweepStatus]:
+        """Yields its status again and again, until no run waits or is trained.
+
+        Args:
+            found: Its status as it was read last.
+
+        Raises:
+            MachineError: The batch system has not answered several times in a row.
+        """
+        failures = 0
+        while found.is_active:
+            least = _DETACHED_SECONDS if detached_jobs(entry.run for entry in found.unfinished) else _POLL_SECONDS
+            pause = max(least, 10 * self._reading)  # reading takes a small part of the time
+            time.sleep(pause)
+            try:
+                found, failures = self.read(), 0
+            except MachineError as error:
+                failures += 1
+                if failures == _MOST_FAILURES:
+                    raise
+                _log.warning("%s; asked again in %s", error, format_duration(pause))
+            else:
+                yield found
 
 
 def read_plan(plan: Plan, runs_dir: Path) -> SweepStatus:

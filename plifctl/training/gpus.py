@@ -9,8 +9,10 @@ import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _FIELDS = ("index", "uuid", "name", "driver_version", "compute_mode", "mig.mode.current", "memory.total")
 
@@ -85,6 +87,8 @@ def gpu_of(device: torch.device, environment: Mapping[str, str] = os.environ) ->
     """
     if (gpu := known_gpu(device, environment)) is not None:
         return gpu
+    import torch  # not imported where nvidia-smi answers: sweeps ask for GPUs in processes without torch
+
     driver = torch.version.cuda or torch.version.hip or ""
     name = torch.cuda.get_device_name(device) if torch.cuda.is_available() else str(device)
     return Gpu(device.index or 0, "", name, f"of {driver}" if driver else "")

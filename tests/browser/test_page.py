@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from factories import make_run
 
-from plifctl.report.page import build_page_data, write_page
-from plifctl.runs import SpikeRecording, save_spikes
+from plifctl.report.page import RunFacts, build_page_data, page_run, write_page
+from plifctl.runs import Curve, SpikeRecording, save_spikes
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.metrics import MetricsFile
 
@@ -241,6 +241,68 @@ def test_updates_change_nothing_that_the_user_has_set(open_page: Callable[..., O
     found.page.evaluate("name => update({ ...data, runs: data.runs.filter(run => run.name !== name) })", shown)
     assert found.page.locator("#count").inner_text().endswith(" 0 chosen")
     assert {first, second} > {shown}
+
+
+def begin_page(open_page: Callable[..., OpenPage], page: str) -> tuple[OpenPage, str]:
+    """Opens a page whose only run is somebody else's; ``all`` are the runs that it gets. Returns a run of the user."""
+    found = open_page(page)
+    own = found.page.evaluate("""() => {
+      window.all = structuredClone(data.runs);
+      const other = { ...window.all[1], name: "theirs", whose: "shipped" };
+      data = { ...data, runs: [other] };
+      window.all = [window.all[0], other];
+      chooseFirst();
+      drawRuns();
+      drawCharts();
+      return window.all[0].name;
+    }""")
+    assert found.curves() == ["theirs"]
+    return found, own
+
+
+def test_page_opened_before_the_first_epoch_draws_the_run_from_then_on(
+    open_page: Callable[..., OpenPage], page: str
+) -> None:
+    found, own = begin_page(open_page, page)
+    hint = found.page.locator("#no-runs")
+    assert hint.inner_text() == "No runs of yours yet: plifctl train demo makes one."
+    assert hint.is_visible()
+    found.page.evaluate("update({ ...data, runs: [{ ...all[0], epochs: 0 }, all[1]] })")
+    assert found.curves() == ["theirs"]
+    assert hint.is_hidden()
+    found.page.evaluate("update({ ...data, runs: all })")
+    assert found.curves() == [own]
+    assert found.page.locator("#count").inner_text() == "2 of 2 runs, 1 chosen"
+
+
+def test_page_opened_before_the_first_epoch_keeps_a_choice_of_the_user(
+    open_page: Callable[..., OpenPage], page: str
+) -> None:
+    found, _ = begin_page(open_page, page)
+    found.page.locator("#none").click()
+    found.row("theirs").click()
+    found.page.evaluate("update({ ...data, runs: all })")
+    assert found.curves() == ["theirs"]
+
+
+def test_search_without_a_match_says_so_also_without_own_runs(open_page: Callable[..., OpenPage], page: str) -> None:
+    found, _ = begin_page(open_page, page)
+    found.page.locator("#search").fill("nothing has this")
+    assert found.page.locator("#no-runs").inner_text() == "No matching run."
+
+
+def test_diverged_run_without_any_tau_is_drawn_without_it(open_page: Callable[..., OpenPage], tmp_path: Path) -> None:
+    values = {"series": {"test_accuracy": (0.1, 0.1)}, "layers": ("sn0", "sn1")}
+    nan = float("nan")
+    known = ("diverged", "imported", "mnist-plif", "authors", "A", 8, 1, (1, 2))
+    for name, tau in (("all", ((nan, nan), (nan, nan))), ("one", ((nan, nan), (2.0, 2.1)))):
+        curve = Curve(*known, **values, tau=tau)  # type: ignore[arg-type]
+        run = page_run(RunFacts(curve, "diverged", "imported"))
+        found = open_page(write_page(tmp_path / name, build_page_data([], [run], "1")).as_uri())
+        found.page.evaluate("drawBelow?.()")
+        assert found.curves() == ["diverged"]
+        assert found.page.locator("#layer-charts h3").all_inner_texts() == ([] if name == "all" else ["sn1"])
+        assert found.page.locator("#no-layers").is_visible() == (name == "all")
 
 
 def test_viewer_stays_with_its_run(open_page: Callable[..., OpenPage], page: str) -> None:

@@ -21,6 +21,7 @@ from plifctl.errors import Interrupted, RunError, UsageError
 from plifctl.runs import Run, RunRecorder
 from plifctl.runs.directory import remove_run
 from plifctl.runs.documents import save_document
+from plifctl.runs.folders import match_name
 from plifctl.runs.metrics import MetricsFile
 
 Plifctl = Callable[..., Any]
@@ -74,6 +75,13 @@ class TestList:
         names = [f"20261121T025341Z-demo-88a346a5703e-s{seed}" for seed in (1, 2)]  # of one second
         rows = [[name, "finished", "A", "93.45", "12/12", "12 min", "paper"] for name in names]
         assert [row[0] for row in fit_columns(rows, 40)[1]] == names
+
+    def test_fit_columns_shortens_names_to_parts_that_find_the_run(self) -> None:
+        names = ["g1-aaaaaaaaaaaa-s1", "g12-bbbbbbbbbbbb-s1"]
+        rows = [[name, "finished", "A", "93.45", "12/12", "12 min", "paper"] for name in names]
+        shown = [row[0] for row in fit_columns(rows, 40)[1]]
+        assert shown == ["g1", "g12"]
+        assert [match_name(part, names) for part in shown] == [[name] for name in names]
 
 
 class TestShow:

@@ -88,7 +88,7 @@ def test_dry_run_shows_the_plan_and_writes_nothing(plifctl: Plifctl, places: Pat
 def test_dry_run_estimates_from_the_samples_that_are_there(
     plifctl: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+    monkeypatch.setattr("plifctl.training.step_times.products_per_second", lambda: 1e9)
     words = ("sweep", "run", "gesture-plif", "--set", "T=2", "--set", "train.batch_size=1", "--dry-run", "--json")
     published = json.loads(plifctl(*words).out)
     assert plifctl("prepare", "gesture", "--T", 2, "--raw", gestures, "--no-checksum").code == 0

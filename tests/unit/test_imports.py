@@ -136,6 +136,22 @@ def test_help_imports_no_heavy_library() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.subprocess
+def test_commands_that_look_after_runs_import_no_torch() -> None:
+    import subprocess
+    import sys
+
+    modules = ["cli.runs", "cli.sweep", "pipeline.runs", "pipeline.new", "pipeline.missing", "sweep.dry_run"]
+    code = (
+        "import importlib, sys\n"
+        f"for name in {modules}:\n"
+        "    importlib.import_module(f'plifctl.{name}')\n"
+        "    if 'torch' in sys.modules: sys.exit(name)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stderr.strip() == ""
+
+
 def test_loops_that_threads_import_enter_numba_by_one_module(trees: dict[str, ast.Module]) -> None:
     direct = {
         module

@@ -12,7 +12,7 @@ from plifctl.report.figures import fast as fast_figure
 from plifctl.report.figures import neuron, spikes, training
 from plifctl.report.figures import start as start_figure
 from plifctl.report.figures.lines import PAPER_PANELS, Line, describe_lines, lines_of
-from plifctl.report.figures.style import figure_style, save_figure
+from plifctl.report.figures.style import check_format, figure_style, save_figure
 
 __all__ = [
     "FIGURE_KINDS",
@@ -20,6 +20,7 @@ __all__ = [
     "Figure",
     "FigureKind",
     "Line",
+    "check_format",
     "describe_lines",
     "figure_style",
     "lines_of",

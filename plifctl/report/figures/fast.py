@@ -84,9 +84,10 @@ def _draw_panel(axes: Axes, members: Sequence[tuple[FastResult, Timing]]) -> Non
         if len(curve := _validation_curve(record)):
             curves.append(curve)
             axes.plot(*curve.T, color=SKY, linewidth=0.6, label=_VALIDATION)
-    curves += [_draw_runs(axes, timing) for _, timing in members]
-    final = [curve[:, 1].max() for curve in curves] + ([] if reported is None else [reported])
-    _limit(axes, np.concatenate(curves), min(final), max(final))
+    results = [_draw_runs(axes, timing) for _, timing in members]
+    final = [*(curve[:, 1].max() for curve in curves), *(found[0, 1] for found in results)]
+    final += [] if reported is None else [reported]
+    _limit(axes, np.concatenate([*curves, *results]), np.concatenate(results), min(final), max(final))
 
 
 def _validation_curve(record: ResultRecord) -> np.ndarray:
@@ -97,14 +98,19 @@ def _validation_curve(record: ResultRecord) -> np.ndarray:
 
 
 def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
-    """Draws the mean of runs with its deviations. Returns minutes and percent of each run, ``[runs, 2]``."""
+    """Draws the mean of runs with its deviations.
+
+    Returns:
+        Minutes and percent of the mean, and of the lower and the upper end of its deviations, ``[3, 2]``.
+    """
     percent = [100 * record.accuracy for record in timing.records]
-    several = len(percent) > 1
+    mean, several = fmean(percent), len(percent) > 1
+    deviation = stdev(percent) if several else 0.0
     marker, colour, label = _POINTS[timing.records[0].protocol]
     axes.errorbar(
         fmean(timing.minutes),
-        fmean(percent),
-        yerr=stdev(percent) if several else None,
+        mean,
+        yerr=deviation if several else None,
         xerr=stdev(timing.minutes) if several else None,
         fmt=marker,
         markersize=4,
@@ -114,21 +120,23 @@ def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
         zorder=3,
         label=label,
     )
-    return np.array([timing.minutes, percent]).T
+    ends = (min(timing.minutes), mean - deviation), (max(timing.minutes), mean + deviation)
+    return np.array([(fmean(timing.minutes), mean), *ends])
 
 
-def _limit(axes: Axes, points: np.ndarray, least: float, most: float) -> None:
+def _limit(axes: Axes, points: np.ndarray, whole: np.ndarray, least: float, most: float) -> None:
     """Limits the axes to the end of curves, which begin far below.
 
     Args:
         axes: The panel.
         points: Minutes and percent of all points, ``[points, 2]``.
+        whole: Those that are shown in any case.
         least: The lowest result, percent.
         most: The highest one, percent.
     """
     span = max(most - least, 0.5)
-    low = least - 1.5 * span
-    axes.set_ylim(low, most + 0.15 * span)
+    low = min(least - 1.5 * span, whole[:, 1].min() - 0.05 * span)
+    axes.set_ylim(low, max(most + 0.15 * span, whole[:, 1].max() + 0.05 * span))
     times = points[points[:, 1] >= low, 0]
     axes.set_xscale("log")
     axes.set_xlim(times.min() / 1.6, times.max() * 1.6)  # wide enough for a label, also around a single point

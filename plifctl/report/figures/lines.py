@@ -170,13 +170,15 @@ def describe_lines(lines: Sequence[Line]) -> str:
         sentences.append(f"The authors' runs: from their logs, protocol {' and '.join(protocols)}, seed 2020.")
     if any(len(line.curves) > 1 for line in lines):
         sentences.append("Bands: mean ± standard deviation over seeds.")
+        if any(len({curve.epochs[-1:] for curve in line.curves}) > 1 for line in lines):
+            sentences.append("After the last epoch of a run, they are over the others.")
     return " ".join(sentences)
 
 
 def values_of(
     line: Line, series: Callable[[Curve], Sequence[float | None]], last: int | None
 ) -> tuple[list[int], np.ndarray]:
-    """Returns the epochs that all runs of a line have a value for, and the values, ``[runs, epochs]``.
+    """Returns the epochs that a run of a line has a value for, and the values, ``[runs, epochs]``; NaN: it has none.
 
     Args:
         line: The line.
@@ -191,5 +193,5 @@ def values_of(
         }
         for curve in line.curves
     ]
-    epochs = sorted(set(found[0]).intersection(*found[1:]))
-    return epochs, np.array([[values[epoch] for epoch in epochs] for values in found], np.float64)
+    epochs = sorted(set().union(*found))
+    return epochs, np.array([[values.get(epoch, np.nan) for epoch in epochs] for values in found], np.float64)

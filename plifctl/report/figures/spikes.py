@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from plifctl.errors import UsageError
 from plifctl.report.figures.neuron import show_picture
 from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts, verbatim
-from plifctl.report.fonts import fonts_for
 from plifctl.runs import SpikeRecording
 
 GRID_CHANNELS = 128
@@ -31,7 +30,6 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     for column in range(columns):
         name = verbatim(recording.classes[int(recording.labels[column])])
         show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, white=None)
-        grid[0, column].title.set_family(fonts_for(name))
         for row, channel in enumerate(chosen, 1):
             show_picture(grid[row, column], maps[column, :, channel].mean(0))
     grid[0, 0].set_ylabel("input")
@@ -103,7 +101,7 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     for index, part in enumerate(stack_parts(figure, *[1.0] * samples)):
         name = verbatim(recording.classes[int(recording.labels[index])])
         title = f"{name}; input, and spikes of channel {channel}"
-        part.suptitle(title, x=0.01, ha="left", fontsize=6, family=fonts_for(title))
+        part.suptitle(title, x=0.01, ha="left", fontsize=6)
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
         seen = [_picture(frame) for frame in frames]
         white = max(max(float(picture.max()) for picture in seen), 1e-12)

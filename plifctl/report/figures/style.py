@@ -11,11 +11,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.text import Text
 
 from plifctl import files
 from plifctl.errors import UsageError
+from plifctl.report.fonts import fonts_for, quiet_fonts
 
 FORMATS = ("png", "svg", "pdf")
 SINGLE, DOUBLE = 3.35, 6.9
@@ -56,7 +59,7 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Applies the style to figures that are made and written in the block; does not change the caller's settings."""
-    with mpl.rc_context():
+    with mpl.rc_context(), quiet_fonts():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         yield
@@ -85,7 +88,17 @@ def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
 
 def letter(axes: Axes, index: int, title: str) -> None:
     """Sets the title of a panel as in the paper: (a), (b) and so on."""
-    axes.set_title(f"({chr(ord('a') + index)}) {title}", loc="left")
+    axes.set_title(f"({letters(index)}) {title}", loc="left")
+
+
+def letters(index: int) -> str:
+    """Returns the letters of a panel: a to z, then aa, ab and so on.
+
+    Example:
+        >>> [letters(index) for index in (0, 25, 26, 27)]
+        ['a', 'z', 'aa', 'ab']
+    """
+    return (letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4) -> None:
@@ -100,11 +113,19 @@ def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *,
     wrapped = [textwrap.fill(label, _LEGEND_CHARACTERS, break_long_words=False) for label in labels]
     for number in range(min(columns, len(wrapped)), 0, -1):
         legend = figure.legend(handles, wrapped, loc="outside lower center", ncols=number)
+        _set_fonts(legend)
         extent = legend.get_window_extent()
         if number == 1 or extent.width <= 0.98 * figure.bbox.width:
             figure.set_figheight(figure.get_figheight() + extent.height / figure.dpi)
             return
         legend.remove()
+
+
+def _set_fonts(drawn: Artist) -> None:
+    """Gives texts whose characters the usual font lacks the fonts that have them."""
+    for text in drawn.findobj(Text):
+        if len(families := fonts_for(text.get_text())) > 1:
+            text.set_fontfamily(families)
 
 
 def verbatim(text: str) -> str:
@@ -143,6 +164,7 @@ def save_figure(figure: Figure, path: Path, caption: str) -> None:
         "pdf": {"CreationDate": None},
     }
     field = {"png": "Description", "svg": "Description", "pdf": "Subject"}[form]
+    _set_fonts(figure)
     content = io.BytesIO()
     figure.savefig(content, format=form, metadata={**undated[form], field: caption})
     with files.atomic_write(path) as temporary:

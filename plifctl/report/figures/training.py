@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -27,9 +29,12 @@ from plifctl.report.figures.style import (
     YELLOW,
     add_legend,
     letter,
+    letters,
     new_figure,
     stack_parts,
 )
+
+_log = logging.getLogger(__name__)
 
 WINDOW = 64
 """Epochs of the moving average."""
@@ -40,17 +45,20 @@ _MAX_LINEAR_RATIO = 6.0
 _LAYERS_IN_ROW = 4
 """Panels beside each other in Figure 7."""
 
-_DASHES = (0, (4.0, 1.5))
+_DASHES, _DASH_DOT, _DOTS = (0, (4.0, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))
 _STYLES: dict[tuple[str | None, float | None], tuple[str, Any]] = {
     ("plif", 2.0): (BLUE, "-"),
     ("plif", 16.0): (GREEN, (0, (5, 1))),
-    ("lif", 2.0): (ORANGE, (0, (3, 1, 1, 1))),
-    ("lif", 16.0): (RED, (0, (1, 1))),
+    ("lif", 2.0): (ORANGE, _DASH_DOT),
+    ("lif", 16.0): (RED, _DOTS),
 }
 """Colour and dashes of the paper's settings: green and red for τ = 16."""
 
 _OTHER_STYLES = [
-    (colour, dashes) for dashes, colour in product(("-", _DASHES, (0, (1, 1))), (PINK, SKY, YELLOW, BLACK))
+    (colour, dashes)
+    for colours in ((PINK, SKY, YELLOW, BLACK), (BLUE, GREEN, ORANGE, RED))
+    for dashes, colour in product(("-", _DASH_DOT, _DOTS), colours)
+    if (colour, dashes) not in ((BLUE, "-"), (ORANGE, _DASH_DOT), (RED, _DOTS))  # which are the paper's
 ]
 """Colour and dashes of other settings, in the order in which they are given."""
 
@@ -61,22 +69,23 @@ _QUANTILE_COLOURS = {0.01: "#d9e8f2", 0.05: "#a6cbe2", 0.25: "#6aa7cf"}
 def moving_average(epochs: Sequence[int], values: Sequence[float], window: int = WINDOW) -> np.ndarray:
     """Returns for each epoch the mean over the last ``window`` epochs up to it.
 
-    The mean is over fewer at the start, and where epochs are missing.
+    The mean is over fewer at the start, and where epochs or values are missing.
 
     Args:
         epochs: Epochs, ascending.
-        values: A value for each epoch.
+        values: A value for each epoch; NaN: there is none.
         window: Number of epochs.
 
     Example:
         >>> moving_average([1, 2, 5], [1.0, 3.0, 7.0], 3).tolist()
         [1.0, 2.0, 7.0]
     """
-    numbers, sums = np.array(epochs), np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
-    ends = np.arange(1, len(numbers) + 1)
+    numbers, known = np.array(epochs), np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
     begins = np.searchsorted(numbers, numbers - window, side="right")
-    found: np.ndarray = (sums[ends] - sums[begins]) / (ends - begins)
-    return found
+    means: np.ndarray = (sums[1:] - sums[begins]) / np.maximum(counts[1:] - counts[begins], 1)
+    return np.where(known, means, np.nan)
 
 
 def has_accuracy(line: Line) -> bool:
@@ -153,22 +162,28 @@ def _draw_accuracy(axes: Axes, line: Line, last: int | None, style: tuple[str, A
 
 
 def _draw_mean(axes: Axes, numbers: Sequence[int], values: np.ndarray, **look: Any) -> Line2D:
-    """Draws the mean of ``values`` ``[runs, epochs]``, and a band of ± their standard deviation over several runs."""
-    mean = values.mean(0)
+    """Draws the mean of ``values`` ``[runs, epochs]``, and a band of ± their standard deviation over several runs.
+
+    A run counts up to its last epoch, after which its values are NaN; the band of a single run has no width.
+    """
+    counts = np.isfinite(values).sum(0)
+    mean = np.where(counts > 0, np.nansum(values, 0) / np.maximum(counts, 1), np.nan)
     if len(values) > 1:
-        std = values.std(0, ddof=1)
+        std = np.sqrt(np.nansum((values - mean) ** 2, 0) / np.maximum(counts - 1, 1))
         axes.fill_between(numbers, mean - std, mean + std, color=look["color"], alpha=0.2, linewidth=0)
     (drawn,) = axes.plot(numbers, mean, **look)
     return drawn
 
 
 def _show_from_window(axes: Axes) -> None:
-    """Limits the axis to the values of long curves after the first :data:`WINDOW` epochs, and all of shorter ones."""
-    curves = [(np.asarray(line.get_xdata()), np.asarray(line.get_ydata())) for line in axes.lines]
-    if any(epochs.max() > 2 * WINDOW for epochs, _ in curves):
-        values = [found[epochs > WINDOW] if epochs.max() > 2 * WINDOW else found for epochs, found in curves]
+    """Limits the axis to long curves and bands after the first :data:`WINDOW` epochs, and all of shorter ones."""
+    bands = [path.vertices for band in axes.collections for path in band.get_paths()]
+    drawn = [np.asarray(points).T for points in (*(line.get_xydata() for line in axes.lines), *bands)]
+    if any(epochs.max() > 2 * WINDOW for epochs, _ in drawn):
+        values = [found[epochs > WINDOW] if epochs.max() > 2 * WINDOW else found for epochs, found in drawn]
         low, high = min(found.min() for found in values), max(found.max() for found in values)
-        axes.set_ylim(low - 0.08 * (high - low), high + 0.05 * (high - low))
+        span = (high - low) or 10.0  # of a constant accuracy
+        axes.set_ylim(low - 0.08 * span, high + 0.05 * span)
 
 
 def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
@@ -190,7 +205,7 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
     shown: dict[str, Line2D] = {}
     for index, (part, title) in enumerate(zip(stack_parts(figure, *(n + 0.25 for n in rows)), panels, strict=True)):
         members = panels[title]
-        part.suptitle(f"({chr(ord('a') + index)}) {title}", x=0.01, ha="left", fontsize=7)
+        part.suptitle(f"({letters(index)}) {title}", x=0.01, ha="left", fontsize=7)
         grid = part.subplots(rows[index], min(_LAYERS_IN_ROW, layers[index]), squeeze=False, sharex=True)
         last = epochs or _last_of_ours(members)
         for layer, axes in enumerate(grid.flat):
@@ -320,6 +335,9 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
             usual = _STYLES.get(place[1:]) if place not in taken else None
             found[labels[line]] = usual or next(others)
             taken.add(place)
+    shared = sum(count for count in Counter(found.values()).values() if count > 1)
+    if shared:
+        _log.warning("%d lines share their colour and dashes with another one; name fewer runs", shared)
     return {line: found[labels[line]] for line in lines}
 
 

@@ -5,6 +5,7 @@ const isLive = Number(document.body.dataset.live) > 0;
 let data = JSON.parse(byId("data").textContent);
 const state = {
   chosen: new Set(),          // names of runs
+  automatic: true,            // what was chosen first is still chosen
   slots: new Map(),           // number of the style of each chosen setting
   repeated: 0,                // chosen runs that another one of their setting and seed stands for
   hidden: new Set(),          // settings whose lines were hidden in the legend
@@ -56,17 +57,18 @@ function preparePrint(printing) {
 /** Draws what has changed; choice, open details and focus stay. */
 function update(fresh) {
   const changed = (...names) => names.some((name) => JSON.stringify(data[name]) !== JSON.stringify(fresh[name]));
-  const tables = changed("tables"), runs = changed("runs", "facts"), known = new Set(data.runs.map((run) => run.name));
+  const tables = changed("tables"), runs = changed("runs", "facts");
   const drawn = (document_) => JSON.stringify(document_.runs.filter((run) => state.chosen.has(run.name)));
   const recorded = (document_) => JSON.stringify(document_.runs.filter((run) => run.spikes).map((run) => [run.name, run.spikes]));
+  const begins = state.automatic && (!data.runs.length || (!isOwnDrawn(data) && isOwnDrawn(fresh)));
   const charts = drawn(data) !== drawn(fresh), samples = recorded(data) !== recorded(fresh);
   data = fresh;
   if (tables) drawTables();
   if (!runs) return;
   forget();
-  if (!known.size) chooseFirst();
+  if (begins) chooseFirst();
   drawRuns();
-  if (charts || !known.size) drawCharts();
+  if (charts || begins) drawCharts();
   if (samples && byId("samples").open) drawViewer();
 }
 
@@ -91,10 +93,12 @@ function follow(every) {
   const poll = async () => {
     try {
       const reply = await fetch("data.json", { signal: AbortSignal.timeout(PATIENCE) });
-      if (reply.headers.get("ETag") !== tag) update(await reply.json());
-      else retry();
-      tag = reply.headers.get("ETag");
-      say("live");
+      if (reply.ok) {
+        if (reply.headers.get("ETag") !== tag) update(await reply.json());
+        else retry();
+        tag = reply.headers.get("ETag");
+        say("live");
+      } else say((await reply.text()).trim());
     } catch {
       say("server not reachable");
     }

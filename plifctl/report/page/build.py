@@ -25,6 +25,9 @@ _MARK = '<meta name="generator" content="plifctl">'
 _STYLES = ("vendor/uPlot.min.css", "style.css")
 _SCRIPTS = ("vendor/uPlot.iife.min.js", "series.js", "runs.js", "chart.js", "report.js", "samples.js", "app.js")
 
+_BEGIN = 2000
+"""Bytes at the beginning of a page that have its mark."""
+
 _FIRST_PARTS = 8
 """Curves before the script: at first it draws those of four runs."""
 
@@ -76,18 +79,27 @@ def write_page(folder: Path, data: dict[str, Any]) -> Path:
     path = folder / _NAME
     if folder.is_file():
         raise UsageError(f"{folder}: a file; the page needs a folder", hint="--html report")
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:2000]:
+    if path.exists() and not _is_page(path):
         raise UsageError(f"{path}: not a page of plifctl, not replaced", hint="choose another folder: --html report")
     files.write_text(path, render_page(data))
     return path
 
 
+def _is_page(path: Path) -> bool:
+    """Returns whether plifctl wrote a page, which may be large: its mark is at the beginning."""
+    with files.machine_errors(path):
+        return path.is_file() and _MARK.encode() in files.read_regular(path, _BEGIN)
+
+
 def embed_json(data: Any) -> str:
-    """Returns JSON that is safe inside an HTML element: no character of it can end the element or start another."""
+    """Returns JSON that is safe inside an HTML element: no character of it can end the element or start another.
+
+    Bytes of names that are not UTF-8 become escapes of JSON.
+    """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _read(name: str) -> str:

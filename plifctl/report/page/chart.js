@@ -224,8 +224,10 @@ function onChartKey(event) {
 
 /** A small chart of τ for each layer, and the last τ as a table. */
 function drawLayers(settings) {
-  const layers = [...new Set(settings.flatMap((setting) => Object.keys(partOf(setting).tau ?? {})))].sort(compareTexts);
-  const lines = layers.map((layer) => linesOf(settings, (part) => part.tau[layer], { least: 1 }));
+  const known = [...new Set(settings.flatMap((setting) => Object.keys(partOf(setting).tau ?? {})))].sort(compareTexts);
+  const found = known.map((layer) => [layer, linesOf(settings, (part) => part.tau[layer], { least: 1 })]);
+  const drawn = found.filter(([, of]) => of.length);  // a diverged training may have no τ that is a number
+  const layers = drawn.map(([layer]) => layer), lines = drawn.map(([, of]) => of);
   for (const old of layerPlots) old.destroy();
   byId("no-layers").hidden = layers.length > 0;
   byId("layer-charts").replaceChildren(...layers.map((layer) => el("figure", { role: "img", "aria-label": `τ of ${layer} by epoch` },
@@ -253,7 +255,7 @@ function drawLayer(lines, box) {
 /** Quantiles of W/τ by epoch, of the first run of each setting that recorded them (Figure S1); drawn where unfolded. */
 function drawDistributions(settings) {
   const shown = settings.flatMap((setting) => Object.entries(partOf(setting).distributions ?? {}).map(([layer, found]) => ({ setting, layer, ...found })))
-    .filter(({ epochs }) => epochs.length > 1).slice(0, 8);
+    .filter(({ epochs, quantiles }) => epochs.length > 1 && quantiles.every(isNumber)).slice(0, 8);
   byId("distributions").hidden = !shown.length;
   for (const old of bandPlots) old.destroy();
   bandPlots = [];

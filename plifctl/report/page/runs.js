@@ -115,9 +115,13 @@ function showStyle(mark, style) {
   mark.style.border = style ? `${style.dash[0]} var(--s${style.colour})` : "";
 }
 
+const isDrawn = (run) => run.curve && run.epochs;
+const isOwnDrawn = (document_) => document_.runs.some((run) => run.whose === "mine" && isDrawn(run));
+
 /** Chooses the latest four runs, of the user if there are any. */
 function chooseFirst() {
-  const drawn = data.runs.filter((run) => run.curve && run.epochs), mine = drawn.filter((run) => run.whose === "mine");
+  const drawn = data.runs.filter(isDrawn), mine = drawn.filter((run) => run.whose === "mine");
+  state.chosen.clear();
   for (const run of (mine.length ? mine : drawn).slice(0, 4)) state.chosen.add(run.name);
 }
 
@@ -236,8 +240,9 @@ function arrangeRuns() {
   }
   if (!table.shown.some((run) => run.name === table.active)) table.active = table.shown[0]?.name ?? null;
   byId("run-table").setAttribute("aria-rowcount", table.shown.length + 1);
-  byId("no-runs").hidden = table.shown.length > 0;
-  byId("no-runs").textContent = data.runs.length ? "No matching run." : "No runs yet: plifctl train demo makes one.";
+  const isMatched = table.shown.length > 0 || !data.runs.length;
+  byId("no-runs").hidden = isMatched && data.runs.some((run) => run.whose === "mine");
+  byId("no-runs").textContent = isMatched ? "No runs of yours yet: plifctl train demo makes one." : "No matching run.";
   markChosen();
 }
 
@@ -253,6 +258,7 @@ function markChosen() {
 
 /** Chooses runs, or takes them out. */
 function choose(runs, chosen) {
+  state.automatic = false;
   for (const run of runs) state.chosen[chosen ? "add" : "delete"](run.name);
   markChosen();
   drawCharts();

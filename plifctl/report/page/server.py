@@ -14,12 +14,16 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from plifctl.errors import MachineError, UsageError
+from plifctl.errors import MachineError, PlifctlError, UsageError
 from plifctl.report.page.build import embed_json, render_page
 
 HOST = "127.0.0.1"
 POLL_MS = 2000
 _MAX_AGE_S = 1.0
+_PIECE = 1 << 16
+"""Bytes that are sent at once: the timeout of a connection is that of a whole piece."""
+
+_LAST_PORT = 65535
 
 
 class Page:
@@ -75,7 +79,8 @@ def create_server(data: Callable[[], dict[str, Any]], port: int) -> ThreadingHTT
     except PermissionError as error:
         raise MachineError(f"port {port}: permission denied", hint="choose one from 1024 on: --port 8765") from error
     except OSError as error:
-        raise UsageError(f"port {port}: {error.strerror}", hint=f"choose another: --port {port + 1}") from error
+        other = port + 1 if port < _LAST_PORT else port - 1
+        raise UsageError(f"port {port}: {error.strerror}", hint=f"choose another: --port {other}") from error
     server.daemon_threads = True
     return server
 
@@ -96,7 +101,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not self._is_local_host():
             self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this page is served to this machine only\n", with_body)
             return
-        found = self.answer(self.path.partition("?")[0])
+        try:
+            found = self.answer(self.path.partition("?")[0])
+        except (PlifctlError, OSError) as error:
+            line = f"{error}\n".encode(errors="backslashreplace")
+            self._send(HTTPStatus.INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", line, with_body)
+            return
         if found is None:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"not found: the page is at /\n", with_body)
             return
@@ -123,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", tag)
         with suppress(ConnectionError):  # the page was closed meanwhile
             self.end_headers()
-            if with_body and body:
-                self.wfile.write(body)
+            for start in range(0, len(body) if with_body else 0, _PIECE):
+                self.wfile.write(body[start : start + _PIECE])
 
     def log_message(self, format: str, *args: object) -> None:
         """Logs no requests."""

@@ -12,7 +12,7 @@ from plifctl.config.choices import RECIPES
 from plifctl.config.lookup import is_file_name, load_experiment, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
-from plifctl.exchange.model import zoo_folders
+from plifctl.exchange.lookup import zoo_folders
 from plifctl.pipeline.init_data import init_data
 from plifctl.pipeline.inspect_raw import InspectOptions
 from plifctl.pipeline.new import write_experiment

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from plifctl.errors import MachineError, UsageError
 from plifctl.exchange.formats import write_network
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 
 nir = pytest.importorskip("nir")
 

@@ -15,7 +15,8 @@ from random_models import random_input, random_model, run_model
 
 from plifctl.errors import RunError, UsageError
 from plifctl.exchange.formats import write_network
-from plifctl.exchange.model import TrainedModel, find_model, load_trained
+from plifctl.exchange.lookup import find_model
+from plifctl.exchange.model import TrainedModel, load_trained
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

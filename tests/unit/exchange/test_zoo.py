@@ -8,7 +8,7 @@ import pytest
 
 import plifctl
 from plifctl.exchange.folder import read_evidence
-from plifctl.exchange.model import zoo_folders
+from plifctl.exchange.lookup import zoo_folders
 
 NETWORKS = zoo_folders()
 

@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 from factories import make_run
 
+from plifctl.errors import UsageError
+from plifctl.pipeline import figures
 from plifctl.pipeline.figures import draw_figures
+from plifctl.runs import curves
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -38,3 +41,22 @@ def test_draw_figures_of_two_seeds_states_both_in_the_caption(tmp_path: Path) ->
     assert "τ₀ = 4, average pooling, 2 seeds: demo, recipe paper" in figure.caption
     assert "seeds 1, 2" in figure.caption
     assert "modified: neuron.tau_0=4" in figure.caption
+
+
+def test_draw_figures_with_an_unknown_ending_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(figures._FigureSource, "draw", lambda *_: pytest.fail("was drawn"))
+    with pytest.raises(UsageError, match=r"a\.jpg: unknown format of figures"):
+        draw_figures(["6"], tmp_path / "a.jpg")
+
+
+def test_draw_figures_of_named_runs_reads_each_of_them_once_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_run(tmp_path / "runs", f"train.seed={seed}").name for seed in range(4)]
+    read, original = [], curves.curve_of_run
+    monkeypatch.setattr(curves, "curve_of_run", lambda run: read.append(run.name) or original(run))
+    drawn = draw_figures(["6", "7"], tmp_path, tmp_path / "runs", runs=names[:3])
+    assert [figure.runs for figure in drawn] == [names[:3], names[:3]]
+    assert read == names[:3]

@@ -13,7 +13,7 @@ from plifctl.report import TableOptions
 
 @pytest.fixture(autouse=True)
 def speed(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr("plifctl.pipeline.missing.products_per_second", lambda: 1e9)
+    monkeypatch.setattr("plifctl.training.step_times.products_per_second", lambda: 1e9)
     return 1e9
 
 

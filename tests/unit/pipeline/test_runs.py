@@ -2,12 +2,14 @@
 
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from factories import make_run
 
 from plifctl.errors import DamagedFileError, UsageError
+from plifctl.pipeline import runs as pipeline
 from plifctl.pipeline.runs import (
     compare_runs,
     describe_run,
@@ -17,7 +19,7 @@ from plifctl.pipeline.runs import (
     remove_folders,
     verify_runs,
 )
-from plifctl.runs import RunRecorder
+from plifctl.runs import RunRecorder, directory, external, external_folders, list_runs
 
 pytestmark = pytest.mark.usefixtures("places")
 LOG = "run-FashionMNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True-tag-test_accuracy.csv"
@@ -45,6 +47,32 @@ def test_list_entries_has_imported_runs_then_ours_and_names_damaged_ones(
     assert [entry.run for entry in list_entries(status="finished")] == [finished.name]
     with pytest.raises(UsageError, match="unknown experiment 'demoo'"):
         list_entries(experiment="demoo")
+
+
+def test_list_entries_leaves_out_runs_that_are_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept, removed = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", name="removed")
+    import_logs(logs(tmp_path / "logs", LOG))
+    (broken := tmp_path / "runs" / "broken").mkdir()
+    (broken / "run.json").write_text("{}")
+    listed, external, others = list_runs(removed.path.parent), external_folders(kept.path.parent), [broken]
+    for path in (removed.path, *external, broken):
+        shutil.rmtree(path)
+    monkeypatch.setattr(pipeline, "list_runs", lambda folder: listed)
+    monkeypatch.setattr(pipeline, "external_folders", lambda folder: external)
+    monkeypatch.setattr(pipeline, "candidates", lambda folder: others)
+    assert [entry.run for entry in list_entries()] == [kept.name]
+    assert caplog.messages == []
+
+
+def test_find_removable_of_several_names_lists_the_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [make_run(tmp_path / "runs", name=name).name for name in ("first", "second", "third")]
+    calls = []
+    for module in (pipeline, directory, external):
+        monkeypatch.setattr(module, "list_runs", lambda folder: calls.append(folder) or list_runs(folder))
+    assert [path.name for path in find_removable([name[:4] for name in names])] == names
+    assert len(calls) == 1
 
 
 def test_describe_run_has_the_settings_that_differ_from_the_registry(tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
-from fast_records import LOG, TIMED, fast, registry
+from fast_records import LOG, TIMED, fast, made, registry
+from matplotlib.text import Text
 
 from plifctl.config.lookup import load_registry
 from plifctl.errors import UsageError
+from plifctl.report import fonts
 from plifctl.report.fast import find_fast_results
 from plifctl.report.figures import FIGURE_KINDS, Line, describe_lines, figure_style, lines_of, save_figure
 from plifctl.report.figures.lines import labels_of
@@ -261,11 +263,47 @@ class TestSeeds:
         ]
         (axes,) = draw("6", *runs).axes
         (drawn,), (band,) = axes.lines, axes.collections
-        np.testing.assert_allclose(drawn.get_xydata(), [[1, 30], [2, 40]])
+        np.testing.assert_allclose(drawn.get_xydata(), [[1, 30], [2, 40], [3, 60]])  # the third of one run
         std = 100 * np.std([0.2, 0.4], ddof=1)
         corners = band.get_paths()[0].vertices
-        np.testing.assert_allclose([corners[:, 1].min(), corners[:, 1].max()], [30 - std, 30 + std])
+        np.testing.assert_allclose([corners[corners[:, 0] == 1, 1].min(), corners[:, 1].max()], [30 - std, 60])
         assert mpl.colors.same_color(band.get_facecolor()[0][:3], drawn.get_color())
+
+    @pytest.mark.parametrize("name", ["6", "7"])
+    def test_draw_with_a_seed_that_ended_early_has_the_epochs_of_the_others(self, name: str) -> None:
+        runs = [
+            curve(
+                "mnist-plif",
+                range(1, last + 1),
+                origin="trained",
+                seed=seed,
+                series={"test_accuracy": (0.1 * seed,) * last},
+                tau=((float(seed),) * last,) * 2,
+            )
+            for seed, last in ((1, 300), (2, 300), (6, 5))
+        ]
+        figure = draw(name, *runs)
+        axes = figure.axes[0]
+        (drawn,), (band,), scale = axes.lines, axes.collections, 10 if name == "6" else 1
+        epochs, values = drawn.get_data()
+        assert list(epochs) == list(range(1, 301))
+        np.testing.assert_allclose(values, np.r_[np.full(5, 3.0), np.full(295, 1.5)] * scale)
+        corners, std = band.get_paths()[0].vertices, scale * np.std([1, 2], ddof=1)
+        late = corners[corners[:, 0] > 5, 1]
+        np.testing.assert_allclose([late.min(), late.max()], [1.5 * scale - std, 1.5 * scale + std])
+        text = describe_lines(lines(*runs))
+        assert "3 seeds: mnist-plif, recipe authors, protocol A, T = 8, seeds 1, 2, 6, 5 to 300 epochs" in text
+        assert text.endswith("over seeds. After the last epoch of a run, they are over the others.")
+
+    def test_draw_accuracy_of_long_runs_shows_their_whole_band(self) -> None:
+        runs = [
+            curve("mnist-plif", range(1, 201), origin="trained", seed=seed, series={"test_accuracy": (value,) * 200})
+            for seed, value in ((1, 0.8), (2, 0.9))
+        ]
+        low, high = draw("6", *runs).axes[0].get_ylim()
+        std = 100 * np.std([0.8, 0.9], ddof=1)
+        assert low < 85 - std
+        assert high > 85 + std
 
     def test_draw_accuracy_of_several_settings_has_a_colour_for_each(self) -> None:
         overrides: list[tuple[str, ...]] = [(), ("neuron.tau_0=4",), ("neuron.tau_0=8",), ("train.lr=0.1",)]
@@ -276,6 +314,19 @@ class TestSeeds:
         ]
         (axes,) = draw("6", *runs).axes
         assert len({drawn.get_color() for drawn in axes.lines}) == len(axes.lines) == 4
+
+    @pytest.mark.parametrize("number", [21, 24])
+    def test_draw_accuracy_of_many_settings_repeats_no_style_or_warns(
+        self, number: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = [(f"neuron.tau_0={tau}",) for tau in range(20, 20 + number)]
+        runs = [curve("mnist-plif", [1, 2], origin="trained", overrides=changes) for changes in settings]
+        (axes,) = draw("6", *runs, curve("mnist-plif", [1, 2]), curve("mnist-lif", [1, 2])).axes
+        styles = {(drawn.get_color(), str(drawn._unscaled_dash_pattern)) for drawn in axes.lines}
+        assert len(axes.lines) == number + 2
+        assert len(styles) == 23
+        warned = ["6 lines share their colour and dashes with another one; name fewer runs"]
+        assert caplog.messages == (warned if number == 24 else [])
 
 
 @pytest.mark.parametrize("panels", [1, 2, 5])
@@ -307,6 +358,20 @@ def test_draw_accuracy_of_a_long_and_a_short_curve_shows_both() -> None:
     low, high = axes.get_ylim()
     assert low < 40
     assert high > 94
+
+
+def test_draw_accuracy_of_a_long_constant_curve_is_possible() -> None:
+    run = curve("mnist-plif", range(1, 201), series={"test_accuracy": (0.1,) * 200})
+    low, high = draw("6", run).axes[0].get_ylim()
+    assert low < 10 < high
+
+
+def test_draw_fast_of_runs_without_validation_shows_their_mean_and_deviations() -> None:
+    runs = [made("fast", "A", (accuracy, accuracy), seed) for seed, accuracy in enumerate((0.97, 0.96, 0.6))]
+    (axes,) = FIGURE_KINDS["fast"].draw(find_fast_results(Results([*runs, TIMED, LOG], registry()))).axes
+    low, high = axes.get_ylim()
+    mean, std = 100 * np.mean([0.97, 0.96, 0.6]), 100 * np.std([0.97, 0.96, 0.6], ddof=1)
+    assert low < mean - std < mean + std < high
 
 
 def test_draw_accuracy_of_a_long_curve_has_the_range_after_the_first_epochs() -> None:
@@ -462,6 +527,21 @@ def test_save_figure_with_an_unknown_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown format of figures"):
         save_figure(everything("1b"), tmp_path / "a.bmp", "")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["6", "7"])
+def test_figure_with_characters_that_the_usual_font_lacks_takes_another_and_does_not_warn(
+    name: str, tmp_path: Path
+) -> None:
+    of_stix = min(fonts._characters("STIXGeneral") - fonts._characters("DejaVu Sans"))
+    title = f"{chr(of_stix)}\U0010fffd"  # the second is in no font
+    with figure_style():
+        figure = FIGURE_KINDS[name].draw(lines(curve(None, [1, 2], name=title)), None)
+        save_figure(figure, tmp_path / "a.svg", "")
+    (drawn,) = [text for text in figure.findobj(Text) if text.get_text() == f"(a) {title}"]
+    assert drawn.get_family() == fonts.fonts_for(title)
+    assert len(drawn.get_family()) > 1
+    assert figure.legends[0].get_texts()[0].get_family() == drawn.get_family()
 
 
 def test_draw_accuracy_with_a_dollar_in_a_title_shows_it_verbatim() -> None:

@@ -6,17 +6,20 @@ import html
 import http.client
 import json
 import re
+import socketserver
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from plifctl import files
 from plifctl.errors import UsageError
 from plifctl.report import build_table, page
 from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, write_page
+from plifctl.report.page import server as server_module
 from plifctl.report.page.build import embed_json, render_page
 from plifctl.report.page.data import MAX_DISTRIBUTIONS, pack_accuracies, pack_series
 from plifctl.runs import Curve, SpikeRecording
@@ -207,6 +210,19 @@ def test_write_page_replaces_pages_of_plifctl_only(tmp_path: Path) -> None:
     assert path.read_text() == "<html>my own page</html>"
     with pytest.raises(UsageError, match="a file; the page needs a folder"):
         write_page(path, data())
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UsageError, match="not a page of plifctl"):
+        write_page(tmp_path / "report", data())
+
+
+def test_write_page_reads_the_beginning_of_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, sizes, original = write_page(tmp_path, data()), [], files.read_regular
+    path.write_text(path.read_text() + " " * 100_000)
+    monkeypatch.setattr(files, "read_regular", lambda *args: sizes.append(len(original(*args))) or original(*args))
+    write_page(tmp_path, data())
+    assert sizes
+    assert max(sizes) <= 8000
 
 
 def test_page_data_of_table_has_its_cells() -> None:
@@ -223,7 +239,8 @@ class PageServer:
 
     def __init__(self) -> None:
         self.data = data(RunFacts(curve(), "run", "running"))
-        self.server = create_server(lambda: self.data, 0)
+        self.read: Callable[[], dict[str, Any]] = lambda: self.data
+        self.server = create_server(lambda: self.read(), 0)
         self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
 
@@ -303,6 +320,58 @@ def test_server_with_other_method_answers_501(server: PageServer, method: str) -
 
 def test_server_is_bound_to_loopback_only(server: PageServer) -> None:
     assert server.server.server_address[0] == "127.0.0.1"
+
+
+def test_server_sends_a_large_reply_in_pieces(server: PageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, original = [], socketserver._SocketWriter.write  # type: ignore[attr-defined]
+
+    def write(self: Any, content: bytes) -> int:
+        sizes.append(len(content))
+        return int(original(self, content))
+
+    monkeypatch.setattr(socketserver._SocketWriter, "write", write)  # type: ignore[attr-defined]
+    server.data["version"] = "x" * 300_000
+    status, headers, body = server.request("/data.json")
+    assert (status, int(headers["content-length"])) == (200, len(body))
+    assert json.loads(body)["version"] == server.data["version"]
+    assert max(sizes) <= 65536, "the timeout of a connection is for each piece"
+
+
+def test_server_and_page_with_a_name_that_is_not_utf_8_show_it(server: PageServer, tmp_path: Path) -> None:
+    server.data = data(RunFacts(curve("caf\udce9"), "caf\udce9", "running"))
+    for path in ("/", "/data.json"):
+        status, _, body = server.request(path)
+        assert status == 200
+        assert rb"caf\udce9" in body
+    assert json.loads(body)["runs"][0]["name"] == "caf\udce9"
+    assert data_of(write_page(tmp_path, server.data).read_text(encoding="utf-8"))["runs"][0]["name"] == "caf\udce9"
+
+
+@pytest.mark.parametrize("error", [UsageError("a file of \udce9 is damaged"), OSError(5, "Input/output error")])
+def test_server_that_cannot_read_answers_500_with_the_error(
+    server: PageServer, error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> Any:
+        raise error
+
+    server.read = fail
+    status, _, body = server.request("/data.json")
+    assert status == 500
+    assert body.decode().endswith(("is damaged\n", "Input/output error\n"))
+    server.read = lambda: server.data
+    assert server.request("/data.json")[0] == 200
+    assert capsys.readouterr().err == ""
+
+
+def test_server_on_the_last_port_hints_at_one_that_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(98, "Address already in use")
+
+    monkeypatch.setattr(server_module, "ThreadingHTTPServer", refuse)
+    for port, other in ((65535, 65534), (8765, 8766)):
+        with pytest.raises(UsageError, match=f"port {port}: Address") as error:
+            create_server(dict, port)
+        assert error.value.hint == f"choose another: --port {other}"
 
 
 def test_server_on_taken_port_raises_usage_error(server: PageServer) -> None:

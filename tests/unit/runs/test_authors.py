@@ -8,7 +8,7 @@ import pytest
 from plifctl.config.lookup import load_registry
 from plifctl.errors import RunError
 from plifctl.paths import registry_dirs
-from plifctl.runs import ImportedRun, find_curve, find_logs, import_log, load_curves, load_records, save_imported
+from plifctl.runs import ImportedRun, find_curves, find_logs, import_log, load_curves, load_records, save_imported
 from plifctl.runs.authors import load_authors
 from plifctl.runs.curves import curve_of_imported
 from plifctl.runs.records import check_records, record_text
@@ -72,7 +72,7 @@ def test_load_curves_without_imports_has_the_authors_with_validation_and_tau(tmp
     validated = curves["authors-gesture-plif-validated"]
     assert (validated.protocol, len(validated.epochs), len(validated.tau)) == ("B", 1024, 7)
     assert None not in validated.series["validation_accuracy"]
-    assert find_curve("authors-mnist-lif", tmp_path, registry_dirs()) == curves["authors-mnist-lif"]
+    assert find_curves(["authors-mnist-lif"], tmp_path, registry_dirs()) == [curves["authors-mnist-lif"]]
 
 
 def test_load_curves_prefers_an_import(tmp_path: Path) -> None:

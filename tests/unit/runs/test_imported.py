@@ -12,7 +12,7 @@ from plifctl.errors import DamagedFileError, MissingRawDataError, RunError, Usag
 from plifctl.paths import registry_dirs
 from plifctl.runs import (
     ImportedRun,
-    find_curve,
+    find_curves,
     find_logs,
     import_log,
     load_curves,
@@ -255,7 +255,7 @@ class TestSaving:
             assert [p.name for p in (tmp_path / "runs").iterdir()] == ["imported-mine"]
         (curve,) = (c for c in load_curves(tmp_path / "runs", []) if c.origin == "imported")
         assert curve.series == {"test_accuracy": pytest.approx((0.4, 0.5))}
-        assert find_curve("imported-mine", tmp_path / "runs", registry_dirs()) == curve
+        assert find_curves(["imported-mine"], tmp_path / "runs", registry_dirs()) == [curve]
 
     @pytest.mark.parametrize(("logs", "folders"), [("a", ["published-x"]), ("b", ["authors-x", "published-x"])])
     def test_save_imported_keeps_the_name_that_0_1_0_gave_to_the_same_logs(

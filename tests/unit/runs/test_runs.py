@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from factories import make_run
 
 import plifctl as package
-from plifctl import runs
+from plifctl import files, runs
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
 from plifctl.runs import (
@@ -23,7 +24,10 @@ from plifctl.runs import (
     StepProgress,
     best_row,
     create_run,
+    find_external,
     find_run,
+    folders,
+    list_runs,
     load_checkpoint,
     load_records,
     remove_run,
@@ -154,6 +158,55 @@ def test_find_run_by_a_part_between_hyphens_before_any_other_part(tmp_path: Path
     assert [find_run(name, tmp_path).name for name in ("s2", "s20", "s20-a")] == ["demo-s2", *["demo-s20-again"] * 2]
     with pytest.raises(UsageError, match="2 runs match 's'"):
         find_run("s", tmp_path)
+
+
+@pytest.fixture
+def documents_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the runs whose run.json was read."""
+    read, original = [], files.read_regular
+
+    def read_regular(path: Path, *args: Any) -> bytes:
+        if path.name == "run.json":
+            read.append(path.parent.name)
+        return original(path, *args)
+
+    monkeypatch.setattr(files, "read_regular", read_regular)
+    return read
+
+
+def test_list_runs_reads_each_run_once(tmp_path: Path, documents_read: list[str]) -> None:
+    names = [make(tmp_path).name for _ in range(3)]
+    documents_read.clear()
+    assert sorted(run.name for run in list_runs(tmp_path)) == sorted(documents_read) == sorted(names)
+
+
+def test_find_run_by_its_id_reads_no_other_run(tmp_path: Path, documents_read: list[str]) -> None:
+    first, second = make(tmp_path), make(tmp_path)
+    documents_read.clear()
+    assert find_run(first.name, tmp_path).path == first.path
+    assert find_external(first.name, tmp_path) is None
+    assert second.name not in documents_read
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_list_runs_leaves_out_a_run_that_is_removed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    first, second = make(tmp_path), make(tmp_path)
+    if damaged:
+        second = Run(second.path.rename(tmp_path / "renamed"))  # its time is that of a file
+        (second.path / "run.json").write_text("{}")
+    made, opened = folders.candidates(tmp_path), Run.__init__
+
+    def open_run(self: Run, path: Path) -> None:
+        if not damaged:
+            shutil.rmtree(second.path, ignore_errors=True)
+        opened(self, path)
+        shutil.rmtree(second.path, ignore_errors=True)
+
+    monkeypatch.setattr(folders, "candidates", lambda runs_dir: sorted(made, key=lambda path: path != second.path))
+    monkeypatch.setattr(Run, "__init__", open_run)
+    assert [run.name for run in list_runs(tmp_path)] == [first.name]
 
 
 def test_load_checkpoint_when_damaged_is_refused(tmp_path: Path) -> None:
@@ -351,6 +404,13 @@ def test_curve_of_a_run_says_whether_its_data_are_complete(
         info = run.info()
         save_document(run.path / "run.json", {**info, "cache": {**info["cache"], "complete": complete}})
     assert runs.curve_of_run(run).subset == (complete is False)
+
+
+def test_find_curves_of_a_damaged_run_with_a_result_is_that_of_the_result(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (run.path / "config.yaml").write_text("{}")
+    (curve,) = runs.find_curves([run.name], tmp_path, [])
+    assert (curve.name, curve.folder, len(curve.epochs)) == (run.name, None, 3)
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "result.json"])

@@ -15,7 +15,7 @@ from plifctl.sweep.engine import Resources
 
 @pytest.fixture(autouse=True)
 def constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+    monkeypatch.setattr("plifctl.training.step_times.products_per_second", lambda: 1e9)
 
 
 def test_dry_run_writes_nothing_even_where_nothing_is(places: Path) -> None:

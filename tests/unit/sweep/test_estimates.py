@@ -20,7 +20,7 @@ from plifctl.sweep.expansion import expand
 
 @pytest.fixture(autouse=True)
 def constant_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plifctl.sweep.estimates.products_per_second", lambda: 1e9)
+    monkeypatch.setattr("plifctl.training.step_times.products_per_second", lambda: 1e9)
 
 
 def estimates(runs_dir: Path, **fields: Any) -> list[Estimate]:

@@ -182,6 +182,24 @@ def test_metrics_are_read_again_only_when_they_changed(tmp_path: Path, monkeypat
     assert reader.read(plan, {})[0].epoch == 3
 
 
+def test_finished_run_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path, finished=True)
+    spec = SweepSpec(experiments=("demo",))
+    plan = Plan(name="s", command="", definition=spec, created=1.0, updated=1.0, runs=(run,))
+    reader = ProgressReader(PlanFile(tmp_path, "s"))
+    first = reader.read(plan, {})
+    with monkeypatch.context() as patch:
+        patch.setattr("plifctl.files.read_regular", lambda *_: pytest.fail("read again"))
+        assert reader.read(plan, {run.name: ENDED}) == first
+        assert reader.unfinished(plan.runs) == []
+    changed = plan.with_runs([run.model_copy(update={"epochs": 5})])
+    assert reader.read(changed, {})[0].state == "failed"  # of other settings
+    assert reader.read(plan, {}) == first
+    (tmp_path / "a/result.json").unlink()
+    assert reader.read(plan, {})[0].state == "interrupted"
+    assert reader.unfinished(plan.runs) == [run]
+
+
 def test_last_error_is_that_of_the_latest_job(tmp_path: Path) -> None:
     log = tmp_path / "sweeps/s/a.log"
     assert last_error(log) == ""

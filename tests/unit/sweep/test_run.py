@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from plifctl.sweep.dry_run import dry_run
 from plifctl.sweep.engine import Job, Resources, Task
 from plifctl.sweep.plan import Plan, PlanFile
 from plifctl.sweep.planning import SweepOptions
+from plifctl.sweep.progress import ProgressReader
 from plifctl.sweep.run import run_sweep
 from plifctl.sweep.status import SweepWatch
 
@@ -68,6 +70,28 @@ def test_sweep_trains_every_run_once_and_the_same_command_nothing(runs: Path, en
     second = engine()
     assert states(run_sweep(options)) == states(plan)
     assert second.submitted == []
+
+
+def test_engine_is_asked_all_the_time_however_long_reading_takes(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, polls = [0.0], []
+    fake = engine()
+    poll, read = fake.poll, ProgressReader.read
+    fake.poll = lambda jobs: polls.append(now[0]) or poll(jobs)  # type: ignore[method-assign]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    def read_slowly(*args: Any) -> Any:
+        sleep(60)
+        return read(*args)
+
+    monkeypatch.setattr(ProgressReader, "read", read_slowly)
+    monkeypatch.setattr("plifctl.sweep.run._POLL_SECONDS", 0.5)
+    monkeypatch.setattr("plifctl.sweep.run.time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
+    assert set(states(run_sweep(sweep_options(runs, seeds=(1, 2, 3)))).values()) == {"finished"}
+    assert max(after - before for before, after in pairwise(polls)) <= 60.5
 
 
 def test_failure_of_one_run_leaves_the_others_finished_and_is_tried_again(runs: Path, engine: MakeEngine) -> None:

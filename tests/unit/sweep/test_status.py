@@ -14,7 +14,7 @@ from sweeping import FakeEngine, planned_run
 from plifctl.config.sweep import SweepSpec
 from plifctl.errors import MachineError, UsageError
 from plifctl.runs import Run
-from plifctl.sweep.engine import Task
+from plifctl.sweep.engine import Job, Task
 from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
 from plifctl.sweep.status import SweepWatch, cancel_sweep, read_plan
 
@@ -85,6 +85,49 @@ def test_seconds_left_follow_from_the_speed_so_far(tmp_path: Path) -> None:
     assert SweepWatch("mine", tmp_path).read().seconds_left == 5
     save_plan(tmp_path, done, planned_run("b", experiment="other"))
     assert SweepWatch("mine", tmp_path).read().seconds_left is None
+
+
+class Following:
+    """A sweep of two runs whose jobs are in a batch system, which answers as the test says; time costs nothing."""
+
+    def __init__(self, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, engine: str = "slurm") -> None:
+        runs = [planned_run(name, engine=engine, job=name, state="running") for name in ("a", "b")]
+        self.file, self.pauses = save_plan(runs_dir, *runs), []
+        self.answers: list[Any] = []
+        monkeypatch.setattr("plifctl.sweep.status.poll_detached", self.poll)
+        monkeypatch.setattr("plifctl.sweep.status.time.sleep", self.pauses.append)
+        self.watch = SweepWatch("mine", runs_dir)
+
+    def poll(self, runs: Any, folder: Path) -> dict[str, Job]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return {name: Job(answer) for name in ("a", "b")}
+
+
+def test_follow_outlasts_a_batch_system_that_does_not_answer_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sweep, silent = Following(tmp_path, monkeypatch), MachineError("squeue does not answer")
+    sweep.answers = ["running", *[silent] * 4, "running", *[silent] * 4, "ended"]
+    found = list(sweep.watch.follow(sweep.watch.read()))
+    assert [status.is_active for status in found] == [True, False]
+    assert caplog.messages == ["squeue does not answer; asked again in 30 s"] * 8
+    assert sweep.pauses == [30.0] * 10
+    sweep.answers = ["running", *[silent] * 5]
+    with pytest.raises(MachineError, match="does not answer"):
+        list(sweep.watch.follow(sweep.watch.read()))
+
+
+def test_follow_waits_by_the_time_that_reading_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = Following(tmp_path, monkeypatch, engine="local")
+    sweep.answers = ["running", "ended"]
+    status = sweep.watch.read()
+    sweep.watch._reading = 1.5
+    list(sweep.watch.follow(status))
+    sweep.answers = ["running", "ended"]
+    list(sweep.watch.follow(sweep.watch.read()))
+    assert sweep.pauses == [15.0, 2.0]
 
 
 def test_watch_without_a_name_takes_the_latest_sweep(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from factories import make_run
 
 from plifctl.errors import UsageError
-from plifctl.exchange.model import find_model, zoo_folders
+from plifctl.exchange.lookup import find_model, zoo_folders
 
 pytestmark = pytest.mark.usefixtures("places")
 RUNS = Path("runs")
