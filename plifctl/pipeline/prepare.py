@@ -248,9 +248,7 @@ def open_raw_reported(
     make_handler: Callable[[], SampleHandler | None] = lambda: None,
 ) -> EventDataset | ImageDataset:
     """Opens raw data as :func:`~plifctl.data.datasets.open_raw`, reporting the megabytes read."""
-    title = f"reading {framing.dataset.title}"
-    _log.info("%s …", title)
-    with progress(title, "MB") as task:
+    with progress(f"reading {framing.dataset.title}", "MB") as task:
 
         def report(done: int, total: int) -> None:
             task.update(done // 10**6, max(1, total // 10**6))
