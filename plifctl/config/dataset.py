@@ -63,7 +63,8 @@ class LabelTable(Spec):
         group: Column with the subject, session …, whose samples should not be divided; None: there is none.
         start: Column with the time at which the sample begins in its recording; None: at the beginning.
         end: Column with the time at which it ends; None: at the end of the recording.
-        time_unit: Unit of ``start`` and ``end``.
+        duration: Column with the time from start to end, instead of ``end``.
+        time_unit: Unit of ``start``, ``end`` and ``duration``.
     """
 
     file: str
@@ -73,7 +74,14 @@ class LabelTable(Spec):
     group: str | None = None
     start: str | None = None
     end: str | None = None
+    duration: str | None = None
     time_unit: TimeUnit = "us"
+
+    @model_validator(mode="after")
+    def _check_duration(self) -> Self:
+        if self.duration is not None and (self.start is None or self.end is not None):
+            raise ValueError("duration: the time from start to end, expected with start, and without end")
+        return self
 
 
 class ReadingSpec(Spec):

@@ -41,6 +41,7 @@ _SMALLEST_MAP = 4  # pooling ends at maps of about this side, as in the paper's 
 _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
+_UNITS: dict[TimeUnit, float] = {"s": 1e6, "ms": 1e3, "us": 1.0}  # µs, the largest first
 _GROUPS = [
     re.compile(rf"((?:{words}|(?<![a-z])(?:{short}))[-_]?)\d+", re.IGNORECASE)
     for words, short in ((PERSON, PERSON_SHORT), (SESSION, SESSION_SHORT))
@@ -96,9 +97,9 @@ def suggest_experiment(
         polarities, height, width = shape.value
         shape = shape._replace(value=(polarities, width, height))
     transforms, framed = _scaled_down(shape.value)
-    median_us = statistics.median([one.duration_us for one in facts.recordings if one.duration_us is not None] or [0])
+    n_samples, median_us = _samples(facts)
     T = 20 if median_us >= _LONG_US else 10
-    n, n_samples = len(classes), len(facts.recordings)
+    n = len(classes)
     structure, whole = structure_for(framed, n), structure_for(shape.value, n)
     unscaled = step_bytes(whole, shape.value, n, T, _BATCH, neuron)
     batch = _batch_size(lambda size: step_bytes(structure, framed, n, T, size, neuron), memory_bytes, n_samples)
@@ -106,7 +107,7 @@ def suggest_experiment(
         Value("name", name),
         Value("title", name),
         Value("like", LIKE, "values that are not stated here; plifctl show lists them all"),
-        Value("T", T, f"frames of a sample; half of the recordings last {median_us / 1e6:,.3g} s or less"),
+        Value("T", T, f"frames of a sample; half of them last {median_us / 1e6:,.3g} s or less"),
         Value("dataset.name", name),
         Value("dataset.title", name),
         Value("dataset.layout", facts.layout.name),
@@ -128,6 +129,17 @@ def suggest_experiment(
         *_split_values(facts),
     )
     return Suggestion(values, tuple(_notes(facts)))
+
+
+def _samples(facts: FolderFacts) -> tuple[int, float]:
+    """Returns the number of samples and their median duration, µs: of the lines of a table, else of the recordings."""
+    table, durations = facts.labels, [one.duration_us for one in facts.recordings if one.duration_us is not None]
+    n, median_us = len(facts.recordings), statistics.median(durations or [0])
+    if table is not None:
+        n = table.n_rows - table.n_missing
+        if table.median_length is not None and table.latest_end is not None:
+            median_us = table.median_length * _UNITS[_window_unit(table.latest_end, facts.recordings)]
+    return n, median_us
 
 
 def _place(raw: str, root: str) -> str:
@@ -272,15 +284,14 @@ def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> It
     for role, column in table.roles.items():
         yield Value(f"dataset.labels.{role}", column, "" if role == "recording" else "ASSUMED from the column")
     if table.latest_end is not None:
-        unit = _window_unit(table.latest_end, recordings)
-        yield Value("dataset.labels.time_unit", unit, "ASSUMED: of start and end, as the recordings last")
+        unit, end = _window_unit(table.latest_end, recordings), "duration" if "duration" in table.roles else "end"
+        yield Value("dataset.labels.time_unit", unit, f"ASSUMED: of start and {end}, as the recordings last")
 
 
 def _window_unit(latest_end: float, recordings: Sequence[RecordingFacts]) -> TimeUnit:
     """Returns the largest unit in which the last window ends before the last recording does."""
     last = max((one.span_us[1] for one in recordings if one.span_us is not None), default=0)
-    units: tuple[tuple[TimeUnit, float], ...] = (("s", 1e6), ("ms", 1e3), ("us", 1.0))
-    return next((unit for unit, factor in units if latest_end * factor <= 1.05 * last), "us")
+    return next((unit for unit, factor in _UNITS.items() if latest_end * factor <= 1.05 * last), "us")
 
 
 def _frames_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
