@@ -20,7 +20,7 @@ from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.identity import current_layer, current_network, current_word
+from plifctl.config.identity import TABLE_FOLDERS, current_layer, current_network, current_word
 from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
@@ -30,6 +30,10 @@ from plifctl.errors import RegistryError, UsageError, check_choice, did_you_mean
 _NAME = re.compile(r"\w[\w.+-]*")
 _NAME_BYTES = 80
 """Names become parts of file names, which may have 255 bytes."""
+
+_FOLDERS = ("datasets", "networks", "experiments", "sweeps", "tables")
+"""Folders of a registry with YAML files."""
+_OTHERS = ("results", "authors", "zoo", "sources.yaml")
 
 _REGISTRY_KEYS = ("extends", "recipes", "variants")
 _FILE_KEYS = {*ExperimentSpec.model_fields, *_REGISTRY_KEYS} - {"name", "recipe"}
@@ -216,7 +220,7 @@ class Registry:
 
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
-        problems: list[str] = []
+        problems = [problem for folder in self.folders if folder.is_dir() for problem in _unread(folder)]
         readers = (self._read_datasets, self._read_networks, self._read_experiments)
         for kind, read in zip(("_datasets", "_networks", "_experiments"), readers, strict=True):
             # the valid entries of each kind are what the rest is resolved with
@@ -283,6 +287,8 @@ class Registry:
             yield from _form_problems(tree)
             stem = Path(tree.origin.source).stem
             if stem.startswith("_"):
+                for key in (key for key in ("extends", "variants") if key in tree):
+                    yield f"{tree[key].origin}: {key} is not allowed in a file that others extend"
                 common[stem] = tree
                 continue
             base = tree.text("extends")
@@ -301,12 +307,13 @@ class Registry:
                     yield f"{variant.origin}: {name}: not a mapping"
 
     def _trees(self, kind: str) -> Iterator[Branch | str]:
-        """Yields every file of a kind, or its problem; ``_common.yaml`` comes first."""
+        """Yields every file of a kind, or its problem; shared ones of a folder, as ``_common.yaml``, come first."""
         for folder in self.folders:
             if not folder.is_dir():
                 yield f"{folder}: no such registry folder"
                 continue
-            for path in sorted((folder / kind).glob("*.yaml")):
+            files = (folder / kind).glob("*.yaml")
+            for path in sorted(files, key=lambda path: (not path.name.startswith("_"), path.name)):
                 try:
                     yield read_tree(path, str(path))
                 except YamlError as error:
@@ -378,6 +385,20 @@ class Registry:
                 hint="give it another name: name: NAME",
             )
         return texts
+
+
+def _unread(folder: Path) -> Iterator[str]:
+    """Yields what a registry folder contains that looks like a part of it, and is not read."""
+    if not any((folder / name).exists() for name in (*_FOLDERS, *TABLE_FOLDERS, *_OTHERS)):
+        above = f"; did you mean {folder.parent}?" if folder.name in _FOLDERS else ""
+        yield f"{folder}: none of the folders of a registry is in it: {', '.join(_FOLDERS)}{above}"
+    for path in sorted(folder.iterdir()):
+        name = f"{path.name.lower().removesuffix('s')}s"
+        if path.is_dir() and name in _FOLDERS and not (folder / name).is_dir():
+            yield f"{path}: not read; rename it to {name}"
+    for path in sorted(path for name in _FOLDERS for path in (folder / name).glob("*")):
+        if path.suffix != ".yaml" and path.suffix.lower() in (".yaml", ".yml"):
+            yield f"{path}: not read; rename it to {path.stem}.yaml"
 
 
 def known_recipe(recipe: Recipe) -> Recipe:

@@ -362,6 +362,46 @@ class TestOwnFolder:
         problems = own(tmp_path, **{"networks/a": twice}).check()
         assert len([line for line in problems if "mnist is defined already" in line]) == 1
 
+    @pytest.mark.parametrize("name", ["Hands", "2024", "hands"])
+    def test_file_extends_the_shared_file_of_its_own_folder_whatever_its_name(self, tmp_path: Path, name: str) -> None:
+        shared = (registry_dirs()[0] / "experiments/_common.yaml").read_text(encoding="utf-8")
+        shared = shared.replace("lr: ", "lr: 0.5  # ")
+        files = {"experiments/_common": shared, f"experiments/{name}": MINE, "networks/tiny": TINY}
+        registry = own(tmp_path, **files)
+        assert registry.check() == []
+        assert registry.experiment("mine").spec.train.lr == 0.5
+        assert registry.experiment("mnist-plif").spec.train.lr != 0.5
+        files = {f"experiments/{name}": MINE.replace("_common", "_mine"), "experiments/_mine": shared}
+        assert own(tmp_path, **files).check() == []
+
+    @pytest.mark.parametrize("text", ["extends: _common", "variants: {x: {title: x}}"])
+    def test_shared_file_with_keys_that_have_no_effect_is_a_problem(self, tmp_path: Path, text: str) -> None:
+        (problem,) = own(tmp_path, **{"experiments/_mine": text}).check()
+        assert problem.endswith(f"_mine.yaml:1:1: {text.partition(':')[0]} is not allowed in a file that others extend")
+
+    @pytest.mark.parametrize(
+        ("file", "problem"),
+        [
+            ("networks/small.yml", "networks/small.yml: not read; rename it to small.yaml"),
+            ("sweeps/Mine.YAML", "sweeps/Mine.YAML: not read; rename it to Mine.yaml"),
+            ("experiment/mine.yaml", "experiment: not read; rename it to experiments"),
+            ("Datasets/mine.yaml", "Datasets: not read; rename it to datasets"),
+        ],
+    )
+    def test_check_names_what_lies_in_a_folder_and_is_not_read(self, tmp_path: Path, file: str, problem: str) -> None:
+        registry = own(tmp_path, **{"experiments/mine" if "experiment" not in file else "datasets/x": ""})
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(TINY)
+        assert f"{tmp_path}/{problem}" in registry.check()
+
+    def test_check_of_a_folder_without_those_of_a_registry_is_a_problem(self, tmp_path: Path) -> None:
+        own(tmp_path, experiments__mine="")
+        problem = f"{tmp_path}/experiments: none of the folders of a registry is in it: datasets, networks, experiments"
+        (found,) = Registry([*registry_dirs(), tmp_path / "experiments"]).check()
+        assert found == f"{problem}, sweeps, tables; did you mean {tmp_path}?"
+        (tmp_path / "empty/results").mkdir(parents=True)
+        assert Registry([*registry_dirs(), tmp_path / "empty"]).check() == []
+
     def test_own_data_set_needs_a_known_layout(self, tmp_path: Path) -> None:
         registry = own(tmp_path, **{"datasets/mine": MNIST_LIKE})
         assert registry.check() == []
