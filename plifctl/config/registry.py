@@ -199,7 +199,12 @@ class Registry:
         """
         if "layout" in _read_file(path):
             for recipe in RECIPES:
-                found = self.read_framing(path, recipe=recipe)
+                try:
+                    found = self.read_framing(path, recipe=recipe)
+                except RegistryError as error:
+                    raise RegistryError(
+                        join_problems(_of_other_recipe(error.problems, recipe)), hint=error.hint
+                    ) from None
             return f"{path}: data set {found.dataset.name}, {len(found.dataset.classes)} classes"
         spec = self.read_experiment(path).spec
         return f"{path}: experiment {spec.name}, data set {spec.dataset.name}, network {spec.network.name}"
@@ -227,16 +232,21 @@ class Registry:
             self.__dict__[kind], found = _collect(read())
             problems += [problem for problem in found if problem not in problems]
         incomplete = bool(problems)
-        resolve: list[Callable[[], object]] = [partial(self.network, name) for name in self.networks()]
+        attempts: list[tuple[Recipe, Callable[[], object]]] = [
+            ("paper", partial(self.network, name)) for name in self.networks()
+        ]
         for recipe in RECIPES:
-            resolve += [partial(self.dataset, name, recipe) for name in self.datasets()]
-            resolve += [partial(self.experiment, name, recipe=recipe) for name in self.experiments()]
-        for attempt in resolve:
+            attempts += [(recipe, partial(self.dataset, name, recipe)) for name in self.datasets()]
+            attempts += [(recipe, partial(self.experiment, name, recipe=recipe)) for name in self.experiments()]
+        seen = set(problems)
+        for recipe, attempt in attempts:
             try:
                 attempt()
             except RegistryError as error:
-                lines = [line for line in error.problems if line not in problems]
-                problems += [line for line in lines if not (incomplete and _follows_from_another(line))]
+                lines = [line for line in error.problems if line not in seen]
+                seen.update(lines)
+                lines = [line for line in lines if not (incomplete and _follows_from_another(line))]
+                problems += _of_other_recipe(lines, recipe)
         return problems
 
     @cached_property
@@ -515,6 +525,11 @@ def name_problem(name: str) -> str:
         f"{name!r} cannot be a name: letters, digits and . _ + - only, at most {_NAME_BYTES} bytes of them, "
         "a letter or digit first"
     )
+
+
+def _of_other_recipe(problems: Iterable[str], recipe: Recipe) -> list[str]:
+    """Returns problems of values for a recipe; that of another than ``paper``, the default, is named."""
+    return [problem if recipe == "paper" else f"{problem} (recipe {recipe})" for problem in problems]
 
 
 def _follows_from_another(problem: str) -> bool:

@@ -29,6 +29,17 @@ def test_folder_is_refused_with_the_command_for_recordings(tmp_path: Path, monke
     assert load_experiment("hands").spec.name == "gesture-plif"
 
 
+OWN_DATA_SET = """\
+name: own
+title: own
+layout: class-folders
+kind: events
+shape: [2, 10, 10]
+classes: [a, b]
+raw: ../recordings
+"""
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
@@ -169,6 +180,44 @@ class TestByHand:
         with pytest.raises(RegistryError, match=message):
             load_experiment(file)
 
+    @pytest.mark.parametrize(
+        ("line", "place", "message"),
+        [
+            (
+                "frames: {transforms: [{name: crop, height: 400, width: 4}]}",
+                "3:23",
+                "frames.transforms[0]: 400×4 pixels",
+            ),
+            ("frames: {slicing: duration}", "3:10", "frames.duration_us is missing"),
+            ("frames: {axes: authors}", "3:10", "frames.axes: DVS128 Gesture has no such choice"),
+            ("train: {augmentation: flip}", "3:9", "train.augmentation: DVS128 Gesture is an event data set"),
+            ("split: {method: share, test: 0.2, groups: table}", "3:35", "split.groups: DVS128 Gesture has no table"),
+        ],
+    )
+    def test_values_that_do_not_fit_the_data_set_are_named_in_the_file(
+        self, file: Path, line: str, place: str, message: str
+    ) -> None:
+        file.write_text(f"name: mine\nlike: gesture-plif\n{line}\n")
+        with pytest.raises(RegistryError) as error:
+            load_experiment(file)
+        assert str(error.value).startswith(f"{file}:{place}: mine: {message}")
+
+    def test_data_set_without_frames_is_an_error_with_an_example(self, file: Path) -> None:
+        file.write_text(OWN_DATA_SET)
+        with pytest.raises(RegistryError, match=rf"^{file}:3:1: own: frames is missing: events need it") as error:
+            load_framing(file)
+        example = str(error.value).partition("e.g. ")[2]
+        assert example == "frames: {slicing: number, outside_events: refuse, invalid_events: drop}"
+        file.write_text(f"{OWN_DATA_SET}{example}\n")
+        assert load_framing(file).frames is not None
+        file.write_text(f"{OWN_DATA_SET}recipes:\n  paper: {{{example}}}\n")
+        with pytest.raises(RegistryError, match=r"frames is missing: .* drop} \(recipe authors\)$"):
+            load_registry().describe_file(file)
+        (file.parent / "datasets").mkdir()
+        file.rename(file.parent / "datasets/own.yaml")
+        (problem,) = Registry([file.parent]).check()
+        assert problem.endswith("drop} (recipe authors)")
+
     def test_incomplete_file_lists_every_missing_value(self, file: Path) -> None:
         load_experiment("demo").save(file)
         lines = [
@@ -256,10 +305,7 @@ class TestInline:
         assert load_experiment("./demo.yaml").spec.name == "mine"
 
     def test_folder_of_recordings_is_relative_to_the_file(self, tmp_path: Path) -> None:
-        dataset = (
-            "name: own\ntitle: own\nlayout: class-folders\nkind: events\nshape: [2, 10, 10]\nclasses: [a, b]\n"
-            "raw: ../recordings\nframes: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
-        )
+        dataset = f"{OWN_DATA_SET}frames: {{slicing: number, outside_events: refuse, invalid_events: drop}}\n"
         (tmp_path / "conf").mkdir()
         (tmp_path / "conf/own.yaml").write_text(dataset)
         framing = load_framing(tmp_path / "conf/own.yaml")
