@@ -126,6 +126,10 @@ class Registry:
         named = Branch(layers[-1].origin, {"name": Leaf(name, layers[-1].origin)})
         return self._assemble([*layers, named], recipe, override_texts(overrides))
 
+    def experiment_framing(self, name: str, recipe: Recipe = "paper", overrides: Overrides = ()) -> Framing:
+        """Returns the data set of an experiment with its framing and T; as :meth:`dataset` but for the name."""
+        return self.experiment(name, recipe=recipe, overrides=_frames_overrides(overrides)).spec.framing
+
     def read_experiment(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
         """Returns the experiment of a YAML file, as :meth:`Experiment.save` writes one.
 
@@ -178,10 +182,7 @@ class Registry:
         """
         tree = _read_file(path)
         if "layout" not in tree:
-            texts = override_texts(overrides)
-            for text in texts:
-                parse_override(text, ExperimentSpec, sections=("frames",))
-            return self.read_experiment(path, recipe=recipe, overrides=texts).spec.framing
+            return self.read_experiment(path, recipe=recipe, overrides=_frames_overrides(overrides)).spec.framing
         if problems := list(_form_problems(tree)):
             raise RegistryError(join_problems(problems))
         name = tree.text("name")
@@ -290,12 +291,15 @@ class Registry:
             if isinstance(tree, str):
                 yield tree
                 continue
-            tree = current_layer(tree)
+            tree, path = current_layer(tree), Path(tree.origin.source)
             for key, value in tree.items():
                 if key not in _FILE_KEYS:
                     yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"
             yield from _form_problems(tree)
-            stem = Path(tree.origin.source).stem
+            for layer in (tree, *tree.branch("variants").values()):
+                if isinstance(layer, Branch):
+                    _locate_recordings(layer.branch("dataset"), path)
+            stem = path.stem
             if stem.startswith("_"):
                 for key in (key for key in ("extends", "variants") if key in tree):
                     yield f"{tree[key].origin}: {key} is not allowed in a file that others extend"
@@ -480,6 +484,14 @@ def _with_frames(tree: Branch, name: str, texts: Sequence[str]) -> Branch:
     if texts and "frames" not in tree:
         raise UsageError(f"--set {texts[0]}: {name} is an image data set, which is not framed")
     return merge_layers(tree, *(parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts))
+
+
+def _frames_overrides(overrides: Overrides) -> tuple[str, ...]:
+    """Returns overrides as texts; those of other keys than ``frames.…`` are errors."""
+    texts = override_texts(overrides)
+    for text in texts:
+        parse_override(text, ExperimentSpec, sections=("frames",))
+    return texts
 
 
 def _origins(tree: Branch) -> dict[str, Origin]:

@@ -33,9 +33,9 @@ class PrepareOptions:
     """The options of ``plifctl prepare``.
 
     Attributes:
-        dataset: Name of a data set in the registry, or a YAML file of a data set or an experiment.
-        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration, or the file
-            is of an experiment, whose T is used.
+        dataset: Name of a data set or an experiment in the registry, or a YAML file of one.
+        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration, or an
+            experiment is named, whose T is used.
         recipe: Which choices of framing: the paper's text or the authors' code; None: of the file, or the paper's.
         overrides: Changes to them, texts ``frames.key=value``.
         source: Where the raw files are, and how to read them.

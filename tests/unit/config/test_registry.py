@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from plifctl.config.base import flatten
 from plifctl.config.dataset import DatasetSpec
-from plifctl.config.lookup import load_registry
+from plifctl.config.lookup import load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
@@ -266,6 +266,13 @@ variants:
 TINY = 'tiny:\n  structure: "FC20-SN-APk2s2"\n  dropout: 0.0\n  batch_norm: per-step\n'
 
 
+OWN_DATA = """\
+dataset:
+  {name: hands, title: hands, layout: class-folders, kind: events, shape: [2, 8, 8], classes: [a, b], raw: recordings}
+frames: {slicing: number, outside_events: refuse, invalid_events: drop}
+"""
+
+
 class TestOwnFolder:
     def test_own_folder_adds_experiments(self, tmp_path: Path) -> None:
         registry = own(tmp_path, experiments__mine=MINE, networks__tiny=TINY)
@@ -401,6 +408,20 @@ class TestOwnFolder:
         assert found == f"{problem}, sweeps, tables; did you mean {tmp_path}?"
         (tmp_path / "empty/results").mkdir(parents=True)
         assert Registry([*registry_dirs(), tmp_path / "empty"]).check() == []
+
+    @pytest.mark.parametrize("in_variant", [False, True])
+    def test_data_set_in_an_experiments_file_is_read_beside_the_file(self, tmp_path: Path, in_variant: bool) -> None:
+        dataset = OWN_DATA if not in_variant else "dataset: mnist\n"
+        text = f"extends: _common\n{dataset}network: tiny\nT: 4\ntrain: {{normalise: none}}\nvariants:\n"
+        text += "  own-a:\n    title: a\n    neuron: {kind: plif, tau_0: 3.0}\n"
+        text += "".join(f"    {line}\n" for line in OWN_DATA.splitlines()) if in_variant else ""
+        registry = own(tmp_path, experiments__mine=text, networks__tiny=TINY.replace("FC20", "FC4"))
+        assert registry.check() == []
+        spec = registry.experiment("own-a").spec
+        assert spec.dataset.raw == str(tmp_path / "experiments/recordings")
+        assert load_framing("own-a", {"frames.slicing": "time"}, registry=registry).T == 4
+        with pytest.raises(UsageError, match=r"unknown key train\.lr"):
+            load_framing("own-a", {"train.lr": 1}, registry=registry)
 
     def test_own_data_set_needs_a_known_layout(self, tmp_path: Path) -> None:
         registry = own(tmp_path, **{"datasets/mine": MNIST_LIKE})
