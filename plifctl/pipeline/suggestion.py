@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from plifctl.config.choices import TimeUnit
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
-from plifctl.data.datasets.own import ARCHIVES
+from plifctl.data.datasets.own import ARCHIVES, NOT_RECORDINGS, PICTURES
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
@@ -90,9 +91,12 @@ def suggest_experiment(
         transpose: x and y are exchanged when the recordings are read.
 
     Raises:
-        RawDataError: There are fewer than two classes, or no recording that shows the size of the sensor.
+        RawDataError: There are no recordings that can be read, fewer than two classes, or no recording that shows the
+            size of the sensor.
     """
-    classes, shape = _classes(facts), _shape(facts)
+    inspect = f"plifctl data inspect {shlex.quote(raw)}"
+    _check_recordings(facts, inspect)
+    classes, shape = _classes(facts), _shape(facts, inspect)
     if transpose:
         polarities, height, width = shape.value
         shape = shape._replace(value=(polarities, width, height))
@@ -192,6 +196,30 @@ def step_bytes(structure: str, shape: Shape, classes: int, T: int, batch: int, n
     return cost_of_layers(layers, shape, batch).nbytes
 
 
+def _check_recordings(facts: FolderFacts, inspect: str) -> None:
+    """Raises RawDataError, with the reason of the first file, if there are files and none is a recording to read.
+
+    Args:
+        facts: What the folder contains.
+        inspect: The command that shows it.
+    """
+    if facts.recordings:
+        return
+    pictures = [one.name for one in facts.others if PICTURES.search(one.name)]
+    files = facts.unreadable or [one for one in facts.others if not NOT_RECORDINGS.search(one.name)]
+    if pictures and not facts.unreadable:
+        raise RawDataError(
+            f"no recordings of events: found pictures or videos, {list_names(pictures, 3)}",
+            hint="images are read in the layouts mnist, fashion-mnist and cifar10 only, in the files of those",
+        )
+    if files and files[0].findings:
+        problem = files[0].findings[0]
+        name = "" if problem.message.startswith(files[0].name) else f"{files[0].name}: "
+        raise RawDataError(
+            f"no recording can be read: {name}{problem.message}", hint=f"{problem.hint}\n{inspect}".lstrip()
+        )
+
+
 def _classes(facts: FolderFacts) -> list[str]:
     classes = list(facts.labels.classes if facts.labels is not None else facts.layout.classes)
     if facts.labels is None and facts.layout.begins_with_people:
@@ -200,6 +228,11 @@ def _classes(facts: FolderFacts) -> list[str]:
             f"{list_names(facts.layout.nested, 3)}, like the classes",
             hint="make a folder for each class, and in it one for each person: CLASS/PERSON/FILE; or a CSV file with "
             "the path, the label and the person of each recording",
+        )
+    if facts.labels is None and facts.layout.strays:
+        raise RawDataError(
+            f"no classes: in no folder of a class, as other recordings are: {list_names(facts.layout.strays, 3)}",
+            hint="move them into the folder of their class, or out of the folder",
         )
     if facts.layout.name is None or len(classes) < 2:
         found = f"found {list_names(classes)}" if classes else "found none"
@@ -212,8 +245,13 @@ def _classes(facts: FolderFacts) -> list[str]:
     return classes
 
 
-def _shape(facts: FolderFacts) -> Value:
-    """Returns the size of the sensor: the one that the recordings state, or that their events need."""
+def _shape(facts: FolderFacts, inspect: str) -> Value:
+    """Returns the size of the sensor: the one that the recordings state, or that their events need.
+
+    Args:
+        facts: What the folder contains.
+        inspect: The command that shows it.
+    """
     stated = Counter(one.summary.sensor for one in facts.recordings if one.summary.sensor is not None)
     if stated:
         width, height = stated.most_common(1)[0][0] or (0, 0)
@@ -222,7 +260,7 @@ def _shape(facts: FolderFacts) -> Value:
         return Value("dataset.shape", (2, height, width), comment)
     seen = facts.seen
     if seen is None:
-        raise RawDataError("no recording has events: the size of the sensor is not known")
+        raise RawDataError("no recording has events: the size of the sensor is not known", hint=inspect)
     comment = "polarities, height, width: ASSUMED from the largest x and y; state the size of your camera"
     return Value("dataset.shape", (2, seen[1], seen[0]), comment)
 
