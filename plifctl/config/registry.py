@@ -24,6 +24,7 @@ from plifctl.config.identity import TABLE_FOLDERS, current_layer, current_networ
 from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
+from plifctl.config.structure import parse_structure
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, merge_layers, read_tree
 from plifctl.errors import RegistryError, UsageError, check_choice, did_you_mean, join_problems
 
@@ -510,7 +511,19 @@ def _network_as_mapping(layer: Branch) -> Branch:
 def _unknown_part(kind: str, name: str | None, origin: Origin, known: Iterable[str]) -> UsageError | RegistryError:
     error = UsageError if str(origin).startswith("--set") else RegistryError
     problem = f"unknown {kind} {name}" if name else f"{kind} is missing: name one, or state like: NAME"
-    return error(f"{origin}: {problem}", hint=did_you_mean(name or "", known))
+    hint = did_you_mean(name or "", known)
+    if kind == "network" and name is not None and _is_structure(name):
+        hint = (
+            f'a structure is a part: network: {{name: NAME, structure: "{name}", dropout: 0.5, batch_norm: per-step}}'
+        )
+    return error(f"{origin}: {problem}", hint=hint)
+
+
+def _is_structure(text: str) -> bool:
+    try:
+        return bool(parse_structure(text))
+    except ValueError:
+        return False
 
 
 def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:

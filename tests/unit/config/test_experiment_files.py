@@ -218,6 +218,17 @@ class TestByHand:
         (problem,) = Registry([file.parent]).check()
         assert problem.endswith("drop} (recipe authors)")
 
+    def test_structure_in_place_of_a_network_is_named_as_one(self, file: Path) -> None:
+        file.write_text('like: gesture-plif\nname: mine\nnetwork: "{c8k3s1-BN-SN-MPk8s8}*2-FC110-SN-APk10s10"\n')
+        with pytest.raises(RegistryError, match="unknown network") as error:
+            load_experiment(file)
+        shown = error.value.hint.partition(": ")[2]
+        file.write_text(f"like: gesture-plif\nname: mine\n{shown}\n")
+        assert load_experiment(file).spec.network.name == "NAME"
+        with pytest.raises(UsageError) as usage:
+            load_experiment("gesture-plif", {"network": "c8k3s1-SN-FC110-SN-APk10s10"})
+        assert "structure" in usage.value.hint
+
     def test_incomplete_file_lists_every_missing_value(self, file: Path) -> None:
         load_experiment("demo").save(file)
         lines = [
