@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from plifctl.config.choices import TimeUnit
+from plifctl.config.dataset import ReadingSpec
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
 from plifctl.data.datasets.own import ARCHIVES, NOT_RECORDINGS, PICTURES
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
@@ -78,7 +80,7 @@ class Suggestion:
 
 
 def suggest_experiment(
-    facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int, *, transpose: bool = False
+    facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int, stated: ReadingSpec = AS_USUAL
 ) -> Suggestion:
     """Returns a data set and an experiment for the recordings of a folder.
 
@@ -88,7 +90,7 @@ def suggest_experiment(
         raw: Path of the folder or archive, as the file states it.
         neuron: The neuron of :data:`LIKE`.
         memory_bytes: Memory of the machine that trains.
-        transpose: x and y are exchanged when the recordings are read.
+        stated: What the user states about the recordings; of these keys, nothing is assumed.
 
     Raises:
         RawDataError: There are no recordings that can be read, fewer than two classes, or no recording that shows the
@@ -97,7 +99,7 @@ def suggest_experiment(
     inspect = f"plifctl data inspect {shlex.quote(raw)}"
     _check_recordings(facts, inspect)
     classes, shape = _classes(facts), _shape(facts, inspect)
-    if transpose:
+    if stated.transpose:
         polarities, height, width = shape.value
         shape = shape._replace(value=(polarities, width, height))
     transforms, framed = _scaled_down(shape.value)
@@ -119,7 +121,7 @@ def suggest_experiment(
         shape,
         Value("dataset.classes", classes, "in the order of the labels"),
         Value("dataset.raw", _place(raw, facts.layout.root), "--raw names another place"),
-        *_reading_values(facts.recordings),
+        *_reading_values(facts.recordings, stated),
         *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
         *_frames_values(facts.recordings),
         *_transform_values(transforms, shape.value, unscaled),
@@ -297,19 +299,20 @@ def _batch_size(need: Callable[[int], int], memory_bytes: int, samples: int) -> 
     return Value("train.batch_size", batch, comment)
 
 
-def _reading_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
+def _reading_values(recordings: Sequence[RecordingFacts], stated: ReadingSpec) -> Iterator[Value]:
     """Yields what the recordings do not say about themselves: unit of times, order of columns, orientation."""
     decoded = [one for one in recordings if one.events is not None]
     guesses = Counter(one.reading.model_dump_json(exclude_defaults=True) for one in decoded)
     guess = json.loads(guesses.most_common(1)[0][0]) if guesses else {}
+    known = guess.keys() | stated.model_fields_set
     for key, value in guess.items():
         yield Value(f"dataset.{key}", value, "as plifctl data inspect reads the recordings")
     remarks = [remark for one in decoded if one.events for remark in one.events.remarks]
-    if "time_unit" not in guess and any(remark.kind == "unit" for remark in remarks):
+    if "time_unit" not in known and any(remark.kind == "unit" for remark in remarks):
         longest = max(one.duration_us or 0 for one in decoded)
         comment = f"ASSUMED, as tonic saves matrices; the longest recording then lasts {longest / 1e6:,.3g} s"
         yield Value("dataset.time_unit", "ms", comment)
-    if not {"flip_x", "flip_y"} & guess.keys():
+    if not {"flip_x", "flip_y"} & known:
         jaer = [one for one in recordings if one.format == "AEDAT 2.0"]
         if any(is_davis_camera(one.summary.camera) for one in jaer):
             yield Value("dataset.flip_x", True, "ASSUMED: jAER, which writes AEDAT 2.0, mirrors the columns of a DAVIS")

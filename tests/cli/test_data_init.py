@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from raw_files import encode_dat, pack_tar, pack_zip, write_nmnist
+from raw_files import encode_dat, encode_davis, pack_tar, pack_zip, write_nmnist
 
 from plifctl.config.lookup import load_experiment
 
 Plifctl = Callable[..., Any]
+DAVIS_HEADER = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346red\r\n"
 
 
 @pytest.fixture
@@ -88,6 +89,23 @@ def test_init_as_json_has_values_and_comments(plifctl: Plifctl, recordings: Path
 def test_init_with_set_states_it(plifctl: Plifctl, recordings: Path) -> None:
     assert plifctl("data", "init", "recordings", "--name", "hands", "--set", "flip_y=true").code == 0
     assert load_experiment("hands").spec.dataset.flip_y
+
+
+@pytest.mark.parametrize(
+    ("stated", "flips"),
+    [((), (True, True)), (("flip_y=false",), (False, False)), (("flip_x=false", "flip_y=true"), (False, True))],
+)
+def test_init_assumes_nothing_that_set_states(
+    plifctl: Plifctl, places: Path, stated: tuple[str, ...], flips: tuple[bool, bool]
+) -> None:
+    for label in "ab":
+        (places / "mine" / label).mkdir(parents=True)
+        recording = encode_davis(*((1000 * k, k % 300, k % 200, k % 2) for k in range(40)), header=DAVIS_HEADER)
+        (places / "mine" / label / "1.aedat").write_bytes(recording)
+    settings = [word for text in stated for word in ("--set", text)]
+    assert plifctl("data", "init", "mine", "--name", "hands", *settings).code == 0
+    dataset = load_experiment("hands").spec.dataset
+    assert (dataset.flip_x, dataset.flip_y) == flips
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_sensor_that_is_only_seen_is_an_assumption() -> None:
 
 def test_shape_is_that_after_x_and_y_were_exchanged() -> None:
     facts = FolderFacts.of([recording(name, sensor=(346, 260)) for name in FOLDERS])
-    found = suggest_experiment(facts, "mine", "raw", NEURON, 64 * GIGABYTES, transpose=True)
+    found = suggest_experiment(facts, "mine", "raw", NEURON, 64 * GIGABYTES, ReadingSpec(transpose=True))
     assert values(found)["dataset.shape"] == (2, 346, 260)
 
 
