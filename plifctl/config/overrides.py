@@ -176,6 +176,11 @@ def _parse(value: str, origin: Origin, kind: Any, *, mapping: bool) -> Leaf | Br
         raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
 
 
+def settable_keys(model: type[Spec]) -> list[str]:
+    """Returns the dotted path of every value of a model that can be set."""
+    return [path for path, _ in _settable(model)]
+
+
 def _settable(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted path and the type of every value of a model that can be set."""
     for name, field in model.model_fields.items():
@@ -191,10 +196,21 @@ def _settable(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _similar_keys(key: str, known: Sequence[str]) -> str:
-    """Returns a hint: keys that end like ``key``, else keys or ends of keys that are spelled almost like it."""
+    """Returns a hint on an unknown key: those like it."""
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"set one value of {key}, such as {inside[0]}"
+    near = near_keys(key, known)
+    return f"did you mean {' or '.join(near)}?" if near else "plifctl show EXPERIMENT lists the keys"
+
+
+def near_keys(key: str, known: Sequence[str]) -> list[str]:
+    """Returns keys that end like ``key``, else those that are, or end, almost like it.
+
+    Example:
+        >>> near_keys("tau0", ["train.lr", "neuron.tau_0"])
+        ['neuron.tau_0']
+    """
     last = key.rpartition(".")[2]
     near = [path for path in known if path.rpartition(".")[2] == last]
     near = near or [path for path in known if path.startswith(key)][:3]
@@ -202,6 +218,4 @@ def _similar_keys(key: str, known: Sequence[str]) -> str:
     if not near:
         ends = difflib.get_close_matches(last, [path.rpartition(".")[2] for path in known], n=1, cutoff=0.7)
         near = [path for path in known if path.rpartition(".")[2] in ends]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "plifctl show EXPERIMENT lists the keys"
+    return near

@@ -218,6 +218,57 @@ class TestByHand:
         (problem,) = Registry([file.parent]).check()
         assert problem.endswith("drop} (recipe authors)")
 
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (
+                "train:\n  # lr: 0.1",
+                "train: found nothing, expected a mapping, e.g. train: {loss: …}; remove the key if",
+            ),
+            ("neuron: lif", "neuron: found 'lif' (a text), expected a mapping, e.g. neuron: {kind: lif}"),
+            ("split: share", "split: found 'share' (a text), expected a mapping, e.g. split: {method: share}"),
+            ("train: {optimizer_options: x}", "train.optimizer_options: found 'x' (a text), expected a mapping"),
+            ("title: 3", 'title: found 3, expected a text, in quotes: "3"'),
+            ("title: [x]", "title: found ['x'], expected a text"),
+            ("train: {drop_last: True}", "train.drop_last: found 'True' (a text: write true or false)"),
+            ("T:", "T: found nothing, should be a valid integer"),
+            ("lr: 0.1", "unknown key lr; did you mean train.lr?"),
+            ("tau0: 3", "unknown key tau0; did you mean neuron.tau_0?"),
+            ("train: {tau_0: 3}", "unknown key train.tau_0; did you mean neuron.tau_0?"),
+            ("nonsense: 3", "unknown key nonsense; known: T, dataset"),
+        ],
+    )
+    def test_value_of_another_kind_is_named_with_what_is_expected(self, file: Path, line: str, message: str) -> None:
+        file.write_text(f"like: gesture-plif\nname: mine\n{line}\n")
+        with pytest.raises(RegistryError) as error:
+            load_experiment(file)
+        (problem,) = error.value.problems
+        assert f"mine: {message}" in problem
+
+    @pytest.mark.parametrize(
+        ("was", "now", "messages"),
+        [
+            ("[a, b]", "[0, true]", ['classes[0]: found 0, expected a text, in quotes: "0"', 'in quotes: "true"']),
+            ("[a, b]", "[a]", ["classes: found ['a'], expected at least 2 values"]),
+            ("[2, 10, 10]", "[2, 10, 10, 1]", ["shape: found [2, 10, 10, 1], expected at most 3 values"]),
+            (
+                "raw:",
+                "labels: labels.csv\nraw:",
+                ["labels: found 'labels.csv' (a text), expected a mapping, e.g. labels: {f"],
+            ),
+            ("raw:", "slicing: time\nraw:", ["unknown key dataset.slicing; did you mean frames.slicing?"]),
+        ],
+    )
+    def test_value_of_another_kind_in_a_data_set_is_one_problem(
+        self, file: Path, was: str, now: str, messages: list[str]
+    ) -> None:
+        frames = "frames: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
+        file.write_text(OWN_DATA_SET.replace(was, now) + frames)
+        with pytest.raises(RegistryError) as error:
+            load_framing(file)
+        for problem, message in zip(error.value.problems, messages, strict=True):
+            assert message in problem
+
     def test_structure_in_place_of_a_network_is_named_as_one(self, file: Path) -> None:
         file.write_text('like: gesture-plif\nname: mine\nnetwork: "{c8k3s1-BN-SN-MPk8s8}*2-FC110-SN-APk10s10"\n')
         with pytest.raises(RegistryError, match="unknown network") as error:
