@@ -127,12 +127,12 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
         UsageError: The registry and the working directory have the name, or it is that of a folder.
     """
     if is_file_name(source):
-        _refuse_folder(source)
+        refuse_folder(source)
         return paths.expand(source)
     here = Path(f"{source}.yaml")
     if not here.is_file():
         if source not in known:
-            _refuse_folder(source)
+            refuse_folder(source)
         return None
     if source in known:
         raise UsageError(
@@ -142,7 +142,8 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
     return here
 
 
-def _refuse_folder(source: str | Path) -> None:
+def refuse_folder(source: str | Path) -> None:
+    """Raises UsageError, with what else it may be for, if a folder is named in place of a name or a file."""
     folder, quoted = paths.expand(source), shlex.quote(str(source))
     if not folder.is_dir():
         return

@@ -16,7 +16,7 @@ from typing import Any
 
 from plifctl.config.base import Spec, flatten, nested_spec
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value
-from plifctl.errors import UsageError
+from plifctl.errors import UsageError, list_names
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Texts ``key=value``, or a mapping from dotted keys (or nested mappings) to values."""
@@ -25,6 +25,10 @@ _NOT_SETTABLE = ("name", "title", "recipe", "reported", "dataset")
 """Descriptions, and fields with more than one value."""
 
 _NO_MODIFICATION = ("train.seed", "train.epochs", "train.memory")
+
+
+_LISTED = 20
+"""Keys in a hint: those of framing, or of recordings."""
 
 
 def override_key(text: str) -> str:
@@ -155,7 +159,8 @@ def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | No
     }
     options = [path for path in types if path.endswith("_options")]
     if key not in types and not any(key.startswith(f"{path}.") for path in options):
-        raise UsageError(f"--set {text}: unknown key {key}", hint=_similar_keys(key, list(types)))
+        hint = f"--T {value}" if key == "T" and sections is not None else _similar_keys(key, list(types))
+        raise UsageError(f"--set {text}: unknown key {key}", hint=hint)
     tree = _parse(value, origin, types.get(key), mapping=key in options)
     if isinstance(tree, Branch):
         tree.replaces = True  # all options, also those that it does not name
@@ -200,8 +205,9 @@ def _similar_keys(key: str, known: Sequence[str]) -> str:
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"set one value of {key}, such as {inside[0]}"
-    near = near_keys(key, known)
-    return f"did you mean {' or '.join(near)}?" if near else "plifctl show EXPERIMENT lists the keys"
+    if near := near_keys(key, known):
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {list_names(known, _LISTED)}" if len(known) <= _LISTED else "plifctl show EXPERIMENT lists the keys"
 
 
 def near_keys(key: str, known: Sequence[str]) -> list[str]:
