@@ -98,5 +98,5 @@ def _check_files(files: list[Path]) -> tuple[list[str], str]:
         except RegistryError as error:
             problems += error.problems
             if error.hint and error.hint != CHECK_HINT:
-                problems[-1] += f"; {error.hint}"
+                problems[-1] += "; " + error.hint.replace("\n", "; ")
     return problems, "\n".join(f"{line}: valid" for line in found)

@@ -163,9 +163,11 @@ class Registry:
         if problem := name_problem(name):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
-        if name != like:  # the paper reported nothing of an experiment with a name of its own
-            below = [layer.without("reported") for layer in below]
-        named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
+        named_at = tree.origin_of(("name",))
+        if below and name != like:  # what the paper calls another experiment, and reports of it, is not of this one
+            title = Branch(tree.origin, {"title": Leaf(name, named_at)})
+            below = [title, *(layer.without("reported", "title") for layer in below)]
+        named = Branch(tree.origin, {"name": Leaf(name, named_at)})
         found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
         return replace(found, overrides=self._differences(found, path)) if name in self.experiments() else found
 
@@ -512,6 +514,9 @@ def _unknown_part(kind: str, name: str | None, origin: Origin, known: Iterable[s
     error = UsageError if str(origin).startswith("--set") else RegistryError
     problem = f"unknown {kind} {name}" if name else f"{kind} is missing: name one, or state like: NAME"
     hint = did_you_mean(name or "", known)
+    if kind == "dataset" and name is not None and hint.startswith("known: "):
+        hint += "\none of your own: its values as a mapping, dataset: {name: …, layout: …, …}; or its file in "
+        hint += "FOLDER/datasets, and export PLIFCTL_REGISTRY=FOLDER"
     if kind == "network" and name is not None and _is_structure(name):
         hint = (
             f'a structure is a part: network: {{name: NAME, structure: "{name}", dropout: 0.5, batch_norm: per-step}}'

@@ -134,6 +134,22 @@ class TestByHand:
             load_experiment(file)
         assert "name: NAME" in error.value.hint
 
+    def test_like_under_another_name_has_a_title_of_its_own(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nname: mine\n")
+        found, digest = load_experiment(file), load_experiment(file).spec.digest
+        assert (found.spec.title, str(found.origins["title"])) == ("mine", f"{file}:2:1")
+        file.write_text("like: gesture-plif\nname: mine\ntitle: my gestures\n")
+        assert (load_experiment(file).spec.title, load_experiment(file).spec.digest) == ("my gestures", digest)
+        file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
+        assert load_experiment(file).spec.title == load_experiment("gesture-plif").spec.title
+
+    @pytest.mark.parametrize("name", ["rec", "rec.yaml"])
+    def test_file_of_a_data_set_in_place_of_its_name_has_a_hint(self, file: Path, name: str) -> None:
+        file.write_text(f"like: gesture-plif\nname: mine\ndataset: {name}\n")
+        with pytest.raises(RegistryError, match=f"unknown dataset {name}") as error:
+            load_experiment(file)
+        assert "its values as a mapping, dataset: {name: …, layout: …, …}; or its file in FOLDER/" in error.value.hint
+
     def test_like_under_another_name_has_no_reported_accuracy(self, file: Path) -> None:
         file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
         assert load_experiment(file).spec.reported is not None
