@@ -87,7 +87,8 @@ def registry_dirs() -> list[Path]:
     if own is None:
         return [shipped]
     if not own.is_dir():
-        raise UsageError(f"PLIFCTL_REGISTRY={own}: no such folder")
+        hint = "it names one folder" if os.pathsep in str(own) else ""
+        raise UsageError(f"PLIFCTL_REGISTRY={own}: no such folder", hint=hint)
     return [shipped, own]
 
 

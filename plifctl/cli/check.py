@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plifctl.cli import console, options
 from plifctl.config.choices import RECIPES
-from plifctl.errors import RegistryError
+from plifctl.errors import RegistryError, UsageError
+
+if TYPE_CHECKING:
+    from plifctl.config.registry import Registry
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +23,7 @@ def register(app: typer.Typer) -> None:
 def check(
     files: Annotated[
         list[Path] | None,
-        typer.Argument(parser=options.path, help="Files of experiments or data sets (default: the registry)."),
+        typer.Argument(parser=options.path, help="Files of experiments, data sets or sweeps (default: the registry)."),
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -65,6 +68,23 @@ def _check_registry() -> tuple[list[str], str]:
     )
 
 
+def _describe_file(file: Path, registry: Registry) -> str:
+    """Returns what a file describes, after all of it was checked: a sweep, an experiment, or a data set."""
+    from plifctl.config.lookup import refuse_folder
+    from plifctl.config.sweep import is_sweep_file, read_sweep
+    from plifctl.sweep.expansion import expand
+
+    refuse_folder(file)
+    if not is_sweep_file(file):
+        return registry.describe_file(file)
+    sweep = read_sweep(file)
+    try:
+        runs = expand(sweep)
+    except UsageError as error:  # of a value, which names no file
+        raise RegistryError(f"{file}: {error}", hint=error.hint) from error
+    return f"{file}: sweep {sweep.sweep}, {len(runs)} run{'s' if len(runs) > 1 else ''}"
+
+
 def _check_files(files: list[Path]) -> tuple[list[str], str]:
     """Returns the problems of some files, and what they describe."""
     from plifctl.config.problems import CHECK_HINT
@@ -74,9 +94,9 @@ def _check_files(files: list[Path]) -> tuple[list[str], str]:
     found: list[str] = []
     for file in files:
         try:
-            found.append(registry.describe_file(file))
+            found.append(_describe_file(file, registry))
         except RegistryError as error:
             problems += error.problems
             if error.hint and error.hint != CHECK_HINT:
-                problems[-1] += f"; {error.hint}"
+                problems[-1] += "; " + error.hint.replace("\n", "; ")
     return problems, "\n".join(f"{line}: valid" for line in found)

@@ -130,12 +130,15 @@ def _experiment_with_layers(
     if kind != "experiment" and (name in registry.networks() or name in registry.datasets()):
         specs = [registry.experiment(other).spec for other in registry.experiments()]
         using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
-        kind_of = "network" if name in registry.networks() else "dataset"
+        if using:
+            hint = f"plifctl show {using[0]} --params"
+        elif name in registry.networks():
+            hint = f"plifctl show EXPERIMENT --params --set network={name}"
+        else:
+            hint = f"no experiment has it; write one: a YAML file with like: NAME, dataset: {name}, and a network"
         raise UsageError(
             f"--params needs an experiment, which defines input, classes and neuron; {name} is a network or data set",
-            hint=f"plifctl show {using[0]} --params"
-            if using
-            else f"plifctl show EXPERIMENT --params --set {kind_of}={name}",
+            hint=hint,
         )
     raise unknown_name("experiment", name, registry.experiments())
 

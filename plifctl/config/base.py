@@ -19,7 +19,7 @@ class InconsistentValues(ValueError):
         path: Path of the value that is most likely wrong.
     """
 
-    def __init__(self, message: str, path: tuple[str, ...]) -> None:
+    def __init__(self, message: str, path: tuple[int | str, ...]) -> None:
         super().__init__(message)
         self.path = path
 

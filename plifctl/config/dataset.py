@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from plifctl.config.base import Spec
+from plifctl.config.base import InconsistentValues, Spec
 from plifctl.config.choices import (
     OWN_LAYOUTS,
     Axes,
@@ -34,6 +34,15 @@ _CHOICES_OF_LAYOUT: dict[Layout, set[str]] = {
     **dict.fromkeys(OWN_LAYOUTS, _OWN_CHOICES),
 }
 """Choices of framing that a layout has; images are not framed."""
+_EXAMPLES = {
+    "slicing": "number",
+    "outside_events": "refuse",
+    "invalid_events": "drop",
+    "axes": "authors",
+    "training_set": "all",
+    "test_set": "last-100",
+}
+"""Those that the paper has, or that suit most recordings."""
 _CHOICES_OF_ALL = {"transforms", "transform_seed", "overlap_us"}
 """Choices of framing of any events, which need not be stated."""
 
@@ -63,7 +72,8 @@ class LabelTable(Spec):
         group: Column with the subject, session …, whose samples should not be divided; None: there is none.
         start: Column with the time at which the sample begins in its recording; None: at the beginning.
         end: Column with the time at which it ends; None: at the end of the recording.
-        time_unit: Unit of ``start`` and ``end``.
+        duration: Column with the time from start to end, instead of ``end``.
+        time_unit: Unit of ``start``, ``end`` and ``duration``.
     """
 
     file: str
@@ -73,7 +83,14 @@ class LabelTable(Spec):
     group: str | None = None
     start: str | None = None
     end: str | None = None
+    duration: str | None = None
     time_unit: TimeUnit = "us"
+
+    @model_validator(mode="after")
+    def _check_duration(self) -> Self:
+        if self.duration is not None and (self.start is None or self.end is not None):
+            raise ValueError("duration: the time from start to end, expected with start, and without end")
+        return self
 
 
 class ReadingSpec(Spec):
@@ -296,17 +313,22 @@ class Framing(Spec):
 
 
 def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
-    """Raises ValueError unless exactly the choices that the data set has are set."""
+    """Raises InconsistentValues unless exactly the choices that the data set has are set."""
     choices = _CHOICES_OF_LAYOUT.get(dataset.layout, set())
+    if frames is None and choices:
+        example = ", ".join(f"{key}: {value}" for key, value in _EXAMPLES.items() if key in choices)
+        problem = f"frames is missing: events need it, e.g. frames: {{{example}}}"
+        raise InconsistentValues(problem, ("dataset", "layout"))
     if frames is not None and frames.has_duration:
         choices = choices | {"duration_us"}
     chosen = set(frames.model_dump(exclude_none=True)) - _CHOICES_OF_ALL if frames else set()
     if foreign := sorted(chosen - choices):
-        raise ValueError(f"frames.{foreign[0]}: {dataset.title} has no such choice")
+        raise InconsistentValues(f"frames.{foreign[0]}: {dataset.title} has no such choice", ("frames", foreign[0]))
     if "duration_us" in choices - chosen:
-        raise ValueError("frames.duration_us is missing: the length of a slice, e.g. frames.duration_us=10000")
+        problem = "frames.duration_us is missing: the length of a slice, e.g. frames.duration_us=10000"
+        raise InconsistentValues(problem, ("frames", "slicing"))
     if missing := sorted(choices - chosen):
-        raise ValueError(f"frames.{missing[0]}: {dataset.title} needs this choice")
+        raise InconsistentValues(f"frames.{missing[0]}: {dataset.title} needs this choice", ("frames", missing[0]))
     frame_shape(dataset, frames)
 
 
@@ -317,12 +339,13 @@ def frame_shape(dataset: DatasetSpec, frames: FramesSpec | None) -> Shape:
         ``(P, H, W)`` of event frames, ``(C, H, W)`` of images.
 
     Raises:
-        ValueError: A transform cannot be applied to events of that shape.
+        InconsistentValues: A transform cannot be applied to events of that shape.
     """
     shape = dataset.shape
     for index, transform in enumerate(frames.transforms if frames else ()):
         try:
             shape = transform.shape_after(shape)
         except ValueError as error:
-            raise ValueError(f"frames.transforms[{index}]: {error}") from None
+            path = ("frames", "transforms", index)
+            raise InconsistentValues(f"frames.transforms[{index}]: {error}", path) from None
     return shape

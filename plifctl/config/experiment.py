@@ -63,17 +63,18 @@ class ExperimentSpec(Spec):
         if self.dataset.kind == "events":
             for key in ("normalise", "augmentation"):
                 if getattr(self.train, key) != "none":
-                    raise ValueError(f"train.{key}: {self.dataset.title} is an event data set; this is for images")
+                    problem = f"train.{key}: {self.dataset.title} is an event data set; this is for images"
+                    raise InconsistentValues(problem, ("train", key))
         elif self.train.event_augmentation:
-            raise ValueError(
-                f"train.event_augmentation: {self.dataset.title} is an image data set; see train.augmentation"
-            )
+            problem = f"train.event_augmentation: {self.dataset.title} is an image data set; see train.augmentation"
+            raise InconsistentValues(problem, ("train", "event_augmentation"))
         return self
 
     @model_validator(mode="after")
     def _check_split(self) -> Self:
         if self.split.method != "official" and not self.dataset.is_own and self.split.groups == FROM_TABLE:
-            raise ValueError(f"split.groups: {self.dataset.title} has no table of labels; state a pattern of its ids")
+            problem = f"split.groups: {self.dataset.title} has no table of labels; state a pattern of its ids"
+            raise InconsistentValues(problem, ("split", "groups"))
         if self.split.groups is not None and self.validation.method == "in-order":
             raise InconsistentValues(
                 "split.groups: validation.method in-order divides groups; state validation.method: share",

@@ -89,6 +89,8 @@ def load_framing(
 ) -> Framing:
     """Returns a data set and how it is framed, by its name or from the YAML file of a data set or an experiment.
 
+    The name of an experiment of the registry, which no data set has, means its data set.
+
     Args:
         source: As of :func:`load_experiment`.
         overrides: Changes to keys ``frames.…``.
@@ -96,14 +98,20 @@ def load_framing(
         registry: As of :func:`load_experiment`.
 
     Returns:
-        The framing; T is that of the experiment in a file, else not chosen.
+        The framing; T is that of an experiment, else not chosen.
 
     Raises:
         UsageError, RegistryError: As :func:`load_experiment`.
     """
     registry = registry or load_registry()
-    if (file := file_of(source, registry.datasets())) is not None:
+    known = registry.datasets()
+    names_other = not is_file_name(source) and source not in known
+    if names_other:
+        known = registry.experiments()
+    if (file := file_of(source, known)) is not None:
         return registry.read_framing(file, recipe=recipe, overrides=overrides)
+    if names_other and source in known:
+        return registry.experiment_framing(str(source), recipe or "paper", overrides)
     return registry.dataset(str(source), recipe or "paper", overrides)
 
 
@@ -119,12 +127,12 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
         UsageError: The registry and the working directory have the name, or it is that of a folder.
     """
     if is_file_name(source):
-        _refuse_folder(source)
+        refuse_folder(source)
         return paths.expand(source)
     here = Path(f"{source}.yaml")
     if not here.is_file():
         if source not in known:
-            _refuse_folder(source)
+            refuse_folder(source)
         return None
     if source in known:
         raise UsageError(
@@ -134,7 +142,8 @@ def file_of(source: str | Path, known: Sequence[str]) -> Path | None:
     return here
 
 
-def _refuse_folder(source: str | Path) -> None:
+def refuse_folder(source: str | Path) -> None:
+    """Raises UsageError, with what else it may be for, if a folder is named in place of a name or a file."""
     folder, quoted = paths.expand(source), shlex.quote(str(source))
     if not folder.is_dir():
         return

@@ -16,7 +16,7 @@ from typing import Any
 
 from plifctl.config.base import Spec, flatten, nested_spec
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value
-from plifctl.errors import UsageError
+from plifctl.errors import UsageError, list_names
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """Texts ``key=value``, or a mapping from dotted keys (or nested mappings) to values."""
@@ -25,6 +25,10 @@ _NOT_SETTABLE = ("name", "title", "recipe", "reported", "dataset")
 """Descriptions, and fields with more than one value."""
 
 _NO_MODIFICATION = ("train.seed", "train.epochs", "train.memory")
+
+
+_LISTED = 20
+"""Keys in a hint: those of framing, or of recordings."""
 
 
 def override_key(text: str) -> str:
@@ -170,7 +174,8 @@ def parse_override(text: str, model: type[Spec], *, sections: Sequence[str] | No
     }
     options = [path for path in types if path.endswith("_options")]
     if key not in types and not any(key.startswith(f"{path}.") for path in options):
-        raise UsageError(f"--set {text}: unknown key {key}", hint=_similar_keys(key, list(types)))
+        hint = f"--T {value}" if key == "T" and sections is not None else _similar_keys(key, list(types))
+        raise UsageError(f"--set {text}: unknown key {key}", hint=hint)
     tree = _parse(value, origin, types.get(key), mapping=key in options)
     if isinstance(tree, Branch):
         tree.replaces = True  # all options, also those that it does not name
@@ -188,6 +193,11 @@ def _parse(value: str, origin: Origin, kind: Any, *, mapping: bool) -> Leaf | Br
         raise UsageError(str(error), hint="e.g. --set train.lr=0.01") from None
 
 
+def settable_keys(model: type[Spec]) -> list[str]:
+    """Returns the dotted path of every value of a model that can be set."""
+    return [path for path, _ in _settable(model)]
+
+
 def _settable(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """The dotted path and the type of every value of a model that can be set."""
     for name, field in model.model_fields.items():
@@ -203,10 +213,22 @@ def _settable(model: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _similar_keys(key: str, known: Sequence[str]) -> str:
-    """Returns a hint: keys that end like ``key``, else keys or ends of keys that are spelled almost like it."""
+    """Returns a hint on an unknown key: those like it."""
     inside = [path for path in known if path.startswith(f"{key}.")]
     if inside:
         return f"set one value of {key}, such as {inside[0]}"
+    if near := near_keys(key, known):
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {list_names(known, _LISTED)}" if len(known) <= _LISTED else "plifctl show EXPERIMENT lists the keys"
+
+
+def near_keys(key: str, known: Sequence[str]) -> list[str]:
+    """Returns keys that end like ``key``, else those that are, or end, almost like it.
+
+    Example:
+        >>> near_keys("tau0", ["train.lr", "neuron.tau_0"])
+        ['neuron.tau_0']
+    """
     last = key.rpartition(".")[2]
     near = [path for path in known if path.rpartition(".")[2] == last]
     near = near or [path for path in known if path.startswith(key)][:3]
@@ -214,6 +236,4 @@ def _similar_keys(key: str, known: Sequence[str]) -> str:
     if not near:
         ends = difflib.get_close_matches(last, [path.rpartition(".")[2] for path in known], n=1, cutoff=0.7)
         near = [path for path in known if path.rpartition(".")[2] in ends]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return "plifctl show EXPERIMENT lists the keys"
+    return near

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from plifctl.config.augmentation import EVENT_AUGMENTATIONS
 from plifctl.config.base import InconsistentValues, Spec, nested_spec
+from plifctl.config.overrides import near_keys, settable_keys
 from plifctl.config.transforms import TRANSFORMS
 from plifctl.config.yaml_tree import Branch, Origin
 from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
@@ -49,7 +51,10 @@ def validate_tree(model: type[_S], tree: Branch, name: str) -> _S:
     try:
         return model.model_validate(tree.plain())
     except ValidationError as error:
-        problems = [_describe(model, tree, name, details) for details in error.errors(include_url=False)]
+        found = error.errors(include_url=False)
+        wrong = {details["loc"][:-1] for details in found}  # lists that have invalid items, and are too short for that
+        found = [details for details in found if details["type"] != "too_short" or details["loc"] not in wrong]
+        problems = [_describe(model, tree, name, details) for details in found]
     overridden = [text for text in problems if text.startswith("--set")]
     if overridden:
         raise UsageError(join_problems(overridden))
@@ -69,7 +74,7 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
     origin, found = tree.origin_of(path), format_value(details["input"])
     match details["type"]:
         case "extra_forbidden":
-            text = f"unknown key {key}; {did_you_mean(str(path[-1]), section.model_fields if section else ())}"
+            text = f"unknown key {key}; {_hint_on_key(model, section, path)}"
         case "union_tag_invalid":
             item, tag = _ITEMS[str(path[1])], details["ctx"]["tag"]
             origin = tree.origin_of((*path, "name"))
@@ -78,6 +83,17 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
             item = _ITEMS[str(path[1])]
             article = "an" if item.noun[0] in "aeiou" else "a"
             text = f"{key}: found {found}, expected {article} {item.noun}, e.g. {item.example}"
+        case "string_type":
+            value = details["input"]
+            quoted = f', in quotes: "{json.dumps(value)}"' if isinstance(value, bool | int | float) else ""
+            text = f"{key}: found {found}, expected a text{quoted}"
+        case "model_type" | "dict_type":
+            text = f"{key}: found {found}, expected a mapping{_example_of(section, path[-1], details['input'])}"
+            text += "; remove the key if it has no values" if details["input"] is None else ""
+        case "too_short" | "too_long":
+            bounds = details["ctx"]
+            number = f"at least {bounds['min_length']}" if "min_length" in bounds else f"at most {bounds['max_length']}"
+            text = f"{key}: found {found}, expected {number} values"
         case "missing":
             text = f"{key} is missing; it has no default, so state it"
         case "value_error":
@@ -88,6 +104,25 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
             message = details["msg"].replace("Input should", "should").replace("tuple", "list")
             text = f"{key}: found {found}, {message}"
     return f"{origin}: {name}: {text}"
+
+
+def _hint_on_key(model: type[Spec], section: type[Spec] | None, path: _Path) -> str:
+    """Returns the keys like an unknown one: of its mapping, else of others."""
+    name = str(path[-1])
+    hint = did_you_mean(name, section.model_fields if section else ())
+    is_of_item = any(isinstance(part, int) for part in path)
+    near = [] if is_of_item or not hint.startswith("known: ") else near_keys(name, settable_keys(model))
+    return f"did you mean {' or '.join(near)}?" if near else hint
+
+
+def _example_of(section: type[Spec] | None, key: int | str, found: Any) -> str:
+    """Returns an example of the mapping that a key of a spec needs, with the value found instead of it."""
+    field = section.model_fields.get(str(key)) if section is not None else None
+    spec = nested_spec(field.annotation) if field is not None else None
+    if spec is None:
+        return ""
+    first = next(iter(spec.model_fields))
+    return f", e.g. {key}: {{{first}: {found if isinstance(found, str) else '…'}}}"
 
 
 def _origin_of_conflict(tree: Branch, key: str, origin: Origin, error: Exception, found: Any) -> Origin:
@@ -118,7 +153,9 @@ def _locate(model: type[Spec], loc: _Path) -> tuple[_Path, type[Spec] | None]:
 
 def format_value(value: Any) -> str:
     """Returns a value that was found, for a message; a text in quotes, with advice where it looks like a boolean."""
+    if value is None:
+        return "nothing"
     if isinstance(value, str):
-        advice = " (a text: write true or false)" if value in ("yes", "no", "on", "off") else " (a text)"
-        return f"{value!r}{advice}"
+        is_boolean = value.lower() in ("yes", "no", "on", "off", "true", "false")
+        return f"{value!r} (a text{': write true or false' if is_boolean else ''})"
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -20,16 +20,21 @@ from plifctl.config.base import flatten
 from plifctl.config.choices import RECIPES, Recipe
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import Experiment, ExperimentSpec
-from plifctl.config.identity import current_layer, current_network, current_word
+from plifctl.config.identity import TABLE_FOLDERS, current_layer, current_network, current_word
 from plifctl.config.network import NetworkSpec
 from plifctl.config.overrides import Overrides, merge_overrides, override_texts, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
+from plifctl.config.structure import parse_structure
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, merge_layers, read_tree
 from plifctl.errors import RegistryError, UsageError, check_choice, did_you_mean, join_problems
 
 _NAME = re.compile(r"\w[\w.+-]*")
 _NAME_BYTES = 80
 """Names become parts of file names, which may have 255 bytes."""
+
+_FOLDERS = ("datasets", "networks", "experiments", "sweeps", "tables")
+"""Folders of a registry with YAML files."""
+_OTHERS = ("results", "authors", "zoo", "sources.yaml")
 
 _REGISTRY_KEYS = ("extends", "recipes", "variants")
 _FILE_KEYS = {*ExperimentSpec.model_fields, *_REGISTRY_KEYS} - {"name", "recipe"}
@@ -122,6 +127,10 @@ class Registry:
         named = Branch(layers[-1].origin, {"name": Leaf(name, layers[-1].origin)})
         return self._assemble([*layers, named], recipe, override_texts(overrides))
 
+    def experiment_framing(self, name: str, recipe: Recipe = "paper", overrides: Overrides = ()) -> Framing:
+        """Returns the data set of an experiment with its framing and T; as :meth:`dataset` but for the name."""
+        return self.experiment(name, recipe=recipe, overrides=_frames_overrides(overrides)).spec.framing
+
     def read_experiment(self, path: Path, *, recipe: Recipe | None = None, overrides: Overrides = ()) -> Experiment:
         """Returns the experiment of a YAML file, as :meth:`Experiment.save` writes one.
 
@@ -154,9 +163,11 @@ class Registry:
         if problem := name_problem(name):
             raise RegistryError(f"{tree.origin_of(('name',))}: {problem}")
         below = self._experiment_layers(like, recipe, tree["like"].origin) if like is not None else []
-        if name != like:  # the paper reported nothing of an experiment with a name of its own
-            below = [layer.without("reported") for layer in below]
-        named = Branch(tree.origin, {"name": Leaf(name, tree.origin_of(("name",)))})
+        named_at = tree.origin_of(("name",))
+        if below and name != like:  # what the paper calls another experiment, and reports of it, is not of this one
+            title = Branch(tree.origin, {"title": Leaf(name, named_at)})
+            below = [title, *(layer.without("reported", "title") for layer in below)]
+        named = Branch(tree.origin, {"name": Leaf(name, named_at)})
         found = self._assemble([*below, tree.without("like"), named], recipe, override_texts(overrides))
         return replace(found, overrides=self._differences(found, path)) if name in self.experiments() else found
 
@@ -174,10 +185,7 @@ class Registry:
         """
         tree = _read_file(path)
         if "layout" not in tree:
-            texts = override_texts(overrides)
-            for text in texts:
-                parse_override(text, ExperimentSpec, sections=("frames",))
-            return self.read_experiment(path, recipe=recipe, overrides=texts).spec.framing
+            return self.read_experiment(path, recipe=recipe, overrides=_frames_overrides(overrides)).spec.framing
         if problems := list(_form_problems(tree)):
             raise RegistryError(join_problems(problems))
         name = tree.text("name")
@@ -195,7 +203,12 @@ class Registry:
         """
         if "layout" in _read_file(path):
             for recipe in RECIPES:
-                found = self.read_framing(path, recipe=recipe)
+                try:
+                    found = self.read_framing(path, recipe=recipe)
+                except RegistryError as error:
+                    raise RegistryError(
+                        join_problems(_of_other_recipe(error.problems, recipe)), hint=error.hint
+                    ) from None
             return f"{path}: data set {found.dataset.name}, {len(found.dataset.classes)} classes"
         spec = self.read_experiment(path).spec
         return f"{path}: experiment {spec.name}, data set {spec.dataset.name}, network {spec.network.name}"
@@ -212,23 +225,28 @@ class Registry:
 
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
-        problems: list[str] = []
+        problems = [problem for folder in self.folders if folder.is_dir() for problem in _unread(folder)]
         readers = (self._read_datasets, self._read_networks, self._read_experiments)
         for kind, read in zip(("_datasets", "_networks", "_experiments"), readers, strict=True):
             # the valid entries of each kind are what the rest is resolved with
             self.__dict__[kind], found = _collect(read())
             problems += [problem for problem in found if problem not in problems]
         incomplete = bool(problems)
-        resolve: list[Callable[[], object]] = [partial(self.network, name) for name in self.networks()]
+        attempts: list[tuple[Recipe, Callable[[], object]]] = [
+            ("paper", partial(self.network, name)) for name in self.networks()
+        ]
         for recipe in RECIPES:
-            resolve += [partial(self.dataset, name, recipe) for name in self.datasets()]
-            resolve += [partial(self.experiment, name, recipe=recipe) for name in self.experiments()]
-        for attempt in resolve:
+            attempts += [(recipe, partial(self.dataset, name, recipe)) for name in self.datasets()]
+            attempts += [(recipe, partial(self.experiment, name, recipe=recipe)) for name in self.experiments()]
+        seen = set(problems)
+        for recipe, attempt in attempts:
             try:
                 attempt()
             except RegistryError as error:
-                lines = [line for line in error.problems if line not in problems]
-                problems += [line for line in lines if not (incomplete and _follows_from_another(line))]
+                lines = [line for line in error.problems if line not in seen]
+                seen.update(lines)
+                lines = [line for line in lines if not (incomplete and _follows_from_another(line))]
+                problems += _of_other_recipe(lines, recipe)
         return problems
 
     @cached_property
@@ -272,13 +290,18 @@ class Registry:
             if isinstance(tree, str):
                 yield tree
                 continue
-            tree = current_layer(tree)
+            tree, path = current_layer(tree), Path(tree.origin.source)
             for key, value in tree.items():
                 if key not in _FILE_KEYS:
                     yield f"{value.origin}: unknown key {key}; {did_you_mean(key, _FILE_KEYS)}"
             yield from _form_problems(tree)
-            stem = Path(tree.origin.source).stem
+            for layer in (tree, *tree.branch("variants").values()):
+                if isinstance(layer, Branch):
+                    _locate_recordings(layer.branch("dataset"), path)
+            stem = path.stem
             if stem.startswith("_"):
+                for key in (key for key in ("extends", "variants") if key in tree):
+                    yield f"{tree[key].origin}: {key} is not allowed in a file that others extend"
                 common[stem] = tree
                 continue
             base = tree.text("extends")
@@ -297,12 +320,13 @@ class Registry:
                     yield f"{variant.origin}: {name}: not a mapping"
 
     def _trees(self, kind: str) -> Iterator[Branch | str]:
-        """Yields every file of a kind, or its problem; ``_common.yaml`` comes first."""
+        """Yields every file of a kind, or its problem; shared ones of a folder, as ``_common.yaml``, come first."""
         for folder in self.folders:
             if not folder.is_dir():
                 yield f"{folder}: no such registry folder"
                 continue
-            for path in sorted((folder / kind).glob("*.yaml")):
+            files = (folder / kind).glob("*.yaml")
+            for path in sorted(files, key=lambda path: (not path.name.startswith("_"), path.name)):
                 try:
                     yield read_tree(path)
                 except RegistryError as error:
@@ -376,6 +400,20 @@ class Registry:
         return texts
 
 
+def _unread(folder: Path) -> Iterator[str]:
+    """Yields what a registry folder contains that looks like a part of it, and is not read."""
+    if not any((folder / name).exists() for name in (*_FOLDERS, *TABLE_FOLDERS, *_OTHERS)):
+        above = f"; did you mean {folder.parent}?" if folder.name in _FOLDERS else ""
+        yield f"{folder}: none of the folders of a registry is in it: {', '.join(_FOLDERS)}{above}"
+    for path in sorted(folder.iterdir()):
+        name = f"{path.name.lower().removesuffix('s')}s"
+        if path.is_dir() and name in _FOLDERS and not (folder / name).is_dir():
+            yield f"{path}: not read; rename it to {name}"
+    for path in sorted(path for name in _FOLDERS for path in (folder / name).glob("*")):
+        if path.suffix != ".yaml" and path.suffix.lower() in (".yaml", ".yml"):
+            yield f"{path}: not read; rename it to {path.stem}.yaml"
+
+
 def known_recipe(recipe: Recipe) -> Recipe:
     """Returns a recipe as it is called today.
 
@@ -445,6 +483,14 @@ def _with_frames(tree: Branch, name: str, texts: Sequence[str]) -> Branch:
     return merge_layers(tree, *(parse_override(text, ExperimentSpec, sections=("frames",)) for text in texts))
 
 
+def _frames_overrides(overrides: Overrides) -> tuple[str, ...]:
+    """Returns overrides as texts; those of other keys than ``frames.…`` are errors."""
+    texts = override_texts(overrides)
+    for text in texts:
+        parse_override(text, ExperimentSpec, sections=("frames",))
+    return texts
+
+
 def _origins(tree: Branch) -> dict[str, Origin]:
     return {path: leaf.origin for path, leaf in tree.leaves().items()}
 
@@ -461,7 +507,22 @@ def _network_as_mapping(layer: Branch) -> Branch:
 def _unknown_part(kind: str, name: str | None, origin: Origin, known: Iterable[str]) -> UsageError | RegistryError:
     error = UsageError if str(origin).startswith("--set") else RegistryError
     problem = f"unknown {kind} {name}" if name else f"{kind} is missing: name one, or state like: NAME"
-    return error(f"{origin}: {problem}", hint=did_you_mean(name or "", known))
+    hint = did_you_mean(name or "", known)
+    if kind == "dataset" and name is not None and hint.startswith("known: "):
+        hint += "\none of your own: its values as a mapping, dataset: {name: …, layout: …, …}; or its file in "
+        hint += "FOLDER/datasets, and export PLIFCTL_REGISTRY=FOLDER"
+    if kind == "network" and name is not None and _is_structure(name):
+        hint = (
+            f'a structure is a part: network: {{name: NAME, structure: "{name}", dropout: 0.5, batch_norm: per-step}}'
+        )
+    return error(f"{origin}: {problem}", hint=hint)
+
+
+def _is_structure(text: str) -> bool:
+    try:
+        return bool(parse_structure(text))
+    except ValueError:
+        return False
 
 
 def _collect(entries: Iterator[tuple[str, _Entry] | str]) -> tuple[dict[str, _Entry], list[str]]:
@@ -488,6 +549,11 @@ def name_problem(name: str) -> str:
         f"{name!r} cannot be a name: letters, digits and . _ + - only, at most {_NAME_BYTES} bytes of them, "
         "a letter or digit first"
     )
+
+
+def _of_other_recipe(problems: Iterable[str], recipe: Recipe) -> list[str]:
+    """Returns problems of values for a recipe; that of another than ``paper``, the default, is named."""
+    return [problem if recipe == "paper" else f"{problem} (recipe {recipe})" for problem in problems]
 
 
 def _follows_from_another(problem: str) -> bool:

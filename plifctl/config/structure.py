@@ -121,6 +121,8 @@ def _sequence(text: str, at: int, depth: int) -> tuple[list[Layer], int]:
             repeat = _REPEAT.match(text, at)
             if repeat is None:
                 raise _unexpected(text, at, "}*<count>")
+            if int(repeat[1]) == 0:
+                raise _unexpected(text, at, "}*<count> with a count of at least 1")
             layers += inner * int(repeat[1])
             at = repeat.end()
         else:

@@ -13,7 +13,7 @@ Every combination of the lists is one training. The file of a sweep, which ``pli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -21,11 +21,12 @@ from pydantic import Field, model_validator
 
 from plifctl.config.base import Spec, flatten
 from plifctl.config.choices import Protocol, Recipe
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import is_file_name
-from plifctl.config.overrides import override_key
-from plifctl.config.problems import validate_tree
+from plifctl.config.overrides import override_key, parse_override
+from plifctl.config.problems import CHECK_HINT, validate_tree
 from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value, read_tree
-from plifctl.errors import RegistryError, UsageError
+from plifctl.errors import RegistryError, UsageError, join_problems
 
 MAX_RUNS = 10_000
 """Most runs of a sweep: more is a mistake in a grid."""
@@ -94,10 +95,23 @@ def read_sweep(path: Path) -> SweepSpec:
         tree = read_tree(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="plifctl sweep run --help shows what a sweep is") from None
-    spec = validate_tree(SweepSpec, tree, tree.text("sweep") or path.stem)
+    name = tree.text("sweep") or path.stem
+    spec = validate_tree(SweepSpec, tree, name)
+    if problems := list(_unknown_keys(tree, name)):
+        raise RegistryError(join_problems(problems), hint=CHECK_HINT)
     here = path.absolute().parent
     found = tuple(str(here / name) if is_file_name(name) else name for name in spec.experiments)
     return spec.model_copy(update={"experiments": found, "sweep": spec.sweep or path.stem})
+
+
+def _unknown_keys(tree: Branch, name: str) -> Iterator[str]:
+    """Yields the keys of ``set`` and ``grid`` that no experiment has."""
+    for section in ("set", "grid"):
+        for key, leaf in tree.branch(section).leaves().items():
+            try:
+                parse_override(f"{key}=0", ExperimentSpec)
+            except UsageError as error:
+                yield f"{leaf.origin}: {name}: {section}: unknown key {key}; {error.hint}"
 
 
 def is_sweep_file(path: Path) -> bool:

@@ -227,17 +227,19 @@ def _compose(text: str, name: str, loader: Any = _LOADER) -> yaml.Node:
         node = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         place = _place(name, error.problem_mark)
-        raise YamlError(place, f"not YAML: {error.problem}{_describe_tab(text, place.line)}") from None
+        raise YamlError(place, f"not YAML: {error.problem}{_likely_cause(text, place.line)}") from None
     except yaml.YAMLError as error:
         raise YamlError(Origin(name, 1, 1), f"not YAML: {error}") from None
     return node if node is not None else yaml.ScalarNode("tag:yaml.org,2002:str", "")
 
 
-def _describe_tab(text: str, line: int) -> str:
-    """Returns what to do about a tab at the beginning of a line or of the one before; empty if there is none."""
+def _likely_cause(text: str, line: int) -> str:
+    """Returns what is wrong with a line, or the one before: a tab that indents it, or a structure without quotes."""
     lines = text.splitlines()[max(0, line - 2) : line]
-    has_tab = any("\t" in found[: len(found) - len(found.lstrip())] for found in lines)
-    return "; there is a tab, but YAML is indented with blanks" if has_tab else ""
+    if any("\t" in found[: len(found) - len(found.lstrip())] for found in lines):
+        return "; there is a tab, but YAML is indented with blanks"
+    has_structure = any("}*" in found and '"' not in found and "'" not in found for found in lines)
+    return '; put the structure of a network in quotes: structure: "{…}*2-…"' if has_structure else ""
 
 
 def _place(name: str, mark: Any) -> Origin:

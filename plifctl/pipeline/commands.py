@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from plifctl.config.choices import Recipe
 from plifctl.config.dataset import FramesSpec, Framing
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_word
-from plifctl.config.lookup import load_framing, load_registry
+from plifctl.config.lookup import is_file_name, load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.data.source import RawSource
 from plifctl.errors import PlifctlError, RegistryError
@@ -80,22 +81,20 @@ def prepare_command_of(
         cache_dir: As :func:`prepare_command`.
     """
     registry = load_registry()
-    own_file = None if _is_of_registry(spec.framing, registry) else str(file or _file_of_own_data(spec))
+    own = None if _is_of_registry(spec.framing, registry) else _name_of_own_data(spec, registry, file)
     if spec.frames is None:
-        return prepare_command(spec.framing, name=own_file, source=source, cache_dir=cache_dir)
-    recipe = None if own_file else spec.recipe
+        return prepare_command(spec.framing, name=own, source=source, cache_dir=cache_dir)
+    recipe = None if own is not None and is_file_name(own) else spec.recipe
     try:
-        usual = load_framing(own_file or spec.dataset.name, recipe=recipe, registry=registry).frames
+        usual = load_framing(own or spec.dataset.name, recipe=recipe, registry=registry).frames
     except PlifctlError:  # the data set of a checkpoint, or the file of a run, may be missing
-        usual = spec.frames if own_file else None
+        usual = spec.frames if own is not None else None
     changes: list[str] = []
     for key, field in FramesSpec.model_fields.items():
         value, before = (getattr(frames, key, field.default) for frames in (spec.frames, usual))
         if value != before:
             changes.append(f"frames.{key}={_as_typed(value)}")
-    return prepare_command(
-        spec.framing, name=own_file, recipe=recipe, overrides=changes, source=source, cache_dir=cache_dir
-    )
+    return prepare_command(spec.framing, name=own, recipe=recipe, overrides=changes, source=source, cache_dir=cache_dir)
 
 
 def _is_of_registry(framing: Framing, registry: Registry) -> bool:
@@ -109,8 +108,19 @@ def _is_of_registry(framing: Framing, registry: Registry) -> bool:
     return raw_independent_key(framing.model_copy(update={"dataset": known})) == raw_independent_key(framing)
 
 
-def _file_of_own_data(spec: ExperimentSpec) -> str:
-    """Returns the file of an experiment whose data set is not that of the registry, as far as it can be known."""
+def _name_of_own_data(spec: ExperimentSpec, registry: Registry, file: Path | None) -> str:
+    """Returns what names a data set that is none of the registry, as far as it can be known: a file, or an experiment.
+
+    Args:
+        spec: The experiment.
+        registry: It may have the experiment, with a data set of its own.
+        file: The file that the user named.
+    """
+    if file is not None:
+        return str(file)
+    with suppress(PlifctlError):
+        if spec.name not in registry.datasets() and registry.experiment(spec.name).spec.dataset == spec.dataset:
+            return spec.name
     files = [f"{name}.yaml" for name in (spec.name, spec.dataset.name)]
     return next((file for file in files if Path(file).is_file()), files[0])
 

@@ -62,7 +62,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     reading = read_overrides(options.overrides)
     facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
-    suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory(), transpose=reading.transpose)
+    suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory(), reading)
     values = {value.key: value.value for value in suggestion.values}
     comments = {value.key: value.comment for value in suggestion.values if value.comment}
     text = _heading(folder, name) + format_yaml(values, comments)

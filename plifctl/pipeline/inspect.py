@@ -57,7 +57,7 @@ class ShowSampleOptions:
     """The options of ``plifctl show-sample``.
 
     Attributes:
-        dataset: Name of a data set in the registry, or a YAML file of a data set or an experiment.
+        dataset: Name of a data set or an experiment in the registry, or a YAML file of one.
         T: Number of frames of the cache; None: the smallest that experiments use.
         recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it, texts ``frames.key=value``.

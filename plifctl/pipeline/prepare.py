@@ -34,9 +34,9 @@ class PrepareOptions:
     """The options of ``plifctl prepare``.
 
     Attributes:
-        dataset: Name of a data set in the registry, or a YAML file of a data set or an experiment.
-        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration, or the file
-            is of an experiment, whose T is used.
+        dataset: Name of a data set or an experiment in the registry, or a YAML file of one.
+        T: Number of frames of each sample; event data sets need it, unless slices have a fixed duration, or an
+            experiment is named, whose T is used.
         recipe: Which choices of framing: the paper's text or the authors' code; None: of the file, or the paper's.
         overrides: Changes to them, texts ``frames.key=value``.
         source: Where the raw files are, and how to read them.
@@ -259,9 +259,7 @@ def open_raw_reported(
     make_handler: Callable[[], SampleHandler | None] = lambda: None,
 ) -> EventDataset | ImageDataset:
     """Opens raw data as :func:`~plifctl.data.datasets.open_raw`, reporting the megabytes read."""
-    title = f"reading {framing.dataset.title}"
-    _log.info("%s …", title)
-    with progress(title, "MB") as task:
+    with progress(f"reading {framing.dataset.title}", "MB") as task:
 
         def report(done: int, total: int) -> None:
             task.update(done // 10**6, max(1, total // 10**6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from plifctl.config.choices import TimeUnit
+from plifctl.config.dataset import ReadingSpec
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.transforms import Downsample, Shape
+from plifctl.data.datasets.own import NOT_RECORDINGS, PICTURES
+from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.inspection.facts import RecordingFacts
 from plifctl.data.inspection.findings import is_davis_camera
 from plifctl.data.inspection.folder import FolderFacts
@@ -42,6 +46,7 @@ _SMALLEST_MAP = 4  # pooling ends at maps of about this side, as in the paper's 
 _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
+_UNITS: dict[TimeUnit, float] = {"s": 1e6, "ms": 1e3, "us": 1.0}  # µs, the largest first
 _GROUPS = [
     re.compile(rf"((?:{words}|(?<![a-z])(?:{short}))[-_]?)\d+", re.IGNORECASE)
     for words, short in ((PERSON, PERSON_SHORT), (SESSION, SESSION_SHORT))
@@ -77,7 +82,7 @@ class Suggestion:
 
 
 def suggest_experiment(
-    facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int, *, transpose: bool = False
+    facts: FolderFacts, name: str, raw: str, neuron: NeuronSpec, memory_bytes: int, stated: ReadingSpec = AS_USUAL
 ) -> Suggestion:
     """Returns a data set and an experiment for the recordings of a folder.
 
@@ -87,19 +92,22 @@ def suggest_experiment(
         raw: Path of the folder or archive, as the file states it.
         neuron: The neuron of :data:`LIKE`.
         memory_bytes: Memory of the machine that trains.
-        transpose: x and y are exchanged when the recordings are read.
+        stated: What the user states about the recordings; of these keys, nothing is assumed.
 
     Raises:
-        RawDataError: There are fewer than two classes, or no recording that shows the size of the sensor.
+        RawDataError: There are no recordings that can be read, fewer than two classes, or no recording that shows the
+            size of the sensor.
     """
-    classes, shape = _classes(facts), _shape(facts)
-    if transpose:
+    inspect = f"plifctl data inspect {shlex.quote(raw)}"
+    _check_recordings(facts, inspect)
+    classes, shape = _classes(facts), _shape(facts, inspect)
+    if stated.transpose:
         polarities, height, width = shape.value
         shape = shape._replace(value=(polarities, width, height))
     transforms, framed = _scaled_down(shape.value)
-    median_us = statistics.median([one.duration_us for one in facts.recordings if one.duration_us is not None] or [0])
+    n_samples, median_us = _samples(facts)
     T = 20 if median_us >= _LONG_US else 10
-    n, n_samples = len(classes), len(facts.recordings)
+    n = len(classes)
     structure, whole = structure_for(framed, n), structure_for(shape.value, n)
     unscaled = step_bytes(whole, shape.value, n, T, _BATCH, neuron)
     batch = _batch_size(lambda size: step_bytes(structure, framed, n, T, size, neuron), memory_bytes, n_samples)
@@ -107,7 +115,7 @@ def suggest_experiment(
         Value("name", name),
         Value("title", name),
         Value("like", LIKE, "values that are not stated here; plifctl show lists them all"),
-        Value("T", T, f"frames of a sample; half of the recordings last {median_us / 1e6:,.3g} s or less"),
+        Value("T", T, f"frames of a sample; half of them last {median_us / 1e6:,.3g} s or less"),
         Value("dataset.name", name),
         Value("dataset.title", name),
         Value("dataset.layout", facts.layout.name),
@@ -115,7 +123,7 @@ def suggest_experiment(
         shape,
         Value("dataset.classes", classes, "in the order of the labels"),
         Value("dataset.raw", _place(raw, facts.layout.root), "--raw names another place"),
-        *_reading_values(facts.recordings),
+        *_reading_values(facts.recordings, stated),
         *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
         *_frames_values(facts.recordings),
         *_transform_values(transforms, shape.value, unscaled),
@@ -129,6 +137,17 @@ def suggest_experiment(
         *_split_values(facts),
     )
     return Suggestion(values, tuple(_notes(facts)))
+
+
+def _samples(facts: FolderFacts) -> tuple[int, float]:
+    """Returns the number of samples and their median duration, µs: of the lines of a table, else of the recordings."""
+    table, durations = facts.labels, [one.duration_us for one in facts.recordings if one.duration_us is not None]
+    n, median_us = len(facts.recordings), statistics.median(durations or [0])
+    if table is not None:
+        n = table.n_rows - table.n_missing
+        if table.median_length is not None and table.latest_end is not None:
+            median_us = table.median_length * _UNITS[_window_unit(table.latest_end, facts.recordings)]
+    return n, median_us
 
 
 def _place(raw: str, root: str) -> str:
@@ -181,6 +200,30 @@ def step_bytes(structure: str, shape: Shape, classes: int, T: int, batch: int, n
     return cost_of_layers(layers, shape, batch).nbytes
 
 
+def _check_recordings(facts: FolderFacts, inspect: str) -> None:
+    """Raises RawDataError, with the reason of the first file, if there are files and none is a recording to read.
+
+    Args:
+        facts: What the folder contains.
+        inspect: The command that shows it.
+    """
+    if facts.recordings:
+        return
+    pictures = [one.name for one in facts.others if PICTURES.search(one.name)]
+    files = facts.unreadable or [one for one in facts.others if not NOT_RECORDINGS.search(one.name)]
+    if pictures and not facts.unreadable:
+        raise RawDataError(
+            f"no recordings of events: found pictures or videos, {list_names(pictures, 3)}",
+            hint="images are read in the layouts mnist, fashion-mnist and cifar10 only, in the files of those",
+        )
+    if files and files[0].findings:
+        problem = files[0].findings[0]
+        name = "" if problem.message.startswith(files[0].name) else f"{files[0].name}: "
+        raise RawDataError(
+            f"no recording can be read: {name}{problem.message}", hint=f"{problem.hint}\n{inspect}".lstrip()
+        )
+
+
 def _classes(facts: FolderFacts) -> list[str]:
     classes = list(facts.labels.classes if facts.labels is not None else facts.layout.classes)
     if facts.labels is None and facts.layout.begins_with_people:
@@ -189,6 +232,11 @@ def _classes(facts: FolderFacts) -> list[str]:
             f"{list_names(facts.layout.nested, 3)}, like the classes",
             hint="make a folder for each class, and in it one for each person: CLASS/PERSON/FILE; or a CSV file with "
             "the path, the label and the person of each recording",
+        )
+    if facts.labels is None and facts.layout.strays:
+        raise RawDataError(
+            f"no classes: in no folder of a class, as other recordings are: {list_names(facts.layout.strays, 3)}",
+            hint="move them into the folder of their class, or out of the folder",
         )
     if facts.layout.name is None or len(classes) < 2:
         found = f"found {list_names(classes)}" if classes else "found none"
@@ -201,8 +249,13 @@ def _classes(facts: FolderFacts) -> list[str]:
     return classes
 
 
-def _shape(facts: FolderFacts) -> Value:
-    """Returns the size of the sensor: the one that the recordings state, or that their events need."""
+def _shape(facts: FolderFacts, inspect: str) -> Value:
+    """Returns the size of the sensor: the one that the recordings state, or that their events need.
+
+    Args:
+        facts: What the folder contains.
+        inspect: The command that shows it.
+    """
     stated = Counter(one.summary.sensor for one in facts.recordings if one.summary.sensor is not None)
     if stated:
         width, height = stated.most_common(1)[0][0] or (0, 0)
@@ -211,7 +264,7 @@ def _shape(facts: FolderFacts) -> Value:
         return Value("dataset.shape", (2, height, width), comment)
     seen = facts.seen
     if seen is None:
-        raise RawDataError("no recording has events: the size of the sensor is not known")
+        raise RawDataError("no recording has events: the size of the sensor is not known", hint=inspect)
     comment = "polarities, height, width: ASSUMED from the largest x and y; state the size of your camera"
     return Value("dataset.shape", (2, seen[1], seen[0]), comment)
 
@@ -248,19 +301,20 @@ def _batch_size(need: Callable[[int], int], memory_bytes: int, samples: int) -> 
     return Value("train.batch_size", batch, comment)
 
 
-def _reading_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
+def _reading_values(recordings: Sequence[RecordingFacts], stated: ReadingSpec) -> Iterator[Value]:
     """Yields what the recordings do not say about themselves: unit of times, order of columns, orientation."""
     decoded = [one for one in recordings if one.events is not None]
     guesses = Counter(one.reading.model_dump_json(exclude_defaults=True) for one in decoded)
     guess = json.loads(guesses.most_common(1)[0][0]) if guesses else {}
+    known = guess.keys() | stated.model_fields_set
     for key, value in guess.items():
         yield Value(f"dataset.{key}", value, "as plifctl data inspect reads the recordings")
     remarks = [remark for one in decoded if one.events for remark in one.events.remarks]
-    if "time_unit" not in guess and any(remark.kind == "unit" for remark in remarks):
+    if "time_unit" not in known and any(remark.kind == "unit" for remark in remarks):
         longest = max(one.duration_us or 0 for one in decoded)
         comment = f"ASSUMED, as tonic saves matrices; the longest recording then lasts {longest / 1e6:,.3g} s"
         yield Value("dataset.time_unit", "ms", comment)
-    if not {"flip_x", "flip_y"} & guess.keys():
+    if not {"flip_x", "flip_y"} & known:
         jaer = [one for one in recordings if one.format == "AEDAT 2.0"]
         if any(is_davis_camera(one.summary.camera) for one in jaer):
             yield Value("dataset.flip_x", True, "ASSUMED: jAER, which writes AEDAT 2.0, mirrors the columns of a DAVIS")
@@ -273,15 +327,14 @@ def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> It
     for role, column in table.roles.items():
         yield Value(f"dataset.labels.{role}", column, "" if role == "recording" else "ASSUMED from the column")
     if table.latest_end is not None:
-        unit = _window_unit(table.latest_end, recordings)
-        yield Value("dataset.labels.time_unit", unit, "ASSUMED: of start and end, as the recordings last")
+        unit, end = _window_unit(table.latest_end, recordings), "duration" if "duration" in table.roles else "end"
+        yield Value("dataset.labels.time_unit", unit, f"ASSUMED: of start and {end}, as the recordings last")
 
 
 def _window_unit(latest_end: float, recordings: Sequence[RecordingFacts]) -> TimeUnit:
     """Returns the largest unit in which the last window ends before the last recording does."""
     last = max((one.span_us[1] for one in recordings if one.span_us is not None), default=0)
-    units: tuple[tuple[TimeUnit, float], ...] = (("s", 1e6), ("ms", 1e3), ("us", 1.0))
-    return next((unit for unit, factor in units if latest_end * factor <= 1.05 * last), "us")
+    return next((unit for unit, factor in _UNITS.items() if latest_end * factor <= 1.05 * last), "us")
 
 
 def _frames_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:

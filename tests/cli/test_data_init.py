@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from raw_files import encode_dat, pack_tar, pack_zip, write_nmnist
+from raw_files import encode_dat, encode_davis, pack_tar, pack_zip, write_nmnist
 
 from plifctl.config.lookup import load_experiment
 
 Plifctl = Callable[..., Any]
+DAVIS_HEADER = b"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.davis.Davis346red\r\n"
 
 
 @pytest.fixture
@@ -90,6 +92,23 @@ def test_init_with_set_states_it(plifctl: Plifctl, recordings: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("stated", "flips"),
+    [((), (True, True)), (("flip_y=false",), (False, False)), (("flip_x=false", "flip_y=true"), (False, True))],
+)
+def test_init_assumes_nothing_that_set_states(
+    plifctl: Plifctl, places: Path, stated: tuple[str, ...], flips: tuple[bool, bool]
+) -> None:
+    for label in "ab":
+        (places / "mine" / label).mkdir(parents=True)
+        recording = encode_davis(*((1000 * k, k % 300, k % 200, k % 2) for k in range(40)), header=DAVIS_HEADER)
+        (places / "mine" / label / "1.aedat").write_bytes(recording)
+    settings = [word for text in stated for word in ("--set", text)]
+    assert plifctl("data", "init", "mine", "--name", "hands", *settings).code == 0
+    dataset = load_experiment("hands").spec.dataset
+    assert (dataset.flip_x, dataset.flip_y) == flips
+
+
+@pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("recordings", "--name", "taken"), 2, "taken.yaml: exists already"),
@@ -108,6 +127,64 @@ def test_init_with_bad_input_writes_nothing(
     result = plifctl("data", "init", *arguments)
     assert (result.code, message in result.err) == (code, True)
     assert [path.read_text() for path in places.glob("*.yaml")] == ["mine"]
+
+
+def save_arrays(folder: Path, suffix: str, array: np.ndarray) -> None:
+    for place in (folder / label / f"{k}{suffix}" for label in "ab" for k in range(2)):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".npz":
+            np.savez(place, **{name: array[:, k] for k, name in enumerate("txyp"[: array.shape[1]])})
+        elif suffix == ".npy":
+            np.save(place, array)
+        else:
+            np.savetxt(place, array, fmt="%d", delimiter=",", header="t,x,y", comments="")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shape", "message", "hint"),
+    [
+        (".npz", (9, 3), "no recording can be read: a/0.npz: contains t, x, y, expected", "add a column p"),
+        (".npy", (9, 3), "no recording can be read: a/0.npy: an array of shape [9, 3], expected", "add a column p"),
+        (".csv", (9, 3), "no recording can be read: a/0.csv: a text file that begins with 't,x,y'", "add a column p"),
+        (".npy", (9, 2, 4, 4), "a/0.npy: an array of shape [9, 2, 4, 4], expected", "save its events with numpy"),
+        (".npz", (0, 4), "no recording has events: the size of the sensor is not known", ""),
+    ],
+)
+def test_init_without_a_recording_that_can_be_read_says_why(
+    plifctl: Plifctl, places: Path, suffix: str, shape: tuple[int, ...], message: str, hint: str
+) -> None:
+    save_arrays(places / "mine", suffix, np.arange(np.prod(shape)).reshape(shape))
+    result = plifctl("data", "init", "mine")
+    messages = " ".join(result.err.split())
+    assert (result.code, message in messages, hint in messages) == (4, True, True)
+    assert messages.endswith("hint: plifctl data inspect mine")
+
+
+@pytest.mark.parametrize(
+    ("folder", "stray"), [("recordings", "test/0.dat"), ("recordings/train", "0.dat"), ("recordings/train", "../0.dat")]
+)
+def test_init_names_recordings_in_no_folder_of_a_class(
+    plifctl: Plifctl, recordings: Path, places: Path, folder: str, stray: str
+) -> None:
+    if stray.startswith("../"):  # above the folder of the classes
+        shutil.rmtree(recordings / "test")
+    shutil.copy(recordings / "train/a/1.dat", places / folder / stray)
+    result = plifctl("data", "init", "recordings" if "../" in stray else folder, "--name", "hands")
+    messages = " ".join(result.err.split())
+    assert result.code == 4
+    name = stray.removeprefix("../")
+    assert f"no classes: in no folder of a class, as other recordings are: {name} hint: move them" in messages
+
+
+@pytest.mark.parametrize("ending", [".png", ".mp4"])
+def test_init_of_pictures_or_videos_says_which_images_are_read(plifctl: Plifctl, places: Path, ending: str) -> None:
+    for name in ("a/1", "b/2"):
+        (places / "mine" / name).parent.mkdir(parents=True)
+        (places / "mine" / f"{name}{ending}").write_bytes(b"\x89PNG\r\n" if ending == ".png" else b"\0\0\0\x18ftypmp42")
+    result = plifctl("data", "init", "mine")
+    messages = " ".join(result.err.split())
+    assert (result.code, f"found pictures or videos, a/1{ending}, b/2{ending}" in messages) == (4, True)
+    assert "images are read in the layouts mnist, fashion-mnist and cifar10 only" in messages
 
 
 def test_init_of_class_folders_with_a_table_of_subjects_keeps_subjects_together(

@@ -27,6 +27,50 @@ def test_verbose_after_the_command_shows_where_an_error_was_raised(plifctl: Plif
     assert "Traceback" not in plifctl("train", "no-such-experiment").err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (
+            "show n-caltech101 --params",
+            "hint: no experiment has it; write one: a YAML file with like: NAME, dataset: n-c",
+        ),
+        ("check reg", "hint: to use it as a registry folder: export PLIFCTL_REGISTRY=reg"),
+        ("check recordings", "hint: if it contains recordings: plifctl data init recordings"),
+        ("prepare nmnist --set T=10", "hint: --T 10"),
+        ("prepare nmnist --T 10 --set train.lr=1", "hint: known: frames.slicing, frames.duration_us"),
+        ("data inspect recordings --set tau=3", "hint: known: time_unit, columns"),
+    ],
+)
+def test_hint_is_what_can_be_typed(plifctl: Plifctl, places: Path, words: str, hint: str) -> None:
+    (places / "reg/experiments").mkdir(parents=True)
+    (places / "recordings").mkdir()
+    result = plifctl(*words.split())
+    assert (result.code, hint in result.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "lines"),
+    [
+        ("experiments: [demo]\nset: {train.lr: 0.1}\nseeds: [1, 2]", 0, ["sw.yaml: sweep sw, 2 runs: valid"]),
+        (
+            "experiments: [demo]\nset: {train.lr: fast}",
+            3,
+            ["sw.yaml: --set train.lr=fast: demo: train.lr: found 'fast'"],
+        ),
+        ("experiments: [demo]\nset: {neuron.tau0: 2}", 3, ["sw.yaml:2:7: sw: set: unknown key neuron.tau0"]),
+        ("experiments: [dmo]", 3, ["sw.yaml: unknown experiment 'dmo'; did you mean demo?"]),
+    ],
+)
+def test_check_of_a_sweep_file_checks_its_runs(
+    plifctl: Plifctl, places: Path, text: str, code: int, lines: list[str]
+) -> None:
+    (places / "sw.yaml").write_text(text)
+    result = plifctl("check", "sw.yaml")
+    assert result.code == code
+    for line, found in zip(lines, result.out.splitlines(), strict=True):
+        assert found.startswith(line)
+
+
 def test_options_after_two_dashes_are_arguments(plifctl: Plifctl) -> None:
     result = plifctl("show", "--", "-q")
     assert result.code == 2

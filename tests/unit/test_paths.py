@@ -130,6 +130,11 @@ def test_registry_that_does_not_exist_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
     with pytest.raises(UsageError, match=r"PLIFCTL_REGISTRY=.*mine: no such folder"):
         paths.registry_dirs()
+    monkeypatch.setenv("PLIFCTL_REGISTRY", os.pathsep.join(["mine", "ours"]))
+    with pytest.raises(UsageError, match="no such folder") as error:
+        paths.registry_dirs()
+    assert error.value.hint == "it names one folder"
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()
     assert paths.registry_dirs()[1:] == [tmp_path / "mine"]
 

@@ -7,6 +7,7 @@ of the class that fits.
 from __future__ import annotations
 
 import gc
+import logging
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +27,8 @@ from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Storage
 from plifctl.errors import MissingRawDataError, RawDataError, list_names
+
+_log = logging.getLogger(__name__)
 
 _LAYOUTS: dict[Layout, tuple[type[RawDataset], ...]] = {
     "mnist": (Mnist,),
@@ -93,6 +96,8 @@ def open_raw(
         if (complete := _complete(found)) is not None:
             folder, parts = complete
             _check_finished(folder)
+            if source.read:
+                _log.info("reading %s: %s …", dataset.title, folder if named is None else folder / named)
             with files.machine_errors(folder), _gc_relaxed():
                 raw = layout(framing, folder, parts, source, progress, make_handler())
             assert isinstance(raw, EventDataset | ImageDataset)
@@ -256,9 +261,10 @@ def _places(
         only: Look in ``base`` alone.
         first: Look in ``base`` before the folders in it, and not in system folders.
     """
-    names = dict.fromkeys((dataset.name, *layout.folder_names))
+    usual = layout.folder_names if dataset.name == dataset.layout else ()  # those of the published data set
+    names = dict.fromkeys((dataset.name, *usual))
     if base is not None:
         own = [base / name for name in names if not Path(name).is_absolute() and not only]
         yield from [base, *own] if first else [*own, base]
-    if not first and dataset.name in _LAYOUTS:  # system folders contain published data sets only
+    if not first:  # system folders contain published data sets only
         yield from (Path(name) for name in names if Path(name).is_absolute())

@@ -151,10 +151,10 @@ class _LineError(ValueError):
 
 
 def _find_columns(head: Sequence[str], table: LabelTable, where: str) -> dict[str, int]:
-    """Returns the place of each column that is needed: recording, label, split, group, start and end."""
+    """Returns the place of each column that is needed: recording, label, split, group and times."""
     names = [composed(cell.strip()) for cell in head]
     columns = {}
-    for key in ("recording", "label", "split", "group", "start", "end"):
+    for key in ("recording", "label", "split", "group", "start", "end", "duration"):
         name = getattr(table, key)
         if name is None:
             continue
@@ -202,9 +202,7 @@ class _LineReader:
             raise _LineError("characters that are not UTF-8", "save the table as UTF-8 (in Excel: CSV UTF-8)")
         if not values["recording"]:
             raise _LineError("no recording is named")
-        start, end = self._time(values.get("start", "")), self._time(values.get("end", ""))
-        if start is not None and end is not None and end <= start:
-            raise _LineError(f"ends at {values['end']}, expected a time after its start, {values['start']}")
+        start, end = self._window(values)
         split = self._split(values["split"]) if "split" in values else "train"
         return LabelLine(
             number, values["recording"], self._label(values["label"]), split, values.get("group", ""), start, end
@@ -226,14 +224,30 @@ class _LineReader:
             raise _LineError(f"split {name!r}, expected train, validation or test")
         return split
 
-    def _time(self, text: str) -> int | None:
-        """Returns a time, µs, rounded up: whole times t are at or after it if and only if they are at or after both."""
+    def _window(self, values: Mapping[str, str]) -> tuple[int | None, int | None]:
+        """Returns start and end, µs, rounded up: whole times t are at or after one if and only if at or after both."""
+        start, end, duration = (self._time(values.get(key, "")) for key in ("start", "end", "duration"))
+        if duration is not None:
+            if start is None:
+                raise _LineError(f"lasts {values['duration']}, but has no start")
+            end = start + duration
+            if end > LATEST_US:
+                raise _LineError(f"lasts {values['duration']}, expected an end of at most {LATEST_US} us")
+        first, last = (None if time is None else int(time.to_integral_value(ROUND_CEILING)) for time in (start, end))
+        if first is not None and last is not None and last <= first:
+            if duration is not None:
+                raise _LineError(f"lasts {values['duration']}, expected a time above 0")
+            raise _LineError(f"ends at {values['end']}, expected a time after its start, {values['start']}")
+        return first, last
+
+    def _time(self, text: str) -> Decimal | None:
+        """Returns a time, µs."""
         if not text:
             return None
         try:
             value = number_in(text, self._separator) * Decimal(10) ** US_POWER[self._unit]
-            if abs(value) > LATEST_US:
-                raise _LineError(f"time {text!r}, expected a number of {self._unit}, at most {LATEST_US} us")
-            return int(value.to_integral_value(ROUND_CEILING))
         except ArithmeticError:
             raise _LineError(f"time {text!r}, expected a number of {self._unit}") from None
+        if abs(value) > LATEST_US:
+            raise _LineError(f"time {text!r}, expected a number of {self._unit}, at most {LATEST_US} us")
+        return value

@@ -29,6 +29,8 @@ NOT_RECORDINGS = re.compile(
     re.IGNORECASE,
 )
 """Finds files whose names say that they are no recordings: documents, pictures, videos and programs."""
+PICTURES = re.compile(rf"\.(?:{_PICTURES})$", re.IGNORECASE)
+"""Finds pictures and videos."""
 
 _TABLES = (".csv", ".tsv")
 """Endings of tables: they are recordings, or say something about the recordings that they lie beside."""

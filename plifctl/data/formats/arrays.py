@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded
-from plifctl.data.formats.columns import AS_USUAL, NAME_FIELDS, find_columns, to_events, unstated_order
+from plifctl.data.formats.columns import AS_USUAL, find_columns, hint_on_names, to_events, unstated_order
 from plifctl.data.formats.headers import SAVE_WITH_NUMPY, describe_content
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.remarks import Remark
@@ -110,7 +110,7 @@ def decode_npz(data: bytes, *, where: str, reading: ReadingSpec = AS_USUAL) -> D
     raise DamagedFileError(
         f"{where}: contains {list_names(sorted(members), 5) or 'nothing'}, "
         "expected arrays named t, x, y, p, or one array of events",
-        hint=f"{NAME_FIELDS}\nor {SAVE_WITH_NUMPY}",
+        hint=f"{hint_on_names(members)}\nor {SAVE_WITH_NUMPY}",
     )
 
 
@@ -139,7 +139,7 @@ def decode_array(array: np.ndarray, where: str, reading: ReadingSpec) -> Decoded
             raise DamagedFileError(
                 f"{where}: an array of shape {list(array.shape)} with the fields {', '.join(names)}, "
                 "expected one of shape [events] with t, x, y and p",
-                hint=f"{NAME_FIELDS}\nor {SAVE_WITH_NUMPY}",
+                hint=f"{hint_on_names(names)}\nor {SAVE_WITH_NUMPY}",
             )
         return to_events({column: array[name] for column, name in found.items()}, where, reading.time_unit)
     if order is None:

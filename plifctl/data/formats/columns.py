@@ -38,8 +38,9 @@ SECONDS = "if t is in s, or in ms, state it in the data set's YAML: time_unit: s
 NEGATIVE = "times before 0 are not read: add a constant to the times of the recording, and of its labels"
 """Hint for negative times."""
 
-NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
-"""Hint for a recording whose columns have other names."""
+_NAME_FIELDS = "name the columns in the data set's YAML: fields: {t: NAME, x: NAME, y: NAME, p: NAME}"
+ADD_POLARITY = "an event has t, x, y and p: if there are no polarities, add a column p of one value, such as 1"
+"""Hint for a recording with three columns."""
 
 
 class UnstatedReadingError(DamagedFileError):
@@ -54,6 +55,17 @@ class UnstatedReadingError(DamagedFileError):
     def __init__(self, message: str, *, hint: str, guess: ReadingSpec | None) -> None:
         super().__init__(message, hint=hint)
         self.guess = guess
+
+
+def hint_on_names(names: Iterable[str]) -> str:
+    """Returns the hint for a recording whose columns are not all found by their names: no polarity, or other names.
+
+    Example:
+        >>> hint_on_names(["t", "x", "y"])
+        'an event has t, x, y and p: if there are no polarities, add a column p of one value, such as 1'
+    """
+    is_only_p_missing = {_SYNONYMS.get(name.lower()) for name in names} == {"t", "x", "y"}
+    return ADD_POLARITY if is_only_p_missing else _NAME_FIELDS
 
 
 def unstated_unit(message: str) -> UnstatedReadingError:
@@ -78,7 +90,9 @@ def unstated_order(message: str, rows: np.ndarray, *, hint: str = "") -> Unstate
         "state the order of the columns in the data set's YAML, - for one that is not read, "
         "e.g. columns: [x, y, p, t]\nand the unit of t: time_unit: us, ms or s"
     )
-    if order is not None:
+    if rows.ndim == 2 and rows.shape[1] < len(COLUMNS):
+        state = ADD_POLARITY
+    elif order is not None:
         t = rows[:, order.index("t")]
         guess = ReadingSpec(columns=order, time_unit="s" if (t != np.floor(t)).any() else "us")
         state = (

@@ -27,8 +27,8 @@ from plifctl.data.events import US_POWER, Decoded
 from plifctl.data.formats.columns import (
     AS_USUAL,
     COLUMNS,
-    NAME_FIELDS,
     find_columns,
+    hint_on_names,
     to_events,
     unstated_order,
     unstated_unit,
@@ -159,7 +159,7 @@ def _order_of(beginning: _Beginning, data: bytes, where: str, reading: ReadingSp
         raise DamagedFileError(
             f"{where}: {describe_content(data)}, expected a recording of a known format; a text has a header with "
             f"t, x, y and p, found {list_names(names, 8)}",
-            hint=f"{NAME_FIELDS}\n{_NO_RECORDING}",
+            hint=f"{hint_on_names(names)}\n{_NO_RECORDING}",
         )
     raise unstated_order(
         f"{where}: {describe_content(data)}, without a header: the order of its columns is not known",

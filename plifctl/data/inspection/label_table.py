@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +15,7 @@ from plifctl.data.inspection.layout import PERSON, PERSON_SHORT, SESSION, sort_n
 from plifctl.data.split_names import split_of
 from plifctl.errors import DamagedFileError
 
-ColumnRole = Literal["recording", "label", "split", "group", "start", "end"]
+ColumnRole = Literal["recording", "label", "split", "group", "start", "end", "duration"]
 """What a column says; the keys of ``labels:`` in the YAML of a data set."""
 
 MAX_TABLE_BYTES = 2**22
@@ -28,6 +29,7 @@ _ROLE_NAMES: dict[ColumnRole, str] = {
     "group": rf"(?:(?:{PERSON}|{PERSON_SHORT}|speaker|actor)s?|people){_NUMBER}",
     "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
     "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
+    "duration": r"(?:duration|length).*|dur(?:_\w+)?",
 }
 _OTHER_GROUPS = rf"(?:group|{SESSION})s?{_NUMBER}"
 """Names of columns that say what stays together if no column says who."""
@@ -47,7 +49,8 @@ class FoundTable:
         classes: Values of the column of labels.
         splits: Values of the column of splits.
         groups: Values of the column of groups, an empty one among them if a cell is empty.
-        latest_end: Largest value of the column of ends; None if there is none.
+        latest_end: Largest end of a window; None if the table has no ends.
+        median_length: Median length of its windows; None if it has no starts or no ends.
         recording: The recording whose windows it lists, by the name of the file; empty if a column names recordings.
     """
 
@@ -61,6 +64,7 @@ class FoundTable:
     splits: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     latest_end: float | None = None
+    median_length: float | None = None
     recording: str = ""
 
 
@@ -99,6 +103,7 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
     _assign_roles(roles, values, separator)
     if owner and "label" not in roles:
         return None
+    ends, lengths = _windows(roles, values, separator)
     return FoundTable(
         name=name,
         columns=tuple(header),
@@ -109,7 +114,8 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         classes=tuple(sort_names(filter(None, values[roles["label"]]))) if "label" in roles else (),
         splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
         groups=tuple(sorted(set(values[roles["group"]]))) if "group" in roles else (),
-        latest_end=max(_numbers(values[roles["end"]], separator)) if "end" in roles else None,
+        latest_end=max(ends, default=None),
+        median_length=statistics.median(lengths) if lengths else None,
         recording=owner,
     )
 
@@ -124,6 +130,8 @@ def _owner(name: str, recordings: Sequence[str]) -> str:
 def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[str]], separator: str) -> None:
     """Adds the columns whose names and cells fit a role, each to one role."""
     for role, fits in _fits(separator).items():
+        if role == "duration" and ("start" not in roles or "end" in roles):
+            continue
         free = [column for column in values if column not in roles.values()]
         patterns = [_ROLE_NAMES[role], *([_OTHER_GROUPS] if role == "group" else [])]
         named = [one for name in patterns for one in free if re.fullmatch(name, one.strip(), re.IGNORECASE)]
@@ -131,6 +139,25 @@ def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[st
             roles[role] = found
     if "label" not in roles and (guess := _guess_label(values, roles)):
         roles["label"] = guess
+
+
+def _windows(
+    roles: Mapping[ColumnRole, str], values: Mapping[str, Sequence[str]], separator: str
+) -> tuple[list[float], list[float]]:
+    """Returns the ends of the windows, and the lengths of those with a start, in the unit of the table."""
+    times = {role: [_number(cell, separator) for cell in values[column]] for role, column in roles.items()}
+    starts, ends = times.get("start", []), times.get("end", [])
+    if "duration" in roles:
+        pairs = zip(starts, times["duration"], strict=True)
+        ends = [None if start is None or length is None else start + length for start, length in pairs]
+    pairs = zip(starts, ends, strict=False)  # without a column of starts there are none
+    lengths = [end - start for start, end in pairs if start is not None and end is not None]
+    return [end for end in ends if end is not None], lengths
+
+
+def _number(cell: str, separator: str) -> float | None:
+    """Returns the number in a cell; None if it contains none."""
+    return next(iter(_numbers([cell], separator)), None)
 
 
 def _are_events(header: Sequence[str]) -> bool:
@@ -168,6 +195,8 @@ def _fits(separator: str) -> dict[ColumnRole, Callable[[Sequence[str]], bool]]:
         "split": lambda cells: all(split_of(cell) for cell in cells),
         "start": lambda cells: bool(_numbers(cells, separator)),
         "end": lambda cells: bool(_numbers(cells, separator)),
+        # cells that are no numbers are errors when they are read; without the column, samples would have no end
+        "duration": lambda cells: any(_number(cell, separator) is not None for cell in cells),
         "group": any,
         "label": _are_classes,
     }

@@ -54,12 +54,14 @@ class FoundLayout:
         root: Folder that contains those of the splits or classes; empty if they lie in the folder itself.
         places: Split and class of each recording, in the order of the names.
         nested: Folders that many folders of classes contain: people, sessions, or the classes themselves.
+        strays: Recordings that lie in no folder of a class, if others do.
     """
 
     name: OwnLayout | None
     root: str
     places: tuple[Place, ...]
     nested: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -96,13 +98,22 @@ def find_layout(names: Sequence[str]) -> FoundLayout:
         if len({tuple(parts[:depth]) for parts in folders}) > 1:  # splits of a person or a session each
             return FoundLayout(None, "", (Place(),) * len(folders))
         places = [Place(parts[depth], parts[depth + 1] if len(parts) > depth + 1 else "") for parts in folders]
-        has_classes, nested = all(place.label for place in places), _nested(folders, depth + 2)
-        return FoundLayout("folders" if has_classes else None, _most_common(folders, depth), tuple(places), nested)
+        strays = [name for name, place in zip(names, places, strict=True) if not place.label]
+        layout: OwnLayout | None = None if strays else "folders"
+        root, nested = _most_common(folders, depth), _nested(folders, depth + 2)
+        return FoundLayout(layout, root, tuple(places), nested, _some(strays, names))
     depth = _shared(folders)
-    if not folders or any(len(parts) <= depth for parts in folders):
-        return FoundLayout(None, _most_common(folders, depth), (Place(),) * len(folders))
+    strays = [name for name, parts in zip(names, folders, strict=True) if len(parts) <= depth]
+    if strays or not folders:
+        root, places = _most_common(folders, depth), [Place()] * len(folders)
+        return FoundLayout(None, root, tuple(places), strays=_some(strays, names))
     places = [Place("", parts[depth]) for parts in folders]
     return FoundLayout("class-folders", _most_common(folders, depth), tuple(places), _nested(folders, depth + 1))
+
+
+def _some(strays: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the recordings in no folder of a class; nothing if all are: there are no folders of classes."""
+    return tuple(strays) if len(strays) < len(names) else ()
 
 
 def _depth_of_splits(folders: Sequence[Sequence[str]]) -> int | None:

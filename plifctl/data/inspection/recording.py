@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
-from plifctl.data.formats.columns import AS_USUAL, UnstatedReadingError
+from plifctl.data.formats.columns import ADD_POLARITY, AS_USUAL, UnstatedReadingError
 from plifctl.data.formats.detect import READABLE, decode_any, summarise_any
 from plifctl.data.formats.headers import HEADER_BYTES, describe_content, format_of, guess_content, is_text
 from plifctl.data.inspection.facts import EventFacts, Finding, RecordingFacts
@@ -44,9 +44,9 @@ def summarise_recording(name: str, file: BinaryIO, nbytes: int, reading: Reading
 
 
 def _unknown(head: bytes) -> Finding:
-    return Finding(
-        "problem", "unreadable", f"{describe_content(head)}; expected a recording of a known format: {READABLE}"
-    )
+    message = f"{describe_content(head)}; expected a recording of a known format: {READABLE}"
+    hint = ADD_POLARITY if guess_content(head) == "text with 3 columns of numbers" else ""
+    return Finding("problem", "unreadable", message, hint)
 
 
 def inspect_recording(name: str, data: bytes, reading: ReadingSpec = AS_USUAL) -> tuple[RecordingFacts, Events]:

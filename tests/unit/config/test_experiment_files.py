@@ -31,6 +31,17 @@ def test_folder_is_refused_with_the_command_for_recordings(tmp_path: Path, monke
     assert load_experiment("hands").spec.name == "gesture-plif"
 
 
+OWN_DATA_SET = """\
+name: own
+title: own
+layout: class-folders
+kind: events
+shape: [2, 10, 10]
+classes: [a, b]
+raw: ../recordings
+"""
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.yaml"
@@ -137,6 +148,22 @@ class TestByHand:
             load_experiment(file)
         assert "name: NAME" in error.value.hint
 
+    def test_like_under_another_name_has_a_title_of_its_own(self, file: Path) -> None:
+        file.write_text("like: gesture-plif\nname: mine\n")
+        found, digest = load_experiment(file), load_experiment(file).spec.digest
+        assert (found.spec.title, str(found.origins["title"])) == ("mine", f"{file}:2:1")
+        file.write_text("like: gesture-plif\nname: mine\ntitle: my gestures\n")
+        assert (load_experiment(file).spec.title, load_experiment(file).spec.digest) == ("my gestures", digest)
+        file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
+        assert load_experiment(file).spec.title == load_experiment("gesture-plif").spec.title
+
+    @pytest.mark.parametrize("name", ["rec", "rec.yaml"])
+    def test_file_of_a_data_set_in_place_of_its_name_has_a_hint(self, file: Path, name: str) -> None:
+        file.write_text(f"like: gesture-plif\nname: mine\ndataset: {name}\n")
+        with pytest.raises(RegistryError, match=f"unknown dataset {name}") as error:
+            load_experiment(file)
+        assert "its values as a mapping, dataset: {name: …, layout: …, …}; or its file in FOLDER/" in error.value.hint
+
     def test_like_under_another_name_has_no_reported_accuracy(self, file: Path) -> None:
         file.write_text("like: gesture-plif\nneuron: {tau_0: 4.0}\n")
         assert load_experiment(file).spec.reported is not None
@@ -182,6 +209,106 @@ class TestByHand:
         file.write_text(text)
         with pytest.raises(RegistryError, match=message):
             load_experiment(file)
+
+    @pytest.mark.parametrize(
+        ("line", "place", "message"),
+        [
+            (
+                "frames: {transforms: [{name: crop, height: 400, width: 4}]}",
+                "3:23",
+                "frames.transforms[0]: 400×4 pixels",
+            ),
+            ("frames: {slicing: duration}", "3:10", "frames.duration_us is missing"),
+            ("frames: {axes: authors}", "3:10", "frames.axes: DVS128 Gesture has no such choice"),
+            ("train: {augmentation: flip}", "3:9", "train.augmentation: DVS128 Gesture is an event data set"),
+            ("split: {method: share, test: 0.2, groups: table}", "3:35", "split.groups: DVS128 Gesture has no table"),
+        ],
+    )
+    def test_values_that_do_not_fit_the_data_set_are_named_in_the_file(
+        self, file: Path, line: str, place: str, message: str
+    ) -> None:
+        file.write_text(f"name: mine\nlike: gesture-plif\n{line}\n")
+        with pytest.raises(RegistryError) as error:
+            load_experiment(file)
+        assert str(error.value).startswith(f"{file}:{place}: mine: {message}")
+
+    def test_data_set_without_frames_is_an_error_with_an_example(self, file: Path) -> None:
+        file.write_text(OWN_DATA_SET)
+        with pytest.raises(RegistryError, match=rf"^{file}:3:1: own: frames is missing: events need it") as error:
+            load_framing(file)
+        example = str(error.value).partition("e.g. ")[2]
+        assert example == "frames: {slicing: number, outside_events: refuse, invalid_events: drop}"
+        file.write_text(f"{OWN_DATA_SET}{example}\n")
+        assert load_framing(file).frames is not None
+        file.write_text(f"{OWN_DATA_SET}recipes:\n  paper: {{{example}}}\n")
+        with pytest.raises(RegistryError, match=r"frames is missing: .* drop} \(recipe authors\)$"):
+            load_registry().describe_file(file)
+        (file.parent / "datasets").mkdir()
+        file.rename(file.parent / "datasets/own.yaml")
+        (problem,) = Registry([file.parent]).check()
+        assert problem.endswith("drop} (recipe authors)")
+
+    @pytest.mark.parametrize(
+        ("line", "message"),
+        [
+            (
+                "train:\n  # lr: 0.1",
+                "train: found nothing, expected a mapping, e.g. train: {loss: …}; remove the key if",
+            ),
+            ("neuron: lif", "neuron: found 'lif' (a text), expected a mapping, e.g. neuron: {kind: lif}"),
+            ("split: share", "split: found 'share' (a text), expected a mapping, e.g. split: {method: share}"),
+            ("train: {optimizer_options: x}", "train.optimizer_options: found 'x' (a text), expected a mapping"),
+            ("title: 3", 'title: found 3, expected a text, in quotes: "3"'),
+            ("title: [x]", "title: found ['x'], expected a text"),
+            ("train: {drop_last: True}", "train.drop_last: found 'True' (a text: write true or false)"),
+            ("T:", "T: found nothing, should be a valid integer"),
+            ("lr: 0.1", "unknown key lr; did you mean train.lr?"),
+            ("tau0: 3", "unknown key tau0; did you mean neuron.tau_0?"),
+            ("train: {tau_0: 3}", "unknown key train.tau_0; did you mean neuron.tau_0?"),
+            ("nonsense: 3", "unknown key nonsense; known: T, dataset"),
+        ],
+    )
+    def test_value_of_another_kind_is_named_with_what_is_expected(self, file: Path, line: str, message: str) -> None:
+        file.write_text(f"like: gesture-plif\nname: mine\n{line}\n")
+        with pytest.raises(RegistryError) as error:
+            load_experiment(file)
+        (problem,) = error.value.problems
+        assert f"mine: {message}" in problem
+
+    @pytest.mark.parametrize(
+        ("was", "now", "messages"),
+        [
+            ("[a, b]", "[0, true]", ['classes[0]: found 0, expected a text, in quotes: "0"', 'in quotes: "true"']),
+            ("[a, b]", "[a]", ["classes: found ['a'], expected at least 2 values"]),
+            ("[2, 10, 10]", "[2, 10, 10, 1]", ["shape: found [2, 10, 10, 1], expected at most 3 values"]),
+            (
+                "raw:",
+                "labels: labels.csv\nraw:",
+                ["labels: found 'labels.csv' (a text), expected a mapping, e.g. labels: {f"],
+            ),
+            ("raw:", "slicing: time\nraw:", ["unknown key dataset.slicing; did you mean frames.slicing?"]),
+        ],
+    )
+    def test_value_of_another_kind_in_a_data_set_is_one_problem(
+        self, file: Path, was: str, now: str, messages: list[str]
+    ) -> None:
+        frames = "frames: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
+        file.write_text(OWN_DATA_SET.replace(was, now) + frames)
+        with pytest.raises(RegistryError) as error:
+            load_framing(file)
+        for problem, message in zip(error.value.problems, messages, strict=True):
+            assert message in problem
+
+    def test_structure_in_place_of_a_network_is_named_as_one(self, file: Path) -> None:
+        file.write_text('like: gesture-plif\nname: mine\nnetwork: "{c8k3s1-BN-SN-MPk8s8}*2-FC110-SN-APk10s10"\n')
+        with pytest.raises(RegistryError, match="unknown network") as error:
+            load_experiment(file)
+        shown = error.value.hint.partition(": ")[2]
+        file.write_text(f"like: gesture-plif\nname: mine\n{shown}\n")
+        assert load_experiment(file).spec.network.name == "NAME"
+        with pytest.raises(UsageError) as usage:
+            load_experiment("gesture-plif", {"network": "c8k3s1-SN-FC110-SN-APk10s10"})
+        assert "structure" in usage.value.hint
 
     def test_incomplete_file_lists_every_missing_value(self, file: Path) -> None:
         load_experiment("demo").save(file)
@@ -270,10 +397,7 @@ class TestInline:
         assert load_experiment("./demo.yaml").spec.name == "mine"
 
     def test_folder_of_recordings_is_relative_to_the_file(self, tmp_path: Path) -> None:
-        dataset = (
-            "name: own\ntitle: own\nlayout: class-folders\nkind: events\nshape: [2, 10, 10]\nclasses: [a, b]\n"
-            "raw: ../recordings\nframes: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
-        )
+        dataset = f"{OWN_DATA_SET}frames: {{slicing: number, outside_events: refuse, invalid_events: drop}}\n"
         (tmp_path / "conf").mkdir()
         (tmp_path / "conf/own.yaml").write_text(dataset)
         framing = load_framing(tmp_path / "conf/own.yaml")

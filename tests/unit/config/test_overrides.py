@@ -70,7 +70,7 @@ class TestValues:
         [
             ("network.structure={c128k3s1", "--set network.structure={c128k3s1: .*position 10"),
             ("train.optimizer_options={betas: [0.9", r"--set train.optimizer_options=\{betas.*not YAML"),
-            ("T=", "--set T=: gesture-plif: T: found None"),
+            ("T=", "--set T=: gesture-plif: T: found nothing"),
             ("train.lr=[1, 2]", r"--set train.lr=\[1, 2\]: gesture-plif: train.lr: found \[1, 2\]"),
             ("frames.transforms=denoise", "--set frames.transforms=denoise: gesture-plif: frames.transforms: found"),
         ],

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from plifctl.config.base import flatten
 from plifctl.config.dataset import DatasetSpec
-from plifctl.config.lookup import load_registry
+from plifctl.config.lookup import load_framing, load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
@@ -266,6 +266,13 @@ variants:
 TINY = 'tiny:\n  structure: "FC20-SN-APk2s2"\n  dropout: 0.0\n  batch_norm: per-step\n'
 
 
+OWN_DATA = """\
+dataset:
+  {name: hands, title: hands, layout: class-folders, kind: events, shape: [2, 8, 8], classes: [a, b], raw: recordings}
+frames: {slicing: number, outside_events: refuse, invalid_events: drop}
+"""
+
+
 class TestOwnFolder:
     def test_own_folder_adds_experiments(self, tmp_path: Path) -> None:
         registry = own(tmp_path, experiments__mine=MINE, networks__tiny=TINY)
@@ -361,6 +368,60 @@ class TestOwnFolder:
         twice = 'mnist:\n  structure: "FC10-SN-APk1s1"\n  dropout: 0.5\n  batch_norm: per-step\n'
         problems = own(tmp_path, **{"networks/a": twice}).check()
         assert len([line for line in problems if "mnist is defined already" in line]) == 1
+
+    @pytest.mark.parametrize("name", ["Hands", "2024", "hands"])
+    def test_file_extends_the_shared_file_of_its_own_folder_whatever_its_name(self, tmp_path: Path, name: str) -> None:
+        shared = (registry_dirs()[0] / "experiments/_common.yaml").read_text(encoding="utf-8")
+        shared = shared.replace("lr: ", "lr: 0.5  # ")
+        files = {"experiments/_common": shared, f"experiments/{name}": MINE, "networks/tiny": TINY}
+        registry = own(tmp_path, **files)
+        assert registry.check() == []
+        assert registry.experiment("mine").spec.train.lr == 0.5
+        assert registry.experiment("mnist-plif").spec.train.lr != 0.5
+        files = {f"experiments/{name}": MINE.replace("_common", "_mine"), "experiments/_mine": shared}
+        assert own(tmp_path, **files).check() == []
+
+    @pytest.mark.parametrize("text", ["extends: _common", "variants: {x: {title: x}}"])
+    def test_shared_file_with_keys_that_have_no_effect_is_a_problem(self, tmp_path: Path, text: str) -> None:
+        (problem,) = own(tmp_path, **{"experiments/_mine": text}).check()
+        assert problem.endswith(f"_mine.yaml:1:1: {text.partition(':')[0]} is not allowed in a file that others extend")
+
+    @pytest.mark.parametrize(
+        ("file", "problem"),
+        [
+            ("networks/small.yml", "networks/small.yml: not read; rename it to small.yaml"),
+            ("sweeps/Mine.YAML", "sweeps/Mine.YAML: not read; rename it to Mine.yaml"),
+            ("experiment/mine.yaml", "experiment: not read; rename it to experiments"),
+            ("Datasets/mine.yaml", "Datasets: not read; rename it to datasets"),
+        ],
+    )
+    def test_check_names_what_lies_in_a_folder_and_is_not_read(self, tmp_path: Path, file: str, problem: str) -> None:
+        registry = own(tmp_path, **{"experiments/mine" if "experiment" not in file else "datasets/x": ""})
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(TINY)
+        assert f"{tmp_path}/{problem}" in registry.check()
+
+    def test_check_of_a_folder_without_those_of_a_registry_is_a_problem(self, tmp_path: Path) -> None:
+        own(tmp_path, experiments__mine="")
+        problem = f"{tmp_path}/experiments: none of the folders of a registry is in it: datasets, networks, experiments"
+        (found,) = Registry([*registry_dirs(), tmp_path / "experiments"]).check()
+        assert found == f"{problem}, sweeps, tables; did you mean {tmp_path}?"
+        (tmp_path / "empty/results").mkdir(parents=True)
+        assert Registry([*registry_dirs(), tmp_path / "empty"]).check() == []
+
+    @pytest.mark.parametrize("in_variant", [False, True])
+    def test_data_set_in_an_experiments_file_is_read_beside_the_file(self, tmp_path: Path, in_variant: bool) -> None:
+        dataset = OWN_DATA if not in_variant else "dataset: mnist\n"
+        text = f"extends: _common\n{dataset}network: tiny\nT: 4\ntrain: {{normalise: none}}\nvariants:\n"
+        text += "  own-a:\n    title: a\n    neuron: {kind: plif, tau_0: 3.0}\n"
+        text += "".join(f"    {line}\n" for line in OWN_DATA.splitlines()) if in_variant else ""
+        registry = own(tmp_path, experiments__mine=text, networks__tiny=TINY.replace("FC20", "FC4"))
+        assert registry.check() == []
+        spec = registry.experiment("own-a").spec
+        assert spec.dataset.raw == str(tmp_path / "experiments/recordings")
+        assert load_framing("own-a", {"frames.slicing": "time"}, registry=registry).T == 4
+        with pytest.raises(UsageError, match=r"unknown key train\.lr"):
+            load_framing("own-a", {"train.lr": 1}, registry=registry)
 
     def test_own_data_set_needs_a_known_layout(self, tmp_path: Path) -> None:
         registry = own(tmp_path, **{"datasets/mine": MNIST_LIKE})

@@ -38,6 +38,19 @@ def test_split_overrides_separates_one_value_from_several(texts: list[str], one:
     assert split_overrides(texts) == (one, several)
 
 
+def test_keys_of_a_sweep_file_that_no_experiment_has_are_named_with_their_places(tmp_path: Path) -> None:
+    file = tmp_path / "s.yaml"
+    file.write_text("experiments: [demo]\nset:\n  neuron: {tau0: 2}\n  train.epochs: 3\ngrid: {train.lrr: [1, 2]}\n")
+    with pytest.raises(RegistryError) as error:
+        read_sweep(file)
+    first, second = error.value.problems
+    assert first.startswith(f"{file}:3:12: s: set: unknown key neuron.tau0; did you mean neuron.tau_0")
+    assert second == f"{file}:5:8: s: grid: unknown key train.lrr; did you mean train.lr?"
+    options = "{train.optimizer_options: {betas: [0.9, 0.99]}, train: {schedule_options: {gamma: 0.1}}, network: demo}"
+    file.write_text(f"experiments: [demo]\nset: {options}\n")
+    assert read_sweep(file).experiments == ("demo",)
+
+
 @pytest.mark.parametrize("text", ["T", "T=", "T=1,", "T=,1", "T=1,,2", "T= ,"])
 def test_split_overrides_without_a_value_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=text) as refused:

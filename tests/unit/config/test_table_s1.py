@@ -8,6 +8,7 @@ import torch
 
 from plifctl.config.choices import Recipe
 from plifctl.config.lookup import load_registry
+from plifctl.config.structure import parse_structure
 from plifctl.snn.networks import SpikingNetwork
 
 VARIANTS = {"plif": 2.0, "plif-tau16": 16.0, "lif": 2.0, "lif-tau16": 16.0, "plif-avgpool": 2.0}
@@ -101,6 +102,15 @@ def test_networks(dataset: str, recipe: Recipe) -> None:
         }
         assert modes == {"average" if variant == "plif-avgpool" else "max"}
         assert spec.neuron.start_tau == tau
+
+
+@pytest.mark.parametrize(
+    ("structure", "position"),
+    [("{c8k3s1}*0", 8), ("{c8k3s1-BN-SN}*0-FC110-SN-APk10s10", 14), ("{{c8k3s1}*000-SN}*2-FC110-SN-APk10s10", 9)],
+)
+def test_structure_with_a_count_of_zero_names_its_position(structure: str, position: int) -> None:
+    with pytest.raises(ValueError, match=rf"^position {position}: '}}\*0.* a count of at least 1 is expected"):
+        parse_structure(structure)
 
 
 def test_nothing_of_the_registry_is_left_out() -> None:

@@ -35,6 +35,15 @@ class TestYaml:
             ("a: [1\n", "not YAML"),
             ("a:\t1\n\tb: 2\n", "there is a tab, but YAML is indented with blanks"),
             ("a:\n\tb: 2\n", "there is a tab, but YAML is indented with blanks"),
+            (
+                "a:\n  structure: {c8k3s1-BN-SN}*5-DP-FC110-SN-APk10s10\n",
+                "f.yaml:2:.*not YAML: .*put the structure of a netw",
+            ),
+            (
+                "a: {structure: {c8k3s1-BN-SN}*5-DP, dropout: 0.5}\n",
+                "f.yaml:1:.*not YAML: .*put the structure of a networ",
+            ),
+            ('structure: "{c8k3s1-SN}*2-DP"\na: [1\n', "not YAML: [^;]*$"),
             ("- 1\n- 2\n", "top level must be a mapping"),
             ("", "top level must be a mapping"),
             ("a:\n- {b: 1, b: 2}\n", "f.yaml:2:10: the key b is given twice"),

@@ -85,7 +85,7 @@ def test_sensor_that_is_only_seen_is_an_assumption() -> None:
 
 def test_shape_is_that_after_x_and_y_were_exchanged() -> None:
     facts = FolderFacts.of([recording(name, sensor=(346, 260)) for name in FOLDERS])
-    found = suggest_experiment(facts, "mine", "raw", NEURON, 64 * GIGABYTES, transpose=True)
+    found = suggest_experiment(facts, "mine", "raw", NEURON, 64 * GIGABYTES, ReadingSpec(transpose=True))
     assert values(found)["dataset.shape"] == (2, 346, 260)
 
 
@@ -243,6 +243,21 @@ class TestTable:
         found = suggest(names, tables=[table])
         assert "split.groups" not in values(found)
         assert f"the column subject does not keep samples together: {why}" in found.notes
+
+    @pytest.mark.parametrize(("header", "end"), [("start,end", "{end}"), ("onset,duration", "{length}")])
+    def test_table_with_windows_decides_time_steps_and_batch(self, header: str, end: str) -> None:
+        """Three long recordings, of which 120 short windows are the samples."""
+        rows = "".join(
+            f"{k % 3}.npy,{'ab'[k % 2]},{k / 2},{end.format(end=k / 2 + 0.3, length=0.3)}\n" for k in range(120)
+        )
+        names = [f"{k}.npy" for k in range(3)]
+        table = find_label_table("labels.csv", f"file,class,{header}\n{rows}", names)
+        assert table is not None
+        suggestion = suggest(names, tables=[table], duration_us=60_000_000)
+        found = values(suggestion)
+        assert (found["T"], found["train.batch_size"], "train.accumulate" in found) == (10, 16, False)
+        assert found["dataset.labels.time_unit"] == "s"
+        assert comment(suggestion, "T") == "frames of a sample; half of them last 0.3 s or less"
 
     def test_table_with_groups_keeps_them_together(self) -> None:
         found = values(suggest(LISTED, tables=[self.table("file,class,user", "rec/{k},{label},u{k}")]))

@@ -72,7 +72,7 @@ def test_sweep_file_that_is_invalid_or_has_a_name_of_something_else_is_refused(
 def test_check_sweeps_looks_up_experiments_and_values(own: Path) -> None:
     (own / "one.yaml").write_text("experiments: [dmo]\n")
     (own / "two.yaml").write_text("experiments: [demo]\nset: {neurn.tau_0: 2}\n")
-    first, second = check_sweeps(load_registry())
+    first, second = sorted(check_sweeps(load_registry()))
     assert ("one.yaml" in first, "dmo" in first) == (True, True)
     assert ("two.yaml" in second, "neurn" in second) == (True, True)
 

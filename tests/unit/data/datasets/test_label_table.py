@@ -485,6 +485,37 @@ def test_label_table_copies_of_a_recording_are_noted_by_split_and_class(words: P
     )
 
 
+LASTING = "{file: labels.csv, recording: file, label: word, start: from, duration: lasts, time_unit: ms}"
+
+
+def test_label_table_windows_with_durations_are_those_with_ends(words: Path) -> None:
+    lasting = open_words(words, "file,word,from,lasts\ns1/a,yes,100.5,0.1004\ns1/a,no,200,\nc d,no,0,500\n", LASTING)
+    ids, lengths = [sample.id for sample in lasting.samples], list(map(len, events_by_id(lasting).values()))
+    ended = open_words(words, "file,word,from,to\ns1/a,yes,100.5,100.6004\ns1/a,no,200,\nc d,no,0,500\n", TIMED)
+    assert [sample.id for sample in ended.samples] == ids
+    assert list(map(len, events_by_id(ended).values())) == lengths
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (",5", "lasts 5, but has no start"),
+        ("5,0", "lasts 0, expected a time above 0"),
+        ("5,n/a", "time 'n/a', expected a number of ms"),
+        ("3e15,3e15", "lasts 3e15, expected an end of at most"),
+    ],
+)
+def test_label_table_wrong_duration_is_named_with_its_line(words: Path, cells: str, message: str) -> None:
+    with pytest.raises(RawDataError, match=f"line 2: {message}"):
+        open_words(words, f"file,word,from,lasts\ns1/a,yes,{cells}\n", LASTING)
+
+
+@pytest.mark.parametrize("others", [{}, {"start": "from", "end": "to"}, {"end": "to"}])
+def test_label_table_duration_is_stated_with_start_and_without_end(others: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="duration: the time from start to end, expected with start, and without end"):
+        LabelTable(file="t.csv", recording="file", label="word", duration="lasts", **others)
+
+
 def test_label_table_windows_of_different_splits_that_overlap_are_noted(words: Path) -> None:
     labels = "{file: labels.csv, recording: file, label: word, split: part, start: from, end: to, time_unit: ms}"
     head = "file,word,part,from,to\ns1/a,yes,train,0,400\ns1/a,no,train,100,200\ns1/b,yes,test,100,300\n"

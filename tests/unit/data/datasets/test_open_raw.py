@@ -46,6 +46,24 @@ def test_open_raw_of_a_user_data_set_never_takes_system_files(tmp_path: Path, mo
     assert any("a user's own data set" in note for note in found.notes)
 
 
+def test_open_raw_of_a_user_data_set_never_takes_the_folder_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write_idx(tmp_path / "MNIST/raw")
+    published = load_registry().dataset("mnist")
+    mine = Framing(dataset=published.dataset.model_copy(update={"name": "kmnist"}))
+    monkeypatch.setenv("PLIFCTL_RAW_DIR", str(tmp_path))
+    for source in (RawSource(), RawSource(tmp_path)):
+        with pytest.raises(RawDataError, match="no raw data"):
+            open_raw(mine, source)
+    write_idx(tmp_path / "kmnist")
+    assert open_raw(mine, RawSource(verify=False)).root == tmp_path / "kmnist"
+    assert open_raw(published, RawSource(verify=False)).root == tmp_path / "MNIST/raw"
+    read = [record.getMessage() for record in caplog.records]
+    assert read == [f"reading MNIST: {tmp_path / place} …" for place in ("kmnist", "MNIST/raw")]
+
+
 def test_open_raw_looks_in_system_folders_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_idx(tmp_path / "system")
     monkeypatch.setattr(datasets.FashionMnist, "folder_names", ("FashionMNIST", str(tmp_path / "system")))

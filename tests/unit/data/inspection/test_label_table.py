@@ -97,6 +97,28 @@ def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> Non
     assert table.latest_end == 1.5
 
 
+@pytest.mark.parametrize(
+    ("header", "roles"),
+    [
+        ("file,onset,duration,trial_type", {"start": "onset", "duration": "duration"}),
+        ("file,start,length_ms,trial_type", {"start": "start", "duration": "length_ms"}),
+        ("file,start,end,trial_type", {"start": "start", "end": "end"}),
+        ("file,take,duration,trial_type", {}),  # of the recording
+    ],
+)
+def test_column_of_durations_ends_the_windows_that_have_a_start(header: str, roles: dict[str, str]) -> None:
+    table = find(f"{header}\na,1,2,wave\na,4,n/a,fist\nb,5.5,7,wave\nb,9,9.5,fist\n".replace("n/a", "6"))
+    assert table.roles == {"recording": "file", "label": "trial_type", **roles}
+    ends = {"duration": (18.5, 6.5), "end": (9.5, 1.25)}
+    assert (table.latest_end, table.median_length) == next((ends[role] for role in ends if role in roles), (None, None))
+
+
+def test_column_of_durations_with_a_cell_that_is_no_number_is_found() -> None:
+    table = find("file,onset,duration,label\na,1,2,wave\na,4,n/a,fist\n")
+    assert (table.roles["duration"], table.latest_end, table.median_length) == ("duration", 3, 2)
+    assert "duration" not in find("file,onset,length,label\na,1,short,wave\na,4,long,fist\n").roles
+
+
 def test_remarks_on_some_recordings_are_no_labels() -> None:
     assert "label" not in find("file,note\na,\nb,blurred\nc,\n").roles
 

@@ -38,6 +38,23 @@ def test_find_layout(
 
 
 @pytest.mark.parametrize(
+    ("names", "strays"),
+    [
+        (["a/1", "b/1", "2"], ("2",)),
+        (["set/a/1", "set/b/1", "2"], ("2",)),
+        (["set/a/1", "set/b/1", "set/2"], ("set/2",)),
+        (["train/a/1", "train/b/1", "test/1"], ("test/1",)),
+        (["1", "2"], ()),
+        (["train/1", "test/2"], ()),
+        (["a/1", "b/1"], ()),
+    ],
+)
+def test_find_layout_names_recordings_in_no_folder_of_a_class(names: list[str], strays: tuple[str, ...]) -> None:
+    found = find_layout(names)
+    assert (found.strays, found.name is None) == (strays, bool(strays) or len(found.classes) < 2)
+
+
+@pytest.mark.parametrize(
     ("pattern", "nested", "people"),
     [
         ("user{who:02}/{label}/1.bin", ("fist", "wave"), True),
