@@ -212,7 +212,7 @@ def _start_numba_threads() -> None:
     threads = torch.get_num_threads()
     numba.get_num_threads()  # starts the threads
     torch.set_num_threads(threads)
-    if numba.threading_layer() == "omp":
+    if numba.threading_layer() == "omp":  # type: ignore[attr-defined]
         from numba.np.ufunc.omppool import openmp_vendor
 
         if openmp_vendor == "GNU":
