@@ -52,7 +52,7 @@ def _first_nonfinite_output(model: SpikingNetwork, replay_forward: Callable[[], 
     hooks = [layer.register_forward_hook(output_hook(name)) for name, layer in model.layers.items()]
     kernel = model.kernel
     if model.memory == "full":  # the definition needs more: there may be no memory for it where compact was chosen
-        model.kernel = "eager"  # others compute a stage in one piece, which calls no hooks
+        model.kernel = "eager"  # others compute batch norm and neurons in one piece, which calls no hooks
     try:
         with torch.no_grad():
             replay_forward()
