@@ -25,7 +25,7 @@ def test_prepare_command_names_an_experiment_of_the_registry_with_a_data_set_of_
     monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
     registry = load_registry()
     found = load_experiment("own-a", ["frames.slicing=time"]).spec
-    command = prepare_command_of(found, registry)
+    command = prepare_command_of(found)
     assert command == "plifctl prepare own-a --T 20 --set frames.slicing=time"
     assert load_framing("own-a", ["frames.slicing=time"], registry=registry) == found.framing
 
