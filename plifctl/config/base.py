@@ -16,12 +16,12 @@ class InconsistentValues(ValueError):
 
     Args:
         message: The contradiction.
-        path: Path of the value that is most likely wrong.
+        paths: Path of the value that is most likely wrong; then those to name where there is none.
     """
 
-    def __init__(self, message: str, path: tuple[int | str, ...]) -> None:
+    def __init__(self, message: str, *paths: tuple[int | str, ...]) -> None:
         super().__init__(message)
-        self.path = path
+        self.paths = paths
 
 
 class Spec(BaseModel):

@@ -318,7 +318,7 @@ def check_frames(dataset: DatasetSpec, frames: FramesSpec | None) -> None:
     if frames is None and choices:
         example = ", ".join(f"{key}: {value}" for key, value in _EXAMPLES.items() if key in choices)
         problem = f"frames is missing: events need it, e.g. frames: {{{example}}}"
-        raise InconsistentValues(problem, ("dataset", "layout"))
+        raise InconsistentValues(problem, ("frames",), ("dataset", "layout"))
     if frames is not None and frames.has_duration:
         choices = choices | {"duration_us"}
     chosen = set(frames.model_dump(exclude_none=True)) - _CHOICES_OF_ALL if frames else set()

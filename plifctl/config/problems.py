@@ -109,6 +109,9 @@ def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails)
 def _hint_on_key(model: type[Spec], section: type[Spec] | None, path: _Path) -> str:
     """Returns the keys like an unknown one: of its mapping, else of others."""
     name = str(path[-1])
+    if len(path) == 1 and name in settable_keys(model):
+        *sections, key = name.split(".")
+        return f"write {': {'.join(sections)}: {{{key}: …{'}' * len(sections)}"
     hint = did_you_mean(name, section.model_fields if section else ())
     is_of_item = any(isinstance(part, int) for part in path)
     near = [] if is_of_item or not hint.startswith("known: ") else near_keys(name, settable_keys(model))
@@ -128,7 +131,7 @@ def _example_of(section: type[Spec] | None, key: int | str, found: Any) -> str:
 def _origin_of_conflict(tree: Branch, key: str, origin: Origin, error: Exception, found: Any) -> Origin:
     """Returns the value to name where several contradict each other: that which is most likely wrong, or was set."""
     if isinstance(error, InconsistentValues):
-        origin = tree.origin_of(error.path)
+        origin = tree.origin_of(next((path for path in error.paths if path[0] in tree), error.paths[-1]))
     if isinstance(found, str) or origin.source.startswith("--set"):  # a single invalid value
         return origin
     overridden = {path: leaf.origin for path, leaf in tree.leaves().items() if leaf.origin.source.startswith("--set")}

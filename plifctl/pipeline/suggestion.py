@@ -145,8 +145,8 @@ def _samples(facts: FolderFacts) -> tuple[int, float]:
     n, median_us = len(facts.recordings), statistics.median(durations or [0])
     if table is not None:
         n = table.n_rows - table.n_missing
-        if table.median_length is not None and table.latest_end is not None:
-            median_us = table.median_length * _UNITS[_window_unit(table.latest_end, facts.recordings)]
+        if table.median_length is not None and table.latest is not None:
+            median_us = table.median_length * _UNITS[_window_unit(table.latest, facts.recordings)]
     return n, median_us
 
 
@@ -326,15 +326,15 @@ def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> It
     yield Value("dataset.labels.file", table.name)
     for role, column in table.roles.items():
         yield Value(f"dataset.labels.{role}", column, "" if role == "recording" else "ASSUMED from the column")
-    if table.latest_end is not None:
-        unit, end = _window_unit(table.latest_end, recordings), "duration" if "duration" in table.roles else "end"
+    if table.latest is not None:
+        unit, end = _window_unit(table.latest, recordings), "duration" if "duration" in table.roles else "end"
         yield Value("dataset.labels.time_unit", unit, f"ASSUMED: of start and {end}, as the recordings last")
 
 
-def _window_unit(latest_end: float, recordings: Sequence[RecordingFacts]) -> TimeUnit:
-    """Returns the largest unit in which the last window ends before the last recording does."""
+def _window_unit(latest: float, recordings: Sequence[RecordingFacts]) -> TimeUnit:
+    """Returns the largest unit in which the latest time of the windows lies within the recordings."""
     last = max((one.span_us[1] for one in recordings if one.span_us is not None), default=0)
-    return next((unit for unit, factor in _UNITS.items() if latest_end * factor <= 1.05 * last), "us")
+    return next((unit for unit, factor in _UNITS.items() if latest * factor <= 1.05 * last), "us")
 
 
 def _frames_values(recordings: Sequence[RecordingFacts]) -> Iterator[Value]:

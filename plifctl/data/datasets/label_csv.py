@@ -236,7 +236,8 @@ class _LineReader:
         first, last = (None if time is None else int(time.to_integral_value(ROUND_CEILING)) for time in (start, end))
         if first is not None and last is not None and last <= first:
             if duration is not None:
-                raise _LineError(f"lasts {values['duration']}, expected a time above 0")
+                problem = f"lasts {values['duration']}, expected a time above 0"
+                raise _LineError(f"{problem} (without labels.duration, samples last to the end of the recording)")
             raise _LineError(f"ends at {values['end']}, expected a time after its start, {values['start']}")
         return first, last
 

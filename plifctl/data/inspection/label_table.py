@@ -29,7 +29,7 @@ _ROLE_NAMES: dict[ColumnRole, str] = {
     "group": rf"(?:(?:{PERSON}|{PERSON_SHORT}|speaker|actor)s?|people){_NUMBER}",
     "start": r"(?:start|begin|onset|t_?start).*|from(?:_\w+)?|t_?0",
     "end": r"(?:end|stop|offset|t_?end).*|(?:to|until)(?:_\w+)?|t_?1",
-    "duration": r"(?:duration|length).*|dur(?:_\w+)?",
+    "duration": r"(?:duration|length|dur)(?:[ _-]?(?:ns|us|ms|s|sec(?:ond)?s?))?",
 }
 _OTHER_GROUPS = rf"(?:group|{SESSION})s?{_NUMBER}"
 """Names of columns that say what stays together if no column says who."""
@@ -49,7 +49,8 @@ class FoundTable:
         classes: Values of the column of labels.
         splits: Values of the column of splits.
         groups: Values of the column of groups, an empty one among them if a cell is empty.
-        latest_end: Largest end of a window; None if the table has no ends.
+        latest: A time that lies within a recording, for the unit: the largest end of a window; of windows with
+            durations, which may reach beyond the recording, the largest start or the median duration. None: unknown.
         median_length: Median length of its windows; None if it has no starts or no ends.
         recording: The recording whose windows it lists, by the name of the file; empty if a column names recordings.
     """
@@ -63,7 +64,7 @@ class FoundTable:
     classes: tuple[str, ...]
     splits: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
-    latest_end: float | None = None
+    latest: float | None = None
     median_length: float | None = None
     recording: str = ""
 
@@ -103,7 +104,7 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
     _assign_roles(roles, values, separator)
     if owner and "label" not in roles:
         return None
-    ends, lengths = _windows(roles, values, separator)
+    latest, lengths = _windows(roles, values, separator)
     return FoundTable(
         name=name,
         columns=tuple(header),
@@ -114,7 +115,7 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         classes=tuple(sort_names(filter(None, values[roles["label"]]))) if "label" in roles else (),
         splits=tuple(sorted(set(values[roles["split"]]))) if "split" in roles else (),
         groups=tuple(sorted(set(values[roles["group"]]))) if "group" in roles else (),
-        latest_end=max(ends, default=None),
+        latest=latest,
         median_length=statistics.median(lengths) if lengths else None,
         recording=owner,
     )
@@ -143,16 +144,19 @@ def _assign_roles(roles: dict[ColumnRole, str], values: Mapping[str, Sequence[st
 
 def _windows(
     roles: Mapping[ColumnRole, str], values: Mapping[str, Sequence[str]], separator: str
-) -> tuple[list[float], list[float]]:
-    """Returns the ends of the windows, and the lengths of those with a start, in the unit of the table."""
+) -> tuple[float | None, list[float]]:
+    """Returns the latest time within a recording, and the lengths of the windows with a start, in the table's unit."""
     times = {role: [_number(cell, separator) for cell in values[column]] for role, column in roles.items()}
-    starts, ends = times.get("start", []), times.get("end", [])
+    starts = times.get("start", [])
     if "duration" in roles:
         pairs = zip(starts, times["duration"], strict=True)
-        ends = [None if start is None or length is None else start + length for start, length in pairs]
+        lengths = [length for start, length in pairs if start is not None and length is not None]
+        latest = [start for start in starts if start is not None]
+        return max([*latest, statistics.median(lengths)]) if lengths else None, lengths
+    ends = times.get("end", [])
     pairs = zip(starts, ends, strict=False)  # without a column of starts there are none
     lengths = [end - start for start, end in pairs if start is not None and end is not None]
-    return [end for end in ends if end is not None], lengths
+    return max((end for end in ends if end is not None), default=None), lengths
 
 
 def _number(cell: str, separator: str) -> float | None:
@@ -196,7 +200,7 @@ def _fits(separator: str) -> dict[ColumnRole, Callable[[Sequence[str]], bool]]:
         "start": lambda cells: bool(_numbers(cells, separator)),
         "end": lambda cells: bool(_numbers(cells, separator)),
         # cells that are no numbers are errors when they are read; without the column, samples would have no end
-        "duration": lambda cells: any(_number(cell, separator) is not None for cell in cells),
+        "duration": lambda cells: any((_number(cell, separator) or 0) > 0 for cell in cells),
         "group": any,
         "label": _are_classes,
     }

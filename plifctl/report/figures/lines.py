@@ -178,7 +178,9 @@ def describe_lines(lines: Sequence[Line]) -> str:
 def values_of(
     line: Line, series: Callable[[Curve], Sequence[float | None]], last: int | None
 ) -> tuple[list[int], np.ndarray]:
-    """Returns the epochs that a run of a line has a value for, and the values, ``[runs, epochs]``; NaN: it has none.
+    """Returns epochs and the values of the runs of a line, ``[runs, epochs]``, NaN after the last value of a run.
+
+    An epoch that a run lacks before its last value is left out: a mean without that run would jump.
 
     Args:
         line: The line.
@@ -193,5 +195,10 @@ def values_of(
         }
         for curve in line.curves
     ]
-    epochs = sorted(set().union(*found))
+    ends = [max(values, default=0) for values in found]
+    epochs = [
+        epoch
+        for epoch in sorted(set().union(*found))
+        if all(epoch in values or epoch > end for values, end in zip(found, ends, strict=True))
+    ]
     return epochs, np.array([[values.get(epoch, np.nan) for epoch in epochs] for values in found], np.float64)

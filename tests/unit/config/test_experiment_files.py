@@ -266,6 +266,8 @@ class TestByHand:
             ("tau0: 3", "unknown key tau0; did you mean neuron.tau_0?"),
             ("train: {tau_0: 3}", "unknown key train.tau_0; did you mean neuron.tau_0?"),
             ("nonsense: 3", "unknown key nonsense; known: T, dataset"),
+            ("train.lr: 0.1", "unknown key train.lr; write train: {lr: …}"),
+            ("frames:", "frames is missing: events need it"),
         ],
     )
     def test_value_of_another_kind_is_named_with_what_is_expected(self, file: Path, line: str, message: str) -> None:
@@ -273,6 +275,7 @@ class TestByHand:
         with pytest.raises(RegistryError) as error:
             load_experiment(file)
         (problem,) = error.value.problems
+        assert problem.startswith(f"{file}:3:")
         assert f"mine: {message}" in problem
 
     @pytest.mark.parametrize(

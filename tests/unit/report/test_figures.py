@@ -269,6 +269,14 @@ class TestSeeds:
         np.testing.assert_allclose([corners[corners[:, 0] == 1, 1].min(), corners[:, 1].max()], [30 - std, 60])
         assert mpl.colors.same_color(band.get_facecolor()[0][:3], drawn.get_color())
 
+    def test_draw_leaves_out_epochs_that_a_run_lacks_before_its_end(self) -> None:
+        runs = [
+            curve("mnist-lif", [1, 2, 3], origin="trained", seed=seed, series={"test_accuracy": values})
+            for seed, values in ((1, (0.2, None, 0.6)), (2, (0.4, 0.4, 0.6)))
+        ]
+        (axes,) = draw("6", *runs).axes
+        np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 30], [3, 60]])
+
     @pytest.mark.parametrize("name", ["6", "7"])
     def test_draw_with_a_seed_that_ended_early_has_the_epochs_of_the_others(self, name: str) -> None:
         runs = [

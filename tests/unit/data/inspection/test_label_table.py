@@ -94,7 +94,7 @@ def test_events_with_numbers_that_are_names_of_recordings_are_no_table(header: s
 def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> None:
     table = find(text)
     assert table.roles == {"recording": "file", "start": "from", "end": "to", "label": "class"}
-    assert table.latest_end == 1.5
+    assert table.latest == 1.5
 
 
 @pytest.mark.parametrize(
@@ -109,14 +109,30 @@ def test_windows_with_empty_cells_and_decimal_commas_are_found(text: str) -> Non
 def test_column_of_durations_ends_the_windows_that_have_a_start(header: str, roles: dict[str, str]) -> None:
     table = find(f"{header}\na,1,2,wave\na,4,n/a,fist\nb,5.5,7,wave\nb,9,9.5,fist\n".replace("n/a", "6"))
     assert table.roles == {"recording": "file", "label": "trial_type", **roles}
-    ends = {"duration": (18.5, 6.5), "end": (9.5, 1.25)}
-    assert (table.latest_end, table.median_length) == next((ends[role] for role in ends if role in roles), (None, None))
+    ends = {"duration": (9, 6.5), "end": (9.5, 1.25)}
+    assert (table.latest, table.median_length) == next((ends[role] for role in ends if role in roles), (None, None))
 
 
 def test_column_of_durations_with_a_cell_that_is_no_number_is_found() -> None:
     table = find("file,onset,duration,label\na,1,2,wave\na,4,n/a,fist\n")
-    assert (table.roles["duration"], table.latest_end, table.median_length) == ("duration", 3, 2)
-    assert "duration" not in find("file,onset,length,label\na,1,short,wave\na,4,long,fist\n").roles
+    assert (table.roles["duration"], table.latest, table.median_length) == ("duration", 4, 2)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file,onset,length,label\na,1,short,wave\na,4,long,fist\n",
+        "file,onset,duration,label\na,1,0,wave\na,4,0,fist\n",  # of stimuli that only have a beginning
+        "file,onset,length_of_recording,label\na,1,60,wave\na,4,60,fist\n",
+    ],
+)
+def test_column_without_durations_of_samples_is_none_of_durations(table: str) -> None:
+    assert "duration" not in find(table).roles
+
+
+@pytest.mark.parametrize(("rows", "latest"), [("a,0,60000,x\nb,0,59000,y\n", 59500), ("a,45,60,x\na,1,4,y\n", 45)])
+def test_latest_time_of_windows_with_durations_lies_within_the_recording(rows: str, latest: float) -> None:
+    assert find(f"file,start,duration,label\n{rows}").latest == latest
 
 
 def test_remarks_on_some_recordings_are_no_labels() -> None:
