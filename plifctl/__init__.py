@@ -170,8 +170,8 @@ def dataset(
     """Returns a torch data set of ``(sample, class)`` from a cache; works in a DataLoader with workers.
 
     Args:
-        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment or ``model.spec``, whose samples
-            these are.
+        name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment or ``model.spec``: its data set,
+            framed as it says. Parts are those of the official split: a run's own is in its ``split.json``.
         T: Number of frames; required for event data sets.
         split: ``train``, ``validation`` or ``test`` of the official split, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
@@ -187,17 +187,16 @@ def dataset(
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
 
-    framing = name.spec if isinstance(name, Experiment) else name
-    framing = framing.framing if isinstance(framing, ExperimentSpec) else framing
-    if not isinstance(framing, str | Path | Framing):
+    known = name.spec if isinstance(name, Experiment) else name
+    if not isinstance(known, str | Path | Framing | ExperimentSpec):
         raise errors.UsageError(f"found {name!r:.80}, expected the name of a data set, a YAML file or an experiment")
-    if isinstance(framing, Framing) and (T is not None or recipe is not None or overrides):
+    if not isinstance(known, str | Path) and (T is not None or recipe is not None or overrides):
         raise errors.UsageError(
             "T, recipe and overrides are those of the experiment",
             hint='change a copy: plifctl.experiment(experiment, {"T": 8})',
         )
     return open_dataset(
-        framing,
+        known,
         T,
         split,
         recipe=recipe,

@@ -65,7 +65,7 @@ def first_problem(error: ValidationError) -> str:
     """Returns the first problem of values that a program wrote, with their key: ``T: Input should be …``."""
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
-    return f"{key + ': ' if key else ''}{first['msg']}"
+    return f"{key + ': ' if key else ''}{first['msg'].removeprefix('Value error, ')}"
 
 
 def _describe(model: type[Spec], tree: Branch, name: str, details: ErrorDetails) -> str:

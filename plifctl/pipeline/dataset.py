@@ -17,8 +17,9 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
 from plifctl.config.dataset import Framing
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import UsageError, check_choice
-from plifctl.pipeline.commands import prepare_command
+from plifctl.pipeline.commands import prepare_command, prepare_command_of
 from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.prepare import PrepareOptions, find_prepared
 
@@ -88,7 +89,7 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
 
 def open_dataset(
-    dataset: str | Path | Framing,
+    dataset: str | Path | Framing | ExperimentSpec,
     T: int | None = None,
     split: Part = "train",
     *,
@@ -99,7 +100,7 @@ def open_dataset(
     """Returns the samples of a data set from its cache; logs the warnings about its data.
 
     Args:
-        dataset: Name in the registry, YAML file, or a framing, such as ``experiment.spec.framing``.
+        dataset: Name in the registry, YAML file, a framing, or an experiment.
         T: Number of frames; needed for event data sets that are named.
         split: ``train``, ``validation``, ``test``, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
@@ -110,7 +111,10 @@ def open_dataset(
         UsageError: Unknown data set, T is missing, or the data set has no such split.
         CacheError: There is no such cache; the hint has the command that builds it.
     """
-    if isinstance(dataset, Framing):
+    if isinstance(dataset, ExperimentSpec):
+        command = prepare_command_of(dataset, cache_dir=cache_dir)
+        cache = find_current_cache(dataset.framing, cache_dir or paths.cache_dir(), prepare=command)
+    elif isinstance(dataset, Framing):
         command = prepare_command(dataset, cache_dir=cache_dir)
         cache = find_current_cache(dataset, cache_dir or paths.cache_dir(), prepare=command)
     else:

@@ -118,7 +118,7 @@ class ImportedRun:
         """Returns a series of :attr:`tags` by epoch, from 1, as logged; of a repeated epoch, the last value."""
         axis, series = self._axis, self.series[self.tags[name]]
         # one series may lack its first epoch: exports of TensorBoard have a random part of long ones
-        from_zero = any(min(self.series[tag].steps) == 0 for counted, tag in self.tags.items() if counted in TAGS)
+        from_zero = any(min(self.series[self.tags[one]].steps) == 0 for one in ACCURACIES if one in self.tags)
         if max(series.steps) <= max(axis.steps):
             epochs = [step + from_zero for step in series.steps]
         else:

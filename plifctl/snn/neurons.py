@@ -52,11 +52,11 @@ class SpikingLayer(nn.Module):
         self.register_parameter(name, None if start is None else nn.Parameter(start))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the spikes of a sequence, 0 or 1, the shape of ``x``; all neurons start at rest in every call.
+        """Returns the spikes of a sequence, 0 or 1, of the shape and type of ``x``; neurons start at rest in each call.
 
         Args:
             x: Input ``[T, N, ...]``: time steps, samples, and any further dimensions. Half precision is computed in
-                float32.
+                float32; whole numbers become float32.
 
         Raises:
             ValueError: The input is not of that shape, or not of the shape of the neurons that have τ of their own.
@@ -68,9 +68,10 @@ class SpikingLayer(nn.Module):
             neurons = f", and τ has the shape {list(k.shape)}" if k.dim() else ""
             raise ValueError(f"found an input of shape {list(x.shape)}, expected [T, N, ...]{neurons}")
         if len(sample) in (1, 3):
-            return spiking_stage(x, len(x), dynamics).pooled
+            return spiking_stage(x, len(x), dynamics).pooled.to(x.dtype)
         features = dynamics._replace(k=k.expand(sample).flatten() if k.dim() else k)
-        return spiking_stage(x.reshape(*x.shape[:2], sample.numel()), len(x), features).pooled.view(x.shape)
+        spikes = spiking_stage(x.reshape(*x.shape[:2], sample.numel()), len(x), features).pooled
+        return spikes.view(x.shape).to(x.dtype)
 
     def dynamics(self, x: Tensor) -> Dynamics:
         """Returns the parameters for the kernels, on the device and in the type (at least float32) of input ``x``."""
@@ -118,10 +119,12 @@ class PLIF(SpikingLayer):
     """
 
     def __init__(self, tau_0: float = 2.0, *, shape: tuple[int, ...] = (), **settings: Any) -> None:
-        spec = _paper_neuron("plif", tau_0=tau_0, **settings)
+        spec = _paper_neuron("plif", {"tau_0": tau_0}, settings)
+        if not isinstance(shape, tuple | list) or not all(isinstance(size, int) and size > 0 for size in shape):
+            raise UsageError(f"PLIF: shape: found {shape!r}, expected whole numbers above 0", hint="shape=(C, H, W)")
         if spec.tau_per != "layer" and not shape:
             raise UsageError(f"PLIF: tau_per {spec.tau_per} needs the shape of a sample", hint="shape=(C, H, W)")
-        super().__init__(spec, shape)
+        super().__init__(spec, tuple(shape))
 
 
 class LIF(SpikingLayer):
@@ -136,13 +139,17 @@ class LIF(SpikingLayer):
     """
 
     def __init__(self, tau: float = 2.0, **settings: Any) -> None:
-        super().__init__(_paper_neuron("lif", tau=tau, **settings), ())
+        super().__init__(_paper_neuron("lif", {"tau": tau}, settings), ())
 
 
-def _paper_neuron(kind: NeuronKind, **settings: Any) -> NeuronSpec:
+def _paper_neuron(kind: NeuronKind, start: dict[str, float], settings: dict[str, Any]) -> NeuronSpec:
+    """Returns the paper's neuron with another time constant ``start`` and other settings."""
+    if wrong := settings.keys() & {"kind", "tau", "tau_0"}:
+        (own,) = start
+        raise UsageError(f"{kind.upper()}: no argument {min(wrong)}; its time constant is {own}")
     paper = {"v_threshold": 1.0, "v_reset": 0.0, "surrogate": "arctan", "detach_reset": True}
     try:
-        return NeuronSpec(kind=kind, **{**paper, **settings})
+        return NeuronSpec(kind=kind, **{**paper, **start, **settings})
     except ValidationError as error:
         from plifctl.config.problems import first_problem
 

@@ -122,6 +122,7 @@ import torch
 import plifctl
 from plifctl.errors import RunError
 
+torch.set_num_threads(2)
 {setup}
 run()
 
@@ -141,6 +142,7 @@ if __name__ == "__main__":
         "setup",
         [
             "x = torch.rand(8, 2, 9)\nrun = lambda: plifctl.PLIF()(x)",
+            f"{LOAD[:-1]}, kernel='eager')\nx = torch.zeros(2, 16, 2, 128, 128)\nrun = lambda: model(x)",
             pytest.param(
                 f"{LOAD}\nx = torch.zeros(2, 16, 2, 128, 128)\nrun = lambda: model(x)", marks=pytest.mark.slow
             ),
@@ -149,7 +151,7 @@ if __name__ == "__main__":
                 marks=pytest.mark.slow,
             ),
         ],
-        ids=["neurons", "network", "predict"],
+        ids=["neurons", "eager", "network", "predict"],
     )
     def test_network_in_a_forked_process_is_refused(self, setup: str) -> None:
         code = self.CODE.format(setup=setup)
@@ -178,7 +180,7 @@ class TestDataset:
             assert torch.equal(frames, other)
             assert label == other_label
 
-    def test_dataset_of_a_model_or_an_experiment_has_the_samples_of_its_training(
+    def test_dataset_of_a_model_or_an_experiment_is_framed_as_in_its_training(
         self, here: Path, run: Any, model: Any
     ) -> None:
         wanted = plifctl.dataset("synthetic-gesture", T=4, split="test")
@@ -187,6 +189,11 @@ class TestDataset:
             assert found.cache.path == wanted.cache.path
         with pytest.raises(UsageError, match="T, recipe and overrides are those of the experiment"):
             plifctl.dataset(model.spec, T=8)
+        own = model.spec.model_copy(update={"dataset": model.spec.dataset.model_copy(update={"name": "mine"})})
+        with pytest.raises(CacheError) as missing:
+            plifctl.dataset(own)
+        assert missing.value.hint is not None
+        assert ".yaml" in missing.value.hint  # no data set of the registry
         with pytest.raises(UsageError, match="expected the name of a data set") as refused:
             api.dataset(model)
         assert len(str(refused.value)) < 200
@@ -286,6 +293,17 @@ class TestEvaluate:
         assert result.accuracy == pytest.approx(run.record().accuracy)
 
 
+def stored_arrays(path: Path) -> list[np.ndarray]:
+    """Returns the weights of layers in an ONNX or NIR file."""
+    if path.suffix == ".onnx":
+        import onnx
+
+        return [onnx.numpy_helper.to_array(one) for one in onnx.load(path).graph.initializer]
+    import nir
+
+    return [np.asarray(node.weight) for node in nir.read(path).nodes.values() if hasattr(node, "weight")]
+
+
 class TestExport:
     @pytest.mark.parametrize("ending", [".pt", ".npz", ".nir", ".onnx"])
     def test_export_of_a_model_writes_the_weights_that_it_has_now(
@@ -300,8 +318,11 @@ class TestExport:
         optimizer.step()
         exported = plifctl.export(model.double(), tmp_path / f"tuned{ending}")
         assert model.training
-        assert exported.nbytes > 0
-        if ending in (".pt", ".npz"):
+        weight = model.network.layers["fc0"].weight.detach().float().numpy()
+        if ending in (".nir", ".onnx"):
+            alike = [array for array in stored_arrays(exported.path) if array.size == weight.size]
+            assert any(np.array_equal(np.sort(array, None), np.sort(weight, None)) for array in alike)
+        else:
             again = plifctl.load(exported.path, device="cpu")
             assert again.trained.run is None
             assert again.trained.origin == f"a model in memory that was loaded from {run.name}"

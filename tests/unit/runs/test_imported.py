@@ -142,6 +142,13 @@ class TestExports:
         (run,) = imported(tmp_path)
         assert run.epochs == {"test_accuracy": {2: 0.2, 3: 0.3}, "train_accuracy": {1: 0.4, 2: 0.5, 3: 0.6}}
 
+    def test_import_log_with_a_loss_before_training_counts_accuracies_from_1(self, tmp_path: Path) -> None:
+        name = f"run-{FASHION.format('2.0', True, True)}-tag-"
+        export(tmp_path / f"{name}test_accuracy.csv", (1.0, 1, 0.2), (2.0, 2, 0.3))
+        export(tmp_path / f"{name}train_loss.csv", (0.0, 0, 0.4), (1.0, 1, 0.3), (2.0, 2, 0.2))
+        (run,) = imported(tmp_path)
+        assert run.epochs["test_accuracy"] == {1: 0.2, 2: 0.3}
+
     @pytest.mark.parametrize(
         ("content", "line"),
         [

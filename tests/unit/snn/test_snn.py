@@ -376,7 +376,11 @@ class TestNeuronsAsModules:
         layer, counts = plifctl.PLIF(), torch.randint(0, 4, (5, 3, 2, 4))
         expected = layer(counts.float())
         for dtype in (torch.uint8, torch.int64, torch.bfloat16, torch.float64):
-            assert torch.equal(layer(counts.to(dtype)).float(), expected)
+            spikes = layer(counts.to(dtype))
+            assert torch.equal(spikes.float(), expected)
+            assert spikes.dtype == (dtype if dtype.is_floating_point else torch.float32)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 5), plifctl.PLIF(), torch.nn.Linear(5, 2)).bfloat16()
+        assert net(torch.rand(5, 3, 4).bfloat16()).dtype == torch.bfloat16
         with pytest.raises(ValueError, match=r"found an input of shape \[5\], expected \[T, N, ...\]"):
             layer(torch.rand(5))
 
@@ -387,6 +391,10 @@ class TestNeuronsAsModules:
             (lambda: plifctl.PLIF(tua=3.0), "PLIF: tua: Extra inputs are not permitted"),
             (lambda: plifctl.PLIF(tau_per="neuron"), "PLIF: tau_per neuron needs the shape of a sample"),
             (lambda: plifctl.LIF(tau_per="channel"), "LIF: .* a fixed τ is the same for all neurons"),
+            (lambda: plifctl.LIF(tau_0=3.0), "^LIF: no argument tau_0; its time constant is tau$"),
+            (lambda: plifctl.PLIF(kind="lif"), "^PLIF: no argument kind; its time constant is tau_0$"),
+            (lambda: plifctl.PLIF(shape=5), "PLIF: shape: found 5, expected whole numbers above 0"),  # type: ignore[arg-type]
+            (lambda: plifctl.PLIF(shape=(4, 0)), r"PLIF: shape: found \(4, 0\), expected"),
         ],
     )
     def test_neuron_of_invalid_settings_is_refused(self, make: Callable[[], Any], message: str) -> None:
