@@ -39,7 +39,7 @@ _SCHEDULES: dict[choices.Schedule, type[lr_scheduler.LRScheduler]] = {
     "step": lr_scheduler.StepLR,
 }
 _NOT_OPTIONS = {"params", "optimizer", "lr", "last_epoch", "fused", "foreach", "capturable", "differentiable"}
-HALF_TYPES: dict[choices.Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_TYPES = dict(zip(choices.HALF_PRECISIONS, (torch.bfloat16, torch.float16), strict=True))
 """Types of the tensors in the precisions of 16 bits."""
 
 
