@@ -149,7 +149,7 @@ def _kernel(entry: dict[str, Any]) -> list[str]:
 
 
 def _place(place: Place) -> list[str]:
-    unit = {"caches": "cache", "runs": "run", "registry": "experiment", "kernels": "remembered choice"}[place.name]
+    unit = {"caches": "cache", "runs": "run", "registry": "experiment file", "kernels": "remembered choice"}[place.name]
     count = f"{place.entries} {unit}{'' if place.entries == 1 else 's'}"
     state = "writable" if place.writable else "cannot be written"
     disk = (

@@ -38,7 +38,7 @@ class Place:
         set_by: Environment variable that can set it, or empty.
         exists: It exists; otherwise it is created when it is needed.
         writable: It, or the folder in which it would be created, can be written.
-        entries: Number of caches, runs or remembered choices.
+        entries: Number of caches, runs, files of experiments or remembered choices.
         bytes: Their size; None: not measured.
         free_bytes: Free space of its disk.
         total_bytes: Size of its disk.
@@ -220,8 +220,8 @@ def _places(cache_dir: Path, runs_dir: Path, problems: list[str]) -> Iterator[Pl
         problems.append(str(error))
         registries = []
     for folder in registries:
-        experiments = len(list(folder.glob("experiments/*.yaml")))
-        yield _place("registry", folder, "PLIFCTL_REGISTRY" if folder != registries[0] else "", experiments, None)
+        n_files = len(list(folder.glob("experiments/*.yaml")))
+        yield _place("registry", folder, "PLIFCTL_REGISTRY" if folder != registries[0] else "", n_files, None)
     kernels = paths.kernels_dir()
     yield _place("kernels", kernels, "", len(list(kernels.glob("*.json"))), None)
 

@@ -39,6 +39,7 @@ def test_doctor_shows_every_section_in_80_columns(plifctl: Plifctl, places: Path
     for text in ("machine", "processor", "versions", "torch", "kernels", "CPU", "folders", "training can run"):
         assert text in result.out
     assert str(places / "runs") in result.out
+    assert f"{len(list(paths.registry_dirs()[0].glob('experiments/*.yaml')))} experiment files; " in result.out
     assert "\x1b" not in result.out
     # a path is never broken
     assert all(len(line) <= 80 or len(line.split()) <= 2 for line in result.out.splitlines())
