@@ -70,6 +70,7 @@ __all__ = [
     "load",
     "prepare",
     "read_events",
+    "refit",
     "table",
     "train",
     "validate",
@@ -330,6 +331,39 @@ def validate(
     Args and Raises: As :func:`train`.
     """
     return _train("B", **locals())
+
+
+def refit(
+    experiment: str | Path | Experiment | None = None,
+    *,
+    epochs: int | None = None,
+    seed: int | None = None,
+    subset: float | None = None,
+    overrides: Overrides = (),
+    recipe: Recipe | None = None,
+    weights: str | Path | Run | None = None,
+    freeze: str | Sequence[str] = (),
+    resume: str | Path | Run | None = None,
+    name: str | None = None,
+    on_epoch: Callable[[dict[str, Any]], bool | None] | None = None,
+    build_cache: bool = False,
+    raw: str | Path | None = None,
+    device: str | None = None,
+    data_in: DataPlacement | None = None,
+    kernel: Kernel = "auto",
+    deterministic: bool | None = None,
+    graph: bool | None = None,
+    checkpoint_every: int = 0,
+    cache_dir: str | Path | None = None,
+    runs_dir: str | Path | None = None,
+) -> Run:
+    """Trains on all samples but the test samples, and tests once, after the last epoch (protocol C).
+
+    For settings that :func:`validate` has chosen, the number of epochs included.
+
+    Args and Raises: As :func:`train`.
+    """
+    return _train("C", **locals())
 
 
 def _train(protocol: Protocol, **given: Any) -> Run:

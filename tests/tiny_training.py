@@ -103,11 +103,16 @@ def with_structure(spec: ExperimentSpec, structure: str) -> ExperimentSpec:
 
 
 def tiny_trainer(
-    recorder: MemoryRecorder, spec: ExperimentSpec | None = None, split: Split = SPLIT_A, *, graph: bool = False
+    recorder: MemoryRecorder,
+    spec: ExperimentSpec | None = None,
+    split: Split = SPLIT_A,
+    *,
+    last_epoch: bool = False,
+    graph: bool = False,
 ) -> Trainer:
     """Returns a training of :class:`ShadeSamples` on the CPU."""
     spec = spec or tiny_spec()
-    return Trainer(spec, BatchLoader(ShadeSamples(), spec, CPU), split, recorder, graph=graph)
+    return Trainer(spec, BatchLoader(ShadeSamples(), spec, CPU), split, recorder, last_epoch=last_epoch, graph=graph)
 
 
 class CpuClock:

@@ -58,7 +58,7 @@ def import_runs(
 
 def _print(entries: Sequence[RunEntry], there: Path, *, dry_run: bool) -> None:
     rows = [(entry.run, entry.protocol or "", entry.best_text, f"{entry.epoch}/{entry.epochs}") for entry in entries]
-    console.emit_table(("run", "A/B", "best %", "epochs logged"), rows)
+    console.emit_table(("run", "protocol", "best %", "epochs logged"), rows)
     count = f"{len(entries)} run{'s' if len(entries) > 1 else ''}"
     console.emit(f"{'would be imported' if dry_run else 'imported'}: {count}, to {there}")
 

@@ -23,12 +23,18 @@ from plifctl.units import format_duration
 _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
 
 
+def rate_text(rate: float | None) -> str:
+    """Returns a firing rate as a cell of a table; empty if it was not counted."""
+    return "" if rate is None else f"{rate:.4f}"
+
+
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """Returns an epoch as one line, for output without a terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}"]
     parts += [f"{name} {100 * row[key]:.2f} %" for name, key in _ACCURACIES if row[key] is not None]
     parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row["tau"]))
-    parts.append("firing rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
+    if known := [f"{rate:.3f}" for rate in row["firing_rate"] if rate is not None]:
+        parts.append(f"firing rate {' '.join(known)}")
     parts.append(f"{row['seconds']:.1f} s")
     return "  ".join(parts)
 
@@ -103,7 +109,7 @@ class Panel:
             taus = [row["tau"][index] for row in self.rows]
             change = f"{taus[-1] - taus[-2]:+.3f}" if before is not None else ""
             weights, own = norms.get(name, (None, None))
-            cells = [name, f"{taus[-1]:.3f}", change, sparkline(taus, history), f"{last['firing_rate'][index]:.4f}"]
+            cells = [name, f"{taus[-1]:.3f}", change, sparkline(taus, history), rate_text(last["firing_rate"][index])]
             cells += [_short(weights), _short(own)] if wide else [_short(weights)]
             table.add_row(*cells)
         if len(names) > most:

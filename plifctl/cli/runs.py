@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plifctl.runs import ImportedRun, Run
 
 _MAX_EPOCHS_SHOWN = 20
-_COLUMNS = ("run", "status", "A/B", "best %", "epoch", "age", "recipe")
+_COLUMNS = ("run", "status", "protocol", "best %", "epoch", "age", "recipe")
 
 
 class _ListsByDefault(TyperGroup):
@@ -148,9 +148,9 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("started from", "" if (began := run.started_from()) is None else began.describe()),
         ("samples", ", ".join(f"{n:,} {part}" for part, n in tree["samples"].items())),
         *_accuracies(rows, width - 24),
-        ("best epoch", "" if best is None else best["epoch"]),
+        ("best epoch", "" if best is None or tree["protocol"] == "C" else best["epoch"]),
         *summarize_environment(tree["environment"]).items(),
-        ("resume", tree["resume"] or f"finished; to train longer: {run.resume_command()} --epochs N"),
+        ("resume", tree["resume"] or _when_finished(run, tree["protocol"])),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
     _print_sessions(tree["sessions"])
@@ -171,6 +171,12 @@ def _print_controls(path: Path, controls: list[dict[str, Any]]) -> None:
     if stale := [one for one in controls if one["problem"]]:
         names, again = ", ".join(one["name"] for one in stale), f"plifctl eval {run_argument(path)} --controls"
         console.note(f"controls not counted: {names}: {stale[0]['problem']}; {again}")
+
+
+def _when_finished(run: Run, protocol: str) -> str:
+    if protocol == "C":
+        return "finished, and tested once"
+    return f"finished; to train longer: {run.resume_command()} --epochs N"
 
 
 def _kept_result(kept: dict[str, Any] | None) -> str:
@@ -201,7 +207,9 @@ def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, s
     for name in ("train", "validation", "test"):
         values = [row[f"{name}_accuracy"] for row in rows]
         known = [value for value in values if value is not None]
-        if known:
+        if len(known) == 1 < len(values):  # of protocol C
+            found.append((f"{name} accuracy", f"{console.percent(known[0])} %"))
+        elif known:
             line = sparkline(values, max(8, min(60, width)))
             best, last = console.percent(max(known)), console.percent(known[-1])
             found.append((f"{name} accuracy", f"{line}  best {best}, last {last} %"))
@@ -222,6 +230,7 @@ def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
+    from plifctl.cli.panel import rate_text
     from plifctl.cli.sparkline import sparkline
     from plifctl.runs.metrics import layers_of
 
@@ -233,7 +242,7 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
             name,
             f"{last['tau'][index]:.3f}",
             sparkline([row["tau"][index] for row in rows], min(40, width)),
-            f"{last['firing_rate'][index]:.4f}",
+            rate_text(last["firing_rate"][index]),
         )
         for index, name in enumerate(layers_of(last))
     ]

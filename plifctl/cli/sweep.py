@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import Engine
+from plifctl.config.choices import PROTOCOLS, Engine
 from plifctl.errors import Interrupted, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ GridOption = Annotated[
     typer.Option("--set", metavar="KEY=V,V…", help="Set a value, or a list of values; all combinations are trained."),
 ]
 ProtocolOption = Annotated[
-    str | None, typer.Option("--protocol", metavar="A,B", help="Protocols (default: A, or those of the table).")
+    str | None,
+    typer.Option("--protocol", metavar="A,B", help="Protocols, of A, B and C (default: A, or those of the table)."),
 ]
 FoldsOption = Annotated[
     int | None, typer.Option("--cv-folds", metavar="N", help="Train every fold of an N-fold cross-validation.")
@@ -204,8 +205,8 @@ def _seeds(text: str | None) -> tuple[int, ...]:
 
 def _protocols(text: str | None) -> tuple[str, ...]:
     found = tuple(part.strip() for part in text.split(",")) if text is not None else ()
-    if wrong := [part for part in found if part not in ("A", "B")]:
-        raise UsageError(f"--protocol {text}: unknown protocol {wrong[0]!r}", hint="--protocol A, B, or A,B")
+    if wrong := [part for part in found if part not in PROTOCOLS]:
+        raise UsageError(f"--protocol {text}: unknown protocol {wrong[0]!r}", hint="--protocol A, B or C, or e.g. A,B")
     return found
 
 

@@ -1,4 +1,4 @@
-"""plifctl train (accuracy A) and plifctl validate (accuracy B): one training, two protocols."""
+"""plifctl train (accuracy A), validate (accuracy B) and refit (accuracy C): one training, three protocols."""
 
 from __future__ import annotations
 
@@ -107,11 +107,30 @@ bit for bit).
 Example: plifctl validate gesture-plif --epochs 64
 """
 
+_REFIT = """Train on all samples but the test samples, and test once, after the last epoch (accuracy C).
+
+For settings that validate has chosen, the number of epochs included: nothing is chosen any more. If the experiment
+validates on samples of its own, they are trained on as well.
+Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there (on the CPU
+bit for bit).
+
+Example: plifctl refit gesture-plif --epochs 64
+"""
+
 
 def register(app: typer.Typer) -> None:
-    """Adds the two subcommands."""
+    """Adds the three subcommands."""
     app.command("train", help=_TRAIN)(_command("A"))
     app.command("validate", help=_VALIDATE)(_command("B"))
+    app.command("refit", help=_REFIT)(_command("C"))
+
+
+_REPORTED = {
+    "A": "best test accuracy",
+    "B": "test accuracy of the model selected by validation",
+    "C": "test accuracy after the last epoch, tested once",
+}
+"""What the accuracy of a protocol is."""
 
 
 def _command(protocol: Protocol) -> Callable[..., None]:
@@ -226,8 +245,9 @@ def _print_result(result: TrainResult, as_json: bool) -> None:
     if as_json:
         console.emit_json({**record.model_dump(mode="json"), "path": str(result.run.path)})
         return
-    what = "best test accuracy" if record.protocol == "A" else "test accuracy of the model selected by validation"
-    console.emit(f"{what}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")
+    console.emit(
+        f"{_REPORTED[record.protocol]}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})"
+    )
     if record.stopped_early:
         patience = result.run.config().spec.train.early_stop
         console.emit(f"stopped early by train.early_stop={patience}: no better accuracy")

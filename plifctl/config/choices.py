@@ -13,12 +13,13 @@ RECIPES: tuple[Recipe, ...] = get_args(Recipe)
 ValueSource = Literal["text", "authors", "choice"]
 """Source of a value of the recipe ``paper``: the paper's text, the authors' code where that is silent, or ours."""
 
-Protocol = Literal["A", "B"]
-"""How the epoch of a run is chosen: by test accuracy (A), or by accuracy on validation samples (B)."""
+Protocol = Literal["A", "B", "C"]
+"""How the epoch of a run is chosen: by test accuracy (A), by accuracy on validation samples (B), or not at all, as the
+last one of a training on all samples but the test samples (C)."""
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
-TRAINING_VERBS: dict[Protocol, str] = {"A": "train", "B": "validate"}
+TRAINING_VERBS: dict[Protocol, str] = {"A": "train", "B": "validate", "C": "refit"}
 """The subcommand that makes and resumes runs of a protocol."""
 
 EntryKind = Literal["experiment", "dataset", "network"]

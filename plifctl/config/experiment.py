@@ -21,6 +21,7 @@ from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
 from plifctl.config.yaml_tree import Origin, format_yaml
+from plifctl.errors import UsageError
 
 
 class Reported(Spec):
@@ -119,7 +120,7 @@ class ExperimentSpec(Spec):
         return digest_of(hashed_words(self.identity()))
 
     def for_protocol(self, protocol: Protocol) -> ExperimentSpec:
-        """Returns the experiment as a protocol runs it: B may have another T."""
+        """Returns the experiment as a protocol runs it: B, and C with what B has chosen, may have another T."""
         if protocol == "A" or self.validation.T is None:
             return self
         return self.model_copy(update={"T": self.validation.T})
@@ -150,7 +151,17 @@ class Experiment:
         return tuple(filter(is_modification, self.overrides))
 
     def for_protocol(self, protocol: Protocol) -> Experiment:
-        """Returns the experiment as a protocol runs it; a T among the overrides holds for both protocols."""
+        """Returns the experiment as a protocol runs it; a T among the overrides holds for all protocols.
+
+        Raises:
+            UsageError: ``train.early_stop`` is set, and the protocol evaluates the last epoch only.
+        """
+        patience = self.spec.train.early_stop
+        if protocol == "C" and patience is not None:
+            raise UsageError(
+                f"train.early_stop={patience}: protocol C evaluates the last epoch only: nothing stops it earlier",
+                hint="--set train.early_stop=null --epochs N, the N that validation chose",
+            )
         if self._sets_only_T:
             return self
         spec = self.spec.for_protocol(protocol)

@@ -102,22 +102,29 @@ def estimate_seconds(spec: ExperimentSpec, samples: int, speed: float) -> float:
     return steps * 2 * step_cost(spec).macs / speed
 
 
-def epoch_operations(spec: ExperimentSpec, train: int, validation: int, test: int) -> int:
-    """Returns the floating-point operations of an epoch and of the evaluation after it, two for a multiply-accumulate.
+def training_operations(
+    spec: ExperimentSpec, protocol: Protocol, epochs: int, *, train: int, validation: int, test: int
+) -> int:
+    """Returns the floating-point operations of the epochs of a training, two for a multiply-accumulate.
+
+    The evaluations of the epochs are counted, the test of protocol B after the last one is not.
 
     Args:
         spec: The experiment.
+        protocol: Its protocol.
+        epochs: Number of epochs.
         train: Number of training samples; those that ``train.drop_last`` leaves out are not counted.
-        validation: Number of validation samples; 0: every epoch is tested.
+        validation: Number of validation samples.
         test: Number of test samples.
     """
-    cost = step_cost(spec, batch_size=1)
-    evaluated = validation
-    if validation and spec.validation.loader == "as-training":
-        evaluated = spec.train.samples_per_epoch(validation)
-    if not validation or spec.validation.test == "every-epoch":
+    cost, evaluated = step_cost(spec, batch_size=1), 0
+    if protocol == "B":
+        as_training = spec.validation.loader == "as-training"
+        evaluated = spec.train.samples_per_epoch(validation) if as_training else validation
+    if protocol == "A" or (protocol == "B" and spec.validation.test == "every-epoch"):
         evaluated += test
-    return 2 * (spec.train.samples_per_epoch(train) * cost.macs + evaluated * cost.forward_macs)
+    evaluated = test if protocol == "C" else epochs * evaluated
+    return 2 * (epochs * spec.train.samples_per_epoch(train) * cost.macs + evaluated * cost.forward_macs)
 
 
 def describe_step(cost: StepCost, batch_size: int, seconds: float | None) -> str:

@@ -17,6 +17,7 @@ from plifctl.runs.records import ResultRecord
 _PROTOCOLS = {
     "A": "the network was tested after every epoch, and this is the maximum, which is optimistic (protocol A)",
     "B": "the epoch was chosen by validation samples, and tested {tests} (protocol B)",
+    "C": "trained on all samples but the test samples; the last epoch was tested, once (protocol C)",
 }
 _TESTS = {"once": "once", "every-epoch": "as all others were"}
 """When protocol B tests, by ``validation.test``."""

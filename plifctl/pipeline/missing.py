@@ -23,7 +23,7 @@ class MissingRun:
 
     Attributes:
         experiment: Name of the experiment.
-        protocol: A or B.
+        protocol: A, B or C.
         cells: The cells, ``Table 4: PLIF (τ₀ = 2), CIFAR-10``.
         command: What to type.
         epochs: Number of epochs that the experiment plans.

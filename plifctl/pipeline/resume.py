@@ -75,6 +75,11 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     ]
     if now.train.epochs < was.train.epochs:
         different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
+    if config.protocol == "C" and now.train.epochs > was.train.epochs <= len(run.metrics()):
+        different.append(
+            f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; epoch {was.train.epochs} has been tested, "
+            "and protocol C tests once: a longer training is a new run"
+        )
     if different:
         raise ResumeError(
             join_problems([f"{run.name} was made with other settings:", *different]),

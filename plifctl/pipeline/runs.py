@@ -64,7 +64,7 @@ class RunEntry:
         run: Its name.
         status: Its status.
         experiment: Name of its experiment.
-        protocol: A or B.
+        protocol: A, B or C.
         recipe: Recipe of the experiment.
         best_test: Test accuracy of the result; before the end, of the best epoch so far.
         best_validation: Validation accuracy of that epoch.

@@ -1,4 +1,4 @@
-"""A training from the cache to the result record; implements ``plifctl train`` and ``plifctl validate``.
+"""A training from the cache to the result record; implements ``plifctl train``, ``validate`` and ``refit``.
 
 With several processes (torchrun, srun) every rank calls :func:`train`. The first rank writes the run and reports; the
 others only train.
@@ -197,6 +197,8 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
     task = resolve(options, ranks)
     if (done := task.finished) is not None:
         longer = "it stopped early" if done.record().stopped_early else "a larger --epochs trains it longer"
+        if options.protocol == "C":
+            longer = "it was tested, once"
         _log.info("%s is finished; %s", done.name, longer)
         return TrainResult(done, trained=False, rank=ranks.rank)
     options = replace(options, deterministic=_is_deterministic(options, task))
@@ -380,7 +382,7 @@ class _ObservedRecorder(RunRecorder):
     def __init__(self, run: Run, spec: ExperimentSpec, observer: TrainObserver) -> None:
         super().__init__(run, spec)
         self._observer = observer
-        self._first_epoch = True  # of this process
+        self._rates_checked = False  # by this process
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         super().on_step(epoch, step, steps, loss, part)
@@ -389,9 +391,9 @@ class _ObservedRecorder(RunRecorder):
 
     def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)
-        if self._first_epoch:
-            self._first_epoch = False
-            rates = dict(zip(row.layers, row.firing_rate, strict=True))
+        rates = {name: rate for name, rate in zip(row.layers, row.firing_rate, strict=True) if rate is not None}
+        if rates and not self._rates_checked:
+            self._rates_checked = True
             for warning in describe_extreme_rates(rates, self.spec.network, self.spec.neuron):
                 _log.warning("after epoch %d: %s", row.epoch, warning)
 

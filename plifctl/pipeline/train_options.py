@@ -15,10 +15,10 @@ from plifctl.runs import Run, StepProgress
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of ``plifctl train`` and ``plifctl validate``: a new training, or one to resume.
+    """The options of ``plifctl train``, ``validate`` and ``refit``: a new training, or one to resume.
 
     Attributes:
-        protocol: A (``train``) or B (``validate``).
+        protocol: A (``train``), B (``validate``) or C (``refit``).
         experiment: A name in the registry, or an experiment; None: that of the run to resume.
         name: Name of a new run; None: one of time, experiment, digest and seed.
         resume: Run to resume: path, id, part of an id, or ``last``; ``auto``: the run called ``name``, or a new one if

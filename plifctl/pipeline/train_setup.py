@@ -150,6 +150,7 @@ class TrainingSetup:
             batches,
             self.split,
             recorder,
+            last_epoch=self.options.protocol == "C",
             checkpoint_every=self.options.checkpoint_every,
             kernel=self.selection.kernel,
             graph=self.selection.graph,

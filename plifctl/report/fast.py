@@ -14,7 +14,7 @@ from itertools import accumulate, product
 from statistics import fmean
 
 from plifctl.config.choices import FAST_TABLE, PROTOCOLS, Recipe
-from plifctl.evaluation.step_cost import epoch_operations
+from plifctl.evaluation.step_cost import training_operations
 from plifctl.report.labels import versions_text
 from plifctl.report.results import Group, Results
 from plifctl.report.speed import first_epoch
@@ -167,7 +167,11 @@ def _result(group: Group, results: Results) -> FastResult:
         accuracy,
         first.experiment if spec is None else spec.title,
         reported.accuracy_b if reported is not None and reported.in_paper else None,
-        first.epochs * epoch_operations(spec, data.train, data.validation, data.test) if spec and data else None,
+        None
+        if spec is None or data is None
+        else training_operations(
+            spec, first.protocol, first.epochs, train=data.train, validation=data.validation, test=data.test
+        ),
         tuple(timings),
         tuple(dict.fromkeys(problems)),
     )
@@ -213,7 +217,7 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
 
 
 _COLUMNS = (
-    *("Experiment", "A/B", "Epochs", "Accuracy (%)", "CPU min", "PFLOP"),
+    *("Experiment", "Protocol", "Epochs", "Accuracy (%)", "CPU min", "PFLOP"),
     *("Authors: CPU min to the same accuracy (epochs)", "Authors: accuracy after the same CPU min (epochs)"),
 )
 

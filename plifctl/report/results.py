@@ -30,6 +30,7 @@ OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
     "accuracy A",
     "accuracy B",
+    "accuracy C",
     "T",
     "structure",
     "N_conv",
@@ -42,6 +43,9 @@ Measure = Literal[
     "tau 3",
 ]
 """Measures that a column can be compared with; ``test accuracy`` and ``tau`` of a layer belong to one epoch."""
+
+ACCURACIES: dict[Measure, Protocol] = {"accuracy A": "A", "accuracy B": "B", "accuracy C": "C"}
+"""The protocol of each measure that is the accuracy of whole runs."""
 
 ORIGINS: dict[ResultSource, ResultOrigin] = {
     "mine": "trained",
@@ -187,7 +191,7 @@ class Results:
         """
         if measure in OF_NETWORKS:
             return self._of_networks(subject, measure)
-        groups = self.groups(self.candidates(subject, "B" if measure == "accuracy B" else "A"))
+        groups = self.groups(self.candidates(subject, ACCURACIES.get(measure, "A")))
         numbers = [self._number(group, measure, reported, epoch) for group in groups]
         return tuple(number for number in numbers if number is not None)
 
@@ -209,7 +213,7 @@ class Results:
 
         Args:
             experiment: Name of the experiment.
-            protocol: A or B.
+            protocol: A, B or C.
             recipes: The recipes.
             fits: Returns whether a run, and its first epochs that count, are of use at all; others are not named among
                 those left out.
@@ -242,7 +246,8 @@ class Results:
 
     def accuracy(self, group: Group) -> Number:
         """Returns the mean accuracy of runs with its note, compared with nothing."""
-        number = self._number(group, "accuracy A" if group.first.protocol == "A" else "accuracy B", None, None)
+        measure = next(one for one, protocol in ACCURACIES.items() if protocol == group.first.protocol)
+        number = self._number(group, measure, None, None)
         assert number is not None  # every run has an accuracy
         return number
 
@@ -324,8 +329,8 @@ class Results:
             return None
         if self._epochs is None or record.epochs <= self._epochs:
             return record
-        if record.protocol == "B":
-            self._left_out[record.run] = "a run of protocol B cannot be cut to fewer epochs"
+        if record.protocol != "A":
+            self._left_out[record.run] = f"a run of protocol {record.protocol} cannot be cut to fewer epochs"
             return None
         if not any(epoch <= self._epochs for epoch in record.tests):
             self._left_out[record.run] = f"not tested within {_count_epochs(self._epochs)}"
@@ -511,7 +516,7 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
     match measure:
         case "T":
             return float(record.T)
-        case "accuracy A" | "accuracy B":
+        case "accuracy A" | "accuracy B" | "accuracy C":
             return 100 * record.accuracy
     assert epoch is not None
     if measure == "test accuracy":

@@ -30,7 +30,7 @@ from plifctl.runs import ResultRecord
 Changes = Callable[[ResultRecord], Sequence[str]]
 """Returns how the experiment of a run differs from that of its name, a text each."""
 
-_COLUMNS = ("Experiment", "Changes", "Recipe", "A/B", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
+_COLUMNS = ("Experiment", "Changes", "Recipe", "Protocol", "T", "Epochs", "Samples", "Seeds", "Folds", "Accuracy (%)")
 _CHANGES = _COLUMNS.index("Changes")
 
 

@@ -25,7 +25,7 @@ from plifctl.runs.records import LATE_EPOCHS
 _COLUMNS = (
     "Experiment",
     "Run",
-    "A/B",
+    "Protocol",
     "result",
     "best (epoch)",
     "last (epoch)",

@@ -92,7 +92,7 @@ def _results(runs: Sequence[StatedRun]) -> str:
         accuracy, hours = f"{100 * record.accuracy:.2f}", f"{sum(run.hours):.2f}"
         facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, hours)
         rows.append((record.experiment, *facts, f"`{record.run}`"))
-    return _table(("experiment", "recipe", "A/B", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows)
+    return _table(("experiment", "recipe", "protocol", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows)
 
 
 def _data(runs: Sequence[StatedRun]) -> str:

@@ -34,7 +34,7 @@ from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problem
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.fast import build_fast_table
-from plifctl.report.results import OF_NETWORKS, SOURCE_WORDS, Measure, Results, network_texts
+from plifctl.report.results import ACCURACIES, OF_NETWORKS, SOURCE_WORDS, Measure, Results, network_texts
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.significance import build_significance_table
@@ -240,12 +240,12 @@ def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str
     Those of ``fast`` are compared with each other only: each is marked as another training than the rest.
     """
     by_column: dict[tuple[str, bool], set[int]] = {}
-    validated: set[tuple[str, bool]] = set()  # columns with a run of protocol B, which cannot be cut
+    validated: set[tuple[str, bool]] = set()  # columns with a run that cannot be cut, of protocol B or C
     for name, number in ((entry.column, number) for entry in entries for number in entry.numbers):
         if number.epochs is not None:
             column = name, "fast" in number.flags
             by_column.setdefault(column, set()).add(number.epochs)
-            validated |= {column} if number.records[0].protocol == "B" else set()
+            validated |= {column} if number.records[0].protocol != "A" else set()
     different = {column: sorted(epochs) for column, epochs in by_column.items() if len(epochs) > 1}
     if not different:
         return []
@@ -301,9 +301,8 @@ def _entries(reported: _ReportedTable, label: str, row: _Row, numbers: Sequence[
 
 def _experiment_of(row: _Row, column: str, measure: Measure | None) -> tuple[str | None, Protocol | None]:
     """Returns the experiment and protocol whose accuracy a cell is."""
-    if measure == "accuracy A":
-        return row.subject(column), "A"
-    return (row.subject(column), "B") if measure == "accuracy B" else (None, None)
+    protocol = ACCURACIES.get(measure) if measure is not None else None
+    return (None, None) if protocol is None else (row.subject(column), protocol)
 
 
 def _files(folders: Sequence[Path]) -> dict[str, Path]:
@@ -359,7 +358,7 @@ def _problem_of_cell(row: _Row, subject: str, measure: Measure, registry: Regist
             network_texts(registry, subject, measure)
         except RegistryError as error:
             return str(error)
-    elif measure in ("accuracy A", "accuracy B"):
+    elif measure in ACCURACIES:
         if row.epoch is not None:
             hint = "leave out epoch, or use the measure test accuracy"
             return f"{measure} is of a whole training, found epoch {row.epoch}; {hint}"

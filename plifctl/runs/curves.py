@@ -39,7 +39,7 @@ class Curve:
         origin: As that of a :class:`~plifctl.runs.records.ResultRecord`.
         experiment: Name in the registry; None if it is not in the registry.
         recipe: Recipe; None if unknown, as for protocol, T and seed.
-        protocol: A or B.
+        protocol: A, B or C.
         T: Time steps.
         seed: Seed of the training.
         epochs: Logged epochs, ascending from 1; gaps are possible.

@@ -47,7 +47,7 @@ class RunConfig:
     Attributes:
         experiment: Name of the experiment.
         recipe: Recipe of the values.
-        protocol: A or B.
+        protocol: A, B or C.
         overrides: Changes to the experiment, texts ``key=value``.
         spec: The resolved experiment.
         origins: File and line, or option, of each value, by dotted key.
@@ -307,7 +307,7 @@ def create_run(
     Args:
         runs_dir: Runs directory.
         resolved: The experiment.
-        protocol: A or B.
+        protocol: A, B or C.
         cache: Path and content digest of the cache.
         split: As :meth:`plifctl.training.splits.Split.to_json` gives it.
         environment: As :func:`describe_machine` gives it.

@@ -1,8 +1,8 @@
 """From a sweep's lists to its runs: every combination is one training with a name of its own.
 
-**A run is named by what it is:** experiment, changed values, protocol B, fold, seed, and a digest of all that decides
-its numbers. Two sweeps that ask for the same training thus ask for the same run, which is trained once, however each
-states it: a value that the experiment has anyway is no change.
+**A run is named by what it is:** experiment, changed values, protocol B or C, fold, seed, and a digest of all that
+decides its numbers. Two sweeps that ask for the same training thus ask for the same run, which is trained once, however
+each states it: a value that the experiment has anyway is no change.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Member:
     Attributes:
         name: Name of its run.
         file: Its YAML file, absolute; None: a name in the registry.
-        protocol: A or B.
+        protocol: A, B or C.
         overrides: Values that differ from the experiment's, texts ``key=value``; seed and epochs, if stated, and fold.
         values: Values of the grid, and the fold, by key.
         experiment: The experiment with them.
@@ -148,7 +148,7 @@ def _run_name(spec: ExperimentSpec, overrides: tuple[str, ...], protocol: Protoc
     stated = {override_key(text): text.partition("=")[2] for text in overrides if is_modification(text)}
     shown = sorted(key for key in stated if key not in _BESIDE_FOLD)
     values = [f"{key.rpartition('.')[2]}={_plain(known.get(key, stated[key]))[:_MAX_VALUE]}" for key in shown]
-    parts = [spec.name, *values, *(["B"] if protocol == "B" else [])]
+    parts = [spec.name, *values, *([protocol] if protocol != "A" else [])]
     return f"{'-'.join(parts)[:_MAX_NAME]}-s{spec.train.seed}-{digest_of(identity)[:8]}"
 
 

@@ -49,7 +49,7 @@ class PlannedRun(Spec):
     Attributes:
         name: Its name in the runs directory.
         experiment: Name of its experiment.
-        protocol: A or B.
+        protocol: A, B or C.
         seed: Seed.
         epochs: Epochs to train.
         values: Values of the grid, and the fold, by key.

@@ -25,7 +25,8 @@ class EpochRow:
 
     Attributes:
         tau: Time constant of each spiking layer; the mean where it has several.
-        firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model.
+        firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model; None where the epoch
+            is not evaluated.
         seconds: Duration of training and evaluation.
         cpu_seconds: Processor time of both, of all threads of the process, summed over ranks; None if a part of it is
             unknown.
@@ -47,7 +48,7 @@ class EpochRow:
     test_accuracy: float | None
     lr: float
     tau: list[float]
-    firing_rate: list[float]
+    firing_rate: list[float | None]
     seconds: float
     samples_per_second: float
     layers: list[str] = field(default_factory=list)
@@ -120,7 +121,7 @@ class Progress:
         seen: Number of samples in both.
         seconds: Time spent on the epoch.
         cpu_seconds: Processor time spent on the epoch, summed over ranks; None if a part of it is unknown.
-        best_epoch: Epoch of the best model, from 1; 0: none.
+        best_epoch: Epoch of the best model, from 1; 0: none. Where the last epoch is reported, that one.
         best_accuracy: Its accuracy in the evaluation that selects the model.
         history: Rows of the completed epochs, as dictionaries.
     """

@@ -52,7 +52,7 @@ class Split:
 
     Attributes:
         train: Rows to train on.
-        validation: Rows to select the model on; empty in protocol A.
+        validation: Rows to select the model on; empty unless the protocol is B.
         test: Rows to test on.
         notes: Remarks on the split for the user.
         groups: Names of the groups of each purpose; empty unless samples are split by group.
@@ -106,7 +106,8 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     """Returns the rows that an experiment trains, validates and tests on.
 
     Args:
-        protocol: A, without validation, or B.
+        protocol: A and C, without validation, or B. In C the validation samples of the data set are trained on, if
+            B validates on them.
         spec: The experiment: ``split``, ``validation``, ``train.subset`` (the part of each class of training,
             validation and test samples that is used, the first ones by id) and the classes.
         samples: The samples of its cache.
@@ -124,6 +125,8 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     validation = _rows([])
     if protocol == "B":
         train, validation = _choose_validation(spec, samples, groups, train)
+    elif protocol == "C" and spec.validation.method == "official":
+        train = np.sort(np.concatenate(_choose_validation(spec, samples, groups, train)))
     split = Split(train, validation, test)
     _check_parts(protocol, spec, split)
     named: dict[str, list[str]] = {}
@@ -219,7 +222,7 @@ def _last_of_each_class(
             raise UsageError(
                 f"protocol B: class {name} has {n} training sample{'s' if n > 1 else ''}; {rounding} of "
                 f"{fraction} leaves {n_train} for training and {n - n_train} for validation; each needs 1",
-                hint="use more samples (--set train.subset=1.0), or protocol A, which needs no validation",
+                hint="use more samples (--set train.subset=1.0), or protocol A or C, which need no validation",
             )
         train.append(members[:n_train])
         rest.append(members[n_train:])
@@ -237,7 +240,7 @@ def _notes(protocol: Protocol, spec: ExperimentSpec, samples: Samples, split: Sp
             continue  # what the data set, or the paper's rule, says
         notes += [f"class {name} has no {part} sample" for label, name in enumerate(classes) if label not in present]
     unused = samples.is_validation.any() and spec.split.method == "official"
-    if unused and protocol == "B" and spec.validation.method != "official":
+    if unused and protocol != "A" and spec.validation.method != "official":
         notes.append(
             f"{int(samples.is_validation.sum())} validation samples of the data set are not used: "
             "validation.method=official would"

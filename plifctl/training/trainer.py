@@ -80,8 +80,9 @@ class Trainer:
     Args:
         spec: The experiment; it is trained with its ``T``.
         loader: The samples, and the ranks that share them.
-        split: Rows for training, validation and test; protocol A has no validation rows.
+        split: Rows for training, validation and test; without validation rows, the test selects the model.
         recorder: Receives progress and stores states.
+        last_epoch: Report the last epoch, which alone is evaluated, on the test rows (protocol C).
         checkpoint_every: Save the state every so many steps as well; 0: after epochs and on signals only.
         kernel: Implementation of the spiking layers.
         graph: Record a step of a full batch as a CUDA graph; see
@@ -100,6 +101,7 @@ class Trainer:
         split: Split,
         recorder: Recorder,
         *,
+        last_epoch: bool = False,
         checkpoint_every: int = 0,
         kernel: Kernel = "auto",
         graph: bool = False,
@@ -107,7 +109,7 @@ class Trainer:
     ) -> None:
         self.ranks = loader.ranks
         self.spec, self.loader, self.split, self.recorder = spec, loader, split, recorder
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every, self.last_epoch = checkpoint_every, last_epoch
         check_memory(spec.train, loader.device, kernel)
         self._may_be_compact = _compact_unsupported_reason(spec.train, loader.device, kernel) is None
         self.model = build_model(spec, loader.device, kernel)
@@ -240,8 +242,8 @@ class Trainer:
         before, self._cpu_counted = progress.seconds, time.process_time()
         self._train_rest_of_epoch(started, before)
         evaluations = self._evaluate_epoch()
-        selecting = evaluations[self.select_by]
-        is_best = self._is_best(selecting.accuracy)
+        selecting = evaluations.get(self.select_by)
+        is_best = selecting is not None and self._is_best(selecting.accuracy)
         layer_metrics = self.layer_metrics.pop_row()
         progress.seconds = before + time.perf_counter() - started
         self._count_cpu_seconds()
@@ -253,7 +255,7 @@ class Trainer:
             test_accuracy=evaluations["test"].accuracy if "test" in evaluations else None,
             lr=learning_rate(self.spec.train, progress.epoch),
             tau=self._finite_taus(),
-            firing_rate=list(selecting.firing_rate.values()),
+            firing_rate=[None for _ in self.model.taus()] if selecting is None else [*selecting.firing_rate.values()],
             seconds=round(progress.seconds, 3),
             cpu_seconds=None if progress.cpu_seconds is None else round(progress.cpu_seconds, 3),
             samples_per_second=round(progress.seen / progress.seconds, 1),
@@ -262,7 +264,7 @@ class Trainer:
         self.progress = Progress(
             epoch=row.epoch,
             best_epoch=row.epoch if is_best else progress.best_epoch,
-            best_accuracy=selecting.accuracy if is_best else progress.best_accuracy,
+            best_accuracy=selecting.accuracy if selecting is not None and is_best else progress.best_accuracy,
             history=[*progress.history, asdict(row)],
         )
         self.recorder.on_epoch(row)
@@ -416,6 +418,8 @@ class Trainer:
 
     def _evaluate_epoch(self) -> dict[str, Evaluation]:
         validation, test, epoch = self.split.validation, self.split.test, self.progress.epoch + 1
+        if self.last_epoch and epoch < self.spec.train.epochs:
+            return {}
         if self.select_by == "test":
             return {"test": self._evaluate(test, "test", epoch)}
         evaluations = {"validation": self._evaluate(validation, "validate", epoch)}
@@ -448,7 +452,7 @@ class Trainer:
 
     def _is_best(self, accuracy: float) -> bool:
         best = self.progress.best_accuracy
-        return accuracy > best or (accuracy == best and self.spec.train.ties == "latest")
+        return self.last_epoch or accuracy > best or (accuracy == best and self.spec.train.ties == "latest")
 
     def _save_best(self, tested: Evaluation | None = None) -> None:
         """Saves the weights as those of the best epoch, with its predictions where it was tested."""

@@ -39,7 +39,7 @@ class TestList:
         half = make_run(folder, epochs=2, finished=False, protocol="B")
         result = plifctl("runs")
         lines = result.out.splitlines()
-        assert lines[0].split() == ["run", "status", "A/B", "best", "%", "epoch", "age", "recipe"]
+        assert lines[0].split() == ["run", "status", "protocol", "best", "%", "epoch", "age", "recipe"]
         assert re.fullmatch(rf"{finished.name} +finished +A +75\.00 +3/3 +\d+ s +paper", lines[1])
         assert re.fullmatch(rf"{half.name} +killed +B +66\.67 val +2/2 +\d+ s +paper", lines[2])
         assert plifctl("runs", "ls").out.splitlines()[0] == lines[0]

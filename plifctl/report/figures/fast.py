@@ -18,6 +18,7 @@ from plifctl.report.figures.style import (
     DOUBLE,
     GREEN,
     ORANGE,
+    PINK,
     SINGLE,
     SKY,
     add_legend,
@@ -30,6 +31,7 @@ from plifctl.runs import ResultRecord
 _POINTS = {
     "A": ("s", GREEN, "fast, protocol A: maximum over test epochs"),
     "B": ("o", BLUE, "fast, protocol B: test, epoch by validation"),
+    "C": ("D", PINK, "fast, protocol C: test of the last epoch, trained on all samples"),
 }
 """Marker, colour and label of the runs of a protocol."""
 
@@ -72,7 +74,7 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
 
 
 def _draw_panel(axes: Axes, members: Sequence[tuple[FastResult, Timing]]) -> None:
-    """Draws the runs of an experiment on a processor, in one protocol or in both."""
+    """Draws the runs of an experiment on a processor, in one protocol or in several."""
     curves = []
     if (reported := members[0][0].reported_b) is not None:
         axes.axhline(reported, color=BLACK, linestyle=(0, (4, 2)), linewidth=0.8, label=_REPORTED)
@@ -93,7 +95,7 @@ def _draw_panel(axes: Axes, members: Sequence[tuple[FastResult, Timing]]) -> Non
 def _validation_curve(record: ResultRecord) -> np.ndarray:
     """Returns the processor time up to each epoch, minutes, and its validation accuracy, percent, ``[epochs, 2]``."""
     times = np.cumsum(np.array(record.cpu_seconds, np.float64)) / 60
-    both = zip(times, record.validation_curve, strict=False)  # of a run of protocol A the curve is empty
+    both = zip(times, record.validation_curve, strict=False)  # of runs of protocols A and C the curve is empty
     return np.array([(time, 100 * value) for time, value in both if value is not None])
 
 

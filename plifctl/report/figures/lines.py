@@ -70,7 +70,7 @@ class Line:
             *(["subset"] if self.first.subset else []),
             *(["modified"] if others else []),
             *(["fast"] if self.first.recipe == "fast" else []),
-            *(["protocol B"] if self.first.protocol == "B" else []),
+            *([f"protocol {self.first.protocol}"] if self.first.protocol not in ("A", None) else []),
         ]
         return ", ".join([self.base, *flags])
 

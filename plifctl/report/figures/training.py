@@ -89,8 +89,8 @@ def moving_average(epochs: Sequence[int], values: Sequence[float], window: int =
 
 
 def has_accuracy(line: Line) -> bool:
-    """Returns whether Figure 6 shows a line: runs of protocol B that test once have no accuracy by epoch."""
-    return all("test_accuracy" in curve.series for curve in line.curves)
+    """Returns whether Figure 6 shows a line: runs that are tested once, after their end, have no accuracy by epoch."""
+    return line.first.protocol != "C" and all("test_accuracy" in curve.series for curve in line.curves)
 
 
 def has_tau(line: Line) -> bool:

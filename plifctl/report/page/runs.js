@@ -22,7 +22,7 @@ const COLUMNS = [
   { name: "experiment", text: (run) => run.experiment ?? "", choices: true },
   { name: "neuron, τ₀", text: neuron, by: (run) => run.neuron && run.neuron[1], choices: true },
   { name: "recipe", text: (run) => run.recipe ?? "", choices: true },
-  { name: "A/B", text: (run) => run.protocol ?? "", choices: true },
+  { name: "protocol", text: (run) => run.protocol ?? "", choices: true },
   { name: "seed", text: (run) => String(run.seed ?? ""), by: (run) => run.seed },
   { name: "epochs", by: (run) => run.epochs,
     text: (run) => count(run.epochs) + (run.planned && run.planned !== run.epochs ? `/${count(run.planned)}` : "") },

@@ -11,7 +11,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.config.network import NetworkSpec, NeuronSpec
 from plifctl.config.structure import layer_names, notation, parse_structure, structure_of
-from plifctl.evaluation.step_cost import epoch_operations
+from plifctl.evaluation.step_cost import training_operations
 from plifctl.evaluation.summary import LayerSummary, summarize_network, total_operations
 from plifctl.snn.layers import Conv, Pool
 from plifctl.snn.networks import SpikingNetwork
@@ -134,7 +134,7 @@ def test_structure_of_every_network_roundtrips() -> None:
     assert [notation(layer) for layer in parse_structure(text)] == text.split("-")
 
 
-def test_epoch_operations_of_a_small_network_are_those_counted_by_hand() -> None:
+def test_training_operations_of_a_small_network_are_those_counted_by_hand() -> None:
     spec = load_registry().experiment("mnist-plif").spec
     network = spec.network.model_copy(update={"structure": "c2k1s1-SN-MPk4s4-FC30-SN-FC100-SN-APk10s10"})
     spec = spec.model_copy(update={"network": network, "T": 3})
@@ -142,9 +142,12 @@ def test_epoch_operations_of_a_small_network_are_those_counted_by_hand() -> None
     conv, first, second = 2 * 28 * 28, 2 * 7 * 7 * 30, 30 * 100  # multiply-adds at one step
     forward = conv + 3 * (first + second)  # the image is the same at each step: it is convolved once
     step = forward + (conv + 3 * (first + second)) + 3 * (first + second)  # weights; inputs of all but the first
-    assert epoch_operations(spec, 10, 0, 5) == 2 * (8 * step + 5 * forward)  # two whole batches; every epoch is tested
+    counts = {"train": 10, "validation": 6, "test": 5}
+    # two whole batches; every epoch is tested
+    assert training_operations(spec, "A", 3, **(counts | {"validation": 0})) == 3 * 2 * (8 * step + 5 * forward)
+    assert training_operations(spec, "C", 3, **(counts | {"validation": 0})) == 2 * (3 * 8 * step + 5 * forward)
     assert spec.validation.test == "once"
-    assert epoch_operations(spec, 10, 6, 5) == 2 * (8 * step + 6 * forward)
+    assert training_operations(spec, "B", 3, **counts) == 3 * 2 * (8 * step + 6 * forward)
     shuffled = spec.validation.model_copy(update={"loader": "as-training", "test": "every-epoch"})
     spec = spec.model_copy(update={"validation": shuffled})
-    assert epoch_operations(spec, 10, 6, 5) == 2 * (8 * step + (4 + 5) * forward)
+    assert training_operations(spec, "B", 3, **counts) == 3 * 2 * (8 * step + (4 + 5) * forward)

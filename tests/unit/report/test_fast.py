@@ -13,7 +13,7 @@ from fast_records import B_DATA, CPU, LOG, TIMED, fast, log, made, registry
 
 from plifctl.cli.tables import table_text
 from plifctl.errors import UsageError
-from plifctl.evaluation.step_cost import epoch_operations
+from plifctl.evaluation.step_cost import training_operations
 from plifctl.pipeline.figures import draw_figures
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.fast import find_fast_results
@@ -55,7 +55,7 @@ def test_row_has_means_over_seeds_and_the_authors_curve_over_our_minutes() -> No
     operations = row.pop(PFLOP)
     assert row == {
         "Experiment": "mnist-plif",
-        "A/B": "B",
+        "Protocol": "B",
         "Epochs": "3",
         "Accuracy (%)": "97.00 ± 1.41 @3",
         MINUTES: "8.0",  # the mean of 6 and 10
@@ -63,7 +63,8 @@ def test_row_has_means_over_seeds_and_the_authors_curve_over_our_minutes() -> No
         AFTER: "95.00 (2)",  # two epochs in 8 minutes
     }
     spec = registry().experiment("mnist-plif", recipe="fast").for_protocol("B").spec
-    assert float(operations) == pytest.approx(3e-15 * epoch_operations(spec, 54000, 6000, 10000), rel=5e-3)
+    whole = training_operations(spec, "B", 3, train=54000, validation=6000, test=10000)
+    assert float(operations) == pytest.approx(1e-15 * whole, rel=5e-3)
     assert list(table.notes.values())[-1] == (
         "runs fast-B-1, fast-B-2 on Some CPU, beside authors-mnist-plif (best test accuracy so far, protocol A: the "
         "test set selects it; an epoch with 3 CPU min, the mean of run authors-A-1 there, epochs: 2, recipe authors, "
@@ -185,8 +186,9 @@ def test_table_without_runs_names_the_command() -> None:
 
 def test_protocols_are_rows_of_their_own_and_sources_and_sweeps_are_kept_apart() -> None:
     of_a = made("fast", "A", (0.9, 0.91), cpu_seconds=(30.0, 30.0))
-    table = build(of_a, fast(0.97), fast(0.98, 2), TIMED, LOG)
-    assert [row[1:3] for row in table.rows] == [("A", "2"), ("B", "3")]
+    of_c = made("fast", "C", (0.95,), cpu_seconds=(30.0,))
+    table = build(of_a, of_c, fast(0.97), fast(0.98, 2), TIMED, LOG)
+    assert [row[1:3] for row in table.rows] == [("A", "2"), ("B", "3"), ("C", "1")]
     (row,) = shown(build(of_a, fast(0.97), fast(0.98, 2), TIMED, LOG, runs=frozenset(("fast-B-2",))))
     assert (row["Accuracy (%)"], row[TO_LEVEL]) == ("98.00 @3", "")
     shipped = [record.model_copy(update={"origin": "shipped"}) for record in (fast(0.97), TIMED)]

@@ -243,12 +243,18 @@ def test_split_few_groups_leave_no_part_empty() -> None:
     assert (len(split.train), len(split.test)) == (5, 5)
 
 
-def test_split_b_official_validates_on_the_samples_of_the_data_set() -> None:
+def test_split_official_validates_on_the_samples_of_the_data_set() -> None:
     rows = official([4, 4], test=2)
     rows.is_validation[[3, 7]] = True
     split = make_split("B", spec_of(2, validation={"method": "official"}), rows)
     assert (split.train.tolist(), split.validation.tolist()) == ([0, 1, 2, 4, 5, 6], [3, 7])
     assert make_split("A", spec_of(2), rows).train.tolist() == [0, 1, 2, 4, 5, 6]
+    of_c = make_split("C", spec_of(2, validation={"method": "official"}), rows)
+    assert (of_c.train.tolist(), of_c.validation.tolist()) == ([0, 1, 2, 3, 4, 5, 6, 7], [])
+    assert of_c.test.tolist() == split.test.tolist()
+    without = make_split("C", spec_of(2), rows)
+    assert without.train.tolist() == [0, 1, 2, 4, 5, 6]
+    assert "2 validation samples of the data set are not used" in without.notes[0]
     in_order = make_split("B", spec_of(2), rows)
     assert len(in_order.notes) == 1
     assert "2 validation samples of the data set are not used" in in_order.notes[0]
@@ -268,7 +274,7 @@ def test_split_folds_any_labels_are_disjoint_and_complete(per_class: list[int], 
     assert max(map(len, tests)) - min(map(len, tests)) <= 1
 
 
-@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("protocol", ["A", "B", "C"])
 def test_split_that_leaves_no_sample_for_a_part_is_refused(protocol: Any) -> None:
     one_each = Rows(np.arange(3), np.zeros(3, bool))
     with pytest.raises(UsageError, match=r"no sample .* for (test|validation) ") as error:

@@ -77,6 +77,33 @@ class TestProtocols:
         outcome = tiny_trainer(recorder, tiny_spec(recipe="authors"), SPLIT_B).run()
         assert outcome.accuracy == recorder.rows[outcome.best_epoch - 1].test_accuracy
 
+    def test_run_protocol_c_tests_the_last_epoch_only_and_trains_as_a(self) -> None:
+        of_a, of_c = MemoryRecorder(), MemoryRecorder()
+        tiny_trainer(of_a).run()
+        outcome = tiny_trainer(of_c, last_epoch=True).run()
+        assert [row.test_accuracy for row in of_c.rows] == [None, None, of_a.rows[-1].test_accuracy]
+        assert [set(row.firing_rate) == {None} for row in of_c.rows] == [True, True, False]
+        assert (outcome.accuracy, outcome.best_epoch) == (of_a.rows[-1].test_accuracy, 3)
+        assert outcome.validation_accuracy is None
+        assert outcome.predictions is not None
+        assert same_weights(of_a.saved["last"], of_c.saved["last"])
+        assert all(torch.equal(of_c.saved["best"]["model"][k], v) for k, v in of_c.saved["last"]["model"].items())
+
+    @pytest.mark.parametrize("stop_after", [2, 6, 10])  # in training, at the end of an epoch, in the test
+    def test_run_protocol_c_interrupted_and_resumed_equals_uninterrupted(self, stop_after: int) -> None:
+        uninterrupted, first = MemoryRecorder(), MemoryRecorder(stop_after)
+        expected = tiny_trainer(uninterrupted, last_epoch=True).run()
+        with pytest.raises(Interrupted):
+            tiny_trainer(first, last_epoch=True).run()
+        assert "best" not in first.saved
+        second = MemoryRecorder(saved=first.saved)
+        again = tiny_trainer(second, last_epoch=True)
+        again.restore(first.saved["last"])
+        again.repair_best()
+        outcome = again.run()
+        assert (outcome.accuracy, outcome.best_epoch) == (expected.accuracy, 3)
+        assert same_weights(uninterrupted.saved["last"], second.saved["last"])
+
     @pytest.mark.parametrize(("ties", "epoch"), [("earliest", 1), ("latest", 3)])
     def test_run_equal_epochs_selects_by_ties(self, ties: str, epoch: int) -> None:
         spec = tiny_spec("train.lr=1e-30", f"train.ties={ties}")  # nothing changes, so all epochs are equal
