@@ -261,10 +261,10 @@ def check_records(registry_dirs: Sequence[Path]) -> list[str]:
 def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRecord]:
     """Returns the records of finished runs, and those of the registry: its ``results/`` and the authors' runs.
 
-    Each run is returned once. A run in ``runs_dir`` replaces a record of the same name, and an import of the authors'
-    logs replaces the registry's record of them.
+    Each run of a source is returned once: a sweep that is repeated gives its runs the names of the shipped ones, which
+    it does not replace. An import of the authors' logs replaces the registry's record of them.
     """
-    found: dict[str, ResultRecord] = {}
+    found: dict[tuple[bool, str], ResultRecord] = {}  # by name, apart from the shipped ones
     files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
     for path in [*files, *sorted(runs_dir.glob("[!.]*/result.json"))]:
         try:
@@ -282,8 +282,9 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
             record = record.model_copy(update={"origin": "shipped"})
         elif folders.is_added(path.parent):
             record = record.model_copy(update={"origin": "added"})
-        found[record.run] = record
-    return [*found.values(), *_authors_records(registry_dirs, found)]
+        found[record.origin == "shipped", record.run] = record
+    records = list(found.values())
+    return [*records, *_authors_records(registry_dirs, {record.run: record for record in records})]
 
 
 def _authors_records(registry_dirs: Sequence[Path], others: Mapping[str, ResultRecord]) -> list[ResultRecord]:

@@ -334,10 +334,13 @@ def test_sources_are_never_pooled() -> None:
 def test_records_of_a_registry_folder_are_shipped_and_a_run_of_one_s_own_is_mine(tmp_path: Path) -> None:
     (tmp_path / "registry/results").mkdir(parents=True)
     (tmp_path / "registry/results/x.json").write_text(record_text(run(0.9, run="x")), encoding="utf-8")
-    (tmp_path / "runs/y").mkdir(parents=True)
-    (tmp_path / "runs/y/result.json").write_text(record_text(run(0.9, run="y")), encoding="utf-8")
+    for name, accuracy in (("x", 0.8), ("y", 0.9)):  # of x, a sweep was repeated
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        text = record_text(run(accuracy, run=name))
+        (tmp_path / "runs" / name / "result.json").write_text(text, encoding="utf-8")
     records = load_records(tmp_path / "runs", [tmp_path / "registry"])
-    assert {record.run: record.origin for record in records} == {"x": "shipped", "y": "trained"}
+    found = sorted((record.run, record.origin, record.accuracy) for record in records)
+    assert found == [("x", "shipped", 0.9), ("x", "trained", 0.8), ("y", "trained", 0.9)]
 
 
 # ------------------------------------------------------------------------------------------------ long form
